@@ -1,0 +1,46 @@
+"""Text for people: one line, no control characters, cut where a reader sees a boundary. Not escaping for HTML."""
+
+import unicodedata
+
+_JOINERS = frozenset("\u200d\ufe0e\ufe0f") | {chr(c) for c in range(0x1F3FB, 0x1F400)}
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_REPLACEMENT = "\ufffd"
+
+
+def one_line(text: str, limit: int) -> str:
+    """Collapse white space, replace what is no printable text, and cut to `limit` characters with `…`."""
+    head = text[: 2 * limit]  # what is cut anyway need not be cleaned first
+    if not head.isprintable():
+        head = printable(head.replace("\t", " "), keep="\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+        head = " ".join(head.split())
+    elif "  " in head or head[:1] == " " or head[-1:] == " ":
+        head = " ".join(head.split())
+    if len(head) > limit:
+        return cut(head, limit)
+    return head if len(text) <= 2 * limit else head[: limit - 1] + "…"
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Replace control characters, lone surrogates and direction overrides by U+FFFD.
+
+    A terminal must never take a payload's text for a command, nor show it in another order than it has.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or _is_shown(c) else _REPLACEMENT for c in text)
+
+
+def _is_shown(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDI
+
+
+def cut(text: str, limit: int) -> str:
+    """Cut to at most `limit` code points, the last one `…`, never between a character and its accents or joiners."""
+    if len(text) <= limit:
+        return text
+    end = limit - 1
+    if text[end - 1 : end + 1].isascii():
+        return text[:end].rstrip() + "…"
+    while end > 0 and (text[end] in _JOINERS or text[end - 1] == "\u200d" or unicodedata.combining(text[end])):
+        end -= 1
+    return text[:end].rstrip() + "…"
