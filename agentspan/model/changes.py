@@ -1,0 +1,103 @@
+"""What the model asks of a storage, and what the storage answers: guarded changes, and outcomes as values.
+
+An operation becomes one Unit of changes, all of it or none of it. A change carries its guard, so an optimistic
+read followed by a guarded write is exact, also between processes. Named tuples: a recorder makes three a span.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from agentspan.model.rows import ResourceType, Row, Value
+
+Side = Literal["payload", "result_payload"]
+
+
+class Violation(NamedTuple):
+    """One place where a payload does not match its schema; never a value of it."""
+
+    side: Side
+    path: str
+    keyword: str
+    message: str
+
+
+class Ref(NamedTuple):
+    """A row that must exist for a change to hold."""
+
+    type: ResourceType
+    id: str
+
+
+class Put(NamedTuple):
+    """Insert a row.
+
+    Guards: the id is unused by any type of row (not looked up when `minted`: the id was made here, from 79 random
+    bits), its UNIQUE columns clash with no other row, its REFERENCES exist, and so do `refs`.
+    """
+
+    row: Row
+    refs: tuple[Ref, ...] = ()
+    violations: tuple[Violation, ...] = ()
+    minted: bool = False
+
+
+class Move(NamedTuple):
+    """Set columns of a row to absolute values.
+
+    Guard: the row exists, and its status is one of `leaves` (empty for rows that have none).
+    `violations` are added; those of the payload replace the older ones when `set` has a payload.
+    """
+
+    type: ResourceType
+    id: str
+    leaves: frozenset[str]
+    set: Mapping[str, Value]
+    violations: tuple[Violation, ...] = ()
+
+
+class Key(NamedTuple):
+    """An idempotency key: its scope is (operation, key), `request_hash` tells whether the request is the same."""
+
+    operation: str
+    key: str
+    request_hash: str
+    inserted_at: str
+
+
+class Unit(NamedTuple):
+    """One operation: its changes in order, and the id whose row the caller wants back (None: it holds it already)."""
+
+    changes: tuple[Put | Move, ...]
+    subject: str | None = None
+    key: Key | None = None
+
+
+class Applied(NamedTuple):
+    """The unit is committed. With a subject: its row, and whether the span's instance was terminated, and why."""
+
+    row: Row | None = None
+    terminated: str | None = None
+
+
+class Replayed(NamedTuple):
+    """The same request was committed before under this key; nothing changed. The resource as it is now."""
+
+    row: Row
+    terminated: str | None = None
+
+
+class KeyTaken(NamedTuple):
+    """Another request was committed under this key; nothing changed."""
+
+
+class Refused(NamedTuple):
+    """A guard did not hold; nothing of the unit is stored.
+
+    `stored` is the row in the way: the one with that id or those unique values, or the one whose status forbids.
+    """
+
+    why: Literal["id_used", "not_unique", "missing", "status"]
+    stored: Row | None = None
+
+
+Outcome = Applied | Replayed | KeyTaken | Refused

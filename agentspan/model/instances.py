@@ -1,0 +1,99 @@
+"""An agent instance's life (one run of an agent), and what has to exist before it: agent, version, schema version."""
+
+from agentspan.errors import InvalidAction
+from agentspan.model.changes import Move, Put
+from agentspan.model.rows import (
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentVersionRow,
+    Value,
+)
+from agentspan.model.spans import Times, check_finish, finish_times
+from agentspan.model.status import LEAVES
+
+
+def registered(
+    id: str,
+    *,
+    agent: AgentRow,
+    version: AgentVersionRow,
+    schema_version: AgentSchemaVersionRow,
+    purpose: str,
+    metadata: str | None,
+    now: str,
+    writer_id: str | None = None,
+    started_at: str | None = None,
+    minted: bool,
+) -> Put:
+    """Assemble a new instance: pending, or active at once when `started_at` is given."""
+    row = AgentInstanceRow(
+        id=id,
+        agent_id=agent.id,
+        agent_version_id=version.id,
+        agent_schema_version_id=schema_version.id,
+        status="active" if started_at else "pending",
+        purpose=purpose,
+        metadata=metadata,
+        result=None,
+        error=None,
+        termination_reason=None,
+        started_at=started_at,
+        finished_at=None,
+        duration_ms=None,
+        inserted_at=now,
+        updated_at=now,
+        writer_id=writer_id,
+        closed_by=None,
+    )
+    return Put(row, minted=minted)
+
+
+def start(instance: AgentInstanceRow, agent: AgentRow, timestamp: str | None, now: str) -> tuple[Move, ...]:
+    """Turn pending into active; an agent's first start makes the agent active too.
+
+    Raises:
+        InvalidAction: the instance is not pending.
+    """
+    if instance.status not in LEAVES["active"]:
+        raise InvalidAction(f"agent instance {instance.id} is {instance.status}: only a pending one can be started")
+    values: dict[str, Value] = {"status": "active", "started_at": timestamp or now, "updated_at": now}
+    return (Move("agent_instance", instance.id, LEAVES["active"], values), *activate(agent, now))
+
+
+def activate(agent: AgentRow, now: str) -> tuple[Move, ...]:
+    """Return what makes a pending agent active: nothing when it is already."""
+    if agent.status != "pending":
+        return ()
+    return (Move("agent", agent.id, frozenset({"pending"}), {"status": "active", "updated_at": now}),)
+
+
+def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: str) -> Move:
+    """Finish an instance by id; its spans are left alone.
+
+    Raises:
+        InvalidAction: the instance is not in a status that this one follows.
+        InvalidValue: the status is not terminal, or the timestamp lies more than 60 s before started_at.
+    """
+    check_finish("agent instance", instance.id, instance.status, status)
+    times = finish_times(instance.started_at, status, timestamp, now)
+    return finished(instance.id, status=status, times=times, now=now)
+
+
+def finished(
+    id: str, *, status: str, times: Times, now: str, result: str | None = None, error: str | None = None
+) -> Move:
+    """Assemble the move to a terminal status."""
+    values: dict[str, Value] = {
+        "status": status,
+        "finished_at": times.finished_at,
+        "duration_ms": times.duration_ms,
+        "updated_at": now,
+    }
+    if status == "cancelled":
+        values["started_at"] = times.started_at
+    if result is not None:
+        values["result"] = result
+    if error is not None:
+        values["error"] = error
+    return Move("agent_instance", id, LEAVES[status], values)

@@ -1,0 +1,191 @@
+"""A span's life: each operation becomes a Put or a Move, or is refused with the API's error.
+
+Both ways in build on `created`, `started` and `finished`, which only assemble; the rules for what comes by id
+(timestamps, allowed transitions) are in `create_times`, `start`, and `finish`.
+"""
+
+from typing import NamedTuple
+
+from agentspan.clock import millis_between
+from agentspan.errors import InvalidAction, InvalidValue
+from agentspan.model.changes import Move, Put, Ref, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Value
+from agentspan.model.status import FINISH_STATUSES, LEAVES, OPEN, SPAN_STATUSES
+
+CLOCK_SKEW_MS = 60_000
+"""How far a client's finish may lie before the start and still be taken, as the start."""
+
+
+class Meaning(NamedTuple):
+    """What a span's payloads say, drawn out once when it is written (see schemas.meaning)."""
+
+    summary: str | None = None
+    label: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    violations: tuple[Violation, ...] = ()
+
+
+class Times(NamedTuple):
+    """When a span started and finished, and how long it took."""
+
+    started_at: str | None
+    finished_at: str | None = None
+    duration_ms: float | None = None
+
+
+def created(
+    id: str,
+    instance: AgentInstanceRow,
+    *,
+    parent_span_id: str | None,
+    schema_name: str,
+    schema_title: str,
+    status: str,
+    payload: str,
+    result_payload: str | None,
+    times: Times,
+    meaning: Meaning,
+    now: str,
+    writer_id: str | None = None,
+    minted: bool = False,
+    refs: tuple[Ref, ...] = (),
+) -> Put:
+    """Assemble a new span's row; the caller vouches for its values."""
+    row = AgentSpanRow(
+        id,
+        instance.agent_id,
+        instance.id,
+        parent_span_id,
+        schema_name,
+        schema_title,
+        status,
+        payload,
+        result_payload,
+        meaning.summary,
+        meaning.label,
+        times.started_at,
+        times.finished_at,
+        times.duration_ms,
+        meaning.input_tokens,
+        meaning.output_tokens,
+        meaning.cost_usd,
+        now,
+        now,
+        writer_id,
+        None,
+    )
+    return Put(row, refs, meaning.violations, minted)
+
+
+def started(id: str, *, started_at: str, meaning: Meaning, now: str) -> Move:
+    """Assemble pending → active."""
+    values: dict[str, Value] = {
+        "status": "active",
+        "started_at": started_at,
+        "summary": meaning.summary,
+        "updated_at": now,
+    }
+    return Move("agent_span", id, LEAVES["active"], values)
+
+
+def finished(id: str, *, status: str, result_payload: str | None, times: Times, meaning: Meaning, now: str) -> Move:
+    """Assemble the move to a terminal status."""
+    values: dict[str, Value] = {
+        "status": status,
+        "result_payload": result_payload,
+        "summary": meaning.summary,
+        "finished_at": times.finished_at,
+        "duration_ms": times.duration_ms,
+        "input_tokens": meaning.input_tokens,
+        "output_tokens": meaning.output_tokens,
+        "cost_usd": meaning.cost_usd,
+        "updated_at": now,
+    }
+    if status == "cancelled":
+        values["started_at"] = times.started_at
+    return Move("agent_span", id, LEAVES[status], values, meaning.violations)
+
+
+def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
+    """Assemble a changed payload of an open span (recording only: by id, payloads never change)."""
+    values: dict[str, Value] = {
+        "payload": payload,
+        "summary": meaning.summary,
+        "label": meaning.label,
+        "updated_at": now,
+    }
+    return Move("agent_span", id, OPEN, values, meaning.violations)
+
+
+def create_times(status: str, started_at: str | None, finished_at: str | None, *, has_result: bool, now: str) -> Times:
+    """Apply the rules of `create` to its status and timestamps.
+
+    Raises:
+        InvalidValue: an unknown status; a finished_at or result_payload on a span that is not finished; a
+            finished_at more than 60 s before started_at.
+    """
+    if status not in SPAN_STATUSES:
+        raise InvalidValue("status", f"must be one of {', '.join(SPAN_STATUSES)}")
+    if status in OPEN:
+        if finished_at is not None:
+            raise InvalidValue("finished_at", f"a span created as {status} has not finished; leave it out")
+        if has_result:
+            raise InvalidValue("result_payload", f"a span created as {status} has no result; leave it out")
+        return Times(None if status == "pending" else started_at or now)
+    if status == "cancelled":
+        at = finished_at or started_at or now
+        return Times(at, at, 0.0)
+    started_at = started_at or min(now, finished_at or now)
+    return _finish_times(started_at, finished_at or max(started_at, now), field="finished_at")
+
+
+def start(span: AgentSpanRow, timestamp: str | None, now: str) -> Times:
+    """Check that a span may start, and say when.
+
+    Raises:
+        InvalidAction: it is not pending.
+    """
+    if span.status not in LEAVES["active"]:
+        raise InvalidAction(f"agent span {span.id} is {span.status}: only a pending span can be started")
+    return Times(timestamp or now)
+
+
+def finish(span: AgentSpanRow, status: str, timestamp: str | None, now: str) -> Times:
+    """Check that a span may finish with this status, and say when.
+
+    Raises:
+        InvalidAction: the span is not in a status that this one follows.
+        InvalidValue: the status is not terminal, or the timestamp lies more than 60 s before started_at.
+    """
+    check_finish("agent span", span.id, span.status, status)
+    return finish_times(span.started_at, status, timestamp, now)
+
+
+def check_finish(noun: str, id: str, stored: str, status: str) -> None:
+    """Check a finish against the transition table; instances share the rule."""
+    if status not in FINISH_STATUSES:
+        raise InvalidValue("status", f"must be one of {', '.join(FINISH_STATUSES)}")
+    if stored not in LEAVES[status]:
+        need = "pending" if status == "cancelled" else "active"
+        raise InvalidAction(
+            f"{noun} {id} is {stored}: only {'a' if need == 'pending' else 'an'} {need} one can become {status}"
+        )
+
+
+def finish_times(started_at: str | None, status: str, timestamp: str | None, now: str) -> Times:
+    """Say when something finished: cancelled sets both timestamps, else the finish is not before the start."""
+    if status == "cancelled" or started_at is None:
+        at = timestamp or now
+        return Times(at, at, 0.0)
+    return _finish_times(started_at, timestamp or max(started_at, now), field="timestamp")
+
+
+def _finish_times(started_at: str, finished_at: str, *, field: str) -> Times:
+    elapsed = millis_between(started_at, finished_at)
+    if elapsed < -CLOCK_SKEW_MS:
+        raise InvalidValue(field, f"lies more than {CLOCK_SKEW_MS // 1000} s before started_at ({started_at})")
+    if elapsed < 0:
+        return Times(started_at, started_at, 0.0)
+    return Times(started_at, finished_at, elapsed)
