@@ -1,0 +1,180 @@
+"""The span types that ship: what a bare `@agentspan.span("llm")` means.
+
+JSON Schemas of plain typed properties (`*` marks a required one), so that the compiled pre-check decides nearly
+every payload. Names follow the OpenTelemetry GenAI conventions where those have one.
+"""
+
+from typing import Any, NamedTuple
+
+_TYPES: dict[str, Any] = {
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "num": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "list": {"type": "array"},
+    "dict": {"type": "object"},
+    "any": {},
+}
+
+
+class BuiltIn(NamedTuple):
+    """One built-in: its schemas as JSON Schema, its template, and the payload field that is its label."""
+
+    name: str
+    title: str
+    payload: dict[str, Any]
+    result: dict[str, Any]
+    template: str | None
+    label: str | None
+
+
+def _schema(fields: str) -> dict[str, Any]:
+    """Write `name*:str goal:any` as a JSON Schema object."""
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for field in fields.split():
+        name, _, kind = field.partition(":")
+        if name.endswith("*"):
+            name = name[:-1]
+            required.append(name)
+        properties[name] = dict(_TYPES[kind])
+    schema: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": True}
+    if required:
+        schema["required"] = required
+    return schema
+
+
+def _built_in(
+    name: str, title: str, payload: str, result: str, template: str | None, label: str | None = None
+) -> BuiltIn:
+    return BuiltIn(name, title, _schema(payload), _schema(result), template, label)
+
+
+# The outcome of a failed span is its error, whatever the type.
+_FAILED = "{{#_error._inline}} → {{.}}{{/_error._inline}}"
+_OUTPUT = "{{#output._inline}} → {{.}}{{/output._inline}}" + _FAILED
+
+BUILT_IN: tuple[BuiltIn, ...] = (
+    _built_in(
+        "agent",
+        "Agent",
+        "name*:str version:str goal:any input:any conversation_id:str",
+        "output:any steps:int input_tokens:int output_tokens:int cost_usd:num stop_reason:str",
+        "Agent {{name}}{{#goal._inline}}: {{.}}{{/goal._inline}}"
+        "{{#steps}} → done in {{steps}} steps{{/steps}}"
+        "{{^steps}}{{#output._inline}} → {{.}}{{/output._inline}}{{/steps}}" + _FAILED,
+        "name",
+    ),
+    _built_in(
+        "llm",
+        "LLM",
+        "model*:str provider:str messages:list system:any tools:list temperature:num max_tokens:int stream:bool",
+        "text:str output_messages:list tool_calls:list response_model:str finish_reason:str input_tokens:int "
+        "output_tokens:int cached_tokens:int reasoning_tokens:int cost_usd:num time_to_first_token_ms:num",
+        "LLM {{model}}{{#output_tokens}}: {{input_tokens}}→{{output_tokens}} tok{{/output_tokens}}"
+        '{{#text}} "{{text._inline}}"{{/text}}'
+        "{{^text}}{{#tool_calls}} → {{name}}{{function.name}}({{arguments._args}}{{function.arguments._args}})"
+        "{{/tool_calls}}{{/text}}" + _FAILED,
+        "model",
+    ),
+    _built_in(
+        "tool",
+        "Tool",
+        "name*:str arguments:any call_id:str",
+        "output:any is_error:bool exit_code:int",
+        "Tool {{name}}({{arguments._args}})" + _OUTPUT,
+        "name",
+    ),
+    _built_in(
+        "chain",
+        "Chain",
+        "name*:str input:any",
+        "output:any",
+        "{{name}}{{#output._count}} → {{output._count}} parts{{/output._count}}"
+        "{{^output._count}}{{#output._inline}} → {{.}}{{/output._inline}}{{/output._count}}" + _FAILED,
+        "name",
+    ),
+    _built_in(
+        "retrieval",
+        "Retrieval",
+        "query*:str source:str top_k:int filters:any",
+        "documents:list count:int",
+        'Search{{#source}} {{source}}{{/source}} "{{query._inline}}"'
+        "{{#count}} → {{count}} docs{{/count}}"
+        "{{^count}}{{#documents._count}} → {{documents._count}} docs{{/documents._count}}{{/count}}" + _FAILED,
+    ),
+    _built_in(
+        "embedding",
+        "Embedding",
+        "model*:str input_count:int",
+        "dimensions:int input_tokens:int",
+        "Embed{{#input_count}} {{input_count}} texts{{/input_count}} with {{model}}"
+        "{{#dimensions}} ({{dimensions}}d){{/dimensions}}" + _FAILED,
+        "model",
+    ),
+    _built_in(
+        "rerank",
+        "Rerank",
+        "query*:str model:str input_count:int",
+        "documents:list count:int",
+        'Rerank{{#input_count}} {{input_count}}{{/input_count}}{{^input_count}} "{{query._inline}}"{{/input_count}}'
+        "{{#count}} → {{count}}{{/count}}"
+        "{{^count}}{{#documents._count}} → {{documents._count}}{{/documents._count}}{{/count}}" + _FAILED,
+    ),
+    _built_in(
+        "guardrail",
+        "Guardrail",
+        "name*:str stage:str subject:any",
+        "passed*:bool action:str reason:str score:num",
+        "Guard {{name}}{{#stage}} on {{stage}}{{/stage}}{{#action}}: {{action}}{{/action}}"
+        "{{^action}}{{#passed._inline}}: passed={{passed}}{{/passed._inline}}{{/action}}"
+        "{{#reason}} ({{reason._inline}}){{/reason}}" + _FAILED,
+        "name",
+    ),
+    _built_in(
+        "evaluation",
+        "Evaluation",
+        "name*:str target_span_id:str",
+        "score:num label:str explanation:str",
+        "Eval {{name}}{{#label}}: {{label}}{{/label}}{{^label}}{{#score}}:{{/score}}{{/label}}"
+        "{{#score}} {{score}}{{/score}}" + _FAILED,
+        "name",
+    ),
+    _built_in(
+        "human",
+        "Human",
+        "prompt*:str kind:str assignee:str",
+        "decision:any response:any",
+        "Ask{{#assignee}} {{assignee}}{{/assignee}}: {{prompt._inline}}"
+        "{{#decision._inline}} → {{.}}{{/decision._inline}}"
+        "{{^decision._inline}}{{#response._inline}} → {{.}}{{/response._inline}}{{/decision._inline}}" + _FAILED,
+    ),
+    _built_in(
+        "mcp",
+        "MCP",
+        "method*:str server:str target:str arguments:any",
+        "result:any is_error:bool error_code:any",
+        "MCP{{#server}} {{server}}{{/server}} {{method}}{{#target}} {{target}}{{/target}}"
+        "{{#is_error}} → error{{#error_code}} {{error_code}}{{/error_code}}{{/is_error}}" + _FAILED,
+        "method",
+    ),
+    _built_in(
+        "memory",
+        "Memory",
+        "operation*:str store:str query:any key:str",
+        "count:int items:list",
+        "Memory {{operation}}{{#store}} {{store}}{{/store}}"
+        '{{#query._inline}} "{{.}}"{{/query._inline}}{{^query._inline}}{{#key}} {{key}}{{/key}}{{/query._inline}}'
+        "{{#count}}: {{count}}{{/count}}"
+        "{{^count}}{{#items._count}}: {{items._count}}{{/items._count}}{{/count}}" + _FAILED,
+    ),
+    _built_in(
+        "handoff",
+        "Handoff",
+        "from_agent*:str to_agent*:str reason:str",
+        "accepted:bool",
+        "Handoff {{from_agent}} → {{to_agent}}{{#reason}}: {{reason._inline}}{{/reason}}" + _FAILED,
+    ),
+    _built_in("message", "Message", "role*:str content*:any", "", "{{role}}: {{content._inline}}" + _FAILED),
+    BuiltIn("custom", "Custom", {"type": "object"}, {"type": "object"}, None, None),
+)

@@ -1,0 +1,230 @@
+"""Span types: a name, two schemas, a title and a template; the built-in ones, and one's own in a registry.
+
+A registry is what `agentspan.span_type` fills and a recorder reads; a schema version (by id) makes one of its own.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentspan.errors import InvalidValue, SchemaError, TemplateError
+from agentspan.model.schema_versions import SpanTypeSchema
+from agentspan.schemas.builtin import BUILT_IN, BuiltIn
+from agentspan.schemas.conformance import Conformance, JSONSchema
+from agentspan.schemas.templates import Template
+
+MAX_NAME = 200
+
+
+class SpanType:
+    """A kind of step: how its payloads are checked, named and summed up.
+
+    Attributes:
+        name: the schema_name under which it is registered.
+        title: for people; the schema's title, else the name.
+        template: the Mustache source of its summaries, or None.
+        fields: the properties that its payload schema names.
+        label_field: the payload field whose value is the span's label, or None.
+    """
+
+    __slots__ = (
+        "_template",
+        "fields",
+        "item",
+        "label_field",
+        "name",
+        "payload",
+        "result",
+        "template",
+        "title",
+    )
+
+    def __init__(self, item: SpanTypeSchema, *, label_field: str | None = None, trusted: bool = False) -> None:
+        self.item = item
+        self.name: str = item["name"]
+        payload_schema: Any = item.get("params_schema")
+        named = payload_schema.get("title") if isinstance(payload_schema, Mapping) else None
+        self.title: str = item.get("title") or (named if isinstance(named, str) and named else self.name)
+        self.template: str | None = item.get("template")
+        self.label_field = label_field
+        self.fields: frozenset[str] = _property_names(payload_schema)
+        self.payload = Conformance(payload_schema, "payload", trusted=trusted)
+        self.result = Conformance(item.get("result_schema"), "result_payload", trusted=trusted)
+        self._template: Template | None = None
+        if self.template is not None and not trusted:
+            self._template = Template(self.template)
+
+    def compiled(self) -> Template | None:
+        """Return the template, compiled on first need; None without one, or for a client's that we cannot read."""
+        if self._template is None and self.template is not None:
+            try:
+                self._template = Template(self.template)
+            except TemplateError:
+                self.template = None
+        return self._template
+
+
+def _property_names(schema: Any) -> frozenset[str]:
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    return frozenset(properties) if isinstance(properties, Mapping) else frozenset()
+
+
+def _from_built_in(built_in: BuiltIn) -> SpanType:
+    # Custom has no title of its own: what falls back to it is called by its own name.
+    item = {
+        "name": built_in.name,
+        "title": built_in.title,
+        "params_schema": built_in.payload,
+        "result_schema": built_in.result,
+        "template": built_in.template,
+    }
+    return SpanType(item, label_field=built_in.label, trusted=True)
+
+
+BUILT_IN_TYPES: Mapping[str, SpanType] = {b.name: _from_built_in(b) for b in BUILT_IN}
+
+
+def fallback(name: str) -> SpanType:
+    """Return the built-in for an unregistered name: itself, the second part of `prefix:type…`, else `custom`."""
+    own = BUILT_IN_TYPES.get(name)
+    if own is not None:
+        return own
+    parts = name.split(":", 2)
+    return BUILT_IN_TYPES.get(parts[1] if len(parts) > 1 else "", BUILT_IN_TYPES["custom"])
+
+
+def title_of(span_type: SpanType, schema_name: str) -> str:
+    """Return the schema_title of a span: its type's, but its own name where it only fell back to `custom`."""
+    return schema_name if span_type.name == "custom" != schema_name else span_type.title
+
+
+def check_name(name: object) -> str:
+    """Return a usable schema_name.
+
+    Raises:
+        InvalidValue: not text, empty, longer than 200 characters, or with characters that do not print.
+    """
+    if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
+        raise InvalidValue("schema_name", f"must be 1 to {MAX_NAME} printable characters")
+    return name
+
+
+class Registry:
+    """The span types of one's own, over the built-in ones.
+
+    `version` counts the registrations, so that a recorder knows when the set has changed.
+    """
+
+    def __init__(self, types: Mapping[str, SpanType] | None = None) -> None:
+        self._types: dict[str, SpanType] = dict(types or {})
+        self._resolved: dict[str, SpanType] = {}
+        self.version = 0
+
+    def register(self, span_type: SpanType) -> None:
+        """Add a span type; one of the same name is replaced (a notebook cell that runs again)."""
+        self._types[span_type.name] = span_type
+        self._resolved = {}
+        self.version += 1
+
+    def resolve(self, schema_name: str) -> SpanType:
+        """Return the type for a name, registered or not."""
+        found = self._resolved.get(schema_name)
+        if found is None:
+            found = self._types.get(schema_name) or fallback(schema_name)
+            if len(self._resolved) < 10_000:  # names can come from data
+                self._resolved[schema_name] = found
+        return found
+
+    def items(self) -> list[SpanTypeSchema]:
+        """Return all types, built-in and own, as the API writes them."""
+        return [span_type.item for span_type in {**BUILT_IN_TYPES, **self._types}.values()]
+
+
+def from_schemas(span_type_schemas: str) -> Registry:
+    """Make the registry of a stored schema version; what cannot be used in it is passed over, never raised."""
+    types = {}
+    for item in json.loads(span_type_schemas):
+        built_in = BUILT_IN_TYPES.get(item["name"])
+        if built_in is not None and built_in.item == item:
+            types[item["name"]] = built_in
+        else:
+            label = built_in.label_field if built_in is not None else None
+            types[item["name"]] = SpanType(item, label_field=label, trusted=True)
+    return Registry(types)
+
+
+def make(
+    name: str,
+    *,
+    payload: JSONSchema | type | None = None,
+    result: JSONSchema | type | None = None,
+    title: str | None = None,
+    template: str | None = None,
+) -> SpanType:
+    """Build a span type and check all of it.
+
+    Raises:
+        InvalidValue: an unusable name or title.
+        SchemaError: a schema that is not valid, too large, or points outside itself.
+        TemplateError: a template that is not Mustache, too large, or asks for what templates may not do.
+    """
+    check_name(name)
+    if title is not None and (not isinstance(title, str) or not title.isprintable()):
+        raise InvalidValue("title", "must be printable text")
+    item: dict[str, Any] = {"name": name}
+    if title:
+        item["title"] = title
+    for field, schema in (("params_schema", payload), ("result_schema", result)):
+        if schema is not None:
+            item[field] = _json_schema(schema)
+    if template is not None:
+        item["template"] = template
+    built_in = BUILT_IN_TYPES.get(name)
+    return SpanType(item, label_field=built_in.label_field if built_in else None)
+
+
+def _json_schema(schema: JSONSchema | type) -> Any:
+    if isinstance(schema, type):
+        to_schema = getattr(schema, "model_json_schema", None)
+        if not callable(to_schema):
+            raise SchemaError("schema", f"{schema.__name__} is no pydantic model; give one, or a JSON Schema")
+        return to_schema()
+    return dict(schema) if isinstance(schema, Mapping) else schema
+
+
+def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Check the span types that a client registers.
+
+    A bad schema is refused; a template that cannot be used is kept and named in the second list, since other
+    people's clients send Liquid too.
+
+    Raises:
+        InvalidValue: an entry is no object, lacks a usable name, or has a schema that cannot be used.
+    """
+    checked: list[dict[str, Any]] = []
+    unsupported: list[str] = []
+    for item in items:
+        if not isinstance(item, Mapping):
+            raise InvalidValue("span_type_schemas", "each entry must be an object with a name")
+        name = check_name(item.get("name"))
+        for field in ("title", "description", "template"):
+            if not isinstance(item.get(field), (str, type(None))):
+                raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be text")
+        try:
+            SpanType({k: v for k, v in item.items() if k != "template"})
+        except SchemaError as error:
+            raise SchemaError("span_type_schemas", f"{name!r}: {error}") from None
+        try:
+            if item.get("template") is not None:
+                Template(item["template"])
+        except TemplateError:
+            unsupported.append(name)
+        checked.append(dict(item))
+    names = [item["name"] for item in checked]
+    if len(set(names)) < len(names):
+        raise InvalidValue("span_type_schemas", "two entries have the same name")
+    return checked, unsupported
+
+
+REGISTRY = Registry()
+"""This process's span types: the built-in ones and what `agentspan.span_type` registered."""
