@@ -1,0 +1,25 @@
+"""Where rows live: the protocol, and two backends that are peers, SQLite and memory."""
+
+import os
+
+from agentspan.storage.protocol import Storage
+
+
+def open_storage(db: str | os.PathLike[str] | Storage | None, *, read_only: bool = False) -> Storage:
+    """Return the storage that `db` names (see open)."""
+    if db is None:
+        db = default_path()
+    if isinstance(db, (str, os.PathLike)):
+        if os.fspath(db) == ":memory:":
+            from agentspan.storage.memory import MemoryStorage
+
+            return MemoryStorage()
+        from agentspan.storage.sqlite import SQLiteStorage
+
+        return SQLiteStorage(db, read_only=read_only)
+    return db
+
+
+def default_path() -> str:
+    """Return the file that is used when none is named: AGENTSPAN_DB, else agentspan.db in the current folder."""
+    return os.environ.get("AGENTSPAN_DB") or "agentspan.db"

@@ -1,0 +1,218 @@
+"""Rows in dictionaries: a peer of SQLite under the same contract, for tests and for `agentspan.open(":memory:")`."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from agentspan.errors import StorageError
+from agentspan.model.changes import (
+    Applied,
+    Key,
+    KeyTaken,
+    Move,
+    Outcome,
+    Put,
+    Refused,
+    Replayed,
+    Unit,
+    Violation,
+)
+from agentspan.model.rows import (
+    REFERENCES,
+    TYPE_OF,
+    UNIQUE,
+    AccountRow,
+    AgentInstanceRow,
+    AgentSpanRow,
+    ResourceType,
+    Row,
+)
+from agentspan.storage.account import new_account
+from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
+
+Undo = Callable[[], object]
+
+
+class MemoryStorage:
+    """Everything in this process's memory, under one lock; gone with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._account = new_account()
+        self._types: dict[str, ResourceType] = {}
+        self._rows: dict[str, Row] = {}
+        self._unique: dict[tuple[ResourceType, tuple[object, ...]], str] = {}
+        self._by_instance: dict[str, list[str]] = {}
+        self._keys: dict[tuple[str, str], StoredKey] = {}
+        self._violations: dict[str, tuple[Violation, ...]] = {}
+        self._closed = False
+
+    def account(self) -> AccountRow:
+        """See Storage."""
+        return self._account
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """See Storage; the lock is never held for long, so `wait_s` does not matter."""
+        outcomes: list[Outcome] = []
+        with self._open():
+            for unit in units:
+                outcome = self._apply(unit)
+                outcomes.append(outcome)
+                if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
+                    break
+        return outcomes
+
+    def find(self, *ids: str, key: Key | None = None) -> Found:
+        """See Storage."""
+        with self._open():
+            stored = self._keys.get((key.operation, key.key)) if key is not None else None
+            wanted = (*ids, stored.subject) if stored is not None else ids
+            rows = {id: (self._types[id], self._rows[id]) for id in wanted if id in self._rows}
+            terminated = {}
+            for _, row in rows.values():
+                reason = self._terminated(row)
+                if reason is not None:
+                    terminated[_instance_of(row)] = reason
+            return Found(rows, stored, terminated)
+
+    def page(self, query: Query) -> Rows:
+        """See Storage."""
+        with self._open():
+            rows = [row for id, row in self._rows.items() if self._types[id] == query.type and _matches(row, query)]
+
+        def position(row: Row) -> tuple[bool, object, str]:
+            value = getattr(row, query.order)
+            return (
+                value is not None,
+                value if value is not None else "",
+                row.id,
+            )  # None sorts first, as in SQLite
+
+        rows.sort(key=position, reverse=query.descending)
+        end = None if query.limit is None else query.offset + query.limit
+        return Rows(rows[query.offset : end], len(rows))
+
+    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
+        """See Storage."""
+        with self._open():
+            rows = [self._rows[id] for id in sorted(self._by_instance.get(instance_id, ()))]
+        return iter(cast(list[AgentSpanRow], rows))
+
+    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
+        """See Storage."""
+        result = {}
+        with self._open():
+            for instance_id in instance_ids:
+                spans = [cast(AgentSpanRow, self._rows[id]) for id in self._by_instance.get(instance_id, ())]
+                result[instance_id] = span_counts(Counter(span.status for span in spans))
+        return result
+
+    def violations(self, span_id: str) -> list[Violation]:
+        """See Storage."""
+        with self._open():
+            return list(self._violations.get(span_id, ()))
+
+    def close(self) -> None:
+        """See Storage."""
+        self._closed = True
+
+    def _open(self) -> threading.RLock:
+        if self._closed:
+            raise StorageError("the storage is closed; open it again")
+        return self._lock
+
+    def _apply(self, unit: Unit) -> Outcome:
+        key = unit.key
+        if key is not None:
+            stored = self._keys.get((key.operation, key.key))
+            if stored is not None:
+                if stored.request_hash != key.request_hash:
+                    return KeyTaken()
+                row = self._rows[stored.subject]
+                return Replayed(row, self._terminated(row))
+        undo: list[Undo] = []
+        for change in unit.changes:
+            refused = self._put(change, undo) if isinstance(change, Put) else self._move(change, undo)
+            if refused is not None:
+                for step in reversed(undo):
+                    step()
+                return refused
+        if key is not None:
+            assert unit.subject is not None
+            self._keys[key.operation, key.key] = StoredKey(key.request_hash, unit.subject)
+        if unit.subject is None:
+            return Applied()
+        row = self._rows[unit.subject]
+        return Applied(row, self._terminated(row))
+
+    def _put(self, put: Put, undo: list[Undo]) -> Refused | None:
+        row, type_ = put.row, TYPE_OF[type(put.row)]
+        if row.id in self._rows:
+            return Refused("id_used", self._rows[row.id])
+        unique = _unique_values(type_, row)
+        if unique is not None and (type_, unique) in self._unique:
+            return Refused("not_unique", self._rows[self._unique[type_, unique]])
+        needed = [(to, getattr(row, column)) for column, to in REFERENCES.get(type_, {}).items()]
+        for to, id in (*needed, *put.refs):
+            if self._types.get(id) != to:
+                return Refused("missing", self._rows.get(id))
+        self._rows[row.id], self._types[row.id] = row, type_
+        undo.append(lambda: (self._rows.pop(row.id), self._types.pop(row.id)))
+        if unique is not None:
+            self._unique[type_, unique] = row.id
+            undo.append(lambda: self._unique.pop((type_, unique)))
+        if isinstance(row, AgentSpanRow):
+            siblings = self._by_instance.setdefault(row.agent_instance_id, [])
+            siblings.append(row.id)
+            undo.append(siblings.pop)
+        self._add_violations(row.id, put.violations, undo)
+        return None
+
+    def _move(self, move: Move, undo: list[Undo]) -> Refused | None:
+        row = self._rows.get(move.id)
+        if row is None or self._types[move.id] != move.type:
+            return Refused("missing", row)
+        if move.leaves and getattr(row, "status", None) not in move.leaves:
+            return Refused("status", row)
+        self._rows[move.id] = cast(Any, row)._replace(**move.set)
+        undo.append(lambda: self._rows.update({move.id: row}))
+        if "payload" in move.set:
+            before = self._violations.get(move.id, ())
+            self._violations[move.id] = tuple(v for v in before if v.side != "payload")
+            undo.append(lambda: self._violations.update({move.id: before}))
+        self._add_violations(move.id, move.violations, undo)
+        return None
+
+    def _add_violations(self, id: str, violations: tuple[Violation, ...], undo: list[Undo]) -> None:
+        if violations:
+            before = self._violations.get(id, ())
+            self._violations[id] = before + violations
+            undo.append(lambda: self._violations.update({id: before}))
+
+    def _terminated(self, row: Row) -> str | None:
+        instance = self._rows.get(_instance_of(row))
+        if isinstance(instance, AgentInstanceRow) and instance.status == "terminated":
+            return instance.termination_reason or ""
+        return None
+
+
+def _instance_of(row: Row) -> str:
+    return row.agent_instance_id if isinstance(row, AgentSpanRow) else row.id
+
+
+def _unique_values(type_: ResourceType, row: Row) -> tuple[object, ...] | None:
+    columns = UNIQUE.get(type_)
+    if columns is None:
+        return None
+    values = tuple(getattr(row, column) for column in columns)
+    return None if None in values else values
+
+
+def _matches(row: Row, query: Query) -> bool:
+    if any(getattr(row, column) != value for column, value in query.where.items()):
+        return False
+    if isinstance(row, AgentSpanRow):
+        at = row.started_at or row.inserted_at
+        return (query.start_time is None or at >= query.start_time) and (query.end_time is None or at < query.end_time)
+    return True

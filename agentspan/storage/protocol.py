@@ -1,0 +1,124 @@
+"""The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from agentspan.model.changes import Key, Outcome, Unit, Violation
+from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, Row, Value
+from agentspan.model.status import FINISH_STATUSES
+
+
+class StoredKey(NamedTuple):
+    """An idempotency key that was used, and the id of the resource that its request was about."""
+
+    request_hash: str
+    subject: str
+
+
+class Found(NamedTuple):
+    """Rows by id, from one snapshot; ids that name nothing are absent."""
+
+    rows: Mapping[str, tuple[ResourceType, Row]]
+    key: StoredKey | None = None
+    terminated: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Rows of one type that equal `where`, in the order of a column.
+
+    Attributes:
+        where: column → value that it must have.
+        start_time: spans only: the earliest started_at (else inserted_at) that counts, as stored text.
+        end_time: spans only: the first time that no longer counts.
+        order: the column to sort by; ties, and the default, go by id, which is the order of creation.
+        limit: how many rows at most; None for all.
+    """
+
+    type: ResourceType
+    where: Mapping[str, Value] = field(default_factory=dict)
+    start_time: str | None = None
+    end_time: str | None = None
+    order: str = "id"
+    descending: bool = False
+    offset: int = 0
+    limit: int | None = None
+
+
+class Rows(NamedTuple):
+    """A page of a query, and how many rows there are in all."""
+
+    rows: list[Row]
+    total: int
+
+
+class SpanCounts(NamedTuple):
+    """How many spans of an instance are in which status."""
+
+    total: int = 0
+    pending: int = 0
+    active: int = 0
+    complete: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    finished: int = 0
+
+
+def span_counts(by_status: Mapping[str, int]) -> SpanCounts:
+    """Add up the counts of each status; finished are the complete, failed and cancelled ones."""
+    finished = sum(by_status.get(status, 0) for status in FINISH_STATUSES)
+    return SpanCounts(sum(by_status.values()), finished=finished, **by_status)
+
+
+class Storage(Protocol):
+    """Commits guarded changes and answers reads.
+
+    Safe to call from any thread, and usable in a forked child. Faults of the storage itself raise a `StorageError`:
+    `DatabaseBusy` when trying again may help. Everything else is a value.
+    """
+
+    def account(self) -> AccountRow:
+        """Return the row that names this storage: made when the storage was, the same for ever after."""
+        ...
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """Commit units in order and return one outcome each; when it returns, they are durable.
+
+        All in one transaction; each unit is applied whole or not at all, and sees the ones before it. A key is looked
+        at before the unit's guards and stored with its changes. With `stop_at_refusal` the first outcome that is
+        KeyTaken or Refused is the last: later units are not tried, and the list is shorter.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is stored.
+            StorageError: nothing is stored either.
+        """
+        ...
+
+    def find(self, *ids: str, key: Key | None = None) -> Found:
+        """Return the rows with these ids, of whatever type, and what is stored under a key, in one snapshot.
+
+        For a stored key its subject's row is among the rows. `terminated` has the instances of found spans, and
+        found instances, that are terminated, with the reason.
+        """
+        ...
+
+    def page(self, query: Query) -> Rows:
+        """Return a page of rows of one type."""
+        ...
+
+    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
+        """Yield all spans of an instance by id, which is the order of creation, without holding them all in memory."""
+        ...
+
+    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
+        """Count the spans of each of these instances; one without spans, or unknown, has zeros."""
+        ...
+
+    def violations(self, span_id: str) -> list[Violation]:
+        """Return where a span's payloads do not match their schema, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; closing twice is fine, anything else afterwards raises StorageError."""
+        ...

@@ -1,0 +1,262 @@
+"""Connections to one file: a writer behind a lock, a pool of readers, both opened by us and left behind at a fork.
+
+Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only. SQLite's
+busy handler backs off to 100 ms and starves a waiting writer, so its timeout is 0 and waiting is done here.
+"""
+
+import os
+import random
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
+from agentspan.storage.sqlite.tables import APPLICATION_ID, CURRENT, migrate
+
+T = TypeVar("T")
+
+OPEN_WAIT_S = 10.0
+READ_WAIT_S = 5.0
+_MINIMUM = (3, 37, 0)  # STRICT tables
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether a driver's error means that somebody else holds the lock (extended codes included)."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BUSY
+
+
+def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
+    """Call `attempt` until the database is not busy, for about `wait_s` seconds.
+
+    Time is counted in what was slept, not read: a frozen clock must not make this wait for ever.
+
+    Raises:
+        DatabaseBusy: it stayed busy.
+    """
+    slept, delay = 0.0, 0.0002
+    while True:
+        try:
+            return attempt()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            if slept >= wait_s:
+                raise DatabaseBusy(f"{path} stayed locked by another process for {wait_s:g} s; try again") from error
+        # Short and uneven: eight processes polling in step would keep meeting each other.
+        pause = delay * random.uniform(0.5, 1.5)
+        time.sleep(pause)
+        slept += pause
+        delay = min(delay * 1.5, 0.004)
+
+
+def storage_error(error: sqlite3.Error, path: Path) -> StorageError:
+    """Turn a driver's error into ours, with what to do; called once, at the boundary."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_NOTADB:
+        return DatabaseUnusable(f"{path} is not an SQLite database; choose another path, or move that file away")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return DatabaseUnusable(f"{path} is damaged ({error}); `sqlite3 {path} .recover` can save its rows")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return DatabaseUnusable(f"{path} cannot be opened; check that the folder is there and may be written to")
+    if code == sqlite3.SQLITE_READONLY:
+        return DatabaseUnusable(f"{path} may not be written to; check its permissions, or open it with read_only=True")
+    if code == sqlite3.SQLITE_FULL:
+        return StorageError(f"the disk of {path} is full; make room, recording goes on by itself")
+    return StorageError(f"{path}: {error}")
+
+
+class Connections:
+    """The connections of one process to one file."""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.lock = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._file: tuple[int, int] | None = None
+        self._closed = False
+        _all.add(self)
+
+    def writer(self) -> sqlite3.Connection:
+        """Return the writer's connection, opening it first if need be; the caller holds the lock."""
+        if self._writer is None:
+            if self._closed:
+                raise StorageError(f"{self.path} was closed here; open it again")
+            if self.read_only:
+                raise NotPermitted(f"{self.path} was opened with read_only=True")
+            self._writer = self._open()
+        return self._writer
+
+    @contextmanager
+    def transaction(self, wait_s: float) -> Iterator[sqlite3.Connection]:
+        """Hold the write lock around a block: committed at its end, rolled back when it raises."""
+        if not self.lock.acquire(timeout=wait_s):
+            raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
+        try:
+            connection = self.writer()
+            waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
+            try:
+                yield connection
+                connection.execute("commit")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                raise
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
+        finally:
+            self.lock.release()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
+        try:
+            connection = self._readers.pop() if self._readers else self._open_reader()
+            waiting(lambda: connection.execute("begin"), self.path, READ_WAIT_S)
+            try:
+                yield connection
+            finally:
+                connection.execute("commit")
+                self._readers.append(connection)
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
+
+    def check_file(self) -> None:
+        """Notice that the file was deleted or replaced, and open the one at the path from now on.
+
+        A file deleted under an open connection takes writes silently into nowhere.
+        """
+        try:
+            stat = os.stat(self.path)
+            present = (stat.st_dev, stat.st_ino)
+        except OSError:
+            present = None
+        if self._file is not None and present != self._file:
+            with self.lock:
+                self._drop()
+
+    def close(self) -> None:
+        """Close all connections; nothing can be opened any more."""
+        with self.lock:
+            self._closed = True
+            self._drop()
+
+    def _drop(self) -> None:
+        writer, self._writer, self._file = self._writer, None, None
+        readers, self._readers = self._readers, []
+        for connection in (writer, *readers):
+            if connection is not None:
+                connection.close()
+
+    def _leave_behind(self) -> None:
+        """Forget the connections in a forked child, without closing: closing would drop the parent's locks."""
+        _inherited.append((self._writer, self._readers))
+        self._writer, self._readers = None, []
+        self.lock = threading.Lock()
+
+    def _open_reader(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StorageError(f"{self.path} was closed here; open it again")
+        return self._open()
+
+    def open_now(self) -> None:
+        """Open the file once, so that what is wrong with it is said now."""
+        try:
+            if self.read_only:
+                self._readers.append(self._open())
+            else:
+                with self.lock:
+                    self.writer()
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
+
+    def _open(self) -> sqlite3.Connection:
+        _check_library()
+        _check_path(self.path, self.read_only)
+        is_new = not self.path.exists()
+        uri = self.path.absolute().as_uri() + ("?mode=ro" if self.read_only else "")
+        connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            if is_new:
+                os.chmod(self.path, 0o600)
+            self._prepare(connection)
+            stat = os.stat(self.path)
+            self._file = (stat.st_dev, stat.st_ino)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        def execute(sql: str) -> Any:
+            return waiting(lambda: connection.execute(sql).fetchone(), self.path, OPEN_WAIT_S)
+
+        version: int = execute("pragma user_version")[0]
+        if version > CURRENT:
+            raise DatabaseUnusable(
+                f"{self.path} was written by a newer agentspan (file version {version}, this one knows {CURRENT}); "
+                "run: pip install --upgrade agentspan-sqlite"
+            )
+        if version and execute("pragma application_id")[0] != APPLICATION_ID:
+            raise DatabaseUnusable(f"{self.path} is the database of another program; choose another path")
+        if not self.read_only:
+            # That pragma does not wait by itself: 32 of 100 rounds of eight first opens failed without a retry.
+            execute("pragma journal_mode = wal")
+            execute("pragma synchronous = normal")
+            execute("pragma foreign_keys = on")
+        if version < CURRENT:
+            self._migrate(connection)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self.read_only:
+            raise DatabaseUnusable(
+                f"{self.path} has no agentspan tables of this version; open it once without read_only to make them"
+            )
+        waiting(lambda: connection.execute("begin immediate"), self.path, OPEN_WAIT_S)
+        try:
+            version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
+            if version == 0 and connection.execute("select 1 from sqlite_master limit 1").fetchone():
+                raise DatabaseUnusable(f"{self.path} has tables of another program; choose another path")
+            if version < CURRENT:
+                migrate(connection, version)
+            connection.execute("commit")
+        except BaseException:
+            connection.execute("rollback")
+            raise
+
+
+def _check_library() -> None:
+    if sqlite3.sqlite_version_info < _MINIMUM:
+        raise DatabaseUnusable(
+            f"this Python's SQLite is {sqlite3.sqlite_version}; agentspan needs {'.'.join(map(str, _MINIMUM))} or newer. "
+            "Use a newer build of Python"
+        )
+
+
+def _check_path(path: Path, read_only: bool) -> None:
+    if path.is_dir():
+        raise DatabaseUnusable(f"{path} is a folder; name a file, such as {path / 'agentspan.db'}")
+    if not path.parent.is_dir():
+        raise DatabaseUnusable(f"the folder {path.parent} does not exist; create it, or choose another path")
+    if read_only and not path.exists():
+        raise DatabaseUnusable(f"{path} does not exist; nothing has been recorded there yet")
+
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+_inherited: list[Any] = []
+
+
+def _after_fork() -> None:
+    for connections in list(_all):
+        connections._leave_behind()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,68 @@
+"""The fixed SQL, made once from the rows' fields; what depends on a change or a query is made once per shape."""
+
+from functools import lru_cache
+
+from agentspan.model.rows import ROWS, UNIQUE, ResourceType
+from agentspan.storage.protocol import Query
+from agentspan.storage.sqlite.tables import table_of
+
+INSERT = {
+    type_: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"
+    for type_, row in ROWS.items()
+}
+SELECT = {type_: f"select {', '.join(row._fields)} from {table_of(type_)}" for type_, row in ROWS.items()}
+BY_ID = {type_: f"{select} where id = ?" for type_, select in SELECT.items()}
+BY_UNIQUE = {
+    type_: f"{SELECT[type_]} where {' and '.join(f'{column} = ?' for column in columns)}"
+    for type_, columns in UNIQUE.items()
+}
+
+TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
+SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
+VIOLATIONS = "select side, path, keyword, message from schema_violations where agent_span_id = ? order by id"
+INSERT_VIOLATION = "insert into schema_violations (agent_span_id, side, path, keyword, message) values (?, ?, ?, ?, ?)"
+FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = ? and side = 'payload'"
+KEY = "select request_hash, subject from idempotency_keys where operation = ? and key = ?"
+INSERT_KEY = "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) values (?, ?, ?, ?, ?)"
+
+
+@lru_cache(maxsize=512)
+def update(type_: ResourceType, columns: tuple[str, ...], leaves: frozenset[str]) -> str:
+    """Return the UPDATE of a Move: its values in the order of the columns, then the id."""
+    values = ", ".join(f"{column} = ?" for column in columns)
+    statuses = ", ".join(f"'{status}'" for status in sorted(leaves))
+    guard = f" and status in ({statuses})" if leaves else ""
+    return f"update {table_of(type_)} set {values} where id = ?{guard}"
+
+
+def counts(number: int) -> str:
+    """Return the SELECT that counts the spans of so many instances."""
+    marks = ", ".join("?" * number)
+    return (
+        "select agent_instance_id, status, count(*) from agent_spans "
+        f"where agent_instance_id in ({marks}) group by 1, 2"
+    )
+
+
+def page(query: Query) -> tuple[str, str, list[object]]:
+    """Return the SELECT of a page, the one that counts all its rows, and the values of both."""
+    fields = ROWS[query.type]._fields
+    unknown = [column for column in (*query.where, query.order) if column not in fields]
+    if unknown:
+        raise ValueError(f"{query.type} has no column {', '.join(unknown)}")
+    conditions = [f"{column} is ?" for column in query.where]
+    values: list[object] = list(query.where.values())
+    if query.type == "agent_span":
+        for bound, sign in ((query.start_time, ">="), (query.end_time, "<")):
+            if bound is not None:
+                conditions.append(f"coalesce(started_at, inserted_at) {sign} ?")
+                values.append(bound)
+    where = f" where {' and '.join(conditions)}" if conditions else ""
+    direction = " desc" if query.descending else ""
+    order = f"{query.order}{direction}, id{direction}" if query.order != "id" else f"id{direction}"
+    limit = f" limit {-1 if query.limit is None else int(query.limit)} offset {int(query.offset)}"
+    return (
+        f"{SELECT[query.type]}{where} order by {order}{limit}",
+        f"select count(*) from {table_of(query.type)}{where}",
+        values,
+    )

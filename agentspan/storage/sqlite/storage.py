@@ -1,0 +1,278 @@
+"""The Storage protocol over one SQLite file: guards become WHERE clauses and constraints, units become transactions."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from agentspan.errors import DatabaseBusy
+from agentspan.model.changes import (
+    Applied,
+    Key,
+    KeyTaken,
+    Move,
+    Outcome,
+    Put,
+    Refused,
+    Replayed,
+    Unit,
+    Violation,
+)
+from agentspan.model.rows import (
+    ROWS,
+    TYPE_OF,
+    UNIQUE,
+    AccountRow,
+    AgentInstanceRow,
+    AgentSpanRow,
+    ResourceType,
+    Row,
+)
+from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
+from agentspan.storage.sqlite import statements
+from agentspan.storage.sqlite.connections import Connections, is_busy, storage_error, waiting
+
+# Where an id is looked for, the likeliest first.
+_TYPES: tuple[ResourceType, ...] = (
+    "agent_span",
+    "agent_instance",
+    "agent",
+    "agent_schema_version",
+    "agent_version",
+    "writer",
+    "account",
+)
+
+
+class SQLiteStorage:
+    """One SQLite file (see Storage for the contract).
+
+    Args:
+        path: the file; made, with its tables, when it does not exist. Its folder must.
+        read_only: never write, not even tables; writes raise NotPermitted.
+
+    Raises:
+        DatabaseUnusable: no database, another program's, a newer version's, no such folder, SQLite too old.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
+        self.path = Path(path)
+        self._connections = Connections(self.path, read_only=read_only)
+        self._connections.open_now()
+
+    def account(self) -> AccountRow:
+        """See Storage."""
+        with self._connections.snapshot() as connection:
+            return AccountRow(*connection.execute(statements.SELECT["account"]).fetchone())
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
+        if len(units) == 1 and _is_one_statement(units[0]):
+            return [self._apply_alone(units[0].changes[0], wait_s)]
+        outcomes: list[Outcome] = []
+        with self._connections.transaction(wait_s) as connection:
+            for unit in units:
+                outcome = _apply(connection, unit)
+                outcomes.append(outcome)
+                if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
+                    break
+        return outcomes
+
+    def find(self, *ids: str, key: Key | None = None) -> Found:
+        """See Storage."""
+        with self._connections.snapshot() as connection:
+            stored = None
+            if key is not None:
+                values = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
+                stored = StoredKey(*values) if values is not None else None
+            rows: dict[str, tuple[ResourceType, Row]] = {}
+            terminated: dict[str, str] = {}
+            for id in (*ids, stored.subject) if stored is not None else ids:
+                located = _locate(connection, id)
+                if located is not None:
+                    rows[id] = located
+                    reason = _terminated(connection, located[1])
+                    if reason is not None:
+                        terminated[_instance_of(located[1])] = reason
+            return Found(rows, stored, terminated)
+
+    def page(self, query: Query) -> Rows:
+        """See Storage."""
+        select, count, values = statements.page(query)
+        self._connections.check_file()
+        with self._connections.snapshot() as connection:
+            make = ROWS[query.type]._make
+            rows = [make(row) for row in connection.execute(select, values)]
+            if query.limit is None and not query.offset:
+                return Rows(rows, len(rows))
+            return Rows(rows, connection.execute(count, values).fetchone()[0])
+
+    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
+        """See Storage."""
+        with self._connections.snapshot() as connection:
+            yield from map(AgentSpanRow._make, connection.execute(statements.SPANS, (instance_id,)))
+
+    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
+        """See Storage."""
+        by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}
+        with self._connections.snapshot() as connection:
+            for start in range(0, len(instance_ids), 500):
+                chunk = instance_ids[start : start + 500]
+                for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
+                    by_instance[id][status] = number
+        return {id: span_counts(numbers) for id, numbers in by_instance.items()}
+
+    def violations(self, span_id: str) -> list[Violation]:
+        """See Storage."""
+        with self._connections.snapshot() as connection:
+            return [Violation(*row) for row in connection.execute(statements.VIOLATIONS, (span_id,))]
+
+    def close(self) -> None:
+        """See Storage."""
+        self._connections.close()
+
+    def _apply_alone(self, change: Put | Move, wait_s: float) -> Outcome:
+        sql, values = _statement(change)
+        connections = self._connections
+        if not connections.lock.acquire(True, wait_s):
+            raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
+        try:
+            connection = connections.writer()
+            try:
+                cursor = connection.execute(sql, values)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                cursor = waiting(lambda: connection.execute(sql, values), self.path, wait_s)
+            if cursor.rowcount == 1:
+                return _APPLIED
+            return _refused_move(connection, cast(Move, change))
+        except sqlite3.IntegrityError as error:
+            return _refused_put(connections.writer(), cast(Put, change), error)
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
+        finally:
+            connections.lock.release()
+
+
+_APPLIED = Applied()
+
+
+def _is_one_statement(unit: Unit) -> bool:
+    if unit.key is not None or unit.subject is not None or len(unit.changes) != 1:
+        return False
+    change = unit.changes[0]
+    if change.violations:
+        return False
+    return change.minted and not change.refs if type(change) is Put else "payload" not in cast(Move, change).set
+
+
+def _statement(change: Put | Move) -> tuple[str, Sequence[Any]]:
+    if type(change) is Put:
+        return statements.INSERT[TYPE_OF[type(change.row)]], change.row
+    move = cast(Move, change)
+    return statements.update(move.type, tuple(move.set), move.leaves), (*move.set.values(), move.id)
+
+
+def _apply(connection: sqlite3.Connection, unit: Unit) -> Outcome:
+    key = unit.key
+    if key is not None:
+        stored = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
+        if stored is not None:
+            if stored[0] != key.request_hash:
+                return KeyTaken()
+            located = _locate(connection, stored[1])
+            assert located is not None
+            return Replayed(located[1], _terminated(connection, located[1]))
+    connection.execute("savepoint unit")
+    for change in unit.changes:
+        refused = _put(connection, change) if isinstance(change, Put) else _move(connection, change)
+        if refused is not None:
+            connection.execute("rollback to unit")
+            connection.execute("release unit")
+            return refused
+    if key is not None:
+        connection.execute(
+            statements.INSERT_KEY, (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
+        )
+    connection.execute("release unit")
+    if unit.subject is None:
+        return _APPLIED
+    located = _locate(connection, unit.subject)
+    assert located is not None
+    return Applied(located[1], _terminated(connection, located[1]))
+
+
+def _put(connection: sqlite3.Connection, put: Put) -> Refused | None:
+    if not put.minted:
+        located = _locate(connection, put.row.id)
+        if located is not None:
+            return Refused("id_used", located[1])
+    for type_, id in put.refs:
+        if connection.execute(statements.BY_ID[type_], (id,)).fetchone() is None:
+            located = _locate(connection, id)
+            return Refused("missing", located[1] if located is not None else None)
+    try:
+        connection.execute(*_statement(put))
+    except sqlite3.IntegrityError as error:
+        return _refused_put(connection, put, error)
+    _add_violations(connection, put.row.id, put.violations)
+    return None
+
+
+def _move(connection: sqlite3.Connection, move: Move) -> Refused | None:
+    if connection.execute(*_statement(move)).rowcount != 1:
+        return _refused_move(connection, move)
+    if "payload" in move.set:
+        connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
+    _add_violations(connection, move.id, move.violations)
+    return None
+
+
+def _add_violations(connection: sqlite3.Connection, id: str, violations: tuple[Violation, ...]) -> None:
+    if violations:
+        connection.executemany(statements.INSERT_VIOLATION, [(id, *violation) for violation in violations])
+
+
+def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
+    values = connection.execute(statements.BY_ID[move.type], (move.id,)).fetchone()
+    if values is not None:
+        return Refused("status", ROWS[move.type]._make(values))
+    located = _locate(connection, move.id)
+    return Refused("missing", located[1] if located is not None else None)
+
+
+def _refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.IntegrityError) -> Refused:
+    row, type_ = put.row, TYPE_OF[type(put.row)]
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return Refused("missing")
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+        located = _locate(connection, row.id)
+        return Refused("id_used", located[1] if located is not None else None)
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+        values = [getattr(row, column) for column in UNIQUE[type_]]
+        stored = connection.execute(statements.BY_UNIQUE[type_], values).fetchone()
+        return Refused("not_unique", ROWS[type_]._make(stored) if stored is not None else None)
+    raise error
+
+
+def _locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:
+    for type_ in _TYPES:
+        values = connection.execute(statements.BY_ID[type_], (id,)).fetchone()
+        if values is not None:
+            return type_, ROWS[type_]._make(values)
+    return None
+
+
+def _instance_of(row: Row) -> str:
+    return row.agent_instance_id if isinstance(row, AgentSpanRow) else row.id
+
+
+def _terminated(connection: sqlite3.Connection, row: Row) -> str | None:
+    if isinstance(row, AgentInstanceRow):
+        return row.termination_reason or "" if row.status == "terminated" else None
+    if not isinstance(row, AgentSpanRow):
+        return None
+    values = connection.execute(statements.TERMINATED, (row.agent_instance_id,)).fetchone()
+    return values[0] or "" if values is not None else None
