@@ -1,0 +1,180 @@
+"""Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from agentspan import ids
+from agentspan.errors import InvalidValue
+from agentspan.model import instances
+from agentspan.model.changes import Move, Put, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
+from agentspan.model.status import PURPOSES
+from agentspan.operations import agent_schema_versions, agents, request
+from agentspan.operations.context import Context, Done, expect
+from agentspan.storage.protocol import Found, Query, Rows
+
+SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
+DEFAULT = "default"
+"""The external_identifier of an agent or a version that nobody named."""
+
+
+class VersionFields(NamedTuple):
+    """An `agent_version` before it is stored."""
+
+    external_identifier: str
+    name: str | None
+    description: str | None
+
+
+def register(
+    ctx: Context,
+    *,
+    agent_id: Any = None,
+    agent_version: Any = None,
+    agent_schema_version: Any = None,
+    id: Any = None,
+    idempotency_key: Any = None,
+    update_current_version: Any = None,
+    purpose: Any = None,
+    metadata: Any = None,
+    started_at: str | None = None,
+    writer_id: str | None = None,
+    before: tuple[Put, ...] = (),
+) -> Done:
+    """Register an instance (see AgentInstances.register).
+
+    The last three are a recorder's, which registers and starts at once: its time, its writer, and that writer's row.
+    """
+    name = request.text("agent_id", agent_id) or DEFAULT
+    version = _version_fields(agent_version)
+    schema = agent_schema_versions.content(agent_schema_version)
+    purpose = purpose or PURPOSES[0]
+    if purpose not in PURPOSES:
+        raise InvalidValue("purpose", f"must be one of {', '.join(PURPOSES)}")
+    metadata_text = None if metadata is None else request.json_object("metadata", metadata)
+    said = {
+        "agent_id": name,
+        "agent_version": version._asdict(),
+        "agent_schema_version": [schema.external_identifier, schema.hash],
+        "id": request.own_id("id", id),
+        "update_current_version": bool(update_current_version),
+        "purpose": purpose,
+        "metadata": metadata_text and metadata_text[1],
+    }
+    key = request.idempotency_key("agent_instances/register", idempotency_key, said)
+    instance_id = id or ctx.ids.new()
+
+    def decide(found: Found, now: str) -> Unit:
+        if id is not None and id in found.rows:
+            raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
+        changes: list[Put | Move] = list(before)
+        agent = expect(found, AgentRow, name) if ids.is_pfid(name) else agents.find(ctx, name)
+        if agent is None:
+            agent = AgentRow(ctx.ids.new(), name, name, None, "active" if started_at else "pending", now, now)
+            changes.append(Put(agent, minted=True))
+        elif started_at:
+            changes.extend(instances.activate(agent, now))
+        stored_version = _find_version(ctx, agent.id, version)
+        if stored_version is None:
+            stored_version = AgentVersionRow(ctx.ids.new(), agent.id, *version, now, now)
+            changes.append(Put(stored_version, minted=True))
+        elif update_current_version and stored_version[2:5] != version:
+            values: dict[str, Value] = {
+                "name": version.name,
+                "description": version.description,
+                "updated_at": now,
+            }
+            changes.append(Move("agent_version", stored_version.id, frozenset(), values))
+        stored_schema = agent_schema_versions.find(ctx, agent.id, schema)
+        if stored_schema is None:
+            stored_schema = agent_schema_versions.new_row(ctx.ids.new(), agent.id, schema, now)
+            changes.append(Put(stored_schema, minted=True))
+        changes.append(
+            instances.registered(
+                instance_id,
+                agent=agent,
+                version=stored_version,
+                schema_version=stored_schema,
+                purpose=purpose,
+                metadata=metadata_text and metadata_text[0],
+                now=now,
+                writer_id=writer_id,
+                started_at=started_at,
+                minted=id is None,
+            )
+        )
+        return Unit(tuple(changes), instance_id, key)
+
+    return ctx.commit((id, name if ids.is_pfid(name) else None), key, decide)
+
+
+def _version_fields(value: Any) -> VersionFields:
+    if value is None:
+        value = {}
+    if not isinstance(value, Mapping):
+        raise InvalidValue("agent_version", "must be an object")
+    name, external = (
+        request.text("name", value.get("name")),
+        request.text("external_identifier", value.get("external_identifier")),
+    )
+    return VersionFields(external or name or DEFAULT, name, request.text("description", value.get("description")))
+
+
+def _find_version(ctx: Context, agent_id: str, version: VersionFields) -> AgentVersionRow | None:
+    where = {"agent_id": agent_id, "external_identifier": version.external_identifier}
+    rows = ctx.storage.page(Query("agent_version", where)).rows
+    return rows[0] if rows and isinstance(rows[0], AgentVersionRow) else None
+
+
+def start(ctx: Context, agent_instance_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Done:
+    """Start a pending instance (see AgentInstances.start)."""
+    at = request.timestamp("timestamp", timestamp)
+    said = {"agent_instance_id": agent_instance_id, "timestamp": at}
+    key = request.idempotency_key("agent_instances/start", idempotency_key, said)
+
+    def decide(found: Found, now: str) -> Unit:
+        instance = expect(found, AgentInstanceRow, agent_instance_id)
+        agent = ctx.row(AgentRow, instance.agent_id)
+        return Unit(instances.start(instance, agent, at, now), instance.id, key)
+
+    return ctx.commit((agent_instance_id,), key, decide)
+
+
+def finish(
+    ctx: Context,
+    agent_instance_id: Any,
+    *,
+    status: Any = None,
+    timestamp: Any = None,
+    idempotency_key: Any = None,
+) -> Done:
+    """Finish an instance (see AgentInstances.finish)."""
+    wanted = "complete" if status is None else status
+    at = request.timestamp("timestamp", timestamp)
+    said = {"agent_instance_id": agent_instance_id, "status": wanted, "timestamp": at}
+    key = request.idempotency_key("agent_instances/finish", idempotency_key, said)
+
+    def decide(found: Found, now: str) -> Unit:
+        instance = expect(found, AgentInstanceRow, agent_instance_id)
+        return Unit((instances.finish(instance, wanted, at, now),), instance.id, key)
+
+    return ctx.commit((agent_instance_id,), key, decide)
+
+
+def page(
+    ctx: Context,
+    *,
+    agent_id: Any = None,
+    agent_version_id: Any = None,
+    sorting: str | None = None,
+    offset: int = 0,
+    page_size: int = 50,
+) -> Rows:
+    """Return a page of instances (see AgentInstances.list)."""
+    where: dict[str, Value] = {}
+    if agent_id is not None:
+        where["agent_id"] = ctx.row(AgentRow, agent_id).id
+    if agent_version_id is not None:
+        where["agent_version_id"] = ctx.row(AgentVersionRow, agent_version_id).id
+    query = Query("agent_instance", where)
+    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))

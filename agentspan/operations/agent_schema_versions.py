@@ -1,0 +1,122 @@
+"""Operations on schema versions: the sets of span types that instances are registered with."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from agentspan import jsontext
+from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model import schema_versions
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
+from agentspan.operations import request
+from agentspan.operations.context import Context, Done, expect
+from agentspan.schemas.span_types import REGISTRY, check_span_type_schemas
+from agentspan.storage.protocol import Found, Query, Rows
+
+MAX_TYPES = 500
+SORTABLE = frozenset({"id", "inserted_at", "external_identifier"})
+
+
+class Content(NamedTuple):
+    """A schema version before it is stored."""
+
+    external_identifier: str | None
+    text: str
+    hash: str
+
+
+def content(value: Any) -> Content:
+    """Read an `agent_schema_version`: `span_type_schemas`, or the flat maps `span_schemas` and `span_result_schemas`.
+
+    None means the span types of this process: the built-in ones and those of `agentspan.span_type`.
+    """
+    if value is None:
+        text = schema_versions.canonical(REGISTRY.items())
+        return Content(None, text, schema_versions.content_hash(text))
+    if not isinstance(value, Mapping):
+        raise InvalidValue("agent_schema_version", "must be an object")
+    external = request.text("external_identifier", value.get("external_identifier"))
+    checked, unsupported = check_span_type_schemas(_items(value))
+    text = schema_versions.canonical(checked)
+    hash = schema_versions.content_hash(text)
+    if unsupported and hash not in _warned:
+        _warned.add(hash)
+        logging.getLogger("agentspan").warning(
+            "no summaries for %s: the template is not Mustache; it is stored as it is", ", ".join(unsupported)
+        )
+    return Content(external, text, hash)
+
+
+_warned: set[str] = set()
+
+
+def _items(value: Mapping[str, Any]) -> list[Any]:
+    items = list(_list(value.get("span_type_schemas")))
+    named = {item.get("name") for item in items if isinstance(item, Mapping)}
+    payloads, results = _map(value, "span_schemas"), _map(value, "span_result_schemas")
+    for name in {**payloads, **results}:
+        if name not in named:
+            items.append({"name": name, "params_schema": payloads.get(name), "result_schema": results.get(name)})
+    if len(items) > MAX_TYPES:
+        raise InvalidValue("span_type_schemas", f"at most {MAX_TYPES} span types are allowed")
+    try:
+        encoded: list[Any] = jsontext.encode(items)[1]
+    except ValueError as error:
+        raise InvalidValue("span_type_schemas", str(error)) from None
+    return encoded
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, (list, tuple)):
+        raise InvalidValue("span_type_schemas", "must be a list")
+    return list(value)
+
+
+def _map(value: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    found = value.get(field) or {}
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise InvalidValue(field, "must be an object of schemas by name")
+    return found
+
+
+def find(ctx: Context, agent_id: str, wanted: Content) -> AgentSchemaVersionRow | None:
+    """Return an agent's version with this content, if there is one."""
+    where = {"agent_id": agent_id, "content_hash": wanted.hash}
+    rows = ctx.storage.page(Query("agent_schema_version", where)).rows
+    return rows[0] if rows and isinstance(rows[0], AgentSchemaVersionRow) else None
+
+
+def new_row(id: str, agent_id: str, wanted: Content, now: str) -> AgentSchemaVersionRow:
+    """Assemble the row of new content."""
+    return AgentSchemaVersionRow(id, agent_id, wanted.external_identifier, wanted.hash, wanted.text, now, now)
+
+
+def create(ctx: Context, *, agent_id: Any, idempotency_key: Any = None, **agent_schema_version: Any) -> Done:
+    """Create a schema version; the same content again is the same version (see AgentSchemaVersions.create)."""
+    if agent_id is None:
+        raise RequiredValue("agent_id", "is required")
+    wanted = content(agent_schema_version)
+    said = {"agent_id": agent_id, "external_identifier": wanted.external_identifier, "content": wanted.hash}
+    key = request.idempotency_key("agent_schema_versions/create", idempotency_key, said)
+    new_id = ctx.ids.new()
+
+    def decide(found: Found, now: str) -> Unit:
+        agent = expect(found, AgentRow, agent_id)
+        stored = find(ctx, agent.id, wanted)
+        if stored is not None:
+            return Unit((), stored.id, key)
+        return Unit((Put(new_row(new_id, agent.id, wanted, now), minted=True),), new_id, key)
+
+    return ctx.commit((agent_id,), key, decide)
+
+
+def page(
+    ctx: Context, *, agent_id: Any = None, sorting: str | None = None, offset: int = 0, page_size: int = 50
+) -> Rows:
+    """Return a page of schema versions (see AgentSchemaVersions.list)."""
+    where = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
+    query = Query("agent_schema_version", where)
+    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))

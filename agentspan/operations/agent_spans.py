@@ -1,0 +1,164 @@
+"""Operations on agent spans, by id. Every rule of the state machine lies in model.spans."""
+
+from typing import Any, cast
+
+from agentspan import jsontext
+from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model import spans
+from agentspan.model.changes import Ref, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.operations import request
+from agentspan.operations.context import Context, Done, expect
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import check_name, title_of
+from agentspan.storage.protocol import Found, Query, Rows
+
+SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "schema_name", "status"})
+
+
+def create(
+    ctx: Context,
+    *,
+    agent_instance_id: Any,
+    schema_name: Any,
+    status: Any,
+    payload: Any = None,
+    result_payload: Any = None,
+    id: Any = None,
+    parent_span_id: Any = None,
+    started_at: Any = None,
+    finished_at: Any = None,
+    idempotency_key: Any = None,
+) -> Done:
+    """Create a span in any status (see AgentSpans.create)."""
+    for field, value in (
+        ("agent_instance_id", agent_instance_id),
+        ("schema_name", schema_name),
+        ("status", status),
+    ):
+        if value is None:
+            raise RequiredValue(field, "is required")
+    check_name(schema_name)
+    request.own_id("id", id)
+    text, plain = request.json_object("payload", {} if payload is None else payload)
+    result_text: str | None = None
+    result: dict[str, Any] | None = None
+    if result_payload is not None:
+        result_text, result = request.json_object("result_payload", result_payload)
+    start, finish = request.timestamp("started_at", started_at), request.timestamp("finished_at", finished_at)
+    said = {
+        "agent_instance_id": agent_instance_id,
+        "schema_name": schema_name,
+        "status": status,
+        "payload": plain,
+        "result_payload": result,
+        "id": id,
+        "parent_span_id": parent_span_id,
+        "started_at": start,
+        "finished_at": finish,
+    }
+    key = request.idempotency_key("agent_spans/create", idempotency_key, said)
+    span_id = id or ctx.ids.new()
+
+    def decide(found: Found, now: str) -> Unit:
+        instance = expect(found, AgentInstanceRow, agent_instance_id)
+        refs: tuple[Ref, ...] = ()
+        if parent_span_id is not None:
+            refs = (Ref("agent_span", expect(found, AgentSpanRow, parent_span_id).id),)
+        if id is not None and id in found.rows:
+            raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
+        times = spans.create_times(status, start, finish, has_result=result is not None, now=now)
+        span_type = ctx.registry_of(instance.id).resolve(schema_name)
+        meaning = describe(span_type, schema_name, status, plain, result, times.duration_ms)
+        ctx.check_strict(meaning.violations, schema_name)
+        put = spans.created(
+            span_id,
+            instance,
+            parent_span_id=parent_span_id,
+            schema_name=schema_name,
+            schema_title=title_of(span_type, schema_name),
+            status=status,
+            payload=text,
+            result_payload=result_text,
+            times=times,
+            meaning=meaning,
+            now=now,
+            minted=id is None,
+            refs=refs,
+        )
+        return Unit((put,), span_id, key)
+
+    return ctx.commit((agent_instance_id, parent_span_id, id), key, decide)
+
+
+def start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Done:
+    """Start a pending span (see AgentSpans.start)."""
+    at = request.timestamp("timestamp", timestamp)
+    said = {"agent_span_id": agent_span_id, "timestamp": at}
+    key = request.idempotency_key("agent_spans/start", idempotency_key, said)
+
+    def decide(found: Found, now: str) -> Unit:
+        span = expect(found, AgentSpanRow, agent_span_id)
+        times = spans.start(span, at, now)
+        span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
+        payload = jsontext.decode(span.payload)
+        meaning = describe(span_type, span.schema_name, "active", payload, None, None, check=(False, False))
+        move = spans.started(span.id, started_at=cast(str, times.started_at), meaning=meaning, now=now)
+        return Unit((move,), span.id, key)
+
+    return ctx.commit((agent_span_id,), key, decide)
+
+
+def finish(
+    ctx: Context,
+    agent_span_id: Any,
+    *,
+    status: Any = None,
+    result_payload: Any = None,
+    timestamp: Any = None,
+    idempotency_key: Any = None,
+) -> Done:
+    """Finish a span (see AgentSpans.finish)."""
+    wanted = "complete" if status is None else status
+    at = request.timestamp("timestamp", timestamp)
+    text: str | None = None
+    result: dict[str, Any] | None = None
+    if result_payload is not None:
+        text, result = request.json_object("result_payload", result_payload)
+    said = {"agent_span_id": agent_span_id, "status": wanted, "result_payload": result, "timestamp": at}
+    key = request.idempotency_key("agent_spans/finish", idempotency_key, said)
+
+    def decide(found: Found, now: str) -> Unit:
+        span = expect(found, AgentSpanRow, agent_span_id)
+        times = spans.finish(span, wanted, at, now)
+        span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
+        payload = jsontext.decode(span.payload)
+        meaning = describe(span_type, span.schema_name, wanted, payload, result, times.duration_ms, check=(False, True))
+        ctx.check_strict(meaning.violations, span.schema_name)
+        move = spans.finished(span.id, status=wanted, result_payload=text, times=times, meaning=meaning, now=now)
+        return Unit((move,), span.id, key)
+
+    return ctx.commit((agent_span_id,), key, decide)
+
+
+def page(
+    ctx: Context,
+    *,
+    agent_instance_id: Any,
+    start_time: Any = None,
+    end_time: Any = None,
+    sorting: str | None = None,
+    offset: int = 0,
+    page_size: int = 50,
+) -> Rows:
+    """Return a page of an instance's spans (see AgentSpans.list)."""
+    if agent_instance_id is None:
+        raise RequiredValue("agent_instance_id", "is required")
+    instance = ctx.row(AgentInstanceRow, agent_instance_id)
+    query = Query(
+        "agent_span",
+        {"agent_instance_id": instance.id},
+        request.timestamp("start_time", start_time),
+        request.timestamp("end_time", end_time),
+    )
+    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))

@@ -1,0 +1,155 @@
+"""What every operation needs: a storage, its ids, the span types of its instances, and the loop that commits."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from agentspan import clock, ids
+from agentspan.errors import (
+    DatabaseBusy,
+    IdempotencyKeyAlreadyUsed,
+    NotFound,
+    UnexpectedRefType,
+    ValidationErrors,
+)
+from agentspan.model.changes import Applied, Key, KeyTaken, Refused, Replayed, Unit, Violation
+from agentspan.model.rows import (
+    ROWS,
+    AccountRow,
+    AgentInstanceRow,
+    AgentSchemaVersionRow,
+    ResourceType,
+    Row,
+)
+from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.storage.protocol import Found, Storage
+
+R = TypeVar("R", bound=Row)
+
+ATTEMPTS = 20
+MAX_CACHED = 1000
+
+
+class Done(NamedTuple):
+    """What an operation did: the resource as it is now, and the reason if its instance is terminated."""
+
+    row: Row
+    terminated: str | None
+
+
+class Context:
+    """One opened storage, as the operations see it.
+
+    Args:
+        strict_schemas: refuse payloads that do not match their schema, instead of recording the mismatch.
+        wait_s: how long a write may wait for other writers.
+    """
+
+    def __init__(self, storage: Storage, *, strict_schemas: bool = False, wait_s: float = 5.0) -> None:
+        self.storage = storage
+        self.strict_schemas = strict_schemas
+        self.wait_s = wait_s
+        self.account: AccountRow = storage.account()
+        self.ids = ids.IdSource(self.account.partition)
+        self._versions: dict[str, str] = {}
+        self._registries: dict[str, Registry] = {}
+
+    def registry_of(self, instance_id: str) -> Registry:
+        """Return the span types that an instance was registered with (kept: neither ever changes)."""
+        version_id = self._versions.get(instance_id)
+        if version_id is None:
+            instance = self.row(AgentInstanceRow, instance_id)
+            version_id = _keep(self._versions, instance_id, instance.agent_schema_version_id)
+        registry = self._registries.get(version_id)
+        if registry is None:
+            version = self.row(AgentSchemaVersionRow, version_id)
+            registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas))
+        return registry
+
+    def row(self, row_type: type[R], id: object) -> R:
+        """Return the row of an id.
+
+        Raises:
+            NotFound: nothing has this id.
+            UnexpectedRefType: it names another type of resource.
+        """
+        return expect(self.storage.find(id) if isinstance(id, str) else _NOTHING, row_type, id)
+
+    def check_strict(self, violations: tuple[Violation, ...], schema_name: str) -> None:
+        """Refuse violations in strict mode.
+
+        Raises:
+            ValidationErrors: there are some, and `strict_schemas=True` was asked for.
+        """
+        if self.strict_schemas and violations:
+            side = violations[0].side
+            problems = [f"{v.path}: {v.message}" for v in violations]
+            raise ValidationErrors(
+                f"{side} does not match the schema of {schema_name!r}: {'; '.join(problems)[:500]}", problems
+            )
+
+    def commit(self, wanted: tuple[str | None, ...], key: Key | None, decide: Callable[[Found, str], Unit]) -> Done:
+        """Find, decide, apply; again when somebody else was faster, so that the model says why it is refused.
+
+        Args:
+            wanted: ids to find; None among them are passed over.
+            decide: the model's part: turns what was found, and the time, into a unit with a subject; or raises.
+        """
+        for _ in range(ATTEMPTS):
+            found = self.storage.find(*(id for id in wanted if isinstance(id, str)), key=key)
+            if key is not None and found.key is not None:
+                if found.key.request_hash != key.request_hash:
+                    raise _key_taken(key)
+                row = found.rows[found.key.subject][1]
+                return Done(row, _terminated(found))
+            unit = decide(found, clock.now())
+            outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]
+            match outcome:
+                case Applied(subject, terminated) | Replayed(subject, terminated):
+                    assert subject is not None
+                    return Done(subject, terminated)
+                case KeyTaken():
+                    assert key is not None
+                    raise _key_taken(key)
+                case Refused():
+                    continue
+        raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+
+_NOTHING = Found({})
+V = TypeVar("V")
+
+
+def _keep(cache: dict[str, V], key: str, value: V) -> V:
+    if len(cache) >= MAX_CACHED:
+        cache.pop(next(iter(cache)), None)
+    cache[key] = value
+    return value
+
+
+def _terminated(found: Found) -> str | None:
+    return next(iter(found.terminated.values()), None)
+
+
+def _key_taken(key: Key) -> IdempotencyKeyAlreadyUsed:
+    return IdempotencyKeyAlreadyUsed(
+        f"an idempotency key was used before for another {key.operation} request; use a new key for a new request"
+    )
+
+
+_NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.items()}
+
+
+def expect(found: Found, row_type: type[R], id: object) -> R:
+    """Return the row of an id among what was found (see Context.row)."""
+    noun = _NOUNS[row_type]
+    located: tuple[ResourceType, Row] | None = found.rows.get(id) if isinstance(id, str) else None
+    if located is None:
+        raise NotFound(f"no {noun} has the id {_shown(id)}")
+    row = located[1]
+    if not isinstance(row, row_type):
+        raise UnexpectedRefType(f"{_shown(id)} is the id of an {located[0].replace('_', ' ')}, not of an {noun}")
+    return row
+
+
+def _shown(id: object) -> str:
+    return repr(id[:40]) if isinstance(id, str) else f"(a value of type {type(id).__name__})"

@@ -1,0 +1,102 @@
+"""Reading an operation's parameters: each function returns a checked value or raises the API's error for the field."""
+
+import hashlib
+from typing import Any
+
+from agentspan import clock, ids, jsontext
+from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model.changes import Key
+from agentspan.storage.protocol import Query
+
+MAX_KEY = 64
+MAX_TEXT = 10_000
+MAX_PAGE = 100
+
+
+def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
+    """Return a JSON object as text and as plain JSON."""
+    try:
+        text, plain = jsontext.encode(value)
+    except ValueError as error:
+        raise InvalidValue(field, str(error)) from None
+    if type(plain) is not dict:
+        raise InvalidValue(field, "must be a JSON object (a dict)")
+    return text, plain
+
+
+def timestamp(field: str, value: Any) -> str | None:
+    """Return a time as stored text; None stays None."""
+    if value is None:
+        return None
+    try:
+        return clock.parse(value)
+    except ValueError as error:
+        raise InvalidValue(field, str(error)) from None
+
+
+def text(field: str, value: Any) -> str | None:
+    """Return text that can be stored; None stays None."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise InvalidValue(field, f"must be text of at most {MAX_TEXT} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(field, "has a lone surrogate; it is no Unicode text") from None
+    return value
+
+
+def required_text(field: str, value: Any) -> str:
+    """Return text that is there and not empty."""
+    checked = text(field, value)
+    if not checked:
+        raise RequiredValue(field, "is required")
+    return checked
+
+
+def own_id(field: str, value: Any) -> str | None:
+    """Return a client's own id for a new resource: a PFID of any partition; None stays None."""
+    if value is not None and not ids.is_pfid(value):
+        raise InvalidValue(field, "must be a PFID: 32 characters 0-9 a-z without i l o u, the first one 0-7")
+    return value if isinstance(value, str) else None
+
+
+def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key | None:
+    """Return the key with the hash of its request: canonical JSON, nulls dropped; None without a key.
+
+    The request holds what the client said: path id included, defaults applied, never a generated id or time.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or len(value) > MAX_KEY or not value.isprintable():
+        raise InvalidValue("idempotency_key", f"must be 1 to {MAX_KEY} printable characters")
+    said = {name: item for name, item in request.items() if item is not None}
+    try:
+        digest = hashlib.sha256(jsontext.canonical(said).encode()).hexdigest()
+    except (TypeError, ValueError):
+        raise InvalidValue("idempotency_key", "the request that it labels holds a value that is no JSON") from None
+    return Key(operation, value, digest, clock.now())
+
+
+def page(query: Query, sorting: str | None, offset: int, page_size: int, *, columns: frozenset[str]) -> Query:
+    """Add sorting (`column` or `-column`) and a page to a query."""
+    order, descending = "id", False
+    if sorting is not None:
+        order, descending = str(sorting).removeprefix("-"), str(sorting).startswith("-")
+        if order not in columns:
+            raise InvalidValue("sorting", f"must be one of {', '.join(sorted(columns))}, with - for descending")
+    if type(offset) is not int or offset < 0:
+        raise InvalidValue("offset", "must be a whole number from 0")
+    if type(page_size) is not int or not 1 <= page_size <= MAX_PAGE:
+        raise InvalidValue("page_size", f"must be a whole number from 1 to {MAX_PAGE}")
+    return Query(
+        query.type,
+        query.where,
+        query.start_time,
+        query.end_time,
+        order,
+        descending,
+        offset,
+        page_size,
+    )
