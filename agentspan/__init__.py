@@ -1,3 +1,124 @@
-"""agentspan: a flight recorder for AI agents. Every step becomes one row in one SQLite file."""
+"""agentspan: a flight recorder for AI agents. Every step becomes one row in one SQLite file.
+
+    import agentspan
+
+    @agentspan.span("tool")
+    def search(query: str) -> list[str]: ...
+
+    with agentspan.run("researcher"):
+        search("cheap flights")
+
+`agentspan show -` prints the run. What needs pydantic's models (operations by id) is imported on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from agentspan.errors import (
+    AgentspanError,
+    BadRequest,
+    DatabaseBusy,
+    DatabaseUnusable,
+    IdempotencyKeyAlreadyUsed,
+    InvalidAction,
+    InvalidValue,
+    NotFound,
+    NotPermitted,
+    RequiredValue,
+    SchemaError,
+    StorageError,
+    TemplateError,
+    UnexpectedRefType,
+    ValidationErrors,
+)
+from agentspan.recording.default import (
+    configure,
+    current_run,
+    current_span,
+    flush,
+    get_tracer,
+    health,
+    run,
+    shutdown,
+    span,
+    span_type,
+)
+from agentspan.recording.run import Run
+from agentspan.recording.span import Span
+from agentspan.recording.tracer import Health, Tracer
+
+if TYPE_CHECKING:
+    from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, Page
+    from agentspan.operations.database import Database, open
+    from agentspan.storage.memory import MemoryStorage
+    from agentspan.storage.sqlite import SQLiteStorage
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "AgentInstance",
+    "AgentSchemaVersion",
+    "AgentSpan",
+    "AgentspanError",
+    "BadRequest",
+    "Database",
+    "DatabaseBusy",
+    "DatabaseUnusable",
+    "Health",
+    "IdempotencyKeyAlreadyUsed",
+    "InvalidAction",
+    "InvalidValue",
+    "MemoryStorage",
+    "NotFound",
+    "NotPermitted",
+    "Page",
+    "RequiredValue",
+    "Run",
+    "SQLiteStorage",
+    "SchemaError",
+    "Span",
+    "StorageError",
+    "TemplateError",
+    "Tracer",
+    "UnexpectedRefType",
+    "ValidationErrors",
+    "__version__",
+    "configure",
+    "current_run",
+    "current_span",
+    "flush",
+    "get_tracer",
+    "health",
+    "open",
+    "run",
+    "shutdown",
+    "span",
+    "span_type",
+]
+
+_LAZY = {
+    "Agent": "agentspan.model.resources",
+    "AgentInstance": "agentspan.model.resources",
+    "AgentSchemaVersion": "agentspan.model.resources",
+    "AgentSpan": "agentspan.model.resources",
+    "Page": "agentspan.model.resources",
+    "Database": "agentspan.operations.database",
+    "open": "agentspan.operations.database",
+    "MemoryStorage": "agentspan.storage.memory",
+    "SQLiteStorage": "agentspan.storage.sqlite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'agentspan' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -109,13 +109,16 @@ class AgentSpanRow(NamedTuple):
 
 
 class WriterRow(NamedTuple):
-    """A process that recorded: enough to tell later whether it is still alive."""
+    """A process that recorded: enough to tell later whether it is still alive.
+
+    `process_start` is what the system says of when the process began, in its own unit (Linux: ticks since boot).
+    """
 
     id: str
     host: str
     boot_id: str
     pid: int
-    process_started_at: str
+    process_start: str
     program: str
     inserted_at: str
 

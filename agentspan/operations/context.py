@@ -81,10 +81,10 @@ class Context:
             ValidationErrors: there are some, and `strict_schemas=True` was asked for.
         """
         if self.strict_schemas and violations:
-            side = violations[0].side
-            problems = [f"{v.path}: {v.message}" for v in violations]
+            problems = [f"{violation.path}: {violation.message}" for violation in violations]
+            said = "; ".join(problems)[:500]
             raise ValidationErrors(
-                f"{side} does not match the schema of {schema_name!r}: {'; '.join(problems)[:500]}", problems
+                f"{violations[0].side} does not match the schema of {schema_name!r}: {said}", problems
             )
 
     def commit(self, wanted: tuple[str | None, ...], key: Key | None, decide: Callable[[Found, str], Unit]) -> Done:

@@ -55,9 +55,14 @@ def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
         delay = min(delay * 1.5, 0.004)
 
 
-def storage_error(error: sqlite3.Error, path: Path) -> StorageError:
-    """Turn a driver's error into ours, with what to do; called once, at the boundary."""
+def storage_error(error: sqlite3.Error, path: Path) -> Exception:
+    """Turn a driver's error into ours, with what to do; called once, at the boundary.
+
+    Only what the surroundings did becomes a StorageError; a statement or value that is wrong is a bug, and stays.
+    """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if not isinstance(error, sqlite3.OperationalError) and code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return error
     if code == sqlite3.SQLITE_NOTADB:
         return DatabaseUnusable(f"{path} is not an SQLite database; choose another path, or move that file away")
     if code == sqlite3.SQLITE_CORRUPT:
@@ -235,8 +240,8 @@ class Connections:
 def _check_library() -> None:
     if sqlite3.sqlite_version_info < _MINIMUM:
         raise DatabaseUnusable(
-            f"this Python's SQLite is {sqlite3.sqlite_version}; agentspan needs {'.'.join(map(str, _MINIMUM))} or newer. "
-            "Use a newer build of Python"
+            f"this Python's SQLite is {sqlite3.sqlite_version}, agentspan needs {'.'.join(map(str, _MINIMUM))}; "
+            "use a newer build of Python"
         )
 
 

@@ -19,10 +19,14 @@ APPLICATION_ID = 0x61677370  # "agsp": marks the file as ours for `file` and for
 _INTEGERS = frozenset({"partition", "pid", "input_tokens", "output_tokens"})
 _FLOATS = frozenset({"duration_ms", "cost_usd"})
 
-RUNS_VIEW = """
+# An agent span repeats what the spans in it used: counting both would double the run's tokens and cost.
+_USED = "filter (where s.schema_name <> 'agent' and s.schema_name not like '%:agent')"
+
+RUNS_VIEW = f"""
 select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
-       i.duration_ms, count(s.id) as spans, sum(s.status = 'failed') as failed_spans,
-       sum(s.input_tokens) as input_tokens, sum(s.output_tokens) as output_tokens, sum(s.cost_usd) as cost_usd,
+       i.duration_ms, count(s.id) as spans, count(s.id) filter (where s.status = 'failed') as failed_spans,
+       sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
+       sum(s.cost_usd) {_USED} as cost_usd,
        json_extract(i.error, '$.message') as error, i.metadata, i.result
 from agent_instances i
 join agents a on a.id = i.agent_id

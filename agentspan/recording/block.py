@@ -1,0 +1,94 @@
+"""What `agentspan.span(...)` returns: a with-block, and a decorator for each kind of function."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+
+from agentspan.recording.arguments import Arguments
+from agentspan.recording.generators import Begin, wrap_async_generator, wrap_generator
+from agentspan.recording.span import Span
+
+if TYPE_CHECKING:
+    from agentspan.recording.tracer import Tracer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class SpanBlock:
+    """A span to be: `with` and `async with` make one, and so does each call of a function that it decorates."""
+
+    __slots__ = ("_entered", "_payload", "_resolve", "_schema_name")
+
+    def __init__(self, resolve: "Callable[[], Tracer]", schema_name: str, payload: Mapping[str, Any] | None) -> None:
+        self._resolve = resolve
+        self._schema_name = schema_name
+        self._payload = payload
+        self._entered: list[Span] = []
+
+    def __enter__(self) -> Span:
+        span = self._resolve()._begin(self._schema_name, self._payload or {})
+        self._entered.append(span)
+        return span
+
+    def __exit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self._entered.pop()._leave(exception)
+        return False
+
+    async def __aenter__(self) -> Span:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self._entered.pop()._leave(exception)
+        return False
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function, coroutine function, generator function or async generator function."""
+        arguments = Arguments(fn)
+
+        def begin(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Span:
+            return self._resolve()._begin_call(self._schema_name, arguments, args, kwargs, self._payload)
+
+        if inspect.isasyncgenfunction(fn):
+            return cast(Callable[P, R], wrap_async_generator(fn, begin))
+        if inspect.isgeneratorfunction(fn):
+            return cast(Callable[P, R], wrap_generator(fn, begin))
+        if inspect.iscoroutinefunction(fn):
+            return cast(Callable[P, R], _wrap_coroutine(fn, begin))
+        return _wrap_function(fn, begin)
+
+
+def _wrap_function(fn: Callable[P, R], begin: Begin) -> Callable[P, R]:
+    @functools.wraps(fn)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        span = begin(args, kwargs)
+        try:
+            value = fn(*args, **kwargs)
+        except BaseException as exception:
+            span._leave(exception)
+            raise
+        span._returned(value)
+        return value
+
+    return call
+
+
+def _wrap_coroutine(fn: Callable[P, Any], begin: Begin) -> Callable[P, Any]:
+    @functools.wraps(fn)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        span = begin(args, kwargs)
+        try:
+            value = await fn(*args, **kwargs)
+        except BaseException as exception:
+            span._leave(exception)
+            raise
+        span._returned(value)
+        return value
+
+    return call

@@ -1,0 +1,185 @@
+"""The functions of the package: one tracer for the whole process, configured once, or by itself at the first span."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, overload
+
+from agentspan import clock
+from agentspan.model.status import Purpose
+from agentspan.recording.block import SpanBlock
+from agentspan.recording.run import Run
+from agentspan.recording.span import Span
+from agentspan.recording.tracer import DEFAULT_TYPE, Health, Tracer, block
+from agentspan.schemas import span_types
+from agentspan.schemas.conformance import JSONSchema
+from agentspan.storage import default_path
+from agentspan.storage.protocol import Storage
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_NS = 1_000_000_000
+
+_lock = threading.RLock()
+_tracer: Tracer | None = None
+_settings: dict[str, Any] = {}
+_retry_at_ns = 0
+
+
+def configure(
+    db: str | os.PathLike[str] | Storage | None = None,
+    *,
+    raise_errors: bool = False,
+    strict_schemas: bool = False,
+    durability: Literal["commit"] = "commit",
+) -> Tracer:
+    """Say where this process records. Optional; the same call again changes nothing, another one switches over.
+
+    Args:
+        db: a file, `":memory:"` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
+        raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
+        strict_schemas: do not record payloads that do not match their schema.
+        durability: "commit": every transition is in the file before the call returns.
+
+    Returns:
+        The tracer behind `agentspan.span`, `agentspan.run` and the others.
+
+    Raises:
+        DatabaseUnusable: the file cannot be used; the message says what to do.
+    """
+    global _tracer, _settings
+    db = default_path() if db is None else db
+    if isinstance(db, (str, os.PathLike)) and os.fspath(db) != ":memory:":
+        db = Path(db).absolute()
+    settings: dict[str, Any] = {
+        "db": db,
+        "raise_errors": raise_errors,
+        "strict_schemas": strict_schemas,
+        "durability": durability,
+    }
+    with _lock:
+        if _tracer is not None and _tracer._broken is None and settings == _settings:
+            return _tracer
+        tracer = Tracer(**settings)
+        if _tracer is not None:
+            _tracer.shutdown()
+        _tracer, _settings = tracer, settings
+        return tracer
+
+
+def get_tracer() -> Tracer:
+    """Return this process's tracer; one that was never configured, or was shut down, is configured now.
+
+    Never raises: where the file cannot be used, the tracer that is returned counts what it cannot record, and the
+    file is tried again every second.
+    """
+    global _tracer, _retry_at_ns
+    tracer = _tracer
+    if tracer is not None and (tracer._broken is None or clock.monotonic_ns() < _retry_at_ns):
+        return tracer
+    with _lock:
+        try:
+            return configure(**_settings)
+        except Exception as error:
+            _retry_at_ns = clock.monotonic_ns() + RETRY_NS
+            if _tracer is None:
+                _tracer = Tracer(_broken=error)
+                _tracer._fault(error)
+            return _tracer
+
+
+@overload
+def span(fn: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def span(schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None, /) -> SpanBlock: ...
+def span(what: Any = DEFAULT_TYPE, payload: Any = None, /) -> Any:
+    """Record a step of an agent: `with span("llm", {...}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
+
+    On return the span completes; on an exception it fails, with `result_payload.error`, and the exception goes on
+    unchanged. Its parent is the span, or the run, that is active here; outside any run it opens one of its own.
+
+    A decorator records each call: a type with `name` and `arguments` in its schema (a bare `@span` is a `tool`) gets
+    those, others get the bound arguments as the payload. A dict that is returned is the result, anything else its
+    `output`. Generators are recorded from their first item to their last.
+
+    Args:
+        schema_name: the span type: a built-in one, one of `span_type`, or any other name.
+        payload: what goes in, for a decorator added to what the call says.
+    """
+    return block(get_tracer, what, payload)
+
+
+def run(
+    name: str,
+    *,
+    version: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    purpose: Purpose = "live",
+) -> Run:
+    """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
+
+    It completes at the end of the block, and fails, keeping the error, on an exception.
+
+    Args:
+        name: the agent's name; its runs are found under it.
+        version: the agent's version.
+        metadata: what the run is given, a JSON object.
+        purpose: `live`, `smoke_test` or `eval`.
+    """
+    return Run(get_tracer, name, version=version, metadata=metadata, purpose=purpose)
+
+
+def span_type(
+    name: str,
+    *,
+    payload: JSONSchema | type | None = None,
+    result: JSONSchema | type | None = None,
+    title: str | None = None,
+    template: str | None = None,
+) -> None:
+    """Register a span type of one's own, for runs that start afterwards; the same name again replaces it.
+
+    Args:
+        name: its schema_name.
+        payload: a JSON Schema (2020-12), or a pydantic model, for what goes in.
+        result: the same for what comes out.
+        title: for people; the payload schema's title, else the name, when left out.
+        template: Mustache for its summaries, over payload and result_payload: `Charge {{amount}} → {{receipt}}`.
+
+    Raises:
+        SchemaError: a schema is not valid, too large, or points outside itself.
+        TemplateError: the template is not Mustache, too large, or asks for what templates may not do.
+        InvalidValue: the name or title is not usable.
+    """
+    span_types.REGISTRY.register(span_types.make(name, payload=payload, result=result, title=title, template=template))
+
+
+def current_span() -> Span | None:
+    """Return the innermost span that is active here, in this thread or task, or None."""
+    return None if _tracer is None else _tracer.current_span()
+
+
+def current_run() -> Run | None:
+    """Return the run that is active here, in this thread or task, or None."""
+    return None if _tracer is None else _tracer.current_run()
+
+
+def flush(wait_s: float = 5.0) -> bool:
+    """Write what could not be written yet, for at most `wait_s` seconds; tell whether everything is in the file."""
+    return _tracer is None or _tracer.flush(wait_s)
+
+
+def shutdown(wait_s: float = 5.0) -> None:
+    """Flush and close the file. Recording again, or `configure`, opens it again."""
+    global _tracer
+    with _lock:
+        if _tracer is not None:
+            _tracer.shutdown(wait_s)
+            _tracer = None
+
+
+def health() -> Health:
+    """Count the transitions that were recorded, that failed, and that wait to be written."""
+    return Health(0, 0, 0) if _tracer is None else _tracer.health()

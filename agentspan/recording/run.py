@@ -1,0 +1,222 @@
+"""A run (agent instance) as the recorded program holds it. Its methods never raise."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast
+
+from agentspan import clock
+from agentspan.errors import InvalidAction
+from agentspan.model import instances
+from agentspan.model.changes import Unit
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.spans import Times
+from agentspan.model.status import FinishStatus, InstanceStatus, Purpose
+from agentspan.operations import agent_instances
+from agentspan.recording.capture import capture, capture_object, error_of
+from agentspan.recording.span import Span
+
+if TYPE_CHECKING:
+    from agentspan.recording.tracer import Tracer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Run:
+    """One run of an agent: a with-block (also `async with`), or a decorator that makes each call a run of its own.
+
+    It completes at the end of the block, and fails, keeping the error, on an exception.
+
+    Attributes:
+        id: the agent instance's PFID; "" before it is entered, or when it could not be recorded.
+        name: the agent's name.
+        status: pending, active, complete, failed, cancelled or terminated.
+    """
+
+    def __init__(
+        self,
+        resolve: "Callable[[], Tracer]",
+        name: str,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        purpose: Purpose = "live",
+    ) -> None:
+        self.name = name
+        self._resolve = resolve
+        self._bound: Tracer | None = None
+        self._version = version
+        self._metadata = metadata
+        self._purpose: Purpose = purpose
+        self._reset()
+
+    def _reset(self) -> None:
+        self.id = ""
+        self.status: InstanceStatus = "pending"
+        self._instance: AgentInstanceRow | None = None
+        self._result: dict[str, Any] | None = None
+        self._error: dict[str, str] | None = None
+        self._outer: Any = None
+        self._began_ns = 0
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name} {self.id or '(not recorded)'} {self.status}>"
+
+    @property
+    def _tracer(self) -> "Tracer":
+        if self._bound is None:
+            self._bound = self._resolve()
+        return self._bound
+
+    def set_result(self, result: Mapping[str, Any]) -> None:
+        """Merge into what the run returned, which is stored when it finishes."""
+        try:
+            self._result = {**(self._result or {}), **result}
+        except Exception as error:
+            self._tracer._fault(error)
+
+    def record_error(self, exception: BaseException) -> None:
+        """Note an exception that was caught: the run will finish as failed, with this error."""
+        try:
+            self._error = error_of(exception)
+        except Exception as error:
+            self._tracer._fault(error)
+
+    def create_span(
+        self,
+        schema_name: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        status: Literal["pending", "active"] = "pending",
+        parent: Span | None = None,
+    ) -> Span:
+        """Create a span that its methods finish; its parent is `parent`, else this run's span that is active here."""
+        tracer = self._tracer
+        if parent is None:
+            current = tracer.current_span()
+            parent = current if current is not None and current.run is self else None
+        span = Span(tracer, self, parent.id or None if parent is not None else None, schema_name)
+        tracer._create(span, {} if payload is None else payload, status)
+        return span
+
+    def __enter__(self) -> Self:
+        self._bound = self._resolve()
+        self._reset()
+        self._start()
+        self._outer = self._tracer._enter(self)
+        return self
+
+    def __exit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self._tracer._exit(self, self._outer)
+        if exception is not None:
+            self.record_error(exception)
+        if self.status == "active":
+            self._finish("complete" if self._error is None else "failed", self._error)
+        return False
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        return self.__exit__(type_, exception, traceback)
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Decorate a function or coroutine function: each call is a run; a dict that it returns is the run's result."""
+
+        def again() -> Run:
+            return Run(self._resolve, self.name, version=self._version, metadata=self._metadata, purpose=self._purpose)
+
+        if inspect.iscoroutinefunction(fn):
+
+            @functools.wraps(fn)
+            async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with again() as run:
+                    value = await fn(*args, **kwargs)
+                    run._returned(value)
+                return value
+
+            return cast(Callable[P, R], call_async)
+
+        @functools.wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with again() as run:
+                value = fn(*args, **kwargs)
+                run._returned(value)
+            return value
+
+        return call
+
+    def finish(self, status: FinishStatus | None = None, result: Mapping[str, Any] | None = None) -> None:
+        """Finish the run before its block ends."""
+        if result is not None:
+            self.set_result(result)
+        if self.status != "active":
+            self._tracer._fault(
+                InvalidAction(f"agent instance {self.id} is {self.status}: only an active one can finish")
+            )
+            return
+        self._finish(status or ("failed" if self._error is not None else "complete"), self._error)
+
+    def _returned(self, value: Any) -> None:
+        if value is not None:
+            self.set_result(value if isinstance(value, dict) else {"output": value})
+
+    def _start(self) -> None:
+        tracer = self._tracer
+        try:
+            self.status = "active"
+            writer = tracer._writer_put()
+            metadata = None if self._metadata is None else capture_object(self._metadata)[1]
+            done = agent_instances.register(
+                tracer._open_context(),
+                agent_id=str(self.name),
+                agent_version=None if self._version is None else {"external_identifier": str(self._version)},
+                purpose=self._purpose,
+                metadata=metadata,
+                started_at=clock.now(),
+                writer_id=tracer._writer_id,
+                before=writer,
+            )
+            tracer._writer_is_known(writer)
+            self._instance = cast(AgentInstanceRow, done.row)
+            self.id = done.row.id
+        except Exception as error:
+            tracer._count_unrecorded()
+            tracer._fault(error)
+        self._began_ns = clock.monotonic_ns()
+
+    def _finish(self, status: FinishStatus, error: dict[str, str] | None) -> None:
+        ended_ns = clock.monotonic_ns()
+        self.status = status
+        self._error = error
+        tracer = self._tracer
+        if self._instance is None:
+            tracer._count_unrecorded()
+            return
+        try:
+            now = clock.now()
+            started_at = self._instance.started_at or now
+            move = instances.finished(
+                self.id,
+                status=status,
+                times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
+                now=now,
+                result=None if self._result is None else capture_object(self._result)[0],
+                error=None if error is None else capture(error)[0],
+            )
+            tracer._write(Unit((move,)))
+        except Exception as fault:
+            tracer._fault(fault)
+
+
+def implicit(tracer: "Tracer", name: str) -> Run:
+    """Start the run of a span that is outside any: named after the program, it ends with that span."""
+    run = Run(lambda: tracer, name)
+    run._start()
+    return run

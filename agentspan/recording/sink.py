@@ -1,0 +1,124 @@
+"""Where recorded units go: `write` returns when a unit is durable, or put aside because the storage could not take it.
+
+What could not be written (locked for long, disk full) waits in memory, bounded, and goes first at the next write.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from agentspan.errors import InvalidAction, NotFound, StorageError
+from agentspan.model.changes import Move, Outcome, Put, Refused, Unit
+from agentspan.storage.protocol import Storage
+
+WAIT_S = 0.25
+"""The longest that a recording call waits for the storage."""
+
+MAX_WAITING = 10_000
+MAX_WAITING_CHARACTERS = 64 * 2**20
+
+OnFault = Callable[[Exception], None]
+
+
+class Sink(Protocol):
+    """Takes a recorder's units, in order, from any thread."""
+
+    recorded: int
+    failed: int
+
+    def write(self, unit: Unit) -> None:
+        """Make a unit durable as far as this sink promises; faults go to its `on_fault`, never to the caller."""
+        ...
+
+    def flush(self, wait_s: float) -> bool:
+        """Write what waits; tell whether nothing waits any more."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many units are not durable yet."""
+        ...
+
+
+class CommitSink:
+    """Commits each unit before `write` returns."""
+
+    def __init__(self, storage: Storage, on_fault: OnFault) -> None:
+        self.recorded = 0
+        self.failed = 0
+        self._storage = storage
+        self._on_fault = on_fault
+        self._lock = threading.Lock()
+        self._backlog: deque[Unit] = deque()
+        self._characters = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many units wait for the storage to take them again."""
+        return len(self._backlog)
+
+    def write(self, unit: Unit) -> None:
+        """See Sink."""
+        if self._backlog:
+            with self._lock:
+                self._put_aside(unit)
+            self.flush(0.0)  # it did not work a moment ago: try, but do not make this call wait too
+            return
+        try:
+            outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
+        except StorageError as error:
+            with self._lock:
+                self._put_aside(unit)
+            self._on_fault(error)
+            return
+        self._count(unit, outcome)
+
+    def flush(self, wait_s: float) -> bool:
+        """See Sink."""
+        with self._lock:
+            units = tuple(self._backlog)
+            if not units:
+                return True
+            try:
+                outcomes = self._storage.apply(units, wait_s=wait_s)
+            except StorageError:
+                return False
+            self._backlog.clear()
+            self._characters = 0
+        for unit, outcome in zip(units, outcomes, strict=True):
+            self._count(unit, outcome)
+        return True
+
+    def _put_aside(self, unit: Unit) -> None:
+        size = _characters(unit)
+        if len(self._backlog) >= MAX_WAITING or self._characters + size > MAX_WAITING_CHARACTERS:
+            self.failed += 1
+            return
+        self._backlog.append(unit)
+        self._characters += size
+
+    def _count(self, unit: Unit, outcome: Outcome) -> None:
+        if type(outcome) is not Refused:
+            with self._lock:
+                self.recorded += 1
+            return
+        with self._lock:
+            self.failed += 1
+        self._on_fault(_refusal(unit, outcome))
+
+
+def _characters(unit: Unit) -> int:
+    rows = (change.row if isinstance(change, Put) else change.set.values() for change in unit.changes)
+    return sum(len(value) for row in rows for value in row if isinstance(value, str))
+
+
+def _refusal(unit: Unit, refused: Refused) -> Exception:
+    change = unit.changes[-1]
+    id = change.id if isinstance(change, Move) else change.row.id
+    if refused.why == "status":
+        status = getattr(refused.stored, "status", "finished")
+        return InvalidAction(
+            f"{id} was {status} already when this program wanted to change it; somebody else was first"
+        )
+    return NotFound(f"{id} could not be recorded: the row that it belongs to is not in the file ({refused.why})")

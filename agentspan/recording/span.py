@@ -1,0 +1,248 @@
+"""A span as the recorded program holds it. Its methods never raise and never wait longer than the sink."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from agentspan import clock
+from agentspan.errors import InvalidAction, ValidationErrors
+from agentspan.model import spans
+from agentspan.model.changes import Move, Unit
+from agentspan.model.spans import Meaning, Times
+from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
+from agentspan.recording.capture import capture_object, error_of
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import SpanType, title_of
+
+if TYPE_CHECKING:
+    from agentspan.recording.run import Run
+    from agentspan.recording.tracer import Tracer
+
+
+class Span:
+    """One step of a run, from `agentspan.span` or `Run.create_span`; entered as a with-block, it is the parent inside.
+
+    Attributes:
+        id: its PFID; "" when it could not be recorded.
+        run: the run that it belongs to.
+        parent_span_id: the span in which it happens, or None.
+        schema_name: the span type's name.
+        status: pending, active, complete, failed or cancelled.
+    """
+
+    __slots__ = (
+        "_began_ns",
+        "_error",
+        "_outer",
+        "_owns_run",
+        "_payload",
+        "_result",
+        "_started_at",
+        "_tracer",
+        "_type",
+        "id",
+        "parent_span_id",
+        "run",
+        "schema_name",
+        "status",
+    )
+
+    def __init__(self, tracer: "Tracer", run: "Run", parent_span_id: str | None, schema_name: str) -> None:
+        self.id = ""
+        self.run = run
+        self.parent_span_id = parent_span_id
+        self.schema_name = schema_name
+        self.status: SpanStatus = "pending"
+        self._tracer = tracer
+        self._owns_run = False
+        self._payload: dict[str, Any] = {}
+        self._result: dict[str, Any] | None = None
+        self._error: dict[str, str] | None = None
+        self._outer: Any = None
+        self._started_at = ""
+        self._began_ns = 0
+
+    def __repr__(self) -> str:
+        return f"<Span {self.schema_name} {self.id or '(not recorded)'} {self.status}>"
+
+    def set_result(self, result: Mapping[str, Any]) -> None:
+        """Merge into the result_payload, which is stored when the span finishes."""
+        try:
+            self._result = dict(result) if self._result is None else {**self._result, **result}
+        except Exception as error:
+            self._tracer._fault(error)
+
+    def update_payload(self, payload: Mapping[str, Any]) -> None:
+        """Merge into the payload of an open span; stored at once."""
+        try:
+            self._need(OPEN, "have its payload updated")
+            text, plain = capture_object({**self._payload, **payload})
+            meaning = self._describe(plain, None, None, check=(True, False))
+            self._payload = plain
+            self._write(spans.updated(self.id, payload=text, meaning=meaning, now=clock.now()))
+        except Exception as error:
+            self._tracer._fault(error)
+
+    def record_error(self, exception: BaseException) -> None:
+        """Note an exception that was caught: the span will finish as failed, with this error."""
+        try:
+            self._error = error_of(exception)
+        except Exception as error:
+            self._tracer._fault(error)
+
+    def start(self) -> None:
+        """Start a pending span."""
+        try:
+            self._need(LEAVES["active"], "be started")
+            now = clock.now()
+            meaning = self._describe(self._payload, None, None, status="active", check=(False, False))
+            self.status = "active"
+            self._started_at = now
+            self._write(spans.started(self.id, started_at=now, meaning=meaning, now=now))
+        except Exception as error:
+            self._tracer._fault(error)
+        self._began_ns = clock.monotonic_ns()
+
+    def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
+        """Finish the span: complete when `status` is left out, failed when an error was recorded."""
+        ended_ns = clock.monotonic_ns()
+        if result_payload is not None:
+            self.set_result(result_payload)
+        try:
+            wanted = status or ("failed" if self._error is not None else "complete")
+            spans.check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
+            self._finish(wanted, ended_ns)
+        except Exception as error:
+            self._tracer._fault(error)
+
+    def cancel(self) -> None:
+        """Cancel a pending span: it never started."""
+        self.finish("cancelled")
+
+    def __enter__(self) -> Self:
+        if self.status == "pending":
+            self.start()
+        self._outer = self._tracer._enter(self)
+        return self
+
+    def __exit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self._leave(exception)
+        return False
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self._leave(exception)
+        return False
+
+    def _leave(self, exception: BaseException | None) -> None:
+        """End the block: finish what is still active, and give the context back."""
+        ended_ns = clock.monotonic_ns()
+        self._tracer._exit(self, self._outer)
+        try:
+            if exception is not None and self.status in OPEN:
+                self._error = error_of(exception)
+            if self.status == "active":
+                self._finish("complete" if self._error is None else "failed", ended_ns)
+        except Exception as error:
+            self._tracer._fault(error)
+
+    def _returned(self, value: Any) -> None:
+        """End a decorated call that returned: a dict is the result, anything else its `output`."""
+        if type(value) is dict:
+            self._result = value if self._result is None else {**self._result, **value}
+        elif value is not None or self._result is None:
+            self._result = {"output": value} if self._result is None else {**self._result, "output": value}
+        self._leave(None)
+
+    def _finish(self, status: FinishStatus, ended_ns: int) -> None:
+        if not self.id:
+            self._tracer._count_unrecorded()
+            self.status = status
+            return
+        now = clock.now()
+        result = self._result
+        if self._error is not None:
+            result = {"error": self._error} if result is None else {**result, "error": self._error}
+        text, plain = (None, None) if result is None else capture_object(result)
+        times = Times(self._started_at, max(self._started_at, now), (ended_ns - self._began_ns) / 1_000_000)
+        if status == "cancelled":
+            times = Times(now, now, 0.0)
+        try:
+            meaning = self._describe(self._payload, plain, times.duration_ms, status=status, check=(False, True))
+        except ValidationErrors as refusal:  # strict: the result is refused, but the span must not stay open
+            self._tracer._fault(refusal, reraise=False)
+            status, self._error = "failed", error_of(refusal)
+            text, plain = capture_object({"error": self._error})
+            meaning = self._describe(self._payload, plain, times.duration_ms, status=status, check=(False, False))
+        self.status = status
+        self._write(spans.finished(self.id, status=status, result_payload=text, times=times, meaning=meaning, now=now))
+        if self._owns_run:
+            self.run._finish("failed" if status == "failed" else "complete", self._error)
+
+    def _create(self, span_type: SpanType, payload: Mapping[str, Any], status: SpanStatus) -> None:
+        """Store the new span; called once, by the tracer."""
+        tracer = self._tracer
+        self._type = span_type
+        self.status = status
+        instance = self.run._instance
+        if instance is None:
+            tracer._count_unrecorded()
+            return
+        text, self._payload = capture_object(payload)
+        now = clock.now()
+        meaning = self._describe(self._payload, None, None, check=(True, False))
+        if status == "active":
+            self._started_at = now
+        id = tracer._ids.new()
+        put = spans.created(
+            id,
+            instance,
+            parent_span_id=self.parent_span_id,
+            schema_name=self.schema_name,
+            schema_title=title_of(span_type, self.schema_name),
+            status=status,
+            payload=text,
+            result_payload=None,
+            times=Times(now if status == "active" else None),
+            meaning=meaning,
+            now=now,
+            writer_id=tracer._writer_id,
+            minted=True,
+        )
+        self.id = id
+        tracer._write(Unit((put,)))
+        self._began_ns = clock.monotonic_ns()
+
+    def _describe(
+        self,
+        payload: dict[str, Any],
+        result: dict[str, Any] | None,
+        duration_ms: float | None,
+        *,
+        status: str | None = None,
+        check: tuple[bool, bool],
+    ) -> Meaning:
+        meaning = describe(
+            self._type, self.schema_name, status or self.status, payload, result, duration_ms, check=check
+        )
+        if meaning.violations:
+            self._tracer._context.check_strict(meaning.violations, self.schema_name)
+        return meaning
+
+    def _need(self, statuses: frozenset[str], what: str) -> None:
+        if self.status not in statuses:
+            raise InvalidAction(
+                f"agent span {self.id} is {self.status}: only a span that is {' or '.join(sorted(statuses))} can {what}"
+            )
+
+    def _write(self, move: Move) -> None:
+        if self.id:
+            self._tracer._write(Unit((move,)))
+        else:
+            self._tracer._count_unrecorded()

@@ -1,0 +1,279 @@
+"""A recorder: one storage, the context in which its spans nest, and the guard that keeps faults away from the host."""
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
+
+from agentspan import ids
+from agentspan.errors import InvalidValue
+from agentspan.model.changes import Put, Unit
+from agentspan.model.status import Purpose, SpanStatus
+from agentspan.operations.context import Context
+from agentspan.recording import run as runs
+from agentspan.recording.arguments import Arguments
+from agentspan.recording.block import SpanBlock
+from agentspan.recording.run import Run
+from agentspan.recording.sink import WAIT_S, CommitSink, Sink
+from agentspan.recording.span import Span
+from agentspan.recording.writer import program_name, this_process
+from agentspan.schemas.span_types import MAX_NAME, REGISTRY, Registry
+from agentspan.storage import open_storage
+from agentspan.storage.protocol import Storage
+from agentspan.text import one_line
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_TYPE = "tool"
+"""What a bare `@span` records a function as: its name, its arguments, its output."""
+
+log = logging.getLogger("agentspan")
+
+
+class Health(NamedTuple):
+    """How recording goes, counted in transitions since the tracer was made.
+
+    `recorded` are in the storage; `waiting` could not be written yet and are tried again; `failed` are lost.
+    """
+
+    recorded: int
+    failed: int
+    waiting: int
+
+
+class Tracer:
+    """Records into one storage. The functions of the package use one; make more for those who want two.
+
+    Args:
+        db: a file, `":memory:"` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
+        raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
+        strict_schemas: do not record a payload that does not match its schema; a result that does not makes its
+            span fail.
+        durability: "commit": every transition is in the file before the call returns.
+        span_types: the registry of span types; that of `agentspan.span_type` when left out.
+
+    Raises:
+        DatabaseUnusable: the file cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        db: str | os.PathLike[str] | Storage | None = None,
+        *,
+        raise_errors: bool = False,
+        strict_schemas: bool = False,
+        durability: Literal["commit"] = "commit",
+        span_types: Registry = REGISTRY,
+        _broken: Exception | None = None,
+    ) -> None:
+        if durability != "commit":
+            raise InvalidValue("durability", 'must be "commit"')
+        self._raise_errors = raise_errors
+        self._registry = span_types
+        self._current: ContextVar[Span | Run | None] = ContextVar("agentspan_current", default=None)
+        self._logged: set[str] = set()
+        self._lock = threading.Lock()
+        self._unrecorded = 0
+        self._broken = _broken
+        self._closed = False
+        self._sink: Sink | None = None
+        self._ids = ids.IdSource(0)
+        self._unknown_writer: Put | None = None
+        if _broken is None:
+            self._storage = open_storage(db)
+            self._context = Context(self._storage, strict_schemas=strict_schemas, wait_s=WAIT_S)
+            self._ids = self._context.ids
+            self._sink = CommitSink(self._storage, self._fault)
+        self._new_writer()
+        _tracers.add(self)
+
+    @overload
+    def span(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def span(self, schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None, /) -> SpanBlock: ...
+    def span(self, what: Any = DEFAULT_TYPE, payload: Any = None, /) -> Any:
+        """Record a step: a with-block, or a decorator (see agentspan.span)."""
+        return block(lambda: self, what, payload)
+
+    def run(
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        purpose: Purpose = "live",
+    ) -> Run:
+        """Record a run of an agent: a with-block, or a decorator (see agentspan.run)."""
+        return Run(lambda: self, name, version=version, metadata=metadata, purpose=purpose)
+
+    def current_span(self) -> Span | None:
+        """Return the innermost span that is active here, in this thread or task."""
+        node = self._current.get()
+        return node if type(node) is Span else None
+
+    def current_run(self) -> Run | None:
+        """Return the run that is active here, in this thread or task."""
+        node = self._current.get()
+        return node.run if type(node) is Span else node if type(node) is Run else None
+
+    def health(self) -> Health:
+        """Count what was recorded, what waits, and what is lost."""
+        sink = self._sink
+        if sink is None:
+            return Health(0, self._unrecorded, 0)
+        return Health(sink.recorded, sink.failed + self._unrecorded, sink.waiting)
+
+    def flush(self, wait_s: float = 5.0) -> bool:
+        """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
+        try:
+            return self._sink is None or self._closed or self._sink.flush(wait_s)
+        except Exception as error:
+            self._fault(error)
+            return False
+
+    def shutdown(self, wait_s: float = 5.0) -> None:
+        """Flush and close the storage; what is recorded afterwards is counted as failed. Twice is fine."""
+        if self._closed:
+            return
+        self.flush(wait_s)
+        self._closed = True
+        if self._broken is None:
+            self._storage.close()
+
+    def _begin(self, schema_name: str, payload: Mapping[str, Any]) -> Span:
+        """Create an active span under what is active here, and make it the active one."""
+        node = self._current.get()
+        if type(node) is Span:
+            span = Span(self, node.run, node.id or node.parent_span_id, schema_name)
+        elif type(node) is Run:
+            span = Span(self, node, None, schema_name)
+        else:
+            span = Span(self, runs.implicit(self, program_name()), None, schema_name)
+            span._owns_run = True
+        self._create(span, payload, "active")
+        span._outer = node
+        self._current.set(span)
+        return span
+
+    def _begin_call(
+        self,
+        schema_name: str,
+        arguments: Arguments,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        payload: Mapping[str, Any] | None,
+    ) -> Span:
+        """Create the span of a decorated call; its payload is what its type wants to know of the call."""
+        try:
+            bound = arguments.bind(args, kwargs)
+            fields = self._registry.resolve(schema_name).fields
+            if "arguments" in fields:
+                bound = {"arguments": bound}
+            if "name" in fields:
+                bound = {"name": arguments.name, **bound}
+            if payload is not None:
+                bound.update(payload)
+        except Exception as error:
+            bound = {}
+            self._fault(error)
+        return self._begin(schema_name, bound)
+
+    def _create(self, span: Span, payload: Mapping[str, Any], status: SpanStatus) -> None:
+        try:
+            span._create(self._registry.resolve(span.schema_name), payload, status)
+        except Exception as error:
+            span.status = status
+            self._count_unrecorded()
+            self._fault(error)
+
+    def _enter(self, node: Span | Run) -> Span | Run | None:
+        outer = self._current.get()
+        self._current.set(node)
+        return outer
+
+    def _exit(self, node: Span | Run, outer: Span | Run | None) -> None:
+        # Not ContextVar.reset: it raises where a block straddles a `yield` and ends in another context.
+        if self._current.get() is node:
+            self._current.set(outer)
+
+    def _write(self, unit: Unit) -> None:
+        if self._closed or self._sink is None:
+            self._count_unrecorded()
+            return
+        if self._unknown_writer is not None:
+            unit = Unit((*self._writer_put(), *unit.changes))
+            self._unknown_writer = None
+        self._sink.write(unit)
+
+    def _open_context(self) -> Context:
+        if self._broken is not None:
+            raise self._broken
+        return self._context
+
+    def _new_writer(self) -> None:
+        self._writer_id = self._ids.new()
+        self._unknown_writer = Put(this_process(self._writer_id), minted=True)
+
+    def _writer_put(self) -> tuple[Put, ...]:
+        """Return what makes this process known to the storage, once."""
+        return () if self._unknown_writer is None else (self._unknown_writer,)
+
+    def _writer_is_known(self, put: tuple[Put, ...]) -> None:
+        if put:
+            self._unknown_writer = None
+
+    def _count_unrecorded(self) -> None:
+        with self._lock:
+            self._unrecorded += 1
+
+    def _fault(self, error: Exception, *, reraise: bool = True) -> None:
+        """Deal with a fault of ours: never the host's, so it is logged once per kind, and raised only for tests."""
+        if self._raise_errors and reraise:
+            raise error
+        kind = type(error).__name__
+        if kind not in self._logged:
+            self._logged.add(kind)
+            log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, error)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        if self._broken is None:
+            self._sink = CommitSink(self._storage, self._fault)  # what waited is the parent's to write
+        self._new_writer()
+
+
+def block(resolve: Callable[[], Tracer], what: Any, payload: Mapping[str, Any] | None) -> Any:
+    """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
+    if callable(what) and not isinstance(what, str):
+        return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
+    return SpanBlock(resolve, _usable_name(what), payload)
+
+
+def _usable_name(name: Any) -> str:
+    """Make any name usable as schema_name: a recorder does not refuse what it can record."""
+    if type(name) is str and name and len(name) <= MAX_NAME and name.isprintable():
+        return name
+    return one_line(str(name), MAX_NAME) or DEFAULT_TYPE
+
+
+_tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()
+
+
+def _flush_all() -> None:
+    for tracer in list(_tracers):
+        tracer.flush(2.0)
+
+
+def _after_fork() -> None:
+    for tracer in list(_tracers):
+        tracer._after_fork()
+
+
+atexit.register(_flush_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
