@@ -30,5 +30,3 @@ LEAVES: Mapping[str, frozenset[str]] = {
 
 OPEN: frozenset[str] = frozenset({"pending", "active"})
 """The statuses of what is not finished."""
-
-ANY: frozenset[str] = frozenset({*SPAN_STATUSES, "terminated"})

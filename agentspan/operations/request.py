@@ -1,6 +1,7 @@
 """Reading an operation's parameters: each function returns a checked value or raises the API's error for the field."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from agentspan import clock, ids, jsontext
@@ -90,13 +91,4 @@ def page(query: Query, sorting: str | None, offset: int, page_size: int, *, colu
         raise InvalidValue("offset", "must be a whole number from 0")
     if type(page_size) is not int or not 1 <= page_size <= MAX_PAGE:
         raise InvalidValue("page_size", f"must be a whole number from 1 to {MAX_PAGE}")
-    return Query(
-        query.type,
-        query.where,
-        query.start_time,
-        query.end_time,
-        order,
-        descending,
-        offset,
-        page_size,
-    )
+    return replace(query, order=order, descending=descending, offset=offset, limit=page_size)

@@ -210,6 +210,8 @@ def _unique_values(type_: ResourceType, row: Row) -> tuple[object, ...] | None:
 
 
 def _matches(row: Row, query: Query) -> bool:
+    if not row.id.startswith(query.prefix):
+        return False
     if any(getattr(row, column) != value for column, value in query.where.items()):
         return False
     if isinstance(row, AgentSpanRow):

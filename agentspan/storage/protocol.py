@@ -32,6 +32,7 @@ class Query:
         where: column → value that it must have.
         start_time: spans only: the earliest started_at (else inserted_at) that counts, as stored text.
         end_time: spans only: the first time that no longer counts.
+        prefix: what the id begins with.
         order: the column to sort by; ties, and the default, go by id, which is the order of creation.
         limit: how many rows at most; None for all.
     """
@@ -40,6 +41,7 @@ class Query:
     where: Mapping[str, Value] = field(default_factory=dict)
     start_time: str | None = None
     end_time: str | None = None
+    prefix: str = ""
     order: str = "id"
     descending: bool = False
     offset: int = 0

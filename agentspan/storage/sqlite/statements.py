@@ -57,6 +57,9 @@ def page(query: Query) -> tuple[str, str, list[object]]:
             if bound is not None:
                 conditions.append(f"coalesce(started_at, inserted_at) {sign} ?")
                 values.append(bound)
+    if query.prefix:  # a range, because LIKE ignores case and so cannot use the primary key
+        conditions.append("id >= ? and id < ?")
+        values.extend((query.prefix, query.prefix + "\U0010ffff"))
     where = f" where {' and '.join(conditions)}" if conditions else ""
     direction = " desc" if query.descending else ""
     order = f"{query.order}{direction}, id{direction}" if query.order != "id" else f"id{direction}"

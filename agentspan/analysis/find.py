@@ -1,0 +1,52 @@
+"""Finding runs and spans by what a person types: an id, the unique beginning of one, or `-` for the latest run."""
+
+from typing import TypeVar
+
+from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
+from agentspan.ids import is_pfid
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
+from agentspan.storage.protocol import Query, Storage
+
+LATEST = "-"
+R = TypeVar("R", bound=Row)
+
+
+def run(storage: Storage, what: str) -> AgentInstanceRow:
+    """Return the run that `what` means.
+
+    Raises:
+        NotFound: there is none.
+        InvalidValue: several ids begin like that.
+    """
+    if what == LATEST:
+        rows = storage.page(Query("agent_instance", descending=True, limit=1)).rows
+        if not rows:
+            raise NotFound("nothing has been recorded here yet; `agentspan demo` records a run to look at")
+        return _as(AgentInstanceRow, rows[0], what)
+    return _as(AgentInstanceRow, _by_prefix(storage, "agent_instance", what), what)
+
+
+def span(storage: Storage, what: str) -> AgentSpanRow:
+    """Return the span that `what` means (see run)."""
+    return _as(AgentSpanRow, _by_prefix(storage, "agent_span", what), what)
+
+
+def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
+    noun = "run" if type_ == "agent_instance" else "span"
+    if is_pfid(what):
+        found = storage.find(what).rows
+        if what not in found:
+            raise NotFound(f"no {noun} has the id {what}")
+        return found[what][1]
+    rows = storage.page(Query(type_, prefix=what, limit=2)).rows
+    if not rows:
+        raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")
+    if len(rows) > 1:
+        raise InvalidValue(noun, f"several ids begin with {what[:40]!r}; type more of it")
+    return rows[0]
+
+
+def _as(row_type: type[R], row: Row, what: str) -> R:
+    if not isinstance(row, row_type):
+        raise UnexpectedRefType(f"{what[:40]} is the id of something else")
+    return row

@@ -1,0 +1,192 @@
+"""The commands that only read: runs, show, span, schemas."""
+
+import json
+from typing import Any
+
+import click
+
+from agentspan import jsontext
+from agentspan.analysis import find
+from agentspan.cli.output import COLORS, MARKS, document, fit, pad, safe, status_style, style, width
+from agentspan.cli.tree import lines, title
+from agentspan.model import resources
+from agentspan.model.rows import (
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentVersionRow,
+    Row,
+)
+from agentspan.operations.database import Database
+from agentspan.schemas.meaning import duration_text
+from agentspan.schemas.span_types import BUILT_IN_TYPES
+from agentspan.storage.protocol import Query, Storage
+
+LATEST_RUNS = 50
+SHORTEST_ID = 10
+"""Characters of an id that hold its time: fewer are the same for all runs of a long while."""
+
+
+def runs(database: Database, *, as_json: bool) -> None:
+    """List the latest runs, and say how many there are in all."""
+    storage = database.storage
+    page = storage.page(Query("agent_instance", descending=True, limit=LATEST_RUNS))
+    rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
+    counts = storage.counts([row.id for row in rows])
+    names = _names(storage, rows)
+    if as_json:
+        account = storage.account()
+        found = [
+            {**_dump(resources.instance(row, account, counts[row.id]._asdict())), "agent": names[row.id]}
+            for row in rows
+        ]
+        document({"runs": found, "total": page.total})
+        return
+    ids = _short_ids([row.id for row in rows])
+    columns = width()
+    id_columns = max([len(id) for id in ids.values()], default=SHORTEST_ID)
+    name_columns = min(max([len(name) for name in names.values()], default=5), max(10, columns - id_columns - 53))
+    header = f"{pad('run', id_columns)}  {pad('started (UTC)', 19)}  {pad('agent', name_columns)}  "
+    click.echo(
+        style(header + f"{pad('status', 12)}{pad('took', 8, right=True)}{pad('spans', 7, right=True)}", bold=True)
+    )
+    for row in rows:
+        took = "" if row.duration_ms is None else duration_text(row.duration_ms)
+        failed = counts[row.id].failed
+        started = (row.started_at or row.inserted_at)[:19].replace("T", " ")
+        click.echo(
+            f"{pad(ids[row.id], id_columns)}  {started}  {pad(fit(names[row.id], name_columns), name_columns)}  "
+            + status_style(pad(f"{MARKS[row.status]} {row.status}", 12), row.status)
+            + f"{pad(took, 8, right=True)}{pad(str(counts[row.id].total), 7, right=True)}"
+            + (style(f"  {failed} failed", fg=COLORS["failed"]) if failed else "")
+        )
+    click.echo(f"{len(rows)} of {page.total} {'run' if page.total == 1 else 'runs'}")
+
+
+def show(database: Database, what: str, *, as_json: bool) -> None:
+    """Show a run as a tree."""
+    storage = database.storage
+    run = find.run(storage, what)
+    name = _names(storage, [run])[run.id]
+    spans = list(storage.iter_spans(run.id))
+    if as_json:
+        account = storage.account()
+        counts = storage.counts([run.id])[run.id]
+        document(
+            {
+                "run": {**_dump(resources.instance(run, account, counts._asdict())), "agent": name},
+                "spans": [_dump(resources.span(span, account)) for span in spans],
+                "total": len(spans),
+            }
+        )
+        return
+    for line in lines(run, name, spans, width()):
+        click.echo(line)
+
+
+def span(database: Database, what: str, *, as_json: bool) -> None:
+    """Show all of one span."""
+    storage = database.storage
+    row = find.span(storage, what)
+    violations = storage.violations(row.id)
+    if as_json:
+        found = _dump(resources.span(row, storage.account()))
+        document({"span": found, "violations": [violation._asdict() for violation in violations]})
+        return
+    click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
+    facts = {
+        "id": row.id,
+        "run": row.agent_instance_id,
+        "parent": row.parent_span_id,
+        "type": row.schema_name,
+        "status": row.status if row.closed_by is None else f"{row.status} (closed by {row.closed_by})",
+        "started": row.started_at,
+        "finished": row.finished_at,
+        "took": None if row.duration_ms is None else duration_text(row.duration_ms),
+        "tokens": _tokens(row.input_tokens, row.output_tokens),
+        "cost": None if row.cost_usd is None else f"${row.cost_usd:.6f}",
+    }
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"  {name:<9}{safe(value)}")
+    _show_json("payload", jsontext.decode(row.payload))
+    if row.result_payload is not None:
+        result = jsontext.decode(row.result_payload)
+        error = result.get("error")
+        trace = error.get("stacktrace") if isinstance(error, dict) else None
+        if isinstance(trace, str):
+            result = {**result, "error": {key: value for key, value in error.items() if key != "stacktrace"}}
+        _show_json("result_payload", result)
+        if isinstance(trace, str):
+            click.echo(style("stacktrace", bold=True))
+            click.echo(safe("".join(f"  {line}" for line in trace.splitlines(keepends=True))))
+    if violations:
+        click.echo(style("does not match its schema", bold=True))
+        for violation in violations:
+            click.echo(safe(f"  {violation.side} {violation.path}: {violation.message}"))
+
+
+def schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
+    """List schema versions with their span types."""
+    storage = database.storage
+    page = storage.page(Query("agent_schema_version"))
+    versions = [row for row in page.rows if isinstance(row, AgentSchemaVersionRow)]
+    if as_json:
+        account = storage.account()
+        document({"schemas": [_dump(resources.schema_version(row, account)) for row in versions], "total": page.total})
+        return
+    for row in versions:
+        agent = storage.find(row.agent_id).rows[row.agent_id][1]
+        name = agent.name if isinstance(agent, AgentRow) else row.agent_id
+        click.echo(style(safe(f"{name}  {row.inserted_at[:10]}  {row.content_hash[:12]}"), bold=True))
+        items = jsontext.decode(row.span_type_schemas)
+        own = [item for item in items if all_types or not _is_built_in(item)]
+        for item in own:
+            template = item.get("template") or "(no template)"
+            click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
+        if len(own) < len(items):
+            click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
+    click.echo(f"{len(versions)} of {page.total} schema {'version' if page.total == 1 else 'versions'}")
+
+
+def _is_built_in(item: dict[str, Any]) -> bool:
+    return item.get("name") in BUILT_IN_TYPES
+
+
+def _show_json(name: str, value: Any) -> None:
+    click.echo(style(name, bold=True))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
+
+
+def _tokens(given: int | None, made: int | None) -> str | None:
+    if given is None and made is None:
+        return None
+    return f"{'?' if given is None else given} in, {'?' if made is None else made} out"
+
+
+def _dump(model: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = model.model_dump(mode="json")
+    return dumped
+
+
+def _names(storage: Storage, rows: list[AgentInstanceRow]) -> dict[str, str]:
+    """Return `agent version` for each run."""
+    ids = {id for row in rows for id in (row.agent_id, row.agent_version_id)}
+    found: dict[str, Row] = {id: row for id, (_, row) in storage.find(*ids).rows.items()}
+    names = {}
+    for row in rows:
+        agent, version = found.get(row.agent_id), found.get(row.agent_version_id)
+        name = agent.name if isinstance(agent, AgentRow) else row.agent_id
+        if isinstance(version, AgentVersionRow) and version.external_identifier != "default":
+            name += f" {version.external_identifier}"
+        names[row.id] = safe(name)
+    return names
+
+
+def _short_ids(ids: list[str]) -> dict[str, str]:
+    """Return the shortest beginnings, of one length, that tell these ids apart."""
+    length = SHORTEST_ID
+    while length < 32 and len({id[:length] for id in ids}) < len(ids):
+        length += 1
+    return {id: id[:length] for id in ids}

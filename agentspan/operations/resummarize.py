@@ -1,0 +1,71 @@
+"""Rendering the summaries of stored spans again, after a template has changed."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agentspan import clock, jsontext
+from agentspan.model.changes import Applied, Move, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.operations.context import Context
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.storage.protocol import Query
+
+BATCH = 500
+
+
+class Progress(NamedTuple):
+    """How many spans were looked at, and how many of them changed, since the last one."""
+
+    seen: int
+    changed: int
+
+
+def resummarize(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Progress]:
+    """Render again the spans of these instances, by the newest span types of each one's agent; yield after each batch.
+
+    Summary, label, tokens and cost are set; nothing else of a span is touched, and one that is the same is not written.
+    """
+    newest: dict[str, Registry] = {}
+    for instance in instances:
+        registry = newest.get(instance.agent_id)
+        if registry is None:
+            registry = newest[instance.agent_id] = _newest(ctx, instance.agent_id)
+        batch: list[AgentSpanRow] = []
+        for span in ctx.storage.iter_spans(instance.id):
+            batch.append(span)
+            if len(batch) == BATCH:
+                yield _render(ctx, registry, batch)
+                batch = []
+        if batch:
+            yield _render(ctx, registry, batch)
+
+
+def _newest(ctx: Context, agent_id: str) -> Registry:
+    query = Query("agent_schema_version", {"agent_id": agent_id}, descending=True, limit=1)
+    rows = ctx.storage.page(query).rows
+    row = rows[0] if rows else None
+    return from_schemas(row.span_type_schemas) if isinstance(row, AgentSchemaVersionRow) else Registry()
+
+
+def _render(ctx: Context, registry: Registry, spans: list[AgentSpanRow]) -> Progress:
+    units = [Unit((move,)) for span in spans if (move := _move(registry, span)) is not None]
+    outcomes = ctx.storage.apply(units, wait_s=ctx.wait_s) if units else []
+    return Progress(len(spans), sum(isinstance(outcome, Applied) for outcome in outcomes))
+
+
+def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
+    meaning = describe(
+        registry.resolve(span.schema_name),
+        span.schema_name,
+        span.status,
+        jsontext.decode(span.payload),
+        None if span.result_payload is None else jsontext.decode(span.result_payload),
+        span.duration_ms,
+        check=(False, False),
+    )
+    fresh = {name: getattr(meaning, name) for name in ("summary", "label", "input_tokens", "output_tokens", "cost_usd")}
+    if all(getattr(span, name) == value for name, value in fresh.items()):
+        return None
+    # Guarded by the status it was rendered for: a span that finishes meanwhile has a newer summary than this one.
+    return Move("agent_span", span.id, frozenset({span.status}), {**fresh, "updated_at": clock.now()})
