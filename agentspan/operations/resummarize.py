@@ -7,7 +7,7 @@ from agentspan import clock, jsontext
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.schemas.meaning import describe
+from agentspan.schemas.meaning import describe, label_of
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.storage.protocol import Query
 
@@ -55,15 +55,16 @@ def _render(ctx: Context, registry: Registry, spans: list[AgentSpanRow]) -> Prog
 
 
 def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
+    span_type, payload = registry.resolve(span.schema_name), jsontext.decode(span.payload)
     meaning = describe(
-        registry.resolve(span.schema_name),
+        span_type,
         span.schema_name,
         span.status,
-        jsontext.decode(span.payload),
+        payload,
         None if span.result_payload is None else jsontext.decode(span.result_payload),
         span.duration_ms,
         check=(False, False),
-    )
+    )._replace(label=label_of(span_type, payload))
     fresh = {name: getattr(meaning, name) for name in ("summary", "label", "input_tokens", "output_tokens", "cost_usd")}
     if all(getattr(span, name) == value for name, value in fresh.items()):
         return None

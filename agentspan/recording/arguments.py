@@ -14,7 +14,7 @@ class Arguments:
         name: what the function is called.
     """
 
-    __slots__ = ("_defaults", "_positional", "_signature", "_skip", "name")
+    __slots__ = ("_count", "_defaults", "_positional", "_signature", "_skip", "name")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.name: str = getattr(fn, "__name__", None) or type(fn).__name__
@@ -28,6 +28,7 @@ class Arguments:
         parameters = parameters[self._skip :]
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._positional = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+        self._count = len(parameters)
         variadic = any(p.kind in _VARIADIC for p in parameters)
         self._signature = signature if variadic else None
 
@@ -37,9 +38,9 @@ class Arguments:
             return self._bind_variadic(args, kwargs)
         bound = dict(zip(self._positional, args[self._skip :] if self._skip else args, strict=False))
         bound.update(kwargs)
-        for name, default in self._defaults.items():
-            if name not in bound:
-                bound[name] = default
+        if len(bound) < self._count:
+            for name, default in self._defaults.items():
+                bound.setdefault(name, default)
         return bound
 
     def _bind_variadic(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,13 @@ def capture(value: Any) -> tuple[str, Any]:
 
 def capture_object(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return a mapping as a JSON object; one whose JSON is no object is put under `input`."""
-    text, plain = capture(value if type(value) is dict else _as_dict(value))
+    if type(value) is dict:
+        try:
+            data = to_json(value, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback)
+            return data.decode(), from_json(data)
+        except Exception:
+            pass
+    text, plain = capture(_as_dict(value))
     if type(plain) is dict:
         return text, plain
     return capture({"input": plain})

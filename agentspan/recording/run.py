@@ -183,7 +183,7 @@ class Run:
                 writer_id=tracer._writer_id,
                 before=writer,
             )
-            tracer._writer_is_known(writer)
+            tracer._writer_is_known()
             self._instance = cast(AgentInstanceRow, done.row)
             self.id = done.row.id
         except Exception as error:

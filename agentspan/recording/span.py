@@ -77,7 +77,7 @@ class Span:
         try:
             self._need(OPEN, "have its payload updated")
             text, plain = capture_object({**self._payload, **payload})
-            meaning = self._describe(plain, None, None, check=(True, False))
+            meaning = self._meaning(self.status, plain, None, None, (True, False))
             self._payload = plain
             self._write(spans.updated(self.id, payload=text, meaning=meaning, now=clock.now()))
         except Exception as error:
@@ -95,7 +95,7 @@ class Span:
         try:
             self._need(LEAVES["active"], "be started")
             now = clock.now()
-            meaning = self._describe(self._payload, None, None, status="active", check=(False, False))
+            meaning = self._meaning("active", self._payload, None, None, (False, False))
             self.status = "active"
             self._started_at = now
             self._write(spans.started(self.id, started_at=now, meaning=meaning, now=now))
@@ -144,6 +144,7 @@ class Span:
         """End the block: finish what is still active, and give the context back."""
         ended_ns = clock.monotonic_ns()
         self._tracer._exit(self, self._outer)
+        self._outer = None  # a span that is kept must not keep those around it
         try:
             if exception is not None and self.status in OPEN:
                 self._error = error_of(exception)
@@ -170,18 +171,20 @@ class Span:
         if self._error is not None:
             result = {"error": self._error} if result is None else {**result, "error": self._error}
         text, plain = (None, None) if result is None else capture_object(result)
-        times = Times(self._started_at, max(self._started_at, now), (ended_ns - self._began_ns) / 1_000_000)
         if status == "cancelled":
             times = Times(now, now, 0.0)
+        else:
+            started_at = self._started_at
+            times = Times(started_at, now if now > started_at else started_at, (ended_ns - self._began_ns) / 1_000_000)
         try:
-            meaning = self._describe(self._payload, plain, times.duration_ms, status=status, check=(False, True))
+            meaning = self._meaning(status, self._payload, plain, times.duration_ms, (False, True))
         except ValidationErrors as refusal:  # strict: the result is refused, but the span must not stay open
             self._tracer._fault(refusal, reraise=False)
             status, self._error = "failed", error_of(refusal)
             text, plain = capture_object({"error": self._error})
-            meaning = self._describe(self._payload, plain, times.duration_ms, status=status, check=(False, False))
+            meaning = self._meaning(status, self._payload, plain, times.duration_ms, (False, False))
         self.status = status
-        self._write(spans.finished(self.id, status=status, result_payload=text, times=times, meaning=meaning, now=now))
+        self._tracer._write(Unit((spans.finished(self.id, status, text, times, meaning, now),)))
         if self._owns_run:
             self.run._finish("failed" if status == "failed" else "complete", self._error)
 
@@ -196,22 +199,22 @@ class Span:
             return
         text, self._payload = capture_object(payload)
         now = clock.now()
-        meaning = self._describe(self._payload, None, None, check=(True, False))
+        meaning = self._meaning(status, self._payload, None, None, (True, False))
         if status == "active":
             self._started_at = now
         id = tracer._ids.new()
         put = spans.created(
             id,
             instance,
-            parent_span_id=self.parent_span_id,
-            schema_name=self.schema_name,
-            schema_title=title_of(span_type, self.schema_name),
-            status=status,
-            payload=text,
-            result_payload=None,
-            times=Times(now if status == "active" else None),
-            meaning=meaning,
-            now=now,
+            self.parent_span_id,
+            self.schema_name,
+            title_of(span_type, self.schema_name),
+            status,
+            text,
+            None,
+            Times(now if status == "active" else None),
+            meaning,
+            now,
             writer_id=tracer._writer_id,
             minted=True,
         )
@@ -219,18 +222,15 @@ class Span:
         tracer._write(Unit((put,)))
         self._began_ns = clock.monotonic_ns()
 
-    def _describe(
+    def _meaning(
         self,
+        status: str,
         payload: dict[str, Any],
         result: dict[str, Any] | None,
         duration_ms: float | None,
-        *,
-        status: str | None = None,
         check: tuple[bool, bool],
     ) -> Meaning:
-        meaning = describe(
-            self._type, self.schema_name, status or self.status, payload, result, duration_ms, check=check
-        )
+        meaning = describe(self._type, self.schema_name, status, payload, result, duration_ms, check)
         if meaning.violations:
             self._tracer._context.check_strict(meaning.violations, self.schema_name)
         return meaning

@@ -84,6 +84,7 @@ class Tracer:
         self._sink: Sink | None = None
         self._ids = ids.IdSource(0)
         self._unknown_writer: Put | None = None
+        self._write: Callable[[Unit], None] = self._write_nowhere
         if _broken is None:
             self._storage = open_storage(db)
             self._context = Context(self._storage, strict_schemas=strict_schemas, wait_s=WAIT_S)
@@ -142,6 +143,7 @@ class Tracer:
             return
         self.flush(wait_s)
         self._closed = True
+        self._write = self._write_nowhere
         if self._broken is None:
             self._storage.close()
 
@@ -155,7 +157,10 @@ class Tracer:
         else:
             span = Span(self, runs.implicit(self, program_name()), None, schema_name)
             span._owns_run = True
-        self._create(span, payload, "active")
+        try:
+            span._create(self._registry.resolve(schema_name), payload, "active")
+        except Exception as error:
+            self._lost(span, "active", error)
         span._outer = node
         self._current.set(span)
         return span
@@ -184,12 +189,16 @@ class Tracer:
         return self._begin(schema_name, bound)
 
     def _create(self, span: Span, payload: Mapping[str, Any], status: SpanStatus) -> None:
+        """Store a new span that does not become the active one."""
         try:
             span._create(self._registry.resolve(span.schema_name), payload, status)
         except Exception as error:
-            span.status = status
-            self._count_unrecorded()
-            self._fault(error)
+            self._lost(span, status, error)
+
+    def _lost(self, span: Span, status: SpanStatus, error: Exception) -> None:
+        span.status = status
+        self._count_unrecorded()
+        self._fault(error)
 
     def _enter(self, node: Span | Run) -> Span | Run | None:
         outer = self._current.get()
@@ -201,14 +210,18 @@ class Tracer:
         if self._current.get() is node:
             self._current.set(outer)
 
-    def _write(self, unit: Unit) -> None:
-        if self._closed or self._sink is None:
-            self._count_unrecorded()
-            return
-        if self._unknown_writer is not None:
-            unit = Unit((*self._writer_put(), *unit.changes))
-            self._unknown_writer = None
-        self._sink.write(unit)
+    def _write_nowhere(self, unit: Unit) -> None:
+        """Count a unit that comes after shutdown, or without a file."""
+        self._count_unrecorded()
+
+    def _write_first(self, unit: Unit) -> None:
+        """Write a unit together with the row that makes this process known."""
+        self._sink_of_all().write(Unit((*self._writer_put(), *unit.changes)))
+        self._writer_is_known()
+
+    def _sink_of_all(self) -> Sink:
+        assert self._sink is not None
+        return self._sink
 
     def _open_context(self) -> Context:
         if self._broken is not None:
@@ -218,14 +231,17 @@ class Tracer:
     def _new_writer(self) -> None:
         self._writer_id = self._ids.new()
         self._unknown_writer = Put(this_process(self._writer_id), minted=True)
+        if self._sink is not None and not self._closed:
+            self._write = self._write_first
 
     def _writer_put(self) -> tuple[Put, ...]:
         """Return what makes this process known to the storage, once."""
         return () if self._unknown_writer is None else (self._unknown_writer,)
 
-    def _writer_is_known(self, put: tuple[Put, ...]) -> None:
-        if put:
-            self._unknown_writer = None
+    def _writer_is_known(self) -> None:
+        self._unknown_writer = None
+        if not self._closed:
+            self._write = self._sink_of_all().write  # the common case, without a look at any of the others
 
     def _count_unrecorded(self) -> None:
         with self._lock:

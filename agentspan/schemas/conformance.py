@@ -24,27 +24,27 @@ JSONSchema = Mapping[str, Any] | bool
 
 
 class Conformance:
-    """A schema, compiled on first need: `check` lists how a payload differs from it.
+    """A schema: `check` lists how a payload differs from it.
+
+    Attributes:
+        quick: tells in a moment that a payload conforms; its False only means that `check` has to look.
 
     Raises:
         SchemaError: when constructed with `trusted=False` from a schema that cannot be used.
     """
 
-    __slots__ = ("_quick", "_validator", "side")
+    __slots__ = ("_validator", "quick", "side")
 
     def __init__(self, schema: JSONSchema | None, side: Side, *, trusted: bool = False) -> None:
         plain = True if schema is None else schema
         self.side: Side = side
-        self._quick: Check | None = compile_check(plain)
-        self._validator: Any = None
-        if self._quick is None and not trusted:
-            self._validator = _validator(plain)
-        elif self._quick is None or plain is not True:
-            self._validator = lambda: _validator(plain)
+        compiled = compile_check(plain)
+        self.quick: Check = compiled or _doubt
+        self._validator: Any = _validator(plain) if compiled is None and not trusted else lambda: _validator(plain)
 
     def check(self, payload: Any) -> tuple[Violation, ...]:
         """Return what is wrong with a payload of plain JSON; at most MAX_VIOLATIONS, empty when it conforms."""
-        if self._quick is not None and self._quick(payload):
+        if self.quick(payload):
             return ()
         try:
             if callable(self._validator):
@@ -74,6 +74,10 @@ def _message(error: Any) -> str:
     if keyword is None:
         return "nothing is allowed here"
     return f"does not satisfy {keyword}: {json.dumps(wanted, default=str)}"[:200]
+
+
+def _doubt(payload: Any) -> bool:
+    return False
 
 
 class _OutOfSteps(Exception):

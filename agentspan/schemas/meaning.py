@@ -8,7 +8,8 @@ from agentspan.schemas.span_types import SpanType
 from agentspan.text import one_line
 
 _INT64 = 2**63
-_NO_RESULT: dict[str, Any] = {}
+_RESERVED: dict[str, Any] = {"_error": None, "_duration": None}
+MAX_LABEL = 200
 
 
 def describe(
@@ -18,41 +19,43 @@ def describe(
     payload: dict[str, Any],
     result: dict[str, Any] | None,
     duration_ms: float | None,
-    *,
     check: tuple[bool, bool] = (True, True),
 ) -> Meaning:
     """Return what a span means; payloads are plain JSON as a parser gives it.
 
     Args:
-        check: whether to check the payload, and the result, against the schema.
+        check: whether the payload is new, and the result: they are checked against their schemas; a label comes
+            from a new payload only.
     """
     violations: tuple[Violation, ...] = ()
-    if check[0]:
+    if check[0] and not span_type.payload.quick(payload):
         violations = span_type.payload.check(payload)
-    if check[1] and result is not None and "error" not in result:
+    if check[1] and result is not None and not span_type.result.quick(result) and "error" not in result:
         # A result with an error is an exception's, whatever the type.
         violations += span_type.result.check(result)
-    merged = _NO_RESULT if result is None else result
+    context = {**payload, **result, **_RESERVED} if result is not None else {**payload, **_RESERVED}
+    summary = label = None
     template = span_type.compiled()
-    summary = None
     if template is not None:
-        context = {**payload, **merged, "_status": status, "_schema": schema_name}
-        context["_error"] = error_text(result) if status == "failed" else None
-        if "_duration" in template.names:
-            context["_duration"] = None if duration_ms is None else duration_text(duration_ms)
+        context["_status"] = status
+        context["_schema"] = schema_name
+        if status == "failed":
+            context["_error"] = error_text(result)
+        if duration_ms is not None and "_duration" in template.names:
+            context["_duration"] = duration_text(duration_ms)
         summary = template.render(context)
-    label = None
-    if span_type.label_field is not None:
-        value = payload.get(span_type.label_field)
-        label = one_line(value, 200) if type(value) is str else None
-    return Meaning(
-        summary,
-        label,
-        _int(merged.get("input_tokens", payload.get("input_tokens"))),
-        _int(merged.get("output_tokens", payload.get("output_tokens"))),
-        _cost(merged.get("cost_usd", payload.get("cost_usd"))),
-        violations,
-    )
+    if check[0] and span_type.label_field is not None:
+        label = label_of(span_type, payload)
+    given, made, cost = context.get("input_tokens"), context.get("output_tokens"), context.get("cost_usd")
+    if given is None and made is None and cost is None:
+        return Meaning(summary, label, None, None, None, violations)
+    return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations)
+
+
+def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
+    """Return the model's or tool's name, for types that have one."""
+    value = payload.get(span_type.label_field or "")
+    return one_line(value, MAX_LABEL) if type(value) is str else None
 
 
 def _int(value: Any) -> int | None:

@@ -68,8 +68,10 @@ class SQLiteStorage:
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
-        if len(units) == 1 and _is_one_statement(units[0]):
-            return [self._apply_alone(units[0].changes[0], wait_s)]
+        if len(units) == 1:
+            changes, subject, key = units[0]
+            if subject is None and key is None and len(changes) == 1 and _is_one_statement(changes[0]):
+                return [self._apply_alone(changes[0], wait_s)]
         outcomes: list[Outcome] = []
         with self._connections.transaction(wait_s) as connection:
             for unit in units:
@@ -135,7 +137,8 @@ class SQLiteStorage:
     def _apply_alone(self, change: Put | Move, wait_s: float) -> Outcome:
         sql, values = _statement(change)
         connections = self._connections
-        if not connections.lock.acquire(True, wait_s):
+        # Without a timeout first: that is all it takes when no other thread writes, and twice as fast.
+        if not connections.lock.acquire(False) and not connections.lock.acquire(True, wait_s):
             raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
         try:
             connection = connections.writer()
@@ -159,10 +162,7 @@ class SQLiteStorage:
 _APPLIED = Applied()
 
 
-def _is_one_statement(unit: Unit) -> bool:
-    if unit.key is not None or unit.subject is not None or len(unit.changes) != 1:
-        return False
-    change = unit.changes[0]
+def _is_one_statement(change: Put | Move) -> bool:
     if change.violations:
         return False
     return change.minted and not change.refs if type(change) is Put else "payload" not in cast(Move, change).set
