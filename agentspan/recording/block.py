@@ -52,8 +52,10 @@ class SpanBlock:
         """Decorate a function, coroutine function, generator function or async generator function."""
         arguments = Arguments(fn)
 
+        resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
+
         def begin(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Span:
-            return self._resolve()._begin_call(self._schema_name, arguments, args, kwargs, self._payload)
+            return resolve()._begin_call(schema_name, arguments, args, kwargs, payload)
 
         if inspect.isasyncgenfunction(fn):
             return cast(Callable[P, R], wrap_async_generator(fn, begin))

@@ -178,8 +178,8 @@ class Tracer:
             bound = arguments.bind(args, kwargs)
             fields = self._registry.resolve(schema_name).fields
             if "arguments" in fields:
-                bound = {"arguments": bound}
-            if "name" in fields:
+                bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
+            elif "name" in fields:
                 bound = {"name": arguments.name, **bound}
             if payload is not None:
                 bound.update(payload)
@@ -206,7 +206,6 @@ class Tracer:
         return outer
 
     def _exit(self, node: Span | Run, outer: Span | Run | None) -> None:
-        # Not ContextVar.reset: it raises where a block straddles a `yield` and ends in another context.
         if self._current.get() is node:
             self._current.set(outer)
 

@@ -8,7 +8,7 @@ from agentspan.schemas.span_types import SpanType
 from agentspan.text import one_line
 
 _INT64 = 2**63
-_RESERVED: dict[str, Any] = {"_error": None, "_duration": None}
+_ONLY_ERROR = frozenset({"_error"})  # nearly every template: nothing to look up unless the span failed
 MAX_LABEL = 200
 
 
@@ -33,17 +33,14 @@ def describe(
     if check[1] and result is not None and not span_type.result.quick(result) and "error" not in result:
         # A result with an error is an exception's, whatever the type.
         violations += span_type.result.check(result)
-    context = {**payload, **result, **_RESERVED} if result is not None else {**payload, **_RESERVED}
+    context = payload if result is None else {**payload, **result}
     summary = label = None
     template = span_type.compiled()
     if template is not None:
-        context["_status"] = status
-        context["_schema"] = schema_name
-        if status == "failed":
-            context["_error"] = error_text(result)
-        if duration_ms is not None and "_duration" in template.names:
-            context["_duration"] = duration_text(duration_ms)
-        summary = template.render(context)
+        if template.reserved and (status == "failed" or template.reserved != _ONLY_ERROR):
+            summary = template.render(context, _reserved(schema_name, status, result, duration_ms))
+        else:
+            summary = template.render(context)
     if check[0] and span_type.label_field is not None:
         label = label_of(span_type, payload)
     given, made, cost = context.get("input_tokens"), context.get("output_tokens"), context.get("cost_usd")
@@ -52,10 +49,23 @@ def describe(
     return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations)
 
 
+def _reserved(
+    schema_name: str, status: str, result: dict[str, Any] | None, duration_ms: float | None
+) -> dict[str, str | None]:
+    return {
+        "_status": status,
+        "_schema": schema_name,
+        "_error": error_text(result) if status == "failed" else None,
+        "_duration": None if duration_ms is None else duration_text(duration_ms),
+    }
+
+
 def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
     """Return the model's or tool's name, for types that have one."""
     value = payload.get(span_type.label_field or "")
-    return one_line(value, MAX_LABEL) if type(value) is str else None
+    if type(value) is not str:
+        return None
+    return value if len(value) <= 40 and value.isidentifier() else one_line(value, MAX_LABEL)
 
 
 def _int(value: Any) -> int | None:

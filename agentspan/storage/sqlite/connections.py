@@ -84,6 +84,7 @@ class Connections:
         self.read_only = read_only
         self.lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
         self._file: tuple[int, int] | None = None
         self._closed = False
@@ -97,6 +98,7 @@ class Connections:
             if self.read_only:
                 raise NotPermitted(f"{self.path} was opened with read_only=True")
             self._writer = self._open()
+            self.cursor = self._writer.cursor()
         return self._writer
 
     @contextmanager
@@ -154,7 +156,7 @@ class Connections:
             self._drop()
 
     def _drop(self) -> None:
-        writer, self._writer, self._file = self._writer, None, None
+        writer, self._writer, self.cursor, self._file = self._writer, None, None, None
         readers, self._readers = self._readers, []
         for connection in (writer, *readers):
             if connection is not None:
@@ -162,8 +164,8 @@ class Connections:
 
     def _leave_behind(self) -> None:
         """Forget the connections in a forked child, without closing: closing would drop the parent's locks."""
-        _inherited.append((self._writer, self._readers))
-        self._writer, self._readers = None, []
+        _inherited.append((self._writer, self.cursor, self._readers))
+        self._writer, self.cursor, self._readers = None, None, []
         self.lock = threading.Lock()
 
     def _open_reader(self) -> sqlite3.Connection:

@@ -141,16 +141,16 @@ class SQLiteStorage:
         if not connections.lock.acquire(False) and not connections.lock.acquire(True, wait_s):
             raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
         try:
-            connection = connections.writer()
+            cursor = connections.cursor or connections.writer().cursor()
             try:
-                cursor = connection.execute(sql, values)
+                cursor.execute(sql, values)
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-                cursor = waiting(lambda: connection.execute(sql, values), self.path, wait_s)
+                waiting(lambda: cursor.execute(sql, values), self.path, wait_s)
             if cursor.rowcount == 1:
                 return _APPLIED
-            return _refused_move(connection, cast(Move, change))
+            return _refused_move(connections.writer(), cast(Move, change))
         except sqlite3.IntegrityError as error:
             return _refused_put(connections.writer(), cast(Put, change), error)
         except sqlite3.Error as error:
@@ -170,7 +170,7 @@ def _is_one_statement(change: Put | Move) -> bool:
 
 def _statement(change: Put | Move) -> tuple[str, Sequence[Any]]:
     if type(change) is Put:
-        return statements.INSERT[TYPE_OF[type(change.row)]], change.row
+        return statements.INSERT[TYPE_OF[type(change.row)]], tuple(change.row)  # sqlite3 binds a plain tuple faster
     move = cast(Move, change)
     return statements.update(move.type, tuple(move.set), move.leaves), (*move.set.values(), move.id)
 
