@@ -199,9 +199,21 @@ def _apply(connection: sqlite3.Connection, unit: Unit) -> Outcome:
     connection.execute("release unit")
     if unit.subject is None:
         return _APPLIED
-    located = _locate(connection, unit.subject)
+    row = _subject(connection, unit)
+    return Applied(row, _terminated(connection, row))
+
+
+def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
+    """Return the subject's row after the changes; the last of them that is about it tells where it lies."""
+    for change in reversed(unit.changes):
+        if isinstance(change, Put) and change.row.id == unit.subject:
+            return change.row
+        if isinstance(change, Move) and change.id == unit.subject:
+            values = connection.execute(statements.BY_ID[change.type], (change.id,)).fetchone()
+            return ROWS[change.type]._make(values)
+    located = _locate(connection, cast(str, unit.subject))
     assert located is not None
-    return Applied(located[1], _terminated(connection, located[1]))
+    return located[1]
 
 
 def _put(connection: sqlite3.Connection, put: Put) -> Refused | None:

@@ -1,0 +1,29 @@
+"""Both backends keep the same contract."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.testing import StorageContract
+
+
+class TestMemory(StorageContract):
+    """In dictionaries."""
+
+    @pytest.fixture
+    def storage(self) -> Storage:
+        return MemoryStorage()
+
+
+class TestSQLite(StorageContract):
+    """In a file."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Iterator[Storage]:
+        made = SQLiteStorage(tmp_path / "runs.db")
+        yield made
+        made.close()
