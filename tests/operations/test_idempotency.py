@@ -1,0 +1,106 @@
+"""Idempotency keys: the same request again changes nothing and succeeds, another one is refused."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import AgentInstance, Database
+
+
+@pytest.fixture
+def run(db: Database) -> AgentInstance:
+    return db.agent_instances.register("an-agent")
+
+
+def code_of(call: Any) -> str:
+    with pytest.raises(agentspan.AgentspanError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_a_create_sent_again_is_the_same_span(db: Database, run: AgentInstance) -> None:
+    first = db.agent_spans.create(run.id, "tool", "active", {"a": 1, "b": [2]}, idempotency_key="k")
+    again = db.agent_spans.create(run.id, "tool", "active", {"b": [2], "a": 1}, idempotency_key="k")
+    assert again == first
+    assert len(db.agent_spans.list(run.id)) == 1
+
+
+def test_a_create_with_its_own_id_sent_again_is_the_replay(db: Database, run: AgentInstance) -> None:
+    own = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
+    first = db.agent_spans.create(run.id, "tool", "active", id=own, idempotency_key="k")
+    assert db.agent_spans.create(run.id, "tool", "active", id=own, idempotency_key="k") == first
+
+
+def test_a_finish_sent_again_after_it_succeeded_succeeds(db: Database, run: AgentInstance) -> None:
+    span = db.agent_spans.create(run.id, "tool", "active")
+    done = db.agent_spans.finish(span.id, result_payload={"output": 1}, idempotency_key="f")
+    assert db.agent_spans.finish(span.id, "complete", {"output": 1}, idempotency_key="f") == done
+    assert code_of(lambda: db.agent_spans.finish(span.id, result_payload={"output": 1})) == "invalid_action"
+
+
+def test_a_replay_answers_with_the_resource_as_it_is_now(db: Database, run: AgentInstance) -> None:
+    span = db.agent_spans.create(run.id, "tool", "active", idempotency_key="k")
+    done = db.agent_spans.finish(span.id)
+    assert db.agent_spans.create(run.id, "tool", "active", idempotency_key="k") == done
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"payload": {"a": 2}}, {"status": "pending"}, {"schema_name": "llm"}, {"id": "013xrzp12g3nqk8n4evtrcj59k8dhn3t"}],
+)
+def test_another_request_under_the_key_is_refused(db: Database, run: AgentInstance, change: Any) -> None:
+    request = {"schema_name": "tool", "status": "active", "payload": {"a": 1}}
+    db.agent_spans.create(run.id, **request, idempotency_key="k")  # type: ignore[arg-type]
+    call = lambda: db.agent_spans.create(run.id, **{**request, **change}, idempotency_key="k")  # noqa: E731
+    assert code_of(call) == "idempotency_key_already_used"
+    assert len(db.agent_spans.list(run.id)) == 1
+
+
+def test_the_path_id_and_the_time_belong_to_the_request(db: Database, run: AgentInstance) -> None:
+    one, two = (db.agent_spans.create(run.id, "tool", "active") for _ in range(2))
+    at = datetime(2099, 1, 1, tzinfo=UTC)
+    db.agent_spans.finish(one.id, timestamp=at, idempotency_key="f")
+    assert (
+        code_of(lambda: db.agent_spans.finish(two.id, timestamp=at, idempotency_key="f"))
+        == "idempotency_key_already_used"
+    )
+    assert code_of(lambda: db.agent_spans.finish(one.id, idempotency_key="f")) == "idempotency_key_already_used"
+    db.agent_spans.finish(one.id, timestamp="2099-01-01T01:00:00+01:00", idempotency_key="f")
+    assert db.agent_spans.get(two.id).status == "active"
+
+
+def test_a_key_is_scoped_by_its_operation(db: Database, run: AgentInstance) -> None:
+    span = db.agent_spans.create(run.id, "tool", "pending", idempotency_key="k")
+    db.agent_spans.start(span.id, idempotency_key="k")
+    db.agent_spans.finish(span.id, idempotency_key="k")
+    db.agent_instances.start(run.id, idempotency_key="k")
+    db.agent_instances.finish(run.id, idempotency_key="k")
+    db.agent_instances.register("an-agent", idempotency_key="k")
+    db.agents.create("a", idempotency_key="k")
+    db.agent_schema_versions.create(run.agent_id, span_schemas={"x": True}, idempotency_key="k")
+
+
+def test_a_refused_request_stores_no_key(db: Database, run: AgentInstance) -> None:
+    span = db.agent_spans.create(run.id, "tool", "pending")
+    assert code_of(lambda: db.agent_spans.finish(span.id, idempotency_key="f")) == "invalid_action"
+    db.agent_spans.start(span.id)
+    assert db.agent_spans.finish(span.id, idempotency_key="f").status == "complete"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 65, 5, "a\nb"])
+def test_a_key_has_a_form(db: Database, run: AgentInstance, key: Any) -> None:
+    assert code_of(lambda: db.agent_spans.create(run.id, "tool", "active", idempotency_key=key)) == "invalid_value"
+    assert db.agent_spans.create(run.id, "tool", "active", idempotency_key="x" * 64)
+
+
+def test_instances_and_their_transitions_replay(db: Database) -> None:
+    first = db.agent_instances.register("a", agent_version={"name": "1"}, idempotency_key="r")
+    assert db.agent_instances.register("a", agent_version={"name": "1"}, idempotency_key="r") == first
+    assert code_of(lambda: db.agent_instances.register("b", idempotency_key="r")) == "idempotency_key_already_used"
+    started = db.agent_instances.start(first.id, idempotency_key="s")
+    assert db.agent_instances.start(first.id, idempotency_key="s") == started
+    done = db.agent_instances.finish(first.id, "failed", idempotency_key="f")
+    assert db.agent_instances.finish(first.id, "failed", idempotency_key="f") == done
+    assert len(db.agent_instances.list()) == 1
