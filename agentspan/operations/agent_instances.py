@@ -37,17 +37,19 @@ def register(
     update_current_version: Any = None,
     purpose: Any = None,
     metadata: Any = None,
+    schema: agent_schema_versions.Content | None = None,
     started_at: str | None = None,
     writer_id: str | None = None,
     before: tuple[Put, ...] = (),
 ) -> Done:
     """Register an instance (see AgentInstances.register).
 
-    The last three are a recorder's, which registers and starts at once: its time, its writer, and that writer's row.
+    The last four are a recorder's, which registers and starts at once: the span types that it uses, its time, its
+    writer, and that writer's row.
     """
     name = request.text("agent_id", agent_id) or DEFAULT
     version = _version_fields(agent_version)
-    schema = agent_schema_versions.content(agent_schema_version)
+    schema = schema or agent_schema_versions.content(agent_schema_version)
     purpose = purpose or PURPOSES[0]
     if purpose not in PURPOSES:
         raise InvalidValue("purpose", f"must be one of {', '.join(PURPOSES)}")

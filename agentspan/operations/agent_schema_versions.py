@@ -11,7 +11,7 @@ from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.operations import request
 from agentspan.operations.context import Context, Done, expect
-from agentspan.schemas.span_types import REGISTRY, check_span_type_schemas
+from agentspan.schemas.span_types import REGISTRY, Registry, check_span_type_schemas
 from agentspan.storage.protocol import Found, Query, Rows
 
 MAX_TYPES = 500
@@ -32,8 +32,7 @@ def content(value: Any) -> Content:
     None means the span types of this process: the built-in ones and those of `agentspan.span_type`.
     """
     if value is None:
-        text = schema_versions.canonical(REGISTRY.items())
-        return Content(None, text, schema_versions.content_hash(text))
+        return content_of(REGISTRY)
     if not isinstance(value, Mapping):
         raise InvalidValue("agent_schema_version", "must be an object")
     external = request.text("external_identifier", value.get("external_identifier"))
@@ -49,6 +48,12 @@ def content(value: Any) -> Content:
 
 
 _warned: set[str] = set()
+
+
+def content_of(registry: Registry) -> Content:
+    """Return the content of a registry's span types, built-in and own."""
+    text = schema_versions.canonical(registry.items())
+    return Content(None, text, schema_versions.content_hash(text))
 
 
 def _items(value: Mapping[str, Any]) -> list[Any]:

@@ -24,6 +24,7 @@ RETRY_NS = 1_000_000_000
 
 _lock = threading.RLock()
 _tracer: Tracer | None = None
+_given: dict[str, Any] = {}  # what `configure` was told: a file that it was not told is looked up each time
 _settings: dict[str, Any] = {}
 _retry_at_ns = 0
 
@@ -49,24 +50,30 @@ def configure(
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
-    global _tracer, _settings
-    db = default_path() if db is None else db
-    if isinstance(db, (str, os.PathLike)) and os.fspath(db) != ":memory:":
-        db = Path(db).absolute()
-    settings: dict[str, Any] = {
-        "db": db,
+    global _tracer, _given, _settings
+    given: dict[str, Any] = {
         "raise_errors": raise_errors,
         "strict_schemas": strict_schemas,
         "durability": durability,
     }
+    if db is not None:
+        given["db"] = _absolute(db)
+    settings = {"db": _absolute(default_path()), **given}
     with _lock:
         if _tracer is not None and _tracer._broken is None and settings == _settings:
             return _tracer
         tracer = Tracer(**settings)
         if _tracer is not None:
             _tracer.shutdown()
-        _tracer, _settings = tracer, settings
+        _tracer, _given, _settings = tracer, given, settings
         return tracer
+
+
+def _absolute(db: str | os.PathLike[str] | Storage) -> Path | str | Storage:
+    """Make a path mean the same file after a change of folder."""
+    if isinstance(db, (str, os.PathLike)) and os.fspath(db) != ":memory:":
+        return Path(db).absolute()
+    return str(db) if isinstance(db, os.PathLike) else db
 
 
 def get_tracer() -> Tracer:
@@ -81,7 +88,7 @@ def get_tracer() -> Tracer:
         return tracer
     with _lock:
         try:
-            return configure(**_settings)
+            return configure(**_given)
         except Exception as error:
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS
             if _tracer is None:

@@ -179,6 +179,7 @@ class Run:
                 agent_version=None if self._version is None else {"external_identifier": str(self._version)},
                 purpose=self._purpose,
                 metadata=metadata,
+                schema=tracer._schema_content(),
                 started_at=clock.now(),
                 writer_id=tracer._writer_id,
                 before=writer,
@@ -186,6 +187,7 @@ class Run:
             tracer._writer_is_known()
             self._instance = cast(AgentInstanceRow, done.row)
             self.id = done.row.id
+            tracer._count_recorded()
         except Exception as error:
             tracer._count_unrecorded()
             tracer._fault(error)

@@ -72,6 +72,11 @@ class CommitSink:
                 self._put_aside(unit)
             self._on_fault(error)
             return
+        except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
+            with self._lock:
+                self.failed += 1
+            self._on_fault(error)
+            return
         if type(outcome) is Refused:
             self._refused(unit, outcome)
         else:
@@ -87,6 +92,12 @@ class CommitSink:
                 outcomes = self._storage.apply(units, wait_s=wait_s)
             except StorageError:
                 return False
+            except Exception as error:
+                self.failed += len(units)
+                self._backlog.clear()
+                self._characters = 0
+                self._on_fault(error)
+                return True
             self._backlog.clear()
             self._characters = 0
             refused = [(unit, o) for unit, o in zip(units, outcomes, strict=True) if isinstance(o, Refused)]

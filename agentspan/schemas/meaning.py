@@ -79,10 +79,12 @@ def _cost(value: Any) -> float | None:
 
 
 def error_text(result: dict[str, Any] | None) -> str | None:
-    """Return a failed span's error as `Type: message` (one line of it is for the caller to cut)."""
+    """Return a failed span's error as `Type: message`, the type without its module."""
     error = (result or {}).get("error")
     if type(error) is dict:
         type_, message = error.get("type"), error.get("message")
+        if type(type_) is str:
+            type_ = type_.rpartition(".")[2]
         parts = [part for part in (type_, message) if type(part) is str and part]
         return ": ".join(parts) or None
     return error if type(error) is str and error else None
