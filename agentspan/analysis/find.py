@@ -8,6 +8,9 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, R
 from agentspan.storage.protocol import Query, Storage
 
 LATEST = "-"
+BETWEEN = "…"
+"""Stands for the middle of an id, as in `013xrzp12g…hn3t`."""
+MAX_CANDIDATES = 1000
 R = TypeVar("R", bound=Row)
 
 
@@ -38,7 +41,9 @@ def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
         if what not in found:
             raise NotFound(f"no {noun} has the id {what}")
         return found[what][1]
-    rows = storage.page(Query(type_, prefix=what, limit=2)).rows
+    head, between, tail = what.partition(BETWEEN)
+    rows = storage.page(Query(type_, prefix=head, limit=MAX_CANDIDATES if between else 2)).rows
+    rows = [row for row in rows if row.id.endswith(tail)]
     if not rows:
         raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")
     if len(rows) > 1:

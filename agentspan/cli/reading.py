@@ -25,6 +25,8 @@ from agentspan.storage.protocol import Query, Storage
 LATEST_RUNS = 50
 SHORTEST_ID = 10
 """Characters of an id that hold its time: fewer are the same for all runs of a long while."""
+ID_COLUMNS = 15
+NARROW = 76
 
 
 def runs(database: Database, *, as_json: bool) -> None:
@@ -44,21 +46,21 @@ def runs(database: Database, *, as_json: bool) -> None:
         return
     ids = _short_ids([row.id for row in rows])
     columns = width()
+    dated = columns >= NARROW
     id_columns = max([len(id) for id in ids.values()], default=SHORTEST_ID)
-    name_columns = min(max([len(name) for name in names.values()], default=5), max(10, columns - id_columns - 53))
-    header = f"{pad('run', id_columns)}  {pad('started (UTC)', 19)}  {pad('agent', name_columns)}  "
-    click.echo(
-        style(header + f"{pad('status', 12)}{pad('took', 8, right=True)}{pad('spans', 7, right=True)}", bold=True)
-    )
+    room = max(8, columns - id_columns - (16 if dated else 0) - 37)
+    header = pad("run", id_columns) + (pad("  started (UTC)", 16) if dated else "")
+    click.echo(style(f"{header}  {pad('status', 12)}   took  spans failed  agent", bold=True))
     for row in rows:
         took = "" if row.duration_ms is None else duration_text(row.duration_ms)
+        started = f"  {(row.started_at or row.inserted_at)[5:19].replace('T', ' ')}" if dated else ""
         failed = counts[row.id].failed
-        started = (row.started_at or row.inserted_at)[:19].replace("T", " ")
         click.echo(
-            f"{pad(ids[row.id], id_columns)}  {started}  {pad(fit(names[row.id], name_columns), name_columns)}  "
+            f"{pad(ids[row.id], id_columns)}{started}  "
             + status_style(pad(f"{MARKS[row.status]} {row.status}", 12), row.status)
-            + f"{pad(took, 8, right=True)}{pad(str(counts[row.id].total), 7, right=True)}"
-            + (style(f"  {failed} failed", fg=COLORS["failed"]) if failed else "")
+            + f"{pad(took, 7, right=True)}{pad(str(counts[row.id].total), 7, right=True)}"
+            + style(pad(str(failed or ""), 7, right=True), fg=COLORS["failed"])
+            + f"  {fit(names[row.id], room)}"
         )
     click.echo(f"{len(rows)} of {page.total} {'run' if page.total == 1 else 'runs'}")
 
@@ -166,8 +168,10 @@ def _tokens(given: int | None, made: int | None) -> str | None:
 
 
 def _dump(model: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = model.model_dump(mode="json")
-    return dumped
+    """Return a resource as plain JSON; payloads as they are, since pydantic refuses their lone surrogates."""
+    plain = {name: value for name, value in model if isinstance(value, dict | list)}
+    dumped = model.model_dump(mode="json", exclude=set(plain))
+    return {name: plain.get(name, dumped.get(name)) for name in type(model).model_fields}
 
 
 def _names(storage: Storage, rows: list[AgentInstanceRow]) -> dict[str, str]:
@@ -185,8 +189,8 @@ def _names(storage: Storage, rows: list[AgentInstanceRow]) -> dict[str, str]:
 
 
 def _short_ids(ids: list[str]) -> dict[str, str]:
-    """Return the shortest beginnings, of one length, that tell these ids apart."""
-    length = SHORTEST_ID
-    while length < 32 and len({id[:length] for id in ids}) < len(ids):
-        length += 1
-    return {id: id[:length] for id in ids}
+    """Return beginnings that tell these ids apart, or `beginning…end` where those would be long; `show` takes both."""
+    for length in range(SHORTEST_ID, ID_COLUMNS + 1):
+        if len({id[:length] for id in ids}) == len(ids):
+            return {id: id[:length] for id in ids}
+    return {id: f"{id[:SHORTEST_ID]}{find.BETWEEN}{id[-4:]}" for id in ids}

@@ -18,7 +18,7 @@ def lines(run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], width: in
     yield _facts(run, name, sums(spans), width)
     if run.error is not None:
         text = error_text({"error": jsontext.decode(run.error)})
-        yield status_style(fit(f"    {text}", width), "failed")
+        yield "    " + status_style(fit(text or "failed", width - 4), "failed")
     for node, lasts in walk(build(spans)):
         yield from _span_lines(node, lasts, width)
 

@@ -40,12 +40,11 @@ def register(
     schema: agent_schema_versions.Content | None = None,
     started_at: str | None = None,
     writer_id: str | None = None,
-    before: tuple[Put, ...] = (),
 ) -> Done:
     """Register an instance (see AgentInstances.register).
 
-    The last four are a recorder's, which registers and starts at once: the span types that it uses, its time, its
-    writer, and that writer's row.
+    The last three are a recorder's, which registers and starts at once: the span types that it uses, its time, and
+    its writer.
     """
     name = request.text("agent_id", agent_id) or DEFAULT
     version = _version_fields(agent_version)
@@ -69,7 +68,7 @@ def register(
     def decide(found: Found, now: str) -> Unit:
         if id is not None and id in found.rows:
             raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
-        changes: list[Put | Move] = list(before)
+        changes: list[Put | Move] = []
         agent = expect(found, AgentRow, name) if ids.is_pfid(name) else agents.find(ctx, name)
         if agent is None:
             agent = AgentRow(ctx.ids.new(), name, name, None, "active" if started_at else "pending", now, now)

@@ -16,6 +16,8 @@ from agentspan.model.status import FinishStatus, InstanceStatus, Purpose
 from agentspan.operations import agent_instances
 from agentspan.recording.capture import capture, capture_object, error_of
 from agentspan.recording.span import Span
+from agentspan.schemas.span_types import MAX_NAME
+from agentspan.text import one_line
 
 if TYPE_CHECKING:
     from agentspan.recording.tracer import Tracer
@@ -171,20 +173,21 @@ class Run:
         tracer = self._tracer
         try:
             self.status = "active"
-            writer = tracer._writer_put()
+            context = tracer._open_context()
+            tracer._make_writer_known()
             metadata = None if self._metadata is None else capture_object(self._metadata)[1]
             done = agent_instances.register(
-                tracer._open_context(),
-                agent_id=str(self.name),
-                agent_version=None if self._version is None else {"external_identifier": str(self._version)},
+                context,
+                agent_id=one_line(str(self.name), MAX_NAME) or None,
+                agent_version={
+                    "external_identifier": None if self._version is None else one_line(str(self._version), MAX_NAME)
+                },
                 purpose=self._purpose,
                 metadata=metadata,
                 schema=tracer._schema_content(),
                 started_at=clock.now(),
                 writer_id=tracer._writer_id,
-                before=writer,
             )
-            tracer._writer_is_known()
             self._instance = cast(AgentInstanceRow, done.row)
             self.id = done.row.id
             tracer._count_recorded()

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from agentspan import ids
-from agentspan.errors import InvalidValue
+from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import Put, Unit
 from agentspan.model.status import Purpose, SpanStatus
 from agentspan.operations.agent_schema_versions import Content, content_of
@@ -216,9 +216,12 @@ class Tracer:
         self._count_unrecorded()
 
     def _write_first(self, unit: Unit) -> None:
-        """Write a unit together with the row that makes this process known."""
-        self._sink_of_all().write(Unit((*self._writer_put(), *unit.changes)))
-        self._writer_is_known()
+        """Write the first unit after a fork: what wrote it must be known."""
+        try:
+            self._make_writer_known()
+        except StorageError as error:
+            self._fault(error)
+        self._sink_of_all().write(unit)
 
     def _sink_of_all(self) -> Sink:
         assert self._sink is not None
@@ -235,14 +238,13 @@ class Tracer:
         if self._sink is not None and not self._closed:
             self._write = self._write_first
 
-    def _writer_put(self) -> tuple[Put, ...]:
-        """Return what makes this process known to the storage, once."""
-        return () if self._unknown_writer is None else (self._unknown_writer,)
-
-    def _writer_is_known(self) -> None:
-        self._unknown_writer = None
-        if not self._closed:
-            self._write = self._sink_of_all().write  # the common case, without a look at any of the others
+    def _make_writer_known(self) -> None:
+        """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine."""
+        if self._unknown_writer is not None:
+            self._storage.apply((Unit((self._unknown_writer,)),), wait_s=WAIT_S)
+            self._unknown_writer = None
+            if not self._closed:
+                self._write = self._sink_of_all().write  # the common case, without a look at any of the others
 
     def _schema_content(self) -> Content:
         """Return the span types that runs are registered with (kept until another one is registered: 0.3 ms)."""

@@ -222,6 +222,25 @@ def test_threads_have_contexts_of_their_own(tracer: Tracer) -> None:
     assert tracer.health() == (36, 0, 0)
 
 
+def test_threads_that_record_first_at_the_same_moment_all_do(tmp_path: Path) -> None:
+    for number in range(10):
+        tracer = Tracer(tmp_path / f"{number}.db", raise_errors=True)
+        gate = threading.Barrier(8)
+
+        def work(tracer: Tracer = tracer, gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            with tracer.run("a"), tracer.span("tool", {"name": "x"}):
+                pass
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert tracer.health() == (32, 0, 0)
+        tracer.shutdown()
+
+
 def test_two_tracers_do_not_mix(tmp_path: Path) -> None:
     one, two = Tracer(tmp_path / "1.db", raise_errors=True), Tracer(tmp_path / "2.db", raise_errors=True)
     with one.run("a"), two.run("b"), one.span("tool", {"name": "x"}), two.span("tool", {"name": "y"}):

@@ -1,0 +1,281 @@
+"""The command line as a person and as a script meet it, at 80 columns and others."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import agentspan
+from agentspan.cli import main
+from agentspan.cli.output import columns_of
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def call(db: Path, *args: str, columns: int = 80, **env: str) -> Result:
+    return CliRunner().invoke(
+        main, ["--db", str(db), *args], env={"COLUMNS": str(columns), **env}, catch_exceptions=False
+    )
+
+
+def record(db: Path) -> agentspan.Run:
+    """A run with a span in every state, hostile text, and an error."""
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    try:
+        with tracer.run("researcher", version="1.2") as run:
+            with tracer.span("agent", {"name": "researcher", "goal": "find the cause"}) as span:
+                with tracer.span("llm", {"model": "gpt-4.1"}) as llm:
+                    llm.set_result({"text": "I will look", "input_tokens": 812, "output_tokens": 95, "cost_usd": 0.01})
+                with (
+                    pytest.raises(TimeoutError),
+                    tracer.span("tool", {"name": "fetch", "arguments": {"url": "https://…"}}),
+                ):
+                    raise TimeoutError("read timed out")
+                run.create_span("retrieval", {"query": "skipped"}).cancel()
+                with tracer.span("custom", {"text": "\x1b[31mred\x07\u202e", "n": 1}):
+                    pass
+                span.set_result({"steps": 4})
+            run.create_span("tool", {"name": "later"})
+            run.create_span("tool", {"name": "now"}, status="active")
+            raise ValueError("out of \x1b[2Jluck")
+    except ValueError:
+        pass
+    tracer.shutdown()
+    return run
+
+
+def test_show_draws_the_run(db: Path) -> None:
+    run = record(db)
+    result = call(db, "show", "-")
+    assert result.exit_code == 0
+    text = re.sub(r"\d+(\.\d)? ms", "N ms", result.output)
+    lines = [re.sub(r" {2,}(?=\S+( ms)?$)", "  ", line) for line in text.splitlines()]
+    assert lines == [
+        f"run {run.id}",
+        "✗ researcher 1.2 · failed · N ms · 7 spans · 1 failed · 907 tok · $0.0100",
+        "    ValueError: out of �[2Jluck",
+        "├─✓ Agent researcher: find the cause → done in 4 steps  N ms",
+        '│ ├─✓ LLM gpt-4.1: 812→95 tok "I will look"  N ms',
+        "│ ├─✗ Tool fetch(url=https://…)  N ms",
+        "│ │    TimeoutError: read timed out",
+        '│ ├─○ Search "skipped"  cancelled',
+        '│ └─✓ Custom {"text":"�[31mred��","n":1}  N ms',
+        "├─◌ Tool later()  pending",
+        "└─● Tool now()  running",
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+def test_nothing_is_wider_than_the_terminal(db: Path, columns: int) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("an agent with quite a long name " * 3, version="日本語" * 9):
+        for text in ("x" * 300, "日本語" * 100, "é" * 300, "👩‍👩‍👧" * 80, "a b " * 90):
+            with (
+                pytest.raises(ZeroDivisionError),
+                tracer.span("tool", {"name": text}),
+                tracer.span("custom", {"a": text}),
+            ):
+                raise ZeroDivisionError(text)
+    tracer.shutdown()
+    for command in (["show", "-"], ["runs"]):
+        output = call(db, *command, columns=columns).output
+        assert max(columns_of(line) for line in output.splitlines()) <= columns, output
+
+
+def test_a_deep_tree_still_shows_its_text(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    blocks = [tracer.span("tool", {"name": f"deep{number}"}) for number in range(200)]
+    with tracer.run("a"):
+        for block in blocks:
+            block.__enter__()
+        for block in reversed(blocks):
+            block.__exit__(None, None, None)
+    tracer.shutdown()
+    output = call(db, "show", "-").output
+    assert "Tool deep199()" in output
+    assert max(columns_of(line) for line in output.splitlines()) <= 80
+
+
+def test_nothing_of_a_payload_reaches_the_terminal_as_a_control_sequence(db: Path) -> None:
+    hostile = "".join(map(chr, range(32))) + "\x7f\x9b31m\u202e\u2066\ud800\x1b]0;title\x07"
+    tracer = agentspan.Tracer(db, raise_errors=True)
+
+    @tracer.run(f"n{hostile}", version=hostile, metadata={"a": hostile})
+    def run() -> None:
+        with tracer.span(f"s{hostile}", {hostile: hostile}) as span:
+            span.set_result({"output": hostile})
+        with tracer.span("tool", {"name": hostile, "arguments": {hostile: hostile}}):
+            raise ZeroDivisionError(hostile)
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    tracer.shutdown()
+    spans = json.loads(call(db, "show", "-", "--json").output)["spans"]
+    commands = [["show", "-"], ["runs"], ["schemas", "--all"], *(["span", span["id"]] for span in spans)]
+    for command in [*commands, *([*command, "--json"] for command in commands)]:
+        output = call(db, *command).output
+        bad = [c for c in output if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066\ud800")]
+        assert bad == [], command
+
+
+def test_runs_says_how_many_there_are(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    for _ in range(55):
+        with tracer.run("a", version="2"):
+            pass
+    tracer.shutdown()
+    run = record(db)
+    result = call(db, "runs")
+    lines = result.output.splitlines()
+    assert lines[-1] == "50 of 56 runs"
+    assert len(lines) == 52
+    assert "✗ failed" in lines[1]
+    assert re.search(r" 7 +1  researcher", lines[1])
+    assert lines[1].split()[0] in call(db, "show", lines[1].split()[0]).output.replace(run.id, lines[1].split()[0])
+    found = json.loads(call(db, "runs", "--json").output)
+    assert (found["total"], len(found["runs"]), found["runs"][0]["agent"]) == (56, 50, "researcher 1.2")
+    assert found["runs"][0]["span_counts"]["total"] == 7
+
+
+def test_a_run_is_found_by_a_unique_beginning_of_its_id(db: Path) -> None:
+    run = record(db)
+    for what in (run.id, run.id[:30], "-"):
+        assert run.id in call(db, "show", what).output
+    missing = call(db, "show", "zzz")
+    assert (missing.exit_code, missing.output) == (1, "Error: no run's id begins with 'zzz'\n")
+    record(db)
+    assert "several ids begin with '0'; type more of it" in call(db, "show", "0").output
+
+
+def test_span_shows_all_of_one_span(db: Path) -> None:
+    record(db)
+    shown = json.loads(call(db, "show", "-", "--json").output)
+    assert shown["total"] == len(shown["spans"]) == 7
+    failed = next(span for span in shown["spans"] if span["status"] == "failed")
+    output = call(db, "span", failed["id"]).output
+    assert "✗ Tool fetch(url=https://…)" in output
+    assert '"url": "https://…"' in output
+    assert "Traceback (most recent call last)" in output
+    assert output.count("TimeoutError: read timed out") == 2
+    document = json.loads(call(db, "span", failed["id"], "--json").output)
+    assert document == {"span": failed, "violations": []}
+
+
+def test_span_shows_where_a_payload_breaks_its_schema(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.span("llm", {"model": 5}) as span:
+        pass
+    tracer.shutdown()
+    assert "payload $.model: is not of type string" in call(db, "span", span.id).output
+    document = json.loads(call(db, "span", span.id, "--json").output)
+    assert document["violations"] == [
+        {"side": "payload", "path": "$.model", "keyword": "type", "message": "is not of type string"}
+    ]
+
+
+def test_schemas_lists_what_agents_were_registered_with(db: Path) -> None:
+    with agentspan.open(db) as database:
+        types = [{"name": "charge", "params_schema": {}, "template": "Charge {{amount}}"}]
+        database.agent_instances.register("payer", agent_schema_version={"span_type_schemas": types})
+        database.agent_instances.register("other")
+    output = call(db, "schemas").output
+    assert "payer" in output
+    assert re.search(r"charge +Charge \{\{amount\}\}", output)
+    assert "and 15 built-in span types (--all shows them)" in output
+    assert output.endswith("2 of 2 schema versions\n")
+    assert "LLM {{model}}" in call(db, "schemas", "--all", columns=120).output
+    assert json.loads(call(db, "schemas", "--json").output)["total"] == 2
+
+
+def test_resummarize_renders_by_the_newest_template(db: Path) -> None:
+    types = [{"name": "charge", "params_schema": {}, "template": "old {{amount}}"}]
+    with agentspan.open(db) as database:
+        run = database.agent_instances.register("payer", agent_schema_version={"span_type_schemas": types})
+        spans = [database.agent_spans.create(run.id, "charge", "complete", {"amount": n}, {}) for n in range(1200)]
+        assert spans[5].summary == "old 5"
+    assert call(db, "resummarize").output == "0 of 1200 summaries changed\n"
+    with agentspan.open(db) as database:
+        types[0]["template"] = "new {{amount}}"
+        database.agent_schema_versions.create(run.agent_id, span_type_schemas=types)
+    assert json.loads(call(db, "resummarize", "--json").output) == {"spans": 1200, "changed": 1200}
+    with agentspan.open(db) as database:
+        after = database.agent_spans.get(spans[5].id)
+    assert after == spans[5].model_copy(update={"summary": "new 5", "updated_at": after.updated_at})
+
+
+def test_demo_records_a_real_agent_and_says_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AGENTSPAN_DB")
+    (tmp_path / "README.md").write_text("# A garden\n\nTODO water the garden, and the garden again\n")
+    (tmp_path / "notes.txt").write_text("the garden grows")
+    result = CliRunner().invoke(main, ["demo"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "✗ Tool read_file(path=CONTRIBUTING.md)" in result.output
+    assert "FileNotFoundError" in result.output
+    assert "cancelled" in result.output
+    assert "2 text files about garden" in result.output
+    assert "agentspan show -" in result.output
+    assert max(columns_of(line) for line in result.output.splitlines()) <= 80
+    with agentspan.open("agentspan.db", read_only=True) as db:
+        (run,) = db.agent_instances.list()
+        assert (run.status, run.span_counts.failed, run.span_counts.cancelled) == ("complete", 1, 1)
+        spans = db.agent_spans.list(run.id, include_summaries=True, page_size=100)
+        assert all(span.summary for span in spans)
+        assert [db.agent_spans.violations(span.id) for span in spans] == [[]] * len(spans)
+        assert len({span.schema_name for span in spans}) >= 5
+
+
+def test_demo_works_in_an_empty_folder_and_answers_in_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["demo", "--db", "x.db", "--json"])
+    document = json.loads(result.output)
+    assert (document["db"], document["run"]["status"]) == ("x.db", "complete")
+
+
+@pytest.mark.parametrize("command", [["runs"], ["show", "-"], ["span", "x"], ["schemas"], ["resummarize"]])
+def test_a_file_that_is_not_there_is_not_made(db: Path, command: list[str]) -> None:
+    result = call(db, *command)
+    assert result.exit_code == 1
+    assert "does not exist; nothing has been recorded there yet" in result.output
+    assert not db.exists()
+
+
+def test_an_empty_file_says_what_to_do(db: Path) -> None:
+    agentspan.open(db).close()
+    assert "`agentspan demo` records a run" in call(db, "show", "-").output
+    assert call(db, "runs").output.endswith("0 of 0 runs\n")
+
+
+def test_colours_are_for_terminals_and_no_color_is_honoured(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentspan.cli import output
+
+    record(db)
+    assert "\x1b[" not in call(db, "show", "-").output
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    def at_a_terminal(**env: str) -> Any:
+        monkeypatch.setattr(output.sys, "stdout", Terminal())
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        return output.style("x", fg="red")
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert at_a_terminal() == "\x1b[31mx\x1b[0m"
+    assert at_a_terminal(NO_COLOR="1") == "x"
+
+
+def test_the_environment_names_the_file(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(db)
+    monkeypatch.setenv("AGENTSPAN_DB", str(db))
+    assert "1 of 1 run\n" in CliRunner().invoke(main, ["runs"]).output
+    assert "1 of 1 run\n" in CliRunner().invoke(main, ["runs", "--db", str(db)]).output
+    assert agentspan.__version__ in CliRunner().invoke(main, ["--version"]).output

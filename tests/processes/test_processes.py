@@ -1,0 +1,201 @@
+"""Real processes on one file: races, first opens, many writers, kills, forks."""
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import ids
+
+# Enough to find a race that is there; the figures of the README were made with more (AGENTSPAN_TEST_ROUNDS=100).
+ROUNDS = int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "20"))
+ROOT = Path(__file__).parents[2]
+
+
+def start(*args: Any, **options: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.processes.workers", *map(str, args)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, **options)
+
+
+def check_integrity(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+    assert connection.execute("pragma foreign_key_check").fetchall() == []
+    connection.close()
+
+
+def test_of_two_processes_that_finish_a_span_exactly_one_wins(tmp_path: Path) -> None:
+    spans = 50 * ROUNDS
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("a")
+        names = ("one", "two")
+        workers = [start("race", path, tmp_path, name, stdin=subprocess.PIPE) for name in names]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        wins: Counter[str] = Counter()
+        for _ in range(spans):
+            span = db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
+            for worker in workers:
+                assert worker.stdin is not None
+                worker.stdin.write(f"{span.id}\n")
+                worker.stdin.flush()
+            answers = [worker.stdout.readline().strip() for worker in workers if worker.stdout is not None]
+            assert sorted(answers) == ["invalid_action", "won"]
+            winner = names[answers.index("won")]
+            assert db.agent_spans.get(span.id).result_payload == {"output": winner}
+            wins[winner] += 1
+        for worker in workers:
+            worker.communicate()
+            assert worker.returncode == 0
+    assert wins.total() == spans
+
+
+def test_eight_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
+    workers = [start("first_open", ROUNDS, tmp_path, stderr=subprocess.PIPE) for _ in range(8)]
+    for number in range(ROUNDS):
+        (tmp_path / f"go-{number}").touch()
+        while len(list(tmp_path.glob(f"done-{number}-*"))) < 8:
+            assert all(worker.poll() in (None, 0) for worker in workers)
+            time.sleep(0.002)
+    for worker in workers:
+        assert worker.communicate()[1] == ""
+        assert worker.returncode == 0
+    for number in range(ROUNDS):
+        connection = sqlite3.connect(tmp_path / f"{number}.db")
+        assert connection.execute("select count(*) from agent_instances").fetchone() == (8,)
+        assert connection.execute("select count(*) from accounts").fetchone() == (1,)
+        assert connection.execute("select count(*) from agents").fetchone() == (1,)
+        connection.close()
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    path, gate = tmp_path / "runs.db", tmp_path / "go"
+    workers = [start("record", path, gate, 4, 100, stderr=subprocess.PIPE) for _ in range(8)]
+    time.sleep(0.5)
+    gate.touch()
+    for worker in workers:
+        out, err = worker.communicate()
+        recorded, failed, waiting = map(int, out.split())
+        assert (recorded, failed, waiting) == (4 * (2 + 2 * 100), 0, 0), err
+        assert "Traceback" not in err
+    with agentspan.open(path, read_only=True) as db:
+        found = db.agent_instances.list(page_size=100)
+        assert [(run.status, run.span_counts.complete, run.span_counts.total) for run in found] == [
+            ("complete", 100, 100)
+        ] * 32
+    check_integrity(path)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, threads: int) -> None:
+    path = tmp_path / "runs.db"
+    said: list[list[str]] = []
+    for _ in range(max(1, ROUNDS // 2)):
+        worker = start("record_until_killed", path, threads)
+        assert worker.stdout is not None
+        said.append(worker.stdout.readline().split())
+        time.sleep(random.uniform(0.0, 0.15))
+        worker.kill()
+        lines = worker.stdout.read().splitlines(keepends=True)
+        said += [line.split() for line in lines if line.endswith("\n")]
+        worker.wait()
+        worker.stdout.close()
+    check_integrity(path)
+    connection = sqlite3.connect(path)
+    spans = dict(connection.execute("select id, status from agent_spans").fetchall())
+    runs = dict(connection.execute("select id, status from agent_instances").fetchall())
+    results = connection.execute(
+        "select count(*) from agent_spans where status = 'complete' and result_payload is null"
+    )
+    assert results.fetchone() == (0,)
+    connection.close()
+    assert len(said) > 100
+    finished = {id for word, id in said if word == "finished"}
+    for word, id in said:
+        match word:
+            case "run":
+                assert runs[id] == "active"
+            case "started":
+                assert spans[id] in (("complete",) if id in finished else ("active", "complete"))
+            case "finished":
+                assert spans[id] == "complete"
+
+
+def test_a_forked_child_records_with_connections_and_ids_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+import os, agentspan
+agentspan.configure({str(path)!r}, raise_errors=True)
+with agentspan.run("parent") as run:
+    with agentspan.span("tool", {{"name": "before"}}):
+        pass
+    child = os.fork()
+    for number in range(50):
+        with agentspan.span("tool", {{"name": "child" if child == 0 else "parent"}}):
+            pass
+    if child == 0:
+        with agentspan.run("child"):
+            pass
+        os._exit(0 if agentspan.health().failed == 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    connection = sqlite3.connect(path)
+    rows = connection.execute(
+        "select label, status, count(*), count(distinct writer_id) from agent_spans group by 1, 2"
+    )
+    assert sorted(rows.fetchall()) == [
+        ("before", "complete", 1, 1),
+        ("child", "complete", 50, 1),
+        ("parent", "complete", 50, 1),
+    ]
+    assert connection.execute("select count(distinct pid) from writers").fetchone() == (2,)
+    assert connection.execute("select count(*) from agents").fetchone() == (2,)
+    connection.close()
+    check_integrity(path)
+
+
+def test_a_program_that_ends_inside_a_run_leaves_it_readable(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+import os, agentspan
+agentspan.configure({str(path)!r})
+with agentspan.run("a"), agentspan.span("llm", {{"model": "m"}}):
+    os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    with agentspan.open(path, read_only=True) as db:
+        (run,) = db.agent_instances.list()
+        (span,) = db.agent_spans.list(run.id, include_summaries=True)
+        assert (run.status, span.status, span.summary) == ("active", "active", "LLM m")
+
+
+def test_ids_of_forked_processes_do_not_meet(tmp_path: Path) -> None:
+    source = ids.IdSource(5)
+    reader, writer = os.pipe()
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            os.write(writer, "".join(source.new() for _ in range(500)).encode())
+            os._exit(0)
+        children.append(child)
+        os.waitpid(child, 0)
+    os.close(writer)
+    text = b""
+    while chunk := os.read(reader, 65536):
+        text += chunk
+    os.close(reader)
+    made = [text[start : start + 32] for start in range(0, len(text), 32)]
+    assert len(made) == len(set(made)) == 2000

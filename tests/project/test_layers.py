@@ -1,0 +1,139 @@
+"""The house keeps its plan: who may import whom, what the package exports, what an import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agentspan
+
+PACKAGE = Path(agentspan.__file__).parent
+
+# A file imports from its own layer or from layers above it in this list.
+LAYERS = [
+    {"errors", "ids", "clock", "text", "jsontext"},
+    {"model"},
+    {"schemas"},
+    {"storage"},
+    {"operations"},
+    {"recording"},
+    {"analysis"},
+    {"cli"},
+    {"testing"},
+]
+ABOVE_ALL = {"__init__", "__main__"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def layer_of(module: str) -> int:
+    """The number of a module's layer, by its first part below the package."""
+    return next(number for number, names in enumerate(LAYERS) if module in names)
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of the package that a file imports, at its top or inside a function, but not only for types."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "agentspan":
+            rest = node.module.split(".")[1:]
+            found |= {rest[0]} if rest else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("agentspan.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_layers_above_it(path: Path) -> None:
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if first in ABOVE_ALL:
+        return
+    own = layer_of(first)
+    below = {name for name in imports_of(path) if layer_of(name) > own}
+    assert below == set()
+
+
+def test_the_model_does_no_io_and_has_no_clock() -> None:
+    allowed = {"collections", "dataclasses", "datetime", "hashlib", "json", "typing", "agentspan", "pydantic"}
+    for path in (PACKAGE / "model").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        modules = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        modules |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+        assert {module.split(".")[0] for module in modules} <= allowed, path
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not {name for name in called if name.startswith(("clock.now", "clock.mono", "time.", "open"))}, path
+
+
+def test_the_core_imports_no_network_module() -> None:
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.split(".")[0] not in {"socket", "http", "urllib", "ssl", "asyncio", "requests", "httpx"}, (
+                    path
+                )
+
+
+def test_all_imports_are_exported() -> None:
+    assert sorted(agentspan.__all__) == sorted(set(agentspan.__all__))
+    for name in agentspan.__all__:
+        assert getattr(agentspan, name) is not None
+    public = {name for name in vars(agentspan) if not name.startswith("_")}
+    modules = {name for name in public if type(getattr(agentspan, name)).__name__ == "module"}
+    typing = {"TYPE_CHECKING", "Any"}
+    assert public - modules - typing == {name for name in agentspan.__all__ if not name.startswith("_")}
+    assert dir(agentspan) == sorted(agentspan.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        agentspan.nonsense  # noqa: B018
+
+
+def test_every_error_of_the_tree_is_exported_and_drawn() -> None:
+    from agentspan import errors
+
+    classes = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
+    }
+    assert classes <= set(agentspan.__all__)
+    assert errors.__doc__ is not None
+    for name in classes:
+        assert name in errors.__doc__, name
+        assert getattr(errors, name).code in errors.__doc__
+
+
+def test_every_public_name_is_documented() -> None:
+    missing = []
+    for path in MODULES:
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node not in tree.body:
+                continue
+            overloaded = any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+            if not node.name.startswith("_") and not ast.get_docstring(node) and not overloaded:
+                missing.append(f"{path.name}:{node.name}")
+    assert missing == []
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, agentspan\n"
+        "heavy = ('asyncio', 'sqlite_utils', 'jsonschema', 'sqlite3', 'chevron', 'click', 'pydantic.main')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import site; site.main()\n{code}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_is_typed_and_has_one_version() -> None:
+    assert (PACKAGE / "py.typed").exists()
+    changelog = (PACKAGE.parent / "CHANGELOG.md").read_text() if (PACKAGE.parent / "CHANGELOG.md").exists() else ""
+    assert not changelog or f"[{agentspan.__version__}]" in changelog or "[Unreleased]" in changelog
