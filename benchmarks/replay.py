@@ -1,0 +1,121 @@
+"""Replay recorded agent runs through agentspan: real conversations in, a file of runs and spans out.
+
+FILE has one JSON object a line (`.gz` or plain): `task_id`, `trial`, `reward`, and `messages` in OpenAI chat form.
+Each becomes a run; an assistant's message an llm span, a tool's answer a tool span, which fails when its content
+starts with "Error"; what the user says is a message span.
+
+    python benchmarks/replay.py FILE [--db replay.db] [--runs N]
+"""
+
+import argparse
+import gzip
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+import agentspan
+
+
+class ToolFailed(Exception):
+    """A tool answered with an error."""
+
+
+def conversations(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the runs of a file."""
+    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def replay(tracer: agentspan.Tracer, conversation: dict[str, Any], agent: str) -> int:
+    """Record one run; return how many spans it has."""
+    messages = conversation["messages"]
+    metadata = {key: conversation.get(key) for key in ("task_id", "trial")}
+    spans = 0
+    with tracer.run(agent, version="gpt-4o", metadata=metadata) as run:
+        calls: dict[str, dict[str, Any]] = {}
+        for index, message in enumerate(messages):
+            match message["role"]:
+                case "user":
+                    with tracer.span("message", {"role": "user", "content": message["content"]}):
+                        spans += 1
+                case "assistant":
+                    with tracer.span(
+                        "llm", {"model": "gpt-4o", "messages": messages[max(0, index - 1) : index]}
+                    ) as span:
+                        span.set_result(said(message))
+                        spans += 1
+                    calls.update({call["id"]: call["function"] for call in message.get("tool_calls") or ()})
+                case "tool":
+                    try:
+                        call_tool(tracer, message, calls.get(message["tool_call_id"], {}))
+                    except ToolFailed:
+                        pass
+                    spans += 1
+        run.set_result({"reward": conversation.get("reward")})
+    return spans
+
+
+def said(message: dict[str, Any]) -> dict[str, Any]:
+    """The result of an llm span."""
+    result = {"text": message.get("content") or "", "finish_reason": "stop"}
+    if message.get("tool_calls"):
+        result = {"tool_calls": message["tool_calls"], "finish_reason": "tool_calls"}
+    return result
+
+
+def call_tool(tracer: agentspan.Tracer, message: dict[str, Any], function: dict[str, Any]) -> None:
+    """Record a tool's answer, which may be an error."""
+    arguments = json.loads(function.get("arguments") or "{}")
+    payload = {"name": message["name"], "arguments": arguments, "call_id": message["tool_call_id"]}
+    with tracer.span("tool", payload) as span:
+        content = message["content"] or ""
+        if content.startswith("Error"):
+            raise ToolFailed(content.removeprefix("Error: "))
+        span.set_result({"output": content})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--db", type=Path, default=Path("replay.db"))
+    parser.add_argument("--runs", type=int, help="only the first N")
+    options = parser.parse_args()
+    todo = list(conversations(options.file))[: options.runs]
+    name = options.file.name.split(".")[0].removesuffix("-runs") + "-agent"
+    tracer = agentspan.Tracer(options.db, raise_errors=True)
+    began, spans = time.perf_counter(), 0
+    with click.progressbar(todo, label="replay", item_show_func=lambda c: f"task {c['task_id']}" if c else None) as bar:
+        for conversation in bar:
+            spans += replay(tracer, conversation, name)
+    seconds = time.perf_counter() - began
+    tracer.shutdown()
+    report(options.db, spans, seconds)
+
+
+def report(path: Path, spans: int, seconds: float) -> None:
+    """Print speed, size, and the slowest steps."""
+    size = os.path.getsize(path)
+    print(f"{spans} spans in {seconds:.2f} s: {spans / seconds:,.0f} spans/s, {seconds / spans * 1e6:.0f} µs each")
+    print(f"{size / 2**20:.1f} MiB: {size / spans:,.0f} bytes per span")
+    with agentspan.open(path, read_only=True) as db:
+        runs, offset = [], 0
+        while page := db.agent_instances.list(offset=offset, page_size=100):
+            runs += page
+            offset += len(page)
+        rows = [span for run in runs for span in db.storage.iter_spans(run.id)]
+        statuses = sorted({span.status for span in rows})
+        print(", ".join(f"{sum(span.status == status for span in rows)} {status}" for status in statuses))
+        print(f"{sum(not span.summary for span in rows)} without a summary, of {len(rows)} in {len(runs)} runs")
+        print("slowest steps:")
+        for span in sorted(rows, key=lambda span: -(span.duration_ms or 0))[:5]:
+            print(f"  {span.duration_ms:8.3f} ms  {span.id}  {span.summary}")
+
+
+if __name__ == "__main__":
+    main()

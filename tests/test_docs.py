@@ -1,0 +1,253 @@
+"""The documentation is true: its examples run, and the reference names everything that there is."""
+
+import inspect
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+
+import agentspan
+from agentspan import errors
+from agentspan.cli import main
+from agentspan.model.resources import Pagination, SpanCounts
+from agentspan.operations.database import AgentInstances, Agents, AgentSchemaVersions, AgentSpans
+from agentspan.schemas.builtin import BUILT_IN
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if page.exists()]
+REFERENCE = (DOCS / "reference.md").read_text(encoding="utf-8")
+
+FENCE = re.compile(r"(`{3,})(\w*)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+OPT_OUT = re.compile(r"<!-- not run: \S.* -->\n\Z")
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+# Runs in one process a page, so that blocks can use what earlier ones made. A block's line numbers are its page's.
+DRIVER = """
+import json, os, shlex, sqlite3, subprocess, sys
+
+names = {"__name__": "__main__"}
+for page, line, kind, code in json.load(sys.stdin):
+    where = f"{page}:{line}"
+    print(where, file=sys.stderr, flush=True)
+    if kind == "python":
+        exec(compile("\\n" * line + code, page, "exec"), names)
+    elif kind == "sql":
+        connection = sqlite3.connect(f"file:{os.environ['AGENTSPAN_DB']}?mode=ro", uri=True)
+        for statement in filter(str.strip, code.split(";")):
+            if not connection.execute(statement).fetchall():
+                sys.exit(f"{where}: this query finds nothing, so it shows nothing")
+        connection.close()
+    else:
+        for command in code.splitlines():
+            if command.startswith("$ agentspan"):
+                arguments = shlex.split(command, comments=True)[2:]
+                done = subprocess.run([sys.executable, "-W", "error", "-m", "agentspan", *arguments])
+                if done.returncode:
+                    sys.exit(f"{where}: {command} exits with {done.returncode}")
+"""
+
+
+class Block(NamedTuple):
+    """A fenced block that is to be run."""
+
+    page: str
+    line: int
+    kind: str
+    code: str
+
+
+def blocks(text: str, page: str) -> Iterator[Block]:
+    for match in FENCE.finditer(text):
+        if match[2] in ("python", "sql", "console") and not OPT_OUT.search(text[: match.start()]):
+            yield Block(page, text.count("\n", 0, match.start()) + 1, match[2], match[3])
+
+
+def run_blocks(found: list[Block], folder: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {
+        **os.environ,
+        "AGENTSPAN_DB": str(folder / "agentspan.db"),
+        "PYTHONPATH": str(Path(agentspan.__file__).parents[1]),
+        "PYTHONIOENCODING": "utf-8",
+    }
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", DRIVER],
+        input=json.dumps(found),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+@pages
+def test_examples_run(page: Path, tmp_path: Path) -> None:
+    done = run_blocks(list(blocks(page.read_text(encoding="utf-8"), page.name)), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "recording: " not in done.stderr  # no example runs into a fault that is only logged
+
+
+@pytest.mark.parametrize(
+    "block",
+    ["```python\n1 / 0\n```\n", "```sql\nselect 1 where 0\n```\n", "```console\n$ agentspan show nothing\n```\n"],
+    ids=["python", "sql", "console"],
+)
+def test_an_example_that_fails_is_noticed_unless_it_opts_out(block: str, tmp_path: Path) -> None:
+    first = Block("page", 1, "console", "$ agentspan demo\n")
+    assert run_blocks([first, *blocks(block, "page")], tmp_path).returncode != 0
+    assert list(blocks(f"<!-- not run: it shows a mistake -->\n{block}", "page")) == []
+
+
+@pages
+def test_links_between_pages_resolve(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        aim = (page.parent / file).resolve() if file else page
+        assert aim.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(aim), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def section(heading: str) -> str:
+    """The reference below a heading, up to the next one of its level."""
+    level = heading.split(" ")[0]
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", REFERENCE, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/reference.md has no heading {heading!r}"
+    return found[1]
+
+
+def row(text: str, first: str) -> str:
+    """The row of a Markdown table whose first cell begins like this."""
+    found = [line for line in text.splitlines() if line.startswith(f"| {first}")]
+    assert len(found) == 1, f"{len(found)} rows begin with {first!r}"
+    return found[0]
+
+
+def test_the_reference_names_every_public_name() -> None:
+    assert [name for name in agentspan.__all__ if not re.search(rf"\b{name}\b", REFERENCE)] == []
+
+
+RECORDING = section("## Recording")
+BY_ID = section("## Operations by id")
+FUNCTIONS: list[tuple[str, Any]] = [
+    *(
+        (RECORDING, getattr(agentspan, name))
+        for name in ("configure", "flush", "run", "shutdown", "span_type", "Tracer")
+    ),
+    (BY_ID, agentspan.open),
+    *(
+        (text, method)
+        for text, owner in (
+            (section("### `Run`"), agentspan.Run),
+            (section("### `Span`"), agentspan.Span),
+            (section("### `Tracer`"), agentspan.Tracer),
+            (section("### `Database.agent_spans`"), AgentSpans),
+            (section("### `Database.agent_instances`"), AgentInstances),
+            (section("### `Database.agents`"), Agents),
+            (section("### `Database.agent_schema_versions`"), AgentSchemaVersions),
+        )
+        for name, method in vars(owner).items()
+        if callable(method) and not name.startswith("_")
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "function"), FUNCTIONS, ids=lambda value: getattr(value, "__qualname__", ""))
+def test_the_reference_names_every_parameter(text: str, function: Any) -> None:
+    assert re.search(rf"\b{function.__name__}\b", text)
+    given = function.__qualname__ in ("Tracer.span", "Tracer.run")  # "as the functions above"
+    wanted = [name for name in inspect.signature(function).parameters if name != "self" and not name.startswith("_")]
+    assert [name for name in wanted if not re.search(rf"\b{name}\b", text)] == [] or given
+
+
+def test_the_reference_names_every_field_of_the_resources() -> None:
+    text = section("## Resources")
+    for model in (agentspan.AgentSpan, agentspan.AgentInstance, agentspan.Agent, agentspan.AgentSchemaVersion):
+        described = row(text, f"`{model.__name__}`")
+        table = re.findall(r"`(\w+)`", described)[2]
+        known = described + section(f"### Table `{table}`")
+        assert [field for field in model.model_fields if f"`{field}`" not in known and field != "type"] == []
+    for name in (*SpanCounts.model_fields, *Pagination.__dataclass_fields__, *agentspan.Page.__dataclass_fields__):
+        assert f"`{name}`" in text
+
+
+ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, agentspan.AgentspanError)]
+
+
+@pytest.mark.parametrize("cls", ERRORS, ids=lambda cls: cls.__name__)
+def test_the_reference_has_every_error_with_its_code(cls: type[agentspan.AgentspanError]) -> None:
+    cells = [cell.strip() for cell in row(section("## Errors"), f"`{cls.__name__}`").split("|")]
+    assert cells[2] == f"`{cls.code}`"
+    for name in re.findall(r"`(\w+)`", cells[3]):
+        assert name in [base.__name__ for base in cls.__mro__]
+
+
+@pytest.mark.parametrize("built_in", BUILT_IN, ids=lambda built_in: built_in.name)
+def test_the_reference_has_every_built_in_type_as_it_is(built_in: Any) -> None:
+    cells = [cell.strip() for cell in row(section("## Built-in span types"), f"`{built_in.name}`").split(" | ")]
+    for schema, cell in ((built_in.payload, cells[2]), (built_in.result, cells[3])):
+        fields = {
+            name: (name in schema.get("required", ()), field.get("type", ""))
+            for name, field in schema.get("properties", {}).items()
+        }
+        shown = re.findall(r"`(\w+)`(\\\*)? ?(\w*)", cell)
+        assert {name: (bool(star), type_) for name, star, type_ in shown} == fields
+    assert cells[4].strip(" |") == (f"`{built_in.label}`" if built_in.label else "–")
+
+
+@pytest.mark.parametrize("name", ["", *main.commands])
+def test_the_reference_names_every_command_with_its_options(name: str) -> None:
+    command: click.Command = main.commands[name] if name else main
+    text = section("## Command line")
+    described = row(text, f"`agentspan {name}" if name else "`agentspan`")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert all(re.search(rf"`{option}\b", described) for option in parameter.opts), parameter.opts
+        else:
+            assert str(parameter.human_readable_name).upper() in described
+    if any("--json" in parameter.opts for parameter in command.params):
+        row(text, f"`{name}` | `{{")
+
+
+def test_the_reference_describes_the_whole_database(tmp_path: Path) -> None:
+    agentspan.open(tmp_path / "fresh.db").close()
+    connection = sqlite3.connect(tmp_path / "fresh.db")
+    made = connection.execute("select type, name from sqlite_master where name not like 'sqlite_%'").fetchall()
+    assert {type_ for type_, _ in made} == {"table", "view", "index"}
+    views = section("### Views")
+    for type_, name in made:
+        if type_ == "index":
+            assert f"`{name}`" in section("### Indexes")
+            continue
+        text = views.split(f"`{name}` has a row for each")[1] if type_ == "view" else section(f"### Table `{name}`")
+        described = re.findall(r"^\| `(\w+)` \| (\w+)( \?)? \|", text, re.MULTILINE)
+        columns = connection.execute('select name, type, "notnull" or pk from pragma_table_info(?)', (name,)).fetchall()
+        assert [column for column, _, _ in described][: len(columns)] == [column for column, _, _ in columns]
+        if type_ == "table":
+            assert len(described) == len(columns)
+            for (column, shown, optional), (_, stored, required) in zip(described, columns, strict=True):
+                assert (shown.replace("JSON", "TEXT"), bool(optional)) == (stored, not required), column
+    for pragma in ("application_id", "user_version", "journal_mode"):
+        (value,) = connection.execute(f"pragma {pragma}").fetchone()
+        assert str(value) in row(section("### Pragmas and versions"), f"`{pragma}`")
+    connection.close()
