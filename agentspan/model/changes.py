@@ -72,6 +72,11 @@ class Unit(NamedTuple):
     key: Key | None = None
 
 
+def unit_of(change: Put | Move) -> Unit:
+    """Return the unit of one change whose row nobody wants back."""
+    return tuple.__new__(Unit, ((change,), None, None))  # see model.spans
+
+
 class Applied(NamedTuple):
     """The unit is committed. With a subject: its row, and whether the span's instance was terminated, and why."""
 

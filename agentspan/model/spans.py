@@ -12,6 +12,9 @@ from agentspan.model.changes import Move, Put, Ref, Violation
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Value
 from agentspan.model.status import FINISH_STATUSES, LEAVES, OPEN, SPAN_STATUSES
 
+# A named tuple's own constructor is a Python function around this one: 0.25 µs instead of 0.1, nine times a span.
+_new = tuple.__new__
+
 CLOCK_SKEW_MS = 60_000
 """How far a client's finish may lie before the start and still be taken, as the start."""
 
@@ -53,30 +56,35 @@ def created(
     refs: tuple[Ref, ...] = (),
 ) -> Put:
     """Assemble a new span's row; the caller vouches for its values. Positional: keywords cost 0.6 µs here."""
-    row = AgentSpanRow(
-        id,
-        instance.agent_id,
-        instance.id,
-        parent_span_id,
-        schema_name,
-        schema_title,
-        status,
-        payload,
-        result_payload,
-        meaning.summary,
-        meaning.label,
-        times.started_at,
-        times.finished_at,
-        times.duration_ms,
-        meaning.input_tokens,
-        meaning.output_tokens,
-        meaning.cost_usd,
-        now,
-        now,
-        writer_id,
-        None,
+    summary, label, input_tokens, output_tokens, cost_usd, violations = meaning
+    started_at, finished_at, duration_ms = times
+    row = _new(
+        AgentSpanRow,
+        (
+            id,
+            instance.agent_id,
+            instance.id,
+            parent_span_id,
+            schema_name,
+            schema_title,
+            status,
+            payload,
+            result_payload,
+            summary,
+            label,
+            started_at,
+            finished_at,
+            duration_ms,
+            input_tokens,
+            output_tokens,
+            cost_usd,
+            now,
+            now,
+            writer_id,
+            None,
+        ),
     )
-    return Put(row, refs, meaning.violations, minted)
+    return _new(Put, (row, refs, violations, minted))
 
 
 def started(id: str, *, started_at: str, meaning: Meaning, now: str) -> Move:
@@ -92,20 +100,22 @@ def started(id: str, *, started_at: str, meaning: Meaning, now: str) -> Move:
 
 def finished(id: str, status: str, result_payload: str | None, times: Times, meaning: Meaning, now: str) -> Move:
     """Assemble the move to a terminal status."""
+    summary, _, input_tokens, output_tokens, cost_usd, violations = meaning
+    started_at, finished_at, duration_ms = times
     values: dict[str, Value] = {
         "status": status,
         "result_payload": result_payload,
-        "summary": meaning.summary,
-        "finished_at": times.finished_at,
-        "duration_ms": times.duration_ms,
-        "input_tokens": meaning.input_tokens,
-        "output_tokens": meaning.output_tokens,
-        "cost_usd": meaning.cost_usd,
+        "summary": summary,
+        "finished_at": finished_at,
+        "duration_ms": duration_ms,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "cost_usd": cost_usd,
         "updated_at": now,
     }
     if status == "cancelled":
-        values["started_at"] = times.started_at
-    return Move("agent_span", id, LEAVES[status], values, meaning.violations)
+        values["started_at"] = started_at
+    return _new(Move, ("agent_span", id, LEAVES[status], values, violations))
 
 
 def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:

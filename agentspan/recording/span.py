@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from agentspan import clock
 from agentspan.errors import InvalidAction, ValidationErrors
 from agentspan.model import spans
-from agentspan.model.changes import Move, Unit
+from agentspan.model.changes import Move, unit_of
 from agentspan.model.spans import Meaning, Times
 from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.recording.capture import capture_object, error_of
@@ -172,7 +172,7 @@ class Span:
             text, plain = capture_object({"error": self._error})
             meaning = self._meaning(status, self._payload, plain, times.duration_ms, (False, False))
         self.status = status
-        self._tracer._write(Unit((spans.finished(self.id, status, text, times, meaning, now),)))
+        self._tracer._write(unit_of(spans.finished(self.id, status, text, times, meaning, now)))
         if self._owns_run:
             self.run._finish("failed" if status == "failed" else "complete", self._error)
 
@@ -207,7 +207,7 @@ class Span:
             minted=True,
         )
         self.id = id
-        tracer._write(Unit((put,)))
+        tracer._write(unit_of(put))
         self._began_ns = clock.monotonic_ns()
 
     def _meaning(
@@ -231,6 +231,6 @@ class Span:
 
     def _write(self, move: Move) -> None:
         if self.id:
-            self._tracer._write(Unit((move,)))
+            self._tracer._write(unit_of(move))
         else:
             self._tracer._count_unrecorded()

@@ -45,7 +45,7 @@ def describe(
         label = label_of(span_type, payload)
     given, made, cost = context.get("input_tokens"), context.get("output_tokens"), context.get("cost_usd")
     if given is None and made is None and cost is None:
-        return Meaning(summary, label, None, None, None, violations)
+        return tuple.__new__(Meaning, (summary, label, None, None, None, violations))  # see model.spans
     return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations)
 
 
