@@ -36,7 +36,7 @@ class SpanBlock:
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        self._entered.pop()._leave(exception)
+        self._last()._leave(exception)
         return False
 
     async def __aenter__(self) -> Span:
@@ -45,8 +45,20 @@ class SpanBlock:
     async def __aexit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        self._entered.pop()._leave(exception)
+        self._last()._leave(exception)
         return False
+
+    def _last(self) -> Span:
+        """Return the span to leave: of several that tasks or threads entered with this block, the one active here."""
+        entered = self._entered
+        if len(entered) > 1:
+            node: Any = entered[-1]._tracer._current.get()
+            while type(node) is Span:
+                if node in entered:
+                    entered.remove(node)
+                    return node
+                node = node._outer
+        return entered.pop()
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function, coroutine function, generator function or async generator function."""

@@ -100,8 +100,8 @@ def get_tracer() -> Tracer:
 @overload
 def span(fn: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def span(schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None, /) -> SpanBlock: ...
-def span(what: Any = DEFAULT_TYPE, payload: Any = None, /) -> Any:
+def span(schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None) -> SpanBlock: ...
+def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None) -> Any:
     """Record a step of an agent: `with span("llm", {...}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
 
     On return the span completes; on an exception it fails, with `result_payload.error`, and the exception goes on
@@ -115,7 +115,7 @@ def span(what: Any = DEFAULT_TYPE, payload: Any = None, /) -> Any:
         schema_name: the span type: a built-in one, one of `span_type`, or any other name.
         payload: what goes in, for a decorator added to what the call says.
     """
-    return block(get_tracer, what, payload)
+    return block(get_tracer, schema_name, payload)
 
 
 def run(

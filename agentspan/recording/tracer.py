@@ -98,10 +98,10 @@ class Tracer:
     @overload
     def span(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
-    def span(self, schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None, /) -> SpanBlock: ...
-    def span(self, what: Any = DEFAULT_TYPE, payload: Any = None, /) -> Any:
+    def span(self, schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None) -> SpanBlock: ...
+    def span(self, schema_name: Any = DEFAULT_TYPE, payload: Any = None) -> Any:
         """Record a step: a with-block, or a decorator (see agentspan.span)."""
-        return block(lambda: self, what, payload)
+        return block(lambda: self, schema_name, payload)
 
     def run(
         self,

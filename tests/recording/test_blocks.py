@@ -138,6 +138,25 @@ def test_a_block_object_can_be_entered_again_and_in_itself(tracer: Tracer) -> No
     assert (second.parent_span_id, third.parent_span_id) == (first.id, None)
 
 
+def test_a_block_object_that_tasks_share_leaves_each_tasks_own_span(tracer: Tracer) -> None:
+    block = tracer.span(schema_name="tool", payload={"name": "x"})
+
+    async def work(number: int, turns: int) -> None:
+        async with block as span:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            span.set_result({"output": number})
+            assert tracer.current_span() is span
+        assert span.status == "complete"
+
+    async def main() -> None:
+        await asyncio.gather(*(work(number, turns) for number, turns in enumerate((5, 1, 3, 2))))
+
+    with tracer.run("a"):
+        asyncio.run(main())
+    assert [span.result_payload for span in spans_of(tracer)] == [{"output": number} for number in range(4)]
+
+
 def test_a_pending_span_starts_finishes_or_is_cancelled(tracer: Tracer) -> None:
     with tracer.run("a") as run:
         one = run.create_span("retrieval", {"query": "q"})

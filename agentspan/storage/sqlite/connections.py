@@ -125,13 +125,13 @@ class Connections:
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
         try:
-            connection = self._readers.pop() if self._readers else self._open_reader()
+            connection = self._take_reader()
             waiting(lambda: connection.execute("begin"), self.path, READ_WAIT_S)
             try:
                 yield connection
             finally:
                 connection.execute("commit")
-                self._readers.append(connection)
+                self._give_reader(connection)
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from error
 
@@ -168,10 +168,20 @@ class Connections:
         self._writer, self.cursor, self._readers = None, None, []
         self.lock = threading.Lock()
 
-    def _open_reader(self) -> sqlite3.Connection:
+    def _take_reader(self) -> sqlite3.Connection:
+        try:
+            return self._readers.pop()
+        except IndexError:
+            pass
         if self._closed:
             raise StorageError(f"{self.path} was closed here; open it again")
         return self._open()
+
+    def _give_reader(self, connection: sqlite3.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._readers.append(connection)
 
     def open_now(self) -> None:
         """Open the file once, so that what is wrong with it is said now."""
