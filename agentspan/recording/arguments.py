@@ -36,8 +36,9 @@ class Arguments:
         """Return the call's arguments by parameter name, defaults included; a call that will fail gives what it has."""
         if self._signature is not None:
             return self._bind_variadic(args, kwargs)
-        bound = dict(zip(self._positional, args[self._skip :] if self._skip else args, strict=False))
-        bound.update(kwargs)
+        bound = dict(zip(self._positional, args[self._skip :] if self._skip else args))  # noqa: B905 (0.1 µs)
+        if kwargs:
+            bound.update(kwargs)
         if len(bound) < self._count:
             for name, default in self._defaults.items():
                 bound.setdefault(name, default)

@@ -143,10 +143,12 @@ class Span:
 
     def _returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""
-        if type(value) is dict:
-            self._result = value if self._result is None else {**self._result, **value}
-        elif value is not None or self._result is None:
-            self._result = {"output": value} if self._result is None else {**self._result, "output": value}
+        if self._result is None:
+            self._result = value if type(value) is dict else {"output": value}
+        elif type(value) is dict:
+            self._result = {**self._result, **value}
+        elif value is not None:
+            self._result = {**self._result, "output": value}
         self._leave(None)
 
     def _finish(self, status: FinishStatus, ended_ns: int) -> None:
@@ -187,7 +189,9 @@ class Span:
             return
         text, self._payload = capture_object(payload)
         now = clock.now()
-        meaning = self._meaning(status, self._payload, None, None, (True, False))
+        meaning = describe(span_type, self.schema_name, status, self._payload, None, None, (True, False))
+        if meaning.violations:
+            tracer._context.check_strict(meaning.violations, self.schema_name)
         if status == "active":
             self._started_at = now
         id = tracer._ids.new()

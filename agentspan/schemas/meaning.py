@@ -35,7 +35,7 @@ def describe(
         violations += span_type.result.check(result)
     context = payload if result is None else {**payload, **result}
     summary = label = None
-    template = span_type.compiled()
+    template = span_type.ready or span_type.compiled()
     if template is not None:
         if template.reserved and (status == "failed" or template.reserved != _ONLY_ERROR):
             summary = template.render(context, _reserved(schema_name, status, result, duration_ms))

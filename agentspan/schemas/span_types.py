@@ -24,16 +24,17 @@ class SpanType:
         title: for people; the schema's title, else the name.
         template: the Mustache source of its summaries, or None.
         fields: the properties that its payload schema names.
+        ready: the compiled template, once it was needed.
         label_field: the payload field whose value is the span's label, or None.
     """
 
     __slots__ = (
-        "_template",
         "fields",
         "item",
         "label_field",
         "name",
         "payload",
+        "ready",
         "result",
         "template",
         "title",
@@ -50,18 +51,18 @@ class SpanType:
         self.fields: frozenset[str] = _property_names(payload_schema)
         self.payload = Conformance(payload_schema, "payload", trusted=trusted)
         self.result = Conformance(item.get("result_schema"), "result_payload", trusted=trusted)
-        self._template: Template | None = None
+        self.ready: Template | None = None
         if self.template is not None and not trusted:
-            self._template = Template(self.template)
+            self.ready = Template(self.template)
 
     def compiled(self) -> Template | None:
         """Return the template, compiled on first need; None without one, or for a client's that we cannot read."""
-        if self._template is None and self.template is not None:
+        if self.ready is None and self.template is not None:
             try:
-                self._template = Template(self.template)
+                self.ready = Template(self.template)
             except TemplateError:
                 self.template = None
-        return self._template
+        return self.ready
 
 
 def _property_names(schema: Any) -> frozenset[str]:

@@ -147,7 +147,7 @@ class SQLiteStorage:
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-                waiting(lambda: cursor.execute(sql, values), self.path, wait_s)
+                self._execute_when_free(cursor, sql, values, wait_s)
             if cursor.rowcount == 1:
                 return _APPLIED
             return _refused_move(connections.writer(), cast(Move, change))
@@ -157,6 +157,9 @@ class SQLiteStorage:
             raise storage_error(error, self.path) from error
         finally:
             connections.lock.release()
+
+    def _execute_when_free(self, cursor: sqlite3.Cursor, sql: str, values: Sequence[Any], wait_s: float) -> None:
+        waiting(lambda: cursor.execute(sql, values), self.path, wait_s)
 
 
 _APPLIED = Applied()
@@ -171,8 +174,8 @@ def _is_one_statement(change: Put | Move) -> bool:
 def _statement(change: Put | Move) -> tuple[str, Sequence[Any]]:
     if type(change) is Put:
         return statements.INSERT[TYPE_OF[type(change.row)]], tuple(change.row)  # sqlite3 binds a plain tuple faster
-    move = cast(Move, change)
-    return statements.update(move.type, tuple(move.set), move.leaves), (*move.set.values(), move.id)
+    type_, id, leaves, values, _ = cast(Move, change)
+    return statements.update(type_, tuple(values), leaves), (*values.values(), id)
 
 
 def _apply(connection: sqlite3.Connection, unit: Unit) -> Outcome:
