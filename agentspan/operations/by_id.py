@@ -1,0 +1,370 @@
+"""The operations by id, grouped by resource, with the API's models as answers. The rules are not here."""
+
+import builtins
+from datetime import datetime
+from typing import Any, cast
+
+from agentspan.model import resources
+from agentspan.model.changes import Violation
+from agentspan.model.resources import (
+    Agent,
+    AgentInstance,
+    AgentSchemaVersion,
+    AgentSpan,
+    Page,
+    pagination,
+)
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.model.status import FinishStatus, Purpose, SpanStatus
+from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
+from agentspan.operations.context import Context
+
+Time = datetime | str
+"""An aware datetime, or RFC 3339 text with an offset."""
+
+
+class AgentSpans:
+    """Operations on spans. Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def create(
+        self,
+        agent_instance_id: str,
+        schema_name: str,
+        status: SpanStatus,
+        payload: dict[str, Any] | None = None,
+        result_payload: dict[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        parent_span_id: str | None = None,
+        started_at: Time | None = None,
+        finished_at: Time | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentSpan:
+        """Create a span in any status.
+
+        Args:
+            agent_instance_id: the run that it belongs to, whatever its status.
+            schema_name: the span type; one that was not registered falls back as `prefix:type` says, else to `custom`.
+            status: the status to begin in.
+            payload: what went in, a JSON object; `{}` when left out.
+            result_payload: what came out; only with a terminal status.
+            id: a PFID of one's own; minted when left out.
+            parent_span_id: an existing span.
+            started_at: now when left out; of a pending span it is not kept.
+            finished_at: only with a terminal status; now when left out.
+            idempotency_key: at most 64 characters; the same request again returns the span as it is now.
+
+        Raises:
+            InvalidValue, RequiredValue: a value is wrong or missing.
+            IdempotencyKeyAlreadyUsed: the key was used for another request.
+            ValidationErrors: strict_schemas, and a payload does not match.
+        """
+        done = agent_spans.create(
+            self._ctx,
+            agent_instance_id=agent_instance_id,
+            schema_name=schema_name,
+            status=status,
+            payload=payload,
+            result_payload=result_payload,
+            id=id,
+            parent_span_id=parent_span_id,
+            started_at=started_at,
+            finished_at=finished_at,
+            idempotency_key=idempotency_key,
+        )
+        return self._model(done.row)
+
+    def start(self, agent_span_id: str, timestamp: Time | None = None, idempotency_key: str | None = None) -> AgentSpan:
+        """Start a pending span, now or at `timestamp`.
+
+        Raises:
+            InvalidAction: it is not pending.
+        """
+        done = agent_spans.start(self._ctx, agent_span_id, timestamp=timestamp, idempotency_key=idempotency_key)
+        return self._model(done.row)
+
+    def finish(
+        self,
+        agent_span_id: str,
+        status: FinishStatus | None = None,
+        result_payload: dict[str, Any] | None = None,
+        timestamp: Time | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentSpan:
+        """Finish a span. Of several that try at the same moment, in any process, exactly one succeeds.
+
+        Args:
+            agent_span_id: the span.
+            status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending one.
+            result_payload: what came out, a JSON object.
+            timestamp: now when left out; up to 60 s before started_at counts as started_at. A cancelled span's
+                started_at and finished_at are both set to it.
+            idempotency_key: at most 64 characters; the same request again succeeds again.
+
+        Raises:
+            InvalidAction: the span is not in a status that this one follows; it is untouched.
+            InvalidValue: a value is wrong, such as a timestamp too early.
+            IdempotencyKeyAlreadyUsed: the key was used for another request.
+            ValidationErrors: strict_schemas, and the result does not match.
+        """
+        done = agent_spans.finish(
+            self._ctx,
+            agent_span_id,
+            status=status,
+            result_payload=result_payload,
+            timestamp=timestamp,
+            idempotency_key=idempotency_key,
+        )
+        return self._model(done.row)
+
+    def get(self, agent_span_id: str) -> AgentSpan:
+        """Return a span."""
+        return self._model(self._ctx.row(AgentSpanRow, agent_span_id))
+
+    def list(
+        self,
+        agent_instance_id: str,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        *,
+        include_summaries: bool = False,
+        sorting: str | None = None,
+        offset: int = 0,
+        page_size: int = 50,
+    ) -> Page[AgentSpan]:
+        """Return a page of an instance's spans, in order of creation unless `sorting` says otherwise.
+
+        Args:
+            agent_instance_id: the run.
+            start_time: the first started_at (else inserted_at) that counts.
+            end_time: the first one that no longer counts.
+            include_summaries: fill `summary` in, as the API does only when asked.
+            sorting: a field such as `started_at`, or `-started_at` for descending.
+            offset: how many spans to pass over.
+            page_size: 1 to 100.
+        """
+        page = agent_spans.page(
+            self._ctx,
+            agent_instance_id=agent_instance_id,
+            start_time=start_time,
+            end_time=end_time,
+            sorting=sorting,
+            offset=offset,
+            page_size=page_size,
+        )
+        items = [
+            resources.span(cast(AgentSpanRow, row), self._ctx.account, summary=include_summaries) for row in page.rows
+        ]
+        return Page(items, pagination(page.total, offset, page_size))
+
+    def violations(self, agent_span_id: str) -> builtins.list[Violation]:
+        """Return where a span's payloads do not match their schema: side, path, keyword and message of each."""
+        return self._ctx.storage.violations(self._ctx.row(AgentSpanRow, agent_span_id).id)
+
+    def _model(self, row: Any) -> AgentSpan:
+        return resources.span(row, self._ctx.account)
+
+
+class AgentInstances:
+    """Operations on instances (runs). Ids that name nothing raise NotFound; ids of another type, UnexpectedRefType."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def register(
+        self,
+        agent_id: str | None = None,
+        environment_id: str | None = None,
+        agent_version: dict[str, Any] | None = None,
+        agent_schema_version: dict[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        idempotency_key: str | None = None,
+        update_current_version: bool | None = None,
+        purpose: Purpose | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> AgentInstance:
+        """Register an instance, pending; its agent, version and schema version are made when they are new.
+
+        Args:
+            agent_id: an agent's PFID, or a name of one's own (its external_identifier), made when missing.
+            environment_id: taken for the clients' sake; a file has one environment.
+            agent_version: `external_identifier`, `name`, `description`.
+            agent_schema_version: `span_type_schemas`, a list of objects with name, title, params_schema,
+                result_schema and template; or `span_schemas` and `span_result_schemas`, JSON Schemas by name. The
+                built-in and registered span types of this process when left out.
+            id: a PFID of one's own; minted when left out.
+            idempotency_key: at most 64 characters; the same request again returns the instance as it is now.
+            update_current_version: give a known version its new name and description.
+            purpose: `live` when left out, `smoke_test` or `eval`.
+            metadata: what the run is given, a JSON object.
+
+        Raises:
+            InvalidValue: a value is wrong; SchemaError for a JSON Schema that cannot be used.
+            IdempotencyKeyAlreadyUsed: the key was used for another request.
+        """
+        done = agent_instances.register(
+            self._ctx,
+            agent_id=agent_id,
+            agent_version=agent_version,
+            agent_schema_version=agent_schema_version,
+            id=id,
+            idempotency_key=idempotency_key,
+            update_current_version=update_current_version,
+            purpose=purpose,
+            metadata=metadata,
+        )
+        return self._models(done.row)[0]
+
+    def start(
+        self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
+    ) -> AgentInstance:
+        """Start a pending instance, now or at `timestamp`.
+
+        Raises:
+            InvalidAction: it is not pending.
+        """
+        done = agent_instances.start(self._ctx, agent_instance_id, timestamp=timestamp, idempotency_key=idempotency_key)
+        return self._models(done.row)[0]
+
+    def finish(
+        self,
+        agent_instance_id: str,
+        status: FinishStatus | None = None,
+        timestamp: Time | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentInstance:
+        """Finish an instance by the rules of a span's finish. Its spans are left alone.
+
+        Raises:
+            InvalidAction: the instance is not in a status that this one follows; it is untouched.
+            InvalidValue: a value is wrong, such as a timestamp too early.
+            IdempotencyKeyAlreadyUsed: the key was used for another request.
+        """
+        done = agent_instances.finish(
+            self._ctx, agent_instance_id, status=status, timestamp=timestamp, idempotency_key=idempotency_key
+        )
+        return self._models(done.row)[0]
+
+    def get(self, agent_instance_id: str) -> AgentInstance:
+        """Return an instance, with the counts of its spans."""
+        return self._models(self._ctx.row(AgentInstanceRow, agent_instance_id))[0]
+
+    def list(
+        self,
+        agent_id: str | None = None,
+        agent_version_id: str | None = None,
+        *,
+        sorting: str | None = None,
+        offset: int = 0,
+        page_size: int = 50,
+    ) -> Page[AgentInstance]:
+        """Return a page of instances, of all agents or of one; `sorting="-id"` for the newest first."""
+        page = agent_instances.page(
+            self._ctx,
+            agent_id=agent_id,
+            agent_version_id=agent_version_id,
+            sorting=sorting,
+            offset=offset,
+            page_size=page_size,
+        )
+        return Page(self._models(*page.rows), pagination(page.total, offset, page_size))
+
+    def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
+        counts = self._ctx.storage.counts([row.id for row in rows])
+        return [resources.instance(row, self._ctx.account, counts[row.id]._asdict()) for row in rows]
+
+
+class AgentSchemaVersions:
+    """Operations on schema versions. Their id follows their content: the same span types are the same version."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def create(
+        self,
+        agent_id: str,
+        external_identifier: str | None = None,
+        *,
+        span_type_schemas: builtins.list[dict[str, Any]] | None = None,
+        span_schemas: dict[str, Any] | None = None,
+        span_result_schemas: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentSchemaVersion:
+        """Create a schema version of an agent, or return the one with the same content.
+
+        Raises:
+            InvalidValue: an entry is wrong; SchemaError for a JSON Schema that cannot be used.
+        """
+        done = agent_schema_versions.create(
+            self._ctx,
+            agent_id=agent_id,
+            idempotency_key=idempotency_key,
+            external_identifier=external_identifier,
+            span_type_schemas=span_type_schemas,
+            span_schemas=span_schemas,
+            span_result_schemas=span_result_schemas,
+        )
+        return self._model(done.row)
+
+    def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
+        """Return a schema version."""
+        return self._model(self._ctx.row(AgentSchemaVersionRow, agent_schema_version_id))
+
+    def list(
+        self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
+    ) -> Page[AgentSchemaVersion]:
+        """Return a page of schema versions, of all agents or of one."""
+        page = agent_schema_versions.page(
+            self._ctx, agent_id=agent_id, sorting=sorting, offset=offset, page_size=page_size
+        )
+        return Page([self._model(row) for row in page.rows], pagination(page.total, offset, page_size))
+
+    def _model(self, row: Any) -> AgentSchemaVersion:
+        return resources.schema_version(row, self._ctx.account)
+
+
+class Agents:
+    """Operations on agents."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def create(
+        self,
+        name: str,
+        description: str | None = None,
+        external_identifier: str | None = None,
+        *,
+        id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Agent:
+        """Create an agent, pending until its first instance starts.
+
+        Raises:
+            InvalidValue: a value is wrong, or the external_identifier names another agent.
+        """
+        done = agents.create(
+            self._ctx,
+            name=name,
+            description=description,
+            external_identifier=external_identifier,
+            id=id,
+            idempotency_key=idempotency_key,
+        )
+        return self._model(done.row)
+
+    def get(self, agent_id: str) -> Agent:
+        """Return an agent."""
+        return self._model(self._ctx.row(AgentRow, agent_id))
+
+    def list(self, *, sorting: str | None = None, offset: int = 0, page_size: int = 50) -> Page[Agent]:
+        """Return a page of agents; `sorting` by `name` or `-name`, among others."""
+        page = agents.page(self._ctx, sorting=sorting, offset=offset, page_size=page_size)
+        return Page([self._model(row) for row in page.rows], pagination(page.total, offset, page_size))
+
+    def _model(self, row: Any) -> Agent:
+        return resources.agent(row, self._ctx.account)
