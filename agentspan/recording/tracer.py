@@ -289,7 +289,10 @@ def _usable_name(name: Any) -> str:
     """Make any name usable as schema_name: a recorder does not refuse what it can record."""
     if type(name) is str and name and len(name) <= MAX_NAME and name.isprintable():
         return name
-    return one_line(str(name), MAX_NAME) or DEFAULT_TYPE
+    try:
+        return one_line(str(name), MAX_NAME) or DEFAULT_TYPE
+    except Exception:
+        return DEFAULT_TYPE
 
 
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()
