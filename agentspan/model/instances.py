@@ -80,6 +80,25 @@ def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: 
     return finished(instance.id, status=status, times=times, now=now)
 
 
+def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
+    """Terminate an active instance, for good. Its open spans are closed with it, by `spans.terminated`.
+
+    Raises:
+        InvalidAction: the instance is not active.
+    """
+    if instance.status not in LEAVES["terminated"]:
+        raise InvalidAction(f"agent instance {instance.id} is {instance.status}: only an active one can be terminated")
+    times = finish_times(instance.started_at, "terminated", None, now)
+    values: dict[str, Value] = {
+        "status": "terminated",
+        "termination_reason": reason,
+        "finished_at": times.finished_at,
+        "duration_ms": times.duration_ms,
+        "updated_at": now,
+    }
+    return Move("agent_instance", instance.id, LEAVES["terminated"], values)
+
+
 def finished(
     id: str, *, status: str, times: Times, now: str, result: str | None = None, error: str | None = None
 ) -> Move:

@@ -118,6 +118,14 @@ def finished(id: str, status: str, result_payload: str | None, times: Times, mea
     return _new(Move, ("agent_span", id, LEAVES[status], values, violations))
 
 
+def terminated(span: AgentSpanRow, *, result_payload: str, meaning: Meaning, now: str) -> Move:
+    """Close an open span of an instance that is terminated: an active one failed, a pending one cancelled."""
+    status = "failed" if span.status == "active" else "cancelled"
+    times = finish_times(span.started_at, status, None, now)
+    move = finished(span.id, status, result_payload if status == "failed" else None, times, meaning, now)
+    return move._replace(set={**move.set, "closed_by": "terminated"})
+
+
 def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
     """Assemble a changed payload of an open span (recording only: by id, payloads never change)."""
     values: dict[str, Value] = {

@@ -8,8 +8,8 @@ from agentspan.errors import InvalidValue
 from agentspan.model import instances
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
-from agentspan.model.status import PURPOSES
-from agentspan.operations import agent_schema_versions, agents, request
+from agentspan.model.status import OPEN, PURPOSES
+from agentspan.operations import agent_schema_versions, agent_spans, agents, request
 from agentspan.operations.context import Context, Done, expect
 from agentspan.storage.protocol import Found, Query, Rows
 
@@ -158,6 +158,23 @@ def finish(
     def decide(found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, agent_instance_id)
         return Unit((instances.finish(instance, wanted, at, now),), instance.id, key)
+
+    return ctx.commit((agent_instance_id,), key, decide)
+
+
+def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_key: Any = None) -> Done:
+    """Terminate an instance and close its open spans, all at once (see AgentInstances.terminate)."""
+    reason = request.required_text("reason", reason)
+    said = {"agent_instance_id": agent_instance_id, "reason": reason}
+    key = request.idempotency_key("agent_instances/terminate", idempotency_key, said)
+
+    def decide(found: Found, now: str) -> Unit:
+        instance = expect(found, AgentInstanceRow, agent_instance_id)
+        moves = [instances.terminate(instance, reason, now)]
+        for span in ctx.storage.iter_spans(instance.id):
+            if span.status in OPEN:
+                moves.append(agent_spans.closing(ctx, span, {"type": "Terminated", "message": reason}, now))
+        return Unit(tuple(moves), instance.id, key)
 
     return ctx.commit((agent_instance_id,), key, decide)
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 from agentspan import jsontext
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model import spans
-from agentspan.model.changes import Ref, Unit
+from agentspan.model.changes import Move, Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import request
 from agentspan.operations.context import Context, Done, expect
@@ -139,6 +139,16 @@ def finish(
         return Unit((move,), span.id, key)
 
     return ctx.commit((agent_span_id,), key, decide)
+
+
+def closing(ctx: Context, span: AgentSpanRow, error: dict[str, str], now: str) -> Move:
+    """Return what closes an open span whose instance is terminated, with `error` as what it failed of."""
+    result: dict[str, Any] = {"error": error}
+    status = "failed" if span.status == "active" else "cancelled"
+    span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
+    payload = jsontext.decode(span.payload)
+    meaning = describe(span_type, span.schema_name, status, payload, result, None, check=(False, False))
+    return spans.terminated(span, result_payload=jsontext.encode(result)[0], meaning=meaning, now=now)
 
 
 def page(

@@ -249,6 +249,20 @@ class AgentInstances:
         )
         return self._models(done.row)[0]
 
+    def terminate(self, agent_instance_id: str, reason: str, idempotency_key: str | None = None) -> AgentInstance:
+        """Terminate an active instance, for good, and close its open spans: active ones failed, pending ones cancelled.
+
+        Args:
+            agent_instance_id: the run.
+            reason: why, for people; it stands on the instance and in the errors of the spans.
+            idempotency_key: at most 64 characters; the same request again succeeds again.
+
+        Raises:
+            InvalidAction: the instance is not active; nothing is touched.
+        """
+        done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
+        return self._models(done.row)[0]
+
     def get(self, agent_instance_id: str) -> AgentInstance:
         """Return an instance, with the counts of its spans."""
         return self._models(self._ctx.row(AgentInstanceRow, agent_instance_id))[0]

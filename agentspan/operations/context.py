@@ -8,10 +8,11 @@ from agentspan.errors import (
     DatabaseBusy,
     IdempotencyKeyAlreadyUsed,
     NotFound,
+    StorageError,
     UnexpectedRefType,
     ValidationErrors,
 )
-from agentspan.model.changes import Applied, Key, KeyTaken, Refused, Replayed, Unit, Violation
+from agentspan.model.changes import Applied, Key, KeyTaken, Put, Refused, Replayed, Unit, Violation
 from agentspan.model.rows import (
     ROWS,
     AccountRow,
@@ -30,10 +31,14 @@ MAX_CACHED = 1000
 
 
 class Done(NamedTuple):
-    """What an operation did: the resource as it is now, and the reason if its instance is terminated."""
+    """What an operation did: the resource as it is now, and the reason if its instance is terminated.
+
+    `committed` is False only where a recorder put the unit aside.
+    """
 
     row: Row
     terminated: str | None
+    committed: bool = True
 
 
 class Context:
@@ -42,10 +47,19 @@ class Context:
     Args:
         strict_schemas: refuse payloads that do not match their schema, instead of recording the mismatch.
         wait_s: how long a write may wait for other writers.
+        put_aside: takes a unit that the storage could not take now, to write it later (a recorder's).
     """
 
-    def __init__(self, storage: Storage, *, strict_schemas: bool = False, wait_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        strict_schemas: bool = False,
+        wait_s: float = 5.0,
+        put_aside: Callable[[Unit, StorageError], None] | None = None,
+    ) -> None:
         self.storage = storage
+        self.put_aside = put_aside
         self.strict_schemas = strict_schemas
         self.wait_s = wait_s
         self.account: AccountRow = storage.account()
@@ -102,7 +116,13 @@ class Context:
                 row = found.rows[found.key.subject][1]
                 return Done(row, _terminated(found))
             unit = decide(found, clock.now())
-            outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]
+            try:
+                outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]
+            except StorageError as error:
+                if self.put_aside is None:
+                    raise
+                self.put_aside(unit, error)
+                return Done(_put_row(unit), None, committed=False)
             match outcome:
                 case Applied(subject, terminated) | Replayed(subject, terminated):
                     assert subject is not None
@@ -113,6 +133,11 @@ class Context:
                 case Refused():
                     continue
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+
+def _put_row(unit: Unit) -> Row:
+    """Return the subject's row, which the unit itself puts."""
+    return next(change.row for change in unit.changes if isinstance(change, Put) and change.row.id == unit.subject)
 
 
 _NOTHING = Found({})

@@ -14,7 +14,7 @@ class Database:
 
     Attributes:
         agents: create, get, list.
-        agent_instances: register, start, finish, get, list.
+        agent_instances: register, start, finish, terminate, get, list.
         agent_schema_versions: create, get, list.
         agent_spans: create, start, finish, get, list, violations.
         storage: the backend underneath.

@@ -208,3 +208,42 @@ def test_instances_are_listed_by_agent_and_version(db: Database) -> None:
 def test_what_nobody_named_has_a_default(db: Database) -> None:
     run = db.agent_instances.register()
     assert db.agents.get(run.agent_id).external_identifier == "default"
+
+
+def test_terminating_closes_what_is_open_at_once(db: Database) -> None:
+    run = db.agent_instances.start(db.agent_instances.register("a").id)
+    statuses = ("pending", "active", "complete", "cancelled")
+    spans = [db.agent_spans.create(run.id, "tool", status, {"name": "x"}) for status in statuses]  # type: ignore[arg-type]
+    done = db.agent_instances.terminate(run.id, "ran away", idempotency_key="t")
+    assert (done.status, done.termination_reason) == ("terminated", "ran away")
+    assert done.finished_at is not None
+    after = [db.agent_spans.get(span.id) for span in spans]
+    assert [span.status for span in after] == ["cancelled", "failed", "complete", "cancelled"]
+    assert [span.closed_by for span in after] == ["terminated", "terminated", None, None]
+    assert after[1].result_payload == {"error": {"type": "Terminated", "message": "ran away"}}
+    assert after[1].summary == "Tool x() → Terminated: ran away"
+    assert after[2:] == spans[2:]
+    assert db.agent_instances.terminate(run.id, "ran away", idempotency_key="t") == done
+
+
+def test_only_an_active_instance_can_be_terminated_and_only_once(db: Database) -> None:
+    run = db.agent_instances.register("a")
+    assert code_of(lambda: db.agent_instances.terminate(run.id, "x")) == "invalid_action"
+    db.agent_instances.start(run.id)
+    assert code_of(lambda: db.agent_instances.terminate(run.id, "")) == "required_value"
+    db.agent_instances.terminate(run.id, "x")
+    for again in (
+        lambda: db.agent_instances.terminate(run.id, "x"),
+        lambda: db.agent_instances.finish(run.id),
+        lambda: db.agent_instances.start(run.id),
+    ):
+        assert code_of(again) == "invalid_action"
+    assert code_of(lambda: db.agent_instances.terminate("nobody", "x")) == "not_found"
+
+
+def test_a_span_of_a_terminated_instance_is_still_recorded(db: Database) -> None:
+    run = db.agent_instances.start(db.agent_instances.register("a").id)
+    db.agent_instances.terminate(run.id, "x")
+    late = db.agent_spans.create(run.id, "tool", "active")
+    assert db.agent_spans.finish(late.id).status == "complete"
+    assert db.storage.find(late.id).terminated == {run.id: "x"}
