@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from agentspan.errors import (
     AgentspanError,
-    BadRequest,
     DatabaseBusy,
     DatabaseUnusable,
     IdempotencyKeyAlreadyUsed,
@@ -60,7 +59,6 @@ __all__ = [
     "AgentSchemaVersion",
     "AgentSpan",
     "AgentspanError",
-    "BadRequest",
     "Database",
     "DatabaseBusy",
     "DatabaseUnusable",

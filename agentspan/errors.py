@@ -1,7 +1,6 @@
 """The one error tree of agentspan; each class carries the API's `code`. No error text ever holds a payload value.
 
     AgentspanError
-    ├── BadRequest                  bad_request                    (ValueError)
     ├── RequiredValue               required_value                 (ValueError)
     ├── InvalidValue                invalid_value                  (ValueError)
     │   ├── SchemaError                 a JSON Schema that cannot be used
@@ -31,12 +30,6 @@ class AgentspanError(Exception):
     """
 
     code: ClassVar[str] = "unexpected"
-
-
-class BadRequest(AgentspanError, ValueError):
-    """The request as a whole makes no sense."""
-
-    code = "bad_request"
 
 
 class RequiredValue(AgentspanError, ValueError):

@@ -10,6 +10,7 @@ from agentspan import clock
 from agentspan.model.status import Purpose
 from agentspan.recording.block import SpanBlock
 from agentspan.recording.run import Run
+from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span
 from agentspan.recording.tracer import DEFAULT_TYPE, Health, Tracer, block
 from agentspan.schemas import span_types
@@ -21,6 +22,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRY_NS = 1_000_000_000
+CONFIGURE_WAIT_S = 10.0
+"""How long `configure` may wait for a file that others hold; the first span of a program that did not configure waits
+as long as any other."""
 
 _lock = threading.RLock()
 _tracer: Tracer | None = None
@@ -50,7 +54,6 @@ def configure(
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
-    global _tracer, _given, _settings
     given: dict[str, Any] = {
         "raise_errors": raise_errors,
         "strict_schemas": strict_schemas,
@@ -58,11 +61,16 @@ def configure(
     }
     if db is not None:
         given["db"] = _absolute(db)
+    return _configure(given, CONFIGURE_WAIT_S)
+
+
+def _configure(given: dict[str, Any], wait_s: float) -> Tracer:
+    global _tracer, _given, _settings
     settings = {"db": _absolute(default_path()), **given}
     with _lock:
         if _tracer is not None and _tracer._broken is None and settings == _settings:
             return _tracer
-        tracer = Tracer(**settings)
+        tracer = Tracer(**settings, _open_wait_s=wait_s)
         if _tracer is not None:
             _tracer.shutdown()
         _tracer, _given, _settings = tracer, given, settings
@@ -88,7 +96,7 @@ def get_tracer() -> Tracer:
         return tracer
     with _lock:
         try:
-            return configure(**_given)
+            return _configure(_given, WAIT_S)
         except Exception as error:
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS
             if _tracer is None:
@@ -146,7 +154,9 @@ def span_type(
     title: str | None = None,
     template: str | None = None,
 ) -> None:
-    """Register a span type of one's own, for runs that start afterwards; the same name again replaces it.
+    """Register a span type of one's own; the same name again replaces it.
+
+    Spans use it at once. The schema version that a run is stored with has the types that were there when it began.
 
     Args:
         name: its schema_name.

@@ -77,14 +77,14 @@ class Run:
         try:
             self._result = {**(self._result or {}), **result}
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
 
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the run will finish as failed, with this error."""
         try:
             self._error = error_of(exception)
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
 
     def create_span(
         self,
@@ -190,10 +190,10 @@ class Run:
             )
             self._instance = cast(AgentInstanceRow, done.row)
             self.id = done.row.id
-            tracer._count_recorded()
+            if done.committed:
+                tracer._count_recorded()
         except Exception as error:
-            tracer._count_unrecorded()
-            tracer._fault(error)
+            tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
 
     def _finish(self, status: FinishStatus, error: dict[str, str] | None) -> None:
@@ -217,7 +217,7 @@ class Run:
             )
             tracer._write(Unit((move,)))
         except Exception as fault:
-            tracer._fault(fault)
+            tracer._lose(fault)
 
 
 def implicit(tracer: "Tracer", name: str) -> Run:

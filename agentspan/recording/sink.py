@@ -10,6 +10,7 @@ from typing import Protocol
 
 from agentspan.errors import InvalidAction, NotFound, StorageError
 from agentspan.model.changes import Move, Put, Refused, Unit
+from agentspan.model.rows import WriterRow
 from agentspan.storage.protocol import Storage
 
 WAIT_S = 0.25
@@ -29,6 +30,10 @@ class Sink(Protocol):
 
     def write(self, unit: Unit) -> None:
         """Make a unit durable as far as this sink promises; faults go to its `on_fault`, never to the caller."""
+        ...
+
+    def put_aside(self, unit: Unit, error: StorageError) -> None:
+        """Keep a unit that the storage could not take, for later."""
         ...
 
     def flush(self, wait_s: float) -> bool:
@@ -58,19 +63,23 @@ class CommitSink:
         """How many units wait for the storage to take them again."""
         return len(self._backlog)
 
+    def put_aside(self, unit: Unit, error: StorageError) -> None:
+        """Keep a unit that the storage could not take, for later."""
+        with self._lock:
+            self._keep(unit)
+        self._on_fault(error)
+
     def write(self, unit: Unit) -> None:
         """See Sink."""
         if self._backlog:
             with self._lock:
-                self._put_aside(unit)
+                self._keep(unit)
             self.flush(0.0)  # it did not work a moment ago: try, but do not make this call wait too
             return
         try:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
         except StorageError as error:
-            with self._lock:
-                self._put_aside(unit)
-            self._on_fault(error)
+            self.put_aside(unit, error)
             return
         except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
             with self._lock:
@@ -100,13 +109,14 @@ class CommitSink:
                 return True
             self._backlog.clear()
             self._characters = 0
-            refused = [(unit, o) for unit, o in zip(units, outcomes, strict=True) if isinstance(o, Refused)]
-            self.recorded += len(units) - len(refused)
+            pairs = list(zip(units, outcomes, strict=True))
+            refused = [(unit, outcome) for unit, outcome in pairs if isinstance(outcome, Refused)]
+            self.recorded += sum(not isinstance(o, Refused) and not _is_writer(unit) for unit, o in pairs)
         for unit, outcome in refused:
             self._refused(unit, outcome)
         return True
 
-    def _put_aside(self, unit: Unit) -> None:
+    def _keep(self, unit: Unit) -> None:
         size = _characters(unit)
         if len(self._backlog) >= MAX_WAITING or self._characters + size > MAX_WAITING_CHARACTERS:
             self.failed += 1
@@ -115,9 +125,16 @@ class CommitSink:
         self._characters += size
 
     def _refused(self, unit: Unit, outcome: Refused) -> None:
+        if _is_writer(unit):
+            return  # two threads made this process known at the same moment
         with self._lock:
             self.failed += 1
         self._on_fault(_refusal(unit, outcome))
+
+
+def _is_writer(unit: Unit) -> bool:
+    change = unit.changes[0]
+    return isinstance(change, Put) and isinstance(change.row, WriterRow)
 
 
 def _characters(unit: Unit) -> int:

@@ -56,7 +56,7 @@ class Span:
         try:
             self._result = dict(result) if self._result is None else {**self._result, **result}
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
 
     def update_payload(self, payload: Mapping[str, Any]) -> None:
         """Merge into the payload of an open span; stored at once."""
@@ -67,14 +67,14 @@ class Span:
             self._payload = plain
             self._write(spans.updated(self.id, payload=text, meaning=meaning, now=clock.now()))
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
 
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the span will finish as failed, with this error."""
         try:
             self._error = error_of(exception)
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
 
     def start(self) -> None:
         """Start a pending span."""
@@ -86,7 +86,7 @@ class Span:
             self._started_at = now
             self._write(spans.started(self.id, started_at=now, meaning=meaning, now=now))
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
 
     def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
@@ -99,7 +99,7 @@ class Span:
             spans.check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
             self._finish(wanted, ended_ns)
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
 
     def cancel(self) -> None:
         """Cancel a pending span: it never started."""
@@ -139,7 +139,7 @@ class Span:
             if self.status == "active":
                 self._finish("complete" if self._error is None else "failed", ended_ns)
         except Exception as error:
-            self._tracer._fault(error)
+            self._tracer._lose(error)
 
     def _returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""

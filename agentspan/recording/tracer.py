@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from agentspan import ids
 from agentspan.errors import InvalidValue, StorageError
-from agentspan.model.changes import Put, Unit
+from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.status import Purpose, SpanStatus
 from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
@@ -22,9 +22,10 @@ from agentspan.recording.run import Run
 from agentspan.recording.sink import WAIT_S, CommitSink, Sink
 from agentspan.recording.span import Span
 from agentspan.recording.writer import program_name, this_process
-from agentspan.schemas.span_types import MAX_NAME, REGISTRY, Registry
+from agentspan.schemas import span_types
+from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage import open_storage
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import HasWait, Storage
 from agentspan.text import one_line
 
 P = ParamSpec("P")
@@ -56,11 +57,15 @@ class Tracer:
         strict_schemas: do not record a payload that does not match its schema; a result that does not makes its
             span fail.
         durability: "commit": every transition is in the file before the call returns.
-        span_types: the registry of span types; that of `agentspan.span_type` when left out.
+
+    Attributes:
+        storage: where it records; `agentspan.open(tracer.storage)` reads it back.
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
+
+    storage: Storage
 
     def __init__(
         self,
@@ -69,13 +74,13 @@ class Tracer:
         raise_errors: bool = False,
         strict_schemas: bool = False,
         durability: Literal["commit"] = "commit",
-        span_types: Registry = REGISTRY,
         _broken: Exception | None = None,
+        _open_wait_s: float = 10.0,
     ) -> None:
         if durability != "commit":
             raise InvalidValue("durability", 'must be "commit"')
         self._raise_errors = raise_errors
-        self._registry = span_types
+        self._registry = span_types.REGISTRY
         self._current: ContextVar[Span | Run | None] = ContextVar("agentspan_current", default=None)
         self._logged: set[str] = set()
         self._lock = threading.Lock()
@@ -88,10 +93,14 @@ class Tracer:
         self._unknown_writer: Put | None = None
         self._write: Callable[[Unit], None] = self._write_nowhere
         if _broken is None:
-            self._storage = open_storage(db)
-            self._context = Context(self._storage, strict_schemas=strict_schemas, wait_s=WAIT_S)
+            self.storage = open_storage(db, wait_s=_open_wait_s)
+            if isinstance(self.storage, HasWait):
+                self.storage.wait_at_most(WAIT_S)
+            self._sink = CommitSink(self.storage, self._fault)
+            self._context = Context(
+                self.storage, strict_schemas=strict_schemas, wait_s=WAIT_S, put_aside=self._put_aside
+            )
             self._ids = self._context.ids
-            self._sink = CommitSink(self._storage, self._fault)
         self._new_writer()
         _tracers.add(self)
 
@@ -147,7 +156,7 @@ class Tracer:
         self._closed = True
         self._write = self._write_nowhere
         if self._broken is None:
-            self._storage.close()
+            self.storage.close()
 
     def _begin(self, schema_name: str, payload: Mapping[str, Any]) -> Span:
         """Create an active span under what is active here, and make it the active one."""
@@ -199,8 +208,7 @@ class Tracer:
 
     def _lost(self, span: Span, status: SpanStatus, error: Exception) -> None:
         span.status = status
-        self._count_unrecorded()
-        self._fault(error)
+        self._lose(error)
 
     def _enter(self, node: Span | Run) -> Span | Run | None:
         outer = self._current.get()
@@ -217,11 +225,11 @@ class Tracer:
 
     def _write_first(self, unit: Unit) -> None:
         """Write the first unit after a fork: what wrote it must be known."""
-        try:
-            self._make_writer_known()
-        except StorageError as error:
-            self._fault(error)
+        self._make_writer_known()
         self._sink_of_all().write(unit)
+
+    def _put_aside(self, unit: Unit, error: StorageError) -> None:
+        self._sink_of_all().put_aside(unit, error)
 
     def _sink_of_all(self) -> Sink:
         assert self._sink is not None
@@ -241,7 +249,11 @@ class Tracer:
     def _make_writer_known(self) -> None:
         """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine."""
         if self._unknown_writer is not None:
-            self._storage.apply((Unit((self._unknown_writer,)),), wait_s=WAIT_S)
+            unit = unit_of(self._unknown_writer)
+            try:
+                self.storage.apply((unit,), wait_s=WAIT_S)
+            except StorageError as error:
+                self._put_aside(unit, error)
             self._unknown_writer = None
             if not self._closed:
                 self._write = self._sink_of_all().write  # the common case, without a look at any of the others
@@ -262,6 +274,11 @@ class Tracer:
         with self._lock:
             self._unrecorded += 1
 
+    def _lose(self, error: Exception) -> None:
+        """Deal with a fault, or a misuse, that kept something from being recorded."""
+        self._count_unrecorded()
+        self._fault(error)
+
     def _fault(self, error: Exception, *, reraise: bool = True) -> None:
         """Deal with a fault of ours: never the host's, so it is logged once per kind, and raised only for tests."""
         if self._raise_errors and reraise:
@@ -274,7 +291,7 @@ class Tracer:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         if self._broken is None:
-            self._sink = CommitSink(self._storage, self._fault)  # what waited is the parent's to write
+            self._sink = CommitSink(self.storage, self._fault)  # what waited is the parent's to write
         self._new_writer()
 
 

@@ -5,8 +5,10 @@ import os
 from agentspan.storage.protocol import Storage
 
 
-def open_storage(db: str | os.PathLike[str] | Storage | None, *, read_only: bool = False) -> Storage:
-    """Return the storage that `db` names (see open)."""
+def open_storage(
+    db: str | os.PathLike[str] | Storage | None, *, read_only: bool = False, wait_s: float = 10.0
+) -> Storage:
+    """Return the storage that `db` names (see open); opening a file waits at most `wait_s` for other processes."""
     if db is None:
         db = default_path()
     if isinstance(db, (str, os.PathLike)):
@@ -16,7 +18,7 @@ def open_storage(db: str | os.PathLike[str] | Storage | None, *, read_only: bool
             return MemoryStorage()
         from agentspan.storage.sqlite import SQLiteStorage
 
-        return SQLiteStorage(db, read_only=read_only)
+        return SQLiteStorage(db, read_only=read_only, wait_s=wait_s)
     return db
 
 

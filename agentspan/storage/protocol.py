@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from agentspan.model.changes import Key, Outcome, Unit, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, Row, Value
@@ -71,6 +71,15 @@ def span_counts(by_status: Mapping[str, int]) -> SpanCounts:
     """Add up the counts of each status; finished are the complete, failed and cancelled ones."""
     finished = sum(by_status.get(status, 0) for status in FINISH_STATUSES)
     return SpanCounts(sum(by_status.values()), finished=finished, **by_status)
+
+
+@runtime_checkable
+class HasWait(Protocol):
+    """A storage whose reads may wait for others, and that can be told how long."""
+
+    def wait_at_most(self, wait_s: float) -> None:
+        """Change how long reading, and opening again, may wait."""
+        ...
 
 
 class Storage(Protocol):

@@ -15,7 +15,7 @@ from tests.recording.test_decorators import spans_of
 
 
 def runs_of(tracer: Tracer) -> list[Any]:
-    return list(agentspan.open(tracer._storage).agent_instances.list())
+    return list(agentspan.open(tracer.storage).agent_instances.list())
 
 
 def test_a_run_completes_with_what_it_was_given_and_returned(tracer: Tracer) -> None:
@@ -77,7 +77,7 @@ def test_a_span_outside_any_run_opens_one_that_ends_with_it(tracer: Tracer) -> N
 
 
 def test_a_span_is_in_the_storage_before_the_block_runs(tracer: Tracer) -> None:
-    db = agentspan.open(tracer._storage)
+    db = agentspan.open(tracer.storage)
     with tracer.run("a") as run:
         assert db.agent_instances.get(run.id).status == "active"
         with tracer.span("llm", {"model": "m"}) as span:
@@ -87,7 +87,7 @@ def test_a_span_is_in_the_storage_before_the_block_runs(tracer: Tracer) -> None:
 
 
 def test_results_are_merged_and_payloads_updated(tracer: Tracer) -> None:
-    db = agentspan.open(tracer._storage)
+    db = agentspan.open(tracer.storage)
     with tracer.run("a"), tracer.span("llm", {"model": "m", "messages": 1}) as span:
         assert len(db.agent_spans.violations(span.id)) == 1
         span.update_payload({"model": "n", "messages": []})
@@ -208,6 +208,7 @@ def test_forbidden_transitions_raise_only_when_asked_to(tmp_path: Path) -> None:
         span.finish()
         span.update_payload({"a": 1})
     assert spans_of(quiet)[0].status == "complete"
+    assert quiet.health() == (5, 5, 0)
     quiet.shutdown()
     loud = Tracer(tmp_path / "loud.db", raise_errors=True)
     with loud.run("a") as run:
@@ -388,6 +389,42 @@ def test_a_busy_file_costs_a_moment_and_loses_nothing(tmp_path: Path, caplog: py
     tracer.shutdown()
 
 
+def test_a_run_that_begins_while_the_file_is_busy_is_kept_too(tmp_path: Path) -> None:
+    import sqlite3
+
+    tracer = Tracer(tmp_path / "runs.db")
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    other.execute("begin immediate")
+    with tracer.run("a") as run, tracer.span("tool", {"name": "x"}):
+        assert run.id
+    assert tracer.health().recorded == 0
+    other.execute("rollback")
+    other.close()
+    assert tracer.flush()
+    (stored,) = runs_of(tracer)
+    assert (stored.id, stored.status, stored.span_counts.complete) == (run.id, "complete", 1)
+    assert tracer.health()[1:] == (0, 0)
+    tracer.shutdown()
+
+
+def test_the_first_span_of_a_program_does_not_wait_long_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sqlite3
+    import time
+
+    monkeypatch.setenv("AGENTSPAN_DB", str(tmp_path / "runs.db"))
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    other.execute("begin exclusive")
+    began = time.monotonic()
+    with agentspan.run("a"):
+        pass
+    assert time.monotonic() - began < 2.0
+    assert agentspan.health().failed > 0
+    other.execute("rollback")
+    other.close()
+
+
 def test_what_waits_is_written_at_shutdown(tmp_path: Path) -> None:
     import sqlite3
 
@@ -475,7 +512,7 @@ def test_own_span_types_are_registered_from_models_and_schemas(tmp_path: Path, m
         title="Charge",
         template="Charge {{amount}} {{currency}}{{#receipt}} → {{receipt}}{{/receipt}} ({{_status}})",
     )
-    tracer = Tracer(tmp_path / "runs.db", raise_errors=True, span_types=span_types.REGISTRY)
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
 
     @tracer.span("charge")
     def charge(amount: Any, currency: str = "EUR") -> dict[str, Any]:
@@ -487,7 +524,7 @@ def test_own_span_types_are_registered_from_models_and_schemas(tmp_path: Path, m
         charge(0)
     first, second, third = spans_of(tracer)
     assert (first.schema_title, first.summary) == ("Charge", "Charge 5 EUR → r1 (complete)")
-    db = agentspan.open(tracer._storage)
+    db = agentspan.open(tracer.storage)
     assert [v.path for v in db.agent_spans.violations(second.id)] == ["$.amount"]
     assert [v.message for v in db.agent_spans.violations(third.id)] == ["lacks receipt"]
     (version,) = db.agent_schema_versions.list()

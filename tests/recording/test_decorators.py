@@ -13,7 +13,7 @@ from agentspan import Tracer, jsontext
 
 def spans_of(tracer: Tracer) -> list[Any]:
     """All spans that a tracer recorded, in order, with their payloads as dicts."""
-    db = agentspan.open(tracer._storage)
+    db = agentspan.open(tracer.storage)
     return [span for run in db.agent_instances.list() for span in db.agent_spans.list(run.id, include_summaries=True)]
 
 

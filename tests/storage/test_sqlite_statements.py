@@ -23,7 +23,7 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self.tracer = agentspan.Tracer(path, raise_errors=True)
         self.seen: list[str] = []
-        storage = self.tracer._storage
+        storage = self.tracer.storage
         assert isinstance(storage, agentspan.SQLiteStorage)
         self.connection = storage._connections.writer()
 

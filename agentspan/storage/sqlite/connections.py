@@ -20,8 +20,6 @@ from agentspan.storage.sqlite.tables import APPLICATION_ID, CURRENT, migrate
 
 T = TypeVar("T")
 
-OPEN_WAIT_S = 10.0
-READ_WAIT_S = 5.0
 _MINIMUM = (3, 37, 0)  # STRICT tables
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
@@ -79,9 +77,10 @@ def storage_error(error: sqlite3.Error, path: Path) -> Exception:
 class Connections:
     """The connections of one process to one file."""
 
-    def __init__(self, path: Path, *, read_only: bool) -> None:
+    def __init__(self, path: Path, *, read_only: bool, wait_s: float) -> None:
         self.path = path
         self.read_only = read_only
+        self.wait_s = wait_s
         self.lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self.cursor: sqlite3.Cursor | None = None
@@ -126,7 +125,7 @@ class Connections:
         """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
         try:
             connection = self._take_reader()
-            waiting(lambda: connection.execute("begin"), self.path, READ_WAIT_S)
+            waiting(lambda: connection.execute("begin"), self.path, self.wait_s)
             try:
                 yield connection
             finally:
@@ -213,7 +212,7 @@ class Connections:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         def execute(sql: str) -> Any:
-            return waiting(lambda: connection.execute(sql).fetchone(), self.path, OPEN_WAIT_S)
+            return waiting(lambda: connection.execute(sql).fetchone(), self.path, self.wait_s)
 
         version: int = execute("pragma user_version")[0]
         if version > CURRENT:
@@ -238,7 +237,9 @@ class Connections:
             raise DatabaseUnusable(
                 f"{self.path} has no agentspan tables of this version; open it once without read_only to make them"
             )
-        waiting(lambda: connection.execute("begin immediate"), self.path, OPEN_WAIT_S)
+        import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
+
+        waiting(lambda: connection.execute("begin immediate"), self.path, self.wait_s)
         try:
             version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
             if version == 0 and connection.execute("select 1 from sqlite_master limit 1").fetchone():

@@ -51,14 +51,15 @@ class SQLiteStorage:
     Args:
         path: the file; made, with its tables, when it does not exist. Its folder must.
         read_only: never write, not even tables; writes raise NotPermitted.
+        wait_s: how long opening the file, and reading, may wait for other processes.
 
     Raises:
         DatabaseUnusable: no database, another program's, a newer version's, no such folder, SQLite too old.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0) -> None:
         self.path = Path(path)
-        self._connections = Connections(self.path, read_only=read_only)
+        self._connections = Connections(self.path, read_only=read_only, wait_s=wait_s)
         self._connections.open_now()
 
     def account(self) -> AccountRow:
@@ -133,6 +134,10 @@ class SQLiteStorage:
     def close(self) -> None:
         """See Storage."""
         self._connections.close()
+
+    def wait_at_most(self, wait_s: float) -> None:
+        """Change how long reading, and opening the file again, may wait: a recorder has less time than its set-up."""
+        self._connections.wait_s = wait_s
 
     def _apply_alone(self, change: Put | Move, wait_s: float) -> Outcome:
         sql, values = _statement(change)
