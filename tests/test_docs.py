@@ -16,9 +16,12 @@ import pytest
 
 import agentspan
 from agentspan import errors
-from agentspan.cli import main
+from agentspan.cli import main, reading
 from agentspan.model.resources import Pagination, SpanCounts
-from agentspan.operations.database import AgentInstances, Agents, AgentSchemaVersions, AgentSpans
+from agentspan.operations import agent_schema_versions, request
+from agentspan.operations.by_id import AgentInstances, Agents, AgentSchemaVersions, AgentSpans
+from agentspan.recording import capture, generators, sink
+from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +155,7 @@ BY_ID = section("## Operations by id")
 FUNCTIONS: list[tuple[str, Any]] = [
     *(
         (RECORDING, getattr(agentspan, name))
-        for name in ("configure", "flush", "run", "shutdown", "span_type", "Tracer")
+        for name in ("configure", "flush", "run", "shutdown", "span", "span_type", "Tracer")
     ),
     (BY_ID, agentspan.open),
     *(
@@ -227,6 +230,38 @@ def test_the_reference_names_every_command_with_its_options(name: str) -> None:
             assert str(parameter.human_readable_name).upper() in described
     if any("--json" in parameter.opts for parameter in command.params):
         row(text, f"`{name}` | `{{")
+
+
+LIMITS = [
+    (request, "MAX_KEY", "idempotency key"),
+    (request, "MAX_TEXT", "names, descriptions"),
+    (request, "MAX_PAGE", "page"),
+    (span_types, "MAX_NAME", "`schema_name`"),
+    (span_types, "MAX_NAME", "an agent's name"),
+    (templates, "MAX_TEMPLATE", "template"),
+    (templates, "MAX_TAGS", "template"),
+    (templates, "MAX_ITEMS", "items of an array"),
+    (templates, "MAX_INLINE", "`_inline`"),
+    (templates, "MAX_SUMMARY", "summary"),
+    (meaning, "MAX_LABEL", "label"),
+    (conformance, "MAX_SCHEMA", "JSON Schema"),
+    (conformance, "MAX_SCHEMA_DEPTH", "JSON Schema"),
+    (conformance, "MAX_PATTERNS", "JSON Schema"),
+    (conformance, "MAX_STEPS", "a conformance check"),
+    (conformance, "MAX_VIOLATIONS", "violations stored"),
+    (agent_schema_versions, "MAX_TYPES", "span types in"),
+    (reading, "LATEST_RUNS", "runs listed"),
+    (capture, "MAX_FRAMES", "stack trace"),
+    (capture, "MAX_STACKTRACE", "stack trace"),
+    (generators, "MAX_ITEMS", "items kept of a generator"),
+    (sink, "MAX_WAITING", "transitions that wait"),
+    (sink, "MAX_WAITING_CHARACTERS", "transitions that wait"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "what"), LIMITS)
+def test_the_reference_has_the_limits_of_the_code(module: Any, name: str, what: str) -> None:
+    assert re.search(rf"\b{getattr(module, name):,}\b", row(section("## Limits"), what))
 
 
 def test_the_reference_describes_the_whole_database(tmp_path: Path) -> None:
