@@ -29,6 +29,8 @@ class _Group(click.Group):
         except BrokenPipeError:  # `agentspan show - | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(0) from None
+        except OSError as error:  # `agentspan show - > /dev/full`
+            raise click.ClickException(f"cannot write the answer: {error.strerror}") from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

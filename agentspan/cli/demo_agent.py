@@ -126,7 +126,11 @@ def command(db: Path, *, as_json: bool) -> None:
         reading.show(database, "-", as_json=False)
     option = "" if db == Path("agentspan.db") else f" --db {db}"
     click.echo(f"\nRecorded in {db}. Try next:")
-    click.echo(f"  agentspan{option} runs          the runs of the file")
-    click.echo(f"  agentspan{option} show -        this tree again; - is the latest run")
-    click.echo(f"  agentspan{option} show - --json everything about it")
+    hints = {
+        f"agentspan{option} runs": "the runs of the file",
+        f"agentspan{option} show -": "this tree again; - is the latest run",
+        f"agentspan{option} show - --json": "everything about it",
+    }
+    for hint, meaning in hints.items():
+        click.echo(f"  {hint:<{max(map(len, hints))}}  {meaning}")
     click.echo(f'  sqlite3 {db} "select status, summary, duration_ms from spans"')

@@ -140,7 +140,7 @@ def schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
     for row in versions:
         agent = storage.find(row.agent_id).rows[row.agent_id][1]
         name = agent.name if isinstance(agent, AgentRow) else row.agent_id
-        click.echo(style(safe(f"{name}  {row.inserted_at[:10]}  {row.content_hash[:12]}"), bold=True))
+        click.echo(style(f"{fit(name, width() - 26)}  {row.inserted_at[:10]}  {row.content_hash[:12]}", bold=True))
         items = jsontext.decode(row.span_type_schemas)
         own = [item for item in items if all_types or not _is_built_in(item)]
         for item in own:

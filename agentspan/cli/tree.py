@@ -62,7 +62,7 @@ def _span_lines(node: Node, lasts: tuple[bool, ...], width: int) -> Iterator[str
         + " "
         + pad(duration, DURATION_COLUMNS, right=True)
     )
-    if error is not None:
+    if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
         below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
         room = width - columns_of(below) - 1
         yield style(below, fg="bright_black") + " " + status_style(fit(error, room), "failed")

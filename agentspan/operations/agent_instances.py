@@ -49,7 +49,7 @@ def register(
     name = request.text("agent_id", agent_id) or DEFAULT
     version = _version_fields(agent_version)
     schema = schema or agent_schema_versions.content(agent_schema_version)
-    purpose = purpose or PURPOSES[0]
+    purpose = PURPOSES[0] if purpose is None else purpose
     if purpose not in PURPOSES:
         raise InvalidValue("purpose", f"must be one of {', '.join(PURPOSES)}")
     metadata_text = None if metadata is None else request.json_object("metadata", metadata)

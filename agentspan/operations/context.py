@@ -1,7 +1,7 @@
 """What every operation needs: a storage, its ids, the span types of its instances, and the loop that commits."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agentspan import clock, ids
 from agentspan.errors import (
@@ -79,14 +79,14 @@ class Context:
             registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas))
         return registry
 
-    def row(self, row_type: type[R], id: object) -> R:
+    def row(self, row_type: type[R], id: Any) -> R:
         """Return the row of an id.
 
         Raises:
             NotFound: nothing has this id.
             UnexpectedRefType: it names another type of resource.
         """
-        return expect(self.storage.find(id) if isinstance(id, str) else _NOTHING, row_type, id)
+        return expect(self.storage.find(id) if ids.is_pfid(id) else _NOTHING, row_type, id)
 
     def check_strict(self, violations: tuple[Violation, ...], schema_name: str) -> None:
         """Refuse violations in strict mode.
@@ -109,7 +109,7 @@ class Context:
             decide: the model's part: turns what was found, and the time, into a unit with a subject; or raises.
         """
         for _ in range(ATTEMPTS):
-            found = self.storage.find(*(id for id in wanted if isinstance(id, str)), key=key)
+            found = self.storage.find(*(id for id in wanted if id is not None and ids.is_pfid(id)), key=key)
             if key is not None and found.key is not None:
                 if found.key.request_hash != key.request_hash:
                     raise _key_taken(key)

@@ -12,6 +12,7 @@ from agentspan.storage.protocol import Query
 MAX_KEY = 64
 MAX_TEXT = 10_000
 MAX_PAGE = 100
+MAX_OFFSET = 2**53
 
 
 def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
@@ -87,8 +88,8 @@ def page(query: Query, sorting: str | None, offset: int, page_size: int, *, colu
         order, descending = str(sorting).removeprefix("-"), str(sorting).startswith("-")
         if order not in columns:
             raise InvalidValue("sorting", f"must be one of {', '.join(sorted(columns))}, with - for descending")
-    if type(offset) is not int or offset < 0:
-        raise InvalidValue("offset", "must be a whole number from 0")
+    if type(offset) is not int or not 0 <= offset <= MAX_OFFSET:
+        raise InvalidValue("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
     if type(page_size) is not int or not 1 <= page_size <= MAX_PAGE:
         raise InvalidValue("page_size", f"must be a whole number from 1 to {MAX_PAGE}")
     return replace(query, order=order, descending=descending, offset=offset, limit=page_size)

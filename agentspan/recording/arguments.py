@@ -7,6 +7,12 @@ from typing import Any
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+def is_coroutine_function(fn: Any) -> bool:
+    """Tell whether calling gives a coroutine; also for objects whose `__call__` does."""
+    call = getattr(type(fn), "__call__", None)  # noqa: B004 (its kind matters, not whether there is one)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call)
+
+
 class Arguments:
     """The parameters of one function.
 
@@ -17,7 +23,8 @@ class Arguments:
     __slots__ = ("_count", "_defaults", "_positional", "_signature", "_skip", "name")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        self.name: str = getattr(fn, "__name__", None) or type(fn).__name__
+        named = getattr(fn, "func", fn)  # of a partial, what it calls
+        self.name: str = getattr(named, "__name__", None) or type(named).__name__
         try:
             signature = inspect.signature(fn)
         except (TypeError, ValueError):  # some builtins have none

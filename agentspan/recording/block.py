@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from agentspan.recording.arguments import Arguments
+from agentspan.recording.arguments import Arguments, is_coroutine_function
 from agentspan.recording.generators import Begin, wrap_async_generator, wrap_generator
-from agentspan.recording.span import Span
+from agentspan.recording.span import Span, last_entered
 
 if TYPE_CHECKING:
     from agentspan.recording.tracer import Tracer
@@ -29,14 +29,14 @@ class SpanBlock:
         self._entered: list[Span] = []
 
     def __enter__(self) -> Span:
-        span = self._resolve()._begin(self._schema_name, self._payload or {})
+        span = self._resolve()._begin(self._schema_name, {} if self._payload is None else self._payload)
         self._entered.append(span)
         return span
 
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        self._last()._leave(exception)
+        last_entered(self._entered)._leave(exception)
         return False
 
     async def __aenter__(self) -> Span:
@@ -45,23 +45,19 @@ class SpanBlock:
     async def __aexit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        self._last()._leave(exception)
+        last_entered(self._entered)._leave(exception)
         return False
 
-    def _last(self) -> Span:
-        """Return the span to leave: of several that tasks or threads entered with this block, the one active here."""
-        entered = self._entered
-        if len(entered) > 1:
-            node: Any = entered[-1]._tracer._current.get()
-            while type(node) is Span:
-                if node in entered:
-                    entered.remove(node)
-                    return node
-                node = node._outer
-        return entered.pop()
-
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
-        """Decorate a function, coroutine function, generator function or async generator function."""
+        """Decorate a function, coroutine function, generator function or async generator function.
+
+        Raises:
+            TypeError: it is nothing that can be called.
+        """
+        if isinstance(fn, classmethod | staticmethod):
+            return cast(Callable[P, R], type(fn)(self(fn.__func__)))
+        if not callable(fn):
+            raise TypeError(f"only functions can be recorded, not {type(fn).__name__}")
         arguments = Arguments(fn)
 
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
@@ -73,7 +69,7 @@ class SpanBlock:
             return cast(Callable[P, R], wrap_async_generator(fn, begin))
         if inspect.isgeneratorfunction(fn):
             return cast(Callable[P, R], wrap_generator(fn, begin))
-        if inspect.iscoroutinefunction(fn):
+        if is_coroutine_function(fn):
             return cast(Callable[P, R], _wrap_coroutine(fn, begin))
         return _wrap_function(fn, begin)
 

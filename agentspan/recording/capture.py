@@ -3,6 +3,7 @@
 Everything that is recorded comes through here: payloads, results, errors.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from agentspan import jsontext
 
 MAX_STACKTRACE = 16_384
 MAX_FRAMES = 64
+MAX_DEPTH = 100
 
 NOT_JSON = "$not_json"
 """The key of the mark that stands for a value which could not be written as JSON."""
@@ -20,7 +22,7 @@ NOT_JSON = "$not_json"
 def capture(value: Any) -> tuple[str, Any]:
     """Return any value as JSON text, and as the plain JSON that the text holds (2 µs for 300 bytes)."""
     try:
-        data = to_json(value, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback)
+        data = _encode(value if _is_plain(value) else _tame(value, 0))
         return data.decode(), from_json(data)
     except Exception:
         return _capture_slowly(value)
@@ -30,24 +32,77 @@ def capture_object(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return a mapping as a JSON object; one whose JSON is no object is put under `input`."""
     if type(value) is dict:
         try:
-            data = to_json(value, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback)
+            data = _encode(value if _is_plain(value) else _tame(value, 0))
             return data.decode(), from_json(data)
         except Exception:
             pass
-    text, plain = capture(_as_dict(value))
+    text, plain = capture(value)
     if type(plain) is dict:
         return text, plain
     return capture({"input": plain})
 
 
-def _as_dict(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
+def _encode(value: Any) -> bytes:
+    return to_json(value, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback)
+
+
+_ATOMS = frozenset({str, int, float, bool, type(None)})
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value is made of dicts, lists, tuples and atoms only (0.3 µs): the encoder cannot change those.
+
+    It would use up iterators, and so the program's generators and open files.
+    """
+    kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return kind in _ATOMS
+    for item in value:  # noqa: SIM110 (a generator would cost 0.3 µs)
+        if type(item) not in _ATOMS and not _is_plain(item):
+            return False
+    return True
+
+
+def _tame(value: Any, depth: int) -> Any:
+    """Copy the containers of a value, with whatever is used up by looking at it replaced by what it says of itself."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if depth > MAX_DEPTH:
+        return {NOT_JSON: {"type": kind.__qualname__, "reason": f"nested deeper than {MAX_DEPTH}"}}
+    if hasattr(kind, "__next__"):
+        return _fallback(value)
+    if isinstance(value, Mapping):
+        return {key: _tame(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return [_tame(item, depth + 1) for item in value]
+    fields = getattr(value, "__dict__", None)
+    if type(fields) is dict and _is_record(kind) and _holds_iterator(fields, depth):
+        return {name: _tame(item, depth + 1) for name, item in fields.items()}
+    return value
+
+
+def _holds_iterator(value: Any, depth: int) -> bool:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set | frozenset | deque):
+        fields = getattr(value, "__dict__", None) if _is_record(type(value)) else None
+        return hasattr(type(value), "__next__") or (type(fields) is dict and _holds_iterator(fields, depth + 1))
+    return depth > MAX_DEPTH or any(_holds_iterator(item, depth + 1) for item in value)
+
+
+def _is_record(kind: type) -> bool:
+    """Tell whether the encoder would write the fields of such an object: dataclasses and pydantic models."""
+    return hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__pydantic_serializer__")
 
 
 def _capture_slowly(value: Any) -> tuple[str, Any]:
     """Take values that the fast encoder refuses: lone surrogates and depth are JSON; the rest leaves a mark."""
     try:
-        return jsontext.encode(value)
+        if _is_plain(value):
+            return jsontext.encode(value)
     except Exception:
         pass
     if type(value) is dict:  # one bad member must not cost the others
@@ -67,7 +122,7 @@ def _name(key: Any) -> str | None:
 
 def _member(value: Any) -> Any:
     try:
-        return capture(value)[1] if type(value) is not dict else jsontext.encode(value)[1]
+        return jsontext.encode(value if _is_plain(value) else _tame(value, 0))[1]
     except Exception:
         return {NOT_JSON: {"type": type(value).__qualname__}}
 
@@ -89,9 +144,14 @@ def error_of(exception: BaseException) -> dict[str, str]:
 
 def _message(exception: BaseException) -> str:
     try:
-        return str(exception)
+        return _text(str(exception))
     except Exception:
         return "(its message could not be read)"
+
+
+def _text(text: str) -> str:
+    """Replace lone surrogates, which no reader of the file could decode."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _stacktrace(exception: BaseException) -> str:
@@ -99,6 +159,6 @@ def _stacktrace(exception: BaseException) -> str:
 
     try:
         lines = traceback.format_exception(type(exception), exception, exception.__traceback__, limit=-MAX_FRAMES)
-        return "".join(lines)[-MAX_STACKTRACE:]
+        return _text("".join(lines)[-MAX_STACKTRACE:])
     except Exception:
         return ""

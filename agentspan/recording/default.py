@@ -66,9 +66,9 @@ def configure(
 
 def _configure(given: dict[str, Any], wait_s: float) -> Tracer:
     global _tracer, _given, _settings
-    settings = {"db": _absolute(default_path()), **given}
+    settings = given if "db" in given else {"db": _absolute(default_path()), **given}
     with _lock:
-        if _tracer is not None and _tracer._broken is None and settings == _settings:
+        if _tracer is not None and _tracer._is_usable() and settings == _settings:
             return _tracer
         tracer = Tracer(**settings, _open_wait_s=wait_s)
         if _tracer is not None:
@@ -92,14 +92,14 @@ def get_tracer() -> Tracer:
     """
     global _tracer, _retry_at_ns
     tracer = _tracer
-    if tracer is not None and (tracer._broken is None or clock.monotonic_ns() < _retry_at_ns):
+    if tracer is not None and (tracer._is_usable() or (tracer._broken and clock.monotonic_ns() < _retry_at_ns)):
         return tracer
     with _lock:
         try:
             return _configure(_given, WAIT_S)
         except Exception as error:
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS
-            if _tracer is None:
+            if _tracer is None or _tracer._closed:
                 _tracer = Tracer(_broken=error)
                 _tracer._fault(error)
             return _tracer
@@ -195,6 +195,15 @@ def shutdown(wait_s: float = 5.0) -> None:
         if _tracer is not None:
             _tracer.shutdown(wait_s)
             _tracer = None
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def health() -> Health:

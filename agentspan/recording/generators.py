@@ -79,7 +79,6 @@ def wrap_generator(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
                 except GeneratorExit:
                     with stream:
                         generator.close()
-                    stream.closed()
                     raise
                 except BaseException as thrown:
                     with stream:
@@ -91,6 +90,7 @@ def wrap_generator(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
             stream.returned(stop.value)
             return stop.value
         except GeneratorExit:
+            stream.closed()  # also where it was awaiting, not yielding
             raise
         except BaseException as exception:
             stream.raised(exception)
@@ -116,7 +116,6 @@ def wrap_async_generator(fn: Callable[..., Any], begin: Begin) -> Callable[..., 
                 except GeneratorExit:
                     with stream:
                         await generator.aclose()
-                    stream.closed()
                     raise
                 except BaseException as thrown:
                     with stream:
@@ -127,6 +126,7 @@ def wrap_async_generator(fn: Callable[..., Any], begin: Begin) -> Callable[..., 
         except StopAsyncIteration:
             stream.returned()
         except GeneratorExit:
+            stream.closed()  # also where it was awaiting, not yielding
             raise
         except BaseException as exception:
             stream.raised(exception)

@@ -4,19 +4,20 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from agentspan import clock
-from agentspan.errors import InvalidAction
+from agentspan.errors import InvalidValue
 from agentspan.model import instances
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.spans import Times
-from agentspan.model.status import FinishStatus, InstanceStatus, Purpose
+from agentspan.model.spans import Times, check_finish
+from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.operations import agent_instances
+from agentspan.recording.arguments import is_coroutine_function
 from agentspan.recording.capture import capture, capture_object, error_of
-from agentspan.recording.span import Span
-from agentspan.schemas.span_types import MAX_NAME
+from agentspan.recording.span import Span, last_entered
+from agentspan.schemas.span_types import MAX_NAME, usable_name
 from agentspan.text import one_line
 
 if TYPE_CHECKING:
@@ -46,12 +47,15 @@ class Run:
         metadata: Mapping[str, Any] | None = None,
         purpose: Purpose = "live",
     ) -> None:
+        if callable(name):
+            raise TypeError('a run has a name: write @agentspan.run("name")')
         self.name = name
         self._resolve = resolve
         self._bound: Tracer | None = None
         self._version = version
         self._metadata = metadata
         self._purpose: Purpose = purpose
+        self._entered: list[Run] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -99,28 +103,40 @@ class Run:
         if parent is None:
             current = tracer.current_span()
             parent = current if current is not None and current.run is self else None
-        span = Span(tracer, self, parent.id or None if parent is not None else None, schema_name)
+        parent_id = parent.id if isinstance(parent, Span) else None
+        span = Span(tracer, self, parent_id or None, usable_name(schema_name, "custom"))
+        if status not in OPEN:
+            tracer._lose(InvalidValue("status", "a span is created pending or active, and finished by its methods"))
+            status = "pending"
         tracer._create(span, {} if payload is None else payload, status)
         return span
 
-    def __enter__(self) -> Self:
-        self._bound = self._resolve()
-        self._reset()
-        self._start()
-        self._outer = self._tracer._enter(self)
-        return self
+    def __enter__(self) -> "Run":
+        run = self if self.status != "active" else self._again()  # one that tasks share is a run in each of them
+        run._bound = self._resolve()
+        run._reset()
+        run._start()
+        run._outer = run._tracer._enter(run)
+        self._entered.append(run)
+        return run
 
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        self._tracer._exit(self, self._outer)
+        last_entered(self._entered)._leave(exception)
+        return False
+
+    def _leave(self, exception: BaseException | None) -> None:
+        self._tracer._exit(self)
         if exception is not None:
             self.record_error(exception)
         if self.status == "active":
-            self._finish("complete" if self._error is None else "failed", self._error)
-        return False
+            self._finish("complete" if self._error is None else "failed", self._error, reraise=exception is None)
 
-    async def __aenter__(self) -> Self:
+    def _again(self) -> "Run":
+        return Run(self._resolve, self.name, version=self._version, metadata=self._metadata, purpose=self._purpose)
+
+    async def __aenter__(self) -> "Run":
         return self.__enter__()
 
     async def __aexit__(
@@ -130,16 +146,15 @@ class Run:
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function or coroutine function: each call is a run; a dict that it returns is the run's result."""
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise TypeError("a generator function cannot be a run; use `with agentspan.run(…)` inside it")
 
-        def again() -> Run:
-            return Run(self._resolve, self.name, version=self._version, metadata=self._metadata, purpose=self._purpose)
-
-        if inspect.iscoroutinefunction(fn):
+        if is_coroutine_function(fn):
 
             @functools.wraps(fn)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with again() as run:
-                    value = await fn(*args, **kwargs)
+                with self._again() as run:
+                    value = await cast(Callable[P, Any], fn)(*args, **kwargs)
                     run._returned(value)
                 return value
 
@@ -147,7 +162,7 @@ class Run:
 
         @functools.wraps(fn)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            with again() as run:
+            with self._again() as run:
                 value = fn(*args, **kwargs)
                 run._returned(value)
             return value
@@ -158,12 +173,13 @@ class Run:
         """Finish the run before its block ends."""
         if result is not None:
             self.set_result(result)
-        if self.status != "active":
-            self._tracer._fault(
-                InvalidAction(f"agent instance {self.id} is {self.status}: only an active one can finish")
-            )
-            return
-        self._finish(status or ("failed" if self._error is not None else "complete"), self._error)
+        wanted = status or ("failed" if self._error is not None else "complete")
+        try:
+            check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
+        except Exception as error:
+            self._tracer._lose(error)
+        else:
+            self._finish(wanted, self._error)
 
     def _returned(self, value: Any) -> None:
         if value is not None:
@@ -196,7 +212,7 @@ class Run:
             tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
 
-    def _finish(self, status: FinishStatus, error: dict[str, str] | None) -> None:
+    def _finish(self, status: FinishStatus, error: dict[str, str] | None, *, reraise: bool = True) -> None:
         ended_ns = clock.monotonic_ns()
         self.status = status
         self._error = error
@@ -217,7 +233,7 @@ class Run:
             )
             tracer._write(Unit((move,)))
         except Exception as fault:
-            tracer._lose(fault)
+            tracer._lose(fault, reraise=reraise)
 
 
 def implicit(tracer: "Tracer", name: str) -> Run:

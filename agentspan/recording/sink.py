@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from agentspan.errors import InvalidAction, NotFound, StorageError
-from agentspan.model.changes import Move, Put, Refused, Unit
+from agentspan.model.changes import Move, Outcome, Put, Refused, Unit
 from agentspan.model.rows import WriterRow
 from agentspan.storage.protocol import Storage
 
@@ -55,6 +55,7 @@ class CommitSink:
         self._storage = storage
         self._on_fault = on_fault
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
         self._backlog: deque[Unit] = deque()
         self._characters = 0
 
@@ -82,9 +83,7 @@ class CommitSink:
             self.put_aside(unit, error)
             return
         except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
-            with self._lock:
-                self.failed += 1
-            self._on_fault(error)
+            self._failed(error)
             return
         if type(outcome) is Refused:
             self._refused(unit, outcome)
@@ -92,29 +91,56 @@ class CommitSink:
             self.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
 
     def flush(self, wait_s: float) -> bool:
-        """See Sink."""
-        with self._lock:
-            units = tuple(self._backlog)
-            if not units:
-                return True
-            try:
-                outcomes = self._storage.apply(units, wait_s=wait_s)
-            except StorageError:
-                return False
-            except Exception as error:
-                self.failed += len(units)
-                self._backlog.clear()
-                self._characters = 0
-                self._on_fault(error)
-                return True
-            self._backlog.clear()
-            self._characters = 0
-            pairs = list(zip(units, outcomes, strict=True))
-            refused = [(unit, outcome) for unit, outcome in pairs if isinstance(outcome, Refused)]
-            self.recorded += sum(not isinstance(o, Refused) and not _is_writer(unit) for unit, o in pairs)
-        for unit, outcome in refused:
-            self._refused(unit, outcome)
+        """See Sink. One thread at a time; the others go on, and leave it what they have."""
+        if not self._flushing.acquire(blocking=False):
+            return False
+        try:
+            while self._backlog:
+                with self._lock:
+                    units = tuple(self._backlog)
+                try:
+                    outcomes = self._apply_all(units, wait_s)
+                except StorageError:
+                    return False
+                self._done(units, outcomes)
+        finally:
+            self._flushing.release()
         return True
+
+    def _apply_all(self, units: tuple[Unit, ...], wait_s: float) -> list[Outcome | Exception]:
+        """Apply the units together, or one by one where one of them is at fault, so that it costs no other."""
+        try:
+            return [*self._storage.apply(units, wait_s=wait_s)]
+        except StorageError:
+            raise
+        except Exception:
+            outcomes: list[Outcome | Exception] = []
+            for unit in units:
+                try:
+                    outcomes += self._storage.apply((unit,), wait_s=wait_s)
+                except StorageError:
+                    break
+                except Exception as error:
+                    outcomes.append(error)
+            return outcomes
+
+    def _done(self, units: tuple[Unit, ...], outcomes: list[Outcome | Exception]) -> None:
+        pairs = list(zip(units, outcomes, strict=False))  # fewer outcomes where the storage stopped to take any
+        with self._lock:
+            for unit, outcome in pairs:
+                self._backlog.popleft()
+                self._characters -= _characters(unit)
+                self.recorded += not isinstance(outcome, Refused | Exception) and not _is_writer(unit)
+        for unit, outcome in pairs:
+            if isinstance(outcome, Refused):
+                self._refused(unit, outcome)
+            elif isinstance(outcome, Exception):
+                self._failed(outcome)
+
+    def _failed(self, error: Exception) -> None:
+        with self._lock:
+            self.failed += 1
+        self._on_fault(error)
 
     def _keep(self, unit: Unit) -> None:
         size = _characters(unit)
@@ -127,9 +153,7 @@ class CommitSink:
     def _refused(self, unit: Unit, outcome: Refused) -> None:
         if _is_writer(unit):
             return  # two threads made this process known at the same moment
-        with self._lock:
-            self.failed += 1
-        self._on_fault(_refusal(unit, outcome))
+        self._failed(_refusal(unit, outcome))
 
 
 def _is_writer(unit: Unit) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from agentspan import clock
 from agentspan.errors import InvalidAction, ValidationErrors
@@ -17,6 +17,21 @@ from agentspan.schemas.span_types import SpanType, title_of
 if TYPE_CHECKING:
     from agentspan.recording.run import Run
     from agentspan.recording.tracer import Tracer
+
+
+N = TypeVar("N", "Span", "Run")
+
+
+def last_entered(entered: list[N]) -> N:
+    """Take out what to leave: of several that tasks or threads entered with one block, the one that is active here."""
+    if len(entered) > 1:
+        node: Any = entered[-1]._tracer._current.get()
+        while node is not None:
+            if node in entered:
+                entered.remove(node)
+                return node  # type: ignore[no-any-return]
+            node = node._outer
+    return entered.pop()
 
 
 class Span:
@@ -129,33 +144,37 @@ class Span:
     def _leave(self, exception: BaseException | None) -> None:
         """End the block: finish what is still active, and give the context back."""
         ended_ns = clock.monotonic_ns()
-        current = self._tracer._current
-        if current.get() is self:  # not ContextVar.reset: it raises where a block straddles a `yield`
-            current.set(self._outer)
-        self._outer = None  # a span that is kept must not keep those around it
+        self._tracer._exit(self)
         try:
             if exception is not None and self.status in OPEN:
                 self._error = error_of(exception)
             if self.status == "active":
                 self._finish("complete" if self._error is None else "failed", ended_ns)
         except Exception as error:
-            self._tracer._lose(error)
+            self._tracer._lose(error, reraise=exception is None)
 
     def _returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""
         if self._result is None:
-            self._result = value if type(value) is dict else {"output": value}
-        elif type(value) is dict:
+            self._result = value if isinstance(value, dict) else {"output": value}
+        elif isinstance(value, dict):
             self._result = {**self._result, **value}
         elif value is not None:
             self._result = {**self._result, "output": value}
         self._leave(None)
 
     def _finish(self, status: FinishStatus, ended_ns: int) -> None:
-        if not self.id:
-            self._tracer._count_unrecorded()
-            self.status = status
-            return
+        try:
+            if self.id:
+                self._write_finish(status, ended_ns)
+            else:
+                self._tracer._count_unrecorded()
+                self.status = status
+        finally:
+            if self._owns_run:
+                self.run._finish("failed" if self.status == "failed" else "complete", self._error)
+
+    def _write_finish(self, status: FinishStatus, ended_ns: int) -> None:
         now = clock.now()
         result = self._result
         if self._error is not None:
@@ -175,8 +194,6 @@ class Span:
             meaning = self._meaning(status, self._payload, plain, times.duration_ms, (False, False))
         self.status = status
         self._tracer._write(unit_of(spans.finished(self.id, status, text, times, meaning, now)))
-        if self._owns_run:
-            self.run._finish("failed" if status == "failed" else "complete", self._error)
 
     def _create(self, span_type: SpanType, payload: Mapping[str, Any], status: SpanStatus) -> None:
         """Store the new span; called once, by the tracer."""

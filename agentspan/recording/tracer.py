@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 from agentspan import ids
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import Put, Unit, unit_of
-from agentspan.model.status import Purpose, SpanStatus
+from agentspan.model.status import OPEN, Purpose, SpanStatus
 from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
 from agentspan.recording import run as runs
@@ -23,10 +23,8 @@ from agentspan.recording.sink import WAIT_S, CommitSink, Sink
 from agentspan.recording.span import Span
 from agentspan.recording.writer import program_name, this_process
 from agentspan.schemas import span_types
-from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage import open_storage
 from agentspan.storage.protocol import HasWait, Storage
-from agentspan.text import one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -158,6 +156,9 @@ class Tracer:
         if self._broken is None:
             self.storage.close()
 
+    def _is_usable(self) -> bool:
+        return self._broken is None and not self._closed
+
     def _begin(self, schema_name: str, payload: Mapping[str, Any]) -> Span:
         """Create an active span under what is active here, and make it the active one."""
         node = self._current.get()
@@ -188,7 +189,7 @@ class Tracer:
         try:
             bound = arguments.bind(args, kwargs)
             fields = self._registry.resolve(schema_name).fields
-            if "arguments" in fields:
+            if "arguments" in fields or ("name" in fields and "name" in bound):
                 bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
             elif "name" in fields:
                 bound = {"name": arguments.name, **bound}
@@ -215,9 +216,17 @@ class Tracer:
         self._current.set(node)
         return outer
 
-    def _exit(self, node: Span | Run, outer: Span | Run | None) -> None:
+    def _exit(self, node: Span | Run) -> None:
+        """Give the context back to what is active around `node`: blocks may end in another order than they began.
+
+        Not by ContextVar.reset: it raises where a block straddles a `yield` and ends in another context.
+        """
         if self._current.get() is node:
+            outer = node._outer
+            while outer is not None and outer.status not in OPEN:
+                outer = outer._outer
             self._current.set(outer)
+            node._outer = None  # a span that is kept must not keep those around it
 
     def _write_nowhere(self, unit: Unit) -> None:
         """Count a unit that comes after shutdown, or without a file."""
@@ -248,8 +257,9 @@ class Tracer:
 
     def _make_writer_known(self) -> None:
         """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine."""
-        if self._unknown_writer is not None:
-            unit = unit_of(self._unknown_writer)
+        writer = self._unknown_writer  # another thread may come by and take it
+        if writer is not None:
+            unit = unit_of(writer)
             try:
                 self.storage.apply((unit,), wait_s=WAIT_S)
             except StorageError as error:
@@ -274,10 +284,10 @@ class Tracer:
         with self._lock:
             self._unrecorded += 1
 
-    def _lose(self, error: Exception) -> None:
+    def _lose(self, error: Exception, *, reraise: bool = True) -> None:
         """Deal with a fault, or a misuse, that kept something from being recorded."""
         self._count_unrecorded()
-        self._fault(error)
+        self._fault(error, reraise=reraise)
 
     def _fault(self, error: Exception, *, reraise: bool = True) -> None:
         """Deal with a fault of ours: never the host's, so it is logged once per kind, and raised only for tests."""
@@ -297,19 +307,9 @@ class Tracer:
 
 def block(resolve: Callable[[], Tracer], what: Any, payload: Mapping[str, Any] | None) -> Any:
     """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
-    if callable(what) and not isinstance(what, str):
+    if callable(what) or isinstance(what, classmethod | staticmethod):
         return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
-    return SpanBlock(resolve, _usable_name(what), payload)
-
-
-def _usable_name(name: Any) -> str:
-    """Make any name usable as schema_name: a recorder does not refuse what it can record."""
-    if type(name) is str and name and len(name) <= MAX_NAME and name.isprintable():
-        return name
-    try:
-        return one_line(str(name), MAX_NAME) or DEFAULT_TYPE
-    except Exception:
-        return DEFAULT_TYPE
+    return SpanBlock(resolve, span_types.usable_name(what, DEFAULT_TYPE), payload)
 
 
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()

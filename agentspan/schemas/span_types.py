@@ -12,6 +12,7 @@ from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn
 from agentspan.schemas.conformance import Conformance, JSONSchema
 from agentspan.schemas.templates import Template
+from agentspan.text import one_line
 
 MAX_NAME = 200
 
@@ -110,6 +111,16 @@ def check_name(name: object) -> str:
     return name
 
 
+def usable_name(name: Any, otherwise: str) -> str:
+    """Make any object a usable schema_name: a recorder does not refuse what it can record."""
+    if type(name) is str and name and len(name) <= MAX_NAME and name.isprintable():
+        return name
+    try:
+        return one_line(str(name), MAX_NAME) or otherwise
+    except Exception:
+        return otherwise
+
+
 class Registry:
     """The span types of one's own, over the built-in ones.
 
@@ -129,11 +140,12 @@ class Registry:
 
     def resolve(self, schema_name: str) -> SpanType:
         """Return the type for a name, registered or not."""
-        found = self._resolved.get(schema_name)
+        resolved = self._resolved  # a registration meanwhile starts another one
+        found = resolved.get(schema_name)
         if found is None:
             found = self._types.get(schema_name) or fallback(schema_name)
-            if len(self._resolved) < 10_000:  # names can come from data
-                self._resolved[schema_name] = found
+            if len(resolved) < 10_000:  # names can come from data
+                resolved[schema_name] = found
         return found
 
     def items(self) -> list[SpanTypeSchema]:
@@ -143,15 +155,24 @@ class Registry:
 
 def from_schemas(span_type_schemas: str) -> Registry:
     """Make the registry of a stored schema version; what cannot be used in it is passed over, never raised."""
-    types = {}
-    for item in json.loads(span_type_schemas):
-        built_in = BUILT_IN_TYPES.get(item["name"])
-        if built_in is not None and built_in.item == item:
-            types[item["name"]] = built_in
-        else:
-            label = built_in.label_field if built_in is not None else None
-            types[item["name"]] = SpanType(item, label_field=label, trusted=True)
+    types: dict[str, SpanType] = {}
+    try:
+        items = json.loads(span_type_schemas)
+    except (RecursionError, ValueError):
+        items = []
+    for item in items if isinstance(items, list) else []:
+        try:
+            types[item["name"]] = _stored(item)
+        except (AttributeError, LookupError, RecursionError, TypeError):
+            continue  # we wrote it, so somebody has edited it since
     return Registry(types)
+
+
+def _stored(item: SpanTypeSchema) -> SpanType:
+    built_in = BUILT_IN_TYPES.get(item["name"])
+    if built_in is not None and built_in.item == item:
+        return built_in
+    return SpanType(item, label_field=built_in.label_field if built_in else None, trusted=True)
 
 
 def make(
@@ -189,7 +210,10 @@ def _json_schema(schema: JSONSchema | type) -> Any:
         to_schema = getattr(schema, "model_json_schema", None)
         if not callable(to_schema):
             raise SchemaError("schema", f"{schema.__name__} is no pydantic model; give one, or a JSON Schema")
-        return to_schema()
+        try:
+            return to_schema()
+        except Exception as error:
+            raise SchemaError("schema", f"{schema.__name__} has a field without a JSON Schema: {error}") from error
     return dict(schema) if isinstance(schema, Mapping) else schema
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+from agentspan.errors import InvalidValue
 from agentspan.storage.protocol import Storage
 
 
@@ -15,10 +16,15 @@ def open_storage(
         if os.fspath(db) == ":memory:":
             from agentspan.storage.memory import MemoryStorage
 
+            if read_only:
+                raise InvalidValue("read_only", "a new database in memory has nothing to read")
+
             return MemoryStorage()
         from agentspan.storage.sqlite import SQLiteStorage
 
         return SQLiteStorage(db, read_only=read_only, wait_s=wait_s)
+    if not hasattr(db, "apply"):
+        raise InvalidValue("db", f"must be a path or a Storage, not a value of type {type(db).__name__}")
     return db
 
 

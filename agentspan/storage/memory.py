@@ -1,6 +1,8 @@
 """Rows in dictionaries: a peer of SQLite under the same contract, for tests and for `agentspan.open(":memory:")`."""
 
+import os
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -47,6 +49,7 @@ class MemoryStorage:
         self._keys: dict[tuple[str, str], StoredKey] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
         self._closed = False
+        _all.add(self)
 
     def account(self) -> AccountRow:
         """See Storage."""
@@ -195,6 +198,18 @@ class MemoryStorage:
         if isinstance(instance, AgentInstanceRow) and instance.status == "terminated":
             return instance.termination_reason or ""
         return None
+
+
+_all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for storage in list(_all):
+        storage._lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _instance_of(row: Row) -> str:

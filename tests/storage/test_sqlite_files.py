@@ -175,7 +175,7 @@ def test_read_only_does_not_make_a_file(tmp_path: Path) -> None:
         agentspan.open(tmp_path / "runs.db", read_only=True)
     assert not (tmp_path / "runs.db").exists()
     (tmp_path / "empty.db").touch()
-    with pytest.raises(DatabaseUnusable, match="open it once without read_only"):
+    with pytest.raises(DatabaseUnusable, match="open it once to write"):
         agentspan.open(tmp_path / "empty.db", read_only=True)
 
 

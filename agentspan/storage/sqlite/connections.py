@@ -215,6 +215,8 @@ class Connections:
             return waiting(lambda: connection.execute(sql).fetchone(), self.path, self.wait_s)
 
         version: int = execute("pragma user_version")[0]
+        if not version and execute("select 1 from sqlite_master limit 1"):  # before any pragma that writes
+            raise DatabaseUnusable(f"{self.path} has tables of another program; choose another path")
         if version > CURRENT:
             raise DatabaseUnusable(
                 f"{self.path} was written by a newer agentspan (file version {version}, this one knows {CURRENT}); "
@@ -235,15 +237,13 @@ class Connections:
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if self.read_only:
             raise DatabaseUnusable(
-                f"{self.path} has no agentspan tables of this version; open it once without read_only to make them"
+                f"{self.path} has no agentspan tables of this version; record into it, or open it once to write"
             )
         import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
 
         waiting(lambda: connection.execute("begin immediate"), self.path, self.wait_s)
         try:
             version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
-            if version == 0 and connection.execute("select 1 from sqlite_master limit 1").fetchone():
-                raise DatabaseUnusable(f"{self.path} has tables of another program; choose another path")
             if version < CURRENT:
                 migrate(connection, version)
             connection.execute("commit")

@@ -58,7 +58,7 @@ class SQLiteStorage:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the same file after a change of folder
         self._connections = Connections(self.path, read_only=read_only, wait_s=wait_s)
         self._connections.open_now()
 

@@ -27,7 +27,7 @@ select i.id as run, a.name as agent, v.external_identifier as version, i.status,
        i.duration_ms, count(s.id) as spans, count(s.id) filter (where s.status = 'failed') as failed_spans,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
        sum(s.cost_usd) {_USED} as cost_usd,
-       json_extract(i.error, '$.message') as error, i.metadata, i.result
+       case when json_valid(i.error) then json_extract(i.error, '$.message') end as error, i.metadata, i.result
 from agent_instances i
 join agents a on a.id = i.agent_id
 join agent_versions v on v.id = i.agent_version_id
@@ -38,7 +38,9 @@ group by i.id
 SPANS_VIEW = """
 select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_id as parent, s.schema_name as type,
        s.label, s.status, s.summary, s.started_at, s.finished_at, s.duration_ms, s.input_tokens, s.output_tokens,
-       s.cost_usd, json_extract(s.result_payload, '$.error.message') as error, s.payload, s.result_payload
+       s.cost_usd,
+       case when json_valid(s.result_payload) then json_extract(s.result_payload, '$.error.message') end as error,
+       s.payload, s.result_payload
 from agent_spans s join agents a on a.id = s.agent_id
 """
 

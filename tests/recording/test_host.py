@@ -1,0 +1,385 @@
+"""The program that is recorded is not changed: its iterators, its exceptions, its blocks in any order, its forks."""
+
+import asyncio
+import functools
+import io
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import agentspan
+from agentspan import Tracer
+from tests.recording.test_blocks import runs_of
+from tests.recording.test_decorators import spans_of
+
+
+@dataclass
+class Box:
+    content: Any
+
+
+class Model(BaseModel):
+    content: Any
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda x: x, lambda x: [x], lambda x: {"a": (x,)}, Box, lambda x: Model(content=x), lambda x: deque([Box(x)])],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (number for number in (1, 2, 3)),
+        lambda: iter([1, 2, 3]),
+        lambda: map(int, "123"),
+        lambda: filter(None, (1, 2, 3)),
+        lambda: zip((1, 2, 3), "abc", strict=True),
+        lambda: reversed((1, 2, 3)),
+        lambda: io.StringIO("1\n2\n3\n"),
+        lambda: enumerate("abc"),
+    ],
+)
+def test_iterators_are_not_used_up(tracer: Tracer, make: Any, wrap: Any) -> None:
+    @tracer.span
+    def through(value: Any) -> Any:
+        return value
+
+    stream = make()
+    assert through(wrap(stream)) is not None
+    with tracer.span("custom", {"stream": wrap(stream)}) as span:
+        span.set_result({"stream": wrap(stream)})
+    assert len(list(stream)) == 3
+    assert tracer.health().failed == 0
+    assert [span.status for span in spans_of(tracer)] == ["complete", "complete"]
+
+
+def test_blocks_that_end_in_another_order_leave_no_finished_parent(tracer: Tracer) -> None:
+    def step(name: str) -> Iterator[None]:
+        with tracer.span("chain", {"name": name}):
+            yield
+
+    with tracer.run("a") as run:
+        first, second = step("1"), step("2")
+        next(first)
+        next(second)
+        first.close()  # type: ignore[attr-defined]
+        second.close()  # type: ignore[attr-defined]
+        assert tracer.current_span() is None
+        assert tracer.current_run() is run
+    assert tracer.current_run() is None
+
+
+def test_a_run_object_that_tasks_share_is_a_run_in_each_of_them(tracer: Tracer) -> None:
+    shared = tracer.run("shared")
+
+    async def job(number: int) -> None:
+        async with shared as run:
+            await asyncio.sleep(0.002 * number)
+            with tracer.span("tool", {"name": str(number)}):
+                assert tracer.current_run() is run
+            run.set_result({"number": number})
+
+    async def main() -> None:
+        await asyncio.gather(*(job(number) for number in (3, 1, 2)))
+
+    asyncio.run(main())
+    with shared, shared:
+        pass
+    found = runs_of(tracer)
+    assert [run.status for run in found] == ["complete"] * 5
+    assert [run.result for run in found[:3]] == [{"number": 3}, {"number": 1}, {"number": 2}]
+    assert [run.span_counts.complete for run in found] == [1, 1, 1, 0, 0]
+
+
+def test_methods_of_classes_are_recorded_whichever_decorator_stands_above(tracer: Tracer) -> None:
+    class Agent:
+        @tracer.span
+        @staticmethod
+        def one(number: int) -> int:
+            return number
+
+        @tracer.span("tool")
+        @classmethod
+        def two(cls, number: int) -> int:
+            return number
+
+    assert (Agent.one(1), Agent().one(1), Agent.two(2), Agent().two(2)) == (1, 1, 2, 2)
+    assert [span.payload["arguments"] for span in spans_of(tracer)] == [{"number": 1}] * 2 + [{"number": 2}] * 2
+
+
+def test_partials_callable_objects_and_builtins_are_recorded(tracer: Tracer) -> None:
+    class Search:
+        def __call__(self, query: str) -> str:
+            return query
+
+    class Fetch:
+        async def __call__(self, url: str) -> str:
+            return url
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert tracer.span(functools.partial(add, 1))(2) == 3
+    assert tracer.span(Search())("q") == "q"
+    assert asyncio.run(tracer.span(Fetch())("u")) == "u"  # type: ignore[arg-type]
+    assert tracer.span(len)([1, 2]) == 2
+    assert [(span.label, span.result_payload["output"]) for span in spans_of(tracer)] == [
+        ("add", 3),
+        ("Search", "q"),
+        ("Fetch", "u"),
+        ("len", 2),
+    ]
+
+
+def test_what_cannot_be_decorated_says_so_at_once(tracer: Tracer) -> None:
+    with pytest.raises(TypeError, match="only functions can be recorded"):
+        tracer.span("tool")(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a run has a name"):
+        agentspan.run(lambda: None)  # type: ignore[arg-type]
+
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="generator function cannot be a run"):
+        tracer.run("a")(numbers)
+
+
+def test_a_dict_of_any_kind_is_the_result(tracer: Tracer) -> None:
+    @tracer.span
+    def give() -> dict[str, int]:
+        return OrderedDict(a=1)
+
+    give()
+    assert spans_of(tracer)[0].result_payload == {"a": 1}
+
+
+def test_a_parameter_called_name_does_not_take_the_functions(tracer: Tracer) -> None:
+    @tracer.span("chain")
+    def greet(name: str) -> None: ...
+
+    greet("Ada")
+    assert spans_of(tracer)[0].payload == {"name": "greet", "arguments": {"name": "Ada"}}
+
+
+def test_the_truth_of_a_payload_is_not_asked(tmp_path: Path) -> None:
+    class Frame(dict[str, int]):
+        def __bool__(self) -> bool:
+            raise ValueError("the truth of a frame is ambiguous")
+
+    tracer = Tracer(tmp_path / "runs.db")
+    with tracer.span("custom", Frame(a=1)):
+        pass
+    assert spans_of(tracer)[0].payload == {"a": 1}
+    tracer.shutdown()
+
+
+def test_spans_made_with_nonsense_are_recorded_as_what_can_be(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    nonsense: Any = "nonsense"
+    with tracer.run("a") as run:
+        run.create_span("tool\ud800\n" * 300, {"name": "x"}, status=nonsense, parent=nonsense).cancel()
+        run.finish(nonsense)
+    (span,) = spans_of(tracer)
+    assert (span.status, span.parent_span_id) == ("cancelled", None)
+    assert span.schema_name.isprintable()
+    assert runs_of(tracer)[0].status == "complete"
+    tracer.shutdown()
+
+
+def test_a_strict_refusal_outside_a_run_closes_the_run_too(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", strict_schemas=True)
+    with tracer.span("llm", {"temperature": "hot"}):
+        pass
+    assert [run.status for run in runs_of(tracer)] == ["complete"]
+    tracer.shutdown()
+
+
+def test_the_programs_exception_comes_first_even_when_faults_are_raised() -> None:
+    class Closing(agentspan.MemoryStorage):
+        broken = False
+
+        def apply(self, units: Any, **options: Any) -> Any:
+            if self.broken:
+                raise ZeroDivisionError
+            return super().apply(units, **options)
+
+    storage = Closing()
+    tracer = Tracer(storage, raise_errors=True)
+    error = KeyError("theirs")
+
+    @tracer.run("a")
+    @tracer.span
+    def work() -> None:
+        storage.broken = True
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        work()
+    assert caught.value is error
+
+
+def test_an_async_generator_that_is_closed_while_it_waits_ends(tracer: Tracer) -> None:
+    class Forever:
+        def __await__(self) -> Iterator[None]:
+            yield
+
+    @tracer.span("chain")
+    async def letters() -> AsyncIterator[str]:
+        yield "a"
+        await Forever()
+
+    async def consume() -> None:
+        async for _ in letters():
+            pass
+
+    coroutine = consume()
+    coroutine.send(None)
+    coroutine.close()
+    (span,) = spans_of(tracer)
+    assert (span.status, span.result_payload) == ("complete", {"output": ["a"], "stopped": "closed"})
+
+
+def test_a_tracer_stays_with_its_file_after_a_change_of_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    tracer = Tracer("runs.db", raise_errors=True)
+    monkeypatch.chdir(tmp_path / "sub")
+    with tracer.run("a"):
+        pass
+    tracer.shutdown()
+    assert not (tmp_path / "sub" / "runs.db").exists()
+    assert agentspan.open(tmp_path / "runs.db").agent_instances.list().pagination.item_count == 1
+
+
+def test_a_tracer_that_was_shut_down_by_hand_is_replaced(tmp_path: Path) -> None:
+    agentspan.configure(tmp_path / "runs.db", raise_errors=True).shutdown()
+    with agentspan.run("a") as run:
+        assert run.id
+    agentspan.get_tracer().shutdown()
+    agentspan.configure(tmp_path / "runs.db", raise_errors=True)
+    with agentspan.run("a") as run:
+        assert run.id
+
+
+def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("a") as run:
+        other.execute("begin immediate")
+        for number in range(5):
+            run.create_span("tool", {"name": str(number)})
+        bad = run.create_span("tool", {"name": "bad"})
+        sink = tracer._sink_of_all()
+        put = sink._backlog.pop().changes[0]  # type: ignore[attr-defined]
+        sink._backlog.append(agentspan.recording.sink.Unit((put._replace(row=put.row._replace(summary=object())),)))  # type: ignore[attr-defined]
+        other.execute("rollback")
+        assert tracer.flush()
+    other.close()
+    assert [span.label for span in spans_of(tracer)] == list("01234")
+    assert bad.id not in {span.id for span in spans_of(tracer)}
+    assert tracer.health()[1:] == (1, 0)
+    tracer.shutdown()
+
+
+def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("a"):
+        other.execute("begin immediate")
+        with tracer.span("tool", {"name": "waits"}):
+            pass
+        flusher = threading.Thread(target=tracer.flush, args=(3.0,))
+        flusher.start()
+        time.sleep(0.05)
+        began = time.monotonic()
+        with tracer.span("tool", {"name": "meanwhile"}):
+            pass
+        assert time.monotonic() - began < 1.0
+        other.execute("rollback")
+        flusher.join()
+    other.close()
+    assert [span.status for span in spans_of(tracer)] == ["complete", "complete"]
+    tracer.shutdown()
+
+
+def test_a_fork_while_another_thread_configures_does_not_hang_the_child(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, threading, time, agentspan
+from agentspan.recording import default
+def hold():
+    with default._lock:
+        time.sleep(2)
+threading.Thread(target=hold, daemon=True).start()
+time.sleep(0.1)
+child = os.fork()
+if child == 0:
+    signal.alarm(5)
+    agentspan.configure({str(tmp_path / "runs.db")!r})
+    with agentspan.run("child") as run:
+        os._exit(0 if run.id else 3)
+print(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
+def test_a_forked_child_does_not_write_what_its_parent_has_waiting(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("a"):
+        other.execute("begin immediate")
+        with tracer.span("tool", {"name": "x"}):
+            pass
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if tracer.health().waiting == 0 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert tracer.health().waiting == 2
+        other.execute("rollback")
+    other.close()
+    tracer.shutdown()
+
+
+def test_a_finished_span_that_is_kept_does_not_keep_those_around_it(tracer: Tracer) -> None:
+    with tracer.run("a"), tracer.span("agent", {"name": "x"}), tracer.span("tool", {"name": "y"}) as kept:
+        pass
+    assert kept._outer is None
+
+
+def test_text_that_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentspan.recording import sink
+
+    monkeypatch.setattr(sink, "MAX_WAITING_CHARACTERS", 5000)
+    tracer = Tracer(tmp_path / "runs.db")
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("a") as run:
+        other.execute("begin immediate")
+        for _ in range(10):
+            run.create_span("tool", {"name": "x" * 1000})
+        assert 0 < tracer.health().waiting < 10
+        assert tracer.health().failed == 10 - tracer.health().waiting
+        other.execute("rollback")
+    other.close()
+    tracer.shutdown()
+
+
+def test_errors_and_names_can_be_read_by_every_sqlite(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    with pytest.raises(ValueError, match=r"\ud800"), tracer.run("a"), tracer.span("tool", {"name": "\ud800"}):
+        raise ValueError("\ud800")
+    connection = sqlite3.connect(tmp_path / "runs.db")
+    assert connection.execute("select error from runs").fetchall() == [("?",)]
+    assert connection.execute("select error from spans").fetchall() == [("?",)]
+    connection.close()
+    tracer.shutdown()
