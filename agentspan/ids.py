@@ -58,7 +58,7 @@ class IdSource:
         _sources.add(self)
 
     def _reseed(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may record while its thread is in here
         self._draw()
 
     def _draw(self) -> None:

@@ -20,7 +20,8 @@ def encode(value: Any) -> tuple[str, Any]:
     except (PydanticSerializationError, ValueError, RecursionError):
         pass  # lone surrogates and depth over 200 are JSON too: the slower encoder takes those
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        # Without its own look for circles they end in a RecursionError, like depth.
+        text = json.dumps(value, allow_nan=False, check_circular=False, separators=(",", ":"))
         return text, json.loads(text)
     except RecursionError:
         raise ValueError("is nested too deep, or contains itself") from None

@@ -2,7 +2,9 @@
 
 import unicodedata
 
-_JOINERS = frozenset("\u200d\ufe0e\ufe0f") | {chr(c) for c in range(0x1F3FB, 0x1F400)}
+_JOINER = "\u200d"
+# What belongs to the character before it, besides marks (accents, vowel signs …): the joiner, skin tones, tags.
+_CLINGING = frozenset(map(chr, (0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080))))
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REPLACEMENT = "\ufffd"
 _BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -16,11 +18,8 @@ def one_line(text: str, limit: int) -> str:
         if len(head) <= limit:
             return head
         return head[: limit - 1].rstrip() + "…" if head.isascii() else cut(head, limit)
-    head = text[: 4 * limit]  # what is cut anyway need not be cleaned first
-    head = " ".join(printable(head.replace("\t", " "), keep=_BREAKS).split())
-    if len(head) > limit:
-        return cut(head, limit)
-    return head if len(text) <= 4 * limit else head[: limit - 1] + "…"
+    head = cut(text, 4 * limit)  # what is cut anyway need not be cleaned first
+    return cut(" ".join(printable(head.replace("\t", " "), keep=_BREAKS).split()), limit)
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -42,6 +41,10 @@ def cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     end = limit - 1
-    while end > 0 and (text[end] in _JOINERS or text[end - 1] == "\u200d" or unicodedata.combining(text[end])):
+    while end > 0 and (_clings(text[end]) or text[end - 1] == _JOINER):
         end -= 1
     return text[:end].rstrip() + "…"
+
+
+def _clings(character: str) -> bool:
+    return character in _CLINGING or unicodedata.category(character)[0] == "M"

@@ -42,7 +42,8 @@ def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
             raise NotFound(f"no {noun} has the id {what}")
         return found[what][1]
     head, between, tail = what.partition(BETWEEN)
-    rows = storage.page(Query(type_, prefix=head, limit=MAX_CANDIDATES if between else 2)).rows
+    query = Query(type_, prefix=head, limit=MAX_CANDIDATES if between else 2)
+    rows = storage.page(query).rows if head.isascii() else []  # a shell's odd bytes are no text for SQLite
     rows = [row for row in rows if row.id.endswith(tail)]
     if not rows:
         raise NotFound(f"no {noun}'s id begins with {what[:40]!r}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.span_types import fallback
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class Sums(NamedTuple):
 
 def build(spans: Iterable[AgentSpanRow]) -> list[Node]:
     """Return the roots; a span whose parent is not among the spans is a root too."""
-    nodes = {span.id: Node(span) for span in sorted(spans, key=_order)}
+    nodes = {node.span.id: node for node in sorted(map(Node, spans), key=_order)}
     roots: list[Node] = []
     for node in nodes.values():
         parent = nodes.get(node.span.parent_span_id or "")
@@ -36,29 +37,45 @@ def build(spans: Iterable[AgentSpanRow]) -> list[Node]:
 
 
 def _cut_circles(nodes: dict[str, Node], roots: list[Node]) -> None:
-    """Make roots of what hangs on no root: spans that are their own ancestors, which only hand-made rows are."""
-    reached = {node.span.id for node, _ in walk(roots)}
-    for id, node in nodes.items():
-        if id not in reached:
-            nodes[node.span.parent_span_id or ""].children.remove(node)
-            roots.append(node)
-            reached.update(below.span.id for below, _ in walk([node]))
+    """Make a root of the first span of each circle: spans that are their own ancestors, as only hand-made rows are."""
+    reached = {node.span.id for node in _all(roots)}
+    for node in nodes.values():
+        if node.span.id in reached:
+            continue
+        above: set[str] = set()
+        while node.span.id not in above:  # what only hangs on a circle leads to it
+            above.add(node.span.id)
+            node = _parent(node, nodes)
+        circle = [node]
+        while (node := _parent(node, nodes)) is not circle[0]:
+            circle.append(node)
+        first = min(circle, key=_order)
+        _parent(first, nodes).children.remove(first)
+        roots.append(first)
+        reached.update(below.span.id for below in _all([first]))
+    roots.sort(key=_order)
+
+
+def _parent(node: Node, nodes: dict[str, Node]) -> Node:
+    return nodes[node.span.parent_span_id or ""]
+
+
+def _all(roots: list[Node]) -> Iterator[Node]:
+    return (node for node, _ in walk(roots))
 
 
 def walk(roots: list[Node]) -> Iterator[tuple[Node, tuple[bool, ...]]]:
     """Yield each node, parents first, with whether each of its ancestors, and itself, is the last of its siblings."""
-    stack = [_level(roots, ())]
+    stack = _level(roots, ())
     while stack:
-        for node, lasts in stack[-1]:
-            yield node, lasts
-            stack.append(_level(node.children, lasts))
-            break
-        else:
-            stack.pop()
+        node, lasts = stack.pop()
+        yield node, lasts
+        stack += _level(node.children, lasts)
 
 
-def _level(nodes: list[Node], above: tuple[bool, ...]) -> Iterator[tuple[Node, tuple[bool, ...]]]:
-    return ((node, (*above, index == len(nodes) - 1)) for index, node in enumerate(nodes))
+def _level(nodes: list[Node], above: tuple[bool, ...]) -> list[tuple[Node, tuple[bool, ...]]]:
+    """Return siblings, the last one first."""
+    return [(node, (*above, index == 0)) for index, node in enumerate(reversed(nodes))]
 
 
 def sums(spans: Iterable[AgentSpanRow]) -> Sums:
@@ -69,7 +86,7 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
     for span in spans:
         total += 1
         failed += span.status == "failed"
-        if span.schema_name == "agent" or span.schema_name.endswith(":agent"):
+        if fallback(span.schema_name).name == "agent":
             continue
         if span.input_tokens is not None or span.output_tokens is not None:
             has_tokens = True
@@ -80,17 +97,5 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
     return Sums(total, failed, tokens if has_tokens else None, cost if has_cost else None)
 
 
-def _order(span: AgentSpanRow) -> tuple[str, str]:
-    return (span.started_at or span.inserted_at, span.id)
-
-
-def _is_above(node: Node, parent: Node, nodes: dict[str, Node]) -> bool:
-    """Tell whether a node is its own ancestor: only hand-made rows are, and they must not hang anything."""
-    seen = set()
-    current: Node | None = parent
-    while current is not None and current.span.id not in seen:
-        if current is node:
-            return True
-        seen.add(current.span.id)
-        current = nodes.get(current.span.parent_span_id or "")
-    return False
+def _order(node: Node) -> tuple[str, str]:
+    return (node.span.started_at or node.span.inserted_at, node.span.id)

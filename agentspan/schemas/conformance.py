@@ -2,7 +2,8 @@
 
 jsonschema decides (Draft 2020-12), fenced in: references may only point inside the schema, patterns run on the
 regular expressions of pydantic-core (linear time; Python's `re` took 16 s for `^(a+)+$` on 28 characters),
-uniqueItems is linear, and a check stops after MAX_STEPS keywords. It never raises for what it is given.
+uniqueItems is linear, and a check stops after MAX_STEPS keywords and subschemas. It never raises for what it is
+given.
 """
 
 import json
@@ -17,7 +18,9 @@ from agentspan.schemas.precheck import Check, compile_check
 
 MAX_SCHEMA = 65_536
 MAX_SCHEMA_DEPTH = 64
-MAX_STEPS = 20_000
+MAX_PATTERNS = 64  # compiling one takes up to 60 ms
+MAX_STEPS = 40_000  # 0.1 s
+MAX_SCHEMA_STEPS = 200_000  # the schema's own check, once: 0.8 s
 MAX_VIOLATIONS = 20
 
 JSONSchema = Mapping[str, Any] | bool
@@ -37,6 +40,8 @@ class Conformance:
 
     def __init__(self, schema: JSONSchema | None, side: Side, *, trusted: bool = False) -> None:
         plain = True if schema is None else schema
+        if not trusted:
+            check_bounds(plain)  # before anything recursive sees it
         self.side: Side = side
         compiled = compile_check(plain)
         self.quick: Check = compiled or _doubt
@@ -58,7 +63,7 @@ class Conformance:
 
     def _violations(self, payload: Any) -> Iterator[Violation]:
         for error in self._validator.iter_errors(payload):
-            yield Violation(self.side, error.json_path[:200], str(error.validator), _message(error))
+            yield Violation(self.side, error.json_path[:200], error.validator or "false", _message(error))
 
 
 def _message(error: Any) -> str:
@@ -91,23 +96,43 @@ class _Budget(threading.local):
 _budget = _Budget()
 
 
+def _spend(steps: int) -> None:
+    _budget.steps -= steps
+    if _budget.steps < 0:
+        raise _OutOfSteps
+
+
+def _size(value: Any) -> int:
+    """Return how many steps it takes to go through the members of a list or an object."""
+    return 1 + (len(value) >> 5 if type(value) is list or type(value) is dict else 0)
+
+
 def _validator(schema: JSONSchema) -> Any:
     """Check a schema and compile it."""
     check_bounds(schema)
-    from jsonschema.exceptions import SchemaError as NotASchema
-
     cls = _validator_class()
     try:
-        cls.check_schema(schema)
+        _check_schema(cls, schema)
         _check_references(schema)
-    except NotASchema as error:
-        where = error.json_path.replace("$", "schema", 1)
-        raise SchemaError("schema", f"is not valid JSON Schema at {where}: {error.validator} is not met") from None
     except RecursionError:
         raise SchemaError("schema", "is nested too deep") from None
     from referencing import Registry
 
     return cls(schema, registry=Registry())
+
+
+def _check_schema(cls: Any, schema: JSONSchema) -> None:
+    """Check a schema against the metaschema under the same fence: jsonschema's own check_schema took 17 s for 64 kB."""
+    from referencing import Registry
+
+    _budget.steps = MAX_SCHEMA_STEPS
+    try:
+        error = next(cls(cls.META_SCHEMA, registry=Registry()).iter_errors(schema), None)
+    except _OutOfSteps:
+        raise SchemaError("schema", "has too many parts to be checked; split it up") from None
+    if error is not None:
+        where = error.json_path.replace("$", "schema", 1)[:200]
+        raise SchemaError("schema", f"is not valid JSON Schema at {where}: {error.validator} is not met")
 
 
 _class: Any = None
@@ -122,19 +147,31 @@ def _validator_class() -> Any:
         keywords = {**Draft202012Validator.VALIDATORS, "uniqueItems": _unique_items, "pattern": _pattern}
         keywords["patternProperties"] = _pattern_properties
         keywords["additionalProperties"] = _additional_properties
-        # check_schema stays the original's: the metaschema is no stranger's.
-        _class = extend(Draft202012Validator, {name: _counted(keyword) for name, keyword in keywords.items()})
+        keywords["required"] = _required
+        _class = extend(Draft202012Validator, {name: _counted(name, keyword) for name, keyword in keywords.items()})
+        _class.evolve = _evolve
     return _class
 
 
-def _counted(keyword: Callable[..., Any]) -> Callable[..., Any]:
-    def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-        _budget.steps -= 1
-        if _budget.steps < 0:
-            raise _OutOfSteps
-        return keyword(validator, value, instance, schema)
+def _counted(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:
+    compares_all_pairs = name in ("unevaluatedItems", "unevaluatedProperties")
+
+    def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        _spend(_size(value))
+        if compares_all_pairs and type(instance) in (list, dict):
+            _spend(len(instance) ** 2 >> 12)
+        for error in keyword(validator, value, instance, schema) or ():
+            _spend(len(error.message) >> 10)  # jsonschema writes the whole instance into each
+            yield error
 
     return counted
+
+
+def _evolve(validator: Any, *, schema: Any, _resolver: Any = None) -> Any:
+    """Turn to a subschema. jsonschema's own `evolve` leaves the fence at a `$schema` inside, and counts nothing."""
+    _spend(_size(schema))
+    resolver = validator._resolver if _resolver is None else _resolver
+    return type(validator)(schema, registry=validator._registry, _resolver=resolver)
 
 
 def _error(message: str) -> Any:
@@ -159,6 +196,12 @@ def _canonical_numbers(value: Any) -> Any:
     if type(value) is dict:
         return {key: _canonical_numbers(item) for key, item in value.items()}
     return value
+
+
+def _required(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    """Yield one error, whatever the number of missing properties: the message names them all."""
+    if validator.is_type(instance, "object") and not all(name in instance for name in wanted):
+        yield _error("lacks properties")
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
@@ -196,6 +239,8 @@ def _search(pattern: str, text: str) -> bool:
         if len(_patterns) > 1000:
             _patterns.clear()
         compiled = _patterns[pattern] = compile_pattern(pattern)
+    if not text.isascii():  # a lone surrogate is no text for Rust
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return bool(compiled.isinstance_python(text))
 
 
@@ -225,12 +270,14 @@ def check_bounds(schema: Any) -> None:
     while level:
         if depth > MAX_SCHEMA_DEPTH:
             raise SchemaError("schema", f"is nested deeper than {MAX_SCHEMA_DEPTH}, or refers to itself as an object")
-        level = [child for node in level for child in _children(node)]
+        if any(type(key) is not str for node in level if isinstance(node, dict) for key in node):
+            raise SchemaError("schema", "has a key that is no text")
+        level = list(islice((child for node in level for child in _children(node)), MAX_SCHEMA + 1))
         if len(level) > MAX_SCHEMA:
             raise SchemaError("schema", f"is larger than {MAX_SCHEMA} bytes of JSON")
         depth += 1
     try:
-        size = len(json.dumps(schema))
+        size = len(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError):
         raise SchemaError("schema", "holds a value that is no JSON") from None
     if size > MAX_SCHEMA:
@@ -251,6 +298,8 @@ def _check_references(schema: Any) -> None:
 
     resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
     nodes = [schema]
+    patterns: set[str] = set()
+    words: set[str] = set()
     has_base = False
     while nodes:
         node = nodes.pop()
@@ -271,8 +320,14 @@ def _check_references(schema: Any) -> None:
                     resolver.lookup(reference)
             except Unresolvable:
                 raise SchemaError("schema", f"has a {word} that leads nowhere") from None
+        words.update(node)
         if isinstance(node.get("pattern"), str):
-            compile_pattern(node["pattern"])
+            patterns.add(node["pattern"])
         if isinstance(node.get("patternProperties"), dict):
-            for pattern in node["patternProperties"]:
-                compile_pattern(pattern)
+            patterns.update(node["patternProperties"])
+    if {"patternProperties", "unevaluatedProperties"} <= words:  # there jsonschema uses Python's `re`
+        raise SchemaError("schema", "has patternProperties beside unevaluatedProperties; use additionalProperties")
+    if len(patterns) > MAX_PATTERNS:
+        raise SchemaError("schema", f"has {len(patterns)} patterns; at most {MAX_PATTERNS} are allowed")
+    for pattern in sorted(patterns):
+        compile_pattern(pattern)

@@ -92,7 +92,7 @@ def error_text(result: dict[str, Any] | None) -> str | None:
 
 def duration_text(duration_ms: float) -> str:
     """Write milliseconds as a person says them: `0.4 ms`, `312 ms`, `2.1 s`, `3m 07s`, `1h 02m`."""
-    if duration_ms < 10:
+    if duration_ms < 9.95:
         return f"{duration_ms:.1f} ms"
     if duration_ms < 999.5:
         return f"{duration_ms:.0f} ms"

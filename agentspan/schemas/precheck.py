@@ -29,7 +29,7 @@ def compile_check(schema: Any) -> Check | None:
         schema = {}
     if not isinstance(schema, dict) or not set(schema) <= _KNOWN:
         return None
-    classes = _classes(schema.get("type"))
+    classes = _classes_of(schema)
     required, properties = schema.get("required", []), schema.get("properties", {})
     if (
         classes is None
@@ -47,29 +47,22 @@ def compile_check(schema: Any) -> Check | None:
         check = compile_check(property_schema)
         if check is None:
             return None
-        flat = isinstance(property_schema, dict) and not property_schema.get("properties")
-        flat = flat and not property_schema.get("required")
-        fields[name] = (
-            _property_classes(property_schema),
-            None if flat or property_schema is True else check,
-        )
+        known = property_schema if isinstance(property_schema, dict) else {}
+        flat = not known.get("properties") and not known.get("required")
+        fields[name] = (_classes_of(known) or frozenset(), None if flat else check)
     return _compiled(classes, tuple(required), fields)
 
 
-def _classes(names: Any) -> frozenset[type] | None:
-    if names is None:
+def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:
+    if "type" not in schema:
         return _EVERY_CLASS
+    names = schema["type"]
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n in _CLASSES for n in names):
         return None
     if len(set(names)) != len(names):
         return None
     return frozenset().union(*(_CLASSES[name] for name in names))
-
-
-def _property_classes(schema: Any) -> frozenset[type]:
-    classes = _classes(schema.get("type")) if isinstance(schema, dict) else _EVERY_CLASS
-    return classes if classes is not None else frozenset()
 
 
 def _compiled(

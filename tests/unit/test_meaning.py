@@ -1,0 +1,260 @@
+"""What a span's payloads say: label, tokens, cost, error and duration, taken only where they are what they seem."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from agentspan.model.spans import Meaning
+from agentspan.schemas.meaning import describe, duration_text, error_text, label_of
+from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, make
+from tests.unit.strategies import any_text, json_objects, json_values
+
+LLM = BUILT_IN_TYPES["llm"]
+CUSTOM = BUILT_IN_TYPES["custom"]
+HUGE = 10**5000  # too long for str()
+
+
+def of_type(value: object) -> str:
+    """A test's id; the value itself may have no text."""
+    return type(value).__name__
+
+
+def meaning(
+    payload: dict[str, Any],
+    result: dict[str, Any] | None = None,
+    *,
+    of: SpanType = CUSTOM,
+    status: str = "complete",
+    check: tuple[bool, bool] = (True, True),
+) -> Meaning:
+    """What a span means."""
+    return describe(of, of.name, status, payload, result, 1234.0, check)
+
+
+def sides(found: Meaning) -> list[tuple[str, str]]:
+    return [(violation.side, violation.keyword) for violation in found.violations]
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "label"),
+    [
+        ("llm", {"model": "gpt-4.1"}, "gpt-4.1"),
+        ("embedding", {"model": "m"}, "m"),
+        ("tool", {"name": "get_user"}, "get_user"),
+        ("agent", {"name": "researcher"}, "researcher"),
+        ("chain", {"name": "build_context"}, "build_context"),
+        ("guardrail", {"name": "pii"}, "pii"),
+        ("evaluation", {"name": "faithfulness"}, "faithfulness"),
+        ("mcp", {"method": "tools/call", "server": "github"}, "tools/call"),
+        ("retrieval", {"query": "q", "name": "x", "source": "kb"}, None),
+        ("rerank", {"query": "q", "model": "m"}, None),
+        ("human", {"prompt": "p", "name": "x"}, None),
+        ("memory", {"operation": "search"}, None),
+        ("handoff", {"from_agent": "a", "to_agent": "b"}, None),
+        ("message", {"role": "user", "content": "c"}, None),
+        ("custom", {"name": "x", "model": "m", "method": "y"}, None),
+    ],
+)
+def test_the_label_of_each_type(name: str, payload: dict[str, Any], label: str | None) -> None:
+    assert meaning(payload, of=BUILT_IN_TYPES[name]).label == label
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (None, None),
+        (7, None),
+        (True, None),
+        (["gpt"], None),
+        ({"name": "gpt"}, None),
+        ("", ""),
+        ("two\nlines", "two lines"),
+        ("esc\x1b[2J", "esc\ufffd[2J"),
+        ("x" * 300, "x" * 199 + "…"),
+    ],
+)
+def test_a_label_is_text_on_one_line(value: Any, label: str | None) -> None:
+    assert label_of(LLM, {"model": value}) == label
+
+
+def test_a_label_comes_from_a_new_payload_only_and_never_from_the_result() -> None:
+    assert meaning({"model": "a"}, {"model": "b"}, of=LLM).label == "a"
+    assert meaning({}, {"model": "b"}, of=LLM).label is None
+    assert meaning({"model": "a"}, {}, of=LLM, check=(False, True)).label is None
+
+
+def test_tokens_and_cost_are_taken_from_payload_and_result_and_the_result_wins() -> None:
+    found = meaning({"input_tokens": 1, "output_tokens": 2}, {"output_tokens": 3, "cost_usd": 0.5})
+    assert (found.input_tokens, found.output_tokens, found.cost_usd) == (1, 3, 0.5)
+
+
+def test_zero_is_a_number_of_tokens() -> None:
+    found = meaning({}, {"input_tokens": 0, "output_tokens": 0, "cost_usd": 0})
+    assert (found.input_tokens, found.output_tokens, found.cost_usd) == (0, 0, 0.0)
+    assert type(found.cost_usd) is float
+
+
+@pytest.mark.parametrize("value", [True, False, None, 1.0, "12", [1], {"n": 1}, 2**63, -(2**63) - 1, HUGE], ids=of_type)
+def test_what_is_no_64_bit_integer_is_no_number_of_tokens(value: Any) -> None:
+    found = meaning({}, {"input_tokens": value, "output_tokens": value})
+    assert (found.input_tokens, found.output_tokens) == (None, None)
+
+
+@pytest.mark.parametrize("value", [True, None, "0.5", [0.5], math.nan, math.inf, -math.inf, 2**63, HUGE], ids=of_type)
+def test_what_is_no_finite_number_is_no_cost(value: Any) -> None:
+    assert meaning({}, {"cost_usd": value}).cost_usd is None
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 1])
+def test_the_largest_numbers_that_a_column_holds_are_taken(value: int) -> None:
+    found = meaning({"input_tokens": value, "output_tokens": value})
+    assert (found.input_tokens, found.output_tokens) == (value, value)
+
+
+def test_one_bad_number_does_not_cost_the_others() -> None:
+    found = meaning({"input_tokens": True, "output_tokens": 5, "cost_usd": math.nan})
+    assert (found.input_tokens, found.output_tokens, found.cost_usd) == (None, 5, None)
+
+
+def test_violations_tell_their_side() -> None:
+    guard = BUILT_IN_TYPES["guardrail"]
+    assert sides(meaning({}, {"passed": 1}, of=guard)) == [("payload", "required"), ("result_payload", "type")]
+    assert sides(meaning({"name": "g"}, {"passed": True}, of=guard)) == []
+    assert sides(meaning({}, of=guard, status="active")) == [("payload", "required")]
+
+
+def test_only_what_is_new_is_checked() -> None:
+    guard = BUILT_IN_TYPES["guardrail"]
+    assert sides(meaning({}, {}, of=guard, check=(False, True))) == [("result_payload", "required")]
+    assert sides(meaning({}, {}, of=guard, check=(True, False))) == [("payload", "required")]
+    assert sides(meaning({}, {}, of=guard, check=(False, False))) == []
+
+
+def test_a_result_with_an_error_is_an_exceptions_whatever_the_type() -> None:
+    guard = BUILT_IN_TYPES["guardrail"]
+    assert sides(meaning({"name": "g"}, {"error": {"type": "E", "message": "m"}}, of=guard, status="failed")) == []
+
+
+@pytest.mark.parametrize("name", ["langchain:llm", "llm"])
+def test_the_schema_name_of_a_summary_is_the_spans_own(name: str) -> None:
+    own = make("llm", template="{{_schema}} {{_status}} {{_duration}}")
+    assert describe(own, name, "complete", {"_schema": "shadow"}, {}, 1234.0).summary == f"{name} complete 1.2 s"
+    assert describe(own, name, "active", {"_duration": "shadow"}, None, None).summary == f"{name} active"
+
+
+def test_the_error_shows_only_when_the_span_failed() -> None:
+    own = make("x", template="{{a}}{{#_error}} → {{.}}{{/_error}}")
+    result = {"error": {"type": "builtins.KeyError", "message": "k"}}
+    assert meaning({"a": 1}, result, of=own, status="failed").summary == "1 → KeyError: k"
+    assert meaning({"a": 1}, result, of=own, status="cancelled").summary == "1"
+    assert meaning({"a": 1}, {"error": "short"}, of=own, status="failed").summary == "1 → short"
+    assert meaning({"a": 1}, {}, of=own, status="failed").summary == "1"
+    assert meaning({"a": 1, "_error": "shadow"}, {}, of=own, status="failed").summary == "1"
+
+
+def test_a_null_in_the_result_wins_too() -> None:
+    own = make("x", template="<{{a}}>")
+    assert meaning({"a": 1}, {"a": 2}, of=own).summary == "<2>"
+    assert meaning({"a": 1}, {"a": None}, of=own).summary == "<>"
+    assert meaning({"a": 1}, {}, of=own).summary == "<1>"
+
+
+def test_without_a_template_there_is_no_summary() -> None:
+    assert meaning({"a": 1}, {"b": 2}, of=make("x")).summary is None
+    assert meaning({"a": 1}, {"b": 2}).summary is None
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (None, None),
+        ({}, None),
+        ({"error": None}, None),
+        ({"error": {}}, None),
+        ({"error": ""}, None),
+        ({"error": 7}, None),
+        ({"error": ["a"]}, None),
+        ({"error": "plain"}, "plain"),
+        ({"error": {"type": "TimeoutError", "message": "read timed out"}}, "TimeoutError: read timed out"),
+        ({"error": {"type": "httpx.ReadTimeout", "message": "slow"}}, "ReadTimeout: slow"),
+        ({"error": {"type": "TimeoutError", "message": ""}}, "TimeoutError"),
+        ({"error": {"type": "TimeoutError"}}, "TimeoutError"),
+        ({"error": {"message": "only this"}}, "only this"),
+        ({"error": {"type": 7, "message": ["x"]}}, None),
+        ({"error": {"type": "", "message": "m"}}, "m"),
+    ],
+)
+def test_an_error_is_its_type_and_message(result: dict[str, Any] | None, text: str | None) -> None:
+    assert error_text(result) == text
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0.0 ms"),
+        (0.4, "0.4 ms"),
+        (9.94, "9.9 ms"),
+        (9.96, "10 ms"),
+        (10, "10 ms"),
+        (312, "312 ms"),
+        (999.4, "999 ms"),
+        (999.5, "1.0 s"),
+        (2100, "2.1 s"),
+        (59_949, "59.9 s"),
+        (59_950, "1m 00s"),
+        (187_000, "3m 07s"),
+        (3_599_499, "59m 59s"),
+        (3_599_500, "1h 00m"),
+        (3_720_000, "1h 02m"),
+        (172_800_000, "48h 00m"),
+    ],
+)
+def test_a_duration_as_a_person_says_it(ms: float, text: str) -> None:
+    assert duration_text(ms) == text
+
+
+@given(st.floats(0, 1e12))
+@example(9.95)
+@example(59_999.9)
+@example(3_599_999.9)
+def test_a_duration_never_shows_more_of_a_unit_than_there_is(ms: float) -> None:
+    text = duration_text(ms)
+    value, _, unit = text.partition(" ")
+    if unit == "ms":
+        assert float(value) < 1000
+        assert ("." in value) == (float(value) < 10)
+    elif unit == "s":
+        assert 1 <= float(value) < 60
+    else:
+        assert 0 <= int(unit[:-1]) < 60
+        assert value[-1] + unit[-1] in ("ms", "hm")
+
+
+@given(
+    st.sampled_from(list(BUILT_IN_TYPES.values())),
+    st.sampled_from(["pending", "active", "complete", "failed", "cancelled"]),
+    json_objects,
+    st.none() | json_objects,
+    st.none() | st.floats(0, 1e9),
+    any_text,
+    json_values,
+)
+def test_any_payload_means_something_and_the_same_every_time(
+    span_type: SpanType,
+    status: str,
+    payload: dict[str, Any],
+    result: dict[str, Any] | None,
+    duration_ms: float | None,
+    text: str,
+    value: Any,
+) -> None:
+    payload = {**payload, **dict.fromkeys(span_type.fields, value), "name": text, "model": text}
+    first = describe(span_type, span_type.name, status, payload, result, duration_ms)
+    assert first == describe(span_type, span_type.name, status, payload, result, duration_ms)
+    assert first.summary is None or len(first.summary) <= 200
+    assert first.label is None or len(first.label) <= 200
+    assert type(first.input_tokens) in (int, type(None))
+    assert type(first.cost_usd) in (float, type(None))
