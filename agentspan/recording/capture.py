@@ -14,6 +14,8 @@ from agentspan import jsontext
 MAX_STACKTRACE = 16_384
 MAX_FRAMES = 64
 MAX_DEPTH = 100
+MAX_VALUES = 100_000
+"""Values looked at in something that is not plain JSON."""
 
 NOT_JSON = "$not_json"
 """The key of the mark that stands for a value which could not be written as JSON."""
@@ -22,7 +24,7 @@ NOT_JSON = "$not_json"
 def capture(value: Any) -> tuple[str, Any]:
     """Return any value as JSON text, and as the plain JSON that the text holds (2 µs for 300 bytes)."""
     try:
-        data = _encode(value if _is_plain(value) else _tame(value, 0))
+        data = _encode(value if _is_plain(value) else _tame(value, (), [MAX_VALUES]))
         return data.decode(), from_json(data)
     except Exception:
         return _capture_slowly(value)
@@ -32,7 +34,7 @@ def capture_object(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return a mapping as a JSON object; one whose JSON is no object is put under `input`."""
     if type(value) is dict:
         try:
-            data = _encode(value if _is_plain(value) else _tame(value, 0))
+            data = _encode(value if _is_plain(value) else _tame(value, (), [MAX_VALUES]))
             return data.decode(), from_json(data)
         except Exception:
             pass
@@ -65,22 +67,29 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _tame(value: Any, depth: int) -> Any:
-    """Copy the containers of a value, with whatever is used up by looking at it replaced by what it says of itself."""
+def _tame(value: Any, above: tuple[int, ...], room: list[int]) -> Any:
+    """Copy the containers of a value, with whatever is used up by looking at it replaced by what it says of itself.
+
+    Args:
+        above: the ids of the containers that hold this one; what is among them is a circle.
+        room: how many values may still be copied.
+    """
     kind = type(value)
     if kind in _ATOMS:
         return value
-    if depth > MAX_DEPTH:
-        return {NOT_JSON: {"type": kind.__qualname__, "reason": f"nested deeper than {MAX_DEPTH}"}}
+    room[0] -= 1
+    if id(value) in above or len(above) > MAX_DEPTH or room[0] < 0:
+        return {NOT_JSON: {"type": kind.__qualname__, "reason": "circular, too deep, or too much"}}
     if hasattr(kind, "__next__"):
         return _fallback(value)
+    above = (*above, id(value))
     if isinstance(value, Mapping):
-        return {key: _tame(item, depth + 1) for key, item in value.items()}
+        return {key: _tame(item, above, room) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return [_tame(item, depth + 1) for item in value]
+        return [_tame(item, above, room) for item in value]
     fields = getattr(value, "__dict__", None)
-    if type(fields) is dict and _is_record(kind) and _holds_iterator(fields, depth):
-        return {name: _tame(item, depth + 1) for name, item in fields.items()}
+    if type(fields) is dict and _is_record(kind) and _holds_iterator(fields, len(above)):
+        return {name: _tame(item, above, room) for name, item in fields.items()}
     return value
 
 
@@ -122,7 +131,7 @@ def _name(key: Any) -> str | None:
 
 def _member(value: Any) -> Any:
     try:
-        return jsontext.encode(value if _is_plain(value) else _tame(value, 0))[1]
+        return jsontext.encode(value if _is_plain(value) else _tame(value, (), [MAX_VALUES]))[1]
     except Exception:
         return {NOT_JSON: {"type": type(value).__qualname__}}
 

@@ -64,6 +64,20 @@ def test_iterators_are_not_used_up(tracer: Tracer, make: Any, wrap: Any) -> None
     assert [span.status for span in spans_of(tracer)] == ["complete", "complete"]
 
 
+def test_circles_of_any_width_are_cut(tracer: Tracer) -> None:
+    circle: list[Any] = [object()]
+    circle += [circle] * 5
+    mapping: dict[str, Any] = {"x": object()}
+    mapping.update(a=mapping, b=[mapping, mapping])
+    plain: list[Any] = []
+    plain += [plain] * 5
+    for value in (circle, mapping, plain):
+        with tracer.span("custom", {"value": value}):
+            pass
+    texts = [str(span.payload) for span in spans_of(tracer)]
+    assert ["$not_json" in text for text in texts] == [True, True, True]
+
+
 def test_blocks_that_end_in_another_order_leave_no_finished_parent(tracer: Tracer) -> None:
     def step(name: str) -> Iterator[None]:
         with tracer.span("chain", {"name": name}):
