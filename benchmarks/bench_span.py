@@ -2,7 +2,7 @@
 
 All contestants take turns of 100 spans, in rotating order, each on a file of its own in the same folder, so they
 meet the same machine and the same disk. The bare ones are given finished rows: no ids, no JSON, no schema check, no
-summary; WAL and synchronous=NORMAL, all else as SQLite has it (a checkpoint every 4 MB, where agentspan waits for 16).
+summary; WAL and synchronous=NORMAL, all else as SQLite has it (a checkpoint every 4 MB, where agentspan waits for 32).
 
     python benchmarks/bench_span.py [--spans 4000] [--rounds 5] [--folder DIR]
 """
