@@ -256,8 +256,8 @@ literals = st.text("abc ,:→\n", max_size=5)
 variables = st.sampled_from(["x", "y", "z", "o.x", "o.p.y", "missing", "o.missing"]).map("{{{{{}}}}}".format)
 
 
-def sections(inner: st.SearchStrategy[str], names: list[str]) -> st.SearchStrategy[str]:
-    return st.tuples(st.sampled_from("#^"), st.sampled_from(names), inner).map(
+def sections(inner: st.SearchStrategy[str], names: list[str], kinds: str = "#^") -> st.SearchStrategy[str]:
+    return st.tuples(st.sampled_from(kinds), st.sampled_from(names), inner).map(
         lambda parts: "{{{{{0}{1}}}}}{2}{{{{/{1}}}}}".format(*parts)
     )
 
@@ -267,8 +267,9 @@ def sequences(*parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 flat = sequences(literals, variables)
-within = sequences(literals, variables, sections(flat, ["t", "u"]))
-mustache = sequences(literals, variables, sections(within, ["s", "t", "missing"]))
+# chevron itself fails on an inverted section inside a section over a list.
+within = sequences(literals, variables, sections(flat, ["u"], "#"))
+mustache = sequences(literals, variables, sections(within, ["s", "missing"]), sections(flat, ["t"]))
 
 leaves = st.dictionaries(st.sampled_from(["x", "y", "z"]), words, min_size=1, max_size=3)  # {} is nothing to chevron
 inner_objects = st.builds(
@@ -310,7 +311,7 @@ def test_agrees_with_chevron_on_lists_of_text(items: list[str], source: str) -> 
 any_name = st.text(
     st.characters(exclude_categories=("Z", "Cc"), exclude_characters=".{}|%#^/>=!&\u001c\u001d\u001e\u001f\u0085"),
     min_size=1,
-)
+).filter(lambda name: name not in RESERVED)
 hostile_texts = st.sampled_from(
     ['"', "'", "\\", "\n", '"""', "'''", "\\N{DASH}", "#", "\r", "\0", "{0}", "k0", "); import os"]
 )
@@ -346,8 +347,7 @@ def test_the_generated_source_is_made_of_fixed_pieces(monkeypatch: pytest.Monkey
 
 @given(any_name, any_text)
 def test_a_name_of_any_characters_finds_its_member(name: str, value: str) -> None:
-    if name not in RESERVED:
-        assert render(f"{{{{{name}}}}}", **{name: value}) == one_line(value, MAX_SUMMARY)
+    assert render(f"{{{{{name}}}}}", **{name: value}) == one_line(value, MAX_SUMMARY)
 
 
 @pytest.mark.parametrize(
