@@ -214,8 +214,10 @@ class Connections:
         def execute(sql: str) -> Any:
             return waiting(lambda: connection.execute(sql).fetchone(), self.path, self.wait_s)
 
+        # The tables first: another process that makes them now sets the version in the same transaction.
+        has_tables = execute("select 1 from sqlite_master limit 1")
         version: int = execute("pragma user_version")[0]
-        if not version and execute("select 1 from sqlite_master limit 1"):  # before any pragma that writes
+        if not version and has_tables:  # said before any pragma that writes
             raise DatabaseUnusable(f"{self.path} has tables of another program; choose another path")
         if version > CURRENT:
             raise DatabaseUnusable(
