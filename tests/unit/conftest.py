@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "unit",
+    max_examples=60,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

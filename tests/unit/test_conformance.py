@@ -50,7 +50,7 @@ def keywords(schema: Any, payload: Any) -> list[str]:
     return [violation.keyword for violation in check(schema, payload)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(with_values(rich_schemas()))
 @example(({"uniqueItems": True}, [1, True, 1.5, "1", [1], [True], {"a": 1}, {"a": True}, 0, False, None]))
 @example(({"uniqueItems": True}, [{"a": 1, "b": 2.0}, {"b": 2, "a": 1.0}]))
@@ -176,7 +176,7 @@ def hide(value: Any, secret: str) -> Any:
     return value
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(rich_schemas(), json_of(names), secrets)
 @example({"type": "integer"}, "", "secret-in-a-text")
 @example({"unevaluatedItems": False}, [""], "secret-in-a-list")
@@ -236,20 +236,20 @@ def test_a_long_list_of_plain_numbers_is_checked_to_its_end() -> None:
     assert found(schema, {"vector": [*vector, "x"]}) == [("$.vector[10000]", "type")]
 
 
-def test_threads_have_budgets_of_their_own() -> None:
+def test_a_check_that_another_thread_gives_up_meanwhile_does_not_end_this_one() -> None:
     conformance = Conformance({"items": {"minLength": 1}}, "payload")
-    outcomes: list[tuple[Violation, ...]] = []
+    others: list[tuple[Violation, ...]] = []
 
-    def work() -> None:
-        for _ in range(5):
-            outcomes.append(conformance.check(["x"] * 5000))
+    class Interrupted(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            if index == 1:
+                thread = threading.Thread(target=lambda: others.append(conformance.check(["x"] * 100_000)))
+                thread.start()
+                thread.join()
+            return super().__getitem__(index)
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == [()] * 30
+    assert conformance.check(Interrupted(["x"] * 10)) == ()
+    assert [violation.keyword for (violation,) in others] == ["$unchecked"]
 
 
 def test_a_trusted_schema_that_is_no_schema_gives_unchecked() -> None:
@@ -297,7 +297,7 @@ def test_a_schema_of_two_thousand_properties_is_allowed() -> None:
     assert found(schema, {"p7": "x", "p1999": 1}) == [("$.p1999", "type")]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(simple_schemas() | rich_schemas(), json_of(names))
 def test_registration_raises_nothing_but_schema_errors_and_a_check_nothing(schema: Any, value: Any) -> None:
     for trusted in (True, False):

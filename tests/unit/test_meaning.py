@@ -150,6 +150,9 @@ def test_the_error_shows_only_when_the_span_failed() -> None:
     result = {"error": {"type": "builtins.KeyError", "message": "k"}}
     assert meaning({"a": 1}, result, of=own, status="failed").summary == "1 → KeyError: k"
     assert meaning({"a": 1}, result, of=own, status="cancelled").summary == "1"
+    both = make("x", template="{{_status}}{{#_error}} → {{.}}{{/_error}}")
+    assert meaning({}, result, of=both, status="failed").summary == "failed → KeyError: k"
+    assert meaning({}, result, of=both, status="complete").summary == "complete"
     assert meaning({"a": 1}, {"error": "short"}, of=own, status="failed").summary == "1 → short"
     assert meaning({"a": 1}, {}, of=own, status="failed").summary == "1"
     assert meaning({"a": 1, "_error": "shadow"}, {}, of=own, status="failed").summary == "1"

@@ -42,6 +42,7 @@ def is_cut_at_a_boundary(text: str, result: str) -> bool:
         ("dos\r\nlines", "dos lines"),
         ("a\n\n\n  b", "a b"),
         ("a\tb", "a b"),
+        ("a  b", "a b"),
         ("a\u2028b\u2029c\x85d\x0be\x0cf", "a b c d e f"),
         ("  edges \n", "edges"),
         ("no\u00a0break", "no break"),
