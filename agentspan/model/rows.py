@@ -125,6 +125,12 @@ class WriterRow(NamedTuple):
 
 Row = AccountRow | AgentRow | AgentVersionRow | AgentSchemaVersionRow | AgentInstanceRow | AgentSpanRow | WriterRow
 
+
+def instance_of(row: Row) -> str:
+    """Return the id of the instance that a span belongs to, or that a row itself has."""
+    return row.agent_instance_id if isinstance(row, AgentSpanRow) else row.id
+
+
 ROWS: Mapping[ResourceType, type[Row]] = {
     "account": AccountRow,
     "agent": AgentRow,

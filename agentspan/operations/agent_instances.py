@@ -10,7 +10,7 @@ from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
 from agentspan.model.status import OPEN, PURPOSES
 from agentspan.operations import agent_schema_versions, agent_spans, agents, request
-from agentspan.operations.context import Context, Done, expect
+from agentspan.operations.context import Context, Done, check_unused, expect
 from agentspan.storage.protocol import Found, Query, Rows
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
@@ -66,8 +66,7 @@ def register(
     instance_id = id or ctx.ids.new()
 
     def decide(found: Found, now: str) -> Unit:
-        if id is not None and id in found.rows:
-            raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
+        check_unused(found, id)
         changes: list[Put | Move] = []
         agent = expect(found, AgentRow, name) if ids.is_pfid(name) else agents.find(ctx, name)
         if agent is None:

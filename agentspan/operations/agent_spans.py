@@ -3,12 +3,12 @@
 from typing import Any, cast
 
 from agentspan import jsontext
-from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.errors import RequiredValue
 from agentspan.model import spans
 from agentspan.model.changes import Move, Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import request
-from agentspan.operations.context import Context, Done, expect
+from agentspan.operations.context import Context, Done, check_unused, expect
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import check_name, title_of
 from agentspan.storage.protocol import Found, Query, Rows
@@ -65,8 +65,7 @@ def create(
         refs: tuple[Ref, ...] = ()
         if parent_span_id is not None:
             refs = (Ref("agent_span", expect(found, AgentSpanRow, parent_span_id).id),)
-        if id is not None and id in found.rows:
-            raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
+        check_unused(found, id)
         times = spans.create_times(status, start, finish, has_result=result is not None, now=now)
         span_type = ctx.registry_of(instance.id).resolve(schema_name)
         meaning = describe(span_type, schema_name, status, plain, result, times.duration_ms)

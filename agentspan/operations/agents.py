@@ -6,7 +6,7 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentRow
 from agentspan.operations import request
-from agentspan.operations.context import Context, Done
+from agentspan.operations.context import Context, Done, check_unused
 from agentspan.storage.protocol import Found, Query, Rows
 
 SORTABLE = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
@@ -38,8 +38,7 @@ def create(
     agent_id = id or ctx.ids.new()
 
     def decide(found: Found, now: str) -> Unit:
-        if id is not None and id in found.rows:
-            raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
+        check_unused(found, id)
         if external_identifier is not None:
             other = find(ctx, external_identifier)
             if other is not None:

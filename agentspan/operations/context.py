@@ -7,6 +7,7 @@ from agentspan import clock, ids
 from agentspan.errors import (
     DatabaseBusy,
     IdempotencyKeyAlreadyUsed,
+    InvalidValue,
     NotFound,
     StorageError,
     UnexpectedRefType,
@@ -159,6 +160,16 @@ def _key_taken(key: Key) -> IdempotencyKeyAlreadyUsed:
     return IdempotencyKeyAlreadyUsed(
         f"an idempotency key was used before for another {key.operation} request; use a new key for a new request"
     )
+
+
+def check_unused(found: Found, id: str | None) -> None:
+    """Refuse a client's own id that names something already.
+
+    Raises:
+        InvalidValue: it does.
+    """
+    if id is not None and id in found.rows:
+        raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
 
 
 _NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.items()}

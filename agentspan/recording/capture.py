@@ -32,16 +32,8 @@ def capture(value: Any) -> tuple[str, Any]:
 
 def capture_object(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return a mapping as a JSON object; one whose JSON is no object is put under `input`."""
-    if type(value) is dict:
-        try:
-            data = _encode(value if _is_plain(value) else _tame(value, (), [MAX_VALUES]))
-            return data.decode(), from_json(data)
-        except Exception:
-            pass
     text, plain = capture(value)
-    if type(plain) is dict:
-        return text, plain
-    return capture({"input": plain})
+    return (text, plain) if type(plain) is dict else capture({"input": plain})
 
 
 def _encode(value: Any) -> bytes:

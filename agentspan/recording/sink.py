@@ -103,6 +103,8 @@ class CommitSink:
                 except StorageError:
                     return False
                 self._done(units, outcomes)
+                if len(outcomes) < len(units):
+                    return False
         finally:
             self._flushing.release()
         return True

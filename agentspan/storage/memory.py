@@ -29,6 +29,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     ResourceType,
     Row,
+    instance_of,
 )
 from agentspan.storage.account import new_account
 from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
@@ -76,7 +77,7 @@ class MemoryStorage:
             for _, row in rows.values():
                 reason = self._terminated(row)
                 if reason is not None:
-                    terminated[_instance_of(row)] = reason
+                    terminated[instance_of(row)] = reason
             return Found(rows, stored, terminated)
 
     def page(self, query: Query) -> Rows:
@@ -194,7 +195,7 @@ class MemoryStorage:
             undo.append(lambda: self._violations.update({id: before}))
 
     def _terminated(self, row: Row) -> str | None:
-        instance = self._rows.get(_instance_of(row))
+        instance = self._rows.get(instance_of(row))
         if isinstance(instance, AgentInstanceRow) and instance.status == "terminated":
             return instance.termination_reason or ""
         return None
@@ -210,10 +211,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _instance_of(row: Row) -> str:
-    return row.agent_instance_id if isinstance(row, AgentSpanRow) else row.id
 
 
 def _unique_values(type_: ResourceType, row: Row) -> tuple[object, ...] | None:

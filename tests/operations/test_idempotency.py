@@ -77,9 +77,12 @@ def test_a_key_is_scoped_by_its_operation(db: Database, run: AgentInstance) -> N
     db.agent_spans.finish(span.id, idempotency_key="k")
     db.agent_instances.start(run.id, idempotency_key="k")
     db.agent_instances.finish(run.id, idempotency_key="k")
-    db.agent_instances.register("an-agent", idempotency_key="k")
-    db.agents.create("a", idempotency_key="k")
-    db.agent_schema_versions.create(run.agent_id, span_schemas={"x": True}, idempotency_key="k")
+    other = db.agent_instances.register("an-agent", idempotency_key="k")
+    agent = db.agents.create("a", idempotency_key="k")
+    version = db.agent_schema_versions.create(run.agent_id, span_schemas={"x": True}, idempotency_key="k")
+    assert db.agent_spans.get(span.id).status == "complete"
+    assert db.agent_instances.get(run.id).status == "complete"
+    assert len({span.id, run.id, other.id, agent.id, version.id}) == 5
 
 
 def test_a_refused_request_stores_no_key(db: Database, run: AgentInstance) -> None:

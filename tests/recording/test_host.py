@@ -397,3 +397,29 @@ def test_errors_and_names_can_be_read_by_every_sqlite(tmp_path: Path) -> None:
     assert connection.execute("select error from spans").fetchall() == [("?",)]
     connection.close()
     tracer.shutdown()
+
+
+def test_a_flush_that_gets_nowhere_ends(tmp_path: Path) -> None:
+    class Stubborn(agentspan.MemoryStorage):
+        calls = 0
+        broken = False
+
+        def apply(self, units: Any, **options: Any) -> Any:
+            if not self.broken:
+                return super().apply(units, **options)
+            self.calls += 1
+            if self.calls > 20:
+                raise SystemExit("it never ends")
+            raise ZeroDivisionError if len(units) > 1 else agentspan.DatabaseBusy("busy")
+
+    storage = Stubborn()
+    tracer = Tracer(storage)
+    with tracer.run("a") as run:
+        storage.broken = True
+        for _ in range(3):
+            run.create_span("tool", {"name": "x"})
+        assert tracer.flush() is False
+        assert tracer.health().waiting == 3
+        storage.broken = False
+        assert tracer.flush() is True
+    assert len(spans_of(tracer)) == 3

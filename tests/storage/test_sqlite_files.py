@@ -183,6 +183,8 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     with agentspan.open(tmp_path / "empty.db") as db:
         db.agents.create("a")
+    with agentspan.open(tmp_path / "empty.db", read_only=True) as db:
+        assert [agent.name for agent in db.agents.list()] == ["a"]
 
 
 def test_a_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,3 +248,22 @@ def test_a_file_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     path.chmod(0o400)
     with pytest.raises(DatabaseUnusable, match="permissions"):
         agentspan.open(path).agents.create("a")
+
+
+def test_a_replaced_file_is_noticed_by_those_who_had_it_open(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("old")
+        for _ in range(2):
+            db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
+        reading = db.storage.iter_spans(run.id)
+        next(reading)
+        for file in tmp_path.iterdir():
+            file.unlink()
+        assert db.storage.find(run.id).rows == {}  # a reader of its own, which finds the new file
+        db.agent_instances.register("new")
+        reading.close()  # type: ignore[attr-defined]
+        assert db.storage.find(run.id).rows == {}
+        assert [agent.name for agent in db.agents.list()] == ["new"]
+    with agentspan.open(path, read_only=True) as db:
+        assert [agent.name for agent in db.agents.list()] == ["new"]

@@ -86,6 +86,7 @@ class Connections:
         self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
         self._file: tuple[int, int] | None = None
+        self._generation = 0
         self._closed = False
         _all.add(self)
 
@@ -124,13 +125,14 @@ class Connections:
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
         try:
+            generation = self._generation
             connection = self._take_reader()
             waiting(lambda: connection.execute("begin"), self.path, self.wait_s)
             try:
                 yield connection
             finally:
                 connection.execute("commit")
-                self._give_reader(connection)
+                self._give_reader(connection, generation)
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from error
 
@@ -157,6 +159,7 @@ class Connections:
     def _drop(self) -> None:
         writer, self._writer, self.cursor, self._file = self._writer, None, None, None
         readers, self._readers = self._readers, []
+        self._generation += 1  # a reader that is out now belongs to the file of before
         for connection in (writer, *readers):
             if connection is not None:
                 connection.close()
@@ -176,8 +179,8 @@ class Connections:
             raise StorageError(f"{self.path} was closed here; open it again")
         return self._open()
 
-    def _give_reader(self, connection: sqlite3.Connection) -> None:
-        if self._closed:
+    def _give_reader(self, connection: sqlite3.Connection, generation: int) -> None:
+        if self._closed or generation != self._generation:
             connection.close()
         else:
             self._readers.append(connection)
@@ -203,8 +206,9 @@ class Connections:
             if is_new:
                 os.chmod(self.path, 0o600)
             self._prepare(connection)
-            stat = os.stat(self.path)
-            self._file = (stat.st_dev, stat.st_ino)
+            if self._file is None:  # else check_file compares with the file that was opened first
+                stat = os.stat(self.path)
+                self._file = (stat.st_dev, stat.st_ino)
         except BaseException:
             connection.close()
             raise

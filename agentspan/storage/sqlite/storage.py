@@ -28,6 +28,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     ResourceType,
     Row,
+    instance_of,
 )
 from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
 from agentspan.storage.sqlite import statements
@@ -97,7 +98,7 @@ class SQLiteStorage:
                     rows[id] = located
                     reason = _terminated(connection, located[1])
                     if reason is not None:
-                        terminated[_instance_of(located[1])] = reason
+                        terminated[instance_of(located[1])] = reason
             return Found(rows, stored, terminated)
 
     def page(self, query: Query) -> Rows:
@@ -283,10 +284,6 @@ def _locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row]
         if values is not None:
             return type_, ROWS[type_]._make(values)
     return None
-
-
-def _instance_of(row: Row) -> str:
-    return row.agent_instance_id if isinstance(row, AgentSpanRow) else row.id
 
 
 def _terminated(connection: sqlite3.Connection, row: Row) -> str | None:
