@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,26 @@ ROUNDS = int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "20"))
 ROOT = Path(__file__).parents[2]
 
 
+_started: list["subprocess.Popen[str]"] = []
+
+
 def start(*args: Any, **options: Any) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.processes.workers", *map(str, args)]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, **options)
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, **options)
+    _started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_outlives_its_test() -> Iterator[None]:
+    yield
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def check_integrity(path: Path) -> None:
