@@ -29,7 +29,8 @@ class SpanBlock:
         self._entered: list[Span] = []
 
     def __enter__(self) -> Span:
-        span = self._resolve()._begin(self._schema_name, {} if self._payload is None else self._payload)
+        tracer, name = self._resolve(), self._schema_name
+        span = tracer._begin(name, tracer._registry.resolve(name), {} if self._payload is None else self._payload)
         self._entered.append(span)
         return span
 

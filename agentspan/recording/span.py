@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 N = TypeVar("N", "Span", "Run")
+_new = tuple.__new__  # see model.spans
 
 
 def last_entered(entered: list[N]) -> N:
@@ -184,7 +185,8 @@ class Span:
             times = Times(now, now, 0.0)
         else:
             started_at = self._started_at
-            times = Times(started_at, now if now > started_at else started_at, (ended_ns - self._began_ns) / 1_000_000)
+            elapsed_ms = (ended_ns - self._began_ns) / 1_000_000
+            times = _new(Times, (started_at, now if now > started_at else started_at, elapsed_ms))
         try:
             meaning = self._meaning(status, self._payload, plain, times.duration_ms, (False, True))
         except ValidationErrors as refusal:  # strict: the result is refused, but the span must not stay open
@@ -221,7 +223,7 @@ class Span:
             status,
             text,
             None,
-            Times(now if status == "active" else None),
+            _new(Times, (now if status == "active" else None, None, None)),
             meaning,
             now,
             writer_id=tracer._writer_id,

@@ -23,6 +23,7 @@ from agentspan.recording.sink import WAIT_S, CommitSink, Sink
 from agentspan.recording.span import Span
 from agentspan.recording.writer import program_name, this_process
 from agentspan.schemas import span_types
+from agentspan.schemas.span_types import SpanType
 from agentspan.storage import open_storage
 from agentspan.storage.protocol import HasWait, Storage
 
@@ -159,7 +160,7 @@ class Tracer:
     def _is_usable(self) -> bool:
         return self._broken is None and not self._closed
 
-    def _begin(self, schema_name: str, payload: Mapping[str, Any]) -> Span:
+    def _begin(self, schema_name: str, span_type: SpanType, payload: Mapping[str, Any]) -> Span:
         """Create an active span under what is active here, and make it the active one."""
         node = self._current.get()
         if type(node) is Span:
@@ -170,7 +171,7 @@ class Tracer:
             span = Span(self, runs.implicit(self, program_name()), None, schema_name)
             span._owns_run = True
         try:
-            span._create(self._registry.resolve(schema_name), payload, "active")
+            span._create(span_type, payload, "active")
         except Exception as error:
             self._lost(span, "active", error)
         span._outer = node
@@ -186,9 +187,10 @@ class Tracer:
         payload: Mapping[str, Any] | None,
     ) -> Span:
         """Create the span of a decorated call; its payload is what its type wants to know of the call."""
+        span_type = self._registry.resolve(schema_name)
         try:
             bound = arguments.bind(args, kwargs)
-            fields = self._registry.resolve(schema_name).fields
+            fields = span_type.fields
             if "arguments" in fields or ("name" in fields and "name" in bound):
                 bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
             elif "name" in fields:
@@ -198,7 +200,7 @@ class Tracer:
         except Exception as error:
             bound = {}
             self._fault(error)
-        return self._begin(schema_name, bound)
+        return self._begin(schema_name, span_type, bound)
 
     def _create(self, span: Span, payload: Mapping[str, Any], status: SpanStatus) -> None:
         """Store a new span that does not become the active one."""

@@ -9,7 +9,7 @@ Three members can be asked of any value: `_inline` (on one line, at most 80 char
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from agentspan.errors import TemplateError
 from agentspan.text import cut, one_line
@@ -28,30 +28,32 @@ _KEY = re.compile(r"(\.|[^\s.{}|%]+(\.[^\s.{}|%]+)*)\Z")
 RESERVED = frozenset({"_status", "_schema", "_duration", "_error"})
 """Names that never mean a member of a payload: what is known of the span itself."""
 
-_NOTHING: Mapping[str, Any] = {}
+class Render(Protocol):
+    """What a template is compiled to."""
+
+    def __call__(self, context: Mapping[str, Any], reserved: Mapping[str, Any] = ..., /) -> str:
+        """Return one line of at most 200 characters."""
 
 
 class Template:
-    """A compiled template; `render` never raises, and its time is bounded by the limits above.
+    """A compiled template.
 
     Attributes:
         reserved: the reserved names that it uses.
+        render: the compiled function: a plain JSON object and the values of the reserved names in, one line of text
+            out (1.5–3 µs). It never raises, and its time is bounded by the limits above.
 
     Raises:
         TemplateError: not Mustache, too large or too deep, a partial, or a delimiter change; the message says which.
     """
 
-    __slots__ = ("_render", "reserved")
+    __slots__ = ("render", "reserved")
 
     def __init__(self, source: str) -> None:
         program = _Program()
         program.nest(_checked_tokens(source), 0)
-        self._render = program.function()
+        self.render: Render = program.function()
         self.reserved = RESERVED & program.names
-
-    def render(self, context: Mapping[str, Any], reserved: Mapping[str, Any] = _NOTHING) -> str:
-        """Render over a plain JSON object and the values of the reserved names (1.5–3 µs)."""
-        return one_line(self._render(context, reserved), MAX_SUMMARY)
 
 
 def _checked_tokens(source: str) -> Iterator[tuple[str, str]]:
@@ -84,14 +86,14 @@ class _Program:
 
     def __init__(self) -> None:
         self.names: set[str] = set()
-        self._lines = ["def render(c0, reserved):", " out = ''"]
+        self._lines = ["def render(c0, reserved={}):", " out = ''"]
         self._constants: dict[str, Any] = {}
 
-    def function(self) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
-        self._lines.append(" return out")
+    def function(self) -> Render:
+        self._lines.append(f" return one_line(out, {MAX_SUMMARY})")
         scope: dict[str, Any] = {**_HELPERS, **self._constants}
         exec("\n".join(self._lines), scope)  # fixed pieces only: see the module's first lines
-        render: Callable[[Mapping[str, Any], Mapping[str, Any]], str] = scope["render"]
+        render: Render = scope["render"]
         return render
 
     def nest(self, tokens: Iterator[tuple[str, str]], depth: int) -> None:
@@ -140,7 +142,10 @@ class _Program:
         else:
             found = f"search({name}, {', '.join(f'c{level}' for level in range(depth, -1, -1))})"
         for member in rest:
-            found = f"{member}({found})" if member in _VIRTUAL else f"member({found}, {self._constant(member)})"
+            if member in _VIRTUAL:  # what is missing costs no call
+                found = f"({member}(m) if (m := {found}) is not None else None)"
+            else:
+                found = f"member({found}, {self._constant(member)})"
         return found
 
     def _constant(self, text: str) -> str:
@@ -214,6 +219,7 @@ _HELPERS: Mapping[str, Any] = {
     "nothing": (),
     "numbers": (int, float),
     "once": (None,),
+    "one_line": one_line,
     "search": _search,
     "shown": _shown,
     **_VIRTUAL,

@@ -60,7 +60,7 @@ def test_the_statements_are_the_ones_that_are_documented() -> None:
     from agentspan.model.status import LEAVES
     from agentspan.storage.sqlite import statements
 
-    assert statements.INSERT["agent_span"] == INSERT
+    assert statements.INSERT[AgentSpanRow] == INSERT
     columns = (
         "status",
         "result_payload",

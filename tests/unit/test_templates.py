@@ -329,10 +329,10 @@ def test_the_generated_source_depends_on_the_shape_of_a_template_only(literal: s
 
 def test_the_generated_source_is_made_of_fixed_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert generated_source(monkeypatch, "Hi {{a.b._inline}}{{#s}}{{x}}{{/s}}{{_error}}").splitlines() == [
-        "def render(c0, reserved):",
+        "def render(c0, reserved={}):",
         " out = ''",
         " out += k0",
-        " v = _inline(member(c0.get(k1), k2))",
+        " v = (_inline(m) if (m := member(c0.get(k1), k2)) is not None else None)",
         " out += v if type(v) is str and len(v) <= 800 else shown(v)",
         " v = c0.get(k3)",
         " for c1 in items(v) if v or (v is not None and type(v) in numbers) else nothing:",
@@ -341,7 +341,7 @@ def test_the_generated_source_is_made_of_fixed_pieces(monkeypatch: pytest.Monkey
         "  out += v if type(v) is str and len(v) <= 800 else shown(v)",
         " v = reserved.get(k5)",
         " out += v if type(v) is str and len(v) <= 800 else shown(v)",
-        " return out",
+        " return one_line(out, 200)",
     ]
 
 

@@ -7,7 +7,7 @@ from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite.tables import table_of
 
 INSERT = {
-    type_: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"
+    row: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"
     for type_, row in ROWS.items()
 }
 SELECT = {type_: f"select {', '.join(row._fields)} from {table_of(type_)}" for type_, row in ROWS.items()}

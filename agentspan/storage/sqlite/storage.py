@@ -72,8 +72,10 @@ class SQLiteStorage:
         """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
         if len(units) == 1:
             changes, subject, key = units[0]
-            if subject is None and key is None and len(changes) == 1 and _is_one_statement(changes[0]):
-                return [self._apply_alone(changes[0], wait_s)]
+            if subject is None and key is None and len(changes) == 1:
+                statement = _alone(changes[0])
+                if statement is not None:
+                    return [self._apply_alone(changes[0], statement, wait_s)]
         outcomes: list[Outcome] = []
         with self._connections.transaction(wait_s) as connection:
             for unit in units:
@@ -140,8 +142,7 @@ class SQLiteStorage:
         """Change how long reading, and opening the file again, may wait: a recorder has less time than its set-up."""
         self._connections.wait_s = wait_s
 
-    def _apply_alone(self, change: Put | Move, wait_s: float) -> Outcome:
-        sql, values = _statement(change)
+    def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome:
         connections = self._connections
         # Without a timeout first: that is all it takes when no other thread writes, and twice as fast.
         if not connections.lock.acquire(False) and not connections.lock.acquire(True, wait_s):
@@ -149,11 +150,11 @@ class SQLiteStorage:
         try:
             cursor = connections.cursor or connections.writer().cursor()
             try:
-                cursor.execute(sql, values)
+                cursor.execute(*statement)
             except sqlite3.OperationalError as error:
                 if not is_busy(error):
                     raise
-                self._execute_when_free(cursor, sql, values, wait_s)
+                waiting(lambda: cursor.execute(*statement), self.path, wait_s)
             if cursor.rowcount == 1:
                 return _APPLIED
             return _refused_move(connections.writer(), cast(Move, change))
@@ -164,22 +165,24 @@ class SQLiteStorage:
         finally:
             connections.lock.release()
 
-    def _execute_when_free(self, cursor: sqlite3.Cursor, sql: str, values: Sequence[Any], wait_s: float) -> None:
-        waiting(lambda: cursor.execute(sql, values), self.path, wait_s)
-
 
 _APPLIED = Applied()
 
 
-def _is_one_statement(change: Put | Move) -> bool:
-    if change.violations:
-        return False
-    return change.minted and not change.refs if type(change) is Put else "payload" not in cast(Move, change).set
+def _alone(change: Put | Move) -> tuple[str, Sequence[Any]] | None:
+    """Return the statement of a change that takes no other one, or None."""
+    if type(change) is Put:
+        row, refs, violations, minted = change
+        return (statements.INSERT[type(row)], tuple(row)) if minted and not refs and not violations else None
+    type_, id, leaves, values, violations = cast(Move, change)
+    if violations or "payload" in values:
+        return None
+    return statements.update(type_, (*values,), leaves), (*values.values(), id)
 
 
 def _statement(change: Put | Move) -> tuple[str, Sequence[Any]]:
     if type(change) is Put:
-        return statements.INSERT[TYPE_OF[type(change.row)]], tuple(change.row)  # sqlite3 binds a plain tuple faster
+        return statements.INSERT[type(change.row)], tuple(change.row)  # sqlite3 binds a plain tuple faster
     type_, id, leaves, values, _ = cast(Move, change)
     return statements.update(type_, tuple(values), leaves), (*values.values(), id)
 
