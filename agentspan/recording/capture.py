@@ -1,162 +1,157 @@
 """Turning what a program hands over into JSON, once, in the caller, before anything is stored. It never raises.
 
-Everything that is recorded comes through here: payloads, results, errors.
+Everything that is recorded comes through here: payloads, results, errors, metadata. This is the one place where
+credentials are redacted and where limits hold.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from agentspan import jsontext
+from agentspan.recording.limits import Limits, shrink
+from agentspan.recording.plain import MAX_INT_BITS, NOT_JSON, Plain
+from agentspan.recording.redaction import Redaction
 
 MAX_STACKTRACE = 16_384
+MAX_MESSAGE = 16_384
 MAX_FRAMES = 64
-MAX_DEPTH = 100
-MAX_VALUES = 100_000
-"""Values looked at in something that is not plain JSON."""
+MAX_MEMBERS = 20
+"""Exceptions of a group that are listed, at most so deep as well."""
 
-NOT_JSON = "$not_json"
-"""The key of the mark that stands for a value which could not be written as JSON."""
+_BIG = 1 << MAX_INT_BITS
 
 
-def capture(value: Any) -> tuple[str, Any]:
-    """Return any value as JSON text, and as the plain JSON that the text holds (2 µs for 300 bytes)."""
-    try:
-        tame = value if _is_plain(value) else _tame(value, (), [MAX_VALUES])
-        data = to_json(tame, inf_nan_mode="strings", bytes_mode="base64", fallback=_fallback)
-        return data.decode(), from_json(data)
-    except Exception:
-        return _capture_slowly(value)
-
-
-def capture_object(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return a mapping as a JSON object; one whose JSON is no object is put under `input`."""
-    text, plain = capture(value)
-    return (text, plain) if type(plain) is dict else capture({"input": plain})
-
-
-_ATOMS = frozenset({str, int, float, bool, type(None)})
-
-
-def _is_plain(value: Any) -> bool:
-    """Tell whether a value is made of dicts, lists, tuples and atoms only (0.3 µs): the encoder cannot change those.
-
-    It would use up iterators, and so the program's generators and open files.
-    """
-    kind = type(value)
-    if kind is dict:
-        value = value.values()
-    elif kind is not list and kind is not tuple:
-        return kind in _ATOMS
-    for item in value:  # noqa: SIM110 (a generator would cost 0.3 µs)
-        if type(item) not in _ATOMS and not _is_plain(item):
-            return False
-    return True
-
-
-def _tame(value: Any, above: tuple[int, ...], room: list[int]) -> Any:
-    """Copy the containers of a value, with whatever is used up by looking at it replaced by what it says of itself.
+class Capture:
+    """How one recorder takes values.
 
     Args:
-        above: the ids of the containers that hold this one; what is among them is a circle.
-        room: how many values may still be copied.
+        limits: how much of a payload is kept.
+        redaction: what is kept out of the file; None for nothing.
     """
-    kind = type(value)
-    if kind in _ATOMS:
-        return value
-    room[0] -= 1
-    if id(value) in above or len(above) > MAX_DEPTH or room[0] < 0:
-        return {NOT_JSON: {"type": kind.__qualname__, "reason": "circular, too deep, or too much"}}
-    if hasattr(kind, "__next__"):
-        return _fallback(value)
-    above = (*above, id(value))
-    if isinstance(value, Mapping):
-        return {key: _tame(item, above, room) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return [_tame(item, above, room) for item in value]
-    fields = getattr(value, "__dict__", None)
-    if type(fields) is dict and _is_record(kind) and _holds_iterator(fields, len(above)):
-        return {name: _tame(item, above, room) for name, item in fields.items()}
-    return value
+
+    __slots__ = ("_limits", "redaction")
+
+    def __init__(self, limits: Limits, redaction: Redaction | None) -> None:
+        self._limits = limits
+        self.redaction = redaction
+
+    def object(self, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return a mapping as JSON text, and the plain JSON that it holds (2 µs for 300 bytes).
+
+        The plain JSON may be the mapping itself: look at it now, do not keep it. What is no mapping is put under
+        `input`.
+        """
+        try:
+            # The common case: JSON already, not too much of it, and nothing to redact.
+            if type(value) is dict and _size(value, self._limits) >= 0:
+                text = to_json(value).decode()
+                if len(text) <= self._limits.payload and (
+                    self.redaction is None or self.redaction.has_nothing_in(text)
+                ):
+                    return text, value
+        except Exception:
+            pass
+        return self._slowly(value)
+
+    def text(self, text: str) -> str:
+        """Return a text for a column of its own, redacted."""
+        return text if self.redaction is None else self.redaction.text(text)
+
+    def error(self, exception: BaseException) -> dict[str, Any]:
+        """Describe an exception: `type` as its module and name, `message`, `stacktrace` (bounded, its end is kept).
+
+        The members of a group are listed in `exceptions`, each with its type and message.
+        """
+        return {**self._exception(exception, 0), "stacktrace": self._stacktrace(exception)}
+
+    def _slowly(self, value: Any) -> tuple[str, dict[str, Any]]:
+        try:
+            plain = Plain(self._limits, self.redaction).of(value)
+            if type(plain) is not dict:
+                plain = {"input": plain}
+            text = _encode(plain)
+            if len(text) > self._limits.payload:
+                plain = shrink(plain, self._limits.payload)
+                text = _encode(plain)
+            return text, plain
+        except Exception:
+            plain = {NOT_JSON: {"type": type(value).__qualname__}}
+            return _encode(plain), plain
+
+    def _exception(self, exception: BaseException, depth: int) -> dict[str, Any]:
+        cls = type(exception)
+        name = (
+            cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+        )
+        described: dict[str, Any] = {"type": name, "message": self._message(exception)}
+        if isinstance(exception, BaseExceptionGroup) and depth < MAX_MEMBERS:
+            members = exception.exceptions
+            described["exceptions"] = [self._exception(member, depth + 1) for member in members[:MAX_MEMBERS]]
+            if len(members) > MAX_MEMBERS:
+                described["more_exceptions"] = len(members) - MAX_MEMBERS
+        return described
+
+    def _message(self, exception: BaseException) -> str:
+        try:
+            message = str(exception)
+            cut = self.text(_text(message[: MAX_MESSAGE + 400]))[:MAX_MESSAGE]
+            return cut + "…" if len(message) > MAX_MESSAGE else cut
+        except Exception:
+            return "(its message could not be read)"
+
+    def _stacktrace(self, exception: BaseException) -> str:
+        import traceback  # 8 ms, for the first failure only
+
+        try:
+            lines = traceback.format_exception(type(exception), exception, exception.__traceback__, limit=-MAX_FRAMES)
+            return self.text(_text("".join(lines)[-2 * MAX_STACKTRACE :]))[-MAX_STACKTRACE:]
+        except Exception:
+            return ""
 
 
-def _holds_iterator(value: Any, depth: int) -> bool:
-    if isinstance(value, Mapping):
+def _size(value: Any, limits: Limits) -> int:
+    """Return about how many characters of JSON a dict or list takes, or -1 for what is more than JSON within limits.
+
+    Plain JSON is dicts with texts as keys, lists, texts, finite numbers, booleans and None, of exactly these types:
+    the encoder cannot change those, nor does reading the text give anything else (0.5 µs for 300 bytes).
+    """
+    size = len(value)
+    if size > limits.items:
+        return -1
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                return -1
         value = value.values()
-    elif not isinstance(value, list | tuple | set | frozenset | deque):
-        fields = getattr(value, "__dict__", None) if _is_record(type(value)) else None
-        return hasattr(type(value), "__next__") or (type(fields) is dict and _holds_iterator(fields, depth + 1))
-    return depth > MAX_DEPTH or any(_holds_iterator(item, depth + 1) for item in value)
+    for item in value:
+        kind = type(item)
+        if kind is str:
+            length = len(item)
+            if length > limits.value:
+                return -1
+            size += length
+        elif kind is dict or kind is list:
+            nested = _size(item, limits)
+            if nested < 0:
+                return -1
+            size += nested
+        elif kind is float:
+            if item - item != 0:  # NaN or infinite
+                return -1
+        elif kind is int:
+            if not -_BIG < item < _BIG:
+                return -1
+        elif item is not None and kind is not bool:
+            return -1
+    return size if size <= limits.payload else -1
 
 
-def _is_record(kind: type) -> bool:
-    """Tell whether the encoder would write the fields of such an object: dataclasses and pydantic models."""
-    return hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__pydantic_serializer__")
-
-
-def _capture_slowly(value: Any) -> tuple[str, Any]:
-    """Take values that the fast encoder refuses: lone surrogates and depth are JSON; the rest leaves a mark."""
-    try:
-        if _is_plain(value):
-            return jsontext.encode(value)
-    except Exception:
-        pass
-    if type(value) is dict:  # one bad member must not cost the others
-        pairs = [(_name(key), _member(item)) for key, item in list(value.items())]
-        plain = {key: item for key, item in pairs if key is not None}
-        return jsontext.encode(plain)
-    mark = {NOT_JSON: {"type": type(value).__qualname__}}
-    return jsontext.encode(mark)
-
-
-def _name(key: Any) -> str | None:
-    try:
-        return jsontext.encode(str(key))[1] if key is not None else "null"
-    except Exception:
-        return None
-
-
-def _member(value: Any) -> Any:
-    try:
-        return jsontext.encode(value if _is_plain(value) else _tame(value, (), [MAX_VALUES]))[1]
-    except Exception:
-        return {NOT_JSON: {"type": type(value).__qualname__}}
-
-
-def _fallback(value: Any) -> Any:
-    """Stand in for an object without a JSON form: what its own repr says, or its type."""
-    try:
-        return repr(value)[:1000].encode("utf-8", "replace").decode()
-    except Exception:
-        return {NOT_JSON: {"type": type(value).__qualname__}}
-
-
-def error_of(exception: BaseException) -> dict[str, str]:
-    """Describe an exception: `type` as its module and name, `message`, `stacktrace` (bounded, its end is kept)."""
-    cls = type(exception)
-    name = cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-    return {"type": name, "message": _message(exception), "stacktrace": _stacktrace(exception)}
-
-
-def _message(exception: BaseException) -> str:
-    try:
-        return _text(str(exception))
-    except Exception:
-        return "(its message could not be read)"
+def _encode(plain: dict[str, Any]) -> str:
+    return jsontext.encode(plain)[0]
 
 
 def _text(text: str) -> str:
     """Replace lone surrogates, which no reader of the file could decode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _stacktrace(exception: BaseException) -> str:
-    import traceback  # 8 ms, for the first failure only
-
-    try:
-        lines = traceback.format_exception(type(exception), exception, exception.__traceback__, limit=-MAX_FRAMES)
-        return _text("".join(lines)[-MAX_STACKTRACE:])
-    except Exception:
-        return ""

@@ -9,6 +9,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from agentspan import clock
 from agentspan.model.status import Purpose
 from agentspan.recording.block import SpanBlock
+from agentspan.recording.limits import Limits
+from agentspan.recording.redaction import Rule
 from agentspan.recording.run import Run
 from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span
@@ -38,6 +40,8 @@ def configure(
     *,
     raise_errors: bool = False,
     strict_schemas: bool = False,
+    redact: Rule | Literal["credentials"] | None = "credentials",
+    limits: Limits | None = None,
     durability: Literal["commit"] = "commit",
 ) -> Tracer:
     """Say where this process records. Optional; the same call again changes nothing, another one switches over.
@@ -46,6 +50,9 @@ def configure(
         db: a file, `":memory:"` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
         raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
         strict_schemas: do not record payloads that do not match their schema.
+        redact: what is kept out of the file: "credentials" (by name and by look), a function that adds a rule to that,
+            or None for nothing; see Tracer.
+        limits: how much of a payload is kept; `Limits()` when left out.
         durability: "commit": every transition is in the file before the call returns.
 
     Returns:
@@ -57,6 +64,8 @@ def configure(
     given: dict[str, Any] = {
         "raise_errors": raise_errors,
         "strict_schemas": strict_schemas,
+        "redact": redact,
+        "limits": limits,
         "durability": durability,
     }
     if db is not None:
@@ -208,4 +217,4 @@ if hasattr(os, "register_at_fork"):
 
 def health() -> Health:
     """Count the transitions that were recorded, that failed, and that wait to be written."""
-    return Health(0, 0, 0) if _tracer is None else _tracer.health()
+    return Health() if _tracer is None else _tracer.health()

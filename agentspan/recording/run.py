@@ -15,7 +15,6 @@ from agentspan.model.spans import Times, check_finish
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.operations import agent_instances
 from agentspan.recording.arguments import is_coroutine_function
-from agentspan.recording.capture import capture, capture_object, error_of
 from agentspan.recording.span import Span, last_entered
 from agentspan.schemas.span_types import MAX_NAME, usable_name
 from agentspan.text import one_line
@@ -63,7 +62,7 @@ class Run:
         self.status: InstanceStatus = "pending"
         self._instance: AgentInstanceRow | None = None
         self._result: dict[str, Any] | None = None
-        self._error: dict[str, str] | None = None
+        self._error: dict[str, Any] | None = None
         self._outer: Any = None
         self._began_ns = 0
 
@@ -86,7 +85,7 @@ class Run:
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the run will finish as failed, with this error."""
         try:
-            self._error = error_of(exception)
+            self._error = self._tracer._capture.error(exception)
         except Exception as error:
             self._tracer._lose(error)
 
@@ -191,13 +190,13 @@ class Run:
             self.status = "active"
             context = tracer._open_context()
             tracer._make_writer_known()
-            metadata = None if self._metadata is None else capture_object(self._metadata)[1]
+            capture = tracer._capture
+            metadata = None if self._metadata is None else capture.object(self._metadata)[1]
+            version = None if self._version is None else one_line(capture.text(str(self._version)), MAX_NAME)
             done = agent_instances.register(
                 context,
-                agent_id=one_line(str(self.name), MAX_NAME) or None,
-                agent_version={
-                    "external_identifier": None if self._version is None else one_line(str(self._version), MAX_NAME)
-                },
+                agent_id=one_line(capture.text(str(self.name)), MAX_NAME) or None,
+                agent_version={"external_identifier": version},
                 purpose=self._purpose,
                 metadata=metadata,
                 schema=tracer._schema_content(),
@@ -212,7 +211,7 @@ class Run:
             tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
 
-    def _finish(self, status: FinishStatus, error: dict[str, str] | None, *, reraise: bool = True) -> None:
+    def _finish(self, status: FinishStatus, error: dict[str, Any] | None, *, reraise: bool = True) -> None:
         ended_ns = clock.monotonic_ns()
         self.status = status
         self._error = error
@@ -228,8 +227,8 @@ class Run:
                 status=status,
                 times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
                 now=now,
-                result=None if self._result is None else capture_object(self._result)[0],
-                error=None if error is None else capture(error)[0],
+                result=None if self._result is None else tracer._capture.object(self._result)[0],
+                error=None if error is None else tracer._capture.object(error)[0],
             )
             tracer._write(Unit((move,)))
         except Exception as fault:

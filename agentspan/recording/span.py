@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from agentspan import clock
+from agentspan import clock, jsontext
 from agentspan.errors import InvalidAction, ValidationErrors
 from agentspan.model import spans
 from agentspan.model.changes import Move, unit_of
 from agentspan.model.spans import Meaning, Times
 from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
-from agentspan.recording.capture import capture_object, error_of
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType, title_of
 
@@ -51,7 +50,7 @@ class Span:
     # Defaults of the class, because setting all of them for each span costs 0.3 µs.
     _owns_run = False
     _result: dict[str, Any] | None = None
-    _error: dict[str, str] | None = None
+    _error: dict[str, Any] | None = None
     _outer: Any = None
     _started_at = ""
     _began_ns = 0
@@ -62,7 +61,7 @@ class Span:
         self.parent_span_id = parent_span_id
         self.schema_name = schema_name
         self._tracer = tracer
-        self._payload: dict[str, Any] = {}
+        self._payload = "{}"  # as JSON text: what the caller gave may be changed by the caller
 
     def __repr__(self) -> str:
         return f"<Span {self.schema_name} {self.id or '(not recorded)'} {self.status}>"
@@ -78,9 +77,9 @@ class Span:
         """Merge into the payload of an open span; stored at once."""
         try:
             self._need(OPEN, "have its payload updated")
-            text, plain = capture_object({**self._payload, **payload})
+            text, plain = self._tracer._capture.object({**jsontext.decode(self._payload), **payload})
             meaning = self._meaning(self.status, plain, None, None, (True, False))
-            self._payload = plain
+            self._payload = text
             self._write(spans.updated(self.id, payload=text, meaning=meaning, now=clock.now()))
         except Exception as error:
             self._tracer._lose(error)
@@ -88,7 +87,7 @@ class Span:
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the span will finish as failed, with this error."""
         try:
-            self._error = error_of(exception)
+            self._error = self._tracer._capture.error(exception)
         except Exception as error:
             self._tracer._lose(error)
 
@@ -97,7 +96,7 @@ class Span:
         try:
             self._need(LEAVES["active"], "be started")
             now = clock.now()
-            meaning = self._meaning("active", self._payload, None, None, (False, False))
+            meaning = self._meaning("active", jsontext.decode(self._payload), None, None, (False, False))
             self.status = "active"
             self._started_at = now
             self._write(spans.started(self.id, started_at=now, meaning=meaning, now=now))
@@ -148,7 +147,7 @@ class Span:
         self._tracer._exit(self)
         try:
             if exception is not None and self.status in OPEN:
-                self._error = error_of(exception)
+                self._error = self._tracer._capture.error(exception)
             if self.status == "active":
                 self._finish("complete" if self._error is None else "failed", ended_ns)
         except Exception as error:
@@ -177,10 +176,11 @@ class Span:
 
     def _write_finish(self, status: FinishStatus, ended_ns: int) -> None:
         now = clock.now()
-        result = self._result
+        tracer, result = self._tracer, self._result
         if self._error is not None:
             result = {"error": self._error} if result is None else {**result, "error": self._error}
-        text, plain = (None, None) if result is None else capture_object(result)
+        payload: dict[str, Any] = jsontext.decode(self._payload)
+        text, plain = (None, None) if result is None else tracer._capture.object(result)
         if status == "cancelled":
             times = Times(now, now, 0.0)
         else:
@@ -188,14 +188,14 @@ class Span:
             elapsed_ms = (ended_ns - self._began_ns) / 1_000_000
             times = _new(Times, (started_at, now if now > started_at else started_at, elapsed_ms))
         try:
-            meaning = self._meaning(status, self._payload, plain, times.duration_ms, (False, True))
+            meaning = self._meaning(status, payload, plain, times.duration_ms, (False, True))
         except ValidationErrors as refusal:  # strict: the result is refused, but the span must not stay open
-            self._tracer._fault(refusal, reraise=False)
-            status, self._error = "failed", error_of(refusal)
-            text, plain = capture_object({"error": self._error})
-            meaning = self._meaning(status, self._payload, plain, times.duration_ms, (False, False))
+            tracer._fault(refusal, reraise=False)
+            status, self._error = "failed", tracer._capture.error(refusal)
+            text, plain = tracer._capture.object({"error": self._error})
+            meaning = self._meaning(status, payload, plain, times.duration_ms, (False, False))
         self.status = status
-        self._tracer._write(unit_of(spans.finished(self.id, status, text, times, meaning, now)))
+        tracer._write(unit_of(spans.finished(self.id, status, text, times, meaning, now)))
 
     def _create(self, span_type: SpanType, payload: Mapping[str, Any], status: SpanStatus) -> None:
         """Store the new span; called once, by the tracer."""
@@ -206,9 +206,10 @@ class Span:
         if instance is None:
             tracer._count_unrecorded()
             return
-        text, self._payload = capture_object(payload)
+        text, plain = tracer._capture.object(payload)
+        self._payload = text
         now = clock.now()
-        meaning = describe(span_type, self.schema_name, status, self._payload, None, None, (True, False))
+        meaning = describe(span_type, self.schema_name, status, plain, None, None, (True, False))
         if meaning.violations:
             tracer._context.check_strict(meaning.violations, self.schema_name)
         if status == "active":

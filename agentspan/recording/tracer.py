@@ -18,6 +18,9 @@ from agentspan.operations.context import Context
 from agentspan.recording import run as runs
 from agentspan.recording.arguments import Arguments
 from agentspan.recording.block import SpanBlock
+from agentspan.recording.capture import Capture
+from agentspan.recording.limits import Limits
+from agentspan.recording.redaction import Redaction, Rule
 from agentspan.recording.run import Run
 from agentspan.recording.sink import WAIT_S, CommitSink, Sink
 from agentspan.recording.span import Span
@@ -40,11 +43,13 @@ class Health(NamedTuple):
     """How recording goes, counted in transitions since the tracer was made.
 
     `recorded` are in the storage; `waiting` could not be written yet and are tried again; `failed` are lost.
+    `redacted` counts the texts and values that were kept out of the file.
     """
 
-    recorded: int
-    failed: int
-    waiting: int
+    recorded: int = 0
+    failed: int = 0
+    waiting: int = 0
+    redacted: int = 0
 
 
 class Tracer:
@@ -55,6 +60,10 @@ class Tracer:
         raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
         strict_schemas: do not record a payload that does not match its schema; a result that does not makes its
             span fail.
+        redact: what is kept out of the file. "credentials": passwords, API keys, tokens, private keys, by the name of
+            a member and by their look. A function adds a rule of one's own: it takes the name of a member and its
+            text, number, boolean or None, and returns what to record instead, or the same. None: nothing.
+        limits: how much of a payload is kept.
         durability: "commit": every transition is in the file before the call returns.
 
     Attributes:
@@ -72,12 +81,18 @@ class Tracer:
         *,
         raise_errors: bool = False,
         strict_schemas: bool = False,
+        redact: Rule | Literal["credentials"] | None = "credentials",
+        limits: Limits | None = None,
         durability: Literal["commit"] = "commit",
         _broken: Exception | None = None,
         _open_wait_s: float = 10.0,
     ) -> None:
         if durability != "commit":
             raise InvalidValue("durability", 'must be "commit"')
+        if redact is not None and redact != "credentials" and not callable(redact):
+            raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
+        redaction = None if redact is None else Redaction(redact if callable(redact) else None)
+        self._capture = Capture(limits or Limits(), redaction)
         self._raise_errors = raise_errors
         self._registry = span_types.REGISTRY
         self._current: ContextVar[Span | Run | None] = ContextVar("agentspan_current", default=None)
@@ -134,10 +149,11 @@ class Tracer:
 
     def health(self) -> Health:
         """Count what was recorded, what waits, and what is lost."""
-        sink = self._sink
+        redaction, sink = self._capture.redaction, self._sink
+        redacted = 0 if redaction is None else redaction.count
         if sink is None:
-            return Health(0, self._unrecorded, 0)
-        return Health(sink.recorded, sink.failed + self._unrecorded, sink.waiting)
+            return Health(0, self._unrecorded, 0, redacted)
+        return Health(sink.recorded, sink.failed + self._unrecorded, sink.waiting, redacted)
 
     def flush(self, wait_s: float = 5.0) -> bool:
         """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
@@ -298,7 +314,8 @@ class Tracer:
         kind = type(error).__name__
         if kind not in self._logged:
             self._logged.add(kind)
-            log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, error)
+            said = self._capture.text(str(error))  # also what is said of a bug in somebody's own code
+            log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, said)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
