@@ -41,6 +41,7 @@ from agentspan.recording.default import (
     span,
     span_type,
 )
+from agentspan.recording.limits import Limits
 from agentspan.recording.run import Run
 from agentspan.recording.span import Span
 from agentspan.recording.tracer import Health, Tracer
@@ -66,6 +67,7 @@ __all__ = [
     "IdempotencyKeyAlreadyUsed",
     "InvalidAction",
     "InvalidValue",
+    "Limits",
     "MemoryStorage",
     "NotFound",
     "NotPermitted",

@@ -28,6 +28,7 @@ _KEY = re.compile(r"(\.|[^\s.{}|%]+(\.[^\s.{}|%]+)*)\Z")
 RESERVED = frozenset({"_status", "_schema", "_duration", "_error"})
 """Names that never mean a member of a payload: what is known of the span itself."""
 
+
 class Render(Protocol):
     """What a template is compiled to."""
 

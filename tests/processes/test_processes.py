@@ -103,7 +103,7 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     gate.touch()
     for worker in workers:
         out, err = worker.communicate()
-        recorded, failed, waiting = map(int, out.split())
+        recorded, failed, waiting, _ = map(int, out.split())
         assert (recorded, failed, waiting) == (4 * (2 + 2 * 100), 0, 0), err
         assert "Traceback" not in err
     with agentspan.open(path, read_only=True) as db:

@@ -156,6 +156,7 @@ class SQLiteStorage:
                     raise
                 waiting(lambda: cursor.execute(*statement), self.path, wait_s)
             if cursor.rowcount == 1:
+                connections.committed()
                 return _APPLIED
             return _refused_move(connections.writer(), cast(Move, change))
         except sqlite3.IntegrityError as error:

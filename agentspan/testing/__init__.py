@@ -1,0 +1,61 @@
+"""For tests: what an agent recorded as objects to make assertions on, and the contract that every storage keeps.
+
+    def test_it_searches_before_it_answers(captured_runs):  # pytest knows the fixture where agentspan is installed
+        my_agent("When is it cheap to fly?")
+
+        run = captured_runs.one()
+        run.assert_order("search", "gpt-4.1")
+        run.assert_called("search", times=1, query="cheap flights")
+        run.assert_no_failures()
+
+Importing this imports neither pytest nor a storage; each name brings what it needs.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentspan.testing.capturing import capture
+    from agentspan.testing.contract import StorageContract
+    from agentspan.testing.determinism import deterministic
+    from agentspan.testing.run import CapturedRun
+    from agentspan.testing.runs import CapturedRuns, load
+    from agentspan.testing.snapshots import snapshot
+    from agentspan.testing.span import CapturedSpan
+
+__all__ = [
+    "CapturedRun",
+    "CapturedRuns",
+    "CapturedSpan",
+    "StorageContract",
+    "capture",
+    "deterministic",
+    "load",
+    "snapshot",
+]
+
+# No module has the name of what is in it: importing one would put it in that name's place here.
+_LAZY = {
+    "CapturedRun": "agentspan.testing.run",
+    "CapturedRuns": "agentspan.testing.runs",
+    "CapturedSpan": "agentspan.testing.span",
+    "StorageContract": "agentspan.testing.contract",
+    "capture": "agentspan.testing.capturing",
+    "deterministic": "agentspan.testing.determinism",
+    "load": "agentspan.testing.runs",
+    "snapshot": "agentspan.testing.snapshots",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'agentspan.testing' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,85 @@
+"""Ids that are counted and clocks that tick: the same behaviour is recorded as the same rows, every time."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agentspan import clock, ids
+from agentspan.errors import InvalidValue
+from agentspan.recording import tracer
+
+START = "2026-01-01T00:00:00Z"
+PARTITION = 0
+PROGRAM = "program"
+"""What the run of a span outside any run is called: pytest, an IDE and xdist each have a name of their own."""
+
+_real_new = ids.IdSource.new
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@contextmanager
+def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Iterator[None]:
+    """Record the same ids, times and durations every time; a with-block, or a decorator of a test.
+
+    The first reading of the clock is `start`, and each one is a step later than the one before. Durations are counted
+    on a clock of their own: a span with nothing in it takes one step. Ids are PFIDs that count up from 1, all with
+    the time of `start` and partition 0. A block within another one changes the clock only, its ids go on counting.
+
+    The whole process is affected, all threads of it, and so are tracers and databases that were opened before. Each
+    block mints the same ids, so record into a new database in each. Other code that reads the time is left alone.
+
+    Args:
+        start: the first time, an aware datetime or RFC 3339 text with an offset.
+        step_ms: milliseconds between two readings, from 0 up.
+
+    Raises:
+        InvalidValue: `start` is no such time or lies before 1970, or `step_ms` is no such number.
+    """
+    start_ns = _epoch_ns(start)
+    if not (math.isfinite(step_ms) and step_ms >= 0):
+        raise InvalidValue("step_ms", "must be a number of milliseconds, from 0 up")
+    step_ns = round(step_ms * 1_000_000)
+    with ExitStack() as stack:
+        if ids.IdSource.new is _real_new:
+            stack.enter_context(replaced(ids.IdSource, new=_counter(start_ns // 1_000_000)))
+            stack.enter_context(replaced(ids, random_partition=lambda: PARTITION))
+            stack.enter_context(replaced(tracer, program_name=lambda: PROGRAM))
+        now, elapsed = _ticks(start_ns, step_ns), _ticks(0, step_ns)
+        stack.enter_context(replaced(clock, now=lambda: clock.to_text(now()), monotonic_ns=elapsed))
+        yield
+
+
+def _counter(millis: int) -> Callable[[ids.IdSource], str]:
+    count = itertools.count(1)
+    return lambda source: ids.encode(millis, PARTITION, next(count))
+
+
+def _ticks(start_ns: int, step_ns: int) -> Callable[[], int]:
+    count = itertools.count()
+    return lambda: start_ns + next(count) * step_ns
+
+
+def _epoch_ns(start: datetime | str) -> int:
+    try:
+        since = clock.to_datetime(clock.parse(start)) - _EPOCH
+    except ValueError as error:
+        raise InvalidValue("start", str(error)) from None
+    if since < timedelta(0):
+        raise InvalidValue("start", "must not lie before 1970, where ids begin")
+    return since // timedelta(microseconds=1) * 1000
+
+
+@contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Set attributes of a module or class for the length of a block."""
+    before = {name: vars(owner)[name] for name in values}
+    try:
+        for name, value in values.items():
+            setattr(owner, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(owner, name, value)

@@ -1,0 +1,140 @@
+"""A recorded step as an object to make assertions on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from agentspan import jsontext
+from agentspan.analysis.tree import build, walk
+from agentspan.model.rows import AgentSpanRow
+from agentspan.model.status import SpanStatus
+from agentspan.recording.limits import Limits
+from agentspan.recording.plain import Plain
+from agentspan.schemas.templates import inline
+from agentspan.text import one_line
+
+MAX_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CapturedSpan:
+    """One recorded step, as it was when it was read.
+
+    Attributes:
+        id: its PFID.
+        schema_name: the span type's name.
+        name: what a person calls it: its label (of an llm the model, of a tool the tool), else the `name` in its
+            payload, else its schema_name.
+        status: pending, active, complete, failed or cancelled.
+        payload: what went in, a JSON object.
+        result: what came out (the result_payload), a JSON object; None until it has finished with one.
+        error: the `error` in the result: `type`, `message` and `stacktrace`; None when there is none.
+        summary: one line for people; None when its type has no template.
+        duration_ms: milliseconds from start to finish; None while it is open.
+        input_tokens: tokens in, as the payloads say; None when they do not.
+        output_tokens: tokens out.
+        cost_usd: US dollars.
+        parent: the span in which it happened, or None.
+        children: the spans that happened in it, in the order in which they began.
+    """
+
+    id: str
+    schema_name: str
+    name: str
+    status: SpanStatus
+    payload: dict[str, Any] = field(hash=False)
+    result: dict[str, Any] | None = field(hash=False)
+    summary: str | None
+    duration_ms: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    parent: "CapturedSpan | None" = field(compare=False)
+    children: "list[CapturedSpan]" = field(compare=False, default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<{self.title} {self.status}>"
+
+    @property
+    def title(self) -> str:
+        """`type name`, as in the tree of a run; the type alone where there is no other name."""
+        name = one_line(self.name, MAX_SHOWN)
+        return self.schema_name if name == self.schema_name else f"{self.schema_name} {name}"
+
+    @property
+    def error(self) -> Any:
+        """The `error` in the result: `type`, `message` and `stacktrace`; None when there is none."""
+        return None if self.result is None else self.result.get("error")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What a call was given: the `arguments` in the payload, else all of the payload but its `name`."""
+        arguments = self.payload.get("arguments")
+        if isinstance(arguments, dict):
+            return arguments
+        return {name: value for name, value in self.payload.items() if name != "name"}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it ever started: not while it is pending, and not when it was cancelled."""
+        return self.status not in ("pending", "cancelled")
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether this is its name, or its type's."""
+        return name in (self.name, self.schema_name)
+
+
+def captured(rows: Iterable[AgentSpanRow]) -> list[CapturedSpan]:
+    """Return spans in the order in which they began, each with its parent and children."""
+    made: dict[str, CapturedSpan] = {}
+    began: dict[str, str] = {}
+    for node, _ in walk(build(rows)):
+        row = node.span
+        parent = made.get(row.parent_span_id or "")
+        made[row.id] = span = _captured(row, parent)
+        began[row.id] = row.started_at or row.inserted_at
+        if parent is not None:
+            parent.children.append(span)
+    return sorted(made.values(), key=lambda span: (began[span.id], span.id))
+
+
+def _captured(row: AgentSpanRow, parent: CapturedSpan | None) -> CapturedSpan:
+    payload = jsontext.decode(row.payload)
+    own = payload.get("name")
+    return CapturedSpan(
+        id=row.id,
+        schema_name=row.schema_name,
+        name=row.label or (own if isinstance(own, str) and own else row.schema_name),
+        status=cast(SpanStatus, row.status),
+        payload=payload,
+        result=None if row.result_payload is None else jsontext.decode(row.result_payload),
+        summary=row.summary,
+        duration_ms=row.duration_ms,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cost_usd=row.cost_usd,
+        parent=parent,
+    )
+
+
+def has(members: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Tell whether an object has these members; what is expected may be anything that can be recorded."""
+    return all(name in members and _is(members[name], value) for name, value in expected.items())
+
+
+def _is(recorded: Any, expected: Any) -> bool:
+    """Compare first as it is, for `mock.ANY` and `pytest.approx`; then as JSON: a tuple was recorded as a list."""
+    return bool(expected == recorded) or bool(Plain(Limits(), None).of(expected) == recorded)
+
+
+def call_text(name: str, arguments: Mapping[str, Any]) -> str:
+    """Write a call for people: `search(query='flights', limit=3)`."""
+    return f"{name}({', '.join(f'{key}={_shown(value)}' for key, value in arguments.items())})"
+
+
+def _shown(value: Any) -> str:
+    return repr(one_line(value, MAX_SHOWN)) if isinstance(value, str) else inline(_repr_or_json(value), MAX_SHOWN)
+
+
+def _repr_or_json(value: Any) -> Any:
+    return value if isinstance(value, dict | list) else repr(value)

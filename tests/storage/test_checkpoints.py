@@ -1,0 +1,106 @@
+"""The log is moved into the database by a thread that comes and goes, never by the caller unless that falls behind."""
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.storage.sqlite import checkpoints
+
+
+def record(tracer: agentspan.Tracer, spans: int) -> None:
+    with tracer.run("burst"):
+        for number in range(spans):
+            with tracer.span("tool", {"name": str(number)}):
+                pass
+
+
+def checkpointing() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "agentspan-checkpoint"]
+
+
+def test_a_burst_is_checkpointed_and_its_log_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 50)
+    monkeypatch.setattr(checkpoints, "_RESTART_FRAMES", 300)
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    record(tracer, 3000)  # some 13,000 pages
+    size = (tmp_path / "runs.db-wal").stat().st_size
+    assert size < 3000 * 4096
+    tracer.shutdown()
+    assert not (tmp_path / "runs.db-wal").exists()
+    assert sqlite3.connect(tmp_path / "runs.db").execute("select count(*) from agent_spans").fetchone() == (3000,)
+
+
+def test_the_thread_comes_after_many_commits_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def remember(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", remember)
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    record(tracer, 490)
+    assert started == []
+    record(tracer, 10)
+    assert [thread.name for thread in started] == ["agentspan-checkpoint"]
+    tracer.shutdown()
+    assert checkpointing() == []
+
+
+def test_a_caller_is_not_asked_to_checkpoint(tmp_path: Path) -> None:
+    storage = agentspan.SQLiteStorage(tmp_path / "runs.db")
+    writer = storage._connections.writer()
+    assert writer.execute("pragma wal_autocheckpoint").fetchone() == (checkpoints.MAX_FRAMES,)
+
+
+def test_a_checkpoint_that_cannot_be_done_hurts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 10)
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+
+    def connect() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(tracer.storage._connections._checkpoints, "_connect", connect)  # type: ignore[attr-defined]
+    record(tracer, 100)
+    tracer.shutdown()
+    assert tracer.health().failed == 0
+
+
+def test_without_another_thread_recording_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 10)
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    record(tracer, 100)
+    tracer.shutdown()
+    assert tracer.health() == (202, 0, 0, 0)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_in_the_middle_of_checkpoints_leaves_both_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 5)
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    for _ in range(20):
+        record(tracer, 10)
+        child = os.fork()
+        if child == 0:
+            try:
+                record(tracer, 10)
+                tracer.shutdown()
+            finally:
+                os._exit(tracer.health().failed)
+        assert os.waitpid(child, 0)[1] == 0
+    tracer.shutdown()
+    connection = sqlite3.connect(tmp_path / "runs.db")
+    assert connection.execute("select count(*) from agent_spans where status = 'complete'").fetchone() == (400,)
+    assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
