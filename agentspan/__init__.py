@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentspan.errors import (
     AgentspanError,
+    AgentTerminated,
     DatabaseBusy,
     DatabaseUnusable,
     IdempotencyKeyAlreadyUsed,
@@ -59,6 +60,7 @@ __all__ = [
     "AgentInstance",
     "AgentSchemaVersion",
     "AgentSpan",
+    "AgentTerminated",
     "AgentspanError",
     "Database",
     "DatabaseBusy",

@@ -15,6 +15,10 @@
         ├── DatabaseBusy            unknown                        (TimeoutError)  worth trying again
         └── DatabaseUnusable            the file cannot be used as it is; the message says what to do
 
+Not among them, because `except Exception` must not swallow it:
+
+    AgentTerminated (BaseException)     a terminated run is asked for another span, with on_terminate="raise"
+
 Codes: the page "Finish an agent span" of the Prefactor API, and its error envelope.
 """
 
@@ -124,3 +128,22 @@ class DatabaseBusy(StorageError, TimeoutError):
 
 class DatabaseUnusable(StorageError):
     """The file cannot be used as it is; the message says why and what to do."""
+
+
+class AgentTerminated(BaseException):
+    """The run was terminated by somebody, and asked with `on_terminate="raise"` to be told so at its next span.
+
+    Like KeyboardInterrupt it is no Exception: an agent that tries again after every error must stop all the same.
+
+    Attributes:
+        run_id: the agent instance.
+        reason: what whoever terminated it said.
+    """
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        super().__init__(f"run {run_id} was terminated: {reason}")
+        self.run_id = run_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.run_id, self.reason)

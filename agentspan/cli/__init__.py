@@ -56,6 +56,15 @@ def _opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> It
         yield database
 
 
+@contextmanager
+def _opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = False) -> Iterator["Database"]:
+    path = _path(ctx, db)
+    if not path.exists():  # opening for writing would make it
+        raise click.ClickException(f"{path} does not exist; nothing has been recorded there yet")
+    with _opened(ctx, db, read_only=read_only) as database:
+        yield database
+
+
 def _path(ctx: click.Context, db: str | None) -> Path:
     return Path(db or ctx.obj or default_path())
 
@@ -74,7 +83,7 @@ def demo(ctx: click.Context, db: str | None, as_json: bool) -> None:
 @_options
 @click.pass_context
 def runs(ctx: click.Context, db: str | None, as_json: bool) -> None:
-    """List the latest 50 runs."""
+    """List the latest 50 runs. A ? marks those that a program left open when it died."""
     from agentspan.cli import reading
 
     with _opened(ctx, db) as database:
@@ -125,8 +134,31 @@ def resummarize(ctx: click.Context, run: str | None, db: str | None, as_json: bo
     """Render the summaries of RUN, or of all runs, again, by the newest templates of each agent."""
     from agentspan.cli import rewriting
 
-    path = _path(ctx, db)
-    if not path.exists():  # opening for writing would make it
-        raise click.ClickException(f"{path} does not exist; nothing has been recorded there yet")
-    with _opened(ctx, db, read_only=False) as database:
+    with _opened_existing(ctx, db) as database:
         rewriting.resummarize(database, run, as_json=as_json)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--reason", required=True, help="Why; it stands on the run, and its program is told.")
+@_options
+@click.pass_context
+def terminate(ctx: click.Context, run: str, db: str | None, as_json: bool, reason: str) -> None:
+    """Terminate RUN, for good: its open spans are closed, and its program learns of it at its next span."""
+    from agentspan.cli import rewriting
+
+    with _opened_existing(ctx, db) as database:
+        rewriting.terminate(database, run, reason, as_json=as_json)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dead-host", "dead_hosts", metavar="NAME", multiple=True, help="A host whose programs are all dead.")
+@_options
+@click.pass_context
+def doctor(ctx: click.Context, db: str | None, as_json: bool, dry_run: bool, dead_hosts: tuple[str, ...]) -> None:
+    """Check the file, and close the runs and spans that programs left open when they died."""
+    from agentspan.cli import doctoring
+
+    with _opened_existing(ctx, db, read_only=dry_run) as database:
+        doctoring.command(database, dry_run=dry_run, dead_hosts=dead_hosts, as_json=as_json)

@@ -17,7 +17,9 @@ from agentspan.model.rows import (
     AgentVersionRow,
     Row,
 )
+from agentspan.model.status import OPEN
 from agentspan.operations.database import Database
+from agentspan.operations.doctor import Lives
 from agentspan.schemas.meaning import duration_text
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.storage.protocol import Query, Storage
@@ -36,10 +38,16 @@ def runs(database: Database, *, as_json: bool) -> None:
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
     counts = storage.counts([row.id for row in rows])
     names = _names(storage, rows)
+    lives = Lives(storage)
+    stale = {row.id for row in rows if row.status in OPEN and lives.of(row.writer_id) == "dead"}
     if as_json:
         account = storage.account()
         found = [
-            {**_dump(resources.instance(row, account, counts[row.id]._asdict())), "agent": names[row.id]}
+            {
+                **_dump(resources.instance(row, account, counts[row.id]._asdict())),
+                "agent": names[row.id],
+                "abandoned": row.id in stale or row.closed_by == "abandoned",
+            }
             for row in rows
         ]
         document({"runs": found, "total": page.total})
@@ -57,12 +65,14 @@ def runs(database: Database, *, as_json: bool) -> None:
         failed = counts[row.id].failed
         click.echo(
             f"{pad(ids[row.id], id_columns)}{started}  "
-            + status_style(pad(f"{MARKS[row.status]} {row.status}", 12), row.status)
+            + status_style(pad(f"{MARKS[row.status]} {row.status}{'?' if row.id in stale else ''}", 12), row.status)
             + f"{pad(took, 7, right=True)}{pad(str(counts[row.id].total), 7, right=True)}"
             + style(pad(str(failed or ""), 7, right=True), fg=COLORS["failed"])
             + f"  {fit(names[row.id], room)}"
         )
     click.echo(f"{len(rows)} of {page.total} {'run' if page.total == 1 else 'runs'}")
+    if stale:
+        click.echo("? its program died; `agentspan doctor` closes what it left open")
 
 
 def show(database: Database, what: str, *, as_json: bool) -> None:
@@ -82,7 +92,10 @@ def show(database: Database, what: str, *, as_json: bool) -> None:
             }
         )
         return
-    for line in lines(run, name, spans, width()):
+    lives = Lives(storage)
+    writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
+    dead = {id for id in writers if lives.of(id) == "dead"}
+    for line in lines(run, name, spans, width(), dead):
         click.echo(line)
 
 

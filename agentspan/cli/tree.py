@@ -1,33 +1,42 @@
 """The picture of a run: one line a span, with its mark, summary and duration, and the error of what failed."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from agentspan import jsontext
 from agentspan.analysis.tree import Node, Sums, build, sums, walk
 from agentspan.cli.output import MARKS, columns_of, fit, pad, status_style, style
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import duration_text, error_text
 from agentspan.schemas.templates import MAX_INLINE, inline
 
 DURATION_COLUMNS = 9
 
 
-def lines(run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], width: int) -> Iterator[str]:
-    """Yield the lines of a run's picture, none wider than `width`."""
+def lines(
+    run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], width: int, dead: Collection[str | None] = ()
+) -> Iterator[str]:
+    """Yield the lines of a run's picture, none wider than `width`.
+
+    Args:
+        dead: the writers among the run's whose program has died.
+    """
     yield style(fit(f"run {run.id}", width), bold=True)
-    yield _facts(run, name, sums(spans), width)
+    yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in dead)
+    if run.termination_reason is not None:
+        yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
     if run.error is not None:
         text = error_text({"error": jsontext.decode(run.error)})
         yield "    " + status_style(fit(text or "failed", width - 4), "failed")
     for node, lasts in walk(build(spans)):
-        yield from _span_lines(node, lasts, width)
+        yield from _span_lines(node, lasts, width, is_left=node.span.writer_id in dead)
 
 
-def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int) -> str:
+def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left: bool) -> str:
     duration = duration_text(run.duration_ms) if run.duration_ms is not None else ""
     parts = [
         name,
-        run.status,
+        f"{run.status}, its program died" if is_left else run.status,
         duration,
         f"{total.spans} {'span' if total.spans == 1 else 'spans'}",
         f"{total.failed} failed" if total.failed else "",
@@ -46,14 +55,14 @@ def count_text(number: int) -> str:
     return str(number)
 
 
-def _span_lines(node: Node, lasts: tuple[bool, ...], width: int) -> Iterator[str]:
+def _span_lines(node: Node, lasts: tuple[bool, ...], width: int, *, is_left: bool) -> Iterator[str]:
     span = node.span
     above = "".join("  " if last else "│ " for last in lasts[:-1])[-width // 2 :]  # deep trees keep their text
     branch = above + ("└─" if lasts[-1] else "├─")
     room = width - columns_of(branch) - 2 - DURATION_COLUMNS - 1
     error = _error(span)
     text = fit(_without_error(title(span), error), room)
-    duration = _duration(span)
+    duration = "left open" if is_left and span.status in OPEN else _duration(span)
     yield (
         style(branch, fg="bright_black")
         + status_style(MARKS[span.status], span.status)

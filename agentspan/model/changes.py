@@ -78,7 +78,10 @@ def unit_of(change: Put | Move) -> Unit:
 
 
 class Applied(NamedTuple):
-    """The unit is committed. With a subject: its row, and whether the span's instance was terminated, and why."""
+    """The unit is committed. With a subject: its row.
+
+    `terminated` is why the instance of a span that was put, or of the subject, was terminated; None where it was not.
+    """
 
     row: Row | None = None
     terminated: str | None = None

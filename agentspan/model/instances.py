@@ -99,6 +99,14 @@ def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
     return Move("agent_instance", instance.id, LEAVES["terminated"], values)
 
 
+def abandoned(instance: AgentInstanceRow, error: str, at: str, now: str) -> Move:
+    """Close an open instance whose program died: an active one failed, a pending one cancelled."""
+    status = "failed" if instance.status == "active" else "cancelled"
+    times = finish_times(instance.started_at, status, None, at)
+    move = finished(instance.id, status=status, times=times, now=now, error=error)
+    return move._replace(set={**move.set, "closed_by": "abandoned"})
+
+
 def finished(
     id: str, *, status: str, times: Times, now: str, result: str | None = None, error: str | None = None
 ) -> Move:

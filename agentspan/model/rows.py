@@ -10,7 +10,14 @@ from typing import Literal, NamedTuple
 
 Value = str | int | float | None
 ResourceType = Literal[
-    "account", "agent", "agent_version", "agent_schema_version", "agent_instance", "agent_span", "writer"
+    "account",
+    "agent",
+    "agent_version",
+    "agent_schema_version",
+    "agent_instance",
+    "agent_span",
+    "writer",
+    "refused_change",
 ]
 
 
@@ -111,7 +118,8 @@ class AgentSpanRow(NamedTuple):
 class WriterRow(NamedTuple):
     """A process that recorded: enough to tell later whether it is still alive.
 
-    `process_start` is what the system says of when the process began, in its own unit (Linux: ticks since boot).
+    `boot_id` is of the machine's start, followed by the namespace of its pids; `process_start` is what the system says
+    of when the process began, in its own unit (Linux: ticks since boot).
     """
 
     id: str
@@ -123,7 +131,32 @@ class WriterRow(NamedTuple):
     inserted_at: str
 
 
-Row = AccountRow | AgentRow | AgentVersionRow | AgentSchemaVersionRow | AgentInstanceRow | AgentSpanRow | WriterRow
+class RefusedChangeRow(NamedTuple):
+    """What a recorder wanted to write and could not: somebody had finished the span before, or its run is gone.
+
+    `subject` is the id that it was about, `wanted` a JSON object of columns and values, `why` is of changes.Refused.
+    """
+
+    id: str
+    subject: str
+    agent_instance_id: str | None
+    why: str
+    stored_status: str | None
+    wanted: str
+    writer_id: str | None
+    inserted_at: str
+
+
+Row = (
+    AccountRow
+    | AgentRow
+    | AgentVersionRow
+    | AgentSchemaVersionRow
+    | AgentInstanceRow
+    | AgentSpanRow
+    | WriterRow
+    | RefusedChangeRow
+)
 
 
 def instance_of(row: Row) -> str:
@@ -139,6 +172,7 @@ ROWS: Mapping[ResourceType, type[Row]] = {
     "agent_instance": AgentInstanceRow,
     "agent_span": AgentSpanRow,
     "writer": WriterRow,
+    "refused_change": RefusedChangeRow,
 }
 TYPE_OF: Mapping[type[Row], ResourceType] = {row: type_ for type_, row in ROWS.items()}
 

@@ -118,12 +118,17 @@ def finished(id: str, status: str, result_payload: str | None, times: Times, mea
     return _new(Move, ("agent_span", id, LEAVES[status], values, violations))
 
 
-def terminated(span: AgentSpanRow, *, result_payload: str, meaning: Meaning, now: str) -> Move:
-    """Close an open span of an instance that is terminated: an active one failed, a pending one cancelled."""
+def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning, at: str, now: str) -> Move:
+    """Close an open span for its program: an active one failed, a pending one cancelled.
+
+    Args:
+        by: `terminated` (its run was) or `abandoned` (its program died).
+        at: when that was.
+    """
     status = "failed" if span.status == "active" else "cancelled"
-    times = finish_times(span.started_at, status, None, now)
+    times = finish_times(span.started_at, status, None, at)
     move = finished(span.id, status, result_payload if status == "failed" else None, times, meaning, now)
-    return move._replace(set={**move.set, "closed_by": "terminated"})
+    return move._replace(set={**move.set, "closed_by": by})
 
 
 def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:

@@ -172,7 +172,8 @@ def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_
         moves = [instances.terminate(instance, reason, now)]
         for span in ctx.storage.iter_spans(instance.id):
             if span.status in OPEN:
-                moves.append(agent_spans.closing(ctx, span, {"type": "Terminated", "message": reason}, now))
+                error = {"type": "Terminated", "message": reason}
+                moves.append(agent_spans.closing(ctx, span, "terminated", error, now, now))
         return Unit(tuple(moves), instance.id, key)
 
     return ctx.commit((agent_instance_id,), key, decide)

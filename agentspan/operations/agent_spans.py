@@ -140,14 +140,14 @@ def finish(
     return ctx.commit((agent_span_id,), key, decide)
 
 
-def closing(ctx: Context, span: AgentSpanRow, error: dict[str, str], now: str) -> Move:
-    """Return what closes an open span whose instance is terminated, with `error` as what it failed of."""
+def closing(ctx: Context, span: AgentSpanRow, by: str, error: dict[str, str], at: str, now: str) -> Move:
+    """Return what closes an open span for its program, with `error` as what it failed of (see spans.closed)."""
     result: dict[str, Any] = {"error": error}
     status = "failed" if span.status == "active" else "cancelled"
     span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
     payload = jsontext.decode(span.payload)
     meaning = describe(span_type, span.schema_name, status, payload, result, None, check=(False, False))
-    return spans.terminated(span, result_payload=jsontext.encode(result)[0], meaning=meaning, now=now)
+    return spans.closed(span, by, result_payload=jsontext.encode(result)[0], meaning=meaning, at=at, now=now)
 
 
 def page(

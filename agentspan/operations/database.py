@@ -1,12 +1,16 @@
 """`agentspan.open`: one opened storage with its operations by id."""
 
 import os
-from typing import Literal, Self
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal, Self
 
 from agentspan.operations.by_id import AgentInstances, Agents, AgentSchemaVersions, AgentSpans
 from agentspan.operations.context import Context
 from agentspan.storage import open_storage
 from agentspan.storage.protocol import Storage
+
+if TYPE_CHECKING:
+    from agentspan.operations.doctor import Report
 
 
 class Database:
@@ -21,12 +25,23 @@ class Database:
     """
 
     def __init__(self, storage: Storage, *, strict_schemas: bool = False) -> None:
-        context = Context(storage, strict_schemas=strict_schemas)
+        self._context = context = Context(storage, strict_schemas=strict_schemas)
         self.storage = storage
         self.agents = Agents(context)
         self.agent_instances = AgentInstances(context)
         self.agent_schema_versions = AgentSchemaVersions(context)
         self.agent_spans = AgentSpans(context)
+
+    def doctor(self, *, dry_run: bool = False, dead_hosts: Collection[str] = ()) -> "Report":
+        """Check the file, and close what programs that have died left open: failed (pending: cancelled), abandoned.
+
+        Args:
+            dry_run: only say what would be done.
+            dead_hosts: hosts whose programs are known to be dead; else those of other hosts are left alone.
+        """
+        from agentspan.operations.doctor import examine
+
+        return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts)
 
     def close(self) -> None:
         """Close the storage; operations afterwards raise StorageError."""

@@ -11,7 +11,7 @@ from agentspan.model.status import Purpose
 from agentspan.recording.block import SpanBlock
 from agentspan.recording.limits import Limits
 from agentspan.recording.redaction import Rule
-from agentspan.recording.run import Run
+from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span
 from agentspan.recording.tracer import DEFAULT_TYPE, Health, Tracer, block
@@ -141,6 +141,7 @@ def run(
     version: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     purpose: Purpose = "live",
+    on_terminate: OnTerminate | None = None,
 ) -> Run:
     """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
 
@@ -151,8 +152,11 @@ def run(
         version: the agent's version.
         metadata: what the run is given, a JSON object.
         purpose: `live`, `smoke_test` or `eval`.
+        on_terminate: what happens when somebody terminates the run, which it learns at its next span: "raise" raises
+            AgentTerminated there and at every later one; a function is called once, with the run. Either way
+            `run.terminated` tells.
     """
-    return Run(get_tracer, name, version=version, metadata=metadata, purpose=purpose)
+    return Run(get_tracer, name, version=version, metadata=metadata, purpose=purpose, on_terminate=on_terminate)
 
 
 def span_type(

@@ -14,6 +14,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import Times, check_finish
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.operations import agent_instances
+from agentspan.operations.context import Context, Done
 from agentspan.recording.arguments import is_coroutine_function
 from agentspan.recording.span import Span, last_entered
 from agentspan.schemas.span_types import MAX_NAME, usable_name
@@ -21,6 +22,8 @@ from agentspan.text import one_line
 
 if TYPE_CHECKING:
     from agentspan.recording.tracer import Tracer
+
+OnTerminate = Literal["raise"] | Callable[["Run"], object]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,6 +38,7 @@ class Run:
         id: the agent instance's PFID; "" before it is entered, or when it could not be recorded.
         name: the agent's name.
         status: pending, active, complete, failed, cancelled or terminated.
+        termination_reason: why somebody terminated it, as far as it has learned; None if nobody has.
     """
 
     def __init__(
@@ -45,7 +49,10 @@ class Run:
         version: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         purpose: Purpose = "live",
+        on_terminate: OnTerminate | None = None,
     ) -> None:
+        if on_terminate is not None and on_terminate != "raise" and not callable(on_terminate):
+            raise InvalidValue("on_terminate", 'must be "raise", a function that takes the run, or None')
         if callable(name):
             raise TypeError('a run has a name: write @agentspan.run("name")')
         self.name = name
@@ -54,12 +61,15 @@ class Run:
         self._version = version
         self._metadata = metadata
         self._purpose: Purpose = purpose
+        self._on_terminate = on_terminate
         self._entered: list[Run] = []
         self._reset()
 
     def _reset(self) -> None:
         self.id = ""
         self.status: InstanceStatus = "pending"
+        self.termination_reason: str | None = None
+        self._writer_id = ""
         self._instance: AgentInstanceRow | None = None
         self._result: dict[str, Any] | None = None
         self._error: dict[str, Any] | None = None
@@ -68,6 +78,11 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.name} {self.id or '(not recorded)'} {self.status}>"
+
+    @property
+    def terminated(self) -> bool:
+        """Whether somebody terminated the run. It learns that when a span of it begins, or ends too late."""
+        return self.termination_reason is not None
 
     @property
     def _tracer(self) -> "Tracer":
@@ -127,13 +142,22 @@ class Run:
 
     def _leave(self, exception: BaseException | None) -> None:
         self._tracer._exit(self)
+        if self._writer_id != self._tracer._writer_id:
+            return  # a forked child leaves a block of its parent's, which goes on
         if exception is not None:
             self.record_error(exception)
-        if self.status == "active":
+        if self.status in ("active", "terminated"):
             self._finish("complete" if self._error is None else "failed", self._error, reraise=exception is None)
 
     def _again(self) -> "Run":
-        return Run(self._resolve, self.name, version=self._version, metadata=self._metadata, purpose=self._purpose)
+        return Run(
+            self._resolve,
+            self.name,
+            version=self._version,
+            metadata=self._metadata,
+            purpose=self._purpose,
+            on_terminate=self._on_terminate,
+        )
 
     async def __aenter__(self) -> "Run":
         return self.__enter__()
@@ -174,7 +198,8 @@ class Run:
             self.set_result(result)
         wanted = status or ("failed" if self._error is not None else "complete")
         try:
-            check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
+            if not self.terminated:
+                check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
         except Exception as error:
             self._tracer._lose(error)
         else:
@@ -186,35 +211,55 @@ class Run:
 
     def _start(self) -> None:
         tracer = self._tracer
+        self._writer_id = tracer._writer_id
         try:
             self.status = "active"
             context = tracer._open_context()
             tracer._make_writer_known()
-            capture = tracer._capture
-            metadata = None if self._metadata is None else capture.object(self._metadata)[1]
-            version = None if self._version is None else one_line(capture.text(str(self._version)), MAX_NAME)
-            done = agent_instances.register(
-                context,
-                agent_id=one_line(capture.text(str(self.name)), MAX_NAME) or None,
-                agent_version={"external_identifier": version},
-                purpose=self._purpose,
-                metadata=metadata,
-                schema=tracer._schema_content(),
-                started_at=clock.now(),
-                writer_id=tracer._writer_id,
-            )
+            done = self._register(context, None, clock.now())
             self._instance = cast(AgentInstanceRow, done.row)
             self.id = done.row.id
+            tracer._runs[self.id] = self
             if done.committed:
                 tracer._count_recorded()
         except Exception as error:
             tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
 
+    def _register(self, context: Context, id: str | None, started_at: str) -> Done:
+        tracer = self._tracer
+        capture = tracer._capture
+        metadata = None if self._metadata is None else capture.object(self._metadata)[1]
+        version = None if self._version is None else one_line(capture.text(str(self._version)), MAX_NAME)
+        return agent_instances.register(
+            context,
+            agent_id=one_line(capture.text(str(self.name)), MAX_NAME) or None,
+            agent_version={"external_identifier": version},
+            id=id,
+            purpose=self._purpose,
+            metadata=metadata,
+            schema=tracer._schema_content(),
+            started_at=started_at,
+            writer_id=tracer._writer_id,
+        )
+
+    def _register_again(self) -> AgentInstanceRow | None:
+        """Register in a file that took the place of the one that knew this run; None if it is known there."""
+        instance, context = self._instance, self._tracer._open_context()
+        if instance is None or self.id in context.storage.find(self.id).rows:
+            return None
+        done = self._register(context, self.id, instance.started_at or clock.now())
+        self._instance = cast(AgentInstanceRow, done.row)
+        return self._instance
+
     def _finish(self, status: FinishStatus, error: dict[str, Any] | None, *, reraise: bool = True) -> None:
         ended_ns = clock.monotonic_ns()
-        self.status = status
         self._error = error
+        if self.terminated:
+            if self._result is None and error is None:
+                return  # there is nothing of it to keep
+        else:
+            self.status = status
         tracer = self._tracer
         if self._instance is None:
             tracer._count_unrecorded()
@@ -233,6 +278,18 @@ class Run:
             tracer._write(Unit((move,)))
         except Exception as fault:
             tracer._lose(fault, reraise=reraise)
+
+    def _learn(self, reason: str) -> None:
+        """Take note that somebody terminated the run."""
+        if self.termination_reason is not None:
+            return
+        self.termination_reason = reason
+        self.status = "terminated"
+        if callable(self._on_terminate):
+            try:
+                self._on_terminate(self)
+            except Exception as error:
+                self._tracer._fault(error)
 
 
 def implicit(tracer: "Tracer", name: str) -> Run:

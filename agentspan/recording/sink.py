@@ -6,11 +6,12 @@ What could not be written (locked for long, disk full) waits in memory, bounded,
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from agentspan.errors import InvalidAction, NotFound, StorageError
-from agentspan.model.changes import Move, Outcome, Put, Refused, Unit
-from agentspan.model.rows import WriterRow
+from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
+from agentspan.model.refusals import termination_behind
+from agentspan.model.rows import RefusedChangeRow, WriterRow
 from agentspan.storage.protocol import Storage
 
 WAIT_S = 0.25
@@ -19,17 +20,30 @@ WAIT_S = 0.25
 MAX_WAITING = 10_000
 MAX_WAITING_CHARACTERS = 64 * 2**20
 
-OnFault = Callable[[Exception], None]
+
+class Listener(NamedTuple):
+    """Who hears what became of the units.
+
+    Attributes:
+        fault: something of ours, or of the storage, went wrong.
+        refused: the storage refused a unit; returns what to write instead, so that nothing is lost.
+        terminated: the run of a span that was put is terminated, and why.
+    """
+
+    fault: Callable[[Exception], None]
+    refused: Callable[[Unit, Refused], Unit | None]
+    terminated: Callable[[Unit, str], None]
 
 
 class Sink(Protocol):
     """Takes a recorder's units, in order, from any thread."""
 
     recorded: int
+    refused: int
     failed: int
 
     def write(self, unit: Unit) -> None:
-        """Make a unit durable as far as this sink promises; faults go to its `on_fault`, never to the caller."""
+        """Make a unit durable as far as this sink promises; faults go to its listener, never to the caller."""
         ...
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
@@ -49,11 +63,12 @@ class Sink(Protocol):
 class CommitSink:
     """Commits each unit before `write` returns."""
 
-    def __init__(self, storage: Storage, on_fault: OnFault) -> None:
+    def __init__(self, storage: Storage, listener: Listener) -> None:
         self.recorded = 0
+        self.refused = 0
         self.failed = 0
         self._storage = storage
-        self._on_fault = on_fault
+        self._listener = listener
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._backlog: deque[Unit] = deque()
@@ -68,7 +83,7 @@ class CommitSink:
         """Keep a unit that the storage could not take, for later."""
         with self._lock:
             self._keep(unit)
-        self._on_fault(error)
+        self._listener.fault(error)
 
     def write(self, unit: Unit) -> None:
         """See Sink."""
@@ -87,8 +102,11 @@ class CommitSink:
             return
         if type(outcome) is Refused:
             self._refused(unit, outcome)
-        else:
-            self.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
+            return
+        self.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
+        terminated = outcome.terminated  # type: ignore[union-attr]  # without a key, it is Applied
+        if terminated is not None:
+            self._listener.terminated(unit, terminated)
 
     def flush(self, wait_s: float) -> bool:
         """See Sink. One thread at a time; the others go on, and leave it what they have."""
@@ -138,11 +156,13 @@ class CommitSink:
                 self._refused(unit, outcome)
             elif isinstance(outcome, Exception):
                 self._failed(outcome)
+            elif isinstance(outcome, Applied) and outcome.terminated is not None:
+                self._listener.terminated(unit, outcome.terminated)
 
     def _failed(self, error: Exception) -> None:
         with self._lock:
             self.failed += 1
-        self._on_fault(error)
+        self._listener.fault(error)
 
     def _keep(self, unit: Unit) -> None:
         size = _characters(unit)
@@ -155,12 +175,35 @@ class CommitSink:
     def _refused(self, unit: Unit, outcome: Refused) -> None:
         if _is_writer(unit):
             return  # two threads made this process known at the same moment
-        self._failed(_refusal(unit, outcome))
+        instead = self._listener.refused(unit, outcome)
+        kept = instead is not None and self._write_instead(instead)
+        with self._lock:
+            if not kept:
+                self.failed += 1
+            elif _is_refusal(instead):
+                self.refused += 1
+            else:
+                self.recorded += 1
+                return
+        if termination_behind(outcome) is None:  # else it was to be expected
+            self._listener.fault(_refusal(unit, outcome))
+
+    def _write_instead(self, unit: Unit) -> bool:
+        try:
+            return type(self._storage.apply((unit,), wait_s=WAIT_S)[0]) is Applied
+        except Exception as error:
+            self._listener.fault(error)
+            return False
 
 
 def _is_writer(unit: Unit) -> bool:
     change = unit.changes[0]
     return isinstance(change, Put) and isinstance(change.row, WriterRow)
+
+
+def _is_refusal(unit: Unit | None) -> bool:
+    change = None if unit is None else unit.changes[0]
+    return isinstance(change, Put) and isinstance(change.row, RefusedChangeRow)
 
 
 def _characters(unit: Unit) -> int:

@@ -61,6 +61,7 @@ class Span:
         self.parent_span_id = parent_span_id
         self.schema_name = schema_name
         self._tracer = tracer
+        self._writer_id = tracer._writer_id
         self._payload = "{}"  # as JSON text: what the caller gave may be changed by the caller
 
     def __repr__(self) -> str:
@@ -144,7 +145,10 @@ class Span:
     def _leave(self, exception: BaseException | None) -> None:
         """End the block: finish what is still active, and give the context back."""
         ended_ns = clock.monotonic_ns()
-        self._tracer._exit(self)
+        tracer = self._tracer
+        tracer._exit(self)
+        if self._writer_id != tracer._writer_id:
+            return  # a forked child leaves a block of its parent's, which goes on
         try:
             if exception is not None and self.status in OPEN:
                 self._error = self._tracer._capture.error(exception)
@@ -152,6 +156,14 @@ class Span:
                 self._finish("complete" if self._error is None else "failed", ended_ns)
         except Exception as error:
             self._tracer._lose(error, reraise=exception is None)
+
+    def _stopped(self, error: BaseException) -> None:
+        """End the span that `error` keeps from beginning: the run is terminated."""
+        try:
+            self._error = self._tracer._capture.error(error)
+            self._finish("failed" if self.status == "active" else "cancelled", clock.monotonic_ns())
+        except Exception as fault:
+            self._tracer._lose(fault, reraise=False)
 
     def _returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""

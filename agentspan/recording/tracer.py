@@ -9,22 +9,24 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
-from agentspan import ids
-from agentspan.errors import InvalidValue, StorageError
-from agentspan.model.changes import Put, Unit, unit_of
+from agentspan import clock, ids
+from agentspan.errors import AgentTerminated, InvalidValue, StorageError
+from agentspan.model.changes import Put, Refused, Unit, unit_of
+from agentspan.model.refusals import refused_change, termination_behind
+from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN, Purpose, SpanStatus
 from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
+from agentspan.operations.writers import program_name, this_process
 from agentspan.recording import run as runs
 from agentspan.recording.arguments import Arguments
 from agentspan.recording.block import SpanBlock
 from agentspan.recording.capture import Capture
 from agentspan.recording.limits import Limits
 from agentspan.recording.redaction import Redaction, Rule
-from agentspan.recording.run import Run
-from agentspan.recording.sink import WAIT_S, CommitSink, Sink
+from agentspan.recording.run import OnTerminate, Run
+from agentspan.recording.sink import WAIT_S, CommitSink, Listener, Sink
 from agentspan.recording.span import Span
-from agentspan.recording.writer import program_name, this_process
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage import open_storage
@@ -43,13 +45,15 @@ class Health(NamedTuple):
     """How recording goes, counted in transitions since the tracer was made.
 
     `recorded` are in the storage; `waiting` could not be written yet and are tried again; `failed` are lost.
-    `redacted` counts the texts and values that were kept out of the file.
+    `redacted` counts the texts and values that were kept out of the file, `refused` the transitions that came too late:
+    they are in the table `refused_changes`.
     """
 
     recorded: int = 0
     failed: int = 0
     waiting: int = 0
     redacted: int = 0
+    refused: int = 0
 
 
 class Tracer:
@@ -102,6 +106,7 @@ class Tracer:
         self._broken = _broken
         self._closed = False
         self._content: tuple[int, Content | None] = (0, None)
+        self._runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
         self._sink: Sink | None = None
         self._ids = ids.IdSource(0)
         self._unknown_writer: Put | None = None
@@ -110,7 +115,7 @@ class Tracer:
             self.storage = open_storage(db, wait_s=_open_wait_s)
             if isinstance(self.storage, HasWait):
                 self.storage.wait_at_most(WAIT_S)
-            self._sink = CommitSink(self.storage, self._fault)
+            self._sink = self._new_sink()
             self._context = Context(
                 self.storage, strict_schemas=strict_schemas, wait_s=WAIT_S, put_aside=self._put_aside
             )
@@ -133,9 +138,10 @@ class Tracer:
         version: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         purpose: Purpose = "live",
+        on_terminate: OnTerminate | None = None,
     ) -> Run:
         """Record a run of an agent: a with-block, or a decorator (see agentspan.run)."""
-        return Run(lambda: self, name, version=version, metadata=metadata, purpose=purpose)
+        return Run(lambda: self, name, version=version, metadata=metadata, purpose=purpose, on_terminate=on_terminate)
 
     def current_span(self) -> Span | None:
         """Return the innermost span that is active here, in this thread or task."""
@@ -153,7 +159,7 @@ class Tracer:
         redacted = 0 if redaction is None else redaction.count
         if sink is None:
             return Health(0, self._unrecorded, 0, redacted)
-        return Health(sink.recorded, sink.failed + self._unrecorded, sink.waiting, redacted)
+        return Health(sink.recorded, sink.failed + self._unrecorded, sink.waiting, redacted, sink.refused)
 
     def flush(self, wait_s: float = 5.0) -> bool:
         """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
@@ -190,6 +196,8 @@ class Tracer:
             span._create(span_type, payload, "active")
         except Exception as error:
             self._lost(span, "active", error)
+        if span.run.termination_reason is not None:
+            self._stop(span)
         span._outer = node
         self._current.set(span)
         return span
@@ -224,6 +232,15 @@ class Tracer:
             span._create(self._registry.resolve(span.schema_name), payload, status)
         except Exception as error:
             self._lost(span, status, error)
+        if span.run.termination_reason is not None:
+            self._stop(span)
+
+    def _stop(self, span: Span) -> None:
+        """Raise what a run that is terminated asked for, instead of beginning another of its spans."""
+        if span.run._on_terminate == "raise":
+            error = AgentTerminated(span.run.id, span.run.termination_reason or "")
+            span._stopped(error)
+            raise error
 
     def _lost(self, span: Span, status: SpanStatus, error: Exception) -> None:
         span.status = status
@@ -254,6 +271,44 @@ class Tracer:
         """Write the first unit after a fork: what wrote it must be known."""
         self._make_writer_known()
         self._sink_of_all().write(unit)
+
+    def _new_sink(self) -> Sink:
+        return CommitSink(self.storage, Listener(self._fault, self._instead, self._terminated))
+
+    def _terminated(self, unit: Unit, reason: str) -> None:
+        """Tell a run of this process that somebody terminated it."""
+        change = unit.changes[0]
+        if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+            run = self._runs.get(change.row.agent_instance_id)
+            if run is not None:
+                run._learn(reason)
+
+    def _instead(self, unit: Unit, refused: Refused) -> Unit | None:
+        """Return what to write instead of a refused unit: the same in a new file, or a row that keeps it."""
+        try:
+            again = self._in_a_new_file(unit, refused)
+            if again is not None:
+                return again
+            terminated_id = termination_behind(refused)
+            if terminated_id is not None and terminated_id in self._runs:
+                reason = self.storage.find(terminated_id).terminated.get(terminated_id, "")
+                self._runs[terminated_id]._learn(reason)
+            return unit_of(refused_change(self._ids.new(), unit, refused, self._writer_id, clock.now()))
+        except Exception as error:
+            self._fault(error, reraise=False)
+            return None
+
+    def _in_a_new_file(self, unit: Unit, refused: Refused) -> Unit | None:
+        """Register a run once more when its file was deleted, or replaced, and its next span finds nothing."""
+        change = unit.changes[0]
+        if refused.why != "missing" or not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
+            return None
+        run = self._runs.get(change.row.agent_instance_id)
+        instance = None if run is None else run._register_again()
+        if instance is None:
+            return None
+        self.storage.apply((unit_of(Put(this_process(self._writer_id), minted=True)),), wait_s=WAIT_S)
+        return unit_of(change._replace(row=change.row._replace(agent_id=instance.agent_id)))
 
     def _put_aside(self, unit: Unit, error: StorageError) -> None:
         self._sink_of_all().put_aside(unit, error)
@@ -320,7 +375,7 @@ class Tracer:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         if self._broken is None:
-            self._sink = CommitSink(self.storage, self._fault)  # what waited is the parent's to write
+            self._sink = self._new_sink()  # what waited is the parent's to write
         self._new_writer()
 
 

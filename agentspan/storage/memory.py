@@ -146,7 +146,8 @@ class MemoryStorage:
             assert unit.subject is not None
             self._keys[key.operation, key.key] = StoredKey(key.request_hash, unit.subject)
         if unit.subject is None:
-            return Applied()
+            first = unit.changes[0]
+            return Applied(None, self._terminated(first.row) if isinstance(first, Put) else None)
         row = self._rows[unit.subject]
         return Applied(row, self._terminated(row))
 

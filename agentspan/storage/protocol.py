@@ -82,6 +82,15 @@ class HasWait(Protocol):
         ...
 
 
+@runtime_checkable
+class HasCheck(Protocol):
+    """A storage that can tell whether it is sound."""
+
+    def check(self) -> list[str]:
+        """Return what is wrong with what is stored; empty when it is sound."""
+        ...
+
+
 class Storage(Protocol):
     """Commits guarded changes and answers reads.
 

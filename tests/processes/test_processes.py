@@ -103,7 +103,7 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     gate.touch()
     for worker in workers:
         out, err = worker.communicate()
-        recorded, failed, waiting, _ = map(int, out.split())
+        recorded, failed, waiting, *_ = map(int, out.split())
         assert (recorded, failed, waiting) == (4 * (2 + 2 * 100), 0, 0), err
         assert "Traceback" not in err
     with agentspan.open(path, read_only=True) as db:
@@ -217,3 +217,34 @@ def test_ids_of_forked_processes_do_not_meet(tmp_path: Path) -> None:
     os.close(reader)
     made = [text[start : start + 32] for start in range(0, len(text), 32)]
     assert len(made) == len(set(made)) == 2000
+
+
+def test_a_forked_child_that_leaves_its_parents_blocks_finishes_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+import os, sys, agentspan
+agentspan.configure({str(path)!r}, raise_errors=True)
+try:
+    with agentspan.run("parent") as run:
+        with agentspan.span("tool", {{"name": "open"}}) as span:
+            child = os.fork()
+            if child == 0:
+                with agentspan.span("tool", {{"name": "of the child"}}):
+                    pass
+                sys.exit(3)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+            with agentspan.open({str(path)!r}) as db:
+                assert db.agent_instances.get(run.id).status == "active"
+                assert db.agent_spans.get(span.id).status == "active"
+finally:
+    agentspan.shutdown()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    connection = sqlite3.connect(path)
+    assert sorted(connection.execute("select label, status from agent_spans").fetchall()) == [
+        ("of the child", "complete"),
+        ("open", "complete"),
+    ]
+    assert connection.execute("select status from agent_instances").fetchall() == [("complete",)]
+    connection.close()

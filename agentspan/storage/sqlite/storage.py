@@ -42,6 +42,7 @@ _TYPES: tuple[ResourceType, ...] = (
     "agent_schema_version",
     "agent_version",
     "writer",
+    "refused_change",
     "account",
 )
 
@@ -134,6 +135,15 @@ class SQLiteStorage:
         with self._connections.snapshot() as connection:
             return [Violation(*row) for row in connection.execute(statements.VIOLATIONS, (span_id,))]
 
+    def check(self) -> list[str]:
+        """See HasCheck: SQLite's own check of all pages and indexes, and of rows that refer to nothing."""
+        with self._connections.snapshot() as connection:
+            said = [row[0] for row in connection.execute("pragma integrity_check(20)")]
+            problems = [] if said == ["ok"] else said
+            for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(20):
+                problems.append(f"a row of {table} refers to a row of {parent} that is not there")
+            return problems
+
     def close(self) -> None:
         """See Storage."""
         self._connections.close()
@@ -148,6 +158,7 @@ class SQLiteStorage:
         if not connections.lock.acquire(False) and not connections.lock.acquire(True, wait_s):
             raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
         try:
+            connections.check_now_and_then()
             cursor = connections.cursor or connections.writer().cursor()
             try:
                 cursor.execute(*statement)
@@ -158,6 +169,9 @@ class SQLiteStorage:
             if cursor.rowcount == 1:
                 connections.committed()
                 return _APPLIED
+            if type(change) is Put:
+                waiting(lambda: _insert_late(cursor, change.row), self.path, wait_s)
+                return Applied(None, _terminated(connections.writer(), change.row))
             return _refused_move(connections.writer(), cast(Move, change))
         except sqlite3.IntegrityError as error:
             return _refused_put(connections.writer(), cast(Put, change), error)
@@ -174,18 +188,22 @@ def _alone(change: Put | Move) -> tuple[str, Sequence[Any]] | None:
     """Return the statement of a change that takes no other one, or None."""
     if type(change) is Put:
         row, refs, violations, minted = change
-        return (statements.INSERT[type(row)], tuple(row)) if minted and not refs and not violations else None
+        return _insert(row) if minted and not refs and not violations else None
     type_, id, leaves, values, violations = cast(Move, change)
     if violations or "payload" in values:
         return None
     return statements.update(type_, (*values,), leaves), (*values.values(), id)
 
 
-def _statement(change: Put | Move) -> tuple[str, Sequence[Any]]:
-    if type(change) is Put:
-        return statements.INSERT[type(change.row)], tuple(change.row)  # sqlite3 binds a plain tuple faster
-    type_, id, leaves, values, _ = cast(Move, change)
-    return statements.update(type_, tuple(values), leaves), (*values.values(), id)
+def _insert(row: Row) -> tuple[str, Sequence[Any]]:
+    # sqlite3 binds a plain tuple faster
+    sql = statements.INSERT_UNLESS_TERMINATED if type(row) is AgentSpanRow else statements.INSERT[type(row)]
+    return sql, tuple(row)
+
+
+def _insert_late(cursor: sqlite3.Cursor | sqlite3.Connection, row: Row) -> None:
+    """Put a span although its instance is terminated: nothing that an agent did is lost."""
+    cursor.execute(statements.INSERT[type(row)], tuple(row))
 
 
 def _apply(connection: sqlite3.Connection, unit: Unit) -> Outcome:
@@ -199,8 +217,9 @@ def _apply(connection: sqlite3.Connection, unit: Unit) -> Outcome:
             assert located is not None
             return Replayed(located[1], _terminated(connection, located[1]))
     connection.execute("savepoint unit")
+    late: list[Row] = []
     for change in unit.changes:
-        refused = _put(connection, change) if isinstance(change, Put) else _move(connection, change)
+        refused = _put(connection, change, late) if isinstance(change, Put) else _move(connection, change)
         if refused is not None:
             connection.execute("rollback to unit")
             connection.execute("release unit")
@@ -211,7 +230,7 @@ def _apply(connection: sqlite3.Connection, unit: Unit) -> Outcome:
         )
     connection.execute("release unit")
     if unit.subject is None:
-        return _APPLIED
+        return Applied(None, _terminated(connection, late[0])) if late else _APPLIED
     row = _subject(connection, unit)
     return Applied(row, _terminated(connection, row))
 
@@ -229,7 +248,7 @@ def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
     return located[1]
 
 
-def _put(connection: sqlite3.Connection, put: Put) -> Refused | None:
+def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused | None:
     if not put.minted:
         located = _locate(connection, put.row.id)
         if located is not None:
@@ -239,7 +258,9 @@ def _put(connection: sqlite3.Connection, put: Put) -> Refused | None:
             located = _locate(connection, id)
             return Refused("missing", located[1] if located is not None else None)
     try:
-        connection.execute(*_statement(put))
+        if connection.execute(*_insert(put.row)).rowcount != 1:
+            _insert_late(connection, put.row)
+            late.append(put.row)
     except sqlite3.IntegrityError as error:
         return _refused_put(connection, put, error)
     _add_violations(connection, put.row.id, put.violations)
@@ -247,7 +268,8 @@ def _put(connection: sqlite3.Connection, put: Put) -> Refused | None:
 
 
 def _move(connection: sqlite3.Connection, move: Move) -> Refused | None:
-    if connection.execute(*_statement(move)).rowcount != 1:
+    sql = statements.update(move.type, tuple(move.set), move.leaves)
+    if connection.execute(sql, (*move.set.values(), move.id)).rowcount != 1:
         return _refused_move(connection, move)
     if "payload" in move.set:
         connection.execute(statements.FORGET_VIOLATIONS, (move.id,))

@@ -1,0 +1,99 @@
+"""`agentspan doctor`: is the file sound, what did dead programs leave open, what came too late."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from agentspan import jsontext
+from agentspan.cli.output import document, fit, safe, status_style, width
+from agentspan.operations.database import Database
+from agentspan.operations.doctor import Report, RunReport
+
+
+def command(database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool) -> None:
+    """Examine a file, and say what was found and done; exit code 1 where the file itself is damaged."""
+    report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts)
+    if as_json:
+        document(_plain(report))
+    else:
+        for line in _lines(report, dry_run=dry_run):
+            click.echo(line)
+    if report.problems:
+        raise SystemExit(1)
+
+
+def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
+    columns = width()
+    yield from (status_style(safe(f"✗ {problem}"), "failed") for problem in report.problems)
+    if not report.problems:
+        yield status_style("✓", "complete") + " the file is sound"
+    for run in report.runs:
+        closed = run.closed_run or run.closed_spans > 0
+        if closed:
+            yield fit(f"{'would close' if dry_run else 'closed'} {_closed(run)}", columns)
+            yield "    " + fit(f"left open by {_who(run)}", columns - 4)
+        if run.left_open or not closed:
+            yield fit(f"left alone {_left(run)}", columns)
+            yield "    " + fit(_why(run), columns - 4)
+    if not report.runs:
+        yield status_style("✓", "complete") + " nothing is open"
+    if report.refused_total:
+        yield f"{report.refused_total} {'change' if report.refused_total == 1 else 'changes'} came too late"
+    for row in report.refused:
+        wanted = jsontext.decode(row.wanted)
+        stored = f"is {row.stored_status}" if row.stored_status else "is not in the file"
+        what = f"{stored}, was to be {wanted.get('status', 'changed')}: {wanted.get('summary') or ''}"
+        yield "    " + fit(f"{row.subject} {what}", columns - 4)
+    if report.refused_total:
+        yield "    all of each is in the table refused_changes"
+
+
+def _closed(run: RunReport) -> str:
+    spans = f"{run.closed_spans} {'span' if run.closed_spans == 1 else 'spans'}"
+    if not run.closed_run:
+        return f"{spans} of run {run.run.id}"
+    return f"run {run.run.id}" + (f" and {spans}" if run.closed_spans else "")
+
+
+def _left(run: RunReport) -> str:
+    return (
+        f"{run.left_open} open {'span' if run.left_open == 1 else 'spans'} of run {run.run.id}"
+        if (run.left_open)
+        else f"run {run.run.id}"
+    )
+
+
+def _who(run: RunReport) -> str:
+    return (
+        "a program that died"
+        if run.writer is None
+        else f"{run.writer.program} (pid {run.writer.pid} on {run.writer.host})"
+    )
+
+
+def _why(run: RunReport) -> str:
+    if run.writer is None:
+        return "it was made by id, nobody knows by whom"
+    if run.life == "alive":
+        return f"{_who(run)} is alive"
+    return f"{_who(run)} cannot be seen from here; --dead-host {run.writer.host} says that it is dead"
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "problems": report.problems,
+        "runs": [
+            {
+                "run": run.run.id,
+                "writer": None if run.writer is None else run.writer._asdict(),
+                "life": run.life,
+                "closed_run": run.closed_run,
+                "closed_spans": run.closed_spans,
+                "left_open": run.left_open,
+            }
+            for run in report.runs
+        ],
+        "refused_changes": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.refused],
+        "total": report.refused_total,
+    }

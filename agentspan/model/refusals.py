@@ -1,0 +1,37 @@
+"""What a recorder's change becomes when the storage refuses it: a row of its own, so that nothing is lost."""
+
+from agentspan import jsontext
+from agentspan.model.changes import Move, Put, Refused, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, instance_of
+
+
+def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str, now: str) -> Put:
+    """Assemble the row that keeps what a unit of one change wanted."""
+    change = unit.changes[-1]
+    if isinstance(change, Move):
+        subject, wanted = change.id, dict(change.set)
+    else:
+        wanted = {name: value for name, value in change.row._asdict().items() if value is not None}
+        subject = change.row.id
+    known = refused.stored or (change.row if isinstance(change, Put) else None)
+    row = RefusedChangeRow(
+        id=id,
+        subject=subject,
+        agent_instance_id=instance_of(known) if isinstance(known, AgentSpanRow | AgentInstanceRow) else None,
+        why=refused.why,
+        stored_status=getattr(refused.stored, "status", None),
+        wanted=jsontext.encode(wanted)[0],
+        writer_id=writer_id,
+        inserted_at=now,
+    )
+    return Put(row, minted=True)
+
+
+def termination_behind(refused: Refused) -> str | None:
+    """Return the id of the instance whose termination is why a change was refused, or None."""
+    stored = refused.stored
+    if isinstance(stored, AgentSpanRow) and stored.closed_by == "terminated":
+        return stored.agent_instance_id
+    if isinstance(stored, AgentInstanceRow) and stored.status == "terminated":
+        return stored.id
+    return None

@@ -1,0 +1,160 @@
+"""After a crash: what dead programs left open is closed, what others have open is left alone."""
+
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.model.rows import WriterRow
+from agentspan.operations.writers import life_of, this_process
+
+ROOT = Path(__file__).parents[2]
+
+
+def die(path: Path, code: str) -> None:
+    """Run a program that records into the file and ends without finishing."""
+    head = f"import os, agentspan\nagentspan.configure({str(path)!r}, raise_errors=True)\n"
+    subprocess.run([sys.executable, "-c", head + textwrap.dedent(code)], cwd=ROOT, check=True)
+
+
+def crash(path: Path) -> None:
+    die(
+        path,
+        """
+        with agentspan.run("crawler") as run:
+            with agentspan.span("llm", {"model": "m"}):
+                pass
+            run.create_span("retrieval", {"query": "later"})
+            with agentspan.span("tool", {"name": "fetch"}):
+                os._exit(0)
+        """,
+    )
+
+
+def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    crash(path)
+    with agentspan.open(path) as db:
+        report = db.doctor()
+        assert report.problems == []
+        (found,) = report.runs
+        assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", True, 2, 0)
+        (run,) = db.agent_instances.list()
+        assert run.status == "failed"
+        spans = {span.schema_name: span for span in db.agent_spans.list(run.id, include_summaries=True)}
+        assert {name: span.status for name, span in spans.items()} == {
+            "llm": "complete",
+            "retrieval": "cancelled",
+            "tool": "failed",
+        }
+        assert spans["tool"].result_payload["error"]["type"] == "Abandoned"
+        assert "Abandoned" in (spans["tool"].summary or "")
+        # Its end is the last time at which anything is known to have happened, not the doctor's.
+        assert run.finished_at == max(span.updated_at for span in spans.values() if span.status == "complete") or (
+            run.finished_at is not None and run.finished_at <= spans["tool"].updated_at
+        )
+        rows = list(db.storage.iter_spans(run.id))
+        assert [row.closed_by for row in rows] == [None, "abandoned", "abandoned"]
+        assert db.doctor().runs == []
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    crash(path)
+    with agentspan.open(path, read_only=True) as db:
+        (found,) = db.doctor(dry_run=True).runs
+        assert (found.closed_run, found.closed_spans) == (True, 2)
+        assert db.agent_instances.list()[0].status == "active"
+
+
+def test_what_a_living_program_has_open_is_left_alone(tmp_path: Path) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with tracer.run("alive"), tracer.span("tool", {"name": "x"}) as span, agentspan.open(tmp_path / "runs.db") as db:
+        (found,) = db.doctor().runs
+        assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("alive", False, 0, 1)
+        assert db.agent_spans.get(span.id).status == "active"
+
+
+def test_what_was_made_by_id_is_left_alone(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "runs.db") as db:
+        run = db.agent_instances.register("by-id")
+        db.agent_spans.create(run.id, "tool", "active")
+        (found,) = db.doctor().runs
+        assert (found.writer, found.closed_run, found.left_open) == (None, False, 1)
+
+
+def test_a_dead_childs_spans_are_closed_in_a_run_that_goes_on(tmp_path: Path) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with tracer.run("parent") as run:
+        child = os.fork()
+        if child == 0:
+            tracer.span("tool", {"name": "child"}).__enter__()
+            os._exit(0)
+        os.waitpid(child, 0)
+        with agentspan.open(tmp_path / "runs.db") as db:
+            (found,) = db.doctor().runs
+            assert (found.closed_run, found.closed_spans) == (False, 1)
+            assert db.agent_instances.get(run.id).status == "active"
+    assert run.status == "complete"
+
+
+def test_a_run_is_not_closed_while_a_living_program_records_into_it(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    die(path, 'agentspan.run("parent").__enter__(); os._exit(0)')
+    with agentspan.open(path) as db:
+        (run,) = db.agent_instances.list()
+        db.agent_spans.create(run.id, "tool", "active")
+        (found,) = db.doctor().runs
+        assert (found.life, found.closed_run, found.left_open) == ("dead", False, 1)
+
+
+def test_a_file_that_is_not_sound_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("insert into schema_violations values (1, 'no such span', 'payload', '$', 'type', 'x')")
+    connection.commit()
+    connection.close()
+    with agentspan.open(path) as db:
+        assert db.doctor().problems == [
+            "a row of schema_violations refers to a row of agent_spans that is not there",
+        ]
+
+
+HERE = this_process("0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "life"),
+    [
+        ({}, "alive"),
+        ({"host": "elsewhere"}, "unknown"),
+        ({"boot_id": "another-boot pid:[1]"}, "dead"),
+        ({"boot_id": HERE.boot_id.partition(" ")[0] + " pid:[1]"}, "unknown"),
+        ({"pid": 2**22 - 1}, "dead"),
+        ({"process_start": "1"}, "dead"),
+        ({"process_start": ""}, "unknown"),
+    ],
+)
+def test_only_what_is_sure_counts_as_dead(changed: dict[str, Any], life: str) -> None:
+    writer: WriterRow = HERE._replace(**changed)
+    assert life_of(writer) == life
+    assert life_of(writer, {platform.node(), "elsewhere"}) == "dead"
+
+
+def test_a_zombie_is_dead(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody took note
+    try:
+        assert life_of(HERE._replace(pid=child)) == "dead"
+    finally:
+        os.waitpid(child, 0)

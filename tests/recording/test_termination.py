@@ -1,0 +1,171 @@
+"""Somebody terminates a run: its program learns of it, and what comes too late is kept."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import AgentTerminated, Tracer
+from agentspan.model.rows import RefusedChangeRow
+from agentspan.storage.protocol import Query
+from tests.recording.test_decorators import spans_of
+
+
+def database(tracer: Tracer) -> agentspan.Database:
+    """The same storage as another process sees it: through connections of its own, where it has any."""
+    path = getattr(tracer.storage, "path", None)
+    return agentspan.open(tracer.storage if path is None else path)
+
+
+def terminate(tracer: Tracer, run: agentspan.Run, reason: str = "enough") -> None:
+    database(tracer).agent_instances.terminate(run.id, reason)
+
+
+def refused(tracer: Tracer) -> list[RefusedChangeRow]:
+    rows = tracer.storage.page(Query("refused_change")).rows
+    return [row for row in rows if isinstance(row, RefusedChangeRow)]
+
+
+def test_a_run_learns_of_its_termination_at_its_next_span(tracer: Tracer) -> None:
+    with tracer.run("a") as run:
+        assert (run.terminated, run.termination_reason) == (False, None)
+        terminate(tracer, run, "too expensive")
+        assert not run.terminated
+        with tracer.span("tool", {"name": "late"}) as span:
+            assert run.terminated
+        assert (run.status, run.termination_reason) == ("terminated", "too expensive")
+    assert run.status == "terminated"
+    (stored,) = spans_of(tracer)
+    assert (stored.id, stored.status) == (span.id, "complete")  # nothing that an agent did is lost
+
+
+def test_a_function_is_called_once_with_the_run(tracer: Tracer) -> None:
+    told: list[agentspan.Run] = []
+    with tracer.run("a", on_terminate=told.append) as run:
+        terminate(tracer, run)
+        for _ in range(3):
+            with tracer.span("tool", {"name": "late"}):
+                pass
+    assert told == [run]
+
+
+def test_a_function_that_raises_does_not_reach_the_program(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+
+    def fail(run: agentspan.Run) -> None:
+        raise RuntimeError("mine")
+
+    with tracer.run("a", on_terminate=fail) as run:
+        terminate(tracer, run)
+        with tracer.span("tool", {"name": "late"}):
+            pass
+    assert run.terminated
+
+
+def test_asked_to_a_terminated_run_raises_instead_of_every_later_span(tracer: Tracer) -> None:
+    calls: list[str] = []
+
+    @tracer.span
+    def step(name: str) -> None:
+        calls.append(name)
+
+    run = tracer.run("a", on_terminate="raise")
+
+    def agent() -> None:
+        with run:
+            step("before")
+            terminate(tracer, run, "the user left")
+            with pytest.raises(AgentTerminated):
+                step("late")
+            with pytest.raises(AgentTerminated):
+                run.create_span("tool", {"name": "planned"})
+            with tracer.span("tool", {"name": "block"}):
+                calls.append("never")
+
+    with pytest.raises(AgentTerminated) as raised:
+        agent()
+    assert calls == ["before"]
+    assert (raised.value.run_id, raised.value.reason) == (run.id, "the user left")
+    assert not isinstance(raised.value, Exception)
+    spans = {span.payload.get("name", "step"): span for span in spans_of(tracer)}
+    assert [span.status for span in spans_of(tracer)] == ["complete", "failed", "cancelled", "failed"]
+    assert spans["block"].result_payload["error"]["type"].endswith("AgentTerminated")
+    assert tracer.current_run() is None
+
+
+def test_coroutines_and_generators_stop_too(tracer: Tracer) -> None:
+    @tracer.span
+    async def fetch() -> None:
+        raise AssertionError("it began")
+
+    @tracer.span
+    def stream() -> Iterator[int]:
+        raise AssertionError("it began")
+        yield 1
+
+    async def main() -> None:
+        with tracer.run("a", on_terminate="raise") as run:
+            terminate(tracer, run)
+            with pytest.raises(AgentTerminated):
+                await fetch()
+            with pytest.raises(AgentTerminated):
+                next(stream())
+
+    asyncio.run(main())
+
+
+def test_what_is_in_flight_is_closed_and_its_own_end_is_kept(tracer: Tracer) -> None:
+    with tracer.run("a") as run:
+        planned = run.create_span("retrieval", {"query": "x"})
+        with tracer.span("tool", {"name": "slow"}) as span:
+            terminate(tracer, run)
+            span.set_result({"output": "done after all"})
+        assert run.terminated  # a finish that is refused tells as well
+    closed = {span.id: span for span in spans_of(tracer)}
+    assert (closed[span.id].status, closed[planned.id].status) == ("failed", "cancelled")
+    assert closed[span.id].result_payload["error"] == {"type": "Terminated", "message": "enough"}
+    (late,) = refused(tracer)
+    assert (late.subject, late.why, late.stored_status) == (span.id, "status", "failed")
+    assert late.agent_instance_id == run.id
+    assert "done after all" in late.wanted
+    assert tracer.health()[1:] == (0, 0, 0, 1)
+
+
+def test_the_result_of_a_run_that_ends_too_late_is_kept(tracer: Tracer) -> None:
+    with tracer.run("a") as run:
+        terminate(tracer, run)
+        run.set_result({"output": 42})
+    assert run.status == "terminated"
+    (late,) = refused(tracer)
+    assert (late.subject, late.stored_status) == (run.id, "terminated")
+    assert "42" in late.wanted
+    with database(tracer) as db:
+        assert db.agent_instances.get(run.id).status == "terminated"
+
+
+def test_other_runs_are_not_concerned(tracer: Tracer) -> None:
+    with tracer.run("a", on_terminate="raise") as one, tracer.run("b", on_terminate="raise") as two:
+        terminate(tracer, one)
+        with tracer.span("tool", {"name": "fine"}):
+            pass
+    assert (two.terminated, two.status) == (False, "complete")
+
+
+@pytest.mark.parametrize("wrong", ["stop", 3, {}])
+def test_what_cannot_be_asked_for_is_said_at_once(tracer: Tracer, wrong: Any) -> None:
+    with pytest.raises(agentspan.InvalidValue, match="on_terminate"):
+        tracer.run("a", on_terminate=wrong)
+
+
+def test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_it(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    with tracer.run("a"), tracer.span("tool", {"name": "shared"}) as span:
+        database(tracer).agent_spans.finish(span.id, "complete", {"output": "theirs"})
+        span.set_result({"output": "ours"})
+    (late,) = refused(tracer)
+    assert (late.subject, late.stored_status) == (span.id, "complete")
+    assert "ours" in late.wanted
+    assert spans_of(tracer)[0].result_payload == {"output": "theirs"}
