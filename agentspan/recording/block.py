@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from agentspan.recording.arguments import Arguments, is_coroutine_function
-from agentspan.recording.generators import Begin, wrap_async_generator, wrap_generator
+from agentspan.recording.generators import Begin, Reduce, wrap_async_generator, wrap_generator
 from agentspan.recording.span import Span, last_entered
 
 if TYPE_CHECKING:
@@ -20,9 +20,16 @@ R = TypeVar("R")
 class SpanBlock:
     """A span to be: `with` and `async with` make one, and so does each call of a function that it decorates."""
 
-    __slots__ = ("_entered", "_payload", "_resolve", "_schema_name")
+    __slots__ = ("_entered", "_payload", "_reduce", "_resolve", "_schema_name")
 
-    def __init__(self, resolve: "Callable[[], Tracer]", schema_name: str, payload: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        resolve: "Callable[[], Tracer]",
+        schema_name: str,
+        payload: Mapping[str, Any] | None,
+        reduce: Reduce | None = None,
+    ) -> None:
+        self._reduce = reduce
         self._resolve = resolve
         self._schema_name = schema_name
         self._payload = payload
@@ -53,7 +60,7 @@ class SpanBlock:
         """Decorate a function, coroutine function, generator function or async generator function.
 
         Raises:
-            TypeError: it is nothing that can be called.
+            TypeError: it is nothing that can be called, or has `reduce` and is no generator function.
         """
         if isinstance(fn, classmethod | staticmethod):
             return cast(Callable[P, R], type(fn)(self(fn.__func__)))
@@ -67,9 +74,11 @@ class SpanBlock:
             return resolve()._begin_call(schema_name, arguments, args, kwargs, payload)
 
         if inspect.isasyncgenfunction(fn):
-            return cast(Callable[P, R], wrap_async_generator(fn, begin))
+            return cast(Callable[P, R], wrap_async_generator(fn, begin, self._reduce))
         if inspect.isgeneratorfunction(fn):
-            return cast(Callable[P, R], wrap_generator(fn, begin))
+            return cast(Callable[P, R], wrap_generator(fn, begin, self._reduce))
+        if self._reduce is not None:
+            raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
         if is_coroutine_function(fn):
             return cast(Callable[P, R], _wrap_coroutine(fn, begin))
         return _wrap_function(fn, begin)

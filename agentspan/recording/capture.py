@@ -31,10 +31,10 @@ class Capture:
         redaction: what is kept out of the file; None for nothing.
     """
 
-    __slots__ = ("_limits", "redaction")
+    __slots__ = ("limits", "redaction")
 
     def __init__(self, limits: Limits, redaction: Redaction | None) -> None:
-        self._limits = limits
+        self.limits = limits
         self.redaction = redaction
 
     def object(self, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -45,11 +45,9 @@ class Capture:
         """
         try:
             # The common case: JSON already, not too much of it, and nothing to redact.
-            if type(value) is dict and _size(value, self._limits) >= 0:
+            if type(value) is dict and _size(value, self.limits) >= 0:
                 text = to_json(value).decode()
-                if len(text) <= self._limits.payload and (
-                    self.redaction is None or self.redaction.has_nothing_in(text)
-                ):
+                if len(text) <= self.limits.payload and (self.redaction is None or self.redaction.has_nothing_in(text)):
                     return text, value
         except Exception:
             pass
@@ -68,12 +66,12 @@ class Capture:
 
     def _slowly(self, value: Any) -> tuple[str, dict[str, Any]]:
         try:
-            plain = Plain(self._limits, self.redaction).of(value)
+            plain = Plain(self.limits, self.redaction).of(value)
             if type(plain) is not dict:
                 plain = {"input": plain}
             text = _encode(plain)
-            if len(text) > self._limits.payload:
-                plain = shrink(plain, self._limits.payload)
+            if len(text) > self.limits.payload:
+                plain = shrink(plain, self.limits.payload)
                 text = _encode(plain)
             return text, plain
         except Exception:

@@ -9,6 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from agentspan import clock
 from agentspan.model.status import Purpose
 from agentspan.recording.block import SpanBlock
+from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
 from agentspan.recording.redaction import Rule
 from agentspan.recording.run import OnTerminate, Run
@@ -117,8 +118,10 @@ def get_tracer() -> Tracer:
 @overload
 def span(fn: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def span(schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None) -> SpanBlock: ...
-def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None) -> Any:
+def span(
+    schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None, *, reduce: Reduce | None = None
+) -> SpanBlock: ...
+def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None) -> Any:
     """Record a step of an agent: `with span("llm", {...}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
 
     On return the span completes; on an exception it fails, with `result_payload.error`, and the exception goes on
@@ -131,8 +134,13 @@ def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None) -> Any:
     Args:
         schema_name: the span type: a built-in one, one of `span_type`, or any other name.
         payload: what goes in, for a decorator added to what the call says.
+        reduce: for a decorated generator: turns the list of its items into the result, such as `"".join`. Without it
+            the items are the `output`, as many as the limits allow.
+
+    Raises:
+        TypeError: what is decorated cannot be called, or has `reduce` and is no generator function.
     """
-    return block(get_tracer, schema_name, payload)
+    return block(get_tracer, schema_name, payload, reduce)
 
 
 def run(
@@ -184,6 +192,31 @@ def span_type(
         InvalidValue: the name or title is not usable.
     """
     span_types.REGISTRY.register(span_types.make(name, payload=payload, result=result, title=title, template=template))
+
+
+def propagate(fn: Callable[P, R]) -> Callable[P, R]:
+    """Carry the run and span that are active here to where `fn` will be called: another thread, or process.
+
+        pool.submit(agentspan.propagate(fetch), url)
+
+    Give the result to ThreadPoolExecutor, threading.Thread, ProcessPoolExecutor: each call nests in what was active
+    when `propagate` was called, in a copy of the context of its own. It can be pickled as far as `fn` can; the other
+    process then records into the same file. asyncio tasks and `asyncio.to_thread` need none of this.
+    """
+    return get_tracer().propagate(fn)
+
+
+def arrive(path: str, settings: dict[str, Any]) -> Tracer | None:
+    """Return this process's tracer, configured like the process's that something comes from; None if it has another
+    file."""
+    try:
+        if _tracer is None and not _given:
+            configure(path, **settings)
+        tracer = get_tracer()
+        return tracer if getattr(tracer.storage, "path", None) == Path(path) else None
+    except Exception as error:
+        get_tracer()._fault(error)
+        return None
 
 
 def current_span() -> Span | None:

@@ -8,21 +8,29 @@ import functools
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import Any
 
+from agentspan import jsontext
 from agentspan.recording.span import Span
 
 Begin = Callable[[tuple[Any, ...], Mapping[str, Any]], Span]
 
-MAX_ITEMS = 1000
-"""Yielded items that are kept for the result; the rest are counted."""
+Reduce = Callable[[list[Any]], Any]
+"""Turns the items of a generator into the result of its span."""
 
 
 class _Stream:
-    """The span of one generator: steps in and out of its context, keeps the items, ends once."""
+    """The span of one generator: steps in and out of its context, keeps the items, ends once.
 
-    __slots__ = ("_inner", "_items", "_more", "_outer", "_span", "_var")
+    Without `reduce` an item is captured when it is yielded, since its consumer may change it: as text, up to the limits
+    of one payload. With it, the items themselves are kept.
+    """
 
-    def __init__(self, span: Span) -> None:
+    __slots__ = ("_ended", "_inner", "_items", "_more", "_outer", "_reduce", "_room", "_span", "_var")
+
+    def __init__(self, span: Span, reduce: Reduce | None) -> None:
+        self._ended = False
         self._span = span
+        self._reduce = reduce
+        self._room = span._tracer._capture.limits.payload
         self._var = span._tracer._current
         self._inner: Any = span
         self._outer = span._outer
@@ -39,10 +47,22 @@ class _Stream:
         self._var.set(self._outer)
 
     def keep(self, item: Any) -> None:
-        if len(self._items) < MAX_ITEMS:
+        if self._reduce is not None:
             self._items.append(item)
+            return
+        capture = self._span._tracer._capture
+        if self._room > 0 and len(self._items) < capture.limits.items:
+            text = capture.object({"": item})[0]
+            self._room -= len(text)
+            self._items.append(text)
         else:
             self._more += 1
+
+    def __del__(self) -> None:
+        # An async generator that is dropped outside any event loop is not told. Whatever happens to be going on now,
+        # the span must not stay open.
+        if not self._ended:
+            self.closed()
 
     def returned(self, value: Any = None) -> None:
         self._end(None, {} if value is None else {"returned": value})
@@ -54,19 +74,30 @@ class _Stream:
         self._end(exception, {})
 
     def _end(self, exception: BaseException | None, result: dict[str, Any]) -> None:
-        output = {"output": self._items, **result}
-        if self._more:
-            output["more_items"] = self._more
-        self._span.set_result(output)
+        if self._ended:
+            return
+        self._ended = True
+        self._span.set_result({**self._result(), **result})
         self._span._leave(exception)
 
+    def _result(self) -> dict[str, Any]:
+        if self._reduce is None:
+            output = {"output": [jsontext.decode(text)[""] for text in self._items]}
+            return {**output, "more_items": self._more} if self._more else output
+        try:
+            value = self._reduce(self._items)
+        except Exception as error:  # also on half of the items, where the consumer stopped early
+            self._span._tracer._fault(error)
+            return {"items": len(self._items)}
+        return value if isinstance(value, dict) else {"output": value}
 
-def wrap_generator(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+
+def wrap_generator(fn: Callable[..., Any], begin: Begin, reduce: Reduce | None) -> Callable[..., Any]:
     """Decorate a generator function; the span begins with the first item that is asked for."""
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        stream = _Stream(begin(args, kwargs))
+        stream = _Stream(begin(args, kwargs), reduce)
         generator = None
         try:
             with stream:
@@ -99,12 +130,12 @@ def wrap_generator(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     return call
 
 
-def wrap_async_generator(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+def wrap_async_generator(fn: Callable[..., Any], begin: Begin, reduce: Reduce | None) -> Callable[..., Any]:
     """Decorate an async generator function; the span begins with the first item that is asked for."""
 
     @functools.wraps(fn)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        stream = _Stream(begin(args, kwargs))
+        stream = _Stream(begin(args, kwargs), reduce)
         try:
             with stream:
                 generator = fn(*args, **kwargs)

@@ -243,6 +243,12 @@ class Run:
             writer_id=tracer._writer_id,
         )
 
+    def _take_over(self, instance: AgentInstanceRow) -> None:
+        """Stand for a run that another process began, and will finish."""
+        self._instance = instance
+        self.id, self.status = instance.id, "active"
+        self._tracer._runs[self.id] = self
+
     def _register_again(self) -> AgentInstanceRow | None:
         """Register in a file that took the place of the one that knew this run; None if it is known there."""
         instance, context = self._instance, self._tracer._open_context()

@@ -69,7 +69,7 @@ class CommitSink:
         self.failed = 0
         self._storage = storage
         self._listener = listener
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler, or a collected generator, may record in between
         self._flushing = threading.Lock()
         self._backlog: deque[Unit] = deque()
         self._characters = 0

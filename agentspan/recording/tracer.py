@@ -22,7 +22,9 @@ from agentspan.recording import run as runs
 from agentspan.recording.arguments import Arguments
 from agentspan.recording.block import SpanBlock
 from agentspan.recording.capture import Capture
+from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
+from agentspan.recording.propagation import Propagated
 from agentspan.recording.redaction import Redaction, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S, CommitSink, Listener, Sink
@@ -97,6 +99,13 @@ class Tracer:
             raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
         redaction = None if redact is None else Redaction(redact if callable(redact) else None)
         self._capture = Capture(limits or Limits(), redaction)
+        self._settings: dict[str, Any] = {
+            "raise_errors": raise_errors,
+            "strict_schemas": strict_schemas,
+            "redact": redact,
+            "limits": limits,
+            "durability": durability,
+        }
         self._raise_errors = raise_errors
         self._registry = span_types.REGISTRY
         self._current: ContextVar[Span | Run | None] = ContextVar("agentspan_current", default=None)
@@ -126,10 +135,16 @@ class Tracer:
     @overload
     def span(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
-    def span(self, schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None) -> SpanBlock: ...
-    def span(self, schema_name: Any = DEFAULT_TYPE, payload: Any = None) -> Any:
+    def span(
+        self,
+        schema_name: str = DEFAULT_TYPE,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        reduce: Reduce | None = None,
+    ) -> SpanBlock: ...
+    def span(self, schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None) -> Any:
         """Record a step: a with-block, or a decorator (see agentspan.span)."""
-        return block(lambda: self, schema_name, payload)
+        return block(lambda: self, schema_name, payload, reduce)
 
     def run(
         self,
@@ -142,6 +157,10 @@ class Tracer:
     ) -> Run:
         """Record a run of an agent: a with-block, or a decorator (see agentspan.run)."""
         return Run(lambda: self, name, version=version, metadata=metadata, purpose=purpose, on_terminate=on_terminate)
+
+    def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Carry what is active here to where `fn` will be called (see agentspan.propagate)."""
+        return Propagated(fn, self)
 
     def current_span(self) -> Span | None:
         """Return the innermost span that is active here, in this thread or task."""
@@ -379,11 +398,15 @@ class Tracer:
         self._new_writer()
 
 
-def block(resolve: Callable[[], Tracer], what: Any, payload: Mapping[str, Any] | None) -> Any:
+def block(
+    resolve: Callable[[], Tracer], what: Any, payload: Mapping[str, Any] | None, reduce: Reduce | None = None
+) -> Any:
     """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
     if callable(what) or isinstance(what, classmethod | staticmethod):
         return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
-    return SpanBlock(resolve, span_types.usable_name(what, DEFAULT_TYPE), payload)
+    if reduce is not None and not callable(reduce):
+        raise TypeError("reduce must be a function of the list of items")
+    return SpanBlock(resolve, span_types.usable_name(what, DEFAULT_TYPE), payload, reduce)
 
 
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from agentspan.testing.capturing import capture
     from agentspan.testing.contract import StorageContract
     from agentspan.testing.determinism import deterministic
+    from agentspan.testing.loading import load
     from agentspan.testing.run import CapturedRun
-    from agentspan.testing.runs import CapturedRuns, load
+    from agentspan.testing.runs import CapturedRuns
     from agentspan.testing.snapshots import snapshot
     from agentspan.testing.span import CapturedSpan
 
@@ -41,7 +42,7 @@ _LAZY = {
     "StorageContract": "agentspan.testing.contract",
     "capture": "agentspan.testing.capturing",
     "deterministic": "agentspan.testing.determinism",
-    "load": "agentspan.testing.runs",
+    "load": "agentspan.testing.loading",
     "snapshot": "agentspan.testing.snapshots",
 }
 

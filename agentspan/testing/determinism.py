@@ -22,7 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @contextmanager
 def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Iterator[None]:
-    """Record the same ids, times and durations every time; a with-block, or a decorator of a test.
+    """Record the same ids, times and durations every time: `with deterministic():`.
 
     The first reading of the clock is `start`, and each one is a step later than the one before. Durations are counted
     on a clock of their own: a span with nothing in it takes one step. Ids are PFIDs that count up from 1, all with

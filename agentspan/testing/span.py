@@ -10,7 +10,6 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import SpanStatus
 from agentspan.recording.limits import Limits
 from agentspan.recording.plain import Plain
-from agentspan.schemas.templates import inline
 from agentspan.text import one_line
 
 MAX_SHOWN = 80
@@ -28,7 +27,6 @@ class CapturedSpan:
         status: pending, active, complete, failed or cancelled.
         payload: what went in, a JSON object.
         result: what came out (the result_payload), a JSON object; None until it has finished with one.
-        error: the `error` in the result: `type`, `message` and `stacktrace`; None when there is none.
         summary: one line for people; None when its type has no template.
         duration_ms: milliseconds from start to finish; None while it is open.
         input_tokens: tokens in, as the payloads say; None when they do not.
@@ -74,15 +72,6 @@ class CapturedSpan:
             return arguments
         return {name: value for name, value in self.payload.items() if name != "name"}
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether it ever started: not while it is pending, and not when it was cancelled."""
-        return self.status not in ("pending", "cancelled")
-
-    def is_called(self, name: str) -> bool:
-        """Tell whether this is its name, or its type's."""
-        return name in (self.name, self.schema_name)
-
 
 def captured(rows: Iterable[AgentSpanRow]) -> list[CapturedSpan]:
     """Return spans in the order in which they began, each with its parent and children."""
@@ -117,6 +106,16 @@ def _captured(row: AgentSpanRow, parent: CapturedSpan | None) -> CapturedSpan:
     )
 
 
+def is_called(span: CapturedSpan, name: str) -> bool:
+    """Tell whether this is a span's name, or its type's."""
+    return name in (span.name, span.schema_name)
+
+
+def has_begun(span: CapturedSpan) -> bool:
+    """Tell whether a span ever started: not while it is pending, and not when it was cancelled."""
+    return span.status not in ("pending", "cancelled")
+
+
 def has(members: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Tell whether an object has these members; what is expected may be anything that can be recorded."""
     return all(name in members and _is(members[name], value) for name, value in expected.items())
@@ -129,12 +128,4 @@ def _is(recorded: Any, expected: Any) -> bool:
 
 def call_text(name: str, arguments: Mapping[str, Any]) -> str:
     """Write a call for people: `search(query='flights', limit=3)`."""
-    return f"{name}({', '.join(f'{key}={_shown(value)}' for key, value in arguments.items())})"
-
-
-def _shown(value: Any) -> str:
-    return repr(one_line(value, MAX_SHOWN)) if isinstance(value, str) else inline(_repr_or_json(value), MAX_SHOWN)
-
-
-def _repr_or_json(value: Any) -> Any:
-    return value if isinstance(value, dict | list) else repr(value)
+    return f"{name}({', '.join(f'{key}={one_line(repr(value), MAX_SHOWN)}' for key, value in arguments.items())})"

@@ -1,0 +1,271 @@
+"""A recorded run as an object to make assertions on. Nothing here changes what was recorded."""
+
+from typing import Any, NoReturn, cast
+
+from agentspan import jsontext
+from agentspan.analysis.tree import sums
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
+from agentspan.model.status import OPEN, InstanceStatus
+from agentspan.schemas.meaning import error_text
+from agentspan.storage.protocol import Storage
+from agentspan.testing import outlines
+from agentspan.testing.snapshots import snapshot
+from agentspan.testing.span import CapturedSpan, call_text, captured, has, has_begun, is_called
+
+MAX_LINES = 100
+"""Lines of a run's text, and calls, that a message shows."""
+
+
+class CapturedRun:
+    """One recorded run. Each look reads it anew, so also while it goes on; a span stays as it was when it was read.
+
+    Where a method takes the name of spans, that is a span's name (the tool, the model, the `name` in its payload) or
+    its type: `search`, `gpt-4.1`, `llm`. What an `assert_…` method misses it says in an AssertionError, with the run.
+
+    Attributes:
+        id: the agent instance's PFID.
+    """
+
+    __slots__ = ("_storage", "id")
+
+    def __init__(self, storage: Storage, id: str) -> None:
+        self.id = id
+        self._storage = storage
+
+    def __repr__(self) -> str:
+        return f"<CapturedRun {self.name} {self.status}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CapturedRun) and (self.id, self._storage) == (other.id, other._storage)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        agent = self._find(self._row().agent_id)
+        return agent.name if isinstance(agent, AgentRow) else ""
+
+    @property
+    def version(self) -> str | None:
+        """The agent's version; None when it was given none."""
+        version = self._find(self._row().agent_version_id)
+        name = version.external_identifier if isinstance(version, AgentVersionRow) else "default"
+        return None if name == "default" else name
+
+    @property
+    def status(self) -> InstanceStatus:
+        """The status: pending, active, complete, failed, cancelled or terminated."""
+        return cast(InstanceStatus, self._row().status)
+
+    @property
+    def purpose(self) -> str:
+        """The purpose: live, smoke_test or eval."""
+        return self._row().purpose
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What the run was given, a JSON object, or None."""
+        return _decoded(self._row().metadata)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the run returned, a JSON object, or None."""
+        return _decoded(self._row().result)
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """What the run died of: `type`, `message` and `stacktrace`; or None."""
+        return _decoded(self._row().error)
+
+    @property
+    def duration_ms(self) -> float | None:
+        """Milliseconds from start to finish; None while it goes on."""
+        return self._row().duration_ms
+
+    @property
+    def tokens(self) -> int | None:
+        """The tokens of all spans, in and out; None where none says."""
+        return sums(self._rows()[1]).tokens
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost of all spans in US dollars; None where none says."""
+        return sums(self._rows()[1]).cost_usd
+
+    @property
+    def spans(self) -> list[CapturedSpan]:
+        """All spans, in the order in which they began."""
+        return captured(self._rows()[1])
+
+    @property
+    def roots(self) -> list[CapturedSpan]:
+        """The spans directly in the run, in the order in which they began; others are below them as `children`."""
+        return [span for span in self.spans if span.parent is None]
+
+    def find(self, name: str, /, **payload: Any) -> list[CapturedSpan]:
+        """Return the spans of this name or type, in the order in which they began.
+
+        Args:
+            name: `search`, `gpt-4.1`, or a type such as `llm`.
+            payload: members that the payload must have, among others.
+        """
+        return [span for span in self.spans if is_called(span, name) and has(span.payload, payload)]
+
+    def calls(self, name: str, /, **arguments: Any) -> list[CapturedSpan]:
+        """Return the spans of this name or type that ever started, in the order in which they did.
+
+        Args:
+            name: `search`, `gpt-4.1`, or a type such as `llm`.
+            arguments: what the call must have been given, among others (see `CapturedSpan.arguments`).
+        """
+        spans = [span for span in self.spans if is_called(span, name) and has_begun(span)]
+        return [span for span in spans if has(span.arguments, arguments)]
+
+    def text(self, *, payloads: bool = False) -> str:
+        """Return the run as text that is the same for each recording of the same behaviour (see `snapshot`)."""
+        return snapshot(self, payloads=payloads)
+
+    def tree(self) -> str:
+        """Return the spans as indented lines of `type name`: what `assert_tree` compares with."""
+        return "\n".join(outlines.outline(self.roots))
+
+    def assert_called(self, name: str, /, times: int | None = None, **arguments: Any) -> None:
+        """Assert that something of this name or type was called: that such a span started.
+
+        Args:
+            name: `search`, `gpt-4.1`, or a type such as `llm`.
+            times: how often exactly; at least once when left out. An argument of the same name is for `calls` to find.
+            arguments: what the call must have been given, among others: `query="flights"`. Values are compared as
+                they are (`mock.ANY` fits), and as the JSON that they would be recorded as.
+
+        Raises:
+            AssertionError: it was not, or not so often.
+        """
+        __tracebackhide__ = True
+        count = len(self.calls(name, **arguments))
+        if times is None and not count:
+            self._fail(f"{_said(name, arguments)} was never called{self._listed(name, arguments)}")
+        if times is not None and count != times:
+            said = _said(name, arguments)
+            self._fail(f"expected {_count(times, 'call')} of {said}, found {count}{self._listed(name, arguments)}")
+
+    def assert_never_called(self, name: str, /, **arguments: Any) -> None:
+        """Assert that nothing of this name or type, with these arguments, was called: that no such span started.
+
+        Raises:
+            AssertionError: it was.
+        """
+        __tracebackhide__ = True
+        count = len(self.calls(name, **arguments))
+        if count:
+            self._fail(f"{_said(name, arguments)} was called{self._listed(name, arguments)}")
+
+    def assert_order(self, *names: str) -> None:
+        """Assert that spans of these names or types started in this order; others may lie between them.
+
+        Raises:
+            AssertionError: they did not.
+            ValueError: fewer than two names, which have no order.
+        """
+        __tracebackhide__ = True
+        if len(names) < 2:
+            raise ValueError("an order is one of two names at least")
+        spans = [span for span in self.spans if has_begun(span)]
+        position = 0
+        for index, name in enumerate(names):
+            found = next((i for i in range(position, len(spans)) if is_called(spans[i], name)), None)
+            if found is None:
+                before = f" after {' → '.join(names[:index])}" if index else ""
+                earlier = ", only before that" if any(is_called(span, name) for span in spans) else ""
+                self._fail(f"expected {' → '.join(names)}: no {name} started{before}{earlier}")
+            position = found + 1
+
+    def assert_no_open_spans(self) -> None:
+        """Assert that every span has finished: none is pending or active.
+
+        Raises:
+            AssertionError: some are.
+        """
+        __tracebackhide__ = True
+        spans = [f"{span.title} ({span.status})" for span in self.spans if span.status in OPEN]
+        if spans:
+            self._fail(f"{_count(len(spans), 'span')} not finished: {_some(spans, ', ')}")
+
+    def assert_no_failures(self) -> None:
+        """Assert that neither the run nor any of its spans failed.
+
+        Raises:
+            AssertionError: one did.
+        """
+        __tracebackhide__ = True
+        failed = [f"  {span.title}: {_error(span.error)}" for span in self.spans if span.status == "failed"]
+        if self.status == "failed":
+            failed.insert(0, f"  the run: {_error(self.error)}")
+        if failed:
+            self._fail(f"{len(failed)} failed:\n{_some(failed, chr(10))}")
+
+    def assert_tree(self, expected: str) -> None:
+        r'''Assert that the spans are these and no others, in this order, nested like this.
+
+            run.assert_tree("""
+                agent researcher
+                  tool search
+                  tool fetch (failed)
+                  llm gpt-4.1
+            """)
+
+        Args:
+            expected: a line for each span, `type name` or the type alone where a span has no other name, indented
+                below its parent by as much as you like. A status stands behind it unless it is complete. `run.tree()`
+                gives the lines of a run to start from.
+
+        Raises:
+            AssertionError: they are others; the message has both, line by line.
+            ValueError: a line's indentation is none of those before it.
+        '''
+        __tracebackhide__ = True
+        wanted, recorded = outlines.normal(expected), outlines.outline(self.roots)
+        if wanted != recorded:
+            lines = list(outlines.difference(wanted, recorded))
+            self._fail("the tree is another one (- expected, + recorded):\n" + _some(lines, "\n"))
+
+    def _listed(self, name: str, arguments: dict[str, Any]) -> str:
+        """List the calls of a name, where only those with some arguments were asked for."""
+        calls = [call_text(f"  {span.name}", span.arguments) for span in self.calls(name)] if arguments else []
+        return f"; all calls of {name}:\n{_some(calls, chr(10))}" if calls else ""
+
+    def _fail(self, what: str) -> NoReturn:
+        __tracebackhide__ = True
+        raise AssertionError(f"{what}\n\n{_some(self.text().splitlines(), chr(10))}")
+
+    def _find(self, id: str) -> Any:
+        return self._storage.find(id).rows[id][1]
+
+    def _row(self) -> AgentInstanceRow:
+        return cast(AgentInstanceRow, self._find(self.id))
+
+    def _rows(self) -> tuple[AgentInstanceRow, list[AgentSpanRow]]:
+        return self._row(), list(self._storage.iter_spans(self.id))
+
+
+def _decoded(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else cast(dict[str, Any], jsontext.decode(text))
+
+
+def _error(error: Any) -> str:
+    return error_text({"error": error}) or "it says no error"
+
+
+def _said(name: str, arguments: dict[str, Any]) -> str:
+    return call_text(name, arguments) if arguments else name
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _some(lines: list[str], between: str) -> str:
+    more = len(lines) - MAX_LINES
+    return between.join(lines[:MAX_LINES] + ([f"… and {more} more"] if more > 0 else []))

@@ -1,0 +1,89 @@
+"""What a storage holds, as a sequence of runs to make assertions on."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self, overload
+
+from agentspan.storage.protocol import Query, Storage
+from agentspan.testing.run import CapturedRun
+
+MAX_LISTED = 20
+
+
+class CapturedRuns(Sequence[CapturedRun]):
+    """The runs of a storage, in the order in which they were created, read anew at each look.
+
+    Also a context manager, which closes the storage.
+
+    Args:
+        storage: where they are: `CapturedRuns(tracer.storage)`.
+
+    Attributes:
+        storage: where they are; `agentspan.open(runs.storage)` gives the operations by id on it.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def __repr__(self) -> str:
+        return f"<CapturedRuns {', '.join(f'{run.name} {run.status}' for run in self._latest()) or '(none)'}>"
+
+    def __len__(self) -> int:
+        return self.storage.page(Query("agent_instance", limit=1)).total
+
+    def __iter__(self) -> Iterator[CapturedRun]:
+        return iter(self._page(Query("agent_instance")))
+
+    @overload
+    def __getitem__(self, index: int) -> CapturedRun: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[CapturedRun]: ...
+    def __getitem__(self, index: int | slice) -> CapturedRun | list[CapturedRun]:
+        return list(self)[index]
+
+    @property
+    def last(self) -> CapturedRun:
+        """The run that was created last.
+
+        Raises:
+            AssertionError: there is none.
+        """
+        __tracebackhide__ = True
+        latest = self._page(Query("agent_instance", descending=True, limit=1))
+        if not latest:
+            raise AssertionError("no run was recorded")
+        return latest[0]
+
+    def one(self) -> CapturedRun:
+        """Return the only run.
+
+        Raises:
+            AssertionError: there are more, which it lists, or none.
+        """
+        __tracebackhide__ = True
+        count = len(self)
+        if count > 1:
+            lines = [f"  {run.name}: {run.status}, {_count(len(run.spans))}" for run in self._latest()]
+            more = [f"  and {count - len(lines)} before them"] if count > len(lines) else []
+            raise AssertionError("\n".join([f"{count} runs were recorded, not one:", *lines, *more]))
+        return self.last
+
+    def close(self) -> None:
+        """Close the storage; what a test captures stays open."""
+        self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> Literal[False]:
+        self.close()
+        return False
+
+    def _page(self, query: Query) -> list[CapturedRun]:
+        return [CapturedRun(self.storage, row.id) for row in self.storage.page(query).rows]
+
+    def _latest(self) -> list[CapturedRun]:
+        return self._page(Query("agent_instance", descending=True, limit=MAX_LISTED))[::-1]
+
+
+def _count(spans: int) -> str:
+    return "1 span" if spans == 1 else f"{spans} spans"
