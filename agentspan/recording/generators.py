@@ -50,13 +50,16 @@ class _Stream:
         if self._reduce is not None:
             self._items.append(item)
             return
-        capture = self._span._tracer._capture
-        if self._room > 0 and len(self._items) < capture.limits.items:
-            text = capture.object({"": item})[0]
-            self._room -= len(text)
-            self._items.append(text)
-        else:
-            self._more += 1
+        tracer = self._span._tracer
+        try:
+            if self._room > 0 and len(self._items) < tracer._capture.limits.items:
+                text = tracer._capture.object({"": item})[0]
+                self._room -= len(text)
+                self._items.append(text)
+            else:
+                self._more += 1
+        except Exception as error:
+            tracer._lose(error)
 
     def __del__(self) -> None:
         # An async generator that is dropped outside any event loop is not told. Whatever happens to be going on now,

@@ -6,8 +6,10 @@ What could not be written (locked for long, disk full) waits in memory, bounded,
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple, Protocol
 
+from agentspan import clock
 from agentspan.errors import InvalidAction, NotFound, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
 from agentspan.model.refusals import termination_behind
@@ -19,6 +21,9 @@ WAIT_S = 0.25
 
 MAX_WAITING = 10_000
 MAX_WAITING_CHARACTERS = 64 * 2**20
+BATCH = 500
+"""Waiting units that are written in one transaction: what a try costs the call that makes it, at most."""
+RETRY_NS = 50_000_000
 
 
 class Listener(NamedTuple):
@@ -73,6 +78,7 @@ class CommitSink:
         self._flushing = threading.Lock()
         self._backlog: deque[Unit] = deque()
         self._characters = 0
+        self._retry_ns = 0
 
     @property
     def waiting(self) -> int:
@@ -90,7 +96,8 @@ class CommitSink:
         if self._backlog:
             with self._lock:
                 self._keep(unit)
-            self.flush(0.0)  # it did not work a moment ago: try, but do not make this call wait too
+            if clock.monotonic_ns() >= self._retry_ns:
+                self.flush(0.0)  # it did not work a moment ago: try, but do not make this call wait too
             return
         try:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
@@ -115,10 +122,11 @@ class CommitSink:
         try:
             while self._backlog:
                 with self._lock:
-                    units = tuple(self._backlog)
+                    units = tuple(islice(self._backlog, BATCH))
                 try:
                     outcomes = self._apply_all(units, wait_s)
                 except StorageError:
+                    self._retry_ns = clock.monotonic_ns() + RETRY_NS
                     return False
                 self._done(units, outcomes)
                 if len(outcomes) < len(units):

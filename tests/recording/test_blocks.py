@@ -380,6 +380,7 @@ def test_a_busy_file_costs_a_moment_and_loses_nothing(tmp_path: Path, caplog: py
         assert tracer.health().waiting == 40
         assert tracer.flush(0.0) is False
         other.execute("rollback")
+        assert tracer.flush()
         with tracer.span("tool", {"name": "after"}):
             pass
     assert tracer.health() == (2 + 2 + 40 + 2, 0, 0, 0, 0)

@@ -1,0 +1,301 @@
+"""A fault of ours stays ours: full, locked, read-only, deleted, replaced, or a bug; the program never notices."""
+
+import logging
+import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import Tracer
+from agentspan.recording import sink
+from tests.recording.test_decorators import spans_of
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the recorder slept while it waited for others, in seconds."""
+    pauses: list[float] = []
+    monkeypatch.setattr("agentspan.storage.sqlite.connections.time.sleep", pauses.append)
+    return pauses
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("may not mount a file system here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def steps(tracer: Tracer) -> Callable[[int], str]:
+    @tracer.span
+    def step(number: int) -> str:
+        return f"{number}" * 1000
+
+    return step
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "agentspan"]
+
+
+def test_a_full_disk_costs_nothing_and_when_there_is_room_again_recording_goes_on(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracer = Tracer(small_disk / "runs.db")
+    step = steps(tracer)
+    with tracer.run("full"):
+        for number in range(500):
+            assert step(number) == f"{number}" * 1000
+        health = tracer.health()
+        assert health.failed == 0
+        assert health.waiting > 100
+        subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
+        assert tracer.flush()
+        assert step(500)
+    assert tracer.health() == (2 + 2 * 501, 0, 0, 0, 0)
+    assert len(warnings(caplog)) == 1
+    assert "full" in warnings(caplog)[0]
+    tracer.shutdown()
+    connection = sqlite3.connect(small_disk / "runs.db")
+    assert connection.execute("select count(*) from agent_spans where status = 'complete'").fetchone() == (501,)
+    assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
+    tracer = Tracer(small_disk / "runs.db")
+    step = steps(tracer)
+    with tracer.run("read-only"):
+        step(1)
+        tracer.storage._connections._drop()  # type: ignore[attr-defined]  # an open file may be written to all the same
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+        assert step(2) == "2" * 1000
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+        assert tracer.flush()
+    assert [span.status for span in spans_of(tracer)] == ["complete"] * 2
+    tracer.shutdown()
+
+
+def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_path: Path, slept: list[float]) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    step = steps(tracer)
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("locked"):
+        other.execute("begin immediate")
+        step(1)
+        assert 0.25 <= sum(slept) < 0.26
+        for number in range(100):
+            step(number)
+        assert sum(slept) < 0.26
+        other.execute("rollback")
+        assert tracer.flush()
+    assert tracer.health() == (2 + 2 * 101, 0, 0, 0, 0)
+    other.close()
+
+
+def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink, "MAX_WAITING", 50)
+    tracer = Tracer(tmp_path / "runs.db")
+    step = steps(tracer)
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("bounded"):
+        other.execute("begin immediate")
+        for number in range(100):
+            assert step(number)
+        assert tracer.health()[:3] == (1, 150, 50)
+        other.execute("rollback")
+    other.close()
+
+
+def test_tries_cost_one_transaction_at_a_time_however_much_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    step = steps(tracer)
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("many"):
+        other.execute("begin immediate")
+        for number in range(1000):
+            step(number)
+        tried: list[int] = []
+        apply = tracer.storage.apply
+
+        def remember(units: Any, **how: Any) -> Any:
+            tried.append(len(units))
+            return apply(units, **how)
+
+        monkeypatch.setattr(tracer.storage, "apply", remember)
+        tracer._sink._retry_ns = 0  # type: ignore[union-attr]
+        step(1000)
+        assert set(tried) == {sink.BATCH}
+        other.execute("rollback")
+        assert tracer.flush()
+    assert tracer.health() == (2 + 2 * 1001, 0, 0, 0, 0)
+    other.close()
+
+
+def delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.storage.sqlite.connections.LOOK_EVERY_S", -1.0)
+
+
+@pytest.mark.usefixtures("looks_always")
+def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path)
+    with tracer.run("mine", version="2", metadata={"a": 1}) as run, tracer.span("chain", {"name": "outer"}):
+        delete(path)
+        with tracer.span("tool", {"name": "after"}) as after:
+            pass
+    with agentspan.open(path) as db:
+        (found,) = db.agent_instances.list()
+        assert (found.id, found.status, found.metadata) == (run.id, "complete", {"a": 1})
+        (span,) = db.agent_spans.list(run.id)
+        assert (span.id, span.status, span.agent_id) == (after.id, "complete", found.agent_id)
+        # The end of the one that went with the old file fits nothing here, and is kept.
+        assert [(row.subject, row.why) for row in db.doctor().refused] != []
+    assert sqlite3.connect(path).execute("select count(*) from writers").fetchone() == (1,)
+
+
+@pytest.mark.usefixtures("looks_always")
+def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path) -> None:
+    path, other = tmp_path / "runs.db", tmp_path / "other.db"
+    with agentspan.open(other) as db:
+        theirs = db.agent_instances.register("theirs")
+    tracer = Tracer(path)
+    with tracer.run("mine") as run:
+        delete(path)
+        os.replace(other, path)
+        with tracer.span("tool", {"name": "after"}):
+            pass
+    with agentspan.open(path) as db:
+        assert {found.id: found.status for found in db.agent_instances.list()} == {
+            theirs.id: "pending",
+            run.id: "complete",
+        }
+        assert len(db.agent_spans.list(run.id)) == 1
+
+
+def test_a_folder_that_is_gone_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.storage.sqlite.connections.LOOK_EVERY_S", -1.0)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    tracer = Tracer(folder / "runs.db")
+    step = steps(tracer)
+    with tracer.run("gone"):
+        delete(folder / "runs.db")
+        folder.rmdir()
+        assert step(1) == "1" * 1000
+        folder.mkdir()
+        assert tracer.flush()
+    with tracer.run("later"):
+        step(2)
+    assert tracer.health().failed == 0
+
+
+PLACES = [
+    "agentspan.recording.span.describe",
+    "agentspan.recording.span.spans.created",
+    "agentspan.recording.span.spans.finished",
+    "agentspan.recording.capture.Capture.object",
+    "agentspan.recording.tracer.Arguments.bind",
+    "agentspan.recording.run.agent_instances.register",
+    "agentspan.recording.run.instances.finished",
+    "agentspan.storage.sqlite.SQLiteStorage.apply",
+    "agentspan.storage.sqlite.SQLiteStorage.find",
+    "agentspan.ids.IdSource.new",
+    "agentspan.clock.now",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_bug_anywhere_reaches_the_program_only_when_asked_to(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db")
+    strict = Tracer(tmp_path / "strict.db", raise_errors=True)
+
+    class Bug(Exception):
+        pass
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise Bug("sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+
+    monkeypatch.setattr(place, fail)
+    caplog.set_level(logging.WARNING)
+
+    def program(tracer: Tracer) -> list[Any]:
+        step = steps(tracer)
+
+        @tracer.span("chain")
+        def items() -> Iterator[int]:
+            yield from (1, 2)
+
+        @tracer.span
+        def broken() -> None:
+            raise KeyError("theirs")
+
+        with tracer.run("a") as run:
+            with tracer.span("tool", {"name": "x"}) as span:
+                span.set_result({"output": 1})
+                span.update_payload({"more": 2})
+            run.create_span("tool", {"name": "planned"}).cancel()
+            with pytest.raises(KeyError, match="theirs"):
+                broken()
+            return [step(1), *items()]
+
+    assert program(tracer) == ["1" * 1000, 1, 2]
+    assert tracer.current_run() is None
+    assert tracer.health().failed > 0 or "bind" in place  # that loses the arguments, not the span
+    assert len([message for message in warnings(caplog) if "Bug" in message]) == 1
+    assert "sk-aaa" not in caplog.text
+    with pytest.raises(Bug):
+        program(strict)
+
+
+def test_the_clock_of_the_machine_set_back_makes_no_negative_duration(tmp_path: Path) -> None:
+    from freezegun import freeze_time
+
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    with freeze_time("2026-01-01 12:00:00") as frozen, tracer.run("a"), tracer.span("tool", {"name": "x"}):
+        frozen.move_to("2026-01-01 11:00:00")
+    (span,) = spans_of(tracer)
+    assert span.started_at is not None
+    assert span.finished_at == span.started_at
+
+
+def test_an_interrupted_wait_is_the_programs_to_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a call waits for a locked file is no fault of ours: it goes to the program."""
+    tracer = Tracer(tmp_path / "runs.db")
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    step = steps(tracer)
+    with tracer.run("a"):
+        other.execute("begin immediate")
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                step(1)
+        other.execute("rollback")
+        assert step(2) == "2" * 1000
+    assert tracer.current_run() is None
+    other.close()
