@@ -248,3 +248,34 @@ finally:
     ]
     assert connection.execute("select status from agent_instances").fetchall() == [("complete",)]
     connection.close()
+
+
+def test_memory_stays_as_it_is_after_the_first_ten_thousand_spans(tmp_path: Path) -> None:
+    spans = int(os.environ.get("AGENTSPAN_TEST_SPANS", "50000"))
+    worker = start("record_many", tmp_path / "runs.db", spans)
+    out, _ = worker.communicate()
+    early, late = map(float, out.split())
+    assert abs(late - early) < 20, f"{early:.1f} MiB after 10,000 spans, {late:.1f} MiB after {spans:,}"
+
+
+def test_what_a_killed_process_left_open_is_closed_by_the_doctor(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    for _ in range(max(1, ROUNDS // 2)):
+        worker = start("record_until_killed", path, 4)
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        time.sleep(random.uniform(0.0, 0.15))
+        worker.kill()
+        worker.communicate()
+    with agentspan.open(path) as db:
+        report = db.doctor()
+        assert report.problems == []
+        assert all(run.life == "dead" for run in report.runs)
+    connection = sqlite3.connect(path)
+    assert connection.execute("select count(*) from agent_spans where status in ('pending', 'active')").fetchone() == (
+        0,
+    )
+    assert connection.execute("select count(*) from agent_instances where status = 'active'").fetchone() == (0,)
+    abandoned = connection.execute("select count(*) from agent_instances where closed_by = 'abandoned'").fetchone()
+    assert abandoned[0] >= max(1, ROUNDS // 2)
+    connection.close()

@@ -56,6 +56,25 @@ def record(db: str, gate: str, threads: str, spans: str) -> None:
     print(*agentspan.health(), flush=True)
 
 
+def record_many(db: str, spans: str) -> None:
+    """Record many spans in one run; say how much memory is resident after 10,000, and at the end (MiB)."""
+    agentspan.configure(db, raise_errors=True)
+
+    @agentspan.span
+    def search(query: str) -> str:
+        return query * 10
+
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    with agentspan.run("long"):
+        for number in range(int(spans)):
+            search(f"{number:030}")
+            if number == 10_000:
+                print(resident(), flush=True)
+    print(resident(), flush=True)
+
+
 def record_until_killed(db: str, threads: str) -> None:
     """Record for ever; acknowledge each transition on stdout once its call has returned."""
     agentspan.configure(db)
