@@ -22,6 +22,7 @@ from agentspan.model.changes import (
     Put,
     Ref,
     Refused,
+    Remove,
     Replayed,
     Unit,
     Violation,
@@ -36,7 +37,7 @@ from agentspan.model.rows import (
     WriterRow,
 )
 from agentspan.model.status import LEAVES
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import HasGroups, Query, Storage
 
 T0, T1, T2 = (f"2026-01-01T00:00:0{second}.000000Z" for second in range(3))
 
@@ -313,6 +314,65 @@ class StorageContract:
         for thread in threads:
             thread.join()
         assert sorted(wins) == [span.id for span in spans]
+
+    def test_a_span_put_in_a_terminated_instance_is_stored_and_says_so(self, storage: Storage) -> None:
+        """Nothing that an agent did is lost, and its recorder learns of the termination."""
+        instance = self._instance(storage)
+        values: dict[str, Any] = {"status": "terminated", "termination_reason": "enough"}
+        storage.apply([Unit((Move("agent_instance", instance.id, LEAVES["terminated"], values),))])
+        alone, together = self.rows.span(instance), [self.rows.span(instance) for _ in range(2)]
+        assert storage.apply([Unit((Put(alone, minted=True),))]) == [Applied(None, "enough")]
+        units = [Unit((Put(span),)) for span in together]
+        assert storage.apply(units) == [Applied(None, "enough")] * 2
+        assert [span.id for span in storage.iter_spans(instance.id)] == [alone.id, *(span.id for span in together)]
+
+    def test_a_move_can_ask_that_columns_are_as_they_were(self, storage: Storage) -> None:
+        """So that what was read and changed is not written over somebody else's change."""
+        instance = self._instance(storage)
+        move = Move("agent_instance", instance.id, frozenset(), {"metadata": '{"a":1}'}, unchanged={"metadata": None})
+        assert storage.apply([Unit((move,))]) == [Applied()]
+        stored = instance._replace(metadata='{"a":1}')
+        assert storage.apply([Unit((move,))]) == [Refused("changed", stored)]
+        again = move._replace(set={"metadata": "{}"}, unchanged={"metadata": '{"a":1}'})
+        assert storage.apply([Unit((again,))]) == [Applied()]
+
+    def test_only_what_nothing_refers_to_is_removed(self, storage: Storage) -> None:
+        """All of a unit, or nothing."""
+        agent = self.rows.agent("x")
+        version, schema, instance = self.rows.family(agent)
+        self._put(storage, agent, version, schema)
+        assert storage.apply([Unit((Remove("agent", agent.id),))]) == [Refused("referenced", agent)]
+        removes = (Remove("agent_version", version.id), Remove("agent_schema_version", schema.id))
+        self._put(storage, instance)
+        assert storage.apply([Unit((*removes, Remove("agent", agent.id)))]) == [Refused("referenced", version)]
+        assert self._stored(storage, version.id) == version
+        other = self.rows.agent("y")
+        self._put(storage, other)
+        assert storage.apply([Unit((Remove("agent", other.id),))]) == [Applied()]
+        assert self._stored(storage, other.id) is None
+        assert storage.apply([Unit((Remove("agent", other.id),))]) == [Refused("missing")]
+        self._put(storage, self.rows.agent("y"))  # the name is free again
+
+    def test_a_key_whose_resource_is_gone_is_refused(self, storage: Storage) -> None:
+        """The request cannot be answered again."""
+        agent = self.rows.agent()
+        unit = Unit((Put(agent),), agent.id, Key("create", "k", "h", T0))
+        storage.apply([unit])
+        storage.apply([Unit((Remove("agent", agent.id),))])
+        assert storage.apply([unit]) == [Refused("missing")]
+
+    def test_a_group_sees_what_it_wrote_and_is_whole_or_nothing(self, storage: Storage) -> None:
+        """Where the storage has groups."""
+        if not isinstance(storage, HasGroups):
+            return
+        instance = self._instance(storage)
+        one, two = self.rows.span(instance), self.rows.span(instance)
+        with storage.group(1.0) as group:
+            assert group.apply([Unit((Put(one),), one.id)]) == [Applied(one)]
+            assert group.find(one.id).rows[one.id][1] == one
+            assert group.apply([Unit((Put(one),))]) == [Refused("id_used", one)]
+            assert group.apply([Unit((Put(two),))]) == [Applied()]
+        assert [span.id for span in storage.iter_spans(instance.id)] == [one.id, two.id]
 
     def test_a_closed_storage_says_so(self, storage: Storage) -> None:
         """Closing twice is fine."""

@@ -8,8 +8,8 @@ from agentspan import jsontext
 from agentspan.analysis.tree import build, walk
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import SpanStatus
+from agentspan.recording.capture import Capture
 from agentspan.recording.limits import Limits
-from agentspan.recording.plain import Plain
 from agentspan.text import one_line
 
 MAX_SHOWN = 80
@@ -123,7 +123,11 @@ def has(members: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
 def _is(recorded: Any, expected: Any) -> bool:
     """Compare first as it is, for `mock.ANY` and `pytest.approx`; then as JSON: a tuple was recorded as a list."""
-    return bool(expected == recorded) or bool(Plain(Limits(), None).of(expected) == recorded)
+    return bool(expected == recorded) or bool(_as_recorded(expected) == recorded)
+
+
+def _as_recorded(value: Any) -> Any:
+    return Capture(Limits(), None).object({"value": value})[1]["value"]
 
 
 def call_text(name: str, arguments: Mapping[str, Any]) -> str:
