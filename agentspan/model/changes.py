@@ -44,7 +44,8 @@ class Put(NamedTuple):
 class Move(NamedTuple):
     """Set columns of a row to absolute values.
 
-    Guard: the row exists, and its status is one of `leaves` (empty for rows that have none).
+    Guard: the row exists, its status is one of `leaves` (empty for rows that have none), and the columns in `unchanged`
+    still have these values.
     `violations` are added; those of the payload replace the older ones when `set` has a payload.
     """
 
@@ -53,6 +54,17 @@ class Move(NamedTuple):
     leaves: frozenset[str]
     set: Mapping[str, Value]
     violations: tuple[Violation, ...] = ()
+    unchanged: Mapping[str, Value] = {}
+
+
+class Remove(NamedTuple):
+    """Delete a row. Guard: it exists, and no other row refers to it."""
+
+    type: ResourceType
+    id: str
+
+
+Change = Put | Move | Remove
 
 
 class Key(NamedTuple):
@@ -67,13 +79,14 @@ class Key(NamedTuple):
 class Unit(NamedTuple):
     """One operation: its changes in order, and the id whose row the caller wants back (None: it holds it already)."""
 
-    changes: tuple[Put | Move, ...]
+    changes: tuple[Change, ...]
     subject: str | None = None
     key: Key | None = None
 
 
 def unit_of(change: Put | Move) -> Unit:
     """Return the unit of one change whose row nobody wants back."""
+    # No Remove: only operations by id delete.
     return tuple.__new__(Unit, ((change,), None, None))  # see model.spans
 
 
@@ -101,10 +114,11 @@ class KeyTaken(NamedTuple):
 class Refused(NamedTuple):
     """A guard did not hold; nothing of the unit is stored.
 
-    `stored` is the row in the way: the one with that id or those unique values, or the one whose status forbids.
+    `stored` is the row in the way: the one with that id or those unique values, the one whose status forbids, that was
+    changed meanwhile, or that others refer to.
     """
 
-    why: Literal["id_used", "not_unique", "missing", "status"]
+    why: Literal["id_used", "not_unique", "missing", "status", "changed", "referenced"]
     stored: Row | None = None
 
 

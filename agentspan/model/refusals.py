@@ -8,11 +8,11 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRo
 def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str, now: str) -> Put:
     """Assemble the row that keeps what a unit of one change wanted."""
     change = unit.changes[-1]
-    if isinstance(change, Move):
-        subject, wanted = change.id, dict(change.set)
-    else:
+    if isinstance(change, Put):
         wanted = {name: value for name, value in change.row._asdict().items() if value is not None}
         subject = change.row.id
+    else:
+        subject, wanted = change.id, dict(change.set) if isinstance(change, Move) else {}
     known = refused.stored or (change.row if isinstance(change, Put) else None)
     row = RefusedChangeRow(
         id=id,

@@ -215,13 +215,16 @@ def _is_refusal(unit: Unit | None) -> bool:
 
 
 def _characters(unit: Unit) -> int:
-    rows = (change.row if isinstance(change, Put) else change.set.values() for change in unit.changes)
-    return sum(len(value) for row in rows for value in row if isinstance(value, str))
+    size = 0
+    for change in unit.changes:
+        values = change.row if isinstance(change, Put) else change.set.values() if isinstance(change, Move) else ()
+        size += sum(len(value) for value in values if isinstance(value, str))
+    return size
 
 
 def _refusal(unit: Unit, refused: Refused) -> Exception:
     change = unit.changes[-1]
-    id = change.id if isinstance(change, Move) else change.row.id
+    id = change.row.id if isinstance(change, Put) else change.id
     if refused.why == "status":
         status = getattr(refused.stored, "status", "finished")
         return InvalidAction(

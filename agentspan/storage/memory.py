@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from agentspan.errors import StorageError
@@ -16,6 +17,7 @@ from agentspan.model.changes import (
     Outcome,
     Put,
     Refused,
+    Remove,
     Replayed,
     Unit,
     Violation,
@@ -66,6 +68,12 @@ class MemoryStorage:
                 if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
                     break
         return outcomes
+
+    @contextmanager
+    def group(self, wait_s: float) -> Iterator["MemoryStorage"]:
+        """See HasGroups: others wait until the block ends; there is nothing that could fail to commit."""
+        with self._open():
+            yield self
 
     def find(self, *ids: str, key: Key | None = None) -> Found:
         """See Storage."""
@@ -133,11 +141,16 @@ class MemoryStorage:
             if stored is not None:
                 if stored.request_hash != key.request_hash:
                     return KeyTaken()
-                row = self._rows[stored.subject]
-                return Replayed(row, self._terminated(row))
+                found = self._rows.get(stored.subject)
+                if found is None:  # what the request made was deleted since
+                    return Refused("missing")
+                return Replayed(found, self._terminated(found))
         undo: list[Undo] = []
         for change in unit.changes:
-            refused = self._put(change, undo) if isinstance(change, Put) else self._move(change, undo)
+            if isinstance(change, Put):
+                refused = self._put(change, undo)
+            else:
+                refused = self._move(change, undo) if isinstance(change, Move) else self._remove(change, undo)
             if refused is not None:
                 for step in reversed(undo):
                     step()
@@ -180,6 +193,8 @@ class MemoryStorage:
             return Refused("missing", row)
         if move.leaves and getattr(row, "status", None) not in move.leaves:
             return Refused("status", row)
+        if any(getattr(row, column) != value for column, value in move.unchanged.items()):
+            return Refused("changed", row)
         self._rows[move.id] = cast(Any, row)._replace(**move.set)
         undo.append(lambda: self._rows.update({move.id: row}))
         if "payload" in move.set:
@@ -187,6 +202,28 @@ class MemoryStorage:
             self._violations[move.id] = tuple(v for v in before if v.side != "payload")
             undo.append(lambda: self._violations.update({move.id: before}))
         self._add_violations(move.id, move.violations, undo)
+        return None
+
+    def _remove(self, remove: Remove, undo: list[Undo]) -> Refused | None:
+        row = self._rows.get(remove.id)
+        if row is None or self._types[remove.id] != remove.type:
+            return Refused("missing", row)
+        columns = [
+            (type_, column)
+            for type_, references in REFERENCES.items()
+            for column, to in references.items()
+            if to == remove.type
+        ]
+        for type_, column in columns:
+            for id, other in self._rows.items():
+                if self._types[id] == type_ and getattr(other, column) == remove.id:
+                    return Refused("referenced", row)
+        del self._rows[remove.id], self._types[remove.id]
+        undo.append(lambda: (self._rows.update({row.id: row}), self._types.update({row.id: remove.type})))
+        unique = _unique_values(remove.type, row)
+        if unique is not None:
+            del self._unique[remove.type, unique]
+            undo.append(lambda: self._unique.update({(remove.type, unique): row.id}))
         return None
 
     def _add_violations(self, id: str, violations: tuple[Violation, ...], undo: list[Undo]) -> None:

@@ -1,6 +1,7 @@
 """The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -88,6 +89,19 @@ class HasCheck(Protocol):
 
     def check(self) -> list[str]:
         """Return what is wrong with what is stored; empty when it is sound."""
+        ...
+
+
+@runtime_checkable
+class HasGroups(Protocol):
+    """A storage in which several operations, reads and writes in turn, can share one commit."""
+
+    def group(self, wait_s: float) -> AbstractContextManager["Storage"]:
+        """Lend a storage that sees what is written through it; all of it is durable, or nothing, when the block ends.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds.
+        """
         ...
 
 

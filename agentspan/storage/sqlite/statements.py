@@ -17,6 +17,7 @@ INSERT_UNLESS_TERMINATED = (
     f"(select 1 from agent_instances where id = ?{AgentSpanRow._fields.index('agent_instance_id') + 1} "
     "and status = 'terminated')"
 )
+DELETE = {type_: f"delete from {table_of(type_)} where id = ?" for type_ in ROWS}
 SELECT = {type_: f"select {', '.join(row._fields)} from {table_of(type_)}" for type_, row in ROWS.items()}
 BY_ID = {type_: f"{select} where id = ?" for type_, select in SELECT.items()}
 BY_UNIQUE = {
@@ -34,11 +35,14 @@ INSERT_KEY = "insert into idempotency_keys (operation, key, request_hash, subjec
 
 
 @lru_cache(maxsize=512)
-def update(type_: ResourceType, columns: tuple[str, ...], leaves: frozenset[str]) -> str:
-    """Return the UPDATE of a Move: its values in the order of the columns, then the id."""
+def update(
+    type_: ResourceType, columns: tuple[str, ...], leaves: frozenset[str], unchanged: tuple[str, ...] = ()
+) -> str:
+    """Return the UPDATE of a Move: its values in the order of the columns, the id, the values that must not change."""
     values = ", ".join(f"{column} = ?" for column in columns)
     statuses = ", ".join(f"'{status}'" for status in sorted(leaves))
     guard = f" and status in ({statuses})" if leaves else ""
+    guard += "".join(f" and {column} is ?" for column in unchanged)
     return f"update {table_of(type_)} set {values} where id = ?{guard}"
 
 

@@ -1,0 +1,111 @@
+"""The reads of a file, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
+
+import sqlite3
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from agentspan.model.changes import Key, Violation
+from agentspan.model.rows import (
+    ROWS,
+    AccountRow,
+    AgentInstanceRow,
+    AgentSpanRow,
+    ResourceType,
+    Row,
+    instance_of,
+)
+from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
+from agentspan.storage.sqlite import statements
+
+# Where an id is looked for, the likeliest first.
+_TYPES: tuple[ResourceType, ...] = (
+    "agent_span",
+    "agent_instance",
+    "agent",
+    "agent_schema_version",
+    "agent_version",
+    "writer",
+    "refused_change",
+    "account",
+)
+
+
+class Reads:
+    """See Storage."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Lend a connection whose statements all see the same state."""
+
+    def account(self) -> AccountRow:
+        """See Storage."""
+        with self._reading() as connection:
+            return AccountRow(*connection.execute(statements.SELECT["account"]).fetchone())
+
+    def find(self, *ids: str, key: Key | None = None) -> Found:
+        """See Storage."""
+        with self._reading() as connection:
+            stored = None
+            if key is not None:
+                values = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
+                stored = StoredKey(*values) if values is not None else None
+            rows: dict[str, tuple[ResourceType, Row]] = {}
+            terminated: dict[str, str] = {}
+            for id in (*ids, stored.subject) if stored is not None else ids:
+                located = locate(connection, id)
+                if located is not None:
+                    rows[id] = located
+                    reason = terminated_in(connection, located[1])
+                    if reason is not None:
+                        terminated[instance_of(located[1])] = reason
+            return Found(rows, stored, terminated)
+
+    def page(self, query: Query) -> Rows:
+        """See Storage."""
+        select, count, values = statements.page(query)
+        with self._reading() as connection:
+            make = ROWS[query.type]._make
+            rows = [make(row) for row in connection.execute(select, values)]
+            if query.limit is None and not query.offset:
+                return Rows(rows, len(rows))
+            return Rows(rows, connection.execute(count, values).fetchone()[0])
+
+    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
+        """See Storage."""
+        with self._reading() as connection:
+            yield from map(AgentSpanRow._make, connection.execute(statements.SPANS, (instance_id,)))
+
+    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
+        """See Storage."""
+        by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}
+        with self._reading() as connection:
+            for start in range(0, len(instance_ids), 500):
+                chunk = instance_ids[start : start + 500]
+                for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
+                    by_instance[id][status] = number
+        return {id: span_counts(numbers) for id, numbers in by_instance.items()}
+
+    def violations(self, span_id: str) -> list[Violation]:
+        """See Storage."""
+        with self._reading() as connection:
+            return [Violation(*row) for row in connection.execute(statements.VIOLATIONS, (span_id,))]
+
+
+def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:
+    """Return the row of an id, whatever it is."""
+    for type_ in _TYPES:
+        values = connection.execute(statements.BY_ID[type_], (id,)).fetchone()
+        if values is not None:
+            return type_, ROWS[type_]._make(values)
+    return None
+
+
+def terminated_in(connection: sqlite3.Connection, row: Row) -> str | None:
+    """Return why the instance that a row is, or belongs to, was terminated; None where it was not."""
+    if isinstance(row, AgentInstanceRow):
+        return row.termination_reason or "" if row.status == "terminated" else None
+    if not isinstance(row, AgentSpanRow):
+        return None
+    values = connection.execute(statements.TERMINATED, (row.agent_instance_id,)).fetchone()
+    return values[0] or "" if values is not None else None

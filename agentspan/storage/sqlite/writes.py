@@ -1,0 +1,165 @@
+"""Applying changes over a connection: guards become WHERE clauses and constraints; refusals are values."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, cast
+
+from agentspan.model.changes import (
+    Applied,
+    Change,
+    KeyTaken,
+    Move,
+    Outcome,
+    Put,
+    Refused,
+    Remove,
+    Replayed,
+    Unit,
+    Violation,
+)
+from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row
+from agentspan.storage.sqlite import statements
+from agentspan.storage.sqlite.reads import locate, terminated_in
+
+APPLIED = Applied()
+
+
+def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
+    """Return the statement of a change that takes no other one, or None."""
+    if type(change) is Put:
+        row, refs, violations, minted = change
+        return _insert(row) if minted and not refs and not violations else None
+    if type(change) is not Move:
+        return None
+    type_, id, leaves, values, violations, unchanged = change
+    if violations or unchanged or "payload" in values:
+        return None
+    return statements.update(type_, (*values,), leaves), (*values.values(), id)
+
+
+def _insert(row: Row) -> tuple[str, Sequence[Any]]:
+    # sqlite3 binds a plain tuple faster
+    sql = statements.INSERT_UNLESS_TERMINATED if type(row) is AgentSpanRow else statements.INSERT[type(row)]
+    return sql, tuple(row)
+
+
+def insert_late(cursor: sqlite3.Cursor | sqlite3.Connection, row: Row) -> None:
+    """Put a span although its instance is terminated: nothing that an agent did is lost."""
+    cursor.execute(statements.INSERT[type(row)], tuple(row))
+
+
+def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
+    """Apply a unit, whole or not at all, within the transaction that is under way."""
+    key = unit.key
+    if key is not None:
+        stored = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
+        if stored is not None:
+            if stored[0] != key.request_hash:
+                return KeyTaken()
+            located = locate(connection, stored[1])
+            if located is None:  # what the request made was deleted since
+                return Refused("missing")
+            return Replayed(located[1], terminated_in(connection, located[1]))
+    connection.execute("savepoint unit")
+    late: list[Row] = []
+    for change in unit.changes:
+        if isinstance(change, Put):
+            refused = _put(connection, change, late)
+        else:
+            refused = _move(connection, change) if isinstance(change, Move) else _remove(connection, change)
+        if refused is not None:
+            connection.execute("rollback to unit")
+            connection.execute("release unit")
+            return refused
+    if key is not None:
+        connection.execute(
+            statements.INSERT_KEY, (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
+        )
+    connection.execute("release unit")
+    if unit.subject is None:
+        return Applied(None, terminated_in(connection, late[0])) if late else APPLIED
+    row = _subject(connection, unit)
+    return Applied(row, terminated_in(connection, row))
+
+
+def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
+    """Return the subject's row after the changes; the last of them that is about it tells where it lies."""
+    for change in reversed(unit.changes):
+        if isinstance(change, Put) and change.row.id == unit.subject:
+            return change.row
+        if isinstance(change, Move) and change.id == unit.subject:
+            values = connection.execute(statements.BY_ID[change.type], (change.id,)).fetchone()
+            return ROWS[change.type]._make(values)
+    located = locate(connection, cast(str, unit.subject))
+    assert located is not None
+    return located[1]
+
+
+def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused | None:
+    if not put.minted:
+        located = locate(connection, put.row.id)
+        if located is not None:
+            return Refused("id_used", located[1])
+    for type_, id in put.refs:
+        if connection.execute(statements.BY_ID[type_], (id,)).fetchone() is None:
+            located = locate(connection, id)
+            return Refused("missing", located[1] if located is not None else None)
+    try:
+        if connection.execute(*_insert(put.row)).rowcount != 1:
+            insert_late(connection, put.row)
+            late.append(put.row)
+    except sqlite3.IntegrityError as error:
+        return refused_put(connection, put, error)
+    _add_violations(connection, put.row.id, put.violations)
+    return None
+
+
+def _move(connection: sqlite3.Connection, move: Move) -> Refused | None:
+    sql = statements.update(move.type, tuple(move.set), move.leaves, tuple(move.unchanged))
+    if connection.execute(sql, (*move.set.values(), move.id, *move.unchanged.values())).rowcount != 1:
+        return refused_move(connection, move)
+    if "payload" in move.set:
+        connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
+    _add_violations(connection, move.id, move.violations)
+    return None
+
+
+def _remove(connection: sqlite3.Connection, remove: Remove) -> Refused | None:
+    try:
+        if connection.execute(statements.DELETE[remove.type], (remove.id,)).rowcount == 1:
+            return None
+    except sqlite3.IntegrityError:
+        located = locate(connection, remove.id)
+        return Refused("referenced", located[1] if located is not None else None)
+    return Refused("missing")
+
+
+def _add_violations(connection: sqlite3.Connection, id: str, violations: tuple[Violation, ...]) -> None:
+    if violations:
+        connection.executemany(statements.INSERT_VIOLATION, [(id, *violation) for violation in violations])
+
+
+def refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
+    """Say why a move changed nothing."""
+    values = connection.execute(statements.BY_ID[move.type], (move.id,)).fetchone()
+    if values is not None:
+        row = ROWS[move.type]._make(values)
+        left = not move.leaves or getattr(row, "status", None) in move.leaves
+        return Refused("changed" if left else "status", row)
+    located = locate(connection, move.id)
+    return Refused("missing", located[1] if located is not None else None)
+
+
+def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.IntegrityError) -> Refused:
+    """Say why a row was not put, from the constraint that it broke."""
+    row, type_ = put.row, TYPE_OF[type(put.row)]
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return Refused("missing")
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+        located = locate(connection, row.id)
+        return Refused("id_used", located[1] if located is not None else None)
+    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+        values = [getattr(row, column) for column in UNIQUE[type_]]
+        stored = connection.execute(statements.BY_UNIQUE[type_], values).fetchone()
+        return Refused("not_unique", ROWS[type_]._make(stored) if stored is not None else None)
+    raise error
