@@ -44,7 +44,7 @@ def runs(database: Database, *, as_json: bool) -> None:
         account = storage.account()
         found = [
             {
-                **_dump(resources.instance(row, account, counts[row.id]._asdict())),
+                **resources.plain(resources.instance(row, account, counts[row.id]._asdict())),
                 "agent": names[row.id],
                 "abandoned": row.id in stale or row.closed_by == "abandoned",
             }
@@ -86,8 +86,8 @@ def show(database: Database, what: str, *, as_json: bool) -> None:
         counts = storage.counts([run.id])[run.id]
         document(
             {
-                "run": {**_dump(resources.instance(run, account, counts._asdict())), "agent": name},
-                "spans": [_dump(resources.span(span, account)) for span in spans],
+                "run": {**resources.plain(resources.instance(run, account, counts._asdict())), "agent": name},
+                "spans": [resources.plain(resources.span(span, account)) for span in spans],
                 "total": len(spans),
             }
         )
@@ -105,7 +105,7 @@ def span(database: Database, what: str, *, as_json: bool) -> None:
     row = find.span(storage, what)
     violations = storage.violations(row.id)
     if as_json:
-        found = _dump(resources.span(row, storage.account()))
+        found = resources.plain(resources.span(row, storage.account()))
         document({"span": found, "violations": [violation._asdict() for violation in violations]})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
@@ -148,7 +148,12 @@ def schemas(database: Database, *, as_json: bool, all_types: bool) -> None:
     versions = [row for row in page.rows if isinstance(row, AgentSchemaVersionRow)]
     if as_json:
         account = storage.account()
-        document({"schemas": [_dump(resources.schema_version(row, account)) for row in versions], "total": page.total})
+        document(
+            {
+                "schemas": [resources.plain(resources.schema_version(row, account)) for row in versions],
+                "total": page.total,
+            }
+        )
         return
     for row in versions:
         agent = storage.find(row.agent_id).rows[row.agent_id][1]
@@ -178,13 +183,6 @@ def _tokens(given: int | None, made: int | None) -> str | None:
     if given is None and made is None:
         return None
     return f"{'?' if given is None else given} in, {'?' if made is None else made} out"
-
-
-def _dump(model: Any) -> dict[str, Any]:
-    """Return a resource as plain JSON; payloads as they are, since pydantic refuses their lone surrogates."""
-    plain = {name: value for name, value in model if isinstance(value, dict | list)}
-    dumped = model.model_dump(mode="json", exclude=set(plain))
-    return {name: plain.get(name, dumped.get(name)) for name in type(model).model_fields}
 
 
 def _names(storage: Storage, rows: list[AgentInstanceRow]) -> dict[str, str]:

@@ -24,6 +24,7 @@ def registered(
     now: str,
     writer_id: str | None = None,
     started_at: str | None = None,
+    external_identifier: str | None = None,
     minted: bool,
 ) -> Put:
     """Assemble a new instance: pending, or active at once when `started_at` is given."""
@@ -32,11 +33,14 @@ def registered(
         agent_id=agent.id,
         agent_version_id=version.id,
         agent_schema_version_id=schema_version.id,
+        external_identifier=external_identifier,
         status="active" if started_at else "pending",
         purpose=purpose,
         metadata=metadata,
         result=None,
         error=None,
+        quality_payloads=None,
+        quality_summaries=None,
         termination_reason=None,
         started_at=started_at,
         finished_at=None,
@@ -105,6 +109,13 @@ def abandoned(instance: AgentInstanceRow, error: str, at: str, now: str) -> Move
     times = finish_times(instance.started_at, status, None, at)
     move = finished(instance.id, status=status, times=times, now=now, error=error)
     return move._replace(set={**move.set, "closed_by": "abandoned"})
+
+
+def quality_recorded(instance: AgentInstanceRow, payloads: str, summaries: str, now: str) -> Move:
+    """Set an instance's quality payloads, whatever its status, unless somebody set others meanwhile."""
+    values: dict[str, Value] = {"quality_payloads": payloads, "quality_summaries": summaries, "updated_at": now}
+    unchanged: dict[str, Value] = {"quality_payloads": instance.quality_payloads}
+    return Move("agent_instance", instance.id, frozenset(), values, unchanged=unchanged)
 
 
 def finished(

@@ -14,6 +14,7 @@ from agentspan.model.rows import (
     AgentRow,
     AgentSchemaVersionRow,
     AgentSpanRow,
+    AgentVersionRow,
 )
 from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
 
@@ -102,6 +103,7 @@ class AgentInstance(_Resource):
         agent_schema_version_id: PFID of the set of span types that it was registered with.
         environment_id: PFID of the file's one environment.
         agent_deployment_id: PFID of the file's one deployment.
+        external_identifier: the client's own name for it, unique among the agent's instances, or None.
         status: as a span's, or terminated.
         purpose: live, smoke_test or eval.
         started_at: UTC; None while pending.
@@ -114,6 +116,8 @@ class AgentInstance(_Resource):
         metadata: what the run was given (a JSON object), or None.
         result: what it returned (a JSON object), or None.
         error: what it died of (`type`, `message`, `stacktrace`), or None.
+        quality_payloads: evaluations of the run, by the name of their quality schema.
+        quality_summaries: their summaries, for those whose quality schema has a template.
         writer_id: the process that recorded it; None when it was registered by id.
         closed_by: what closed it instead of its own program, or None.
     """
@@ -126,6 +130,7 @@ class AgentInstance(_Resource):
     agent_schema_version_id: str
     environment_id: str
     agent_deployment_id: str
+    external_identifier: str | None
     status: InstanceStatus
     purpose: Purpose
     started_at: datetime | None
@@ -138,8 +143,32 @@ class AgentInstance(_Resource):
     metadata: dict[str, Any] | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
+    quality_payloads: dict[str, dict[str, Any]]
+    quality_summaries: dict[str, str]
     writer_id: str | None
     closed_by: str | None
+
+
+class InstanceCounts(_Resource):
+    """How many instances of an agent are in which status."""
+
+    total: int = 0
+    pending: int = 0
+    active: int = 0
+    complete: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    terminated: int = 0
+    finished: int = 0
+
+
+class AvailableActions(_Resource):
+    """What may be done with an agent now: update, retire, reinstate, delete."""
+
+    update: bool
+    retire: bool
+    reinstate: bool
+    delete: bool
 
 
 class Agent(_Resource):
@@ -153,6 +182,8 @@ class Agent(_Resource):
         name: for people.
         description: for people, or None.
         status: pending until its first instance starts, then active; retired by retire.
+        available_actions: what would succeed now; only where the agent was asked for by itself.
+        instance_counts: its instances by status; likewise.
         inserted_at: when it was created, UTC.
         updated_at: when it last changed, UTC.
     """
@@ -164,6 +195,36 @@ class Agent(_Resource):
     name: str
     description: str | None
     status: AgentStatus
+    available_actions: AvailableActions | None = None
+    instance_counts: InstanceCounts | None = None
+    inserted_at: datetime
+    updated_at: datetime
+
+
+class AgentVersion(_Resource):
+    """A version of an agent, as instances were registered with it.
+
+    Attributes:
+        type: always "agent_version".
+        id: PFID of the version.
+        account_id: PFID of the file's account.
+        agent_id: PFID of the agent.
+        external_identifier: the client's name for it, unique among the agent's versions.
+        name: for people, or None.
+        description: for people, or None.
+        runtime_environment: the frameworks and the system that it ran with, as the client said, or None.
+        inserted_at: when it was created, UTC.
+        updated_at: when it last changed, UTC.
+    """
+
+    type: Literal["agent_version"] = "agent_version"
+    id: str
+    account_id: str
+    agent_id: str
+    external_identifier: str
+    name: str | None
+    description: str | None
+    runtime_environment: dict[str, Any] | None
     inserted_at: datetime
     updated_at: datetime
 
@@ -179,6 +240,7 @@ class AgentSchemaVersion(_Resource):
         external_identifier: the name it was first registered under, or None.
         content_hash: SHA-256 of its content, as hex: equal content is one version.
         span_type_schemas: the span types, each with name, title, params_schema, result_schema and template.
+        quality_schemas: the quality schemas, each with name, schema, title and template.
         inserted_at: when it was created, UTC.
         updated_at: when it last changed, UTC.
     """
@@ -190,6 +252,7 @@ class AgentSchemaVersion(_Resource):
     external_identifier: str | None
     content_hash: str
     span_type_schemas: list[dict[str, Any]]
+    quality_schemas: list[dict[str, Any]]
     inserted_at: datetime
     updated_at: datetime
 
@@ -270,6 +333,8 @@ def instance(row: AgentInstanceRow, account: AccountRow, counts: Mapping[str, in
     values: dict[str, Any] = row._asdict()
     for field in ("metadata", "result", "error"):
         values[field] = _loaded(values[field])
+    for field in ("quality_payloads", "quality_summaries"):
+        values[field] = _loaded(values[field]) or {}
     return AgentInstance(
         account_id=account.id,
         environment_id=account.environment_id,
@@ -279,14 +344,40 @@ def instance(row: AgentInstanceRow, account: AccountRow, counts: Mapping[str, in
     )
 
 
-def agent(row: AgentRow, account: AccountRow) -> Agent:
-    """Make an agent from its row."""
+def agent(
+    row: AgentRow,
+    account: AccountRow,
+    *,
+    actions: Mapping[str, bool] | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> Agent:
+    """Make an agent from its row, with what may be done with it and its instances by status where those were asked."""
     values: dict[str, Any] = row._asdict()
-    return Agent(account_id=account.id, **values)
+    return Agent(
+        account_id=account.id,
+        available_actions=None if actions is None else AvailableActions(**actions),
+        instance_counts=None if counts is None else InstanceCounts(**counts),
+        **values,
+    )
+
+
+def agent_version(row: AgentVersionRow, account: AccountRow) -> AgentVersion:
+    """Make an agent's version from its row."""
+    values: dict[str, Any] = row._asdict()
+    values["runtime_environment"] = _loaded(row.runtime_environment)
+    return AgentVersion(account_id=account.id, **values)
 
 
 def schema_version(row: AgentSchemaVersionRow, account: AccountRow) -> AgentSchemaVersion:
     """Make a schema version from its row."""
     values: dict[str, Any] = row._asdict()
     values["span_type_schemas"] = _loaded(row.span_type_schemas)
+    values["quality_schemas"] = _loaded(row.quality_schemas) or []
     return AgentSchemaVersion(account_id=account.id, **values)
+
+
+def plain(model: BaseModel) -> dict[str, Any]:
+    """Return a resource as plain JSON; payloads as they are, since pydantic refuses their lone surrogates."""
+    kept = {name: value for name, value in model if isinstance(value, dict | list)}
+    dumped = model.model_dump(mode="json", exclude=set(kept))
+    return {name: kept.get(name, dumped.get(name)) for name in type(model).model_fields}

@@ -51,18 +51,20 @@ class AgentVersionRow(NamedTuple):
     external_identifier: str
     name: str | None
     description: str | None
+    runtime_environment: str | None
     inserted_at: str
     updated_at: str
 
 
 class AgentSchemaVersionRow(NamedTuple):
-    """A set of span types, known by the agent and the hash of its content."""
+    """A set of span types and quality schemas, known by the agent and the hash of its content."""
 
     id: str
     agent_id: str
     external_identifier: str | None
     content_hash: str
     span_type_schemas: str
+    quality_schemas: str | None
     inserted_at: str
     updated_at: str
 
@@ -74,11 +76,14 @@ class AgentInstanceRow(NamedTuple):
     agent_id: str
     agent_version_id: str
     agent_schema_version_id: str
+    external_identifier: str | None
     status: str
     purpose: str
     metadata: str | None
     result: str | None
     error: str | None
+    quality_payloads: str | None
+    quality_summaries: str | None
     termination_reason: str | None
     started_at: str | None
     finished_at: str | None
@@ -180,6 +185,7 @@ UNIQUE: Mapping[ResourceType, tuple[str, ...]] = {
     "agent": ("external_identifier",),
     "agent_version": ("agent_id", "external_identifier"),
     "agent_schema_version": ("agent_id", "content_hash"),
+    "agent_instance": ("agent_id", "external_identifier"),
 }
 """Columns that no two rows of a type share, besides the id; a None among them is never a clash."""
 

@@ -1,4 +1,5 @@
-"""Schema versions are known by their content: the same span types are the same version, whoever registers them."""
+"""Schema versions are known by their content: the same span types and quality schemas are the same version, whoever
+registers them."""
 
 import hashlib
 import json
@@ -22,11 +23,32 @@ FIELDS = (
 
 def canonical(span_type_schemas: Sequence[SpanTypeSchema]) -> str:
     """Return JSON text that is equal for equal content: sorted by name, nulls and unknown fields dropped."""
-    items = [{field: item[field] for field in FIELDS if item.get(field) is not None} for item in span_type_schemas]
+    return _canonical(span_type_schemas, FIELDS)
+
+
+def _canonical(schemas: Sequence[Mapping[str, Any]], fields: tuple[str, ...]) -> str:
+    items = [{field: item[field] for field in fields if item.get(field) is not None} for item in schemas]
     items.sort(key=lambda item: str(item["name"]))
     return json.dumps(items, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def content_hash(text: str) -> str:
-    """Return the SHA-256 of canonical text, as hex."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+QualitySchema = Mapping[str, Any]
+"""A quality schema as the API writes it: name, title, description, schema, template."""
+
+QUALITY_FIELDS = ("name", "title", "description", "schema", "template", "data_risk")
+
+
+def canonical_quality(quality_schemas: Sequence[QualitySchema]) -> str | None:
+    """Return the same for quality schemas; None where there are none."""
+    if not quality_schemas:
+        return None
+    items = [
+        {field: item[field] for field in QUALITY_FIELDS if item.get(field) is not None} for item in quality_schemas
+    ]
+    items.sort(key=lambda item: str(item["name"]))
+    return json.dumps(items, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def content_hash(text: str, quality: str | None = None) -> str:
+    """Return the SHA-256 of canonical texts, as hex."""
+    return hashlib.sha256((text + (quality or "")).encode("utf-8", "surrogatepass")).hexdigest()

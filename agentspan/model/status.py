@@ -16,6 +16,7 @@ AgentStatus = Literal["pending", "active", "retired"]
 Purpose = Literal["live", "smoke_test", "eval"]
 
 SPAN_STATUSES: tuple[SpanStatus, ...] = ("pending", "active", "complete", "failed", "cancelled")
+INSTANCE_STATUSES: tuple[InstanceStatus, ...] = (*SPAN_STATUSES, "terminated")
 FINISH_STATUSES: tuple[FinishStatus, ...] = ("complete", "failed", "cancelled")
 PURPOSES: tuple[Purpose, ...] = ("live", "smoke_test", "eval")
 

@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agentspan import ids
+from agentspan import ids, jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
-from agentspan.model.changes import Move, Put, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
+from agentspan.model.changes import Change, Move, Put, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow, Value
 from agentspan.model.status import OPEN, PURPOSES
 from agentspan.operations import agent_schema_versions, agent_spans, agents, request
 from agentspan.operations.context import Context, Done, check_unused, expect
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import SpanType
 from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.text import one_line
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
 DEFAULT = "default"
@@ -24,6 +27,7 @@ class VersionFields(NamedTuple):
     external_identifier: str
     name: str | None
     description: str | None
+    runtime_environment: str | None
 
 
 def register(
@@ -37,6 +41,7 @@ def register(
     update_current_version: Any = None,
     purpose: Any = None,
     metadata: Any = None,
+    external_identifier: Any = None,
     schema: agent_schema_versions.Content | None = None,
     started_at: str | None = None,
     writer_id: str | None = None,
@@ -61,13 +66,14 @@ def register(
         "update_current_version": bool(update_current_version),
         "purpose": purpose,
         "metadata": metadata_text and metadata_text[1],
+        "external_identifier": request.text("external_identifier", external_identifier),
     }
     key = request.idempotency_key("agent_instances/register", idempotency_key, said)
     instance_id = id or ctx.ids.new()
 
     def decide(found: Found, now: str) -> Unit:
         check_unused(found, id)
-        changes: list[Put | Move] = []
+        changes: list[Change] = []
         agent = expect(found, AgentRow, name) if ids.is_pfid(name) else agents.find(ctx, name)
         if agent is None:
             agent = AgentRow(ctx.ids.new(), name, name, None, "active" if started_at else "pending", now, now)
@@ -78,17 +84,19 @@ def register(
         if stored_version is None:
             stored_version = AgentVersionRow(ctx.ids.new(), agent.id, *version, now, now)
             changes.append(Put(stored_version, minted=True))
-        elif update_current_version and stored_version[2:5] != version:
+        elif update_current_version and stored_version[2:6] != version and any(version[1:]):
             values: dict[str, Value] = {
-                "name": version.name,
-                "description": version.description,
-                "updated_at": now,
-            }
+                field: value for field, value in version._asdict().items() if value is not None
+            } | {"updated_at": now}
             changes.append(Move("agent_version", stored_version.id, frozenset(), values))
         stored_schema = agent_schema_versions.find(ctx, agent.id, schema)
         if stored_schema is None:
             stored_schema = agent_schema_versions.new_row(ctx.ids.new(), agent.id, schema, now)
             changes.append(Put(stored_schema, minted=True))
+        if external_identifier is not None:
+            where = {"agent_id": agent.id, "external_identifier": external_identifier}
+            if ctx.storage.page(Query("agent_instance", where, limit=1)).rows:
+                raise InvalidValue("external_identifier", "already names another instance of this agent")
         changes.append(
             instances.registered(
                 instance_id,
@@ -100,6 +108,7 @@ def register(
                 now=now,
                 writer_id=writer_id,
                 started_at=started_at,
+                external_identifier=external_identifier,
                 minted=id is None,
             )
         )
@@ -117,7 +126,10 @@ def _version_fields(value: Any) -> VersionFields:
         request.text("name", value.get("name")),
         request.text("external_identifier", value.get("external_identifier")),
     )
-    return VersionFields(external or name or DEFAULT, name, request.text("description", value.get("description")))
+    description = request.text("description", value.get("description"))
+    runtime = value.get("runtime_environment")
+    runtime_text = None if runtime is None else request.json_object("runtime_environment", runtime)[0]
+    return VersionFields(external or name or DEFAULT, name, description, runtime_text)
 
 
 def _find_version(ctx: Context, agent_id: str, version: VersionFields) -> AgentVersionRow | None:
@@ -177,6 +189,61 @@ def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_
         return Unit(tuple(moves), instance.id, key)
 
     return ctx.commit((agent_instance_id,), key, decide)
+
+
+def record_quality(
+    ctx: Context, agent_instance_id: Any, name: Any, payload: Any, *, idempotency_key: Any = None
+) -> Done:
+    """Set, or with None remove, a named quality payload of an instance (see AgentInstances.record_quality)."""
+    name = request.required_text("name", name)
+    plain = None if payload is None else request.json_object("payload", payload)[1]
+    said = {"agent_instance_id": agent_instance_id, "name": name, "payload": plain}
+    key = request.idempotency_key("agent_instances/record_quality", idempotency_key, said)
+
+    def decide(found: Found, now: str) -> Unit:
+        instance = expect(found, AgentInstanceRow, agent_instance_id)
+        payloads = jsontext.decode(instance.quality_payloads or "{}")
+        summaries = jsontext.decode(instance.quality_summaries or "{}")
+        quality = _quality_type(ctx, instance, name)
+        payloads.pop(name, None)
+        summaries.pop(name, None)
+        if plain is not None:
+            meaning = describe(quality, name, instance.status, plain, None, None)
+            ctx.check_strict(meaning.violations, name)
+            payloads[name] = plain
+            if meaning.summary is not None:
+                summaries[name] = meaning.summary
+        texts = (jsontext.encode(payloads)[0], jsontext.encode(summaries)[0])
+        return Unit((instances.quality_recorded(instance, *texts, now),), instance.id, key)
+
+    return ctx.commit((agent_instance_id,), key, decide)
+
+
+def _quality_type(ctx: Context, instance: AgentInstanceRow, name: str) -> SpanType:
+    version = ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id)
+    for item in jsontext.decode(version.quality_schemas or "[]"):
+        if item["name"] == name:
+            shape = {"name": name, "params_schema": item.get("schema"), "template": item.get("template")}
+            return SpanType(shape, trusted=True)
+    raise InvalidValue("name", f"the instance was registered without a quality schema called {one_line(name, 60)!r}")
+
+
+def agent_context(ctx: Context, agent_instance_id: Any) -> dict[str, Any]:
+    """Return all that is known of an instance (see AgentInstances.agent_context)."""
+    from agentspan.model import resources
+
+    instance = ctx.row(AgentInstanceRow, agent_instance_id)
+    counts = ctx.storage.counts([instance.id])[instance.id]._asdict()
+    agent, schema = (
+        ctx.row(AgentRow, instance.agent_id),
+        ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id),
+    )
+    return {
+        "instance": resources.plain(resources.instance(instance, ctx.account, counts)),
+        "agent": resources.plain(resources.agent(agent, ctx.account)),
+        "schema": resources.plain(resources.schema_version(schema, ctx.account)),
+        "spans": [resources.plain(resources.span(row, ctx.account)) for row in ctx.storage.iter_spans(instance.id)],
+    }
 
 
 def page(

@@ -11,7 +11,7 @@ from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.operations import request
 from agentspan.operations.context import Context, Done, expect
-from agentspan.schemas.span_types import REGISTRY, Registry, check_span_type_schemas
+from agentspan.schemas.span_types import REGISTRY, Registry, check_quality_schemas, check_span_type_schemas
 from agentspan.storage.protocol import Found, Query, Rows
 
 MAX_TYPES = 500
@@ -23,6 +23,7 @@ class Content(NamedTuple):
 
     external_identifier: str | None
     text: str
+    quality: str | None
     hash: str
 
 
@@ -38,13 +39,14 @@ def content(value: Any) -> Content:
     external = request.text("external_identifier", value.get("external_identifier"))
     checked, unsupported = check_span_type_schemas(_items(value))
     text = schema_versions.canonical(checked)
-    hash = schema_versions.content_hash(text)
+    quality = schema_versions.canonical_quality(check_quality_schemas(_list(value, "quality_schemas")))
+    hash = schema_versions.content_hash(text, quality)
     if unsupported and hash not in _warned:
         _warned.add(hash)
         logging.getLogger("agentspan").warning(
             "no summaries for %s: the template is not Mustache; it is stored as it is", ", ".join(unsupported)
         )
-    return Content(external, text, hash)
+    return Content(external, text, quality, hash)
 
 
 _warned: set[str] = set()
@@ -53,11 +55,11 @@ _warned: set[str] = set()
 def content_of(registry: Registry) -> Content:
     """Return the content of a registry's span types, built-in and own."""
     text = schema_versions.canonical(registry.items())
-    return Content(None, text, schema_versions.content_hash(text))
+    return Content(None, text, None, schema_versions.content_hash(text))
 
 
 def _items(value: Mapping[str, Any]) -> list[Any]:
-    items = list(_list(value.get("span_type_schemas")))
+    items = _list(value, "span_type_schemas")
     named = {item.get("name") for item in items if isinstance(item, Mapping)}
     payloads, results = _map(value, "span_schemas"), _map(value, "span_result_schemas")
     for name in {**payloads, **results}:
@@ -65,19 +67,24 @@ def _items(value: Mapping[str, Any]) -> list[Any]:
             items.append({"name": name, "params_schema": payloads.get(name), "result_schema": results.get(name)})
     if len(items) > MAX_TYPES:
         raise InvalidValue("span_type_schemas", f"at most {MAX_TYPES} span types are allowed")
+    return _plain(items, "span_type_schemas")
+
+
+def _list(value: Mapping[str, Any], field: str) -> list[Any]:
+    found = value.get(field)
+    if found is None:
+        return []
+    if not isinstance(found, (list, tuple)):
+        raise InvalidValue(field, "must be a list")
+    return _plain(list(found), field)
+
+
+def _plain(items: list[Any], field: str) -> list[Any]:
     try:
         encoded: list[Any] = jsontext.encode(items)[1]
     except ValueError as error:
-        raise InvalidValue("span_type_schemas", str(error)) from None
+        raise InvalidValue(field, str(error)) from None
     return encoded
-
-
-def _list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, (list, tuple)):
-        raise InvalidValue("span_type_schemas", "must be a list")
-    return list(value)
 
 
 def _map(value: Mapping[str, Any], field: str) -> Mapping[str, Any]:
@@ -96,7 +103,8 @@ def find(ctx: Context, agent_id: str, wanted: Content) -> AgentSchemaVersionRow 
 
 def new_row(id: str, agent_id: str, wanted: Content, now: str) -> AgentSchemaVersionRow:
     """Assemble the row of new content."""
-    return AgentSchemaVersionRow(id, agent_id, wanted.external_identifier, wanted.hash, wanted.text, now, now)
+    named = wanted.external_identifier
+    return AgentSchemaVersionRow(id, agent_id, named, wanted.hash, wanted.text, wanted.quality, now, now)
 
 
 def create(ctx: Context, *, agent_id: Any, idempotency_key: Any = None, **agent_schema_version: Any) -> Done:

@@ -2,14 +2,17 @@
 
 from typing import Any
 
-from agentspan.errors import InvalidValue
-from agentspan.model.changes import Put, Unit
-from agentspan.model.rows import AgentRow
+from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound, RequiredValue
+from agentspan.model import agents
+from agentspan.model.changes import Applied, Put, Remove, Unit
+from agentspan.model.rows import AgentRow, ResourceType, Value
+from agentspan.model.status import INSTANCE_STATUSES, OPEN
 from agentspan.operations import request
-from agentspan.operations.context import Context, Done, check_unused
+from agentspan.operations.context import ATTEMPTS, Context, Done, check_unused, expect
 from agentspan.storage.protocol import Found, Query, Rows
 
 SORTABLE = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
+SORTABLE_VERSIONS = frozenset({"id", "external_identifier", "inserted_at", "updated_at"})
 
 
 def find(ctx: Context, external_identifier: str) -> AgentRow | None:
@@ -49,6 +52,100 @@ def create(
     return ctx.commit((id,), key, decide)
 
 
+def show(ctx: Context, *, agent_id: Any = None, external_identifier: Any = None) -> AgentRow:
+    """Return an agent by exactly one of its names (see Agents.show)."""
+    if (agent_id is None) == (external_identifier is None):
+        raise RequiredValue("agent_id", "give either agent_id or external_identifier")
+    if agent_id is not None:
+        return ctx.row(AgentRow, agent_id)
+    found = find(ctx, external_identifier)
+    if found is None:
+        raise NotFound("no agent has this external_identifier")
+    return found
+
+
+def update(
+    ctx: Context, agent_id: Any, *, name: Any = None, description: Any = None, idempotency_key: Any = None
+) -> Done:
+    """Change an agent's name and description; what is left out stays (see Agents.update)."""
+    values: dict[str, Value] = {
+        field: request.required_text(field, value) if field == "name" else request.text(field, value)
+        for field, value in (("name", name), ("description", description))
+        if value is not None
+    }
+    key = request.idempotency_key("agents/update", idempotency_key, {"agent_id": agent_id, **values})
+
+    def decide(found: Found, now: str) -> Unit:
+        agent = expect(found, AgentRow, agent_id)
+        return Unit((agents.updated(agent, values, now),), agent.id, key)
+
+    return ctx.commit((agent_id,), key, decide)
+
+
+def retire(ctx: Context, agent_id: Any, *, idempotency_key: Any = None) -> Done:
+    """Retire an agent (see Agents.retire)."""
+    key = request.idempotency_key("agents/retire", idempotency_key, {"agent_id": agent_id})
+
+    def decide(found: Found, now: str) -> Unit:
+        agent = expect(found, AgentRow, agent_id)
+        return Unit((agents.retire(agent, now),), agent.id, key)
+
+    return ctx.commit((agent_id,), key, decide)
+
+
+def reinstate(ctx: Context, agent_id: Any, *, idempotency_key: Any = None) -> Done:
+    """Take a retirement back (see Agents.reinstate)."""
+    key = request.idempotency_key("agents/reinstate", idempotency_key, {"agent_id": agent_id})
+
+    def decide(found: Found, now: str) -> Unit:
+        agent = expect(found, AgentRow, agent_id)
+        counts = instance_counts(ctx, agent.id)
+        used = counts["total"] > counts["pending"]
+        return Unit((agents.reinstate(agent, was_used=used, now=now),), agent.id, key)
+
+    return ctx.commit((agent_id,), key, decide)
+
+
+def delete(ctx: Context, agent_id: Any) -> AgentRow:
+    """Delete an agent that has no instances, with its versions (see Agents.delete); return what it was.
+
+    Raises:
+        InvalidAction: it has instances.
+    """
+    for _ in range(ATTEMPTS):
+        agent = ctx.row(AgentRow, agent_id)
+        where: dict[str, Value] = {"agent_id": agent.id}
+        if ctx.storage.page(Query("agent_instance", where, limit=1)).rows:
+            raise InvalidAction(f"agent {agent.id} has instances; retire it instead")
+        removes = [Remove(type_, row.id) for type_ in _VERSIONS for row in ctx.storage.page(Query(type_, where)).rows]
+        unit = Unit((*removes, Remove("agent", agent.id)))
+        if isinstance(ctx.storage.apply([unit], wait_s=ctx.wait_s)[0], Applied):
+            return agent
+    raise DatabaseBusy(f"other writers used agent {agent_id} in between; try again")
+
+
+_VERSIONS: tuple[ResourceType, ...] = ("agent_version", "agent_schema_version")
+
+
+def instance_counts(ctx: Context, agent_id: str) -> dict[str, int]:
+    """Count an agent's instances by status, with their total and how many are finished."""
+    counts: dict[str, int] = {}
+    for status in INSTANCE_STATUSES:
+        where: dict[str, Value] = {"agent_id": agent_id, "status": status}
+        counts[status] = ctx.storage.page(Query("agent_instance", where, limit=0)).total
+    finished = sum(number for status, number in counts.items() if status not in OPEN)
+    return {"total": sum(counts.values()), **counts, "finished": finished}
+
+
 def page(ctx: Context, *, sorting: str | None = None, offset: int = 0, page_size: int = 50) -> Rows:
     """Return a page of agents (see Agents.list)."""
     return ctx.storage.page(request.page(Query("agent"), sorting, offset, page_size, columns=SORTABLE))
+
+
+def versions(
+    ctx: Context, *, agent_id: Any = None, sorting: str | None = None, offset: int = 0, page_size: int = 50
+) -> Rows:
+    """Return a page of agent versions (see AgentVersions.list)."""
+    where: dict[str, Value] = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
+    query = Query("agent_version", where)
+    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE_VERSIONS))

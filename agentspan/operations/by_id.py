@@ -1,4 +1,4 @@
-"""The operations by id, grouped by resource, with the API's models as answers. The rules are not here."""
+"""The operations by id on spans and instances, with the API's models as answers. The rules are not here."""
 
 import builtins
 from datetime import datetime
@@ -7,16 +7,14 @@ from typing import Any, cast
 from agentspan.model import resources
 from agentspan.model.changes import Violation
 from agentspan.model.resources import (
-    Agent,
     AgentInstance,
-    AgentSchemaVersion,
     AgentSpan,
     Page,
     pagination,
 )
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import FinishStatus, Purpose, SpanStatus
-from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
+from agentspan.operations import agent_instances, agent_spans
 from agentspan.operations.context import Context
 
 Time = datetime | str
@@ -186,21 +184,24 @@ class AgentInstances:
         update_current_version: bool | None = None,
         purpose: Purpose | None = None,
         metadata: dict[str, Any] | None = None,
+        external_identifier: str | None = None,
     ) -> AgentInstance:
         """Register an instance, pending; its agent, version and schema version are made when they are new.
 
         Args:
             agent_id: an agent's PFID, or a name of one's own (its external_identifier), made when missing.
             environment_id: taken for the clients' sake; a file has one environment.
-            agent_version: `external_identifier`, `name`, `description`.
+            agent_version: `external_identifier`, `name`, `description`, `runtime_environment`.
             agent_schema_version: `span_type_schemas`, a list of objects with name, title, params_schema,
-                result_schema and template; or `span_schemas` and `span_result_schemas`, JSON Schemas by name. The
-                built-in and registered span types of this process when left out.
+                result_schema and template; or `span_schemas` and `span_result_schemas`, JSON Schemas by name; and
+                `quality_schemas`, a list of objects with name, schema, title and template. The built-in and
+                registered span types of this process when left out.
             id: a PFID of one's own; minted when left out.
             idempotency_key: at most 64 characters; the same request again returns the instance as it is now.
             update_current_version: give a known version its new name and description.
             purpose: `live` when left out, `smoke_test` or `eval`.
             metadata: what the run is given, a JSON object.
+            external_identifier: a name of one's own for the instance, unique among its agent's.
 
         Raises:
             InvalidValue: a value is wrong; SchemaError for a JSON Schema that cannot be used.
@@ -216,6 +217,7 @@ class AgentInstances:
             update_current_version=update_current_version,
             purpose=purpose,
             metadata=metadata,
+            external_identifier=external_identifier,
         )
         return self._models(done.row)[0]
 
@@ -263,6 +265,34 @@ class AgentInstances:
         done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
         return self._models(done.row)[0]
 
+    def record_quality(
+        self,
+        agent_instance_id: str,
+        name: str,
+        payload: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AgentInstance:
+        """Record an evaluation of a run, whatever its status: set one named quality payload; others stay.
+
+        Args:
+            agent_instance_id: the run.
+            name: a quality schema that the run was registered with.
+            payload: the evaluation, a JSON object; None removes the one of this name.
+            idempotency_key: at most 64 characters; the same request again succeeds again.
+
+        Raises:
+            InvalidValue: there is no quality schema of this name.
+            ValidationErrors: strict_schemas, and the payload does not match.
+        """
+        done = agent_instances.record_quality(
+            self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key
+        )
+        return self._models(done.row)[0]
+
+    def agent_context(self, agent_instance_id: str) -> dict[str, Any]:
+        """Return all that is known of a run as plain JSON: `instance`, `agent`, `schema`, and `spans` in order."""
+        return agent_instances.agent_context(self._ctx, agent_instance_id)
+
     def get(self, agent_instance_id: str) -> AgentInstance:
         """Return an instance, with the counts of its spans."""
         return self._models(self._ctx.row(AgentInstanceRow, agent_instance_id))[0]
@@ -290,95 +320,3 @@ class AgentInstances:
     def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
         counts = self._ctx.storage.counts([row.id for row in rows])
         return [resources.instance(row, self._ctx.account, counts[row.id]._asdict()) for row in rows]
-
-
-class AgentSchemaVersions:
-    """Operations on schema versions. Their id follows their content: the same span types are the same version."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
-
-    def create(
-        self,
-        agent_id: str,
-        external_identifier: str | None = None,
-        *,
-        span_type_schemas: builtins.list[dict[str, Any]] | None = None,
-        span_schemas: dict[str, Any] | None = None,
-        span_result_schemas: dict[str, Any] | None = None,
-        idempotency_key: str | None = None,
-    ) -> AgentSchemaVersion:
-        """Create a schema version of an agent, or return the one with the same content.
-
-        Raises:
-            InvalidValue: an entry is wrong; SchemaError for a JSON Schema that cannot be used.
-        """
-        done = agent_schema_versions.create(
-            self._ctx,
-            agent_id=agent_id,
-            idempotency_key=idempotency_key,
-            external_identifier=external_identifier,
-            span_type_schemas=span_type_schemas,
-            span_schemas=span_schemas,
-            span_result_schemas=span_result_schemas,
-        )
-        return self._model(done.row)
-
-    def get(self, agent_schema_version_id: str) -> AgentSchemaVersion:
-        """Return a schema version."""
-        return self._model(self._ctx.row(AgentSchemaVersionRow, agent_schema_version_id))
-
-    def list(
-        self, agent_id: str | None = None, *, sorting: str | None = None, offset: int = 0, page_size: int = 50
-    ) -> Page[AgentSchemaVersion]:
-        """Return a page of schema versions, of all agents or of one."""
-        page = agent_schema_versions.page(
-            self._ctx, agent_id=agent_id, sorting=sorting, offset=offset, page_size=page_size
-        )
-        return Page([self._model(row) for row in page.rows], pagination(page.total, offset, page_size))
-
-    def _model(self, row: Any) -> AgentSchemaVersion:
-        return resources.schema_version(row, self._ctx.account)
-
-
-class Agents:
-    """Operations on agents."""
-
-    def __init__(self, context: Context) -> None:
-        self._ctx = context
-
-    def create(
-        self,
-        name: str,
-        description: str | None = None,
-        external_identifier: str | None = None,
-        *,
-        id: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Agent:
-        """Create an agent, pending until its first instance starts.
-
-        Raises:
-            InvalidValue: a value is wrong, or the external_identifier names another agent.
-        """
-        done = agents.create(
-            self._ctx,
-            name=name,
-            description=description,
-            external_identifier=external_identifier,
-            id=id,
-            idempotency_key=idempotency_key,
-        )
-        return self._model(done.row)
-
-    def get(self, agent_id: str) -> Agent:
-        """Return an agent."""
-        return self._model(self._ctx.row(AgentRow, agent_id))
-
-    def list(self, *, sorting: str | None = None, offset: int = 0, page_size: int = 50) -> Page[Agent]:
-        """Return a page of agents; `sorting` by `name` or `-name`, among others."""
-        page = agents.page(self._ctx, sorting=sorting, offset=offset, page_size=page_size)
-        return Page([self._model(row) for row in page.rows], pagination(page.total, offset, page_size))
-
-    def _model(self, row: Any) -> Agent:
-        return resources.agent(row, self._ctx.account)

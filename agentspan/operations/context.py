@@ -1,5 +1,6 @@
 """What every operation needs: a storage, its ids, the span types of its instances, and the loop that commits."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,6 +69,12 @@ class Context:
         self._versions: dict[str, str] = {}
         self._registries: dict[str, Registry] = {}
 
+    def within(self, storage: Storage) -> "Context":
+        """Return the same context over another view of its storage, such as a group."""
+        context = copy.copy(self)
+        context.storage = storage
+        return context
+
     def registry_of(self, instance_id: str) -> Registry:
         """Return the span types that an instance was registered with (kept: neither ever changes)."""
         version_id = self._versions.get(instance_id)
@@ -114,8 +121,10 @@ class Context:
             if key is not None and found.key is not None:
                 if found.key.request_hash != key.request_hash:
                     raise _key_taken(key)
-                row = found.rows[found.key.subject][1]
-                return Done(row, _terminated(found))
+                located = found.rows.get(found.key.subject)
+                if located is None:
+                    raise NotFound(f"what the {key.operation} request with this idempotency key made was deleted since")
+                return Done(located[1], _terminated(found))
             unit = decide(found, clock.now())
             try:
                 outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]

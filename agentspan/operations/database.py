@@ -1,10 +1,12 @@
 """`agentspan.open`: one opened storage with its operations by id."""
 
 import os
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from agentspan.operations.by_id import AgentInstances, Agents, AgentSchemaVersions, AgentSpans
+from agentspan.errors import InvalidValue
+from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
+from agentspan.operations.by_id import AgentInstances, AgentSpans
 from agentspan.operations.context import Context
 from agentspan.storage import open_storage
 from agentspan.storage.protocol import Storage
@@ -13,12 +15,16 @@ if TYPE_CHECKING:
     from agentspan.operations.doctor import Report
 
 
+MAX_PFIDS = 1000
+
+
 class Database:
     """One opened storage with its operations; also a context manager that closes it.
 
     Attributes:
-        agents: create, get, list.
-        agent_instances: register, start, finish, terminate, get, list.
+        agents: create, get, show, update, retire, reinstate, delete, list.
+        agent_versions: get, list.
+        agent_instances: register, start, finish, terminate, record_quality, agent_context, get, list.
         agent_schema_versions: create, get, list.
         agent_spans: create, start, finish, get, list, violations.
         storage: the backend underneath.
@@ -28,6 +34,7 @@ class Database:
         self._context = context = Context(storage, strict_schemas=strict_schemas)
         self.storage = storage
         self.agents = Agents(context)
+        self.agent_versions = AgentVersions(context)
         self.agent_instances = AgentInstances(context)
         self.agent_schema_versions = AgentSchemaVersions(context)
         self.agent_spans = AgentSpans(context)
@@ -42,6 +49,33 @@ class Database:
         from agentspan.operations.doctor import examine
 
         return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts)
+
+    def pfids(self, count: int = 1) -> list[str]:
+        """Return fresh ids for resources of one's own, at most 1,000.
+
+        Raises:
+            InvalidValue: the count is no whole number from 1 to 1,000.
+        """
+        if type(count) is not int or not 1 <= count <= MAX_PFIDS:
+            raise InvalidValue("count", f"must be a whole number from 1 to {MAX_PFIDS}")
+        return [self._context.ids.new() for _ in range(count)]
+
+    def bulk(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Run several operations in order, each whole or not at all; the first that is refused is the last.
+
+        Args:
+            items: at least one; each has `_type` (such as "agent_spans/create"), an `idempotency_key` of 8 to 64
+                characters, unique among them, and the operation's own fields, flat or in `details`.
+
+        Returns:
+            The outputs by idempotency key, as the HTTP API writes them; those after a refusal are absent.
+
+        Raises:
+            InvalidValue, RequiredValue: an item has no usable type or key; nothing is done then.
+        """
+        from agentspan.operations.bulk import run
+
+        return run(self._context, items)
 
     def close(self) -> None:
         """Close the storage; operations afterwards raise StorageError."""

@@ -15,6 +15,7 @@ from agentspan.schemas.templates import Template
 from agentspan.text import one_line
 
 MAX_NAME = 200
+MAX_QUALITY_SCHEMAS = 100
 
 
 class SpanType:
@@ -249,6 +250,32 @@ def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]],
     if len(set(names)) < len(names):
         raise InvalidValue("span_type_schemas", "two entries have the same name")
     return checked, unsupported
+
+
+def check_quality_schemas(items: Sequence[Any]) -> list[dict[str, Any]]:
+    """Check the quality schemas that a client registers: name, schema, title, description and template of each.
+
+    Raises:
+        InvalidValue: an entry is no object, lacks a usable name, or has a schema that cannot be used.
+    """
+    if len(items) > MAX_QUALITY_SCHEMAS:
+        raise InvalidValue("quality_schemas", f"at most {MAX_QUALITY_SCHEMAS} are allowed")
+    checked: list[dict[str, Any]] = []
+    for item in items:
+        if not isinstance(item, Mapping):
+            raise InvalidValue("quality_schemas", "each entry must be an object with a name and a schema")
+        name = check_name(item.get("name"))
+        for field in ("title", "description", "template"):
+            if not isinstance(item.get(field), (str, type(None))):
+                raise InvalidValue("quality_schemas", f"{field} of {name!r} must be text")
+        try:
+            SpanType({"name": name, "params_schema": item.get("schema")})
+        except SchemaError as error:
+            raise SchemaError("quality_schemas", f"{name!r}: {error}") from None
+        checked.append(dict(item))
+    if len({item["name"] for item in checked}) < len(checked):
+        raise InvalidValue("quality_schemas", "two entries have the same name")
+    return checked
 
 
 REGISTRY = Registry()

@@ -54,8 +54,8 @@ class Rows:
 
     def family(self, agent: AgentRow) -> tuple[AgentVersionRow, AgentSchemaVersionRow, AgentInstanceRow]:
         """A version, a schema version and an instance of an agent."""
-        version = AgentVersionRow(self.ids.new(), agent.id, self.ids.new(), None, None, T0, T0)
-        schema = AgentSchemaVersionRow(self.ids.new(), agent.id, None, self.ids.new(), "[]", T0, T0)
+        version = AgentVersionRow(self.ids.new(), agent.id, self.ids.new(), None, None, None, T0, T0)
+        schema = AgentSchemaVersionRow(self.ids.new(), agent.id, None, self.ids.new(), "[]", None, T0, T0)
         values: dict[str, Any] = dict.fromkeys(AgentInstanceRow._fields)
         values.update(id=self.ids.new(), agent_id=agent.id, agent_version_id=version.id, status="active")
         values.update(agent_schema_version_id=schema.id, purpose="live", inserted_at=T0, updated_at=T0, started_at=T0)

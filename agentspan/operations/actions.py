@@ -1,0 +1,231 @@
+"""The API's actions by name: fields as they come in JSON, in; the API's envelope, out. For HTTP and for bulk."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
+from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, answers
+from agentspan.operations.answers import Answer
+from agentspan.operations.context import Context
+from agentspan.storage.protocol import Rows
+
+Fields = Mapping[str, Any]
+Action = Callable[[Context, Fields], Answer]
+
+PAGE_SIZE = 50
+
+
+def create_agent(ctx: Context, fields: Fields) -> Answer:
+    """agents/create."""
+    names = ("name", "description", "external_identifier", "id", "idempotency_key")
+    return answers.done(ctx, agents.create(ctx, **_picked(fields, names)))
+
+
+def update_agent(ctx: Context, fields: Fields) -> Answer:
+    """agents/update."""
+    names = ("name", "description", "idempotency_key")
+    return answers.done(ctx, agents.update(ctx, _id(fields, "agent_id"), **_picked(fields, names)))
+
+
+def retire_agent(ctx: Context, fields: Fields) -> Answer:
+    """agents/retire."""
+    key = fields.get("idempotency_key")
+    return answers.done(ctx, agents.retire(ctx, _id(fields, "agent_id"), idempotency_key=key))
+
+
+def reinstate_agent(ctx: Context, fields: Fields) -> Answer:
+    """agents/reinstate."""
+    key = fields.get("idempotency_key")
+    return answers.done(ctx, agents.reinstate(ctx, _id(fields, "agent_id"), idempotency_key=key))
+
+
+def delete_agent(ctx: Context, fields: Fields) -> Answer:
+    """agents/delete."""
+    row = agents.delete(ctx, _id(fields, "agent_id"))
+    return answers.one(ctx, row)
+
+
+def show_agent(ctx: Context, fields: Fields) -> Answer:
+    """agents/show."""
+    return answers.one(ctx, agents.show(ctx, **_picked(fields, ("agent_id", "external_identifier"))))
+
+
+def list_agents(ctx: Context, fields: Fields) -> Answer:
+    """agents/list."""
+    return _list(ctx, fields, agents.page, ())
+
+
+def list_agent_versions(ctx: Context, fields: Fields) -> Answer:
+    """agent_versions/list."""
+    return _list(ctx, fields, agents.versions, ("agent_id",))
+
+
+def show_agent_version(ctx: Context, fields: Fields) -> Answer:
+    """agent_versions/show."""
+    return answers.one(ctx, ctx.row(AgentVersionRow, _id(fields, "agent_version_id")))
+
+
+def create_agent_schema_version(ctx: Context, fields: Fields) -> Answer:
+    """agent_schema_versions/create."""
+    names = ("external_identifier", "span_type_schemas", "span_schemas", "span_result_schemas", "quality_schemas")
+    done = agent_schema_versions.create(
+        ctx,
+        agent_id=fields.get("agent_id"),
+        idempotency_key=fields.get("idempotency_key"),
+        **_picked(fields, names),
+    )
+    return answers.done(ctx, done)
+
+
+def show_agent_schema_version(ctx: Context, fields: Fields) -> Answer:
+    """agent_schema_versions/show."""
+    return answers.one(ctx, ctx.row(AgentSchemaVersionRow, _id(fields, "agent_schema_version_id")))
+
+
+def list_agent_schema_versions(ctx: Context, fields: Fields) -> Answer:
+    """agent_schema_versions/list."""
+    return _list(ctx, fields, agent_schema_versions.page, ("agent_id",))
+
+
+def register_agent_instance(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/register."""
+    names = (
+        "agent_id",
+        "agent_version",
+        "agent_schema_version",
+        "id",
+        "idempotency_key",
+        "update_current_version",
+        "purpose",
+        "metadata",
+        "external_identifier",
+    )
+    done = agent_instances.register(ctx, **_picked(fields, names))
+    assert isinstance(done.row, AgentInstanceRow)
+    schema = answers.details(ctx, ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id))
+    return answers.one(ctx, done.row, agent_schema_version=schema)
+
+
+def start_agent_instance(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/start."""
+    names = ("timestamp", "idempotency_key")
+    return answers.done(ctx, agent_instances.start(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names)))
+
+
+def finish_agent_instance(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/finish."""
+    names = ("status", "timestamp", "idempotency_key")
+    return answers.done(ctx, agent_instances.finish(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names)))
+
+
+def terminate_agent_instance(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/terminate."""
+    id, reason = _id(fields, "agent_instance_id"), fields.get("reason")
+    return answers.done(ctx, agent_instances.terminate(ctx, id, reason, idempotency_key=fields.get("idempotency_key")))
+
+
+def record_quality(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/record_quality."""
+    names = ("name", "payload", "idempotency_key")
+    id = _id(fields, "agent_instance_id")
+    return answers.done(ctx, agent_instances.record_quality(ctx, id, **_picked(fields, names)))
+
+
+def show_agent_instance(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/show."""
+    return answers.one(ctx, ctx.row(AgentInstanceRow, _id(fields, "agent_instance_id")))
+
+
+def agent_context(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/agent_context."""
+    body = agent_instances.agent_context(ctx, _id(fields, "agent_instance_id"))
+    return {"status": "success", "agent_context": {"body": body}}
+
+
+def list_agent_instances(ctx: Context, fields: Fields) -> Answer:
+    """agent_instances/list."""
+    return _list(ctx, fields, agent_instances.page, ("agent_id", "agent_version_id"))
+
+
+def create_agent_span(ctx: Context, fields: Fields) -> Answer:
+    """agent_spans/create."""
+    names = (
+        "agent_instance_id",
+        "schema_name",
+        "status",
+        "payload",
+        "result_payload",
+        "id",
+        "parent_span_id",
+        "started_at",
+        "finished_at",
+        "idempotency_key",
+    )
+    return answers.done(ctx, agent_spans.create(ctx, **_picked(fields, names)))
+
+
+def start_agent_span(ctx: Context, fields: Fields) -> Answer:
+    """agent_spans/start."""
+    names = ("timestamp", "idempotency_key")
+    return answers.done(ctx, agent_spans.start(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
+
+
+def finish_agent_span(ctx: Context, fields: Fields) -> Answer:
+    """agent_spans/finish."""
+    names = ("status", "result_payload", "timestamp", "idempotency_key")
+    return answers.done(ctx, agent_spans.finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
+
+
+def show_agent_span(ctx: Context, fields: Fields) -> Answer:
+    """agent_spans/show."""
+    return answers.one(ctx, ctx.row(AgentSpanRow, _id(fields, "agent_span_id")))
+
+
+def list_agent_spans(ctx: Context, fields: Fields) -> Answer:
+    """agent_spans/list."""
+    summaries = bool(fields.get("include_summaries"))
+    return _list(ctx, fields, agent_spans.page, ("agent_instance_id", "start_time", "end_time"), summaries=summaries)
+
+
+BULK: Mapping[str, Action] = {
+    "agents/list": list_agents,
+    "agents/show": show_agent,
+    "agents/create": create_agent,
+    "agents/update": update_agent,
+    "agent_instances/register": register_agent_instance,
+    "agent_instances/start": start_agent_instance,
+    "agent_instances/finish": finish_agent_instance,
+    "agent_instances/record_quality": record_quality,
+    "agent_spans/create": create_agent_span,
+    "agent_spans/finish": finish_agent_span,
+    "agent_spans/list": list_agent_spans,
+}
+"""The actions that a bulk request may hold, by their `_type`."""
+
+
+def _picked(fields: Fields, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the known fields; unknown ones are ignored, as the API does."""
+    return {name: fields[name] for name in names if name in fields}
+
+
+def _id(fields: Fields, name: str) -> Any:
+    value = fields.get(name)
+    if value is None:
+        raise RequiredValue(name, "is required")
+    return value
+
+
+def _list(
+    ctx: Context, fields: Fields, page: Callable[..., Rows], names: tuple[str, ...], *, summaries: bool = True
+) -> Answer:
+    wanted = fields.get("pagination")
+    if wanted is not None and not isinstance(wanted, Mapping):
+        raise InvalidValue("pagination", "must be an object with offset and page_size")
+    offset = (wanted or {}).get("offset")
+    offset = 0 if offset is None else offset
+    size = (wanted or {}).get("page_size")
+    size = PAGE_SIZE if size is None else size
+    sorting = fields.get("sorting")
+    rows = page(ctx, **_picked(fields, names), sorting=sorting, offset=offset, page_size=size)
+    return answers.many(ctx, rows, sorting=sorting, offset=offset, page_size=size, summaries=summaries)

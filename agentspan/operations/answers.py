@@ -1,0 +1,98 @@
+"""What an operation answers, in the API's envelopes: as HTTP and bulk write it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentspan import jsontext
+from agentspan.errors import AgentspanError, ValidationErrors
+from agentspan.model import resources
+from agentspan.model.agents import available_actions
+from agentspan.model.resources import pagination
+from agentspan.model.rows import (
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentSpanRow,
+    AgentVersionRow,
+    Row,
+)
+from agentspan.operations import agents
+from agentspan.operations.context import Context, Done
+from agentspan.storage.protocol import Rows
+
+Answer = dict[str, Any]
+
+
+def one(ctx: Context, row: Row, *, terminated: str | None = None, **beside: Any) -> Answer:
+    """Return the envelope of one resource; with the control signal where its instance was terminated."""
+    answer: Answer = {"status": "success", "details": details(ctx, row), **beside}
+    if terminated is not None:
+        answer["control"] = {"terminate": True, "reason": terminated}
+    return answer
+
+
+def done(ctx: Context, outcome: Done) -> Answer:
+    """Return the envelope of what an operation did; of spans with the control signal."""
+    is_span = isinstance(outcome.row, AgentSpanRow)
+    return one(ctx, outcome.row, terminated=outcome.terminated if is_span else None)
+
+
+def many(
+    ctx: Context, page: Rows, *, sorting: str | None, offset: int, page_size: int, summaries: bool = True
+) -> Answer:
+    """Return the envelope of a list."""
+    counts = ctx.storage.counts([row.id for row in page.rows if isinstance(row, AgentInstanceRow)])
+    items = [_resource(ctx, row, counts, summaries=summaries) for row in page.rows]
+    field = (sorting or "id").removeprefix("-")
+    direction = "desc" if (sorting or "").startswith("-") else "asc"
+    about = pagination(page.total, offset, page_size)
+    return {
+        "status": "success",
+        "summaries": items,
+        "pagination": {name: getattr(about, name) for name in about.__slots__},
+        "sorting": {"field": field, "direction": direction} if sorting else None,
+    }
+
+
+def details(ctx: Context, row: Row) -> Answer:
+    """Return one resource with all that is known of it."""
+    if isinstance(row, AgentRow):
+        counts = agents.instance_counts(ctx, row.id)
+        actions = available_actions(row, has_instances=counts["total"] > 0)
+        return resources.plain(resources.agent(row, ctx.account, actions=actions, counts=counts))
+    counts_of = ctx.storage.counts([row.id]) if isinstance(row, AgentInstanceRow) else {}
+    return _resource(ctx, row, counts_of)
+
+
+def _resource(ctx: Context, row: Row, counts: Mapping[str, Any], *, summaries: bool = True) -> Answer:
+    account = ctx.account
+    if isinstance(row, AgentSpanRow):
+        return span(row, account.id, summary=summaries)
+    if isinstance(row, AgentInstanceRow):
+        return resources.plain(resources.instance(row, account, counts[row.id]._asdict()))
+    if isinstance(row, AgentRow):
+        return resources.plain(resources.agent(row, account))
+    if isinstance(row, AgentVersionRow):
+        return resources.plain(resources.agent_version(row, account))
+    assert isinstance(row, AgentSchemaVersionRow)
+    return resources.plain(resources.schema_version(row, account))
+
+
+def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Answer:
+    """Return a span as the API writes it, straight from its row: a model in between costs 15 µs."""
+    answer: Answer = {"type": "agent_span", "id": row.id, "account_id": account_id, **row._asdict()}
+    answer["payload"] = jsontext.decode(row.payload)
+    answer["result_payload"] = None if row.result_payload is None else jsontext.decode(row.result_payload)
+    if not summary:
+        answer["summary"] = None
+    return answer
+
+
+def refusal(error: AgentspanError) -> Answer:
+    """Return the envelope of an error."""
+    answer: Answer = {"status": "error", "code": error.code, "message": str(error)}
+    if isinstance(error, ValidationErrors):
+        answer["errors"] = {
+            str(number): {"code": "invalid_value", "message": problem} for number, problem in enumerate(error.problems)
+        }
+    return answer

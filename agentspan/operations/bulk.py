@@ -1,0 +1,81 @@
+"""Several operations in one request: in order, each whole or not at all, and one commit for all of them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
+from agentspan.operations import answers
+from agentspan.operations.actions import BULK, Action
+from agentspan.operations.answers import Answer
+from agentspan.operations.context import Context
+from agentspan.operations.request import MAX_KEY
+from agentspan.storage.protocol import HasGroups
+
+MIN_KEY = 8
+MAX_ITEMS = 1000
+
+log = logging.getLogger("agentspan")
+
+
+def run(ctx: Context, items: Any) -> dict[str, Answer]:
+    """Run the items of a bulk request (see Database.bulk).
+
+    Each is a unit of its own, so that a refused one leaves nothing behind and those before it stay; that they share a
+    commit changes nothing of what they mean, but that none is durable before all are.
+
+    Raises:
+        InvalidValue, RequiredValue: an item has no usable type or key; nothing is done.
+        DatabaseBusy, StorageError: nothing is done either.
+    """
+    planned = [_planned(number, item) for number, item in enumerate(_checked(items))]
+    keys = [fields["idempotency_key"] for _, fields in planned]
+    if len(set(keys)) < len(keys):
+        raise InvalidValue("items", "two items have the same idempotency_key")
+    outputs: dict[str, Answer] = {}
+    storage = ctx.storage
+    with storage.group(ctx.wait_s) if isinstance(storage, HasGroups) else nullcontext(storage) as group:
+        within = ctx.within(group)
+        for action, fields in planned:
+            answer = outputs[fields["idempotency_key"]] = _answer(within, action, fields)
+            if answer["status"] == "error":
+                break
+    return outputs
+
+
+def _answer(ctx: Context, action: Action, fields: Mapping[str, Any]) -> Answer:
+    try:
+        return action(ctx, fields)
+    except StorageError:
+        raise  # the transaction is lost, and with it what came before
+    except AgentspanError as error:
+        return answers.refusal(error)
+    except Exception:
+        log.exception("bulk: an item failed unexpectedly")
+        return {"status": "error", "code": "unexpected", "message": "an unexpected fault; the log has more"}
+
+
+def _checked(items: Any) -> Sequence[Any]:
+    if not isinstance(items, Sequence) or isinstance(items, str | bytes):
+        raise InvalidValue("items", "must be a list")
+    if not items:
+        raise RequiredValue("items", "must have at least one item")
+    if len(items) > MAX_ITEMS:
+        raise InvalidValue("items", f"has {len(items)} items; at most {MAX_ITEMS} are allowed")
+    return items
+
+
+def _planned(number: int, item: Any) -> tuple[Action, dict[str, Any]]:
+    where = f"items[{number}]"
+    if not isinstance(item, Mapping):
+        raise InvalidValue(where, "must be an object")
+    action = BULK.get(item.get("_type", "")) if isinstance(item.get("_type"), str) else None
+    if action is None:
+        raise InvalidValue(f"{where}._type", f"must be one of {', '.join(BULK)}")
+    key = item.get("idempotency_key")
+    if not isinstance(key, str) or not MIN_KEY <= len(key) <= MAX_KEY or not key.isprintable():
+        raise InvalidValue(f"{where}.idempotency_key", f"must be {MIN_KEY} to {MAX_KEY} printable characters")
+    details = item.get("details")
+    fields = {**item, **(details if isinstance(details, Mapping) else {}), "idempotency_key": key}
+    return action, fields
