@@ -15,14 +15,18 @@ import click
 import pytest
 
 import agentspan
-from agentspan import errors
+from agentspan import errors, testing
 from agentspan.cli import main, reading
-from agentspan.model.resources import Pagination, SpanCounts
-from agentspan.operations import agent_schema_versions, request
-from agentspan.operations.by_id import AgentInstances, Agents, AgentSchemaVersions, AgentSpans
-from agentspan.recording import capture, generators, sink
+from agentspan.model.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
+from agentspan.operations import agent_schema_versions, bulk, database, request
+from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
+from agentspan.operations.by_id import AgentInstances, AgentSpans
+from agentspan.operations.doctor import Report, RunReport
+from agentspan.recording import capture, limits, plain, sink
 from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
+from agentspan.storage.sqlite import checkpoints
+from agentspan.testing import run as testing_run
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -148,25 +152,34 @@ def row(text: str, first: str) -> str:
 
 def test_the_reference_names_every_public_name() -> None:
     assert [name for name in agentspan.__all__ if not re.search(rf"\b{name}\b", REFERENCE)] == []
+    assert [name for name in testing.__all__ if not re.search(rf"\b{name}\b", TESTING)] == []
 
 
 RECORDING = section("## Recording")
 BY_ID = section("## Operations by id")
+TESTING = section("## Testing")
 FUNCTIONS: list[tuple[str, Any]] = [
     *(
         (RECORDING, getattr(agentspan, name))
-        for name in ("configure", "flush", "run", "shutdown", "span", "span_type", "Tracer")
+        for name in ("configure", "flush", "propagate", "run", "shutdown", "span", "span_type", "Tracer")
     ),
     (BY_ID, agentspan.open),
+    (section("### `Database.doctor`"), agentspan.Database.doctor),
+    (section("### `Database.bulk`, `Database.pfids`"), agentspan.Database.bulk),
+    (section("### `Database.bulk`, `Database.pfids`"), agentspan.Database.pfids),
+    *((TESTING, getattr(testing, name)) for name in ("capture", "deterministic", "load", "snapshot")),
     *(
         (text, method)
         for text, owner in (
             (section("### `Run`"), agentspan.Run),
             (section("### `Span`"), agentspan.Span),
             (section("### `Tracer`"), agentspan.Tracer),
+            (section("### `CapturedRuns`"), testing.CapturedRuns),
+            (section("### `CapturedRun`"), testing.CapturedRun),
             (section("### `Database.agent_spans`"), AgentSpans),
             (section("### `Database.agent_instances`"), AgentInstances),
             (section("### `Database.agents`"), Agents),
+            (section("### `Database.agent_versions`"), AgentVersions),
             (section("### `Database.agent_schema_versions`"), AgentSchemaVersions),
         )
         for name, method in vars(owner).items()
@@ -185,13 +198,32 @@ def test_the_reference_names_every_parameter(text: str, function: Any) -> None:
 
 def test_the_reference_names_every_field_of_the_resources() -> None:
     text = section("## Resources")
-    for model in (agentspan.AgentSpan, agentspan.AgentInstance, agentspan.Agent, agentspan.AgentSchemaVersion):
+    for model in (
+        agentspan.AgentSpan,
+        agentspan.AgentInstance,
+        agentspan.Agent,
+        AgentVersion,
+        agentspan.AgentSchemaVersion,
+    ):
         described = row(text, f"`{model.__name__}`")
         table = re.findall(r"`(\w+)`", described)[2]
         known = described + section(f"### Table `{table}`")
         assert [field for field in model.model_fields if f"`{field}`" not in known and field != "type"] == []
+    for counts in (AvailableActions, InstanceCounts):
+        assert [name for name in counts.model_fields if f"`{name}`" not in text] == []
     for name in (*SpanCounts.model_fields, *Pagination.__dataclass_fields__, *agentspan.Page.__dataclass_fields__):
         assert f"`{name}`" in text
+
+
+def test_the_reference_names_every_field_of_what_is_returned() -> None:
+    doctor = section("### `Database.doctor`")
+    for text, names in (
+        (section("### `agentspan.health`"), agentspan.Health._fields),
+        (section("### `agentspan.Limits`"), agentspan.Limits._fields),
+        (doctor, (*Report.__dataclass_fields__, *RunReport.__dataclass_fields__)),
+        (section("### `CapturedSpan`"), testing.CapturedSpan.__dataclass_fields__),
+    ):
+        assert [name for name in names if f"`{name}`" not in text] == []
 
 
 ERRORS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, agentspan.AgentspanError)]
@@ -236,6 +268,10 @@ LIMITS = [
     (request, "MAX_KEY", "idempotency key"),
     (request, "MAX_TEXT", "names, descriptions"),
     (request, "MAX_PAGE", "page"),
+    (bulk, "MAX_ITEMS", "items of `bulk`"),
+    (bulk, "MIN_KEY", "items of `bulk`"),
+    (database, "MAX_PFIDS", "ids of `pfids`"),
+    (span_types, "MAX_QUALITY_SCHEMAS", "quality schemas"),
     (span_types, "MAX_NAME", "`schema_name`"),
     (span_types, "MAX_NAME", "an agent's name"),
     (templates, "MAX_TEMPLATE", "template"),
@@ -253,7 +289,23 @@ LIMITS = [
     (reading, "LATEST_RUNS", "runs listed"),
     (capture, "MAX_FRAMES", "stack trace"),
     (capture, "MAX_STACKTRACE", "stack trace"),
-    (generators, "MAX_ITEMS", "items kept of a generator"),
+    (capture, "MAX_MESSAGE", "the message of an exception"),
+    (capture, "MAX_MEMBERS", "members of a group"),
+    (agentspan.Limits(), "value", "a text in a payload"),
+    (agentspan.Limits(), "payload", "a payload, or result"),
+    (agentspan.Limits(), "depth", "containers within"),
+    (plain, "MAX_DEPTH", "containers within"),
+    (agentspan.Limits(), "items", "members of a list"),
+    (agentspan.Limits(), "items", "items kept of a generator"),
+    (agentspan.Limits(), "payload", "items kept of a generator"),
+    (limits, "MAX_HASHED", "hashed for the marks"),
+    (limits, "START", "a text in a payload"),
+    (plain, "MAX_VALUES", "values in a payload"),
+    (plain, "MAX_NAME", "the name of a member"),
+    (plain, "MAX_REPR", "`repr` of an object"),
+    (checkpoints, "EVERY", "commits between two checkpoints"),
+    (sink, "BATCH", "writing what waits"),
+    (testing_run, "MAX_LINES", "lines that an assertion"),
     (sink, "MAX_WAITING", "transitions that wait"),
     (sink, "MAX_WAITING_CHARACTERS", "transitions that wait"),
 ]

@@ -162,3 +162,21 @@ def doctor(ctx: click.Context, db: str | None, as_json: bool, dry_run: bool, dea
 
     with _opened_existing(ctx, db, read_only=dry_run) as database:
         doctoring.command(database, dry_run=dry_run, dead_hosts=dead_hosts, as_json=as_json)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8484, show_default=True, help="The port; 0 for any that is free.")
+@click.option("--token-file", metavar="PATH", help="A file with the token that clients must send; or AGENTSPAN_TOKEN.")
+@click.option("--read-only", is_flag=True, help="Refuse every write.")
+@click.option("--strict-schemas", is_flag=True, help="Refuse payloads that do not match their schema.")
+@click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="A name to be reached by, too.")
+@click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="An origin whose pages may call.")
+@click.option("--max-body", default=10 * 2**20, show_default=True, help="Bytes of a request's body, at most.")
+@click.option("--db", metavar="PATH", help="The file to use.")
+@click.pass_context
+def serve(ctx: click.Context, /, db: str | None, **options: Any) -> None:
+    """Serve the operations over HTTP; the official clients of the Prefactor API work against it."""
+    from agentspan.cli import serving
+
+    serving.command(_path(ctx, db), **options)

@@ -96,6 +96,7 @@ def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
     values: dict[str, Value] = {
         "status": "terminated",
         "termination_reason": reason,
+        "closed_by": "terminated",
         "finished_at": times.finished_at,
         "duration_ms": times.duration_ms,
         "updated_at": now,

@@ -38,10 +38,13 @@ def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
     """Tell whether the process that a row describes still runs; unknown of other hosts, and of other containers.
 
     Args:
-        dead_hosts: hosts whose processes are known to be dead, whatever can be seen from here.
+        dead_hosts: hosts whose processes are known to be dead, where that cannot be seen from here.
     """
-    if writer.host in dead_hosts:
-        return "dead"
+    life = _seen_life(writer)
+    return "dead" if life == "unknown" and writer.host in dead_hosts else life
+
+
+def _seen_life(writer: WriterRow) -> Life:
     if writer.host != platform.node():
         return "unknown"
     boot, _, namespace = writer.boot_id.partition(" ")

@@ -1,7 +1,6 @@
 """A run (agent instance) as the recorded program holds it. Its methods never raise."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
@@ -15,7 +14,7 @@ from agentspan.model.spans import Times, check_finish
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.operations import agent_instances
 from agentspan.operations.context import Context, Done
-from agentspan.recording.arguments import is_coroutine_function
+from agentspan.recording.arguments import kind_of
 from agentspan.recording.span import Span, last_entered
 from agentspan.schemas.span_types import MAX_NAME, usable_name
 from agentspan.text import one_line
@@ -63,12 +62,14 @@ class Run:
         self._purpose: Purpose = purpose
         self._on_terminate = on_terminate
         self._entered: list[Run] = []
+        self._unused = [True]  # taken by whoever enters it first: of two threads that do at once, one
         self._reset()
 
     def _reset(self) -> None:
         self.id = ""
         self.status: InstanceStatus = "pending"
         self.termination_reason: str | None = None
+        self._told = False
         self._writer_id = ""
         self._instance: AgentInstanceRow | None = None
         self._result: dict[str, Any] | None = None
@@ -126,7 +127,7 @@ class Run:
         return span
 
     def __enter__(self) -> "Run":
-        run = self if self.status != "active" else self._again()  # one that tasks share is a run in each of them
+        run = self if self.status != "active" and self._take() else self._again()  # shared, it is a run in each task
         run._bound = self._resolve()
         run._reset()
         run._start()
@@ -137,8 +138,17 @@ class Run:
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        last_entered(self._entered)._leave(exception)
+        run = last_entered(self._entered)
+        run._leave(exception)
+        if run is self:
+            self._unused.append(True)
         return False
+
+    def _take(self) -> bool:
+        try:
+            return self._unused.pop()
+        except IndexError:
+            return False
 
     def _leave(self, exception: BaseException | None) -> None:
         self._tracer._exit(self)
@@ -169,10 +179,11 @@ class Run:
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function or coroutine function: each call is a run; a dict that it returns is the run's result."""
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        kind = kind_of(fn)
+        if kind in ("generator", "async generator"):
             raise TypeError("a generator function cannot be a run; use `with agentspan.run(…)` inside it")
 
-        if is_coroutine_function(fn):
+        if kind == "coroutine":
 
             @functools.wraps(fn)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -287,13 +298,17 @@ class Run:
 
     def _learn(self, reason: str) -> None:
         """Take note that somebody terminated the run."""
-        if self.termination_reason is not None:
-            return
-        self.termination_reason = reason
-        self.status = "terminated"
-        if callable(self._on_terminate):
+        if self.termination_reason is None:
+            self.termination_reason = reason
+            self.status = "terminated"
+
+    def _tell(self) -> None:
+        """Call, once, what was to be called when the run is terminated."""
+        on_terminate = self._on_terminate
+        if not self._told and callable(on_terminate):
+            self._told = True
             try:
-                self._on_terminate(self)
+                on_terminate(self)
             except Exception as error:
                 self._tracer._fault(error)
 

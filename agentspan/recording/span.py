@@ -104,6 +104,8 @@ class Span:
         except Exception as error:
             self._tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
+        if self.run.termination_reason is not None:
+            self._tracer._stop(self)
 
     def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
         """Finish the span: complete when `status` is left out, failed when an error was recorded."""

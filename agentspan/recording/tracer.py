@@ -255,11 +255,14 @@ class Tracer:
             self._stop(span)
 
     def _stop(self, span: Span) -> None:
-        """Raise what a run that is terminated asked for, instead of beginning another of its spans."""
-        if span.run._on_terminate == "raise":
-            error = AgentTerminated(span.run.id, span.run.termination_reason or "")
+        """Do what a run that is terminated asked for, before another of its spans begins: tell it, or raise."""
+        try:
+            span.run._tell()
+            if span.run._on_terminate == "raise":
+                raise AgentTerminated(span.run.id, span.run.termination_reason or "")
+        except BaseException as error:
             span._stopped(error)
-            raise error
+            raise
 
     def _lost(self, span: Span, status: SpanStatus, error: Exception) -> None:
         span.status = status
@@ -312,6 +315,7 @@ class Tracer:
             if terminated_id is not None and terminated_id in self._runs:
                 reason = self.storage.find(terminated_id).terminated.get(terminated_id, "")
                 self._runs[terminated_id]._learn(reason)
+                self._runs[terminated_id]._tell()
             return unit_of(refused_change(self._ids.new(), unit, refused, self._writer_id, clock.now()))
         except Exception as error:
             self._fault(error, reraise=False)

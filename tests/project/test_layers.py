@@ -20,6 +20,7 @@ LAYERS = [
     {"operations"},
     {"recording"},
     {"analysis"},
+    {"serve"},
     {"cli"},
     {"testing"},
 ]
@@ -71,6 +72,8 @@ def test_the_model_does_no_io_and_has_no_clock() -> None:
 
 def test_the_core_imports_no_network_module() -> None:
     for path in MODULES:
+        if path.parent.name == "serve":
+            continue
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -1,0 +1,86 @@
+"""`agentspan serve`: who may come in from where, and a server that ends as it should."""
+
+import ipaddress
+import os
+import signal
+from pathlib import Path
+
+import click
+
+END_S = 4
+"""How long requests in flight may take once the server is asked to end."""
+LONGEST_TOKEN = 4096
+
+
+def command(
+    db: Path,
+    *,
+    host: str,
+    port: int,
+    token_file: str | None,
+    read_only: bool,
+    strict_schemas: bool,
+    allowed_hosts: tuple[str, ...],
+    cors_origins: tuple[str, ...],
+    max_body: int,
+) -> None:
+    """Serve a file until a signal ends it; then exit code 0."""
+    token = _token(token_file)
+    if token is None and not _is_loopback(host):
+        raise click.ClickException(
+            f"{host} can be reached from other machines, so a token is needed: AGENTSPAN_TOKEN, or --token-file"
+        )
+    try:
+        import uvicorn
+
+        from agentspan.serve.app import create_app
+        from agentspan.serve.guards import LOOPBACK
+    except ImportError:
+        raise click.ClickException('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
+    hosts = {*LOOPBACK, host, *allowed_hosts} if token is None or allowed_hosts else None
+    app = create_app(
+        db,
+        token=token,
+        read_only=read_only,
+        strict_schemas=strict_schemas,
+        allowed_hosts=hosts,
+        cors_origins=cors_origins,
+        max_body=max_body,
+    )
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=END_S,
+        server_header=False,
+    )
+    socket = config.bind_socket()
+    name = f"[{host}]" if ":" in host else host
+    guarded = "a token is required" if token else "no token is required"
+    # uvicorn raises the signal again once it has ended; without these handlers it would then kill the process.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
+    uvicorn.Server(config).run(sockets=[socket])
+
+
+def _token(token_file: str | None) -> str | None:
+    """Return the token, from a file or the environment: never from the command line, which everybody can read."""
+    if token_file is None:
+        return os.environ.get("AGENTSPAN_TOKEN") or None
+    try:
+        token = Path(token_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"the token file cannot be read: {getattr(error, 'strerror', 'no text')}") from None
+    if not token or len(token) > LONGEST_TOKEN or any(character.isspace() for character in token):
+        raise click.ClickException(f"{token_file} must hold one token: a line without blanks")
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,19 @@
+"""The operations by id over HTTP: `agentspan serve`, or `create_app` in an application of one's own.
+
+Needs the extra: `pip install "agentspan-sqlite[serve]"`. Not one rule of the state machine is in here.
+"""
+
+from typing import Any
+
+__all__ = ["create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "create_app":
+        raise AttributeError(f"module 'agentspan.serve' has no attribute {name!r}")
+    try:
+        from agentspan.serve.app import create_app
+    except ImportError as error:
+        raise ImportError('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from error
+    globals()[name] = create_app
+    return create_app

@@ -1,0 +1,64 @@
+"""Answers as HTTP responses: the envelope as JSON, and the status that belongs to an error's code."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from agentspan.errors import AgentspanError, DatabaseBusy, NotPermitted, StorageError
+from agentspan.operations import answers
+
+STATUS: Mapping[str, int] = {
+    "bad_request": 400,
+    "not_authenticated": 401,
+    "bad_authtoken": 401,
+    "not_permitted": 403,
+    "not_found": 404,
+    "invalid_action": 409,
+    "idempotency_key_already_used": 409,
+    "validation_errors": 422,
+    "required_value": 422,
+    "invalid_value": 422,
+    "unexpected_ref_type": 422,
+    "not_implemented": 422,
+    "unexpected": 500,
+    "unknown": 503,
+}
+"""The HTTP status of each of the API's codes. A permanent fault is never a 5xx: the official clients would retry it."""
+
+
+def respond(answer: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an envelope as a response."""
+    try:
+        content = to_json(answer)
+    except ValueError:  # a lone surrogate in a payload, which JSON can escape but UTF-8 cannot say
+        content = json.dumps(answer).encode()
+    return Response(content, status, headers, media_type="application/json")
+
+
+def refuse(
+    code: str,
+    message: str,
+    *,
+    status: int | None = None,
+    errors: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return an error as a response."""
+    answer: dict[str, Any] = {"status": "error", "code": code, "message": message}
+    if errors is not None:
+        answer["errors"] = errors
+    return respond(answer, STATUS[code] if status is None else status, headers)
+
+
+def refuse_error(error: AgentspanError) -> Response:
+    """Return one of our errors as a response; what they say of the file and its path stays here."""
+    if isinstance(error, DatabaseBusy):
+        return refuse("unknown", "the database is busy; try again", headers={"Retry-After": "1"})
+    if isinstance(error, StorageError):
+        return refuse("unexpected", "the database cannot be used now; the server's log has more")
+    if isinstance(error, NotPermitted):
+        return refuse("not_permitted", "this server only reads")
+    return respond(answers.refusal(error), STATUS[error.code])

@@ -1,0 +1,139 @@
+"""The ASGI application: the routes, the guard before them, and one form for every error."""
+
+import os
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from agentspan import __version__
+from agentspan.errors import AgentspanError
+from agentspan.operations.context import Context
+from agentspan.operations.database import Database
+from agentspan.serve.answering import refuse, refuse_error
+from agentspan.serve.guards import LOOPBACK, Guard, log
+from agentspan.serve.openapi import document
+from agentspan.serve.routes import router
+from agentspan.serve.writing import WAIT_S, Writer
+from agentspan.storage import open_storage
+from agentspan.storage.protocol import Storage
+
+MAX_BODY = 10 * 2**20
+
+DESCRIPTION = """The operations of the Prefactor API on agents, instances and spans, over one SQLite file.
+
+Ids are PFIDs, times RFC 3339 in UTC. Every write can be sent again with the same `idempotency_key`."""
+
+
+def create_app(
+    db: "str | os.PathLike[str] | Storage | Database | None" = None,
+    *,
+    token: str | None = None,
+    read_only: bool = False,
+    strict_schemas: bool = False,
+    allowed_hosts: Collection[str] | None = None,
+    cors_origins: Collection[str] = (),
+    max_body: int = MAX_BODY,
+    wait_s: float = WAIT_S,
+) -> FastAPI:
+    """Return an ASGI application that serves the API from one storage; mount it in one of your own, or run it.
+
+    Args:
+        db: a file, a Storage or an opened Database; AGENTSPAN_DB, else ./agentspan.db, when left out. What is opened
+            here is closed with the application.
+        token: what clients must send as `Authorization: Bearer TOKEN`; None for nothing.
+        read_only: refuse every write with `not_permitted`.
+        strict_schemas: refuse payloads that do not match their schema.
+        allowed_hosts: names that the Host header may have; when left out those of this machine without a token, and any
+            with one.
+        cors_origins: origins whose pages may use the API from a browser.
+        max_body: bytes of a request's body; more is answered with 413.
+        wait_s: how long a request may wait for other writers before it is answered with 503.
+
+    Raises:
+        DatabaseUnusable: the file cannot be used; the message says what to do.
+    """
+    storage = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
+    is_ours = storage is not db and not isinstance(db, Database)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if is_ours:
+            storage.close()
+
+    app = FastAPI(
+        title="agentspan",
+        version=__version__,
+        summary="A flight recorder for AI agents",
+        description=DESCRIPTION,
+        docs_url=None,  # those pages load their scripts from other servers
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    ctx = Context(storage, strict_schemas=strict_schemas, wait_s=wait_s)
+    app.include_router(router(ctx, Writer(ctx, wait_s)))
+    app.add_exception_handler(AgentspanError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    if allowed_hosts is None and token is None:
+        allowed_hosts = LOOPBACK
+    app.add_middleware(Guard, token=token, allowed_hosts=allowed_hosts, max_body=max_body)
+    if cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AgentspanError)
+    response = refuse_error(error)
+    if response.status_code >= 500:
+        log.warning("%s %s: %s", request.method, request.url.path, error)
+    return response
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return refuse("not_found", "there is no such path")
+    if error.status_code == 405:
+        return refuse("bad_request", "this path has no such method", status=405, headers=error.headers)
+    code = "bad_request" if error.status_code < 500 else "unexpected"
+    return refuse(
+        code, "the body is no JSON" if error.status_code == 400 else str(error.detail), status=error.status_code
+    )
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    """Say which fields do not parse, without their values."""
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    places = [problem["loc"] for problem in problems]
+    if any(place[0] == "query" for place in places):
+        names = ", ".join(sorted({str(place[1]) for place in places if place[0] == "query" and len(place) > 1}))
+        return refuse("bad_request", f"query parameters without the right form: {names}")
+    if any(place[0] == "path" for place in places):
+        return refuse("not_found", "the id in the path is no PFID")
+    if any(
+        len(place) < 2 or problem["type"] == "json_invalid" for place, problem in zip(places, problems, strict=True)
+    ):
+        return refuse("bad_request", "the body must be a JSON object")
+    errors = {
+        ".".join(str(part) for part in place[1:]): {
+            "code": "required_value" if problem["type"] == "missing" else "invalid_value",
+            "message": problem["msg"],
+        }
+        for place, problem in zip(places, problems, strict=True)
+    }
+    return refuse("validation_errors", f"these fields are missing or wrong: {', '.join(errors)}", errors=errors)

@@ -1,0 +1,211 @@
+"""What responses look like, as models: for the OpenAPI document only; answers are made in operations.answers."""
+
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from agentspan.model.resources import AgentSchemaVersion
+from agentspan.serve.bodies import Sorted
+
+T = TypeVar("T")
+
+Code = Literal[
+    "bad_request",
+    "bad_authtoken",
+    "not_authenticated",
+    "not_permitted",
+    "not_implemented",
+    "unknown",
+    "not_found",
+    "unexpected_ref_type",
+    "unexpected",
+    "invalid_action",
+    "invalid_value",
+    "required_value",
+    "idempotency_key_already_used",
+    "validation_errors",
+]
+
+
+class Control(BaseModel):
+    """What the client is asked to do.
+
+    Attributes:
+        terminate: the instance was terminated; its program should stop.
+        reason: why, as whoever terminated it said.
+    """
+
+    terminate: Literal[True]
+    reason: str
+
+
+class One(BaseModel, Generic[T]):
+    """One resource.
+
+    Attributes:
+        status: always `success`.
+        details: the resource.
+    """
+
+    status: Literal["success"]
+    details: T
+
+
+class OneSpan(One[T], Generic[T]):
+    """One span.
+
+    Attributes:
+        status: always `success`.
+        details: the span.
+        control: there only if the span's instance was terminated.
+    """
+
+    control: Control | None = None
+
+
+class Registered(One[T], Generic[T]):
+    """A registered instance.
+
+    Attributes:
+        status: always `success`.
+        details: the instance.
+        agent_schema_version: the schema version that it was registered with.
+    """
+
+    agent_schema_version: AgentSchemaVersion
+
+
+class Pagination(BaseModel):
+    """Where a page lies in the whole list.
+
+    Attributes:
+        item_count: items in the whole list.
+        item_start: the first item of this page, counted from one.
+        item_end: the last item of this page, counted from one.
+        page_count: pages in all.
+        page_index: this page, counted from one.
+        page_offset: items before this page.
+        page_size: items of a page.
+        next_page_offset: the offset of the next page, or null.
+        previous_page_offset: the offset of the page before, or null.
+    """
+
+    item_count: int
+    item_start: int
+    item_end: int
+    page_count: int
+    page_index: int
+    page_offset: int
+    page_size: int
+    next_page_offset: int | None
+    previous_page_offset: int | None
+
+
+class Sorting(BaseModel):
+    """How a list is sorted.
+
+    Attributes:
+        field: by which field.
+        direction: upwards or downwards.
+    """
+
+    field: str
+    direction: Sorted
+
+
+class Many(BaseModel, Generic[T]):
+    """A page of a list.
+
+    Attributes:
+        status: always `success`.
+        summaries: the items.
+        pagination: where they lie in the whole list.
+        sorting: how they are sorted; null where the request did not say.
+    """
+
+    status: Literal["success"]
+    summaries: list[T]
+    pagination: Pagination | None
+    sorting: Sorting | None
+
+
+class ContextBody(BaseModel):
+    """All that is known of an instance.
+
+    Attributes:
+        body: `instance`, `agent`, `schema` (the schema version), and `spans` in the order of their creation.
+    """
+
+    body: dict[str, Any]
+
+
+class AgentContext(BaseModel):
+    """An instance with everything that belongs to it.
+
+    Attributes:
+        status: always `success`.
+        agent_context: all of it.
+    """
+
+    status: Literal["success"]
+    agent_context: ContextBody
+
+
+class BulkOutputs(BaseModel):
+    """What the actions of a bulk request answered.
+
+    Attributes:
+        status: always `success`, also where an action was refused.
+        outputs: each action's envelope by its idempotency key; those after a refused one are absent.
+    """
+
+    status: Literal["success"]
+    outputs: dict[str, dict[str, Any]]
+
+
+class Pfids(BaseModel):
+    """Fresh ids.
+
+    Attributes:
+        pfids: the ids, in ascending order.
+    """
+
+    pfids: list[str]
+
+
+class Pong(BaseModel):
+    """The server is there, and the token is right.
+
+    Attributes:
+        account_id: PFID of the file's account.
+    """
+
+    account_id: str
+
+
+class FieldError(BaseModel):
+    """What is wrong with a field.
+
+    Attributes:
+        code: `required_value` or `invalid_value`.
+        message: what is wrong, and what would be right.
+    """
+
+    code: Literal["required_value", "invalid_value"]
+    message: str
+
+
+class Error(BaseModel):
+    """A request that was refused, or failed.
+
+    Attributes:
+        status: always `error`.
+        code: what kind of error.
+        message: what happened, to which id, and what to do.
+        errors: with `validation_errors`: what is wrong, by field.
+    """
+
+    status: Literal["error"]
+    code: Code
+    message: str
+    errors: dict[str, FieldError] | None = None

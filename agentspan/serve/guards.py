@@ -1,0 +1,135 @@
+"""What stands before the routes: who may come in, how much they may bring, and what happens when something breaks."""
+
+import asyncio
+import hmac
+import logging
+import secrets
+from collections.abc import Collection
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from agentspan.serve.answering import refuse
+
+log = logging.getLogger("agentspan")
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+BODY_S = 30.0
+"""How long a client may take to send a body."""
+
+
+class Guard:
+    """An ASGI middleware around the whole application.
+
+    Args:
+        token: what `Authorization: Bearer` must say below /api; None for nothing.
+        allowed_hosts: names that the Host header may have; None for any. Without this check a page in a browser could
+            reach a server on this machine by a name of its own (DNS rebinding).
+        max_body: bytes of a request's body.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, allowed_hosts: Collection[str] | None, max_body: int
+    ) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode()
+        self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        refused = self._refusal(scope, headers)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+        if b"content-length" in headers or b"transfer-encoding" in headers:
+            body = await self._body(receive)
+            if isinstance(body, Response):
+                await body(scope, receive, send)
+                return
+            receive = _replay(body, receive)
+        await self._guarded(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
+            return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
+        if self._token is not None and scope["path"].startswith("/api"):
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not given:
+                return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
+            if not hmac.compare_digest(given.strip(), self._token):
+                return refuse("bad_authtoken", "the token is not this server's")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._max_body:
+            return self._too_large()
+        has_body = length != b"0" or b"transfer-encoding" in headers
+        if scope["method"] in ("POST", "PUT", "PATCH") or (scope["method"] == "DELETE" and has_body):
+            kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if kind != b"application/json":
+                return refuse("bad_request", "send Content-Type: application/json", status=415)
+        return None
+
+    def _too_large(self) -> Response:
+        return refuse("bad_request", f"the body has more than {self._max_body} bytes", status=413)
+
+    async def _body(self, receive: Receive) -> bytes | Response:
+        """Return the body, as long as it is not too much and does not take too long."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_S):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":  # the client has gone
+                        return refuse("bad_request", "the body ended too early")
+                    part: bytes = message.get("body", b"")
+                    size += len(part)
+                    if size > self._max_body:
+                        return self._too_large()
+                    parts.append(part)
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError:
+            return refuse("bad_request", f"the body did not come within {BODY_S:g} s", status=408)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception:
+            number = secrets.token_hex(4)
+            log.exception("request %s: %s %s failed", number, scope["method"], scope["path"])
+            if not started:
+                message = f"an unexpected fault; the server's log has more under request {number}"
+                await refuse("unexpected", message)(scope, receive, send)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def replayed() -> Message:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+def _host(header: bytes) -> str:
+    """Return the name in a Host header, without its port."""
+    text = header.decode("latin-1").lower()
+    if text.startswith("["):  # an IPv6 address
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0]

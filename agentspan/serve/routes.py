@@ -1,0 +1,293 @@
+"""The routes: each parses, calls one action, and answers with its envelope."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Path, Query, Response
+
+from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion
+from agentspan.operations import actions, bulk
+from agentspan.operations.actions import Action
+from agentspan.operations.context import Context
+from agentspan.serve import bodies
+from agentspan.serve.answering import respond
+from agentspan.serve.envelopes import (
+    AgentContext,
+    BulkOutputs,
+    Error,
+    Many,
+    One,
+    OneSpan,
+    Pfids,
+    Pong,
+    Registered,
+)
+from agentspan.serve.writing import Writer
+
+Id = Annotated[str, Path(pattern="^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$")]
+Offset = Annotated[int, Query(alias="pagination[offset]", ge=0, le=2**53)]
+PageSize = Annotated[int, Query(alias="pagination[page_size]", ge=1, le=100)]
+Sorting = Annotated[str | None, Query()]
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Error, "description": "The body is no JSON object, or a query parameter has not the right form"},
+    401: {"model": Error, "description": "No token, or a wrong one"},
+    403: {"model": Error, "description": "A server that only reads, or a foreign Host"},
+    404: {"model": Error, "description": "No such id"},
+    409: {"model": Error, "description": "The state machine forbids it, or the idempotency key was used before"},
+    413: {"model": Error, "description": "The body is too large"},
+    415: {"model": Error, "description": "The body is not application/json"},
+    422: {"model": Error, "description": "A value is missing or wrong"},
+    500: {"model": Error, "description": "A fault of the server"},
+    503: {"model": Error, "description": "The database is busy; try again"},
+}
+
+
+def router(ctx: Context, writer: Writer) -> APIRouter:
+    """Return the API's routes over one storage."""
+    api = APIRouter(prefix="/api/v1", responses=REFUSALS)
+
+    async def write(action: Action, body: bodies.Body | None, **more: Any) -> Response:
+        fields = _fields(body, more)
+        return respond(await writer.run(lambda context: action(context, fields)))
+
+    async def read(action: Action, **fields: Any) -> Response:
+        return respond(action(ctx, fields))
+
+    async def scan(action: Action, **fields: Any) -> Response:
+        """Read what may be much: in a thread, so that it holds nobody up."""
+        return respond(await asyncio.to_thread(action, ctx, fields))
+
+    def page(offset: int, size: int) -> dict[str, int]:
+        return {"offset": offset, "page_size": size}
+
+    @api.get("/ping", response_model=One[Pong], summary="Check the token", tags=["service"])
+    async def ping() -> Response:
+        return respond({"status": "success", "details": {"account_id": ctx.account.id}})
+
+    @api.post("/pfid/generate", response_model=One[Pfids], summary="Generate ids", tags=["service"])
+    async def generate_pfids(body: bodies.GeneratePfids | None = None) -> Response:
+        count = 1 if body is None else body.count
+        return respond({"status": "success", "details": {"pfids": [ctx.ids.new() for _ in range(count)]}})
+
+    @api.post("/bulk", response_model=BulkOutputs, summary="Run several actions", tags=["bulk"])
+    async def run_bulk(body: Annotated[dict[str, Any], Body()]) -> Response:
+        items = body.get("items")
+        outputs = await writer.run(lambda context: bulk.run(context, items))
+        return respond({"status": "success", "outputs": outputs})
+
+    @api.get("/agent", response_model=Many[Agent], summary="List agents", tags=["agents"])
+    async def list_agents(sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50) -> Response:
+        return await scan(actions.list_agents, sorting=sorting, pagination=page(offset, page_size))
+
+    @api.post("/agent", response_model=One[Agent], summary="Create an agent", tags=["agents"])
+    async def create_agent(body: bodies.CreateAgent) -> Response:
+        return await write(actions.create_agent, body)
+
+    @api.get("/agent/show", response_model=One[Agent], summary="Show an agent by one of its names", tags=["agents"])
+    async def show_agent(agent_id: str | None = None, external_identifier: str | None = None) -> Response:
+        return await read(actions.show_agent, agent_id=agent_id, external_identifier=external_identifier)
+
+    @api.get("/agent/{agent_id}", response_model=One[Agent], summary="Get an agent", tags=["agents"])
+    async def get_agent(agent_id: Id) -> Response:
+        return await read(actions.show_agent, agent_id=agent_id)
+
+    @api.put("/agent/{agent_id}", response_model=One[Agent], summary="Change an agent", tags=["agents"])
+    async def update_agent(agent_id: Id, body: bodies.UpdateAgent) -> Response:
+        return await write(actions.update_agent, body, agent_id=agent_id)
+
+    @api.delete("/agent/{agent_id}", response_model=One[Agent], summary="Delete an agent", tags=["agents"])
+    async def delete_agent(agent_id: Id) -> Response:
+        return await write(actions.delete_agent, None, agent_id=agent_id)
+
+    @api.post("/agent/{agent_id}/retire", response_model=One[Agent], summary="Retire an agent", tags=["agents"])
+    async def retire_agent(agent_id: Id, body: bodies.Keyed | None = None) -> Response:
+        return await write(actions.retire_agent, body, agent_id=agent_id)
+
+    @api.post("/agent/{agent_id}/reinstate", response_model=One[Agent], summary="Reinstate an agent", tags=["agents"])
+    async def reinstate_agent(agent_id: Id, body: bodies.Keyed | None = None) -> Response:
+        return await write(actions.reinstate_agent, body, agent_id=agent_id)
+
+    @api.get("/agent_version", response_model=Many[AgentVersion], summary="List agent versions", tags=["versions"])
+    async def list_agent_versions(
+        agent_id: str | None = None, sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50
+    ) -> Response:
+        fields = _said(agent_id=agent_id)
+        return await scan(actions.list_agent_versions, **fields, sorting=sorting, pagination=page(offset, page_size))
+
+    @api.get(
+        "/agent_version/{agent_version_id}",
+        response_model=One[AgentVersion],
+        summary="Get an agent version",
+        tags=["versions"],
+    )
+    async def get_agent_version(agent_version_id: Id) -> Response:
+        return await read(actions.show_agent_version, agent_version_id=agent_version_id)
+
+    @api.get(
+        "/agent_schema_version",
+        response_model=Many[AgentSchemaVersion],
+        summary="List schema versions",
+        tags=["versions"],
+    )
+    async def list_schema_versions(
+        agent_id: str | None = None, sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50
+    ) -> Response:
+        fields = _said(agent_id=agent_id)
+        return await scan(
+            actions.list_agent_schema_versions, **fields, sorting=sorting, pagination=page(offset, page_size)
+        )
+
+    @api.post(
+        "/agent_schema_version",
+        response_model=One[AgentSchemaVersion],
+        summary="Create a schema version",
+        tags=["versions"],
+    )
+    async def create_schema_version(body: bodies.CreateSchemaVersion) -> Response:
+        return await write(actions.create_agent_schema_version, body)
+
+    @api.get(
+        "/agent_schema_version/{agent_schema_version_id}",
+        response_model=One[AgentSchemaVersion],
+        summary="Get a schema version",
+        tags=["versions"],
+    )
+    async def get_schema_version(agent_schema_version_id: Id) -> Response:
+        return await read(actions.show_agent_schema_version, agent_schema_version_id=agent_schema_version_id)
+
+    @api.get("/agent_instance", response_model=Many[AgentInstance], summary="List instances", tags=["instances"])
+    async def list_instances(
+        agent_id: str | None = None,
+        agent_version_id: str | None = None,
+        sorting: Sorting = None,
+        offset: Offset = 0,
+        page_size: PageSize = 50,
+    ) -> Response:
+        fields = _said(agent_id=agent_id, agent_version_id=agent_version_id)
+        return await scan(actions.list_agent_instances, **fields, sorting=sorting, pagination=page(offset, page_size))
+
+    @api.post(
+        "/agent_instance/register",
+        response_model=Registered[AgentInstance],
+        summary="Register an instance",
+        tags=["instances"],
+    )
+    async def register_instance(body: bodies.RegisterInstance) -> Response:
+        return await write(actions.register_agent_instance, body)
+
+    @api.get(
+        "/agent_instance/{agent_instance_id}",
+        response_model=One[AgentInstance],
+        summary="Get an instance",
+        tags=["instances"],
+    )
+    async def get_instance(agent_instance_id: Id) -> Response:
+        return await scan(actions.show_agent_instance, agent_instance_id=agent_instance_id)
+
+    @api.get(
+        "/agent_instance/{agent_instance_id}/agent_context",
+        response_model=AgentContext,
+        summary="Get an instance with everything that belongs to it",
+        tags=["instances"],
+    )
+    async def get_agent_context(agent_instance_id: Id) -> Response:
+        return await scan(actions.agent_context, agent_instance_id=agent_instance_id)
+
+    @api.post(
+        "/agent_instance/{agent_instance_id}/start",
+        response_model=One[AgentInstance],
+        summary="Start an instance",
+        tags=["instances"],
+    )
+    async def start_instance(agent_instance_id: Id, body: bodies.Start | None = None) -> Response:
+        return await write(actions.start_agent_instance, body, agent_instance_id=agent_instance_id)
+
+    @api.post(
+        "/agent_instance/{agent_instance_id}/finish",
+        response_model=One[AgentInstance],
+        summary="Finish an instance",
+        tags=["instances"],
+    )
+    async def finish_instance(agent_instance_id: Id, body: bodies.FinishInstance | None = None) -> Response:
+        return await write(actions.finish_agent_instance, body, agent_instance_id=agent_instance_id)
+
+    @api.post(
+        "/agent_instance/{agent_instance_id}/terminate",
+        response_model=One[AgentInstance],
+        summary="Terminate an instance",
+        tags=["instances"],
+    )
+    async def terminate_instance(agent_instance_id: Id, body: bodies.Terminate) -> Response:
+        return await write(actions.terminate_agent_instance, body, agent_instance_id=agent_instance_id)
+
+    @api.post(
+        "/agent_instance/{agent_instance_id}/record_quality",
+        response_model=One[AgentInstance],
+        summary="Record an evaluation of an instance",
+        tags=["instances"],
+    )
+    async def record_quality(agent_instance_id: Id, body: bodies.RecordQuality) -> Response:
+        return await write(actions.record_quality, body, agent_instance_id=agent_instance_id)
+
+    @api.get("/agent_spans", response_model=Many[AgentSpan], summary="List the spans of an instance", tags=["spans"])
+    async def list_spans(
+        agent_instance_id: str,
+        start_time: str | None = None,
+        end_time: str | None = None,
+        include_summaries: bool = False,
+        sorting: Sorting = None,
+        offset: Offset = 0,
+        page_size: PageSize = 50,
+    ) -> Response:
+        fields = _said(start_time=start_time, end_time=end_time)
+        return await scan(
+            actions.list_agent_spans,
+            **fields,
+            agent_instance_id=agent_instance_id,
+            include_summaries=include_summaries,
+            sorting=sorting,
+            pagination=page(offset, page_size),
+        )
+
+    @api.post("/agent_spans", response_model=OneSpan[AgentSpan], summary="Create a span", tags=["spans"])
+    async def create_span(body: bodies.CreateSpan) -> Response:
+        return await write(actions.create_agent_span, body)
+
+    @api.get("/agent_spans/{agent_span_id}", response_model=One[AgentSpan], summary="Get a span", tags=["spans"])
+    async def get_span(agent_span_id: Id) -> Response:
+        return await read(actions.show_agent_span, agent_span_id=agent_span_id)
+
+    @api.post(
+        "/agent_spans/{agent_span_id}/start",
+        response_model=OneSpan[AgentSpan],
+        summary="Start a span",
+        tags=["spans"],
+    )
+    async def start_span(agent_span_id: Id, body: bodies.Start | None = None) -> Response:
+        return await write(actions.start_agent_span, body, agent_span_id=agent_span_id)
+
+    @api.post(
+        "/agent_spans/{agent_span_id}/finish",
+        response_model=OneSpan[AgentSpan],
+        summary="Finish a span",
+        tags=["spans"],
+    )
+    async def finish_span(agent_span_id: Id, body: bodies.FinishSpan | None = None) -> Response:
+        return await write(actions.finish_agent_span, body, agent_span_id=agent_span_id)
+
+    return api
+
+
+def _fields(body: bodies.Body | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request says: its body's fields, those in `details`, and its path's."""
+    said = {} if body is None else body.model_dump(exclude_unset=True, by_alias=True)
+    details = said.pop("details", None) or {}
+    if said.get("idempotency_key") is None:
+        said.pop("idempotency_key", None)
+    return {**details, **said, **more}
+
+
+def _said(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
