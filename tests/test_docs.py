@@ -267,6 +267,7 @@ def test_the_reference_names_every_command_with_its_options(name: str) -> None:
 LIMITS = [
     (request, "MAX_KEY", "idempotency key"),
     (request, "MAX_TEXT", "names, descriptions"),
+    (request, "MAX_DEPTH", "payloads, metadata"),
     (request, "MAX_PAGE", "page"),
     (bulk, "MAX_ITEMS", "items of `bulk`"),
     (bulk, "MIN_KEY", "items of `bulk`"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-END_S = 4
+END_S = 3
 """How long requests in flight may take once the server is asked to end."""
 LONGEST_TOKEN = 4096
 
@@ -56,26 +56,35 @@ def command(
         timeout_graceful_shutdown=END_S,
         server_header=False,
     )
+    server = uvicorn.Server(config)
+    # uvicorn raises the signal again once it has ended, and without these handlers it would then kill the process; and
+    # a signal that comes before uvicorn listens for it must end it too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     socket = config.bind_socket()
+    socket.listen(config.backlog)  # else who reads the line below and comes at once is turned away
     name = f"[{host}]" if ":" in host else host
     guarded = "a token is required" if token else "no token is required"
-    # uvicorn raises the signal again once it has ended; without these handlers it would then kill the process.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
     click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
-    uvicorn.Server(config).run(sockets=[socket])
+    server.run(sockets=[socket])
 
 
 def _token(token_file: str | None) -> str | None:
     """Return the token, from a file or the environment: never from the command line, which everybody can read."""
     if token_file is None:
-        return os.environ.get("AGENTSPAN_TOKEN") or None
+        token = os.environ.get("AGENTSPAN_TOKEN", "")
+        return _checked(token, "AGENTSPAN_TOKEN") if token else None
     try:
         token = Path(token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise click.ClickException(f"the token file cannot be read: {getattr(error, 'strerror', 'no text')}") from None
+    return _checked(token, token_file)
+
+
+def _checked(token: str, where: str) -> str:
+    """Return a token that a client can send in a header."""
     if not token or len(token) > LONGEST_TOKEN or any(character.isspace() for character in token):
-        raise click.ClickException(f"{token_file} must hold one token: a line without blanks")
+        raise click.ClickException(f"{where} must hold one token: a line without blanks")
     return token
 
 

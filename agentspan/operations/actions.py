@@ -19,7 +19,7 @@ PAGE_SIZE = 50
 def create_agent(ctx: Context, fields: Fields) -> Answer:
     """agents/create."""
     names = ("name", "description", "external_identifier", "id", "idempotency_key")
-    return answers.done(ctx, agents.create(ctx, **_picked(fields, names)))
+    return answers.done(ctx, agents.create(ctx, **_picked(fields, names, "name")))
 
 
 def update_agent(ctx: Context, fields: Fields) -> Answer:
@@ -129,7 +129,7 @@ def record_quality(ctx: Context, fields: Fields) -> Answer:
     """agent_instances/record_quality."""
     names = ("name", "payload", "idempotency_key")
     id = _id(fields, "agent_instance_id")
-    return answers.done(ctx, agent_instances.record_quality(ctx, id, **_picked(fields, names)))
+    return answers.done(ctx, agent_instances.record_quality(ctx, id, **_picked(fields, names, "name", "payload")))
 
 
 def show_agent_instance(ctx: Context, fields: Fields) -> Answer:
@@ -162,7 +162,8 @@ def create_agent_span(ctx: Context, fields: Fields) -> Answer:
         "finished_at",
         "idempotency_key",
     )
-    return answers.done(ctx, agent_spans.create(ctx, **_picked(fields, names)))
+    needed = ("agent_instance_id", "schema_name", "status")
+    return answers.done(ctx, agent_spans.create(ctx, **_picked(fields, names, *needed)))
 
 
 def start_agent_span(ctx: Context, fields: Fields) -> Answer:
@@ -185,7 +186,9 @@ def show_agent_span(ctx: Context, fields: Fields) -> Answer:
 def list_agent_spans(ctx: Context, fields: Fields) -> Answer:
     """agent_spans/list."""
     summaries = bool(fields.get("include_summaries"))
-    return _list(ctx, fields, agent_spans.page, ("agent_instance_id", "start_time", "end_time"), summaries=summaries)
+    names = ("agent_instance_id", "start_time", "end_time")
+    _id(fields, "agent_instance_id")
+    return _list(ctx, fields, agent_spans.page, names, summaries=summaries)
 
 
 BULK: Mapping[str, Action] = {
@@ -202,11 +205,13 @@ BULK: Mapping[str, Action] = {
     "agent_spans/list": list_agent_spans,
 }
 """The actions that a bulk request may hold, by their `_type`."""
+READS = frozenset({list_agents, show_agent, list_agent_spans})
+"""Those among them that change nothing."""
 
 
-def _picked(fields: Fields, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the known fields; unknown ones are ignored, as the API does."""
-    return {name: fields[name] for name in names if name in fields}
+def _picked(fields: Fields, names: tuple[str, ...], *needed: str) -> dict[str, Any]:
+    """Return the known fields; unknown ones are ignored, as the API does. Needed ones that are missing are None."""
+    return dict.fromkeys(needed) | {name: fields[name] for name in names if name in fields}
 
 
 def _id(fields: Fields, name: str) -> Any:

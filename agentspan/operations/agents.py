@@ -58,7 +58,7 @@ def show(ctx: Context, *, agent_id: Any = None, external_identifier: Any = None)
         raise RequiredValue("agent_id", "give either agent_id or external_identifier")
     if agent_id is not None:
         return ctx.row(AgentRow, agent_id)
-    found = find(ctx, external_identifier)
+    found = find(ctx, request.required_text("external_identifier", external_identifier))
     if found is None:
         raise NotFound("no agent has this external_identifier")
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
 from agentspan.operations import answers
-from agentspan.operations.actions import BULK, Action
+from agentspan.operations.actions import BULK, READS, Action
 from agentspan.operations.answers import Answer
 from agentspan.operations.context import Context
 from agentspan.operations.request import MAX_KEY
@@ -35,7 +35,9 @@ def run(ctx: Context, items: Any) -> dict[str, Answer]:
         raise InvalidValue("items", "two items have the same idempotency_key")
     outputs: dict[str, Answer] = {}
     storage = ctx.storage
-    with storage.group(ctx.wait_s) if isinstance(storage, HasGroups) else nullcontext(storage) as group:
+    # Reading needs no lock, nor a file that may be written to.
+    writes = any(action not in READS for action, _ in planned)
+    with storage.group(ctx.wait_s) if writes and isinstance(storage, HasGroups) else nullcontext(storage) as group:
         within = ctx.within(group)
         for action, fields in planned:
             answer = outputs[fields["idempotency_key"]] = _answer(within, action, fields)

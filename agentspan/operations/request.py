@@ -11,6 +11,9 @@ from agentspan.storage.protocol import Query
 
 MAX_KEY = 64
 MAX_TEXT = 10_000
+MAX_DEPTH = 500
+"""Levels of a JSON object. What Python can read depends on its version, and on how deep its stack is just then (945 to
+9,970 levels): an object that was stored at one limit could not be read at another."""
 MAX_PAGE = 100
 MAX_OFFSET = 2**53
 
@@ -23,7 +26,23 @@ def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
         raise InvalidValue(field, str(error)) from None
     if type(plain) is not dict:
         raise InvalidValue(field, "must be a JSON object (a dict)")
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(plain, MAX_DEPTH):
+        raise InvalidValue(field, f"is nested deeper than {MAX_DEPTH} levels")
     return text, plain
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Tell whether plain JSON has more levels; level by level, as a function that calls itself could not."""
+    level = [value]
+    while level and levels >= 0:
+        levels -= 1
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
+    return levels < 0
 
 
 def timestamp(field: str, value: Any) -> str | None:

@@ -66,6 +66,7 @@ def create_app(
         if is_ours:
             storage.close()
 
+    ctx = Context(storage, strict_schemas=strict_schemas, wait_s=wait_s)
     app = FastAPI(
         title="agentspan",
         version=__version__,
@@ -74,9 +75,8 @@ def create_app(
         docs_url=None,  # those pages load their scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
+        routes=router(ctx, Writer(ctx, wait_s)).routes,  # a router that is included is searched twice for each request
     )
-    ctx = Context(storage, strict_schemas=strict_schemas, wait_s=wait_s)
-    app.include_router(router(ctx, Writer(ctx, wait_s)))
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -57,7 +57,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
             return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
-        if self._token is not None and scope["path"].startswith("/api"):
+        if self._token is not None and _is_guarded(scope):
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not given:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
@@ -125,6 +125,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replayed
+
+
+def _is_guarded(scope: Scope) -> bool:
+    """Tell whether a path lies below /api; mounted in another application, it begins with where that is."""
+    path: str = scope["path"]
+    return path.startswith("/api") or path.removeprefix(scope.get("root_path", "")).startswith("/api")
 
 
 def _host(header: bytes) -> str:
