@@ -1,13 +1,12 @@
 """What `agentspan.span(...)` returns: a with-block, and a decorator for each kind of function."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from agentspan.recording.arguments import Arguments, is_coroutine_function
-from agentspan.recording.generators import Begin, Reduce, wrap_async_generator, wrap_generator
+from agentspan.recording.arguments import Arguments, kind_of
+from agentspan.recording.generators import Begin, Reduce, Stream, wrap_async_generator, wrap_generator
 from agentspan.recording.span import Span, last_entered
 
 if TYPE_CHECKING:
@@ -73,13 +72,15 @@ class SpanBlock:
         def begin(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Span:
             return resolve()._begin_call(schema_name, arguments, args, kwargs, payload)
 
-        if inspect.isasyncgenfunction(fn):
-            return cast(Callable[P, R], wrap_async_generator(fn, begin, self._reduce))
-        if inspect.isgeneratorfunction(fn):
-            return cast(Callable[P, R], wrap_generator(fn, begin, self._reduce))
-        if self._reduce is not None:
+        kind = kind_of(fn)
+        reduce = self._reduce
+        if kind == "async generator":
+            return wrap_async_generator(fn, lambda args, kwargs: Stream(begin(args, kwargs), reduce))
+        if kind == "generator":
+            return wrap_generator(fn, lambda args, kwargs: Stream(begin(args, kwargs), reduce))
+        if reduce is not None:
             raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
-        if is_coroutine_function(fn):
+        if kind == "coroutine":
             return cast(Callable[P, R], _wrap_coroutine(fn, begin))
         return _wrap_function(fn, begin)
 

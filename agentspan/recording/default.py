@@ -206,17 +206,27 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     return get_tracer().propagate(fn)
 
 
-def arrive(path: str, settings: dict[str, Any]) -> Tracer | None:
-    """Return this process's tracer, configured like the process's that something comes from; None if it has another
-    file."""
+def arrive(path: str, settings: dict[str, Any] | None) -> Tracer | None:
+    """Return this process's tracer, to record there as the process does that something comes from.
+
+    One that was configured stays as it is: None if it has another file. One that was not is configured now, if
+    `settings` has all that it takes.
+    """
     try:
-        if _tracer is None and not _given:
-            configure(path, **settings)
+        if not _given:
+            if settings is None:
+                return None
+            if _tracer is None or _path_of(_tracer) != Path(path):
+                configure(path, **settings)
         tracer = get_tracer()
-        return tracer if getattr(tracer.storage, "path", None) == Path(path) else None
+        return tracer if _path_of(tracer) == Path(path) else None
     except Exception as error:
         get_tracer()._fault(error)
         return None
+
+
+def _path_of(tracer: Tracer) -> Path | None:
+    return getattr(getattr(tracer, "storage", None), "path", None)
 
 
 def current_span() -> Span | None:

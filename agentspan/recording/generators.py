@@ -5,7 +5,9 @@ restored, so that what happens between two items is not recorded as the generato
 """
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from agentspan import jsontext
@@ -17,36 +19,63 @@ Reduce = Callable[[list[Any]], Any]
 """Turns the items of a generator into the result of its span."""
 
 
-class _Stream:
-    """The span of one generator: steps in and out of its context, keeps the items, ends once.
+class Steps:
+    """Steps into what is active within a generator or coroutine, and out of it again; does nothing else by itself.
+
+    Args:
+        var: where the tracer keeps what is active.
+        inner: what is active within at first.
+    """
+
+    __slots__ = ("_inner", "_token", "_var")
+
+    def __init__(self, var: ContextVar[Any], inner: Any) -> None:
+        self._var = var
+        self._inner = inner
+        self._token: Any = None
+
+    def __enter__(self) -> None:
+        self._token = self._var.set(self._inner)
+
+    def __exit__(self, *exc_info: object) -> None:
+        inner, token, self._token = self._var.get(), self._token, None
+        try:
+            self._var.reset(token)
+        except ValueError:  # closed while it was awaiting, from another context, which is not ours to change
+            return
+        self._inner = inner
+
+    def keep(self, item: Any) -> None:
+        """Take an item that is yielded next."""
+
+    def returned(self, value: Any = None, *, closed: bool = False) -> None:
+        """Take note that there are no more; closed: because the consumer wants none."""
+
+    def raised(self, exception: BaseException) -> None:
+        """Take note that it failed."""
+
+
+class Stream(Steps):
+    """The span of one generator: keeps the items, ends once.
 
     Without `reduce` an item is captured when it is yielded, since its consumer may change it: as text, up to the limits
     of one payload. With it, the items themselves are kept.
     """
 
-    __slots__ = ("_ended", "_inner", "_items", "_more", "_outer", "_reduce", "_room", "_span", "_var")
+    __slots__ = ("_ended", "_items", "_more", "_reduce", "_room", "_span")
 
     def __init__(self, span: Span, reduce: Reduce | None) -> None:
         self._ended = False
+        super().__init__(span._tracer._current, span)
         self._span = span
         self._reduce = reduce
         self._room = span._tracer._capture.limits.payload
-        self._var = span._tracer._current
-        self._inner: Any = span
-        self._outer = span._outer
         self._items: list[Any] = []
         self._more = 0
-        self._var.set(self._outer)
-
-    def __enter__(self) -> None:
-        self._outer = self._var.get()
-        self._var.set(self._inner)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._inner = self._var.get()
-        self._var.set(self._outer)
+        self._var.set(span._outer)
 
     def keep(self, item: Any) -> None:
+        """See Steps."""
         if self._reduce is not None:
             self._items.append(item)
             return
@@ -65,43 +94,46 @@ class _Stream:
         # An async generator that is dropped outside any event loop is not told. Whatever happens to be going on now,
         # the span must not stay open.
         if not self._ended:
-            self.closed()
+            self.returned(closed=True)
 
-    def returned(self, value: Any = None) -> None:
-        self._end(None, {} if value is None else {"returned": value})
-
-    def closed(self) -> None:
-        self._end(None, {"stopped": "closed"})
+    def returned(self, value: Any = None, *, closed: bool = False) -> None:
+        """See Steps."""
+        self._end(None, {**({} if value is None else {"returned": value}), **({"stopped": "closed"} if closed else {})})
 
     def raised(self, exception: BaseException) -> None:
+        """See Steps."""
         self._end(exception, {})
 
     def _end(self, exception: BaseException | None, result: dict[str, Any]) -> None:
-        if self._ended:
-            return
         self._ended = True
-        self._span.set_result({**self._result(), **result})
-        self._span._leave(exception)
+        try:
+            self._span.set_result({**self._result(exception), **result})
+        finally:
+            self._span._leave(exception)
+            self._span._outer = None  # a span that is kept must not keep those around it
 
-    def _result(self) -> dict[str, Any]:
+    def _result(self, exception: BaseException | None) -> dict[str, Any]:
         if self._reduce is None:
             output = {"output": [jsontext.decode(text)[""] for text in self._items]}
             return {**output, "more_items": self._more} if self._more else output
         try:
             value = self._reduce(self._items)
         except Exception as error:  # also on half of the items, where the consumer stopped early
-            self._span._tracer._fault(error)
+            self._span._tracer._fault(error, reraise=exception is None)
             return {"items": len(self._items)}
         return value if isinstance(value, dict) else {"output": value}
 
 
-def wrap_generator(fn: Callable[..., Any], begin: Begin, reduce: Reduce | None) -> Callable[..., Any]:
-    """Decorate a generator function; the span begins with the first item that is asked for."""
+Start = Callable[[tuple[Any, ...], Mapping[str, Any]], Steps]
+
+
+def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
+    """Return a generator function that takes these steps; it starts with the first item that is asked for."""
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        stream = _Stream(begin(args, kwargs), reduce)
-        generator = None
+        stream = start(args, kwargs)
+        thrown: BaseException | None = None
         try:
             with stream:
                 generator = fn(*args, **kwargs)
@@ -109,61 +141,67 @@ def wrap_generator(fn: Callable[..., Any], begin: Begin, reduce: Reduce | None) 
             while True:
                 stream.keep(item)
                 try:
-                    sent = yield item
-                except GeneratorExit:
-                    with stream:
-                        generator.close()
-                    raise
-                except BaseException as thrown:
-                    with stream:
-                        item = generator.throw(thrown)
-                else:
-                    with stream:
-                        item = generator.send(sent)
+                    sent, thrown = (yield item), None
+                except BaseException as exception:
+                    sent, thrown = None, exception
+                with stream:  # no longer in the handler: what is raised in here has not happened while handling that
+                    item = generator.send(sent) if thrown is None else generator.throw(thrown)
         except StopIteration as stop:
-            stream.returned(stop.value)
+            stream.returned(stop.value, closed=isinstance(thrown, GeneratorExit))
             return stop.value
         except GeneratorExit:
-            stream.closed()  # also where it was awaiting, not yielding
+            stream.returned(closed=True)
             raise
         except BaseException as exception:
             stream.raised(exception)
             raise
+        finally:
+            thrown = None  # its traceback has this frame
 
     return call
 
 
-def wrap_async_generator(fn: Callable[..., Any], begin: Begin, reduce: Reduce | None) -> Callable[..., Any]:
-    """Decorate an async generator function; the span begins with the first item that is asked for."""
+def wrap_async_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
+    """Return an async generator function that does the same."""
 
     @functools.wraps(fn)
     async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        stream = _Stream(begin(args, kwargs), reduce)
+        stream = start(args, kwargs)
+        thrown: BaseException | None = None
         try:
             with stream:
                 generator = fn(*args, **kwargs)
-                item = await anext(generator)
+                item = await _first(generator)
             while True:
                 stream.keep(item)
                 try:
-                    sent = yield item
-                except GeneratorExit:
-                    with stream:
-                        await generator.aclose()
-                    raise
-                except BaseException as thrown:
-                    with stream:
-                        item = await generator.athrow(thrown)
-                else:
-                    with stream:
-                        item = await generator.asend(sent)
+                    sent, thrown = (yield item), None
+                except BaseException as exception:
+                    sent, thrown = None, exception
+                with stream:
+                    item = await (generator.asend(sent) if thrown is None else generator.athrow(thrown))
         except StopAsyncIteration:
-            stream.returned()
+            stream.returned(closed=isinstance(thrown, GeneratorExit))
         except GeneratorExit:
-            stream.closed()  # also where it was awaiting, not yielding
+            stream.returned(closed=True)  # also where it was awaiting, not yielding
             raise
         except BaseException as exception:
             stream.raised(exception)
             raise
+        finally:
+            thrown = None
 
     return call
+
+
+def _first(generator: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Ask for the first item, without the event loop's notice, which would close both generators at once at its end.
+
+    It knows of the decorated one, which closes this one.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, lambda generator: None)
+    try:
+        return anext(generator)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)

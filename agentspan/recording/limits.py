@@ -1,15 +1,25 @@
 """How much of a payload is kept, and the marks that stand for what is not: nothing is cut without a trace."""
 
 import hashlib
+import json
+import re
 from typing import Any, NamedTuple
 
-from agentspan import jsontext
+from pydantic_core import to_json
 
 TRUNCATED = "$truncated"
 """The key of the mark that stands for what was too much: `{"$truncated": {"bytes": n, "sha256": …, "start": …}}`."""
 
 START = 200
 """Characters of a cut text that its mark repeats."""
+
+MAX_HASHED = 64 * 1024 * 1024
+"""Bytes of one payload that are hashed for marks (50 ms); the marks of what comes on top have no `sha256`."""
+
+_CHUNK = 1024 * 1024
+_SMALL = 300  # what takes no more is kept whole or left out: its mark would take nearly as much
+_MORE = len('"$truncated":{"items":1000000},')
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Limits(NamedTuple):
@@ -28,59 +38,127 @@ class Limits(NamedTuple):
     items: int = 10_000
 
 
-def text_mark(text: str, start: str) -> dict[str, Any]:
+def text_mark(text: str, start: str, *, hashed: bool = True) -> dict[str, Any]:
     """Return the mark of a text that is too long; `start` is what may be shown of it."""
-    data = text.encode("utf-8", "surrogatepass")
-    return {TRUNCATED: {**_measure(data), "start": start}}
+    if not hashed:
+        return {TRUNCATED: {"characters": len(text), "start": start}}
+    digest, size = hashlib.sha256(), 0
+    for begin in range(0, len(text), _CHUNK):  # at once would take the memory of the text again
+        data = text[begin : begin + _CHUNK].encode("utf-8", "surrogatepass")
+        digest.update(data)
+        size += len(data)
+    return {TRUNCATED: {"bytes": size, "sha256": digest.hexdigest(), "start": start}}
 
 
-def bytes_mark(data: bytes | bytearray | memoryview) -> dict[str, Any]:
+def bytes_mark(data: bytes | memoryview, *, hashed: bool = True) -> dict[str, Any]:
     """Return the mark of bytes that are too many."""
-    return {TRUNCATED: _measure(data)}
+    size = memoryview(data).nbytes
+    return {TRUNCATED: {"bytes": size, "sha256": hashlib.sha256(data).hexdigest()} if hashed else {"bytes": size}}
+
+
+def encode(plain: Any) -> str:
+    """Return plain JSON as text; lone surrogates, which no text of a database may hold, as escapes."""
+    try:
+        return to_json(plain).decode()
+    except ValueError:
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+        return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shrink(value: Any, room: int) -> Any:
-    """Return plain JSON that takes about `room` characters: the smallest members stay, the biggest become marks.
+    """Return plain JSON that takes at most `room` characters as text, or is one mark of at most 150.
 
-    Nothing is encoded more often than it is deep, and only payloads over their limit come here.
+    The smallest members stay as they are and leave the big ones what they do not need; those become marks. Linear but
+    for the sorting: each value is measured once. Only payloads over their limit come here.
     """
-    text = jsontext.encode(value)[0]
-    if len(text) <= room:
-        return value
-    if type(value) is dict and room > 2 * START:
-        return _shrink_object(value, room)
-    if type(value) is list and room > 2 * START:
-        return _shrink_list(value, room)
-    return {TRUNCATED: _measure(text.encode())}
+    return _Shrinking().to(value, room)
 
 
-def _shrink_object(value: dict[str, Any], room: int) -> dict[str, Any]:
-    sizes = {key: len(jsontext.encode(item)[0]) for key, item in value.items()}
-    kept: dict[str, Any] = {}
-    for left, key in zip(range(len(sizes), 0, -1), sorted(sizes, key=sizes.__getitem__), strict=True):
-        share = room // left  # what the small ones leave is the big ones'
-        kept[key] = value[key] if sizes[key] <= share else shrink(value[key], share)
-        room -= len(jsontext.encode(kept[key])[0])
-        if room < 0 and len(kept) < len(sizes):
-            kept[TRUNCATED] = {"items": len(sizes) - len(kept)}
-            break
-    return {key: kept[key] for key in (*value, TRUNCATED) if key in kept}
+class _Shrinking:
+    """One value, which is a tree: measured from below, cut from above."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, tuple[Any, int]] = {}  # of dicts and lists, which are kept so that no id comes twice
+
+    def to(self, value: Any, room: int) -> Any:
+        if self._size(value) <= room:
+            return value
+        kind = type(value)
+        if kind is dict and room > START:
+            return self._object(value, room)
+        if kind is list and room > START:
+            return self._list(value, room)
+        if kind is str:
+            mark = text_mark(value, value[:START])
+            if len(encode(mark)) > room:
+                del mark[TRUNCATED]["start"]
+            return mark
+        return bytes_mark(encode(value).encode())
+
+    def _object(self, value: dict[str, Any], room: int) -> dict[str, Any]:
+        more = _more(value)
+        members = {key: item for key, item in value.items() if key != TRUNCATED} if more else value
+        labels = {key: len(encode(key)) + 2 for key in members}  # with colon and comma
+        kept = self._share(members, labels, room - 2 - _MORE)
+        shown = {key: kept[key] for key in members if key in kept}
+        more += len(members) - len(shown)
+        return {**shown, TRUNCATED: {"items": more}} if more else shown
+
+    def _list(self, value: list[Any], room: int) -> list[Any]:
+        more = _more(value[-1])
+        members = value[:-1] if more else value
+        room -= 2 + _MORE + 2
+        count = least = 0
+        for item in members:  # as many from the start as can have their marks at least
+            least += min(self._size(item), _SMALL) + 1
+            if least > room:
+                break
+            count += 1
+        kept = self._share(dict(enumerate(members[:count])), dict.fromkeys(range(count), 1), room)
+        shown = [kept[index] for index in sorted(kept)]
+        more += len(members) - len(shown)
+        return [*shown, {TRUNCATED: {"items": more}}] if more else shown
+
+    def _share(self, members: dict[Any, Any], labels: dict[Any, int], room: int) -> dict[Any, Any]:
+        """Return what is kept of the members, from the smallest on.
+
+        A text is kept whole if the bigger ones can still have their marks. A container, of which a part says something,
+        gets an equal share of what is left.
+        """
+        order = sorted(members, key=lambda key: self._size(members[key]))
+        marks = sum(min(self._size(members[key]), _SMALL) + labels[key] for key in order)
+        kept: dict[Any, Any] = {}
+        for left, key in zip(range(len(order), 0, -1), order, strict=True):
+            item, label = members[key], labels[key]
+            marks -= min(self._size(item), _SMALL) + label
+            share = (room if type(item) is str else room // left) - label
+            if self._size(item) > max(share - (marks if type(item) is str else 0), _SMALL):
+                item = self.to(item, max(room // left - label, 1))
+            cost = label + self._size(item)
+            if cost <= room:
+                kept[key] = item
+                room -= cost
+        return kept
+
+    def _size(self, value: Any) -> int:
+        """Return how many characters a value takes as JSON."""
+        kind = type(value)
+        if kind is not dict and kind is not list:
+            return len(encode(value))
+        known = self._sizes.get(id(value))
+        if known is not None:
+            return known[1]
+        size = max(len(value), 1) + 1  # brackets and commas
+        if kind is dict:
+            size += sum(len(encode(key)) + 1 + self._size(item) for key, item in value.items())
+        else:
+            size += sum(map(self._size, value))
+        self._sizes[id(value)] = (value, size)
+        return size
 
 
-def _shrink_list(value: list[Any], room: int) -> list[Any]:
-    kept: list[Any] = []
-    for item in value:
-        size = len(jsontext.encode(item)[0])
-        if size > room:
-            if not kept:
-                kept.append(shrink(item, room))
-            break
-        kept.append(item)
-        room -= size + 1
-    if len(kept) < len(value):
-        kept.append({TRUNCATED: {"items": len(value) - len(kept)}})
-    return kept
-
-
-def _measure(data: bytes | bytearray | memoryview) -> dict[str, Any]:
-    return {"bytes": memoryview(data).nbytes, "sha256": hashlib.sha256(data).hexdigest()}
+def _more(value: Any) -> int:
+    """Return how many members the walk has left out already, as the mark in an object, or one in a list, says."""
+    mark = value.get(TRUNCATED) if type(value) is dict else None
+    more = mark.get("items") if type(mark) is dict else None
+    return more if type(more) is int else 0

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recording.arguments import is_coroutine_function
+from agentspan.recording.arguments import kind_of
+from agentspan.recording.generators import Steps, wrap_async_generator, wrap_generator
 from agentspan.recording.run import Run
 from agentspan.recording.span import Span
 
@@ -25,7 +26,8 @@ class Luggage(NamedTuple):
 
     Attributes:
         path: the file; the other process records there too.
-        settings: how the tracer was configured.
+        settings: how the tracer was configured, pickled by itself, since a rule for redaction may not arrive. Without
+            it another process must not be configured to record there.
         name: the agent's name.
         instance: the run's row.
         span: the active span's id and schema_name; None in a run without one.
@@ -33,7 +35,7 @@ class Luggage(NamedTuple):
     """
 
     path: str
-    settings: dict[str, Any]
+    settings: bytes | None
     name: str
     instance: AgentInstanceRow
     span: tuple[str, str] | None
@@ -52,22 +54,26 @@ class Propagated(Generic[P, R]):
         self._tracer = tracer
         self._node = tracer._current.get()
         self._context = contextvars.copy_context()
-        self._is_async = is_coroutine_function(fn)
+        self._kind = kind_of(fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function where it belongs; a coroutine function gives a coroutine that runs there."""
-        if self._is_async:
-            return cast(R, self._call_async(*args, **kwargs))
-        return self._context.copy().run(self._fn, *args, **kwargs)
+        """Call the function where it belongs; a coroutine or generator function gives one that runs there."""
+        match self._kind:
+            case "function":
+                return self._context.copy().run(self._fn, *args, **kwargs)
+            case "coroutine":
+                return cast(R, self._await(*args, **kwargs))
+            case "generator":
+                return cast(R, wrap_generator(self._fn, self._start)(*args, **kwargs))
+            case "async generator":
+                return cast(R, wrap_async_generator(self._fn, self._start)(*args, **kwargs))
 
-    async def _call_async(self, *args: Any, **kwargs: Any) -> Any:
-        current = self._tracer._current
-        outer = current.get()
-        current.set(self._node)
-        try:
+    def _start(self, *called_with: Any) -> Steps:
+        return Steps(self._tracer._current, self._node)
+
+    async def _await(self, *args: Any, **kwargs: Any) -> Any:
+        with self._start():
             return await cast(Any, self._fn)(*args, **kwargs)
-        finally:
-            current.set(outer)
 
     def __repr__(self) -> str:
         return f"<propagated {self._fn!r}>"
@@ -87,7 +93,7 @@ def _pack(tracer: "Tracer", node: Span | Run | None) -> Luggage | None:
         parent = parent._outer if isinstance(parent._outer, Span) else None
     return Luggage(
         os.fspath(path),
-        {name: value for name, value in tracer._settings.items() if _can_travel(value)},
+        _pickled(tracer._settings),
         run.name,
         run._instance,
         None if parent is None else (parent.id, parent.schema_name),
@@ -95,23 +101,31 @@ def _pack(tracer: "Tracer", node: Span | Run | None) -> Luggage | None:
     )
 
 
-def _can_travel(value: Any) -> bool:
+def _pickled(settings: dict[str, Any]) -> bytes | None:
     try:
-        pickle.dumps(value)
+        return pickle.dumps(settings)
     except Exception:
-        return False
-    return True
+        return None
+
+
+def _unpickled(settings: bytes | None) -> dict[str, Any] | None:
+    try:
+        return None if settings is None else cast(dict[str, Any], pickle.loads(settings))
+    except Exception:  # the rule is a function of a module that cannot be imported here
+        return None
 
 
 def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., Any]":
     """Unpack in another process: the function under a span that stands for the one that is active over there."""
     from agentspan.recording import default
 
-    tracer = default.arrive(luggage.path, luggage.settings) if luggage is not None else None
+    tracer = default.arrive(luggage.path, _unpickled(luggage.settings)) if luggage is not None else None
     if tracer is None or luggage is None:
         return fn  # it opens runs of its own, if it records
-    run = Run(lambda: tracer, luggage.name, on_terminate="raise" if luggage.raises else None)
-    run._take_over(luggage.instance)
+    run = tracer._runs.get(luggage.instance.id)  # one of this process, or of the parent that it was forked from
+    if run is None:
+        run = Run(lambda: tracer, luggage.name, on_terminate="raise" if luggage.raises else None)
+        run._take_over(luggage.instance)
     node: Span | Run = run
     if luggage.span is not None:
         id, schema_name = luggage.span

@@ -139,9 +139,11 @@ class Run:
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
         run = last_entered(self._entered)
-        run._leave(exception)
-        if run is self:
-            self._unused.append(True)
+        try:
+            run._leave(exception)
+        finally:
+            if run is self:
+                self._unused.append(True)
         return False
 
     def _take(self) -> bool:
