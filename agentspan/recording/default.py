@@ -11,7 +11,7 @@ from agentspan.model.status import Purpose
 from agentspan.recording.block import SpanBlock
 from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
-from agentspan.recording.redaction import Rule
+from agentspan.recording.redaction import REDACTED, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span
@@ -214,8 +214,8 @@ def arrive(path: str, settings: dict[str, Any] | None) -> Tracer | None:
     """
     try:
         if not _given:
-            if settings is None:
-                return None
+            if settings is None:  # a rule for redaction that cannot be had here: what it would hide must not be seen
+                settings = {"redact": _everything}
             if _tracer is None or _path_of(_tracer) != Path(path):
                 configure(path, **settings)
         tracer = get_tracer()
@@ -223,6 +223,10 @@ def arrive(path: str, settings: dict[str, Any] | None) -> Tracer | None:
     except Exception as error:
         get_tracer()._fault(error)
         return None
+
+
+def _everything(name: str, value: Any) -> str:
+    return REDACTED
 
 
 def _path_of(tracer: Tracer) -> Path | None:

@@ -76,6 +76,7 @@ class CommitSink:
         self._listener = listener
         self._lock = threading.RLock()  # a signal handler, or a collected generator, may record in between
         self._flushing = threading.Lock()
+        self._flusher = 0
         self._backlog: deque[Unit] = deque()
         self._characters = 0
         self._retry_ns = 0
@@ -97,7 +98,9 @@ class CommitSink:
             with self._lock:
                 self._keep(unit)
             if clock.monotonic_ns() >= self._retry_ns:
-                self.flush(0.0)  # it did not work a moment ago: try, but do not make this call wait too
+                # It did not work a moment ago: try, but do not wait for the storage. For other threads that try it does
+                # wait: else they fill the memory faster than one of them can empty it.
+                self._flush(0.0, clock.monotonic_ns() + int(WAIT_S * 1e9))
             return
         try:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
@@ -116,11 +119,20 @@ class CommitSink:
             self._listener.terminated(unit, terminated)
 
     def flush(self, wait_s: float) -> bool:
-        """See Sink. One thread at a time; the others go on, and leave it what they have."""
-        if not self._flushing.acquire(blocking=False):
+        """See Sink."""
+        return self._flush(wait_s, clock.monotonic_ns() + int(max(wait_s, WAIT_S) * 1e9))
+
+    def _flush(self, wait_s: float, deadline_ns: int) -> bool:
+        """Write what waits, until a moment; one thread at a time, the others wait for it."""
+        if self._flusher == threading.get_ident():  # a signal handler, or a finalizer, in the middle of it
             return False
+        if not self._flushing.acquire(timeout=max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9)):
+            return False
+        self._flusher = threading.get_ident()
         try:
             while self._backlog:
+                if clock.monotonic_ns() > deadline_ns:
+                    return False
                 with self._lock:
                     units = tuple(islice(self._backlog, BATCH))
                 try:
@@ -132,6 +144,7 @@ class CommitSink:
                 if len(outcomes) < len(units):
                     return False
         finally:
+            self._flusher = 0
             self._flushing.release()
         return True
 

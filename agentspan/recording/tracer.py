@@ -406,7 +406,7 @@ def block(
     resolve: Callable[[], Tracer], what: Any, payload: Mapping[str, Any] | None, reduce: Reduce | None = None
 ) -> Any:
     """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
-    if callable(what) or isinstance(what, classmethod | staticmethod):
+    if callable(what) or isinstance(what, classmethod | staticmethod | property):  # a property is told to go below
         return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
     if reduce is not None and not callable(reduce):
         raise TypeError("reduce must be a function of the list of items")

@@ -279,3 +279,14 @@ def test_what_a_killed_process_left_open_is_closed_by_the_doctor(tmp_path: Path)
     abandoned = connection.execute("select count(*) from agent_instances where closed_by = 'abandoned'").fetchone()
     assert abandoned[0] >= max(1, ROUNDS // 2)
     connection.close()
+
+
+def test_forks_among_threads_that_record_do_not_hang(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.processes.forking", str(tmp_path / "runs.db"), "60"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    connection = sqlite3.connect(tmp_path / "runs.db")
+    children = connection.execute("select count(*) from agent_spans where label = 'child' and status = 'complete'")
+    assert children.fetchone() == (60,)
+    connection.close()
+    check_integrity(tmp_path / "runs.db")

@@ -32,22 +32,23 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self.connection: sqlite3.Connection | None = None
         self.commits = 0
+        self.paused = False
 
     def start(self) -> None:
         """Checkpoint soon, unless that is going on; the caller holds the lock."""
         self.commits = 0
-        if self._thread is None or not self._thread.is_alive():
+        if not self.paused and (self._thread is None or not self._thread.is_alive()):
             thread = threading.Thread(target=self._run, name="agentspan-checkpoint", daemon=True)
+            self._thread = thread  # before it runs: a fork waits for it
             try:
                 thread.start()
             except RuntimeError:  # no thread can be started: the interpreter ends, or the system is at its limit
-                return
-            self._thread = thread
+                self._thread = None
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait for the one that is going on; the caller does not hold the lock."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(timeout_s)
 
     def _run(self) -> None:

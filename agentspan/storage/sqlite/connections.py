@@ -22,7 +22,8 @@ from agentspan.storage.sqlite.tables import APPLICATION_ID, CURRENT, migrate
 T = TypeVar("T")
 
 _MINIMUM = (3, 37, 0)  # STRICT tables
-FORK_WAIT_S = 1.0
+FORK_WAIT_S = 5.0
+"""How long a fork waits for threads that are inside SQLite; a child that inherits its mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
 """How often a writer looks whether its file is still there."""
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -78,6 +79,44 @@ def storage_error(error: sqlite3.Error, path: Path) -> Exception:
     return StorageError(f"{path}: {error}")
 
 
+class _Gate:
+    """Counts the threads that read, so that a fork can wait until none does, and let none in meanwhile."""
+
+    def __init__(self) -> None:
+        self._entrance = threading.Lock()
+        self._counting = threading.Lock()
+        self._inside: dict[int, int] = {}
+
+    def __enter__(self) -> None:
+        with self._entrance:
+            self._count(1)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        thread = threading.get_ident()
+        with self._counting:
+            number = self._inside.get(thread, 0) + change
+            if number > 0:
+                self._inside[thread] = number
+            else:
+                self._inside.pop(thread, None)
+
+    def shut(self, wait_s: float) -> None:
+        """Let nobody in, and wait for those that are inside, but for this thread's own."""
+        self._shut = self._entrance.acquire(timeout=wait_s)
+        own, slept = threading.get_ident(), 0.0
+        while slept < wait_s and any(thread != own for thread in list(self._inside)):
+            time.sleep(0.0005)
+            slept += 0.0005
+
+    def open(self) -> None:
+        """Let them in again."""
+        if self._shut:
+            self._entrance.release()
+
+
 class Connections:
     """The connections of one process to one file."""
 
@@ -92,8 +131,11 @@ class Connections:
         self._file: tuple[int, int] | None = None
         self._generation = 0
         self._look_at = 0.0
+        self._held = False
         self._closed = False
+        self.owner = 0  # the thread that holds the lock to write
         self._checkpoints = Checkpoints(self._connect, self.lock)
+        self._gate = _Gate()
         _all.add(self)
 
     def committed(self) -> None:
@@ -113,11 +155,30 @@ class Connections:
             self.cursor = self._writer.cursor()
         return self._writer
 
+    def hold(self, wait_s: float) -> None:
+        """Take the writers' lock.
+
+        Raises:
+            DatabaseBusy: another thread kept it for so long; or this one has it, and a signal handler or a finalizer
+                that interrupts it wants to write as well.
+        """
+        # Without a timeout first: that is all it takes when no other thread writes, and twice as fast.
+        if not self.lock.acquire(False):
+            if self.owner == threading.get_ident():
+                raise DatabaseBusy(f"this thread is writing to {self.path} already")
+            if not self.lock.acquire(True, wait_s):
+                raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
+        self.owner = threading.get_ident()
+
+    def let_go(self) -> None:
+        """Give the writers' lock back."""
+        self.owner = 0
+        self.lock.release()
+
     @contextmanager
     def transaction(self, wait_s: float) -> Iterator[sqlite3.Connection]:
         """Hold the write lock around a block: committed at its end, rolled back when it raises."""
-        if not self.lock.acquire(timeout=wait_s):
-            raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
+        self.hold(wait_s)
         try:
             connection = self.writer()
             waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
@@ -132,11 +193,15 @@ class Connections:
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from error
         finally:
-            self.lock.release()
+            self.let_go()
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
+        with self._gate:
+            yield from self._snapshot()
+
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
         try:
             generation = self._generation
             connection = self._take_reader()
@@ -195,7 +260,24 @@ class Connections:
         _inherited.append((self._writer, self.cursor, self._readers, self._checkpoints.connection))
         self._writer, self.cursor, self._readers = None, None, []
         self.lock = threading.Lock()
+        self.owner = 0
         self._checkpoints = Checkpoints(self._connect, self.lock)
+        self._gate = _Gate()
+
+    def _hold(self) -> None:
+        """Let no thread of this process be inside SQLite, or wait in vain for FORK_WAIT_S."""
+        self._checkpoints.paused = True
+        if self.lock.acquire(timeout=FORK_WAIT_S):  # whoever was about to start one has
+            self.lock.release()
+        self._gate.shut(FORK_WAIT_S)
+        self._checkpoints.wait(FORK_WAIT_S)
+        self._held = self.lock.acquire(timeout=FORK_WAIT_S)
+
+    def _let_go(self) -> None:
+        if self._held:
+            self.lock.release()
+        self._gate.open()
+        self._checkpoints.paused = False
 
     def _take_reader(self) -> sqlite3.Connection:
         try:
@@ -308,24 +390,23 @@ _all: weakref.WeakSet[Connections] = weakref.WeakSet()
 _inherited: list[Any] = []
 
 
-_held: list[threading.Lock] = []
+_forking: list[Connections] = []
 
 
 def _before_fork() -> None:
     """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
     for connections in list(_all):
-        connections._checkpoints.wait(FORK_WAIT_S)
-        if connections.lock.acquire(timeout=FORK_WAIT_S):
-            _held.append(connections.lock)
+        connections._hold()
+        _forking.append(connections)
 
 
 def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().release()
+    while _forking:
+        _forking.pop()._let_go()
 
 
 def _after_fork_in_child() -> None:
-    _held.clear()
+    _forking.clear()
     for connections in list(_all):
         connections._leave_behind()
 
