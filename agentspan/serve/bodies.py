@@ -12,6 +12,18 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
+    def said(self) -> dict[str, Any]:
+        """Return the fields that the request has, as plain JSON."""
+        return self.model_dump(exclude_unset=True, by_alias=True)
+
+
+class _Flat(Body):
+    """A body whose fields are plain JSON already, so that payloads need not be copied."""
+
+    def said(self) -> dict[str, Any]:
+        """See Body."""
+        return {name: self.__dict__[name] for name in self.model_fields_set}
+
 
 class AgentForCreate(Body):
     """An agent to be.
@@ -266,7 +278,7 @@ class RecordQuality(Body):
     idempotency_key: str | None = Field(None, max_length=64)
 
 
-class SpanForCreate(Body):
+class SpanForCreate(_Flat):
     """A span to be.
 
     Attributes:
@@ -305,8 +317,12 @@ class CreateSpan(Body):
     details: SpanForCreate
     idempotency_key: str | None = Field(None, max_length=64)
 
+    def said(self) -> dict[str, Any]:
+        """See Body."""
+        return {"details": self.details.said(), "idempotency_key": self.idempotency_key}
 
-class FinishSpan(Body):
+
+class FinishSpan(_Flat):
     """Finish a span.
 
     Attributes:
@@ -323,6 +339,21 @@ class FinishSpan(Body):
     idempotency_key: str | None = Field(None, max_length=64)
 
 
+BulkType = Literal[
+    "agents/list",
+    "agents/show",
+    "agents/create",
+    "agents/update",
+    "agent_instances/register",
+    "agent_instances/start",
+    "agent_instances/finish",
+    "agent_instances/record_quality",
+    "agent_spans/create",
+    "agent_spans/finish",
+    "agent_spans/list",
+]
+
+
 class BulkItem(BaseModel):
     """One action of a bulk request, with its own fields beside these, or in `details`.
 
@@ -333,7 +364,7 @@ class BulkItem(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(alias="_type")
+    type: BulkType = Field(alias="_type")
     idempotency_key: str = Field(min_length=8, max_length=64)
 
 

@@ -3,6 +3,7 @@
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 
 from agentspan.model.resources import AgentSchemaVersion
 from agentspan.serve.bodies import Sorted
@@ -60,7 +61,7 @@ class OneSpan(One[T], Generic[T]):
         control: there only if the span's instance was terminated.
     """
 
-    control: Control | None = None
+    control: Control | SkipJsonSchema[None] = None
 
 
 class Registered(One[T], Generic[T]):
@@ -208,4 +209,4 @@ class Error(BaseModel):
     status: Literal["error"]
     code: Code
     message: str
-    errors: dict[str, FieldError] | None = None
+    errors: dict[str, FieldError] | SkipJsonSchema[None] = None

@@ -10,62 +10,39 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from agentspan.model import resources
-from agentspan.serve import bodies, envelopes
+from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
+from agentspan.serve import bodies, envelopes, examples
 
 _ATTRIBUTE = re.compile(r"    (\w+): (.*(?:\n        \s*.*)*)")
+_REF = "#/components/schemas/"
 
-EXAMPLES: Mapping[str, Any] = {
-    "id": "013xrzp12g3nqk8ndr93q068mw7y0nv0",
-    "account_id": "013xrzp12g3nqk8ngskn1wtxgka5b0nf",
-    "agent_id": "013xrzp12g3nqk8nx0y2vfkg4s3jp2qr",
-    "agent_instance_id": "013xrzp12g3nqk8n4evtrcj59k8dhn3t",
-    "agent_span_id": "013xrzp12g3nqk8ndr93q068mw7y0nv0",
-    "parent_span_id": "013xrzp12g3nqk8ndr93q068mw7y0nv0",
-    "agent_version_id": "013xrzp12g3nqk8n6kdc7z1q0v3m8y2a",
-    "agent_schema_version_id": "013xrzp12g3nqk8n2f9w5c8t7r1d4e6b",
-    "environment_id": "013xrzp12g3nqk8nq4p7v0s2x5z8b1c3",
-    "agent_deployment_id": "013xrzp12g3nqk8nd6f9h2k5m8q1t4w7",
-    "writer_id": None,
-    "closed_by": None,
-    "schema_name": "llm",
-    "schema_title": "LLM",
-    "payload": {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}]},
-    "result_payload": {"text": "Hello!", "input_tokens": 8, "output_tokens": 3},
-    "summary": 'LLM gpt-4.1: 8→3 tok "Hello!"',
-    "label": "gpt-4.1",
-    "input_tokens": 8,
-    "output_tokens": 3,
-    "cost_usd": 0.00004,
-    "duration_ms": 812.5,
-    "started_at": "2024-01-01T00:00:00Z",
-    "finished_at": "2024-01-01T00:00:01Z",
-    "inserted_at": "2024-01-01T00:00:00Z",
-    "updated_at": "2024-01-01T00:00:01Z",
-    "timestamp": "2024-01-01T00:00:01Z",
-    "start_time": "2024-01-01T00:00:00Z",
-    "end_time": "2024-01-02T00:00:00Z",
-    "idempotency_key": "finish-013xrzp12g3nqk8n",
-    "reason": "costs more than it may",
-    "termination_reason": None,
-    "name": "researcher",
-    "title": "Researcher",
-    "description": "Finds things out",
-    "external_identifier": "researcher-1",
-    "template": "Charge {{amount}}",
-    "purpose": "live",
-    "metadata": {"ticket": "A-17"},
-    "result": {"output": "done"},
-    "error": None,
-    "sorting": "-started_at",
-    "content_hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "message": "agent span 013xrzp12g3nqk8ndr93q068mw7y0nv0 is complete: only an active one can become complete",
-    "code": "invalid_action",
-    "_type": "agent_spans/finish",
-    "count": 1,
-    "pfids": ["013xrzp12g3nqk8ndr93q068mw7y0nv0"],
-    "terminate": True,
-    "type": None,
+PARAMETERS: Mapping[str, str] = {
+    "agent_id": "PFID of the agent.",
+    "agent_span_id": "PFID of the span.",
+    "agent_instance_id": "PFID of the instance.",
+    "agent_version_id": "PFID of the agent version.",
+    "agent_schema_version_id": "PFID of the schema version.",
+    "external_identifier": "The client's own name for the agent.",
+    "start_time": "RFC 3339 with an offset: the earliest start (else creation) that counts.",
+    "end_time": "RFC 3339 with an offset: the first start (else creation) that no longer counts.",
+    "include_summaries": "Whether the items have their summaries.",
+    "pagination[offset]": "Items before the page.",
+    "pagination[page_size]": "Items of the page.",
 }
+SORTABLE: Mapping[str, frozenset[str]] = {
+    "list_agents": agents.SORTABLE,
+    "list_agent_versions": agents.SORTABLE_VERSIONS,
+    "list_schema_versions": agent_schema_versions.SORTABLE,
+    "list_instances": agent_instances.SORTABLE,
+    "list_spans": agent_spans.SORTABLE,
+}
+ACTIONS: Mapping[str, str] = {
+    name: f"Whether {name} would succeed now." for name in ("update", "retire", "reinstate", "delete")
+}
+TIMES = frozenset({"timestamp", "started_at", "finished_at", "start_time", "end_time"})
+"""What requests say in words of their own, since operations read them: RFC 3339."""
+ONLY_WITH_BODY = ("409", "413", "415")
+"""What requests without a body are never answered with."""
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -78,47 +55,118 @@ def document(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
         openapi_version="3.1.0",
     )
-    described = _descriptions()
-    for name, schema in found.get("components", {}).get("schemas", {}).items():
-        model = name.partition("_")[0]
-        for field, about in schema.get("properties", {}).items():
-            text = described.get(model, {}).get(field)
-            if text and "description" not in about:
-                about["description"] = text
-            example = EXAMPLES.get(field)
-            if example is not None and "examples" not in about and "const" not in about and _fits(example, about):
-                about["examples"] = [example]
+    components: dict[str, Any] = found["components"]
+    components["schemas"].update(_bulk())
+    components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "Where the server was given a token."}
+    }
+    described = {model.__name__: (_about(model), dict(_attributes(model))) for model in _models()}
+    for name, schema in components["schemas"].items():
+        _complete_schema(name.partition("_")[0], schema, described)
     for path in found["paths"].values():
-        for operation in path.values():
-            for parameter in operation.get("parameters", ()):
-                _describe_parameter(parameter)
-            operation["security"] = [{"token": []}, {}]
-    found.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for method, operation in path.items():
+            _complete_operation(method, operation, components["schemas"])
     return found
 
 
-PARAMETERS: Mapping[str, str] = {
-    "agent_id": "PFID of the agent",
-    "agent_span_id": "PFID of the span",
-    "agent_instance_id": "PFID of the instance",
-    "agent_version_id": "PFID of the agent version",
-    "agent_schema_version_id": "PFID of the schema version",
-    "external_identifier": "The client's own name for the agent",
-    "start_time": "RFC 3339 with an offset: the earliest start (else creation) that counts",
-    "end_time": "RFC 3339 with an offset: the first time that no longer counts",
-    "include_summaries": "Whether the items have their summaries",
-    "sorting": "A field, with - in front for descending",
-    "pagination[offset]": "Items before the page",
-    "pagination[page_size]": "Items of the page",
-}
+def _complete_schema(model: str, schema: dict[str, Any], described: Mapping[str, tuple[str, dict[str, str]]]) -> None:
+    about, attributes = described[model]
+    schema["description"] = about
+    for field, property in schema.get("properties", {}).items():
+        text = attributes.get(field)
+        if text is None and model.endswith("Counts"):
+            text = f"How many {'there are' if field == 'total' else f'are {field}'}."
+        elif text is None and model == "AvailableActions":
+            text = ACTIONS[field]
+        property.setdefault("description", text)
+        if field in TIMES:
+            for option in property.get("anyOf", [property]):
+                if option.get("type") == "string":
+                    option["format"] = "date-time"
+        if "const" in property:
+            property["examples"] = [property["const"]]
+            if field not in schema.setdefault("required", []):
+                schema["required"].append(field)  # pydantic takes what has a default for optional
+        elif (example := _example(model, field, property)) is not None:
+            property["examples"] = [example]
 
 
-def _describe_parameter(parameter: dict[str, Any]) -> None:
+def _example(model: str, field: str, property: Mapping[str, Any]) -> Any:
+    example = examples.MODELS.get((model, field), examples.FIELDS.get(field))
+    return example if example is not None and _fits(example, property) else None
+
+
+def _complete_operation(method: str, operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
+    name = operation["operationId"] = operation["operationId"].partition("_api_v1")[0]
+    operation["security"] = [{"token": []}, {}]
+    for parameter in operation.get("parameters", ()):
+        _complete_parameter(name, parameter)
+    body = operation.get("requestBody")
+    if body is not None:
+        content = body["content"]["application/json"]
+        if name == "run_bulk":
+            content["schema"] = {"$ref": f"{_REF}Bulk"}
+        content["schema"] = content["schema"].get("anyOf", [content["schema"]])[0]  # an empty body is no body, not null
+        content["examples"] = {title: {"value": value} for title, value in examples.REQUESTS[name].items()}
+    responses = operation["responses"]
+    if body is None and method != "delete":
+        for status in ONLY_WITH_BODY:
+            del responses[status]
+    for status, response in responses.items():
+        content = response["content"]["application/json"]
+        if status == "200":
+            response["description"] = "Success"
+            content["example"] = sample(content["schema"], schemas)
+        else:
+            content["example"] = {"status": "error", **examples.ERRORS[status]}
+    responses["503"]["headers"] = {
+        "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}}
+    }
+
+
+def _complete_parameter(operation: str, parameter: dict[str, Any]) -> None:
     name = parameter["name"]
-    parameter.setdefault("description", PARAMETERS[name])
-    example = EXAMPLES.get(name)
-    if example is not None:
-        parameter.setdefault("example", example)
+    if name == "sorting":
+        fields = sorted(SORTABLE[operation])
+        parameter["description"] = "The field to sort by; with - in front for descending."
+        parameter["schema"] = {"type": "string", "enum": [*fields, *(f"-{field}" for field in fields)]}
+    else:
+        parameter["description"] = PARAMETERS[name]
+    if name in TIMES:
+        parameter["schema"] = {"type": "string", "format": "date-time"}
+    parameter["example"] = examples.FIELDS[name]
+
+
+def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+    """Return an example of a schema, made of those of its fields."""
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix(_REF)
+        return {**sample(schemas[name], schemas), **examples.WHOLE.get(name, {})}
+    for key in ("examples", "enum"):
+        if key in schema:
+            return schema[key][0]
+    if "default" in schema:
+        return schema["default"]
+    if "anyOf" in schema:
+        return sample(schema["anyOf"][0], schemas)
+    match schema.get("type"):
+        case "object":
+            fields = schema.get("properties", {})
+            return {field: sample(property, schemas) for field, property in fields.items() if field != "control"}
+        case "array":
+            return [sample(schema["items"], schemas)]
+        case "boolean":
+            return True
+        case "integer":
+            return 1
+        case kind:
+            raise TypeError(f"no example of {kind}")
+
+
+def _bulk() -> dict[str, Any]:
+    """Return the schemas of the bulk request, which the route reads by itself."""
+    made = bodies.Bulk.model_json_schema(ref_template=_REF + "{model}")
+    return {**made.pop("$defs"), "Bulk": made}
 
 
 def _fits(example: Any, schema: Mapping[str, Any]) -> bool:
@@ -132,11 +180,6 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
     return "enum" not in option or example in option["enum"]
 
 
-def _descriptions() -> dict[str, dict[str, str]]:
-    """Return the descriptions of fields by model and field, from the Attributes of docstrings."""
-    return {model.__name__: dict(_attributes(model)) for model in _models()}
-
-
 def _models() -> Iterator[type[BaseModel]]:
     for module in (resources, bodies, envelopes):
         for value in vars(module).values():
@@ -144,10 +187,17 @@ def _models() -> Iterator[type[BaseModel]]:
                 yield value
 
 
+def _about(model: type[BaseModel]) -> str:
+    """Return what a docstring says before its Attributes."""
+    text, _, _ = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")
+    return " ".join(text.split())
+
+
 def _attributes(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Return the descriptions of fields, from the Attributes of a docstring."""
     _, _, text = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")
     for name, description in _ATTRIBUTE.findall(text):
         field = model.model_fields.get(name) or model.model_fields.get(f"{name}_")
         alias = field.alias if field is not None and field.alias else name
-        said = " ".join(description.split())
+        said = re.sub(r"\bNone\b", "null", " ".join(description.split()))
         yield alias, said[:1].upper() + said[1:]
