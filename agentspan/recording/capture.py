@@ -13,6 +13,8 @@ from agentspan.recording.limits import Limits, encode, shrink
 from agentspan.recording.plain import MAX_DEPTH, MAX_INT_BITS, NOT_JSON, Plain, class_name, exact_text
 from agentspan.recording.redaction import Redaction
 
+to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
+
 MAX_STACKTRACE = 16_384
 MAX_MESSAGE = 16_384
 MAX_LINE = 4096
@@ -65,6 +67,7 @@ class Capture:
 
     def text(self, text: str) -> str:
         """Return a text for a column of its own, redacted."""
+        text = exact_text(text)
         return text if self.redaction is None else self.redaction.text(text)
 
     def error(self, exception: BaseException) -> dict[str, Any]:

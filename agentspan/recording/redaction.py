@@ -143,8 +143,6 @@ def _assigned(match: re.Match[str]) -> str | None:
     """Say which group of an assignment holds a credential: a placeholder, a type or an expression is none."""
     group = "quoted" if match["quoted"] else "xml" if match["xml"] else "bare"
     value, text, start, name = match[group], match.string, match.start(), match["name"].lower()
-    if _PLACEHOLDER.fullmatch(value):
-        return None
     found = _FULL_NAME.search(text, max(0, start - 64), start)
     prefix = found[0] if found else ""
     before = text[max(0, start - len(prefix) - 1) : start - len(prefix)]
@@ -412,7 +410,7 @@ class Redaction:
 
     def _cut(self, match: re.Match[str], judge: Callable[[re.Match[str]], str | None]) -> str:
         group = judge(match)
-        if group is None or match[group].startswith(REDACTED):
+        if group is None or match[group].startswith(REDACTED) or _PLACEHOLDER.fullmatch(match[group]):
             return match[0]
         self.count += 1
         start, end = match.start(), match.end()

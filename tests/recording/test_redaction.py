@@ -410,6 +410,8 @@ password: <your password>
 Authorization: Bearer <token>
 Authorization: Bearer ${TOKEN}
 Authorization: Bearer $TOKEN
+Authorization: Bearer YOUR_API_KEY
+-H "x-api-key: your-api-key-goes-here"
 Authorization: required for all endpoints
 {"type": "object", "properties": {"password": {"type": "string", "description": "The password"}}}
 {"password": null, "api_key": "", "secret": true}
