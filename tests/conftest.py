@@ -7,6 +7,7 @@ import pytest
 
 import agentspan
 from agentspan.operations.database import Database
+from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.sqlite import SQLiteStorage
@@ -32,6 +33,16 @@ def tracer(storage: Storage) -> Iterator[agentspan.Tracer]:
     made = agentspan.Tracer(storage, raise_errors=True)
     yield made
     made.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _same_span_types() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    types = dict(REGISTRY._types)
+    yield
+    if types != REGISTRY._types:
+        REGISTRY._types, REGISTRY._resolved = types, {}
+        REGISTRY.version += 1
 
 
 @pytest.fixture(autouse=True)

@@ -49,13 +49,16 @@ class Writer:
         self._busy = threading.Lock()  # held by the thread that empties the queue
         self._thread: threading.Thread | None = None
 
-    async def run(self, operation: Operation) -> Answer:
+    async def run(self, operation: Operation, *, at_once: bool = True) -> Answer:
         """Run an operation and return its answer.
+
+        Args:
+            at_once: whether it may run on the event loop; not one that takes long.
 
         Raises:
             DatabaseBusy: other writers did not let go in time; nothing is stored.
         """
-        if not self._queue and not self._busy.locked():
+        if at_once and not self._queue and not self._busy.locked():
             try:
                 return operation(self._now)
             except DatabaseBusy:
