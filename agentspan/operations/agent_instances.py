@@ -1,13 +1,21 @@
 """Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from agentspan import ids, jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
 from agentspan.model.changes import Change, Move, Put, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow, Value
+from agentspan.model.rows import (
+    TYPE_OF,
+    UNIQUE,
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentVersionRow,
+    Value,
+)
 from agentspan.model.status import OPEN, PURPOSES
 from agentspan.operations import agent_schema_versions, agent_spans, agents, request
 from agentspan.operations.context import Context, Done, check_unused, expect
@@ -115,6 +123,36 @@ def register(
         return Unit(tuple(changes), instance_id, key)
 
     return ctx.commit((id, name if ids.is_pfid(name) else None), key, decide)
+
+
+def rebased(ctx: Context, unit: Unit) -> tuple[Unit, AgentInstanceRow]:
+    """Return a recorder's registration anew: it had to wait, and others stored the same agent or version meanwhile.
+
+    What is there now takes the place of what was to be put; the instance keeps its id.
+    """
+    ids_now: dict[str, str] = {}
+    changes: list[Change] = []
+    for change in unit.changes:
+        if not isinstance(change, Put):
+            changes.append(change)
+            continue
+        links = {name: ids_now.get(value, value) for name, value in change.row._asdict().items() if name in _LINKS}
+        row: Any = cast(Any, change.row)._replace(**links)
+        type_ = TYPE_OF[type(row)]
+        where = {column: getattr(row, column) for column in UNIQUE.get(type_, ())}
+        stored = ctx.storage.page(Query(type_, where, limit=1)).rows if where and None not in where.values() else []
+        if stored:
+            ids_now[row.id] = stored[0].id
+            if isinstance(stored[0], AgentRow):
+                changes.extend(instances.activate(stored[0], row.updated_at))
+        else:
+            changes.append(change._replace(row=row))
+            if isinstance(row, AgentInstanceRow):
+                instance = row
+    return Unit(tuple(changes), unit.subject, unit.key), instance
+
+
+_LINKS = frozenset({"agent_id", "agent_version_id", "agent_schema_version_id"})
 
 
 def _version_fields(value: Any) -> VersionFields:

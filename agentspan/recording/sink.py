@@ -55,6 +55,10 @@ class Sink(Protocol):
         """Keep a unit that the storage could not take, for later."""
         ...
 
+    def rewrite(self, change: Callable[[Unit], Unit]) -> None:
+        """Change what waits."""
+        ...
+
     def flush(self, wait_s: float) -> bool:
         """Write what waits; tell whether nothing waits any more."""
         ...
@@ -85,6 +89,12 @@ class CommitSink:
     def waiting(self) -> int:
         """How many units wait for the storage to take them again."""
         return len(self._backlog)
+
+    def rewrite(self, change: Callable[[Unit], Unit]) -> None:
+        """See Sink."""
+        with self._lock:
+            for _ in range(len(self._backlog)):
+                self._backlog.append(change(self._backlog.popleft()))
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """Keep a unit that the storage could not take, for later."""

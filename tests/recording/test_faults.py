@@ -299,3 +299,51 @@ def test_an_interrupted_wait_is_the_programs_to_handle(tmp_path: Path, monkeypat
         assert step(2) == "2" * 1000
     assert tracer.current_run() is None
     other.close()
+
+
+def test_a_run_that_could_not_be_registered_at_once_finds_the_agent_that_others_made_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer, theirs = Tracer(path), Tracer(path)
+    step = steps(tracer)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    with tracer.run("same agent", version="1") as run:
+        step(1)
+        other.execute("rollback")
+        with theirs.run("same agent", version="1") as before:
+            pass
+        step(2)
+    assert tracer.flush()
+    assert tracer.health() == (2 + 4, 0, 0, 0, 0)
+    with agentspan.open(path) as db:
+        mine, first = db.agent_instances.get(run.id), db.agent_instances.get(before.id)
+        assert (mine.status, mine.agent_id) == ("complete", first.agent_id)
+        assert mine.agent_version_id == first.agent_version_id
+        spans = db.agent_spans.list(run.id)
+        assert [(span.status, span.agent_id) for span in spans] == [("complete", first.agent_id)] * 2
+        assert len(db.agents.list()) == 1
+    assert other.execute("select count(*) from spans").fetchone() == (2,)
+    other.close()
+
+
+def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer, theirs = Tracer(path), Tracer(path)
+    step = steps(tracer)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    for number in range(300):  # more than one transaction of what waits
+        with tracer.run("same agent", version=str(number % 7)):
+            step(number)
+    other.execute("rollback")
+    with theirs.run("same agent", version="3"):
+        pass
+    assert tracer.flush()
+    assert tracer.health() == (300 * 4, 0, 0, 0, 0)
+    connection = other.execute("select count(*), count(distinct agent) from spans where status = 'complete'")
+    assert connection.fetchone() == (300, 1)
+    assert other.execute("select count(*), count(distinct version) from runs where status = 'complete'").fetchone() == (
+        301,
+        7,
+    )
+    other.close()
