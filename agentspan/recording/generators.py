@@ -121,7 +121,7 @@ class Stream(Steps):
         except Exception as error:  # also on half of the items, where the consumer stopped early
             self._span._tracer._fault(error, reraise=exception is None)
             return {"items": len(self._items)}
-        return value if isinstance(value, dict) else {"output": value}
+        return value if issubclass(type(value), dict) else {"output": value}
 
 
 Start = Callable[[tuple[Any, ...], Mapping[str, Any]], Steps]

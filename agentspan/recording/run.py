@@ -220,7 +220,7 @@ class Run:
 
     def _returned(self, value: Any) -> None:
         if value is not None:
-            self.set_result(value if isinstance(value, dict) else {"output": value})
+            self.set_result(value if issubclass(type(value), dict) else {"output": value})
 
     def _start(self) -> None:
         tracer = self._tracer

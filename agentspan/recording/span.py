@@ -170,8 +170,8 @@ class Span:
     def _returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""
         if self._result is None:
-            self._result = value if isinstance(value, dict) else {"output": value}
-        elif isinstance(value, dict):
+            self._result = value if issubclass(type(value), dict) else {"output": value}  # `__class__` may be anything
+        elif issubclass(type(value), dict):
             self._result = {**self._result, **value}
         elif value is not None:
             self._result = {**self._result, "output": value}

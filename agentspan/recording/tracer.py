@@ -411,7 +411,7 @@ class Tracer:
         kind = type(error).__name__
         if kind not in self._logged:
             self._logged.add(kind)
-            said = self._capture.text(str(error))  # also what is said of a bug in somebody's own code
+            said = self._capture.error(error)["message"]  # it may be somebody else's: with secrets, or unreadable
             log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, said)
 
     def _after_fork(self) -> None:

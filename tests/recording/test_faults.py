@@ -347,3 +347,43 @@ def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path) -> N
         7,
     )
     other.close()
+
+
+def test_a_value_that_lies_about_its_class_is_returned_and_recorded(tracer: Tracer) -> None:
+    class Liar:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("no class")
+
+    @tracer.span
+    def lie() -> Any:
+        return liar
+
+    @tracer.run("liars")
+    def agent() -> Any:
+        return lie()
+
+    liar = Liar()
+    assert agent() is liar
+    assert [span.status for span in spans_of(tracer)] == ["complete"]
+    assert tracer.current_span() is None
+
+
+def test_a_fault_whose_message_cannot_be_read_stays_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Unreadable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    class Broken(dict[str, Any]):
+        def keys(self) -> Any:
+            raise Unreadable
+
+        def __iter__(self) -> Any:
+            raise Unreadable
+
+    tracer = Tracer(tmp_path / "runs.db")
+    with tracer.run("a"), tracer.span("tool", {"name": "x"}) as span:
+        span.set_result({"a": 1})
+        span.set_result(Broken(b=2))
+    assert [found.status for found in spans_of(tracer)] == ["complete"]
+    assert all("Traceback" not in message for message in warnings(caplog))

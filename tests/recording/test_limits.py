@@ -234,7 +234,7 @@ USAGE = {"input_tokens": 812, "output_tokens": 95, "cost_usd": 0.0125}
     [
         {"text": "x" * 5_000_000},
         {"parts": ["x" * 100_000] * 40},
-        {"embedding": [[0.123456789] * 3000] * 200, "more": [[{"a": [1]}] * 3000] * 200},
+        {"embedding": [[0.123456789] * 3000] * 50, "more": [[{"a": [1]}] * 3000] * 50},
         {"choices": [{"message": {"content": ["y" * 3000] * 1000}}] * 10},
         {"nested": {"a": {"b": {"c": [{"d": "x" * 1000}] * 5000}}}},
         {"bytes": b"x" * 5_000_000, "tuple": (("a", "b" * 200_000),) * 50},
@@ -353,7 +353,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(max_size=300) | any_text, trees, max_size=12), st.integers(1, 4000))
 def test_what_is_shrunk_fits(value: dict[str, Any], room: int) -> None:
     shown = shrink(value, room)
@@ -365,14 +365,14 @@ def test_what_is_shrunk_fits(value: dict[str, Any], room: int) -> None:
     json.loads(text)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(max_size=30), trees, max_size=6), st.integers(600, 4000))
 def test_what_is_small_survives_what_is_shrunk(value: dict[str, Any], room: int) -> None:
     shown = shrink({**value, **USAGE}, room)
     assert {key: shown[key] for key in USAGE} == USAGE
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(trees)
 def test_sizes_are_measured_as_they_are_written(value: Any) -> None:
     assert limits_module._Shrinking()._size(value) == len(encode(value))
