@@ -211,7 +211,7 @@ def test_the_reference_names_every_field_of_the_resources() -> None:
         assert [field for field in model.model_fields if f"`{field}`" not in known and field != "type"] == []
     for counts in (AvailableActions, InstanceCounts):
         assert [name for name in counts.model_fields if f"`{name}`" not in text] == []
-    for name in (*SpanCounts.model_fields, *Pagination.__dataclass_fields__, *agentspan.Page.__dataclass_fields__):
+    for name in (*SpanCounts.model_fields, *Pagination.model_fields, *agentspan.Page.__dataclass_fields__):
         assert f"`{name}`" in text
 
 

@@ -257,9 +257,20 @@ class AgentSchemaVersion(_Resource):
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Pagination:
-    """Where a page lies: items and pages count from one, offsets from zero."""
+class Pagination(_Resource):
+    """Where a page lies in the whole list.
+
+    Attributes:
+        item_count: items in the whole list.
+        item_start: the first item of this page, counted from one.
+        item_end: the last item of this page, counted from one.
+        page_count: pages in all.
+        page_index: this page, counted from one.
+        page_offset: items before this page.
+        page_size: items of a page.
+        next_page_offset: the offset of the next page, or null.
+        previous_page_offset: the offset of the page before, or null.
+    """
 
     item_count: int
     item_start: int

@@ -45,11 +45,10 @@ def many(
     items = [_resource(ctx, row, counts, summaries=summaries) for row in page.rows]
     field = (sorting or "id").removeprefix("-")
     direction = "desc" if (sorting or "").startswith("-") else "asc"
-    about = pagination(page.total, offset, page_size)
     return {
         "status": "success",
         "summaries": items,
-        "pagination": {name: getattr(about, name) for name in about.__slots__},
+        "pagination": pagination(page.total, offset, page_size).model_dump(),
         "sorting": {"field": field, "direction": direction} if sorting else None,
     }
 

@@ -13,12 +13,14 @@ from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Se
 from enum import Enum
 from itertools import islice
 from reprlib import repr as short_repr
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from agentspan.recording.credentials import is_harmless_name, is_schema, names_credential
+from agentspan.recording.foreign import FOREIGN, Table
 from agentspan.recording.limits import MAX_HASHED, START, TRUNCATED, Limits, bytes_mark, text_mark
-from agentspan.recording.redaction import REDACTED, Redaction, is_harmless_name, is_schema, names_credential
+from agentspan.recording.redaction import REDACTED, Redaction
 
 NOT_JSON = "$not_json"
 """The key of the mark that stands for a value which could not be written as JSON."""
@@ -111,10 +113,10 @@ class Plain:
             if isinstance(value, base):
                 return self.of(exact(value), name)
         module = type(value).__module__
-        foreign = _FOREIGN.get(module.partition(".")[0]) if type(module) is str else None
+        foreign = FOREIGN.get(module.partition(".")[0]) if type(module) is str else None
         if foreign is not None:
             converted = foreign(value, self._limits.items)
-            if type(converted) is _Table:
+            if type(converted) is Table:
                 return self._table(converted, name)
             if converted is not None:
                 return self.of(converted, name)
@@ -261,7 +263,7 @@ class Plain:
         except Exception:
             return f"(a key of type {class_name(key)})"
 
-    def _table(self, table: "_Table", name: str) -> dict[str, Any]:
+    def _table(self, table: Table, name: str) -> dict[str, Any]:
         """Take a table: each cell is in a member of its column's name."""
         out: dict[str, Any] = {key: self.of(item, name) for key, item in table.about.items()}
         names = [name if names_credential(name) else column for column in table.columns]
@@ -445,45 +447,3 @@ def _is_small(value: Any, room: list[int], depth: int) -> bool:
         fields = _fields_of(value)
         return True if fields is None else _is_small(fields, room, depth + 1)
     return all(_is_small(item, room, depth + 1) for item in value)
-
-
-class _Table(NamedTuple):
-    """The first rows of a table, or the first values of a series."""
-
-    columns: list[str]
-    rows: list[Any]
-    total: int
-    about: dict[str, Any]
-    flat: bool = False
-
-
-def _numpy(value: Any, limit: int) -> Any:
-    if not hasattr(value, "tolist") or not hasattr(value, "nbytes"):
-        return None
-    if value.ndim == 0:
-        item = value.item()
-        return item if type(item) is not type(value) else None  # a long double is its own
-    if value.size <= limit:
-        names = value.dtype.names if value.ndim == 1 else None
-        return value.tolist() if names is None else [dict(zip(names, row, strict=True)) for row in value.tolist()]
-    return {TRUNCATED: {"shape": list(value.shape), "dtype": str(value.dtype), "bytes": int(value.nbytes)}}
-
-
-def _pandas(value: Any, limit: int) -> Any:
-    if hasattr(value, "to_dict") and hasattr(value, "iloc"):
-        flat = value.ndim == 1
-        width = 1 if flat else min(value.shape[1], limit)
-        head = value.iloc[: max(1, limit // max(1, width))]
-        if flat:
-            name = str(value.name)
-            about: dict[str, Any] = {"name": name, "index": head.index.tolist()}
-            return _Table([name], [(cell,) for cell in head.tolist()], len(value), about, flat=True)
-        columns = [str(column) for column in value.columns]
-        about = {"columns": columns, "index": head.index.tolist()}
-        rows = head.iloc[:, :width].to_numpy(dtype=object).tolist()
-        return _Table(columns[:width], rows, len(value), about)
-    return value.isoformat() if hasattr(value, "isoformat") else None
-
-
-_FOREIGN: Mapping[str, Callable[[Any, int], Any]] = {"numpy": _numpy, "pandas": _pandas}
-"""By package, so that none of them is imported: an object as simpler values, a table, or None."""

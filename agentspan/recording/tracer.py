@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
-from agentspan import clock, ids
+from agentspan import ids
 from agentspan.errors import AgentTerminated, InvalidValue, StorageError
-from agentspan.model.changes import Move, Put, Refused, Unit, unit_of
-from agentspan.model.refusals import refused_change, termination_behind
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.status import OPEN, Purpose, SpanStatus
-from agentspan.operations import agent_instances
 from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
 from agentspan.operations.writers import program_name, this_process
@@ -27,6 +24,7 @@ from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
 from agentspan.recording.propagation import Propagated
 from agentspan.recording.redaction import Redaction, Rule
+from agentspan.recording.refusals import Refusals
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S, CommitSink, Listener, Sink
 from agentspan.recording.span import Span
@@ -296,61 +294,8 @@ class Tracer:
         self._sink_of_all().write(unit)
 
     def _new_sink(self) -> Sink:
-        return CommitSink(self.storage, Listener(self._fault, self._instead, self._terminated))
-
-    def _terminated(self, unit: Unit, reason: str) -> None:
-        """Tell a run of this process that somebody terminated it."""
-        change = unit.changes[0]
-        if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-            run = self._runs.get(change.row.agent_instance_id)
-            if run is not None:
-                run._learn(reason)
-
-    def _instead(self, unit: Unit, refused: Refused) -> Unit | None:
-        """Return what to write instead of a refused unit: the same as it fits now, or a row that keeps it."""
-        try:
-            again = self._fitting(unit, refused)
-            if again is not None:
-                return again
-            terminated_id = termination_behind(refused)
-            if terminated_id is not None and terminated_id in self._runs:
-                reason = self.storage.find(terminated_id).terminated.get(terminated_id, "")
-                self._runs[terminated_id]._learn(reason)
-                self._runs[terminated_id]._tell()
-            return unit_of(refused_change(self._ids.new(), unit, refused, self._writer_id, clock.now()))
-        except Exception as error:
-            self._fault(error, reraise=False)
-            return None
-
-    def _fitting(self, unit: Unit, refused: Refused) -> Unit | None:
-        """Return a unit as it fits what is stored now, or None if it does not.
-
-        A run's registration that had to wait may find its agent made by others; a run whose file was deleted is
-        registered once more, in the new one; and what belongs to either was refused only because it came with it.
-        """
-        if refused.why == "not_unique" and len(unit.changes) > 1:
-            again, instance = agent_instances.rebased(self._context, unit)
-            self._now_registered(instance)
-            return again
-        if refused.why != "missing":
-            return None
-        change = unit.changes[0]
-        if isinstance(change, Move):
-            return unit if change.id in self.storage.find(change.id).rows else None
-        if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
-            return None
-        run = self._runs.get(change.row.agent_instance_id)
-        if run is not None and run._register_again() is not None:
-            self.storage.apply((unit_of(Put(this_process(self._writer_id), minted=True)),), wait_s=WAIT_S)
-        located = self.storage.find(change.row.agent_instance_id).rows.get(change.row.agent_instance_id)
-        return _moved(unit, located[1]) if located and isinstance(located[1], AgentInstanceRow) else None
-
-    def _now_registered(self, instance: AgentInstanceRow) -> None:
-        """Let everything of a run know the agent that it is registered with after all."""
-        run = self._runs.get(instance.id)
-        if run is not None:
-            run._instance = instance
-        self._sink_of_all().rewrite(lambda unit: _moved(unit, instance))
+        refusals = Refusals(self)
+        return CommitSink(self.storage, Listener(self._fault, refusals.instead, refusals.terminated))
 
     def _put_aside(self, unit: Unit, error: StorageError) -> None:
         self._sink_of_all().put_aside(unit, error)
@@ -419,16 +364,6 @@ class Tracer:
         if self._broken is None:
             self._sink = self._new_sink()  # what waited is the parent's to write
         self._new_writer()
-
-
-def _moved(unit: Unit, instance: AgentInstanceRow) -> Unit:
-    """Return the unit of a span of this instance with the instance's agent; any other as it is."""
-    change = unit.changes[0] if unit.changes else None
-    if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
-        return unit
-    if change.row.agent_instance_id != instance.id:
-        return unit
-    return unit_of(change._replace(row=change.row._replace(agent_id=instance.agent_id)))
 
 
 def block(

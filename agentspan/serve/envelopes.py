@@ -5,7 +5,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from agentspan.model.resources import AgentSchemaVersion
+from agentspan.model.resources import AgentSchemaVersion, Pagination
 from agentspan.serve.bodies import Sorted
 
 T = TypeVar("T")
@@ -74,32 +74,6 @@ class Registered(One[T], Generic[T]):
     """
 
     agent_schema_version: AgentSchemaVersion
-
-
-class Pagination(BaseModel):
-    """Where a page lies in the whole list.
-
-    Attributes:
-        item_count: items in the whole list.
-        item_start: the first item of this page, counted from one.
-        item_end: the last item of this page, counted from one.
-        page_count: pages in all.
-        page_index: this page, counted from one.
-        page_offset: items before this page.
-        page_size: items of a page.
-        next_page_offset: the offset of the next page, or null.
-        previous_page_offset: the offset of the page before, or null.
-    """
-
-    item_count: int
-    item_start: int
-    item_end: int
-    page_count: int
-    page_index: int
-    page_offset: int
-    page_size: int
-    next_page_offset: int | None
-    previous_page_offset: int | None
 
 
 class Sorting(BaseModel):

@@ -150,3 +150,28 @@ def test_all_that_belongs_to_a_run_in_one_answer(db: Database) -> None:
     assert context["agent"]["name"] == "a"
     assert [span["schema_name"] for span in context["spans"]] == ["llm"]
     assert context["schema"]["id"] == context["instance"]["agent_schema_version_id"]
+
+
+def test_a_fault_within_the_storage_leaves_nothing_of_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can know how much of its unit was written, so none of them may stay, though others were whole."""
+    from agentspan.storage.sqlite import storage as sqlite_storage
+
+    db = agentspan.open(tmp_path / "runs.db")
+    apply_unit, calls = sqlite_storage.apply_unit, []
+
+    def fail_later(connection: Any, unit: Any) -> Any:
+        outcome = apply_unit(connection, unit)
+        calls.append(unit)
+        if len(calls) == 3:
+            raise RuntimeError("after half of it was written")
+        return outcome
+
+    monkeypatch.setattr(sqlite_storage, "apply_unit", fail_later)
+    with pytest.raises(RuntimeError, match="half of it"):
+        db.bulk(a_run(db))
+    assert len(calls) == 3
+    assert len(db.agent_instances.list()) == 0
+    monkeypatch.undo()
+    assert len(db.bulk(a_run(db))) == 6

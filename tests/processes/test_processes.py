@@ -290,3 +290,38 @@ def test_forks_among_threads_that_record_do_not_hang(tmp_path: Path) -> None:
     assert children.fetchone() == (60,)
     connection.close()
     check_integrity(tmp_path / "runs.db")
+
+
+def test_a_signal_handler_may_begin_runs_at_any_moment(tmp_path: Path) -> None:
+    code = f"""
+import faulthandler, logging, signal, agentspan
+faulthandler.dump_traceback_later(60, exit=True)
+logging.disable()  # a handler that finds its own thread writing is told of once
+agentspan.configure({str(tmp_path / "runs.db")!r})
+left = 300
+
+def handler(*_):
+    global left
+    left -= 1
+    with agentspan.run("handler"):
+        pass
+    if left:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
+
+signal.signal(signal.SIGALRM, handler)
+with agentspan.run("main"):
+    pass
+signal.setitimer(signal.ITIMER_REAL, 0.0005)
+while left:
+    with agentspan.run("main"):
+        pass
+assert agentspan.flush()
+print(*agentspan.health()[1:3])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 0\n", "")
+    connection = sqlite3.connect(tmp_path / "runs.db")
+    assert connection.execute(
+        "select count(*) from runs where agent = 'handler' and status = 'complete'"
+    ).fetchone() == (300,)
+    connection.close()

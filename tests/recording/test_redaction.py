@@ -22,7 +22,8 @@ from pydantic import BaseModel, SecretStr
 import agentspan
 from agentspan import Limits, MemoryStorage, Tracer
 from agentspan.recording.capture import Capture
-from agentspan.recording.redaction import Redaction, names_credential
+from agentspan.recording.credentials import names_credential
+from agentspan.recording.redaction import Redaction
 from tests.recording.test_blocks import runs_of
 from tests.recording.test_decorators import spans_of
 from tests.unit.strategies import any_text

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.storage.sqlite.checkpoints import EVERY, MAX_FRAMES, Checkpoints
+from agentspan.storage.sqlite.gate import Gate
 from agentspan.storage.sqlite.tables import APPLICATION_ID, CURRENT, migrate
 
 T = TypeVar("T")
@@ -79,44 +80,6 @@ def storage_error(error: sqlite3.Error, path: Path) -> Exception:
     return StorageError(f"{path}: {error}")
 
 
-class _Gate:
-    """Counts the threads that read, so that a fork can wait until none does, and let none in meanwhile."""
-
-    def __init__(self) -> None:
-        self._entrance = threading.Lock()
-        self._counting = threading.Lock()
-        self._inside: dict[int, int] = {}
-
-    def __enter__(self) -> None:
-        with self._entrance:
-            self._count(1)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._count(-1)
-
-    def _count(self, change: int) -> None:
-        thread = threading.get_ident()
-        with self._counting:
-            number = self._inside.get(thread, 0) + change
-            if number > 0:
-                self._inside[thread] = number
-            else:
-                self._inside.pop(thread, None)
-
-    def shut(self, wait_s: float) -> None:
-        """Let nobody in, and wait for those that are inside, but for this thread's own."""
-        self._shut = self._entrance.acquire(timeout=wait_s)
-        own, slept = threading.get_ident(), 0.0
-        while slept < wait_s and any(thread != own for thread in list(self._inside)):
-            time.sleep(0.0005)
-            slept += 0.0005
-
-    def open(self) -> None:
-        """Let them in again."""
-        if self._shut:
-            self._entrance.release()
-
-
 class Connections:
     """The connections of one process to one file."""
 
@@ -135,7 +98,7 @@ class Connections:
         self._closed = False
         self.owner = 0  # the thread that holds the lock to write
         self._checkpoints = Checkpoints(self._connect, self.lock)
-        self._gate = _Gate()
+        self._gate = Gate()
         _all.add(self)
 
     def committed(self) -> None:
@@ -262,7 +225,7 @@ class Connections:
         self.lock = threading.Lock()
         self.owner = 0
         self._checkpoints = Checkpoints(self._connect, self.lock)
-        self._gate = _Gate()
+        self._gate = Gate()
 
     def _hold(self) -> None:
         """Let no thread of this process be inside SQLite, or wait in vain for FORK_WAIT_S."""

@@ -46,7 +46,10 @@ class SQLiteStorage(Reads):
     def group(self, wait_s: float) -> Iterator[Storage]:
         """See HasGroups."""
         with self._connections.transaction(wait_s) as connection:
-            yield _Group(connection)
+            group = _Group(connection)
+            yield group
+            if group.broken is not None:  # whoever caught it cannot know what of its unit is there
+                raise group.broken
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
@@ -105,10 +108,15 @@ class _Group(Reads):
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.broken: Exception | None = None
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage; durable when the group is committed."""
-        return _apply_all(self._connection, units, stop_at_refusal)
+        """See Storage; durable when the group is committed, which it is not after an error in here."""
+        try:
+            return _apply_all(self._connection, units, stop_at_refusal)
+        except Exception as error:
+            self.broken = error
+            raise
 
     def close(self) -> None:
         """Do nothing: the storage is not this one's to close."""

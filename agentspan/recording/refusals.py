@@ -1,0 +1,89 @@
+"""What a recorder does with a unit that the storage refused: written as it fits now, or kept in a row of its own.
+
+Here it also learns that a run was terminated: a span was put all the same, or one was closed by somebody else.
+"""
+
+from typing import TYPE_CHECKING
+
+from agentspan import clock
+from agentspan.model.changes import Move, Put, Refused, Unit, unit_of
+from agentspan.model.refusals import refused_change, termination_behind
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.operations import agent_instances
+from agentspan.operations.writers import this_process
+from agentspan.recording.sink import WAIT_S
+
+if TYPE_CHECKING:
+    from agentspan.recording.tracer import Tracer
+
+
+class Refusals:
+    """The refusals of one tracer."""
+
+    def __init__(self, tracer: "Tracer") -> None:
+        self._tracer = tracer
+
+    def terminated(self, unit: Unit, reason: str) -> None:
+        """Tell a run of this process that somebody terminated it."""
+        change = unit.changes[0]
+        if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+            run = self._tracer._runs.get(change.row.agent_instance_id)
+            if run is not None:
+                run._learn(reason)
+
+    def instead(self, unit: Unit, refused: Refused) -> Unit | None:
+        """Return what to write instead of a refused unit: the same as it fits now, or a row that keeps it."""
+        try:
+            again = self._fitting(unit, refused)
+            if again is not None:
+                return again
+            terminated_id = termination_behind(refused)
+            if terminated_id is not None and terminated_id in self._tracer._runs:
+                reason = self._tracer.storage.find(terminated_id).terminated.get(terminated_id, "")
+                self._tracer._runs[terminated_id]._learn(reason)
+                self._tracer._runs[terminated_id]._tell()
+            return unit_of(refused_change(self._tracer._ids.new(), unit, refused, self._tracer._writer_id, clock.now()))
+        except Exception as error:
+            self._tracer._fault(error, reraise=False)
+            return None
+
+    def _fitting(self, unit: Unit, refused: Refused) -> Unit | None:
+        """Return a unit as it fits what is stored now, or None if it does not.
+
+        A run's registration that had to wait may find its agent made by others; a run whose file was deleted is
+        registered once more, in the new one; and what belongs to either was refused only because it came with it.
+        """
+        if refused.why == "not_unique" and len(unit.changes) > 1:
+            again, instance = agent_instances.rebased(self._tracer._context, unit)
+            self._now_registered(instance)
+            return again
+        if refused.why != "missing":
+            return None
+        change = unit.changes[0]
+        if isinstance(change, Move):
+            return unit if change.id in self._tracer.storage.find(change.id).rows else None
+        if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
+            return None
+        tracer, instance_id = self._tracer, change.row.agent_instance_id
+        run = tracer._runs.get(instance_id)
+        if run is not None and run._register_again() is not None:
+            tracer.storage.apply((unit_of(Put(this_process(tracer._writer_id), minted=True)),), wait_s=WAIT_S)
+        located = tracer.storage.find(instance_id).rows.get(instance_id)
+        return _moved(unit, located[1]) if located and isinstance(located[1], AgentInstanceRow) else None
+
+    def _now_registered(self, instance: AgentInstanceRow) -> None:
+        """Let everything of a run know the agent that it is registered with after all."""
+        run = self._tracer._runs.get(instance.id)
+        if run is not None:
+            run._instance = instance
+        self._tracer._sink_of_all().rewrite(lambda unit: _moved(unit, instance))
+
+
+def _moved(unit: Unit, instance: AgentInstanceRow) -> Unit:
+    """Return the unit of a span of this instance with the instance's agent; any other as it is."""
+    change = unit.changes[0] if unit.changes else None
+    if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
+        return unit
+    if change.row.agent_instance_id != instance.id:
+        return unit
+    return unit_of(change._replace(row=change.row._replace(agent_id=instance.agent_id)))
