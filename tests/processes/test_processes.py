@@ -184,6 +184,36 @@ with agentspan.run("parent") as run:
     check_integrity(path)
 
 
+def test_a_daemon_keeps_its_log_when_its_parent_has_gone_and_another_program_closes_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+import os, signal, sqlite3, subprocess, sys, agentspan
+agentspan.configure({str(path)!r}, raise_errors=True)
+with agentspan.run("parent"), agentspan.span("tool", {{"name": "before"}}):
+    pass
+if os.fork():
+    os._exit(0)
+with agentspan.run("daemon"):
+    with agentspan.span("tool", {{"name": "first"}}):
+        pass
+    other = "import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('create table t (x)'); c.close()"
+    subprocess.run([sys.executable, "-c", other], check=True)
+    for _ in range(3):
+        with agentspan.span("tool", {{"name": "later"}}):
+            pass
+print(agentspan.health().failed, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # The daemon keeps the pipe open: its end is that of the daemon.
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    connection = sqlite3.connect(path)
+    rows = connection.execute("select label, status, count(*) from agent_spans group by 1, 2 order by 1").fetchall()
+    assert rows == [("before", "complete", 1), ("first", "complete", 1), ("later", "complete", 3)]
+    connection.close()
+    check_integrity(path)
+
+
 def test_a_program_that_ends_inside_a_run_leaves_it_readable(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = f"""

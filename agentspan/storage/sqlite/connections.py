@@ -1,4 +1,4 @@
-"""Connections to one file: a writer behind a lock, a pool of readers, both opened by us and left behind at a fork.
+"""Connections to one file: a writer behind a lock, a pool of readers, both opened by us and closed before a fork.
 
 Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only. SQLite's
 busy handler backs off to 100 ms and starves a waiting writer, so its timeout is 0 and waiting is done here.
@@ -215,29 +215,41 @@ class Connections:
         readers, self._readers = self._readers, []
         self._generation += 1  # a reader that is out now belongs to the file of before
         for connection in (writer, *readers):
-            if connection is not None:
-                connection.close()
+            try:
+                if connection is not None:
+                    connection.close()
+            except sqlite3.Error:  # the disk is full, or the file gone: the log keeps what it has
+                pass
 
     def _leave_behind(self) -> None:
-        """Forget the connections in a forked child, without closing: closing would drop the parent's locks."""
+        """Forget in a forked child what could not be closed before, without closing: that would drop locks."""
         _inherited.append((self._writer, self.cursor, self._readers, self._checkpoints.connection))
         self._writer, self.cursor, self._readers = None, None, []
+        self._generation += 1
         self.lock = threading.Lock()
         self.owner = 0
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
 
     def _hold(self) -> None:
-        """Let no thread of this process be inside SQLite, or wait in vain for FORK_WAIT_S."""
+        """Let no thread of this process be inside SQLite, or wait in vain for FORK_WAIT_S; close the connections.
+
+        SQLite remembers for the whole process which files it has locked, and a child inherits that memory without
+        the locks: what it opened would be unprotected, and another process that closes the file would take the
+        write-ahead log away from under it once the parent is gone.
+        """
         self._checkpoints.paused = True
         if self.lock.acquire(timeout=FORK_WAIT_S):  # whoever was about to start one has
             self.lock.release()
         self._gate.shut(FORK_WAIT_S)
         self._checkpoints.wait(FORK_WAIT_S)
         self._held = self.lock.acquire(timeout=FORK_WAIT_S)
+        if self._held:
+            self._drop()
 
     def _let_go(self) -> None:
         if self._held:
+            self._held = False
             self.lock.release()
         self._gate.open()
         self._checkpoints.paused = False
