@@ -294,7 +294,7 @@ class Run:
                 result=None if self._result is None else tracer._capture.object(self._result)[0],
                 error=None if error is None else tracer._capture.object(error)[0],
             )
-            tracer._write(Unit((move,)))
+            tracer._out.write(Unit((move,)))
         except Exception as fault:
             tracer._lose(fault, reraise=reraise)
 

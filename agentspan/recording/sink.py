@@ -7,14 +7,24 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from agentspan import clock
+from agentspan import clock, jsontext
 from agentspan.errors import InvalidAction, NotFound, StorageError
-from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
+from agentspan.model import spans
+from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, unit_of
 from agentspan.model.refusals import termination_behind
-from agentspan.model.rows import RefusedChangeRow, WriterRow
+from agentspan.model.rows import AgentInstanceRow, RefusedChangeRow, WriterRow
+from agentspan.model.spans import Times
+from agentspan.model.status import FinishStatus
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import title_of
 from agentspan.storage.protocol import Storage
+
+if TYPE_CHECKING:
+    from agentspan.recording.span import Span
+
+_new = tuple.__new__  # see model.spans
 
 WAIT_S = 0.25
 """The longest that a recording call waits for the storage."""
@@ -40,16 +50,42 @@ class Listener(NamedTuple):
     terminated: Callable[[Unit, str], None]
 
 
-class Sink(Protocol):
-    """Takes a recorder's units, in order, from any thread."""
+class Said(Protocol):
+    """Takes what a recorder has to say, in order, from any thread.
+
+    That is what the caller knows of a span: times, and payloads as JSON text and plain JSON; the plain JSON is to be
+    looked at now, not kept. Faults never reach the caller.
+    """
+
+    def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+        """Take a new span, pending or active."""
+        ...
+
+    def started(self, span: "Span") -> None:
+        """Take note that a pending span is active."""
+        ...
+
+    def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+        """Take the changed payload of an open span."""
+        ...
+
+    def finished(
+        self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
+    ) -> None:
+        """Take note that a span has its last status."""
+        ...
+
+    def write(self, unit: Unit) -> None:
+        """Take a unit that is about something else than spans."""
+        ...
+
+
+class Sink(Said, Protocol):
+    """Makes what it is told durable, as far as it promises; tells its listener of faults."""
 
     recorded: int
     refused: int
     failed: int
-
-    def write(self, unit: Unit) -> None:
-        """Make a unit durable as far as this sink promises; faults go to its listener, never to the caller."""
-        ...
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """Keep a unit that the storage could not take, for later."""
@@ -61,6 +97,14 @@ class Sink(Protocol):
 
     def flush(self, wait_s: float) -> bool:
         """Write what waits; tell whether nothing waits any more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything, after a flush."""
+        ...
+
+    def leave(self) -> None:
+        """Let go, in a forked child, of what is its parent's."""
         ...
 
     @property
@@ -89,6 +133,55 @@ class CommitSink:
     def waiting(self) -> int:
         """How many units wait for the storage to take them again."""
         return len(self._backlog)
+
+    def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+        """See Sink."""
+        span_type, now = span._type, clock.to_text(at_ns)
+        meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
+        put = spans.created(
+            span.id,
+            cast(AgentInstanceRow, span.run._instance),
+            span.parent_span_id,
+            span.schema_name,
+            title_of(span_type, span.schema_name),
+            span.status,
+            span._payload,
+            None,
+            _new(Times, (now if span.status == "active" else None, None, None)),
+            meaning,
+            now,
+            writer_id=span._writer_id,
+            minted=True,
+        )
+        self.write(unit_of(put))
+
+    def started(self, span: "Span") -> None:
+        """See Sink."""
+        now, payload = clock.to_text(span._started_ns), jsontext.decode(span._payload)
+        meaning = describe(span._type, span.schema_name, "active", payload, None, None, (False, False))
+        self.write(unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now)))
+
+    def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+        """See Sink."""
+        meaning = describe(span._type, span.schema_name, span.status, payload, None, None, (True, False))
+        self.write(unit_of(spans.updated(span.id, payload=span._payload, meaning=meaning, now=clock.to_text(at_ns))))
+
+    def finished(
+        self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
+    ) -> None:
+        """See Sink."""
+        now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
+        payload = jsontext.decode(span._payload)
+        started_at = now if status == "cancelled" else clock.to_text(span._started_ns)
+        meaning = describe(span._type, span.schema_name, status, payload, result, elapsed_ms, (False, True))
+        times = _new(Times, (started_at, now, elapsed_ms))
+        self.write(unit_of(spans.finished(span.id, status, result_text, times, meaning, now)))
+
+    def close(self) -> None:
+        """See Sink."""
+
+    def leave(self) -> None:
+        """See Sink."""
 
     def rewrite(self, change: Callable[[Unit], Unit]) -> None:
         """See Sink."""

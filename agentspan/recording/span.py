@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from agentspan import clock, jsontext
 from agentspan.errors import InvalidAction, ValidationErrors
-from agentspan.model import spans
-from agentspan.model.changes import Move, unit_of
-from agentspan.model.spans import Meaning, Times
+from agentspan.model.spans import check_finish
 from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
-from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import SpanType, title_of
+from agentspan.schemas.span_types import SpanType
 
 if TYPE_CHECKING:
     from agentspan.recording.run import Run
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
 
 
 N = TypeVar("N", "Span", "Run")
-_new = tuple.__new__  # see model.spans
 
 
 def last_entered(entered: list[N]) -> N:
@@ -52,7 +48,7 @@ class Span:
     _result: dict[str, Any] | None = None
     _error: dict[str, Any] | None = None
     _outer: Any = None
-    _started_at = ""
+    _started_ns = 0
     _began_ns = 0
     _type: SpanType
 
@@ -79,9 +75,12 @@ class Span:
         try:
             self._need(OPEN, "have its payload updated")
             text, plain = self._tracer._capture.object({**jsontext.decode(self._payload), **payload})
-            meaning = self._meaning(self.status, plain, None, None, (True, False))
+            self._tracer._check(self, plain, None)
             self._payload = text
-            self._write(spans.updated(self.id, payload=text, meaning=meaning, now=clock.now()))
+            if self.id:
+                self._tracer._out.updated(self, plain, clock.wall_ns())
+            else:
+                self._tracer._count_unrecorded()
         except Exception as error:
             self._tracer._lose(error)
 
@@ -96,11 +95,12 @@ class Span:
         """Start a pending span."""
         try:
             self._need(LEAVES["active"], "be started")
-            now = clock.now()
-            meaning = self._meaning("active", jsontext.decode(self._payload), None, None, (False, False))
             self.status = "active"
-            self._started_at = now
-            self._write(spans.started(self.id, started_at=now, meaning=meaning, now=now))
+            self._started_ns = clock.wall_ns()
+            if self.id:
+                self._tracer._out.started(self)
+            else:
+                self._tracer._count_unrecorded()
         except Exception as error:
             self._tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
@@ -114,7 +114,7 @@ class Span:
             self.set_result(result_payload)
         try:
             wanted = status or ("failed" if self._error is not None else "complete")
-            spans.check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
+            check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
             self._finish(wanted, ended_ns)
         except Exception as error:
             self._tracer._lose(error)
@@ -189,86 +189,45 @@ class Span:
                 self.run._finish("failed" if self.status == "failed" else "complete", self._error)
 
     def _write_finish(self, status: FinishStatus, ended_ns: int) -> None:
-        now = clock.now()
+        at_ns = clock.wall_ns()
         tracer, result = self._tracer, self._result
         if self._error is not None:
             result = {"error": self._error} if result is None else {**result, "error": self._error}
-        payload: dict[str, Any] = jsontext.decode(self._payload)
         text, plain = (None, None) if result is None else tracer._capture.object(result)
-        if status == "cancelled":
-            times = Times(now, now, 0.0)
-        else:
-            started_at = self._started_at
-            elapsed_ms = (ended_ns - self._began_ns) / 1_000_000
-            times = _new(Times, (started_at, now if now > started_at else started_at, elapsed_ms))
-        try:
-            meaning = self._meaning(status, payload, plain, times.duration_ms, (False, True))
-        except ValidationErrors as refusal:  # strict: the result is refused, but the span must not stay open
-            tracer._fault(refusal, reraise=False)
-            status, self._error = "failed", tracer._capture.error(refusal)
-            text, plain = tracer._capture.object({"error": self._error})
-            meaning = self._meaning(status, payload, plain, times.duration_ms, (False, False))
+        if tracer._strict and plain is not None:
+            try:
+                tracer._check(self, None, plain)
+            except ValidationErrors as refusal:  # the result is refused, but the span must not stay open
+                tracer._fault(refusal, reraise=False)
+                status, self._error = "failed", tracer._capture.error(refusal)
+                text, plain = tracer._capture.object({"error": self._error})
         self.status = status
-        tracer._write(unit_of(spans.finished(self.id, status, text, times, meaning, now)))
+        if status == "cancelled":
+            elapsed_ns = 0
+        else:
+            elapsed_ns = ended_ns - self._began_ns
+            if at_ns < self._started_ns:
+                at_ns = self._started_ns
+        tracer._out.finished(self, text, plain, at_ns, elapsed_ns)
 
     def _create(self, span_type: SpanType, payload: Mapping[str, Any], status: SpanStatus) -> None:
         """Store the new span; called once, by the tracer."""
         tracer = self._tracer
         self._type = span_type
         self.status = status
-        instance = self.run._instance
-        if instance is None:
+        if self.run._instance is None:
             tracer._count_unrecorded()
             return
-        text, plain = tracer._capture.object(payload)
-        self._payload = text
-        now = clock.now()
-        meaning = describe(span_type, self.schema_name, status, plain, None, None, (True, False))
-        if meaning.violations:
-            tracer._context.check_strict(meaning.violations, self.schema_name)
-        if status == "active":
-            self._started_at = now
-        id = tracer._ids.new()
-        put = spans.created(
-            id,
-            instance,
-            self.parent_span_id,
-            self.schema_name,
-            title_of(span_type, self.schema_name),
-            status,
-            text,
-            None,
-            _new(Times, (now if status == "active" else None, None, None)),
-            meaning,
-            now,
-            writer_id=tracer._writer_id,
-            minted=True,
-        )
-        self.id = id
-        tracer._write(unit_of(put))
+        self._payload, plain = tracer._capture.object(payload)
+        if tracer._strict:
+            tracer._check(self, plain, None)
+        self._started_ns = at_ns = clock.wall_ns()  # of a pending span, until it is started
+        self.id = tracer._ids.new()
+        tracer._out.created(self, plain, at_ns)
         self._began_ns = clock.monotonic_ns()
-
-    def _meaning(
-        self,
-        status: str,
-        payload: dict[str, Any],
-        result: dict[str, Any] | None,
-        duration_ms: float | None,
-        check: tuple[bool, bool],
-    ) -> Meaning:
-        meaning = describe(self._type, self.schema_name, status, payload, result, duration_ms, check)
-        if meaning.violations:
-            self._tracer._context.check_strict(meaning.violations, self.schema_name)
-        return meaning
 
     def _need(self, statuses: frozenset[str], what: str) -> None:
         if self.status not in statuses:
             raise InvalidAction(
                 f"agent span {self.id} is {self.status}: only a span that is {' or '.join(sorted(statuses))} can {what}"
             )
-
-    def _write(self, move: Move) -> None:
-        if self.id:
-            self._tracer._write(unit_of(move))
-        else:
-            self._tracer._count_unrecorded()

@@ -26,9 +26,11 @@ from agentspan.recording.propagation import Propagated
 from agentspan.recording.redaction import Redaction, Rule
 from agentspan.recording.refusals import Refusals
 from agentspan.recording.run import OnTerminate, Run
-from agentspan.recording.sink import WAIT_S, CommitSink, Listener, Sink
+from agentspan.recording.sink import WAIT_S, CommitSink, Listener, Said, Sink
 from agentspan.recording.span import Span
+from agentspan.recording.stand_ins import First, Nowhere
 from agentspan.schemas import span_types
+from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage import open_storage
 from agentspan.storage.protocol import HasWait, Storage
@@ -118,7 +120,8 @@ class Tracer:
         self._sink: Sink | None = None
         self._ids = ids.IdSource(0)
         self._unknown_writer: Put | None = None
-        self._write: Callable[[Unit], None] = self._write_nowhere
+        self._strict = strict_schemas
+        self._out: Said = Nowhere(self._count_unrecorded)
         if _broken is None:
             self.storage = open_storage(db, wait_s=_open_wait_s)
             if isinstance(self.storage, HasWait):
@@ -193,8 +196,9 @@ class Tracer:
             return
         self.flush(wait_s)
         self._closed = True
-        self._write = self._write_nowhere
-        if self._broken is None:
+        self._out = Nowhere(self._count_unrecorded)
+        if self._sink is not None:
+            self._sink.close()
             self.storage.close()
 
     def _is_usable(self) -> bool:
@@ -284,15 +288,6 @@ class Tracer:
             self._current.set(outer)
             node._outer = None  # a span that is kept must not keep those around it
 
-    def _write_nowhere(self, unit: Unit) -> None:
-        """Count a unit that comes after shutdown, or without a file."""
-        self._count_unrecorded()
-
-    def _write_first(self, unit: Unit) -> None:
-        """Write the first unit after a fork: what wrote it must be known."""
-        self._make_writer_known()
-        self._sink_of_all().write(unit)
-
     def _new_sink(self) -> Sink:
         refusals = Refusals(self)
         return CommitSink(self.storage, Listener(self._fault, refusals.instead, refusals.terminated))
@@ -313,7 +308,23 @@ class Tracer:
         self._writer_id = self._ids.new()
         self._unknown_writer = Put(this_process(self._writer_id), minted=True)
         if self._sink is not None and not self._closed:
-            self._write = self._write_first
+            self._out = First(self._first)
+
+    def _first(self) -> Sink:
+        self._make_writer_known()
+        return self._sink_of_all()
+
+    def _check(self, span: Span, payload: dict[str, Any] | None, result: dict[str, Any] | None) -> None:
+        """Refuse a payload, or a result, that does not match its schema, if that was asked for.
+
+        Raises:
+            ValidationErrors: it does not.
+        """
+        if self._strict:
+            given = {} if payload is None else payload
+            checked = (payload is not None, result is not None)
+            meaning = describe(span._type, span.schema_name, span.status, given, result, None, checked)
+            self._context.check_strict(meaning.violations, span.schema_name)
 
     def _make_writer_known(self) -> None:
         """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine."""
@@ -326,7 +337,7 @@ class Tracer:
                 self._put_aside(unit, error)
             self._unknown_writer = None
             if not self._closed:
-                self._write = self._sink_of_all().write  # the common case, without a look at any of the others
+                self._out = self._sink_of_all()  # the common case, without a look at any of the others
 
     def _schema_content(self) -> Content:
         """Return the span types that runs are registered with (kept until another one is registered: 0.3 ms)."""
@@ -361,7 +372,8 @@ class Tracer:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        if self._broken is None:
+        if self._sink is not None:
+            self._sink.leave()
             self._sink = self._new_sink()  # what waited is the parent's to write
         self._new_writer()
 

@@ -48,7 +48,7 @@ def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Ite
             stack.enter_context(replaced(ids, random_partition=lambda: PARTITION))
             stack.enter_context(replaced(tracer, program_name=lambda: PROGRAM))
         now, elapsed = _ticks(start_ns, step_ns), _ticks(0, step_ns)
-        stack.enter_context(replaced(clock, now=lambda: clock.to_text(now()), monotonic_ns=elapsed))
+        stack.enter_context(replaced(clock, now=lambda: clock.to_text(now()), wall_ns=now, monotonic_ns=elapsed))
         yield
 
 

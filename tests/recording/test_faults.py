@@ -210,9 +210,9 @@ def test_a_folder_that_is_gone_does_no_harm(tmp_path: Path, monkeypatch: pytest.
 
 
 PLACES = [
-    "agentspan.recording.span.describe",
-    "agentspan.recording.span.spans.created",
-    "agentspan.recording.span.spans.finished",
+    "agentspan.recording.sink.describe",
+    "agentspan.recording.sink.spans.created",
+    "agentspan.recording.sink.spans.finished",
     "agentspan.recording.capture.Capture.object",
     "agentspan.recording.tracer.Arguments.bind",
     "agentspan.recording.run.agent_instances.register",
@@ -221,6 +221,7 @@ PLACES = [
     "agentspan.storage.sqlite.SQLiteStorage.find",
     "agentspan.ids.IdSource.new",
     "agentspan.clock.now",
+    "agentspan.clock.wall_ns",
 ]
 
 
