@@ -49,6 +49,8 @@ for page, line, kind, code in json.load(sys.stdin):
     if kind == "python":
         exec(compile("\\n" * line + code, page, "exec"), names)
     elif kind == "sql":
+        if "agentspan" in sys.modules:  # a reader is another program, which comes a moment later
+            sys.modules["agentspan"].flush()
         connection = sqlite3.connect(f"file:{os.environ['AGENTSPAN_DB']}?mode=ro", uri=True)
         for statement in filter(str.strip, code.split(";")):
             if not connection.execute(statement).fetchall():

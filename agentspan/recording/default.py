@@ -15,7 +15,7 @@ from agentspan.recording.redaction import REDACTED, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span
-from agentspan.recording.tracer import DEFAULT_TYPE, Health, Tracer, block
+from agentspan.recording.tracer import DEFAULT_TYPE, Durability, Health, Tracer, block
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
 from agentspan.storage import default_path
@@ -43,7 +43,7 @@ def configure(
     strict_schemas: bool = False,
     redact: Rule | Literal["credentials"] | None = "credentials",
     limits: Limits | None = None,
-    durability: Literal["commit"] = "commit",
+    durability: Durability = "journal",
 ) -> Tracer:
     """Say where this process records. Optional; the same call again changes nothing, another one switches over.
 
@@ -54,7 +54,8 @@ def configure(
         redact: what is kept out of the file: "credentials" (by name and by look), a function that adds a rule to that,
             or None for nothing; see Tracer.
         limits: how much of a payload is kept; `Limits()` when left out.
-        durability: "commit": every transition is in the file before the call returns.
+        durability: "journal": every transition is on disk before the call returns, and in the file a moment later;
+            "commit": in the file itself; see Tracer.
 
     Returns:
         The tracer behind `agentspan.span`, `agentspan.run` and the others.

@@ -31,6 +31,16 @@ class Refusals:
             if run is not None:
                 run._learn(reason)
 
+    def look(self) -> None:
+        """Learn whether somebody terminated the runs of this process that go on."""
+        tracer = self._tracer
+        active = [id for id, run in list(tracer._runs.items()) if run.status == "active"]
+        if active:
+            for id, reason in tracer._store.find(*active).terminated.items():
+                run = tracer._runs.get(id)
+                if run is not None:
+                    run._learn(reason)
+
     def instead(self, unit: Unit, refused: Refused) -> Unit | None:
         """Return what to write instead of a refused unit: the same as it fits now, or a row that keeps it."""
         try:
@@ -39,7 +49,7 @@ class Refusals:
                 return again
             terminated_id = termination_behind(refused)
             if terminated_id is not None and terminated_id in self._tracer._runs:
-                reason = self._tracer.storage.find(terminated_id).terminated.get(terminated_id, "")
+                reason = self._tracer._store.find(terminated_id).terminated.get(terminated_id, "")
                 self._tracer._runs[terminated_id]._learn(reason)
                 self._tracer._runs[terminated_id]._tell()
             return unit_of(refused_change(self._tracer._ids.new(), unit, refused, self._tracer._writer_id, clock.now()))
@@ -61,14 +71,14 @@ class Refusals:
             return None
         change = unit.changes[0]
         if isinstance(change, Move):
-            return unit if change.id in self._tracer.storage.find(change.id).rows else None
+            return unit if change.id in self._tracer._store.find(change.id).rows else None
         if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
             return None
         tracer, instance_id = self._tracer, change.row.agent_instance_id
         run = tracer._runs.get(instance_id)
         if run is not None and run._register_again() is not None:
-            tracer.storage.apply((unit_of(Put(this_process(tracer._writer_id), minted=True)),), wait_s=WAIT_S)
-        located = tracer.storage.find(instance_id).rows.get(instance_id)
+            tracer._store.apply((unit_of(Put(this_process(tracer._writer_id), minted=True)),), wait_s=WAIT_S)
+        located = tracer._store.find(instance_id).rows.get(instance_id)
         return _moved(unit, located[1]) if located and isinstance(located[1], AgentInstanceRow) else None
 
     def _now_registered(self, instance: AgentInstanceRow) -> None:

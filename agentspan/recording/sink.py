@@ -5,7 +5,7 @@ What could not be written (locked for long, disk full) waits in memory, bounded,
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -99,8 +99,8 @@ class Sink(Said, Protocol):
         """Write what waits; tell whether nothing waits any more."""
         ...
 
-    def close(self) -> None:
-        """Let go of everything, after a flush."""
+    def release(self, *, for_good: bool = False) -> None:
+        """Let go of files, after a flush; what is said later takes them again, if that is not for good."""
         ...
 
     def leave(self) -> None:
@@ -110,6 +110,11 @@ class Sink(Said, Protocol):
     @property
     def waiting(self) -> int:
         """How many units are not durable yet."""
+        ...
+
+    @property
+    def journaled(self) -> int:
+        """How many transitions are durable, but not in the storage yet, and not counted as recorded."""
         ...
 
 
@@ -128,6 +133,11 @@ class CommitSink:
         self._backlog: deque[Unit] = deque()
         self._characters = 0
         self._retry_ns = 0
+
+    @property
+    def journaled(self) -> int:
+        """See Sink."""
+        return 0
 
     @property
     def waiting(self) -> int:
@@ -153,18 +163,18 @@ class CommitSink:
             writer_id=span._writer_id,
             minted=True,
         )
-        self.write(unit_of(put))
+        self._commit(unit_of(put))
 
     def started(self, span: "Span") -> None:
         """See Sink."""
         now, payload = clock.to_text(span._started_ns), jsontext.decode(span._payload)
         meaning = describe(span._type, span.schema_name, "active", payload, None, None, (False, False))
-        self.write(unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now)))
+        self._commit(unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now)))
 
     def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
         """See Sink."""
         meaning = describe(span._type, span.schema_name, span.status, payload, None, None, (True, False))
-        self.write(unit_of(spans.updated(span.id, payload=span._payload, meaning=meaning, now=clock.to_text(at_ns))))
+        self._commit(unit_of(spans.updated(span.id, payload=span._payload, meaning=meaning, now=clock.to_text(at_ns))))
 
     def finished(
         self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
@@ -175,9 +185,9 @@ class CommitSink:
         started_at = now if status == "cancelled" else clock.to_text(span._started_ns)
         meaning = describe(span._type, span.schema_name, status, payload, result, elapsed_ms, (False, True))
         times = _new(Times, (started_at, now, elapsed_ms))
-        self.write(unit_of(spans.finished(span.id, status, result_text, times, meaning, now)))
+        self._commit(unit_of(spans.finished(span.id, status, result_text, times, meaning, now)))
 
-    def close(self) -> None:
+    def release(self, *, for_good: bool = False) -> None:
         """See Sink."""
 
     def leave(self) -> None:
@@ -197,6 +207,9 @@ class CommitSink:
 
     def write(self, unit: Unit) -> None:
         """See Sink."""
+        self._commit(unit)
+
+    def _commit(self, unit: Unit) -> None:
         if self._backlog:
             with self._lock:
                 self._keep(unit)
@@ -269,13 +282,17 @@ class CommitSink:
             return outcomes
 
     def _done(self, units: tuple[Unit, ...], outcomes: list[Outcome | Exception]) -> None:
-        pairs = list(zip(units, outcomes, strict=False))  # fewer outcomes where the storage stopped to take any
+        done = len(outcomes)  # fewer than units where the storage stopped to take any
         with self._lock:
-            for unit, outcome in pairs:
+            for unit, outcome in zip(units[:done], outcomes, strict=True):
                 self._backlog.popleft()
                 self._characters -= _characters(unit)
                 self.recorded += not isinstance(outcome, Refused | Exception) and not _is_writer(unit)
-        for unit, outcome in pairs:
+        self._settle(units[:done], outcomes)
+
+    def _settle(self, units: Sequence[Unit], outcomes: Sequence[Outcome | Exception]) -> None:
+        """Deal with what became of units, but for counting those that are in the storage."""
+        for unit, outcome in zip(units, outcomes, strict=True):
             if isinstance(outcome, Refused):
                 self._refused(unit, outcome)
             elif isinstance(outcome, Exception):

@@ -6,15 +6,18 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from agentspan import ids
 from agentspan.errors import AgentTerminated, InvalidValue, StorageError
+from agentspan.journal import place
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.status import OPEN, Purpose, SpanStatus
 from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
+from agentspan.operations.opening import open_storage
 from agentspan.operations.writers import program_name, this_process
 from agentspan.recording import run as runs
 from agentspan.recording.arguments import Arguments
@@ -32,8 +35,7 @@ from agentspan.recording.stand_ins import First, Nowhere
 from agentspan.schemas import span_types
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
-from agentspan.storage import open_storage
-from agentspan.storage.protocol import HasWait, Storage
+from agentspan.storage.protocol import HasJournal, HasWait, Storage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,13 +43,16 @@ R = TypeVar("R")
 DEFAULT_TYPE = "tool"
 """What a bare `@span` records a function as: its name, its arguments, its output."""
 
+Durability = Literal["journal", "commit"]
+
 log = logging.getLogger("agentspan")
 
 
 class Health(NamedTuple):
     """How recording goes, counted in transitions since the tracer was made.
 
-    `recorded` are in the storage; `waiting` could not be written yet and are tried again; `failed` are lost.
+    `recorded` are on disk, in the storage or in the journal before it (`flush` tells whether all are in the storage);
+    `waiting` could not be written yet and are tried again; `failed` are lost.
     `redacted` counts the texts and values that were kept out of the file, `refused` the transitions that came too late:
     they are in the table `refused_changes`.
     """
@@ -71,7 +76,9 @@ class Tracer:
             a member and by their look. A function adds a rule of one's own: it takes the name of a member and its
             text, number, boolean or None, and returns what to record instead, or the same. None: nothing.
         limits: how much of a payload is kept.
-        durability: "commit": every transition is in the file before the call returns.
+        durability: "journal": every transition is on disk before the call returns, in a journal beside the file, and in
+            the file a moment later; "commit": it is in the file itself. A database that is no file, or lies where no
+            journal can be, has the latter.
 
     Attributes:
         storage: where it records; `agentspan.open(tracer.storage)` reads it back.
@@ -90,12 +97,12 @@ class Tracer:
         strict_schemas: bool = False,
         redact: Rule | Literal["credentials"] | None = "credentials",
         limits: Limits | None = None,
-        durability: Literal["commit"] = "commit",
+        durability: Durability = "journal",
         _broken: Exception | None = None,
         _open_wait_s: float = 10.0,
     ) -> None:
-        if durability != "commit":
-            raise InvalidValue("durability", 'must be "commit"')
+        if durability not in ("journal", "commit"):
+            raise InvalidValue("durability", 'must be "journal" or "commit"')
         if redact is not None and redact != "credentials" and not callable(redact):
             raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
         redaction = None if redact is None else Redaction(redact if callable(redact) else None)
@@ -126,9 +133,14 @@ class Tracer:
             self.storage = open_storage(db, wait_s=_open_wait_s)
             if isinstance(self.storage, HasWait):
                 self.storage.wait_at_most(WAIT_S)
+            has_journal = isinstance(self.storage, HasJournal)
+            self._store: Storage = (
+                self.storage.for_recording() if isinstance(self.storage, HasJournal) else self.storage
+            )
+            self._journals = durability == "journal" and has_journal and self._may_journal()
             self._sink = self._new_sink()
             self._context = Context(
-                self.storage, strict_schemas=strict_schemas, wait_s=WAIT_S, put_aside=self._put_aside
+                self._store, strict_schemas=strict_schemas, wait_s=WAIT_S, put_aside=self._put_aside
             )
             self._ids = self._context.ids
         self._new_writer()
@@ -180,7 +192,9 @@ class Tracer:
         redacted = 0 if redaction is None else redaction.count
         if sink is None:
             return Health(0, self._unrecorded, 0, redacted)
-        return Health(sink.recorded, sink.failed + self._unrecorded, sink.waiting, redacted, sink.refused)
+        return Health(
+            sink.recorded + sink.journaled, sink.failed + self._unrecorded, sink.waiting, redacted, sink.refused
+        )
 
     def flush(self, wait_s: float = 5.0) -> bool:
         """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
@@ -198,7 +212,7 @@ class Tracer:
         self._closed = True
         self._out = Nowhere(self._count_unrecorded)
         if self._sink is not None:
-            self._sink.close()
+            self._sink.release(for_good=True)
             self.storage.close()
 
     def _is_usable(self) -> bool:
@@ -290,7 +304,29 @@ class Tracer:
 
     def _new_sink(self) -> Sink:
         refusals = Refusals(self)
-        return CommitSink(self.storage, Listener(self._fault, refusals.instead, refusals.terminated))
+        listener = Listener(self._fault, refusals.instead, refusals.terminated)
+        if not self._journals:
+            return CommitSink(self._store, listener)
+        from agentspan.operations.adopting import Adoption
+        from agentspan.recording.journal_sink import JournalSink, Surroundings
+
+        path = cast(HasJournal, self.storage).path
+        adoption = Adoption(lambda: nullcontext(self._store), path)
+        return JournalSink(
+            self._store,
+            listener,
+            Surroundings(path, lambda: self._writer_id, self._resolve, adoption, refusals.look),
+        )
+
+    def _may_journal(self) -> bool:
+        why_not = place.why_not(cast(HasJournal, self.storage).path)
+        if why_not is not None and why_not not in _said:
+            _said.add(why_not)
+            log.log(logging.WARNING if place.is_possible() else logging.INFO, "recording by commits: %s", why_not)
+        return why_not is None
+
+    def _resolve(self, instance_id: str, schema_name: str) -> SpanType:
+        return self._registry.resolve(schema_name)
 
     def _put_aside(self, unit: Unit, error: StorageError) -> None:
         self._sink_of_all().put_aside(unit, error)
@@ -332,7 +368,7 @@ class Tracer:
         if writer is not None:
             unit = unit_of(writer)
             try:
-                self.storage.apply((unit,), wait_s=WAIT_S)
+                self._store.apply((unit,), wait_s=WAIT_S)
             except StorageError as error:
                 self._put_aside(unit, error)
             self._unknown_writer = None
@@ -390,11 +426,14 @@ def block(
 
 
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()
+_said: set[str] = set()
 
 
 def _flush_all() -> None:
     for tracer in list(_tracers):
         tracer.flush(2.0)
+        if tracer._sink is not None:
+            tracer._sink.release()
 
 
 def _after_fork() -> None:

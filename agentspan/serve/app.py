@@ -14,12 +14,12 @@ from agentspan import __version__
 from agentspan.errors import AgentspanError
 from agentspan.operations.context import Context
 from agentspan.operations.database import Database
+from agentspan.operations.opening import open_storage
 from agentspan.serve.answering import refuse, refuse_error
 from agentspan.serve.guards import LOOPBACK, Guard, log
 from agentspan.serve.openapi import document
 from agentspan.serve.routes import router
 from agentspan.serve.writing import WAIT_S, Writer
-from agentspan.storage import open_storage
 from agentspan.storage.protocol import Storage
 
 MAX_BODY = 10 * 2**20

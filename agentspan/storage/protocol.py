@@ -1,8 +1,9 @@
 """The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from agentspan.model.changes import Key, Outcome, Unit, Violation
@@ -102,6 +103,23 @@ class HasGroups(Protocol):
         Raises:
             DatabaseBusy: other writers did not let go within `wait_s` seconds.
         """
+        ...
+
+
+@runtime_checkable
+class HasJournal(Protocol):
+    """A storage beside which there may be journals: what is in them is brought in before it is read.
+
+    Attributes:
+        path: the file that it is.
+        before_reading: is called before every read.
+    """
+
+    path: Path
+    before_reading: Callable[[], None] | None
+
+    def for_recording(self) -> "Storage":
+        """Return another view of the storage, which reads without being told before."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+from agentspan.operations.opening import see_journals
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.runs import CapturedRuns
 
@@ -26,4 +27,6 @@ def load(path: str | os.PathLike[str]) -> CapturedRuns:
     Raises:
         DatabaseUnusable: there is no such file, or it is no database of agentspan's.
     """
-    return CapturedRuns(_File(path, read_only=True))
+    file = _File(path, read_only=True)
+    see_journals(file, read_only=True)
+    return CapturedRuns(file)

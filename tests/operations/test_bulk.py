@@ -156,7 +156,7 @@ def test_a_fault_within_the_storage_leaves_nothing_of_the_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody can know how much of its unit was written, so none of them may stay, though others were whole."""
-    from agentspan.storage.sqlite import storage as sqlite_storage
+    from agentspan.storage.sqlite import writes as sqlite_storage
 
     db = agentspan.open(tmp_path / "runs.db")
     apply_unit, calls = sqlite_storage.apply_unit, []

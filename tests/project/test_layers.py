@@ -17,6 +17,7 @@ LAYERS = [
     {"model"},
     {"schemas"},
     {"storage"},
+    {"journal"},
     {"operations"},
     {"recording"},
     {"analysis"},

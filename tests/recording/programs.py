@@ -140,6 +140,7 @@ def forks(db: str) -> None:
                 step("child of a consumer")
                 sys.exit(0)  # which closes the generator
             wait_for(child)
+    assert agentspan.flush()
     assert agentspan.health()[1:] == (0, 0, 0, 0)
 
 
@@ -172,6 +173,7 @@ def serve(worker: str) -> None:
         one.start()
     for one in threads:
         one.join()
+    assert agentspan.flush()
     assert agentspan.health()[1:] == (0, 0, 0, 0)
 
 

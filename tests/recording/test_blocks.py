@@ -366,7 +366,7 @@ def test_a_busy_file_costs_a_moment_and_loses_nothing(tmp_path: Path, caplog: py
     import sqlite3
     import time
 
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a"):
         with tracer.span("tool", {"name": "before"}):
@@ -393,7 +393,7 @@ def test_a_busy_file_costs_a_moment_and_loses_nothing(tmp_path: Path, caplog: py
 def test_a_run_that_begins_while_the_file_is_busy_is_kept_too(tmp_path: Path) -> None:
     import sqlite3
 
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     other.execute("begin immediate")
     with tracer.run("a") as run, tracer.span("tool", {"name": "x"}):
@@ -548,6 +548,7 @@ def test_payloads_are_json_text_in_the_file(tmp_path: Path) -> None:
     tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
     with tracer.span("tool", {"name": "x", "arguments": {"é": [1, None]}}):
         pass
+    assert tracer.flush()
     connection = sqlite3.connect(tmp_path / "runs.db")
     (payload,) = connection.execute("select payload from agent_spans").fetchone()
     assert json.loads(payload) == {"name": "x", "arguments": {"é": [1, None]}}

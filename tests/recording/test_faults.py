@@ -52,7 +52,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_full_disk_costs_nothing_and_when_there_is_room_again_recording_goes_on(
     small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracer = Tracer(small_disk / "runs.db")
+    tracer = Tracer(small_disk / "runs.db", durability="commit")
     step = steps(tracer)
     with tracer.run("full"):
         for number in range(500):
@@ -74,7 +74,7 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_again_recording_goes_o
 
 
 def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
-    tracer = Tracer(small_disk / "runs.db")
+    tracer = Tracer(small_disk / "runs.db", durability="commit")
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
@@ -88,7 +88,7 @@ def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
 
 
 def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_path: Path, slept: list[float]) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     step = steps(tracer)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("locked"):
@@ -106,7 +106,7 @@ def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_
 
 def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink, "MAX_WAITING", 50)
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     step = steps(tracer)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("bounded"):
@@ -121,7 +121,7 @@ def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monke
 def test_tries_cost_one_transaction_at_a_time_however_much_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     step = steps(tracer)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("many"):
@@ -129,13 +129,13 @@ def test_tries_cost_one_transaction_at_a_time_however_much_waits(
         for number in range(1000):
             step(number)
         tried: list[int] = []
-        apply = tracer.storage.apply
+        apply = tracer._store.apply
 
         def remember(units: Any, **how: Any) -> Any:
             tried.append(len(units))
             return apply(units, **how)
 
-        monkeypatch.setattr(tracer.storage, "apply", remember)
+        monkeypatch.setattr(tracer._store, "apply", remember)
         tracer._sink._retry_ns = 0  # type: ignore[union-attr]
         step(1000)
         assert set(tried) == {sink.BATCH}
@@ -158,7 +158,7 @@ def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("looks_always")
 def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path)
+    tracer = Tracer(path, durability="commit")
     with tracer.run("mine", version="2", metadata={"a": 1}) as run, tracer.span("chain", {"name": "outer"}):
         delete(path)
         with tracer.span("tool", {"name": "after"}) as after:
@@ -178,7 +178,7 @@ def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path) -
     path, other = tmp_path / "runs.db", tmp_path / "other.db"
     with agentspan.open(other) as db:
         theirs = db.agent_instances.register("theirs")
-    tracer = Tracer(path)
+    tracer = Tracer(path, durability="commit")
     with tracer.run("mine") as run:
         delete(path)
         os.replace(other, path)
@@ -196,7 +196,7 @@ def test_a_folder_that_is_gone_does_no_harm(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("agentspan.storage.sqlite.connections.LOOK_EVERY_S", -1.0)
     folder = tmp_path / "folder"
     folder.mkdir()
-    tracer = Tracer(folder / "runs.db")
+    tracer = Tracer(folder / "runs.db", durability="commit")
     step = steps(tracer)
     with tracer.run("gone"):
         delete(folder / "runs.db")
@@ -229,8 +229,8 @@ PLACES = [
 def test_a_bug_anywhere_reaches_the_program_only_when_asked_to(
     tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
-    strict = Tracer(tmp_path / "strict.db", raise_errors=True)
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+    strict = Tracer(tmp_path / "strict.db", raise_errors=True, durability="commit")
 
     class Bug(Exception):
         pass
@@ -273,7 +273,7 @@ def test_a_bug_anywhere_reaches_the_program_only_when_asked_to(
 def test_the_clock_of_the_machine_set_back_makes_no_negative_duration(tmp_path: Path) -> None:
     from freezegun import freeze_time
 
-    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
     with freeze_time("2026-01-01 12:00:00") as frozen, tracer.run("a"), tracer.span("tool", {"name": "x"}):
         frozen.move_to("2026-01-01 11:00:00")
     (span,) = spans_of(tracer)
@@ -283,7 +283,7 @@ def test_the_clock_of_the_machine_set_back_makes_no_negative_duration(tmp_path: 
 
 def test_an_interrupted_wait_is_the_programs_to_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a call waits for a locked file is no fault of ours: it goes to the program."""
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
 
     def interrupt(seconds: float) -> None:
@@ -304,7 +304,7 @@ def test_an_interrupted_wait_is_the_programs_to_handle(tmp_path: Path, monkeypat
 
 def test_a_run_that_could_not_be_registered_at_once_finds_the_agent_that_others_made_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    tracer, theirs = Tracer(path), Tracer(path)
+    tracer, theirs = Tracer(path, durability="commit"), Tracer(path, durability="commit")
     step = steps(tracer)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
@@ -329,7 +329,7 @@ def test_a_run_that_could_not_be_registered_at_once_finds_the_agent_that_others_
 
 def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    tracer, theirs = Tracer(path), Tracer(path)
+    tracer, theirs = Tracer(path, durability="commit"), Tracer(path, durability="commit")
     step = steps(tracer)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("begin immediate")
@@ -382,7 +382,7 @@ def test_a_fault_whose_message_cannot_be_read_stays_ours(tmp_path: Path, caplog:
         def __iter__(self) -> Any:
             raise Unreadable
 
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     with tracer.run("a"), tracer.span("tool", {"name": "x"}) as span:
         span.set_result({"a": 1})
         span.set_result(Broken(b=2))

@@ -287,7 +287,7 @@ def test_a_tracer_that_was_shut_down_by_hand_is_replaced(tmp_path: Path) -> None
 
 
 def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a") as run:
         other.execute("begin immediate")
@@ -349,7 +349,7 @@ print(os.waitpid(child, 0)[1])
 
 
 def test_a_forked_child_does_not_write_what_its_parent_has_waiting(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a"):
         other.execute("begin immediate")
@@ -375,7 +375,7 @@ def test_text_that_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from agentspan.recording import sink
 
     monkeypatch.setattr(sink, "MAX_WAITING_CHARACTERS", 5000)
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a") as run:
         other.execute("begin immediate")
@@ -392,6 +392,7 @@ def test_errors_and_names_can_be_read_by_every_sqlite(tmp_path: Path) -> None:
     tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
     with pytest.raises(ValueError, match=r"\ud800"), tracer.run("a"), tracer.span("tool", {"name": "\ud800"}):
         raise ValueError("\ud800")
+    assert tracer.flush()
     connection = sqlite3.connect(tmp_path / "runs.db")
     assert connection.execute("select error from runs").fetchall() == [("?",)]
     assert connection.execute("select error from spans").fetchall() == [("?",)]

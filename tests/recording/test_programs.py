@@ -109,6 +109,7 @@ def test_threads_that_record_while_the_interpreter_ends_lose_nothing_acknowledge
 ) -> None:
     acknowledged = tmp_path / "acknowledged"
     path = recorded("daemons", acknowledged)
+    agentspan.open(path).close()  # what they recorded at the very end is in journals
     connection = sqlite3.connect(path)
     statuses = dict(connection.execute("select id, status from agent_spans").fetchall())
     connection.close()

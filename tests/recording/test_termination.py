@@ -123,6 +123,7 @@ def test_what_is_in_flight_is_closed_and_its_own_end_is_kept(tracer: Tracer) -> 
         with tracer.span("tool", {"name": "slow"}) as span:
             terminate(tracer, run)
             span.set_result({"output": "done after all"})
+        assert tracer.flush()
         assert run.terminated  # a finish that is refused tells as well
     closed = {span.id: span for span in spans_of(tracer)}
     assert (closed[span.id].status, closed[planned.id].status) == ("failed", "cancelled")
@@ -138,6 +139,7 @@ def test_the_result_of_a_run_that_ends_too_late_is_kept(tracer: Tracer) -> None:
     with tracer.run("a") as run:
         terminate(tracer, run)
         run.set_result({"output": 42})
+    assert tracer.flush()
     assert run.status == "terminated"
     (late,) = refused(tracer)
     assert (late.subject, late.stored_status) == (run.id, "terminated")

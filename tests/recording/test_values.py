@@ -55,6 +55,7 @@ def quiet(tmp_path: Path) -> Iterator[Tracer]:
 
 def stored(tracer: Tracer) -> list[tuple[Any, Any]]:
     """The payload and result of each span, read as another program would: both are valid JSON for it."""
+    assert tracer.flush()
     connection = sqlite3.connect(tracer.storage.path)  # type: ignore[attr-defined]
     rows = connection.execute(
         "select payload, result_payload, json_valid(payload), json_valid(coalesce(result_payload, '{}')), status"
@@ -67,6 +68,7 @@ def stored(tracer: Tracer) -> list[tuple[Any, Any]]:
 
 def stored_runs(tracer: Tracer) -> list[tuple[Any, ...]]:
     """The metadata, result and error of each run, as JSON that is valid for SQLite."""
+    assert tracer.flush()
     connection = sqlite3.connect(tracer.storage.path)  # type: ignore[attr-defined]
     rows = connection.execute("select metadata, result, error from agent_instances order by id").fetchall()
     valid = connection.execute("select min(json_valid(coalesce(metadata, '{}'))) from agent_instances").fetchone()

@@ -209,8 +209,10 @@ def test_a_file_that_was_replaced_is_noticed_when_a_run_starts(tmp_path: Path) -
     tracer = agentspan.Tracer(path, raise_errors=True)
     with tracer.run("before"):
         pass
-    for file in tmp_path.iterdir():
-        file.unlink()
+    assert tracer.flush()
+    for file in tmp_path.glob("runs.db*"):
+        if file.is_file():
+            file.unlink()
     with tracer.run("after"), tracer.span("tool", {"name": "x"}):
         pass
     tracer.shutdown()

@@ -21,7 +21,7 @@ class Recorder:
     """The statements of a tracer's writer, as they were prepared."""
 
     def __init__(self, path: Path) -> None:
-        self.tracer = agentspan.Tracer(path, raise_errors=True)
+        self.tracer = agentspan.Tracer(path, raise_errors=True, durability="commit")
         self.seen: list[str] = []
         storage = self.tracer.storage
         assert isinstance(storage, agentspan.SQLiteStorage)

@@ -34,6 +34,22 @@ KEY = "select request_hash, subject from idempotency_keys where operation = ? an
 INSERT_KEY = "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) values (?, ?, ?, ?, ?)"
 
 
+@lru_cache(maxsize=8)
+def insert_spans(number: int) -> str:
+    """Return the INSERT of so many spans at once."""
+    row = f"({', '.join('?' * len(AgentSpanRow._fields))})"
+    return f"insert into agent_spans ({', '.join(AgentSpanRow._fields)}) values {', '.join([row] * number)}"
+
+
+def terminated(number: int) -> str:
+    """Return the SELECT of those that are terminated among so many instances, with the reason."""
+    marks = ", ".join("?" * number)
+    return (
+        "select id, coalesce(termination_reason, '') from agent_instances "
+        f"where id in ({marks}) and status = 'terminated'"
+    )
+
+
 @lru_cache(maxsize=512)
 def update(
     type_: ResourceType, columns: tuple[str, ...], leaves: frozenset[str], unchanged: tuple[str, ...] = ()

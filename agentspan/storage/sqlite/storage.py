@@ -1,17 +1,18 @@
 """The Storage protocol over one SQLite file: connections from one module, reads and writes from two others."""
 
+import copy
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-from agentspan.model.changes import Applied, KeyTaken, Move, Outcome, Put, Refused, Unit
+from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.protocol import Query, Rows, Storage
 from agentspan.storage.sqlite.connections import Connections, is_busy, storage_error, waiting
 from agentspan.storage.sqlite.reads import Reads, terminated_in
-from agentspan.storage.sqlite.writes import APPLIED, alone, apply_unit, insert_late, refused_move, refused_put
+from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_move, refused_put
 
 
 class SQLiteStorage(Reads):
@@ -28,8 +29,15 @@ class SQLiteStorage(Reads):
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0) -> None:
         self.path = Path(path).absolute()  # the same file after a change of folder
+        self.before_reading: Callable[[], None] | None = None
         self._connections = Connections(self.path, read_only=read_only, wait_s=wait_s)
         self._connections.open_now()
+
+    def for_recording(self) -> Storage:
+        """See HasJournal."""
+        view = copy.copy(self)
+        view.before_reading = None
+        return view
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
@@ -40,11 +48,13 @@ class SQLiteStorage(Reads):
                 if statement is not None:
                     return [self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s)]
         with self._connections.transaction(wait_s) as connection:
-            return _apply_all(connection, units, stop_at_refusal)
+            return apply_all(connection, units, stop_at_refusal)
 
     @contextmanager
     def group(self, wait_s: float) -> Iterator[Storage]:
         """See HasGroups."""
+        if self.before_reading is not None:
+            self.before_reading()
         with self._connections.transaction(wait_s) as connection:
             group = _Group(connection)
             yield group
@@ -58,7 +68,7 @@ class SQLiteStorage(Reads):
 
     def check(self) -> list[str]:
         """See HasCheck: SQLite's own check of all pages and indexes, and of rows that refer to nothing."""
-        with self._connections.snapshot() as connection:
+        with self._reading() as connection:
             said = [row[0] for row in connection.execute("pragma integrity_check(20)")]
             problems = [] if said == ["ok"] else said
             for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(20):
@@ -100,6 +110,8 @@ class SQLiteStorage(Reads):
             connections.let_go()
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        if self.before_reading is not None:
+            self.before_reading()
         return self._connections.snapshot()
 
 
@@ -113,7 +125,7 @@ class _Group(Reads):
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage; durable when the group is committed, which it is not after an error in here."""
         try:
-            return _apply_all(self._connection, units, stop_at_refusal)
+            return apply_all(self._connection, units, stop_at_refusal)
         except Exception as error:
             self.broken = error
             raise
@@ -123,13 +135,3 @@ class _Group(Reads):
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
         return nullcontext(self._connection)
-
-
-def _apply_all(connection: sqlite3.Connection, units: Sequence[Unit], stop_at_refusal: bool) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    for unit in units:
-        outcome = apply_unit(connection, unit)
-        outcomes.append(outcome)
-        if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
-            break
-    return outcomes

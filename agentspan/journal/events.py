@@ -1,0 +1,47 @@
+"""What a record says: one transition of a span, as its caller knew it, or a unit about something else.
+
+A body is a letter and fields, separated by a character that neither JSON nor a printable name may hold. Nothing in it
+is derived: summaries, labels and violations are worked out when it is drained.
+"""
+
+from typing import Any
+
+from agentspan import jsontext
+from agentspan.model.changes import Change, Move, Put, Unit, Violation
+from agentspan.model.rows import ROWS, TYPE_OF
+
+SEPARATOR = "\x1f"
+CREATED, STARTED, UPDATED, FINISHED, UNIT = "C", "S", "U", "F", "X"
+"""C id instance_id agent_id parent_span_id schema_name status at_ns payload; S id at_ns; U id at_ns payload;
+F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
+
+
+def encode_unit(unit: Unit) -> str:
+    """Write a unit without a key, as recorders have them, as the body of a record.
+
+    Raises:
+        ValueError: it has something in it that recorders do not do.
+    """
+    changes: list[Any] = []
+    for change in unit.changes:
+        if isinstance(change, Put):
+            changes.append(["put", TYPE_OF[type(change.row)], change.row, change.violations, change.minted])
+        elif isinstance(change, Move) and not change.unchanged:
+            changes.append(["move", change.type, change.id, sorted(change.leaves), dict(change.set)])
+        else:
+            raise ValueError("only rows to put and to move go through a journal")
+    return UNIT + SEPARATOR + jsontext.encode([unit.subject, changes])[0]
+
+
+def decode_unit(text: str) -> Unit:
+    """Read a unit back."""
+    subject, changes = jsontext.decode(text)
+    return Unit(tuple(_change(*change) for change in changes), subject)
+
+
+def _change(kind: str, type_: Any, *fields: Any) -> Change:
+    if kind == "put":
+        row, violations, minted = fields
+        return Put(ROWS[type_]._make(row), (), tuple(Violation(*each) for each in violations), minted)
+    id, leaves, values = fields
+    return Move(type_, id, frozenset(leaves), values)

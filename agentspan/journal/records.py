@@ -1,0 +1,137 @@
+"""The form of a record in a segment, and reading records back, also past damage.
+
+A record is a header of 24 bytes (magic, length of the body, sequence number, CRC of the body, CRC of these), then the
+body. Four zero bytes end what was appended: they stand where the next magic will. Sequence numbers grow by one from
+record to record, so that old records behind the end are known as such, and missing ones are counted.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+from zlib import crc32
+
+MAGIC = b"\xa9sp\x1e"
+END = bytes(4)
+HEADER = 24
+
+_FIELDS = struct.Struct("<4sIQI")
+_pack = _FIELDS.pack
+_unpack = _FIELDS.unpack_from
+_CHECKED = _FIELDS.size
+
+
+class Record(NamedTuple):
+    """One record: its number, its body, and where the next one begins."""
+
+    sequence: int
+    body: bytes
+    end: int
+
+
+class Gap(NamedTuple):
+    """A place where something cannot be read.
+
+    Attributes:
+        start: where that begins.
+        end: where reading goes on; the end of the segment when nothing comes after it.
+        missing: how many records that were, as far as the numbers tell; None at the end.
+    """
+
+    start: int
+    end: int
+    missing: int | None
+
+
+def header(body: bytes, sequence: int) -> bytes:
+    """Return the header of a body (0.4 µs)."""
+    checked = _pack(MAGIC, len(body), sequence, crc32(body))
+    return checked + crc32(checked).to_bytes(4, "little")
+
+
+def read(data: bytes, start: int, *, after: int | None = None) -> Iterator[Record | Gap]:
+    """Yield the records of a segment from a place on, in order, and the gaps between them.
+
+    Args:
+        data: the whole segment.
+        start: where the first record begins.
+        after: the number of the record before that, where it is known.
+    """
+    position, last = start, after
+    while True:
+        record = _record(data, position)
+        if record is None or (last is not None and record.sequence <= last):
+            found = _next(data, position, last)
+            if found is None:
+                if record is None and data[position : position + 4] != END[: len(data) - position]:
+                    yield Gap(position, len(data), None)
+                return
+            place, record = found
+            yield Gap(position, place, None if last is None else record.sequence - last - 1)
+        elif last is not None and record.sequence != last + 1:
+            yield Gap(position, position, record.sequence - last - 1)
+        yield record
+        position, last = record.end, record.sequence
+
+
+class Bodies(NamedTuple):
+    """What a part of a segment holds: bodies, where the first record begins that is not among them, the last number."""
+
+    bodies: list[bytes]
+    end: int
+    last: int
+
+
+def bodies(data: bytes) -> Bodies:
+    """Read the records of a process's own segment, from the start of one on; the last one may be cut off.
+
+    Their checksums are not looked at (0.7 µs each): memory of our own. A hole, where the program was interrupted in the
+    middle of a record, is passed over.
+    """
+    found: list[bytes] = []
+    position, last, size = 0, 0, len(data)
+    while position + HEADER <= size:
+        magic, length, sequence, _ = _unpack(data, position)
+        if magic != MAGIC:
+            following = _next(data, position, None)
+            if following is None:
+                return Bodies(found, size, last)
+            position = following[0]
+            continue
+        start = position + HEADER
+        if start + length > size:
+            break
+        found.append(data[start : start + length])
+        position, last = start + length, sequence
+    return Bodies(found, position, last)
+
+
+def length_of(head: bytes) -> int:
+    """Return how many bytes the record takes that has this header; 0 if it is none."""
+    magic, length, _, _ = _unpack(head)
+    return HEADER + int(length) if magic == MAGIC else 0
+
+
+def _record(data: bytes, position: int) -> Record | None:
+    """Return the record at a place, or None if none begins there, or it is damaged."""
+    start = position + HEADER
+    if start > len(data) or data[position : position + 4] != MAGIC:
+        return None
+    check = int.from_bytes(data[position + _CHECKED : start], "little")
+    if crc32(data[position : position + _CHECKED]) != check:
+        return None
+    _, length, sequence, of_body = _unpack(data, position)
+    body = data[start : start + length]
+    if len(body) != length or crc32(body) != of_body:
+        return None
+    return Record(sequence, body, start + length)
+
+
+def _next(data: bytes, position: int, last: int | None) -> tuple[int, Record] | None:
+    """Find the next whole record that is newer than the last one."""
+    place = position + 1
+    while (place := data.find(MAGIC, place)) >= 0:
+        record = _record(data, place)
+        if record is not None and (last is None or record.sequence > last):
+            return place, record
+        place += 1
+    return None

@@ -1,0 +1,178 @@
+"""One file of a journal: mapped into memory and appended to by the process that owns it, read by whoever drains it.
+
+What is copied into a shared mapping is in the page cache, which outlives the process: a SIGKILL loses nothing. The
+file's room is allocated before it is mapped, because writing to a hole on a full disk ends the process with SIGBUS.
+
+Who owns a segment holds its `flock`, which ends with the process. A forked child shares the lock with its parent, so it
+closes its descriptors of it; unlocking would unlock the parent's.
+"""
+
+import fcntl
+import mmap
+import os
+import struct
+from pathlib import Path
+from zlib import crc32
+
+from agentspan.journal.records import END, HEADER, header
+
+FORM = b"agentspan journal 1\n"
+"""The first bytes of a segment, for people. The form that counts is in the name, which no bit can flip in."""
+SUFFIX = ".v1.segment"
+"""Another form of segments will have another one, and is left for the version that can read it."""
+NEW = ".new"
+START = 48
+"""Where the first record begins."""
+
+_MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
+_mark = struct.Struct("<IQ")
+
+
+class Segment:
+    """A segment of this process's own.
+
+    Attributes:
+        end: where the next record will begin.
+        drained: where the first record begins that is not in the storage yet.
+
+    Raises:
+        OSError: no room for it, or no permission; nothing is left behind.
+    """
+
+    def __init__(self, path: Path, size: int, sequence: int) -> None:
+        self.path = path
+        self.size = size
+        new = path.with_name(path.name + NEW)
+        self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            os.posix_fallocate(self._file, 0, size)
+            self.map = mmap.mmap(self._file, size)
+            self._is_mapped = True
+            self.map[: len(FORM)] = FORM
+            self.end = START
+            self.trim(START, sequence)
+            os.rename(new, path)  # not before it is locked: who finds it unlocked takes it over
+        except BaseException:
+            new.unlink(missing_ok=True)
+            os.close(self._file)
+            raise
+
+    def is_there(self) -> bool:
+        """Tell whether its file is still in its place: what is said to one that was deleted ends with the process."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._file))
+        except OSError:
+            return False
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether it was not let go of."""
+        return self._file >= 0
+
+    def append(self, body: bytes, sequence: int) -> None:
+        """Append a record for which there is room; the caller lets one thread in at a time.
+
+        The header comes last: a process that is killed in the middle leaves the end where it was.
+        """
+        start = self.end
+        self.end = end = start + HEADER + len(body)  # at once: a signal handler may append in between
+        self.map[start + HEADER : end + len(END)] = body + END
+        self.map[start : start + HEADER] = header(body, sequence)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes of it."""
+        return self.map[start : start + size] if self._is_mapped else os.pread(self._file, size, start)
+
+    def trim(self, drained: int, sequence: int) -> None:
+        """Note that everything before a place is in the storage, and the number of the record that begins there."""
+        self.drained = drained
+        mark = _mark.pack(drained, sequence)
+        mark += crc32(mark).to_bytes(4, "little")
+        if self._is_mapped:
+            self.map[_MARK:START] = mark
+        else:
+            os.pwrite(self._file, mark, _MARK)
+
+    def unmap(self) -> None:
+        """Append no more: what is mapped counts as the program's memory."""
+        self.map.close()
+        self._is_mapped = False
+
+    def reset(self, sequence: int) -> None:
+        """Begin anew at the start, when everything is drained: pages that are there cost less than new ones."""
+        self.map[START : START + len(END)] = END
+        self.end = START
+        self.trim(START, sequence)
+
+    def leave(self) -> None:
+        """Let go of the mapping and the lock, as a forked child does; the file stays."""
+        if self._file >= 0:
+            self.map.close()  # it has a descriptor of its own
+            os.close(self._file)
+            self._file = -1
+
+    def remove(self) -> None:
+        """Delete the file, and let go."""
+        if self._file >= 0:
+            self.path.unlink(missing_ok=True)
+            self.leave()
+
+
+def room_for(length: int) -> int:
+    """Return how large a segment must be at least for a body of so many bytes."""
+    return START + HEADER + length + len(END)
+
+
+class Left:
+    """A segment whose owner is dead, taken over; a context manager that lets go of it at the end.
+
+    Attributes:
+        data: all of it.
+        start: where the first record begins that is not in the storage yet.
+        after: the number of the record before that; None where it is not known.
+        damaged: whether its own start is damaged, so that all of it is to be read again.
+    """
+
+    def __init__(self, path: Path, file: int) -> None:
+        self.path = path
+        self._file = file
+        self.data = path.read_bytes()
+        mark, check = self.data[_MARK : START - 4], self.data[START - 4 : START]
+        self.start, after = _mark.unpack(mark) if len(mark) == _mark.size else (0, 0)
+        known = crc32(mark).to_bytes(4, "little") == check and START <= self.start <= len(self.data)
+        if not known:
+            self.start = START
+        self.after = after - 1 if known else None
+        self.damaged = not known or self.data[:_MARK] != FORM.ljust(_MARK, b"\0")
+
+    @property
+    def writer_id(self) -> str:
+        """Who wrote it: its name says so."""
+        return self.path.name.partition("-")[0]
+
+    def remove(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> "Left":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._file)
+
+
+def take_over(path: Path) -> Left | None:
+    """Take over a segment whose owner has died; None while it lives, or when somebody else was faster."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file).st_nlink:  # else somebody else has drained it meanwhile
+            return Left(path, file)
+    except OSError:
+        pass
+    os.close(file)
+    return None

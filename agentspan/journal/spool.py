@@ -1,0 +1,47 @@
+"""The segments of a file: making them, finding them, tidying up."""
+
+import os
+from pathlib import Path
+
+from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
+
+SIZE = 8 * 2**20
+"""Bytes of a segment: 9,000 spans with 300 bytes in and out."""
+
+
+def create(folder: Path, writer_id: str, sequence: int, length: int, size: int) -> Segment:
+    """Make a segment in which a body of so many bytes has room.
+
+    Raises:
+        OSError: no room for it, or no permission.
+    """
+    path = folder / f"{writer_id}-{sequence:012d}{SUFFIX}"
+    for _ in range(10):
+        try:
+            return Segment(path, max(size, room_for(length)), sequence)
+        except FileNotFoundError:  # not there yet, or somebody has just tidied up
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+    return Segment(path, max(size, room_for(length)), sequence)
+
+
+def segments(folder: Path) -> list[Path]:
+    """Return the segments of a folder, whoever owns them, each writer's in order."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
+    except OSError:
+        return []
+    return [folder / name for name in names]
+
+
+def tidy(folder: Path) -> None:
+    """Delete what a process left that was killed while it made a segment, and the folder where that is empty."""
+    try:
+        for name in os.listdir(folder):
+            if name.endswith(SUFFIX + NEW):
+                left = take_over(folder / name)
+                if left is not None:
+                    with left:
+                        left.remove()
+        os.rmdir(folder)
+    except OSError:
+        pass
