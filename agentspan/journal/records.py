@@ -15,7 +15,7 @@ END = bytes(4)
 HEADER = 24
 
 _FIELDS = struct.Struct("<4sIQI")
-_pack = _FIELDS.pack
+pack = _FIELDS.pack
 _unpack = _FIELDS.unpack_from
 _CHECKED = _FIELDS.size
 
@@ -44,7 +44,7 @@ class Gap(NamedTuple):
 
 def header(body: bytes, sequence: int) -> bytes:
     """Return the header of a body (0.4 µs)."""
-    checked = _pack(MAGIC, len(body), sequence, crc32(body))
+    checked = pack(MAGIC, len(body), sequence, crc32(body))
     return checked + crc32(checked).to_bytes(4, "little")
 
 

@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from agentspan.journal.records import END, HEADER, header
+from agentspan.journal.records import END, HEADER
 
 FORM = b"agentspan journal 1\n"
 """The first bytes of a segment, for people. The form that counts is in the name, which no bit can flip in."""
@@ -69,16 +69,6 @@ class Segment:
     def is_mine(self) -> bool:
         """Whether it was not let go of."""
         return self._file >= 0
-
-    def append(self, body: bytes, sequence: int) -> None:
-        """Append a record for which there is room; the caller lets one thread in at a time.
-
-        The header comes last: a process that is killed in the middle leaves the end where it was.
-        """
-        start = self.end
-        self.end = end = start + HEADER + len(body)  # at once: a signal handler may append in between
-        self.map[start + HEADER : end + len(END)] = body + END
-        self.map[start : start + HEADER] = header(body, sequence)
 
     def read(self, start: int, size: int) -> bytes:
         """Return bytes of it."""

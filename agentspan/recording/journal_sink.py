@@ -13,7 +13,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from zlib import crc32
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy, StorageError
@@ -21,11 +22,11 @@ from agentspan.journal import live, replaying
 from agentspan.journal.deriving import Batch, Resolve
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UPDATED, encode_unit
 from agentspan.journal.place import folder_of
-from agentspan.journal.records import END, HEADER, bodies, length_of
+from agentspan.journal.records import END, HEADER, MAGIC, bodies, length_of, pack
 from agentspan.journal.segments import START, Segment
 from agentspan.journal.spool import SIZE, create, tidy
 from agentspan.model.changes import Applied, Outcome, Refused, Unit
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.adopting import Adoption
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink, Listener
 from agentspan.storage.protocol import Storage
@@ -51,7 +52,7 @@ LOOK_NS = 100_000_000
 FORK_WAIT_S = 5.0
 READ_WAIT_S = 1.0
 _OVERHEAD = HEADER + len(END)
-_S = SEPARATOR
+_join = SEPARATOR.join
 _TAKEN = Applied()
 
 
@@ -107,33 +108,40 @@ class JournalSink(CommitSink):
 
     def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
         """See Said."""
-        instance = span.run._instance
+        instance = cast(AgentInstanceRow, span.run._instance)
         if at_ns - self._looked_ns > LOOK_NS:
             self._looked_ns = at_ns
             self._around.look()
-        body = (
-            f"{CREATED}{_S}{span.id}{_S}{instance.id}{_S}{instance.agent_id}{_S}{span.parent_span_id or ''}{_S}"  # type: ignore[union-attr]
-            f"{span.schema_name}{_S}{span.status}{_S}{at_ns}{_S}{span._payload}"
+        said = (
+            CREATED,
+            span.id,
+            instance.id,
+            instance.agent_id,
+            span.parent_span_id or "",
+            span.schema_name,
+            span.status,
+            str(at_ns),
+            span._payload,
         )
-        if not self._append(body.encode()):
+        if not self._append(_join(said).encode()):
             super().created(span, payload, at_ns)
 
     def started(self, span: "Span") -> None:
         """See Said."""
-        if not self._append(f"{STARTED}{_S}{span.id}{_S}{span._started_ns}".encode()):
+        if not self._append(_join((STARTED, span.id, str(span._started_ns))).encode()):
             super().started(span)
 
     def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
         """See Said."""
-        if not self._append(f"{UPDATED}{_S}{span.id}{_S}{at_ns}{_S}{span._payload}".encode()):
+        if not self._append(_join((UPDATED, span.id, str(at_ns), span._payload)).encode()):
             super().updated(span, payload, at_ns)
 
     def finished(
         self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
     ) -> None:
         """See Said."""
-        body = f"{FINISHED}{_S}{span.id}{_S}{span.status}{_S}{at_ns}{_S}{elapsed_ns}{_S}{result_text or ''}"
-        if not self._append(body.encode()):
+        said = (FINISHED, span.id, span.status, str(at_ns), str(elapsed_ns), result_text or "")
+        if not self._append(_join(said).encode()):
             super().finished(span, result_text, result, at_ns, elapsed_ns)
 
     def write(self, unit: Unit) -> None:
@@ -198,19 +206,26 @@ class JournalSink(CommitSink):
                 segment.leave()
 
     def _append(self, body: bytes) -> bool:
-        """Append a record; tell whether that was possible."""
-        if self._overflows and not self._recovered():
-            return False
-        if self._behind:
+        """Append a record; tell whether that was possible (1.3 µs; 0.2 more as calls of Segment.append and header)."""
+        if self._behind or self._overflows:
+            if self._overflows and not self._recovered():
+                return False
             self._work()
+        length = len(body)
+        checksum = crc32(body)
         with self._appending:
             segment = self._segment
-            if segment is None or segment.end + len(body) + _OVERHEAD > segment.size:
-                segment = self._next_segment(len(body))
+            if segment is None or segment.end + length + _OVERHEAD > segment.size:
+                segment = self._next_segment(length)
                 if segment is None:
                     return False
+            start = segment.end  # no call up to here from where these two are taken: a signal handler may append, too
+            segment.end = end = start + HEADER + length
             self._sequence = sequence = self._sequence + 1
-            segment.append(body, sequence)
+            head = pack(MAGIC, length, sequence, checksum)
+            segment.map[start + HEADER : end + 4] = body + END
+            # The header comes last: a process that is killed in the middle leaves the end where it was.
+            segment.map[start : start + HEADER] = head + crc32(head).to_bytes(4, "little")
         if self._thread is None:
             self._start_thread()
         return True
