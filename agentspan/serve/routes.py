@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import APIRouter, Body, Query, Response
 
 from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion
 from agentspan.operations import actions, bulk
@@ -12,6 +12,7 @@ from agentspan.operations.actions import Action
 from agentspan.operations.context import Context
 from agentspan.serve import bodies
 from agentspan.serve.answering import respond
+from agentspan.serve.direct import DirectRoute, Id
 from agentspan.serve.envelopes import (
     AgentContext,
     BulkOutputs,
@@ -25,7 +26,6 @@ from agentspan.serve.envelopes import (
 )
 from agentspan.serve.writing import Writer
 
-Id = Annotated[str, Path(pattern="^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$")]
 Offset = Annotated[int, Query(alias="pagination[offset]", ge=0, le=2**53)]
 PageSize = Annotated[int, Query(alias="pagination[page_size]", ge=1, le=100)]
 Sorting = Annotated[str | None, Query()]
@@ -49,7 +49,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def router(ctx: Context, writer: Writer) -> APIRouter:
     """Return the API's routes over one storage."""
-    api = APIRouter(prefix="/api/v1", responses=REFUSALS)
+    api = APIRouter(prefix="/api/v1", route_class=DirectRoute, responses=REFUSALS)
 
     async def write(action: Action, body: bodies.Body | None, **more: Any) -> Response:
         fields = _fields(body, more)
