@@ -101,10 +101,10 @@ class Connections:
         self._gate = Gate()
         _all.add(self)
 
-    def committed(self) -> None:
-        """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due."""
-        self._checkpoints.commits = commits = self._checkpoints.commits + 1
-        if commits >= EVERY:
+    def committed(self, changes: int = 1) -> None:
+        """Count rows that the writer, whose lock the caller holds, has committed; now and then a checkpoint is due."""
+        self._checkpoints.changes = changes = self._checkpoints.changes + changes
+        if changes >= EVERY:
             self._checkpoints.start()
 
     def writer(self) -> sqlite3.Connection:
@@ -145,10 +145,11 @@ class Connections:
         try:
             connection = self.writer()
             waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
+            before = connection.total_changes
             try:
                 yield connection
                 connection.execute("commit")
-                self.committed()
+                self.committed(connection.total_changes - before)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("rollback")
