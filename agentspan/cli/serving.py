@@ -1,5 +1,6 @@
 """`agentspan serve`: who may come in from where, and a server that ends as it should."""
 
+import gc
 import ipaddress
 import os
 import signal
@@ -55,6 +56,7 @@ def command(
         access_log=False,
         timeout_graceful_shutdown=END_S,
         server_header=False,
+        proxy_headers=False,  # nobody asks where a request came from
     )
     server = uvicorn.Server(config)
     # uvicorn raises the signal again once it has ended, and without these handlers it would then kill the process; and
@@ -66,6 +68,9 @@ def command(
     name = f"[{host}]" if ":" in host else host
     guarded = "a token is required" if token else "no token is required"
     click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
+    # What is there now stays: the collector need not look through it again, 24 times in 10 s of load, 40 to 90 ms each.
+    gc.collect()
+    gc.freeze()
     server.run(sockets=[socket])
 
 
