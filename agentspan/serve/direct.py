@@ -1,8 +1,8 @@
 """A shorter way to our handlers than FastAPI's own, which takes longer than it takes to create a span.
 
 It is for routes that take nothing but ids in the path and a JSON body, and only for requests that are right: any other
-goes FastAPI's way, which says what is wrong. So errors are made in one place, and the OpenAPI document knows these routes as
-any others.
+goes FastAPI's way, which says what is wrong. So errors are made in one place, and the OpenAPI document knows these
+routes as any others.
 """
 
 import inspect

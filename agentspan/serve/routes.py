@@ -123,9 +123,11 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
 
     @api.post("/bulk", response_model=BulkOutputs, summary="Run several actions", tags=["bulk"])
     async def run_bulk(body: Annotated[dict[str, Any], Body()]) -> Response:
-        items = body.get("items")
-        many = isinstance(items, list) and len(items) > AT_ONCE
-        outputs = await writer.run(lambda context: bulk.run(context, items), is_long=many)
+        plan = bulk.plan(body.get("items"))
+        if plan.writes:
+            outputs = await writer.run(lambda context: bulk.run(context, plan), is_long=len(plan.items) > AT_ONCE)
+        else:
+            outputs = await asyncio.to_thread(bulk.run, ctx, plan)
         return respond({"status": "success", "outputs": outputs})
 
     @api.get("/agent", response_model=Many[Agent], summary="List agents", tags=["agents"])

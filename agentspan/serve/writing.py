@@ -1,6 +1,6 @@
 """Where writes happen: on the event loop while the database is free, in one waiting thread while it is not.
 
-A commit costs as much as the operation in it, a hop to a thread and back twice that and more under load. So what came in
+A commit costs as much as the operation in it, and a hop to a thread and back more than both under load. So what came in
 one turn of the loop is committed as one group there; and since a turn must not be long, or every connection waits for
 it, a group takes what SLICE_S lets it take and leaves the rest to the next turn, after whoever came meanwhile.
 Waiting for other writers, and what takes long by itself, would stall the loop: then a thread commits the next group.
@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.answers import Answer
@@ -120,39 +120,42 @@ class Writer:
             else:
                 return
 
-    def _commit(self, wait_s: float, slice_s: float, here: asyncio.AbstractEventLoop | None) -> bool:
+    def _commit(
+        self, wait_s: float, slice_s: float, here: asyncio.AbstractEventLoop | None, *, alone: bool = False
+    ) -> bool:
         """Run operations from the head of the queue in one commit, and answer them.
 
         Args:
-            slice_s: after this time none is added; 0 for a single one.
+            slice_s: after this time none is added.
             here: the loop in which this runs, which takes no long ones; None in the thread.
+            alone: run one only, in a transaction of its own.
 
         Returns:
             Whether the database was free; else all of them wait in the queue still.
         """
         storage = self._context.storage
+        in_group = isinstance(storage, HasGroups) and not alone
         group: list[_Waiting] = []
         results: list[Answer | Exception] = []
-        has_groups = isinstance(storage, HasGroups)
         try:
-            with storage.group(wait_s) if isinstance(storage, HasGroups) else nullcontext(storage) as grouped:
-                context = self._context.within(grouped)
+            with cast(HasGroups, storage).group(wait_s) if in_group else nullcontext(storage) as lent:
+                context = self._context.within(lent)
                 context.wait_s = wait_s
                 until = time.perf_counter() + slice_s
                 while self._queue and not (here and self._queue[0].is_long):
                     waiting = self._queue.popleft()
                     group.append(waiting)
                     results.append(_result(waiting.operation, context))
-                    if not has_groups or time.perf_counter() >= until:
+                    if not in_group or time.perf_counter() >= until:
                         break
         except DatabaseBusy:
             self._queue.extendleft(reversed(group))
             return False
         except Exception as error:
-            if len(group) > 1:  # nothing is stored; what broke it must cost nobody but itself
+            if in_group:  # nothing is stored; what broke it, or lets a file be read only, must cost nobody but itself
                 self._queue.extendleft(reversed(group))
-                return all(self._commit(wait_s, 0.0, here) for _ in group)
-            results = [error] * len(group)
+                return all(self._commit(wait_s, slice_s, here, alone=True) for _ in range(max(len(group), 1)))
+            results = [error]
         self._answer(zip(group, results, strict=True), here)
         return True
 

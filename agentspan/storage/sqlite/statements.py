@@ -20,6 +20,7 @@ INSERT_UNLESS_TERMINATED = (
 DELETE = {type_: f"delete from {table_of(type_)} where id = ?" for type_ in ROWS}
 SELECT = {type_: f"select {', '.join(row._fields)} from {table_of(type_)}" for type_, row in ROWS.items()}
 BY_ID = {type_: f"{select} where id = ?" for type_, select in SELECT.items()}
+EXISTS = {type_: f"select 1 from {table_of(type_)} where id = ?" for type_ in ROWS}
 BY_UNIQUE = {
     type_: f"{SELECT[type_]} where {' and '.join(f'{column} = ?' for column in columns)}"
     for type_, columns in UNIQUE.items()

@@ -107,7 +107,7 @@ def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused |
         if located is not None:
             return Refused("id_used", located[1])
     for type_, id in put.refs:
-        if connection.execute(statements.BY_ID[type_], (id,)).fetchone() is None:
+        if connection.execute(statements.EXISTS[type_], (id,)).fetchone() is None:
             located = locate(connection, id)
             return Refused("missing", located[1] if located is not None else None)
     try:
