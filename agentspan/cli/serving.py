@@ -69,8 +69,10 @@ def command(
     guarded = "a token is required" if token else "no token is required"
     click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
     # What is there now stays: the collector need not look through it again, 24 times in 10 s of load, 40 to 90 ms each.
+    # And a request leaves few circles behind: looking for them after every 700 objects took 6 % of the time.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
     server.run(sockets=[socket])
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 EVERY = 1000
-"""Changed rows between two checkpoints; a group of many is one commit, and fills the log like so many."""
+"""Commits between two checkpoints; one of many rows counts as several."""
 MAX_FRAMES = 12_000
 """Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
 _RESTART_FRAMES = 8_000
@@ -31,12 +31,12 @@ class Checkpoints:
         self._lock = lock
         self._thread: threading.Thread | None = None
         self.connection: sqlite3.Connection | None = None
-        self.changes = 0
+        self.commits = 0
         self.paused = False
 
     def start(self) -> None:
         """Checkpoint soon, unless that is going on; the caller holds the lock."""
-        self.changes = 0
+        self.commits = 0
         if not self.paused and (self._thread is None or not self._thread.is_alive()):
             thread = threading.Thread(target=self._run, name="agentspan-checkpoint", daemon=True)
             self._thread = thread  # before it runs: a fork waits for it
