@@ -63,13 +63,14 @@ class Writer:
         Raises:
             DatabaseBusy: other writers did not let go in time; nothing is stored.
         """
-        is_busy = self._busy.locked()
-        if is_busy and len(self._queue) >= MAX_WAITING:
+        if len(self._queue) >= MAX_WAITING and self._busy.locked():
             raise DatabaseBusy("too many requests wait for the database")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, is_long, time.monotonic() + self._wait_s, loop, loop.create_future())
         self._queue.append(waiting)
-        if not is_busy and self._next is not loop:
+        if (
+            self._next is not loop and not self._busy.locked()
+        ):  # only now: a thread that is done looks at the queue again
             self._come_back(loop)
         return await waiting.future
 
