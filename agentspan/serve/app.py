@@ -74,6 +74,14 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,  # those pages load their scripts from other servers
         redoc_url=None,
+        # Else environment variables could make it send what it sees elsewhere; versions without it ignore this.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
         lifespan=lifespan,
         routes=router(ctx, Writer(ctx, wait_s)).routes,  # a router that is included is searched twice for each request
     )

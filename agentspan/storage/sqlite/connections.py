@@ -106,7 +106,7 @@ class Connections:
 
         A commit of a row adds 4 pages to the log, one of 40 rows 19, one of 200 rows 39.
         """
-        self._checkpoints.commits = commits = self._checkpoints.commits + 1 + rows // 16
+        self._checkpoints.commits = commits = self._checkpoints.commits + 1 + rows // 8
         if commits >= EVERY:
             self._checkpoints.start()
 
