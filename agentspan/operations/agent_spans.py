@@ -65,9 +65,13 @@ def create(
         instance = expect(found, AgentInstanceRow, agent_instance_id)
         refs: tuple[Ref, ...] = ()
         if parent_span_id is not None:
-            if found is not kept:
-                expect(found, AgentSpanRow, parent_span_id)
             refs = (Ref("agent_span", parent_span_id),)
+        if found is kept:
+            refs = (Ref("agent", instance.agent_id), *refs)
+        else:
+            ctx.keep(instance)
+            for ref in refs:
+                expect(found, AgentSpanRow, ref.id)
         check_unused(found, id)
         times = spans.create_times(status, start, finish, has_result=result is not None, now=now)
         span_type = ctx.registry_of(instance.id).resolve(schema_name)

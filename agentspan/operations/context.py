@@ -78,9 +78,7 @@ class Context:
 
     def registry_of(self, instance_id: str) -> Registry:
         """Return the span types that an instance was registered with (kept: neither ever changes)."""
-        instance = self._instances.get(instance_id)
-        if instance is None:
-            instance = _keep(self._instances, instance_id, self.row(AgentInstanceRow, instance_id))
+        instance = self._instances.get(instance_id) or self.keep(self.row(AgentInstanceRow, instance_id))
         version_id = instance.agent_schema_version_id
         registry = self._registries.get(version_id)
         if registry is None:
@@ -88,8 +86,16 @@ class Context:
             registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas))
         return registry
 
+    def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
+        """Remember an instance, and return it."""
+        return _keep(self._instances, instance.id, instance)
+
     def kept(self, instance_id: Any) -> Found | None:
-        """Return an instance as it was once: what of it never changes is still so, and guards tell if it is gone."""
+        """Return an instance as it was once.
+
+        What is fixed of it is still so, unless the file was replaced or what made it was rolled back: see to it with a
+        guard that its agent is there.
+        """
         row = self._instances.get(instance_id) if isinstance(instance_id, str) else None
         return None if row is None else Found({row.id: ("agent_instance", row)})
 

@@ -1,5 +1,6 @@
 """Idempotency keys: the same request again changes nothing and succeeds, another one is refused."""
 
+import contextlib
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 
 import agentspan
 from agentspan import AgentInstance, Database
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.operations import agent_instances, agent_spans
+from agentspan.operations.context import Context
+from agentspan.storage.protocol import Storage
 
 
 @pytest.fixture
@@ -147,7 +152,28 @@ def test_an_instance_that_is_gone_is_not_found_although_it_was_known(tmp_path: P
         assert code_of(lambda: db.agent_spans.create(run.id, "tool", "active")) == "not_found"
 
 
-def test_a_keyed_create_under_a_known_parent_is_three_statements(tmp_path: Path) -> None:
+def test_what_was_rolled_back_is_not_taken_for_known(storage: Storage) -> None:
+    if not isinstance(storage, agentspan.SQLiteStorage):
+        return
+    ctx = Context(storage)
+    own = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
+
+    def record(context: Context) -> Any:
+        agent_instances.register(context, agent_id="an-agent", id=own)
+        for _ in range(2):  # the second one knows the instance
+            done = agent_spans.create(context, agent_instance_id=own, schema_name="step", status="active")
+        return done.row
+
+    with contextlib.suppress(ZeroDivisionError), storage.group(1.0) as group:
+        lost = record(ctx.within(group))
+        raise ZeroDivisionError
+    row = record(ctx)
+    assert row.agent_id != lost.agent_id
+    assert row.agent_id == ctx.row(AgentInstanceRow, own).agent_id
+    assert {span.agent_id for span in storage.iter_spans(own)} == {row.agent_id}
+
+
+def test_a_keyed_create_under_a_known_parent_is_four_statements(tmp_path: Path) -> None:
     storage = agentspan.SQLiteStorage(tmp_path / "runs.db")
     with agentspan.open(storage) as db:
         run = db.agent_instances.register("an-agent")
@@ -160,7 +186,8 @@ def test_a_keyed_create_under_a_known_parent_is_three_statements(tmp_path: Path)
         assert words == [
             ["begin", "immediate"],
             ["insert", "into", "idempotency_keys"],
-            ["select", "1", "from"],
+            ["select", "1", "from"],  # the agent,
+            ["select", "1", "from"],  # and the parent
             ["insert", "into", "agent_spans"],
             ["commit"],
         ]
