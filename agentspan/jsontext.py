@@ -5,6 +5,9 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+# json.dumps would make an encoder at each call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 def encode(value: Any) -> tuple[str, Any]:
     """Return a value as JSON text, and as the plain JSON that the text holds.
@@ -39,4 +42,4 @@ def decode(text: str) -> Any:
 
 def canonical(value: Any) -> str:
     """Return text that is the same for equal plain JSON, whatever the order of keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _CANONICAL.encode(value)

@@ -334,11 +334,15 @@ def load(clients: int, seconds: float, folder: str | None) -> None:
             stop = context.Event()
             pinging = context.Process(target=ping, args=(port, writer.send, stop))
             pinging.start()
+            writer.close()  # else nobody would be told that the process has died
             reader.recv()
 
             async def run() -> None:
                 made = await connected(lambda: Client(instance, seconds, turn, acknowledged), port, clients)
+                began, cpu, server_cpu = time.perf_counter(), time.process_time(), server.cpu()
                 await finished(made)
+                turn.seconds = time.perf_counter() - began
+                turn.generator_cpu, turn.server_cpu = time.process_time() - cpu, server.cpu() - server_cpu
 
             asyncio.run(run())
             stop.set()
@@ -351,13 +355,19 @@ def load(clients: int, seconds: float, folder: str | None) -> None:
     lost = [id for id in acknowledged["created"] if id not in statuses]
     unfinished = [id for id in acknowledged["finished"] if statuses.get(id) != "complete"]
     twice = len(acknowledged["finished"]) - len(set(acknowledged["finished"]))
-    print(f"{clients} clients for {seconds:g} s: {len(times) / seconds:,.0f} requests/s")
+    print(f"{clients} clients for {seconds:g} s: {len(times) / turn.seconds:,.0f} requests/s")
     for name, values in (("requests", times), ("pings", pings)):
         p50, p99, most = (values[min(len(values) * part // 100, len(values) - 1)] * 1e3 for part in (50, 99, 100))
         print(f"  {name + ':':<10}p50 {p50:.1f} ms, p99 {p99:.1f} ms, most {most:.1f} ms, of {len(values):,}")
     print(f"  created {len(acknowledged['created']):,}, finished {len(acknowledged['finished']):,}")
     print(f"  in the file {len(statuses):,}; lost {len(lost)}, not finished {len(unfinished)}, finished twice {twice}")
-    print(f"  503: {len(acknowledged['busy'])}; other refusals: {len(acknowledged['wrong']) + refused}")
+    failed = sum(wrong.startswith("5") for wrong in acknowledged["wrong"])
+    others = len(acknowledged["wrong"]) - failed + refused
+    print(f"  503: {len(acknowledged['busy'])}, other 5xx: {failed}, other refusals: {others}")
+    print(
+        f"  server {turn.server_cpu / len(times) * 1e3:.2f} ms of processor a request; "
+        f"the generator was busy for {turn.generator_cpu / turn.seconds:.0%} of the time"
+    )
     for wrong in acknowledged["wrong"][:5]:
         print(f"    {wrong}")
     if lost or unfinished or twice or acknowledged["wrong"]:

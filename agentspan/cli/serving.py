@@ -1,5 +1,6 @@
 """`agentspan serve`: who may come in from where, and a server that ends as it should."""
 
+import gc
 import ipaddress
 import os
 import signal
@@ -55,6 +56,7 @@ def command(
         access_log=False,
         timeout_graceful_shutdown=END_S,
         server_header=False,
+        proxy_headers=False,  # nobody asks where a request came from
     )
     server = uvicorn.Server(config)
     # uvicorn raises the signal again once it has ended, and without these handlers it would then kill the process; and
@@ -66,6 +68,11 @@ def command(
     name = f"[{host}]" if ":" in host else host
     guarded = "a token is required" if token else "no token is required"
     click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
+    # What is there now stays: the collector need not look through it again, 24 times in 10 s of load, 40 to 90 ms each.
+    # And a request leaves few circles behind: looking for them after every 700 objects took 6 % of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
     server.run(sockets=[socket])
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, cast
 
-from agentspan import jsontext
+from agentspan import ids, jsontext
 from agentspan.errors import RequiredValue
 from agentspan.model import spans
 from agentspan.model.changes import Move, Ref, Unit
@@ -59,12 +59,19 @@ def create(
     }
     key = request.idempotency_key("agent_spans/create", idempotency_key, said)
     span_id = id or ctx.ids.new()
+    kept = ctx.kept(agent_instance_id) if parent_span_id is None or ids.is_pfid(parent_span_id) else None
 
     def decide(found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, agent_instance_id)
         refs: tuple[Ref, ...] = ()
         if parent_span_id is not None:
-            refs = (Ref("agent_span", expect(found, AgentSpanRow, parent_span_id).id),)
+            refs = (Ref("agent_span", parent_span_id),)
+        if found is kept:
+            refs = (Ref("agent", instance.agent_id), *refs)
+        else:
+            ctx.keep(instance)
+            for ref in refs:
+                expect(found, AgentSpanRow, ref.id)
         check_unused(found, id)
         times = spans.create_times(status, start, finish, has_result=result is not None, now=now)
         span_type = ctx.registry_of(instance.id).resolve(schema_name)
@@ -87,7 +94,7 @@ def create(
         )
         return Unit((put,), span_id, key)
 
-    return ctx.commit((agent_instance_id, parent_span_id, id), key, decide)
+    return ctx.commit((agent_instance_id, parent_span_id, id), key, decide, kept=kept)
 
 
 def start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Done:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
 from agentspan.operations import answers
@@ -19,27 +19,46 @@ MAX_ITEMS = 1000
 log = logging.getLogger("agentspan")
 
 
-def run(ctx: Context, items: Any) -> dict[str, Answer]:
+class Plan(NamedTuple):
+    """The items of a bulk request, of which each has a known type and a key of its own."""
+
+    items: list[tuple[Action, dict[str, Any]]]
+
+    @property
+    def writes(self) -> bool:
+        """Whether any of them may change something."""
+        return any(action not in READS for action, _ in self.items)
+
+
+def plan(items: Any) -> Plan:
+    """Look through the items of a bulk request before anything is done.
+
+    Raises:
+        InvalidValue, RequiredValue: an item has no usable type or key.
+    """
+    planned = [_planned(number, item) for number, item in enumerate(_checked(items))]
+    keys = {fields["idempotency_key"] for _, fields in planned}
+    if len(keys) < len(planned):
+        raise InvalidValue("items", "two items have the same idempotency_key")
+    return Plan(planned)
+
+
+def run(ctx: Context, planned: Plan) -> dict[str, Answer]:
     """Run the items of a bulk request (see Database.bulk).
 
     Each is a unit of its own, so that a refused one leaves nothing behind and those before it stay; that they share a
     commit changes nothing of what they mean, but that none is durable before all are.
 
     Raises:
-        InvalidValue, RequiredValue: an item has no usable type or key; nothing is done.
-        DatabaseBusy, StorageError: nothing is done either.
+        DatabaseBusy, StorageError: nothing is done.
     """
-    planned = [_planned(number, item) for number, item in enumerate(_checked(items))]
-    keys = [fields["idempotency_key"] for _, fields in planned]
-    if len(set(keys)) < len(keys):
-        raise InvalidValue("items", "two items have the same idempotency_key")
     outputs: dict[str, Answer] = {}
     storage = ctx.storage
     # Reading needs no lock, nor a file that may be written to.
-    writes = any(action not in READS for action, _ in planned)
-    with storage.group(ctx.wait_s) if writes and isinstance(storage, HasGroups) else nullcontext(storage) as group:
-        within = ctx.within(group)
-        for action, fields in planned:
+    has_group = planned.writes and isinstance(storage, HasGroups)
+    with cast(HasGroups, storage).group(ctx.wait_s) if has_group else nullcontext(storage) as lent:
+        within = ctx.within(lent)
+        for action, fields in planned.items:
             answer = outputs[fields["idempotency_key"]] = _answer(within, action, fields)
             if answer["status"] == "error":
                 break

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from agentspan import clock, ids
 from agentspan.errors import (
+    AgentspanError,
     DatabaseBusy,
     IdempotencyKeyAlreadyUsed,
     InvalidValue,
@@ -66,7 +67,7 @@ class Context:
         self.wait_s = wait_s
         self.account: AccountRow = storage.account()
         self.ids = ids.IdSource(self.account.partition)
-        self._versions: dict[str, str] = {}
+        self._instances: dict[str, AgentInstanceRow] = {}
         self._registries: dict[str, Registry] = {}
 
     def within(self, storage: Storage) -> "Context":
@@ -77,15 +78,26 @@ class Context:
 
     def registry_of(self, instance_id: str) -> Registry:
         """Return the span types that an instance was registered with (kept: neither ever changes)."""
-        version_id = self._versions.get(instance_id)
-        if version_id is None:
-            instance = self.row(AgentInstanceRow, instance_id)
-            version_id = _keep(self._versions, instance_id, instance.agent_schema_version_id)
+        instance = self._instances.get(instance_id) or self.keep(self.row(AgentInstanceRow, instance_id))
+        version_id = instance.agent_schema_version_id
         registry = self._registries.get(version_id)
         if registry is None:
             version = self.row(AgentSchemaVersionRow, version_id)
             registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas))
         return registry
+
+    def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
+        """Remember an instance, and return it."""
+        return _keep(self._instances, instance.id, instance)
+
+    def kept(self, instance_id: Any) -> Found | None:
+        """Return an instance as it was once.
+
+        What is fixed of it is still so, unless the file was replaced or what made it was rolled back: see to it with a
+        guard that its agent is there.
+        """
+        row = self._instances.get(instance_id) if isinstance(instance_id, str) else None
+        return None if row is None else Found({row.id: ("agent_instance", row)})
 
     def row(self, row_type: type[R], id: Any) -> R:
         """Return the row of an id.
@@ -109,15 +121,30 @@ class Context:
                 f"{violations[0].side} does not match the schema of {schema_name!r}: {said}", problems
             )
 
-    def commit(self, wanted: tuple[str | None, ...], key: Key | None, decide: Callable[[Found, str], Unit]) -> Done:
+    def commit(
+        self,
+        wanted: tuple[str | None, ...],
+        key: Key | None,
+        decide: Callable[[Found, str], Unit],
+        *,
+        kept: Found | None = None,
+    ) -> Done:
         """Find, decide, apply; again when somebody else was faster, so that the model says why it is refused.
+
+        The first attempt does not look for the key: it is new nearly always, and apply looks for it anyway. It refuses
+        nothing, so that a replay is one whatever became of its resource.
 
         Args:
             wanted: ids to find; None among them are passed over.
             decide: the model's part: turns what was found, and the time, into a unit with a subject; or raises.
+            kept: what the first attempt takes for found.
         """
-        for _ in range(ATTEMPTS):
-            found = self.storage.find(*(id for id in wanted if id is not None and ids.is_pfid(id)), key=key)
+        for attempt in range(ATTEMPTS):
+            if attempt or kept is None:
+                sought = key if attempt else None
+                found = self.storage.find(*(id for id in wanted if id is not None and ids.is_pfid(id)), key=sought)
+            else:
+                found = kept
             if key is not None and found.key is not None:
                 if found.key.request_hash != key.request_hash:
                     raise _key_taken(key)
@@ -125,7 +152,12 @@ class Context:
                 if located is None:
                     raise NotFound(f"what the {key.operation} request with this idempotency key made was deleted since")
                 return Done(located[1], _terminated(found))
-            unit = decide(found, clock.now())
+            try:
+                unit = decide(found, clock.now())
+            except AgentspanError:
+                if not attempt and (key is not None or kept is not None):
+                    continue
+                raise
             try:
                 outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]
             except StorageError as error:

@@ -73,9 +73,9 @@ class Database:
         Raises:
             InvalidValue, RequiredValue: an item has no usable type or key; nothing is done then.
         """
-        from agentspan.operations.bulk import run
+        from agentspan.operations.bulk import plan, run
 
-        return run(self._context, items)
+        return run(self._context, plan(items))
 
     def close(self) -> None:
         """Close the storage; operations afterwards raise StorageError."""

@@ -1,5 +1,6 @@
 """The ASGI application: the routes, the guard before them, and one form for every error."""
 
+import inspect
 import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -23,6 +24,13 @@ from agentspan.serve.writing import WAIT_S, Writer
 from agentspan.storage.protocol import Storage
 
 MAX_BODY = 10 * 2**20
+
+# Else environment variables could make the server send elsewhere what it sees. Older versions have none.
+_WITHOUT_TELEMETRY: dict[str, Any] = (
+    {"telemetry": dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)}
+    if "telemetry" in inspect.signature(FastAPI).parameters
+    else {}
+)
 
 DESCRIPTION = """The operations of the Prefactor API on agents, instances and spans, over one SQLite file.
 
@@ -74,6 +82,7 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,  # those pages load their scripts from other servers
         redoc_url=None,
+        **_WITHOUT_TELEMETRY,
         lifespan=lifespan,
         routes=router(ctx, Writer(ctx, wait_s)).routes,  # a router that is included is searched twice for each request
     )

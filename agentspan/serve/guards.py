@@ -51,7 +51,7 @@ class Guard:
             if isinstance(body, Response):
                 await body(scope, receive, send)
                 return
-            receive = _replay(body, receive)
+            receive = replay({"type": "http.request", "body": body, "more_body": False}, receive)
         await self._guarded(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
@@ -114,7 +114,8 @@ class Guard:
                 await refuse("unexpected", message)(scope, receive, send)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(message: Message, receive: Receive) -> Receive:
+    """Return what gives a message that was received already, and then what comes after it."""
     sent = False
 
     async def replayed() -> Message:
@@ -122,7 +123,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         if sent:
             return await receive()
         sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return message
 
     return replayed
 

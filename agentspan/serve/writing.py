@@ -1,18 +1,20 @@
-"""Where writes happen: at once on the event loop while the database is free, in one waiting thread while it is not.
+"""Where writes happen: on the event loop while the database is free, in one waiting thread while it is not.
 
-An operation takes 0.1 ms, a hop to a thread and back as much again and more under load; what would stall every
-connection is waiting for other writers, so nothing waits on the loop. While anything waits, later writes queue
-behind it, and the thread commits what is there as one group.
+A commit costs as much as the operation in it, and a hop to a thread and back more than both under load. So what came in
+one turn of the loop is committed as one group there; and since a turn must not be long, or every connection waits for
+it, a group takes what SLICE_S lets it take and leaves the rest to the next turn, after whoever came meanwhile.
+Waiting for other writers, and what takes long by itself, would stall the loop: then a thread commits the next group.
 """
 
 import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import NamedTuple, cast
 
-from agentspan.errors import AgentspanError, DatabaseBusy, StorageError
+from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.answers import Answer
 from agentspan.operations.context import Context
 from agentspan.storage.protocol import HasGroups
@@ -21,19 +23,24 @@ Operation = Callable[[Context], Answer]
 
 WAIT_S = 2.0
 """How long a request may wait for other writers before it is answered with 503."""
+SLICE_S = 0.004
+"""How long a group on the event loop may grow: after that it takes no further operation."""
+THREAD_SLICE_S = 0.1
+"""The same of a group in the thread, which had to wait for its turn and holds nobody up."""
 MAX_WAITING = 1000
-"""Requests that may wait at once; further ones are answered with 503 right away."""
+"""Requests that may wait for other writers at once; further ones are answered with 503 right away."""
 
 
 class _Waiting(NamedTuple):
     operation: Operation
+    is_long: bool
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Answer]"
 
 
 class Writer:
-    """Runs the write operations of one storage.
+    """Runs the write operations of one storage, in the order in which they came.
 
     Args:
         context: the operations' context.
@@ -41,67 +48,132 @@ class Writer:
     """
 
     def __init__(self, context: Context, wait_s: float = WAIT_S) -> None:
-        self._now = context.within(context.storage)
-        self._now.wait_s = 0.0
-        self._later = context.within(context.storage)
+        self._context = context
         self._wait_s = wait_s
         self._queue: deque[_Waiting] = deque()
-        self._busy = threading.Lock()  # held by the thread that empties the queue
-        self._thread: threading.Thread | None = None
+        self._busy = threading.Lock()  # from before the thread starts until it is done
+        self._next: asyncio.AbstractEventLoop | None = None  # the one whose next turn commits a group
 
-    async def run(self, operation: Operation, *, at_once: bool = True) -> Answer:
-        """Run an operation and return its answer.
+    async def run(self, operation: Operation, *, is_long: bool = False) -> Answer:
+        """Run an operation and return its answer, once it is committed.
 
         Args:
-            at_once: whether it may run on the event loop; not one that takes long.
+            is_long: whether it takes too long for the event loop.
 
         Raises:
             DatabaseBusy: other writers did not let go in time; nothing is stored.
         """
-        if at_once and not self._queue and not self._busy.locked():
-            try:
-                return operation(self._now)
-            except DatabaseBusy:
-                pass
-        if len(self._queue) >= MAX_WAITING:
+        if len(self._queue) >= MAX_WAITING and self._busy.locked():
             raise DatabaseBusy("too many requests wait for the database")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future())
+        waiting = _Waiting(operation, is_long, time.monotonic() + self._wait_s, loop, loop.create_future())
         self._queue.append(waiting)
-        if not self._busy.locked():
-            self._thread = threading.Thread(target=self._empty, name="agentspan-writer", daemon=True)
-            self._thread.start()
+        if (
+            self._next is not loop and not self._busy.locked()
+        ):  # only now: a thread that is done looks at the queue again
+            self._come_back(loop)
         return await waiting.future
 
-    def _empty(self) -> None:
-        """Work until nothing waits; another thread that comes meanwhile leaves it to this one."""
-        while self._queue and self._busy.acquire(blocking=False):
-            try:
-                while self._queue:
-                    self._run_group([self._queue.popleft() for _ in range(len(self._queue))])
-            finally:
-                self._busy.release()
+    def _come_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._next = loop
+        loop.call_soon(self._turn, loop)
 
-    def _run_group(self, group: list[_Waiting]) -> None:
-        """Run operations in one commit; where that is refused, none of them is stored."""
-        wait_s = max(0.0, min(waiting.deadline for waiting in group) - time.monotonic())
-        results: Sequence[Answer | Exception] = []
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit a group on the event loop if that is possible at once, else start the thread."""
+        self._next = None
+        if not self._queue or self._busy.locked():  # the thread comes back when it is done
+            return
+        if self._queue[0].is_long or not self._commit(0.0, SLICE_S, loop):
+            self._start()
+        elif self._queue:
+            self._come_back(loop)
+
+    def _start(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            return
         try:
-            storage = self._later.storage
-            if isinstance(storage, HasGroups):
-                with storage.group(wait_s) as grouped:
-                    results = [_result(waiting.operation, self._later.within(grouped)) for waiting in group]
+            threading.Thread(target=self._in_thread, name="agentspan-writer", daemon=True).start()
+        except RuntimeError as error:  # the system is at its limit
+            self._busy.release()
+            self._refuse(len(self._queue), error)
+
+    def _in_thread(self) -> None:
+        """Commit a group as soon as other writers let go, and leave what comes then to the loop again."""
+        try:
+            wait_s = max(0.0, self._queue[0].deadline - time.monotonic())
+            if not self._commit(wait_s, THREAD_SLICE_S, None):
+                now = time.monotonic()
+                late = sum(waiting.deadline <= now for waiting in list(self._queue))
+                self._refuse(max(late, 1), DatabaseBusy(f"other writers did not let go within {self._wait_s:g} s"))
+        finally:
+            self._busy.release()
+            self._hand_back()
+
+    def _hand_back(self) -> None:
+        while True:
+            try:
+                loop = self._queue[0].loop
+                loop.call_soon_threadsafe(self._come_back, loop)
+            except IndexError:  # nothing waits, or the loop was faster
+                return
+            except RuntimeError:  # that loop is closed: nobody waits there
+                self._queue.popleft()
             else:
-                self._later.wait_s = wait_s
-                results = [_result(waiting.operation, self._later) for waiting in group]
-        except DatabaseBusy as error:
-            late = [waiting for waiting in group if waiting.deadline <= time.monotonic()] or group[:1]
-            self._queue.extendleft(reversed([waiting for waiting in group if waiting not in late]))
-            group, results = late, [error] * len(late)
+                return
+
+    def _commit(
+        self, wait_s: float, slice_s: float, here: asyncio.AbstractEventLoop | None, *, alone: bool = False
+    ) -> bool:
+        """Run operations from the head of the queue in one commit, and answer them.
+
+        Args:
+            slice_s: after this time none is added.
+            here: the loop in which this runs, which takes no long ones; None in the thread.
+            alone: run one only, in a transaction of its own.
+
+        Returns:
+            Whether the database was free; else all of them wait in the queue still.
+        """
+        storage = self._context.storage
+        in_group = isinstance(storage, HasGroups) and not alone
+        group: list[_Waiting] = []
+        results: list[Answer | Exception] = []
+        try:
+            with cast(HasGroups, storage).group(wait_s) if in_group else nullcontext(storage) as lent:
+                context = self._context.within(lent)
+                context.wait_s = wait_s
+                until = time.perf_counter() + slice_s
+                while self._queue and not (here and self._queue[0].is_long):
+                    waiting = self._queue.popleft()
+                    group.append(waiting)
+                    results.append(_result(waiting.operation, context))
+                    if not in_group or time.perf_counter() >= until:
+                        break
+        except DatabaseBusy:
+            self._queue.extendleft(reversed(group))
+            return False
         except Exception as error:
-            results = [error] * len(group)
-        for waiting, result in zip(group, results, strict=True):
-            waiting.loop.call_soon_threadsafe(_deliver, waiting.future, result)
+            if in_group:  # nothing is stored; what broke it, or lets a file be read only, must cost nobody but itself
+                self._queue.extendleft(reversed(group))
+                return all(self._commit(wait_s, slice_s, here, alone=True) for _ in range(max(len(group), 1)))
+            results = [error]
+        self._answer(zip(group, results, strict=True), here)
+        return True
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        self._answer([(self._queue.popleft(), error) for _ in range(number)], None)
+
+    def _answer(
+        self, results: Iterable[tuple[_Waiting, Answer | Exception]], here: asyncio.AbstractEventLoop | None
+    ) -> None:
+        for waiting, result in results:
+            if waiting.loop is here:
+                _deliver(waiting.future, result)
+                continue
+            try:
+                waiting.loop.call_soon_threadsafe(_deliver, waiting.future, result)
+            except RuntimeError:  # that loop is closed: nobody waits there
+                pass
 
 
 def _result(operation: Operation, context: Context) -> Answer | Exception:
@@ -109,9 +181,7 @@ def _result(operation: Operation, context: Context) -> Answer | Exception:
         return operation(context)
     except StorageError:
         raise  # with the transaction, everybody's work is lost
-    except AgentspanError as error:
-        return error
-    except Exception as error:  # a bug: it must cost this request only
+    except Exception as error:  # a refusal, or a bug: it must cost this request only
         return error
 
 

@@ -226,9 +226,11 @@ class StorageContract:
         assert span.id in found.rows
 
     def test_the_same_key_for_another_request_is_taken(self, storage: Storage) -> None:
-        """Its scope is the operation."""
+        """Its scope is the operation; one that was refused has used none."""
         instance = self._instance(storage)
         one, two = self.rows.span(instance), self.rows.span(instance)
+        missing = Unit((finish(one.id),), one.id, Key("create", "k", "h0", T0))
+        assert storage.apply([missing]) == [Refused("missing")]
         assert storage.apply([Unit((Put(one),), one.id, Key("create", "k", "h1", T0))]) == [Applied(one)]
         assert storage.apply([Unit((Put(two),), two.id, Key("create", "k", "h2", T0))]) == [KeyTaken()]
         assert storage.apply([Unit((Put(two),), two.id, Key("other", "k", "h2", T0))]) == [Applied(two)]

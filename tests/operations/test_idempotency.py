@@ -1,12 +1,19 @@
 """Idempotency keys: the same request again changes nothing and succeeds, another one is refused."""
 
+import contextlib
+import sqlite3
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentspan
 from agentspan import AgentInstance, Database
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.operations import agent_instances, agent_spans
+from agentspan.operations.context import Context
+from agentspan.storage.protocol import Storage
 
 
 @pytest.fixture
@@ -107,3 +114,80 @@ def test_instances_and_their_transitions_replay(db: Database) -> None:
     done = db.agent_instances.finish(first.id, "failed", idempotency_key="f")
     assert db.agent_instances.finish(first.id, "failed", idempotency_key="f") == done
     assert len(db.agent_instances.list()) == 1
+
+
+def test_a_replay_is_one_although_the_parent_and_the_instance_are_known_by_now(
+    db: Database, run: AgentInstance
+) -> None:
+    parent = db.agent_spans.create(run.id, "agent", "active")
+    first = db.agent_spans.create(run.id, "tool", "active", parent_span_id=parent.id, idempotency_key="k")
+    assert db.agent_spans.create(run.id, "tool", "active", parent_span_id=parent.id, idempotency_key="k") == first
+    another = lambda: db.agent_spans.create(run.id, "tool", "active", idempotency_key="k")  # noqa: E731
+    assert code_of(another) == "idempotency_key_already_used"
+    assert len(db.agent_spans.list(run.id)) == 2
+
+
+@pytest.mark.parametrize("parent", ["013xrzp12g3nqk8n4evtrcj59k8dhn3t", "no id", 5, {"a": 1}])
+def test_a_parent_that_is_none_is_not_found_although_the_instance_is_known(
+    db: Database, run: AgentInstance, parent: Any
+) -> None:
+    db.agent_spans.create(run.id, "tool", "active")
+    call = lambda: db.agent_spans.create(run.id, "tool", "active", parent_span_id=parent, idempotency_key="k")  # noqa: E731
+    assert code_of(call) == "not_found"
+    assert code_of(lambda: db.agent_spans.create(run.id, "tool", "active", parent_span_id=run.id)) == (
+        "unexpected_ref_type"
+    )
+    assert len(db.agent_spans.list(run.id)) == 1
+    db.agent_spans.create(run.id, "tool", "active", idempotency_key="k")  # what was refused has not used it
+
+
+def test_an_instance_that_is_gone_is_not_found_although_it_was_known(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "runs.db") as db:
+        run = db.agent_instances.register("an-agent")
+        span = db.agent_spans.create(run.id, "tool", "active")
+        with sqlite3.connect(tmp_path / "runs.db") as other:
+            other.execute("delete from agent_spans where id = ?", (span.id,))
+            other.execute("delete from agent_instances where id = ?", (run.id,))
+        other.close()
+        assert code_of(lambda: db.agent_spans.create(run.id, "tool", "active")) == "not_found"
+
+
+def test_what_was_rolled_back_is_not_taken_for_known(storage: Storage) -> None:
+    if not isinstance(storage, agentspan.SQLiteStorage):
+        return
+    ctx = Context(storage)
+    own = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
+
+    def record(context: Context) -> Any:
+        agent_instances.register(context, agent_id="an-agent", id=own)
+        for _ in range(2):  # the second one knows the instance
+            done = agent_spans.create(context, agent_instance_id=own, schema_name="step", status="active")
+        return done.row
+
+    with contextlib.suppress(ZeroDivisionError), storage.group(1.0) as group:
+        lost = record(ctx.within(group))
+        raise ZeroDivisionError
+    row = record(ctx)
+    assert row.agent_id != lost.agent_id
+    assert row.agent_id == ctx.row(AgentInstanceRow, own).agent_id
+    assert {span.agent_id for span in storage.iter_spans(own)} == {row.agent_id}
+
+
+def test_a_keyed_create_under_a_known_parent_is_four_statements(tmp_path: Path) -> None:
+    storage = agentspan.SQLiteStorage(tmp_path / "runs.db")
+    with agentspan.open(storage) as db:
+        run = db.agent_instances.register("an-agent")
+        parent = db.agent_spans.create(run.id, "agent", "active")
+        statements: list[str] = []
+        storage._connections.writer().set_trace_callback(statements.append)
+        storage._connections._readers[0].set_trace_callback(statements.append)
+        db.agent_spans.create(run.id, "step", "active", parent_span_id=parent.id, idempotency_key="k")
+        words = [statement.split()[:3] for statement in statements]
+        assert words == [
+            ["begin", "immediate"],
+            ["insert", "into", "idempotency_keys"],
+            ["select", "1", "from"],  # the agent,
+            ["select", "1", "from"],  # and the parent
+            ["insert", "into", "agent_spans"],
+            ["commit"],
+        ]

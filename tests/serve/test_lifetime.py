@@ -209,3 +209,10 @@ def test_an_application_closes_what_it_opened_and_nothing_else(tmp_path: Path) -
         assert db.agents.list().pagination.item_count == 1
     visit(create_app(tmp_path / "opened.db"), scene)
     assert not wal(tmp_path / "opened.db").exists()
+
+
+def test_nothing_is_sent_elsewhere_whatever_the_environment_says(tmp_path: Path) -> None:
+    env = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    with serving(tmp_path / "runs.db", **env) as server, server.client() as client:
+        assert client.get("/ping").status_code == 200
+        assert server.stderr == ""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 EVERY = 1000
-"""Commits between two checkpoints."""
+"""Commits between two checkpoints; one of many rows counts as several."""
 MAX_FRAMES = 12_000
 """Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
 _RESTART_FRAMES = 8_000

@@ -7,6 +7,7 @@ from typing import Any, cast
 from agentspan.model.changes import (
     Applied,
     Change,
+    Key,
     KeyTaken,
     Move,
     Outcome,
@@ -105,14 +106,9 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
     """Apply a unit, whole or not at all, within the transaction that is under way."""
     key = unit.key
     if key is not None:
-        stored = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
-        if stored is not None:
-            if stored[0] != key.request_hash:
-                return KeyTaken()
-            located = locate(connection, stored[1])
-            if located is None:  # what the request made was deleted since
-                return Refused("missing")
-            return Replayed(located[1], terminated_in(connection, located[1]))
+        values = (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
+        if connection.execute(statements.INSERT_KEY, values).rowcount != 1:
+            return _outcome_before(connection, key)
     several = len(unit.changes) != 1  # one is whole or nothing by itself, and savepoints take a tenth of the time
     if several:
         connection.execute("savepoint unit")
@@ -126,11 +122,9 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
             if several:
                 connection.execute("rollback to unit")
                 connection.execute("release unit")
+            if key is not None:
+                connection.execute(statements.FORGET_KEY, (key.operation, key.key))
             return refused
-    if key is not None:
-        connection.execute(
-            statements.INSERT_KEY, (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
-        )
     if several:
         connection.execute("release unit")
     if unit.subject is None:
@@ -139,6 +133,17 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
     if not late and not several and isinstance(unit.changes[0], Put) and isinstance(row, AgentSpanRow):
         return Applied(row)  # the statement that put it has looked
     return Applied(row, terminated_in(connection, row))
+
+
+def _outcome_before(connection: sqlite3.Connection, key: Key) -> Outcome:
+    """Return what became of the request that used a key."""
+    request_hash, subject = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
+    if request_hash != key.request_hash:
+        return KeyTaken()
+    located = locate(connection, subject)
+    if located is None:  # what the request made was deleted since
+        return Refused("missing")
+    return Replayed(located[1], terminated_in(connection, located[1]))
 
 
 def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
@@ -160,7 +165,7 @@ def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused |
         if located is not None:
             return Refused("id_used", located[1])
     for type_, id in put.refs:
-        if connection.execute(statements.BY_ID[type_], (id,)).fetchone() is None:
+        if connection.execute(statements.EXISTS[type_], (id,)).fetchone() is None:
             located = locate(connection, id)
             return Refused("missing", located[1] if located is not None else None)
     try:

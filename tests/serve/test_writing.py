@@ -1,0 +1,245 @@
+"""Where writes happen: groups on the event loop, a thread for what must wait, and nobody pays for another's fault."""
+
+import asyncio
+import itertools
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentspan.errors import DatabaseBusy, NotFound, NotPermitted
+from agentspan.model.changes import Move, Unit
+from agentspan.operations import actions
+from agentspan.operations.answers import Answer
+from agentspan.operations.context import Context
+from agentspan.serve import writing
+from agentspan.serve.writing import Operation, Writer
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.sqlite import SQLiteStorage
+
+TOOL = {"schema_name": "tool", "status": "active"}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[SQLiteStorage]:
+    made = SQLiteStorage(tmp_path / "runs.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ctx(storage: SQLiteStorage) -> Context:
+    return Context(storage)
+
+
+@pytest.fixture
+def instance(ctx: Context) -> str:
+    id: str = actions.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
+    return id
+
+
+@pytest.fixture(autouse=True)
+def _long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "SLICE_S", 60.0)  # however slow the machine is
+
+
+def create(instance: str, **fields: Any) -> Operation:
+    return lambda context: actions.create_agent_span(context, {"agent_instance_id": instance, **TOOL, **fields})
+
+
+def finish(span: str) -> Operation:
+    return lambda context: actions.finish_agent_span(context, {"agent_span_id": span})
+
+
+def broken(context: Context) -> Answer:
+    """An operation with a bug, which takes its whole transaction with it."""
+    wrong: Any = {"summary": object()}
+    context.storage.apply([Unit((Move("agent_span", "x", frozenset(), wrong),))])
+    raise AssertionError("not reached")
+
+
+def spans(ctx: Context, instance: str) -> list[str]:
+    return [row.status for row in ctx.storage.iter_spans(instance)]
+
+
+def together(writer: Writer, *operations: Operation) -> list[Any]:
+    """What operations answer that come in one turn of the loop."""
+
+    async def run() -> list[Any]:
+        return await asyncio.gather(*map(writer.run, operations), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def test_what_comes_in_one_turn_shares_a_commit(storage: SQLiteStorage, ctx: Context, instance: str) -> None:
+    statements: list[str] = []
+    storage._connections.writer().set_trace_callback(statements.append)
+    answers = together(Writer(ctx), *[create(instance)] * 20)
+    assert {answer["status"] for answer in answers} == {"success"}
+    assert statements.count("commit") == 1
+    assert spans(ctx, instance) == ["active"] * 20
+
+
+def test_each_is_refused_or_not_by_itself_and_sees_those_before_it(ctx: Context, instance: str) -> None:
+    writer = Writer(ctx)
+    [first] = together(writer, create(instance))
+    id = first["details"]["id"]
+    done, twice, other, lost = together(writer, finish(id), finish(id), create(instance), create("x" * 32))
+    assert done["details"]["status"] == "complete"
+    assert twice.code == "invalid_action"
+    assert other["status"] == "success"
+    assert isinstance(lost, NotFound)
+    assert spans(ctx, instance) == ["complete", "active"]
+
+
+def test_what_breaks_a_commit_costs_itself_only(ctx: Context, instance: str) -> None:
+    before, wrong, after = together(Writer(ctx), create(instance), broken, create(instance))
+    assert before["status"] == after["status"] == "success"
+    assert isinstance(wrong, sqlite3.Error)
+    assert spans(ctx, instance) == ["active", "active"]
+
+
+def test_a_turn_takes_no_more_than_its_slice(monkeypatch: pytest.MonkeyPatch, ctx: Context, instance: str) -> None:
+    monkeypatch.setattr(writing, "SLICE_S", 0.0)
+    writer = Writer(ctx)
+    order: list[str] = []
+
+    async def write() -> None:
+        await writer.run(create(instance))
+        order.append("write")
+
+    async def ping() -> None:
+        while order.count("write") < 5:
+            await asyncio.sleep(0)
+            order.append("ping")
+
+    async def run() -> None:
+        await asyncio.gather(*(write() for _ in range(5)), ping())
+
+    asyncio.run(run())
+    writes = [number for number, name in enumerate(order) if name == "write"]
+    assert all(later - earlier > 1 for earlier, later in itertools.pairwise(writes)), order
+
+
+def test_a_file_that_is_only_read_says_so_to_each(ctx: Context, instance: str, tmp_path: Path) -> None:
+    reading = SQLiteStorage(tmp_path / "runs.db", read_only=True)
+    results = together(Writer(Context(reading)), create(instance), create("x" * 32))
+    assert [type(result) for result in results] == [NotPermitted, NotFound]
+    reading.close()
+
+
+class Locked:
+    """Another program that writes until it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite3.connect(path, isolation_level=None)
+        self.connection.execute("begin immediate")
+
+    def let_go(self) -> None:
+        self.connection.execute("rollback")
+        self.connection.close()
+
+
+def test_who_waits_for_another_program_holds_up_nobody(ctx: Context, instance: str, tmp_path: Path) -> None:
+    async def run() -> list[Any]:
+        writer = Writer(ctx, wait_s=60)
+        other = Locked(tmp_path / "runs.db")
+        waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(3)]
+        while not writer._busy.locked():
+            await asyncio.sleep(0)
+        waiting.append(asyncio.ensure_future(writer.run(create(instance))))  # while the thread waits
+        await asyncio.sleep(0.02)
+        assert not any(future.done() for future in waiting)
+        other.let_go()
+        return await asyncio.gather(*waiting)
+
+    assert [answer["status"] for answer in asyncio.run(run())] == ["success"] * 4
+    assert spans(ctx, instance) == ["active"] * 4
+
+
+def test_who_waited_long_enough_is_told_that_the_file_is_busy(ctx: Context, instance: str, tmp_path: Path) -> None:
+    writer = Writer(ctx, wait_s=0.05)
+    other = Locked(tmp_path / "runs.db")
+    refused = together(writer, create(instance), create(instance))
+    other.let_go()
+    assert [type(result) for result in refused] == [DatabaseBusy] * 2
+    assert together(writer, create(instance))[0]["status"] == "success"
+    assert spans(ctx, instance) == ["active"]
+
+
+def test_too_many_need_not_even_wait(
+    monkeypatch: pytest.MonkeyPatch, ctx: Context, instance: str, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(writing, "MAX_WAITING", 2)
+
+    async def run() -> None:
+        writer = Writer(ctx, wait_s=60)
+        other = Locked(tmp_path / "runs.db")
+        waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(2)]
+        while not writer._busy.locked():
+            await asyncio.sleep(0)
+        with pytest.raises(DatabaseBusy):
+            await writer.run(create(instance))
+        other.let_go()
+        await asyncio.gather(*waiting)
+
+    asyncio.run(run())
+
+
+def test_what_takes_long_runs_in_a_thread_in_its_turn(ctx: Context, instance: str) -> None:
+    where: list[str] = []
+
+    def noted(context: Context) -> Answer:
+        where.append(threading.current_thread().name)
+        return {}
+
+    async def run() -> None:
+        writer = Writer(ctx)
+        await asyncio.gather(writer.run(noted), writer.run(noted, is_long=True), writer.run(noted))
+        await writer.run(noted)  # the loop has its turn back
+
+    asyncio.run(run())
+    assert where[:2] == ["MainThread", "agentspan-writer"]
+    assert where[3] == "MainThread"
+
+
+def test_who_hung_up_is_no_trouble_to_the_others(ctx: Context, instance: str) -> None:
+    async def run() -> Any:
+        writer = Writer(ctx)
+        gone = asyncio.ensure_future(writer.run(create(instance)))
+        await asyncio.sleep(0)
+        gone.cancel()
+        return await writer.run(create(instance))
+
+    assert asyncio.run(run())["status"] == "success"
+    assert spans(ctx, instance) == ["active", "active"]
+
+
+def test_a_loop_that_ended_leaves_nothing_in_the_way_of_the_next(ctx: Context, instance: str) -> None:
+    writer = Writer(ctx)
+
+    async def leave() -> None:
+        leaving = asyncio.ensure_future(writer.run(create(instance)))
+        await asyncio.sleep(0)  # it is in the queue, and its turn never comes
+        assert not leaving.done()
+
+    asyncio.run(leave())
+    assert together(writer, create(instance))[0]["status"] == "success"
+
+
+class Plain(MemoryStorage):
+    """A storage without groups."""
+
+    group: Any = None
+
+
+@pytest.mark.parametrize("make", [MemoryStorage, Plain])
+def test_any_storage_will_do(make: Callable[[], MemoryStorage]) -> None:
+    ctx = Context(make())
+    instance = actions.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
+    results = together(Writer(ctx), create(instance), create("x" * 32), create(instance))
+    assert [type(result) for result in results] == [dict, NotFound, dict]
+    assert spans(ctx, instance) == ["active", "active"]
