@@ -40,10 +40,10 @@ class Segment:
         OSError: no room for it, or no permission; nothing is left behind.
     """
 
-    def __init__(self, path: Path, size: int, sequence: int) -> None:
-        self.path = path
+    def __init__(self, path: str, size: int, sequence: int) -> None:
+        self.path = path  # no Path: those cannot be made any more while the interpreter ends
         self.size = size
-        new = path.with_name(path.name + NEW)
+        new = path + NEW
         self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -55,7 +55,7 @@ class Segment:
             self.trim(START, sequence)
             os.rename(new, path)  # not before it is locked: who finds it unlocked takes it over
         except BaseException:
-            new.unlink(missing_ok=True)
+            _unlink(new)
             os.close(self._file)
             raise
 
@@ -113,8 +113,15 @@ class Segment:
     def remove(self) -> None:
         """Delete the file, and let go."""
         if self._file >= 0:
-            self.path.unlink(missing_ok=True)
+            _unlink(self.path)
             self.leave()
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def room_for(length: int) -> int:

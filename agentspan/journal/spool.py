@@ -21,7 +21,7 @@ def create(folder: Path, writer_id: str, number: int, sequence: int, length: int
     Raises:
         OSError: no room for it, or no permission.
     """
-    path = folder / f"{writer_id}-{number:08d}{SUFFIX}"
+    path = f"{folder}/{writer_id}-{number:08d}{SUFFIX}"
     for _ in range(10):
         try:
             return Segment(path, max(size, room_for(length)), sequence)

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from zlib import crc32
@@ -27,11 +28,11 @@ from agentspan.journal.segments import START, Segment
 from agentspan.journal.spool import SIZE, create, tidy
 from agentspan.model.changes import Applied, Outcome, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.adopting import Adoption
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink, Listener
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
+    from agentspan.operations.adopting import Adoption
     from agentspan.recording.span import Span
 
 CHUNK = 256 * 1024
@@ -70,7 +71,7 @@ class Surroundings(NamedTuple):
     path: Path
     writer_id: Callable[[], str]
     resolve: Resolve
-    adoption: Adoption
+    adoption: "Adoption"
     look: Callable[[], None]
 
 
@@ -99,6 +100,7 @@ class JournalSink(CommitSink):
         self._raised: Exception | None = None
         self._over = threading.Event()
         self._rewrites: list[Callable[[Unit], Unit]] = []
+        _register_hooks()
         _sinks.add(self)
         live.register(self)
 
@@ -206,25 +208,31 @@ class JournalSink(CommitSink):
 
     def _append(self, body: bytes) -> bool:
         """Append a record; tell whether that was possible (1.3 µs; 0.2 more as calls of Segment.append and header)."""
-        if self._behind or self._overflows:
-            if self._overflows and not self._recovered():
+        if self._behind or self._overflows or self._backlog:
+            if (self._overflows or self._backlog) and not self._recovered():
                 return False
             self._work()
         length = len(body)
         checksum = crc32(body)
         with self._appending:
-            segment = self._segment
-            if segment is None or segment.end + length + _OVERHEAD > segment.size:
-                segment = self._next_segment(length)
-                if segment is None:
-                    return False
-            start = segment.end  # no call up to here from where these two are taken: a signal handler may append, too
-            segment.end = end = start + HEADER + length
-            self._sequence = sequence = self._sequence + 1
-            head = pack(MAGIC, length, sequence, checksum)
-            segment.map[start + HEADER : end + 4] = body + END
-            # The header comes last: a process that is killed in the middle leaves the end where it was.
-            segment.map[start : start + HEADER] = head + crc32(head).to_bytes(4, "little")
+            while True:
+                sequence = self._sequence + 1
+                head = pack(MAGIC, length, sequence, checksum)
+                head += crc32(head).to_bytes(4, "little")
+                segment = self._segment
+                if segment is None or segment.end + length + _OVERHEAD > segment.size:
+                    if self._next_segment(length) is None:
+                        return False
+                elif self._sequence + 1 == sequence:
+                    # No call from here to the end: signal handlers, which may append as well, and Ctrl-C come at calls.
+                    start = segment.end
+                    end = start + HEADER + length
+                    segment.map[start + HEADER : end + 4] = body + END
+                    # The header comes last: a process that is killed in the middle leaves the end where it was.
+                    segment.map[start : start + HEADER] = head
+                    segment.end = end
+                    self._sequence = sequence
+                    break
         if self._thread is None:
             self._start_thread()
         return True
@@ -424,7 +432,7 @@ class JournalSink(CommitSink):
                 gone.unmap()
 
     def _hold(self) -> None:
-        """Before a fork: let no thread be in the middle of anything, and have none: Python 3.12 and later warn of it."""
+        """Before a fork: let no thread be in the middle of anything, and have none: Python 3.12 warns of it."""
         self._stop_thread(FORK_WAIT_S)
         self.drain(WAIT_S)
         self._held = self._draining.acquire(timeout=FORK_WAIT_S)
@@ -486,5 +494,7 @@ def _after_fork_in_child() -> None:
     _holding.clear()
 
 
-# After the connections have done so: the hooks before a fork are called in the reverse order.
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+@cache
+def _register_hooks() -> None:
+    """Have forks wait; once a storage is open: its hooks must come later, and are called in the reverse order."""
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
