@@ -24,8 +24,8 @@ from agentspan.journal.deriving import Batch, Resolve
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UPDATED, encode_unit
 from agentspan.journal.place import folder_of
 from agentspan.journal.records import END, HEADER, MAGIC, bodies, length_of, pack
-from agentspan.journal.segments import START, Segment
-from agentspan.journal.spool import SIZE, create, tidy
+from agentspan.journal.segments import START, Segment, room_for
+from agentspan.journal.spool import SIZE, create, place, tidy
 from agentspan.model.changes import Applied, Outcome, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink, Listener
@@ -86,6 +86,7 @@ class JournalSink(CommitSink):
         self._size = size
         self._segment: Segment | None = None
         self._full: deque[Segment] = deque()
+        self._spare: Segment | None = None
         self._appending = threading.RLock()  # a signal handler may record while its thread is in here
         self._draining = threading.Lock()
         self._drainer = 0
@@ -194,6 +195,9 @@ class JournalSink(CommitSink):
                 self._full = deque(segment for segment in self._full if segment.is_mine)
                 if self._segment is not None and not self._segment.is_mine:
                     self._segment = None
+                spare, self._spare = self._spare, None
+                if spare is not None:
+                    spare.remove()
         finally:
             self._draining.release()
         self._around.adoption.look(at_once=True)  # forked children end without a word
@@ -202,7 +206,7 @@ class JournalSink(CommitSink):
     def leave(self) -> None:
         """See Sink."""
         _sinks.discard(self)
-        for segment in (*self._full, self._segment):
+        for segment in (*self._full, self._segment, self._spare):
             if segment is not None:
                 segment.leave()
 
@@ -252,7 +256,9 @@ class JournalSink(CommitSink):
             self._behind = len(self._full) * self._size >= CAP
         self._made += 1
         try:
-            made = create(self._folder, self._around.writer_id(), self._made, self._sequence + 1, length, self._size)
+            made = self._begun_spare(length) or create(
+                self._folder, self._around.writer_id(), self._made, self._sequence + 1, length, self._size
+            )
         except OSError as error:
             self._overflows = True
             self._retry_ns = clock.monotonic_ns() + RETRY_NS
@@ -263,6 +269,27 @@ class JournalSink(CommitSink):
         else:  # a signal handler came in between, and has made one
             made.remove()
         return self._segment
+
+    def _begun_spare(self, length: int) -> Segment | None:
+        """Return a segment that was made before it is needed: that can take 30 ms while others use the disk."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.size >= room_for(length):
+            try:
+                spare.begin(place(self._folder, self._around.writer_id(), self._made), self._sequence + 1)
+                return spare
+            except OSError:  # somebody has deleted it
+                pass
+        if spare is not None:
+            spare.remove()
+        return None
+
+    def _make_spare(self) -> None:
+        segment = self._segment
+        if self._spare is None and segment is not None and segment.end > self._size // 4:
+            try:
+                self._spare = Segment(place(self._folder, self._around.writer_id(), 0), self._size)
+            except OSError:  # who needs it will see
+                pass
 
     def _work(self) -> None:
         """Do a part of the thread's work: it does not keep up."""
@@ -333,7 +360,17 @@ class JournalSink(CommitSink):
                         segment.reset(following)
                     return None, b""
                 self._full.popleft()
-            segment.remove()
+            self._done_with(segment)
+
+    def _done_with(self, segment: Segment) -> None:
+        if self._spare is None and segment.size == self._size:
+            try:
+                segment.recycle()
+                self._spare = segment
+                return
+            except OSError:
+                pass
+        segment.remove()
 
     def _bring(self, bodies: Sequence[bytes], wait_s: float) -> None:
         batch = Batch(self._around.writer_id(), self._around.resolve, self._find)
@@ -407,6 +444,7 @@ class JournalSink(CommitSink):
         new, ticks.seen = self._sequence - ticks.seen, self._sequence
         if self._overflows:
             self._recovered()
+        self._make_spare()
         if not self.journaled:
             ticks.quiet += 1
             ticks.burst = 0
