@@ -130,8 +130,7 @@ def bring(ctx: Context, bodies: list[bytes], writer_id: str) -> int:
     """Commit the bodies of records; return how many changes fitted nothing, and were kept as refused ones."""
     types = _Types(ctx)
     batch = Batch(writer_id, types.resolve, lambda ids: _find(ctx, ids))
-    for body in bodies:
-        batch.add(body)
+    batch.add(bodies)
     refused = 0
     for unit in batch.first:
         outcome = ctx.storage.apply((unit,))[0]

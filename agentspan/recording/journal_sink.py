@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agentspan.operations.adopting import Adoption
     from agentspan.recording.span import Span
 
-CHUNK = 256 * 1024
+CHUNK = 1024 * 1024
 """Bytes of a journal that are committed at once."""
 PORTION = 64 * 1024
 """Bytes that a call which records commits where the journal has grown too long: 1.5 ms."""
@@ -374,8 +374,7 @@ class JournalSink(CommitSink):
 
     def _bring(self, bodies: Sequence[bytes], wait_s: float) -> None:
         batch = Batch(self._around.writer_id(), self._around.resolve, self._find)
-        for body in bodies:
-            batch.add(body)
+        batch.add(bodies)
         if batch.first:
             self._apply(batch.first, wait_s)
         units = batch.units()
