@@ -1,0 +1,193 @@
+"""The segments that this process appends to: records go in at one end and are taken out at the other.
+
+One lock lets one thread in at a time. A signal handler may append while its own thread is in here: handlers run at
+calls, so whatever must not be seen half done is done without a call in between.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from agentspan.journal.records import END, HEADER, MAGIC, length_of, pack
+from agentspan.journal.segments import START, Segment, room_for
+from agentspan.journal.spool import SIZE, create, place, tidy
+
+_OVERHEAD = HEADER + len(END)
+
+
+class Portion(NamedTuple):
+    """Bytes of a segment that were not taken out before; they begin with a record, the last one may be cut off."""
+
+    segment: Segment
+    start: int
+    data: bytes
+
+
+class Log:
+    """The journal of one process in one folder.
+
+    Args:
+        folder: where segments lie.
+        writer_id: who this process is.
+        size: bytes of a segment.
+
+    Attributes:
+        sequence: the number of the latest record, which is how many there were.
+        full_bytes: what segments take that are full and not drained.
+        error: why the latest segment could not be made, while there is none.
+    """
+
+    def __init__(self, folder: Path, writer_id: Callable[[], str], size: int = SIZE) -> None:
+        self.lock = threading.RLock()
+        self.sequence = 0
+        self.full_bytes = 0
+        self.error: OSError | None = None
+        self._folder = folder
+        self._writer_id = writer_id
+        self._size = size
+        self._made = 0
+        self._segment: Segment | None = None
+        self._full: deque[Segment] = deque()
+        self._spare: Segment | None = None
+
+    def append(self, body: bytes) -> bool:
+        """Append a record; tell whether that was possible (1.2 µs; as a chain of methods 0.3 more)."""
+        length = len(body)
+        checksum = crc32(body)
+        with self.lock:
+            while True:
+                sequence = self.sequence + 1
+                head = pack(MAGIC, length, sequence, checksum)
+                head += crc32(head).to_bytes(4, "little")
+                segment = self._segment
+                if segment is None or segment.end + length + _OVERHEAD > segment.size:
+                    if self._next_segment(length) is None:
+                        return False
+                elif self.sequence + 1 == sequence:
+                    # No call from here to the end: signal handlers, which may append as well, and Ctrl-C come at calls.
+                    start = segment.end
+                    end = start + HEADER + length
+                    segment.map[start + HEADER : end + 4] = body + END
+                    # The header comes last: a process that is killed in the middle leaves the end where it was.
+                    segment.map[start : start + HEADER] = head
+                    segment.end = end
+                    self.sequence = sequence
+                    return True
+
+    def take(self, size: int) -> Portion | None:
+        """Return the next bytes, oldest first, at least one record; None where there are none.
+
+        The same again, until trim says that they are in the storage.
+        """
+        while True:
+            with self.lock:
+                segment = self._full[0] if self._full else self._segment
+                if segment is None:
+                    return None
+                start = segment.drained
+                if start < segment.end:
+                    size = max(size, length_of(segment.read(start, HEADER)))
+                    return Portion(segment, start, segment.read(start, min(segment.end - start, size)))
+                if segment is self._segment:
+                    following = self.sequence + 1
+                    if segment.end > START:
+                        segment.reset(following)
+                    return None
+                self._full.popleft()
+                self.full_bytes -= segment.size
+            self._done_with(segment)
+
+    def trim(self, segment: Segment, drained: int, last: int) -> None:
+        """Note that a segment is in the storage up to a place, and the number of the last record before it."""
+        if last:
+            segment.trim(drained, last + 1)
+        else:  # there was nothing but a hole
+            segment.drained = drained
+
+    def make_spare(self) -> None:
+        """Make the next segment before it is needed: that can take 30 ms while others use the disk."""
+        segment = self._segment
+        if self._spare is None and segment is not None and segment.end > self._size // 4:
+            try:
+                self._spare = Segment(place(self._folder, self._writer_id(), 0), self._size)
+            except OSError:  # who needs it will see
+                pass
+
+    def look_after_files(self) -> None:
+        """Go on in a new segment if somebody has deleted this one; what is in it is still to be had."""
+        with self.lock:
+            gone = self._segment
+            if gone is not None and not gone.is_there():
+                self._put_behind(gone)
+
+    def release(self, *, for_good: bool = False) -> None:
+        """Delete what has nothing in it, and let go of the rest, if that is for good."""
+        with self.lock:
+            for segment in (*self._full, self._segment):
+                if segment is not None and segment.drained == segment.end:
+                    segment.remove()
+                elif segment is not None and for_good:
+                    segment.leave()
+            self._full = deque(segment for segment in self._full if segment.is_mine)
+            if self._segment is not None and not self._segment.is_mine:
+                self._segment = None
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.remove()
+        tidy(self._folder)
+
+    def leave(self) -> None:
+        """Let go of everything, in a forked child: it is the parent's."""
+        for segment in (*self._full, self._segment, self._spare):
+            if segment is not None:
+                segment.leave()
+
+    def _next_segment(self, length: int) -> Segment | None:
+        if self._segment is not None:
+            self._put_behind(self._segment)
+        self._made += 1
+        try:
+            made = self._begun_spare(length) or create(
+                self._folder, self._writer_id(), self._made, self.sequence + 1, length, self._size
+            )
+        except OSError as error:
+            self.error = error
+            return None
+        self.error = None
+        if self._segment is None:
+            self._segment = made
+        else:  # a signal handler came in between, and has made one
+            made.remove()
+        return self._segment
+
+    def _put_behind(self, segment: Segment) -> None:
+        self._segment = None
+        self._full.append(segment)
+        self.full_bytes += segment.size
+        segment.unmap()
+
+    def _begun_spare(self, length: int) -> Segment | None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if spare.size >= room_for(length):
+            try:
+                spare.begin(place(self._folder, self._writer_id(), self._made), self.sequence + 1)
+                return spare
+            except OSError:  # somebody has deleted it
+                pass
+        spare.remove()
+        return None
+
+    def _done_with(self, segment: Segment) -> None:
+        if self._spare is None and segment.size == self._size:
+            try:
+                segment.recycle()
+                self._spare = segment
+                return
+            except OSError:
+                pass
+        segment.remove()
