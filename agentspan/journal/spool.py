@@ -26,8 +26,16 @@ def create(folder: Path, writer_id: str, number: int, sequence: int, length: int
         try:
             return Segment(path, max(size, room_for(length)), sequence)
         except FileNotFoundError:  # not there yet, or somebody has just tidied up
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            make(folder)
     return Segment(path, max(size, room_for(length)), sequence)
+
+
+def make(folder: Path) -> None:
+    """Make the folder, but not the one in which the file lies: who deleted that does not want it back."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
 
 
 def segments(folder: Path) -> list[Path]:
