@@ -3,7 +3,7 @@
 A span that started and finished in one batch becomes one row that is finished already.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
@@ -20,6 +20,7 @@ Resolve = Callable[[str, str], SpanType]
 """Returns the span type of a schema_name in an instance."""
 
 _new = tuple.__new__  # see model.spans
+_SEPARATOR, _UPDATED = SEPARATOR.encode(), UPDATED.encode()
 _to_text = clock.to_text
 
 
@@ -49,6 +50,13 @@ class _Span:
         self.touched_ns = int(created[7])
         self.started_ns = self.touched_ns if self.status == "active" else 0
         self.ended: list[str] | None = None
+
+
+def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
+    """Tell which payloads later ones replaced: where both are in the storage, only the last is seen."""
+    ids = [tuple(body.split(_SEPARATOR, 2)[1:2]) if body[:1] == _UPDATED else None for body in bodies]
+    last = {id: number for number, id in enumerate(ids)}
+    return frozenset(number for number, id in enumerate(ids) if id is not None and last[id] != number)
 
 
 class Batch:
@@ -94,7 +102,7 @@ class Batch:
         if kind not in (STARTED, UPDATED, FINISHED):
             raise ValueError("a record of a kind that this version does not know")
         span = self._spans.get(fields[1])
-        if span is None:
+        if span is None or span.ended is not None:  # two threads finished it: the storage refuses the second
             self._later.append(fields)
         elif kind == FINISHED:
             span.status, span.ended = fields[2], fields
@@ -106,11 +114,25 @@ class Batch:
 
     def units(self) -> list[Unit]:
         """Return the units of what was added, but for those in `first`, which must be in the storage before."""
-        units = [unit_of(self._put(span)) for span in self._spans.values()]
+        units: list[Unit] = []
+        for span in self._spans.values():
+            try:
+                units.append(unit_of(self._put(span)))
+            except Exception as error:  # it must not keep all others from being read
+                self._unread(span.created, error)
+                if span.ended is not None:
+                    self._unread(span.ended, error)
         ids = {fields[1] for fields in self._later if fields[0] != UNIT}
         stored = dict(self._find(ids)) if ids else {}
-        units += [decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored) for each in self._later]
+        for each in self._later:
+            try:
+                units.append(decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored))
+            except Exception as error:
+                self._unread(each, error)
         return units
+
+    def _unread(self, fields: list[str], error: Exception) -> None:
+        self.unreadable.append(Unreadable(SEPARATOR.join(fields).encode(), error))
 
     def _put(self, span: _Span) -> Put:
         _, id, instance_id, agent_id, parent_span_id, schema_name, _, created_ns, _ = span.created
@@ -159,15 +181,17 @@ class Batch:
             at = _to_text(int(fields[2]))
             meaning = describe(span_type, schema_name, "active", payload, None, None, (False, False))
             if row is not None:
-                stored[id] = row._replace(status="active", started_at=at)
+                stored[id] = row._replace(status="active", started_at=at, updated_at=at)
             return unit_of(spans.started(id, started_at=at, meaning=meaning, now=at))
         if kind == UPDATED:
             _, _, at_ns, text = fields
-            status = "active" if row is None else row.status
+            at = _to_text(int(at_ns))
+            # The later time: it may be read again after the span went on.
+            status, at = ("active", at) if row is None else (row.status, max(at, row.updated_at))
             meaning = describe(span_type, schema_name, status, jsontext.decode(text), None, None, (True, False))
             if row is not None:
-                stored[id] = row._replace(payload=text)
-            return unit_of(spans.updated(id, payload=text, meaning=meaning, now=_to_text(int(at_ns))))
+                stored[id] = row._replace(payload=text, updated_at=at)
+            return unit_of(spans.updated(id, payload=text, meaning=meaning, now=at))
         _, _, status, at_ns, elapsed_ns, result_text = fields
         at, elapsed_ms = _to_text(int(at_ns)), int(elapsed_ns) / 1_000_000
         result = jsontext.decode(result_text) if result_text else None
