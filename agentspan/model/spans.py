@@ -65,7 +65,6 @@ def created(
     times: Times,
     meaning: Meaning,
     now: str,
-    *,
     writer_id: str | None = None,
     minted: bool = False,
     refs: tuple[Ref, ...] = (),

@@ -36,8 +36,7 @@ class Bringer:
             StorageError: the storage cannot take them now.
         """
         batch = Batch(self._writer_id, self._resolve, self._find)
-        for body in bodies:
-            batch.add(body)
+        batch.add(bodies)
         refused = self._apply(batch.first, batch)
         refused += self._apply([self._with_its_agent(unit) for unit in batch.units()], batch)
         for unreadable in batch.unreadable:

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.journal.segments import Segment
+from agentspan.journal.segments import NEW, Segment
 from agentspan.recording.journal_sink import JournalSink
 from agentspan.testing import deterministic
 
@@ -167,10 +167,10 @@ class Untrimmed:
         real = self._trim
 
         def trim(segment: Segment, drained: int, sequence: int) -> None:
-            if hasattr(segment, "drained"):
-                segment.drained = drained
-            else:
+            if segment.path.endswith(NEW):
                 real(segment, drained, sequence)
+            else:
+                segment.drained = drained
 
         Segment.trim = trim  # type: ignore[method-assign]
         Segment.reset = lambda segment, sequence: None  # type: ignore[method-assign]

@@ -41,35 +41,35 @@ def open_files() -> list[str]:
 
 def test_only_the_owner_may_look_into_a_segment_or_its_folder(tmp_path: Path) -> None:
     segment = made(tmp_path / "runs.db.spool")
-    assert stat.S_IMODE(segment.path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(segment.path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(Path(segment.path).stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(segment.path).parent.stat().st_mode) == 0o700
     segment.remove()
 
 
 def test_the_room_of_a_segment_is_there_before_it_is_written_to(tmp_path: Path) -> None:
     segment = made(tmp_path)
-    assert segment.path.stat().st_blocks * 512 >= SIZE
+    assert Path(segment.path).stat().st_blocks * 512 >= SIZE
     segment.remove()
 
 
 def test_a_living_segment_is_never_taken(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one")
-    assert take_over(segment.path) is None
+    assert take_over(Path(segment.path)) is None
     segment.unmap()
-    assert take_over(segment.path) is None
+    assert take_over(Path(segment.path)) is None
     segment.leave()
-    assert contents(segment.path) == [b"one"]
+    assert contents(Path(segment.path)) == [b"one"]
 
 
 def test_of_two_that_want_a_dead_segment_one_gets_it(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one")
     segment.leave()
-    first = take_over(segment.path)
+    first = take_over(Path(segment.path))
     assert first is not None
-    assert take_over(segment.path) is None
+    assert take_over(Path(segment.path)) is None
     with first:
         first.remove()
-    assert take_over(segment.path) is None
+    assert take_over(Path(segment.path)) is None
 
 
 def test_who_opened_a_segment_that_is_gone_now_does_not_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,16 +78,16 @@ def test_who_opened_a_segment_that_is_gone_now_does_not_get_it(tmp_path: Path, m
     flock = fcntl.flock
 
     def late(file: int, how: int) -> None:
-        segment.path.unlink(missing_ok=True)  # by somebody who has just drained it
+        Path(segment.path).unlink(missing_ok=True)  # by somebody who has just drained it
         flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    assert take_over(segment.path) is None
+    assert take_over(Path(segment.path)) is None
 
 
 def test_a_segment_that_is_dropped_can_be_taken_over(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one")
-    path = segment.path
+    path = Path(segment.path)
     del segment
     assert contents(path) == [b"one"]
 
@@ -96,14 +96,14 @@ def test_a_forked_child_lets_go_and_does_not_unlock(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one")
     other = made(tmp_path, b"other", number=2)
     other.leave()
-    reading = take_over(other.path)
+    reading = take_over(Path(other.path))
     assert reading is not None
     child = os.fork()
     if child == 0:
         os._exit(sum(SUFFIX in link for link in open_files()))
     assert os.waitpid(child, 0)[1] == 0
-    assert take_over(segment.path) is None
-    assert take_over(other.path) is None
+    assert take_over(Path(segment.path)) is None
+    assert take_over(Path(other.path)) is None
     reading.leave()
     segment.remove()
 
@@ -129,12 +129,12 @@ def test_what_is_drained_is_not_read_again(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one", b"two", b"three")
     segment.trim(START + HEADER + 3, 2)
     segment.leave()
-    assert contents(segment.path) == [b"two", b"three"]
-    left = take_over(segment.path)
+    assert contents(Path(segment.path)) == [b"two", b"three"]
+    left = take_over(Path(segment.path))
     assert left is not None
     with left:
         left.trim(START + 2 * (HEADER + 3), 3)
-    assert contents(segment.path) == [b"three"]
+    assert contents(Path(segment.path)) == [b"three"]
 
 
 def test_a_segment_begins_anew_and_its_old_records_are_not_read(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_segment_begins_anew_and_its_old_records_are_not_read(tmp_path: Path) 
     segment.reset(4)
     assert (segment.drained, segment.end) == (START, START)
     segment.leave()
-    assert contents(segment.path) == []
+    assert contents(Path(segment.path)) == []
 
 
 def test_after_a_new_beginning_only_what_is_new_is_read_wherever_it_ends(tmp_path: Path) -> None:
@@ -154,15 +154,15 @@ def test_after_a_new_beginning_only_what_is_new_is_read_wherever_it_ends(tmp_pat
         data = header(b"n" * size, 6) + b"n" * size + END
         segment.map[START : START + len(data)] = data
         segment.leave()
-        assert contents(segment.path) == [b"n" * size]
-        segment.path.unlink()
+        assert contents(Path(segment.path)) == [b"n" * size]
+        Path(segment.path).unlink()
 
 
 def test_a_segment_with_something_to_drain_does_not_begin_anew(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one", b"two")
     segment.reset(3)
     segment.leave()
-    assert contents(segment.path) == [b"one", b"two"]
+    assert contents(Path(segment.path)) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("place", [*range(32), *range(32, START)])
@@ -171,7 +171,7 @@ def test_damage_to_its_start_is_told_of_and_costs_no_record(tmp_path: Path, plac
     segment.trim(START + HEADER + 3, 2)
     segment.map[place] ^= 4
     segment.leave()
-    left = take_over(segment.path)
+    left = take_over(Path(segment.path))
     assert left is not None
     with left:
         assert left.damaged is not None
@@ -184,12 +184,12 @@ def test_a_segment_that_was_cut_off_does_no_harm(tmp_path: Path, size: int) -> N
     segment = made(tmp_path, b"one")
     segment.leave()
     os.truncate(segment.path, size)
-    assert contents(segment.path) == []
+    assert contents(Path(segment.path)) == []
 
 
 def test_a_record_that_is_larger_than_segments_are_gets_one_of_its_own(tmp_path: Path) -> None:
     segment = create(tmp_path, "writer", 1, 1, 10 * SIZE, SIZE)
-    assert segment.size == room_for(10 * SIZE) == segment.path.stat().st_size
+    assert segment.size == room_for(10 * SIZE) == Path(segment.path).stat().st_size
     segment.remove()
 
 

@@ -55,7 +55,7 @@ def apply_all(connection: sqlite3.Connection, units: Sequence[Unit], stop_at_ref
     while len(outcomes) < len(units):
         start = len(outcomes)
         together = _spans_from(units, start)
-        if len(together) >= MANY and (put := put_spans(connection, together)) is not None:
+        if len(together) >= TOGETHER[-1] and (put := put_spans(connection, together)) is not None:
             outcomes += put
             continue
         for unit in units[start : start + max(1, len(together))]:
@@ -66,26 +66,26 @@ def apply_all(connection: sqlite3.Connection, units: Sequence[Unit], stop_at_ref
     return outcomes
 
 
-MANY = 10
-"""Spans that are put by one statement; ten times so many where there are."""
+TOGETHER = (500, 50, 5)
+"""How many spans are put by one statement: as many as there are (SQLite takes 32,766 values)."""
 
 
 def _spans_from(units: Sequence[Unit], start: int) -> list[Put]:
     """Return the new spans that stand in a row from a place on, as many as one statement takes."""
     found: list[Put] = []
-    for changes, subject, key in units[start : start + 10 * MANY]:
+    for changes, subject, key in units[start : start + TOGETHER[0]]:
         change = changes[0] if len(changes) == 1 and subject is None and key is None else None
         if type(change) is not Put or type(change.row) is not AgentSpanRow or not change.minted or change.refs:
             break
         found.append(change)
-    return found if len(found) == 10 * MANY else found[:MANY]
+    return found[: next((many for many in TOGETHER if many <= len(found)), 1)]
 
 
 def put_spans(connection: sqlite3.Connection, puts: Sequence[Put]) -> list[Outcome] | None:
     """Put spans by one statement, or none of them: then one by one will tell what is wrong.
 
     The driver lets other threads run at each statement, and waits 5 ms for its turn if they are busy: where one thread
-    computes, a row a statement takes 1,700 µs, a hundred 34.
+    computes, a row takes 1,700 µs by a statement of its own, 34 among a hundred.
     """
     instances = {put.row.agent_instance_id for put in puts}  # type: ignore[union-attr]
     terminated = dict(connection.execute(statements.terminated(len(instances)), tuple(instances)))
