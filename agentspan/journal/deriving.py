@@ -3,7 +3,7 @@
 A span that started and finished in one batch becomes one row that is finished already.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
@@ -21,6 +21,7 @@ Resolve = Callable[[str, str], SpanType]
 
 _new = tuple.__new__  # see model.spans
 _to_text = clock.to_text
+_SEPARATOR, _UPDATED = SEPARATOR.encode(), UPDATED.encode()
 _decode = jsontext.decode
 
 
@@ -41,6 +42,13 @@ class InstanceRef(NamedTuple):
 _CREATED_FIELDS = 9
 _ENDED = _CREATED_FIELDS
 """Where the fields of a record that finishes a span stand behind those of the one that created it."""
+
+
+def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
+    """Tell which payloads later ones replaced: where both are in the storage, only the last is seen."""
+    ids = [tuple(body.split(_SEPARATOR, 2)[1:2]) if body[:1] == _UPDATED else None for body in bodies]
+    last = {id: number for number, id in enumerate(ids)}
+    return frozenset(number for number, id in enumerate(ids) if id is not None and last[id] != number)
 
 
 class Batch:
@@ -77,7 +85,7 @@ class Batch:
                 kind = fields[0]
                 if kind == CREATED and len(fields) == _CREATED_FIELDS:
                     spans[fields[1]] = fields
-                elif kind == FINISHED and fields[1] in spans:
+                elif kind == FINISHED and len(spans.get(fields[1], ())) == _CREATED_FIELDS:
                     spans[fields[1]].append(fields)
                 else:
                     self._add_other(kind, fields, body)
@@ -91,9 +99,9 @@ class Batch:
                 self.first.append(unit)
             else:
                 self._later.append([UNIT, body[2:].decode()])
-        elif kind in (STARTED, UPDATED) and fields[1] in self._spans:
+        elif kind in (STARTED, UPDATED) and len(self._spans.get(fields[1], ())) == _CREATED_FIELDS:
             self._changes.setdefault(fields[1], []).append(fields)
-        elif kind in (STARTED, UPDATED, FINISHED):
+        elif kind in (STARTED, UPDATED, FINISHED):  # also what another thread did too late: the storage refuses that
             self._later.append(fields)
         else:
             raise ValueError("a record of a kind that this version does not know")
@@ -169,15 +177,17 @@ class Batch:
             at = _to_text(int(fields[2]))
             meaning = describe(span_type, schema_name, "active", payload, None, None, (False, False))
             if row is not None:
-                stored[id] = row._replace(status="active", started_at=at)
+                stored[id] = row._replace(status="active", started_at=at, updated_at=at)
             return unit_of(spans.started(id, started_at=at, meaning=meaning, now=at))
         if kind == UPDATED:
             _, _, at_ns, text = fields
-            status = "active" if row is None else row.status
+            at = _to_text(int(at_ns))
+            # The later time: it may be read again after the span went on.
+            status, at = ("active", at) if row is None else (row.status, max(at, row.updated_at))
             meaning = describe(span_type, schema_name, status, _decode(text), None, None, (True, False))
             if row is not None:
-                stored[id] = row._replace(payload=text)
-            return unit_of(spans.updated(id, payload=text, meaning=meaning, now=_to_text(int(at_ns))))
+                stored[id] = row._replace(payload=text, updated_at=at)
+            return unit_of(spans.updated(id, payload=text, meaning=meaning, now=at))
         _, _, status, at_ns, elapsed_ns, result_text = fields
         at, elapsed_ms = _to_text(int(at_ns)), int(elapsed_ns) / 1_000_000
         result = _decode(result_text) if result_text else None

@@ -13,8 +13,9 @@ copy on write (btrfs, zfs), where a full disk ends the process although there wa
 
 
 def folder_of(path: Path) -> Path:
-    """Return the folder of the segments of a file."""
-    return path.with_name(path.name + ".spool")
+    """Return the folder of the segments of a file: the same by whichever link to it, as SQLite's own log."""
+    real = os.path.realpath(path)
+    return Path(real + ".spool")
 
 
 def is_possible() -> bool:
@@ -26,17 +27,21 @@ def why_not(path: Path) -> str | None:
     """Say why there can be no journal beside a file; None where there can be."""
     if not is_possible():
         return f"a journal needs Linux, this is {sys.platform}"
-    kind = _file_system(path.parent)
-    return None if kind in _SOUND else f"a journal cannot be trusted on the file system {kind} of {path.parent}"
+    folder = folder_of(path).parent
+    kind = _file_system(folder)
+    return None if kind in _SOUND else f"a journal cannot be trusted on the file system {kind} of {folder}"
 
 
 def _file_system(folder: Path) -> str:
     """Return the type of the file system that a folder lies on, as the kernel calls it."""
     real, best, kind = os.path.realpath(folder), "", "unknown"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            before, _, after = line.partition(" - ")
-            place = before.split(" ")[4].replace("\\040", " ")
-            if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
-                best, kind = place, after.split(" ")[0]
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            for line in mounts:
+                before, _, after = line.partition(" - ")
+                place = before.split(" ")[4].replace("\\040", " ")
+                if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
+                    best, kind = place, after.split(" ")[0]
+    except OSError:  # a sandbox without /proc
+        pass
     return kind

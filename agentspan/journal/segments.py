@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import struct
+import weakref
 from pathlib import Path
 from zlib import crc32
 
@@ -41,11 +42,13 @@ class Segment:
         OSError: no room for it, or no permission; nothing is left behind.
     """
 
+    _file = -1
+    _is_mapped = False
+
     def __init__(self, path: str, size: int) -> None:
         self.path = path + NEW
         self.size = size
         self.end = self.drained = START
-        self._is_mapped = False
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -54,6 +57,7 @@ class Segment:
         except BaseException:
             self.remove()
             raise
+        _held.add(self)
 
     def begin(self, path: str, sequence: int) -> None:
         """Put it in its place, to be appended to from its start.
@@ -98,12 +102,10 @@ class Segment:
     def trim(self, drained: int, sequence: int) -> None:
         """Note that everything before a place is in the storage, and the number of the record that begins there."""
         self.drained = drained
-        mark = _mark.pack(drained, sequence)
-        mark += crc32(mark).to_bytes(4, "little")
         if self._is_mapped:
-            self.map[_MARK:START] = mark
+            self.map[_MARK:START] = _marked(drained, sequence)
         else:
-            os.pwrite(self._file, mark, _MARK)
+            os.pwrite(self._file, _marked(drained, sequence), _MARK)
 
     def unmap(self) -> None:
         """Append no more: what is mapped counts as the program's memory."""
@@ -123,6 +125,9 @@ class Segment:
             if self.end == START:
                 self.map[START:_SECOND] = END
 
+    def __del__(self) -> None:
+        self.leave()  # its tracer was dropped: others may read what is in it
+
     def leave(self) -> None:
         """Let go of the mapping and the lock, as a forked child does; the file stays."""
         if self._file >= 0:
@@ -136,6 +141,11 @@ class Segment:
         if self._file >= 0:
             _unlink(self.path)
             self.leave()
+
+
+def _marked(drained: int, sequence: int) -> bytes:
+    mark = _mark.pack(drained, sequence)
+    return mark + crc32(mark).to_bytes(4, "little")
 
 
 def _unlink(path: str) -> None:
@@ -157,12 +167,13 @@ class Left:
         data: all of it.
         start: where the first record begins that is not in the storage yet.
         after: the number of the record before that; None where it is not known.
-        damaged: whether its own start is damaged, so that all of it is to be read again.
+        damaged: what is wrong with its own start, or None.
     """
 
     def __init__(self, path: Path, file: int) -> None:
         self.path = path
         self._file = file
+        _held.add(self)
         self.data = path.read_bytes()
         mark, check = self.data[_MARK : START - 4], self.data[START - 4 : START]
         self.start, after = _mark.unpack(mark) if len(mark) == _mark.size else (0, 0)
@@ -170,22 +181,36 @@ class Left:
         if not known:
             self.start = START
         self.after = after - 1 if known else None
-        self.damaged = not known or self.data[:_MARK] != FORM.ljust(_MARK, b"\0")
+        self.damaged: str | None = None
+        if not known:
+            self.damaged = "where it is drained up to is damaged; all of it was read again"
+        elif self.data[:_MARK] != FORM.ljust(_MARK, b"\0"):
+            self.damaged = "its first bytes are damaged"
 
     @property
     def writer_id(self) -> str:
         """Who wrote it: its name says so."""
         return self.path.name.partition("-")[0]
 
+    def trim(self, drained: int, sequence: int) -> None:
+        """Note that everything before a place is in the storage: nobody needs to read it again."""
+        os.pwrite(self._file, _marked(drained, sequence), _MARK)
+
     def remove(self) -> None:
         """Delete the file."""
         self.path.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Let go of it."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def __enter__(self) -> "Left":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self._file)
+        self.leave()
 
 
 def take_over(path: Path) -> Left | None:
@@ -200,5 +225,20 @@ def take_over(path: Path) -> Left | None:
             return Left(path, file)
     except OSError:
         pass
+    except BaseException:
+        os.close(file)
+        raise
     os.close(file)
     return None
+
+
+_held: "weakref.WeakSet[Segment | Left]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """Let go, in a child, of what its parent owns or is about to read: the lock would outlive the parent."""
+    for each in list(_held):
+        each.leave()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -28,13 +28,21 @@ def create(folder: Path, writer_id: str, number: int, sequence: int, length: int
             made.begin(path, sequence)
             return made
         except FileNotFoundError:  # not there yet, or somebody has just tidied up
-            os.makedirs(folder, mode=0o700, exist_ok=True)
+            make(folder)
     raise FileNotFoundError(f"{folder} is deleted again and again")
 
 
 def place(folder: Path, writer_id: str, number: int) -> str:
     """Return where a writer's segment of a number lies."""
     return f"{folder}/{writer_id}-{number:08d}{SUFFIX}"
+
+
+def make(folder: Path) -> None:
+    """Make the folder, but not the one in which the file lies: who deleted that does not want it back."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
 
 
 def segments(folder: Path) -> list[Path]:

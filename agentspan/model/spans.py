@@ -152,6 +152,9 @@ def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
         "payload": payload,
         "summary": meaning.summary,
         "label": meaning.label,
+        "input_tokens": meaning.input_tokens,
+        "output_tokens": meaning.output_tokens,
+        "cost_usd": meaning.cost_usd,
         "updated_at": now,
     }
     return Move("agent_span", id, OPEN, values, meaning.violations)

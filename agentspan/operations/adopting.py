@@ -2,25 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentspan import clock, jsontext
-from agentspan.errors import NotFound, StorageError, UnexpectedRefType
-from agentspan.journal import replaying
-from agentspan.journal.deriving import Batch
+from agentspan.journal.deriving import outdated
 from agentspan.journal.place import folder_of
-from agentspan.journal.records import Gap, read
+from agentspan.journal.records import Gap, Record, read
 from agentspan.journal.segments import Left, take_over
 from agentspan.journal.spool import segments, tidy
-from agentspan.model.changes import Put, Refused, Unit, unit_of
-from agentspan.model.refusals import refused_change
-from agentspan.model.rows import AgentSpanRow, RefusedChangeRow
-from agentspan.operations.agent_instances import rebased
+from agentspan.operations.bringing import Bringer
 from agentspan.operations.context import Context
-from agentspan.schemas.span_types import Registry, SpanType
 from agentspan.storage.protocol import Storage
 
 log = logging.getLogger("agentspan")
@@ -63,19 +56,28 @@ class Adoption:
         self._folder = folder_of(path)
         self._next_s = 0.0
         self._busy = False
+        self._said = ""
 
-    def look(self, *, at_once: bool = False) -> None:
-        """Adopt what is there, if it is time; a fault is logged, and what it concerns left for the next look."""
+    def look(self, *, at_once: bool = False, most_s: float | None = None) -> None:
+        """Adopt what is there, if it is time; a fault is logged, and what it concerns left for the next look.
+
+        Args:
+            at_once: also if it is not time.
+            most_s: seconds after which to leave the rest for others.
+        """
         now = time.monotonic()
         if (now < self._next_s and not at_once) or self._busy:
             return
         self._next_s = now + LOOK_EVERY_S
         try:
-            self.adopt()
+            self.adopt(most_s=most_s)
+            self._said = ""
         except Exception as error:
-            log.warning("a journal in %s could not be read now: %s", self._folder, error)
+            if str(error) != self._said:  # else it is the same as a second ago
+                self._said = str(error)
+                log.warning("a journal in %s could not be read now: %s", self._folder, error)
 
-    def adopt(self, progress: Progress | None = None) -> Adopted:
+    def adopt(self, progress: Progress | None = None, *, most_s: float | None = None) -> Adopted:
         """Bring everything into the storage that processes have left which are dead.
 
         Raises:
@@ -86,98 +88,79 @@ class Adoption:
         if not paths or self._busy:
             return adopted
         self._busy = True  # what is read on the way must not come here again
-        ctx: Context | None = None
         try:
             with ExitStack() as stack:
-                sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
-                for number, path in enumerate(paths):
-                    left = take_over(path)
-                    if left is not None:
-                        ctx = ctx or Context(stack.enter_context(self._lend()))
-                        with left:
-                            _take(ctx, left, adopted, progress, sum(sizes[:number]), sum(sizes))
+                self._adopt(paths, stack, adopted, progress or _unheard, most_s)
             tidy(self._folder)
         finally:
             self._busy = False
         return adopted
 
-
-def _take(ctx: Context, left: Left, adopted: Adopted, progress: Progress | None, before: int, size: int) -> None:
-    damage = [f"{left.path.name}: its start is damaged; all of it was read again"] if left.damaged else []
-    bodies: list[bytes] = []
-    for each in read(left.data, left.start, after=left.after):
-        if isinstance(each, Gap):
-            damage.append(f"{left.path.name}: {_described(each)}")
-            continue
-        bodies.append(each.body)
-        if len(bodies) == BATCH:
-            adopted.refused += bring(ctx, bodies, left.writer_id)
-            adopted.records += len(bodies)
-            bodies = []
-            if progress is not None:
-                progress(before + each.end, size)
-    adopted.refused += bring(ctx, bodies, left.writer_id)
-    adopted.records += len(bodies)
-    for said in damage:
-        log.warning("journal: %s", said)
-        _keep_damage(ctx, left, said)
-    adopted.damage += damage
-    left.remove()
-    adopted.segments += 1
+    def _adopt(
+        self, paths: list[Path], stack: ExitStack, adopted: Adopted, progress: Progress, most_s: float | None
+    ) -> None:
+        ctx: Context | None = None
+        until = float("inf") if most_s is None else time.monotonic() + most_s
+        before, size = 0, sum(map(_size_of, paths))
+        for path in paths:
+            left = take_over(path)
+            if left is None:
+                continue
+            with left:
+                ctx = ctx or Context(stack.enter_context(self._lend()))
+                taking = _Taking(Bringer(ctx, left.writer_id), left, adopted)
+                if not taking.take(lambda done, before=before: progress(before + done, size), until):  # type: ignore[misc]
+                    return
+            before += len(left.data)
 
 
-def bring(ctx: Context, bodies: list[bytes], writer_id: str) -> int:
-    """Commit the bodies of records; return how many changes fitted nothing, and were kept as refused ones."""
-    types = _Types(ctx)
-    batch = Batch(writer_id, types.resolve, lambda ids: _find(ctx, ids))
-    batch.add(bodies)
-    refused = 0
-    for unit in batch.first:
-        outcome = ctx.storage.apply((unit,))[0]
-        if isinstance(outcome, Refused) and outcome.why == "not_unique":  # its agent was made by others meanwhile
-            ctx.storage.apply((rebased(ctx, unit)[0],))
-    units = batch.units()
-    for unit, outcome in zip(units, ctx.storage.apply(units), strict=True):
-        if isinstance(outcome, Refused):
-            refused += _settle(ctx, unit, outcome, writer_id)
-    for unreadable in batch.unreadable:
-        said = f"a record cannot be understood ({type(unreadable.error).__name__})"
-        _keep(
-            ctx, writer_id, writer_id, "unreadable", {"said": said, "record": unreadable.body.decode(errors="replace")}
-        )
-    return refused + len(batch.unreadable)
+class _Taking:
+    """One segment that is brought in."""
+
+    def __init__(self, bringer: Bringer, left: Left, adopted: Adopted) -> None:
+        self._bringer = bringer
+        self._left = left
+        self._adopted = adopted
+
+    def take(self, progress: Callable[[int], None], until: float) -> bool:
+        """Bring a segment in, and delete it; tell whether there was time for all of it."""
+        left, adopted = self._left, self._adopted
+        found = list(read(left.data, left.start, after=left.after))
+        self._report([each for each in found if isinstance(each, Gap)])
+        records = [each for each in found if isinstance(each, Record)]
+        passed_over = outdated([each.body for each in records])
+        for start in range(0, len(records), BATCH):
+            if start and time.monotonic() > until:
+                return False
+            batch = records[start : start + BATCH]
+            bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
+            adopted.refused += self._bringer.bring(bodies)
+            adopted.records += len(batch)
+            left.trim(batch[-1].end, batch[-1].sequence + 1)
+            progress(batch[-1].end)
+        left.remove()
+        adopted.segments += 1
+        return True
+
+    def _report(self, gaps: list[Gap]) -> None:
+        name = self._left.path.name
+        damage = [] if self._left.damaged is None else [f"{name}: {self._left.damaged}"]
+        damage += [f"{name}: {_described(gap)}" for gap in gaps]
+        for said in damage:
+            log.warning("journal: %s", said)
+            self._bringer.note(name, "damaged", {"said": said})
+        self._adopted.damage += damage
 
 
-def _settle(ctx: Context, unit: Unit, refused: Refused, writer_id: str) -> bool:
-    if replaying.is_there(unit, refused):
-        return False
-    rest = replaying.the_rest(unit, refused)
-    if rest is not None:
-        outcome = ctx.storage.apply((rest,))[0]
-        if not isinstance(outcome, Refused):
-            return False
-        unit, refused = rest, outcome
-    ctx.storage.apply((unit_of(refused_change(ctx.ids.new(), unit, refused, writer_id, clock.now())),))
-    return True
+def _unheard(done: int, size: int) -> None:
+    """Hear of progress that nobody wants to see."""
 
 
-def _find(ctx: Context, ids: Iterable[str]) -> Mapping[str, AgentSpanRow]:
-    rows = ctx.storage.find(*ids).rows
-    return {id: row for id, (_, row) in rows.items() if isinstance(row, AgentSpanRow)}
-
-
-class _Types:
-    """The span types that instances were registered with."""
-
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._unknown = Registry()
-
-    def resolve(self, instance_id: str, schema_name: str) -> SpanType:
-        try:
-            return self._ctx.registry_of(instance_id).resolve(schema_name)
-        except (NotFound, UnexpectedRefType):  # its file was replaced
-            return self._unknown.resolve(schema_name)
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # somebody else was faster
+        return 0
 
 
 def _described(gap: Gap) -> str:
@@ -185,24 +168,3 @@ def _described(gap: Gap) -> str:
         return f"damaged from byte {gap.start} on; what follows could not be read"
     records = "1 record is" if gap.missing == 1 else f"{gap.missing} records are"
     return f"{records} missing at byte {gap.start}, damaged"
-
-
-def _keep_damage(ctx: Context, left: Left, said: str) -> None:
-    _keep(ctx, left.writer_id, left.path.name, "damaged", {"said": said})
-
-
-def _keep(ctx: Context, writer_id: str, subject: str, why: str, wanted: dict[str, str]) -> None:
-    row = RefusedChangeRow(
-        id=ctx.ids.new(),
-        subject=subject,
-        agent_instance_id=None,
-        why=why,
-        stored_status=None,
-        wanted=jsontext.encode(wanted)[0],
-        writer_id=writer_id,
-        inserted_at=clock.now(),
-    )
-    try:
-        ctx.storage.apply((unit_of(Put(row, minted=True)),))
-    except StorageError as error:
-        log.warning("journal: what could not be read could not be noted: %s", error)

@@ -1,0 +1,179 @@
+"""Programs of span operations, and what they leave in a file: the same, whichever way they are recorded."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan.journal.segments import NEW, Segment
+from agentspan.recording.journal_sink import JournalSink
+from agentspan.testing import deterministic
+
+TABLES = ("agents", "agent_versions", "agent_schema_versions", "agent_instances", "agent_spans")
+TYPES = ("llm", "tool", "decision", "own", "acme:llm", "own:sub", "unknown type", "custom")
+
+_values = st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.text(max_size=6), st.floats())
+_payloads = st.dictionaries(
+    st.sampled_from(["model", "name", "amount", "text", "input_tokens", "output", "é\x1f\u2028"]),
+    st.one_of(_values, st.lists(_values, max_size=2), st.dictionaries(st.text(max_size=3), _values, max_size=2)),
+    max_size=3,
+)
+_which = st.integers(0, 30)
+_ops = st.one_of(
+    st.tuples(st.just("run"), st.sampled_from(["a", "b"])),
+    st.tuples(st.just("create"), _which, st.sampled_from(TYPES), _payloads, st.booleans(), _which),
+    st.tuples(st.just("create"), _which, st.sampled_from(TYPES), _payloads, st.booleans(), _which),
+    st.tuples(st.just("start"), _which),
+    st.tuples(st.just("update"), _which, _payloads),
+    st.tuples(st.just("result"), _which, _payloads),
+    st.tuples(st.just("error"), _which),
+    st.tuples(st.just("finish"), _which, st.sampled_from([None, "complete", "failed", "cancelled"]), _payloads),
+    st.tuples(st.just("cancel"), _which),
+    st.tuples(st.just("nested"), _which, st.sampled_from(TYPES), _payloads, st.booleans()),
+    st.tuples(st.just("end"), _which),
+    st.tuples(st.just("flush")),
+)
+Program = list[tuple[Any, ...]]
+programs: st.SearchStrategy[Program] = st.lists(_ops, min_size=3, max_size=25)
+
+
+def register_own_type() -> None:
+    """A type with a schema that most payloads break, and a template."""
+    agentspan.span_type(
+        "own",
+        payload={"type": "object", "properties": {"amount": {"type": "integer"}}, "required": ["amount"]},
+        result={"type": "object", "properties": {"output": {"type": "string"}}, "required": ["output"]},
+        template="Own {{amount}} → {{output}}",
+    )
+
+
+def perform(tracer: agentspan.Tracer, program: Program, flush: Callable[[], object]) -> None:
+    """Do what a program says; what names a span or run means one of those that there are."""
+    runs: list[agentspan.Run] = [tracer.run("first").__enter__()]
+    spans: list[agentspan.Span] = []
+    for op, *args in program:
+        if op == "run":
+            runs.append(tracer.run(args[0]).__enter__())
+        elif op == "create":
+            run, name, payload, pending, parent = args
+            of = runs[run % len(runs)]
+            above = [span for span in spans if span.run is of]
+            spans.append(
+                of.create_span(
+                    name,
+                    payload,
+                    status="pending" if pending else "active",
+                    parent=above[parent % len(above)] if above and parent % 2 else None,
+                )
+            )
+        elif op == "nested":
+            run, name, payload, fails = args
+            with runs[run % len(runs)].create_span(name, payload) as outer, tracer.span(name, payload) as inner:
+                outer.set_result(payload)
+                if fails:
+                    inner.record_error(ValueError("inner"))
+        elif op == "end":
+            runs[args[0] % len(runs)].finish()
+        elif op == "flush":
+            flush()
+        elif spans:
+            _change(spans[args[0] % len(spans)], op, args[1:])
+
+
+def _change(span: agentspan.Span, op: str, args: list[Any]) -> None:
+    if op == "start":
+        span.start()
+    elif op == "update":
+        span.update_payload(args[0])
+    elif op == "result":
+        span.set_result(args[0])
+    elif op == "error":
+        span.record_error(ValueError("wrong"))
+    elif op == "finish":
+        span.finish(args[0], args[1])
+    else:
+        span.cancel()
+
+
+def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All that a file holds of what was recorded, every column."""
+    with closing(sqlite3.connect(path)) as connection:
+        found = {table: connection.execute(f"select * from {table} order by id").fetchall() for table in TABLES}
+        violations = connection.execute(
+            "select agent_span_id, side, path, keyword, message from schema_violations order by agent_span_id, id"
+        )
+        return {**found, "schema_violations": violations.fetchall()}
+
+
+def refused(path: Path) -> list[tuple[Any, ...]]:
+    """The refused changes of a file, oldest first."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(
+            "select subject, why, stored_status, wanted from refused_changes order by id"
+        ).fetchall()
+
+
+def by_commits(template: Path, path: Path, program: Program) -> dict[str, list[tuple[Any, ...]]]:
+    """What a program leaves that commits each change."""
+    shutil.copy(template, path)
+    with deterministic():
+        tracer = agentspan.Tracer(path, durability="commit")
+        perform(tracer, program, tracer.flush)  # which reads the clock, here as there
+        tracer.shutdown()
+    return rows(path)
+
+
+@contextmanager
+def journaled(template: Path, path: Path) -> Iterator[agentspan.Tracer]:
+    """A tracer with a journal that is drained only when that is asked for; it dies without a word at the end."""
+    shutil.copy(template, path)
+    with deterministic():
+        tracer = agentspan.Tracer(path)
+        sink = sink_of(tracer)
+        sink._thread = object()  # type: ignore[assignment]  # there is one already, as far as it knows
+        yield tracer
+        sink._thread = None
+        die(tracer)
+
+
+def sink_of(tracer: agentspan.Tracer) -> JournalSink:
+    """The journal of a tracer."""
+    assert isinstance(tracer._sink, JournalSink)
+    return tracer._sink
+
+
+def die(tracer: agentspan.Tracer) -> None:
+    """Let go of everything as a SIGKILL does."""
+    sink = sink_of(tracer)
+    sink.leave()
+    sink._full.clear()
+    sink._segment = None
+    tracer._closed = True
+    tracer.storage.close()
+
+
+class Untrimmed:
+    """What is drained is not marked as such: its process is killed between the commit and the mark, each time."""
+
+    def __init__(self) -> None:
+        self._trim, self._reset = Segment.trim, Segment.reset
+
+    def __enter__(self) -> None:
+        real = self._trim
+
+        def trim(segment: Segment, drained: int, sequence: int) -> None:
+            if segment.path.endswith(NEW):
+                real(segment, drained, sequence)
+            else:
+                segment.drained = drained
+
+        Segment.trim = trim  # type: ignore[method-assign]
+        Segment.reset = lambda segment, sequence: None  # type: ignore[method-assign]
+
+    def __exit__(self, *exc_info: object) -> None:
+        Segment.trim, Segment.reset = self._trim, self._reset  # type: ignore[method-assign]

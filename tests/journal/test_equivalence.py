@@ -1,0 +1,79 @@
+"""Whichever way a program is recorded, whenever its journal is drained, however often it is replayed: the same rows."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan.operations import adopting
+from agentspan.testing import deterministic
+from agentspan.testing.determinism import replaced
+from tests.journal.conftest import segments_of
+from tests.journal.recorded import (
+    Program,
+    Untrimmed,
+    by_commits,
+    journaled,
+    perform,
+    programs,
+    refused,
+    register_own_type,
+    rows,
+)
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """An empty file, to be copied: making one takes as long as fifty spans."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "template.db"
+        with deterministic():
+            agentspan.open(path).close()
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def _own_type(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("ERROR", "agentspan")  # programs do what they may not, too
+    register_own_type()
+
+
+@given(program=programs)
+def test_a_journal_leaves_what_commits_leave(template: Path, program: Program) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "runs.db"
+        expected = by_commits(template, Path(folder) / "commits.db", program)
+        with journaled(template, path) as tracer:
+            perform(tracer, program, tracer.flush)
+            assert tracer.flush()
+            health = tracer.health()
+            assert (health.waiting, health.refused) == (0, 0)
+        assert rows(path) == expected
+        assert refused(path) == []
+
+
+@given(program=programs, batch=st.integers(1, 9), trims=st.booleans())
+def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
+    template: Path, program: Program, batch: int, trims: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, replaced(adopting, BATCH=batch):
+        path, aside = Path(folder) / "runs.db", Path(folder) / "aside"
+        expected = by_commits(template, Path(folder) / "commits.db", program)
+        with nullcontext() if trims else Untrimmed(), journaled(template, path) as tracer:
+            perform(tracer, program, tracer.flush)
+        spool = path.with_name("runs.db.spool")
+        if not spool.exists():  # nothing was said that needs a journal
+            return
+        shutil.copytree(spool, aside)
+        for _ in range(3):  # the first brings it in; the others find what is there already
+            agentspan.open(path).close()
+            assert segments_of(path) == []
+            assert rows(path) == expected
+            assert refused(path) == []
+            shutil.copytree(aside, spool)
