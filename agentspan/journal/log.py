@@ -141,7 +141,9 @@ class Log:
 
     def leave(self) -> None:
         """Let go of everything, in a forked child: it is the parent's."""
-        for segment in (*self._full, self._segment, self._spare):
+        segments = (*self._full, self._segment, self._spare)
+        self._full, self._segment, self._spare = deque(), None, None
+        for segment in segments:
             if segment is not None:
                 segment.leave()
 

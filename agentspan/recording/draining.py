@@ -1,7 +1,7 @@
 """The other end of a journal: what was appended is derived and committed, batch by batch, oldest first.
 
-One after the other: to derive one batch in a thread while another is committed took longer, because each statement waits
-5 ms for a thread that computes.
+One after the other: to derive one batch in a thread while another is committed took longer, because each statement
+waits 5 ms for a thread that computes.
 """
 
 import threading

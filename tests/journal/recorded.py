@@ -149,10 +149,7 @@ def sink_of(tracer: agentspan.Tracer) -> JournalSink:
 
 def die(tracer: agentspan.Tracer) -> None:
     """Let go of everything as a SIGKILL does."""
-    sink = sink_of(tracer)
-    sink.leave()
-    sink._full.clear()
-    sink._segment = None
+    sink_of(tracer).leave()
     tracer._closed = True
     tracer.storage.close()
 
