@@ -26,6 +26,7 @@ START = 48
 
 _MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
 _mark = struct.Struct("<IQ")
+_SECOND = START + len(END)
 
 
 class Segment:
@@ -90,10 +91,17 @@ class Segment:
         self._is_mapped = False
 
     def reset(self, sequence: int) -> None:
-        """Begin anew at the start, when everything is drained: pages that are there cost less than new ones."""
-        self.map[START : START + len(END)] = END
-        self.end = START
-        self.trim(START, sequence)
+        """Begin anew at the start, if everything is drained: pages that are there cost less than new ones.
+
+        Args:
+            sequence: the number of the next record.
+        """
+        if self.drained == self.end:
+            # At once: a signal handler, which runs at calls, may append as soon as the end is the start.
+            self.drained = self.end = START
+            self.trim(START, sequence)
+            if self.end == START:
+                self.map[START:_SECOND] = END
 
     def leave(self) -> None:
         """Let go of the mapping and the lock, as a forked child does; the file stays."""

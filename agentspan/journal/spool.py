@@ -9,13 +9,19 @@ SIZE = 8 * 2**20
 """Bytes of a segment: 9,000 spans with 300 bytes in and out."""
 
 
-def create(folder: Path, writer_id: str, sequence: int, length: int, size: int) -> Segment:
+def create(folder: Path, writer_id: str, number: int, sequence: int, length: int, size: int) -> Segment:
     """Make a segment in which a body of so many bytes has room.
+
+    Args:
+        number: of the writer's segments; they are read in that order.
+        sequence: the number of the first record in it.
+        length: bytes of the body.
+        size: bytes that it has where that is enough.
 
     Raises:
         OSError: no room for it, or no permission.
     """
-    path = folder / f"{writer_id}-{sequence:012d}{SUFFIX}"
+    path = folder / f"{writer_id}-{number:08d}{SUFFIX}"
     for _ in range(10):
         try:
             return Segment(path, max(size, room_for(length)), sequence)

@@ -88,6 +88,7 @@ class JournalSink(CommitSink):
         self._appending = threading.RLock()  # a signal handler may record while its thread is in here
         self._draining = threading.Lock()
         self._drainer = 0
+        self._made = 0
         self._sequence = 0
         self._settled = 0
         self._behind = False
@@ -177,10 +178,8 @@ class JournalSink(CommitSink):
 
     def release(self, *, for_good: bool = False) -> None:
         """See Sink. A segment with something in it stays, for good or until more is said."""
-        thread = self._thread
-        if for_good and thread is not None and thread.ident is not None:
-            self._over.set()
-            thread.join(WAIT_S)
+        if for_good:
+            self._stop_thread(WAIT_S)
         if not self._draining.acquire(timeout=WAIT_S):
             return
         try:
@@ -238,17 +237,23 @@ class JournalSink(CommitSink):
             self._keep(unit)
 
     def _next_segment(self, length: int) -> Segment | None:
-        if self._segment is not None:
-            self._segment.unmap()
-            self._full.append(self._segment)
-            self._segment = None
+        full, self._segment = self._segment, None
+        if full is not None:
+            self._full.append(full)
+            full.unmap()
             self._behind = len(self._full) * self._size >= CAP
+        self._made += 1
         try:
-            self._segment = create(self._folder, self._around.writer_id(), self._sequence + 1, length, self._size)
+            made = create(self._folder, self._around.writer_id(), self._made, self._sequence + 1, length, self._size)
         except OSError as error:
             self._overflows = True
             self._retry_ns = clock.monotonic_ns() + RETRY_NS
             self._listener.fault(StorageError(f"no room for a journal in {self._folder}: {error.strerror}"))
+            return None
+        if self._segment is None:
+            self._segment = made
+        else:  # a signal handler came in between, and has made one
+            made.remove()
         return self._segment
 
     def _work(self) -> None:
@@ -315,8 +320,9 @@ class JournalSink(CommitSink):
                     size = max(size, length_of(segment.read(start, HEADER)))
                     return segment, segment.read(start, min(segment.end - start, size))
                 if segment is self._segment:
+                    following = self._sequence + 1
                     if segment.end > START:
-                        segment.reset(self._sequence + 1)
+                        segment.reset(following)
                     return None, b""
                 self._full.popleft()
             segment.remove()
@@ -379,6 +385,15 @@ class JournalSink(CommitSink):
         except RuntimeError:  # the interpreter ends: what is in the journal is read when the file is opened next
             pass
 
+    def _stop_thread(self, wait_s: float) -> None:
+        """End the thread, which the next record brings back."""
+        with self._appending:
+            thread, self._thread = self._thread, None
+            over, self._over = self._over, threading.Event()
+        over.set()
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+            thread.join(wait_s)
+
     def _tick(self, ticks: "_Ticks") -> bool:
         """Do what is due; tell whether the thread may go."""
         new, ticks.seen = self._sequence - ticks.seen, self._sequence
@@ -404,12 +419,14 @@ class JournalSink(CommitSink):
         """Go on in a new segment if somebody has deleted this one; what is in it is still to be had."""
         with self._appending:
             if self._segment is not None and not self._segment.is_there():
-                self._segment.unmap()
-                self._full.append(self._segment)
-                self._segment = None
+                gone, self._segment = self._segment, None
+                self._full.append(gone)
+                gone.unmap()
 
     def _hold(self) -> None:
-        """Before a fork: let no thread be in the middle of anything."""
+        """Before a fork: let no thread be in the middle of anything, and have none: Python 3.12 and later warn of it."""
+        self._stop_thread(FORK_WAIT_S)
+        self.drain(WAIT_S)
         self._held = self._draining.acquire(timeout=FORK_WAIT_S)
         self._appending.acquire()
 
@@ -417,6 +434,8 @@ class JournalSink(CommitSink):
         self._appending.release()
         if self._held:
             self._draining.release()
+        if self.journaled:
+            self._start_thread()
 
 
 class _Ticks:
@@ -442,7 +461,7 @@ def _run(reference: "weakref.ref[JournalSink]", over: threading.Event) -> None:
             sink._raised = error
         del sink
     sink = reference()
-    if sink is not None:
+    if sink is not None and sink._over is over:
         sink._thread = None
         if sink.journaled:  # somebody saw the thread when it was about to go
             sink._start_thread()
