@@ -30,9 +30,10 @@ _SECOND = START + len(END)
 
 
 class Segment:
-    """A segment of this process's own.
+    """A segment of this process's own: a spare one at first, which is not read until it begins.
 
     Attributes:
+        path: where it lies; no Path, which cannot be made any more while the interpreter ends.
         end: where the next record will begin.
         drained: where the first record begins that is not in the storage yet.
 
@@ -40,24 +41,43 @@ class Segment:
         OSError: no room for it, or no permission; nothing is left behind.
     """
 
-    def __init__(self, path: Path, size: int, sequence: int) -> None:
-        self.path = path
+    def __init__(self, path: str, size: int) -> None:
+        self.path = path + NEW
         self.size = size
-        new = path.with_name(path.name + NEW)
-        self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.end = self.drained = START
+        self._is_mapped = False
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             os.posix_fallocate(self._file, 0, size)
-            self.map = mmap.mmap(self._file, size)
-            self._is_mapped = True
-            self.map[: len(FORM)] = FORM
-            self.end = START
-            self.trim(START, sequence)
-            os.rename(new, path)  # not before it is locked: who finds it unlocked takes it over
+            self._map()
         except BaseException:
-            new.unlink(missing_ok=True)
-            os.close(self._file)
+            self.remove()
             raise
+
+    def begin(self, path: str, sequence: int) -> None:
+        """Put it in its place, to be appended to from its start.
+
+        Args:
+            path: its place. Only now, that it is locked: who finds a segment that is not takes it over.
+            sequence: the number of the first record.
+        """
+        self.map[: len(FORM)] = FORM
+        self.map[START:_SECOND] = END
+        self.end = START
+        self.trim(START, sequence)
+        os.rename(self.path, path)
+        self.path = path
+
+    def recycle(self) -> None:
+        """Make a spare one of it again, when everything is drained: its room is there, its pages are in memory."""
+        os.rename(self.path, self.path + NEW)
+        self.path += NEW
+        self._map()
+
+    def _map(self) -> None:
+        self.map = mmap.mmap(self._file, self.size)
+        self._is_mapped = True
 
     def is_there(self) -> bool:
         """Tell whether its file is still in its place: what is said to one that was deleted ends with the process."""
@@ -106,15 +126,23 @@ class Segment:
     def leave(self) -> None:
         """Let go of the mapping and the lock, as a forked child does; the file stays."""
         if self._file >= 0:
-            self.map.close()  # it has a descriptor of its own
+            if self._is_mapped:
+                self.map.close()  # it has a descriptor of its own
             os.close(self._file)
             self._file = -1
 
     def remove(self) -> None:
         """Delete the file, and let go."""
         if self._file >= 0:
-            self.path.unlink(missing_ok=True)
+            _unlink(self.path)
             self.leave()
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def room_for(length: int) -> int:

@@ -21,13 +21,20 @@ def create(folder: Path, writer_id: str, number: int, sequence: int, length: int
     Raises:
         OSError: no room for it, or no permission.
     """
-    path = folder / f"{writer_id}-{number:08d}{SUFFIX}"
+    path = place(folder, writer_id, number)
     for _ in range(10):
         try:
-            return Segment(path, max(size, room_for(length)), sequence)
+            made = Segment(path, max(size, room_for(length)))
+            made.begin(path, sequence)
+            return made
         except FileNotFoundError:  # not there yet, or somebody has just tidied up
             os.makedirs(folder, mode=0o700, exist_ok=True)
-    return Segment(path, max(size, room_for(length)), sequence)
+    raise FileNotFoundError(f"{folder} is deleted again and again")
+
+
+def place(folder: Path, writer_id: str, number: int) -> str:
+    """Return where a writer's segment of a number lies."""
+    return f"{folder}/{writer_id}-{number:08d}{SUFFIX}"
 
 
 def segments(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from zlib import crc32
@@ -23,15 +24,15 @@ from agentspan.journal.deriving import Batch, Resolve
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UPDATED, encode_unit
 from agentspan.journal.place import folder_of
 from agentspan.journal.records import END, HEADER, MAGIC, bodies, length_of, pack
-from agentspan.journal.segments import START, Segment
-from agentspan.journal.spool import SIZE, create, tidy
+from agentspan.journal.segments import START, Segment, room_for
+from agentspan.journal.spool import SIZE, create, place, tidy
 from agentspan.model.changes import Applied, Outcome, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.adopting import Adoption
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink, Listener
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
+    from agentspan.operations.adopting import Adoption
     from agentspan.recording.span import Span
 
 CHUNK = 256 * 1024
@@ -70,7 +71,7 @@ class Surroundings(NamedTuple):
     path: Path
     writer_id: Callable[[], str]
     resolve: Resolve
-    adoption: Adoption
+    adoption: "Adoption"
     look: Callable[[], None]
 
 
@@ -85,6 +86,7 @@ class JournalSink(CommitSink):
         self._size = size
         self._segment: Segment | None = None
         self._full: deque[Segment] = deque()
+        self._spare: Segment | None = None
         self._appending = threading.RLock()  # a signal handler may record while its thread is in here
         self._draining = threading.Lock()
         self._drainer = 0
@@ -99,6 +101,7 @@ class JournalSink(CommitSink):
         self._raised: Exception | None = None
         self._over = threading.Event()
         self._rewrites: list[Callable[[Unit], Unit]] = []
+        _register_hooks()
         _sinks.add(self)
         live.register(self)
 
@@ -192,6 +195,9 @@ class JournalSink(CommitSink):
                 self._full = deque(segment for segment in self._full if segment.is_mine)
                 if self._segment is not None and not self._segment.is_mine:
                     self._segment = None
+                spare, self._spare = self._spare, None
+                if spare is not None:
+                    spare.remove()
         finally:
             self._draining.release()
         self._around.adoption.look(at_once=True)  # forked children end without a word
@@ -200,31 +206,37 @@ class JournalSink(CommitSink):
     def leave(self) -> None:
         """See Sink."""
         _sinks.discard(self)
-        for segment in (*self._full, self._segment):
+        for segment in (*self._full, self._segment, self._spare):
             if segment is not None:
                 segment.leave()
 
     def _append(self, body: bytes) -> bool:
         """Append a record; tell whether that was possible (1.3 µs; 0.2 more as calls of Segment.append and header)."""
-        if self._behind or self._overflows:
-            if self._overflows and not self._recovered():
+        if self._behind or self._overflows or self._backlog:
+            if (self._overflows or self._backlog) and not self._recovered():
                 return False
             self._work()
         length = len(body)
         checksum = crc32(body)
         with self._appending:
-            segment = self._segment
-            if segment is None or segment.end + length + _OVERHEAD > segment.size:
-                segment = self._next_segment(length)
-                if segment is None:
-                    return False
-            start = segment.end  # no call up to here from where these two are taken: a signal handler may append, too
-            segment.end = end = start + HEADER + length
-            self._sequence = sequence = self._sequence + 1
-            head = pack(MAGIC, length, sequence, checksum)
-            segment.map[start + HEADER : end + 4] = body + END
-            # The header comes last: a process that is killed in the middle leaves the end where it was.
-            segment.map[start : start + HEADER] = head + crc32(head).to_bytes(4, "little")
+            while True:
+                sequence = self._sequence + 1
+                head = pack(MAGIC, length, sequence, checksum)
+                head += crc32(head).to_bytes(4, "little")
+                segment = self._segment
+                if segment is None or segment.end + length + _OVERHEAD > segment.size:
+                    if self._next_segment(length) is None:
+                        return False
+                elif self._sequence + 1 == sequence:
+                    # No call from here to the end: signal handlers, which may append as well, and Ctrl-C come at calls.
+                    start = segment.end
+                    end = start + HEADER + length
+                    segment.map[start + HEADER : end + 4] = body + END
+                    # The header comes last: a process that is killed in the middle leaves the end where it was.
+                    segment.map[start : start + HEADER] = head
+                    segment.end = end
+                    self._sequence = sequence
+                    break
         if self._thread is None:
             self._start_thread()
         return True
@@ -244,7 +256,9 @@ class JournalSink(CommitSink):
             self._behind = len(self._full) * self._size >= CAP
         self._made += 1
         try:
-            made = create(self._folder, self._around.writer_id(), self._made, self._sequence + 1, length, self._size)
+            made = self._begun_spare(length) or create(
+                self._folder, self._around.writer_id(), self._made, self._sequence + 1, length, self._size
+            )
         except OSError as error:
             self._overflows = True
             self._retry_ns = clock.monotonic_ns() + RETRY_NS
@@ -255,6 +269,27 @@ class JournalSink(CommitSink):
         else:  # a signal handler came in between, and has made one
             made.remove()
         return self._segment
+
+    def _begun_spare(self, length: int) -> Segment | None:
+        """Return a segment that was made before it is needed: that can take 30 ms while others use the disk."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.size >= room_for(length):
+            try:
+                spare.begin(place(self._folder, self._around.writer_id(), self._made), self._sequence + 1)
+                return spare
+            except OSError:  # somebody has deleted it
+                pass
+        if spare is not None:
+            spare.remove()
+        return None
+
+    def _make_spare(self) -> None:
+        segment = self._segment
+        if self._spare is None and segment is not None and segment.end > self._size // 4:
+            try:
+                self._spare = Segment(place(self._folder, self._around.writer_id(), 0), self._size)
+            except OSError:  # who needs it will see
+                pass
 
     def _work(self) -> None:
         """Do a part of the thread's work: it does not keep up."""
@@ -325,7 +360,17 @@ class JournalSink(CommitSink):
                         segment.reset(following)
                     return None, b""
                 self._full.popleft()
-            segment.remove()
+            self._done_with(segment)
+
+    def _done_with(self, segment: Segment) -> None:
+        if self._spare is None and segment.size == self._size:
+            try:
+                segment.recycle()
+                self._spare = segment
+                return
+            except OSError:
+                pass
+        segment.remove()
 
     def _bring(self, bodies: Sequence[bytes], wait_s: float) -> None:
         batch = Batch(self._around.writer_id(), self._around.resolve, self._find)
@@ -399,6 +444,7 @@ class JournalSink(CommitSink):
         new, ticks.seen = self._sequence - ticks.seen, self._sequence
         if self._overflows:
             self._recovered()
+        self._make_spare()
         if not self.journaled:
             ticks.quiet += 1
             ticks.burst = 0
@@ -424,7 +470,7 @@ class JournalSink(CommitSink):
                 gone.unmap()
 
     def _hold(self) -> None:
-        """Before a fork: let no thread be in the middle of anything, and have none: Python 3.12 and later warn of it."""
+        """Before a fork: let no thread be in the middle of anything, and have none: Python 3.12 warns of it."""
         self._stop_thread(FORK_WAIT_S)
         self.drain(WAIT_S)
         self._held = self._draining.acquire(timeout=FORK_WAIT_S)
@@ -486,5 +532,7 @@ def _after_fork_in_child() -> None:
     _holding.clear()
 
 
-# After the connections have done so: the hooks before a fork are called in the reverse order.
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+@cache
+def _register_hooks() -> None:
+    """Have forks wait; once a storage is open: its hooks must come later, and are called in the reverse order."""
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -38,6 +38,9 @@ from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.protocol import HasJournal, HasWait, Storage
 
+if place.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
+    from agentspan.recording.journal_sink import JournalSink, Surroundings
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -322,7 +325,6 @@ class Tracer:
         if not self._journals:
             return CommitSink(self._store, listener)
         from agentspan.operations.adopting import Adoption
-        from agentspan.recording.journal_sink import JournalSink, Surroundings
 
         path = cast(HasJournal, self.storage).path
         adoption = Adoption(lambda: nullcontext(self._store), path)
