@@ -148,9 +148,7 @@ def floor(path: Path) -> Contestant:
 
 def recorder(shape: Callable[[agentspan.Tracer], Contestant], **settings: Any) -> Callable[[Path], Contestant]:
     def start(path: Path) -> Contestant:
-        tracer = agentspan.Tracer(
-            path, **settings
-        )  # as hosts have it: on a busy disk a span may have to wait, and does
+        tracer = agentspan.Tracer(path, **settings)  # not raise_errors: on a busy disk a commit may have to wait
         tracer.run("bench").__enter__()
         return shape(tracer)
 
