@@ -113,7 +113,7 @@ def _explains(path: str) -> tuple[bool, int, str]:
 
 def command(db: Path, *, as_json: bool) -> None:
     """Record the agent in `db`, show the run, and say what to try next."""
-    tracer = Tracer(db, raise_errors=True)
+    tracer = Tracer(db, raise_errors=True, enabled=True)
     try:
         FolderAgent(tracer, Path.cwd()).run()
     finally:

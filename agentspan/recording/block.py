@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from agentspan.recording.arguments import Arguments, kind_of
-from agentspan.recording.generators import Begin, Reduce, Stream, wrap_async_generator, wrap_generator
+from agentspan.recording.generators import NOTHING, Reduce, Steps, Stream, wrap_async_generator, wrap_generator
 from agentspan.recording.span import Span, last_entered
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Begin = Callable[["Tracer", tuple[Any, ...], Mapping[str, Any]], Span]
 
 
 class SpanBlock:
@@ -36,7 +38,10 @@ class SpanBlock:
 
     def __enter__(self) -> Span:
         tracer, name = self._resolve(), self._schema_name
-        span = tracer._begin(name, tracer._registry.resolve(name), {} if self._payload is None else self._payload)
+        if tracer.enabled:
+            span = tracer._begin(name, tracer._registry.resolve(name), {} if self._payload is None else self._payload)
+        else:
+            span = tracer._unrecorded(name)
         self._entered.append(span)
         return span
 
@@ -69,26 +74,33 @@ class SpanBlock:
 
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
 
-        def begin(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Span:
-            return resolve()._begin_call(schema_name, arguments, args, kwargs, payload)
+        def begin(tracer: "Tracer", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Span:
+            return tracer._begin_call(schema_name, arguments, args, kwargs, payload)
+
+        def stream(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Steps:
+            tracer = resolve()
+            return Stream(begin(tracer, args, kwargs), reduce) if tracer.enabled else NOTHING
 
         kind = kind_of(fn)
         reduce = self._reduce
         if kind == "async generator":
-            return wrap_async_generator(fn, lambda args, kwargs: Stream(begin(args, kwargs), reduce))
+            return wrap_async_generator(fn, stream)
         if kind == "generator":
-            return wrap_generator(fn, lambda args, kwargs: Stream(begin(args, kwargs), reduce))
+            return wrap_generator(fn, stream)
         if reduce is not None:
             raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
         if kind == "coroutine":
-            return cast(Callable[P, R], _wrap_coroutine(fn, begin))
-        return _wrap_function(fn, begin)
+            return cast(Callable[P, R], _wrap_coroutine(fn, resolve, begin))
+        return _wrap_function(fn, resolve, begin)
 
 
-def _wrap_function(fn: Callable[P, R], begin: Begin) -> Callable[P, R]:
+def _wrap_function(fn: Callable[P, R], resolve: "Callable[[], Tracer]", begin: Begin) -> Callable[P, R]:
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        span = begin(args, kwargs)
+        tracer = resolve()
+        if not tracer.enabled:  # here, not in begin: 0.2 µs in all, and one call more would cost 0.1
+            return fn(*args, **kwargs)
+        span = begin(tracer, args, kwargs)
         try:
             value = fn(*args, **kwargs)
         except BaseException as exception:
@@ -100,10 +112,13 @@ def _wrap_function(fn: Callable[P, R], begin: Begin) -> Callable[P, R]:
     return call
 
 
-def _wrap_coroutine(fn: Callable[P, Any], begin: Begin) -> Callable[P, Any]:
+def _wrap_coroutine(fn: Callable[P, Any], resolve: "Callable[[], Tracer]", begin: Begin) -> Callable[P, Any]:
     @functools.wraps(fn)
     async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-        span = begin(args, kwargs)
+        tracer = resolve()
+        if not tracer.enabled:
+            return await fn(*args, **kwargs)
+        span = begin(tracer, args, kwargs)
         try:
             value = await fn(*args, **kwargs)
         except BaseException as exception:

@@ -8,6 +8,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from agentspan import clock
 from agentspan.model.status import Purpose
+from agentspan.recording import disabled
 from agentspan.recording.block import SpanBlock
 from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
@@ -44,6 +45,7 @@ def configure(
     redact: Rule | Literal["credentials"] | None = "credentials",
     limits: Limits | None = None,
     durability: Durability = "journal",
+    enabled: bool | None = None,
 ) -> Tracer:
     """Say where this process records. Optional; the same call again changes nothing, another one switches over.
 
@@ -56,6 +58,8 @@ def configure(
         limits: how much of a payload is kept; `Limits()` when left out.
         durability: "journal": every transition is on disk before the call returns, and in the file a moment later;
             "commit": in the file itself; see Tracer.
+        enabled: False: record nothing, until it is called again; functions that were decorated before follow. True:
+            record, whatever AGENTSPAN_DISABLED says; when left out, that decides.
 
     Returns:
         The tracer behind `agentspan.span`, `agentspan.run` and the others.
@@ -69,6 +73,7 @@ def configure(
         "redact": redact,
         "limits": limits,
         "durability": durability,
+        "enabled": enabled,
     }
     if db is not None:
         given["db"] = _absolute(db)
@@ -78,6 +83,8 @@ def configure(
 def _configure(given: dict[str, Any], wait_s: float) -> Tracer:
     global _tracer, _given, _settings
     settings = given if "db" in given else {"db": _absolute(default_path()), **given}
+    if settings.get("enabled") is None:
+        settings = {**settings, "enabled": not disabled.by_environment()}
     with _lock:
         if _tracer is not None and _tracer._is_usable() and settings == _settings:
             return _tracer
@@ -103,7 +110,7 @@ def get_tracer() -> Tracer:
     """
     global _tracer, _retry_at_ns
     tracer = _tracer
-    if tracer is not None and (tracer._is_usable() or (tracer._broken and clock.monotonic_ns() < _retry_at_ns)):
+    if tracer is not None and not tracer._closed and (not tracer._broken or clock.monotonic_ns() < _retry_at_ns):
         return tracer
     with _lock:
         try:
@@ -224,6 +231,12 @@ def arrive(path: str, settings: dict[str, Any] | None) -> Tracer | None:
     except Exception as error:
         get_tracer()._fault(error)
         return None
+
+
+def arrive_disabled() -> None:
+    """Record nothing in this process, if it was not told otherwise: the one that something comes from does not."""
+    if _tracer is None and not _given:
+        configure(enabled=False)
 
 
 def _everything(name: str, value: Any) -> str:

@@ -13,8 +13,6 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.recording.span import Span
 
-Begin = Callable[[tuple[Any, ...], Mapping[str, Any]], Span]
-
 Reduce = Callable[[list[Any]], Any]
 """Turns the items of a generator into the result of its span."""
 
@@ -124,6 +122,23 @@ class Stream(Steps):
         return value if issubclass(type(value), dict) else {"output": value}
 
 
+class _NoSteps(Steps):
+    """Those of a generator that is not recorded."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+
+NOTHING = _NoSteps()
+
 Start = Callable[[tuple[Any, ...], Mapping[str, Any]], Steps]
 
 
@@ -133,6 +148,8 @@ def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         stream = start(args, kwargs)
+        if stream is NOTHING:
+            return (yield from fn(*args, **kwargs))
         thrown: BaseException | None = None
         try:
             with stream:

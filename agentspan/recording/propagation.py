@@ -79,6 +79,8 @@ class Propagated(Generic[P, R]):
         return f"<propagated {self._fn!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if not self._tracer.enabled:
+            return _arrive_disabled, (self._fn,)
         return _arrive, (self._fn, _pack(self._tracer, self._node))
 
 
@@ -113,6 +115,14 @@ def _unpickled(settings: bytes | None) -> dict[str, Any] | None:
         return None if settings is None else cast(dict[str, Any], pickle.loads(settings))
     except Exception:  # the rule is a function of a module that cannot be imported here
         return None
+
+
+def _arrive_disabled(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Unpack what comes from a process that records nothing."""
+    from agentspan.recording import default
+
+    default.arrive_disabled()
+    return fn
 
 
 def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., Any]":

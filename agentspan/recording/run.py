@@ -101,7 +101,7 @@ class Run:
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the run will finish as failed, with this error."""
         try:
-            self._error = self._tracer._capture.error(exception)
+            self._error = self._tracer._capture.error(exception) if self._tracer.enabled else {}
         except Exception as error:
             self._tracer._lose(error)
 
@@ -115,6 +115,8 @@ class Run:
     ) -> Span:
         """Create a span that its methods finish; its parent is `parent`, else this run's span that is active here."""
         tracer = self._tracer
+        if not tracer.enabled:
+            return tracer._unrecorded(usable_name(schema_name, "custom"), self, status)
         if parent is None:
             current = tracer.current_span()
             parent = current if current is not None and current.run is self else None
@@ -189,6 +191,8 @@ class Run:
 
             @functools.wraps(fn)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                if not self._resolve().enabled:
+                    return await cast(Callable[P, Any], fn)(*args, **kwargs)
                 with self._again() as run:
                     value = await cast(Callable[P, Any], fn)(*args, **kwargs)
                     run._returned(value)
@@ -198,6 +202,8 @@ class Run:
 
         @functools.wraps(fn)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not self._resolve().enabled:
+                return fn(*args, **kwargs)
             with self._again() as run:
                 value = fn(*args, **kwargs)
                 run._returned(value)
@@ -225,8 +231,10 @@ class Run:
     def _start(self) -> None:
         tracer = self._tracer
         self._writer_id = tracer._writer_id
+        self.status = "active"
+        if not tracer.enabled:
+            return
         try:
-            self.status = "active"
             context = tracer._open_context()
             tracer._make_writer_known()
             done = self._register(context, None, clock.now())

@@ -40,7 +40,8 @@ def capture() -> Iterator[CapturedRuns]:
         storage = _Kept()
 
         def configure(given: dict[str, Any], wait_s: float) -> Tracer:
-            return _real_configure({**given, "db": storage, "raise_errors": True}, wait_s)
+            enabled = given.get("enabled") is not False  # AGENTSPAN_DISABLED is for programs, not for tests
+            return _real_configure({**given, "db": storage, "raise_errors": True, "enabled": enabled}, wait_s)
 
         with replaced(default, _configure=configure, _tracer=None, _given={}, _settings={}, _retry_at_ns=0):
             try:

@@ -1,0 +1,83 @@
+"""The benchmarks run and say what they are to say. What is measured is nobody's business here: tests count, at most."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FIGURE = re.compile(r"\d+\.\d+ (?:µs|ms|×|MiB)")
+
+
+def run(script: str, *args: object, path: Path | None = None, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [sys.executable, "-W", "error", BENCHMARKS / script, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, BENCHMARKS.parent))))},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert not check or (done.returncode, done.stderr) == (0, "")
+    return done
+
+
+def rows(said: str, *names: str) -> list[str]:
+    """The lines of a table that begin so, one each."""
+    found = [line for name in names for line in said.splitlines() if line.startswith(f"{name}  ")]
+    assert len(found) == len(names), said
+    return found
+
+
+def test_spans_are_measured_and_counted(tmp_path: Path) -> None:
+    names = ("journal @span", "journal redact=None with span", "commit @span", "disabled @span", "floor")
+    options = [option for name in names for option in ("--only", name)]
+    said = run("bench_span.py", "--spans", 300, "--rounds", 1, "--folder", tmp_path, *options).stdout
+    alone, short_turns = said.split("short turns")
+    for line in rows(alone, *names[:3], "floor: id, encode, append"):
+        assert len(FIGURE.findall(line)) == 4
+        assert "100 %" in line  # of the spans are in the file when it has flushed
+    assert " 0 %" in rows(alone, "disabled @span")[0]
+    rows(short_turns, "two transactions, BEGIN … COMMIT", "two transactions, autocommit", "commit @span")
+    assert said.count("wanted") == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_says_what_to_install_for_the_comparison(tmp_path: Path) -> None:
+    (tmp_path / "opentelemetry").mkdir()
+    (tmp_path / "opentelemetry" / "__init__.py").write_text("raise ImportError")
+    options = ("--only", "OpenTelemetry", "--skip-commits", "--spans", 100, "--rounds", 1)
+    done = run("bench_span.py", *options, path=tmp_path, check=False)
+    assert done.returncode != 0
+    assert 'pip install "agentspan-sqlite[bench]"' in done.stderr
+
+
+def test_opentelemetry_records_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.sdk.trace")
+    options = ("--only", "OpenTelemetry", "--skip-commits", "--spans", 100, "--rounds", 1)
+    (line,) = rows(run("bench_span.py", *options).stdout, "OpenTelemetry, batch processor")
+    assert "100 %" in line
+
+
+def test_spans_are_followed_into_the_file(tmp_path: Path) -> None:
+    said = run("bench_durable.py", "--spans", 300, "--rounds", 1, "--folder", tmp_path).stdout
+    rows(said, "journal, caller", "journal, until in the file", "executemany, one transaction")
+    assert said.count("wanted") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_memory_is_looked_at_again_and_again(tmp_path: Path) -> None:
+    said = run("bench_durable.py", "--memory", "--spans", 300, "--folder", tmp_path).stdout
+    assert len(re.findall(r"^ +300 .* MiB", said, re.MULTILINE)) == 2  # at the end, and when it has flushed
+    assert said.count("wanted") == 2
+
+
+def test_files_of_several_sizes_are_compared(tmp_path: Path) -> None:
+    options = ("--sizes", "3000,5000", "--spans", 100, "--rounds", 1, "--folder", tmp_path)
+    said = run("bench_scale.py", *options).stdout
+    lines = [line for line in said.splitlines() if line.startswith(("     3,000", "     5,000"))]
+    assert [len(FIGURE.findall(line)) for line in lines] == [6, 6]
+    assert list(tmp_path.iterdir()) == []
