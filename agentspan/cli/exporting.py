@@ -75,15 +75,14 @@ def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
     return size
 
 
-def import_(database: Database, file: str, *, as_json: bool) -> None:
+def import_(database: Database, source: IO[bytes], *, as_json: bool) -> None:
     """Take in a file that export wrote."""
-    with _seekable(file) as source:
 
-        def read() -> Iterable[bytes]:
-            source.seek(0)
-            return source
+    def read() -> Iterable[bytes]:
+        source.seek(0)
+        return source
 
-        done = import_lines(Context(database.storage), read)
+    done = import_lines(Context(database.storage), read)
     if as_json:
         document(done._asdict())
         return
@@ -95,7 +94,7 @@ def import_(database: Database, file: str, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _seekable(file: str) -> Iterator[IO[bytes]]:
+def seekable(file: str) -> Iterator[IO[bytes]]:
     """Open a file to be read twice: what comes through a pipe is put aside first."""
     try:
         if file != "-":

@@ -98,7 +98,7 @@ class Picture:
         lines = safe(json.dumps(value, indent=2, ensure_ascii=False)).split("\n")
         room = self.width - columns_of(below) - len(name) - 2
         if len(lines) > PAYLOAD_LINES:
-            where = f"; agentspan span {id} shows all" if id else ""
+            where = f"; agentspan span {id}" if id else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
         for number, line in enumerate(lines):
             indent = len(line) - len(line.lstrip())

@@ -112,9 +112,9 @@ class Answers:
         return None
 
 
-def _where(filter: RunFilter) -> tuple[str, list[Any]]:
+def _where(filter: RunFilter) -> tuple[str, list[str]]:
     conditions: list[str] = []
-    values: list[Any] = []
+    values: list[str] = []
     if filter.agent is not None:
         conditions.append("? in (a.name, a.id, a.external_identifier)")
         values.append(filter.agent)
@@ -128,6 +128,9 @@ def _where(filter: RunFilter) -> tuple[str, list[Any]]:
         conditions.append("(i.status = 'failed' or r.failed > 0)")
     if filter.grep is not None:
         conditions.append(f"is_said_in({OWN_TEXTS})")
+    values = [
+        value.encode("utf-8", "replace").decode() for value in values
+    ]  # a shell's odd bytes are no text for SQLite
     return (f" where {' and '.join(conditions)}" if conditions else ""), values
 
 
