@@ -49,6 +49,7 @@ def command(
         Timeline(run, spans, width()),
         dead={id for id in writers if lives.of(id) == "dead"},
         payloads=payloads,
+        with_ids=wanted or (),
     )
     _page(_lines(database, picture, run, shown, spans, is_part=wanted is not None))
 

@@ -38,8 +38,7 @@ class Timeline:
         if last.finished_at is not None:
             end = clock.millis_between(self.begin, last.finished_at) / self.length * self.columns
             mark = FULL if last is span else MANY
-        first = min(int(begin), self.columns - 1)
-        cells = max(0, min(self.columns, round(end)) - round(begin))
-        drawn = mark * cells if cells else THIN
-        first = min(round(begin) if cells else first, self.columns - len(drawn))
+        cells = round(end - begin)
+        drawn = mark * cells if cells > 0 else THIN
+        first = max(0, min(round(begin) if cells > 0 else int(begin), self.columns - len(drawn)))
         return (" " * first + drawn).ljust(self.columns)

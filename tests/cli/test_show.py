@@ -83,8 +83,9 @@ def test_siblings_that_repeat_are_folded_with_their_count_but_not_those_that_fai
 
 def test_only_what_failed_with_what_leads_to_it(db: Path, run: str) -> None:
     shown = lines(db, "show", "-", "--failed")
-    assert len(shown) == 5
+    assert len(shown) == 6
     assert "Tool fetch(n=3)" in shown[2]
+    assert "✗ Tool fetch(n=3)" in call(db, "span", shown[4].split()[-1]).output
     assert shown[-1] == "1 of 18 spans"
     document = json.loads(call(db, "show", "-", "--failed", "--json").output)
     assert ([span["status"] for span in document["spans"]], document["total"]) == (["failed"], 18)
