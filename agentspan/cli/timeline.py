@@ -29,7 +29,7 @@ class Timeline:
 
     def bar(self, span: AgentSpanRow, alike: Iterable[AgentSpanRow] = ()) -> str:
         """Return the bar of a span, or of several, as wide as the time line."""
-        if span.started_at is None:
+        if span.started_at is None or span.status == "cancelled":
             return " " * self.columns
         last = max((span, *alike), key=lambda span: span.finished_at or "~")
         begin = clock.millis_between(self.begin, span.started_at) / self.length * self.columns
