@@ -149,6 +149,7 @@ class Life:
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "12"))))
 def test_answers_are_exact_whatever_happened(path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "PAUSE_S", 0)
     monkeypatch.setattr(numbers.Numbers, "batch", 7)
     monkeypatch.setattr(texts.Texts, "batch", 5)
     monkeypatch.setattr(texts, "_CAN_DELETE", texts._CAN_DELETE and seed % 4 != 3)

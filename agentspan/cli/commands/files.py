@@ -22,7 +22,7 @@ _FORMATS = ["jsonl", "markdown", *(["html"] if _has_html else [])]
 def export(
     ctx: click.Context, runs: tuple[str, ...], db: str | None, as_json: bool, form: str, output: str | None
 ) -> None:
-    """Write runs for elsewhere: jsonl for `import`, markdown to be reviewed in git. RUN is as for `show`, or `all`."""
+    """Write runs for elsewhere: jsonl for `import`, markdown for a review. RUN is as for `show`, or `all`."""
     from agentspan.cli import exporting
 
     with opened(ctx, db) as database:

@@ -11,6 +11,7 @@ time. A finished span never changes, but by what leaves a note in `rewritten_run
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ SUFFIX = "-index"
 VERSION = 1
 WAIT_S = 10.0
 """How long a reading waits for another one that is bringing the index up to date."""
+PAUSE_S = 0.02
+"""How long the index is left to others between two batches."""
 CACHE_KIB = 64 * 1024
 
 
@@ -110,6 +113,7 @@ def current(
             raise
         if progress is not None:
             progress(done, last)
+        time.sleep(PAUSE_S)  # SQLite's waiting is a look now and then: without a gap others would wait for the end
 
 
 def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
