@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agentspan.storage.sqlite.connections import waiting
 from agentspan.storage.sqlite.rewrites import Rewrites, unseen
 
 SUFFIX = "-index"
@@ -79,7 +80,7 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"pragma cache_size = -{CACHE_KIB}")
-        connection.execute("pragma journal_mode = wal")
+        waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # that one does not by itself
         connection.execute("pragma synchronous = normal")
         connection.execute("attach database ? as recorded", (path.as_uri() + "?mode=ro",))
         yield connection
