@@ -26,9 +26,12 @@ def test_a_burst_is_checkpointed_and_its_log_stays_small(tmp_path: Path, monkeyp
     monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 50)
     monkeypatch.setattr(checkpoints, "_RESTART_FRAMES", 300)
     tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
-    record(tracer, 3000)  # some 13,000 pages
+    for _ in range(6):
+        record(tracer, 500)  # some 2,200 pages
+        for thread in checkpointing():  # a busy machine may not have let it begin yet
+            thread.join()
     size = (tmp_path / "runs.db-wal").stat().st_size
-    assert size < 10_000 * 4096
+    assert size < 6_000 * 4096
     tracer.shutdown()
     assert not (tmp_path / "runs.db-wal").exists()
     assert sqlite3.connect(tmp_path / "runs.db").execute("select count(*) from agent_spans").fetchone() == (3000,)

@@ -10,12 +10,14 @@ from typing import Any, cast
 
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.protocol import Query, Rows, Storage
+from agentspan.storage.sqlite.answers import Answers
 from agentspan.storage.sqlite.connections import Connections, is_busy, storage_error, waiting
 from agentspan.storage.sqlite.reads import Reads, terminated_in
+from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_move, refused_put
 
 
-class SQLiteStorage(Reads):
+class SQLiteStorage(Reads, Answers, Upkeep):
     """One SQLite file (see Storage for the contract).
 
     Args:
@@ -113,6 +115,11 @@ class SQLiteStorage(Reads):
         if self.before_reading is not None:
             self.before_reading()
         return self._connections.snapshot()
+
+    def _no_fork(self) -> AbstractContextManager[object]:
+        if self.before_reading is not None:  # what the index answers is read, too
+            self.before_reading()
+        return self._connections.no_fork()
 
 
 class _Group(Reads):

@@ -1,0 +1,180 @@
+"""SQLite's own answers about many runs (see Analytics), in its SQL, from the index beside the file."""
+
+import sqlite3
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage import words as wording
+from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.sqlite import index
+from agentspan.storage.sqlite.numbers import USED, Numbers
+from agentspan.storage.sqlite.statistics import statistics
+from agentspan.storage.sqlite.texts import Texts
+
+T = TypeVar("T")
+
+NUMBERS, TEXTS = Numbers(), Texts()
+
+# A general error, too: somebody may have dropped a table of it. What is then still wrong is a mistake of ours.
+_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
+_SURROUNDINGS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+    }
+)
+
+OPEN_SUMS = f"""
+select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as given,
+       sum(output_tokens) filter (where {USED}) as made, sum(cost_usd) filter (where {USED}) as cost
+from main.open_spans o cross join recorded.agent_spans s where s.rowid = o.row group by 1
+"""
+RUNS = f"""
+from recorded.agent_instances i
+left join main.runs r on r.id = i.id
+left join ({OPEN_SUMS}) o on o.id = i.id
+left join recorded.agents a on a.id = i.agent_id
+left join recorded.agent_versions v on v.id = i.agent_version_id
+"""
+
+
+def _both(column: str) -> str:
+    """Return the sum of what is finished and what is open, null where neither says."""
+    return f"case when o.{column} is null then r.{column} else ifnull(r.{column}, 0) + o.{column} end"
+
+
+SUMS = (
+    "ifnull(r.spans, 0) + ifnull(o.spans, 0) as spans, ifnull(r.failed, 0) as failed, ifnull(o.spans, 0) as open, "
+    f"{_both('given')} as given, {_both('made')} as made, {_both('cost')} as cost, i.duration_ms"
+)
+COLUMNS = ", ".join(f"i.{column}" for column in AgentInstanceRow._fields)
+OWN_TEXTS = (
+    "i.id, a.name, v.external_identifier, i.external_identifier, i.metadata, i.result, i.error, i.termination_reason"
+)
+NAMES = "ifnull(a.name, i.agent_id), ifnull(v.external_identifier, i.agent_version_id)"
+
+
+class Answers:
+    """See Analytics."""
+
+    path: Path
+
+    @abstractmethod
+    def _no_fork(self) -> AbstractContextManager[object]:
+        """Let a fork wait while a connection is open that is closed soon."""
+
+    def find_runs(
+        self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
+    ) -> RunList | None:
+        """See Analytics."""
+        where, values = _where(filter)
+        page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where} order by i.id desc limit ? offset ?"
+        totals = (
+            "select count(*), ifnull(sum(spans), 0), ifnull(sum(failed), 0), ifnull(sum(open), 0), "
+            f"sum(given), sum(made), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
+        )
+
+        def answer(connection: sqlite3.Connection) -> RunList:
+            needle = (filter.grep or "").lower()
+            connection.create_function("is_said_in", -1, lambda *texts: any(needle in (t or "").lower() for t in texts))
+            rows = connection.execute(page, (*values, -1 if limit is None else limit, offset)).fetchall()
+            total, *sums = connection.execute(totals, values).fetchone()
+            width = len(AgentInstanceRow._fields)
+            runs = [RunSummary(AgentInstanceRow._make(row[:width]), *row[width:]) for row in rows]
+            return RunList(runs, total, RunTotals(*sums))
+
+        return self._asked(NUMBERS, answer, progress, or_in_memory=True)
+
+    def span_stats(
+        self, *, since: str | None, until: str | None, progress: Progress | None = None
+    ) -> list[Stat] | None:
+        """See Analytics."""
+        return self._asked(
+            NUMBERS, lambda connection: statistics(connection, since, until), progress, or_in_memory=True
+        )
+
+    def search_spans(
+        self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
+    ) -> tuple[list[str], int] | None:
+        """See Analytics."""
+        return self._asked(TEXTS, lambda connection: _search(connection, words, limit, offset), progress)
+
+    def _asked(
+        self,
+        part: index.Part,
+        answer: Callable[[sqlite3.Connection], T],
+        progress: Progress | None = None,
+        *,
+        or_in_memory: bool = False,
+    ) -> T | None:
+        """Answer from a part of the index; where that cannot be written, from one in memory, or not at all."""
+        for attempt, in_memory in enumerate((False, False, True) if or_in_memory else (False, False)):
+            try:
+                with (
+                    self._no_fork(),
+                    index.opened(self.path, in_memory=in_memory) as connection,
+                    index.current(connection, part, progress),
+                ):
+                    return answer(connection)
+            except OSError:
+                continue
+            except sqlite3.DatabaseError as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in _DAMAGED and attempt == 0:
+                    index.discard(self.path)
+                elif code not in _SURROUNDINGS and "no such module: fts5" not in str(error):
+                    raise
+        return None
+
+
+def _where(filter: RunFilter) -> tuple[str, list[str]]:
+    conditions: list[str] = []
+    values: list[str] = []
+    if filter.agent is not None:
+        conditions.append("? in (a.name, a.id, a.external_identifier)")
+        values.append(filter.agent)
+    if filter.status is not None:
+        conditions.append("i.status = ?")
+        values.append(filter.status)
+    if filter.since is not None:
+        conditions.append("coalesce(i.started_at, i.inserted_at) >= ?")
+        values.append(filter.since)
+    if filter.failed:
+        conditions.append("(i.status = 'failed' or r.failed > 0)")
+    if filter.grep is not None:
+        conditions.append(f"is_said_in({OWN_TEXTS})")
+    values = [
+        value.encode("utf-8", "replace").decode() for value in values
+    ]  # a shell's odd bytes are no text for SQLite
+    return (f" where {' and '.join(conditions)}" if conditions else ""), values
+
+
+def _search(connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int) -> tuple[list[str], int]:
+    query = " ".join(f'"{t.removesuffix(wording.PREFIX)}"{"*" if t.endswith(wording.PREFIX) else ""}' for t in terms)
+    matcher = wording.Matcher(terms)
+    columns = ", ".join(f"s.{column}" for column in AgentSpanRow._fields)
+    open_rows = [
+        row
+        for row, *values in connection.execute(
+            f"select s.rowid, {columns} from text_open o cross join recorded.agent_spans s where s.rowid = o.row"
+        )
+        if matcher.matches(AgentSpanRow._make(values))
+    ]
+    (closed,) = connection.execute("select count(*) from texts where texts match ?", (query,)).fetchone()
+    found = connection.execute(
+        "select rowid from texts where texts match ? order by rowid desc limit ?", (query, offset + limit)
+    )
+    rows = sorted([*open_rows, *(row for (row,) in found)], reverse=True)[offset : offset + limit]
+    by_row = "select id from recorded.agent_spans where rowid = ?"
+    return [connection.execute(by_row, (row,)).fetchone()[0] for row in rows], closed + len(open_rows)
