@@ -105,6 +105,25 @@ class HasGroups(Protocol):
         ...
 
 
+@runtime_checkable
+class HasOutlines(Protocol):
+    """A storage that can leave out of a run's spans what a list of them does not show."""
+
+    def outlines(
+        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
+    ) -> list[AgentSpanRow]:
+        """Return spans of an instance by id, their payload only where they have no summary, their result where they failed.
+
+        What is left out is `{}` and None.
+
+        Args:
+            after: only spans whose id is greater.
+            limit: how many at most.
+            since: only spans whose updated_at is not before this.
+        """
+        ...
+
+
 class Storage(Protocol):
     """Commits guarded changes and answers reads.
 

@@ -20,6 +20,7 @@ LAYERS = [
     {"operations"},
     {"recording"},
     {"analysis"},
+    {"viewer"},
     {"serve"},
     {"cli"},
     {"testing"},

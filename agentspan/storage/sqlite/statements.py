@@ -27,6 +27,15 @@ BY_UNIQUE = {
 
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
+# Payloads are most of a row: without them a run of 10,000 spans is read in a third of the time.
+_OUTLINE = {
+    "payload": "case when summary is null then payload else '{}' end",
+    "result_payload": "case when status = 'failed' then result_payload end",
+}
+OUTLINES = (
+    f"select {', '.join(_OUTLINE.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
+    "where agent_instance_id = ? and id > ? and updated_at >= ? order by id limit ?"
+)
 VIOLATIONS = "select side, path, keyword, message from schema_violations where agent_span_id = ? order by id"
 INSERT_VIOLATION = "insert into schema_violations (agent_span_id, side, path, keyword, message) values (?, ?, ?, ?, ?)"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = ? and side = 'payload'"

@@ -1,0 +1,49 @@
+// Chat messages, as a span's detail and the conversation show them.
+
+import { el, longText } from "./dom.js";
+import { jsonSection, parse } from "./json.js";
+
+const LONG = 1500;
+const FOLDED = 280;
+
+/** Return a message: who says it, its text, the tools it calls. A long system prompt begins folded. */
+export function messageCard(message, { onOpen, note } = {}) {
+  const head = el("header", null, el("b", null, message.role), note ? el("span", { class: "note" }, note) : null);
+  if (onOpen) head.append(el("span", { class: "gap" }), el("button", { type: "button", class: "quiet", onclick: onOpen }, "Open span"));
+  const limit = message.role === "system" ? FOLDED : LONG;
+  return el(
+    "article",
+    { class: `message ${roleClass(message.role)}` },
+    head,
+    message.text ? longText(message.text, limit, { class: "said" }) : null,
+    ...(message.others ?? []).map((name) => el("span", { class: "chip" }, name)),
+    ...(message.calls ?? []).map(callCard),
+    message.error ? el("div", { class: "error-text" }, message.error) : null,
+  );
+}
+
+/** Return a tool call with its arguments. */
+export function callCard(call) {
+  return el("div", { class: "call" }, el("b", null, call.name), argumentsOf(call.arguments));
+}
+
+/** Show the arguments of a call: in one line where they are few, else as JSON. */
+export function argumentsOf(text) {
+  const value = text ? parse(text) : null;
+  if (value === null || value === undefined || typeof value !== "object") return el("span", { class: "args" }, text ?? "");
+  const entries = Object.entries(value);
+  const isShort = entries.every(([, item]) => typeof item !== "object" || item === null || "text" in item);
+  if (isShort && text.length < 240) {
+    const parts = entries.flatMap(([key, item], n) => [
+      n ? ", " : "",
+      el("span", { class: "key" }, key),
+      "=",
+      el("span", { class: "value" }, typeof item === "object" && item !== null ? item.text : String(item)),
+    ]);
+    return el("span", { class: "args" }, "(", ...parts, ")");
+  }
+  return jsonSection("arguments", text);
+}
+
+const KNOWN = new Set(["system", "user", "assistant", "tool"]);
+const roleClass = (role) => (KNOWN.has(role) ? role : "other");
