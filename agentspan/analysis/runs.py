@@ -1,0 +1,107 @@
+"""Which runs there are, with the sums over their spans, and the sums over all that match."""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Row
+from agentspan.model.status import OPEN
+from agentspan.storage.analytics import Analytics, RunFilter, RunList, RunSummary, RunTotals, counts_for_sums
+from agentspan.storage.protocol import Query, Storage
+
+__all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "summaries_of"]
+
+PAGE = 50
+N = TypeVar("N", int, float)
+
+
+def find_runs(
+    storage: Storage, filter: RunFilter | None = None, *, limit: int | None = PAGE, offset: int = 0
+) -> RunList:
+    """Return a page of the runs that match, the latest first, and the sums over all that do.
+
+    Args:
+        filter: see RunFilter; all runs when left out.
+        limit: how many at most; None for all.
+        offset: how many to pass over.
+    """
+    filter = filter or RunFilter()
+    if isinstance(storage, Analytics):
+        found = storage.find_runs(filter, limit=limit, offset=offset)
+        if found is not None:
+            return found
+    query = Query("agent_instance", {} if filter.status is None else {"status": filter.status}, descending=True)
+    rows = [row for row in storage.page(query).rows if isinstance(row, AgentInstanceRow)]
+    found_runs = [run for run in summaries_of(storage, rows) if _matches(storage, run, filter)]
+    end = None if limit is None else offset + limit
+    return RunList(found_runs[offset:end], len(found_runs), totals_of(found_runs))
+
+
+def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator[RunSummary]:
+    """Yield the sums over the spans of these runs, whose spans are read one by one."""
+    names: dict[str, Row] = {}
+    for run in rows:
+        for id in (run.agent_id, run.agent_version_id):
+            if id not in names and (located := storage.find(id).rows.get(id)) is not None:
+                names[id] = located[1]
+        agent, version = names.get(run.agent_id), names.get(run.agent_version_id)
+        yield RunSummary(
+            run,
+            agent.name if isinstance(agent, AgentRow) else run.agent_id,
+            version.external_identifier if isinstance(version, AgentVersionRow) else run.agent_version_id,
+            *_sums(storage, run.id),
+            run.duration_ms,
+        )
+
+
+def _sums(storage: Storage, run_id: str) -> tuple[int, int, int, int | None, int | None, float | None]:
+    spans = failed = open_ = 0
+    given: int | None = None
+    made: int | None = None
+    cost: float | None = None
+    for span in storage.iter_spans(run_id):
+        spans += 1
+        failed += span.status == "failed"
+        open_ += span.status in OPEN
+        if counts_for_sums(span.schema_name):
+            given, made = _add(given, span.input_tokens), _add(made, span.output_tokens)
+            cost = _add(cost, span.cost_usd)
+    return spans, failed, open_, given, made, cost
+
+
+def _add(sum_: N | None, value: N | None) -> N | None:
+    return sum_ if value is None else value if sum_ is None else sum_ + value
+
+
+def totals_of(runs: Iterable[RunSummary]) -> RunTotals:
+    """Add up runs."""
+    totals = RunTotals()
+    for run in runs:
+        totals = RunTotals(
+            totals.spans + run.spans,
+            totals.failed + run.failed,
+            totals.open + run.open,
+            _add(totals.input_tokens, run.input_tokens),
+            _add(totals.output_tokens, run.output_tokens),
+            _add(totals.cost_usd, run.cost_usd),
+            _add(totals.duration_ms, run.duration_ms),
+        )
+    return totals
+
+
+def _matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
+    row = run.run
+    if filter.since is not None and (row.started_at or row.inserted_at) < filter.since:
+        return False
+    if filter.failed and row.status != "failed" and not run.failed:
+        return False
+    if filter.agent is not None and filter.agent not in (run.agent, row.agent_id):
+        agent = storage.find(row.agent_id).rows.get(row.agent_id)
+        if agent is None or not isinstance(agent[1], AgentRow) or agent[1].external_identifier != filter.agent:
+            return False
+    return filter.grep is None or any(filter.grep.lower() in text.lower() for text in _own_texts(run))
+
+
+def _own_texts(run: RunSummary) -> Iterator[str]:
+    row = run.run
+    texts = (row.id, run.agent, run.version, row.external_identifier, row.metadata, row.result, row.error)
+    return (text for text in (*texts, row.termination_reason) if text is not None)

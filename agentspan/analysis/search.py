@@ -1,0 +1,126 @@
+"""Full-text search over what is in spans: summaries, payloads, results. Matches are positions, never markup."""
+
+from collections.abc import Iterable, Sequence
+
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage import words as wording
+from agentspan.storage.analytics import Analytics, Hit, Hits, Progress
+from agentspan.storage.protocol import Query, Storage
+from agentspan.text import one_line
+
+__all__ = ["Hit", "Hits", "Progress", "search"]
+
+PAGE = 50
+SNIPPET = 160
+"""Characters of a snippet, at most."""
+LEAD = 40
+"""Characters of a snippet before its first match."""
+FIELDS = ("summary", "payload", "result_payload")
+
+
+def search(
+    storage: Storage,
+    words: str | Sequence[str],
+    *,
+    run: str | None = None,
+    limit: int = PAGE,
+    offset: int = 0,
+    progress: Progress | None = None,
+) -> Hits:
+    """Return the spans in which all of these words stand, the latest first; case and accents do not matter.
+
+    Args:
+        words: one text, in which double quotes hold words together, or several texts, each held together. `*` at the
+            end of a word is any ending. Nothing else is syntax, and nothing is an error.
+        run: only in this run (its id).
+        limit: how many hits at most.
+        offset: how many to pass over.
+        progress: called with how much is done, and of how much, while there is an index to be built.
+    """
+    asked = wording.terms(words)
+    if not asked:
+        return Hits([], 0)
+    if run is None and isinstance(storage, Analytics):
+        found = storage.search_spans(asked, limit=limit, offset=offset, progress=progress)
+        if found is not None:
+            ids, total = found
+            rows = storage.find(*ids).rows
+            spans = [row for id in ids if id in rows and isinstance(row := rows[id][1], AgentSpanRow)]
+            return Hits([hit(span, asked) for span in spans], total)
+    matching = _matching(storage, asked, run, progress)
+    return Hits([hit(span, asked) for span in matching[offset : offset + limit]], len(matching))
+
+
+def _matching(storage: Storage, asked: list[str], run: str | None, progress: Progress | None) -> list[AgentSpanRow]:
+    """Look at every span."""
+    matcher = wording.Matcher(asked)
+    runs = [run] if run is not None else [row.id for row in storage.page(Query("agent_instance")).rows]
+    found: list[AgentSpanRow] = []
+    for done, run_id in enumerate(runs):
+        found += (span for span in storage.iter_spans(run_id) if matcher.matches(span))
+        if progress is not None:
+            progress(done + 1, len(runs))
+    return sorted(found, key=lambda span: span.id, reverse=True)
+
+
+def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
+    """Return a span as a hit of a search for these terms."""
+    best: tuple[int, str, str, list[tuple[int, int]]] | None = None
+    for name in FIELDS:
+        text = getattr(span, name)
+        if text is None:
+            continue
+        text = text if name == "summary" else wording.of_json(text, to_show=True)
+        shown = one_line(text, len(text) + 1)
+        places, kinds = _places(shown, asked)
+        if best is None or kinds > best[0]:
+            best = (kinds, name, shown, places)
+    assert best is not None  # every span has a payload
+    _, name, shown, places = best
+    snippet, matches = _around(shown, places)
+    return Hit(
+        span.id,
+        span.agent_instance_id,
+        span.summary or span.schema_title,
+        span.status,
+        span.schema_name,
+        span.started_at,
+        name,
+        snippet,
+        matches,
+    )
+
+
+def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int]:
+    """Return where the terms stand in a text, in order, and how many of them do."""
+    spots = list(wording.TOKEN.finditer(text))
+    tokens = [wording.fold(spot[0]) for spot in spots]
+    places: set[tuple[int, int]] = set()
+    kinds = 0
+    for term in asked:
+        parts = term.removesuffix(wording.PREFIX).split(" ")
+        any_ending = term.endswith(wording.PREFIX)
+        before = len(places)
+        for start in range(len(tokens) - len(parts) + 1):
+            if tokens[start] != parts[0] and (len(parts) > 1 or not any_ending):
+                continue
+            *firsts, last = tokens[start : start + len(parts)]
+            if firsts == parts[:-1] and (last.startswith(parts[-1]) if any_ending else last == parts[-1]):
+                places.add((spots[start].start(), spots[start + len(parts) - 1].end()))
+        kinds += len(places) > before
+    return sorted(places), kinds
+
+
+def _around(text: str, places: list[tuple[int, int]]) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Cut a text around the first place; return it with the places that are in it."""
+    first = places[0][0] if places else 0
+    begin = 0 if len(text) <= SNIPPET or first <= LEAD else first - LEAD
+    end = min(len(text), begin + SNIPPET - 2)
+    mark = "…" if begin else ""
+    shift = len(mark) - begin
+    snippet = mark + text[begin:end] + ("…" if end < len(text) else "")
+    found: list[tuple[int, int]] = []
+    for start, stop in places:
+        if start >= begin and stop <= end and (not found or start + shift >= found[-1][1]):
+            found.append((start + shift, stop + shift))
+    return snippet, tuple(found)

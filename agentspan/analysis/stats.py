@@ -1,0 +1,110 @@
+"""What the spans of each type, and of each model and tool, have in common: counts, durations, tokens, cost."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import OPEN
+from agentspan.storage.analytics import BOUNDS_MS, Analytics, Stat, bucket_of
+from agentspan.storage.protocol import Query, Storage
+
+__all__ = ["BOUNDS_MS", "Stat", "stats"]
+
+
+def stats(
+    storage: Storage, *, run: str | None = None, since: str | None = None, until: str | None = None
+) -> list[Stat]:
+    """Return statistics per span type, each followed by those of its labels; what takes most time comes first.
+
+    Args:
+        run: only the spans of this run (its id).
+        since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
+        until: the first time that no longer counts.
+    """
+    found: list[Stat] | None = None
+    if run is None and isinstance(storage, Analytics):
+        found = storage.span_stats(since=since, until=until)
+    if found is None:
+        found = of_spans(span for span in _spans(storage, run) if _within(span, since, until))
+    return in_order(found)
+
+
+def in_order(found: Iterable[Stat]) -> list[Stat]:
+    """Sort: types by the time that they took, each followed by its labels, by the same."""
+    found = list(found)
+    types = {stat.schema_name: (-stat.total_ms, stat.schema_name) for stat in found if stat.label is None}
+    return sorted(found, key=lambda s: (types[s.schema_name], s.label is not None, -s.total_ms, s.label or ""))
+
+
+@dataclass(slots=True)
+class _Group:
+    counts: dict[str, int] = field(default_factory=dict)
+    durations: list[float] = field(default_factory=list)
+    given: int | None = None
+    made: int | None = None
+    cost: float | None = None
+
+    def add(self, span: AgentSpanRow) -> None:
+        self.counts[span.status] = self.counts.get(span.status, 0) + 1
+        if span.status in ("complete", "failed"):
+            self.durations.append(span.duration_ms or 0.0)
+        if span.input_tokens is not None:
+            self.given = (self.given or 0) + span.input_tokens
+        if span.output_tokens is not None:
+            self.made = (self.made or 0) + span.output_tokens
+        if span.cost_usd is not None:
+            self.cost = (self.cost or 0.0) + span.cost_usd
+
+
+def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
+    """Return the statistics of these spans, in any order."""
+    groups: dict[tuple[str, str | None], _Group] = {}
+    for span in spans:
+        groups.setdefault((span.schema_name, None), _Group()).add(span)
+        if span.label:
+            groups.setdefault((span.schema_name, span.label), _Group()).add(span)
+    return [_stat(name, label, group) for (name, label), group in groups.items()]
+
+
+def _stat(schema_name: str, label: str | None, group: _Group) -> Stat:
+    durations = sorted(group.durations)
+    histogram = [0] * (len(BOUNDS_MS) + 1)
+    for duration in durations:
+        histogram[bucket_of(duration)] += 1
+    p50, p95, p99 = (durations[rank(len(durations), part)] if durations else None for part in (50, 95, 99))
+    return Stat(
+        schema_name,
+        label,
+        sum(group.counts.values()),
+        group.counts.get("failed", 0),
+        group.counts.get("cancelled", 0),
+        sum(group.counts.get(status, 0) for status in OPEN),
+        p50,
+        p95,
+        p99,
+        durations[-1] if durations else None,
+        sum(durations),
+        tuple(histogram),
+        group.given,
+        group.made,
+        group.cost,
+    )
+
+
+def rank(count: int, percent: int) -> int:
+    """Return the place, from zero, of a percentile among so many sorted values (nearest rank)."""
+    return -(-count * percent // 100) - 1
+
+
+def _spans(storage: Storage, run: str | None) -> Iterator[AgentSpanRow]:
+    if run is not None:
+        yield from storage.iter_spans(run)
+        return
+    for row in storage.page(Query("agent_instance")).rows:
+        if isinstance(row, AgentInstanceRow):
+            yield from storage.iter_spans(row.id)
+
+
+def _within(span: AgentSpanRow, since: str | None, until: str | None) -> bool:
+    at = span.started_at or span.inserted_at
+    return (since is None or at >= since) and (until is None or at < until)

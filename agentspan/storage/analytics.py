@@ -1,0 +1,187 @@
+"""What a storage may answer by itself about many runs; one that does not is asked row by row, by the analysis."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from agentspan.model.rows import AgentInstanceRow
+
+Progress = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
+
+BOUNDS_MS: tuple[float, ...] = tuple(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5))
+"""Where the buckets of a duration histogram begin, in milliseconds: 0.1, 0.2, 0.5, 1, 2, 5 … up to 5,000,000.
+
+There is one bucket more than bounds: what is shorter than the first.
+"""
+
+
+def bucket_of(duration_ms: float) -> int:
+    """Return the number of a duration's bucket: 0 below the first of BOUNDS_MS."""
+    return bisect_right(BOUNDS_MS, duration_ms)
+
+
+def counts_for_sums(schema_name: str) -> bool:
+    """Tell whether a span counts towards its run's tokens and cost: an agent span repeats what those in it used."""
+    return schema_name != "agent" and not schema_name.endswith(":agent")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs; what is left out does not matter.
+
+    Attributes:
+        agent: the agent's name, id or external_identifier.
+        status: the run's.
+        since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
+        failed: only runs that failed, or in which a span did.
+        grep: text that stands, in whatever case, in the run's own: id, agent, version, external_identifier, metadata,
+            result, error or termination reason. What stands in its spans is found by `search`.
+    """
+
+    agent: str | None = None
+    status: str | None = None
+    since: str | None = None
+    failed: bool = False
+    grep: str | None = None
+
+
+class RunSummary(NamedTuple):
+    """A run, and the sums over its spans; None where no span said.
+
+    Attributes:
+        agent: the agent's name.
+        version: the agent's version, `default` when none was given.
+        spans: how many there are.
+        failed: how many of them failed.
+        open: how many of them are pending or active.
+        input_tokens, output_tokens, cost_usd: agent spans left out.
+        duration_ms: of the run; None while it is open.
+    """
+
+    run: AgentInstanceRow
+    agent: str
+    version: str
+    spans: int
+    failed: int
+    open: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    duration_ms: float | None
+
+
+class RunTotals(NamedTuple):
+    """Sums over runs, as in RunSummary."""
+
+    spans: int = 0
+    failed: int = 0
+    open: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    duration_ms: float | None = None
+
+
+class RunList(NamedTuple):
+    """A page of runs, the latest first; how many match in all; and the sums over all of those."""
+
+    runs: list[RunSummary]
+    total: int
+    totals: RunTotals
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What the spans of one type, or of one label of a type, have in common.
+
+    Attributes:
+        schema_name: the span type.
+        label: the model, the tool …; None for the type as a whole.
+        count: all spans, whatever their status.
+        failed, cancelled, open: how many of them are.
+        p50_ms, p95_ms, p99_ms: the shortest duration that so many hundredths of those that ran do not exceed (nearest
+            rank). Those that ran are the complete and the failed ones; None when there are none.
+        max_ms, total_ms: of those that ran.
+        histogram: how many of those that ran lie in each bucket of BOUNDS_MS.
+        input_tokens, output_tokens, cost_usd: sums, None where no span said.
+    """
+
+    schema_name: str
+    label: str | None
+    count: int
+    failed: int
+    cancelled: int
+    open: int
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    total_ms: float
+    histogram: tuple[int, ...]
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+    @property
+    def ran(self) -> int:
+        """How many are complete or failed."""
+        return self.count - self.cancelled - self.open
+
+    @property
+    def error_rate(self) -> float | None:
+        """The failed ones' part of those that ran, from 0 to 1; None when none did."""
+        return self.failed / self.ran if self.ran else None
+
+
+class Hit(NamedTuple):
+    """A span in which all words of a search stand.
+
+    Attributes:
+        summary: the span's, else its type's title.
+        field: where the snippet is from: `summary`, `payload` or `result_payload`.
+        snippet: text around the first match, on one line, without control characters.
+        matches: (start, end) of each matched word in `snippet`, in code points.
+    """
+
+    span_id: str
+    run_id: str
+    summary: str
+    status: str
+    schema_name: str
+    started_at: str | None
+    field: str
+    snippet: str
+    matches: tuple[tuple[int, int], ...]
+
+
+class Hits(NamedTuple):
+    """A page of what a search found, the latest first, and how much it found in all."""
+
+    hits: list[Hit]
+    total: int
+
+
+@runtime_checkable
+class Analytics(Protocol):
+    """A storage that answers these by itself, exactly as `agentspan.analysis` would; None where it cannot just now."""
+
+    def find_runs(self, filter: RunFilter, *, limit: int | None, offset: int) -> RunList | None:
+        """Return a page of the runs that match."""
+        ...
+
+    def span_stats(self, *, since: str | None, until: str | None) -> list[Stat] | None:
+        """Return statistics of the spans of all runs, in any order."""
+        ...
+
+    def search_spans(
+        self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
+    ) -> tuple[list[str], int] | None:
+        """Return the ids of a page of the spans of all runs in which these words stand, the latest first; and how many.
+
+        Args:
+            words: each the tokens that must stand side by side, separated by blanks; the last one of those may end
+                in `*`, for any ending.
+        """
+        ...

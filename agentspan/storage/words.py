@@ -1,0 +1,88 @@
+"""The words of a span, the same for every storage: how texts are taken apart, and what a search asks of them.
+
+A token is a run of letters and digits, in lower case, without accents. A term is tokens that stand side by side.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from agentspan.model.rows import AgentSpanRow
+
+TOKEN = re.compile(r"[^\W_]+")
+PREFIX = "*"
+MAX_TERMS = 32
+MAX_TERM = 1000
+_ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
+_PARTS = re.compile(r'"([^"]*)"?|(\S+)')
+
+
+def terms(words: str | Sequence[str]) -> list[str]:
+    """Return what a search asks for: terms as lower-case tokens with blanks between; `*` at the end is any ending.
+
+    Args:
+        words: one text, in which double quotes hold words together; or several texts, each held together.
+
+    Whatever else it holds is no syntax, and no error: a text without letters and digits asks for nothing.
+    """
+    parts = [quoted or word for quoted, word in _PARTS.findall(words)] if isinstance(words, str) else list(words)
+    found: dict[str, None] = {}
+    for part in parts[:MAX_TERMS]:
+        tokens = TOKEN.findall(fold(part[:MAX_TERM]))
+        if tokens:
+            found[" ".join(tokens) + (PREFIX if part.rstrip().endswith(PREFIX) else "")] = None
+    return list(found)
+
+
+def fold(text: str) -> str:
+    """Return a text in lower case and without accents."""
+    if text.isascii():
+        return text.lower()
+    plain = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    return plain.lower().encode("utf-8", "replace").decode()  # a lone surrogate is no text for SQLite
+
+
+def of_json(text: str, *, to_show: bool = False) -> str:
+    """Return JSON text without escapes, which would stick to words (`\\nOrder`).
+
+    Args:
+        to_show: put the character there that an escape stands for, not just a blank.
+    """
+    if "\\" not in text:
+        return text
+    if "\\u" in text:
+        try:
+            text = json.dumps(json.loads(text), ensure_ascii=False)
+        except (RecursionError, ValueError):
+            pass
+    return _ESCAPE.sub(_unescaped if to_show else " ", text)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return escape[0][1] if escape[0][1] in '"\\/' else " "
+
+
+def of_span(summary: str | None, payload: str, result_payload: str | None) -> str:
+    """Return the text in which a span's words are looked for."""
+    return fold(" ".join((summary or "", of_json(payload), of_json(result_payload or ""))))
+
+
+class Matcher:
+    """Tells whether all of some terms stand in a span.
+
+    Args:
+        asked: see terms.
+    """
+
+    def __init__(self, asked: Iterable[str]) -> None:
+        self._needles = [f" {term[:-1]}" if term.endswith(PREFIX) else f" {term} " for term in asked]
+        self._first = [needle.split()[0] for needle in self._needles]
+
+    def matches(self, span: AgentSpanRow) -> bool:
+        """Tell whether all terms stand in the span; without terms: no."""
+        text = of_span(span.summary, span.payload, span.result_payload)
+        if not self._needles or not all(token in text for token in self._first):  # most end here
+            return False
+        tokens = f" {' '.join(TOKEN.findall(text))} "
+        return all(needle in tokens for needle in self._needles)

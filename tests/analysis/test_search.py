@@ -1,0 +1,119 @@
+"""Full-text search, on both storages."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan.analysis.search import SNIPPET, search
+from agentspan.operations.database import Database
+from agentspan.storage import words
+from agentspan.storage.memory import MemoryStorage
+
+
+@pytest.fixture
+def run(db: Database) -> str:
+    run = db.agent_instances.register("a")
+    for arguments, output in (
+        ({"reservation_id": "HSR97W"}, 'said\n"Order" of C:\\new café'),
+        ({"reservation_id": "XX1"}, "the read timed out " + "x" * 500 + " hsr97w"),
+        ({"user_id": "mia_li_3668"}, {"text": "out timed read"}),
+    ):
+        db.agent_spans.create(run.id, "tool", "complete", {"name": "get", "arguments": arguments}, {"output": output})
+    db.agent_spans.create(run.id, "tool", "active", {"name": "waiting", "arguments": {"for": "ZZ9"}})
+    return run.id
+
+
+def found(db: Database, what: str | list[str], **how: object) -> list[str]:
+    hits = search(db.storage, what, **how)  # type: ignore[arg-type]
+    rows = db.storage.find(*(hit.span_id for hit in hits.hits)).rows
+    assert len(hits.hits) == hits.total
+    return [words.TOKEN.findall(rows[hit.span_id][1].payload)[-1] for hit in hits.hits]  # type: ignore[union-attr]
+
+
+def test_words_are_found_wherever_they_stand(db: Database, run: str) -> None:
+    for where in ({}, {"run": run}):
+        assert found(db, "hsr97w", **where) == ["XX1", "HSR97W"]
+        assert found(db, "HSR97W order", **where) == ["HSR97W"]
+        assert found(db, "new cafe", **where) == ["HSR97W"]
+        assert found(db, "CAFÉ", **where) == ["HSR97W"]
+        assert found(db, "read timed out", **where) == ["3668", "XX1"]
+        assert found(db, '"read timed out"', **where) == ["XX1"]
+        assert found(db, ["read timed out"], **where) == ["XX1"]
+        assert found(db, "mia_li_3668", **where) == ["3668"]
+        assert found(db, "mia", **where) == ["3668"]
+        assert found(db, "hsr9", **where) == []
+        assert found(db, "hsr9*", **where) == ["XX1", "HSR97W"]
+        assert found(db, "zz9", **where) == ["ZZ9"]
+        assert found(db, "nowhere", **where) == []
+    assert found(db, "hsr97w", run="0" * 32) == []
+
+
+def test_a_page_says_how_many_there_are(db: Database, run: str) -> None:
+    every = search(db.storage, "name")
+    assert (len(every.hits), every.total) == (4, 4)
+    paged = [search(db.storage, "name", limit=1, offset=number) for number in range(5)]
+    assert [hit for page in paged for hit in page.hits] == every.hits
+    assert {page.total for page in paged} == {4}
+
+
+def test_a_snippet_shows_its_matches_by_position(db: Database, run: str) -> None:
+    late, early = search(db.storage, "hsr97w").hits
+    assert [late.snippet[start:stop] for start, stop in late.matches] == ["hsr97w"]
+    assert (late.field, early.field) == ("result_payload", "summary")
+    assert late.snippet.startswith("…")
+    assert len(late.snippet) <= SNIPPET
+    assert [early.snippet[start:stop] for start, stop in early.matches] == ["HSR97W"]
+    (hit,) = search(db.storage, "order").hits
+    assert [hit.snippet[start:stop] for start, stop in hit.matches] == ["Order"]
+    assert (hit.run_id, hit.status, hit.schema_name) == (run, "complete", "tool")
+
+
+def test_what_is_found_follows_what_is_recorded(db: Database, run: str) -> None:
+    (hit,) = search(db.storage, "zz9").hits
+    assert hit.status == "active"
+    db.agent_spans.finish(hit.span_id, result_payload={"output": "Landed"})
+    assert search(db.storage, "landed zz9").hits[0].status == "complete"
+    assert search(db.storage, "zz9").total == 1
+    db.agent_spans.create(run, "tool", "complete", {"name": "new"}, {"output": "landed"})
+    assert search(db.storage, "landed").total == 2
+
+
+HOSTILE = [
+    '"',
+    '""',
+    "a OR",
+    "NOT",
+    "a AND (b",
+    "summary:x",
+    "{a b}: c",
+    "^a",
+    "a NEAR/2 b",
+    "*",
+    "-a",
+    "\x00",
+    "'; drop",
+]
+
+
+@pytest.mark.parametrize("what", [*HOSTILE, "x" * 100_000, " ".join(map(str, range(1000))), "\ud800", "日本語", ""])
+def test_no_query_is_an_error(db: Database, run: str, what: str) -> None:
+    hits = search(db.storage, what)
+    assert len(hits.hits) == min(hits.total, 50)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    texts=st.lists(st.text('aáB1_- \n\\"*é日\u0301\x00\x1f', max_size=12), min_size=1, max_size=5),
+    what=st.text('aáB1_ "*é日\\\u0301\x00', max_size=6),
+)
+def test_both_storages_find_the_same(tmp_path_factory: pytest.TempPathFactory, texts: list[str], what: str) -> None:
+    answers = []
+    for place in (MemoryStorage(), tmp_path_factory.mktemp("x") / "runs.db"):
+        with agentspan.open(place) as db:
+            run = db.agent_instances.register("a")
+            spans = [db.agent_spans.create(run.id, "custom", "complete", {"t": text}, {}) for text in texts]
+            hits = search(db.storage, what)
+            numbers = {span.id: number for number, span in enumerate(spans)}
+            answers.append(([(numbers[hit.span_id], hit.snippet, hit.matches) for hit in hits.hits], hits.total))
+    assert answers[0] == answers[1]

@@ -1,0 +1,83 @@
+"""Statistics per type and label, on both storages."""
+
+import pytest
+
+from agentspan.analysis.stats import BOUNDS_MS, Stat, rank, stats
+from agentspan.operations.database import Database
+from agentspan.storage.analytics import bucket_of
+
+T = "2026-01-01T00:00:{:09.6f}Z"
+
+
+@pytest.fixture
+def run(db: Database) -> str:
+    """A hundred calls of one tool that take 1 to 100 ms, the last five of which fail, and a few others."""
+    run = db.agent_instances.register("a")
+    for number in range(1, 101):
+        failed = number > 95
+        span = db.agent_spans.create(run.id, "tool", "active", {"name": "fetch"}, started_at=T.format(number / 2))
+        result = {"error": "x"} if failed else {"output": 1}
+        at = T.format(number / 2 + number / 1000)
+        db.agent_spans.finish(span.id, "failed" if failed else "complete", result, timestamp=at)
+    db.agent_spans.create(run.id, "tool", "active", {"name": "fetch"}, started_at=T.format(59))
+    db.agent_spans.create(run.id, "tool", "pending", {"name": "write"})
+    cancelled = db.agent_spans.create(run.id, "tool", "pending", {"name": "write"})
+    db.agent_spans.finish(cancelled.id, "cancelled")
+    usage = {"model": "m", "input_tokens": 7, "cost_usd": 0.25}
+    db.agent_spans.create(run.id, "llm", "complete", usage, {}, started_at=T.format(1), finished_at=T.format(2))
+    return run.id
+
+
+def of(found: list[Stat], name: str, label: str | None) -> Stat:
+    (stat,) = [stat for stat in found if (stat.schema_name, stat.label) == (name, label)]
+    return stat
+
+
+def test_statistics_of_a_label_and_of_its_type(db: Database, run: str) -> None:
+    for found in (stats(db.storage), stats(db.storage, run=run)):
+        assert [(stat.schema_name, stat.label) for stat in found] == [
+            ("tool", None),
+            ("tool", "fetch"),
+            ("tool", "write"),
+            ("llm", None),
+            ("llm", "m"),
+        ]
+        fetch, whole = of(found, "tool", "fetch"), of(found, "tool", None)
+        assert (fetch.count, fetch.failed, fetch.cancelled, fetch.open, fetch.ran) == (101, 5, 0, 1, 100)
+        assert (fetch.p50_ms, fetch.p95_ms, fetch.p99_ms, fetch.max_ms) == pytest.approx((50, 95, 99, 100))
+        assert fetch.total_ms == pytest.approx(5050)
+        assert fetch.error_rate == 0.05
+        assert sum(fetch.histogram) == 100
+        assert len(fetch.histogram) == len(BOUNDS_MS) + 1
+        assert (whole.count, whole.cancelled, whole.open, whole.ran) == (103, 1, 2, 100)
+        assert whole.p95_ms == fetch.p95_ms
+        write = of(found, "tool", "write")
+        assert (write.ran, write.p50_ms, write.max_ms, write.error_rate, write.total_ms) == (0, None, None, None, 0)
+        llm = of(found, "llm", "m")
+        assert (llm.input_tokens, llm.output_tokens, llm.cost_usd) == (7, None, 0.25)
+
+
+def test_statistics_of_a_window(db: Database, run: str) -> None:
+    found = stats(db.storage, since=T.format(25), until=T.format(49))
+    fetch = of(found, "tool", "fetch")
+    assert (fetch.count, fetch.failed, fetch.open) == (48, 2, 0)
+    assert (fetch.p50_ms, fetch.max_ms) == pytest.approx((73, 97))
+    assert [stat for stat in found if stat.schema_name == "llm"] == []
+    assert stats(db.storage, since="9999-01-01T00:00:00.000000Z") == []
+
+
+def test_of_no_spans_there_are_no_statistics(db: Database) -> None:
+    assert stats(db.storage) == []
+
+
+def test_a_percentile_is_a_value_that_occurred() -> None:
+    assert [rank(1, p) for p in (50, 95, 99)] == [0, 0, 0]
+    assert [rank(2, p) for p in (50, 95, 99)] == [0, 1, 1]
+    assert [rank(100, p) for p in (50, 95, 99)] == [49, 94, 98]
+
+
+def test_a_bucket_begins_with_its_bound() -> None:
+    assert bucket_of(0.05) == 0
+    assert bucket_of(BOUNDS_MS[0]) == 1
+    assert bucket_of(BOUNDS_MS[-1]) == len(BOUNDS_MS)
+    assert [f"{bound:g}" for bound in BOUNDS_MS[:7]] == ["0.1", "0.2", "0.5", "1", "2", "5", "10"]
