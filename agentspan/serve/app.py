@@ -17,6 +17,7 @@ from agentspan.operations.database import Database
 from agentspan.serve.answering import refuse, refuse_error
 from agentspan.serve.guards import LOOPBACK, Guard, log
 from agentspan.serve.openapi import document
+from agentspan.serve.pages import routes as viewer_routes
 from agentspan.serve.routes import router
 from agentspan.serve.writing import WAIT_S, Writer
 from agentspan.storage import open_storage
@@ -67,6 +68,7 @@ def create_app(
             storage.close()
 
     ctx = Context(storage, strict_schemas=strict_schemas, wait_s=wait_s)
+    writer = Writer(ctx, wait_s)
     app = FastAPI(
         title="agentspan",
         version=__version__,
@@ -75,8 +77,9 @@ def create_app(
         docs_url=None,  # those pages load their scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
-        routes=router(ctx, Writer(ctx, wait_s)).routes,  # a router that is included is searched twice for each request
+        routes=router(ctx, writer).routes,  # a router that is included is searched twice for each request
     )
+    app.router.routes += viewer_routes(ctx, writer, token=token, read_only=read_only)
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)

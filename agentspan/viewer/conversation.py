@@ -82,7 +82,7 @@ class _Reader:
         self._agents = agents
         self._parents = {span.id: span.parent_span_id for span in spans}
         tools = [span for span in spans if fallback(span.schema_name).name == "tool"]
-        self._answered = {id for span in tools if (id := jsontext.decode(span.payload).get("call_id"))}
+        self._answered = {id for span in tools if (id := _object(span.payload).get("call_id"))}
         self._shown: Counter[tuple[str, str]] = Counter()
         self._calls: dict[str, tuple[str, Call]] = {}
 
@@ -127,8 +127,7 @@ class _Reader:
         )
 
     def _read_tool(self, span: AgentSpanRow) -> None:
-        payload = jsontext.decode(span.payload)
-        result = jsontext.decode(span.result_payload) if span.result_payload is not None else {}
+        payload, result = _object(span.payload), _object(span.result_payload)
         asked_by, _ = self._calls.get(str(payload.get("call_id")), (None, None))
         output = result.get("output") if "output" in result or "error" in result else result
         turn = self._add(
@@ -188,21 +187,19 @@ class _Reader:
 
 def _spoken(span: AgentSpanRow) -> list[Message]:
     """Return what a message span says."""
-    return messages.read(jsontext.decode(span.payload))
+    return messages.read(_object(span.payload))
 
 
 def _sent(span: AgentSpanRow) -> list[Message]:
     """Return what a model was sent."""
-    payload = jsontext.decode(span.payload)
+    payload = _object(span.payload)
     given = payload.get("messages", payload.get("input", payload.get("prompt")))
     return messages.read(payload.get("system"), "system") + messages.read(given)
 
 
 def _answered(span: AgentSpanRow) -> list[Message]:
     """Return what a model answered: its text and its calls, or the messages that it gave instead."""
-    if span.result_payload is None:
-        return []
-    result = jsontext.decode(span.result_payload)
+    result = _object(span.result_payload)
     made = messages.calls(result.get("tool_calls"))
     said = messages.read(result.get("text"), "assistant")
     if not said and not made:
@@ -221,5 +218,10 @@ def _key(message: Message) -> tuple[str, str]:
 
 
 def _error(span: AgentSpanRow) -> str | None:
-    result = jsontext.decode(span.result_payload) if span.result_payload is not None else None
-    return error_text(result) if isinstance(result, dict) else None
+    return error_text(_object(span.result_payload))
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """Return a payload; what is there by hand may be anything."""
+    value = None if text is None else jsontext.decode(text)
+    return value if isinstance(value, dict) else {}

@@ -5,11 +5,13 @@ listed once and meant by its position. Payloads come with one span at a time.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from typing import Any
 
 from agentspan import clock, jsontext
+from agentspan.analysis.stats import BOUNDS_MS, stats
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, SPAN_STATUSES
 from agentspan.operations.doctor import Lives
@@ -104,6 +106,12 @@ def columns(
         "next": rows[-1].id if limit is not None and len(rows) == limit else None,
         "latest": max((row.updated_at for row in rows), default=since),
     }
+
+
+def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
+    """Return the statistics of a run (see analysis.stats), and where the buckets of their histograms begin."""
+    rows = [{"kind": fallback(stat.schema_name).name, **asdict(stat)} for stat in stats(storage, run=run_id)]
+    return {"bounds_ms": BOUNDS_MS, "stats": rows}
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:

@@ -72,7 +72,7 @@ export class Detail {
     return el(
       "header",
       { class: "head" },
-      el("div", { class: "what" }, el("i", { class: `kind ${columns.kind[at]}` }), el("span", null, columns.title[at]), state(status, words)),
+      el("div", { class: "what" }, el("i", { class: `kind k-${columns.kind[at]}` }), el("span", null, columns.title[at]), state(status, words)),
       el("h2", null, withoutError(columns.summary[at], columns.error[at])),
     );
   }

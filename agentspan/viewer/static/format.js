@@ -1,7 +1,8 @@
-// Numbers and times as a person says them; durations as the command line writes them.
+// Numbers and times as a person says them; durations as the command line writes them, and below that in µs.
 
 export function duration(ms) {
   if (ms === null || ms === undefined) return "";
+  if (ms < 0.9995) return ms === 0 ? "0" : `${Math.max(1, Math.round(ms * 1000))} µs`;
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   if (ms < 999.5) return `${Math.round(ms)} ms`;
   const seconds = ms / 1000;
@@ -43,15 +44,7 @@ export function percent(part, all) {
   return all ? `${((100 * part) / all).toFixed(part / all < 0.1 ? 1 : 0)} %` : "";
 }
 
-/** A stored time in the reader's own time zone. */
-export function moment(text, { date = true } = {}) {
-  if (!text) return "";
-  const at = new Date(text);
-  if (Number.isNaN(at.getTime())) return text;
-  const two = (n) => String(n).padStart(2, "0");
-  const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  return date ? `${day} ${time}` : time;
-}
+/** A stored time for people, in UTC as everywhere. */
+export const moment = (text) => (text ? text.slice(0, 19).replace("T", " ") : "");
 
 export const plural = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;

@@ -30,7 +30,7 @@ export class RunPage {
     this.tree = new Tree(this.spans, this.axis, { onSelect });
     this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now() });
     this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.place.get(id)) });
-    this.stats = new Stats(this.spans, { onPick: (at) => this.open(at) });
+    this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
     this.search = new Search(this.spans, this.tree, source);
     this.view = "tree";
     this._wire();

@@ -42,9 +42,11 @@ function walk(event) {
 }
 
 async function follow() {
+  let took = 0;
   for (;;) {
-    await new Promise((go) => setTimeout(go, EVERY_MS));
+    await new Promise((go) => setTimeout(go, Math.max(EVERY_MS, 20 * took)));
     while (document.hidden) await new Promise((go) => document.addEventListener("visibilitychange", go, { once: true }));
+    const began = performance.now();
     try {
       update(await get(`runs.json${location.search}`));
       byId("lost").hidden = true;
@@ -52,6 +54,7 @@ async function follow() {
       setText(byId("lost"), error.message);
       byId("lost").hidden = false;
     }
+    took = performance.now() - began;
   }
 }
 
@@ -86,6 +89,7 @@ function fill(row, run) {
     setAttribute(cell, "title", run.titles?.[cell.dataset.cell]);
   }
   row.querySelector(".mark").className = `mark ${run.mark}`;
+  row.className = run.mark;
   row.querySelector("[data-cell=failed]").classList.toggle("bad", run.cells.failed !== "");
 }
 

@@ -52,6 +52,10 @@ export class Served {
     return get(`${this.base}search?${new URLSearchParams({ q: words })}`);
   }
 
+  stats() {
+    return get(`${this.base}stats`);
+  }
+
   terminate(reason) {
     return post(`${this.base}terminate`, { reason });
   }
@@ -75,6 +79,10 @@ export class Embedded {
   async conversation(offset) {
     this.turns ??= block(`conversation-${this.id}`);
     return { total: this.turns.length, turns: this.turns.slice(offset) };
+  }
+
+  async stats() {
+    return block(`stats-${this.id}`);
   }
 
   async search(words) {

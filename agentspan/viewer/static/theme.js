@@ -14,7 +14,7 @@ export function colors() {
   document.body.append(probe);
   known = {};
   for (const name of [...KINDS, "failed"]) {
-    probe.className = `bar ${name}`;
+    probe.className = name === "failed" ? "bar failed" : `bar k-${name}`;
     known[name] = getComputedStyle(probe).backgroundColor;
   }
   probe.remove();

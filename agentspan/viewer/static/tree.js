@@ -101,7 +101,7 @@ export class Tree {
     const isParent = size[at] > 1;
     drawn.fold.className = `fold${isParent ? (folded.has(at) ? " shut" : " wide") : ""}`;
     drawn.mark.className = `mark ${columns.left[at] ? "left" : status}`;
-    drawn.kind.className = `kind ${columns.kind[at]}`;
+    drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
     setText(drawn.text, withoutError(columns.summary[at], error));
     setText(drawn.error, error ?? (isParent && folded.has(at) ? `+${(size[at] - 1).toLocaleString("en")}` : ""));
@@ -126,7 +126,7 @@ export class Tree {
     drawn.bar.hidden = hidden;
     if (hidden) return;
     const left = Math.max(0, Math.min(from, 1));
-    drawn.bar.className = `bar ${columns.status[at] === "failed" ? "failed" : columns.kind[at]} ${columns.status[at]}`;
+    drawn.bar.className = `bar k-${columns.kind[at]} ${columns.status[at]}`;
     drawn.bar.style.left = `${100 * left}%`;
     drawn.bar.style.width = `${100 * Math.max(0, Math.min(to, 1) - left)}%`;
   }
