@@ -112,9 +112,9 @@ class HasOutlines(Protocol):
     def outlines(
         self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
     ) -> list[AgentSpanRow]:
-        """Return spans of an instance by id, their payload only where they have no summary, their result where they failed.
+        """Return spans of an instance by id, without most of their payloads.
 
-        What is left out is `{}` and None.
+        The payload is `{}` where there is a summary, the result None where the span has not failed.
 
         Args:
             after: only spans whose id is greater.

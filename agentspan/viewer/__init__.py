@@ -1,1 +1,1 @@
-"""What a run looks like as a page: its data, its conversation, its assets. No web framework; `serve` and export show it."""
+"""What a run looks like as a page: its data, its conversation, its files. Without a web framework: `serve` has that."""

@@ -1,7 +1,7 @@
 """The page's own files: one style sheet, and one script put together from modules that an editor can follow.
 
-The modules import each other by name. Joined in order, with the import and export words left out, they are one module: a
-single request for a server's page, and something that an exported file can hold, where modules of their own cannot load.
+The modules import each other by name. Joined in order, with the import and export words left out, they are one module:
+a single request for a server's page, and all that an exported file can hold, which cannot load modules.
 """
 
 import base64

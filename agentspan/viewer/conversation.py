@@ -1,7 +1,7 @@
 """What was said in a run: the messages of its llm, tool and message spans, each once, in the order of time.
 
-A model is sent the whole conversation again with every call; what was shown before is passed over. A tool's call and its
-answer are one turn.
+A model is sent the whole conversation again with every call; what was shown before is passed over. A tool's call and
+its answer are one turn.
 """
 
 from collections import Counter
@@ -122,8 +122,12 @@ class _Reader:
             return True
         # A program that sends only the latest messages says the same "yes" again without the one before.
         last = self.turns[-1] if self.turns else None
-        return is_last and message["role"] == "user" and last is not None and last["role"] == "assistant" and (
-            last["error"] is None and not last["calls"]
+        return (
+            is_last
+            and message["role"] == "user"
+            and last is not None
+            and last["role"] == "assistant"
+            and (last["error"] is None and not last["calls"])
         )
 
     def _read_tool(self, span: AgentSpanRow) -> None:

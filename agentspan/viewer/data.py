@@ -1,7 +1,7 @@
 """A run as the page reads it: facts about the run, its spans as columns, and all of one span. Plain JSON values.
 
-Columns, because 10,000 spans as objects would say every name 10,000 times; what repeats (span types, labels, statuses) is
-listed once and meant by its position. Payloads come with one span at a time.
+Columns, because 10,000 spans as objects would say every name 10,000 times; what repeats (span types, labels, statuses)
+is listed once and meant by its position. Payloads come with one span at a time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ from agentspan.operations.doctor import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
+from agentspan.storage import words
 from agentspan.storage.protocol import HasOutlines, Storage
 from agentspan.viewer import conversation
 
@@ -90,7 +91,7 @@ def columns(
             "parent": _column(place.get(row.parent_span_id or "", row.parent_span_id) for row in rows),
             "type": [types.setdefault(row.schema_name, len(types)) for row in rows],
             "label": _column(_number(labels, row.label) for row in rows),
-            "status": [SPAN_STATUSES.index(row.status) for row in rows],  # type: ignore[arg-type]
+            "status": [SPAN_STATUSES.index(row.status) for row in rows],
             "summary": [row.summary or _without_template(row) for row in rows],
             "start_ms": [_since(origin, row.started_at or row.inserted_at) for row in rows],
             "duration_ms": [row.duration_ms for row in rows],
@@ -112,6 +113,13 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
     """Return the statistics of a run (see analysis.stats), and where the buckets of their histograms begin."""
     rows = [{"kind": fallback(stat.schema_name).name, **asdict(stat)} for stat in stats(storage, run=run_id)]
     return {"bounds_ms": BOUNDS_MS, "stats": rows}
+
+
+def matches(storage: Storage, run_id: str, text: str) -> list[str]:
+    """Return the ids of the spans of a run in which all words of a text stand (see analysis.search), by id."""
+    asked = words.terms(text)
+    matcher = words.Matcher(asked)
+    return [span.id for span in storage.iter_spans(run_id) if matcher.matches(span)] if asked else []
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:

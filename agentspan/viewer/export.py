@@ -1,4 +1,4 @@
-"""Runs as one HTML file that needs nothing else: the viewer's own page with its data in it, for a mail or an archive."""
+"""Runs as one HTML file that needs nothing else: the viewer's page with its data in it, for a mail or an archive."""
 
 from collections.abc import Iterator, Sequence
 from html import escape

@@ -48,8 +48,12 @@ def calls(value: Any) -> list[Call]:
 
 def text_of(value: Any) -> str:
     """Return any value as text: a text as it is, the text of chat parts, anything else as JSON."""
-    text, others = _content(value)
-    return text if text or not others else jsontext.encode(value)[0]
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else [value]
+    if parts and all(isinstance(part, dict) and isinstance(_part_text(part), str) and "type" in part for part in parts):
+        return _content(value)[0]
+    return jsontext.encode(value)[0]
 
 
 def _messages(item: Any, role: str) -> Iterator[Message]:
@@ -122,7 +126,7 @@ def _part_text(part: dict[str, Any]) -> Any:
 
 def _call(item: dict[str, Any]) -> Call:
     function = item["function"] if isinstance(item.get("function"), dict) else item
-    arguments = next((function[name] for name in ("arguments", "input", "args") if name in function), {})
+    arguments: Any = next((function[name] for name in ("arguments", "input", "args") if name in function), {})
     return {
         "id": _text(item.get("id")) if item.get("call_id") is None else _text(item["call_id"]),
         "name": _text(function.get("name")) or "?",

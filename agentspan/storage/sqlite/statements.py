@@ -27,7 +27,7 @@ BY_UNIQUE = {
 
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
-# Payloads are most of a row: without them a run of 10,000 spans is read in a third of the time.
+# 5,000 spans with 20 kB of payload each: 0.07 s, where whole rows take 0.15 to 0.35; with small payloads as long.
 _OUTLINE = {
     "payload": "case when summary is null then payload else '{}' end",
     "result_payload": "case when status = 'failed' then result_payload end",

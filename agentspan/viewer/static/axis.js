@@ -3,7 +3,16 @@
 import { el } from "./dom.js";
 import { tick } from "./format.js";
 
-const STEPS = [1, 2, 5];
+const MINUTE = 60_000;
+const LONG_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440].map((minutes) => minutes * MINUTE);
+
+/** The least step of those that people count in. */
+function stepFor(goal) {
+  if (goal > 30_000) return LONG_STEPS.find((step) => step >= goal) ?? 1440 * MINUTE * Math.ceil(goal / (1440 * MINUTE));
+  const power = 10 ** Math.floor(Math.log10(goal));
+  const step = [1, 2, 5, 10].find((times) => times * power >= goal) * power;
+  return step > 10_000 ? 30_000 : step;
+}
 
 export class Axis {
   /** @param {HTMLElement} head Where the overview and the ruler stand. */
@@ -60,8 +69,7 @@ export class Axis {
   drawRuler() {
     const width = this.head.clientWidth;
     const goal = (this.to - this.from) / Math.max(2, Math.floor(width / 90));
-    const power = 10 ** Math.floor(Math.log10(goal));
-    const step = (STEPS.find((s) => s * power >= goal) ?? 10) * power;
+    const step = stepFor(goal);
     const marks = [];
     for (let n = Math.ceil(this.from / step); n * step <= this.to && marks.length < 40; n++) marks.push(n * step);
     while (this.ruler.children.length > marks.length) this.ruler.lastChild.remove();

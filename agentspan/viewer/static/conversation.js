@@ -88,7 +88,8 @@ export class Conversation {
     const cut = turn.length > turn.text.length;
     const text = cut ? `${turn.text}… (${format.plural(turn.length - turn.text.length, "more character")} in the span)` : turn.text;
     const took = at === undefined ? null : this.spans.columns.took[at];
-    const note = [turn.role === "assistant" ? turn.name : null, took && took >= 1 ? format.duration(took) : null].filter(Boolean);
+    const isDone = turn.role === "assistant" || turn.role === "tool";
+    const note = [turn.role === "assistant" ? turn.name : null, isDone && took >= 1 ? format.duration(took) : null].filter(Boolean);
     parts.push(
       turn.role === "tool"
         ? this._tool(turn, text, note, onOpen)

@@ -49,7 +49,9 @@ export class Served {
   }
 
   search(words) {
-    return get(`${this.base}search?${new URLSearchParams({ q: words })}`);
+    // What is being typed is the beginning of a word.
+    const asked = /[\s"*]$/.test(words) ? words : `${words}*`;
+    return get(`${this.base}search?${new URLSearchParams({ q: asked })}`);
   }
 
   stats() {

@@ -86,6 +86,7 @@ function histogram(one, bounds, first, last) {
   const path = document.createElementNS(SVG, "path");
   path.setAttribute("d", bars.join(""));
   svg.setAttribute("viewBox", `0 0 ${width} 22`);
+  svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("class", `histogram k-${one.kind}`);
   svg.setAttribute("role", "img");
   const words = counts.flatMap((count, n) => (count ? [`${format.whole(count)} from ${n + first ? format.duration(bounds[n + first - 1]) : "0"}`] : []));
