@@ -29,10 +29,12 @@ from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
     AgentSpanRow,
+    RefusedChangeRow,
     ResourceType,
     Row,
     instance_of,
 )
+from agentspan.model.status import OPEN
 from agentspan.storage.account import new_account
 from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
 
@@ -50,6 +52,7 @@ class MemoryStorage:
         self._unique: dict[tuple[ResourceType, tuple[object, ...]], str] = {}
         self._by_instance: dict[str, list[str]] = {}
         self._keys: dict[tuple[str, str], StoredKey] = {}
+        self._key_times: dict[tuple[str, str], str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
         self._closed = False
         _all.add(self)
@@ -125,6 +128,35 @@ class MemoryStorage:
         with self._open():
             return list(self._violations.get(span_id, ()))
 
+    def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
+        """See HasRemoval."""
+        runs = spans = 0
+        with self._open():
+            for id in ids:
+                run = self._rows.get(id)
+                inside = [cast(AgentSpanRow, self._rows[span]) for span in self._by_instance.get(id, ())]
+                if not isinstance(run, AgentInstanceRow) or {run.status, *(span.status for span in inside)} & OPEN:
+                    continue
+                refused = [row for row in self._rows.values() if isinstance(row, RefusedChangeRow)]
+                rows: list[Row] = [run, *inside, *(row for row in refused if row.agent_instance_id == id)]
+                for row in rows:
+                    del self._rows[row.id], self._types[row.id]
+                    self._violations.pop(row.id, None)
+                self._by_instance.pop(id, None)
+                unique = _unique_values("agent_instance", run)
+                if unique is not None:
+                    del self._unique["agent_instance", unique]
+                runs, spans = runs + 1, spans + len(inside)
+        return runs, spans
+
+    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
+        """See HasRemoval."""
+        with self._open():
+            old = [key for key, at in self._key_times.items() if at < before]
+            for key in () if dry_run else old:
+                del self._keys[key], self._key_times[key]
+        return len(old)
+
     def close(self) -> None:
         """See Storage."""
         self._closed = True
@@ -158,6 +190,7 @@ class MemoryStorage:
         if key is not None:
             assert unit.subject is not None
             self._keys[key.operation, key.key] = StoredKey(key.request_hash, unit.subject)
+            self._key_times[key.operation, key.key] = key.inserted_at
         if unit.subject is None:
             first = unit.changes[0]
             return Applied(None, self._terminated(first.row) if isinstance(first, Put) else None)

@@ -1,5 +1,6 @@
 """The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -120,6 +121,50 @@ class HasOutlines(Protocol):
             after: only spans whose id is greater.
             limit: how many at most.
             since: only spans whose updated_at is not before this.
+        """
+        ...
+
+
+@runtime_checkable
+class HasRemoval(Protocol):
+    """A storage that lets go of what is old."""
+
+    def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
+        """Remove runs with all that belongs to them, in one commit; return how many, and how many spans.
+
+        Guard, for each: it has finished, and nothing in it is open. Others, and unknown ids, are passed over.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is removed.
+        """
+        ...
+
+    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
+        """Forget the idempotency keys that were stored before a time; return how many those are."""
+        ...
+
+
+@runtime_checkable
+class HasFile(Protocol):
+    """A storage that lies in a file."""
+
+    def used_bytes(self) -> int:
+        """Return how much of the file is in use."""
+        ...
+
+    def file_bytes(self) -> int:
+        """Return how large the file is, what is not yet merged into it included."""
+        ...
+
+    def compact(self, wait_s: float) -> None:
+        """Give what is not in use back to the system, in steps that let others write in between."""
+        ...
+
+    def backup(self, path: str | os.PathLike[str]) -> int:
+        """Write a copy of the whole as of now to a new file, while others read and write; return its size in bytes.
+
+        Raises:
+            InvalidValue: there is a file at the path already, or no folder.
         """
         ...
 

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,6 +177,10 @@ class Connections:
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from error
 
+    def no_fork(self) -> AbstractContextManager[object]:
+        """Let a fork wait while somebody has a connection of their own open."""
+        return self._gate
+
     def check_file(self) -> None:
         """Notice that the file was deleted or replaced, and open the one at the path from now on.
 
@@ -318,6 +322,8 @@ class Connections:
         if version and execute("pragma application_id")[0] != APPLICATION_ID:
             raise DatabaseUnusable(f"{self.path} is the database of another program; choose another path")
         if not self.read_only:
+            if not has_tables:  # only before its first page is written can a file learn to give pages back in steps
+                execute("pragma auto_vacuum = incremental")
             # That pragma does not wait by itself: 32 of 100 rounds of eight first opens failed without a retry.
             execute("pragma journal_mode = wal")
             execute("pragma synchronous = normal")

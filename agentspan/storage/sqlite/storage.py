@@ -9,12 +9,14 @@ from typing import Any, cast
 
 from agentspan.model.changes import Applied, KeyTaken, Move, Outcome, Put, Refused, Unit
 from agentspan.storage.protocol import Query, Rows, Storage
+from agentspan.storage.sqlite.answers import Answers
 from agentspan.storage.sqlite.connections import Connections, is_busy, storage_error, waiting
 from agentspan.storage.sqlite.reads import Reads, terminated_in
+from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_unit, insert_late, refused_move, refused_put
 
 
-class SQLiteStorage(Reads):
+class SQLiteStorage(Reads, Answers, Upkeep):
     """One SQLite file (see Storage for the contract).
 
     Args:
@@ -101,6 +103,9 @@ class SQLiteStorage(Reads):
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
         return self._connections.snapshot()
+
+    def _no_fork(self) -> AbstractContextManager[object]:
+        return self._connections.no_fork()
 
 
 class _Group(Reads):

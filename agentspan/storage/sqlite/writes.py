@@ -20,6 +20,7 @@ from agentspan.model.changes import (
 from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.reads import locate, terminated_in
+from agentspan.storage.sqlite.rewrites import rewritten
 
 APPLIED = Applied()
 
@@ -32,7 +33,7 @@ def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
     if type(change) is not Move:
         return None
     type_, id, leaves, values, violations, unchanged = change
-    if violations or unchanged or "payload" in values:
+    if violations or unchanged or "payload" in values or "status" not in values:  # more to be noted than a statement
         return None
     return statements.update(type_, (*values,), leaves), (*values.values(), id)
 
@@ -126,6 +127,8 @@ def _move(connection: sqlite3.Connection, move: Move) -> Refused | None:
         return refused_move(connection, move)
     if "payload" in move.set:
         connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
+    if move.type == "agent_span" and "status" not in move.set:
+        rewritten(connection, move.id)
     _add_violations(connection, move.id, move.violations)
     return None
 

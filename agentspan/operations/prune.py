@@ -1,0 +1,131 @@
+"""Letting go of what is old: finished runs, and idempotency keys that nobody retries with any more."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import NamedTuple
+
+from agentspan import clock
+from agentspan.errors import InvalidValue, StorageError
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.status import OPEN
+from agentspan.operations.context import Context
+from agentspan.storage.protocol import HasFile, HasRemoval, Query, SpanCounts
+
+KEY_DAYS = 7
+"""How long an idempotency key is kept, in days."""
+BATCH_SPANS = 2000
+"""About how many spans are removed in one commit, so that recorders need not wait."""
+BATCH_RUNS = 500
+
+
+class Pruned(NamedTuple):
+    """What was removed, or would be.
+
+    Attributes:
+        runs, spans, keys: how many.
+        freed_bytes: by how much the file is smaller; None for a storage without a file, and when nothing was done.
+    """
+
+    runs: int
+    spans: int
+    keys: int
+    freed_bytes: int | None
+
+
+def prune(
+    ctx: Context,
+    *,
+    older_than: str | None = None,
+    keep_failed: bool = False,
+    max_bytes: int | None = None,
+    dry_run: bool = False,
+) -> Pruned:
+    """Remove finished runs, the oldest first, and old keys; a run with anything open in it stays.
+
+    Args:
+        older_than: those that finished before this time, as stored text.
+        keep_failed: keep runs that failed, or in which a span did.
+        max_bytes: as many as it takes until no more of the file is in use.
+        dry_run: only say what would be done; with `max_bytes` that is an estimate, by what a span takes on average.
+
+    Raises:
+        InvalidValue: `max_bytes` is asked of a storage that lies in no file.
+        StorageError: the storage cannot remove.
+    """
+    storage = ctx.storage
+    if not isinstance(storage, HasRemoval):
+        raise StorageError(f"{type(storage).__name__} cannot remove runs")
+    file = storage if isinstance(storage, HasFile) else None
+    if max_bytes is not None and file is None:
+        raise InvalidValue("max_bytes", "this storage lies in no file, so it has no size")
+    before = file.file_bytes() if file is not None else 0
+    week_ago = clock.parse(clock.to_datetime(clock.now()) - timedelta(days=KEY_DAYS))
+    keys = storage.remove_keys(week_ago, ctx.wait_s, dry_run=dry_run)
+    runs = spans = 0
+    left = _Left(ctx, file, max_bytes)
+    for batch in _batches(ctx, older_than, keep_failed, left):
+        if dry_run:
+            done = len(batch), sum(counts.total for _, counts in batch)
+        else:
+            done = storage.remove_runs([row.id for row, _ in batch], ctx.wait_s)
+        runs, spans = runs + done[0], spans + done[1]
+        left.removed(done[1], really=not dry_run)
+    if dry_run or file is None:
+        return Pruned(runs, spans, keys, None)
+    file.compact(ctx.wait_s)
+    return Pruned(runs, spans, keys, max(0, before - file.file_bytes()))
+
+
+class _Left:
+    """How much of the file is in use, and whether that is still too much."""
+
+    def __init__(self, ctx: Context, file: HasFile | None, max_bytes: int | None) -> None:
+        self._file = file
+        self._max = max_bytes
+        self._used = self._per_span = 0.0
+        if file is not None and max_bytes is not None:
+            self._used = file.used_bytes()
+            ids = [row.id for row in ctx.storage.page(Query("agent_instance")).rows]
+            total = sum(counts.total for counts in ctx.storage.counts(ids).values())
+            self._per_span = self._used / max(1, total)
+
+    def removed(self, spans: int, *, really: bool) -> None:
+        """Take into account that spans were removed."""
+        if self._max is None or self._file is None:
+            return
+        self._used = self._file.used_bytes() if really else self._used - spans * self._per_span
+
+    def is_too_much(self, without: int) -> bool:
+        """Tell whether more is to go when so many spans do; never where no size was asked for."""
+        return self._max is not None and self._used - without * self._per_span > self._max
+
+
+def _batches(
+    ctx: Context, older_than: str | None, keep_failed: bool, left: _Left
+) -> Iterator[list[tuple[AgentInstanceRow, SpanCounts]]]:
+    """Yield what may go, the oldest first, in portions for a commit, until there is no need for more."""
+    rows = [row for row in ctx.storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+    batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
+    spans = 0
+    for start in range(0, len(rows), BATCH_RUNS):
+        chunk = rows[start : start + BATCH_RUNS]
+        counts = ctx.storage.counts([row.id for row in chunk])
+        for row in chunk:
+            if not _may_go(row, counts[row.id], keep_failed):
+                continue
+            is_old = older_than is not None and (row.finished_at or row.updated_at) < older_than
+            if not is_old and not left.is_too_much(spans):
+                continue
+            batch.append((row, counts[row.id]))
+            spans += counts[row.id].total
+            if spans >= BATCH_SPANS or len(batch) >= BATCH_RUNS:
+                yield batch
+                batch, spans = [], 0
+    if batch:
+        yield batch
+
+
+def _may_go(row: AgentInstanceRow, counts: SpanCounts, keep_failed: bool) -> bool:
+    if row.status in OPEN or counts.pending or counts.active:
+        return False
+    return not (keep_failed and (row.status == "failed" or counts.failed))

@@ -1,0 +1,267 @@
+"""SQLite's own answers about many runs (see Analytics), in its SQL, from the index beside the file."""
+
+import sqlite3
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage import words as wording
+from agentspan.storage.analytics import BOUNDS_MS, Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.sqlite import index
+from agentspan.storage.sqlite.numbers import CANCELLED, MICROS, USED, Numbers
+from agentspan.storage.sqlite.texts import Texts
+
+T = TypeVar("T")
+
+NUMBERS, TEXTS = Numbers(), Texts()
+
+OPEN_SUMS = f"""
+select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as given,
+       sum(output_tokens) filter (where {USED}) as made, sum(cost_usd) filter (where {USED}) as cost
+from main.open_spans o cross join recorded.agent_spans s where s.rowid = o.row group by 1
+"""
+RUNS = f"""
+from recorded.agent_instances i
+left join main.runs r on r.id = i.id
+left join ({OPEN_SUMS}) o on o.id = i.id
+left join recorded.agents a on a.id = i.agent_id
+left join recorded.agent_versions v on v.id = i.agent_version_id
+"""
+
+
+def _both(column: str) -> str:
+    """Return the sum of what is finished and what is open, null where neither says."""
+    return f"case when o.{column} is null then r.{column} else ifnull(r.{column}, 0) + o.{column} end"
+
+
+SUMS = (
+    "ifnull(r.spans, 0) + ifnull(o.spans, 0) as spans, ifnull(r.failed, 0) as failed, ifnull(o.spans, 0) as open, "
+    f"{_both('given')} as given, {_both('made')} as made, {_both('cost')} as cost, i.duration_ms"
+)
+COLUMNS = ", ".join(f"i.{column}" for column in AgentInstanceRow._fields)
+OWN_TEXTS = (
+    "i.id, a.name, v.external_identifier, i.external_identifier, i.metadata, i.result, i.error, i.termination_reason"
+)
+NAMES = "ifnull(a.name, i.agent_id), ifnull(v.external_identifier, i.agent_version_id)"
+
+
+class Answers:
+    """See Analytics."""
+
+    path: Path
+
+    @abstractmethod
+    def _no_fork(self) -> AbstractContextManager[object]:
+        """Let a fork wait while a connection is open that is closed soon."""
+
+    def find_runs(self, filter: RunFilter, *, limit: int | None, offset: int) -> RunList | None:
+        """See Analytics."""
+        where, values = _where(filter)
+        page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where} order by i.id desc limit ? offset ?"
+        totals = (
+            "select count(*), ifnull(sum(spans), 0), ifnull(sum(failed), 0), ifnull(sum(open), 0), "
+            f"sum(given), sum(made), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
+        )
+
+        def answer(connection: sqlite3.Connection) -> RunList:
+            needle = (filter.grep or "").lower()
+            connection.create_function("is_said_in", -1, lambda *texts: any(needle in (t or "").lower() for t in texts))
+            rows = connection.execute(page, (*values, -1 if limit is None else limit, offset)).fetchall()
+            total, *sums = connection.execute(totals, values).fetchone()
+            width = len(AgentInstanceRow._fields)
+            runs = [RunSummary(AgentInstanceRow._make(row[:width]), *row[width:]) for row in rows]
+            return RunList(runs, total, RunTotals(*sums))
+
+        return self._asked(NUMBERS, answer, or_in_memory=True)
+
+    def span_stats(self, *, since: str | None, until: str | None) -> list[Stat] | None:
+        """See Analytics."""
+        return self._asked(NUMBERS, lambda connection: _stats(connection, since, until), or_in_memory=True)
+
+    def search_spans(
+        self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
+    ) -> tuple[list[str], int] | None:
+        """See Analytics."""
+        return self._asked(TEXTS, lambda connection: _search(connection, words, limit, offset), progress)
+
+    def _asked(
+        self,
+        part: index.Part,
+        answer: Callable[[sqlite3.Connection], T],
+        progress: Progress | None = None,
+        *,
+        or_in_memory: bool = False,
+    ) -> T | None:
+        """Answer from a part of the index; where that cannot be written, from one in memory, or not at all."""
+        for in_memory in (False, False, True) if or_in_memory else (False, False):
+            try:
+                with (
+                    self._no_fork(),
+                    index.opened(self.path, in_memory=in_memory) as connection,
+                    index.current(connection, part, progress),
+                ):
+                    return answer(connection)
+            except OSError:
+                continue
+            except sqlite3.DatabaseError as error:
+                if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                    index.discard(self.path)
+        return None
+
+
+def _where(filter: RunFilter) -> tuple[str, list[Any]]:
+    conditions: list[str] = []
+    values: list[Any] = []
+    if filter.agent is not None:
+        conditions.append("? in (a.name, a.id, a.external_identifier)")
+        values.append(filter.agent)
+    if filter.status is not None:
+        conditions.append("i.status = ?")
+        values.append(filter.status)
+    if filter.since is not None:
+        conditions.append("coalesce(i.started_at, i.inserted_at) >= ?")
+        values.append(filter.since)
+    if filter.failed:
+        conditions.append("(i.status = 'failed' or r.failed > 0)")
+    if filter.grep is not None:
+        conditions.append(f"is_said_in({OWN_TEXTS})")
+    return (f" where {' and '.join(conditions)}" if conditions else ""), values
+
+
+class _Group:
+    """The sums of a group, or of several: of its cells (duration buckets), and of what is open in it."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.ran: dict[int, int] = {}
+        self.count = self.failed = self.cancelled = self.open = 0
+        self.total = 0.0
+        self.longest: float | None = None
+        self.used: list[Any] = [None, None, None]
+
+    def add_cell(self, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
+        """Add the finished spans of a bucket."""
+        self.count += spans
+        if bucket == CANCELLED:
+            self.cancelled += spans
+            return
+        self.ran[bucket] = self.ran.get(bucket, 0) + spans
+        self.failed += failed
+        self.total += ms
+        self.longest = longest if self.longest is None else max(self.longest, longest)
+
+    def add_open(self, spans: int) -> None:
+        """Add open spans."""
+        self.count += spans
+        self.open += spans
+
+    def add_used(self, used: Sequence[Any]) -> None:
+        """Add tokens and cost."""
+        self.used = [b if a is None else a if b is None else a + b for a, b in zip(self.used, used, strict=True)]
+
+
+def _stats(connection: sqlite3.Connection, since: str | None, until: str | None) -> list[Stat]:
+    window, bounds, texts = "", [], []
+    for sign, bound in ((">=", since), ("<", until)):
+        if bound is not None:
+            window += f" and at {sign} {MICROS.format('?')}"
+            bounds += [bound, bound]
+            texts.append(bound)
+    groups: dict[tuple[str, str | None], _Group] = {}
+    names = {}
+    for id, schema_name, label in connection.execute("select grp, schema_name, label from groups"):
+        names[id] = schema_name, label
+    for id, bucket, spans, failed, ms, longest, *used in connection.execute(
+        "select grp, bucket, count(*), sum(failed), sum(ms), max(ms), sum(given), sum(made), sum(cost) "
+        f"from facts where true{window} group by grp, bucket"
+        if window
+        else "select * from cells",
+        bounds,
+    ):
+        for group in _groups(groups, *names[id]):
+            if id not in group.ids:
+                group.ids.append(id)
+            group.add_cell(bucket, spans, failed, ms, longest)
+            group.add_used(used)
+    text_window = "".join(
+        f" and coalesce(s.started_at, s.inserted_at) {sign} ?"
+        for sign, bound in ((">=", since), ("<", until))
+        if bound is not None
+    )
+    for schema_name, label, spans, *used in connection.execute(
+        "select schema_name, ifnull(label, ''), count(*), sum(input_tokens), sum(output_tokens), sum(cost_usd) "
+        "from main.open_spans o cross join recorded.agent_spans s "
+        f"where s.rowid = o.row{text_window} group by 1, 2",
+        texts,
+    ):
+        for group in _groups(groups, schema_name, label):
+            group.add_open(spans)
+            group.add_used(used)
+    return [_stat(connection, name, label, group, window, bounds) for (name, label), group in groups.items()]
+
+
+def _groups(groups: dict[tuple[str, str | None], _Group], schema_name: str, label: str) -> list[_Group]:
+    """Return the type's group, and the label's where there is one."""
+    keys = [(schema_name, None), (schema_name, label)] if label else [(schema_name, None)]
+    return [groups.setdefault(key, _Group()) for key in keys]
+
+
+def _stat(
+    connection: sqlite3.Connection,
+    schema_name: str,
+    label: str | None,
+    group: _Group,
+    window: str,
+    bounds: list[Any],
+) -> Stat:
+    ran = sum(group.ran.values())
+
+    def percentile(percent: int) -> float | None:
+        place = -(-ran * percent // 100) - 1
+        for bucket in sorted(group.ran):
+            if place < group.ran[bucket]:
+                ids = ", ".join(map(str, group.ids))
+                sql = f"select ms from facts where grp in ({ids}) and bucket = ?{window} order by ms limit 1 offset ?"
+                found: float = connection.execute(sql, (bucket, *bounds, place)).fetchone()[0]
+                return found
+            place -= group.ran[bucket]
+        return None
+
+    return Stat(
+        schema_name,
+        label,
+        group.count,
+        group.failed,
+        group.cancelled,
+        group.open,
+        percentile(50),
+        percentile(95),
+        percentile(99),
+        group.longest,
+        group.total,
+        tuple(group.ran.get(bucket, 0) for bucket in range(len(BOUNDS_MS) + 1)),
+        *group.used,
+    )
+
+
+def _search(connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int) -> tuple[list[str], int]:
+    query = " ".join(f'"{t.removesuffix(wording.PREFIX)}"{"*" if t.endswith(wording.PREFIX) else ""}' for t in terms)
+    matcher = wording.Matcher(terms)
+    columns = ", ".join(f"s.{column}" for column in AgentSpanRow._fields)
+    open_rows = [
+        row
+        for row, *values in connection.execute(
+            f"select s.rowid, {columns} from text_open o cross join recorded.agent_spans s where s.rowid = o.row"
+        )
+        if matcher.matches(AgentSpanRow._make(values))
+    ]
+    (closed,) = connection.execute("select count(*) from texts where texts match ?", (query,)).fetchone()
+    found = connection.execute(
+        "select rowid from texts where texts match ? order by rowid desc limit ?", (query, offset + limit)
+    )
+    rows = sorted([*open_rows, *(row for (row,) in found)], reverse=True)[offset : offset + limit]
+    by_row = "select id from recorded.agent_spans where rowid = ?"
+    return [connection.execute(by_row, (row,)).fetchone()[0] for row in rows], closed + len(open_rows)

@@ -1,0 +1,169 @@
+"""The index beside a file (`NAME-index`): small copies of what every span says in numbers, and the words of its texts.
+
+Made by the reading that wants it, kept up to date by the next one, and only ever a copy: it may be deleted at any time.
+A file of its own, because indexing a million spans takes longer than a recorder may wait for the file's lock; and
+because an index on `agent_spans` would be paid for by every write (see docs/concepts.md for the figures).
+
+What is new is told by rowid, which SQLite gives in the order of commits: not by id, since spans of several processes,
+or from a journal, arrive in another order than they began. Open spans are not copied but listed, and read anew each
+time. A finished span never changes, but by what leaves a note in `rewritten_runs` (see rewrites).
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agentspan.storage.sqlite.rewrites import Rewrites, unseen
+
+SUFFIX = "-index"
+VERSION = 1
+WAIT_S = 10.0
+"""How long a reading waits for another one that is bringing the index up to date."""
+CACHE_KIB = 64 * 1024
+
+
+class Part:
+    """A part of the index that is kept up to date by itself: the numbers, or the texts.
+
+    Attributes:
+        name: under which its state is kept.
+        batch: how many spans it takes in one transaction.
+    """
+
+    name: str
+    batch: int
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        """Make its tables, empty, in the place of any that are there."""
+        raise NotImplementedError
+
+    def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
+        """Take in the spans that were listed as open and are finished, and those with rowids in (after, until]."""
+        raise NotImplementedError
+
+    def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
+        """Take out what was rewritten or removed, and list as open what is to be read again; False where it cannot."""
+        raise NotImplementedError
+
+
+def path_of(path: Path) -> Path:
+    """Return where the index of a file lies."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def discard(path: Path) -> None:
+    """Delete the index of a file; nothing is lost but the time to make it again."""
+    for end in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            os.unlink(f"{path_of(path)}{end}")
+
+
+@contextmanager
+def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
+    """Lend a connection to the index of a file, with that file, for reading only, attached as `recorded`.
+
+    Args:
+        in_memory: use an index that is made for this one time.
+    """
+    if in_memory:
+        uri = ":memory:"
+    else:
+        beside = path_of(path)
+        os.close(os.open(beside, os.O_RDWR | os.O_CREAT, 0o600))  # the texts are as private as the file
+        uri = beside.as_uri()
+    connection = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute(f"pragma cache_size = -{CACHE_KIB}")
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = normal")
+        connection.execute("attach database ? as recorded", (path.as_uri() + "?mode=ro",))
+        yield connection
+    finally:
+        connection.close()
+
+
+def is_made(connection: sqlite3.Connection, part: Part) -> bool:
+    """Tell whether somebody has asked for a part before."""
+    known = connection.execute("select 1 from main.sqlite_master where name = 'state'").fetchone()
+    return known is not None and bool(connection.execute("select 1 from state where part = ?", (part.name,)).fetchone())
+
+
+@contextmanager
+def current(
+    connection: sqlite3.Connection, part: Part, progress: Callable[[int, int], None] | None = None
+) -> Iterator[None]:
+    """Bring a part up to date; in the block all is of that moment, the recorded file too."""
+    while True:
+        connection.execute("begin immediate")
+        try:
+            done, last = _take_batch(connection, part)
+            if done >= last:
+                yield
+                connection.execute("commit")
+                return
+            connection.execute("commit")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            raise
+        if progress is not None:
+            progress(done, last)
+
+
+def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
+    """Take in one batch; return up to which rowid all are in, and the last one that there is."""
+    row, row_id, seen = _state(connection, part)
+    rewrites = unseen(connection, seen)
+    usable = rewrites.last >= seen  # else an older copy of the file is in its place
+    if usable and rewrites.last > seen:
+        row, row_id = _row_at_most(connection, min(row, rewrites.floor))
+        usable = part.forget(connection, rewrites._replace(floor=row))
+    if not usable or (row and _row_at_most(connection, row) != (row, row_id)):  # rows have other numbers now
+        row, row_id, rewrites = _reset(connection, part)
+    first, last = connection.execute(
+        "select (select min(rowid) from recorded.agent_spans where rowid > ?), max(rowid) from recorded.agent_spans",
+        (row,),
+    ).fetchone()
+    until = row if first is None else min(last, first - 1 + part.batch)
+    part.take(connection, row, until)
+    row, row_id = _row_at_most(connection, until)
+    values = (part.name, _account(connection), row, row_id, rewrites.last)
+    connection.execute("insert or replace into state values (?, ?, ?, ?, ?)", values)
+    return row, last or 0
+
+
+def _state(connection: sqlite3.Connection, part: Part) -> tuple[int, str, int]:
+    """Return up to which row a part goes, that row's id, and the last rewrite that it knows; make it where needed."""
+    if connection.execute("pragma user_version").fetchone()[0] != VERSION:
+        connection.execute("drop table if exists state")
+        connection.execute(
+            "create table state (part text primary key, account text, row integer, row_id text, rewrite integer)"
+        )
+        connection.execute(f"pragma user_version = {VERSION}")
+    found = connection.execute(
+        "select account, row, row_id, rewrite from state where part = ?", (part.name,)
+    ).fetchone()
+    if found is None or found[0] != _account(connection):
+        row, row_id, rewrites = _reset(connection, part)
+        return row, row_id, rewrites.last
+    return found[1], found[2], found[3]
+
+
+def _reset(connection: sqlite3.Connection, part: Part) -> tuple[int, str, Rewrites]:
+    part.create(connection)
+    return 0, "", unseen(connection, 0)
+
+
+def _account(connection: sqlite3.Connection) -> str:
+    account: str = connection.execute("select id from recorded.accounts").fetchone()[0]
+    return account
+
+
+def _row_at_most(connection: sqlite3.Connection, row: int) -> tuple[int, str]:
+    """Return the last row up to this one, and its id."""
+    found = connection.execute(
+        "select rowid, id from recorded.agent_spans where rowid <= ? order by rowid desc limit 1", (row,)
+    ).fetchone()
+    return (found[0], found[1]) if found is not None else (0, "")

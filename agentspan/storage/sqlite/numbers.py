@@ -1,0 +1,133 @@
+"""The numbers of finished spans, in narrow rows: sums per run, sums per group and bucket, and each single duration.
+
+A group is a span type and a label. `facts` are sorted by duration within their bucket, so that a percentile is found
+by counting buckets and stepping through one of them.
+"""
+
+import sqlite3
+
+from agentspan.storage.analytics import BOUNDS_MS
+from agentspan.storage.sqlite.index import Part
+from agentspan.storage.sqlite.rewrites import Rewrites
+
+IS_OPEN = "status in ('pending', 'active')"
+USED = "schema_name <> 'agent' and schema_name not like '%:agent'"
+CANCELLED = -1
+"""The bucket of spans that never ran."""
+
+# 1 µs a row; sqlite has no subsecond function before 3.42.
+MICROS = "cast(strftime('%s', {0}) as integer) * 1000000 + cast(substr({0}, 21, 6) as integer)"
+AT = MICROS.format("coalesce(started_at, inserted_at)")
+BUCKET = (
+    f"case when status = 'cancelled' then {CANCELLED} "
+    + " ".join(f"when duration_ms < {bound!r} then {bucket}" for bucket, bound in enumerate(BOUNDS_MS))
+    + f" else {len(BOUNDS_MS)} end"
+)
+
+TABLES = {
+    "runs": "(run integer primary key, id text not null unique, spans integer not null, failed integer not null, "
+    "given integer, made integer, cost real)",
+    "groups": "(grp integer primary key, schema_name text not null, label text not null, unique (schema_name, label))",
+    "facts": "(grp integer not null, bucket integer not null, ms real not null, row integer not null, run integer, "
+    "at integer, failed integer, given integer, made integer, cost real, "
+    "primary key (grp, bucket, ms, row)) without rowid",
+    "cells": "(grp integer not null, bucket integer not null, spans integer not null, failed integer not null, "
+    "ms real not null, longest real not null, given integer, made integer, cost real, "
+    "primary key (grp, bucket)) without rowid",
+    "open_spans": "(row integer primary key)",
+}
+FRESH = (
+    "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
+    "bucket integer, ms real, at integer, failed integer, given integer, made integer, cost real)"
+)
+
+
+def _taken(rows: str) -> str:
+    """Return the INSERT that fills `fresh` with the finished ones of these rows."""
+    return (
+        "insert into temp.fresh select s.rowid, agent_instance_id, schema_name, ifnull(label, ''), "
+        f"{BUCKET}, ifnull(duration_ms, 0), {AT}, status = 'failed', input_tokens, output_tokens, cost_usd "
+        f"from {rows} and not {IS_OPEN}"
+    )
+
+
+def _plus(table: str, column: str) -> str:
+    """Return the assignment that adds to a sum in which null means that no span said."""
+    return f"{column} = case when excluded.{column} is null then {table}.{column} else " + (
+        f"ifnull({table}.{column}, 0) + excluded.{column} end"
+    )
+
+
+TAKE_CLOSED = _taken("open_spans o cross join recorded.agent_spans s where s.rowid = o.row")
+TAKE_NEW = _taken("recorded.agent_spans s where s.rowid > ? and s.rowid <= ?")
+LIST_OPEN = f"""
+insert or ignore into open_spans select rowid from recorded.agent_spans where rowid > ? and rowid <= ? and {IS_OPEN}
+"""
+FORGET_CLOSED = (
+    "delete from open_spans where row in (select row from temp.fresh) "
+    "or not exists (select 1 from recorded.agent_spans s where s.rowid = open_spans.row)"
+)
+ADD_GROUPS = "insert or ignore into groups (schema_name, label) select distinct schema_name, label from temp.fresh"
+ADD_RUNS = f"""
+insert into runs (id, spans, failed, given, made, cost)
+select run, count(*), sum(failed), sum(given) filter (where {USED}), sum(made) filter (where {USED}),
+       sum(cost) filter (where {USED}) from temp.fresh group by run
+on conflict (id) do update set spans = runs.spans + excluded.spans, failed = runs.failed + excluded.failed,
+{_plus("runs", "given")}, {_plus("runs", "made")}, {_plus("runs", "cost")}
+"""
+ADD_FACTS = """
+insert into facts select g.grp, f.bucket, f.ms, f.row, r.run, f.at, f.failed, f.given, f.made, f.cost
+from temp.fresh f join groups g using (schema_name, label) join runs r on r.id = f.run
+order by g.grp, f.bucket, f.ms, f.row
+"""
+SUMS = "count(*), sum(failed), sum(ms), max(ms), sum(given), sum(made), sum(cost)"
+ADD_CELLS = f"""
+insert into cells select g.grp, bucket, {SUMS} from temp.fresh join groups g using (schema_name, label) group by 1, 2
+on conflict (grp, bucket) do update set spans = cells.spans + excluded.spans, failed = cells.failed + excluded.failed,
+ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
+{_plus("cells", "given")}, {_plus("cells", "made")}, {_plus("cells", "cost")}
+"""
+
+
+class Numbers(Part):
+    """See the module."""
+
+    name = "numbers"
+    batch = 50_000
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        """See Part."""
+        for table, columns in TABLES.items():
+            connection.execute(f"drop table if exists main.{table}")
+            connection.execute(f"create table main.{table} {columns}")
+
+    def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
+        """See Part."""
+        connection.execute(FRESH)
+        connection.execute("delete from temp.fresh")
+        connection.execute(TAKE_CLOSED)
+        connection.execute(FORGET_CLOSED)
+        connection.execute(TAKE_NEW, (after, until))
+        connection.execute(LIST_OPEN, (after, until))
+        for statement in (ADD_GROUPS, ADD_RUNS, ADD_FACTS, ADD_CELLS):
+            connection.execute(statement)
+
+    def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
+        """See Part: whole runs are taken out, and the sums made anew from what is left."""
+        connection.execute("create temp table gone (run integer primary key, id text)")
+        connection.executemany(
+            "insert or ignore into temp.gone select run, id from main.runs where id = ?",
+            [(run,) for run in rewrites.runs],
+        )
+        connection.execute(
+            "insert or ignore into open_spans select s.rowid from temp.gone cross join recorded.agent_spans s "
+            "where s.agent_instance_id = temp.gone.id and s.rowid <= ?",
+            (rewrites.floor,),
+        )
+        connection.execute("delete from open_spans where row > ?", (rewrites.floor,))
+        connection.execute("delete from facts where run in (select run from temp.gone)")
+        connection.execute("delete from main.runs where run in (select run from temp.gone)")
+        connection.execute("delete from cells")
+        connection.execute(f"insert into cells select grp, bucket, {SUMS} from facts group by grp, bucket")
+        connection.execute("drop table temp.gone")
+        return True

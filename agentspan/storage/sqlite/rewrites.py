@@ -1,0 +1,64 @@
+"""Notes of what changed finished spans, or removed them, so that copies of them (see index) can follow.
+
+A table that is made when it is first needed, in the recorded file, so that a note is committed with the change. What
+records never writes to it: a finished span is changed by `resummarize` only, and removed by `prune`.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+CREATE = (
+    "create table if not exists rewritten_runs "
+    "(id integer primary key autoincrement, agent_instance_id text not null, last_row integer) strict",
+    "create index if not exists idx_rewritten_runs on rewritten_runs (agent_instance_id)",
+)
+NEVER = 2**63 - 1
+
+
+class Rewrites(NamedTuple):
+    """What was changed since.
+
+    Attributes:
+        last: the number of the last note; 0 where there never was one.
+        runs: ids of the runs in which finished spans have changed, and of those that were removed.
+        removed: whether runs were removed.
+        floor: the last rowid that is still of the span that it was of: SQLite gives the ones above it again.
+    """
+
+    last: int
+    runs: list[str]
+    removed: bool
+    floor: int
+
+
+def rewritten(connection: sqlite3.Connection, span_id: str) -> None:
+    """Note, within the transaction under way, that a span changed which may have finished."""
+    (run,) = connection.execute("select agent_instance_id from agent_spans where id = ?", (span_id,)).fetchone()
+    for statement in CREATE:
+        connection.execute(statement)
+    connection.execute("delete from rewritten_runs where agent_instance_id = ? and last_row is null", (run,))
+    connection.execute("insert into rewritten_runs (agent_instance_id) values (?)", (run,))
+
+
+def removed(connection: sqlite3.Connection, runs: Sequence[str]) -> None:
+    """Note, within the transaction that has removed them, that runs were removed."""
+    for statement in CREATE:
+        connection.execute(statement)
+    (last_row,) = connection.execute("select ifnull(max(rowid), 0) from agent_spans").fetchone()
+    connection.executemany(
+        "insert into rewritten_runs (agent_instance_id, last_row) values (?, ?)", [(run, last_row) for run in runs]
+    )
+
+
+def unseen(connection: sqlite3.Connection, seen: int) -> Rewrites:
+    """Return what was noted after note `seen` in the file that is attached as `recorded`."""
+    known = "select 1 from recorded.sqlite_master where name = 'rewritten_runs'"
+    if connection.execute(known).fetchone() is None:
+        return Rewrites(0, [], False, NEVER)
+    last = connection.execute("select ifnull(max(id), 0) from recorded.rewritten_runs").fetchone()[0]
+    notes = connection.execute(
+        "select agent_instance_id, last_row from recorded.rewritten_runs where id > ?", (seen,)
+    ).fetchall()
+    floors = [floor for _, floor in notes if floor is not None]
+    return Rewrites(last, [run for run, _ in notes], bool(floors), min(floors, default=NEVER))

@@ -1,0 +1,70 @@
+"""The words of finished spans: an FTS5 index without a copy of the texts, which stand in the recorded file.
+
+Triggers that keep such an index up to date would cost each write four times as much.
+"""
+
+import sqlite3
+
+from agentspan.storage import words
+from agentspan.storage.sqlite.index import Part
+from agentspan.storage.sqlite.numbers import IS_OPEN
+from agentspan.storage.sqlite.rewrites import Rewrites
+
+_CAN_DELETE = sqlite3.sqlite_version_info >= (3, 43, 0)
+"""Whether rows of an index without texts can be taken out; where not, all of it is made anew."""
+
+CLOSED = f"""
+select s.rowid, of_span(summary, payload, result_payload)
+from text_open o cross join recorded.agent_spans s where s.rowid = o.row and not {IS_OPEN} order by 1
+"""
+NEW = f"""
+select rowid, of_span(summary, payload, result_payload)
+from recorded.agent_spans where rowid > ? and rowid <= ? and not {IS_OPEN} order by 1
+"""
+LIST_OPEN = f"""
+insert or ignore into text_open select rowid from recorded.agent_spans where rowid > ? and rowid <= ? and {IS_OPEN}
+"""
+FORGET_CLOSED = f"""
+delete from text_open
+where not exists (select 1 from recorded.agent_spans s where s.rowid = text_open.row and {IS_OPEN})
+"""
+
+
+class Texts(Part):
+    """See the module."""
+
+    name = "texts"
+    batch = 5000
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        """See Part."""
+        for table in ("texts", "text_open"):
+            connection.execute(f"drop table if exists main.{table}")
+        deletes = ", contentless_delete = 1" if _CAN_DELETE else ""
+        connection.execute(f"create virtual table main.texts using fts5(text, content = ''{deletes})")
+        connection.execute("create table main.text_open (row integer primary key)")
+
+    def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
+        """See Part."""
+        connection.create_function("of_span", 3, words.of_span, deterministic=True)
+        connection.execute(f"insert into texts (rowid, text) {CLOSED}")
+        connection.execute(FORGET_CLOSED)
+        connection.execute(f"insert into texts (rowid, text) {NEW}", (after, until))
+        connection.execute(LIST_OPEN, (after, until))
+
+    def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
+        """See Part."""
+        if not _CAN_DELETE:
+            return False
+        of_run = "select rowid from recorded.agent_spans where agent_instance_id = ? and rowid <= ?"
+        for run in rewrites.runs:
+            connection.execute(f"insert or ignore into text_open {of_run}", (run, rewrites.floor))
+            connection.execute(f"delete from texts where rowid in ({of_run})", (run, rewrites.floor))
+        if rewrites.removed:
+            connection.execute("delete from text_open where row > ?", (rewrites.floor,))
+            connection.execute(
+                "delete from texts where rowid in (select id from texts_docsize d where id > ? "
+                "or not exists (select 1 from recorded.agent_spans s where s.rowid = d.id))",
+                (rewrites.floor,),
+            )
+        return True

@@ -1,0 +1,134 @@
+"""Looking after a file: removing runs, giving room back in steps, and copying the file while others write."""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentspan.errors import InvalidValue
+from agentspan.storage.sqlite import index
+from agentspan.storage.sqlite.answers import NUMBERS, TEXTS
+from agentspan.storage.sqlite.connections import Connections, storage_error, waiting
+from agentspan.storage.sqlite.numbers import IS_OPEN
+from agentspan.storage.sqlite.rewrites import removed
+
+PAGES = 500
+"""How many pages go back in one transaction: 2 MB, about 10 ms."""
+REMOVABLE = (
+    f"select 1 from agent_instances i where id = ? and not {IS_OPEN} "
+    f"and not exists (select 1 from agent_spans where agent_instance_id = i.id and {IS_OPEN})"
+)
+OLD_KEYS = "from idempotency_keys where inserted_at < ?"
+
+
+class Upkeep:
+    """See HasRemoval and HasFile."""
+
+    path: Path
+    _connections: Connections
+
+    def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
+        """See HasRemoval."""
+        with self._connections.transaction(wait_s) as connection:
+            gone = [id for id in ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
+            spans = sum(_remove(connection, id) for id in gone)
+            if gone:
+                removed(connection, gone)
+        return len(gone), spans
+
+    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
+        """See HasRemoval."""
+        if dry_run:
+            with self._connections.snapshot() as connection:
+                (count,) = connection.execute(f"select count(*) {OLD_KEYS}", (before,)).fetchone()
+                return int(count)
+        with self._connections.transaction(wait_s) as connection:
+            return connection.execute(f"delete {OLD_KEYS}", (before,)).rowcount
+
+    def used_bytes(self) -> int:
+        """See HasFile."""
+        with self._connections.snapshot() as connection:
+            pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
+        return (pages - free) * size
+
+    def file_bytes(self) -> int:
+        """See HasFile."""
+        return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self.path}{end}"))
+
+    def compact(self, wait_s: float) -> None:
+        """See HasFile. A file made before this was asked of it is written anew once, in one go."""
+        connections = self._connections
+        connections.hold(wait_s)
+        try:
+            connection = connections.writer()
+            if _pragma(connection, "auto_vacuum") == 0 and _pragma(connection, "freelist_count"):
+                connection.execute("pragma auto_vacuum = incremental")
+                waiting(lambda: connection.execute("vacuum"), self.path, wait_s)
+            while before := _pragma(connection, "freelist_count"):
+                step = f"pragma incremental_vacuum({PAGES})"
+                waiting(lambda step=step: connection.execute(step).fetchall(), self.path, wait_s)  # type: ignore[misc]
+                if _pragma(connection, "freelist_count") >= before:
+                    break
+            connection.execute("pragma wal_checkpoint(truncate)").fetchall()  # does what readers let it do
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
+        finally:
+            connections.let_go()
+        self._compact_index()
+
+    def _compact_index(self) -> None:
+        """Let the index forget the words of what was removed, where there is one."""
+        if not index.path_of(self.path).exists():
+            return
+        try:
+            with self._connections.no_fork(), index.opened(self.path, in_memory=False) as connection:
+                for part in (NUMBERS, TEXTS):
+                    if index.is_made(connection, part):
+                        with index.current(connection, part):
+                            pass
+        except (OSError, sqlite3.Error):
+            index.discard(self.path)
+
+    def backup(self, path: str | os.PathLike[str]) -> int:
+        """See HasFile: SQLite's own way, from one snapshot, under another name until it is whole."""
+        target = Path(path).absolute()
+        if target.exists():
+            raise InvalidValue("path", f"{target} exists already; choose another name, or move it away")
+        if not target.parent.is_dir():
+            raise InvalidValue("path", f"the folder {target.parent} does not exist; create it")
+        with self._connections.snapshot() as source:
+            source.execute("select 1 from sqlite_master").fetchone()  # the snapshot begins here
+            try:
+                number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # for its owner only
+                os.close(number)
+                try:
+                    copy = sqlite3.connect(name)
+                    try:
+                        source.backup(copy)
+                    finally:
+                        copy.close()
+                    os.link(name, target)  # unlike a rename it fails where a file has come meanwhile
+                finally:
+                    for end in ("", "-wal", "-shm", "-journal"):
+                        if os.path.exists(name + end):
+                            os.unlink(name + end)
+            except FileExistsError:
+                raise InvalidValue("path", f"{target} exists already; choose another name, or move it away") from None
+            except OSError as error:
+                raise InvalidValue("path", f"{target} cannot be written: {error.strerror}") from error
+        return target.stat().st_size
+
+
+def _remove(connection: sqlite3.Connection, run: str) -> int:
+    spans = "select id from agent_spans where agent_instance_id = ?"
+    connection.execute(f"delete from schema_violations where agent_span_id in ({spans})", (run,))
+    count = connection.execute("delete from agent_spans where agent_instance_id = ?", (run,)).rowcount
+    connection.execute("delete from refused_changes where agent_instance_id = ?", (run,))
+    connection.execute("delete from agent_instances where id = ?", (run,))
+    return count
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"pragma {name}").fetchone()[0]
+    return value

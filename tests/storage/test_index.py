@@ -1,0 +1,306 @@
+"""The index beside a file gives the same answers as reading every row, whatever happened in between."""
+
+import os
+import random
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.analysis.runs import RunFilter, RunList, find_runs
+from agentspan.analysis.search import search
+from agentspan.analysis.stats import Stat, stats
+from agentspan.operations.context import Context
+from agentspan.operations.prune import prune
+from agentspan.operations.resummarize import resummarize
+from agentspan.storage.analytics import Analytics
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import Query
+from agentspan.storage.sqlite import SQLiteStorage, answers, index, numbers, texts
+
+READS = ("account", "find", "page", "iter_spans", "counts", "violations")
+
+
+class Plain:
+    """The reads of a storage, without the answers of its own."""
+
+    def __init__(self, storage: SQLiteStorage) -> None:
+        for name in READS:
+            setattr(self, name, getattr(storage, name))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def rounded(value: Any) -> Any:
+    """Sums of floats depend on their order in the last digits."""
+    if isinstance(value, float):
+        return pytest.approx(value)
+    if isinstance(value, RunList):
+        return [[rounded(v) for v in run] for run in value.runs], value.total, [rounded(v) for v in value.totals]
+    if isinstance(value, Stat):
+        return [rounded(getattr(value, name)) for name in Stat.__slots__]
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
+QUESTIONS: list[Callable[[Any], Any]] = [
+    find_runs,
+    lambda storage: find_runs(storage, RunFilter(failed=True), limit=3, offset=1),
+    lambda storage: find_runs(storage, RunFilter(agent="b", status="active", grep="B"), limit=None),
+    stats,
+    lambda storage: stats(storage, since="2026-01-01T00:00:30.000000Z", until="2026-01-01T00:01:00.000000Z"),
+    lambda storage: search(storage, "fetch", limit=4, offset=2),
+    lambda storage: search(storage, "again").total,
+    lambda storage: search(storage, "done fetch").total,
+]
+
+
+def assert_same(storage: SQLiteStorage) -> None:
+    assert isinstance(storage, Analytics)
+    assert not isinstance(Plain(storage), Analytics)
+    for question in QUESTIONS:
+        assert rounded(question(storage)) == rounded(question(Plain(storage)))
+
+
+class Life:
+    """Random changes to a file."""
+
+    def __init__(self, db: agentspan.Database, seed: int) -> None:
+        self.db = db
+        self.random = random.Random(seed)
+        self.runs: list[str] = []
+        self.open: list[str] = []
+        self.at = 0.0
+
+    def step(self) -> None:
+        """Do something that can happen to a file."""
+        getattr(self, self.random.choice(("register", "begin", "begin", "begin", "end", "end", "whole", "other")))()
+
+    def register(self) -> None:
+        run = self.db.agent_instances.register(self.random.choice("ab"))
+        self.db.agent_instances.start(run.id)
+        self.runs.append(run.id)
+
+    def _create(self, status: str, result: dict[str, Any] | None = None) -> agentspan.AgentSpan | None:
+        live = [run for run in self.runs if self.db.agent_instances.get(run).status == "active"]
+        if not live:
+            return None
+        self.at += self.random.random()
+        kind, payload = self.random.choice(
+            (
+                ("tool", {"name": "fetch", "arguments": {"n": self.at}}),
+                ("llm", {"model": "m", "input_tokens": 3, "cost_usd": 0.1}),
+                ("agent", {"name": "fetch", "input_tokens": 50}),
+                ("custom", {"text": "fetch"}),
+            )
+        )
+        times = (
+            {"started_at": f"2026-01-01T00:{self.at / 60:02.0f}:{self.at % 60:09.6f}Z"} if status != "pending" else {}
+        )
+        return self.db.agent_spans.create(self.random.choice(live), kind, status, payload, result, **times)  # type: ignore[arg-type]
+
+    def begin(self) -> None:
+        span = self._create(self.random.choice(("active", "pending")))
+        if span is not None:
+            self.open.append(span.id)
+
+    def whole(self) -> None:
+        self._create("complete", {"output": "done"})
+
+    def end(self) -> None:
+        if not self.open:
+            return
+        id = self.open.pop(self.random.randrange(len(self.open)))
+        if self.db.agent_spans.get(id).status == "pending":
+            self.db.agent_spans.finish(id, "cancelled")
+        elif self.db.agent_spans.get(id).status == "active":
+            self.db.agent_spans.finish(id, self.random.choice(("complete", "failed")), {"output": "done"})
+
+    def other(self) -> None:
+        """Finish a run, change summaries, or remove what has finished."""
+        what = self.random.randrange(4)
+        storage = self.db.storage
+        if what == 0 and self.runs:
+            run = self.db.agent_instances.get(self.random.choice(self.runs))
+            if run.status == "active":
+                self.db.agent_instances.finish(run.id, self.random.choice(("complete", "failed")))
+        elif what == 1:
+            schemas = [{"name": "tool", "params_schema": {}, "template": f"again {self.random.random()}"}]
+            for agent in self.db.agents.list():
+                self.db.agent_schema_versions.create(agent.id, span_type_schemas=schemas)
+            runs: Any = storage.page(Query("agent_instance")).rows
+            list(resummarize(Context(storage), iter(runs)))
+        elif what == 2:
+            prune(Context(storage), older_than="9999-01-01T00:00:00.000000Z", keep_failed=self.random.random() < 0.5)
+            self.runs = [row.id for row in storage.page(Query("agent_instance")).rows]
+            self.open = [id for id in self.open if id in storage.find(id).rows]
+        elif what == 3 and self.runs:
+            run = self.db.agent_instances.get(self.random.choice(self.runs))
+            if run.status == "active" and self.random.random() < 0.3:
+                self.db.agent_instances.terminate(run.id, "enough")
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "12"))))
+def test_answers_are_exact_whatever_happened(path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numbers.Numbers, "batch", 7)
+    monkeypatch.setattr(texts.Texts, "batch", 5)
+    monkeypatch.setattr(texts, "_CAN_DELETE", texts._CAN_DELETE and seed % 4 != 3)
+    with agentspan.open(path) as db:
+        life = Life(db, seed)
+        for number in range(120):
+            life.step()
+            if number % 8 == 7:
+                if life.random.random() < 0.5:
+                    stats(db.storage)  # the numbers alone
+                else:
+                    assert_same(db.storage)  # type: ignore[arg-type]
+        assert_same(db.storage)  # type: ignore[arg-type]
+
+
+def record(path: Path, runs: int = 3) -> None:
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(runs):
+        with tracer.run("a"), tracer.span("tool", {"name": "fetch", "arguments": {"n": number}}):
+            pass
+    tracer.shutdown()
+
+
+def ask(path: Path) -> tuple[int, int, int]:
+    with agentspan.open(path, read_only=True) as db:
+        found = find_runs(db.storage)
+        return found.total, found.totals.spans, search(db.storage, "fetch").total
+
+
+def test_what_was_indexed_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(path)
+    assert ask(path) == (3, 3, 3)
+    taken = []
+    take = numbers.Numbers.take
+    monkeypatch.setattr(numbers.Numbers, "take", lambda *args: (taken.append(args[2:]), take(*args))[1])
+    assert ask(path) == (3, 3, 3)
+    record(path, 2)
+    assert ask(path) == (5, 5, 5)
+    assert taken == [(3, 3), (3, 5)]
+
+
+def test_the_index_is_as_private_as_the_file_and_may_be_deleted(path: Path) -> None:
+    record(path)
+    assert ask(path) == (3, 3, 3)
+    beside = index.path_of(path)
+    assert beside.name == "runs.db-index"
+    assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+    index.discard(path)
+    assert not beside.exists()
+    assert ask(path) == (3, 3, 3)
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b""])
+def test_an_index_that_cannot_be_used_is_made_anew(path: Path, content: bytes) -> None:
+    record(path)
+    ask(path)
+    index.discard(path)
+    index.path_of(path).write_bytes(content)
+    assert ask(path) == (3, 3, 3)
+    with sqlite3.connect(index.path_of(path)) as connection:
+        assert connection.execute("select count(*) from facts").fetchone() == (3,)
+    connection.close()
+
+
+def test_an_index_of_another_version_or_of_another_file_is_made_anew(path: Path, tmp_path: Path) -> None:
+    record(path, 1)
+    ask(path)
+    connection = sqlite3.connect(index.path_of(path))
+    connection.execute("pragma user_version = 99")
+    connection.close()
+    assert ask(path) == (1, 1, 1)
+    record(tmp_path / "other.db", 2)
+    ask(tmp_path / "other.db")
+    os.replace(index.path_of(tmp_path / "other.db"), index.path_of(path))
+    assert ask(path) == (1, 1, 1)
+
+
+def test_an_older_copy_of_the_file_in_its_place_is_noticed(path: Path, tmp_path: Path) -> None:
+    record(path, 2)
+    with agentspan.open(path) as db:
+        db.storage.backup(tmp_path / "copy.db")  # type: ignore[attr-defined]
+    record(path, 3)
+    assert ask(path) == (5, 5, 5)
+    os.replace(tmp_path / "copy.db", path)
+    record(path, 4)
+    assert ask(path) == (6, 6, 6)
+
+
+def test_without_a_place_for_an_index_the_answers_are_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(path)
+
+    def refused(*args: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(index.os, "open", refused)
+    assert ask(path) == (3, 3, 3)
+    assert not index.path_of(path).exists()
+
+
+def test_without_full_text_search_every_row_is_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(path)
+
+    def missing(*args: object) -> None:
+        raise sqlite3.OperationalError("no such module: fts5")
+
+    monkeypatch.setattr(texts.Texts, "create", missing)
+    assert ask(path) == (3, 3, 3)
+
+
+def test_building_says_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts.Texts, "batch", 2)
+    record(path, 5)
+    seen: list[tuple[int, int]] = []
+    with agentspan.open(path, read_only=True) as db:
+        assert search(db.storage, "fetch", progress=lambda *at: seen.append(at)).total == 5
+        assert seen == [(2, 5), (4, 5)]
+        search(db.storage, "fetch", progress=lambda *at: seen.append(at))
+    assert len(seen) == 2
+
+
+def test_several_may_ask_at_once_while_others_record(path: Path) -> None:
+    record(path, 1)
+    failures: list[object] = []
+
+    def work() -> None:
+        try:
+            for _ in range(10):
+                runs, spans, hits = ask(path)
+                assert 1 <= runs <= 21
+                assert 1 <= spans <= hits <= 21
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        record(path, 2)
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert ask(path) == (21, 21, 21)
+
+
+def test_recording_never_writes_to_the_notes_of_rewrites(path: Path) -> None:
+    record(path)
+    ask(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("select name from sqlite_master where name = 'rewritten_runs'").fetchall() == []
+    connection.close()
+
+
+def test_memory_has_no_answers_of_its_own() -> None:
+    assert not isinstance(MemoryStorage(), Analytics)
+    assert answers.NUMBERS.name != answers.TEXTS.name
