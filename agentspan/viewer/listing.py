@@ -5,18 +5,19 @@ from typing import Any, NamedTuple
 
 from agentspan import clock, jsontext
 from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
-from agentspan.model.rows import AgentRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import INSTANCE_STATUSES, OPEN
 from agentspan.operations.doctor import Lives
 from agentspan.schemas.meaning import duration_text, error_text
 from agentspan.schemas.templates import inline
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Query, Rows, Storage
 from agentspan.text import one_line
 
 PAGE = 50
 MAX_AGENTS = 500
 MAX_ABOUT = 200
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
+PREPARING = "Adding up the spans of this file for the first time…"
 _HOURS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720}
 
 
@@ -46,14 +47,36 @@ class Asked(NamedTuple):
 
 
 def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
-    """Return a page of runs: `runs`, each with its `cells`; `count`, which says how many of how many; and `total`."""
+    """Return a page of runs: `runs`, each with its `cells`; `count`, which says how many of how many; and `total`.
+
+    `preparing` tells whether the sums are still to come (see unsummed).
+    """
     found = find_runs(storage, asked.filter(), limit=PAGE, offset=asked.offset)
     lives = Lives(storage)
     return {
         "runs": [_run(run, lives) for run in found.runs],
         "total": found.total,
         "count": _count(found, asked.offset),
+        "preparing": False,
     }
+
+
+def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
+    """Return a page of runs while their spans are still being added up; none where only some runs are asked for."""
+    query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset)
+    page = storage.page(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
+    rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
+    named = storage.find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)}).rows
+    lives = Lives(storage)
+    runs = []
+    for row in rows:
+        agent, version = named[row.agent_id][1], named[row.agent_version_id][1]
+        assert isinstance(agent, AgentRow)
+        assert isinstance(version, AgentVersionRow)
+        sums = (0, 0, 0, None, None, None, row.duration_ms)
+        run = _run(RunSummary(row, agent.name, version.external_identifier, *sums), lives)
+        runs.append({**run, "cells": {**run["cells"], "spans": "…"}})
+    return {"runs": runs, "total": page.total, "count": PREPARING, "preparing": True}
 
 
 def agent_names(storage: Storage) -> list[str]:

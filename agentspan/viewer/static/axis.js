@@ -11,7 +11,7 @@ function stepFor(goal) {
   if (goal > 30_000) return LONG_STEPS.find((step) => step >= goal) ?? 1440 * MINUTE * Math.ceil(goal / (1440 * MINUTE));
   const power = 10 ** Math.floor(Math.log10(goal));
   const step = [1, 2, 5, 10].find((times) => times * power >= goal) * power;
-  return step > 10_000 ? 30_000 : step;
+  return step > 10_000 ? [15_000, 20_000, 30_000].find((seconds) => seconds >= goal) : step;
 }
 
 export class Axis {

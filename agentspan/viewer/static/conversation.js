@@ -5,7 +5,7 @@ import * as format from "./format.js";
 import { argumentsOf, callCard, messageCard } from "./messages.js";
 import { jsonSection, parse } from "./json.js";
 
-const PAGE = 100;
+const PAGE = 60;
 const SHORT = 400;
 
 export class Conversation {

@@ -3,7 +3,7 @@
 import { byId, el, setAttribute, setText } from "./dom.js";
 import { get } from "./source.js";
 
-const EVERY_MS = 2000;
+const EVERY_MS = 1000;
 
 export function runsPage() {
   const form = byId("filters");
@@ -43,6 +43,7 @@ function walk(event) {
 
 async function follow() {
   let took = 0;
+  if (document.body.dataset.preparing) update(await get(`runs.json${location.search}`));
   for (;;) {
     await new Promise((go) => setTimeout(go, Math.max(EVERY_MS, 20 * took)));
     while (document.hidden) await new Promise((go) => document.addEventListener("visibilitychange", go, { once: true }));

@@ -82,7 +82,7 @@ export class Tree {
     Object.assign(parts, { bar: el("i", { class: "bar" }), lane: el("span", { class: "lane" }) });
     parts.step = el("span", { class: "step" }, parts.fold, parts.mark, parts.kind, parts.text, parts.error);
     parts.lane.append(parts.bar);
-    const node = el("div", { class: "row", role: "treeitem" }, parts.step, parts.took, parts.lane);
+    const node = el("div", { class: "row", role: "treeitem", hidden: true }, parts.step, parts.took, parts.lane);
     this.room.append(node);
     return { node, row: -1, version: -1, ...parts };
   }
@@ -169,12 +169,12 @@ export class Tree {
     else if (top + 2 * ROW > this.box.scrollTop + height) this.box.scrollTop = top + 2 * ROW - height;
   }
 
-  /** Move by rows, from the selected one or, before there is one, to the first. */
+  /** Move by rows, from the selected one or, before there is one, from above the first. */
   move(by) {
     const rows = this.spans.rows;
     if (!rows.length) return;
     const row = this.selected < 0 ? -1 : this.spans.rowOf[this.selected];
-    this.select(rows[row < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, row + by))]);
+    this.select(rows[Math.min(rows.length - 1, Math.max(0, row + by))]);
   }
 
   page() {
