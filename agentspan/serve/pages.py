@@ -142,7 +142,7 @@ class Viewer:
         """Answer with the form for the token."""
         onward = _onward(request.query_params.get("next", ""))
         if self._sessions.allows(request):
-            return RedirectResponse(onward, 303)
+            return _with_headers(RedirectResponse(onward, 303))
         return _with_headers(self._page("login.html", request, next=onward))
 
     async def export(self, request: Request) -> Response:

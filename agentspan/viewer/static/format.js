@@ -2,7 +2,7 @@
 
 export function duration(ms) {
   if (ms === null || ms === undefined) return "";
-  if (ms < 0.9995) return ms === 0 ? "0" : `${Math.max(1, Math.round(ms * 1000))} µs`;
+  if (ms < 0.9995) return ms === 0 ? "0 ms" : `${Math.max(1, Math.round(ms * 1000))} µs`;
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   if (ms < 999.5) return `${Math.round(ms)} ms`;
   const seconds = ms / 1000;
