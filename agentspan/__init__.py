@@ -49,6 +49,7 @@ from agentspan.recording.span import Span
 from agentspan.recording.tracer import Health, Tracer
 
 if TYPE_CHECKING:
+    from agentspan.analysis.reading import Reading, read
     from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, Page
     from agentspan.operations.database import Database, open
     from agentspan.storage.memory import MemoryStorage
@@ -75,6 +76,7 @@ __all__ = [
     "NotFound",
     "NotPermitted",
     "Page",
+    "Reading",
     "RequiredValue",
     "Run",
     "SQLiteStorage",
@@ -94,6 +96,7 @@ __all__ = [
     "health",
     "open",
     "propagate",
+    "read",
     "run",
     "shutdown",
     "span",
@@ -106,6 +109,8 @@ _LAZY = {
     "AgentSchemaVersion": "agentspan.model.resources",
     "AgentSpan": "agentspan.model.resources",
     "Page": "agentspan.model.resources",
+    "Reading": "agentspan.analysis.reading",
+    "read": "agentspan.analysis.reading",
     "Database": "agentspan.operations.database",
     "open": "agentspan.operations.database",
     "MemoryStorage": "agentspan.storage.memory",

@@ -10,10 +10,11 @@ from agentspan.schemas.span_types import fallback
 
 @dataclass(slots=True)
 class Node:
-    """A span and the spans that happened in it."""
+    """A span and the spans that happened in it; `alike` are the siblings after it that it stands for (see shape)."""
 
     span: AgentSpanRow
     children: list["Node"] = field(default_factory=list)
+    alike: list["Node"] = field(default_factory=list)
 
 
 class Sums(NamedTuple):

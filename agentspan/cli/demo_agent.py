@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from agentspan.cli import reading
+from agentspan.cli import show
 from agentspan.cli.output import document
 from agentspan.operations.database import open as open_database
 from agentspan.recording.tracer import Tracer
@@ -123,7 +123,7 @@ def command(db: Path, *, as_json: bool) -> None:
             run = database.agent_instances.list(sorting="-id", page_size=1)[0]
             document({"db": str(db), "run": run.model_dump(mode="json")})
             return
-        reading.show(database, "-", as_json=False)
+        show.command(database, "-", as_json=False)
     option = "" if db == Path("agentspan.db") else f" --db {db}"
     click.echo(f"\nRecorded in {db}. Try next:")
     hints = {

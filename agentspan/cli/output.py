@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import unicodedata
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
@@ -75,3 +76,57 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
     """Fill a text up to so many columns."""
     blanks = " " * max(0, columns - columns_of(text))
     return blanks + text if right else text + blanks
+
+
+def noun(number: int, word: str, many: str | None = None) -> str:
+    """Write a count with its noun: `1 run`, `1,200 runs`."""
+    return f"{number:,} {word if number == 1 else many or word + 's'}"
+
+
+def count_text(number: int) -> str:
+    """Write a count as a person says it: 950, 8.1k, 1.2M."""
+    for unit, size in (("M", 1_000_000), ("k", 1000)):
+        if number >= size:
+            return f"{number / size:.1f}{unit}"
+    return str(number)
+
+
+def cost_text(usd: float) -> str:
+    """Write US dollars, the smaller the more digits: $0.0123, $12.30, $2,059."""
+    return f"${usd:,.0f}" if usd >= 1000 else f"${usd:.2f}" if usd >= 10 else f"${usd:.4f}"
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = (), shrink: int = 0
+) -> None:
+    """Print a table that fits the terminal: columns as wide as their texts, one of them cut where that is too much.
+
+    Args:
+        right: the numbers of the columns that are flush right.
+        shrink: the number of the column that is cut.
+    """
+    cells = [[_indented(cell, 1000) for cell in row] for row in (header, *rows)]
+    widths = [max(columns_of(row[number]) for row in cells) for number in range(len(header))]
+    widths[shrink] = max(8, min(widths[shrink], width() - sum(widths) - 2 * (len(widths) - 1) + widths[shrink]))
+    for index, row in enumerate(cells):
+        texts = [pad(_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
+        line = fit_end("  ".join(texts).rstrip(), width())
+        click.echo(style(line, bold=True) if index == 0 else line)
+
+
+def _indented(cell: str, columns: int) -> str:
+    """Fit a text, but keep the blanks before it."""
+    indent = cell[: len(cell) - len(cell.lstrip(" "))]
+    return indent + fit(cell, max(1, columns - len(indent)))
+
+
+def fit_end(line: str, columns: int) -> str:
+    """Cut a line that is laid out already at its end."""
+    if columns_of(line) <= columns:
+        return line
+    used = 0
+    for end, character in enumerate(line):
+        used += _columns(character)
+        if used > columns - 1:
+            return line[:end] + "…"
+    return line

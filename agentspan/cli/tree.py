@@ -1,35 +1,110 @@
-"""The picture of a run: one line a span, with its mark, summary and duration, and the error of what failed."""
+"""The picture of a run: a line a span, with its mark, summary, duration and bar, and the error of what failed."""
 
+import json
 from collections.abc import Collection, Iterator
 
 from agentspan import jsontext
-from agentspan.analysis.tree import Node, Sums, build, sums, walk
-from agentspan.cli.output import MARKS, columns_of, fit, pad, status_style, style
+from agentspan.analysis.tree import Node, Sums, sums
+from agentspan.cli.output import (
+    COLORS,
+    MARKS,
+    columns_of,
+    cost_text,
+    count_text,
+    fit,
+    noun,
+    pad,
+    safe,
+    status_style,
+    style,
+)
+from agentspan.cli.timeline import Timeline
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import duration_text, error_text
 from agentspan.schemas.templates import MAX_INLINE, inline
 
 DURATION_COLUMNS = 9
+PAYLOAD_LINES = 12
+"""Lines of a payload that a picture shows, at most."""
 
 
-def lines(
-    run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], width: int, dead: Collection[str | None] = ()
-) -> Iterator[str]:
-    """Yield the lines of a run's picture, none wider than `width`.
+class Picture:
+    """Draws a run, no line wider than `width`.
 
     Args:
         dead: the writers among the run's whose program has died.
+        payloads: draw what went in and came out, too.
     """
-    yield style(fit(f"run {run.id}", width), bold=True)
-    yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in dead)
-    if run.termination_reason is not None:
-        yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
-    if run.error is not None:
-        text = error_text({"error": jsontext.decode(run.error)})
-        yield "    " + status_style(fit(text or "failed", width - 4), "failed")
-    for node, lasts in walk(build(spans)):
-        yield from _span_lines(node, lasts, width, is_left=node.span.writer_id in dead)
+
+    def __init__(
+        self, width: int, timeline: Timeline, *, dead: Collection[str | None] = (), payloads: bool = False
+    ) -> None:
+        self.width = width
+        self.timeline = timeline
+        self.dead = dead
+        self.payloads = payloads
+
+    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow]) -> Iterator[str]:
+        """Yield what is known of the run itself."""
+        width = self.width
+        yield style(fit(f"run {run.id}", width), bold=True)
+        yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
+        if run.termination_reason is not None:
+            yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
+        if run.error is not None:
+            text = error_text({"error": jsontext.decode(run.error)})
+            yield "    " + status_style(fit(text or "failed", width - 4), "failed")
+        if self.payloads:
+            for key in ("metadata", "result"):
+                yield from self._payload("    ", key, getattr(run, key), "")
+
+    def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
+        """Yield the lines of a span, or of several that are alike."""
+        span = node.span
+        is_left = span.writer_id in self.dead and span.status in OPEN
+        bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
+        deepest = max(8, self.width - bar_columns - 45)  # deep trees keep their text
+        above = "".join("  " if last else "│ " for last in lasts[:-1])[-deepest:]
+        branch = above + ("└─" if lasts[-1] else "├─")
+        room = self.width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
+        error = _error(span)
+        text = fit(_title(node) if node.alike else _without_error(title(span), error), room)
+        duration = "left open" if is_left else _duration(node)
+        bar = self.timeline.bar(span, [other.span for other in node.alike]) if bar_columns else ""
+        yield (
+            style(branch, fg="bright_black")
+            + status_style(MARKS[span.status], span.status)
+            + " "
+            + (style(pad(text, room), fg="bright_black") if span.status == "cancelled" else pad(text, room))
+            + " "
+            + pad(duration, DURATION_COLUMNS, right=True)
+            + (f" ▕{style(bar, fg=COLORS.get(span.status))}▏" if bar_columns else "")
+        )
+        below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
+        if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
+            room = self.width - columns_of(below) - 1
+            yield style(below, fg="bright_black") + " " + status_style(fit(error, room), "failed")
+        if self.payloads and not node.alike:
+            yield from self._payload(below, "payload", span.payload, span.id)
+            yield from self._payload(below, "result", span.result_payload, span.id)
+
+    def _payload(self, below: str, name: str, text: str | None, id: str) -> Iterator[str]:
+        if text is None:
+            return
+        value = jsontext.decode(text)
+        if isinstance(value, dict) and isinstance(value.get("error"), dict):
+            value = {**value, "error": {key: item for key, item in value["error"].items() if key != "stacktrace"}}
+        lines = safe(json.dumps(value, indent=2, ensure_ascii=False)).split("\n")
+        room = self.width - columns_of(below) - len(name) - 2
+        if len(lines) > PAYLOAD_LINES:
+            where = f"; agentspan span {id} shows all" if id else ""
+            lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
+        for number, line in enumerate(lines):
+            indent = len(line) - len(line.lstrip())
+            start = name if number == 0 else " " * len(name)
+            shown = " " * indent + fit(line, max(8, room - indent))
+            yield style(f"{below} {start} ", fg="bright_black") + shown
 
 
 def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left: bool) -> str:
@@ -38,43 +113,32 @@ def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left
         name,
         f"{run.status}, its program died" if is_left else run.status,
         duration,
-        f"{total.spans} {'span' if total.spans == 1 else 'spans'}",
-        f"{total.failed} failed" if total.failed else "",
+        noun(total.spans, "span"),
+        f"{total.failed:,} failed" if total.failed else "",
         f"{count_text(total.tokens)} tok" if total.tokens is not None else "",
-        f"${total.cost_usd:.4f}" if total.cost_usd is not None else "",
+        cost_text(total.cost_usd) if total.cost_usd is not None else "",
     ]
     text = fit(f"{MARKS[run.status]} " + " · ".join(part for part in parts if part), width)
     return status_style(text[0], run.status) + text[1:]
 
 
-def count_text(number: int) -> str:
-    """Write a count as a person says it: 950, 8.1k, 1.2M."""
-    for unit, size in (("M", 1_000_000), ("k", 1000)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
+def _title(node: Node) -> str:
+    """Return what several spans that are alike have in common."""
+    span, number = node.span, len(node.alike) + 1
+    below = _below(node)
+    each = f" · {noun(below, 'span')} in each" if below else ""
+    return f"{span.schema_title}{f' {span.label}' if span.label else ''} × {number:,}{each}"
 
 
-def _span_lines(node: Node, lasts: tuple[bool, ...], width: int, *, is_left: bool) -> Iterator[str]:
-    span = node.span
-    above = "".join("  " if last else "│ " for last in lasts[:-1])[-width // 2 :]  # deep trees keep their text
-    branch = above + ("└─" if lasts[-1] else "├─")
-    room = width - columns_of(branch) - 2 - DURATION_COLUMNS - 1
-    error = _error(span)
-    text = fit(_without_error(title(span), error), room)
-    duration = "left open" if is_left and span.status in OPEN else _duration(span)
-    yield (
-        style(branch, fg="bright_black")
-        + status_style(MARKS[span.status], span.status)
-        + " "
-        + (style(pad(text, room), fg="bright_black") if span.status == "cancelled" else pad(text, room))
-        + " "
-        + pad(duration, DURATION_COLUMNS, right=True)
-    )
-    if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
-        below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
-        room = width - columns_of(below) - 1
-        yield style(below, fg="bright_black") + " " + status_style(fit(error, room), "failed")
+def _below(node: Node) -> int:
+    """Count the spans that happened in one: all those that are alike have as many."""
+    total, stack = 0, [(child, 1) for child in node.children]
+    while stack:
+        child, times = stack.pop()
+        times_here = times * (len(child.alike) + 1)
+        total += times_here
+        stack += [(grandchild, times_here) for grandchild in child.children]
+    return total
 
 
 def _without_error(text: str, error: str | None) -> str:
@@ -90,10 +154,13 @@ def title(span: AgentSpanRow) -> str:
     return span.schema_title if payload == "{}" else f"{span.schema_title} {payload}"
 
 
-def _duration(span: AgentSpanRow) -> str:
+def _duration(node: Node) -> str:
+    span = node.span
     if span.status in ("cancelled", "pending"):
         return span.status
-    return "running" if span.duration_ms is None else duration_text(span.duration_ms)
+    if span.duration_ms is None:
+        return "running"
+    return duration_text(span.duration_ms + sum(other.span.duration_ms or 0 for other in node.alike))
 
 
 def _error(span: AgentSpanRow) -> str | None:

@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentspan.errors import InvalidValue
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.by_id import AgentInstances, AgentSpans
 from agentspan.operations.context import Context
+from agentspan.operations.request import timestamp
 from agentspan.storage import open_storage
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
     from agentspan.operations.doctor import Report
+    from agentspan.operations.prune import Pruned
 
 
 MAX_PFIDS = 1000
@@ -49,6 +52,32 @@ class Database:
         from agentspan.operations.doctor import examine
 
         return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts)
+
+    def prune(
+        self,
+        *,
+        older_than: datetime | str | None = None,
+        keep_failed: bool = False,
+        max_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> "Pruned":
+        """Remove runs that have finished, the oldest first, and idempotency keys older than 7 days; shrink the file.
+
+        A run stays while anything in it is open.
+
+        Args:
+            older_than: remove what finished before this time, an aware datetime or RFC 3339 text with an offset.
+            keep_failed: keep runs that failed, or in which a span did.
+            max_bytes: remove until no more than this is in use in the file.
+            dry_run: only say what would be done.
+
+        Raises:
+            InvalidValue: `older_than` is no time; or `max_bytes`, where there is no file.
+        """
+        from agentspan.operations.prune import prune
+
+        at = timestamp("older_than", older_than)
+        return prune(self._context, older_than=at, keep_failed=keep_failed, max_bytes=max_bytes, dry_run=dry_run)
 
     def pfids(self, count: int = 1) -> list[str]:
         """Return fresh ids for resources of one's own, at most 1,000.

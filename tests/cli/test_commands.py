@@ -54,7 +54,8 @@ def test_show_draws_the_run(db: Path) -> None:
     run = record(db)
     result = call(db, "show", "-")
     assert result.exit_code == 0
-    text = re.sub(r"\d+(\.\d)? ms", "N ms", result.output)
+    assert len(set(map(columns_of, result.output.splitlines()[3:]))) <= 3  # the bars are aligned
+    text = re.sub(r"\d+(\.\d)? ms", "N ms", re.sub(r" ▕.{10}▏$", "", result.output, flags=re.MULTILINE))
     lines = [re.sub(r" {2,}(?=\S+( ms)?$)", "  ", line) for line in text.splitlines()]
     assert lines == [
         f"run {run.id}",
@@ -71,7 +72,7 @@ def test_show_draws_the_run(db: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+@pytest.mark.parametrize("columns", [60, 80, 100, 160, 200])
 def test_nothing_is_wider_than_the_terminal(db: Path, columns: int) -> None:
     tracer = agentspan.Tracer(db, raise_errors=True)
     with tracer.run("an agent with quite a long name " * 3, version="日本語" * 9):
@@ -133,7 +134,7 @@ def test_runs_says_how_many_there_are(db: Path) -> None:
     run = record(db)
     result = call(db, "runs")
     lines = result.output.splitlines()
-    assert lines[-1] == "50 of 56 runs"
+    assert lines[-1].startswith("50 of 56 runs · 7 spans · 1 failed · 2 open · 907 tok · $0.0100 · ")
     assert len(lines) == 52
     assert "✗ failed" in lines[1]
     assert re.search(r" 7 +1  researcher", lines[1])
@@ -249,7 +250,7 @@ def test_a_file_that_is_not_there_is_not_made(db: Path, command: list[str]) -> N
 def test_an_empty_file_says_what_to_do(db: Path) -> None:
     agentspan.open(db).close()
     assert "`agentspan demo` records a run" in call(db, "show", "-").output
-    assert call(db, "runs").output.endswith("0 of 0 runs\n")
+    assert call(db, "runs").output.endswith("0 of 0 runs · 0 spans\n")
 
 
 def test_colours_are_for_terminals_and_no_color_is_honoured(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +277,6 @@ def test_colours_are_for_terminals_and_no_color_is_honoured(db: Path, monkeypatc
 def test_the_environment_names_the_file(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(db)
     monkeypatch.setenv("AGENTSPAN_DB", str(db))
-    assert "1 of 1 run\n" in CliRunner().invoke(main, ["runs"]).output
-    assert "1 of 1 run\n" in CliRunner().invoke(main, ["runs", "--db", str(db)]).output
+    assert "1 of 1 run · 7 spans" in CliRunner().invoke(main, ["runs"]).output
+    assert "1 of 1 run · 7 spans" in CliRunner().invoke(main, ["runs", "--db", str(db)]).output
     assert agentspan.__version__ in CliRunner().invoke(main, ["--version"]).output

@@ -1,0 +1,117 @@
+"""Following runs while they happen, in whatever process: what changed since the last look, by time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import OPEN
+from agentspan.storage.protocol import Query, SpanCounts, Storage
+
+
+class Transition(NamedTuple):
+    """A run or a span that came into a status.
+
+    Attributes:
+        at: when, as stored text.
+        status: the status that it came into; the row may have gone on since.
+        depth: how deep a span lies in its run; 0 for a run and for what has no parent.
+    """
+
+    at: str
+    status: str
+    row: AgentInstanceRow | AgentSpanRow
+    depth: int
+
+
+class Follower:
+    """Follows a run from its beginning, and then the ones after it, one at a time.
+
+    Args:
+        run: the run to begin with; None for the first one after `after`.
+        after: the id of a run that is passed over, like all before it.
+    """
+
+    def __init__(self, storage: Storage, run: AgentInstanceRow | None = None, *, after: str = "") -> None:
+        self._storage = storage
+        self._after = after
+        self.run = run
+        self._run_status: str | None = None
+        self._counts: SpanCounts | None = None
+        self._known: dict[str, str] = {}
+        self._depths: dict[str, int] = {}
+
+    def look(self) -> list[Transition]:
+        """Return what has happened since the last look; what is written meanwhile comes with the next one."""
+        if self.run is None and not self._begin_next():
+            return []
+        assert self.run is not None
+        located = self._storage.find(self.run.id).rows.get(self.run.id)  # before its spans: those of a finished run
+        if located is None or not isinstance(located[1], AgentInstanceRow):  # are then all there
+            self.leave()
+            return []
+        self.run = run = located[1]
+        found = [*self._of_run(run), *self._of_spans(run)]
+        # By time; where that is the same, a run begins before its spans and ends after them.
+        found.sort(key=lambda t: (t.at, _ends_run(t), not isinstance(t.row, AgentInstanceRow), t.depth))
+        return found
+
+    def is_over(self) -> bool:
+        """Tell whether the run that is followed has ended, and nothing in it is open."""
+        counts = self._counts
+        return (
+            self.run is not None
+            and self.run.status not in OPEN
+            and counts is not None
+            and not counts.pending
+            and not counts.active
+        )
+
+    def leave(self) -> None:
+        """Go on to the next run."""
+        if self.run is not None:
+            self._after = self.run.id
+        self.run = self._run_status = self._counts = None
+        self._known.clear()
+        self._depths.clear()
+
+    def _begin_next(self) -> bool:
+        newest = self._storage.page(Query("agent_instance", descending=True, limit=1)).rows
+        if not newest or newest[0].id <= self._after:  # most looks end here
+            return False
+        rows = self._storage.page(Query("agent_instance", descending=True)).rows
+        later = [row for row in rows if isinstance(row, AgentInstanceRow) and row.id > self._after]
+        self.run = later[-1]
+        return True
+
+    def _of_run(self, run: AgentInstanceRow) -> Iterator[Transition]:
+        before, self._run_status = self._run_status, run.status
+        yield from (Transition(at, status, run, 0) for at, status in _since(run, before))
+
+    def _of_spans(self, run: AgentInstanceRow) -> Iterator[Transition]:
+        # Statuses only move forward, so equal counts mean that nothing moved: then no span needs to be read.
+        counts = self._storage.counts([run.id])[run.id]
+        if counts == self._counts:
+            return
+        self._counts = counts
+        for span in self._storage.iter_spans(run.id):
+            before = self._known.get(span.id)
+            if before == span.status:
+                continue
+            self._known[span.id] = span.status
+            depth = self._depths.get(span.parent_span_id or "", -1) + 1
+            self._depths[span.id] = depth
+            yield from (Transition(at, status, span, depth) for at, status in _since(span, before))
+
+
+def _ends_run(transition: Transition) -> bool:
+    return isinstance(transition.row, AgentInstanceRow) and transition.status not in OPEN
+
+
+def _since(row: AgentInstanceRow | AgentSpanRow, before: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the statuses that a row went through since it had the one before."""
+    if row.status == "pending" and before is None:
+        yield row.inserted_at, "pending"
+    if row.started_at is not None and before in (None, "pending") and row.status != "cancelled":
+        yield row.started_at, "active"
+    if row.status not in OPEN:
+        yield row.finished_at or row.updated_at, row.status

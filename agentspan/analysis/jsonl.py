@@ -1,0 +1,61 @@
+"""Runs as lines of JSON, for another file or another program; `agentspan import` reads them back as they are.
+
+The first line says what it is. Then a line a row, each after those that it refers to, with the columns of its table
+and its `type`; JSON columns as JSON, a span's violations beside its columns.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from agentspan import jsontext
+from agentspan.model.rows import AgentInstanceRow, ResourceType, Row
+from agentspan.storage.protocol import Storage
+
+FIRST = {"type": "agentspan_export", "version": 1}
+JSON_COLUMNS = frozenset(
+    {
+        "payload",
+        "result_payload",
+        "metadata",
+        "result",
+        "error",
+        "quality_payloads",
+        "quality_summaries",
+        "span_type_schemas",
+        "runtime_environment",
+        "quality_schemas",
+    }
+)
+
+
+def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of these runs, in ASCII, without line ends."""
+    yield json.dumps(FIRST)
+    said: set[str] = set()
+    for run_id in run_ids:
+        run = storage.find(run_id).rows[run_id][1]
+        assert isinstance(run, AgentInstanceRow)
+        needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
+        yield from _once(storage, said, *needed, run.id)
+        for span in storage.iter_spans(run.id):
+            yield from _once(storage, said, span.writer_id)
+            violations = [violation._asdict() for violation in storage.violations(span.id)]
+            yield _line("agent_span", span, {"violations": violations} if violations else {})
+
+
+def _once(storage: Storage, said: set[str], *ids: str | None) -> Iterator[str]:
+    for id in ids:
+        if id is not None and id not in said:
+            said.add(id)
+            located = storage.find(id).rows.get(id)
+            if located is not None:
+                yield _line(*located, {})
+
+
+def _line(type_: ResourceType, row: Row, more: dict[str, Any]) -> str:
+    values = {
+        name: jsontext.decode(value) if name in JSON_COLUMNS and isinstance(value, str) else value
+        for name, value in row._asdict().items()
+    }
+    return json.dumps({"type": type_, **values, **more})

@@ -1,0 +1,259 @@
+"""`agentspan.read`: what the command line shows, for Python, and tables of pandas or polars."""
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from importlib import import_module
+from typing import Any, Literal, Self
+
+from agentspan import clock
+from agentspan.analysis import find
+from agentspan.analysis.runs import RunFilter, RunList, find_runs, summaries_of, totals_of
+from agentspan.analysis.search import Hits, Progress, search
+from agentspan.analysis.stats import Stat, stats
+from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage import open_storage
+from agentspan.storage.protocol import Storage
+
+Engine = Literal["pandas", "polars"]
+ENGINES: tuple[Engine, ...] = ("pandas", "polars")
+TIMES = ("started_at", "finished_at")
+SPANS = (
+    "run",
+    "agent",
+    "version",
+    "span",
+    "parent",
+    "type",
+    "label",
+    "status",
+    "summary",
+    "started_at",
+    "finished_at",
+    "duration_ms",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "payload",
+    "result_payload",
+)
+RUNS = (
+    "run",
+    "agent",
+    "version",
+    "status",
+    "started_at",
+    "finished_at",
+    "duration_ms",
+    "spans",
+    "failed_spans",
+    "open_spans",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "metadata",
+    "result",
+    "error",
+)
+
+
+class Reading:
+    """What was recorded, to be asked; also a context manager that closes it.
+
+    Attributes:
+        storage: the backend underneath.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def runs(
+        self,
+        *,
+        agent: str | None = None,
+        status: str | None = None,
+        since: datetime | str | None = None,
+        failed: bool = False,
+        grep: str | None = None,
+        limit: int | None = 50,
+        offset: int = 0,
+    ) -> RunList:
+        """Return a page of the runs that match, the latest first, how many there are, and the sums over all of them.
+
+        Args:
+            agent: its name, id or external_identifier.
+            status: of the run.
+            since: the earliest start, an aware datetime or RFC 3339 text with an offset.
+            failed: only runs that failed, or in which a span did.
+            grep: text in the run's own names, metadata, result or error, in whatever case.
+            limit: how many at most; None for all.
+            offset: how many to pass over.
+
+        Raises:
+            InvalidValue: `since` is no such time.
+        """
+        filter = RunFilter(agent, status, _time("since", since), failed, grep)
+        return find_runs(self.storage, filter, limit=limit, offset=offset)
+
+    def stats(
+        self,
+        run: str | None = None,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+    ) -> list[Stat]:
+        """Return statistics per span type, each followed by those of its labels; what takes most time comes first.
+
+        Args:
+            run: only of this run: an id, the unique beginning of one, or `-` for the latest.
+            since, until: only of spans that started in this time; the end does not belong to it.
+
+        Raises:
+            InvalidValue, NotFound: there is no such time, or run.
+        """
+        run_id = None if run is None else find.run(self.storage, run).id
+        return stats(self.storage, run=run_id, since=_time("since", since), until=_time("until", until))
+
+    def search(
+        self,
+        words: str | Sequence[str],
+        *,
+        run: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        progress: Progress | None = None,
+    ) -> Hits:
+        """Return the spans in which all of these words stand, the latest first.
+
+        Args:
+            words: one text, in which double quotes hold words together, or several texts, each held together. `*` at
+                the end of a word is any ending. Nothing else is syntax.
+            run: only in this run (see stats).
+            limit: how many at most.
+            offset: how many to pass over.
+            progress: called with how much is done, and of how much, while there is an index to be built.
+        """
+        run_id = None if run is None else find.run(self.storage, run).id
+        return search(self.storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
+
+    def dataframe(
+        self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None
+    ) -> Any:
+        """Return a table of all spans, or of all runs, with times as UTC timestamps.
+
+        Args:
+            table: `spans`, one row a span, or `runs`, one row a run.
+            run: only this run (see stats).
+            engine: `pandas` or `polars`; the one that is installed when left out, pandas where both are.
+
+        Raises:
+            InvalidValue: there is no such table or engine.
+            AgentspanError: neither is installed.
+        """
+        if table not in ("spans", "runs"):
+            raise InvalidValue("table", "must be spans or runs")
+        module, name = _engine(engine)
+        names = SPANS if table == "spans" else RUNS
+        columns: dict[str, list[Any]] = {column: [] for column in names}
+        for row in self._spans(run) if table == "spans" else self._runs(run):
+            for values, value in zip(columns.values(), row, strict=True):
+                values.append(value)
+        for column in TIMES:
+            columns[column] = [None if text is None else clock.to_datetime(text) for text in columns[column]]
+        return _polars(module, columns) if name == "polars" else _pandas(module, columns)
+
+    def _spans(self, run: str | None) -> Iterator[tuple[Any, ...]]:
+        for summary in self._summaries(run).runs:
+            for span in self.storage.iter_spans(summary.run.id):
+                yield (summary.run.id, summary.agent, summary.version, *_of_span(span))
+
+    def _runs(self, run: str | None) -> Iterator[tuple[Any, ...]]:
+        for summary in self._summaries(run).runs:
+            row = summary.run
+            yield (row.id, summary.agent, summary.version, row.status, row.started_at, row.finished_at, row.duration_ms,
+                   summary.spans, summary.failed, summary.open, summary.input_tokens, summary.output_tokens,
+                   summary.cost_usd, row.metadata, row.result, row.error)  # fmt: skip
+
+    def _summaries(self, run: str | None) -> RunList:
+        """Return the runs in the order of their creation."""
+        if run is None:
+            found = find_runs(self.storage, limit=None)
+        else:
+            one = list(summaries_of(self.storage, [find.run(self.storage, run)]))
+            found = RunList(one, len(one), totals_of(one))
+        return found._replace(runs=found.runs[::-1])
+
+    def close(self) -> None:
+        """Close the storage."""
+        self.storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def read(db: "str | os.PathLike[str] | Storage | None" = None) -> Reading:
+    """Open a database for reading only, also while agents record into it.
+
+    Args:
+        db: a file, or a Storage. AGENTSPAN_DB, else ./agentspan.db, when left out.
+
+    Raises:
+        DatabaseUnusable: the file does not exist, is no database …
+    """
+    return Reading(open_storage(db, read_only=db is None or isinstance(db, (str, os.PathLike))))
+
+
+def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:
+    return (span.id, span.parent_span_id, span.schema_name, span.label, span.status, span.summary, span.started_at,
+            span.finished_at, span.duration_ms, span.input_tokens, span.output_tokens, span.cost_usd, span.payload,
+            span.result_payload)  # fmt: skip
+
+
+def _time(field: str, value: datetime | str | None) -> str | None:
+    try:
+        return None if value is None else clock.parse(value)
+    except ValueError as error:
+        raise InvalidValue(field, str(error)) from None
+
+
+def _engine(engine: Engine | None) -> tuple[Any, str]:
+    if engine is not None and engine not in ENGINES:
+        raise InvalidValue("engine", f"must be {' or '.join(ENGINES)}")
+    for name in ENGINES if engine is None else (engine,):
+        try:
+            return import_module(name), name
+        except ImportError:
+            continue
+    wanted = engine or "pandas"
+    missing = f"{engine} is not" if engine else "neither pandas nor polars is"
+    raise AgentspanError(f"{missing} installed; run: pip install {wanted}")
+
+
+def _pandas(pandas: Any, columns: dict[str, list[Any]]) -> Any:
+    frame = pandas.DataFrame(columns)
+    for name in TIMES:
+        frame[name] = pandas.to_datetime(frame[name], utc=True)
+    for name in ("input_tokens", "output_tokens"):
+        frame[name] = frame[name].astype("Int64")  # whole numbers, some of which are missing
+    for name in ("duration_ms", "cost_usd"):
+        frame[name] = frame[name].astype("float64")
+    return frame
+
+
+def _polars(polars: Any, columns: dict[str, list[Any]]) -> Any:
+    whole = {"input_tokens", "output_tokens", "spans", "failed_spans", "open_spans"}
+    kinds = {
+        name: polars.Datetime("us", "UTC")
+        if name in TIMES
+        else polars.Int64
+        if name in whole
+        else polars.Float64
+        if name in ("duration_ms", "cost_usd")
+        else polars.String
+        for name in columns
+    }
+    return polars.DataFrame(columns, schema=kinds)

@@ -1,0 +1,149 @@
+"""A run as Markdown that can be reviewed in git: the same run gives the same text, in whatever file it lies.
+
+Ids become ordinals (`span 3` is the third of the tree), times become offsets from the run's beginning. What came from
+a payload can neither end a fence nor become markup.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from agentspan import jsontext
+from agentspan.analysis.runs import RunSummary, summaries_of
+from agentspan.analysis.tree import Node, build, walk
+from agentspan.clock import millis_between
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.storage.protocol import Storage
+from agentspan.text import one_line, printable
+
+MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
+TITLE = 200
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
+_TICKS = re.compile(r"`+")
+
+
+def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of a report on these runs, without line ends."""
+    rows = [row for id in run_ids if isinstance(row := storage.find(id).rows[id][1], AgentInstanceRow)]
+    for number, run in enumerate(summaries_of(storage, rows), start=1):
+        if number > 1:
+            yield ""
+        yield from _Report(storage, run, number).lines()
+
+
+class _Report:
+    def __init__(self, storage: Storage, run: RunSummary, number: int) -> None:
+        self._run = run
+        self._nodes = list(walk(build(storage.iter_spans(run.run.id))))
+        spans = [node.span for node, _ in self._nodes]
+        self._number = {span.id: place for place, span in enumerate(spans, start=1)}
+        self._names = {run.run.id: f"run {number}", **{id: f"span {place}" for id, place in self._number.items()}}
+        self._id = re.compile("|".join(map(re.escape, self._names)))
+        self._begin = min([run.run.started_at or run.run.inserted_at, *(s.started_at for s in spans if s.started_at)])
+
+    def lines(self) -> Iterator[str]:
+        """Yield the whole report."""
+        run = self._run
+        name = run.agent if run.version == "default" else f"{run.agent} {run.version}"
+        yield f"# {_escaped(self._text(name, TITLE))} · {run.run.status}"
+        yield ""
+        for label, value in self._facts():
+            yield f"- {label}: {value}"
+        for label, text in (("Given", run.run.metadata), ("Result", run.run.result), ("Error", run.run.error)):
+            yield from self._json(label, text)
+        yield ""
+        yield "## Steps"
+        yield ""
+        yield from self._fenced("text", [self._step(node, lasts) for node, lasts in self._nodes])
+        for node, _ in self._nodes:
+            yield from self._details(node)
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        run = self._run
+        if run.duration_ms is not None:
+            yield "took", duration_text(run.duration_ms)
+        yield "spans", f"{run.spans}" + (f", {run.failed} failed" if run.failed else "")
+        if run.input_tokens is not None or run.output_tokens is not None:
+            yield "tokens", f"{run.input_tokens or 0} in, {run.output_tokens or 0} out"
+        if run.cost_usd is not None:
+            yield "cost", f"${run.cost_usd:.6f}"
+        if run.run.termination_reason is not None:
+            yield "terminated", _escaped(self._text(run.run.termination_reason, TITLE))
+
+    def _step(self, node: Node, lasts: tuple[bool, ...]) -> str:
+        span = node.span
+        above = "".join("  " if last else "│ " for last in lasts[:-1]) + ("└─" if lasts[-1] else "├─")
+        return f"{above}{MARKS[span.status]} {self._number[span.id]} {self._title(span)}{self._when(span)}"
+
+    def _when(self, span: AgentSpanRow) -> str:
+        if span.started_at is None or span.status == "cancelled":
+            return f"  ({span.status})"
+        took = "running" if span.duration_ms is None else duration_text(span.duration_ms)
+        return f"  ({self._offset(span)}, {took})"
+
+    def _offset(self, span: AgentSpanRow) -> str:
+        return f"+{millis_between(self._begin, span.started_at or span.inserted_at) / 1000:.3f} s"
+
+    def _details(self, node: Node) -> Iterator[str]:
+        span = node.span
+        yield ""
+        yield f"### {self._number[span.id]}. {_escaped(self._title(span))}"
+        yield ""
+        yield f"- type: {_escaped(self._text(span.schema_name, TITLE))}"
+        yield f"- status: {span.status}" + (f" (closed by {span.closed_by})" if span.closed_by else "")
+        if span.parent_span_id in self._number:
+            yield f"- in: span {self._number[span.parent_span_id]}"
+        if span.started_at is not None:
+            yield f"- started: {self._offset(span)}"
+        if span.duration_ms is not None:
+            yield f"- took: {duration_text(span.duration_ms)}"
+        if span.input_tokens is not None or span.output_tokens is not None:
+            yield f"- tokens: {span.input_tokens or 0} in, {span.output_tokens or 0} out"
+        if span.cost_usd is not None:
+            yield f"- cost: ${span.cost_usd:.6f}"
+        error = error_text(jsontext.decode(span.result_payload)) if span.result_payload is not None else None
+        if span.status == "failed" and error:
+            yield f"- error: {_escaped(self._text(error, TITLE))}"
+        yield from self._json("Payload", span.payload)
+        yield from self._json("Result", span.result_payload)
+
+    def _json(self, label: str, text: str | None) -> Iterator[str]:
+        if text is None:
+            return
+        value = _without_stacktrace(jsontext.decode(text))
+        yield ""
+        yield f"{label}:"
+        yield ""
+        shown = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+        yield from self._fenced("json", printable(self._named(shown), keep="\n").split("\n"))
+
+    def _fenced(self, kind: str, lines: list[str]) -> Iterator[str]:
+        ticks = max((len(found) for line in lines for found in _TICKS.findall(line)), default=0)
+        fence = "`" * max(3, ticks + 1)
+        yield fence + kind
+        yield from lines
+        yield fence
+
+    def _title(self, span: AgentSpanRow) -> str:
+        return self._text(span.summary or span.schema_title, TITLE)
+
+    def _text(self, text: str, limit: int) -> str:
+        return one_line(self._named(text), limit)
+
+    def _named(self, text: str) -> str:
+        return self._id.sub(lambda found: self._names[found[0]], text)
+
+
+def _without_stacktrace(value: Any) -> Any:
+    """Leave out what changes with every line that is added to the program."""
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("error"), dict):
+        return {**value, "error": _without_stacktrace(value["error"])}
+    return {key: item for key, item in value.items() if key != "stacktrace"}
+
+
+def _escaped(text: str) -> str:
+    return _MARKUP.sub(r"\\\1", text)

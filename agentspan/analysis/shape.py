@@ -1,0 +1,75 @@
+"""Making a large tree small enough to read: siblings that repeat become one, and only some are kept."""
+
+from collections.abc import Callable, Iterable
+
+from agentspan.analysis.tree import Node, walk
+from agentspan.clock import millis_between
+from agentspan.model.rows import AgentSpanRow
+
+FOLD_FROM = 4
+"""How many siblings in a row must be alike before they are shown as one."""
+
+
+def fold(roots: list[Node]) -> list[Node]:
+    """Let the first of several siblings in a row that are alike stand for the others, which its `alike` then has.
+
+    Alike are spans of the same type, label and status with the same below them, unless something in them failed, or is
+    open: that is to be seen.
+    """
+    shapes: dict[object, int] = {}
+    shape_of: dict[int, int | None] = {}
+    for node, _ in reversed(list(walk(roots))):  # children first
+        below = tuple(shape_of[id(child)] for child in node.children)
+        calm = node.span.status in ("complete", "cancelled") and None not in below
+        key = (node.span.schema_name, node.span.label, node.span.status, below)
+        shape_of[id(node)] = shapes.setdefault(key, len(shapes)) if calm else None
+        node.children = _fold(node.children, shape_of)
+    return _fold(roots, shape_of)
+
+
+def _fold(nodes: list[Node], shape_of: dict[int, int | None]) -> list[Node]:
+    shown: list[Node] = []
+    start = 0
+    while start < len(nodes):
+        shape, end = shape_of[id(nodes[start])], start + 1
+        while shape is not None and end < len(nodes) and shape_of[id(nodes[end])] == shape:
+            end += 1
+        if end - start >= FOLD_FROM:
+            nodes[start].alike = nodes[start + 1 : end]
+            shown.append(nodes[start])
+        else:
+            shown += nodes[start:end]
+        start = end
+    return shown
+
+
+def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
+    """Keep the wanted nodes, and those that lead to them."""
+    kept: set[int] = set()
+    for node, _ in reversed(list(walk(roots))):
+        node.children = [child for child in node.children if id(child) in kept]
+        if node.children or wanted(node):
+            kept.add(id(node))
+    return [root for root in roots if id(root) in kept]
+
+
+def slowest(roots: list[Node], number: int) -> set[str]:
+    """Return the ids of the spans that took longest by themselves: while nothing in them was going on."""
+    own = {node.span.id: own_ms(node.span, (child.span for child in node.children)) for node, _ in walk(roots)}
+    return set(sorted((id for id in own if own[id] > 0), key=lambda id: (-own[id], id))[:number])
+
+
+def own_ms(span: AgentSpanRow, children: Iterable[AgentSpanRow]) -> float:
+    """Return the milliseconds of a span in which none of its children was going on; 0 while it is open."""
+    if span.duration_ms is None or span.started_at is None:
+        return 0.0
+    covered, reached = 0.0, 0.0
+    for child in children:  # in the order in which they began
+        if child.started_at is None or child.duration_ms is None:
+            continue
+        begin = max(reached, millis_between(span.started_at, child.started_at))
+        reached = max(
+            begin, min(span.duration_ms, millis_between(span.started_at, child.started_at) + child.duration_ms)
+        )
+        covered += reached - begin
+    return max(0.0, span.duration_ms - covered)

@@ -1,0 +1,72 @@
+"""What all commands share: the group, its options, and how they open a file."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agentspan import __version__
+from agentspan.errors import AgentspanError
+from agentspan.storage import default_path
+
+if TYPE_CHECKING:
+    from agentspan.operations.database import Database
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Turns agentspan's errors into one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AgentspanError as error:
+            raise click.ClickException(str(error)) from None
+        except BrokenPipeError:  # `agentspan show - | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(0) from None
+        except OSError as error:  # `agentspan show - > /dev/full`
+            raise click.ClickException(f"cannot write the answer: {error.strerror}") from None
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="agentspan")
+@click.option("--db", metavar="PATH", help="The file to use; AGENTSPAN_DB, else ./agentspan.db, when left out.")
+@click.pass_context
+def main(ctx: click.Context, db: str | None) -> None:
+    """A flight recorder for AI agents: record runs into one SQLite file, and read them."""
+    ctx.obj = db
+
+
+def options(command: F) -> F:
+    """Give a command `--json`, and `--db` after its name as well as before it."""
+    command = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(command)
+    return click.option("--db", metavar="PATH", help="The file to use.")(command)
+
+
+@contextmanager
+def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
+    """Open the file of a command, which need not exist where it is opened to write."""
+    from agentspan.operations.database import open
+
+    with open(path_of(ctx, db), read_only=read_only) as database:
+        yield database
+
+
+@contextmanager
+def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = False) -> Iterator["Database"]:
+    """Open the file of a command that writes to what is there, and makes none."""
+    path = path_of(ctx, db)
+    if not path.exists():  # opening for writing would make it
+        raise click.ClickException(f"{path} does not exist; nothing has been recorded there yet")
+    with opened(ctx, db, read_only=read_only) as database:
+        yield database
+
+
+def path_of(ctx: click.Context, db: str | None) -> Path:
+    """Return the file of a command."""
+    return Path(db or ctx.obj or default_path())

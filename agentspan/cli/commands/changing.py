@@ -1,0 +1,83 @@
+"""The commands that record, or change what is stored."""
+
+import click
+
+from agentspan.cli.app import main, opened_existing, options, path_of
+
+
+@main.command()
+@options
+@click.pass_context
+def demo(ctx: click.Context, db: str | None, as_json: bool) -> None:
+    """Record a small real agent at work on the current folder, and show its run."""
+    from agentspan.cli import demo_agent
+
+    demo_agent.command(path_of(ctx, db), as_json=as_json)
+
+
+@main.command()
+@click.argument("run", required=False)
+@options
+@click.pass_context
+def resummarize(ctx: click.Context, run: str | None, db: str | None, as_json: bool) -> None:
+    """Render the summaries of RUN, or of all runs, again, by the newest templates of each agent."""
+    from agentspan.cli import rewriting
+
+    with opened_existing(ctx, db) as database:
+        rewriting.resummarize(database, run, as_json=as_json)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--reason", required=True, help="Why; it stands on the run, and its program is told.")
+@options
+@click.pass_context
+def terminate(ctx: click.Context, run: str, db: str | None, as_json: bool, reason: str) -> None:
+    """Terminate RUN, for good: its open spans are closed, and its program learns of it at its next span."""
+    from agentspan.cli import rewriting
+
+    with opened_existing(ctx, db) as database:
+        rewriting.terminate(database, run, reason, as_json=as_json)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dead-host", "dead_hosts", metavar="NAME", multiple=True, help="A host whose programs are all dead.")
+@options
+@click.pass_context
+def doctor(ctx: click.Context, db: str | None, as_json: bool, dry_run: bool, dead_hosts: tuple[str, ...]) -> None:
+    """Check the file, and close the runs and spans that programs left open when they died."""
+    from agentspan.cli import doctoring
+
+    with opened_existing(ctx, db, read_only=dry_run) as database:
+        doctoring.command(database, dry_run=dry_run, dead_hosts=dead_hosts, as_json=as_json)
+
+
+@main.command()
+@click.option("--older-than", metavar="TIME", help="Runs that finished before: 30d, 12h ago, 2026-11-24 …")
+@click.option("--max-size", metavar="SIZE", help="The oldest runs, until no more is in use: 500MB, 2GB …")
+@click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@options
+@click.pass_context
+def prune(
+    ctx: click.Context,
+    db: str | None,
+    as_json: bool,
+    older_than: str | None,
+    max_size: str | None,
+    keep_failed: bool,
+    dry_run: bool,
+) -> None:
+    """Remove old runs that have finished, and idempotency keys older than 7 days; make the file smaller."""
+    from agentspan.cli import upkeep
+
+    with opened_existing(ctx, db, read_only=dry_run) as database:
+        upkeep.prune(
+            database,
+            older_than=older_than,
+            max_size=max_size,
+            keep_failed=keep_failed,
+            dry_run=dry_run,
+            as_json=as_json,
+        )

@@ -1,0 +1,71 @@
+"""The commands that turn a file into others, and others into it, and the one that serves it."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentspan.cli.app import main, opened, options, path_of
+
+_viewer = find_spec("agentspan.viewer")
+_has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
+_FORMATS = ["jsonl", "markdown", *(["html"] if _has_html else [])]
+
+
+@main.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="As what.")
+@click.option("-o", "--output", metavar="FILE", help="The file to write; stdout when left out.")
+@options
+@click.pass_context
+def export(
+    ctx: click.Context, runs: tuple[str, ...], db: str | None, as_json: bool, form: str, output: str | None
+) -> None:
+    """Write runs for elsewhere: jsonl for `import`, markdown to be reviewed in git. RUN is as for `show`, or `all`."""
+    from agentspan.cli import exporting
+
+    with opened(ctx, db) as database:
+        exporting.export(database, runs, form=form, output=output, as_json=as_json)
+
+
+@main.command(name="import")
+@click.argument("file")
+@options
+@click.pass_context
+def import_(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None:
+    """Take in a FILE that `export` wrote (- for stdin); what is there already stays as it is."""
+    from agentspan.cli import exporting
+
+    with opened(ctx, db, read_only=False) as database:
+        exporting.import_(database, file, as_json=as_json)
+
+
+@main.command()
+@click.argument("file")
+@options
+@click.pass_context
+def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None:
+    """Copy everything as of now to FILE, which may not exist, while others go on recording."""
+    from agentspan.cli import upkeep
+
+    with opened(ctx, db) as database:
+        upkeep.backup(database, file, as_json=as_json)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8484, show_default=True, help="The port; 0 for any that is free.")
+@click.option("--token-file", metavar="PATH", help="A file with the token that clients must send; or AGENTSPAN_TOKEN.")
+@click.option("--read-only", is_flag=True, help="Refuse every write.")
+@click.option("--strict-schemas", is_flag=True, help="Refuse payloads that do not match their schema.")
+@click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="A name to be reached by, too.")
+@click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="An origin whose pages may call.")
+@click.option("--max-body", default=10 * 2**20, show_default=True, help="Bytes of a request's body, at most.")
+@click.option("--db", metavar="PATH", help="The file to use.")
+@click.pass_context
+def serve(ctx: click.Context, /, db: str | None, **options: Any) -> None:
+    """Serve the operations over HTTP; the official clients of the Prefactor API work against it."""
+    from agentspan.cli import serving
+
+    serving.command(path_of(ctx, db), **options)

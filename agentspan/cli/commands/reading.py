@@ -1,0 +1,125 @@
+"""The commands that only read: runs listed, shown, followed, summed up, searched."""
+
+from typing import Any
+
+import click
+
+from agentspan.cli.app import main, opened, options
+from agentspan.model.status import INSTANCE_STATUSES
+
+LATEST_RUNS = 50
+
+_since = click.option("--since", metavar="TIME", help="Only from then on: 90s, 15m, 2h, 7d ago; 2026-11-24 (UTC) …")
+
+
+@main.command()
+@click.option("--agent", metavar="NAME", help="Only of this agent: its name, id or external_identifier.")
+@click.option("--status", type=click.Choice(INSTANCE_STATUSES), help="Only with this status.")
+@_since
+@click.option("--failed", is_flag=True, help="Only runs that failed, or in which a span did.")
+@click.option("--grep", metavar="TEXT", help="Only with this text in the run's own metadata, result, error or names.")
+@click.option("--limit", default=LATEST_RUNS, show_default=True, type=click.IntRange(0), help="How many to list.")
+@click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")
+@options
+@click.pass_context
+def runs(ctx: click.Context, /, db: str | None, as_json: bool, **filters: Any) -> None:
+    """List runs, the latest first, with totals. A ? marks those that a program left open when it died."""
+    from agentspan.cli import runs as runs_
+
+    with opened(ctx, db) as database:
+        runs_.command(database, as_json=as_json, **filters)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--full", is_flag=True, help="Show each of the siblings that repeat, instead of counting them.")
+@click.option("--payloads", is_flag=True, help="Show what went in and came out of each span.")
+@click.option("--slow", metavar="N", type=click.IntRange(1), help="Only the N spans that took longest by themselves.")
+@click.option("--failed", is_flag=True, help="Only the spans that failed.")
+@options
+@click.pass_context
+def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: Any) -> None:
+    """Show RUN as a tree: an id, the unique beginning of one, or - for the latest."""
+    from agentspan.cli import show as show_
+
+    with opened(ctx, db) as database:
+        show_.command(database, run, as_json=as_json, **how)
+
+
+@main.command()
+@click.argument("run", required=False)
+@click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
+@options
+@click.pass_context
+def tail(ctx: click.Context, run: str | None, db: str | None, as_json: bool, one: bool) -> None:
+    """Follow RUN while it happens, a line for each transition, then the runs after it; without RUN from the latest."""
+    from agentspan.cli import tail as tail_
+
+    with opened(ctx, db) as database:
+        tail_.command(database, run, one=one, as_json=as_json)
+
+
+@main.command()
+@click.argument("id")
+@options
+@click.pass_context
+def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
+    """Show all of one span: times, payload, result, error, and where they break its schema."""
+    from agentspan.cli import span as span_
+
+    with opened(ctx, db) as database:
+        span_.command(database, id, as_json=as_json)
+
+
+@main.command()
+@click.argument("run", required=False)
+@_since
+@click.option("--until", metavar="TIME", help="Only up to then.")
+@options
+@click.pass_context
+def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **window: Any) -> None:
+    """Sum up all spans, or those of RUN, by type and by model or tool: counts, errors, durations, tokens, cost."""
+    from agentspan.cli import stats as stats_
+
+    with opened(ctx, db) as database:
+        stats_.command(database, run, as_json=as_json, **window)
+
+
+@main.command()
+@click.argument("words", nargs=-1, required=True)
+@click.option("--run", metavar="RUN", help="Only in this run.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(0), help="How many to show.")
+@click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")
+@options
+@click.pass_context
+def search(ctx: click.Context, /, words: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:
+    """Find the spans in whose summary, payload or result all WORDS stand; 'two words' in quotes stand together."""
+    from agentspan.cli import search as search_
+
+    with opened(ctx, db) as database:
+        search_.command(database, words, as_json=as_json, **how)
+
+
+@main.command()
+@click.argument("query")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), help="How to write the rows.")
+@options
+@click.pass_context
+def sql(ctx: click.Context, query: str, db: str | None, as_json: bool, form: str | None) -> None:
+    """Answer a QUERY in SQL (- reads it from stdin) about the tables and views; nothing can be written by it."""
+    from agentspan.cli import sql as sql_
+
+    with opened(ctx, db) as database:
+        sql_.command(database, query, form="json" if as_json else form or "table")
+
+
+@main.command()
+@click.option("--all", "all_types", is_flag=True, help="Include the built-in span types.")
+@options
+@click.pass_context
+def schemas(ctx: click.Context, db: str | None, as_json: bool, all_types: bool) -> None:
+    """List the span types that agents were registered with."""
+    from agentspan.cli import schemas as schemas_
+
+    with opened(ctx, db) as database:
+        schemas_.command(database, as_json=as_json, all_types=all_types)

@@ -1,0 +1,140 @@
+"""`agentspan runs`: the latest runs, and the sums over all that match."""
+
+from typing import Any
+
+import click
+
+from agentspan.analysis import find, times
+from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.cli.output import (
+    COLORS,
+    MARKS,
+    cost_text,
+    count_text,
+    document,
+    fit,
+    noun,
+    pad,
+    status_style,
+    style,
+    width,
+)
+from agentspan.model import resources
+from agentspan.model.status import OPEN
+from agentspan.operations.database import Database
+from agentspan.operations.doctor import Lives
+from agentspan.schemas.meaning import duration_text
+
+SHORTEST_ID = 10
+"""Characters of an id that hold its time: fewer are the same for all runs of a long while."""
+ID_COLUMNS = 15
+DATED = 76
+"""From so many columns on, runs are shown with when they began."""
+WIDE = 100
+"""From so many columns on, with tokens and cost."""
+
+
+def command(
+    database: Database,
+    *,
+    agent: str | None,
+    status: str | None,
+    since: str | None,
+    failed: bool,
+    grep: str | None,
+    limit: int,
+    offset: int,
+    as_json: bool,
+) -> None:
+    """List runs, and say how many there are in all."""
+    storage = database.storage
+    filter = RunFilter(agent, status, None if since is None else times.parse(since), failed, grep)
+    found = find_runs(storage, filter, limit=limit, offset=offset)
+    lives = Lives(storage)
+    stale = {run.run.id for run in found.runs if run.run.status in OPEN and lives.of(run.run.writer_id) == "dead"}
+    if as_json:
+        document(_plain(database, found, stale))
+        return
+    _table(found.runs, stale)
+    click.echo(_total(found, offset))
+    if stale:
+        click.echo("? its program died; `agentspan doctor` closes what it left open")
+
+
+def name_of(run: RunSummary) -> str:
+    """Return the agent and its version, if it has one."""
+    return run.agent if run.version == "default" else f"{run.agent} {run.version}"
+
+
+def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any]:
+    account = database.storage.account()
+    counts = database.storage.counts([run.run.id for run in found.runs])
+    return {
+        "runs": [
+            {
+                **resources.plain(resources.instance(run.run, account, counts[run.run.id]._asdict())),
+                "agent": name_of(run),
+                "abandoned": run.run.id in stale or run.run.closed_by == "abandoned",
+                "input_tokens": run.input_tokens,
+                "output_tokens": run.output_tokens,
+                "cost_usd": run.cost_usd,
+            }
+            for run in found.runs
+        ],
+        "total": found.total,
+        "totals": found.totals._asdict(),
+    }
+
+
+def _table(runs: list[RunSummary], stale: set[str]) -> None:
+    ids = _short_ids([run.run.id for run in runs])
+    columns = width()
+    id_columns = max([len(id) for id in ids.values()], default=SHORTEST_ID)
+    started = (pad("  started (UTC)", 16),) if columns >= DATED else ()
+    used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
+    header = "".join((pad("run", id_columns), *started, "  ", pad("status", 12), "   took  spans failed", *used))
+    click.echo(style(f"{header}  agent", bold=True))
+    room = max(8, columns - len(header) - 2)
+    for run in runs:
+        row = run.run
+        took = "" if row.duration_ms is None else duration_text(row.duration_ms)
+        at = f"  {(row.started_at or row.inserted_at)[5:19].replace('T', ' ')}" if started else ""
+        tokens = _tokens(run)
+        click.echo(
+            f"{pad(ids[row.id], id_columns)}{at}  "
+            + status_style(pad(f"{MARKS[row.status]} {row.status}{'?' if row.id in stale else ''}", 12), row.status)
+            + f"{pad(took, 7, right=True)}{pad(str(run.spans), 7, right=True)}"
+            + style(pad(str(run.failed or ""), 7, right=True), fg=COLORS["failed"])
+            + (pad("" if tokens is None else count_text(tokens), 8, right=True) if used else "")
+            + (pad("" if run.cost_usd is None else cost_text(run.cost_usd), 10, right=True) if used else "")
+            + f"  {fit(name_of(run), room)}"
+        )
+
+
+def _tokens(sums: RunSummary | RunTotals) -> int | None:
+    if sums.input_tokens is None and sums.output_tokens is None:
+        return None
+    return (sums.input_tokens or 0) + (sums.output_tokens or 0)
+
+
+def _total(found: RunList, offset: int) -> str:
+    totals, tokens = found.totals, _tokens(found.totals)
+    shown = f"{len(found.runs)} of {noun(found.total, 'run')}"
+    parts = [
+        f"{shown}, from number {offset + 1} on" if offset and found.runs else shown,
+        noun(totals.spans, "span"),
+        f"{totals.failed:,} failed" if totals.failed else "",
+        f"{totals.open:,} open" if totals.open else "",
+        f"{count_text(tokens)} tok" if tokens is not None else "",
+        cost_text(totals.cost_usd) if totals.cost_usd is not None else "",
+        duration_text(totals.duration_ms) if totals.duration_ms is not None else "",
+    ]
+    return fit(" · ".join(part for part in parts if part), width())
+
+
+def _short_ids(ids: list[str]) -> dict[str, str]:
+    """Return beginnings that tell these ids apart, or `beginning…end` where those would be long; `show` takes both."""
+    for length in range(SHORTEST_ID, ID_COLUMNS + 1):
+        if len({id[:length] for id in ids}) == len(ids):
+            return {id: id[:length] for id in ids}
+    return {id: f"{id[:SHORTEST_ID]}{find.BETWEEN}{id[-4:]}" for id in ids}

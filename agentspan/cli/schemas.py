@@ -1,0 +1,45 @@
+"""`agentspan schemas`: the span types that agents were registered with."""
+
+from typing import Any
+
+import click
+
+from agentspan import jsontext
+from agentspan.cli.output import document, fit, pad, style, width
+from agentspan.model import resources
+from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
+from agentspan.operations.database import Database
+from agentspan.schemas.span_types import BUILT_IN_TYPES
+from agentspan.storage.protocol import Query
+
+
+def command(database: Database, *, as_json: bool, all_types: bool) -> None:
+    """List schema versions with their span types."""
+    storage = database.storage
+    page = storage.page(Query("agent_schema_version"))
+    versions = [row for row in page.rows if isinstance(row, AgentSchemaVersionRow)]
+    if as_json:
+        account = storage.account()
+        document(
+            {
+                "schemas": [resources.plain(resources.schema_version(row, account)) for row in versions],
+                "total": page.total,
+            }
+        )
+        return
+    for row in versions:
+        agent = storage.find(row.agent_id).rows[row.agent_id][1]
+        name = agent.name if isinstance(agent, AgentRow) else row.agent_id
+        click.echo(style(f"{fit(name, width() - 26)}  {row.inserted_at[:10]}  {row.content_hash[:12]}", bold=True))
+        items = jsontext.decode(row.span_type_schemas)
+        own = [item for item in items if all_types or not _is_built_in(item)]
+        for item in own:
+            template = item.get("template") or "(no template)"
+            click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
+        if len(own) < len(items):
+            click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
+    click.echo(f"{len(versions)} of {page.total} schema {'version' if page.total == 1 else 'versions'}")
+
+
+def _is_built_in(item: dict[str, Any]) -> bool:
+    return item.get("name") in BUILT_IN_TYPES

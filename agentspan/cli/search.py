@@ -1,0 +1,82 @@
+"""`agentspan search`: the spans in which words stand, each with a line that shows where."""
+
+import sys
+from typing import Any
+
+import click
+
+from agentspan.analysis import find
+from agentspan.analysis.search import Hit, search
+from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
+from agentspan.operations.database import Database
+
+
+def command(
+    database: Database, words: tuple[str, ...], *, run: str | None, limit: int, offset: int, as_json: bool
+) -> None:
+    """Search, with a progress bar on a terminal while there is an index to be built."""
+    storage = database.storage
+    run_id = None if run is None else find.run(storage, run).id
+    bar = _Bar()
+    try:
+        found = search(storage, words, run=run_id, limit=limit, offset=offset, progress=bar.update)
+    finally:
+        bar.end()
+    if as_json:
+        document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
+        return
+    for hit in found.hits:
+        columns = width()
+        at = (hit.started_at or "")[5:19].replace("T", " ")
+        click.echo(
+            status_style(MARKS[hit.status], hit.status)
+            + f" {style(hit.span_id, bold=True)}  {at}  "
+            + fit(hit.schema_name, max(8, columns - 54))
+        )
+        click.echo("  " + _snippet(hit, columns - 2))
+    from_ = f", from number {offset + 1} on" if offset and found.hits else ""
+    click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
+    if found.hits:
+        click.echo("`agentspan span ID` shows all of one")
+
+
+def _snippet(hit: Hit, columns: int) -> str:
+    """Put a snippet on one line, the matches in it marked by colour where there are colours."""
+    begin = 0
+    first = hit.matches[0][0] if hit.matches else 0
+    if first > columns // 2:
+        begin = first - columns // 4
+    room = columns - (1 if begin else 0)
+    shown = fit(hit.snippet[begin:], room)
+    out, done = "…" if begin else "", 0
+    for start, stop in hit.matches:
+        if start >= begin + done and stop - begin <= len(shown.removesuffix("…")):
+            out += safe(shown[done : start - begin]) + style(
+                safe(shown[start - begin : stop - begin]), fg="yellow", bold=True
+            )
+            done = stop - begin
+    return out + safe(shown[done:])
+
+
+class _Bar:
+    """A progress bar on stderr that appears with the first progress."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done = 0
+
+    def update(self, done: int, total: int) -> None:
+        """Show how much is done."""
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._bar = click.progressbar(length=total, label="indexing", file=sys.stderr)
+            self._bar.__enter__()
+        self._bar.length = total
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)

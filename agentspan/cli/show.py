@@ -1,0 +1,116 @@
+"""`agentspan show`: a run as a tree, whole, or only what failed or took long."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+
+import click
+
+from agentspan.analysis import find, shape
+from agentspan.analysis.runs import summaries_of
+from agentspan.analysis.tree import Node, build, walk
+from agentspan.cli.output import colored, document, noun, width
+from agentspan.cli.runs import name_of
+from agentspan.cli.timeline import Timeline
+from agentspan.cli.tree import Picture
+from agentspan.model import resources
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import OPEN
+from agentspan.operations.database import Database
+from agentspan.operations.doctor import Lives
+
+
+def command(
+    database: Database,
+    what: str,
+    *,
+    as_json: bool,
+    full: bool = False,
+    payloads: bool = False,
+    slow: int | None = None,
+    failed: bool = False,
+) -> None:
+    """Show a run, through the pager where it is longer than the terminal."""
+    storage = database.storage
+    run = find.run(storage, what)
+    spans = list(storage.iter_spans(run.id))
+    roots = build(spans)
+    wanted = _wanted(roots, slow, failed)
+    if as_json:
+        _document(database, run, [span for span in spans if wanted is None or span.id in wanted], len(spans))
+        return
+    shown = roots if wanted is None else shape.keep(roots, lambda node: node.span.id in wanted)
+    if wanted is None and not full:
+        shown = shape.fold(shown)
+    lives = Lives(storage)
+    writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
+    picture = Picture(
+        width(),
+        Timeline(run, spans, width()),
+        dead={id for id in writers if lives.of(id) == "dead"},
+        payloads=payloads,
+    )
+    _page(_lines(database, picture, run, shown, spans, is_part=wanted is not None))
+
+
+def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | None:
+    """Return the ids of the spans that were asked for; None for all."""
+    wanted = None
+    if slow is not None:
+        wanted = shape.slowest(roots, slow)
+    if failed:
+        ids = {node.span.id for node, _ in walk(roots) if node.span.status == "failed"}
+        wanted = ids if wanted is None else wanted & ids
+    return wanted
+
+
+def _lines(
+    database: Database,
+    picture: Picture,
+    run: AgentInstanceRow,
+    shown: list[Node],
+    spans: list[AgentSpanRow],
+    *,
+    is_part: bool,
+) -> Iterator[str]:
+    (summary,) = summaries_of(database.storage, [run])
+    yield from picture.head(run, name_of(summary), spans)
+    drawn = 0
+    for node, lasts in walk(shown):
+        drawn += 1
+        yield from picture.span(node, lasts)
+    if is_part:
+        yield f"{drawn:,} of {noun(len(spans), 'span')}"
+    elif drawn < len(spans):
+        yield f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each"
+
+
+def _page(lines: Iterator[str]) -> None:
+    """Print lines; on a terminal that they do not fit, through PAGER, or less."""
+    if not sys.stdout.isatty():
+        for line in lines:
+            click.echo(line)
+        return
+    height = shutil.get_terminal_size((80, 24)).lines
+    first = [line for line, _ in zip(lines, range(height), strict=False)]
+    if len(first) < height:
+        click.echo("\n".join(first))
+        return
+    click.echo_via_pager((f"{line}\n" for part in (first, lines) for line in part), color=colored())
+
+
+def _document(database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int) -> None:
+    storage = database.storage
+    account = storage.account()
+    counts = storage.counts([run.id])[run.id]
+    (summary,) = summaries_of(storage, [run])
+    document(
+        {
+            "run": {
+                **resources.plain(resources.instance(run, account, counts._asdict())),
+                "agent": name_of(summary),
+            },
+            "spans": [resources.plain(resources.span(span, account)) for span in spans],
+            "total": total,
+        }
+    )

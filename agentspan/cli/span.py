@@ -1,0 +1,68 @@
+"""`agentspan span`: all of one span."""
+
+import json
+from typing import Any
+
+import click
+
+from agentspan import jsontext
+from agentspan.analysis import find
+from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
+from agentspan.cli.tree import title
+from agentspan.model import resources
+from agentspan.operations.database import Database
+from agentspan.schemas.meaning import duration_text
+
+
+def command(database: Database, what: str, *, as_json: bool) -> None:
+    """Show all of one span."""
+    storage = database.storage
+    row = find.span(storage, what)
+    violations = storage.violations(row.id)
+    if as_json:
+        found = resources.plain(resources.span(row, storage.account()))
+        document({"span": found, "violations": [violation._asdict() for violation in violations]})
+        return
+    click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
+    facts = {
+        "id": row.id,
+        "run": row.agent_instance_id,
+        "parent": row.parent_span_id,
+        "type": row.schema_name,
+        "status": row.status if row.closed_by is None else f"{row.status} (closed by {row.closed_by})",
+        "started": row.started_at,
+        "finished": row.finished_at,
+        "took": None if row.duration_ms is None else duration_text(row.duration_ms),
+        "tokens": _tokens(row.input_tokens, row.output_tokens),
+        "cost": None if row.cost_usd is None else f"${row.cost_usd:.6f}",
+    }
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"  {name:<9}{safe(value)}")
+    _show_json("payload", jsontext.decode(row.payload))
+    if row.result_payload is not None:
+        result = jsontext.decode(row.result_payload)
+        error = result.get("error")
+        trace = error.get("stacktrace") if isinstance(error, dict) else None
+        if isinstance(trace, str):
+            result = {**result, "error": {key: value for key, value in error.items() if key != "stacktrace"}}
+        _show_json("result_payload", result)
+        if isinstance(trace, str):
+            click.echo(style("stacktrace", bold=True))
+            click.echo(safe("".join(f"  {line}" for line in trace.splitlines(keepends=True))))
+    if violations:
+        click.echo(style("does not match its schema", bold=True))
+        for violation in violations:
+            click.echo(safe(f"  {violation.side} {violation.path}: {violation.message}"))
+
+
+def _show_json(name: str, value: Any) -> None:
+    click.echo(style(name, bold=True))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
+
+
+def _tokens(given: int | None, made: int | None) -> str | None:
+    if given is None and made is None:
+        return None
+    return f"{'?' if given is None else given} in, {'?' if made is None else made} out"

@@ -1,0 +1,74 @@
+"""`agentspan stats`: what the spans of each type, and of each model and tool, have in common."""
+
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from agentspan.analysis import find, times
+from agentspan.analysis.stats import BOUNDS_MS, Stat, stats
+from agentspan.cli.output import cost_text, count_text, document, noun, table, width
+from agentspan.operations.database import Database
+from agentspan.schemas.meaning import duration_text
+
+HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
+RIGHT = range(1, len(HEADER))
+NARROW = {5: 88, 7: 76, 8: 84, 9: 84}
+"""Columns of the table that need so many columns of the terminal."""
+
+
+def command(database: Database, run: str | None, *, since: str | None, until: str | None, as_json: bool) -> None:
+    """Print the statistics of all runs, or of one."""
+    storage = database.storage
+    run_id = None if run is None else find.run(storage, run).id
+    window = {
+        "since": None if since is None else times.parse(since),
+        "until": None if until is None else times.parse(until, "until"),
+    }
+    found = stats(storage, run=run_id, **window)
+    if as_json:
+        plain = [_plain(stat) for stat in found]
+        document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(plain)})
+        return
+    uses = {8: any(_tokens(stat) is not None for stat in found), 9: any(stat.cost_usd is not None for stat in found)}
+    columns = [n for n in range(len(HEADER)) if width() >= NARROW.get(n, 0) and uses.get(n, True)]
+    rows = [_row(stat) for stat in found]
+    table(
+        [HEADER[n] for n in columns],
+        [[row[n] for n in columns] for row in rows],
+        right=range(1, len(columns)),
+    )
+    types = [stat for stat in found if stat.label is None]
+    failed = sum(stat.failed for stat in types)
+    open_ = sum(stat.open for stat in types)
+    parts = (
+        noun(sum(stat.count for stat in types), "span"),
+        f"{failed:,} failed" if failed else "",
+        f"{open_:,} open" if open_ else "",
+        f"of {noun(len(types), 'type')}",
+    )
+    click.echo(" · ".join(part for part in parts if part))
+
+
+def _row(stat: Stat) -> list[str]:
+    rate = stat.error_rate
+    tokens = _tokens(stat)
+    return [
+        stat.schema_name if stat.label is None else f"  {stat.label}",
+        f"{stat.count:,}",
+        "" if not rate else f"{rate:.1%}" if rate >= 0.0005 else "<0.1%",
+        *("" if ms is None else duration_text(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
+        duration_text(stat.total_ms),
+        "" if tokens is None else count_text(tokens),
+        "" if stat.cost_usd is None else cost_text(stat.cost_usd),
+    ]
+
+
+def _tokens(stat: Stat) -> int | None:
+    if stat.input_tokens is None and stat.output_tokens is None:
+        return None
+    return (stat.input_tokens or 0) + (stat.output_tokens or 0)
+
+
+def _plain(stat: Stat) -> dict[str, Any]:
+    return {**{field.name: getattr(stat, field.name) for field in fields(stat)}, "error_rate": stat.error_rate}

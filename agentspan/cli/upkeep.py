@@ -1,0 +1,63 @@
+"""`agentspan prune` and `agentspan backup`: what keeps a file small, and safe."""
+
+import re
+
+import click
+
+from agentspan.analysis import times
+from agentspan.cli.output import document, noun
+from agentspan.errors import InvalidValue
+from agentspan.operations.database import Database
+from agentspan.storage.protocol import HasFile
+
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
+
+
+def prune(
+    database: Database,
+    *,
+    older_than: str | None,
+    max_size: str | None,
+    keep_failed: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Remove what is old, and say how much that was."""
+    done = database.prune(
+        older_than=None if older_than is None else times.parse(older_than, "older_than"),
+        max_bytes=None if max_size is None else size(max_size),
+        keep_failed=keep_failed,
+        dry_run=dry_run,
+    )
+    if as_json:
+        document({**done._asdict(), "dry_run": dry_run})
+        return
+    about = "about " if dry_run and max_size is not None else ""
+    what = f"{about}{noun(done.runs, 'run')} with {noun(done.spans, 'span')}, and {noun(done.keys, 'idempotency key')}"
+    click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
+    if done.freed_bytes is not None:
+        click.echo(f"{noun(done.freed_bytes, 'byte')} freed")
+
+
+def backup(database: Database, file: str, *, as_json: bool) -> None:
+    """Copy the file while others write to it."""
+    storage = database.storage
+    if not isinstance(storage, HasFile):
+        raise click.ClickException("there is no file to copy")
+    copied = storage.backup(file)
+    if as_json:
+        document({"file": file, "bytes": copied})
+    else:
+        click.echo(f"copied to {file}: {noun(copied, 'byte')}")
+
+
+def size(text: str) -> int:
+    """Return the bytes of `500MB`, `2 GiB`, `1048576`; k, M, G, T are powers of 1024.
+
+    Raises:
+        InvalidValue: it is no size.
+    """
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise InvalidValue("max_size", "must be such as 500MB, 2GB or 1048576")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))

@@ -1,0 +1,241 @@
+"""Taking in what `export` wrote: rows are put as they are, and what is there already stays.
+
+What finds its agent, version or schema version stored under another id, since the other file made its own, refers to
+that one from then on.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, cast, get_args, get_type_hints
+
+from agentspan import clock, jsontext
+from agentspan.errors import InvalidValue
+from agentspan.ids import is_pfid
+from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, Violation
+from agentspan.model.rows import REFERENCES, ROWS, TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row
+from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
+from agentspan.operations.context import Context
+
+BATCH = 500
+FIRST_TYPE, VERSION = "agentspan_export", 1
+_OBJECTS = frozenset(
+    {"payload", "result_payload", "metadata", "result", "error", "quality_payloads", "quality_summaries"}
+)
+_LISTS = frozenset({"span_type_schemas", "quality_schemas"})
+_TIMES = frozenset({"started_at", "finished_at", "inserted_at", "updated_at"})
+_TYPES: frozenset[ResourceType] = frozenset(
+    {"agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span"}
+)
+_STATUSES: dict[type[Row], tuple[str, ...]] = {AgentInstanceRow: INSTANCE_STATUSES, AgentSpanRow: SPAN_STATUSES}
+_REFERENCES = ("agent_id", "agent_version_id", "agent_schema_version_id", "agent_instance_id")
+
+
+class Imported(NamedTuple):
+    """What was taken in.
+
+    Attributes:
+        runs, spans: how many are new.
+        finished: how many were stored as open, and have finished by what was read.
+        known: how many rows were there already, and stayed as they are.
+    """
+
+    runs: int
+    spans: int
+    finished: int
+    known: int
+
+
+class _Entry(NamedTuple):
+    line: int
+    row: Row
+    violations: tuple[Violation, ...]
+
+
+def import_lines(ctx: Context, read: Callable[[], Iterable[bytes]]) -> Imported:
+    """Take in the lines that an export wrote; twice is as good as once.
+
+    Args:
+        read: gives the lines, from the first on, at each call: all of them are checked before anything is stored.
+
+    Raises:
+        InvalidValue: a line is not what an export writes; the message has its number. Nothing is stored then, but
+            where only the storage can tell (a reference to what is nowhere): what stands before that line is.
+    """
+    for _ in _entries(read()):
+        pass
+    return _Import(ctx).run(_entries(read()))
+
+
+class _Import:
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._ids: dict[str, str] = {}
+        self._runs = self._spans = self._finished = self._known = 0
+
+    def run(self, entries: Iterator[_Entry]) -> Imported:
+        """Apply all, spans in batches; whatever spans refer to first, and alone, since its id may turn out another."""
+        batch: list[_Entry] = []
+        for entry in entries:
+            if not isinstance(entry.row, AgentSpanRow):
+                self._apply(batch)
+                batch = [entry]
+            else:
+                batch.append(entry)
+            if len(batch) >= BATCH or not isinstance(entry.row, AgentSpanRow):
+                self._apply(batch)
+                batch = []
+        self._apply(batch)
+        return Imported(self._runs, self._spans, self._finished, self._known)
+
+    def _apply(self, batch: list[_Entry]) -> None:
+        if not batch:
+            return
+        batch = [entry._replace(row=self._renamed(entry.row)) for entry in batch]
+        units = [Unit((Put(entry.row, violations=entry.violations),)) for entry in batch]
+        outcomes = self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            self._done(entry, outcome)
+
+    def _renamed(self, row: Row) -> Row:
+        changed = {name: self._ids[getattr(row, name)] for name in _REFERENCES if getattr(row, name, None) in self._ids}
+        renamed: Row = cast(Any, row)._replace(**changed) if changed else row
+        return renamed
+
+    def _done(self, entry: _Entry, outcome: Outcome) -> None:
+        row = entry.row
+        if isinstance(outcome, Applied):
+            self._runs += isinstance(row, AgentInstanceRow)
+            self._spans += isinstance(row, AgentSpanRow)
+            return
+        assert isinstance(outcome, Refused)  # no keys are used
+        stored = outcome.stored
+        if outcome.why == "not_unique" and stored is not None and not isinstance(row, AgentInstanceRow):
+            self._ids[row.id] = stored.id
+        elif outcome.why == "not_unique":
+            raise _wrong(entry.line, "another run of this agent has its external_identifier")
+        elif outcome.why == "missing":
+            raise _wrong(entry.line, "refers to a row that is neither before it nor stored")
+        elif type(stored) is not type(row):
+            raise _wrong(entry.line, f"its id is used by another {_noun(stored)}")
+        elif self._is_newer(row, stored) and self._finish(entry, stored):
+            self._finished += 1
+            return
+        self._known += 1
+
+    def _is_newer(self, row: Row, stored: Row | None) -> bool:
+        return (
+            isinstance(row, (AgentInstanceRow, AgentSpanRow))
+            and isinstance(stored, (AgentInstanceRow, AgentSpanRow))
+            and stored.status in OPEN
+            and row.status != stored.status
+            and row.status != "pending"
+        )
+
+    def _finish(self, entry: _Entry, stored: Row | None) -> bool:
+        row = entry.row
+        fixed = {"id", "inserted_at", *REFERENCES.get(TYPE_OF[type(row)], ())}
+        values = {
+            name: value for name, value in row._asdict().items() if name not in fixed and value != getattr(stored, name)
+        }
+        leaves = frozenset({getattr(stored, "status", "")})
+        move = Move(TYPE_OF[type(row)], row.id, leaves, values, entry.violations)
+        return isinstance(self._ctx.storage.apply([Unit((move,))], wait_s=self._ctx.wait_s)[0], Applied)
+
+
+def _noun(row: Row | None) -> str:
+    return "resource" if row is None else TYPE_OF[type(row)].replace("_", " ")
+
+
+def _wrong(line: int, what: str) -> InvalidValue:
+    return InvalidValue(f"line {line}", what)
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[_Entry]:
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        data = _parsed(number, line)
+        if number == 1:
+            _check_first(data)
+        elif data is not None:
+            yield _entry(number, data)
+    if number == 0:
+        raise _wrong(1, "is missing: the file is empty")
+
+
+def _parsed(number: int, line: bytes) -> dict[str, Any] | None:
+    if not line.strip() and number > 1:
+        return None
+    try:
+        data = json.loads(line)
+    except (RecursionError, UnicodeDecodeError, ValueError):
+        raise _wrong(number, "is no JSON" if number > 1 else "is not of an export: no JSON") from None
+    if not isinstance(data, dict):
+        raise _wrong(number, "is no JSON object")
+    return data
+
+
+def _check_first(data: dict[str, Any] | None) -> None:
+    if data is None or data.get("type") != FIRST_TYPE:
+        raise _wrong(1, f'is not of an export, which begins with {{"type": "{FIRST_TYPE}"}}')
+    version = data.get("version")
+    if version != VERSION:
+        raise _wrong(1, "is of a newer agentspan; run: pip install --upgrade agentspan-sqlite")
+
+
+def _entry(number: int, data: dict[str, Any]) -> _Entry:
+    type_ = data.get("type")
+    if not isinstance(type_, str) or type_ not in _TYPES:
+        raise _wrong(number, f"type must be one of {', '.join(sorted(_TYPES))}")
+    row_type = ROWS[type_]
+    hints = get_type_hints(row_type)
+    values = {name: _value(number, name, hint, data.get(name)) for name, hint in hints.items()}
+    if not is_pfid(values["id"]):
+        raise _wrong(number, "id must be a PFID, 32 characters")
+    statuses = _STATUSES.get(row_type)
+    if statuses is not None and values["status"] not in statuses:
+        raise _wrong(number, f"status must be one of {', '.join(statuses)}")
+    return _Entry(number, row_type(**values), _violations(number, data.get("violations", [])))
+
+
+def _value(number: int, name: str, hint: Any, value: Any) -> Any:
+    """Return a column's value as it is stored."""
+    allowed = get_args(hint) or (hint,)
+    if value is None:
+        if type(None) in allowed:
+            return None
+        raise _wrong(number, f"{name} is missing")
+    if name in _OBJECTS or name in _LISTS or name == "runtime_environment":
+        if (name in _OBJECTS and not isinstance(value, dict)) or (name in _LISTS and not isinstance(value, list)):
+            raise _wrong(number, f"{name} must be {'an object' if name in _OBJECTS else 'a list'}")
+        try:
+            return jsontext.encode(value)[0]
+        except ValueError as error:
+            raise _wrong(number, f"{name} {error}") from None
+    if name in _TIMES:
+        try:
+            return clock.parse(value)
+        except ValueError as error:
+            raise _wrong(number, f"{name} is {error}") from None
+    if float in allowed and type(value) in (int, float) and abs(value) <= 1e300:
+        return float(value)
+    if type(value) not in allowed or (type(value) is int and not -(2**63) <= value < 2**63):
+        raise _wrong(number, f"{name} has the wrong type")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _wrong(number, f"{name} holds half a character") from None
+    return value
+
+
+def _violations(number: int, items: Any) -> tuple[Violation, ...]:
+    if not isinstance(items, list):
+        raise _wrong(number, "violations must be a list")
+    found = []
+    for item in items:
+        if not isinstance(item, dict) or any(not isinstance(item.get(name), str) for name in Violation._fields):
+            raise _wrong(number, "a violation must have side, path, keyword and message")
+        if item["side"] not in ("payload", "result_payload"):
+            raise _wrong(number, "a violation's side must be payload or result_payload")
+        found.append(Violation(*(item[name] for name in Violation._fields)))
+    return tuple(found)
