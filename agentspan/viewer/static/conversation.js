@@ -2,7 +2,7 @@
 
 import { byId, el, longText } from "./dom.js";
 import * as format from "./format.js";
-import { argumentsOf, callCard, messageCard } from "./messages.js";
+import { argumentsOf, callCard, folded, messageCard } from "./messages.js";
 import { jsonSection, parse } from "./json.js";
 
 const PAGE = 60;
@@ -102,8 +102,9 @@ export class Conversation {
     const state = turn.error ? "failed" : turn.status;
     const value = text.length < 200_000 && /^\s*[[{]/.test(text) ? parse(text) : undefined;
     const isJson = value !== undefined && typeof value === "object" && value !== null;
-    const body = isJson ? jsonSection("answer", text) : text ? longText(text, SHORT, { class: "said" }) : null;
-    const answer = isJson || text.length > 160 ? folded(text, body) : body;
+    const body = () => (isJson ? jsonSection("answer", text) : longText(text, SHORT, { class: "said" }));
+    const start = text.replace(/\s+/g, " ").slice(0, 150);
+    const answer = isJson || text.length > 160 ? folded("answer", `→ ${start}`, body) : text ? body() : null;
     const head = el(
       "header",
       null,
@@ -123,9 +124,4 @@ export class Conversation {
       ...turn.calls.map(callCard),
     );
   }
-}
-
-function folded(text, body) {
-  const start = text.replace(/\s+/g, " ").slice(0, 150);
-  return el("details", { class: "answer" }, el("summary", null, el("span", { class: "hint" }, start)), body);
 }

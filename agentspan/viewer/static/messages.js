@@ -32,17 +32,22 @@ export function argumentsOf(text) {
   const value = text ? parse(text) : null;
   if (value === null || value === undefined || typeof value !== "object") return el("span", { class: "args" }, text ?? "");
   const entries = Object.entries(value);
-  const isShort = entries.every(([, item]) => typeof item !== "object" || item === null || "text" in item);
-  if (isShort && text.length < 240) {
-    const parts = entries.flatMap(([key, item], n) => [
-      n ? ", " : "",
-      el("span", { class: "key" }, key),
-      "=",
-      el("span", { class: "value" }, typeof item === "object" && item !== null ? item.text : String(item)),
-    ]);
-    return el("span", { class: "args" }, "(", ...parts, ")");
-  }
-  return jsonSection("arguments", text);
+  const isFlat = entries.every(([, item]) => typeof item !== "object" || item === null || "text" in item);
+  const parts = entries.flatMap(([key, item], n) => [
+    n ? ", " : "",
+    el("span", { class: "key" }, key),
+    "=",
+    el("span", { class: "value" }, String(item?.text ?? (typeof item === "object" ? JSON.stringify(item) : item)).slice(0, FOLDED)),
+  ]);
+  const line = el("span", { class: "args" }, "(", ...parts, ")");
+  return isFlat && text.length < FOLDED ? line : folded("args", line, () => jsonSection("arguments", text));
+}
+
+/** Return something that begins as one line, and is made when it is unfolded. */
+export function folded(name, line, make) {
+  const node = el("details", { class: `folded ${name}` }, el("summary", null, el("span", { class: "hint" }, line)));
+  node.addEventListener("toggle", () => node.open && node.children.length < 2 && node.append(make()));
+  return node;
 }
 
 const KNOWN = new Set(["system", "user", "assistant", "tool"]);
