@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -150,6 +151,18 @@ def test_an_export_allows_its_own_script_and_style_and_nothing_else(db: Database
 def test_an_export_takes_what_a_person_types(db: Database) -> None:
     run = recorded(db, "a")
     assert export.html(db.storage, ["-"]) == export.html(db.storage, [run]) == export.html(db.storage, [run[:12]])
+
+
+def test_an_export_needs_nothing_of_the_extra() -> None:
+    code = (
+        "import sys\nfor name in ('fastapi', 'starlette', 'jinja2', 'markupsafe'): sys.modules[name] = None\n"
+        "import agentspan\nfrom agentspan.viewer import export, listing\n"
+        "with agentspan.open(':memory:') as db:\n"
+        "    run = db.agent_instances.register('a', agent_version={}, agent_schema_version={})\n"
+        "    print(len(export.html(db.storage, [run.id])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 50_000
 
 
 def test_an_export_of_nothing_is_refused(storage: Storage) -> None:

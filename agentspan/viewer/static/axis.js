@@ -68,7 +68,7 @@ export class Axis {
 
   drawRuler() {
     const width = this.head.clientWidth;
-    const goal = (this.to - this.from) / Math.max(2, Math.floor(width / 90));
+    const goal = (this.to - this.from) / Math.max(3, Math.floor(width / 80));
     const step = stepFor(goal);
     const marks = [];
     for (let n = Math.ceil(this.from / step); n * step <= this.to && marks.length < 40; n++) marks.push(n * step);
