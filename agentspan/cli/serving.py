@@ -64,9 +64,8 @@ def command(
     socket = config.bind_socket()
     socket.listen(config.backlog)  # else who reads the line below and comes at once is turned away
     name = f"[{host}]" if ":" in host else host
-    guarded = "a token is required" if token else "no token is required"
-    address = f"http://{name}:{socket.getsockname()[1]}"
-    click.echo(f"agentspan serves {db} on {address} ({guarded}); open it in a browser to read the runs; Ctrl-C ends it")
+    guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
+    click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
     server.run(sockets=[socket])
 
 

@@ -54,7 +54,7 @@ class Sessions:
             f"{said}.{self._sign(said)}",
             max_age=DAYS * 86_400,
             path=_path(request),
-            secure=request.url.scheme == "https",
+            secure=_is_encrypted(request),
             httponly=True,
             samesite="strict",
         )
@@ -86,6 +86,11 @@ def is_own_page(request: Request) -> bool:
         return site == "same-origin"
     origin = request.headers.get("origin", "")
     return bool(origin) and urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Tell whether the browser came by TLS; where a proxy ended that, only the page's Origin still says so."""
+    return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
 
 
 def _path(request: Request) -> str:

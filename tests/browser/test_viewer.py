@@ -90,18 +90,6 @@ def test_ten_thousand_spans_take_few_elements_wherever_one_scrolls(site: Site, o
         assert page.evaluate("document.querySelectorAll('*').length") < 1000
 
 
-def test_a_run_in_chunks_is_loaded_whole(open_page: Opener, tmp_path: Path) -> None:
-    with database(tmp_path / "runs.db") as db:
-        run = long_run(db, 20_500)
-    with serving(tmp_path / "runs.db") as server:
-        page = open_page(f"{server.url}/runs/{run}")
-        expect(page.locator("#fact-spans")).to_have_text("20,500")
-        assert page.evaluate("document.getElementById('tree-room').offsetHeight") == 20_500 * 26
-        press(page, "G")
-        expect(selected(page)).to_contain_text("fetch")
-        assert count_of(page, "#tree .row:not([hidden])") < 60
-
-
 # The keyboard, and who does not see
 
 
@@ -333,12 +321,13 @@ class Writer:
         self.process.communicate(timeout=20)
 
 
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[tuple[Server, Writer]]:
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Writer]]:
     """A server, and a process that writes into its file."""
-    agentspan.open(tmp_path / "runs.db").close()
-    writer = Writer(tmp_path / "runs.db")
-    with serving(tmp_path / "runs.db") as server:
+    path = tmp_path_factory.mktemp("live") / "runs.db"
+    agentspan.open(path).close()
+    writer = Writer(path)
+    with serving(path) as server:
         yield server, writer
     writer.close()
 
@@ -362,9 +351,9 @@ def test_a_run_under_way_is_followed(live: tuple[Server, Writer], open_page: Ope
 
 def test_the_list_is_brought_up_to_date(live: tuple[Server, Writer], open_page: Opener) -> None:
     server, write = live
-    page = open_page(server.url, ready=False)
+    page = open_page(f"{server.url}/?agent=newcomer", ready=False)
     expect(page.locator("#nothing")).to_be_visible()
-    run = write("run", "worker")
+    run = write("run", "newcomer")
     expect(page.locator("#runs tr")).to_have_count(1)
     expect(page.locator("#runs tr .mark.active")).to_be_visible()
     write("begin", run, "alpha")
@@ -373,6 +362,18 @@ def test_the_list_is_brought_up_to_date(live: tuple[Server, Writer], open_page: 
     expect(page.locator("#runs tr .mark.complete")).to_be_visible()
     page.locator("#runs a").click()
     page.wait_for_selector("html[data-ready]")
+
+
+def test_a_run_in_chunks_is_loaded_whole(live: tuple[Server, Writer], open_page: Opener) -> None:
+    server, _ = live
+    with database(server.db) as db:
+        run = long_run(db, 20_500)
+    page = open_page(f"{server.url}/runs/{run}")
+    expect(page.locator("#fact-spans")).to_have_text("20,500")
+    assert page.evaluate("document.getElementById('tree-room').offsetHeight") == 20_500 * 26
+    press(page, "G")
+    expect(selected(page)).to_contain_text("fetch")
+    assert count_of(page, "#tree .row:not([hidden])") < 60
 
 
 def test_a_run_is_terminated_with_a_reason(live: tuple[Server, Writer], open_page: Opener) -> None:

@@ -298,6 +298,8 @@ def test_the_session_is_a_cookie_that_says_nothing_and_that_no_script_gets(make:
     for path in (*pages_of(run), *data_of(run)):
         assert client.get(path, headers=HTML).status_code == 200, path
     assert "Secure" in log_in(make(token=TOKEN, base="https://localhost")).headers["set-cookie"]
+    behind_a_proxy = {**SAME, "Origin": "https://runs.example"}
+    assert "Secure" in client.post("/login", json={"token": TOKEN}, headers=behind_a_proxy).headers["set-cookie"]
 
 
 def test_a_session_that_was_changed_or_is_of_another_token_is_none(make: Make) -> None:
