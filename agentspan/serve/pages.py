@@ -61,6 +61,7 @@ def routes(ctx: Context, writer: Writer, *, token: str | None, read_only: bool) 
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
         ("/runs/{run_id}", viewer.run, "GET"),
+        ("/runs/{run_id}/facts", viewer.facts, "GET"),
         ("/runs/{run_id}/spans", viewer.spans, "GET"),
         ("/runs/{run_id}/spans/{span_id}", viewer.span, "GET"),
         ("/runs/{run_id}/conversation", viewer.conversation, "GET"),
@@ -133,7 +134,7 @@ class Viewer:
         run = await self._found(request)
         if run.id != request.path_params["run_id"]:
             return RedirectResponse(run.id, 303)
-        facts = await asyncio.to_thread(data.run_facts, self._storage, run)
+        facts = await asyncio.to_thread(data.run_facts, self._storage, run, counted=False)
         return self._page(
             "run.html", request, run=facts, data=Markup(assets.embedded(facts)), shell=Markup(assets.shell())
         )
@@ -160,13 +161,21 @@ class Viewer:
         assert found is not None  # without a limit of time
         return respond(found)
 
+    async def facts(self, request: Request) -> Response:
+        """Answer with the head of a run's page (see data.run_facts)."""
+        run = await self._found(request)
+        return respond(await asyncio.to_thread(data.run_facts, self._storage, run))
+
     async def spans(self, request: Request) -> Response:
-        """Answer with spans as columns (see data.columns), and with the run as it is now."""
+        """Answer with spans as columns (see data.columns); with those that changed, also with the run as it is now."""
         run = await self._found(request)
         after, since = request.query_params.get("after", ""), request.query_params.get("since")
 
         def read() -> dict[str, Any]:
-            facts = data.run_facts(self._storage, run)
+            if since is None:
+                limit = data.CHUNK if after else data.FIRST_CHUNK
+                return data.columns(self._storage, run, after=after, limit=limit)
+            facts = data.run_facts(self._storage, run)  # counted first, so that who reads on has at least so many
             return {**data.columns(self._storage, run, after=after, since=since), "run": facts}
 
         answer = respond(await asyncio.to_thread(read))

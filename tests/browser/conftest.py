@@ -19,7 +19,8 @@ WAIT_MS = 20_000
 Opener = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
+# Of a module, not of the session: while its driver runs, nothing else in this thread can run an event loop.
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """Debian's Chromium; without one the tests are skipped on somebody's machine, and fail in CI."""
     try:

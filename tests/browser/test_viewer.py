@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import agentspan
+from agentspan.model.changes import Put, unit_of
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
 from tests.browser.recorded import HOSTILE, Recording, database, failing_run, hostile_run, long_run
@@ -347,6 +348,18 @@ def test_a_run_under_way_is_followed(live: tuple[Server, Writer], open_page: Ope
     expect(page.locator("#detail")).to_contain_text("it is done")
     write("finish", run)
     expect(page.locator("#status")).to_have_text("complete")
+
+
+def test_a_change_that_comes_with_an_old_stamp_is_seen_too(live: tuple[Server, Writer], open_page: Opener) -> None:
+    server, write = live
+    run = write("run", "worker")
+    write("begin", run, "alpha")
+    page = open_page(f"{server.url}/runs/{run}")
+    with agentspan.open(server.db) as db:
+        (row,) = db.storage.iter_spans(run)
+        late = row._replace(id=db.pfids()[0], updated_at="2026-01-01T00:00:00.000000Z")
+        db.storage.apply([unit_of(Put(late))])
+    expect(page.locator("#tree .row:not([hidden])")).to_have_count(2)
 
 
 def test_the_list_is_brought_up_to_date(live: tuple[Server, Writer], open_page: Opener) -> None:

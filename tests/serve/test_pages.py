@@ -66,7 +66,7 @@ def pages_of(run: str) -> list[str]:
 
 
 def data_of(run: str) -> list[str]:
-    names = ("spans", "conversation", "stats", "search?q=a", "export")
+    names = ("facts", "spans", "conversation", "stats", "search?q=a", "export")
     return ["/runs.json", *(f"/runs/{run}/{name}" for name in names)]
 
 
@@ -199,9 +199,11 @@ def test_data_of_a_run(make: Make, run: str, span: str) -> None:
     client = make()
     spans = client.get(f"/runs/{run}/spans").json()
     assert spans["columns"]["id"] == [span]
-    assert spans["run"]["spans"]["total"] == 1
+    assert client.get(f"/runs/{run}/facts").json()["spans"]["total"] == 1
     assert client.get(f"/runs/{run}/spans?after={span}").json()["columns"]["id"] == []
-    assert client.get(f"/runs/{run}/spans?since=2999").json()["columns"]["id"] == []
+    later = client.get(f"/runs/{run}/spans?since=2999").json()
+    assert (later["columns"]["id"], later["run"]["spans"]["total"]) == ([], 1)
+    assert client.get(f"/runs/{run}/spans?since=").json()["columns"]["id"] == [span]
     assert client.get(f"/runs/{run}/spans/{span}").json()["payload"] == '{"model":"m","messages":[]}'
     assert client.get(f"/runs/{run}/conversation").json()["total"] == 1
     assert client.get(f"/runs/{run}/conversation?offset=1").json() == {"turns": [], "total": 1}

@@ -45,6 +45,7 @@ export class RunPage {
   async load() {
     const wanted = new URLSearchParams(location.hash.slice(1));
     let next = "";
+    if (!this.run.spans) this._count();
     do {
       const answer = await this.source.spans(next ? { after: next } : {});
       this._take(answer);
@@ -59,6 +60,13 @@ export class RunPage {
     if (VIEWS.includes(wanted.get("view"))) this.show(wanted.get("view"));
     document.documentElement.dataset.ready = "true";
     if (!this.source.isLocal) this._follow();
+  }
+
+  /** Ask how many spans there are, while they come. */
+  async _count() {
+    this.run = await this.source.facts();
+    this._drawHead();
+    this._drawLoaded(this.next);
   }
 
   _take(answer) {
@@ -92,23 +100,23 @@ export class RunPage {
   }
 
   _isLive() {
-    const { pending, active } = this.run.spans;
-    return !this.source.isLocal && !this.run.left_open && (OPEN.has(this.run.status) || pending + active > 0);
+    const open = this.run.spans ? this.run.spans.pending + this.run.spans.active : 0;
+    return !this.source.isLocal && !this.run.left_open && (OPEN.has(this.run.status) || open > 0);
   }
 
   // Polling: it needs nothing but requests, goes on after either side was away, and sees what any process writes.
   async _follow() {
-    let whole = 0;
+    let readAll = -Infinity;
     for (;;) {
       const began = performance.now();
       try {
-        const since = this.spans.latest && new Date(Date.parse(this.spans.latest) - OVERLAP_MS).toISOString().replace("Z", "000Z");
-        const changed = this._take(await this.source.spans(since ? { since } : {}));
+        const latest = this.spans.latest;
+        const since = latest ? new Date(Date.parse(latest) - OVERLAP_MS).toISOString().replace("Z", "000Z") : "";
+        let changed = await this._catchUp(since);
         // A change that came late, with an old stamp, shows in the counts: then everything is read again.
-        if (this._isBehind() && performance.now() - whole > QUIET_MS) {
-          whole = performance.now();
-          this.spans.latest = null;
-          continue;
+        if (this._isBehind() && began - readAll > QUIET_MS) {
+          readAll = began;
+          changed = (await this._catchUp("")) || changed;
         }
         if (changed) this._changed();
         byId("lost").hidden = true;
@@ -122,9 +130,21 @@ export class RunPage {
     }
   }
 
+  async _catchUp(since) {
+    let changed = false;
+    let after = "";
+    do {
+      const answer = await this.source.spans({ since, after });
+      changed = this._take(answer) || changed;
+      after = answer.next;
+    } while (after);
+    return changed;
+  }
+
+  /** Tell whether spans, or ends of spans, are missing here: the server counts before it reads. */
   _isBehind() {
-    const counts = this.spans.counts();
-    return this.run.spans.total <= this.spans.length + 1000 && ["pending", "active", "complete", "failed", "cancelled"].some((status) => (counts[status] ?? 0) !== this.run.spans[status]);
+    const { total, finished } = this.run.spans;
+    return this.spans.length < total || this.spans.finished() < finished;
   }
 
   _changed() {
@@ -146,7 +166,8 @@ export class RunPage {
   }
 
   _drawLoaded(next) {
-    const total = this.run.spans.total;
+    const total = this.run.spans?.total ?? this.spans.length;
+    this.next = next;
     byId("loaded").hidden = !next;
     setText(byId("loaded-count"), `${format.whole(this.spans.length)} of ${format.plural(total, "span")} loaded`);
     byId("load-all").hidden = !(next && this.spans.length >= AT_ONCE);
@@ -165,9 +186,10 @@ export class RunPage {
     const took = run.duration_ms ?? (this._isLive() && run.started_at ? this.now() : null);
     setText(byId("fact-started"), format.moment(run.started_at ?? run.inserted_at));
     setText(byId("fact-took"), format.duration(took) || "–");
-    setText(byId("fact-spans"), format.whole(run.spans.total));
-    setText(byId("fact-failed"), run.spans.failed ? format.whole(run.spans.failed) : "–");
-    byId("fact-failed").classList.toggle("bad", run.spans.failed > 0);
+    const counts = run.spans ?? { total: 0, failed: 0 };
+    setText(byId("fact-spans"), run.spans ? format.whole(counts.total) : "…");
+    setText(byId("fact-failed"), counts.failed ? format.whole(counts.failed) : "–");
+    byId("fact-failed").classList.toggle("bad", counts.failed > 0);
     setText(byId("fact-tokens"), sums.tokens === null ? "–" : format.count(sums.tokens));
     setText(byId("fact-cost"), sums.cost === null ? "–" : format.cost(sums.cost));
     byId("terminate").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active";

@@ -40,6 +40,10 @@ export class Served {
     return get(`${this.base}spans?${new URLSearchParams(query)}`);
   }
 
+  facts() {
+    return get(`${this.base}facts`);
+  }
+
   detail(id) {
     return get(`${this.base}spans/${id}`);
   }

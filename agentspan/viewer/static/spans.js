@@ -176,10 +176,10 @@ export class Spans {
     return changed;
   }
 
-  counts() {
-    const counts = {};
-    for (const status of this.columns.status) counts[status] = (counts[status] ?? 0) + 1;
-    return counts;
+  finished() {
+    let count = 0;
+    for (const status of this.columns.status) if (!OPEN.has(status)) count++;
+    return count;
   }
 
   /** Add up tokens and cost; agent spans repeat what the spans in them used. */

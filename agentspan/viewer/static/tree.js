@@ -69,6 +69,7 @@ export class Tree {
       if (!taken.has(drawn) && drawn.row !== -1) {
         drawn.row = -1;
         drawn.node.hidden = true;
+        drawn.node.className = "row";
         drawn.node.removeAttribute("id");
       }
     }
