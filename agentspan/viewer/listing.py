@@ -148,4 +148,7 @@ def _tokens(given: int | None, made: int | None) -> str:
 def _cost(usd: float | None) -> str:
     if usd is None:
         return ""
-    return f"${usd:.6f}" if 0 < abs(usd) < 0.01 else f"${usd:.4f}"
+    if not 0 < abs(usd) < 0.01:
+        return f"${usd:.4f}"
+    text = f"${usd:.6f}"
+    return text[:-2] + text[-2:].rstrip("0")

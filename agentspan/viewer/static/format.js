@@ -37,7 +37,8 @@ export function count(n) {
 }
 
 export function cost(usd) {
-  return `$${usd.toFixed(usd !== 0 && Math.abs(usd) < 0.01 ? 6 : 4)}`;
+  const digits = usd !== 0 && Math.abs(usd) < 0.01 ? 6 : 4;
+  return `$${usd.toFixed(digits).replace(/(\.\d{4}\d*?)0+$/, "$1")}`;
 }
 
 export function percent(part, all) {
