@@ -16,15 +16,19 @@ import pytest
 
 import agentspan
 from agentspan import errors, testing
-from agentspan.cli import main, reading
+from agentspan.analysis import search, shape
+from agentspan.cli import main, reading, tree
 from agentspan.model.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
-from agentspan.operations import agent_schema_versions, bulk, database, request
+from agentspan.operations import agent_schema_versions, bulk, database, prune, request
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.by_id import AgentInstances, AgentSpans
 from agentspan.operations.doctor import Report, RunReport
+from agentspan.operations.prune import Pruned
 from agentspan.recording import capture, limits, plain, sink
 from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
+from agentspan.storage import words
+from agentspan.storage.analytics import Hit, Hits, RunList, RunSummary, RunTotals, Stat
 from agentspan.storage.sqlite import checkpoints
 from agentspan.testing import run as testing_run
 
@@ -165,6 +169,8 @@ FUNCTIONS: list[tuple[str, Any]] = [
     ),
     (BY_ID, agentspan.open),
     (section("### `Database.doctor`"), agentspan.Database.doctor),
+    (section("### `Database.prune`"), agentspan.Database.prune),
+    (section("### `agentspan.read`"), agentspan.read),
     (section("### `Database.bulk`, `Database.pfids`"), agentspan.Database.bulk),
     (section("### `Database.bulk`, `Database.pfids`"), agentspan.Database.pfids),
     *((TESTING, getattr(testing, name)) for name in ("capture", "deterministic", "load", "snapshot")),
@@ -174,6 +180,7 @@ FUNCTIONS: list[tuple[str, Any]] = [
             (section("### `Run`"), agentspan.Run),
             (section("### `Span`"), agentspan.Span),
             (section("### `Tracer`"), agentspan.Tracer),
+            (section("### `Reading`"), agentspan.Reading),
             (section("### `CapturedRuns`"), testing.CapturedRuns),
             (section("### `CapturedRun`"), testing.CapturedRun),
             (section("### `Database.agent_spans`"), AgentSpans),
@@ -221,6 +228,10 @@ def test_the_reference_names_every_field_of_what_is_returned() -> None:
         (section("### `agentspan.health`"), agentspan.Health._fields),
         (section("### `agentspan.Limits`"), agentspan.Limits._fields),
         (doctor, (*Report.__dataclass_fields__, *RunReport.__dataclass_fields__)),
+        (section("### `Database.prune`"), Pruned._fields),
+        (section("### `RunList`"), (*RunList._fields, *RunTotals._fields, *RunSummary._fields)),
+        (section("### `Stat`"), (*Stat.__dataclass_fields__, "ran", "error_rate")),
+        (section("### `Hits`"), (*Hits._fields, *Hit._fields)),
         (section("### `CapturedSpan`"), testing.CapturedSpan.__dataclass_fields__),
     ):
         assert [name for name in names if f"`{name}`" not in text] == []
@@ -288,6 +299,12 @@ LIMITS = [
     (conformance, "MAX_VIOLATIONS", "violations stored"),
     (agent_schema_versions, "MAX_TYPES", "span types in"),
     (reading, "LATEST_RUNS", "runs listed"),
+    (words, "MAX_TERMS", "words of a search"),
+    (words, "MAX_TERM", "words of a search"),
+    (search, "SNIPPET", "a snippet"),
+    (shape, "FOLD_FROM", "siblings that"),
+    (tree, "PAYLOAD_LINES", "lines of a payload"),
+    (prune, "BATCH_SPANS", "spans removed"),
     (capture, "MAX_FRAMES", "stack trace"),
     (capture, "MAX_STACKTRACE", "stack trace"),
     (capture, "MAX_MESSAGE", "the message of an exception"),
@@ -318,7 +335,12 @@ def test_the_reference_has_the_limits_of_the_code(module: Any, name: str, what: 
 
 
 def test_the_reference_describes_the_whole_database(tmp_path: Path) -> None:
-    agentspan.open(tmp_path / "fresh.db").close()
+    with agentspan.open(tmp_path / "fresh.db") as db:
+        assert db.agent_instances.register("a")
+        run = db.agent_instances.list()[0]
+        db.agent_instances.start(run.id)
+        db.agent_instances.finish(run.id)
+        assert db.prune(older_than="9999-01-01T00:00:00Z").runs == 1  # makes the table that is made when needed
     connection = sqlite3.connect(tmp_path / "fresh.db")
     made = connection.execute("select type, name from sqlite_master where name not like 'sqlite_%'").fetchall()
     assert {type_ for type_, _ in made} == {"table", "view", "index"}
@@ -335,7 +357,7 @@ def test_the_reference_describes_the_whole_database(tmp_path: Path) -> None:
             assert len(described) == len(columns)
             for (column, shown, optional), (_, stored, required) in zip(described, columns, strict=True):
                 assert (shown.replace("JSON", "TEXT"), bool(optional)) == (stored, not required), column
-    for pragma in ("application_id", "user_version", "journal_mode"):
+    for pragma in ("application_id", "user_version", "journal_mode", "auto_vacuum"):
         (value,) = connection.execute(f"pragma {pragma}").fetchone()
         assert str(value) in row(section("### Pragmas and versions"), f"`{pragma}`")
     connection.close()

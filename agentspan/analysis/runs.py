@@ -1,14 +1,14 @@
 """Which runs there are, with the sums over their spans, and the sums over all that match."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Row
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import OPEN
 from agentspan.storage.analytics import Analytics, RunFilter, RunList, RunSummary, RunTotals, counts_for_sums
 from agentspan.storage.protocol import Query, Storage
 
-__all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "summaries_of"]
+__all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "names_of", "summaries_of"]
 
 PAGE = 50
 N = TypeVar("N", int, float)
@@ -36,21 +36,34 @@ def find_runs(
     return RunList(found_runs[offset:end], len(found_runs), totals_of(found_runs))
 
 
+class Name(NamedTuple):
+    """What a run is called."""
+
+    agent: str
+    version: str
+
+
+def names_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> dict[str, Name]:
+    """Return the agent and the version of runs, by their ids; what is not stored is called by its id."""
+    rows = list(rows)
+    found = storage.find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)}).rows
+    names = {}
+    for row in rows:
+        agent, version = (found.get(id, ("", None))[1] for id in (row.agent_id, row.agent_version_id))
+        names[row.id] = Name(
+            agent.name if isinstance(agent, AgentRow) else row.agent_id,
+            version.external_identifier if isinstance(version, AgentVersionRow) else row.agent_version_id,
+        )
+    return names
+
+
 def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator[RunSummary]:
     """Yield the sums over the spans of these runs, whose spans are read one by one."""
-    names: dict[str, Row] = {}
+    rows = list(rows)
+    names = names_of(storage, rows)
     for run in rows:
-        for id in (run.agent_id, run.agent_version_id):
-            if id not in names and (located := storage.find(id).rows.get(id)) is not None:
-                names[id] = located[1]
-        agent, version = names.get(run.agent_id), names.get(run.agent_version_id)
-        yield RunSummary(
-            run,
-            agent.name if isinstance(agent, AgentRow) else run.agent_id,
-            version.external_identifier if isinstance(version, AgentVersionRow) else run.agent_version_id,
-            *_sums(storage, run.id),
-            run.duration_ms,
-        )
+        agent, version = names[run.id]
+        yield RunSummary(run, agent, version, *_sums(storage, run.id), run.duration_ms)
 
 
 def _sums(storage: Storage, run_id: str) -> tuple[int, int, int, int | None, int | None, float | None]:

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import IO
 
@@ -50,7 +49,9 @@ def _runs(storage: Storage, what: Sequence[str]) -> list[str]:
 
 def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
     if form == "html":
-        yield import_module("agentspan.viewer.export").html(storage, runs)
+        from agentspan.viewer.export import parts
+
+        yield from parts(storage, runs)
         return
     for line in lines(storage, runs) if form == "jsonl" else markdown(storage, runs):
         yield line + "\n"
@@ -75,15 +76,14 @@ def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
     return size
 
 
-def import_(database: Database, file: str, *, as_json: bool) -> None:
+def import_(database: Database, source: IO[bytes], *, as_json: bool) -> None:
     """Take in a file that export wrote."""
-    with _seekable(file) as source:
 
-        def read() -> Iterable[bytes]:
-            source.seek(0)
-            return source
+    def read() -> Iterable[bytes]:
+        source.seek(0)
+        return source
 
-        done = import_lines(Context(database.storage), read)
+    done = import_lines(Context(database.storage), read)
     if as_json:
         document(done._asdict())
         return
@@ -95,7 +95,7 @@ def import_(database: Database, file: str, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _seekable(file: str) -> Iterator[IO[bytes]]:
+def seekable(file: str) -> Iterator[IO[bytes]]:
     """Open a file to be read twice: what comes through a pipe is put aside first."""
     try:
         if file != "-":

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from agentspan.analysis import find, times
-from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.analysis.runs import Name, RunFilter, RunList, RunSummary, RunTotals, find_runs
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -61,7 +61,7 @@ def command(
         click.echo("? its program died; `agentspan doctor` closes what it left open")
 
 
-def name_of(run: RunSummary) -> str:
+def name_of(run: RunSummary | Name) -> str:
     """Return the agent and its version, if it has one."""
     return run.agent if run.version == "default" else f"{run.agent} {run.version}"
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import click
 
 from agentspan.analysis import find, shape
-from agentspan.analysis.runs import summaries_of
+from agentspan.analysis.runs import names_of
 from agentspan.analysis.tree import Node, build, walk
-from agentspan.cli.output import colored, document, noun, width
+from agentspan.cli.output import colored, document, echo_lines, noun, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.timeline import Timeline
 from agentspan.cli.tree import Picture
@@ -49,6 +49,7 @@ def command(
         Timeline(run, spans, width()),
         dead={id for id in writers if lives.of(id) == "dead"},
         payloads=payloads,
+        with_ids=wanted or (),
     )
     _page(_lines(database, picture, run, shown, spans, is_part=wanted is not None))
 
@@ -73,8 +74,7 @@ def _lines(
     *,
     is_part: bool,
 ) -> Iterator[str]:
-    (summary,) = summaries_of(database.storage, [run])
-    yield from picture.head(run, name_of(summary), spans)
+    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans)
     drawn = 0
     for node, lasts in walk(shown):
         drawn += 1
@@ -88,8 +88,7 @@ def _lines(
 def _page(lines: Iterator[str]) -> None:
     """Print lines; on a terminal that they do not fit, through PAGER, or less."""
     if not sys.stdout.isatty():
-        for line in lines:
-            click.echo(line)
+        echo_lines(lines)
         return
     height = shutil.get_terminal_size((80, 24)).lines
     first = [line for line, _ in zip(lines, range(height), strict=False)]
@@ -103,12 +102,11 @@ def _document(database: Database, run: AgentInstanceRow, spans: list[AgentSpanRo
     storage = database.storage
     account = storage.account()
     counts = storage.counts([run.id])[run.id]
-    (summary,) = summaries_of(storage, [run])
     document(
         {
             "run": {
                 **resources.plain(resources.instance(run, account, counts._asdict())),
-                "agent": name_of(summary),
+                "agent": name_of(names_of(storage, [run])[run.id]),
             },
             "spans": [resources.plain(resources.span(span, account)) for span in spans],
             "total": total,

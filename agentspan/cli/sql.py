@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-from agentspan.cli.output import document, noun, safe, table
+from agentspan.cli.output import columns_of, document, fit, noun, pad, safe, style, table, width
 from agentspan.operations.database import Database
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.questions import Answer, ask
 
-MAX_CELL = 200
-"""Characters of a value that a table shows."""
+MAX_CELL = 800
+"""Characters of a value that are looked at to show it in a table."""
+LEAST_CELL = 16
+"""Columns that the widest of the columns needs, or rows are printed in lines."""
 
 
 def command(database: Database, query: str, *, form: str) -> None:
@@ -22,7 +24,7 @@ def command(database: Database, query: str, *, form: str) -> None:
     storage = database.storage
     if not isinstance(storage, SQLiteStorage):
         raise click.ClickException("only an SQLite file can be asked in SQL")
-    text = sys.stdin.read() if query == "-" else query
+    text = (sys.stdin.read() if query == "-" else query).encode("utf-8", "replace").decode()
     try:
         answer = ask(storage.path, text)
     except sqlite3.Error as error:
@@ -45,10 +47,23 @@ def _print(answer: Answer) -> None:
         for n in range(len(answer.columns))
         if answer.rows and all(isinstance(row[n], (int, float, type(None))) for row in answer.rows)
     ]
-    if answer.columns:
-        widest = max(range(len(answer.columns)), key=lambda n: max((len(row[n]) for row in rows), default=0))
+    widths = [max(map(len, column)) for column in zip(answer.columns, *rows, strict=True)]
+    widest = max(range(len(widths)), key=widths.__getitem__, default=0)
+    if sum(widths) - max(widths, default=0) + 2 * len(widths) + LEAST_CELL > width():
+        _print_in_lines(answer.columns, rows)
+    elif widths:
         table(answer.columns, rows, right=numbers, shrink=widest)
     click.echo(noun(len(rows), "row"))
+
+
+def _print_in_lines(columns: list[str], rows: list[list[str]]) -> None:
+    """Print each row as lines of `column  value`, where there are too many for a table."""
+    names = max(columns_of(fit(column, 40)) for column in columns)
+    for row in rows:
+        for column, value in zip(columns, row, strict=True):
+            name = pad(fit(column, 40), names)
+            click.echo(f"{style(name, bold=True)}  {fit(value, max(8, width() - names - 2))}".rstrip())
+        click.echo()
 
 
 def _cell(value: Any) -> str:
@@ -56,7 +71,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bytes):
         return f"x'{value.hex()}'"
-    return f"{value:.10g}" if isinstance(value, float) else str(value)[: 4 * MAX_CELL]
+    return f"{value:.10g}" if isinstance(value, float) else str(value)[:MAX_CELL]
 
 
 def _json(value: Any) -> Any:

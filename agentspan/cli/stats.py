@@ -57,11 +57,15 @@ def _row(stat: Stat) -> list[str]:
         stat.schema_name if stat.label is None else f"  {stat.label}",
         f"{stat.count:,}",
         "" if not rate else f"{rate:.1%}" if rate >= 0.0005 else "<0.1%",
-        *("" if ms is None else duration_text(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
-        duration_text(stat.total_ms),
+        *("" if ms is None else _took(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
+        _took(stat.total_ms) if stat.ran else "",
         "" if tokens is None else count_text(tokens),
         "" if stat.cost_usd is None else cost_text(stat.cost_usd),
     ]
+
+
+def _took(ms: float) -> str:
+    return f"{ms * 1000:.0f} µs" if 0 < ms < 0.95 else duration_text(ms)
 
 
 def _tokens(stat: Stat) -> int | None:

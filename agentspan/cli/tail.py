@@ -7,7 +7,7 @@ import click
 from agentspan import jsontext
 from agentspan.analysis import find
 from agentspan.analysis.following import Follower, Transition
-from agentspan.analysis.runs import summaries_of
+from agentspan.analysis.runs import names_of
 from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import title
@@ -79,10 +79,10 @@ def _line(database: Database, transition: Transition) -> str:
     at, status, row, depth = transition
     columns = width()
     if isinstance(row, AgentInstanceRow):
-        (run,) = summaries_of(database.storage, [row])
-        text = f"run {row.id} {name_of(run)}"
-        if status not in OPEN:
-            text = f"run {row.id} {status}, {noun(run.spans, 'span')}"
+        if status in OPEN:
+            text = f"run {row.id} {name_of(names_of(database.storage, [row])[row.id])}"
+        else:
+            text = f"run {row.id} {status}, {noun(database.storage.counts([row.id])[row.id].total, 'span')}"
         result = row.error and {"error": jsontext.decode(row.error)}
     else:
         text = "  " * min(depth + 1, columns // 8) + title(row)

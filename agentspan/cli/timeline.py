@@ -1,6 +1,6 @@
 """Bars that show when a span happened, aligned to the time line of its run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agentspan import clock
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -27,19 +27,23 @@ class Timeline:
         self.length = clock.millis_between(self.begin, max([end, *ends]))
         self.columns = min(MOST, (width - 50) // 3) if width >= FROM and self.length > 0 else 0
 
-    def bar(self, span: AgentSpanRow, alike: Iterable[AgentSpanRow] = ()) -> str:
+    def bar(self, span: AgentSpanRow, alike: Sequence[AgentSpanRow] = ()) -> str:
         """Return the bar of a span, or of several, as wide as the time line."""
-        if span.started_at is None:
+        if span.started_at is None or span.status == "cancelled":
             return " " * self.columns
-        last = max((span, *alike), key=lambda span: span.finished_at or "~")
-        begin = clock.millis_between(self.begin, span.started_at) / self.length * self.columns
-        end = float(self.columns)
+        begin, end = self._column(span.started_at), float(self.columns)
         mark = OPEN
-        if last.finished_at is not None:
-            end = clock.millis_between(self.begin, last.finished_at) / self.length * self.columns
-            mark = FULL if last is span else MANY
-        first = min(int(begin), self.columns - 1)
-        cells = max(0, min(self.columns, round(end)) - round(begin))
-        drawn = mark * cells if cells else THIN
-        first = min(round(begin) if cells else first, self.columns - len(drawn))
+        spans = (span, *alike)
+        if all(other.duration_ms is not None for other in spans):
+            # By its duration, not by finished_at: the recorder's own work is between the two.
+            end = max(self._column(other.started_at, other.duration_ms) for other in spans)
+            mark = MANY if alike else FULL
+        cells = round(end - begin)
+        drawn = mark * cells if cells > 0 else THIN
+        first = max(0, min(round(begin) if cells > 0 else int(begin), self.columns - len(drawn)))
         return (" " * first + drawn).ljust(self.columns)
+
+    def _column(self, at: str | None, after_ms: float | None = 0.0) -> float:
+        """Return where a time lies, in columns."""
+        offset = clock.millis_between(self.begin, at or self.begin) + (after_ms or 0.0)
+        return min(offset / self.length, 1.0) * self.columns

@@ -12,6 +12,7 @@ from agentspan.cli.output import (
     cost_text,
     count_text,
     fit,
+    fit_end,
     noun,
     pad,
     safe,
@@ -35,15 +36,23 @@ class Picture:
     Args:
         dead: the writers among the run's whose program has died.
         payloads: draw what went in and came out, too.
+        with_ids: the spans whose id is drawn, too.
     """
 
     def __init__(
-        self, width: int, timeline: Timeline, *, dead: Collection[str | None] = (), payloads: bool = False
+        self,
+        width: int,
+        timeline: Timeline,
+        *,
+        dead: Collection[str | None] = (),
+        payloads: bool = False,
+        with_ids: Collection[str] = (),
     ) -> None:
         self.width = width
         self.timeline = timeline
         self.dead = dead
         self.payloads = payloads
+        self.with_ids = with_ids
 
     def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow]) -> Iterator[str]:
         """Yield what is known of the run itself."""
@@ -85,6 +94,8 @@ class Picture:
         if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
             room = self.width - columns_of(below) - 1
             yield style(below, fg="bright_black") + " " + status_style(fit(error, room), "failed")
+        if span.id in self.with_ids:
+            yield style(fit_end(f"{below}   {span.id}", self.width), fg="bright_black")
         if self.payloads and not node.alike:
             yield from self._payload(below, "payload", span.payload, span.id)
             yield from self._payload(below, "result", span.result_payload, span.id)
@@ -98,7 +109,7 @@ class Picture:
         lines = safe(json.dumps(value, indent=2, ensure_ascii=False)).split("\n")
         room = self.width - columns_of(below) - len(name) - 2
         if len(lines) > PAYLOAD_LINES:
-            where = f"; agentspan span {id} shows all" if id else ""
+            where = f"; agentspan span {id}" if id else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
         for number, line in enumerate(lines):
             indent = len(line) - len(line.lstrip())

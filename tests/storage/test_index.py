@@ -4,6 +4,8 @@ import os
 import random
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +151,7 @@ class Life:
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "12"))))
 def test_answers_are_exact_whatever_happened(path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "PAUSE_S", 0)
     monkeypatch.setattr(numbers.Numbers, "batch", 7)
     monkeypatch.setattr(texts.Texts, "batch", 5)
     monkeypatch.setattr(texts, "_CAN_DELETE", texts._CAN_DELETE and seed % 4 != 3)
@@ -213,6 +216,42 @@ def test_an_index_that_cannot_be_used_is_made_anew(path: Path, content: bytes) -
     connection.close()
 
 
+@pytest.mark.parametrize("statement", ["drop table facts", "drop table state", "drop table texts", "delete from state"])
+def test_an_index_that_somebody_has_changed_is_made_anew(path: Path, statement: str) -> None:
+    record(path)
+    ask(path)
+    with sqlite3.connect(index.path_of(path)) as connection:
+        connection.execute(statement)
+    connection.close()
+    assert ask(path) == (3, 3, 3)
+    record(path, 1)
+    assert ask(path) == (4, 4, 4)
+
+
+def test_a_mistake_in_a_question_is_not_hidden_behind_the_slow_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(path)
+    monkeypatch.setattr(answers, "SUMS", "i.nonsense")
+    with pytest.raises(sqlite3.OperationalError, match="no such column"):
+        ask(path)
+
+
+@pytest.mark.parametrize("with_gaps", [False, True])
+def test_a_vacuum_by_somebody_changes_no_answer(path: Path, with_gaps: bool) -> None:
+    record(path, 6)
+    ask(path)
+    with agentspan.open(path) as db:
+        runs = [run.id for run in db.agent_instances.list()]
+        if with_gaps:
+            db.storage.remove_runs(runs[1:3], 5)  # type: ignore[attr-defined]
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("vacuum")
+    connection.close()
+    left = 4 if with_gaps else 6
+    assert ask(path) == (left, left, left)
+    record(path, 2)
+    assert ask(path) == (left + 2,) * 3
+
+
 def test_an_index_of_another_version_or_of_another_file_is_made_anew(path: Path, tmp_path: Path) -> None:
     record(path, 1)
     ask(path)
@@ -267,6 +306,18 @@ def test_building_says_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch
         assert seen == [(2, 5), (4, 5)]
         search(db.storage, "fetch", progress=lambda *at: seen.append(at))
     assert len(seen) == 2
+
+
+def test_many_processes_may_make_the_index_at_once(path: Path) -> None:
+    record(path, 40)
+    code = (
+        "import sys, agentspan\n"
+        "with agentspan.read(sys.argv[1]) as reading:\n"
+        "    print(reading.runs().totals.spans, sum(s.count for s in reading.stats()), reading.search('fetch').total)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert {process.communicate()[0] for process in started} == {"40 80 40\n"}
 
 
 def test_several_may_ask_at_once_while_others_record(path: Path) -> None:

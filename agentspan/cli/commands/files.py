@@ -22,7 +22,7 @@ _FORMATS = ["jsonl", "markdown", *(["html"] if _has_html else [])]
 def export(
     ctx: click.Context, runs: tuple[str, ...], db: str | None, as_json: bool, form: str, output: str | None
 ) -> None:
-    """Write runs for elsewhere: jsonl for `import`, markdown to be reviewed in git. RUN is as for `show`, or `all`."""
+    """Write runs for elsewhere: jsonl for `import`, markdown for a review. RUN is as for `show`, or `all`."""
     from agentspan.cli import exporting
 
     with opened(ctx, db) as database:
@@ -37,8 +37,8 @@ def import_(ctx: click.Context, file: str, db: str | None, as_json: bool) -> Non
     """Take in a FILE that `export` wrote (- for stdin); what is there already stays as it is."""
     from agentspan.cli import exporting
 
-    with opened(ctx, db, read_only=False) as database:
-        exporting.import_(database, file, as_json=as_json)
+    with exporting.seekable(file) as source, opened(ctx, db, read_only=False) as database:
+        exporting.import_(database, source, as_json=as_json)
 
 
 @main.command()

@@ -18,6 +18,22 @@ T = TypeVar("T")
 
 NUMBERS, TEXTS = Numbers(), Texts()
 
+# A general error, too: somebody may have dropped a table of it. What is then still wrong is a mistake of ours.
+_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
+_SURROUNDINGS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+    }
+)
+
 OPEN_SUMS = f"""
 select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as given,
        sum(output_tokens) filter (where {USED}) as made, sum(cost_usd) filter (where {USED}) as cost
@@ -96,7 +112,7 @@ class Answers:
         or_in_memory: bool = False,
     ) -> T | None:
         """Answer from a part of the index; where that cannot be written, from one in memory, or not at all."""
-        for in_memory in (False, False, True) if or_in_memory else (False, False):
+        for attempt, in_memory in enumerate((False, False, True) if or_in_memory else (False, False)):
             try:
                 with (
                     self._no_fork(),
@@ -107,14 +123,17 @@ class Answers:
             except OSError:
                 continue
             except sqlite3.DatabaseError as error:
-                if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in _DAMAGED and attempt == 0:
                     index.discard(self.path)
+                elif code not in _SURROUNDINGS and "no such module: fts5" not in str(error):
+                    raise
         return None
 
 
-def _where(filter: RunFilter) -> tuple[str, list[Any]]:
+def _where(filter: RunFilter) -> tuple[str, list[str]]:
     conditions: list[str] = []
-    values: list[Any] = []
+    values: list[str] = []
     if filter.agent is not None:
         conditions.append("? in (a.name, a.id, a.external_identifier)")
         values.append(filter.agent)
@@ -128,6 +147,9 @@ def _where(filter: RunFilter) -> tuple[str, list[Any]]:
         conditions.append("(i.status = 'failed' or r.failed > 0)")
     if filter.grep is not None:
         conditions.append(f"is_said_in({OWN_TEXTS})")
+    values = [
+        value.encode("utf-8", "replace").decode() for value in values
+    ]  # a shell's odd bytes are no text for SQLite
     return (f" where {' and '.join(conditions)}" if conditions else ""), values
 
 

@@ -11,16 +11,20 @@ time. A finished span never changes, but by what leaves a note in `rewritten_run
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agentspan.storage.sqlite.connections import waiting
 from agentspan.storage.sqlite.rewrites import Rewrites, unseen
 
 SUFFIX = "-index"
 VERSION = 1
 WAIT_S = 10.0
 """How long a reading waits for another one that is bringing the index up to date."""
+PAUSE_S = 0.02
+"""How long the index is left to others between two batches."""
 CACHE_KIB = 64 * 1024
 
 
@@ -76,7 +80,7 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
     connection = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"pragma cache_size = -{CACHE_KIB}")
-        connection.execute("pragma journal_mode = wal")
+        waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # that one does not by itself
         connection.execute("pragma synchronous = normal")
         connection.execute("attach database ? as recorded", (path.as_uri() + "?mode=ro",))
         yield connection
@@ -110,6 +114,7 @@ def current(
             raise
         if progress is not None:
             progress(done, last)
+        time.sleep(PAUSE_S)  # SQLite's waiting is a look now and then: without a gap others would wait for the end
 
 
 def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:

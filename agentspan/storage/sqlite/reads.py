@@ -67,7 +67,7 @@ class Reads:
         with self._reading() as connection:
             make = ROWS[query.type]._make
             rows = [make(row) for row in connection.execute(select, values)]
-            if query.limit is None and not query.offset:
+            if not query.offset and (query.limit is None or len(rows) < query.limit):  # counting reads the whole range
                 return Rows(rows, len(rows))
             return Rows(rows, connection.execute(count, values).fetchone()[0])
 

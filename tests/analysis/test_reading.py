@@ -1,0 +1,90 @@
+"""`agentspan.read`: the same answers for Python, and tables of pandas and polars."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.analysis.reading import RUNS, SPANS
+from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.operations.database import Database
+
+
+@pytest.fixture
+def runs(db: Database) -> list[str]:
+    found = []
+    for name in ("a", "b"):
+        run = db.agent_instances.register(name)
+        db.agent_instances.start(run.id)
+        db.agent_spans.create(run.id, "llm", "complete", {"model": "m", "input_tokens": 5, "cost_usd": 0.5}, {})
+        db.agent_spans.create(run.id, "tool", "active", {"name": "fetch"})
+        db.agent_instances.finish(run.id)
+        found.append(run.id)
+    return found
+
+
+def test_it_asks_what_the_command_line_asks(db: Database, runs: list[str]) -> None:
+    reading = agentspan.read(db.storage)
+    assert reading.runs(agent="b").totals.spans == 2
+    assert reading.runs(since="2020-01-01T00:00:00Z", limit=1).total == 2
+    assert [stat.label for stat in reading.stats("-")] == [None, "m", None, "fetch"]
+    assert reading.stats(until="2020-01-01T00:00:00Z") == []
+    assert reading.search("fetch").total == 2
+    assert reading.search("fetch", run=runs[0]).hits[0].run_id == runs[0]
+    with pytest.raises(InvalidValue, match="since: not an RFC 3339 time"):
+        reading.runs(since="2020-01-01T00:00:00")
+
+
+def test_a_file_is_opened_for_reading_only(tmp_path: Path) -> None:
+    with pytest.raises(agentspan.DatabaseUnusable, match="does not exist"):
+        agentspan.read(tmp_path / "no.db")
+    agentspan.open(tmp_path / "runs.db").close()
+    with agentspan.read(tmp_path / "runs.db") as reading:
+        assert reading.runs().total == 0
+        with pytest.raises(agentspan.NotPermitted):
+            agentspan.open(reading.storage).agent_instances.register("a")
+    with pytest.raises(agentspan.StorageError, match="closed"):
+        reading.runs(limit=None) and reading.storage.account()
+
+
+@pytest.mark.parametrize("engine", ["pandas", "polars"])
+def test_data_frames(db: Database, runs: list[str], engine: Any) -> None:
+    pytest.importorskip(engine)
+    reading = agentspan.read(db.storage)
+    spans = reading.dataframe(engine=engine)
+    assert list(spans.columns) == list(SPANS)
+    assert list(spans["run"]) == [runs[0], runs[0], runs[1], runs[1]]
+    assert list(spans["status"]) == ["complete", "active"] * 2
+    assert spans["cost_usd"].sum() == 1.0
+    assert spans["input_tokens"].sum() == 10
+    assert "UTC" in str(spans["started_at"].dtype)
+    assert len(reading.dataframe(run=runs[1], engine=engine)) == 2
+    frame = reading.dataframe("runs", engine=engine)
+    assert list(frame.columns) == list(RUNS)
+    assert list(frame["open_spans"]) == [1, 1]
+    assert list(frame["agent"]) == ["a", "b"]
+    with pytest.raises(agentspan.NotFound):
+        reading.dataframe(run="nothing", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["pandas", "polars"])
+def test_a_frame_of_nothing_has_its_columns(db: Database, engine: Any) -> None:
+    pytest.importorskip(engine)
+    frame = agentspan.read(db.storage).dataframe(engine=engine)
+    assert (len(frame), list(frame.columns)) == (0, list(SPANS))
+
+
+def test_without_pandas_and_polars_it_says_what_to_install(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pandas", "polars"):
+        monkeypatch.setitem(sys.modules, name, None)
+    reading = agentspan.read(db.storage)
+    with pytest.raises(AgentspanError, match="neither pandas nor polars is installed; run: pip install pandas"):
+        reading.dataframe()
+    with pytest.raises(AgentspanError, match="polars is not installed; run: pip install polars"):
+        reading.dataframe(engine="polars")
+    with pytest.raises(InvalidValue, match="engine: must be pandas or polars"):
+        reading.dataframe(engine="excel")  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="table: must be spans or runs"):
+        reading.dataframe("else")  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""A file with many runs is answered from its index: the work grows with the runs, not with the spans."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.analysis.runs import RunFilter, find_runs
+from agentspan.analysis.search import search
+from agentspan.analysis.stats import stats
+from agentspan.storage.sqlite import index
+from benchmarks.make_runs import make
+from tests.cli.calling import lines
+
+SPANS = int(os.environ.get("AGENTSPAN_TEST_SPANS", "20000"))
+STEPS = 100
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scale") / "runs.db"
+    with agentspan.open(path) as db:
+        made = make(db.storage, SPANS)
+        assert made >= SPANS
+    return path
+
+
+class Work:
+    """Counts the steps of SQLite's machine that answering takes."""
+
+    steps = 0
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    opened, work = index.opened, Work()
+
+    @contextmanager
+    def counted(*args: Any, **how: Any) -> Iterator[Any]:
+        with opened(*args, **how) as connection:
+
+            def count() -> int:
+                work.steps += STEPS
+                return 0
+
+            connection.set_progress_handler(count, STEPS)
+            yield connection
+
+    monkeypatch.setattr(index, "opened", counted)
+    return work
+
+
+def test_answers_take_a_part_of_the_work_that_reading_every_row_would(path: Path, work: Work) -> None:
+    with agentspan.open(path, read_only=True) as db:
+        storage = db.storage
+        found = find_runs(storage)
+        assert search(storage, "nothing").total == 0
+        built, work.steps = work.steps, 0
+        assert built > 20 * SPANS
+        again = find_runs(storage)
+        assert again == found
+        assert again.totals.spans >= SPANS
+        assert sum(stat.count for stat in stats(storage) if stat.label is None) == again.totals.spans
+        assert find_runs(storage, RunFilter(failed=True), limit=1).total > 0
+        assert work.steps < 12 * SPANS  # a few dozen for each run, and a thousandth of each group
+        work.steps = 0
+        assert search(storage, "flight", limit=5).total > SPANS // 2
+        assert work.steps < 12 * SPANS
+        codes = search(storage, "R000*", limit=3)
+        assert codes.total > 0
+        code = next(code for code in codes.hits[0].snippet.split() if code.lower().startswith("r000"))
+        assert search(storage, code.strip('",…}')).total >= 1
+
+
+def test_a_large_run_is_shown_whole(path: Path) -> None:
+    if SPANS < 20_000:
+        pytest.skip("no large run is made")
+    with agentspan.open(path, read_only=True) as db:
+        large = next(run.run.id for run in find_runs(db.storage, limit=None).runs if run.spans >= 10_000)
+    shown = lines(path, "show", large, "--full")
+    assert len([line for line in shown if "▕" in line]) == 10_000

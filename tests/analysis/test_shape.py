@@ -1,0 +1,89 @@
+"""Folding, keeping, and what a span took by itself."""
+
+import itertools
+import random
+
+from agentspan.analysis.shape import FOLD_FROM, fold, keep, own_ms, slowest
+from agentspan.analysis.tree import Node, build, walk
+from agentspan.model.rows import AgentSpanRow
+
+_ids = itertools.count()
+
+
+def span(
+    name: str, begin: float = 0, took: float | None = 1, status: str = "complete", parent: AgentSpanRow | None = None
+) -> AgentSpanRow:
+    values: dict[str, object] = dict.fromkeys(AgentSpanRow._fields)
+    at = f"2026-01-01T00:00:{begin:09.6f}Z"
+    values |= {"id": f"{next(_ids):06}", "schema_name": "tool", "label": name, "status": status, "inserted_at": at}
+    values |= {"started_at": at, "duration_ms": None if took is None else took * 1000, "payload": "{}"}
+    return AgentSpanRow(**{**values, "parent_span_id": parent.id if parent else None})  # type: ignore[arg-type]
+
+
+def names(roots: list[Node]) -> list[tuple[str | None, int]]:
+    return [(node.span.label, len(node.alike)) for node, _ in walk(roots)]
+
+
+def test_only_neighbours_that_are_alike_are_folded() -> None:
+    assert names(fold(build([span("a") for _ in range(FOLD_FROM - 1)]))) == [("a", 0)] * (FOLD_FROM - 1)
+    spans = [span("a") for _ in range(4)] + [span("b")] + [span("a") for _ in range(5)]
+    assert names(fold(build(spans))) == [("a", 3), ("b", 0), ("a", 4)]
+    assert names(fold([])) == []
+
+
+def test_what_failed_or_is_open_is_never_folded_and_neither_is_what_holds_it() -> None:
+    for status in ("failed", "active", "pending"):
+        parents = [span("turn", n) for n in range(6)]
+        children = [span("x", n, status=status if n == 2 else "complete", parent=p) for n, p in enumerate(parents)]
+        assert names(fold(build([*parents, *children]))) == [("turn", 0), ("x", 0)] * 6
+
+
+def test_trees_are_alike_when_what_is_in_them_is() -> None:
+    parents = [span("turn", n) for n in range(8)]
+    children = [span("x" if n < 4 else "y", n, parent=p) for n, p in enumerate(parents)]
+    assert names(fold(build([*parents, *children]))) == [("turn", 3), ("x", 0), ("turn", 3), ("y", 0)]
+
+
+def test_a_deep_tree_is_folded_without_recursion() -> None:
+    chain = [span("a")]
+    for _ in range(5000):
+        chain.append(span("a", parent=chain[-1]))
+    assert len(names(fold(build(chain)))) == 5001
+
+
+def test_folding_loses_no_span() -> None:
+    source = random.Random(4)
+    for _ in range(50):
+        spans: list[AgentSpanRow] = []
+        for _ in range(60):
+            parent = source.choice(spans) if spans and source.random() < 0.5 else None
+            spans.append(
+                span(source.choice("ab"), status=source.choice(("complete",) * 5 + ("failed",)), parent=parent)
+            )
+        seen: set[str] = set()
+        stack = fold(build(spans))
+        while stack:
+            node = stack.pop()
+            assert node.span.id not in seen
+            seen.add(node.span.id)
+            stack += [*node.children, *node.alike]
+        assert seen == {row.id for row in spans}
+
+
+def test_what_is_kept_leads_there() -> None:
+    top, other = span("top"), span("other")
+    middle = span("middle", parent=top)
+    leaf, unwanted = span("leaf", parent=middle), span("unwanted", parent=middle)
+    kept = keep(build([top, other, middle, leaf, unwanted]), lambda node: node.span.label == "leaf")
+    assert names(kept) == [("top", 0), ("middle", 0), ("leaf", 0)]
+
+
+def test_a_span_by_itself_is_what_its_children_leave() -> None:
+    parent = span("parent", 0, 10)
+    children = [span("a", 1, 2), span("b", 2, 3), span("c", 8, 5), span("open", 6, None)]  # 1-5 and 8-10 of 0-10
+    assert own_ms(parent, children) == 4000
+    assert own_ms(parent, []) == 10_000
+    assert own_ms(span("open", 0, None), []) == 0
+    rows = [parent, *(child._replace(parent_span_id=parent.id) for child in children)]
+    assert slowest(build(rows), 2) == {rows[3].id, parent.id}
+    assert len(slowest(build(rows), 99)) == 4

@@ -1,0 +1,189 @@
+"""What holds for every command: one JSON document, nothing of a payload as a control sequence, pipes that end."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan.cli import main
+from tests.cli.calling import call, process
+
+HOSTILE = "".join(map(chr, range(32))) + "\x7f\x9b31m\u202e\u2066\ud800\x1b]0;title\x07\x1b[2J"
+
+
+def record(db: Path, text: str) -> agentspan.Run:
+    """Record a run in which everything that a payload can reach has this text in it."""
+    tracer = agentspan.Tracer(db, raise_errors=True)
+
+    @tracer.run(f"n{text}", version=f"v{text}", metadata={text: text})
+    def run() -> None:
+        with tracer.span(f"s{text}", {text: text, "word": f"findme {text}"}) as span:
+            span.set_result({"output": text})
+        for _ in range(5):
+            with tracer.span("chain", {"name": f"again{text}"}):
+                pass
+        with tracer.span("llm", {"model": f"m{text}"}):
+            pass
+        with tracer.span("tool", {"name": f"t{text}", "arguments": {text: text}}):
+            raise ZeroDivisionError(text)
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    tracer.shutdown()
+    with agentspan.open(db, read_only=True) as opened:
+        return opened.agent_instances.list(sorting="-id")[0]  # type: ignore[return-value]
+
+
+def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
+    """Every command, with what it may be given, by its name."""
+    with agentspan.open(db, read_only=True) as opened:
+        run = opened.agent_instances.list(sorting="-id")[0]
+        spans = [span.id for span in opened.storage.iter_spans(run.id)]
+    return {
+        "runs": [["runs"], ["runs", "--failed", "--grep", "n"], ["runs", "--agent", HOSTILE.replace("\x00", "")]],
+        "show": [["show", "-", *more] for more in ([], ["--full"], ["--payloads"], ["--failed"], ["--slow", "3"])],
+        "tail": [["tail", "-", "--one"]],
+        "span": [["span", id] for id in (*spans, "nothing\x1b[31m")],
+        "stats": [["stats"], ["stats", "-"]],
+        "search": [["search", "findme"], ["search", "findme", "--run", "-"], ["search", "\x1b[31m"]],
+        "sql": [
+            ["sql", "select * from spans"],
+            ["sql", "select * from spans", "--format", "csv"],
+            ["sql", "select json_extract(payload, '$.word') as \"a\x1b[31m\" from spans"],
+            ["sql", "select json_extract(payload, '$.word') from spans", "--format", "csv"],
+            ["sql", "select \x1b[31m\ud800"],
+        ],
+        "schemas": [["schemas"], ["schemas", "--all"]],
+        "export": [
+            ["export", "-"],
+            ["export", "all", "--format", "markdown"],
+            ["export", "-", "-o", str(folder / "x")],
+        ],
+        "import": [["import", str(folder / "x")], ["import", str(folder / "no\x1b[31m")]],
+        "resummarize": [["resummarize"], ["resummarize", "-"]],
+        "terminate": [["terminate", "-", "--reason", "why\x1b[31m"]],
+        "doctor": [["doctor"], ["doctor", "--dry-run"]],
+        "prune": [["prune", "--older-than", "30d", "--dry-run"], ["prune", "--max-size", "\x1b[31m"], ["prune"]],
+        "backup": [["backup", str(folder / f"copy{len(list(folder.iterdir()))}")]],
+        "demo": [["demo"]],
+    }
+
+
+def bad_characters(output: str) -> list[str]:
+    return [c for c in output if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066\ud800")]
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.one_of(st.just(HOSTILE), st.text(st.characters(max_codepoint=0x2070), max_size=20)))
+def test_nothing_of_a_payload_is_a_control_sequence(
+    text: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("hostile")
+    monkeypatch.chdir(folder)
+    db = folder / "runs.db"
+    record(db, text)
+    every = commands(db, folder)
+    assert set(every) == set(main.commands) - {"serve"}
+    for name, variants in every.items():
+        for variant in variants:
+            for arguments in (variant, [*variant, "--json"]) if "--format" not in variant else (variant,):
+                output = call(db, *arguments).output
+                assert bad_characters(output) == [], (name, arguments)
+
+
+def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    db = tmp_path / "runs.db"
+    record(db, "text")
+    for name, command in main.commands.items():
+        if not any("--json" in option.opts for option in command.params if isinstance(option, click.Option)):
+            assert name == "serve"
+            continue
+        arguments = commands(db, tmp_path)[name][0]
+        if name == "export":
+            call(db, "export", "all", "-o", str(tmp_path / "x"))
+        result = call(db, *arguments, "--json")
+        if name == "terminate":  # the run has ended
+            assert result.exit_code == 1
+            continue
+        assert result.exit_code == 0, (name, result.output)
+        assert isinstance(json.loads(result.output), dict), name
+        assert result.output.isascii()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs"],
+        ["show", "-", "--full"],
+        ["stats"],
+        ["search", "findme"],
+        ["export", "all"],
+        ["sql", "select * from spans"],
+    ],
+)
+def test_a_reader_that_goes_away_ends_a_command_quietly(tmp_path: Path, arguments: list[str]) -> None:
+    db = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    for _ in range(60):
+        with tracer.run("a"):
+            for number in range(20):
+                with tracer.span("custom", {"word": "findme " * 100, "n": number}):
+                    pass
+    tracer.shutdown()
+    call(db, "search", "findme")
+    started = process(db, *arguments)
+    assert started.stdout is not None
+    assert started.stderr is not None
+    started.stdout.close()
+    errors = started.stderr.read()
+    started.stderr.close()
+    assert (started.wait(), errors) == (0, "")
+
+
+def test_on_a_terminal_there_are_colours_unless_no_color_and_long_runs_go_through_the_pager(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    db = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("a"):
+        for number in range(60):
+            with tracer.span("tool", {"name": f"tool{number}"}):
+                pass
+    tracer.shutdown()
+
+    def at_a_terminal(*arguments: str, **env: str) -> str:
+        main_end, other_end = pty.openpty()
+        environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm", "PAGER": "sed s/^/paged:/", **env}
+        if "NO_COLOR" not in env:
+            environment.pop("NO_COLOR", None)
+        command = [sys.executable, "-m", "agentspan", "--db", str(db), *arguments]
+        started = subprocess.Popen(command, stdin=other_end, stdout=other_end, stderr=subprocess.PIPE, env=environment)
+        os.close(other_end)
+        shown = b""
+        try:
+            while part := os.read(main_end, 65536):
+                shown += part
+        except OSError:  # Linux says so when the other end is closed
+            pass
+        os.close(main_end)
+        assert started.communicate()[1] == b""
+        assert started.returncode == 0
+        return shown.decode()
+
+    shown = at_a_terminal("show", "-")
+    assert shown.count("paged:") == 62
+    assert "tool59" in shown
+    assert "paged:" not in at_a_terminal("show", "-", "--slow", "3")
+    coloured = at_a_terminal("runs")
+    assert "\x1b[32m" in coloured
+    assert "\x1b" not in at_a_terminal("runs", NO_COLOR="1")
+    assert "\x1b" not in at_a_terminal("show", "-", NO_COLOR="1")
+    assert re.search("\x1b\\[33m\x1b\\[1mtool7|tool7", at_a_terminal("search", "tool7"))

@@ -1,0 +1,189 @@
+"""`export` and `import`: the same rows elsewhere, and a report that can be reviewed."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.operations.context import Context
+from agentspan.operations.database import Database
+from agentspan.operations.importing import import_lines
+from agentspan.storage.protocol import Query
+from tests.cli.calling import call, lines
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(2):
+        try:
+            with tracer.run("researcher", version="1", metadata={"n": number}) as run:
+                with tracer.span("llm", {"model": 5}):  # breaks its schema
+                    pass
+                with tracer.span("tool", {"name": "café `x` <b>", "arguments": {"run": run.id}}) as span:
+                    span.set_result({"output": "```\nHi\x1b[31m", "span": span.id})
+                if number:
+                    raise ValueError("out of luck")
+        except ValueError:
+            pass
+    tracer.shutdown()
+    return path
+
+
+def rows(db: agentspan.Database, type_: str) -> list[object]:
+    return db.storage.page(Query(type_)).rows  # type: ignore[arg-type]
+
+
+TYPES = ("agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span")
+
+
+def exported(db: Path, *runs: str) -> list[bytes]:
+    return call(db, "export", *(runs or ("all",))).output.encode().splitlines(keepends=True)
+
+
+def test_what_is_imported_is_what_was_exported(source: Path, db: Database) -> None:
+    text = exported(source)
+    done = import_lines(Context(db.storage), lambda: text)
+    assert done == (2, 4, 0, 0)
+    with agentspan.open(source, read_only=True) as original:
+        for type_ in TYPES:
+            assert rows(db, type_) == rows(original, type_), type_
+        for row in rows(original, "agent_span"):
+            assert db.storage.violations(row.id) == original.storage.violations(row.id)  # type: ignore[attr-defined]
+    again = import_lines(Context(db.storage), lambda: text)
+    assert again == (0, 0, 0, len(text) - 1)
+
+
+def test_an_agent_that_is_known_by_another_id_is_found_again(source: Path, db: Database) -> None:
+    mine = db.agents.create("researcher", external_identifier="researcher")
+    known = list(rows(db, "agent"))
+    text = exported(source)
+    with agentspan.open(source, read_only=True) as original:
+        theirs = original.agents.list()[0]
+    text = [line.replace(b'"external_identifier": null', b'"external_identifier": "researcher"', 1)
+            if json.loads(line)["type"] == "agent" else line for line in text]  # fmt: skip
+    assert import_lines(Context(db.storage), lambda: text).runs == 2
+    assert rows(db, "agent") == known
+    assert {run.agent_id for run in db.agent_instances.list()} == {mine.id} != {theirs.id}
+    assert import_lines(Context(db.storage), lambda: text).runs == 0
+
+
+def test_what_was_open_is_finished_by_a_later_export(tmp_path: Path, db: Database) -> None:
+    with agentspan.open(tmp_path / "source.db") as original:
+        run = original.agent_instances.register("a")
+        original.agent_instances.start(run.id)
+        span = original.agent_spans.create(run.id, "tool", "active", {"name": "x"})
+        early = exported(tmp_path / "source.db")
+        original.agent_spans.finish(span.id, result_payload={"output": 1})
+        original.agent_instances.finish(run.id)
+        late = exported(tmp_path / "source.db")
+        assert import_lines(Context(db.storage), lambda: early)[:3] == (1, 1, 0)
+        assert import_lines(Context(db.storage), lambda: late)[:3] == (0, 0, 2)
+        assert import_lines(Context(db.storage), lambda: early)[:3] == (0, 0, 0)
+        for type_ in ("agent_instance", "agent_span"):
+            assert rows(db, type_) == rows(original, type_)
+
+
+def broken(line: bytes, **changes: object) -> bytes:
+    data = {**json.loads(line), **changes}
+    return json.dumps({key: value for key, value in data.items() if value != "REMOVED"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"type": "else"}, "type must be one of"),
+        ({"id": "short"}, "id must be a PFID"),
+        ({"status": "done"}, "status must be one of"),
+        ({"payload": "text"}, "payload must be an object"),
+        ({"payload": "REMOVED"}, "payload is missing"),
+        ({"started_at": "yesterday"}, "started_at is not an RFC 3339 time"),
+        ({"duration_ms": "5"}, "duration_ms has the wrong type"),
+        ({"input_tokens": 1.5}, "input_tokens has the wrong type"),
+        ({"input_tokens": 2**70}, "input_tokens has the wrong type"),
+        ({"summary": "\ud800"}, "summary holds half a character"),
+        ({"violations": [{"side": "x"}]}, "a violation must have"),
+        ({"agent_instance_id": "0" * 32}, "refers to a row that is neither before it nor stored"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named_and_nothing_is_stored(
+    source: Path, db: Database, changes: dict[str, object], says: str
+) -> None:
+    text = exported(source)
+    number = next(n for n, line in enumerate(text) if json.loads(line)["type"] == "agent_span")
+    text[number] = broken(text[number], **changes)
+    with pytest.raises(agentspan.InvalidValue, match=rf"line {number + 1}: .*{re.escape(says)}"):
+        import_lines(Context(db.storage), lambda: text)
+    assert ("agent_instance_id" in changes) == bool(rows(db, "agent_instance"))  # that one only the storage can tell
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "line 1: is missing: the file is empty"),
+        (b"\x00\xff", "line 1: is not of an export"),
+        (b'{"type": "else"}\n', "line 1: is not of an export"),
+        (b'{"type": "agentspan_export", "version": 99}\n', "line 1: is of a newer agentspan"),
+        (b'{"type": "agentspan_export", "version": 1}\n[1]\n', "line 2: is no JSON object"),
+        (b'{"type": "agentspan_export", "version": 1}\n\n{"typ', "line 3: is no JSON"),
+        (b"[" * 100_000, "line 1: is not of an export"),
+    ],
+)
+def test_a_file_that_is_no_export_says_so(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(content)
+    result = call(tmp_path / "new.db", "import", str(tmp_path / "x.jsonl"))
+    assert (result.exit_code, result.output[: len(says) + 7]) == (1, f"Error: {says}")
+
+
+def test_the_commands(source: Path, tmp_path: Path) -> None:
+    file, copy = tmp_path / "out.jsonl", tmp_path / "copy.db"
+    assert re.match(rf"2 runs written to {file}: [\d,]+ bytes", call(source, "export", "all", "-o", str(file)).output)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_bytes() == b"".join(exported(source))
+    assert call(copy, "import", str(file)).output == "2 runs and 4 spans imported\n"
+    known = len(file.read_text().splitlines()) - 1
+    assert call(copy, "import", "-", stdin=file.read_text()).output == (
+        f"0 runs and 0 spans imported\n{known} rows known already\n"
+    )
+    document = json.loads(call(copy, "import", str(file), "--json").output)
+    assert document == {"runs": 0, "spans": 0, "finished": 0, "known": known}
+    assert exported(copy) == exported(source)
+    latest = exported(source, "-", "-")
+    assert sum(json.loads(line)["type"] == "agent_instance" for line in latest) == 1
+    document = json.loads(call(source, "export", "-", "--json").output)
+    assert (document["content"].encode(), document["total"]) == (b"".join(latest), 1)
+    document = json.loads(call(source, "export", "-", "-o", str(file), "--json").output)
+    assert (document["file"], document["bytes"]) == (str(file), len(b"".join(latest)))
+
+
+def test_a_file_that_cannot_be_written_or_read_says_so(source: Path, tmp_path: Path) -> None:
+    assert "is the file that is read" in call(source, "export", "-", "-o", str(source)).output
+    assert "No such file" in call(source, "export", "-", "-o", str(tmp_path / "no" / "x")).output
+    assert "No such file" in call(tmp_path / "new.db", "import", str(tmp_path / "no.jsonl")).output
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_the_report_is_the_same_wherever_the_run_lies(source: Path, tmp_path: Path) -> None:
+    report = call(source, "export", "all", "--format", "markdown").output
+    (tmp_path / "x.jsonl").write_bytes(b"".join(exported(source)))
+    call(tmp_path / "copy.db", "import", str(tmp_path / "x.jsonl"))
+    assert call(tmp_path / "copy.db", "export", "all", "--format", "markdown").output == report
+    assert not re.search(r"[0-9a-z]{32}", report)
+    assert not re.search(r"20\d\d-\d\d-", report)
+    assert '"run": "run 1"' in report
+    assert '"span": "span 2"' in report
+    assert "# researcher 1 · failed" in report
+    assert "stacktrace" not in report
+    assert "+0.0" in report
+
+
+def test_the_report_keeps_payloads_in_their_place(source: Path) -> None:
+    shown = lines(source, "export", "-", "--format", "markdown")
+    assert "\x1b" not in "".join(shown)
+    assert any(line.startswith("### 2. Tool café \\`x\\` \\<b\\>") for line in shown)
+    fences = [line for line in shown if line.startswith("`")]
+    assert len(fences) % 2 == 0
+    assert "````json" in fences  # a payload with ``` in it does not end its fence

@@ -1,0 +1,123 @@
+"""`runs`, `stats`, `search`: filters, totals, always how many there are."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.cli.output import columns_of
+from tests.cli.calling import call, lines
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(4):
+        with tracer.run("even" if number % 2 == 0 else "odd", version="1", metadata={"ticket": f"T-{number}"}):
+            with tracer.span("llm", {"model": "m"}) as span:
+                span.set_result(
+                    {"text": f"booked HSR{number}W", "input_tokens": 1000, "output_tokens": 5, "cost_usd": 0.5}
+                )
+            try:
+                with tracer.span("tool", {"name": "book"}):
+                    if number == 3:
+                        raise ValueError("sold out")
+            except ValueError:
+                pass
+    tracer.shutdown()
+    return path
+
+
+def test_runs_are_filtered_and_the_totals_are_of_all_that_match(db: Path) -> None:
+    def total(*args: str) -> str:
+        return re.sub(r" · \d[\d.]* m?s$", "", lines(db, "runs", *args)[-1])
+
+    assert total() == "4 of 4 runs · 8 spans · 1 failed · 4.0k tok · $2.0000"
+    assert total("--agent", "odd", "--limit", "1") == "1 of 2 runs · 4 spans · 1 failed · 2.0k tok · $1.0000"
+    assert total("--failed") == "1 of 1 run · 2 spans · 1 failed · 1.0k tok · $0.5000"
+    assert total("--grep", "t-2") == "1 of 1 run · 2 spans · 1.0k tok · $0.5000"
+    assert total("--status", "failed") == "0 of 0 runs · 0 spans"
+    assert total("--since", "1h").startswith("4 of 4 runs")
+    assert total("--since", "2999-01-01") == "0 of 0 runs · 0 spans"
+    assert total("--offset", "3").startswith("1 of 4 runs, from number 4 on · 8 spans")
+    document = json.loads(call(db, "runs", "--agent", "odd", "--limit", "1", "--json").output)
+    assert (len(document["runs"]), document["total"], document["totals"]["spans"]) == (1, 2, 4)
+    assert document["runs"][0]["cost_usd"] == 0.5
+
+
+@pytest.mark.parametrize("what", ["yesterday", "7", "2026-13-01", "-1h", "9" * 30 + "d", ""])
+def test_a_time_that_is_none_says_what_one_looks_like(db: Path, what: str) -> None:
+    result = call(db, "runs", "--since", what)
+    assert result.exit_code == 1
+    assert "since: must be such as 90s" in result.output
+
+
+@pytest.mark.parametrize("what", ["90s", "1.5h", "2w", "2026-01-02", "2026-01-02 03:04", "2026-01-02T03:04:05.5+02:00"])
+def test_times_that_people_type(db: Path, what: str) -> None:
+    assert call(db, "runs", "--since", what).exit_code == 0
+
+
+def test_statistics_name_what_fails_and_what_takes_long(db: Path) -> None:
+    shown = lines(db, "stats", columns=120)
+    assert shown[0].split() == ["span", "type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost"]
+    (book,) = [line for line in shown if line.startswith("  book")]
+    assert book.split()[1:3] == ["4", "25.0%"]
+    (model,) = [line for line in shown if line.startswith("  m ")]
+    assert model.split()[-2:] == ["4.0k", "$2.0000"]
+    assert shown[-1] == "8 spans · 1 failed · of 2 types"
+    assert lines(db, "stats", "-")[-1] == "2 spans · 1 failed · of 2 types"
+    assert lines(db, "stats", "--until", "2020-01-01")[-1] == "0 spans · of 0 types"
+    document = json.loads(call(db, "stats", "--json", "--since", "2020-01-01").output)
+    assert document["total"] == len(document["stats"]) == 4
+    assert {stat["label"]: stat["error_rate"] for stat in document["stats"] if stat["schema_name"] == "tool"} == {
+        None: 0.25,
+        "book": 0.25,
+    }
+    assert len(document["stats"][0]["histogram"]) == len(document["bounds_ms"]) + 1
+    assert document["since"] == "2020-01-01T00:00:00.000000Z"
+
+
+def test_search_finds_a_code(db: Path) -> None:
+    shown = lines(db, "search", "hsr2w")
+    assert len(shown) == 4
+    assert "HSR2W" in shown[1]
+    assert shown[2] == "1 of 1 span"
+    span_id = shown[0].split()[1]
+    assert "HSR2W" in call(db, "span", span_id).output
+    document = json.loads(call(db, "search", "booked", "--limit", "2", "--json").output)
+    assert (len(document["hits"]), document["total"]) == (2, 4)
+    hit = document["hits"][0]
+    assert [hit["snippet"][start:stop] for start, stop in hit["matches"]] == ["booked"]
+    assert lines(db, "search", "sold", "out")[-2] == "1 of 1 span"
+    assert lines(db, "search", "out sold")[-1] == "0 of 0 spans"
+    assert lines(db, "search", "booked", "--run", "-")[-2] == "1 of 1 span"
+    assert lines(db, "search", "booked", "--offset", "3")[-2] == "1 of 4 spans, from number 4 on"
+
+
+@pytest.mark.parametrize("words", [["--", "-x"], ['"'], ["AND"], ["a*b", "("], ["*"], ["NEAR(a b)"]])
+def test_no_words_are_an_error(db: Path, words: list[str]) -> None:
+    assert re.match(r"\d+ of \d+ spans?", [line for line in lines(db, "search", *words) if " of " in line][-1])
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 160, 200])
+def test_all_lists_fit_the_terminal(db: Path, columns: int) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with (
+        tracer.run("agent " * 40, version="v" * 100),
+        tracer.span("日本語" * 30, {"text": "booked " * 100}),
+        tracer.span("tool", {"name": "x" * 150}),
+    ):
+        pass
+    tracer.shutdown()
+    for command in (
+        ["runs"],
+        ["stats"],
+        ["stats", "-"],
+        ["search", "booked"],
+        ["sql", "select * from spans"],
+        ["schemas"],
+    ):
+        assert max(columns_of(line) for line in lines(db, *command, columns=columns)) <= columns, command

@@ -1,0 +1,131 @@
+"""`agentspan show`: bars, folding, what failed or took long, payloads."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.cli.output import columns_of
+from agentspan.cli.tree import PAYLOAD_LINES
+from tests.cli.calling import call, lines
+
+
+def at(seconds: float) -> str:
+    return f"2026-01-01T00:00:{seconds:09.6f}Z"
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def run(db: Path) -> str:
+    """Ten seconds: a plan (0 to 2), six fetches (2 to 5) the fourth of which fails, a pause, an answer (6 to 10)."""
+    with agentspan.open(db) as opened:
+        run = opened.agent_instances.register("worker")
+        opened.agent_instances.start(run.id, at(0))
+
+        def span(kind: str, payload: dict[str, object], begin: float, end: float, parent: str | None = None) -> str:
+            made = opened.agent_spans.create(
+                run.id, kind, "active", payload, parent_span_id=parent, started_at=at(begin)
+            )
+            failed = payload.get("name") == "fetch" and begin == 3.5
+            result = {"error": {"type": "TimeoutError", "message": "read timed out"}} if failed else {"output": "x"}
+            opened.agent_spans.finish(made.id, "failed" if failed else "complete", result, timestamp=at(end))
+            return made.id
+
+        span("chain", {"name": "plan"}, 0, 2)
+        for number in range(6):
+            span("tool", {"name": "fetch", "arguments": {"n": number}}, 2 + number / 2, 2.5 + number / 2)
+        answer = span("chain", {"name": "answer"}, 6, 10)
+        for number in range(5):
+            turn = span("chain", {"name": "turn"}, 6 + number / 2, 6.5 + number / 2, answer)
+            span("llm", {"model": "m"}, 6 + number / 2, 6.4 + number / 2, turn)
+        opened.agent_instances.finish(run.id, "complete", at(10))
+    return run.id
+
+
+def test_bars_are_aligned_to_the_time_line_of_the_run(db: Path, run: str) -> None:
+    shown = lines(db, "show", "-", "--full", columns=80)
+    bars = [line[-12:] for line in shown[2:] if "▕" in line]
+    assert bars[0] == "▕██        ▏"
+    assert bars[7] == "▕      ████▏"
+    assert [bar.index("█") if "█" in bar else bar.index("▏") for bar in bars[1:7]] == [3, 3, 4, 4, 5, 5]
+    assert {columns_of(line) for line in shown if "▕" in line} == {80}
+
+
+def test_siblings_that_repeat_are_folded_with_their_count_but_not_those_that_failed(db: Path, run: str) -> None:
+    shown = [re.sub(r"  +.*", "", line[: line.index("▕")] if "▕" in line else line) for line in lines(db, "show", "-")]
+    assert shown[2:] == [
+        "├─✓ plan → x",
+        "├─✓ Tool fetch(n=0) → x",
+        "├─✓ Tool fetch(n=1) → x",
+        "├─✓ Tool fetch(n=2) → x",
+        "├─✗ Tool fetch(n=3)",
+        "│",
+        "├─✓ Tool fetch(n=4) → x",
+        "├─✓ Tool fetch(n=5) → x",
+        "└─✓ answer → x",
+        "",
+        "",
+        "10 lines for 18 spans; --full shows each",
+    ]
+    text = call(db, "show", "-").output
+    assert re.search(r"└─✓ Chain turn × 5 · 1 span in each +2\.5 s ▕ +▒▒+ *▏", text)
+    assert "└─✓ LLM m" in text
+    assert "│    TimeoutError: read timed out" in text
+    full = call(db, "show", "-", "--full").output
+    assert full.count("✓ turn") == full.count("✓ LLM m") == 5
+
+
+def test_only_what_failed_with_what_leads_to_it(db: Path, run: str) -> None:
+    shown = lines(db, "show", "-", "--failed")
+    assert len(shown) == 6
+    assert "Tool fetch(n=3)" in shown[2]
+    assert "✗ Tool fetch(n=3)" in call(db, "span", shown[4].split()[-1]).output
+    assert shown[-1] == "1 of 18 spans"
+    document = json.loads(call(db, "show", "-", "--failed", "--json").output)
+    assert ([span["status"] for span in document["spans"]], document["total"]) == (["failed"], 18)
+
+
+def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
+    shown = "\n".join(lines(db, "show", "-", "--slow", "2"))
+    assert "plan → x" in shown
+    assert "answer → x" in shown  # 4 s, of which 2.5 belong to the turns in it
+    assert "turn" not in shown
+    assert shown.endswith("2 of 18 spans")
+    assert "3 of 18" not in shown
+    assert call(db, "show", "-", "--slow", "2", "--failed").output.endswith("0 of 18 spans\n")
+
+
+def test_payloads_are_shown_cut_with_where_the_whole_is(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("a", metadata={"ticket": 7}), tracer.span("custom", {"list": list(range(50))}) as span:
+        span.set_result({"ok": True})
+    tracer.shutdown()
+    shown = lines(db, "show", "-", "--payloads")
+    assert any('"ticket": 7' in line for line in shown)
+    assert any("result" in line and "{" in line for line in shown)
+    assert f"… 43 more lines; agentspan span {span.id}" in "\n".join(shown)
+    assert len(shown) < 2 * PAYLOAD_LINES + 10
+    assert max(map(columns_of, shown)) <= 80
+
+
+@pytest.mark.parametrize("columns", [60, 70, 100, 160, 200])
+@pytest.mark.parametrize("options", [[], ["--full"], ["--payloads"], ["--failed"]])
+def test_it_fits_the_terminal(db: Path, run: str, columns: int, options: list[str]) -> None:
+    shown = lines(db, "show", "-", *options, columns=columns)
+    assert max(map(columns_of, shown)) <= columns
+    assert ("▕" in "".join(shown)) == (columns >= 70)
+
+
+def test_a_run_without_time_has_no_bars(db: Path) -> None:
+    with agentspan.open(db) as opened:
+        run = opened.agent_instances.register("a")
+        opened.agent_instances.start(run.id, at(1))
+        opened.agent_spans.create(run.id, "tool", "complete", {"name": "x"}, {}, started_at=at(1), finished_at=at(1))
+        opened.agent_instances.finish(run.id, "complete", at(1))
+    assert "Tool x" in call(db, "show", "-").output

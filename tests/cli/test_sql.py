@@ -1,0 +1,85 @@
+"""`agentspan sql`: a question in SQL, and nothing else."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from tests.cli.calling import call, lines
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(3):
+        with tracer.run("a"), tracer.span("tool", {"name": "fetch", "arguments": {"n": number}}):
+            pass
+    tracer.shutdown()
+    return path
+
+
+def test_a_table_csv_and_json(db: Path) -> None:
+    query = "select type, count(*) as n, null as missing, 0.5 as half from spans group by 1"
+    assert lines(db, "sql", query) == ["type  n  missing  half", "tool  3            0.5", "1 row"]
+    text = call(db, "sql", query, "--format", "csv").output
+    assert list(csv.reader(io.StringIO(text))) == [["type", "n", "missing", "half"], ["tool", "3", "", "0.5"]]
+    document = json.loads(call(db, "sql", query, "--json").output)
+    assert document == {"columns": ["type", "n", "missing", "half"], "rows": [["tool", 3, None, 0.5]], "total": 1}
+    assert call(db, "sql", query, "--format", "json").output == call(db, "sql", query, "--json").output
+    assert call(db, "sql", "-", stdin="select 1 as one\n").output == "one\n  1\n1 row\n"
+    assert lines(db, "sql", "select 1 where 0")[-1] == "0 rows"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "delete from agent_spans",
+        "update agent_spans set status = 'x'",
+        "insert into agents values (1)",
+        "drop table agent_spans",
+        "create table x (a)",
+        "create temp table x (a)",
+        "vacuum",
+        "vacuum into 'other.db'",
+        "attach 'other.db' as other",
+        "pragma journal_mode = delete",
+        "pragma query_only = off",
+        "pragma user_version = 7",
+        "pragma wal_checkpoint(truncate)",
+        "begin immediate",
+        "select load_extension('x')",
+        "select 1; delete from agent_spans",
+        "with x as (select 1) delete from agent_spans",
+        "reindex",
+        "analyze",
+    ],
+)
+def test_nothing_can_be_written(db: Path, query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = db.read_bytes()
+    result = call(db, "sql", query)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: SQLite says: ")
+    assert db.read_bytes() == before
+    assert not Path("other.db").exists()
+    assert lines(db, "sql", "select count(*) n from agent_spans") == ["n", "3", "1 row"]
+
+
+@pytest.mark.parametrize("query", ["selec", "select * from nothing", "", "select '\x1b[31m' || bad"])
+def test_what_is_wrong_is_said(db: Path, query: str) -> None:
+    result = call(db, "sql", query)
+    assert "\x1b" not in result.output
+    assert result.exit_code == (0 if query == "" else 1)
+
+
+def test_what_describes_the_tables_may_be_asked(db: Path) -> None:
+    assert "agent_spans" in call(db, "sql", "select name from sqlite_master").output
+    assert "duration_ms" in call(db, "sql", "pragma table_info(agent_spans)").output
+    assert lines(db, "sql", "select x'00ff' as b, json_extract('{\"a\": 1}', '$.a') as j")[1].split() == [
+        "x'00ff'",
+        "1",
+    ]

@@ -1,0 +1,118 @@
+"""`agentspan tail`: a run in another process, as it happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import agentspan
+from agentspan.analysis import find
+from agentspan.analysis.following import Follower
+from agentspan.operations.database import Database
+from tests.cli.calling import call, lines, process
+
+PROGRAM = """
+import sys, agentspan
+agentspan.configure(sys.argv[1], raise_errors=True)
+for number in range(2):
+    with agentspan.run("worker", version=str(number)):
+        with agentspan.span("agent", {"name": "worker", "goal": "x"}):
+            sys.stdin.readline()
+            try:
+                with agentspan.span("tool", {"name": "fetch"}):
+                    raise TimeoutError("read timed out")
+            except TimeoutError:
+                pass
+"""
+
+
+def test_each_transition_is_told_once_and_in_order(db: Database) -> None:
+    run = db.agent_instances.register("a")
+    follower = Follower(db.storage, find.run(db.storage, run.id))
+
+    def look() -> list[tuple[str, str, int]]:
+        return [(t.row.id, t.status, t.depth) for t in follower.look()]
+
+    assert look() == [(run.id, "pending", 0)]
+    assert look() == []
+    db.agent_instances.start(run.id)
+    outer = db.agent_spans.create(run.id, "chain", "active", {"name": "outer"})
+    inner = db.agent_spans.create(run.id, "tool", "pending", {"name": "inner"}, parent_span_id=outer.id)
+    assert look() == [(run.id, "active", 0), (outer.id, "active", 0), (inner.id, "pending", 1)]
+    db.agent_spans.start(inner.id)
+    db.agent_spans.finish(inner.id, "failed")
+    assert look() == [(inner.id, "active", 1), (inner.id, "failed", 1)]
+    db.agent_spans.finish(outer.id)
+    assert not follower.is_over()
+    db.agent_instances.finish(run.id)
+    assert look() == [(outer.id, "complete", 0), (run.id, "complete", 0)]
+    assert follower.is_over()
+    follower.leave()
+    assert look() == []
+    second, third = db.agent_instances.register("a"), db.agent_instances.register("a")
+    assert look() == [(second.id, "pending", 0)]
+    follower.leave()
+    assert look() == [(third.id, "pending", 0)]
+
+
+def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monkeypatch: object) -> None:
+    run = db.agent_instances.register("a")
+    db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
+    follower = Follower(db.storage, find.run(db.storage, run.id))
+    assert len(follower.look()) == 2
+    read = db.storage.iter_spans
+    monkeypatch.setattr(db.storage, "iter_spans", lambda id: 1 / 0)  # type: ignore[attr-defined]
+    assert follower.look() == []
+    monkeypatch.setattr(db.storage, "iter_spans", read)  # type: ignore[attr-defined]
+    db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
+    assert len(follower.look()) == 1
+
+
+def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    agentspan.open(db).close()
+    tail = process(db, "tail", env={**os.environ, "COLUMNS": "100"})
+    assert tail.stderr is not None
+    assert tail.stdout is not None
+    assert tail.stderr.readline() == "waiting for a run\n"
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(db)], stdin=subprocess.PIPE, text=True)
+    assert program.stdin is not None
+    for number in range(2):
+        assert f"worker {number}" in tail.stdout.readline()
+        assert "● " in (line := tail.stdout.readline())
+        assert "Agent worker: x" in line  # told while it is still open
+        program.stdin.write("go on\n")
+        program.stdin.flush()
+        rest = [tail.stdout.readline() for _ in range(4)]
+        assert "●     Tool fetch()" in rest[0]
+        assert "✗     Tool fetch() → TimeoutError: read timed out" in rest[1]
+        assert "✓   Agent worker: x" in rest[2]
+        assert "complete, 2 spans" in rest[3]
+    program.stdin.close()
+    program.wait()
+    tail.send_signal(signal.SIGINT)
+    rest, errors = tail.communicate(timeout=20)
+    assert (rest, tail.returncode) == ("", 0), errors
+
+
+def test_one_run_that_has_ended_is_told_and_that_is_all(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("a") as run, tracer.span("tool", {"name": "x"}):
+        pass
+    tracer.shutdown()
+    shown = lines(db, "tail", "-", "--one")
+    assert [line.split()[1] for line in shown] == ["●", "●", "✓", "✓"]
+    document = json.loads(call(db, "tail", run.id, "--json").output)
+    assert [t["status"] for t in document["transitions"]] == ["active", "active", "complete", "complete"]
+    assert (document["run"]["id"], document["total"]) == (run.id, 4)
+
+
+def test_a_run_whose_program_died_does_not_hold_it_up(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    code = "import sys, os, agentspan; agentspan.configure(sys.argv[1]); agentspan.run('a').__enter__(); os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, str(db)])
+    shown = lines(db, "tail", "-", "--one", columns=120)
+    assert "its program died; `agentspan doctor` closes what it left open" in shown[-1]

@@ -1,0 +1,186 @@
+"""Letting go of what is old, on both storages; and what a file gives back."""
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from freezegun import freeze_time
+
+import agentspan
+from agentspan.errors import InvalidValue
+from agentspan.operations.database import Database
+from agentspan.operations.prune import KEY_DAYS
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import HasFile, HasRemoval, Query
+from tests.cli.calling import call
+
+LATER = "9999-01-01T00:00:00Z"
+
+
+def add(db: Database, number: int, status: str | None = "complete", span: str = "complete", size: int = 10) -> str:
+    with freeze_time(f"2026-01-{number + 1:02}"):
+        run = db.agent_instances.register("a")
+        db.agent_instances.start(run.id)
+        for _ in range(3):
+            db.agent_spans.create(
+                run.id, "llm", span, {"model": 5, "text": "x" * size}, {} if span != "active" else None
+            )  # type: ignore[arg-type]
+        if status is not None:
+            db.agent_instances.finish(run.id, status)  # type: ignore[arg-type]
+    return run.id
+
+
+def ids(db: Database) -> list[str]:
+    return [row.id for row in db.storage.page(Query("agent_instance")).rows]
+
+
+def test_runs_that_finished_before_a_time_are_removed_with_all_of_theirs(db: Database) -> None:
+    runs = [add(db, number) for number in range(4)]
+    spans = [span.id for span in db.storage.iter_spans(runs[0])]
+    assert db.storage.violations(spans[0]) != []
+    planned = db.prune(older_than="2026-01-03T00:00:00Z", dry_run=True)
+    assert (planned, ids(db)) == ((2, 6, 0, None), runs)
+    done = db.prune(older_than="2026-01-03T00:00:00Z")
+    assert (done[:3], ids(db)) == ((2, 6, 0), runs[2:])
+    assert dict(db.storage.find(*spans, runs[0]).rows) == {}
+    assert db.storage.violations(spans[0]) == []
+    assert db.storage.counts(runs[:1])[runs[0]].total == 0
+    assert db.prune(older_than="2026-01-03T00:00:00Z")[:3] == (0, 0, 0)
+
+
+def test_what_is_alive_stays(db: Database) -> None:
+    living = [add(db, 0, None), add(db, 1, None, "active"), add(db, 2, "complete", "active")]
+    gone = add(db, 3)
+    assert db.prune(older_than=LATER).runs == 1
+    assert ids(db) == living
+    assert isinstance(db.storage, HasRemoval)
+    assert db.storage.remove_runs([*living, gone, "0" * 32], 5) == (0, 0)
+
+
+def test_what_failed_can_be_kept(db: Database) -> None:
+    kept = [add(db, 0, "failed"), add(db, 1, "complete", "failed")]
+    add(db, 2)
+    assert db.prune(older_than=LATER, keep_failed=True).runs == 1
+    assert ids(db) == kept
+    assert db.prune(older_than=LATER).runs == 2
+
+
+def test_old_idempotency_keys_go_too(db: Database) -> None:
+    with freeze_time("2026-01-01"):
+        db.agent_instances.register("a", idempotency_key="old-key-1")
+    with freeze_time(f"2026-01-{KEY_DAYS + 1:02}"):
+        db.agent_instances.register("a", idempotency_key="new-key-1")
+    with freeze_time(f"2026-01-{KEY_DAYS + 1:02} 00:00:01"):
+        assert db.prune(dry_run=True).keys == 1
+        assert db.prune().keys == 1
+        assert db.prune().keys == 0
+        again = db.agent_instances.register("a", idempotency_key="new-key-1")
+        assert again.id == ids(db)[1]
+    assert db.prune(dry_run=True).keys == 1
+
+
+def test_a_storage_without_a_file_has_no_size() -> None:
+    with agentspan.open(MemoryStorage()) as db:
+        assert not isinstance(db.storage, HasFile)
+        assert db.prune().freed_bytes is None
+        with pytest.raises(InvalidValue, match="max_bytes: this storage lies in no file"):
+            db.prune(max_bytes=5)
+        with pytest.raises(InvalidValue, match="older_than"):
+            db.prune(older_than="yesterday")
+
+
+def test_a_file_becomes_smaller_by_what_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        for number in range(20):
+            add(db, number, size=100_000)
+        size = path.stat().st_size + os.path.getsize(f"{path}-wal")
+        done = db.prune(older_than="2026-01-11T00:00:00Z")
+        now = path.stat().st_size + os.path.getsize(f"{path}-wal")
+        assert done.freed_bytes == size - now > 10 * 300_000
+        done = db.prune(max_bytes=1_500_000)
+        assert path.stat().st_size <= 1_500_000
+        assert len(ids(db)) == 4  # each has 300 kB
+        assert db.storage.check() == []  # type: ignore[attr-defined]
+
+
+def test_a_file_that_cannot_give_pages_back_learns_it(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("pragma auto_vacuum = none")
+    connection.execute("vacuum")
+    assert connection.execute("pragma auto_vacuum").fetchone() == (0,)
+    connection.close()
+    with agentspan.open(path) as db:
+        add(db, 1, size=100_000)
+        assert (db.prune(older_than=LATER).freed_bytes or 0) > 300_000
+    connection = sqlite3.connect(path)
+    assert connection.execute("pragma auto_vacuum").fetchone() == (2,)
+    connection.close()
+
+
+def test_others_record_while_a_file_is_pruned(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        for number in range(20):
+            add(db, number, size=20_000)
+    tracer = agentspan.Tracer(path)
+    ended = threading.Event()
+
+    def record() -> None:
+        while not ended.is_set():
+            with tracer.run("live"), tracer.span("tool", {"name": "x"}):
+                pass
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    with agentspan.open(path) as db:
+        done = db.prune(older_than="2026-02-01T00:00:00Z")
+    ended.set()
+    thread.join()
+    health = tracer.health()
+    tracer.shutdown()
+    assert (done.runs, health.failed) == (20, 0)
+    with agentspan.open(path, read_only=True) as db:
+        assert all(run.status == "complete" for run in db.agent_instances.list(page_size=100))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        for number in range(3):
+            add(db, number, size=50_000)
+        db.agent_instances.register("a", idempotency_key="a-key-123")
+    said = call(path, "prune", "--older-than", "2026-01-02", "--dry-run").output
+    assert said == "would remove 1 run with 3 spans, and 0 idempotency keys\n"
+    said = call(path, "prune", "--older-than", "2026-01-02").output.splitlines()
+    assert said[0] == "removed 1 run with 3 spans, and 0 idempotency keys"
+    assert said[1].endswith(" bytes freed")
+    assert int(said[1].split()[0].replace(",", "")) > 100_000
+    assert "would remove about 2 runs" in call(path, "prune", "--max-size", "1k", "--dry-run").output
+    assert '"dry_run": false' in call(path, "prune", "--max-size", "1GB", "--keep-failed", "--json").output
+    assert "max_size: must be such as 500MB" in call(path, "prune", "--max-size", "lots").output
+    assert "older_than: must be such as" in call(path, "prune", "--older-than", "lots").output
+    assert "does not exist" in call(tmp_path / "no.db", "prune").output
+
+
+def test_a_backup_is_whole_private_and_taken_while_others_write(tmp_path: Path) -> None:
+    path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("a"):
+        with tracer.span("tool", {"name": "x"}):
+            said = call(path, "backup", str(copy)).output
+        assert said == f"copied to {copy}: {copy.stat().st_size:,} bytes\n"
+    tracer.shutdown()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert sorted(file.name for file in tmp_path.iterdir() if "copy" in file.name) == ["copy.db"]
+    with agentspan.open(copy, read_only=True) as db:
+        assert [run.status for run in db.agent_instances.list()] == ["active"]
+        assert db.storage.check() == []  # type: ignore[attr-defined]
+    refused = call(path, "backup", str(copy))
+    assert (refused.exit_code, "exists already" in refused.output) == (1, True)
+    assert "the folder" in call(path, "backup", str(tmp_path / "no" / "x.db")).output
+    assert '"bytes": ' in call(path, "backup", str(tmp_path / "second.db"), "--json").output
