@@ -98,7 +98,7 @@ def _run(summary: RunSummary, lives: Lives) -> dict[str, Any]:
             "version": "" if summary.version == "default" else summary.version,
             "about": _about(summary),
             "started": started[:19].replace("T", " "),
-            "took": "" if summary.duration_ms is None else duration_text(summary.duration_ms),
+            "took": _took(summary, is_under_way=run.status == "active" and not left),
             "spans": f"{summary.spans:,}",
             "failed": f"{summary.failed:,}" if summary.failed else "",
             "tokens": _tokens(summary.input_tokens, summary.output_tokens),
@@ -106,6 +106,16 @@ def _run(summary: RunSummary, lives: Lives) -> dict[str, Any]:
         },
         "titles": {"started": started, "agent": run.id},
     }
+
+
+def _took(summary: RunSummary, *, is_under_way: bool) -> str:
+    """Return how long a run took, or has been taking."""
+    if summary.duration_ms is not None:
+        return duration_text(summary.duration_ms)
+    started = summary.run.started_at
+    if not is_under_way or started is None:
+        return ""
+    return duration_text(max(0.0, clock.millis_between(started, clock.now())))
 
 
 def _about(summary: RunSummary) -> str:

@@ -79,7 +79,14 @@ def failing_run(db: Database) -> str:
     arguments = {"name": "search_logs", "arguments": {"query": "timeout"}, "call_id": "c1"}
     run.span("tool", arguments, {"error": error}, status="failed", parent=root, begin=2.1, end=32.1)
     search = run.span("retrieval", {"query": "locks", "source": "kb"}, {"count": 4}, parent=root, begin=32.1, end=33)
-    run.span("embedding", {"model": "small", "input_count": 1}, {"dimensions": 8}, parent=search, begin=32.2, end=32.4)
+    run.span(
+        "embedding",
+        {"model": "small", "input_count": 1},
+        {"dimensions": 8, "told": '{"a": [{"b": 1}]}'},
+        parent=search,
+        begin=32.2,
+        end=32.4,
+    )
     run.span("chain", {"name": "draft"}, status="cancelled", parent=root, begin=33, end=33)
     run.span("step", {"big": 2**63 + 1}, {"error": "again"}, status="failed", parent=root, begin=34, end=35)
     said = {"text": "The report holds a lock.", "input_tokens": 20, "output_tokens": 7}

@@ -195,6 +195,18 @@ def test_numbers_are_not_rounded(site: Site, open_page: Opener) -> None:
     expect(page.locator("#detail .json .number").first).to_have_text(str(2**63 + 1))
 
 
+def test_json_folds_also_within_a_text(site: Site, open_page: Opener) -> None:
+    page = open_page(site.failing)
+    press(page, *"jjjjjj")
+    result = page.locator("#detail .payload").nth(1)
+    expect(result).to_contain_text('told"{1}"')
+    expect(result.locator(".number", has_text="1")).to_be_visible()
+    result.locator("summary", has_text="told").click()
+    expect(result.locator(".number", has_text="1")).to_be_hidden()
+    result.get_by_role("button", name="Text").click()
+    expect(result.locator(".source")).to_contain_text('"told": "{\\"a\\": [{\\"b\\": 1}]}"')
+
+
 def test_time_is_zoomed_and_moved(site: Site, open_page: Opener) -> None:
     page = open_page(site.failing)
     ruler = "[...document.querySelectorAll('#axis .ruler span')].map((mark) => mark.textContent + mark.style.left)"

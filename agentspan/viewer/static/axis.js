@@ -102,13 +102,13 @@ export class Axis {
     const all = this.end - this.start;
     const n = spans.length;
     const step = Math.max(1, Math.ceil(n / 20_000));
-    const thick = Math.max(1, Math.min(4, (height - 2) / Math.max(1, n)));
+    const thick = Math.max(n < 200 ? 2 : 1, Math.min(4, (height - 2) / Math.max(1, n)));
     for (const failed of [false, true]) {
       for (let number = 0; number < n; number += failed ? 1 : step) {
         const at = spans.order[number];
         if ((status[at] === "failed") !== failed) continue;
         const x = ((start[at] - this.start) / all) * width;
-        const w = Math.max(1, ((spans.end(at, now) - start[at]) / all) * width);
+        const w = Math.max(2, ((spans.end(at, now) - start[at]) / all) * width);
         draw.fillStyle = failed ? colors.failed : (colors[kind[at]] ?? colors.custom);
         draw.globalAlpha = failed ? 1 : 0.75;
         draw.fillRect(x, 1 + (number / n) * (height - 2 - thick), w, failed ? Math.max(2, thick) : thick);

@@ -69,12 +69,14 @@ function members(value, room) {
   return node;
 }
 
-function line(key, value, room) {
+function line(key, given, room) {
   const name = el("span", { class: typeof key === "number" ? "index" : "key" }, String(key));
+  const value = inner(given) ?? given;
   if (!isBranch(value) || !Object.keys(value).length) {
-    return el("div", { class: "member" }, name, leaf(value));
+    return el("div", { class: "member" }, name, leaf(given));
   }
-  const size = Array.isArray(value) ? `[${whole(value.length)}]` : `{${whole(Object.keys(value).length)}}`;
+  let size = Array.isArray(value) ? `[${whole(value.length)}]` : `{${whole(Object.keys(value).length)}}`;
+  if (value !== given) size = `"${size}"`;
   const summary = el("summary", null, name, el("span", { class: "size" }, size), el("span", { class: "hint" }, hint(value)));
   const node = el("details", null, summary);
   const fill = () => node.children.length > 1 || node.append(members(value, room));
@@ -84,6 +86,13 @@ function line(key, value, room) {
     fill();
   }
   return node;
+}
+
+/** What a text holds that is JSON itself, as tools often return it; its size is shown in quotes. */
+function inner(value) {
+  if (typeof value !== "string" || value.length > 1e6 || !/^\s*[[{]/.test(value)) return undefined;
+  const found = parse(value);
+  return isBranch(found) ? found : undefined;
 }
 
 /** The beginning of what is folded. */
