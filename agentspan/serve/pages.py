@@ -19,11 +19,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from agentspan.analysis import find
-from agentspan.errors import AgentspanError, InvalidValue, NotFound, StorageError
+from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import actions
 from agentspan.operations.context import Context
 from agentspan.serve.answering import refuse, refuse_error, respond
+from agentspan.serve.guards import log
 from agentspan.serve.sessions import Sessions, is_own_page
 from agentspan.serve.writing import Writer
 from agentspan.viewer import assets, conversation, data, export
@@ -97,13 +98,14 @@ class Viewer:
                 return _with_headers(self._to_login(request))
             try:
                 response = await handler(request)
-            except StorageError:
-                raise  # the application logs it
             except AgentspanError as error:
+                response = refuse_error(error)
+                if response.status_code >= 500:
+                    log.warning("%s %s: %s", request.method, request.url.path, error)
                 if _wants_page(request):
-                    response = self._page("problem.html", request, status=404, message=str(error))
-                else:
-                    response = refuse_error(error)
+                    said = json.loads(bytes(response.body))["message"]
+                    status = response.status_code
+                    response = self._page("problem.html", request, status=status, problem=status, message=said)
             return _with_headers(response)
 
         return guard

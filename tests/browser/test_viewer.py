@@ -242,6 +242,27 @@ def test_the_conversation_reads_like_one(site: Site, open_page: Opener, shots: P
     expect(page.locator("#tree")).to_be_visible()
 
 
+def test_keys_of_the_tree_leave_the_other_views_alone(site: Site, open_page: Opener) -> None:
+    page = open_page(site.long)
+    press(page, "j", "2")
+    panel = page.locator("#panel-conversation")
+    expect(panel).to_be_focused()
+    expect(page.locator(".turn").first).to_be_visible()
+    before = selected(page).text_content()
+    press(page, "PageDown", "j", "h")
+    page.wait_for_function("() => document.getElementById('panel-conversation').scrollTop > 100")
+    assert page.locator("#tree .row.selected .text").text_content() == before
+    press(page, "e")
+    expect(page.locator("#tree")).to_be_visible()
+    expect(page.locator("#detail .failure")).to_contain_text("page 399")
+    press(page, "2", "/")
+    page.keyboard.type("page 9199")
+    expect(page.locator("#found")).to_have_text("1")
+    press(page, "Enter")
+    expect(selected(page)).to_contain_text("fetch(page=9199)")
+    expect(page.locator("#tree")).to_be_visible()
+
+
 def test_statistics_say_how_long_steps_take(site: Site, open_page: Opener, shots: Path) -> None:
     page = open_page(site.failing)
     press(page, "3")

@@ -13,8 +13,9 @@ import pytest
 from fastapi import FastAPI
 
 import agentspan
+from agentspan.errors import DatabaseBusy
 from agentspan.operations.database import Database
-from agentspan.serve import create_app
+from agentspan.serve import create_app, pages
 from agentspan.serve.pages import HEADERS
 from agentspan.viewer import assets, export
 from tests.serve.asgi import Client
@@ -162,6 +163,22 @@ def test_a_path_that_is_not_there_is_said_without_repeating_it_as_markup(make: M
     assert response.status_code == 404
     assert response.headers["content-type"].startswith("text/html")
     assert "<script>alert" not in response.text
+
+
+def test_a_file_that_is_in_use_is_said_to_people_and_to_scripts(
+    make: Make, db: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy(*given: Any) -> Any:
+        raise DatabaseBusy("/secret/runs.db is locked")
+
+    monkeypatch.setattr(pages, "listing", busy)
+    client = make()
+    page = client.get("/", headers=HTML)
+    assert page.status_code == 503
+    assert "Not now" in page.text
+    assert "secret" not in page.text
+    assert refusal(client.get("/runs.json")) == (503, "unknown")
+    assert "runs.db is locked" in caplog.text
 
 
 # Data
@@ -479,8 +496,6 @@ def test_the_server_says_where_the_viewer_is(server: Server) -> None:
 
 def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
-
-    from agentspan.serve import pages
 
     added_up, asked = threading.Event(), []
     listing = pages.listing

@@ -4,6 +4,8 @@ import { byId } from "./dom.js";
 
 const isTyping = (target) => target.closest?.("input, textarea, select, dialog[open]");
 
+const SEEKING = new Set(["e", "E", "n", "N"]); // these lead to the tree from everywhere
+
 /** Let the keys work on a page. */
 export function keys(page) {
   const { tree, axis, spans } = page;
@@ -42,25 +44,32 @@ export function keys(page) {
   const everywhere = {
     "/": () => page.search.focus(),
     "?": () => byId("help-dialog").showModal(),
-    1: () => page.show("tree"),
-    2: () => page.show("conversation"),
-    3: () => page.show("stats"),
-    Escape: () => tree.box.focus(),
+    1: () => go(page, "tree"),
+    2: () => go(page, "conversation"),
+    3: () => go(page, "stats"),
+    Escape: () => go(page, page.view),
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
     const isElsewhere = event.target.closest?.("#detail, button, a, summary, [role=tab], [role=separator]");
     // Arrows, blanks and the like belong to what has the focus; letters work everywhere.
     const isLetter = event.key.length === 1 && event.key !== " ";
-    const does = everywhere[event.key] ?? (isElsewhere && !isLetter ? null : inTree[event.key]);
+    const isOfTree = page.view === "tree" ? isLetter || !isElsewhere : SEEKING.has(event.key);
+    const does = everywhere[event.key] ?? (isOfTree ? inTree[event.key] : null);
     if (!does) return;
     event.preventDefault();
-    if (does in everywhere === false && inTree[event.key] && page.view !== "tree" && "eEnN".includes(event.key)) page.show("tree");
+    if (SEEKING.has(event.key) && page.view !== "tree") page.show("tree");
     does();
   });
   byId("help").addEventListener("click", () => byId("help-dialog").showModal());
   byId("help-close").addEventListener("click", () => byId("help-dialog").close());
   splitter(byId("splitter"), byId("run"));
+}
+
+/** Show a view, and let the arrows be its own. */
+function go(page, view) {
+  page.show(view);
+  (view === "tree" ? page.tree.box : byId(`panel-${view}`)).focus();
 }
 
 /** What a zoom by key turns around: the selected span, else the middle. */

@@ -31,7 +31,7 @@ export class RunPage {
     this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now() });
     this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.place.get(id)) });
     this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
-    this.search = new Search(this.spans, this.tree, source);
+    this.search = new Search(this.spans, this.tree, source, { onStep: () => this.view === "tree" || this.show("tree") });
     this.view = "tree";
     this._wire();
     this._drawHead();

@@ -6,7 +6,8 @@ import { whole } from "./format.js";
 const WAIT_MS = 200;
 
 export class Search {
-  constructor(spans, tree, source) {
+  constructor(spans, tree, source, { onStep }) {
+    this.onStep = onStep;
     this.spans = spans;
     this.tree = tree;
     this.source = source;
@@ -42,6 +43,7 @@ export class Search {
   step(by) {
     const matches = this.tree.matches;
     if (!matches.size) return;
+    this.onStep();
     this.tree.seek((at) => matches.has(at), by);
     this._tell();
   }
