@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import Analytics, RunFilter, RunList, RunSummary, RunTotals, counts_for_sums
+from agentspan.storage.analytics import Analytics, Progress, RunFilter, RunList, RunSummary, RunTotals, counts_for_sums
 from agentspan.storage.protocol import Query, Storage
 
 __all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "names_of", "summaries_of"]
@@ -15,7 +15,12 @@ N = TypeVar("N", int, float)
 
 
 def find_runs(
-    storage: Storage, filter: RunFilter | None = None, *, limit: int | None = PAGE, offset: int = 0
+    storage: Storage,
+    filter: RunFilter | None = None,
+    *,
+    limit: int | None = PAGE,
+    offset: int = 0,
+    progress: Progress | None = None,
 ) -> RunList:
     """Return a page of the runs that match, the latest first, and the sums over all that do.
 
@@ -23,10 +28,11 @@ def find_runs(
         filter: see RunFilter; all runs when left out.
         limit: how many at most; None for all.
         offset: how many to pass over.
+        progress: called with how much is done, and of how much, while there is an index to be built.
     """
     filter = filter or RunFilter()
     if isinstance(storage, Analytics):
-        found = storage.find_runs(filter, limit=limit, offset=offset)
+        found = storage.find_runs(filter, limit=limit, offset=offset, progress=progress)
         if found is not None:
             return found
     query = Query("agent_instance", {} if filter.status is None else {"status": filter.status}, descending=True)

@@ -5,14 +5,19 @@ from dataclasses import dataclass, field
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import BOUNDS_MS, Analytics, Stat, bucket_of
+from agentspan.storage.analytics import BOUNDS_MS, Analytics, Progress, Stat, bucket_of
 from agentspan.storage.protocol import Query, Storage
 
 __all__ = ["BOUNDS_MS", "Stat", "stats"]
 
 
 def stats(
-    storage: Storage, *, run: str | None = None, since: str | None = None, until: str | None = None
+    storage: Storage,
+    *,
+    run: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    progress: Progress | None = None,
 ) -> list[Stat]:
     """Return statistics per span type, each followed by those of its labels; what takes most time comes first.
 
@@ -20,10 +25,11 @@ def stats(
         run: only the spans of this run (its id).
         since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
         until: the first time that no longer counts.
+        progress: called with how much is done, and of how much, while there is an index to be built.
     """
     found: list[Stat] | None = None
     if run is None and isinstance(storage, Analytics):
-        found = storage.span_stats(since=since, until=until)
+        found = storage.span_stats(since=since, until=until, progress=progress)
     if found is None:
         found = of_spans(span for span in _spans(storage, run) if _within(span, since, until))
     return in_order(found)

@@ -6,6 +6,7 @@ import click
 
 from agentspan.analysis import find, times
 from agentspan.analysis.runs import Name, RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.cli.indexing import indexing
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -49,7 +50,8 @@ def command(
     """List runs, and say how many there are in all."""
     storage = database.storage
     filter = RunFilter(agent, status, None if since is None else times.parse(since), failed, grep)
-    found = find_runs(storage, filter, limit=limit, offset=offset)
+    with indexing() as progress:
+        found = find_runs(storage, filter, limit=limit, offset=offset, progress=progress)
     lives = Lives(storage)
     stale = {run.run.id for run in found.runs if run.run.status in OPEN and lives.of(run.run.writer_id) == "dead"}
     if as_json:

@@ -1,12 +1,10 @@
 """`agentspan search`: the spans in which words stand, each with a line that shows where."""
 
-import sys
-from typing import Any
-
 import click
 
 from agentspan.analysis import find
 from agentspan.analysis.search import Hit, search
+from agentspan.cli.indexing import indexing
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
 from agentspan.operations.database import Database
 
@@ -17,11 +15,8 @@ def command(
     """Search, with a progress bar on a terminal while there is an index to be built."""
     storage = database.storage
     run_id = None if run is None else find.run(storage, run).id
-    bar = _Bar()
-    try:
-        found = search(storage, words, run=run_id, limit=limit, offset=offset, progress=bar.update)
-    finally:
-        bar.end()
+    with indexing() as progress:
+        found = search(storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
     if as_json:
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
         return
@@ -56,27 +51,3 @@ def _snippet(hit: Hit, columns: int) -> str:
             )
             done = stop - begin
     return out + safe(shown[done:])
-
-
-class _Bar:
-    """A progress bar on stderr that appears with the first progress."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._done = 0
-
-    def update(self, done: int, total: int) -> None:
-        """Show how much is done."""
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            self._bar = click.progressbar(length=total, label="indexing", file=sys.stderr)
-            self._bar.__enter__()
-        self._bar.length = total
-        self._bar.update(done - self._done)
-        self._done = done
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)

@@ -167,11 +167,15 @@ class Hits(NamedTuple):
 class Analytics(Protocol):
     """A storage that answers these by itself, exactly as `agentspan.analysis` would; None where it cannot just now."""
 
-    def find_runs(self, filter: RunFilter, *, limit: int | None, offset: int) -> RunList | None:
+    def find_runs(
+        self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
+    ) -> RunList | None:
         """Return a page of the runs that match."""
         ...
 
-    def span_stats(self, *, since: str | None, until: str | None) -> list[Stat] | None:
+    def span_stats(
+        self, *, since: str | None, until: str | None, progress: Progress | None = None
+    ) -> list[Stat] | None:
         """Return statistics of the spans of all runs, in any order."""
         ...
 

@@ -5,13 +5,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import words as wording
-from agentspan.storage.analytics import BOUNDS_MS, Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
 from agentspan.storage.sqlite import index
-from agentspan.storage.sqlite.numbers import CANCELLED, MICROS, USED, Numbers
+from agentspan.storage.sqlite.numbers import USED, Numbers
+from agentspan.storage.sqlite.statistics import statistics
 from agentspan.storage.sqlite.texts import Texts
 
 T = TypeVar("T")
@@ -73,7 +74,9 @@ class Answers:
     def _no_fork(self) -> AbstractContextManager[object]:
         """Let a fork wait while a connection is open that is closed soon."""
 
-    def find_runs(self, filter: RunFilter, *, limit: int | None, offset: int) -> RunList | None:
+    def find_runs(
+        self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
+    ) -> RunList | None:
         """See Analytics."""
         where, values = _where(filter)
         page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where} order by i.id desc limit ? offset ?"
@@ -91,11 +94,15 @@ class Answers:
             runs = [RunSummary(AgentInstanceRow._make(row[:width]), *row[width:]) for row in rows]
             return RunList(runs, total, RunTotals(*sums))
 
-        return self._asked(NUMBERS, answer, or_in_memory=True)
+        return self._asked(NUMBERS, answer, progress, or_in_memory=True)
 
-    def span_stats(self, *, since: str | None, until: str | None) -> list[Stat] | None:
+    def span_stats(
+        self, *, since: str | None, until: str | None, progress: Progress | None = None
+    ) -> list[Stat] | None:
         """See Analytics."""
-        return self._asked(NUMBERS, lambda connection: _stats(connection, since, until), or_in_memory=True)
+        return self._asked(
+            NUMBERS, lambda connection: statistics(connection, since, until), progress, or_in_memory=True
+        )
 
     def search_spans(
         self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
@@ -151,122 +158,6 @@ def _where(filter: RunFilter) -> tuple[str, list[str]]:
         value.encode("utf-8", "replace").decode() for value in values
     ]  # a shell's odd bytes are no text for SQLite
     return (f" where {' and '.join(conditions)}" if conditions else ""), values
-
-
-class _Group:
-    """The sums of a group, or of several: of its cells (duration buckets), and of what is open in it."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.ran: dict[int, int] = {}
-        self.count = self.failed = self.cancelled = self.open = 0
-        self.total = 0.0
-        self.longest: float | None = None
-        self.used: list[Any] = [None, None, None]
-
-    def add_cell(self, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
-        """Add the finished spans of a bucket."""
-        self.count += spans
-        if bucket == CANCELLED:
-            self.cancelled += spans
-            return
-        self.ran[bucket] = self.ran.get(bucket, 0) + spans
-        self.failed += failed
-        self.total += ms
-        self.longest = longest if self.longest is None else max(self.longest, longest)
-
-    def add_open(self, spans: int) -> None:
-        """Add open spans."""
-        self.count += spans
-        self.open += spans
-
-    def add_used(self, used: Sequence[Any]) -> None:
-        """Add tokens and cost."""
-        self.used = [b if a is None else a if b is None else a + b for a, b in zip(self.used, used, strict=True)]
-
-
-def _stats(connection: sqlite3.Connection, since: str | None, until: str | None) -> list[Stat]:
-    window, bounds, texts = "", [], []
-    for sign, bound in ((">=", since), ("<", until)):
-        if bound is not None:
-            window += f" and at {sign} {MICROS.format('?')}"
-            bounds += [bound, bound]
-            texts.append(bound)
-    groups: dict[tuple[str, str | None], _Group] = {}
-    names = {}
-    for id, schema_name, label in connection.execute("select grp, schema_name, label from groups"):
-        names[id] = schema_name, label
-    for id, bucket, spans, failed, ms, longest, *used in connection.execute(
-        "select grp, bucket, count(*), sum(failed), sum(ms), max(ms), sum(given), sum(made), sum(cost) "
-        f"from facts where true{window} group by grp, bucket"
-        if window
-        else "select * from cells",
-        bounds,
-    ):
-        for group in _groups(groups, *names[id]):
-            if id not in group.ids:
-                group.ids.append(id)
-            group.add_cell(bucket, spans, failed, ms, longest)
-            group.add_used(used)
-    text_window = "".join(
-        f" and coalesce(s.started_at, s.inserted_at) {sign} ?"
-        for sign, bound in ((">=", since), ("<", until))
-        if bound is not None
-    )
-    for schema_name, label, spans, *used in connection.execute(
-        "select schema_name, ifnull(label, ''), count(*), sum(input_tokens), sum(output_tokens), sum(cost_usd) "
-        "from main.open_spans o cross join recorded.agent_spans s "
-        f"where s.rowid = o.row{text_window} group by 1, 2",
-        texts,
-    ):
-        for group in _groups(groups, schema_name, label):
-            group.add_open(spans)
-            group.add_used(used)
-    return [_stat(connection, name, label, group, window, bounds) for (name, label), group in groups.items()]
-
-
-def _groups(groups: dict[tuple[str, str | None], _Group], schema_name: str, label: str) -> list[_Group]:
-    """Return the type's group, and the label's where there is one."""
-    keys = [(schema_name, None), (schema_name, label)] if label else [(schema_name, None)]
-    return [groups.setdefault(key, _Group()) for key in keys]
-
-
-def _stat(
-    connection: sqlite3.Connection,
-    schema_name: str,
-    label: str | None,
-    group: _Group,
-    window: str,
-    bounds: list[Any],
-) -> Stat:
-    ran = sum(group.ran.values())
-
-    def percentile(percent: int) -> float | None:
-        place = -(-ran * percent // 100) - 1
-        for bucket in sorted(group.ran):
-            if place < group.ran[bucket]:
-                ids = ", ".join(map(str, group.ids))
-                sql = f"select ms from facts where grp in ({ids}) and bucket = ?{window} order by ms limit 1 offset ?"
-                found: float = connection.execute(sql, (bucket, *bounds, place)).fetchone()[0]
-                return found
-            place -= group.ran[bucket]
-        return None
-
-    return Stat(
-        schema_name,
-        label,
-        group.count,
-        group.failed,
-        group.cancelled,
-        group.open,
-        percentile(50),
-        percentile(95),
-        percentile(99),
-        group.longest,
-        group.total,
-        tuple(group.ran.get(bucket, 0) for bucket in range(len(BOUNDS_MS) + 1)),
-        *group.used,
-    )
 
 
 def _search(connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int) -> tuple[list[str], int]:

@@ -2,7 +2,7 @@
 
 Made by the reading that wants it, kept up to date by the next one, and only ever a copy: it may be deleted at any time.
 A file of its own, because indexing a million spans takes longer than a recorder may wait for the file's lock; and
-because an index on `agent_spans` would be paid for by every write (see docs/concepts.md for the figures).
+because an index on `agent_spans` would be paid for by every write. docs/reading.md has the figures.
 
 What is new is told by rowid, which SQLite gives in the order of commits: not by id, since spans of several processes,
 or from a journal, arrive in another order than they began. Open spans are not copied but listed, and read anew each

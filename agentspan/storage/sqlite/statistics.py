@@ -1,0 +1,140 @@
+"""Statistics of spans from the index: sums of buckets of durations, and each percentile from within its bucket."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from agentspan.storage.analytics import BOUNDS_MS, Stat
+from agentspan.storage.sqlite.numbers import CANCELLED, MICROS
+
+CELLS = "select * from cells"
+WITHIN = (
+    "select grp, bucket, count(*), sum(failed), sum(ms), max(ms), sum(given), sum(made), sum(cost) from facts "
+    "where true{0} group by grp, bucket"
+)
+OPEN = (
+    "select schema_name, ifnull(label, ''), count(*), sum(input_tokens), sum(output_tokens), sum(cost_usd) "
+    "from main.open_spans o cross join recorded.agent_spans s where s.rowid = o.row{0} group by 1, 2"
+)
+AT_PLACE = "select ms from facts where grp in ({0}) and bucket = ?{1} order by ms limit 1 offset ?"
+
+
+class Window(NamedTuple):
+    """A time, as conditions on the index and on the recorded file, each with its values."""
+
+    facts: str
+    micros: list[str]
+    spans: str
+    texts: list[str]
+
+
+class Group:
+    """The sums of a label's spans, or of a type's: the finished ones by bucket, and the open ones."""
+
+    def __init__(self) -> None:
+        self.ids: set[int] = set()
+        self.ran: dict[int, int] = {}
+        self.count = self.failed = self.cancelled = self.open = 0
+        self.total = 0.0
+        self.longest: float | None = None
+        self.used: list[Any] = [None, None, None]
+
+    def add_cell(self, id: int, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
+        """Add the finished spans of a bucket of a group in the index."""
+        self.ids.add(id)
+        self.count += spans
+        if bucket == CANCELLED:
+            self.cancelled += spans
+            return
+        self.ran[bucket] = self.ran.get(bucket, 0) + spans
+        self.failed += failed
+        self.total += ms
+        self.longest = longest if self.longest is None else max(self.longest, longest)
+
+    def add_open(self, spans: int) -> None:
+        """Add open spans."""
+        self.count += spans
+        self.open += spans
+
+    def add_used(self, used: Sequence[Any]) -> None:
+        """Add tokens and cost."""
+        self.used = [b if a is None else a if b is None else a + b for a, b in zip(self.used, used, strict=True)]
+
+    def place(self, percent: int) -> tuple[int, int] | None:
+        """Return the bucket in which a percentile lies, and its place within that (nearest rank)."""
+        place = -(-sum(self.ran.values()) * percent // 100) - 1
+        for bucket in sorted(self.ran):
+            if place < self.ran[bucket]:
+                return bucket, place
+            place -= self.ran[bucket]
+        return None
+
+
+Groups = dict[tuple[str, str | None], Group]
+
+
+def statistics(connection: sqlite3.Connection, since: str | None, until: str | None) -> list[Stat]:
+    """Return the statistics of the spans that began in a time, in any order."""
+    window = _window(since, until)
+    groups: Groups = {}
+    _add_finished(connection, groups, window)
+    _add_open(connection, groups, window)
+    return [_stat(connection, *key, group, window) for key, group in groups.items()]
+
+
+def _window(since: str | None, until: str | None) -> Window:
+    bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
+    return Window(
+        "".join(f" and at {sign} {MICROS.format('?')}" for sign, _ in bounds),
+        [bound for _, bound in bounds for _ in range(2)],  # the expression has it twice
+        "".join(f" and coalesce(s.started_at, s.inserted_at) {sign} ?" for sign, _ in bounds),
+        [bound for _, bound in bounds],
+    )
+
+
+def _of(groups: Groups, schema_name: str, label: str) -> list[Group]:
+    """Return the type's group, and the label's where there is one."""
+    keys = [(schema_name, None), (schema_name, label)] if label else [(schema_name, None)]
+    return [groups.setdefault(key, Group()) for key in keys]
+
+
+def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window) -> None:
+    names = {id: (name, label) for id, name, label in connection.execute("select grp, schema_name, label from groups")}
+    cells = connection.execute(WITHIN.format(window.facts) if window.facts else CELLS, window.micros)
+    for id, bucket, spans, failed, ms, longest, *used in cells:
+        for group in _of(groups, *names[id]):
+            group.add_cell(id, bucket, spans, failed, ms, longest)
+            group.add_used(used)
+
+
+def _add_open(connection: sqlite3.Connection, groups: Groups, window: Window) -> None:
+    for schema_name, label, spans, *used in connection.execute(OPEN.format(window.spans), window.texts):
+        for group in _of(groups, schema_name, label):
+            group.add_open(spans)
+            group.add_used(used)
+
+
+def _stat(connection: sqlite3.Connection, schema_name: str, label: str | None, group: Group, window: Window) -> Stat:
+    def percentile(percent: int) -> float | None:
+        found = group.place(percent)
+        if found is None:
+            return None
+        sql = AT_PLACE.format(", ".join(map(str, group.ids)), window.facts)
+        value: float = connection.execute(sql, (found[0], *window.micros, found[1])).fetchone()[0]
+        return value
+
+    return Stat(
+        schema_name,
+        label,
+        group.count,
+        group.failed,
+        group.cancelled,
+        group.open,
+        percentile(50),
+        percentile(95),
+        percentile(99),
+        group.longest,
+        group.total,
+        tuple(group.ran.get(bucket, 0) for bucket in range(len(BOUNDS_MS) + 1)),
+        *group.used,
+    )
