@@ -82,7 +82,7 @@ class _Reader:
         self._agents = agents
         self._parents = {span.id: span.parent_span_id for span in spans}
         tools = [span for span in spans if fallback(span.schema_name).name == "tool"]
-        self._answered = {id for span in tools if (id := _object(span.payload).get("call_id"))}
+        self._answered = {id for span in tools if isinstance(id := _object(span.payload).get("call_id"), str)}
         self._shown: Counter[tuple[str, str]] = Counter()
         self._calls: dict[str, tuple[str, Call]] = {}
 

@@ -24,7 +24,7 @@ def html(storage: Storage, run_ids: Sequence[str]) -> str:
 
 
 def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the document piece by piece, a run at a time (see html)."""
+    """Yield the document piece by piece (see html)."""
     if not run_ids:
         raise InvalidValue("run_ids", "must name at least one run")
     runs = [find.run(storage, run_id) for run_id in run_ids]
@@ -40,10 +40,12 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 
 def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"spans-{run.id}", data.columns(storage, run, limit=None))
-    spans = list(storage.iter_spans(run.id))
-    yield _block(f"conversation-{run.id}", conversation.of_run(spans))
+    yield _block(f"conversation-{run.id}", conversation.of_run(storage.iter_spans(run.id)))
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
-    yield _block(f"details-{run.id}", [data.detail(storage, span) for span in spans])
+    yield f'<script id="details-{run.id}" type="application/json">['
+    for number, span in enumerate(storage.iter_spans(run.id)):  # payloads are most of it: one at a time
+        yield ("," if number else "") + assets.embedded(data.detail(storage, span))
+    yield "]</script>\n"
 
 
 def _head(name: str) -> str:

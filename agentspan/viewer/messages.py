@@ -60,7 +60,7 @@ def _messages(item: Any, role: str) -> Iterator[Message]:
     if not isinstance(item, dict):
         yield _message(role, item if isinstance(item, str) else jsontext.encode(item)[0])
         return
-    kind = item.get("type")
+    kind = _text(item.get("type"))
     if kind == "function_call":  # OpenAI's responses have calls and answers beside the messages
         yield {**_message("assistant", ""), "calls": [_call(item)]}
     elif kind == "function_call_output":
@@ -119,7 +119,7 @@ def _content(value: Any) -> tuple[str, list[str]]:
 
 
 def _part_text(part: dict[str, Any]) -> Any:
-    if part.get("type", "text") not in _TEXT_PARTS:
+    if _text(part.get("type", "text")) not in _TEXT_PARTS:
         return None
     return next((part[name] for name in ("text", "thinking", "refusal") if name in part), None)
 

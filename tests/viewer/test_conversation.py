@@ -1,9 +1,13 @@
 """What was said in a run, out of what its spans hold."""
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import agentspan
 from agentspan.model.status import SpanStatus
 from agentspan.operations.database import Database
 from agentspan.viewer import conversation, messages
@@ -191,6 +195,34 @@ def test_an_llm_span_has_what_went_in_and_what_came_out(recorded: Recorded) -> N
         ("in", "user", "Hi"),
         ("out", "assistant", "Hello!"),
     ]
+
+
+WORDS = ("role", "content", "type", "text", "tool_calls", "function", "name", "arguments", "id", "call_id", "parts",
+         "tool_call_id", "tool_use_id", "thinking", "tool_result", "tool_use", "function_call", "messages", "system",
+         "function_call_output", "output", "input", "user", "assistant", "output_messages", "error")  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(WORDS) | st.text(max_size=3),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inside, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON, JSON)
+def test_whatever_was_recorded_can_be_read(payload: Any, result: Any) -> None:
+    messages.read(payload)
+    with agentspan.open(":memory:") as db:
+        recorded = Recorded(db)
+        for name in ("llm", "tool", "message"):
+            sent = (
+                payload if isinstance(payload, dict) else {"messages": payload, "content": payload, "call_id": payload}
+            )
+            made = result if isinstance(result, dict) else {"text": result, "tool_calls": result, "output": result}
+            recorded.add(name, sent, made)
+        for turn in recorded.turns():
+            assert isinstance(turn["text"], str)
+            assert all(isinstance(call["arguments"], str) for call in turn["calls"])
+        for span in db.storage.iter_spans(recorded.run):
+            json.dumps(conversation.of_span(span))
 
 
 def test_spans_that_are_their_own_ancestors_end(recorded: Recorded) -> None:
