@@ -33,7 +33,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One server for all tests that change nothing."""
     path = tmp_path_factory.mktemp("viewer") / "runs.db"
     with database(path) as db:
@@ -135,6 +135,7 @@ def test_e_goes_from_error_to_error_and_unfolds_what_hides_them(site: Site, open
 def test_a_screen_reader_hears_a_tree(site: Site, open_page: Opener) -> None:
     page = open_page(site.failing)
     press(page, "j", "j", "j", "j")
+    expect(selected(page)).to_contain_text("Tool search_logs")
     tree = page.locator("#tree")
     assert tree.get_attribute("role") == "tree"
     row = page.locator(f"#{tree.get_attribute('aria-activedescendant')}")
@@ -356,7 +357,7 @@ class Writer:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Writer]]:
+def live(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Writer]]:
     """A server, and a process that writes into its file."""
     path = tmp_path_factory.mktemp("live") / "runs.db"
     agentspan.open(path).close()
@@ -452,7 +453,7 @@ def test_a_server_that_is_away_is_noticed_and_so_is_its_return(tmp_path: Path, o
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def guarded(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server that wants a token, and only reads."""
     path = tmp_path_factory.mktemp("guarded") / "runs.db"
     with database(path) as db:
