@@ -298,6 +298,12 @@ def test_a_link_leads_to_the_span(site: Site, open_page: Opener) -> None:
     page.wait_for_url("**#span=*")
     again = open_page(page.url)
     expect(selected(again)).to_contain_text("Tool search_logs")
+    press(page, "e", "3")
+    page.wait_for_url("**view=stats")
+    again.goto(page.url)  # the same page with another hash: nothing is loaded
+    expect(again.locator("#panel-stats")).to_be_visible()
+    press(again, "1")
+    expect(selected(again)).to_contain_text("step")
 
 
 # The list

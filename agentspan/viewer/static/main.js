@@ -19,6 +19,11 @@ function loginPage() {
   });
 }
 
+function runPage() {
+  const page = new RunPage(block("data"), new Served(block("data")));
+  page.load().catch((error) => page.lost(error));
+}
+
 function filePage(runs) {
   const open = (id) => {
     const run = runs.find((one) => one.id === id) ?? runs[0];
@@ -47,7 +52,7 @@ logout();
 const pages = {
   login: loginPage,
   runs: runsPage,
-  run: () => new RunPage(block("data"), new Served(block("data"))).load().catch((error) => setText(byId("lost"), error.message)),
+  run: runPage,
   file: () => filePage(block("data")),
 };
 pages[document.body.dataset.page]?.();

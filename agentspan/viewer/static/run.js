@@ -43,9 +43,8 @@ export class RunPage {
   }
 
   async load() {
-    const wanted = new URLSearchParams(location.hash.slice(1));
     let next = "";
-    if (!this.run.spans) this._count();
+    if (!this.run.spans) this._count().catch((error) => this.lost(error));
     do {
       const answer = await this.source.spans(next ? { after: next } : {});
       this._take(answer);
@@ -54,12 +53,26 @@ export class RunPage {
       if (next && this.spans.length >= AT_ONCE && !this.all) await new Promise((go) => (this.goOn = go));
     } while (next);
     byId("panel-tree").setAttribute("aria-busy", "false");
-    const at = this.spans.place.get(wanted.get("span") ?? "");
-    if (at !== undefined) this.tree.select(at);
-    else if (this.spans.length) this._overview();
-    if (VIEWS.includes(wanted.get("view"))) this.show(wanted.get("view"));
+    this._overview();
+    this._goToWanted();
+    addEventListener("hashchange", () => this._goToWanted());
     document.documentElement.dataset.ready = "true";
     if (!this.source.isLocal) this._follow();
+  }
+
+  /** Show what the address asks for. */
+  _goToWanted() {
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    const at = this.spans.place.get(wanted.get("span") ?? "");
+    if (at !== undefined && at !== this.tree.selected) this.tree.select(at);
+    const view = wanted.get("view") ?? "tree";
+    if (VIEWS.includes(view) && view !== this.view) this.show(view);
+  }
+
+  /** Say that something could not be read. */
+  lost(error) {
+    setText(byId("lost"), error.message);
+    byId("lost").hidden = false;
   }
 
   /** Ask how many spans there are, while they come. */
@@ -88,13 +101,16 @@ export class RunPage {
   _extent() {
     let end = this.run.duration_ms ?? 0;
     let start = 0;
+    let isUnderWay = false;
     for (let at = 0; at < this.spans.length; at++) {
       if (this.spans.columns.start[at] < start) start = this.spans.columns.start[at];
+      isUnderWay ||= this.spans.columns.status[at] === "active" && !this.spans.columns.left[at];
       const ended = this.spans.end(at, 0);
       if (ended > end) end = ended;
     }
     this.until = end;
-    if (this._isLive()) end = Math.max(end, this.now());
+    // A run that nobody finished, and in which nothing is going on, does not grow: its steps would shrink to nothing.
+    if (isUnderWay && this._isLive()) end = Math.max(end, this.now());
     this.axis.setExtent(start, end);
     this.tree.now = this.now();
   }
@@ -121,8 +137,7 @@ export class RunPage {
         if (changed) this._changed();
         byId("lost").hidden = true;
       } catch (error) {
-        setText(byId("lost"), error.message);
-        byId("lost").hidden = false;
+        this.lost(error);
       }
       const wait = Math.max(this._isLive() ? LIVE_MS : QUIET_MS, 10 * (performance.now() - began));
       await new Promise((go) => setTimeout(go, wait));
