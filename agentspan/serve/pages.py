@@ -253,7 +253,7 @@ class Viewer:
         task = self._listings.get(asked)
         if task is None:
             task = self._listings[asked] = asyncio.create_task(asyncio.to_thread(listing, self._storage, asked))
-            task.add_done_callback(lambda done: (self._listings.pop(asked, None), done.exception()))
+            task.add_done_callback(lambda done: (self._listings.pop(asked, None), done.cancelled() or done.exception()))
         await asyncio.wait({task}, timeout=patience_s)
         return task.result() if task.done() else None
 
@@ -263,10 +263,8 @@ class Viewer:
     def _to_login(self, request: Request) -> Response:
         if not _wants_page(request):
             return refuse("not_authenticated", "log in first")
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", "")).lstrip("/")
-        up = "../" * path.count("/")
         query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(f"{up}login?{urlencode({'next': path + query})}", 303)
+        return RedirectResponse(f"{_up(request)}login?{urlencode({'next': _path(request) + query})}", 303)
 
     def _page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> Response:
         theme = request.cookies.get("agentspan_theme")
@@ -274,7 +272,7 @@ class Viewer:
             _templates()
             .get_template(name)
             .render(
-                up="../" if request.url.path.count("/") - request.scope.get("root_path", "").count("/") > 1 else "",
+                up=_up(request),
                 version=assets.version(),
                 theme=theme if theme in ("dark", "light") else None,
                 has_session=self._sessions.is_asked,
@@ -306,6 +304,17 @@ def _templates() -> Environment:
     return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, cache_size=20
     )
+
+
+def _path(request: Request) -> str:
+    """Return a request's path below where the application is mounted."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", "")).lstrip("/")
+
+
+def _up(request: Request) -> str:
+    """Return the way from a request's page to the viewer's first page."""
+    return "../" * _path(request).count("/")
 
 
 def _with_headers(response: Response) -> Response:

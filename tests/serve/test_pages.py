@@ -481,6 +481,10 @@ def test_it_works_below_a_prefix(db: Database, run: str, span: str) -> None:
         for address in re.findall(r'(?:src|href)="([^":]*static/[^"]+)"', page.text + below.text):
             base = page.url if address.startswith("static") else below.url
             assert client.get(str(base.join(address))).status_code == 200, address
+        for wrong in ("runs/none", "runs/none/export"):
+            problem = client.get(f"/recorder/here/{wrong}", headers=HTML)
+            (link,) = re.findall(r'<a href="([^"]*)">All runs', problem.text)
+            assert problem.url.join(link).path == "/recorder/here/"
         terminated = client.post(f"/recorder/here/runs/{run}/terminate", json={"reason": "x"}, headers=SAME)
         assert terminated.json()["run"]["status"] == "terminated"
 
