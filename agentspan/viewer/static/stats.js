@@ -53,7 +53,7 @@ export class Stats {
     const tokens = one.input_tokens === null && one.output_tokens === null ? "" : format.count((one.input_tokens ?? 0) + (one.output_tokens ?? 0));
     const cells = [format.whole(one.count), failed, ...[one.p50_ms, one.p95_ms, one.p99_ms].map(format.duration)];
     cells.push(slowest < 0 ? max : el("button", { type: "button", class: "link", title: "Open the slowest", onclick: pick }, max));
-    cells.push(format.duration(one.total_ms), tokens, one.cost_usd === null ? "" : format.cost(one.cost_usd));
+    cells.push(one.max_ms === null ? "" : format.duration(one.total_ms), tokens, one.cost_usd === null ? "" : format.cost(one.cost_usd));
     const name = el("th", { scope: "row" });
     if (one.label === null) add(name, el("i", { class: `kind k-${one.kind}` }), one.schema_name);
     else add(name, el("span", { class: "label" }, one.label));
