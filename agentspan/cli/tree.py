@@ -24,6 +24,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import duration_text, error_text
 from agentspan.schemas.templates import MAX_INLINE, inline
+from agentspan.text import cut
 
 DURATION_COLUMNS = 9
 PAYLOAD_LINES = 12
@@ -106,16 +107,29 @@ class Picture:
         value = jsontext.decode(text)
         if isinstance(value, dict) and isinstance(value.get("error"), dict):
             value = {**value, "error": {key: item for key, item in value["error"].items() if key != "stacktrace"}}
-        lines = safe(json.dumps(value, indent=2, ensure_ascii=False)).split("\n")
-        room = self.width - columns_of(below) - len(name) - 2
+        room = self.width - columns_of(below) - 3
+        lines = [
+            f"{name} {line}" if n == 0 else line for n, line in enumerate(_json_lines(value, room - len(name) - 1))
+        ]
         if len(lines) > PAYLOAD_LINES:
             where = f"; agentspan span {id}" if id else ""
             lines[PAYLOAD_LINES - 1 :] = [f"… {len(lines) - PAYLOAD_LINES + 1} more lines{where}"]
         for number, line in enumerate(lines):
-            indent = len(line) - len(line.lstrip())
-            start = name if number == 0 else " " * len(name)
-            shown = " " * indent + fit(line, max(8, room - indent))
-            yield style(f"{below} {start} ", fg="bright_black") + shown
+            yield style(f"{below} {'' if number == 0 else '  '}", fg="bright_black") + fit_end(line, room + 2)
+
+
+def _json_lines(value: object, columns: int) -> list[str]:
+    """Write JSON over lines of at most so many columns: a long text goes on below itself."""
+    shown: list[str] = []
+    for line in safe(json.dumps(value, indent=2, ensure_ascii=False)).split("\n"):
+        indent = min(len(line) - len(line.lstrip(" ")), columns // 2)
+        text, room = cut(line.lstrip(" "), PAYLOAD_LINES * columns), max(8, columns - indent)
+        while columns_of(text) > room:
+            head = fit_end(text, room + 1)[:-1]
+            shown.append(" " * indent + head)
+            text = text[len(head) :]
+        shown.append(" " * indent + text)
+    return shown
 
 
 def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left: bool) -> str:

@@ -114,6 +114,18 @@ def test_payloads_are_shown_cut_with_where_the_whole_is(db: Path) -> None:
     assert max(map(columns_of, shown)) <= 80
 
 
+def test_a_long_text_in_a_payload_goes_on_below_itself(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with tracer.run("a"), tracer.span("custom", {"text": "word " * 30, "wide": "日本語" * 20, "long": "x" * 200_000}):
+        pass
+    tracer.shutdown()
+    shown = lines(db, "show", "-", "--payloads")
+    assert max(map(columns_of, shown)) <= 80
+    text = "".join(line.lstrip(" │") for line in shown)
+    assert text.replace(" ", "").count("word") >= 30
+    assert "more lines; agentspan span" in shown[-1]
+
+
 @pytest.mark.parametrize("columns", [60, 70, 100, 160, 200])
 @pytest.mark.parametrize("options", [[], ["--full"], ["--payloads"], ["--failed"]])
 def test_it_fits_the_terminal(db: Path, run: str, columns: int, options: list[str]) -> None:

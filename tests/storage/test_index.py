@@ -347,6 +347,19 @@ def test_several_may_ask_at_once_while_others_record(path: Path) -> None:
 def test_recording_never_writes_to_the_notes_of_rewrites(path: Path) -> None:
     record(path)
     ask(path)
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("a") as run:
+        with tracer.span("tool", {"name": "x"}) as span:
+            span.update_payload({"arguments": {"n": 1}})
+        planned = run.create_span("tool", {"name": "y"})
+        planned.update_payload({"arguments": {"n": 2}})
+        planned.start()
+        planned.finish()
+    tracer.shutdown()
+    with agentspan.open(path) as db:
+        db.doctor()
+        runs: Any = db.storage.page(Query("agent_instance")).rows
+        assert sum(progress.changed for progress in resummarize(Context(db.storage), iter(runs))) == 0
     with sqlite3.connect(path) as connection:
         assert connection.execute("select name from sqlite_master where name = 'rewritten_runs'").fetchall() == []
     connection.close()

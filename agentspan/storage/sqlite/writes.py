@@ -18,6 +18,7 @@ from agentspan.model.changes import (
     Violation,
 )
 from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row
+from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.reads import locate, terminated_in
 from agentspan.storage.sqlite.rewrites import rewritten
@@ -127,7 +128,7 @@ def _move(connection: sqlite3.Connection, move: Move) -> Refused | None:
         return refused_move(connection, move)
     if "payload" in move.set:
         connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
-    if move.type == "agent_span" and "status" not in move.set:
+    if move.type == "agent_span" and not (move.leaves and move.leaves <= OPEN):
         rewritten(connection, move.id)
     _add_violations(connection, move.id, move.violations)
     return None
