@@ -134,6 +134,12 @@ def test_links_between_pages_resolve(page: Path) -> None:
             assert anchor in anchors(aim), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("image", sorted((DOCS / "images").iterdir()), ids=lambda image: image.name)
+def test_pictures_are_small_and_shown_somewhere(image: Path) -> None:
+    assert image.stat().st_size < 150_000
+    assert any(image.name in page.read_text(encoding="utf-8") for page in PAGES)
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives to a page's headings."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import IO
 
@@ -50,7 +49,9 @@ def _runs(storage: Storage, what: Sequence[str]) -> list[str]:
 
 def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
     if form == "html":
-        yield import_module("agentspan.viewer.export").html(storage, runs)
+        from agentspan.viewer.export import parts
+
+        yield from parts(storage, runs)
         return
     for line in lines(storage, runs) if form == "jsonl" else markdown(storage, runs):
         yield line + "\n"

@@ -66,7 +66,7 @@ def command(
     socket = config.bind_socket()
     socket.listen(config.backlog)  # else who reads the line below and comes at once is turned away
     name = f"[{host}]" if ":" in host else host
-    guarded = "a token is required" if token else "no token is required"
+    guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
     click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
     # What is there now stays: the collector need not look through it again, 24 times in 10 s of load, 40 to 90 ms each.
     # And a request leaves few circles behind: looking for them after every 700 objects took 6 % of the time.

@@ -19,6 +19,7 @@ from agentspan.operations.opening import open_storage
 from agentspan.serve.answering import refuse, refuse_error
 from agentspan.serve.guards import LOOPBACK, Guard, log
 from agentspan.serve.openapi import document
+from agentspan.serve.pages import routes as viewer_routes
 from agentspan.serve.routes import router
 from agentspan.serve.writing import WAIT_S, Writer
 from agentspan.storage.protocol import Storage
@@ -75,6 +76,7 @@ def create_app(
             storage.close()
 
     ctx = Context(storage, strict_schemas=strict_schemas, wait_s=wait_s)
+    writer = Writer(ctx, wait_s)
     app = FastAPI(
         title="agentspan",
         version=__version__,
@@ -84,8 +86,9 @@ def create_app(
         redoc_url=None,
         **_WITHOUT_TELEMETRY,
         lifespan=lifespan,
-        routes=router(ctx, Writer(ctx, wait_s)).routes,  # a router that is included is searched twice for each request
+        routes=router(ctx, writer).routes,  # a router that is included is searched twice for each request
     )
+    app.router.routes += viewer_routes(ctx, writer, token=token, read_only=read_only)
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)

@@ -125,6 +125,25 @@ class HasJournal(Protocol):
 
 
 @runtime_checkable
+class HasOutlines(Protocol):
+    """A storage that can leave out of a run's spans what a list of them does not show."""
+
+    def outlines(
+        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
+    ) -> list[AgentSpanRow]:
+        """Return spans of an instance by id, without most of their payloads.
+
+        The payload is `{}` where there is a summary, the result None where the span has not failed.
+
+        Args:
+            after: only spans whose id is greater.
+            limit: how many at most.
+            since: only spans whose updated_at is not before this.
+        """
+        ...
+
+
+@runtime_checkable
 class HasRemoval(Protocol):
     """A storage that lets go of what is old."""
 

@@ -21,6 +21,7 @@ LAYERS = [
     {"operations"},
     {"recording"},
     {"analysis"},
+    {"viewer"},
     {"serve"},
     {"cli"},
     {"testing"},

@@ -336,7 +336,7 @@ def test_pages_of_other_origins_are_let_in_only_when_they_are_named(api: Api, tm
 
 def test_no_page_loads_anything_from_elsewhere(server: Server) -> None:
     with httpx.Client(base_url=server.url) as client:
-        for path in ("/docs", "/redoc", "/"):
+        for path in ("/docs", "/redoc"):
             assert refusal(client.get(path)) == (404, "not_found")
         assert client.get("/openapi.json").json()["openapi"].startswith("3.")
         assert "server" not in client.get("/openapi.json").headers

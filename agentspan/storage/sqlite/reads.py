@@ -76,6 +76,14 @@ class Reads:
         with self._reading() as connection:
             yield from map(AgentSpanRow._make, connection.execute(statements.SPANS, (instance_id,)))
 
+    def outlines(
+        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
+    ) -> list[AgentSpanRow]:
+        """See HasOutlines."""
+        values = (instance_id, after, since or "", -1 if limit is None else limit)
+        with self._reading() as connection:
+            return [AgentSpanRow._make(row) for row in connection.execute(statements.OUTLINES, values)]
+
     def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
         """See Storage."""
         by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}

@@ -28,6 +28,15 @@ BY_UNIQUE = {
 
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
+# 5,000 spans with 20 kB of payload each: 0.07 s, where whole rows take 0.15 to 0.35; with small payloads as long.
+_OUTLINE = {
+    "payload": "case when summary is null then payload else '{}' end",
+    "result_payload": "case when status = 'failed' then result_payload end",
+}
+OUTLINES = (
+    f"select {', '.join(_OUTLINE.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
+    "where agent_instance_id = ? and id > ? and updated_at >= ? order by id limit ?"
+)
 VIOLATIONS = "select side, path, keyword, message from schema_violations where agent_span_id = ? order by id"
 INSERT_VIOLATION = "insert into schema_violations (agent_span_id, side, path, keyword, message) values (?, ?, ?, ?, ?)"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = ? and side = 'payload'"

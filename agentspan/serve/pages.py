@@ -1,0 +1,367 @@
+"""The viewer: pages to read runs, and the JSON that they ask for.
+
+Addresses are relative, so that the application can be mounted anywhere. None of it is part of the API: scripts use
+/api, people use these.
+"""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from agentspan.analysis import find
+from agentspan.errors import AgentspanError, InvalidValue, NotFound
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.operations import actions
+from agentspan.operations.context import Context
+from agentspan.serve.answering import refuse, refuse_error, respond
+from agentspan.serve.guards import log
+from agentspan.serve.sessions import Sessions, is_own_page
+from agentspan.serve.writing import Writer
+from agentspan.viewer import assets, conversation, data, export
+from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+FOREVER = "public, max-age=31536000, immutable"
+PATIENCE_S = 0.5
+"""How long the list of runs waits for sums: those of a million spans that were never asked for take some seconds."""
+LARGE = 100_000
+"""Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
+TURNS = 500
+"""Turns of a conversation in one answer."""
+MATCHES = 5000
+"""Spans that a search in a run marks."""
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def routes(ctx: Context, writer: Writer, *, token: str | None, read_only: bool) -> list[Route]:
+    """Return the viewer's routes over one storage."""
+    viewer = Viewer(ctx, writer, token=token, read_only=read_only)
+    guarded: list[tuple[str, Handler, str]] = [
+        ("/", viewer.runs, "GET"),
+        ("/runs.json", viewer.runs_data, "GET"),
+        ("/runs/{run_id}", viewer.run, "GET"),
+        ("/runs/{run_id}/facts", viewer.facts, "GET"),
+        ("/runs/{run_id}/spans", viewer.spans, "GET"),
+        ("/runs/{run_id}/spans/{span_id}", viewer.span, "GET"),
+        ("/runs/{run_id}/conversation", viewer.conversation, "GET"),
+        ("/runs/{run_id}/stats", viewer.stats, "GET"),
+        ("/runs/{run_id}/search", viewer.search, "GET"),
+        ("/runs/{run_id}/export", viewer.export, "GET"),
+        ("/runs/{run_id}/terminate", viewer.terminate, "POST"),
+        ("/logout", viewer.logout, "POST"),
+    ]
+    return [
+        *(Route(path, viewer.guarded(handler), methods=[method]) for path, handler, method in guarded),
+        Route("/login", viewer.login_page, methods=["GET"]),
+        Route("/login", viewer.login, methods=["POST"]),
+        Route("/static/{name}", static, methods=["GET"]),
+    ]
+
+
+class Viewer:
+    """The handlers."""
+
+    def __init__(self, ctx: Context, writer: Writer, *, token: str | None, read_only: bool) -> None:
+        self._storage = ctx.storage
+        self._writer = writer
+        self._sessions = Sessions(token)
+        self._read_only = read_only
+        self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
+
+    def guarded(self, handler: Handler) -> Handler:
+        """Return a handler that asks for the session first, and that answers with the viewer's headers."""
+
+        async def guard(request: Request) -> Response:
+            if not self._sessions.allows(request):
+                return _with_headers(self._to_login(request))
+            try:
+                response = await handler(request)
+            except AgentspanError as error:
+                response = refuse_error(error)
+                if response.status_code >= 500:
+                    log.warning("%s %s: %s", request.method, request.url.path, error)
+                if _wants_page(request):
+                    said = json.loads(bytes(response.body))["message"]
+                    status = response.status_code
+                    response = self._page("problem.html", request, status=status, problem=status, message=said)
+            return _with_headers(response)
+
+        return guard
+
+    # Pages
+
+    async def runs(self, request: Request) -> Response:
+        """Answer with the list of runs."""
+        asked = _asked(request)
+        found = await self._listing(asked, PATIENCE_S)
+        if found is None:
+            found = await asyncio.to_thread(unsummed, self._storage, asked)
+        agents = await asyncio.to_thread(agent_names, self._storage)
+        after = asked.offset + len(found["runs"])
+        return self._page(
+            "runs.html",
+            request,
+            asked=asked,
+            agents=agents if not asked.agent or asked.agent in agents else [asked.agent, *agents],
+            since=SINCE,
+            newer=None if not asked.offset else _address(asked, max(0, asked.offset - PAGE)),
+            older=_address(asked, after) if after < found["total"] else None,
+            **found,
+        )
+
+    async def run(self, request: Request) -> Response:
+        """Answer with a run's page; its spans follow as JSON."""
+        run = await self._found(request)
+        if run.id != request.path_params["run_id"]:
+            return RedirectResponse(run.id, 303)
+        facts = await asyncio.to_thread(data.run_facts, self._storage, run, counted=False)
+        return self._page(
+            "run.html", request, run=facts, data=Markup(assets.embedded(facts)), shell=Markup(assets.shell())
+        )
+
+    async def login_page(self, request: Request) -> Response:
+        """Answer with the form for the token."""
+        onward = _onward(request.query_params.get("next", ""))
+        if self._sessions.allows(request):
+            return _with_headers(RedirectResponse(onward, 303))
+        return _with_headers(self._page("login.html", request, next=onward))
+
+    async def export(self, request: Request) -> Response:
+        """Answer with a run as one file."""
+        run = await self._found(request)
+        content = await asyncio.to_thread(export.html, self._storage, [run.id])
+        headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.html"'}
+        return Response(content.encode(), 200, headers, media_type="text/html")
+
+    # JSON
+
+    async def runs_data(self, request: Request) -> Response:
+        """Answer with what brings the list up to date."""
+        found = await self._listing(_asked(request))
+        assert found is not None  # without a limit of time
+        return respond(found)
+
+    async def facts(self, request: Request) -> Response:
+        """Answer with the head of a run's page (see data.run_facts)."""
+        run = await self._found(request)
+        return respond(await asyncio.to_thread(data.run_facts, self._storage, run))
+
+    async def spans(self, request: Request) -> Response:
+        """Answer with spans as columns (see data.columns); with those that changed, also with the run as it is now."""
+        run = await self._found(request)
+        after, since = request.query_params.get("after", ""), request.query_params.get("since")
+
+        def read() -> dict[str, Any]:
+            if since is None:
+                limit = data.CHUNK if after else data.FIRST_CHUNK
+                return data.columns(self._storage, run, after=after, limit=limit)
+            facts = data.run_facts(self._storage, run)  # counted first, so that who reads on has at least so many
+            return {**data.columns(self._storage, run, after=after, since=since), "run": facts}
+
+        answer = respond(await asyncio.to_thread(read))
+        if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
+            return answer
+        packed = await asyncio.to_thread(gzip.compress, answer.body, 1)
+        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return Response(packed, 200, headers, media_type="application/json")
+
+    async def span(self, request: Request) -> Response:
+        """Answer with all of one span."""
+        id = request.path_params["span_id"]
+        span = await asyncio.to_thread(find.span, self._storage, id)
+        if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
+            raise NotFound("this run has no such span")
+        return respond(await asyncio.to_thread(data.detail, self._storage, span))
+
+    async def conversation(self, request: Request) -> Response:
+        """Answer with turns of the conversation, and how many there are."""
+        run = await self._found(request)
+        offset = _number(request.query_params.get("offset"))
+        turns = await asyncio.to_thread(lambda: conversation.of_run(self._storage.iter_spans(run.id)))
+        return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
+
+    async def stats(self, request: Request) -> Response:
+        """Answer with the run's statistics."""
+        run = await self._found(request)
+        return respond(await asyncio.to_thread(data.statistics, self._storage, run.id))
+
+    async def search(self, request: Request) -> Response:
+        """Answer with the spans in which words stand, and how many there are."""
+        run = await self._found(request)
+        words = request.query_params.get("q", "")
+        found = await asyncio.to_thread(data.matches, self._storage, run.id, words)
+        return respond({"ids": found[:MATCHES], "total": len(found)})
+
+    # What changes something
+
+    async def terminate(self, request: Request) -> Response:
+        """Terminate a run."""
+        if self._read_only:
+            return refuse("not_permitted", "this server only reads")
+        if not is_own_page(request):
+            return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
+        said = await _said(request)
+        fields = {"agent_instance_id": request.path_params["run_id"], "reason": said.get("reason")}
+        await self._writer.run(lambda context: actions.terminate_agent_instance(context, fields))
+        run = await self._found(request)
+        return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
+
+    async def login(self, request: Request) -> Response:
+        """Take the token, and give a session for it."""
+        if not is_own_page(request):
+            return _with_headers(refuse("not_permitted", "only this server's own page may log in"))
+        said = await _said(request)
+        if self._sessions.is_asked and not self._sessions.is_token(said.get("token")):
+            return _with_headers(refuse("bad_authtoken", "That is not this server's token.", status=403))
+        response = respond({"next": _onward(said.get("next"))})
+        if self._sessions.is_asked:
+            self._sessions.begin(request, response)
+        return _with_headers(response)
+
+    async def logout(self, request: Request) -> Response:
+        """End the session."""
+        if not is_own_page(request):
+            return refuse("not_permitted", "only this server's own pages may log out")
+        response = respond({})
+        self._sessions.end(request, response)
+        return response
+
+    async def _listing(self, asked: Asked, patience_s: float | None = None) -> dict[str, Any] | None:
+        """Return the runs with their sums; None where those take longer, and go on being added up for who asks next."""
+        task = self._listings.get(asked)
+        if task is None:
+            task = self._listings[asked] = asyncio.create_task(asyncio.to_thread(listing, self._storage, asked))
+            task.add_done_callback(lambda done: (self._listings.pop(asked, None), done.cancelled() or done.exception()))
+        await asyncio.wait({task}, timeout=patience_s)
+        return task.result() if task.done() else None
+
+    async def _found(self, request: Request) -> AgentInstanceRow:
+        return await asyncio.to_thread(find.run, self._storage, request.path_params["run_id"])
+
+    def _to_login(self, request: Request) -> Response:
+        if not _wants_page(request):
+            return refuse("not_authenticated", "log in first")
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"{_up(request)}login?{urlencode({'next': _path(request) + query})}", 303)
+
+    def _page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> Response:
+        theme = request.cookies.get("agentspan_theme")
+        shown = (
+            _templates()
+            .get_template(name)
+            .render(
+                up=_up(request),
+                version=assets.version(),
+                theme=theme if theme in ("dark", "light") else None,
+                has_session=self._sessions.is_asked,
+                read_only=self._read_only,
+                **values,
+            )
+        )
+        return HTMLResponse(shown.encode("utf-8", "backslashreplace"), status)
+
+
+async def static(request: Request) -> Response:
+    """Answer with the script or the style sheet; their addresses change with them."""
+    known: dict[str, tuple[Callable[[], str], str]] = {
+        "viewer.js": (assets.script, "text/javascript"),
+        "viewer.css": (assets.style, "text/css"),
+    }
+    name = request.path_params["name"]
+    if name not in known:
+        return _with_headers(refuse("not_found", "there is no such path"))
+    content, kind = known[name]
+    response = _with_headers(Response(content(), media_type=kind))
+    response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == assets.version() else "no-cache"
+    return response
+
+
+@cache
+def _templates() -> Environment:
+    loader = PackageLoader("agentspan.serve")
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, cache_size=20
+    )
+
+
+def _path(request: Request) -> str:
+    """Return a request's path below where the application is mounted."""
+    path: str = request.scope["path"]
+    return path.removeprefix(request.scope.get("root_path", "")).lstrip("/")
+
+
+def _up(request: Request) -> str:
+    """Return the way from a request's page to the viewer's first page."""
+    return "../" * _path(request).count("/")
+
+
+def _with_headers(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _wants_page(request: Request) -> bool:
+    """Tell whether a person's browser asks, not a page's script."""
+    return request.method == "GET" and "text/html" in request.headers.get("accept", "")
+
+
+def _asked(request: Request) -> Asked:
+    said = request.query_params
+    return Asked(
+        agent=said.get("agent", ""),
+        status=said.get("status", ""),
+        since=said.get("since", ""),
+        failed=bool(said.get("failed")),
+        grep=said.get("grep", ""),
+        offset=_number(said.get("offset")),
+    )
+
+
+def _address(asked: Asked, offset: int) -> str:
+    said = {**asked._asdict(), "failed": "1" if asked.failed else "", "offset": offset or ""}
+    query = urlencode({name: value for name, value in said.items() if value})
+    return f"?{query}" if query else "./"
+
+
+def _number(text: str | None) -> int:
+    return min(int(text), 2**31) if text and text.isascii() and text.isdigit() and len(text) < 12 else 0
+
+
+def _onward(where: object) -> str:
+    """Return where to go after the login: a place within the viewer, whatever was asked for."""
+    if not isinstance(where, str) or not where.startswith("runs/") or "//" in where or "\\" in where:
+        return "./"
+    return quote(where[:500], safe="/?=&%-_.~")
+
+
+async def _said(request: Request) -> dict[str, Any]:
+    try:
+        said = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise InvalidValue("body", "must be a JSON object")
+    return said

@@ -1,0 +1,89 @@
+"""The page's own files: one style sheet, and one script put together from modules that an editor can follow.
+
+The modules import each other by name. Joined in order, with the import and export words left out, they are one module:
+a single request for a server's page, and all that an exported file can hold, which cannot load modules.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+MODULES = (
+    "dom",
+    "format",
+    "theme",
+    "source",
+    "json",
+    "messages",
+    "spans",
+    "axis",
+    "tree",
+    "detail",
+    "conversation",
+    "stats",
+    "search",
+    "keys",
+    "run",
+    "runs",
+    "main",
+)
+"""In an order in which each comes after those that it imports."""
+
+_IMPORT = re.compile(r"^import (?:\* as (\w+)|\{[^}]*\}) from \"\./(\w+)\.js\";\n", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
+_NAMES = re.compile(r"^export (?:async )?(?:function|const|class) (\w+)", re.MULTILINE)
+
+
+@cache
+def text(name: str) -> str:
+    """Return a file of the page."""
+    return (files("agentspan.viewer") / "static" / name).read_text(encoding="utf-8")
+
+
+@cache
+def script() -> str:
+    """Return the whole script."""
+    return "".join(_joined(name) for name in MODULES)
+
+
+def style() -> str:
+    """Return the style sheet."""
+    return text("viewer.css")
+
+
+def shell() -> str:
+    """Return the markup of a run's page, the same for each run."""
+    return text("run.html")
+
+
+@cache
+def version() -> str:
+    """Return a text that changes with the files, for their addresses."""
+    return hashlib.sha256((script() + style()).encode()).hexdigest()[:12]
+
+
+def source_hash(content: str) -> str:
+    """Return how a Content-Security-Policy names an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def embedded(value: Any) -> str:
+    """Return JSON for a script element: nothing in it can end the element, or be taken for markup."""
+    dumped = json.dumps(value, separators=(",", ":"))  # ASCII: lone surrogates and line separators are escaped
+    return dumped.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _joined(name: str) -> str:
+    """Return a module as a block of its own, so that only what it exports is seen by the others."""
+    source = text(f"{name}.js")
+    exported = _NAMES.findall(source)
+    wholes = [f"const {alias} = module_{of};\n" for alias, of in _IMPORT.findall(source) if alias]
+    body = _EXPORT.sub("", _IMPORT.sub("", source))
+    names = ", ".join(exported)
+    head = f"const module_{name} = (() => {{\n" if exported else "{\n"
+    tail = f"return {{ {names} }};\n}})();\nconst {{ {names} }} = module_{name};\n" if exported else "}\n"
+    return f"// {name}.js\n{head}{''.join(wholes)}{body}{tail}"

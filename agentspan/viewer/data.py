@@ -1,0 +1,190 @@
+"""A run as the page reads it: facts about the run, its spans as columns, and all of one span. Plain JSON values.
+
+Columns, because 10,000 spans as objects would say every name 10,000 times; what repeats (span types, labels, statuses)
+is listed once and meant by its position. Payloads come with one span at a time.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from agentspan import clock, jsontext
+from agentspan.analysis.stats import BOUNDS_MS, stats
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
+from agentspan.model.status import OPEN, SPAN_STATUSES
+from agentspan.operations.doctor import Lives
+from agentspan.schemas.meaning import error_text
+from agentspan.schemas.span_types import fallback
+from agentspan.schemas.templates import inline
+from agentspan.storage import words
+from agentspan.storage.protocol import HasOutlines, Storage
+from agentspan.viewer import conversation
+
+CHUNK = 20_000
+"""Spans in one answer; a run with more comes in several."""
+FIRST_CHUNK = 2000
+"""Spans in the first answer, so that what is seen first need not wait for the rest."""
+MAX_ERROR = 300
+MAX_INLINE = 160
+
+
+def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) -> dict[str, Any]:
+    """Return what the head of a run's page shows.
+
+    Args:
+        counted: whether to count its spans, which takes 0.4 s for 250,000; else `spans` is None.
+    """
+    names = storage.find(run.agent_id, run.agent_version_id).rows
+    agent = names[run.agent_id][1] if run.agent_id in names else None
+    version = names[run.agent_version_id][1] if run.agent_version_id in names else None
+    label = version.external_identifier if isinstance(version, AgentVersionRow) else ""
+    lives = Lives(storage)
+    return {
+        "id": run.id,
+        "agent": agent.name if isinstance(agent, AgentRow) else run.agent_id,
+        "version": "" if label == "default" else label,
+        "external_identifier": run.external_identifier,
+        "status": run.status,
+        "purpose": run.purpose,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "inserted_at": run.inserted_at,
+        "duration_ms": run.duration_ms,
+        "termination_reason": run.termination_reason,
+        "closed_by": run.closed_by,
+        "left_open": run.status in OPEN and lives.of(run.writer_id) == "dead",
+        "metadata": run.metadata,
+        "result": run.result,
+        "error": run.error,
+        "quality": run.quality_payloads,
+        "program": _program(lives, run.writer_id),
+        "spans": storage.counts([run.id])[run.id]._asdict() if counted else None,
+    }
+
+
+def origin_of(run: AgentInstanceRow) -> str:
+    """Return the time from which a run's page counts."""
+    return run.started_at or run.inserted_at
+
+
+def columns(
+    storage: Storage, run: AgentInstanceRow, *, after: str = "", limit: int | None = CHUNK, since: str | None = None
+) -> dict[str, Any]:
+    """Return spans of a run as columns, in the order of their creation.
+
+    Args:
+        after: only spans whose id is greater: the `next` of the answer before.
+        limit: how many spans at most; None for all.
+        since: only spans that changed at this time or later: the greatest `latest` so far, minus some seconds.
+
+    Returns:
+        `columns` by name, each a list, or None where no span has a value; `types`, `labels` and `statuses`, which the
+        columns `type`, `label` and `status` point into; `errors` and `left_open`, by position; `origin`, the time from
+        which `start_ms` counts; `next`, None when no more follow; `latest`, the last change among them.
+    """
+    rows = _outlines(storage, run.id, after, limit, since)
+    place = {row.id: number for number, row in enumerate(rows)}
+    types: dict[str, int] = {}
+    labels: dict[str, int] = {}
+    origin = clock.to_datetime(origin_of(run))
+    lives = Lives(storage)
+    return {
+        "origin": origin_of(run),
+        "columns": {
+            "id": [row.id for row in rows],
+            "parent": _column(place.get(row.parent_span_id or "", row.parent_span_id) for row in rows),
+            "type": [types.setdefault(row.schema_name, len(types)) for row in rows],
+            "label": _column(_number(labels, row.label) for row in rows),
+            "status": [SPAN_STATUSES.index(row.status) for row in rows],
+            "summary": [row.summary or _without_template(row) for row in rows],
+            "start_ms": [_since(origin, row.started_at or row.inserted_at) for row in rows],
+            "duration_ms": [row.duration_ms for row in rows],
+            "input_tokens": _column(row.input_tokens for row in rows),
+            "output_tokens": _column(row.output_tokens for row in rows),
+            "cost_usd": _column(row.cost_usd for row in rows),
+        },
+        "types": _types(types, rows),
+        "labels": list(labels),
+        "statuses": list(SPAN_STATUSES),
+        "errors": {number: text for number, row in enumerate(rows) if (text := _error(row))},
+        "left_open": [n for n, row in enumerate(rows) if row.status in OPEN and lives.of(row.writer_id) == "dead"],
+        "next": rows[-1].id if limit is not None and len(rows) == limit else None,
+        "latest": max((row.updated_at for row in rows), default=since),
+    }
+
+
+def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
+    """Return the statistics of a run (see analysis.stats), and where the buckets of their histograms begin."""
+    rows = [{"kind": fallback(stat.schema_name).name, **asdict(stat)} for stat in stats(storage, run=run_id)]
+    return {"bounds_ms": BOUNDS_MS, "stats": rows}
+
+
+def matches(storage: Storage, run_id: str, text: str) -> list[str]:
+    """Return the ids of the spans of a run in which all words of a text stand (see analysis.search), by id."""
+    asked = words.terms(text)
+    matcher = words.Matcher(asked)
+    return [span.id for span in storage.iter_spans(run_id) if matcher.matches(span)] if asked else []
+
+
+def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
+    """Return all of one span. Payloads stay text: a browser's numbers would round large integers."""
+    lives = Lives(storage)
+    return {
+        "id": span.id,
+        "schema_name": span.schema_name,
+        "summary": span.summary,
+        "started_at": span.started_at,
+        "finished_at": span.finished_at,
+        "inserted_at": span.inserted_at,
+        "closed_by": span.closed_by,
+        "program": _program(lives, span.writer_id),
+        "payload": span.payload,
+        "result_payload": span.result_payload,
+        "messages": conversation.of_span(span),
+        "violations": [violation._asdict() for violation in storage.violations(span.id)],
+    }
+
+
+def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, since: str | None) -> list[AgentSpanRow]:
+    if isinstance(storage, HasOutlines):
+        return storage.outlines(run_id, after=after, limit=limit, since=since)
+    spans = storage.iter_spans(run_id)
+    return list(islice((row for row in spans if row.id > after and row.updated_at >= (since or "")), limit))
+
+
+def _column(values: Iterable[Any]) -> list[Any] | None:
+    column = list(values)
+    return column if any(value is not None for value in column) else None
+
+
+def _number(known: dict[str, int], text: str | None) -> int | None:
+    return None if text is None else known.setdefault(text, len(known))
+
+
+def _types(numbers: dict[str, int], rows: Sequence[AgentSpanRow]) -> list[dict[str, str]]:
+    titles = {row.schema_name: row.schema_title for row in rows}
+    return [{"name": name, "kind": fallback(name).name, "title": titles[name]} for name in numbers]
+
+
+def _without_template(row: AgentSpanRow) -> str:
+    payload = inline(jsontext.decode(row.payload), MAX_INLINE)
+    return row.schema_title if payload == "{}" else f"{row.schema_title} {payload}"
+
+
+def _since(origin: datetime, time: str) -> float:
+    return round((clock.to_datetime(time) - origin).total_seconds() * 1000, 3)
+
+
+def _error(row: AgentSpanRow) -> str | None:
+    if row.status != "failed" or row.result_payload is None:
+        return None
+    result = jsontext.decode(row.result_payload)
+    text = error_text(result) if isinstance(result, dict) else None
+    return inline(text, MAX_ERROR) if text else None
+
+
+def _program(lives: Lives, writer_id: str | None) -> str | None:
+    writer = lives.writer(writer_id)
+    return None if writer is None else f"{writer.program} (pid {writer.pid} on {writer.host})"

@@ -1,0 +1,68 @@
+"""Runs as one HTML file that needs nothing else: the viewer's page with its data in it, for a mail or an archive."""
+
+from collections.abc import Iterator, Sequence
+from html import escape
+
+from agentspan.analysis import find
+from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.protocol import Storage
+from agentspan.viewer import assets, conversation, data
+
+
+def html(storage: Storage, run_ids: Sequence[str]) -> str:
+    """Return runs as one self-contained HTML document.
+
+    Args:
+        run_ids: ids, unique beginnings of ids, or `-` for the latest run; at least one.
+
+    Raises:
+        NotFound: there is no such run.
+        InvalidValue: no id, or one that could mean several runs.
+    """
+    return "".join(parts(storage, run_ids))
+
+
+def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
+    """Yield the document piece by piece (see html)."""
+    if not run_ids:
+        raise InvalidValue("run_ids", "must name at least one run")
+    runs = [find.run(storage, run_id) for run_id in run_ids]
+    facts = [data.run_facts(storage, run) for run in runs]
+    name = f"{facts[0]['agent']} {facts[0]['version']}".strip() if len(runs) == 1 else f"{len(runs)} runs"
+    yield _head(name)
+    yield assets.shell()
+    yield _block("data", facts)
+    for run in runs:
+        yield from _run(storage, run)
+    yield f'<script type="module">{assets.script()}</script>\n</body>\n</html>\n'
+
+
+def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
+    yield _block(f"spans-{run.id}", data.columns(storage, run, limit=None))
+    yield _block(f"conversation-{run.id}", conversation.of_run(storage.iter_spans(run.id)))
+    yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
+    yield f'<script id="details-{run.id}" type="application/json">['
+    for number, span in enumerate(storage.iter_spans(run.id)):  # payloads are most of it: one at a time
+        yield ("," if number else "") + assets.embedded(data.detail(storage, span))
+    yield "]</script>\n"
+
+
+def _head(name: str) -> str:
+    # The file loads nothing and sends nothing; only these two texts are its script and its style.
+    policy = (
+        f"default-src 'none'; script-src {assets.source_hash(assets.script())}; "
+        f"style-src {assets.source_hash(assets.style())}; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        f"<title>{escape(name)}</title>\n<style>{assets.style()}</style>\n</head>\n"
+        '<body data-page="file" data-view="tree" data-read-only="true">\n'
+    )
+
+
+def _block(id: str, value: object) -> str:
+    return f'<script id="{id}" type="application/json">{assets.embedded(value)}</script>\n'

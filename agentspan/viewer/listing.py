@@ -1,0 +1,164 @@
+"""The list of runs as text: one cell a column, the same for a server's page and for what brings it up to date."""
+
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from agentspan import clock, jsontext
+from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
+from agentspan.model.status import INSTANCE_STATUSES, OPEN
+from agentspan.operations.doctor import Lives
+from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.templates import inline
+from agentspan.storage.protocol import Query, Rows, Storage
+from agentspan.text import one_line
+
+PAGE = 50
+MAX_AGENTS = 500
+MAX_ABOUT = 200
+SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
+PREPARING = "Adding up the spans of this file for the first time…"
+_HOURS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720}
+
+
+class Asked(NamedTuple):
+    """Which runs somebody wants to see, as the page's address says."""
+
+    agent: str = ""
+    status: str = ""
+    since: str = ""
+    failed: bool = False
+    grep: str = ""
+    offset: int = 0
+
+    def filter(self) -> RunFilter:
+        """Return what a storage is asked; words that mean nothing are passed over."""
+        hours = _HOURS.get(self.since)
+        earliest = None
+        if hours is not None:
+            earliest = clock.parse(clock.to_datetime(clock.now()) - timedelta(hours=hours))
+        return RunFilter(
+            agent=self.agent or None,
+            status=self.status if self.status in INSTANCE_STATUSES else None,
+            since=earliest,
+            failed=self.failed,
+            grep=self.grep.strip() or None,
+        )
+
+
+def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
+    """Return a page of runs: `runs`, each with its `cells`; `count`, which says how many of how many; and `total`.
+
+    `preparing` tells whether the sums are still to come (see unsummed).
+    """
+    found = find_runs(storage, asked.filter(), limit=PAGE, offset=asked.offset)
+    lives = Lives(storage)
+    return {
+        "runs": [_run(run, lives) for run in found.runs],
+        "total": found.total,
+        "count": _count(found, asked.offset),
+        "preparing": False,
+    }
+
+
+def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
+    """Return a page of runs while their spans are still being added up; none where only some runs are asked for."""
+    query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset)
+    page = storage.page(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
+    rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
+    named = storage.find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)}).rows
+    lives = Lives(storage)
+    runs = []
+    for row in rows:
+        agent, version = named[row.agent_id][1], named[row.agent_version_id][1]
+        assert isinstance(agent, AgentRow)
+        assert isinstance(version, AgentVersionRow)
+        sums = (0, 0, 0, None, None, None, row.duration_ms)
+        run = _run(RunSummary(row, agent.name, version.external_identifier, *sums), lives)
+        runs.append({**run, "cells": {**run["cells"], "spans": "…"}})
+    return {"runs": runs, "total": page.total, "count": PREPARING, "preparing": True}
+
+
+def agent_names(storage: Storage) -> list[str]:
+    """Return the names that can be chosen from."""
+    rows = storage.page(Query("agent", limit=MAX_AGENTS)).rows
+    return sorted({row.name for row in rows if isinstance(row, AgentRow)}, key=str.casefold)
+
+
+def _run(summary: RunSummary, lives: Lives) -> dict[str, Any]:
+    run = summary.run
+    left = run.status in OPEN and lives.of(run.writer_id) == "dead"
+    started = run.started_at or run.inserted_at
+    return {
+        "id": run.id,
+        "mark": "left" if left else run.status,
+        "cells": {
+            "status": "left open" if left else run.status,
+            "agent": summary.agent,
+            "version": "" if summary.version == "default" else summary.version,
+            "about": _about(summary),
+            "started": started[:19].replace("T", " "),
+            "took": _took(summary, is_under_way=run.status == "active" and not left),
+            "spans": f"{summary.spans:,}",
+            "failed": f"{summary.failed:,}" if summary.failed else "",
+            "tokens": _tokens(summary.input_tokens, summary.output_tokens),
+            "cost": _cost(summary.cost_usd),
+        },
+        "titles": {"started": started, "agent": run.id},
+    }
+
+
+def _took(summary: RunSummary, *, is_under_way: bool) -> str:
+    """Return how long a run took, or has been taking."""
+    if summary.duration_ms is not None:
+        return duration_text(summary.duration_ms)
+    started = summary.run.started_at
+    if not is_under_way or started is None:
+        return ""
+    return duration_text(max(0.0, clock.millis_between(started, clock.now())))
+
+
+def _about(summary: RunSummary) -> str:
+    """Return what tells a run from others: what it died of, what it is called, what it was given."""
+    run = summary.run
+    if run.termination_reason:
+        return one_line(run.termination_reason, MAX_ABOUT)
+    if run.error is not None and (text := error_text({"error": jsontext.decode(run.error)})):
+        return one_line(text, MAX_ABOUT)
+    metadata = None if run.metadata is None else jsontext.decode(run.metadata)
+    given = metadata if isinstance(metadata, dict) else {}
+    parts = [f"{name}={inline(value, 60)}" for name, value in list(given.items())[:6]]
+    return one_line(" ".join([run.external_identifier or "", *parts]), MAX_ABOUT)
+
+
+def _count(found: RunList, offset: int) -> str:
+    shown = f"{offset + 1:,}–{offset + len(found.runs):,}" if offset else f"{len(found.runs):,}"
+    noun = "run" if found.total == 1 else "runs"
+    return " · ".join([f"{shown} of {found.total:,} {noun}", *_sums(found.totals)])
+
+
+def _sums(totals: RunTotals) -> list[str]:
+    parts = [f"{totals.spans:,} spans"] if totals.spans else []
+    if totals.failed:
+        parts.append(f"{totals.failed:,} failed")
+    tokens = _tokens(totals.input_tokens, totals.output_tokens)
+    return parts + ([f"{tokens} tokens"] if tokens else []) + ([_cost(totals.cost_usd)] if totals.cost_usd else [])
+
+
+def _tokens(given: int | None, made: int | None) -> str:
+    if given is None and made is None:
+        return ""
+    number = (given or 0) + (made or 0)
+    for unit, size in (("M", 1_000_000), ("k", 1000)):
+        if number >= 10 * size or (unit == "M" and number >= size):
+            return f"{number / size:.1f}{unit}"
+    return f"{number:,}"
+
+
+def _cost(usd: float | None) -> str:
+    if usd is None:
+        return ""
+    if not 0 < abs(usd) < 0.01:
+        return f"${usd:.4f}"
+    text = f"${usd:.6f}"
+    return text[:-2] + text[-2:].rstrip("0")

@@ -1,0 +1,107 @@
+"""Take the pictures in docs/images: the demo's run and a replayed conversation, as the viewer shows them.
+
+FILE is as for replay.py. Needs Chromium, playwright, and the extra `serve`.
+
+    python benchmarks/screenshots.py FILE [--chromium /usr/bin/chromium] [--font Inter]
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+import agentspan
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+SIZE = {"width": 1120, "height": 600}
+
+
+def record(folder: Path, file: Path) -> tuple[Path, str, str]:
+    """Return a database, the id of the demo's run, and that of a conversation in which a tool failed.
+
+    A copy of the package records, so that tracebacks do not show where this checkout lies.
+    """
+    db, garden = folder / "agentspan.db", folder / "garden"
+    for name in ("agentspan", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "docs", garden / "docs", ignore=shutil.ignore_patterns("images"))
+    for name in ("README.md", "CHANGELOG.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, garden)
+    environment = {**os.environ, "AGENTSPAN_DB": str(db), "PYTHONPATH": str(folder)}
+    replay = [sys.executable, str(folder / "benchmarks" / "replay.py"), str(file.absolute()), "--db", str(db)]
+    for command in (replay, [sys.executable, "-m", "agentspan", "demo"]):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment, cwd=garden)
+    with agentspan.open(db, read_only=True) as opened:
+        newest = opened.agent_instances.list(sorting="-id", page_size=100)
+        failing = [run for run in newest[1:] if run.span_counts.failed and run.span_counts.total < 40]
+        return db, newest[0].id, failing[-1].id
+
+
+def page_of(browser: Browser, font: str, scheme: str) -> Page:
+    """Return a page in which the system's font is the one that was asked for."""
+    page = browser.new_page(viewport=SIZE, color_scheme=scheme)  # type: ignore[arg-type]
+
+    def with_font(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, body=response.text().replace("system-ui,", f"{font}, system-ui,"))
+
+    if font:
+        page.route("**/viewer.css*", with_font)
+    return page
+
+
+def take(url: str, runs: tuple[str, str], chromium: str, font: str) -> None:
+    """Take the pictures."""
+    demo, conversation = (f"{url}/runs/{run}" for run in runs)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for name, scheme, address, keys in (
+            ("tree", "light", demo, "e"),
+            ("conversation", "light", conversation, "e2"),
+            ("dark", "dark", conversation, "e"),
+        ):
+            page = page_of(browser, font, scheme)
+            page.goto(address)
+            page.wait_for_selector("html[data-ready]")
+            for key in keys:
+                page.keyboard.press(key)
+            page.wait_for_selector("#detail[aria-busy=false] h2")
+            if "2" in keys:
+                page.wait_for_selector(".turn")
+                page.locator(".turn .message.failed").scroll_into_view_if_needed()
+                page.locator(".turn .message.failed .error-text").hover()
+            page.screenshot(path=IMAGES / f"{name}.png")
+            print(f"{name}.png: {(IMAGES / f'{name}.png').stat().st_size / 1000:.0f} kB")
+        browser.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--font", default="", help="what to show in place of the system's font")
+    options = parser.parse_args()
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="agentspan-") as folder:
+        db, *runs = record(Path(folder), options.file)
+        serve = [sys.executable, "-m", "agentspan", "serve", "--db", str(db), "--port", "0"]
+        server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout is not None
+            found = re.search(r"http://\S+", server.stdout.readline())
+            assert found
+            take(found[0], (runs[0], runs[1]), options.chromium, options.font)
+        finally:
+            server.terminate()
+            server.communicate()
+
+
+if __name__ == "__main__":
+    main()

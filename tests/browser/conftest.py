@@ -1,0 +1,81 @@
+"""A real Chromium, and what it must never do on any page."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run",
+]  # fmt: skip
+WAIT_MS = 20_000
+Opener = Callable[..., "Page"]
+
+
+# Of a module, not of the session: while its driver runs, nothing else in this thread can run an event loop.
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Debian's Chromium; without one the tests are skipped on somebody's machine, and fail in CI."""
+    try:
+        from playwright.sync_api import expect, sync_playwright
+    except ImportError:
+        _without("playwright is not installed")
+    if not CHROMIUM.exists():
+        _without(f"there is no {CHROMIUM}; apt-get install --no-install-recommends chromium")
+    expect.set_options(timeout=WAIT_MS)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def _without(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> Iterator[Opener]:
+    """Open pages in sessions of their own; at the end, none of them may have complained, or loaded anything else."""
+    opened: list[tuple[Page, list[str]]] = []
+
+    def open_(url: str, *, width: int = 1280, color_scheme: str = "light", ready: bool = True) -> "Page":
+        context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme=color_scheme,  # type: ignore[arg-type]
+            bypass_csp=False,
+        )
+        context.set_default_timeout(WAIT_MS)
+        page = context.new_page()
+        complaints: list[str] = []
+        opened.append((page, complaints))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "console",
+            lambda said: complaints.append(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None,
+        )
+        page.on("request", lambda request: None if _is_own(request.url, url) else complaints.append(request.url))
+        page.goto(url)
+        if ready:
+            page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield open_
+    for page, complaints in opened:
+        expected = getattr(page, "expected", ())
+        left = [text for text in complaints if not any(part in text for part in expected)]
+        page.context.close()
+        assert left == []
+
+
+def _is_own(asked: str, url: str) -> bool:
+    return asked.startswith(("data:", "blob:")) or asked.split("/")[:3] == url.split("/")[:3]

@@ -1,0 +1,522 @@
+"""The viewer over HTTP: who may see what, what pages may do, and the data behind them, over each storage."""
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+import agentspan
+from agentspan.errors import DatabaseBusy
+from agentspan.operations.database import Database
+from agentspan.serve import create_app, pages
+from agentspan.serve.pages import HEADERS
+from agentspan.viewer import assets, export
+from tests.serve.asgi import Client
+from tests.serve.servers import Server, details, refusal, until
+
+TOKEN = "s3cret-token"
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+SAME = {"Sec-Fetch-Site": "same-origin"}
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+
+Make = Callable[..., Client]
+
+
+@pytest.fixture
+def make(db: Database) -> Iterator[Make]:
+    """Clients of applications over the storage."""
+    opened: list[Client] = []
+
+    def make_(*, base: str = "http://localhost", **options: Any) -> Client:
+        client = Client(create_app(db, **options), base)
+        opened.append(client)
+        return client
+
+    yield make_
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def run(db: Database) -> str:
+    """A run with a span in it, under way."""
+    made = db.agent_instances.register("researcher", agent_version={}, agent_schema_version={}, metadata={"a": HOSTILE})
+    db.agent_instances.start(made.id)
+    db.agent_spans.create(made.id, "llm", "complete", {"model": "m", "messages": []}, {"text": "gardens"})
+    return made.id
+
+
+@pytest.fixture
+def span(db: Database, run: str) -> str:
+    return db.agent_spans.list(run)[0].id
+
+
+def log_in(client: Client) -> httpx.Response:
+    return client.post("/login", json={"token": TOKEN}, headers=SAME)
+
+
+def pages_of(run: str) -> list[str]:
+    return ["/", f"/runs/{run}"]
+
+
+def data_of(run: str) -> list[str]:
+    names = ("facts", "spans", "conversation", "stats", "search?q=a", "export")
+    return ["/runs.json", *(f"/runs/{run}/{name}" for name in names)]
+
+
+# Headers
+
+
+def test_every_answer_forbids_what_the_viewer_does_not_need(make: Make, run: str, span: str) -> None:
+    client = make()
+    for path in (
+        *pages_of(run),
+        *data_of(run),
+        f"/runs/{run}/spans/{span}",
+        "/login",
+        "/static/viewer.js",
+        "/runs/none",
+    ):
+        response = client.get(path, headers=HTML)
+        for name, value in HEADERS.items():
+            if name != "Cache-Control" or not path.startswith("/static"):
+                assert response.headers[name] == value, path
+
+
+def test_the_policy_lets_no_page_run_or_load_what_is_not_ours() -> None:
+    policy = dict(part.split(" ", 1) for part in HEADERS["Content-Security-Policy"].split("; "))
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "connect-src": "'self'",
+        "img-src": "'self' data:",
+        "frame-ancestors": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+    }
+
+
+class Elements(HTMLParser):
+    """The elements of a page, with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_pages_have_no_inline_script_or_style(make: Make, run: str) -> None:
+    client = make()
+    for path in (*pages_of(run), "/runs/nothing"):
+        elements = Elements(client.get(path, headers=HTML).text).found
+        assert elements[0][0] == "html"
+        for tag, attributes in elements:
+            assert tag != "style", path
+            assert not [name for name in attributes if name.startswith("on") or name == "style"], path
+            assert not (attributes.get("href") or "").startswith("javascript:")
+            if tag == "script":
+                assert "src" in attributes or attributes["type"] == "application/json"
+
+
+def test_files_are_kept_by_the_browser_until_they_change(make: Make) -> None:
+    client = make(token=TOKEN)  # nobody has to log in for them
+    page = client.get("/login", headers=HTML).text
+    for address in re.findall(r'(?:src|href)="(static/[^"]+)"', page):
+        response = client.get(f"/{address}")
+        assert response.status_code == 200
+        assert "immutable" in response.headers["cache-control"]
+        assert "immutable" not in client.get(f"/{address.partition('?')[0]}?v=old").headers["cache-control"]
+    assert client.get("/static/viewer.js").text == assets.script()
+    assert client.get("/static/viewer.css").headers["content-type"].startswith("text/css")
+    assert refusal(client.get("/static/../app.py")) == (404, "not_found")
+    assert refusal(client.get("/static/dom.js")) == (404, "not_found")
+
+
+# Escaping
+
+
+def test_what_a_payload_says_is_escaped(make: Make, db: Database) -> None:
+    made = db.agent_instances.register(HOSTILE, agent_version={}, agent_schema_version={}, metadata={HOSTILE: HOSTILE})
+    client = make()
+    for path in (f"/?agent={HOSTILE}&grep={HOSTILE}", *pages_of(made.id)):
+        page = client.get(path, headers=HTML).text
+        assert "<script>alert" not in page
+        assert "<img" not in page
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert data
+    assert json.loads(data[1])["agent"] == HOSTILE
+
+
+def test_a_path_that_is_not_there_is_said_without_repeating_it_as_markup(make: Make) -> None:
+    response = make().get("/runs/<script>alert(1)<", headers=HTML)
+    assert response.status_code == 404
+    assert response.headers["content-type"].startswith("text/html")
+    assert "<script>alert" not in response.text
+
+
+def test_a_file_that_is_in_use_is_said_to_people_and_to_scripts(
+    make: Make, db: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def busy(*given: Any) -> Any:
+        raise DatabaseBusy("/secret/runs.db is locked")
+
+    monkeypatch.setattr(pages, "listing", busy)
+    client = make()
+    page = client.get("/", headers=HTML)
+    assert page.status_code == 503
+    assert "Not now" in page.text
+    assert "secret" not in page.text
+    assert refusal(client.get("/runs.json")) == (503, "unknown")
+    assert "runs.db is locked" in caplog.text
+
+
+# Data
+
+
+def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Database, run: str) -> None:
+    for number in range(60):
+        db.agent_instances.register("many", agent_version={}, agent_schema_version={}, external_identifier=f"n{number}")
+    client = make()
+
+    def count(query: str) -> str:
+        return str(client.get(f"/runs.json?{query}").json()["count"])
+
+    assert count("").startswith("50 of 61 runs")
+    assert count("offset=50").startswith("51–61 of 61 runs")
+    assert count("agent=researcher").startswith("1 of 1 run")
+    assert count("status=active").startswith("1 of 1 run")
+    assert count("failed=1").startswith("0 of 0 runs")
+    assert count("grep=n42").startswith("1 of 1 run")
+    assert count("since=24h").startswith("50 of 61")
+    assert count("status=nonsense&since=ever&offset=-3").startswith("50 of 61")
+    page = client.get("/?agent=many").text
+    assert len(re.findall(r"<tr data-run=", page)) == 50 + 1  # and the one to make new rows of
+    assert 'href="?agent=many&amp;offset=50"' in page
+    assert 'href="?agent=many"' in client.get("/?agent=many&offset=50").text
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(make: Make, run: str) -> None:
+    client = make()
+    for typed in (run[:12], "-"):
+        assert client.get(f"/runs/{typed}", headers=HTML).headers["location"] == run
+
+
+def test_data_of_a_run(make: Make, run: str, span: str) -> None:
+    client = make()
+    spans = client.get(f"/runs/{run}/spans").json()
+    assert spans["columns"]["id"] == [span]
+    assert client.get(f"/runs/{run}/facts").json()["spans"]["total"] == 1
+    assert client.get(f"/runs/{run}/spans?after={span}").json()["columns"]["id"] == []
+    later = client.get(f"/runs/{run}/spans?since=2999").json()
+    assert (later["columns"]["id"], later["run"]["spans"]["total"]) == ([], 1)
+    assert client.get(f"/runs/{run}/spans?since=").json()["columns"]["id"] == [span]
+    assert client.get(f"/runs/{run}/spans/{span}").json()["payload"] == '{"model":"m","messages":[]}'
+    assert client.get(f"/runs/{run}/conversation").json()["total"] == 1
+    assert client.get(f"/runs/{run}/conversation?offset=1").json() == {"turns": [], "total": 1}
+    assert client.get(f"/runs/{run}/search?q=garden*").json() == {"ids": [span], "total": 1}
+    assert client.get(f"/runs/{run}/stats").json()["stats"][0]["schema_name"] == "llm"
+
+
+def test_what_is_not_there_is_not_found(make: Make, db: Database, run: str, span: str) -> None:
+    client = make()
+    other = db.agent_instances.register("other", agent_version={}, agent_schema_version={}).id
+    for path in (f"/runs/{span}/spans", "/runs/zzz/stats", f"/runs/{other}/spans/{span}", f"/runs/{run}/spans/{run}"):
+        assert client.get(path).status_code in (404, 422), path
+        assert refusal(client.get(path))[1] in ("not_found", "unexpected_ref_type")
+
+
+def test_much_is_compressed_for_who_takes_that(make: Make, db: Database, run: str) -> None:
+    for _ in range(1500):
+        db.agent_spans.create(run, "step", "active", {"a": "x" * 40})
+    client = make()
+    plain = client.get(f"/runs/{run}/spans", headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    packed, raw = client.raw(f"/runs/{run}/spans", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert len(raw) < len(plain.content) / 3
+    assert json.loads(gzip.decompress(raw))["columns"] == plain.json()["columns"]
+
+
+def test_an_export_is_a_file_to_keep(make: Make, db: Database, run: str) -> None:
+    response = make().get(f"/runs/{run}/export")
+    assert response.headers["content-disposition"] == f'attachment; filename="run-{run}.html"'
+    assert response.text == export.html(db.storage, [run])
+
+
+# Who may see
+
+
+def test_without_the_session_there_is_only_the_login(make: Make, run: str, span: str) -> None:
+    client = make(token=TOKEN)
+    for path in (*pages_of(run), *data_of(run), f"/runs/{run}/spans/{span}", "/runs/nothing"):
+        page = client.get(path, headers=HTML)
+        assert page.status_code == 303, path
+        assert "login" in page.headers["location"]
+        assert refusal(client.get(path)) == (401, "not_authenticated")
+        assert run not in client.get(path).text
+    assert refusal(client.post(f"/runs/{run}/terminate", json={"reason": "no"}, headers=SAME)) == (
+        401,
+        "not_authenticated",
+    )
+
+
+def test_one_comes_back_to_where_one_wanted_to_go(make: Make, run: str) -> None:
+    client = make(token=TOKEN)
+    first = client.get(f"/runs/{run}?a=1", headers=HTML).headers["location"]
+    assert first.startswith("../login?next=runs%2F")
+    page = client.get(f"/{first.removeprefix('../')}", headers=HTML).text
+    (onward,) = re.findall(r'data-next="([^"]*)"', page)
+    assert onward == f"runs/{run}?a=1"
+    response = client.post("/login", json={"token": TOKEN, "next": onward}, headers=SAME)
+    assert response.json() == {"next": f"runs/{run}?a=1"}
+
+
+@pytest.mark.parametrize(
+    "where", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "runs//evil", "runs/\\evil", 7, None]
+)
+def test_the_login_leads_nowhere_else(make: Make, where: Any) -> None:
+    response = make(token=TOKEN).post("/login", json={"token": TOKEN, "next": where}, headers=SAME)
+    assert response.json() == {"next": "./"}
+
+
+@pytest.mark.parametrize("given", ["wrong", "", None, 7, TOKEN + "x", TOKEN.upper(), "\ud800"])
+def test_a_wrong_token_gives_no_session(make: Make, given: Any) -> None:
+    client = make(token=TOKEN)
+    body = json.dumps({"token": given}).encode()
+    response = client.post("/login", content=body, headers={**SAME, "Content-Type": "application/json"})
+    assert refusal(response) == (403, "bad_authtoken")
+    assert "set-cookie" not in response.headers
+    assert client.get("/", headers=HTML).status_code == 303
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"[" * 20_000])
+def test_a_login_that_is_no_object_is_refused(make: Make, body: bytes) -> None:
+    response = make(token=TOKEN).post("/login", content=body, headers={**SAME, "Content-Type": "application/json"})
+    assert response.status_code == 422
+
+
+def test_the_session_is_a_cookie_that_says_nothing_and_that_no_script_gets(make: Make, run: str) -> None:
+    client = make(token=TOKEN)
+    cookie = log_in(client).headers["set-cookie"]
+    assert TOKEN not in cookie
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Path=/" in cookie
+    assert "Secure" not in cookie
+    for path in (*pages_of(run), *data_of(run)):
+        assert client.get(path, headers=HTML).status_code == 200, path
+    assert "Secure" in log_in(make(token=TOKEN, base="https://localhost")).headers["set-cookie"]
+    behind_a_proxy = {**SAME, "Origin": "https://runs.example"}
+    assert "Secure" in client.post("/login", json={"token": TOKEN}, headers=behind_a_proxy).headers["set-cookie"]
+
+
+def test_a_session_that_was_changed_or_is_of_another_token_is_none(make: Make) -> None:
+    client = make(token=TOKEN)
+    log_in(client)
+    ((name, value),) = client.cookies.items()
+    said, _, signature = value.rpartition(".")
+    expires, _, nonce = said.partition(".")
+    for forged in (
+        f"{int(expires) + 1}.{nonce}.{signature}", f"{said}.{'0' * 64}", f"{said}.", f".{signature}", "", TOKEN, "a.b",
+    ):  # fmt: skip
+        client.cookies.clear()
+        client.cookies.set(name, forged)
+        assert client.get("/", headers=HTML).status_code == 303, forged
+    other = make(token="another-token")
+    other.cookies.set(name, value)
+    assert other.get("/", headers=HTML).status_code == 303
+    restarted = make(token=TOKEN)
+    restarted.cookies.set(name, value)
+    assert restarted.get("/", headers=HTML).status_code == 200
+
+
+def test_a_session_ends_after_a_while(make: Make) -> None:
+    from freezegun import freeze_time
+
+    client = make(token=TOKEN)
+    with freeze_time("2026-11-24") as clock:
+        log_in(client)
+        ((name, value),) = client.cookies.items()
+        for days, status in ((29, 200), (31, 303)):
+            clock.move_to(f"2026-{11 if days < 7 else 12}-{days - 6:02d}")
+            assert client.get("/", headers={**HTML, "Cookie": f"{name}={value}"}).status_code == status
+
+
+def test_who_logs_out_is_out_also_with_the_cookie_that_was_kept(make: Make) -> None:
+    client = make(token=TOKEN)
+    log_in(client)
+    ((name, value),) = client.cookies.items()
+    assert refusal(client.post("/logout", json={}, headers={"Sec-Fetch-Site": "cross-site"})) == (403, "not_permitted")
+    assert client.get("/", headers=HTML).status_code == 200
+    assert client.post("/logout", json={}, headers=SAME).status_code == 200
+    assert not client.cookies
+    client.cookies.set(name, value)
+    assert client.get("/", headers=HTML).status_code == 303
+
+
+def test_without_a_token_there_is_no_login(make: Make, run: str) -> None:
+    client = make()
+    assert client.get("/login", headers=HTML).headers["location"] == "./"
+    assert "Log out" not in client.get("/", headers=HTML).text
+    assert "set-cookie" not in client.post("/login", json={}, headers=SAME).headers
+
+
+def test_the_session_is_none_of_the_api(make: Make, run: str) -> None:
+    client = make(token=TOKEN)
+    log_in(client)
+    assert refusal(client.get(f"/api/v1/agent_instance/{run}")) == (401, "not_authenticated")
+    body = {"reason": "no"}
+    assert refusal(client.post(f"/api/v1/agent_instance/{run}/terminate", json=body, headers=SAME))[0] == 401
+    allowed = client.get(f"/api/v1/agent_instance/{run}", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert details(allowed)["status"] == "active"
+
+
+def test_the_token_of_the_api_is_none_of_the_viewer(make: Make) -> None:
+    response = make(token=TOKEN).get("/runs.json", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert refusal(response) == (401, "not_authenticated")
+
+
+def test_a_host_that_is_not_ours_sees_nothing(make: Make, run: str) -> None:
+    client = make(base="http://rebound.example")
+    for path in (*pages_of(run), *data_of(run), "/static/viewer.js"):
+        assert refusal(client.get(path)) == (403, "not_permitted")
+
+
+# Terminating
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        (SAME, True),
+        ({"Origin": "http://localhost"}, True),  # a browser without Sec-Fetch-Site
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://localhost:81"}, False),
+        ({}, False),
+    ],
+)
+def test_only_our_own_page_may_terminate(make: Make, db: Database, run: str, headers: Any, allowed: bool) -> None:
+    for token in (None, TOKEN):
+        client = make(token=token)
+        if token:
+            log_in(client)
+        response = client.post(f"/runs/{run}/terminate", json={"reason": "it loops"}, headers=headers)
+        if not allowed:
+            assert refusal(response) == (403, "not_permitted")
+            assert db.agent_instances.get(run).status == "active"
+        elif token is None:
+            assert response.json()["run"]["termination_reason"] == "it loops"
+        else:
+            assert refusal(response) == (409, "invalid_action")  # it was terminated before
+
+
+def test_a_form_of_another_site_cannot_terminate(make: Make, db: Database, run: str) -> None:
+    client = make()
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        headers = {**SAME, "Content-Type": kind}
+        response = client.post(f"/runs/{run}/terminate", content=b'{"reason":"no"}', headers=headers)
+        assert response.status_code == 415
+    assert db.agent_instances.get(run).status == "active"
+
+
+def test_a_reason_is_needed(make: Make, run: str) -> None:
+    client = make()
+    for body in ({}, {"reason": ""}, {"reason": 7}):
+        assert client.post(f"/runs/{run}/terminate", json=body, headers=SAME).status_code == 422
+
+
+def test_a_server_that_only_reads_terminates_nothing_and_offers_nothing(make: Make, db: Database, run: str) -> None:
+    client = make(read_only=True)
+    assert 'data-read-only="true"' in client.get(f"/runs/{run}", headers=HTML).text
+    response = client.post(f"/runs/{run}/terminate", json={"reason": "no"}, headers=SAME)
+    assert refusal(response) == (403, "not_permitted")
+    assert db.agent_instances.get(run).status == "active"
+    assert 'data-read-only="true"' not in make().get(f"/runs/{run}", headers=HTML).text
+
+
+def test_a_file_that_is_opened_for_reading_only_is_not_written(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "runs.db") as db:
+        run = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+        db.agent_instances.start(run)
+    with (
+        agentspan.open(tmp_path / "runs.db", read_only=True) as db,
+        Client(create_app(db)) as client,
+    ):
+        response = client.post(f"/runs/{run}/terminate", json={"reason": "no"}, headers=SAME)
+        assert refusal(response) == (403, "not_permitted")
+
+
+# Below another application
+
+
+def test_it_works_below_a_prefix(db: Database, run: str, span: str) -> None:
+    outer = FastAPI()
+    outer.mount("/recorder/here", create_app(db, token=TOKEN))
+    with Client(outer, follow_redirects=True) as client:
+        at = client.get("/recorder/here/", headers=HTML)
+        assert str(at.url) == "http://localhost/recorder/here/login?next="
+        assert client.get(f"/recorder/here/runs/{run}", headers=HTML).url.path == "/recorder/here/login"
+        response = client.post("/recorder/here/login", json={"token": TOKEN}, headers=SAME)
+        assert "Path=/recorder/here/" in response.headers["set-cookie"]
+        page = client.get("/recorder/here/", headers=HTML)
+        (link,) = re.findall(r'href="(runs/\w+)"', page.text)
+        below = client.get(str(page.url.join(link)), headers=HTML)
+        assert below.url.path == f"/recorder/here/runs/{run}"
+        assert client.get(str(below.url.join(f"{run}/spans/{span}"))).json()["id"] == span
+        for address in re.findall(r'(?:src|href)="([^":]*static/[^"]+)"', page.text + below.text):
+            base = page.url if address.startswith("static") else below.url
+            assert client.get(str(base.join(address))).status_code == 200, address
+        for wrong in ("runs/none", "runs/none/export"):
+            problem = client.get(f"/recorder/here/{wrong}", headers=HTML)
+            (link,) = re.findall(r'<a href="([^"]*)">All runs', problem.text)
+            assert problem.url.join(link).path == "/recorder/here/"
+        terminated = client.post(f"/recorder/here/runs/{run}/terminate", json={"reason": "x"}, headers=SAME)
+        assert terminated.json()["run"]["status"] == "terminated"
+
+
+# A real server
+
+
+def test_the_server_says_where_the_viewer_is(server: Server) -> None:
+    assert server.url in server.said
+    assert "in a browser" in server.said
+    assert httpx.get(server.url, headers=HTML).text.startswith("<!doctype html>")
+
+
+def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    added_up, asked = threading.Event(), []
+    listing = pages.listing
+
+    def slow(*given: Any) -> Any:
+        asked.append(given)
+        added_up.wait(20)
+        return listing(*given)
+
+    monkeypatch.setattr(pages, "listing", slow)
+    monkeypatch.setattr(pages, "PATIENCE_S", 0.01)
+    with make() as client:
+        page = client.get("/", headers=HTML).text
+        assert 'data-preparing="true"' in page
+        assert f'href="runs/{run}"' in page
+        assert "0 of 0" not in client.get("/?status=failed", headers=HTML).text
+        added_up.set()
+        assert client.get("/runs.json").json()["runs"][0]["cells"]["spans"] == "1"
+        until(lambda: 'data-preparing="true"' not in client.get("/", headers=HTML).text)
+    assert len(asked) >= 2
