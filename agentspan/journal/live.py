@@ -8,7 +8,7 @@ from typing import Protocol
 class Journal(Protocol):
     """A journal that this process appends to."""
 
-    path: Path
+    folder: Path
 
     def catch_up(self) -> None:
         """Bring into the storage what is not there yet."""
@@ -23,8 +23,8 @@ def register(journal: Journal) -> None:
     _journals.add(journal)
 
 
-def catch_up(path: Path) -> None:
-    """Bring into a file what this process has recorded for it."""
+def catch_up(folder: Path) -> None:
+    """Bring into a file what this process has recorded for it; its journals lie in this folder."""
     for journal in list(_journals):
-        if journal.path == path:
+        if journal.folder == folder:
             journal.catch_up()

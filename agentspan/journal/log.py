@@ -102,10 +102,11 @@ class Log:
 
     def trim(self, segment: Segment, drained: int, last: int) -> None:
         """Note that a segment is in the storage up to a place, and the number of the last record before it."""
-        if last:
-            segment.trim(drained, last + 1)
-        else:  # there was nothing but a hole
-            segment.drained = drained
+        with self.lock:  # else another thread may fill the segment, and unmap it, in the middle of this
+            if last:
+                segment.trim(drained, last + 1)
+            else:  # there was nothing but a hole
+                segment.drained = drained
 
     def make_spare(self) -> None:
         """Make the next segment before it is needed: that can take 30 ms while others use the disk."""

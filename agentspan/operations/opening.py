@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentspan import storage as storages
 from agentspan.journal import live
-from agentspan.journal.place import is_possible
+from agentspan.journal.place import folder_of, is_possible
 from agentspan.storage.protocol import HasJournal, Storage
 
 
@@ -49,14 +49,15 @@ def _writable(path: Path, view: Storage | None) -> Iterator[Storage]:
 
 
 def _before_reading(path: Path, lend: Callable[[], AbstractContextManager[Storage]]) -> Callable[[], None]:
+    folder = folder_of(path)
     if not is_possible():
-        return lambda: live.catch_up(path)
+        return lambda: live.catch_up(folder)
     from agentspan.operations.adopting import Adoption
 
     adoption = Adoption(lend, path)
 
     def before_reading() -> None:
-        live.catch_up(path)
+        live.catch_up(folder)
         adoption.look()
 
     return before_reading

@@ -73,7 +73,8 @@ class JournalSink(Draining):
     """See Sink; what it was told is in a journal when it returns."""
 
     def __init__(self, storage: Storage, listener: Listener, surroundings: Surroundings, *, size: int = SIZE) -> None:
-        log = Log(folder_of(surroundings.path), surroundings.writer_id, size)
+        self.folder = folder_of(surroundings.path)
+        log = Log(self.folder, surroundings.writer_id, size)
         super().__init__(storage, listener, log, surroundings.resolve, surroundings.writer_id)
         self.path = surroundings.path
         self._around = surroundings
@@ -146,8 +147,11 @@ class JournalSink(Draining):
     def catch_up(self) -> None:
         """See live.Journal."""
         self._looked_ns = 0  # who reads here may be about to terminate a run
-        if self.journaled or self._backlog:
-            self.flush(READ_WAIT_S)
+        before = -1
+        while (self.journaled or self._backlog) and self._settled != before:  # as long as it gets on
+            before = self._settled
+            if self.drain(READ_WAIT_S) and super().flush(READ_WAIT_S):
+                return
 
     def release(self, *, for_good: bool = False) -> None:
         """See Sink. A segment with something in it stays, for good or until more is said."""
@@ -280,17 +284,18 @@ class _Ticks:
 
 def _run(reference: "weakref.ref[JournalSink]", over: threading.Event) -> None:
     """Tick while there is something to do; the sink may go at any moment in between."""
-    ticks, is_over = _Ticks(), False
+    ticks, is_over, kept = _Ticks(), False, reference()
     while not is_over:
         if over.wait(TICK_S):
             return
-        sink = reference()
+        sink = kept or reference()
         if sink is None:
             return
         try:
             is_over = sink._tick(ticks)
         except Exception as error:
             sink._raised = error
+        kept = sink if sink.journaled else None  # a tracer that was dropped leaves nothing undone
         del sink
     sink = reference()
     if sink is not None and sink._over is over:
