@@ -74,7 +74,9 @@ def write_rows(source: Path, path: Path, *, checkpoint: bool) -> dict[str, float
         f"insert into agent_spans ({fields}) values ({', '.join('?' * len(AgentSpanRow._fields))})", rows
     )
     connection.execute("commit")
-    return {"seconds": time.perf_counter() - began, "rows": len(rows)}
+    took = time.perf_counter() - began
+    connection.close()
+    return {"seconds": took, "rows": len(rows)}
 
 
 def remember(path: Path, spans: int) -> list[tuple[int, float, float]]:

@@ -25,7 +25,8 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -253,7 +254,8 @@ class Bare:
         return tuple(active), (*(getattr(self.row, column) for column in FINISHED), id)
 
 
-def committing(folder: Path) -> dict[str, Callable[[], float]]:
+@contextmanager
+def committing(folder: Path) -> Iterator[dict[str, Callable[[], float]]]:
     """Those that commit each transition: each records one span and returns the seconds that its caller spent."""
     clock = time.perf_counter
     explicit, auto = Bare(folder / "bare.db"), Bare(folder / "auto.db")
@@ -290,7 +292,8 @@ def committing(folder: Path) -> dict[str, Callable[[], float]]:
         execute(auto.update, values)
         return clock() - began
 
-    return {**{name: timed(one) for name, one in shapes.items()}, BARE: bare, BARE_AUTO: bare_auto}
+    with closing(explicit.connection), closing(auto.connection):
+        yield {**{name: timed(one) for name, one in shapes.items()}, BARE: bare, BARE_AUTO: bare_auto}
 
 
 def compare_commits(spans: int, rounds: int, folder: str | None) -> dict[str, dict[str, float]]:
@@ -298,8 +301,8 @@ def compare_commits(spans: int, rounds: int, folder: str | None) -> dict[str, di
     figures: dict[str, list[dict[str, float]]] = {}
     with bar(range(rounds), f"{spans} spans each, short turns") as steps:
         for _ in steps:
-            with tempfile.TemporaryDirectory(dir=folder) as own:
-                turns = list(committing(Path(own)).items())
+            with tempfile.TemporaryDirectory(dir=folder) as own, committing(Path(own)) as runners:
+                turns = list(runners.items())
                 times: dict[str, list[float]] = {name: [] for name, _ in turns}
                 for _ in range(max(1, spans // TURN)):
                     for name, one in turns:
