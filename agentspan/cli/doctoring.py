@@ -39,9 +39,13 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
     if report.refused_total:
-        yield f"{report.refused_total} {'change' if report.refused_total == 1 else 'changes'} came too late"
+        changes = "1 change" if report.refused_total == 1 else f"{report.refused_total} changes"
+        yield f"{changes} came too late, or could not be read"
     for row in report.refused:
         wanted = jsontext.decode(row.wanted)
+        if row.why in ("damaged", "unreadable"):
+            yield "    " + fit(f"in a journal: {wanted.get('said', row.subject)}", columns - 4)
+            continue
         stored = f"is {row.stored_status}" if row.stored_status else "is not in the file"
         what = f"{stored}, was to be {wanted.get('status', 'changed')}: {wanted.get('summary') or ''}"
         yield "    " + fit(f"{row.subject} {what}", columns - 4)

@@ -6,7 +6,7 @@ import click
 
 from agentspan.analysis import find, times
 from agentspan.analysis.runs import Name, RunFilter, RunList, RunSummary, RunTotals, find_runs
-from agentspan.cli.indexing import indexing
+from agentspan.cli.bar import bar
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -50,7 +50,7 @@ def command(
     """List runs, and say how many there are in all."""
     storage = database.storage
     filter = RunFilter(agent, status, None if since is None else times.parse(since), failed, grep)
-    with indexing() as progress:
+    with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, progress=progress)
     lives = Lives(storage)
     stale = {run.run.id for run in found.runs if run.run.status in OPEN and lives.of(run.run.writer_id) == "dead"}

@@ -4,7 +4,7 @@ import click
 
 from agentspan.analysis import find
 from agentspan.analysis.search import Hit, search
-from agentspan.cli.indexing import indexing
+from agentspan.cli.bar import bar
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
 from agentspan.operations.database import Database
 
@@ -15,7 +15,7 @@ def command(
     """Search, with a progress bar on a terminal while there is an index to be built."""
     storage = database.storage
     run_id = None if run is None else find.run(storage, run).id
-    with indexing() as progress:
+    with bar("indexing") as progress:
         found = search(storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
     if as_json:
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})

@@ -7,7 +7,7 @@ import click
 
 from agentspan.analysis import find, times
 from agentspan.analysis.stats import BOUNDS_MS, Stat, stats
-from agentspan.cli.indexing import indexing
+from agentspan.cli.bar import bar
 from agentspan.cli.output import cost_text, count_text, document, noun, table, width
 from agentspan.operations.database import Database
 from agentspan.schemas.meaning import duration_text
@@ -26,7 +26,7 @@ def command(database: Database, run: str | None, *, since: str | None, until: st
         "since": None if since is None else times.parse(since),
         "until": None if until is None else times.parse(until, "until"),
     }
-    with indexing() as progress:
+    with bar("indexing") as progress:
         found = stats(storage, run=run_id, **window, progress=progress)
     if as_json:
         plain = [_plain(stat) for stat in found]

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -120,20 +121,34 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     check_integrity(path)
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, threads: int) -> None:
-    path = tmp_path / "runs.db"
+def killed_at_random(path: Path, work: str, amount: int, rounds: int) -> list[list[str]]:
+    """What programs acknowledged, in words, that were killed with all their children at random moments."""
     said: list[list[str]] = []
-    for _ in range(max(1, ROUNDS // 2)):
-        worker = start("record_until_killed", path, threads)
+    for _ in range(rounds):
+        worker = start(work, path, amount, start_new_session=True)
         assert worker.stdout is not None
         said.append(worker.stdout.readline().split())
         time.sleep(random.uniform(0.0, 0.15))
-        worker.kill()
+        os.killpg(worker.pid, signal.SIGKILL)
         lines = worker.stdout.read().splitlines(keepends=True)
         said += [line.split() for line in lines if line.endswith("\n")]
         worker.wait()
         worker.stdout.close()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("work", "amount"),
+    [
+        ("record_until_killed", 1),
+        ("record_until_killed", 4),
+        ("record_until_killed", 16),
+        ("record_in_children_until_killed", 3),
+    ],
+)
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, work: str, amount: int) -> None:
+    path = tmp_path / "runs.db"
+    said = killed_at_random(path, work, amount, max(1, ROUNDS // 4))
     bring_in(path)
     check_integrity(path)
     connection = sqlite3.connect(path)
@@ -143,8 +158,9 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, th
         "select count(*) from agent_spans where status = 'complete' and result_payload is null"
     )
     assert results.fetchone() == (0,)
+    assert connection.execute("select why, wanted from refused_changes").fetchall() == []
     connection.close()
-    assert len(said) > 100
+    assert len(said) > 50
     finished = {id for word, id in said if word == "finished"}
     for word, id in said:
         match word:
@@ -154,6 +170,16 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, th
                 assert spans[id] in (("complete",) if id in finished else ("active", "complete"))
             case "finished":
                 assert spans[id] == "complete"
+
+
+def test_a_burst_that_ends_in_a_kill_is_there_when_the_file_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    assert start("burst", path, 20_000).wait() == -signal.SIGKILL
+    with agentspan.open(path, read_only=True) as db:
+        (run,) = db.agent_instances.list()
+        assert (run.status, run.span_counts.complete, run.span_counts.active) == ("active", 20_000, 1)
+    bring_in(path)
+    check_integrity(path)
 
 
 def test_a_forked_child_records_with_connections_and_ids_of_its_own(tmp_path: Path) -> None:

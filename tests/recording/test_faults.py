@@ -327,7 +327,7 @@ def test_a_run_that_could_not_be_registered_at_once_finds_the_agent_that_others_
     other.close()
 
 
-def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path) -> None:
+def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path, slept: list[float]) -> None:
     path = tmp_path / "runs.db"
     tracer, theirs = Tracer(path, durability="commit"), Tracer(path, durability="commit")
     step = steps(tracer)
