@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from agentspan.journal.records import END, HEADER, MAGIC, length_of, pack
+from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import START, Segment, room_for
 from agentspan.journal.spool import SIZE, create, place, tidy
 
@@ -56,12 +56,10 @@ class Log:
     def append(self, body: bytes) -> bool:
         """Append a record; tell whether that was possible (1.2 µs; as a chain of methods 0.3 more)."""
         length = len(body)
-        checksum = crc32(body)
         with self.lock:
             while True:
                 sequence = self.sequence + 1
-                head = pack(MAGIC, length, sequence, checksum)
-                head += crc32(head).to_bytes(4, "little")
+                head = pack(MAGIC, length, sequence, crc32(body, length ^ sequence % PRIME))
                 segment = self._segment
                 if segment is None or segment.end + length + _OVERHEAD > segment.size:
                     if self._next_segment(length) is None:

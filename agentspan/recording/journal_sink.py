@@ -1,9 +1,9 @@
 """A sink that appends to a journal: a call costs 2 µs, and what it said outlives the process.
 
 A thread, which comes with the first record and goes when there are none, brings what was appended into the storage
-every 20 ms. A burst it lets pass, up to a second of it: two threads that compute take turns of 5 ms. Where it falls
-behind, the disk grows; from a bound on, those who record do a part of its work. Where no segment can be had, because
-the disk is full, this sink does what the one does that it is made of: it commits.
+every 20 ms. A burst it lets pass, up to three seconds of it: two threads that compute take turns of 5 ms. Where it
+falls behind, the disk grows; from a bound on, those who record do a part of its work. Where no segment can be had,
+because the disk is full, this sink does what the one does that it is made of: it commits.
 """
 
 import os
@@ -40,8 +40,8 @@ CAP = 256 * 2**20
 TICK_S = 0.02
 BURST = 100
 """Records within a tick that make a burst."""
-PATIENCE_S = 1.0
-"""How long a burst is let pass."""
+PATIENCE_S = 3.0
+"""How long a burst is let pass: 300,000 spans, if there is room for them."""
 QUIET_TICKS = 50
 """Ticks without a record after which the thread goes."""
 LOOK_NS = 100_000_000

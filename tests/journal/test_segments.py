@@ -114,11 +114,16 @@ def test_the_lock_ends_with_the_owner_although_its_child_lives(tmp_path: Path) -
     if parent == 0:
         segment = made(tmp_path, b"one")
         if os.fork() == 0:
+            os.close(writer)  # else it would wait for itself where the test fails
             os.read(reader, 1)  # lives until the test is over
             os._exit(0)
         os._exit(0 if segment.is_mine else 1)
     assert os.waitpid(parent, 0)[1] == 0
     (path,) = segments(tmp_path)
+    left = take_over(path)
+    while left is None:  # the child has not got as far as letting go yet
+        left = take_over(path)
+    left.leave()
     assert contents(path) == [b"one"]
     os.write(writer, b"x")
     os.close(reader)
