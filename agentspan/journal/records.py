@@ -1,9 +1,10 @@
 """The form of a record in a segment, and reading records back, also past damage.
 
-A record is a header of 20 bytes (magic, length of the body, sequence number, CRC), then the body. The CRC is that of the
-body, begun with length and number, so that it stands for the header as well: one of the header's own would tell nothing
-more, and cost 0.3 µs. Four zero bytes end what was appended: they stand where the next magic will. Sequence numbers grow
-by one from record to record, so that old records behind the end are known as such, and missing ones are counted.
+A record is a header of 20 bytes (magic, length of the body, sequence number, CRC), then the body. The CRC is
+that of the body, begun with length and number, so that it stands for the header as well: one of the header's
+own would tell nothing more, and cost 0.3 µs. Four zero bytes end what was appended: they stand where the next
+magic will. Sequence numbers grow by one from record to record, so that old records behind the end are known as
+such, and missing ones are counted.
 """
 
 import struct
