@@ -93,6 +93,7 @@ def main() -> None:
     with click.progressbar(todo, label="replay", item_show_func=lambda c: f"task {c['task_id']}" if c else None) as bar:
         for conversation in bar:
             spans += replay(tracer, conversation, name)
+    tracer.flush()  # until all are in the file
     seconds = time.perf_counter() - began
     tracer.shutdown()
     report(options.db, spans, seconds)
