@@ -1,5 +1,6 @@
 """The journals that this process writes, by file: what reads the file here sees what was recorded here."""
 
+import os
 import weakref
 from pathlib import Path
 from typing import Protocol
@@ -23,8 +24,13 @@ def register(journal: Journal) -> None:
     _journals.add(journal)
 
 
+def forget(journal: Journal) -> None:
+    """Leave a journal alone, which is another process's now."""
+    _journals.discard(journal)
+
+
 def catch_up(path: Path) -> None:
-    """Bring into a file what this process has recorded for it."""
+    """Bring into a file, by whichever link to it, what this process has recorded for it."""
     for journal in list(_journals):
-        if journal.path == path:
+        if journal.path == path or os.path.realpath(journal.path) == os.path.realpath(path):
             journal.catch_up()

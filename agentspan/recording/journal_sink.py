@@ -47,6 +47,8 @@ QUIET_TICKS = 50
 LOOK_NS = 100_000_000
 """How old the latest look at whether a run is terminated may be when a span of it begins."""
 FORK_WAIT_S = 5.0
+EXIT_S = 1.0
+"""How long the end of a program may take over the work of programs that died."""
 READ_WAIT_S = 1.0
 _join = SEPARATOR.join
 
@@ -146,8 +148,13 @@ class JournalSink(Draining):
     def catch_up(self) -> None:
         """See live.Journal."""
         self._looked_ns = 0  # who reads here may be about to terminate a run
-        if self.journaled or self._backlog:
-            self.flush(READ_WAIT_S)
+        target, settled = self._log.sequence, -1
+        while settled < self._settled < target:  # however much there is, as long as it gets less
+            settled = self._settled
+            if self.drain(READ_WAIT_S):
+                break
+        if self._backlog:
+            super().flush(READ_WAIT_S)
 
     def release(self, *, for_good: bool = False) -> None:
         """See Sink. A segment with something in it stays, for good or until more is said."""
@@ -158,11 +165,13 @@ class JournalSink(Draining):
                 self._log.release(for_good=for_good)
             finally:
                 self._draining.release()
-        self._around.adoption.look(at_once=True)  # forked children end without a word
+        # Forked children end without a word; what others left in great numbers is not ours to wait for.
+        self._around.adoption.look(at_once=True, most_s=EXIT_S)
 
     def leave(self) -> None:
         """See Sink."""
         _sinks.discard(self)
+        live.forget(self)
         self._log.leave()
 
     def _append(self, body: bytes) -> bool:
@@ -217,7 +226,7 @@ class JournalSink(Draining):
         with self._log.lock:
             if self._thread is not None:
                 return
-            args = (weakref.ref(self), self._over)
+            args = (weakref.ref(self), self._over, [self])
             thread = threading.Thread(target=_run, args=args, name="agentspan-journal", daemon=True)
             self._thread = thread
         try:
@@ -278,8 +287,8 @@ class _Ticks:
     burst = 0
 
 
-def _run(reference: "weakref.ref[JournalSink]", over: threading.Event) -> None:
-    """Tick while there is something to do; the sink may go at any moment in between."""
+def _run(reference: "weakref.ref[JournalSink]", over: threading.Event, kept: "list[JournalSink]") -> None:
+    """Tick while there is something to do; a sink that was dropped is kept until it is drained."""
     ticks, is_over = _Ticks(), False
     while not is_over:
         if over.wait(TICK_S):
@@ -291,6 +300,7 @@ def _run(reference: "weakref.ref[JournalSink]", over: threading.Event) -> None:
             is_over = sink._tick(ticks)
         except Exception as error:
             sink._raised = error
+        kept[:] = [sink] if sink.journaled else []
         del sink
     sink = reference()
     if sink is not None and sink._over is over:

@@ -1,0 +1,346 @@
+"""Recording through a journal, from the program's side: what it reads back, what it survives, what it leaves."""
+
+import gc
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import Tracer
+from agentspan.errors import StorageError
+from agentspan.journal.segments import take_over
+from agentspan.journal.spool import segments
+from agentspan.operations import adopting
+from agentspan.recording import journal_sink
+from agentspan.schemas.meaning import describe
+from agentspan.storage.sqlite import SQLiteStorage
+from tests.journal.conftest import segments_of
+from tests.journal.recorded import Untrimmed, die, sink_of
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+@pytest.fixture
+def undrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drained but by who asks for it."""
+    monkeypatch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what is to come by itself."""
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come")
+
+
+def record(tracer: Tracer, spans: int = 1) -> None:
+    with tracer.run("a"):
+        for number in range(spans):
+            with tracer.span("tool", {"name": str(number)}):
+                pass
+
+
+def statuses(path: Path) -> list[str]:
+    connection = sqlite3.connect(path)
+    found = [status for (status,) in connection.execute("select status from agent_spans order by id")]
+    connection.close()
+    return found
+
+
+READS: dict[str, Callable[[agentspan.Database, str, str], Any]] = {
+    "get": lambda db, run, span: db.agent_spans.get(span).status,
+    "list": lambda db, run, span: db.agent_spans.list(run)[0].status,
+    "instance": lambda db, run, span: "complete" if db.agent_instances.get(run).span_counts.complete else "",
+    "instances": lambda db, run, span: "complete" if db.agent_instances.list()[0].span_counts.complete else "",
+    "iter": lambda db, run, span: next(iter(db.storage.iter_spans(run))).status,
+    "find": lambda db, run, span: db.storage.find(span).rows[span][1].status,  # type: ignore[union-attr]
+}
+
+
+@pytest.mark.usefixtures("undrained")
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_program_sees_its_own_writes(path: Path, read: str, read_only: bool, before: bool) -> None:
+    tracer = Tracer(path, raise_errors=True)
+    db = agentspan.open(path, read_only=read_only) if before else None
+    with tracer.run("a") as run, tracer.span("tool", {"name": "x"}) as span:
+        pass
+    db = db or agentspan.open(path, read_only=read_only)
+    assert READS[read](db, run.id, span.id) == "complete"
+    with run.create_span("tool", {"name": "y"}, status="active"):
+        pass
+    assert [found.status for found in db.agent_spans.list(run.id)] == ["complete", "complete"]
+    db.close()
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_testing_load_and_bulk_see_them_too(path: Path) -> None:
+    tracer = Tracer(path, raise_errors=True)
+    record(tracer)
+    assert [span.status for run in agentspan.testing.load(path) for span in run.spans] == ["complete"]
+    record(tracer)
+    with agentspan.open(path) as db:
+        (run, _) = db.agent_instances.list(sorting="id")
+        answer = db.bulk([{"_type": "agent_spans/list", "idempotency_key": "a" * 8, "agent_instance_id": run.id}])
+        assert "'status': 'complete'" in str(answer)
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "latest.db"
+    link.symlink_to(path)
+    tracer = Tracer(path, raise_errors=True)
+    record(tracer)
+    with agentspan.open(link) as db:
+        assert db.agent_instances.list()[0].span_counts.complete == 1
+    record(tracer)
+    die(tracer)
+    with agentspan.open(link) as db:
+        assert [run.span_counts.complete for run in db.agent_instances.list()] == [1, 1]
+    assert sorted(each.name for each in tmp_path.iterdir() if "spool" in each.name) == []
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_read_sees_all_of_a_long_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_sink, "READ_WAIT_S", 0.0)
+    monkeypatch.setattr("agentspan.recording.draining.WAIT_S", 0.0)  # a round is over at once
+    monkeypatch.setattr("agentspan.recording.draining.CHUNK", 1024)
+    tracer = Tracer(path, raise_errors=True)
+    record(tracer, 300)
+    with agentspan.open(path) as db:
+        assert db.agent_instances.list()[0].span_counts.complete == 300
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_what_the_recorder_meets_is_not_raised_where_somebody_reads(path: Path) -> None:
+    tracer = Tracer(path)
+    record(tracer)
+    sink_of(tracer)._raised = RuntimeError("ours")
+    with agentspan.open(path) as db:
+        assert db.agent_instances.list()[0].span_counts.complete == 1
+    tracer.shutdown()
+
+
+def test_a_look_that_fails_costs_no_span(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = Tracer(path)
+    monkeypatch.setattr(journal_sink, "LOOK_NS", -1)
+    with tracer.run("a"), monkeypatch.context() as patch:
+
+        def fail(*ids: str, **how: Any) -> Any:
+            raise StorageError("no more files may be opened")
+
+        patch.setattr(type(tracer._store), "find", fail)
+        with tracer.span("tool", {"name": "x"}):
+            pass
+    assert tracer.flush()
+    assert tracer.health()[:3] == (4, 0, 0)
+    tracer.shutdown()
+    assert statuses(path) == ["complete"]
+
+
+def test_a_tracer_that_is_dropped_leaves_nothing_undone(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    tracer = Tracer(path)
+    record(tracer, 50)
+    del tracer
+    gc.collect()
+    until(lambda: statuses(path) == ["complete"] * 50)
+    until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) <= before)
+    agentspan.open(path).close()
+    assert segments_of(path) == []
+
+
+def test_a_change_reaches_the_file_by_itself(path: Path) -> None:
+    tracer = Tracer(path)
+    with tracer.run("a"), tracer.span("tool", {"name": "x"}):
+        until(lambda: statuses(path) == ["active"])
+    until(lambda: statuses(path) == ["complete"])
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize("what", ["segment", "folder"])
+def test_a_deleted_segment_is_noticed_and_recording_goes_on(path: Path, what: str) -> None:
+    tracer = Tracer(path)
+    with tracer.run("a"):
+        with tracer.span("tool", {"name": "before"}):
+            pass
+        if what == "segment":
+            for segment in segments_of(path):
+                segment.unlink()
+        else:
+            shutil.rmtree(path.with_name("runs.db.spool"))
+        for _ in range(3):
+            with tracer.span("tool", {"name": "after"}):
+                pass
+        until(lambda: tracer.health().recorded == 9 and sink_of(tracer).journaled == 0)
+        until(lambda: sink_of(tracer)._log._segment is None or sink_of(tracer)._log._segment.is_there())  # type: ignore[union-attr]
+        with tracer.span("tool", {"name": "in a new one"}):
+            assert [take_over(segment) for segment in segments_of(path)] == [None]
+    tracer.shutdown()
+    assert statuses(path) == ["complete"] * 5
+    assert tracer.health()[:3] == (12, 0, 0)
+
+
+@pytest.mark.usefixtures("undrained")
+def test_what_dead_processes_left_is_brought_in_by_one_that_lives(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = Tracer(path)
+    record(dead, 20)
+    die(dead)
+    monkeypatch.undo()
+    living = Tracer(path)
+    with living.run("b"):
+        until(lambda: _record_one(living) and len(statuses(path)) > 20)
+        until(lambda: statuses(path)[:20] == ["complete"] * 20)
+    living.shutdown()
+    assert segments_of(path) == []
+
+
+def _record_one(tracer: Tracer) -> bool:
+    with tracer.span("tool", {"name": "living"}):
+        return True
+
+
+@pytest.mark.usefixtures("undrained")
+def test_reads_look_for_what_was_left_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Path] = []
+
+    def look(folder: Path) -> list[Path]:
+        looks.append(folder)
+        return segments(folder)
+
+    monkeypatch.setattr(adopting, "segments", look)
+    began = time.monotonic()
+    db = agentspan.open(path)
+    run = db.agent_instances.register("a")
+    for _ in range(20):
+        db.agent_instances.get(run.id)
+    assert 1 <= len(looks) <= 2 + (time.monotonic() - began)
+    db.close()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_an_end_of_a_program_does_not_take_over_the_work_of_many(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adopting, "BATCH", 10)
+    for _ in range(3):
+        dead = Tracer(path)
+        record(dead, 50)
+        die(dead)
+    adoption = adopting.Adoption(lambda: shared(path), path)
+    adoption.look(at_once=True, most_s=-1.0)
+    assert 0 < len(statuses(path)) < 50
+    adoption.look(at_once=True)
+    assert statuses(path) == ["complete"] * 150
+    assert segments_of(path) == []
+
+
+def shared(path: Path) -> Any:
+    return closing(SQLiteStorage(path))
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_change_that_came_too_late_is_kept_once_however_often_it_is_read(path: Path, tmp_path: Path) -> None:
+    tracer = Tracer(path)
+    with tracer.run("a") as run:
+        span = run.create_span("tool", {"name": "x"}, status="active")
+        tracer.flush()
+        with agentspan.open(path) as db:
+            db.agent_spans.finish(span.id, result_payload={"output": "by another"})
+        span.finish("failed", {"error": {"type": "E", "message": "mine"}})
+    shutil.copytree(path.with_name("runs.db.spool"), tmp_path / "aside")
+    die(tracer)
+    for _ in range(3):
+        with agentspan.open(path) as db:
+            report = db.doctor()
+            assert [(row.subject, row.why, row.stored_status) for row in report.refused] == [
+                (span.id, "status", "complete")
+            ]
+            assert db.agent_spans.get(span.id).result_payload == {"output": "by another"}
+        shutil.copytree(tmp_path / "aside", path.with_name("runs.db.spool"))
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_span_that_went_on_after_it_was_stored_keeps_that_when_it_is_read_again(path: Path) -> None:
+    """Killed between the commit and the mark, while others went on to append."""
+    tracer = Tracer(path)
+    with Untrimmed(), tracer.run("a") as run:
+        span = run.create_span("tool", {"name": "x"})
+        tracer.flush()
+        span.update_payload({"arguments": {"a": 1}})
+        span.start()
+        die(tracer)
+    with agentspan.open(path) as db:
+        found = db.agent_spans.get(span.id)
+        assert (found.status, found.payload) == ("active", {"name": "x", "arguments": {"a": 1}})
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_run_whose_agent_others_made_meanwhile_is_brought_in_with_its_spans(path: Path) -> None:
+    tracer, theirs = Tracer(path), Tracer(path, durability="commit")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    with tracer.run("same agent", version="1") as run, tracer.span("tool", {"name": "x"}):
+        pass
+    other.execute("rollback")
+    with theirs.run("same agent", version="1"):
+        pass
+    die(tracer)
+    with agentspan.open(path) as db:
+        (first, second) = db.agent_instances.list(sorting="id")
+        assert first.agent_id == second.agent_id
+        (span,) = db.agent_spans.list(run.id)
+        assert (span.status, span.agent_id) == ("complete", first.agent_id)
+        assert db.doctor().refused_total == 0
+    other.close()
+
+
+def not_bad(span_type: Any, schema_name: str, *args: Any) -> Any:
+    """A bug of ours, in what is made of the spans of one type."""
+    if schema_name == "bad":
+        raise RuntimeError("a bug of ours")
+    return describe(span_type, schema_name, *args)
+
+
+def test_one_span_that_cannot_be_derived_costs_no_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.journal.deriving.describe", not_bad)
+    tracer = Tracer(path)
+    with tracer.run("a"):
+        for name in ("tool", "bad", "tool"):
+            with tracer.span(name, {"name": "x"}):
+                pass
+    tracer.flush()
+    assert statuses(path) == ["complete"] * 2
+    assert (tracer.health().failed, sink_of(tracer).journaled) == (2, 0)
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_dead_segment_with_such_a_span_is_read_to_its_end_and_the_span_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(path)
+    with tracer.run("a"):
+        for name in ("tool", "bad", "tool"):
+            with tracer.span(name, {"name": "x"}):
+                pass
+    die(tracer)
+    monkeypatch.setattr("agentspan.journal.deriving.describe", not_bad)
+    with agentspan.open(path) as db:
+        assert [row.why for row in db.doctor(dry_run=True).refused] == ["unreadable"] * 2
+    assert statuses(path) == ["complete"] * 2
+    assert segments_of(path) == []
