@@ -51,9 +51,12 @@ def options(command: F) -> F:
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
     """Open the file of a command, which need not exist where it is opened to write."""
+    from agentspan.cli.recovering import recover
     from agentspan.operations.database import open
 
-    with open(path_of(ctx, db), read_only=read_only) as database:
+    path = path_of(ctx, db)
+    recover(path)
+    with open(path, read_only=read_only) as database:
         yield database
 
 

@@ -38,6 +38,7 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
             yield from ("    " + safe(line) for line in _why(run))  # not cut: there is a name in it to be used
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
+    yield from _damage(report, columns)
     if report.refused_total:
         yield f"{report.refused_total} {'change' if report.refused_total == 1 else 'changes'} came too late"
     for row in report.refused:
@@ -47,6 +48,14 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
         yield "    " + fit(f"{row.subject} {what}", columns - 4)
     if report.refused_total:
         yield "    all of each is in the table refused_changes"
+
+
+def _damage(report: Report, columns: int) -> Iterator[str]:
+    if report.damage_total:
+        places = "1 place" if report.damage_total == 1 else f"{report.damage_total} places"
+        yield status_style("!", "failed") + f" {places} in the journals of killed programs could not be read"
+    for row in report.damage:
+        yield "    " + fit(safe(jsontext.decode(row.wanted)["said"]), columns - 4)
 
 
 def _closed(run: RunReport) -> str:
@@ -96,4 +105,5 @@ def _plain(report: Report) -> dict[str, Any]:
         ],
         "refused_changes": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.refused],
         "total": report.refused_total,
+        "damage": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.damage],
     }
