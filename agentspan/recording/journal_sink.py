@@ -139,7 +139,10 @@ class JournalSink(Draining):
 
     def flush(self, wait_s: float) -> bool:
         """See Sink."""
+        deadline = time.monotonic() + wait_s
         is_drained = self.drain(wait_s)
+        while not is_drained and self._hurried and time.monotonic() < deadline:  # it made way for a fork
+            is_drained = self.drain(deadline - time.monotonic())
         raised, self._raised = self._raised, None
         if raised is not None:
             self._listener.fault(raised)
@@ -266,12 +269,14 @@ class JournalSink(Draining):
 
     def _hold(self) -> None:
         """Before a fork: let no thread be in the middle of anything, and have none: Python 3.12 warns of it."""
+        self._hurried = True  # a fork waits for a batch that is under way, not for all that there is
         self._stop_thread(FORK_WAIT_S)
         self.drain(WAIT_S)
         self._held = self._draining.acquire(timeout=FORK_WAIT_S)
         self._log.lock.acquire()
 
     def _let_go(self) -> None:
+        self._hurried = False
         self._log.lock.release()
         if self._held:
             self._draining.release()
