@@ -51,14 +51,12 @@ def options(command: F) -> F:
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
     """Open the file of a command, which need not exist where it is opened to write."""
-    from agentspan.cli.bar import bar
+    from agentspan.cli.recovering import recover
     from agentspan.operations.database import open
-    from agentspan.operations.opening import bring_in
 
-    with bar("bringing in what was left") as progress:
-        if progress is not None and path_of(ctx, db).exists():
-            bring_in(path_of(ctx, db), progress)
-    with open(path_of(ctx, db), read_only=read_only) as database:
+    path = path_of(ctx, db)
+    recover(path)
+    with open(path, read_only=read_only) as database:
         yield database
 
 

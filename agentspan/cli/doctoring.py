@@ -38,19 +38,24 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
             yield from ("    " + safe(line) for line in _why(run))  # not cut: there is a name in it to be used
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
+    yield from _damage(report, columns)
     if report.refused_total:
-        changes = "1 change" if report.refused_total == 1 else f"{report.refused_total} changes"
-        yield f"{changes} came too late, or could not be read"
+        yield f"{report.refused_total} {'change' if report.refused_total == 1 else 'changes'} came too late"
     for row in report.refused:
         wanted = jsontext.decode(row.wanted)
-        if row.why in ("damaged", "unreadable"):
-            yield "    " + fit(f"in a journal: {wanted.get('said', row.subject)}", columns - 4)
-            continue
         stored = f"is {row.stored_status}" if row.stored_status else "is not in the file"
         what = f"{stored}, was to be {wanted.get('status', 'changed')}: {wanted.get('summary') or ''}"
         yield "    " + fit(f"{row.subject} {what}", columns - 4)
     if report.refused_total:
         yield "    all of each is in the table refused_changes"
+
+
+def _damage(report: Report, columns: int) -> Iterator[str]:
+    if report.damage_total:
+        places = "1 place" if report.damage_total == 1 else f"{report.damage_total} places"
+        yield status_style("!", "failed") + f" {places} in the journals of killed programs could not be read"
+    for row in report.damage:
+        yield "    " + fit(safe(jsontext.decode(row.wanted)["said"]), columns - 4)
 
 
 def _closed(run: RunReport) -> str:
@@ -100,4 +105,5 @@ def _plain(report: Report) -> dict[str, Any]:
         ],
         "refused_changes": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.refused],
         "total": report.refused_total,
+        "damage": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.damage],
     }

@@ -23,6 +23,11 @@ def register(journal: Journal) -> None:
     _journals.add(journal)
 
 
+def forget(journal: Journal) -> None:
+    """Leave a journal alone, which is another process's now."""
+    _journals.discard(journal)
+
+
 def catch_up(folder: Path) -> None:
     """Bring into a file what this process has recorded for it; its journals lie in this folder."""
     for journal in list(_journals):

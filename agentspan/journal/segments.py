@@ -109,8 +109,8 @@ class Segment:
 
     def unmap(self) -> None:
         """Append no more: what is mapped counts as the program's memory."""
+        self._is_mapped = False  # first: Ctrl-C comes at calls, and a segment that cannot be read stops all draining
         self.map.close()
-        self._is_mapped = False
 
     def reset(self, sequence: int) -> None:
         """Begin anew at the start, if everything is drained: pages that are there cost less than new ones.

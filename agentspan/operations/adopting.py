@@ -58,20 +58,19 @@ class Adoption:
         self._busy = False
         self._said = ""
 
-    def look(self, *, at_once: bool = False, most_s: float | None = None, progress: Progress | None = None) -> None:
+    def look(self, *, at_once: bool = False, most_s: float | None = None) -> None:
         """Adopt what is there, if it is time; a fault is logged, and what it concerns left for the next look.
 
         Args:
             at_once: also if it is not time.
             most_s: seconds after which to leave the rest for others.
-            progress: is told how far it is.
         """
         now = time.monotonic()
         if (now < self._next_s and not at_once) or self._busy:
             return
         self._next_s = now + LOOK_EVERY_S
         try:
-            self.adopt(progress, most_s=most_s)
+            self.adopt(most_s=most_s)
             self._said = ""
         except Exception as error:
             if str(error) != self._said:  # else it is the same as a second ago

@@ -14,6 +14,9 @@ from agentspan.operations.context import Context, expect
 from agentspan.operations.writers import Life, life_of
 from agentspan.storage.protocol import Found, HasCheck, Query, Storage
 
+UNREAD = ("damaged", "unreadable")
+"""Why a row of refused_changes is there that tells of a place in a journal, not of a change."""
+
 
 @dataclass
 class RunReport:
@@ -45,12 +48,16 @@ class Report:
         runs: those with something open in them.
         refused: changes that came too late, or fitted nothing, the latest first.
         refused_total: how many of those there are.
+        damage: what of the journals of programs that were killed could not be read, the latest first.
+        damage_total: how many such places there are.
     """
 
     problems: list[str] = field(default_factory=list)
     runs: list[RunReport] = field(default_factory=list)
     refused: list[RefusedChangeRow] = field(default_factory=list)
     refused_total: int = 0
+    damage: list[RefusedChangeRow] = field(default_factory=list)
+    damage_total: int = 0
 
 
 def examine(
@@ -73,8 +80,14 @@ def examine(
         run = RunReport(instance, lives.writer(instance.writer_id), lives.of(instance.writer_id))
         _close(ctx, run, lives, dry_run=dry_run)
         report.runs.append(run)
-    page = ctx.storage.page(Query("refused_change", descending=True, limit=latest_refused))
-    report.refused, report.refused_total = cast(list[RefusedChangeRow], page.rows), page.total
+    for why in UNREAD:
+        page = ctx.storage.page(Query("refused_change", {"why": why}, descending=True, limit=latest_refused))
+        report.damage += cast(list[RefusedChangeRow], page.rows)
+        report.damage_total += page.total
+    page = ctx.storage.page(Query("refused_change", descending=True, limit=latest_refused + report.damage_total))
+    rows = cast(list[RefusedChangeRow], page.rows)
+    report.refused = [row for row in rows if row.why not in UNREAD][:latest_refused]
+    report.refused_total = page.total - report.damage_total
     return report
 
 

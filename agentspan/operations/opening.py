@@ -36,18 +36,6 @@ def see_journals(storage: HasJournal, *, read_only: bool) -> None:
         storage.before_reading = _before_reading(storage.path, partial(_writable, storage.path, view))
 
 
-def bring_in(path: Path, progress: Callable[[int, int], None]) -> None:
-    """Bring in what dead processes have left beside a file, and tell how far that is; opening it would do the same.
-
-    Args:
-        progress: is told of bytes that were read, and how many there are in all.
-    """
-    if is_possible() and folder_of(path).exists():
-        from agentspan.operations.adopting import Adoption
-
-        Adoption(partial(_writable, path, None), path).look(at_once=True, progress=progress)
-
-
 @contextmanager
 def _writable(path: Path, view: Storage | None) -> Iterator[Storage]:
     if view is not None:

@@ -42,6 +42,7 @@ class Draining(CommitSink):
         self._by = writer_id
         self._draining = threading.Lock()
         self._drainer = 0
+        self._hurried = False
         self._settled = 0
         self._raised: Exception | None = None
         self._rewrites: list[Callable[[Unit], Unit]] = []
@@ -67,8 +68,8 @@ class Draining(CommitSink):
             return False
         if not self._draining.acquire(timeout=max(0.0, wait_s)):
             return False
-        self._drainer = threading.get_ident()
         try:
+            self._drainer = threading.get_ident()
             return self._drain(wait_s, most, time.monotonic() + max(wait_s, WAIT_S))
         except StorageError as error:
             self._retry_ns = clock.monotonic_ns() + RETRY_NS
@@ -88,7 +89,7 @@ class Draining(CommitSink):
             self._bring(read.bodies, wait_s)
             self._settled += len(read.bodies)
             self._log.trim(portion.segment, portion.start + read.end, read.last)
-            if most is not None or time.monotonic() > deadline:
+            if most is not None or self._hurried or time.monotonic() > deadline:
                 return False
 
     def _bring(self, records: list[bytes], wait_s: float) -> None:

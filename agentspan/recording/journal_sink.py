@@ -47,6 +47,8 @@ QUIET_TICKS = 50
 LOOK_NS = 100_000_000
 """How old the latest look at whether a run is terminated may be when a span of it begins."""
 FORK_WAIT_S = 5.0
+EXIT_S = 1.0
+"""How long the end of a program may take over the work of programs that died."""
 READ_WAIT_S = 1.0
 _join = SEPARATOR.join
 
@@ -138,7 +140,10 @@ class JournalSink(Draining):
 
     def flush(self, wait_s: float) -> bool:
         """See Sink."""
+        deadline = time.monotonic() + wait_s
         is_drained = self.drain(wait_s)
+        while not is_drained and self._hurried and time.monotonic() < deadline:  # it made way for a fork
+            is_drained = self.drain(deadline - time.monotonic())
         raised, self._raised = self._raised, None
         if raised is not None:
             self._listener.fault(raised)
@@ -147,11 +152,13 @@ class JournalSink(Draining):
     def catch_up(self) -> None:
         """See live.Journal."""
         self._looked_ns = 0  # who reads here may be about to terminate a run
-        before = -1
-        while (self.journaled or self._backlog) and self._settled != before:  # as long as it gets on
-            before = self._settled
-            if self.drain(READ_WAIT_S) and super().flush(READ_WAIT_S):
-                return
+        target, settled = self._log.sequence, -1
+        while settled < self._settled < target:  # however much there is, as long as it gets less
+            settled = self._settled
+            if self.drain(READ_WAIT_S):
+                break
+        if self._backlog:
+            super().flush(READ_WAIT_S)
 
     def release(self, *, for_good: bool = False) -> None:
         """See Sink. A segment with something in it stays, for good or until more is said."""
@@ -162,11 +169,13 @@ class JournalSink(Draining):
                 self._log.release(for_good=for_good)
             finally:
                 self._draining.release()
-        self._around.adoption.look(at_once=True)  # forked children end without a word
+        # Forked children end without a word; what others left in great numbers is not ours to wait for.
+        self._around.adoption.look(at_once=True, most_s=EXIT_S)
 
     def leave(self) -> None:
         """See Sink."""
         _sinks.discard(self)
+        live.forget(self)
         self._log.leave()
 
     def _append(self, body: bytes) -> bool:
@@ -261,12 +270,14 @@ class JournalSink(Draining):
 
     def _hold(self) -> None:
         """Before a fork: let no thread be in the middle of anything, and have none: Python 3.12 warns of it."""
+        self._hurried = True  # a fork waits for a batch that is under way, not for all that there is
         self._stop_thread(FORK_WAIT_S)
         self.drain(WAIT_S)
         self._held = self._draining.acquire(timeout=FORK_WAIT_S)
         self._log.lock.acquire()
 
     def _let_go(self) -> None:
+        self._hurried = False
         self._log.lock.release()
         if self._held:
             self._draining.release()

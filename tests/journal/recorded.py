@@ -169,8 +169,8 @@ class Untrimmed:
             else:
                 segment.drained = drained
 
-        Segment.trim = trim  # type: ignore[method-assign]
-        Segment.reset = lambda segment, sequence: None  # type: ignore[method-assign]
+        Segment.trim = trim  # type: ignore[method-assign,assignment]
+        Segment.reset = lambda segment, sequence: None  # type: ignore[method-assign,assignment]
 
     def __exit__(self, *exc_info: object) -> None:
         Segment.trim, Segment.reset = self._trim, self._reset  # type: ignore[method-assign]

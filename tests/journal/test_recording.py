@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import StorageError
 from agentspan.journal.segments import take_over
+from agentspan.journal.spool import segments
 from agentspan.operations import adopting
-from agentspan.recording import draining, journal_sink
+from agentspan.recording import journal_sink
+from agentspan.schemas.meaning import describe
+from agentspan.storage.sqlite import SQLiteStorage
 from tests.journal.conftest import segments_of
-from tests.journal.recorded import die, sink_of
+from tests.journal.recorded import Untrimmed, die, sink_of
 
 
 @pytest.fixture
@@ -92,7 +96,7 @@ def test_testing_load_and_bulk_see_them_too(path: Path) -> None:
     with agentspan.open(path) as db:
         (run, _) = db.agent_instances.list(sorting="id")
         answer = db.bulk([{"_type": "agent_spans/list", "idempotency_key": "a" * 8, "agent_instance_id": run.id}])
-        assert answer["outputs"]["a" * 8]["summaries"][0]["status"] == "complete" if "outputs" in answer else answer
+        assert "'status': 'complete'" in str(answer)
     tracer.shutdown()
 
 
@@ -114,8 +118,8 @@ def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrained")
 def test_a_read_sees_all_of_a_long_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_sink, "READ_WAIT_S", 0.0)
-    monkeypatch.setattr(draining, "WAIT_S", 0.0)  # a round is over at once
-    monkeypatch.setattr(draining, "CHUNK", 1024)
+    monkeypatch.setattr("agentspan.recording.draining.WAIT_S", 0.0)  # a round is over at once
+    monkeypatch.setattr("agentspan.recording.draining.CHUNK", 1024)
     tracer = Tracer(path, raise_errors=True)
     record(tracer, 300)
     with agentspan.open(path) as db:
@@ -185,7 +189,7 @@ def test_a_deleted_segment_is_noticed_and_recording_goes_on(path: Path, what: st
             with tracer.span("tool", {"name": "after"}):
                 pass
         until(lambda: tracer.health().recorded == 9 and sink_of(tracer).journaled == 0)
-        until(lambda: (segment := sink_of(tracer)._log._segment) is None or segment.is_there())
+        until(lambda: sink_of(tracer)._log._segment is None or sink_of(tracer)._log._segment.is_there())  # type: ignore[union-attr]
         with tracer.span("tool", {"name": "in a new one"}):
             assert [take_over(segment) for segment in segments_of(path)] == [None]
     tracer.shutdown()
@@ -201,7 +205,7 @@ def test_what_dead_processes_left_is_brought_in_by_one_that_lives(path: Path, mo
     monkeypatch.undo()
     living = Tracer(path)
     with living.run("b"):
-        until(lambda: living._create is not None and _record_one(living) and len(statuses(path)) > 20)
+        until(lambda: _record_one(living) and len(statuses(path)) > 20)
         until(lambda: statuses(path)[:20] == ["complete"] * 20)
     living.shutdown()
     assert segments_of(path) == []
@@ -215,14 +219,18 @@ def _record_one(tracer: Tracer) -> bool:
 @pytest.mark.usefixtures("undrained")
 def test_reads_look_for_what_was_left_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[Path] = []
-    segments = adopting.segments
-    monkeypatch.setattr(adopting, "segments", lambda folder: looks.append(folder) or segments(folder))
+
+    def look(folder: Path) -> list[Path]:
+        looks.append(folder)
+        return segments(folder)
+
+    monkeypatch.setattr(adopting, "segments", look)
+    began = time.monotonic()
     db = agentspan.open(path)
     run = db.agent_instances.register("a")
     for _ in range(20):
         db.agent_instances.get(run.id)
-    elapsed = time.monotonic()
-    assert len(looks) <= 2 + (time.monotonic() - elapsed)
+    assert 1 <= len(looks) <= 2 + (time.monotonic() - began)
     db.close()
 
 
@@ -242,10 +250,6 @@ def test_an_end_of_a_program_does_not_take_over_the_work_of_many(path: Path, mon
 
 
 def shared(path: Path) -> Any:
-    from contextlib import closing
-
-    from agentspan.storage.sqlite import SQLiteStorage
-
     return closing(SQLiteStorage(path))
 
 
@@ -273,8 +277,6 @@ def test_a_change_that_came_too_late_is_kept_once_however_often_it_is_read(path:
 @pytest.mark.usefixtures("undrained")
 def test_a_span_that_went_on_after_it_was_stored_keeps_that_when_it_is_read_again(path: Path) -> None:
     """Killed between the commit and the mark, while others went on to append."""
-    from tests.journal.recorded import Untrimmed
-
     tracer = Tracer(path)
     with Untrimmed(), tracer.run("a") as run:
         span = run.create_span("tool", {"name": "x"})
@@ -307,17 +309,15 @@ def test_a_run_whose_agent_others_made_meanwhile_is_brought_in_with_its_spans(pa
     other.close()
 
 
+def not_bad(span_type: Any, schema_name: str, *args: Any) -> Any:
+    """A bug of ours, in what is made of the spans of one type."""
+    if schema_name == "bad":
+        raise RuntimeError("a bug of ours")
+    return describe(span_type, schema_name, *args)
+
+
 def test_one_span_that_cannot_be_derived_costs_no_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.journal import deriving
-
-    describe = deriving.describe
-
-    def broken(span_type: Any, schema_name: str, *args: Any) -> Any:
-        if schema_name == "bad":
-            raise RuntimeError("a bug of ours")
-        return describe(span_type, schema_name, *args)
-
-    monkeypatch.setattr(deriving, "describe", broken)
+    monkeypatch.setattr("agentspan.journal.deriving.describe", not_bad)
     tracer = Tracer(path)
     with tracer.run("a"):
         for name in ("tool", "bad", "tool"):
@@ -333,23 +333,14 @@ def test_one_span_that_cannot_be_derived_costs_no_other(path: Path, monkeypatch:
 def test_a_dead_segment_with_such_a_span_is_read_to_its_end_and_the_span_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agentspan.journal import deriving
-
     tracer = Tracer(path)
     with tracer.run("a"):
         for name in ("tool", "bad", "tool"):
             with tracer.span(name, {"name": "x"}):
                 pass
     die(tracer)
-    describe = deriving.describe
-
-    def broken(span_type: Any, schema_name: str, *args: Any) -> Any:
-        if schema_name == "bad":
-            raise RuntimeError("a bug of ours")
-        return describe(span_type, schema_name, *args)
-
-    monkeypatch.setattr(deriving, "describe", broken)
+    monkeypatch.setattr("agentspan.journal.deriving.describe", not_bad)
     with agentspan.open(path) as db:
-        assert [row.why for row in db.doctor(dry_run=True).refused] == ["unreadable"] * 2
+        assert [row.why for row in db.doctor(dry_run=True).damage] == ["unreadable"] * 2
     assert statuses(path) == ["complete"] * 2
     assert segments_of(path) == []

@@ -1,7 +1,6 @@
 """What the child processes of these tests do; run as `python -m tests.processes.workers NAME ARGS…`."""
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -97,30 +96,6 @@ def record_until_killed(db: str, threads: str) -> None:
     for _ in range(int(threads)):
         threading.Thread(target=work, daemon=True).start()
     time.sleep(60)
-
-
-def burst(db: str, spans: str) -> None:
-    """Record a burst within an open span, say so, and die at once."""
-    agentspan.configure(db)
-
-    @agentspan.span
-    def step(number: int) -> int:
-        return number
-
-    with agentspan.run("burst"), agentspan.span("agent", {"name": "open"}):
-        for number in range(int(spans)):
-            step(number)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def record_in_children_until_killed(db: str, children: str) -> None:
-    """Fork children that record for ever, and record beside them; all say what is acknowledged."""
-    agentspan.configure(db)
-    with agentspan.run("parent"):
-        for _ in range(int(children)):
-            if os.fork() == 0:
-                break
-        record_until_killed(db, "2")
 
 
 if __name__ == "__main__":

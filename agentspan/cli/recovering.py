@@ -1,0 +1,58 @@
+"""Bringing in what killed programs left in their journals, with a bar for as long as that takes."""
+
+import sys
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentspan.journal.place import folder_of, is_possible
+
+LARGE = 4 * 2**20
+"""Bytes of segments from which on a person may want to know what takes so long: a third of a second."""
+
+
+def recover(path: Path) -> None:
+    """Read what is left beside a file, and show on a terminal how far that is; the rest is read when the file is."""
+    if not is_possible() or not path.exists() or not sys.stderr.isatty() or _size_of(folder_of(path)) < LARGE:
+        return
+    from agentspan.operations.adopting import Adoption
+    from agentspan.storage.sqlite import SQLiteStorage
+
+    with closing(SQLiteStorage(path)) as storage:
+        bar = _Bar()
+        try:
+            adopted = Adoption(lambda: nullcontext(storage), path).adopt(bar)
+        finally:
+            bar.end()
+    if adopted.records:
+        click.echo(f"{adopted.records:,} transitions of programs that were killed are in the file now", err=True)
+
+
+def _size_of(folder: Path) -> int:
+    try:
+        return sum(each.stat().st_size for each in folder.iterdir())
+    except OSError:  # there is none, or somebody tidies up
+        return 0
+
+
+class _Bar:
+    """Appears with the first progress: segments of living programs are left alone."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, done: int, size: int) -> None:
+        if self._bar is None:
+            self._bar = click.progressbar(length=size, label="reading journals", file=sys.stderr, width=30)
+            self._bar.__enter__()
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._bar is not None:
+            self._bar.update(self._bar.length - self._done)
+            self._bar.__exit__(None, None, None)

@@ -1,0 +1,98 @@
+"""A dead segment with a flipped bit anywhere: the rest is brought in, and the damage told of."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan import Tracer
+from agentspan.cli import main
+from agentspan.journal.records import Gap, read
+from agentspan.journal.segments import take_over
+from tests.journal.conftest import segments_of
+from tests.journal.recorded import die
+from tests.journal.test_recording import statuses
+
+SPANS = 3
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file, and what a killed program left beside it."""
+    folder = tmp_path_factory.mktemp("left")
+    tracer = Tracer(folder / "runs.db")
+    tracer._sink._thread = object()  # type: ignore[union-attr]  # nothing is drained
+    with tracer.run("a"):
+        for number in range(SPANS):
+            with tracer.span("tool", {"name": f"{number}", "arguments": {"text": "é" * number}}):
+                pass
+    die(tracer)
+    (segment,) = segments_of(folder / "runs.db")
+    data = segment.read_bytes().rstrip(b"\0")
+    segment.write_bytes(data + bytes(64))
+    return folder
+
+
+def flip(left: Path, folder: Path, place: int, bit: int) -> Path:
+    shutil.copytree(left, folder, dirs_exist_ok=True)
+    (segment,) = segments_of(folder / "runs.db")
+    data = bytearray(segment.read_bytes())
+    data[place] ^= 1 << bit
+    segment.write_bytes(data)
+    return folder / "runs.db"
+
+
+def size_of(left: Path) -> int:
+    return segments_of(left / "runs.db")[0].stat().st_size
+
+
+def check(path: Path) -> None:
+    with agentspan.open(path) as db:
+        report = db.doctor(dry_run=True)
+        assert report.problems == []
+        assert report.damage_total >= 1
+        # What finishes a span whose start is damaged fits nothing, and is kept; so at most one span suffers.
+        assert len(db.agent_spans.list(db.agent_instances.list()[0].id)) >= SPANS - 1
+    assert segments_of(path) == []
+    found = statuses(path)
+    assert found.count("complete") >= SPANS - 1
+
+
+@given(data=st.data())
+def test_one_bit_costs_one_span_at_most_and_is_told_of(left: Path, data: st.DataObject) -> None:
+    place, bit = data.draw(st.integers(0, size_of(left) - 64)), data.draw(st.integers(0, 7))
+    with tempfile.TemporaryDirectory() as folder:
+        check(flip(left, Path(folder), place, bit))
+
+
+def test_every_byte_may_be_damaged(left: Path, tmp_path: Path) -> None:
+    (segment,) = segments_of(left / "runs.db")
+    data, path = segment.read_bytes(), tmp_path / segment.name
+    for place in range(len(data) - 64):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        taken = take_over(path)
+        assert taken is not None
+        with taken:
+            found = list(read(taken.data, taken.start, after=taken.after))
+        gaps = [each for each in found if isinstance(each, Gap)]
+        assert len(gaps) + (taken.damaged is not None) == 1
+        assert len(found) - len(gaps) >= 2 * SPANS - 1
+
+
+def test_the_doctor_says_what_could_not_be_read(left: Path, tmp_path: Path) -> None:
+    path = flip(left, tmp_path, 100, 0)
+    result = CliRunner().invoke(main, ["--db", str(path), "doctor", "--dry-run"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert "! 1 place in the journals of killed programs could not be read" in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+    answer = json.loads(CliRunner().invoke(main, ["--db", str(path), "doctor", "--dry-run", "--json"]).output)
+    (damage,) = answer["damage"]
+    assert damage["why"] == "damaged"
+    assert "1 record is missing at byte 48" in damage["wanted"]["said"]
+    assert answer["total"] == len(answer["refused_changes"]) == 1  # the end of the span whose start it was

@@ -1,0 +1,178 @@
+"""Signals, forks and ends at any moment of the journal: appending, draining, rotating, adopting."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from tests.journal.conftest import segments_of
+from tests.journal.test_recording import statuses
+
+ROOT = Path(__file__).parents[2]
+START = """
+import faulthandler, functools, logging, multiprocessing, os, signal, sys, threading, time, warnings
+faulthandler.dump_traceback_later(50, exit=True)
+warnings.simplefilter("ignore")
+import agentspan
+from agentspan.recording import journal_sink, draining
+from agentspan.journal import log
+Log = log.Log
+path = sys.argv[1]
+
+def one(name="x"):
+    with agentspan.span("tool", {"name": name}):
+        pass
+"""
+SMALL = """
+log.Log.__init__.__defaults__ = (16 * 1024,)  # rotate all the time
+"""
+
+
+def run(path: Path, code: str, expected: str = "") -> None:
+    command = [sys.executable, "-c", START + code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, expected, "")
+
+
+def check(path: Path, spans: int) -> None:
+    agentspan.open(path).close()
+    assert segments_of(path) == []
+    assert statuses(path) == ["complete"] * spans
+
+
+@pytest.mark.parametrize("also", ["", "agentspan.flush()", "agentspan.open(path).agent_instances.list()"])
+def test_a_signal_handler_may_record_and_read_while_its_thread_appends_and_rotates(tmp_path: Path, also: str) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+agentspan.configure(path)
+left = {30 if "open" in also else 100}
+total = 0
+def handler(*_):
+    global left, total
+    left -= 1
+    total += 1
+    with agentspan.run("handler"):
+        one("h" * 500)
+    {also}
+    if left > 0:
+        signal.setitimer(signal.ITIMER_REAL, 0.0003)
+signal.signal(signal.SIGALRM, handler)
+with agentspan.run("main"):
+    signal.setitimer(signal.ITIMER_REAL, 0.0003)
+    while left > 0:
+        one("m" * 500)
+        total += 1
+assert agentspan.flush(20)
+health = agentspan.health()
+assert health.failed == 0, health
+agentspan.shutdown()
+open(path + ".count", "w").write(str(total))
+"""
+    run(path, SMALL + code)
+    check(path, int((tmp_path / "runs.db.count").read_text()))
+
+
+def test_ctrl_c_at_any_moment_leaves_the_journal_whole(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = """
+agentspan.configure(path)
+interrupted = 0
+with agentspan.run("main"):
+    one("first")  # with a segment, which takes longer than there is time below
+    while interrupted < 100:
+        try:
+            signal.signal(signal.SIGALRM, signal.default_int_handler)
+            signal.setitimer(signal.ITIMER_REAL, 0.003)
+            while True:
+                one("m" * 500)
+        except KeyboardInterrupt:
+            interrupted += 1
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+assert agentspan.flush(20)
+assert agentspan.health().waiting == 0
+"""
+    run(path, SMALL + code)
+    agentspan.open(path).close()
+    assert segments_of(path) == []
+    assert statuses(path).count("complete") > 10
+
+
+def test_forks_while_others_rotate_drain_and_adopt(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = """
+agentspan.configure(path)
+stop = threading.Event()
+counts = []
+def work():
+    count = 0
+    with agentspan.run("thread"):
+        while not stop.is_set():
+            one("m" * 500)
+            count += 1
+            time.sleep(0.001)
+    counts.append(count)
+def read():
+    with agentspan.open(path) as db:
+        while not stop.is_set():
+            db.agent_instances.list()
+            time.sleep(0.001)
+threads = [threading.Thread(target=work) for _ in range(2)] + [threading.Thread(target=read)]
+for thread in threads: thread.start()
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # faulthandler waits for ever for its thread, which a child does not have
+        with agentspan.run("child"):
+            one("child")
+        os._exit(agentspan.health().failed)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+for thread in threads: thread.join()
+open(path + ".count", "w").write(str(sum(counts) + 8))
+"""
+    run(path, SMALL + code)
+    check(path, int((tmp_path / "runs.db.count").read_text()))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_of_multiprocessing_leave_nothing_behind(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "runs.db"
+    program = tmp_path / "program.py"
+    program.write_text("""
+import multiprocessing, sys, warnings
+warnings.simplefilter("ignore")
+import agentspan
+
+def work(path, number):
+    agentspan.configure(path)
+    with agentspan.run("child"), agentspan.span("tool", {"name": str(number)}):
+        pass
+
+if __name__ == "__main__":
+    agentspan.configure(sys.argv[1])  # before the fork, as a server does that loads its program once
+    with agentspan.run("parent"), agentspan.span("tool", {"name": "parent"}):
+        context = multiprocessing.get_context(sys.argv[2])
+        children = [context.Process(target=work, args=(sys.argv[1], number)) for number in range(4)]
+        for child in children: child.start()
+        for child in children: child.join()
+        assert all(child.exitcode == 0 for child in children)
+""")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program), str(path), method]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert segments_of(path) == []  # the parent has brought them in when it ended
+    check(path, 5)
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(0)", "pass"])
+def test_however_a_program_ends(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "runs.db"
+    command = [sys.executable, "-c", f"{START}\nagentspan.configure(path)\nfor _ in range(20): one()\n{end}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
+    assert done.stderr == ""
+    assert (segments_of(path) == []) == (end in ("sys.exit(0)", "pass"))
+    check(path, 20)
