@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from agentspan.errors import StorageError
 from agentspan.journal.place import folder_of, is_possible
 
 LARGE = 4 * 2**20
@@ -24,6 +25,8 @@ def recover(path: Path) -> None:
         bar = _Bar()
         try:
             adopted = Adoption(lambda: nullcontext(storage), path).adopt(bar)
+        except StorageError:  # busy: what is in the file can be read all the same
+            return
         finally:
             bar.end()
     if adopted.records:

@@ -74,7 +74,7 @@ def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
     if wanted.updated_at < stored.updated_at:
         return {}
     starts = (stored.status, wanted.status) == ("pending", "active")
-    if not starts and stored.payload == wanted.payload:
+    if not starts and (stored.payload, stored.updated_at) == (wanted.payload, wanted.updated_at):
         return {}
     values: dict[str, Value] = {name: getattr(wanted, name) for name in _UPDATED}
     return {**values, "status": "active", "started_at": wanted.started_at} if starts else values

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
@@ -59,6 +59,8 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program) -
 
 
 @given(program=programs, batch=st.integers(1, 9), trims=st.booleans())
+@example(program=[("create", 0, "llm", {}, False, 0), ("flush",), ("update", 0, {})], batch=2, trims=False)
+@example(program=[("create", 0, "llm", {}, True, 0), ("update", 0, {}), ("start", 0)], batch=1, trims=False)
 def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
     template: Path, program: Program, batch: int, trims: bool
 ) -> None:

@@ -1,0 +1,78 @@
+"""Large journals and many who bring them in: each record once, and a person sees how far it is."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentspan import Tracer
+from agentspan.cli import recovering
+from agentspan.journal.log import Log
+from agentspan.journal.place import folder_of
+from agentspan.recording import journal_sink
+from tests.journal.conftest import segments_of
+from tests.journal.recorded import die, sink_of
+from tests.journal.test_recording import statuses
+
+ROOT = Path(__file__).parents[2]
+
+
+def leave(path: Path, spans: int, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """What a program leaves beside a file that is killed after so many spans."""
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+        tracer = Tracer(path)
+        sink = sink_of(tracer)
+        sink._log = Log(folder_of(path), lambda: tracer._writer_id, size)
+        with tracer.run("a"):
+            for number in range(spans):
+                with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 500}}):
+                    pass
+        die(tracer)
+
+
+def test_of_several_processes_that_come_at_once_each_record_is_brought_in_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    leave(path, 1000, monkeypatch, 40 * 1024)
+    assert len(segments_of(path)) >= 20
+    code = "import agentspan, sys; sys.stdin.readline(); agentspan.open(sys.argv[1]).close()"
+    command = [sys.executable, "-c", code, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    workers = [subprocess.Popen(command, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    for worker in workers:
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    for worker in workers:
+        assert worker.communicate(timeout=60)[1] == ""
+        assert worker.returncode == 0
+    assert segments_of(path) == []
+    assert statuses(path) == ["complete"] * 1000
+
+
+def test_a_command_shows_a_bar_on_a_terminal_while_it_reads_a_large_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    leave(path, recovering.LARGE // 500, monkeypatch, 1024 * 1024)
+    monkeypatch.setenv("COLUMNS", "80")
+    mine, theirs = pty.openpty()
+    command = [sys.executable, "-m", "agentspan", "--db", str(path), "doctor", "--dry-run"]
+    process = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, cwd=ROOT)
+    os.close(theirs)
+    said = b""
+    try:
+        while chunk := os.read(mine, 4096):
+            said += chunk
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(mine)
+    process.communicate()
+    assert process.returncode == 0
+    assert b"100%" in said
+    assert b"transitions of programs that were killed are in the file now" in said
+    assert segments_of(path) == []
