@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import struct
+import threading
 import weakref
 from pathlib import Path
 from zlib import crc32
@@ -30,7 +31,24 @@ _mark = struct.Struct("<IQ")
 _SECOND = START + len(END)
 
 
-class Segment:
+_forkless = threading.RLock()
+"""Held while a descriptor is opened or closed: a fork in between would give a child what it knows nothing of, or have it
+close what has that number now."""
+
+
+class _Locked:
+    """A file whose lock this process holds, as long as it has it open."""
+
+    _file = -1
+
+    def _let_go(self) -> None:
+        with _forkless:
+            file, self._file = self._file, -1
+            if file >= 0:
+                os.close(file)
+
+
+class Segment(_Locked):
     """A segment of this process's own: a spare one at first, which is not read until it begins.
 
     Attributes:
@@ -42,14 +60,15 @@ class Segment:
         OSError: no room for it, or no permission; nothing is left behind.
     """
 
-    _file = -1
     _is_mapped = False
 
     def __init__(self, path: str, size: int) -> None:
         self.path = path + NEW
         self.size = size
         self.end = self.drained = START
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with _forkless:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            _held.add(self)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             os.posix_fallocate(self._file, 0, size)
@@ -57,7 +76,6 @@ class Segment:
         except BaseException:
             self.remove()
             raise
-        _held.add(self)
 
     def begin(self, path: str, sequence: int) -> None:
         """Put it in its place, to be appended to from its start.
@@ -80,8 +98,9 @@ class Segment:
         self._map()
 
     def _map(self) -> None:
-        self.map = mmap.mmap(self._file, self.size)
-        self._is_mapped = True
+        with _forkless:
+            self.map = mmap.mmap(self._file, self.size)
+            self._is_mapped = True
 
     def is_there(self) -> bool:
         """Tell whether its file is still in its place: what is said to one that was deleted ends with the process."""
@@ -109,8 +128,9 @@ class Segment:
 
     def unmap(self) -> None:
         """Append no more: what is mapped counts as the program's memory."""
-        self._is_mapped = False  # first: Ctrl-C comes at calls, and a segment that cannot be read stops all draining
-        self.map.close()
+        with _forkless:
+            self._is_mapped = False  # first: Ctrl-C comes at calls, and a segment that cannot be read stops all draining
+            self.map.close()
 
     def reset(self, sequence: int) -> None:
         """Begin anew at the start, if everything is drained: pages that are there cost less than new ones.
@@ -130,11 +150,9 @@ class Segment:
 
     def leave(self) -> None:
         """Let go of the mapping and the lock, as a forked child does; the file stays."""
-        if self._file >= 0:
-            if self._is_mapped:
-                self.map.close()  # it has a descriptor of its own
-            os.close(self._file)
-            self._file = -1
+        if self._is_mapped:
+            self.unmap()  # a mapping has a descriptor of its own
+        self._let_go()
 
     def remove(self) -> None:
         """Delete the file, and let go."""
@@ -160,7 +178,7 @@ def room_for(length: int) -> int:
     return START + HEADER + length + len(END)
 
 
-class Left:
+class Left(_Locked):
     """A segment whose owner is dead, taken over; a context manager that lets go of it at the end.
 
     Attributes:
@@ -202,9 +220,7 @@ class Left:
 
     def leave(self) -> None:
         """Let go of it."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._let_go()
 
     def __enter__(self) -> "Left":
         return self
@@ -215,6 +231,11 @@ class Left:
 
 def take_over(path: Path) -> Left | None:
     """Take over a segment whose owner has died; None while it lives, or when somebody else was faster."""
+    with _forkless:
+        return _taken_over(path)
+
+
+def _taken_over(path: Path) -> Left | None:
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -239,6 +260,7 @@ def _after_fork() -> None:
     """Let go, in a child, of what its parent owns or is about to read: the lock would outlive the parent."""
     for each in list(_held):
         each.leave()
+    _forkless.release()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_forkless.acquire, after_in_parent=_forkless.release, after_in_child=_after_fork)

@@ -124,7 +124,8 @@ for thread in threads: thread.start()
 for _ in range(8):
     child = os.fork()
     if child == 0:
-        signal.alarm(20)  # faulthandler waits for ever for its thread, which a child does not have
+        faulthandler.register(signal.SIGALRM, chain=True)
+        signal.alarm(20)  # faulthandler's own way waits for ever for its thread, which a child does not have
         with agentspan.run("child"):
             one("child")
         os._exit(agentspan.health().failed)

@@ -4,7 +4,10 @@ import fcntl
 import os
 import stat
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -266,3 +269,61 @@ def test_no_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
         create(tmp_path, "writer", 1, 1, 0, SIZE)
     assert list(tmp_path.iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_fork_waits_for_a_thread_that_closes_a_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = made(tmp_path)
+    closed, close = threading.Event(), os.close
+
+    def slow(file: int) -> None:
+        close(file)
+        if threading.current_thread() is not threading.main_thread():
+            closed.set()
+            time.sleep(0.1)
+
+    monkeypatch.setattr(os, "close", slow)
+    thread = threading.Thread(target=segment.leave)
+    thread.start()
+    closed.wait()
+    other = os.open(tmp_path, os.O_RDONLY)  # it has the segment's number now
+    assert in_child(lambda: os.path.samestat(os.fstat(other), os.stat(tmp_path)))
+    thread.join()
+    close(other)
+
+
+@pytest.mark.parametrize("what", ["makes", "takes over"])
+def test_a_child_does_not_keep_what_a_thread_opens_during_the_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    if what == "takes over":
+        made(tmp_path, b"one").leave()
+    opened, open_ = threading.Event(), os.open
+
+    def slow(*args: Any) -> int:
+        file = open_(*args)
+        opened.set()
+        time.sleep(0.1)
+        return file
+
+    def change() -> None:
+        kept.append(made(tmp_path, b"one") if what == "makes" else take_over(segments(tmp_path)[0]))
+
+    kept: list[Any] = []
+    monkeypatch.setattr(os, "open", slow)
+    thread = threading.Thread(target=change)
+    thread.start()
+    opened.wait()
+    assert in_child(lambda: not any(SUFFIX in path for path in open_files()))
+    thread.join()
+    kept[0].leave()
+
+
+def in_child(ask: Callable[[], bool]) -> bool:
+    """What a child that is forked now answers."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if ask() else 1)
+        finally:
+            os._exit(2)
+    return os.waitpid(child, 0)[1] == 0

@@ -269,3 +269,16 @@ def test_a_replaced_file_is_noticed_by_those_who_had_it_open(tmp_path: Path) -> 
         assert [agent.name for agent in db.agents.list()] == ["new"]
     with agentspan.open(path, read_only=True) as db:
         assert [agent.name for agent in db.agents.list()] == ["new"]
+
+
+def test_a_fork_leaves_a_thread_nothing_of_sqlite_to_free(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "runs.db") as db:
+        db.agents.create("a")
+        cursor = db.storage._connections.cursor  # type: ignore[attr-defined]  # as a thread has it that wrote just now
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+            cursor.fetchone()
+        db.agents.create("b")

@@ -99,7 +99,8 @@ class Connections:
         self.owner = 0  # the thread that holds the lock to write
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
-        _all.add(self)
+        with _forkless:
+            _all.add(self)
 
     def committed(self, rows: int = 1) -> None:
         """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due.
@@ -219,13 +220,14 @@ class Connections:
             self._drop()
 
     def _drop(self) -> None:
-        writer, self._writer, self.cursor, self._file = self._writer, None, None, None
-        readers, self._readers = self._readers, []
+        # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
+        opened = (self.cursor, self._writer, *self._readers)
+        self._writer, self.cursor, self._file, self._readers = None, None, None, []
         self._generation += 1  # a reader that is out now belongs to the file of before
-        for connection in (writer, *readers):
+        for each in opened:
             try:
-                if connection is not None:
-                    connection.close()
+                if each is not None:
+                    each.close()
             except sqlite3.Error:  # the disk is full, or the file gone: the log keeps what it has
                 pass
 
@@ -376,10 +378,13 @@ _inherited: list[Any] = []
 
 
 _forking: list[Connections] = []
+_forkless = threading.RLock()
+"""Held while a process forks: no other connections are made meanwhile."""
 
 
 def _before_fork() -> None:
     """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
+    _forkless.acquire()
     for connections in list(_all):
         connections._hold()
         _forking.append(connections)
@@ -388,12 +393,14 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     while _forking:
         _forking.pop()._let_go()
+    _forkless.release()
 
 
 def _after_fork_in_child() -> None:
     _forking.clear()
     for connections in list(_all):
         connections._leave_behind()
+    _forkless.release()
 
 
 if hasattr(os, "register_at_fork"):
