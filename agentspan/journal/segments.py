@@ -32,8 +32,8 @@ _SECOND = START + len(END)
 
 
 _forkless = threading.RLock()
-"""Held while a descriptor is opened or closed: a fork in between would give a child what it knows nothing of, or have it
-close what has that number now."""
+"""Held while a descriptor is opened or closed: a fork in between would give a child what it knows nothing of, or have
+it close what has that number now."""
 
 
 class _Locked:
@@ -129,7 +129,7 @@ class Segment(_Locked):
     def unmap(self) -> None:
         """Append no more: what is mapped counts as the program's memory."""
         with _forkless:
-            self._is_mapped = False  # first: Ctrl-C comes at calls, and a segment that cannot be read stops all draining
+            self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
             self.map.close()
 
     def reset(self, sequence: int) -> None:
