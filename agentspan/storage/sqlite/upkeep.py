@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import tempfile
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -103,6 +102,8 @@ class Upkeep:
             raise InvalidValue("path", f"{target} exists already; choose another name, or move it away")
         if not target.parent.is_dir():
             raise InvalidValue("path", f"the folder {target.parent} does not exist; create it")
+        import tempfile  # with all the ways to compress; nobody who only records copies a file
+
         with self._reading() as source:
             source.execute("select 1 from sqlite_master").fetchone()  # the snapshot begins here
             try:
