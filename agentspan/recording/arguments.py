@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from agentspan.recording.capture import head_of_call
+
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -38,14 +40,16 @@ class Arguments:
 
     Attributes:
         name: what the function is called.
+        head: the JSON text of a call, up to the arguments.
     """
 
-    __slots__ = ("_count", "_defaults", "_partial", "_positional", "_signature", "_skip", "name")
+    __slots__ = ("_count", "_defaults", "_partial", "_positional", "_signature", "_skip", "head", "name")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self._partial = fn if isinstance(fn, functools.partial) else None
         fn = fn if self._partial is None else self._partial.func
         self.name: str = getattr(fn, "__name__", None) or type(fn).__name__
+        self.head = head_of_call(self.name)
         try:
             signature = inspect.signature(fn)
         except (TypeError, ValueError):  # some builtins have none

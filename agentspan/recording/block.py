@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Begin = Callable[["Tracer", tuple[Any, ...], Mapping[str, Any]], Span]
-
 
 class SpanBlock:
     """A span to be: `with` and `async with` make one, and so does each call of a function that it decorates."""
@@ -38,10 +36,7 @@ class SpanBlock:
 
     def __enter__(self) -> Span:
         tracer, name = self._resolve(), self._schema_name
-        if tracer.enabled:
-            span = tracer._begin(name, tracer._registry.resolve(name), {} if self._payload is None else self._payload)
-        else:
-            span = tracer._unrecorded(name)
+        span = tracer._begin(name, self._payload) if tracer.enabled else tracer._unrecorded(name)
         self._entered.append(span)
         return span
 
@@ -74,12 +69,11 @@ class SpanBlock:
 
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
 
-        def begin(tracer: "Tracer", args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Span:
-            return tracer._begin_call(schema_name, arguments, args, kwargs, payload)
-
         def stream(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Steps:
             tracer = resolve()
-            return Stream(begin(tracer, args, kwargs), reduce) if tracer.enabled else NOTHING
+            if not tracer.enabled:
+                return NOTHING
+            return Stream(tracer._begin_call(schema_name, arguments, args, kwargs, payload), reduce)
 
         kind = kind_of(fn)
         reduce = self._reduce
@@ -90,17 +84,23 @@ class SpanBlock:
         if reduce is not None:
             raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
         if kind == "coroutine":
-            return cast(Callable[P, R], _wrap_coroutine(fn, resolve, begin))
-        return _wrap_function(fn, resolve, begin)
+            return cast(Callable[P, R], _wrap_coroutine(fn, resolve, schema_name, arguments, payload))
+        return _wrap_function(fn, resolve, schema_name, arguments, payload)
 
 
-def _wrap_function(fn: Callable[P, R], resolve: "Callable[[], Tracer]", begin: Begin) -> Callable[P, R]:
+def _wrap_function(
+    fn: Callable[P, R],
+    resolve: "Callable[[], Tracer]",
+    schema_name: str,
+    arguments: Arguments,
+    payload: Mapping[str, Any] | None,
+) -> Callable[P, R]:
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         tracer = resolve()
-        if not tracer.enabled:  # here, not in begin: 0.2 µs in all, and one call more would cost 0.1
+        if not tracer.enabled:  # 0.2 µs in all
             return fn(*args, **kwargs)
-        span = begin(tracer, args, kwargs)
+        span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
         try:
             value = fn(*args, **kwargs)
         except BaseException as exception:
@@ -112,13 +112,19 @@ def _wrap_function(fn: Callable[P, R], resolve: "Callable[[], Tracer]", begin: B
     return call
 
 
-def _wrap_coroutine(fn: Callable[P, Any], resolve: "Callable[[], Tracer]", begin: Begin) -> Callable[P, Any]:
+def _wrap_coroutine(
+    fn: Callable[P, Any],
+    resolve: "Callable[[], Tracer]",
+    schema_name: str,
+    arguments: Arguments,
+    payload: Mapping[str, Any] | None,
+) -> Callable[P, Any]:
     @functools.wraps(fn)
     async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
         tracer = resolve()
         if not tracer.enabled:
             return await fn(*args, **kwargs)
-        span = begin(tracer, args, kwargs)
+        span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
         try:
             value = await fn(*args, **kwargs)
         except BaseException as exception:

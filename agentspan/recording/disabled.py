@@ -68,6 +68,6 @@ class DisabledSpan(Span):
             self.start()
         return self
 
-    def _leave(self, exception: BaseException | None) -> None:
+    def _leave(self, exception: BaseException | None, output: Any = None) -> None:
         if self.status == "active":
             self.finish("failed" if exception is not None else None)

@@ -80,7 +80,7 @@ class Stream(Steps):
         tracer = self._span._tracer
         try:
             if self._room > 0 and len(self._items) < tracer._capture.limits.items:
-                text = tracer._capture.object({"": item})[0]
+                text = tracer._capture.object({"": item})
                 self._room -= len(text)
                 self._items.append(text)
             else:

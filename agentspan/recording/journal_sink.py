@@ -13,13 +13,13 @@ import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan import clock
 from agentspan.errors import StorageError
 from agentspan.journal import live
 from agentspan.journal.deriving import Resolve
-from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UPDATED, encode_unit
+from agentspan.journal.events import encode_unit
 from agentspan.journal.log import Log
 from agentspan.journal.place import folder_of
 from agentspan.journal.spool import SIZE
@@ -50,7 +50,6 @@ FORK_WAIT_S = 5.0
 EXIT_S = 1.0
 """How long the end of a program may take over the work of programs that died."""
 READ_WAIT_S = 1.0
-_join = SEPARATOR.join
 
 
 class Surroundings(NamedTuple):
@@ -81,7 +80,7 @@ class JournalSink(Draining):
         self.path = surroundings.path
         self._around = surroundings
         self._overflows = False
-        self._looked_ns = 0
+        self._look_ns = 0
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
         self._held = False
@@ -89,51 +88,41 @@ class JournalSink(Draining):
         _sinks.add(self)
         live.register(self)
 
-    def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def created(self, span: "Span", at_ns: int) -> None:
         """See Said."""
-        instance = cast(AgentInstanceRow, span.run._instance)
-        if at_ns - self._looked_ns > LOOK_NS:
+        if at_ns >= self._look_ns:
             self._look(at_ns)
-        said = (
-            CREATED,
-            span.id,
-            instance.id,
-            instance.agent_id,
-            span.parent_span_id or "",
-            span.schema_name,
-            span.status,
-            str(at_ns),
-            span._payload,
-        )
-        if not self._append(_join(said).encode()):
-            super().created(span, payload, at_ns)
+        instance: AgentInstanceRow = span.run._instance  # type: ignore[assignment]  # the run is recorded
+        # These records are written out (see events): put together by name they take a quarter of a microsecond longer.
+        if not self._append(
+            f"C\x1f{span.id}\x1f{instance.id}\x1f{instance.agent_id}\x1f{span.parent_span_id or ''}"
+            f"\x1f{span.schema_name}\x1f{span.status}\x1f{at_ns}\x1f{span._payload}"
+        ):
+            super().created(span, at_ns)
 
     def started(self, span: "Span") -> None:
         """See Said."""
-        if not self._append(_join((STARTED, span.id, str(span._started_ns))).encode()):
+        if not self._append(f"S\x1f{span.id}\x1f{span._started_ns}"):
             super().started(span)
 
-    def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def updated(self, span: "Span", at_ns: int) -> None:
         """See Said."""
-        if not self._append(_join((UPDATED, span.id, str(at_ns), span._payload)).encode()):
-            super().updated(span, payload, at_ns)
+        if not self._append(f"U\x1f{span.id}\x1f{at_ns}\x1f{span._payload}"):
+            super().updated(span, at_ns)
 
-    def finished(
-        self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
-    ) -> None:
+    def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See Said."""
-        said = (FINISHED, span.id, span.status, str(at_ns), str(elapsed_ns), result_text or "")
-        if not self._append(_join(said).encode()):
-            super().finished(span, result_text, result, at_ns, elapsed_ns)
+        if not self._append(f"F\x1f{span.id}\x1f{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}"):
+            super().finished(span, result, at_ns, elapsed_ns)
 
     def write(self, unit: Unit) -> None:
         """See Said."""
-        if not self._append(encode_unit(unit).encode()):
+        if not self._append(encode_unit(unit)):
             self._commit(unit)
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """See Sink."""
-        if self._append(encode_unit(unit).encode()):
+        if self._append(encode_unit(unit)):
             self._listener.fault(error)
         else:
             super().put_aside(unit, error)
@@ -151,7 +140,7 @@ class JournalSink(Draining):
 
     def catch_up(self) -> None:
         """See live.Journal."""
-        self._looked_ns = 0  # who reads here may be about to terminate a run
+        self._look_ns = 0  # who reads here may be about to terminate a run
         target, settled = self._log.sequence, -1
         while settled < self._settled < target:  # however much there is, as long as it gets less
             settled = self._settled
@@ -178,21 +167,35 @@ class JournalSink(Draining):
         live.forget(self)
         self._log.leave()
 
-    def _append(self, body: bytes) -> bool:
+    def _append(self, body: str) -> bool:
         """Append a record; tell whether that was possible, in order."""
-        if self._overflows or self._backlog or self._log.full_bytes >= CAP:
-            if (self._overflows or self._backlog) and not self._recovered():
-                return False
-            self._work()
-        if not self._log.append(body):
-            self._overflow()
+        log = self._log
+        if log.alert and not self._is_ready():
             return False
+        if log.append(body.encode()):
+            return True
+        self._overflow()
+        return False
+
+    def _is_ready(self) -> bool:
+        """Do what is to be done before a record is appended; tell whether it may be, in order."""
+        self._log.alert = False  # first: what happens meanwhile is seen by the next one
         if self._thread is None:
             self._start_thread()
+        elsewhere = self._overflows or bool(self._backlog)
+        if elsewhere or self._log.full_bytes >= CAP:
+            self._log.alert = True
+            if elsewhere and not self._recovered():
+                return False
+            self._work()
         return True
 
+    def _keep(self, unit: Unit) -> None:
+        super()._keep(unit)
+        self._log.alert = True
+
     def _overflow(self) -> None:
-        self._overflows = True
+        self._overflows = self._log.alert = True
         self._retry_ns = clock.monotonic_ns() + RETRY_NS
         why = getattr(self._log.error, "strerror", None)
         self._listener.fault(StorageError(f"there can be no journal for {self.path} now: {why}"))
@@ -220,7 +223,7 @@ class JournalSink(Draining):
         return True
 
     def _look(self, at_ns: int) -> None:
-        self._looked_ns = at_ns
+        self._look_ns = at_ns + LOOK_NS
         try:
             self._around.look()
         except StorageError:  # busy: what comes next looks again
@@ -242,6 +245,7 @@ class JournalSink(Draining):
         """End the thread, which the next record brings back."""
         with self._log.lock:
             thread, self._thread = self._thread, None
+            self._log.alert = True
             over, self._over = self._over, threading.Event()
         over.set()
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
@@ -311,6 +315,7 @@ def _run(reference: "weakref.ref[JournalSink]", over: threading.Event) -> None:
     sink = reference()
     if sink is not None and sink._over is over:
         sink._thread = None
+        sink._log.alert = True
         if sink.journaled:  # somebody saw the thread when it was about to go
             sink._start_thread()
 

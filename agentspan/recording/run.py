@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from agentspan import clock
+from agentspan import clock, jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
 from agentspan.model.changes import Unit
@@ -250,7 +250,7 @@ class Run:
     def _register(self, context: Context, id: str | None, started_at: str) -> Done:
         tracer = self._tracer
         capture = tracer._capture
-        metadata = None if self._metadata is None else capture.object(self._metadata)[1]
+        metadata = None if self._metadata is None else jsontext.decode(capture.object(self._metadata))
         version = None if self._version is None else one_line(capture.text(str(self._version)), MAX_NAME)
         return agent_instances.register(
             context,
@@ -299,8 +299,8 @@ class Run:
                 status=status,
                 times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
                 now=now,
-                result=None if self._result is None else tracer._capture.object(self._result)[0],
-                error=None if error is None else tracer._capture.object(error)[0],
+                result=None if self._result is None else tracer._capture.object(self._result),
+                error=None if error is None else tracer._capture.object(error),
             )
             tracer._out.write(Unit((move,)))
         except Exception as fault:

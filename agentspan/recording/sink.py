@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import InvalidAction, NotFound, StorageError
@@ -53,11 +53,10 @@ class Listener(NamedTuple):
 class Said(Protocol):
     """Takes what a recorder has to say, in order, from any thread.
 
-    That is what the caller knows of a span: times, and payloads as JSON text and plain JSON; the plain JSON is to be
-    looked at now, not kept. Faults never reach the caller.
+    That is what the caller knows of a span: times, and payloads as JSON text. Faults never reach the caller.
     """
 
-    def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def created(self, span: "Span", at_ns: int) -> None:
         """Take a new span, pending or active."""
         ...
 
@@ -65,13 +64,11 @@ class Said(Protocol):
         """Take note that a pending span is active."""
         ...
 
-    def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def updated(self, span: "Span", at_ns: int) -> None:
         """Take the changed payload of an open span."""
         ...
 
-    def finished(
-        self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
-    ) -> None:
+    def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """Take note that a span has its last status."""
         ...
 
@@ -144,9 +141,9 @@ class CommitSink:
         """How many units wait for the storage to take them again."""
         return len(self._backlog)
 
-    def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def created(self, span: "Span", at_ns: int) -> None:
         """See Sink."""
-        span_type, now = span._type, clock.to_text(at_ns)
+        span_type, now, payload = span._type, clock.to_text(at_ns), jsontext.decode(span._payload)
         meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
         put = spans.created(
             span.id,
@@ -171,21 +168,21 @@ class CommitSink:
         meaning = describe(span._type, span.schema_name, "active", payload, None, None, (False, False))
         self._commit(unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now)))
 
-    def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def updated(self, span: "Span", at_ns: int) -> None:
         """See Sink."""
+        payload = jsontext.decode(span._payload)
         meaning = describe(span._type, span.schema_name, span.status, payload, None, None, (True, False))
         self._commit(unit_of(spans.updated(span.id, payload=span._payload, meaning=meaning, now=clock.to_text(at_ns))))
 
-    def finished(
-        self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
-    ) -> None:
+    def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See Sink."""
         now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
         payload = jsontext.decode(span._payload)
+        returned = None if result is None else jsontext.decode(result)
         started_at = now if status == "cancelled" else clock.to_text(span._started_ns)
-        meaning = describe(span._type, span.schema_name, status, payload, result, elapsed_ms, (False, True))
+        meaning = describe(span._type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
         times = _new(Times, (started_at, now, elapsed_ms))
-        self._commit(unit_of(spans.finished(span.id, status, result_text, times, meaning, now)))
+        self._commit(unit_of(spans.finished(span.id, status, result, times, meaning, now)))
 
     def release(self, *, for_good: bool = False) -> None:
         """See Sink."""

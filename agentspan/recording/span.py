@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 N = TypeVar("N", "Span", "Run")
+_NOTHING = object()
 
 
 def last_entered(entered: list[N]) -> N:
@@ -50,7 +51,6 @@ class Span:
     _outer: Any = None
     _started_ns = 0
     _began_ns = 0
-    _type: SpanType
 
     def __init__(self, tracer: "Tracer", run: "Run", parent_span_id: str | None, schema_name: str) -> None:
         self.run = run
@@ -74,11 +74,11 @@ class Span:
         """Merge into the payload of an open span; stored at once."""
         try:
             self._need(OPEN, "have its payload updated")
-            text, plain = self._tracer._capture.object({**jsontext.decode(self._payload), **payload})
-            self._tracer._check(self, plain, None)
+            text = self._tracer._capture.object({**jsontext.decode(self._payload), **payload})
+            self._tracer._check(self, text, None)
             self._payload = text
             if self.id:
-                self._tracer._out.updated(self, plain, clock.wall_ns())
+                self._tracer._out.updated(self, clock.wall_ns())
             else:
                 self._tracer._count_unrecorded()
         except Exception as error:
@@ -144,7 +144,11 @@ class Span:
         self._leave(exception)
         return False
 
-    def _leave(self, exception: BaseException | None) -> None:
+    @property
+    def _type(self) -> SpanType:
+        return self._tracer._registry.resolve(self.schema_name)
+
+    def _leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
         """End the block: finish what is still active, and give the context back."""
         ended_ns = clock.monotonic_ns()
         tracer = self._tracer
@@ -153,11 +157,11 @@ class Span:
             return  # a forked child leaves a block of its parent's, which goes on
         try:
             if exception is not None and self.status in OPEN:
-                self._error = self._tracer._capture.error(exception)
+                self._error = tracer._capture.error(exception)
             if self.status == "active":
-                self._finish("complete" if self._error is None else "failed", ended_ns)
+                self._finish("complete" if self._error is None else "failed", ended_ns, output)
         except Exception as error:
-            self._tracer._lose(error, reraise=exception is None)
+            tracer._lose(error, reraise=exception is None)
 
     def _stopped(self, error: BaseException) -> None:
         """End the span that `error` keeps from beginning: the run is terminated."""
@@ -169,18 +173,28 @@ class Span:
 
     def _returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""
-        if self._result is None:
-            self._result = value if issubclass(type(value), dict) else {"output": value}  # `__class__` may be anything
-        elif issubclass(type(value), dict):
-            self._result = {**self._result, **value}
-        elif value is not None:
-            self._result = {**self._result, "output": value}
+        if self._result is None and self._error is None:
+            self._leave(None, value)
+            return
+        if issubclass(type(value), dict):  # `__class__` may be anything
+            self.set_result(value)
+        elif value is not None or self._result is None:
+            self.set_result({"output": value})
         self._leave(None)
 
-    def _finish(self, status: FinishStatus, ended_ns: int) -> None:
+    def _finish(self, status: FinishStatus, ended_ns: int, output: Any = _NOTHING) -> None:
+        """Store how the span ended; its result is what was set, or what a function returned, its `output`."""
         try:
             if self.id:
-                self._write_finish(status, ended_ns)
+                at_ns = clock.wall_ns()
+                if at_ns < self._started_ns:
+                    at_ns = self._started_ns
+                elapsed_ns = 0 if status == "cancelled" else ended_ns - self._began_ns
+                result = self._captured(output)
+                if self._tracer._strict and result is not None:
+                    status, result = self._checked(status, result)
+                self.status = status
+                self._tracer._out.finished(self, result, at_ns, elapsed_ns)
             else:
                 self._tracer._count_unrecorded()
                 self.status = status
@@ -188,42 +202,36 @@ class Span:
             if self._owns_run:
                 self.run._finish("failed" if self.status == "failed" else "complete", self._error)
 
-    def _write_finish(self, status: FinishStatus, ended_ns: int) -> None:
-        at_ns = clock.wall_ns()
-        tracer, result = self._tracer, self._result
-        if self._error is not None:
-            result = {"error": self._error} if result is None else {**result, "error": self._error}
-        text, plain = (None, None) if result is None else tracer._capture.object(result)
-        if tracer._strict and plain is not None:
-            try:
-                tracer._check(self, None, plain)
-            except ValidationErrors as refusal:  # the result is refused, but the span must not stay open
-                tracer._fault(refusal, reraise=False)
-                status, self._error = "failed", tracer._capture.error(refusal)
-                text, plain = tracer._capture.object({"error": self._error})
-        self.status = status
-        if status == "cancelled":
-            elapsed_ns = 0
-        else:
-            elapsed_ns = ended_ns - self._began_ns
-            if at_ns < self._started_ns:
-                at_ns = self._started_ns
-        tracer._out.finished(self, text, plain, at_ns, elapsed_ns)
+    def _captured(self, output: Any) -> str | None:
+        capture, result, error = self._tracer._capture, self._result, self._error
+        if error is not None:
+            return capture.failure(error) if result is None else capture.object({**result, "error": error})
+        if output is not _NOTHING:
+            return capture.output(output)
+        return None if result is None else capture.object(result)
 
-    def _create(self, span_type: SpanType, payload: Mapping[str, Any], status: SpanStatus) -> None:
+    def _checked(self, status: FinishStatus, result: str) -> tuple[FinishStatus, str]:
+        try:
+            self._tracer._check(self, None, result)
+            return status, result
+        except ValidationErrors as refusal:  # the result is refused, but the span must not stay open
+            self._tracer._fault(refusal, reraise=False)
+            self._error = self._tracer._capture.error(refusal)
+            return "failed", self._tracer._capture.failure(self._error)
+
+    def _create(self, payload: str, status: SpanStatus) -> None:
         """Store the new span; called once, by the tracer."""
         tracer = self._tracer
-        self._type = span_type
         self.status = status
         if self.run._instance is None:
             tracer._count_unrecorded()
             return
-        self._payload, plain = tracer._capture.object(payload)
+        self._payload = payload
         if tracer._strict:
-            tracer._check(self, plain, None)
+            tracer._check(self, payload, None)
         self._started_ns = at_ns = clock.wall_ns()  # of a pending span, until it is started
-        self.id = tracer._ids.new()
-        tracer._out.created(self, plain, at_ns)
+        self.id = tracer._ids.new(at_ns)
+        tracer._out.created(self, at_ns)
         self._began_ns = clock.monotonic_ns()
 
     def _need(self, statuses: frozenset[str], what: str) -> None:

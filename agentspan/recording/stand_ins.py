@@ -1,7 +1,7 @@
 """What stands in a sink's place: before the first word of a process, and where there is nothing to record into."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentspan.model.changes import Unit
 
@@ -20,23 +20,21 @@ class First:
     def __init__(self, sink: "Callable[[], Said]") -> None:
         self._sink = sink
 
-    def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def created(self, span: "Span", at_ns: int) -> None:
         """See Said."""
-        self._sink().created(span, payload, at_ns)
+        self._sink().created(span, at_ns)
 
     def started(self, span: "Span") -> None:
         """See Said."""
         self._sink().started(span)
 
-    def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def updated(self, span: "Span", at_ns: int) -> None:
         """See Said."""
-        self._sink().updated(span, payload, at_ns)
+        self._sink().updated(span, at_ns)
 
-    def finished(
-        self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
-    ) -> None:
+    def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See Said."""
-        self._sink().finished(span, result_text, result, at_ns, elapsed_ns)
+        self._sink().finished(span, result, at_ns, elapsed_ns)
 
     def write(self, unit: Unit) -> None:
         """See Said."""
@@ -53,7 +51,7 @@ class Nowhere:
     def __init__(self, count: Callable[[], None]) -> None:
         self._count = count
 
-    def created(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def created(self, span: "Span", at_ns: int) -> None:
         """See Said."""
         self._count()
 
@@ -61,13 +59,11 @@ class Nowhere:
         """See Said."""
         self._count()
 
-    def updated(self, span: "Span", payload: dict[str, Any], at_ns: int) -> None:
+    def updated(self, span: "Span", at_ns: int) -> None:
         """See Said."""
         self._count()
 
-    def finished(
-        self, span: "Span", result_text: str | None, result: dict[str, Any] | None, at_ns: int, elapsed_ns: int
-    ) -> None:
+    def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See Said."""
         self._count()
 

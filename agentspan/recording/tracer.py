@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
-from agentspan import ids
+from agentspan import ids, jsontext
 from agentspan.errors import AgentTerminated, InvalidValue, StorageError
 from agentspan.journal import place
 from agentspan.model.changes import Put, Unit, unit_of
@@ -230,18 +230,24 @@ class Tracer:
     def _is_usable(self) -> bool:
         return self._broken is None and not self._closed
 
-    def _begin(self, schema_name: str, span_type: SpanType, payload: Mapping[str, Any]) -> Span:
-        """Create an active span under what is active here, and make it the active one."""
+    def _begin(self, schema_name: str, payload: Mapping[str, Any] | None, text: str = "{}") -> Span:
+        """Create an active span under what is active here, and make it the active one.
+
+        Args:
+            payload: what goes in; None where `text` says it.
+            text: the payload as JSON.
+        """
         node = self._current.get()
-        if type(node) is Span:
-            span = Span(self, node.run, node.id or node.parent_span_id, schema_name)
-        elif type(node) is Run:
-            span = Span(self, node, None, schema_name)
+        kind = type(node)
+        if kind is Span:
+            span = Span(self, node.run, node.id or node.parent_span_id, schema_name)  # type: ignore[union-attr]
+        elif kind is Run:
+            span = Span(self, node, None, schema_name)  # type: ignore[arg-type]
         else:
             span = Span(self, runs.implicit(self, program_name()), None, schema_name)
             span._owns_run = True
         try:
-            span._create(span_type, payload, "active")
+            span._create(text if payload is None else self._capture.object(payload), "active")
         except Exception as error:
             self._lost(span, "active", error)
         if span.run.termination_reason is not None:
@@ -259,20 +265,21 @@ class Tracer:
         payload: Mapping[str, Any] | None,
     ) -> Span:
         """Create the span of a decorated call; its payload is what its type wants to know of the call."""
-        span_type = self._registry.resolve(schema_name)
+        fields = self._registry.resolve(schema_name).fields
         try:
             bound = arguments.bind(args, kwargs)
-            fields = span_type.fields
-            if "arguments" in fields or ("name" in fields and "name" in bound):
-                bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
-            elif "name" in fields:
-                bound = {"name": arguments.name, **bound}
-            if payload is not None:
-                bound.update(payload)
+            if payload is None and "arguments" in fields and "name" in fields:
+                text = self._capture.call(arguments.name, arguments.head, bound)
+            else:
+                if "arguments" in fields or ("name" in fields and "name" in bound):
+                    bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
+                elif "name" in fields:
+                    bound = {"name": arguments.name, **bound}
+                text = self._capture.object(bound if payload is None else {**bound, **payload})
         except Exception as error:
-            bound = {}
+            text = "{}"
             self._fault(error)
-        return self._begin(schema_name, span_type, bound)
+        return self._begin(schema_name, None, text)
 
     def _unrecorded(self, schema_name: str, run: Run | None = None, status: SpanStatus = "active") -> Span:
         """Return what stands for a span while recording is disabled."""
@@ -282,7 +289,7 @@ class Tracer:
     def _create(self, span: Span, payload: Mapping[str, Any], status: SpanStatus) -> None:
         """Store a new span that does not become the active one."""
         try:
-            span._create(self._registry.resolve(span.schema_name), payload, status)
+            span._create(self._capture.object(payload), status)
         except Exception as error:
             self._lost(span, status, error)
         if span.run.termination_reason is not None:
@@ -366,16 +373,17 @@ class Tracer:
         self._make_writer_known()
         return self._sink_of_all()
 
-    def _check(self, span: Span, payload: dict[str, Any] | None, result: dict[str, Any] | None) -> None:
+    def _check(self, span: Span, payload: str | None, result: str | None) -> None:
         """Refuse a payload, or a result, that does not match its schema, if that was asked for.
 
         Raises:
             ValidationErrors: it does not.
         """
         if self._strict:
-            given = {} if payload is None else payload
+            given = {} if payload is None else jsontext.decode(payload)
+            returned = None if result is None else jsontext.decode(result)
             checked = (payload is not None, result is not None)
-            meaning = describe(span._type, span.schema_name, span.status, given, result, None, checked)
+            meaning = describe(span._type, span.schema_name, span.status, given, returned, None, checked)
             self._context.check_strict(meaning.violations, span.schema_name)
 
     def _make_writer_known(self) -> None:

@@ -52,9 +52,9 @@ def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Ite
         yield
 
 
-def _counter(millis: int) -> Callable[[ids.IdSource], str]:
+def _counter(millis: int) -> Callable[..., str]:
     count = itertools.count(1)
-    return lambda source: ids.encode(millis, PARTITION, next(count))
+    return lambda source, at_ns=0: ids.encode(millis, PARTITION, next(count))
 
 
 def _ticks(start_ns: int, step_ns: int) -> Callable[[], int]:

@@ -127,7 +127,7 @@ def _is(recorded: Any, expected: Any) -> bool:
 
 
 def _as_recorded(value: Any) -> Any:
-    return Capture(Limits(), None).object({"value": value})[1]["value"]
+    return jsontext.decode(Capture(Limits(), None).object({"value": value}))["value"]
 
 
 def call_text(name: str, arguments: Mapping[str, Any]) -> str:

@@ -18,7 +18,8 @@ pd = pytest.importorskip("pandas")
 
 def recorded(value: Any, **limits: int) -> Any:
     """What is recorded of a value."""
-    text, plain = Capture(Limits(**limits), Redaction()).object({"value": value})
+    text = Capture(Limits(**limits), Redaction()).object({"value": value})
+    plain = json.loads(text)
     assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == plain
     return plain["value"]
 
