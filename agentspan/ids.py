@@ -16,6 +16,7 @@ from typing import NamedTuple
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _PFID = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}\Z")
+_DRAWN = 256
 MAX_PARTITION = 2**30 - 1
 
 
@@ -73,6 +74,7 @@ class IdSource:
     """
 
     _minting: _Minting
+    _bits: Iterator[bytes]
 
     def __init__(self, partition: int) -> None:
         self._partition = _digits(partition, 6)
@@ -107,13 +109,20 @@ class IdSource:
                     self._minting = following
 
     def _drawn(self, millis: int) -> _Minting:
-        bits = os.urandom(10)
+        # Many bits at a time: the call lets go of the interpreter's lock, and a thread that waits for that begins its
+        # 5 ms anew whenever somebody does. Once a millisecond, that is for ever.
+        bits = next(self._bits, b"")
+        if not bits:
+            drawn = os.urandom(10 * _DRAWN)
+            self._bits = iter([drawn[start : start + 10] for start in range(10, 10 * _DRAWN, 10)])
+            bits = drawn[:10]
         prefix = _digits(millis, 10) + self._partition + _digits(int.from_bytes(bits[:5]), 8)
         start = int.from_bytes(bits[5:]) >> 1
         return _counting(prefix, start >> 10, (millis + 1) * 1_000_000, start & 1023)
 
     def _reseed(self, millis: int) -> None:
         self._lock = threading.RLock()  # a signal handler may record while its thread is in here
+        self._bits = iter(())
         self._minting = self._drawn(millis)
 
 

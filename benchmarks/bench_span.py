@@ -2,7 +2,9 @@
 
 First, every contestant records the same spans (a query of 250 characters in, an output of 280 out) in a process of its
 own, so that nobody's background threads disturb another, in rotating order, round by round. OpenTelemetry has its
-BatchSpanProcessor with all defaults and an exporter that throws spans away; both texts are set as attributes. The
+BatchSpanProcessor with all defaults and an exporter that throws spans away. An attribute is a text or a number, so what
+goes in and what comes out are set as JSON, as the instrumentation libraries for agents do: by a decorator, or in a
+with-block. `two texts` are both texts as they are, without names and without JSON: less than the others record. The
 floor is what cannot be saved: an id, two texts encoded as JSON, two records appended to mapped memory. How many spans
 are kept says what each has at the end: the batch processor drops what its queue cannot take. `cpu` is what the calling
 thread used of a processor, which says more than the mean does while other programs run.
@@ -16,6 +18,7 @@ SQLite has it (a checkpoint every 4 MB, where agentspan waits for 32).
 """
 
 import argparse
+import functools
 import json
 import mmap
 import sqlite3
@@ -38,7 +41,8 @@ import agentspan
 from agentspan import ids
 from agentspan.model.rows import AgentSpanRow
 
-OTEL = "OpenTelemetry, batch processor"
+OTEL = {"@span": "OpenTelemetry @span", "with span": "OpenTelemetry with span"}
+OTEL_TEXTS = "OpenTelemetry, two texts"
 FLOOR = "floor: id, encode, append"
 COMMIT_SHARE = 5
 """Where each call commits, a round has so many times fewer spans."""
@@ -93,34 +97,69 @@ def _kept(tracer: agentspan.Tracer) -> int:
     return (tracer.health().recorded - 1) // 2
 
 
-def opentelemetry(path: Path) -> Contestant:
-    try:
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-    except ImportError:
-        sys.exit('OpenTelemetry is missing: pip install "agentspan-sqlite[bench]", or leave it out with --only')
-    exported = []
+def opentelemetry(shape: Callable[[Any], Callable[[], object]]) -> Callable[[Path], Contestant]:
+    def start(path: Path) -> Contestant:
+        try:
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+        except ImportError:
+            sys.exit('OpenTelemetry is missing: pip install "agentspan-sqlite[bench]", or leave it out with --only')
+        exported = []
 
-    class Nowhere(SpanExporter):
-        def export(self, spans: Any) -> SpanExportResult:
-            exported.append(len(spans))
-            return SpanExportResult.SUCCESS
+        class Nowhere(SpanExporter):
+            def export(self, spans: Any) -> SpanExportResult:
+                exported.append(len(spans))
+                return SpanExportResult.SUCCESS
 
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
-    tracer = provider.get_tracer("bench")
-    tracer.start_as_current_span("bench").__enter__()
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+        tracer = provider.get_tracer("bench")
+        tracer.start_as_current_span("bench").__enter__()
 
+        def kept() -> int:
+            provider.shutdown()
+            return sum(exported)
+
+        return Contestant(shape(tracer), kept)
+
+    return start
+
+
+def otel_decorated(tracer: Any) -> Callable[[], object]:
+    def traced(fn: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(fn)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with tracer.start_as_current_span(fn.__name__) as span:
+                span.set_attribute("input.value", json.dumps({"args": args, "kwargs": kwargs}))
+                value = fn(*args, **kwargs)
+                span.set_attribute("output.value", json.dumps(value))
+                return value
+
+        return call
+
+    @traced
+    def search(query: str) -> str:
+        return OUTPUT
+
+    return lambda: search(QUERY)
+
+
+def otel_block(tracer: Any) -> Callable[[], object]:
+    def one() -> None:
+        with tracer.start_as_current_span("search") as span:
+            span.set_attribute("input.value", json.dumps({"name": "search", "arguments": {"query": QUERY}}))
+            span.set_attribute("output.value", json.dumps({"output": OUTPUT}))
+
+    return one
+
+
+def otel_texts(tracer: Any) -> Callable[[], object]:
     def one() -> None:
         with tracer.start_as_current_span("search") as span:
             span.set_attribute("input.value", QUERY)
             span.set_attribute("output.value", OUTPUT)
 
-    def kept() -> int:
-        provider.shutdown()
-        return sum(exported)
-
-    return Contestant(one, kept)
+    return one
 
 
 def floor(path: Path) -> Contestant:
@@ -158,7 +197,9 @@ def recorder(shape: Callable[[agentspan.Tracer], Contestant], **settings: Any) -
 
 
 CONTESTANTS: dict[str, Callable[[Path], Contestant]] = {
-    OTEL: opentelemetry,
+    OTEL["@span"]: opentelemetry(otel_decorated),
+    OTEL["with span"]: opentelemetry(otel_block),
+    OTEL_TEXTS: opentelemetry(otel_texts),
     "journal @span": recorder(decorated, enabled=True),
     "journal with span": recorder(block, enabled=True),
     "journal redact=None @span": recorder(decorated, enabled=True, redact=None),
@@ -209,18 +250,22 @@ def compare(names: list[str], spans: int, rounds: int, folder: str | None) -> di
 
 
 def report(figures: dict[str, dict[str, float]]) -> None:
-    otel = figures.get(OTEL)
-    print(f"\n{'caller, per span':<34}{'mean':>9}{'median':>9}{'p99':>9}{'cpu':>9}{'kept':>7}{'/ OTel':>8}{'cpu':>7}")
+    def ratio(each: dict[str, float], other: str) -> str:
+        return f"{each['mean'] / figures[other]['mean']:8.2f}×" if other in figures else f"{'':>9}"
+
+    print(
+        f"\n{'caller, per span':<32}{'mean':>9}{'median':>9}{'p99':>9}{'cpu':>9}{'kept':>7}{'/ OTel':>9}{'/ texts':>9}"
+    )
     for name, each in figures.items():
         times = "".join(f"{each[figure]:6.1f} µs" for figure in ("mean", "median", "p99", "cpu"))
-        ratios = f"{each['mean'] / otel['mean']:7.2f}×{each['cpu'] / otel['cpu']:6.2f}×" if otel else ""
-        print(f"{name:<34}{times}{each['kept']:5.0f} %{ratios}")
+        other = OTEL["with span" if name.endswith("with span") else "@span"]
+        print(f"{name:<32}{times}{each['kept']:5.0f} %{ratio(each, other)}{ratio(each, OTEL_TEXTS)}")
     print()
     for name, bound in (("journal", 0.5), ("journal redact=None", 0.35)):
-        for shape in ("@span", "with span"):
+        for shape, other in OTEL.items():
             each = figures.get(f"{name} {shape}")
-            if each and otel:
-                print(verdict(f"{name} {shape} / OpenTelemetry, mean", each["mean"] / otel["mean"], bound))
+            if each and other in figures:
+                print(verdict(f"{name} {shape} / {other}, mean", each["mean"] / figures[other]["mean"], bound))
             if each and name == "journal":
                 print(verdict(f"{name} {shape}, p99", each["p99"], 60, "µs"))
     if "disabled @span" in figures:

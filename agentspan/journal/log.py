@@ -18,6 +18,12 @@ from agentspan.journal.segments import START, Segment, room_for
 from agentspan.journal.spool import SIZE, create, place, tidy
 
 _END = len(END)
+_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
+"""Whether garbage may be collected, which runs code, where a slice is made, unless one was made just before."""
+GROWTH = 16
+"""How much larger than the first one a segment may be: a program that says little takes little, and waits less."""
+MAPPED = 4
+"""Full segments that stay mapped until another thread unmaps them (1 ms): what is mapped counts as the program's."""
 
 
 class Portion(NamedTuple):
@@ -34,7 +40,7 @@ class Log:
     Args:
         folder: where segments lie.
         writer_id: who this process is.
-        size: bytes of a segment.
+        size: bytes of the first segment. Those that are made when one is full are larger and larger.
 
     Attributes:
         sequence: the number of the latest record, which is how many there were.
@@ -51,7 +57,7 @@ class Log:
         self.error: OSError | None = None
         self._folder = folder
         self._writer_id = writer_id
-        self._size = size
+        self._size = self._next_size = size
         self._made = 0
         self._segment: Segment | None = None
         self._full: deque[Segment] = deque()
@@ -65,7 +71,8 @@ class Log:
         while True:
             sequence = self.sequence + 1
             head = pack(MAGIC, length, sequence, crc32(body, length ^ sequence % PRIME))
-            body[:0]  # Python 3.11 may collect garbage where it makes a slice, and takes this one for the next two
+            if _COLLECTS_ANYWHERE:
+                body[:0]
             # No call from here to the return: other threads, signal handlers and Ctrl-C come at calls.
             if self.sequence + 1 == sequence:
                 segment = self._segment
@@ -123,16 +130,22 @@ class Log:
             else:  # there was nothing but a hole
                 segment.drained = drained
 
-    def make_spare(self) -> None:
-        """Make the next segment before it is needed: that can take 30 ms while others use the disk."""
+    def prepare(self) -> None:
+        """Do now and then, in another thread, what those who append would have to: make a segment, unmap full ones.
+
+        While others append, each step of making it waits for a turn, so it is begun early, and is of the largest.
+        """
         segment = self._segment
-        if self._spare is None and segment is not None and segment.end > self._size // 4:
+        if self._spare is None and segment is not None and segment.end > self._size // 16:
             try:
-                spare = Segment(place(self._folder, self._writer_id(), 0), self._size)
+                spare = Segment(place(self._folder, self._writer_id(), 0), GROWTH * self._size)
                 spare.fill()
                 self._spare = spare
             except OSError:  # who needs it will see
                 pass
+        with self.lock:
+            for full in self._full:
+                full.unmap()
 
     def look_after_files(self) -> None:
         """Go on in a new segment if somebody has deleted this one; what is in it is still to be had."""
@@ -155,6 +168,7 @@ class Log:
                     segment.leave()
             self._full = deque(segment for segment in self._full if segment.is_mine)
             self.full_bytes = sum(segment.size for segment in self._full)
+            self._next_size = self._size
             spare, self._spare = self._spare, None
         if spare is not None:
             spare.remove()
@@ -174,12 +188,13 @@ class Log:
         self._made += 1
         try:
             made = self._begun_spare(length) or create(
-                self._folder, self._writer_id(), self._made, self.sequence + 1, length, self._size
+                self._folder, self._writer_id(), self._made, self.sequence + 1, length, self._next_size
             )
         except OSError as error:
             self.error = error
             return None
         self.error = None
+        self._next_size = min(2 * self._next_size, GROWTH * self._size)
         if self._segment is None:
             self._segment = made
         else:  # a signal handler came in between, and has made one
@@ -193,7 +208,8 @@ class Log:
         self._full.append(segment)
         self.full_bytes += segment.size
         self.alert = True
-        segment.unmap()
+        if len(self._full) > MAPPED:
+            self._full[-1 - MAPPED].unmap()
 
     def _begun_spare(self, length: int) -> Segment | None:
         spare, self._spare = self._spare, None
@@ -209,7 +225,7 @@ class Log:
         return None
 
     def _done_with(self, segment: Segment) -> None:
-        if self._spare is None and segment.size == self._size:
+        if self._spare is None and segment.size == GROWTH * self._size:
             try:
                 segment.recycle()
                 self._spare = segment

@@ -13,6 +13,7 @@ import os
 import struct
 import threading
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
@@ -29,7 +30,6 @@ START = 48
 _MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
 _mark = struct.Struct("<IQ")
 _SECOND = START + len(END)
-_FILLED_WITH = 64 * 1024
 
 
 _forkless = threading.RLock()
@@ -78,6 +78,16 @@ class Segment(_Locked):
             self.remove()
             raise
 
+    def fill(self) -> None:
+        """Have its pages in memory, which takes 1 ms for 8 MB, or 20 where the machine has to find room for them.
+
+        Else those who append wait for each page. In one call: who works while others append waits 5 ms after each.
+        """
+        zeros = bytes(max(64 * 1024, self.size // 1000))
+        whole, rest = divmod(self.size, len(zeros))
+        with suppress(OSError):  # whoever touches them needs them, not this
+            os.pwritev(self._file, [zeros] * whole + [zeros[:rest]], 0)
+
     def begin(self, path: str, sequence: int) -> None:
         """Put it in its place, to be appended to from its start.
 
@@ -91,14 +101,6 @@ class Segment(_Locked):
         self.trim(START, sequence)
         os.rename(self.path, path)
         self.path = path
-
-    def fill(self) -> None:
-        """Have its pages in memory: who touches one that is not there waits 3 µs, which is 0.8 for each span.
-
-        In one call, during which other threads go on: each one has to wait for its turn again, 5 ms.
-        """
-        zeros = bytes(min(self.size, _FILLED_WITH))
-        os.pwritev(self._file, [zeros] * (self.size // len(zeros)), 0)
 
     def recycle(self) -> None:
         """Make a spare one of it again, when everything is drained: its room is there, its pages are in memory."""
@@ -136,10 +138,11 @@ class Segment(_Locked):
             os.pwrite(self._file, _marked(drained, sequence), _MARK)
 
     def unmap(self) -> None:
-        """Append no more: what is mapped counts as the program's memory."""
+        """Append no more; what is in it can be read all the same."""
         with _forkless:
-            self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
-            self.map.close()
+            if self._is_mapped:
+                self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
+                self.map.close()
 
     def reset(self, sequence: int) -> None:
         """Begin anew at the start, if everything is drained: pages that are there cost less than new ones.
@@ -158,8 +161,7 @@ class Segment(_Locked):
 
     def leave(self) -> None:
         """Let go of the mapping and the lock, as a forked child does; the file stays."""
-        if self._is_mapped:
-            self.unmap()  # a mapping has a descriptor of its own
+        self.unmap()  # a mapping has a descriptor of its own
         self._let_go()
 
     def remove(self) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
-SIZE = 8 * 2**20
-"""Bytes of a segment: 9,000 spans with 300 bytes in and out."""
+SIZE = 2**20
+"""Bytes of a first segment: 1,000 spans with 300 bytes in and out."""
 
 
 def create(folder: Path, writer_id: str, number: int, sequence: int, length: int, size: int) -> Segment:

@@ -43,7 +43,8 @@ class SpanBlock:
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        last_entered(self._entered)._leave(exception)
+        entered = self._entered
+        (entered.pop() if len(entered) == 1 else last_entered(entered))._leave(exception)
         return False
 
     async def __aenter__(self) -> Span:

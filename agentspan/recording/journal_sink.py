@@ -93,36 +93,38 @@ class JournalSink(Draining):
         if at_ns >= self._look_ns:
             self._look(at_ns)
         instance: AgentInstanceRow = span.run._instance  # type: ignore[assignment]  # the run is recorded
-        # These records are written out (see events): put together by name they take a quarter of a microsecond longer.
-        if not self._append(
+        # Records are written out here (see events), and appended without a method between: 0.3 µs less.
+        body = (
             f"C\x1f{span.id}\x1f{instance.id}\x1f{instance.agent_id}\x1f{span.parent_span_id or ''}"
             f"\x1f{span.schema_name}\x1f{span.status}\x1f{at_ns}\x1f{span._payload}"
-        ):
+        ).encode()
+        if (self._log.alert or not self._log.append(body)) and not self._append(body):
             super().created(span, at_ns)
 
     def started(self, span: "Span") -> None:
         """See Said."""
-        if not self._append(f"S\x1f{span.id}\x1f{span._started_ns}"):
+        if not self._append(f"S\x1f{span.id}\x1f{span._started_ns}".encode()):
             super().started(span)
 
     def updated(self, span: "Span", at_ns: int) -> None:
         """See Said."""
-        if not self._append(f"U\x1f{span.id}\x1f{at_ns}\x1f{span._payload}"):
+        if not self._append(f"U\x1f{span.id}\x1f{at_ns}\x1f{span._payload}".encode()):
             super().updated(span, at_ns)
 
     def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See Said."""
-        if not self._append(f"F\x1f{span.id}\x1f{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}"):
+        body = f"F\x1f{span.id}\x1f{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}".encode()
+        if (self._log.alert or not self._log.append(body)) and not self._append(body):
             super().finished(span, result, at_ns, elapsed_ns)
 
     def write(self, unit: Unit) -> None:
         """See Said."""
-        if not self._append(encode_unit(unit)):
+        if not self._append(encode_unit(unit).encode()):
             self._commit(unit)
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """See Sink."""
-        if self._append(encode_unit(unit)):
+        if self._append(encode_unit(unit).encode()):
             self._listener.fault(error)
         else:
             super().put_aside(unit, error)
@@ -167,12 +169,11 @@ class JournalSink(Draining):
         live.forget(self)
         self._log.leave()
 
-    def _append(self, body: str) -> bool:
+    def _append(self, body: bytes) -> bool:
         """Append a record; tell whether that was possible, in order."""
-        log = self._log
-        if log.alert and not self._is_ready():
+        if self._log.alert and not self._is_ready():
             return False
-        if log.append(body.encode()):
+        if self._log.append(body):
             return True
         self._overflow()
         return False
@@ -256,7 +257,7 @@ class JournalSink(Draining):
         new, ticks.seen = self._log.sequence - ticks.seen, self._log.sequence
         if self._overflows or self._backlog:
             self._recovered()
-        self._log.make_spare()
+        self._log.prepare()
         if not self.journaled:
             ticks.quiet += 1
             ticks.burst = 0

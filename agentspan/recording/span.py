@@ -51,6 +51,7 @@ class Span:
     _outer: Any = None
     _started_ns = 0
     _began_ns = 0
+    _payload = "{}"  # as JSON text: what the caller gave may be changed by the caller
 
     def __init__(self, tracer: "Tracer", run: "Run", parent_span_id: str | None, schema_name: str) -> None:
         self.run = run
@@ -58,7 +59,6 @@ class Span:
         self.schema_name = schema_name
         self._tracer = tracer
         self._writer_id = tracer._writer_id
-        self._payload = "{}"  # as JSON text: what the caller gave may be changed by the caller
 
     def __repr__(self) -> str:
         return f"<Span {self.schema_name} {self.id or '(not recorded)'} {self.status}>"
@@ -151,8 +151,12 @@ class Span:
     def _leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
         """End the block: finish what is still active, and give the context back."""
         ended_ns = clock.monotonic_ns()
-        tracer = self._tracer
-        tracer._exit(self)
+        tracer, outer = self._tracer, self._outer
+        if (outer is None or outer.status == "active") and tracer._current.get() is self:  # the common case of _exit
+            tracer._current.set(outer)
+            self._outer = None
+        else:
+            tracer._exit(self)
         if self._writer_id != tracer._writer_id:
             return  # a forked child leaves a block of its parent's, which goes on
         try:
@@ -190,7 +194,13 @@ class Span:
                 if at_ns < self._started_ns:
                     at_ns = self._started_ns
                 elapsed_ns = 0 if status == "cancelled" else ended_ns - self._began_ns
-                result = self._captured(output)
+                result: str | None
+                if self._error is not None:
+                    result = self._failure(self._error)
+                elif output is not _NOTHING:
+                    result = self._tracer._capture.output(output)
+                else:
+                    result = None if self._result is None else self._tracer._capture.object(self._result)
                 if self._tracer._strict and result is not None:
                     status, result = self._checked(status, result)
                 self.status = status
@@ -202,13 +212,9 @@ class Span:
             if self._owns_run:
                 self.run._finish("failed" if self.status == "failed" else "complete", self._error)
 
-    def _captured(self, output: Any) -> str | None:
-        capture, result, error = self._tracer._capture, self._result, self._error
-        if error is not None:
-            return capture.failure(error) if result is None else capture.object({**result, "error": error})
-        if output is not _NOTHING:
-            return capture.output(output)
-        return None if result is None else capture.object(result)
+    def _failure(self, error: dict[str, Any]) -> str:
+        capture, result = self._tracer._capture, self._result
+        return capture.failure(error) if result is None else capture.object({**result, "error": error})
 
     def _checked(self, status: FinishStatus, result: str) -> tuple[FinishStatus, str]:
         try:

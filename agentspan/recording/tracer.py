@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from agentspan import ids, jsontext
@@ -444,11 +445,18 @@ def block(
     resolve: Callable[[], Tracer], what: Any, payload: Mapping[str, Any] | None, reduce: Reduce | None = None
 ) -> Any:
     """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
+    if type(what) is str and reduce is None:
+        return SpanBlock(resolve, _usable(what), payload)
     if callable(what) or isinstance(what, classmethod | staticmethod | property):  # a property is told to go below
         return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
     if reduce is not None and not callable(reduce):
         raise TypeError("reduce must be a function of the list of items")
     return SpanBlock(resolve, span_types.usable_name(what, DEFAULT_TYPE), payload, reduce)
+
+
+@lru_cache(maxsize=1024)
+def _usable(name: str) -> str:
+    return span_types.usable_name(name, DEFAULT_TYPE)
 
 
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()

@@ -27,7 +27,7 @@ def one(name="x"):
         pass
 """
 SMALL = """
-log.Log.__init__.__defaults__ = (16 * 1024,)  # rotate all the time
+log.Log.__init__.__defaults__, log.GROWTH = (16 * 1024,), 1  # rotate all the time
 """
 
 

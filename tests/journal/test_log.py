@@ -41,7 +41,7 @@ def drained(log: Log, size: int = 4096) -> list[bytes]:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
-    "meanwhile", [lambda log: None, Log.release, Log.make_spare, Log.look_after_files], ids=lambda each: each.__name__
+    "meanwhile", [lambda log: None, Log.release, Log.prepare, Log.look_after_files], ids=lambda each: each.__name__
 )
 def test_each_record_comes_out_once_in_its_threads_order(log: Log, meanwhile: Callable[[Log], object]) -> None:
     number, threads = 1500, 3

@@ -24,6 +24,7 @@ def leave(path: Path, spans: int, monkeypatch: pytest.MonkeyPatch, size: int) ->
     """What a program leaves beside a file that is killed after so many spans."""
     with monkeypatch.context() as patch:
         patch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+        patch.setattr("agentspan.journal.log.GROWTH", 1)
         tracer = Tracer(path)
         sink = sink_of(tracer)
         sink._log = Log(folder_of(path), lambda: tracer._writer_id, size)
