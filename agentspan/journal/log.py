@@ -20,10 +20,8 @@ from agentspan.journal.spool import SIZE, create, place, tidy
 _END = len(END)
 _COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 """Whether garbage may be collected, which runs code, where a slice is made, unless one was made just before."""
-GROWTH = 16
+GROWTH = 8
 """How much larger than the first one a segment may be: a program that says little takes little, and waits less."""
-MAPPED = 4
-"""Full segments that stay mapped until another thread unmaps them (1 ms): what is mapped counts as the program's."""
 
 
 class Portion(NamedTuple):
@@ -45,6 +43,7 @@ class Log:
     Attributes:
         sequence: the number of the latest record, which is how many there were.
         full_bytes: what segments take that are full and not drained.
+        begun: how many segments there were.
         alert: that who appends is to look around before: a segment was begun, or the owner said so.
         error: why the latest segment could not be made, while there is none.
     """
@@ -53,6 +52,7 @@ class Log:
         self.lock = threading.RLock()
         self.sequence = 0
         self.full_bytes = 0
+        self.begun = 0
         self.alert = True
         self.error: OSError | None = None
         self._folder = folder
@@ -131,7 +131,7 @@ class Log:
                 segment.drained = drained
 
     def prepare(self) -> None:
-        """Do now and then, in another thread, what those who append would have to: make a segment, unmap full ones.
+        """Make the next segment, in another thread, before those who append need it.
 
         While others append, each step of making it waits for a turn, so it is begun early, and is of the largest.
         """
@@ -143,9 +143,6 @@ class Log:
                 self._spare = spare
             except OSError:  # who needs it will see
                 pass
-        with self.lock:
-            for full in self._full:
-                full.unmap()
 
     def look_after_files(self) -> None:
         """Go on in a new segment if somebody has deleted this one; what is in it is still to be had."""
@@ -197,6 +194,8 @@ class Log:
         self._next_size = min(2 * self._next_size, GROWTH * self._size)
         if self._segment is None:
             self._segment = made
+            self.begun += 1
+            self.alert = True
         else:  # a signal handler came in between, and has made one
             made.remove()
         return self._segment
@@ -207,9 +206,7 @@ class Log:
         self._segment = None
         self._full.append(segment)
         self.full_bytes += segment.size
-        self.alert = True
-        if len(self._full) > MAPPED:
-            self._full[-1 - MAPPED].unmap()
+        segment.unmap()
 
     def _begun_spare(self, length: int) -> Segment | None:
         spare, self._spare = self._spare, None

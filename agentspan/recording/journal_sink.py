@@ -82,7 +82,8 @@ class JournalSink(Draining):
         self._overflows = False
         self._look_ns = 0
         self._thread: threading.Thread | None = None
-        self._over = threading.Event()
+        self._bell = _Bell()
+        self._begun = 0
         self._held = False
         _register_hooks()
         _sinks.add(self)
@@ -183,6 +184,9 @@ class JournalSink(Draining):
         self._log.alert = False  # first: what happens meanwhile is seen by the next one
         if self._thread is None:
             self._start_thread()
+        if self._begun != self._log.begun:
+            self._begun = self._log.begun
+            self._bell.set()
         elsewhere = self._overflows or bool(self._backlog)
         if elsewhere or self._log.full_bytes >= CAP:
             self._log.alert = True
@@ -234,7 +238,7 @@ class JournalSink(Draining):
         with self._log.lock:
             if self._thread is not None:
                 return
-            args = (weakref.ref(self), self._over)
+            args = (weakref.ref(self), self._bell)
             thread = threading.Thread(target=_run, args=args, name="agentspan-journal", daemon=True)
             self._thread = thread
         try:
@@ -247,8 +251,9 @@ class JournalSink(Draining):
         with self._log.lock:
             thread, self._thread = self._thread, None
             self._log.alert = True
-            over, self._over = self._over, threading.Event()
-        over.set()
+            bell, self._bell = self._bell, _Bell()
+        bell.is_last = True
+        bell.set()
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(wait_s)
 
@@ -298,23 +303,34 @@ class _Ticks:
     burst = 0
 
 
-def _run(reference: "weakref.ref[JournalSink]", over: threading.Event) -> None:
+class _Bell(threading.Event):
+    """Calls the thread of a sink before its time: a segment was begun, so another one is to be made; or it is to go."""
+
+    is_last = False
+
+
+def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
     """Tick while there is something to do; the sink may go at any moment in between."""
     ticks, is_over, kept = _Ticks(), False, reference()
     while not is_over:
-        if over.wait(TICK_S):
+        is_called = bell.wait(TICK_S)
+        if bell.is_last:
             return
         sink = kept or reference()
         if sink is None:
             return
+        bell.clear()
         try:
-            is_over = sink._tick(ticks)
+            if is_called:
+                sink._log.prepare()
+            else:
+                is_over = sink._tick(ticks)
         except Exception as error:
             sink._raised = error
         kept = sink if sink.journaled else None  # a tracer that was dropped leaves nothing undone
         del sink
     sink = reference()
-    if sink is not None and sink._over is over:
+    if sink is not None and sink._bell is bell:
         sink._thread = None
         sink._log.alert = True
         if sink.journaled:  # somebody saw the thread when it was about to go
