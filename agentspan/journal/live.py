@@ -14,6 +14,10 @@ class Journal(Protocol):
         """Bring into the storage what is not there yet."""
         ...
 
+    def types_changed(self) -> None:
+        """Take note that a span type was registered."""
+        ...
+
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
@@ -33,3 +37,9 @@ def catch_up(folder: Path) -> None:
     for journal in list(_journals):
         if journal.folder == folder:
             journal.catch_up()
+
+
+def types_changed() -> None:
+    """Tell the journals that a span type was registered, which runs that began before do not have."""
+    for journal in list(_journals):
+        journal.types_changed()

@@ -7,6 +7,7 @@ from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
 SIZE = 2**20
 """Bytes of a first segment: 1,000 spans with 300 bytes in and out."""
+_TYPES = ".v1.types"
 
 
 def create(folder: Path, writer_id: str, number: int, sequence: int, length: int, size: int) -> Segment:
@@ -54,15 +55,45 @@ def segments(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def tidy(folder: Path) -> None:
-    """Delete what a process left that was killed while it made a segment, and the folder where that is empty."""
+def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
+    """Keep a writer's span types beside its segments, for whoever brings those in, should it be killed.
+
+    Raises:
+        OSError: no room for it, or no permission.
+    """
+    make(folder)
+    path = f"{folder}/{writer_id}{_TYPES}"
+    file = os.open(path + NEW, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "w", encoding="utf-8") as kept:
+        kept.write(span_type_schemas)
+    os.replace(path + NEW, path)
+
+
+def types_of(folder: Path, writer_id: str) -> str | None:
+    """Return the span types that a writer has kept, None where it kept none: its runs were registered with all."""
     try:
-        for name in os.listdir(folder):
+        return (folder / f"{writer_id}{_TYPES}").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def tidy(folder: Path) -> None:
+    """Delete what processes left that need it no more, and the folder where that is empty.
+
+    That is a segment that was being made, and span types where there are no segments: a writer that lives keeps them
+    again with its next one.
+    """
+    try:
+        names = os.listdir(folder)
+        writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIX)}
+        for name in names:
             if name.endswith(SUFFIX + NEW):
                 left = take_over(folder / name)
                 if left is not None:
                     with left:
                         left.remove()
+            elif _TYPES in name and name.partition(".")[0] not in writers:
+                os.unlink(folder / name)
         os.rmdir(folder)
     except OSError:
         pass

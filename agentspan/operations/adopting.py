@@ -11,9 +11,10 @@ from agentspan.journal.deriving import outdated
 from agentspan.journal.place import folder_of
 from agentspan.journal.records import Gap, Record, read
 from agentspan.journal.segments import Left, take_over
-from agentspan.journal.spool import segments, tidy
+from agentspan.journal.spool import segments, tidy, types_of
 from agentspan.operations.bringing import Bringer
 from agentspan.operations.context import Context
+from agentspan.schemas.span_types import from_schemas
 from agentspan.storage.protocol import Storage
 
 log = logging.getLogger("agentspan")
@@ -108,7 +109,9 @@ class Adoption:
                 continue
             with left:
                 ctx = ctx or Context(stack.enter_context(self._lend()))
-                taking = _Taking(Bringer(ctx, left.writer_id), left, adopted)
+                types = types_of(self._folder, left.writer_id)
+                bringer = Bringer(ctx, left.writer_id, None if types is None else from_schemas(types))
+                taking = _Taking(bringer, left, adopted)
                 if not taking.take(lambda done, before=before: progress(before + done, size), until):  # type: ignore[misc]
                     return
             before += len(left.data)

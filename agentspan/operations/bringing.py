@@ -20,11 +20,16 @@ log = logging.getLogger("agentspan")
 
 
 class Bringer:
-    """Commits what one writer has left."""
+    """Commits what one writer has left.
 
-    def __init__(self, ctx: Context, writer_id: str) -> None:
+    Args:
+        types: the span types that it had, where the schema versions of its runs do not have all of them.
+    """
+
+    def __init__(self, ctx: Context, writer_id: str, types: Registry | None = None) -> None:
         self._ctx = ctx
         self._writer_id = writer_id
+        self._types = types
         self._unknown = Registry()
         self._agents: dict[str, str] = {}
         self._kept: set[tuple[str, str]] | None = None
@@ -120,6 +125,8 @@ class Bringer:
         return {id: row for id, (_, row) in rows.items() if isinstance(row, AgentSpanRow)}
 
     def _resolve(self, instance_id: str, schema_name: str) -> SpanType:
+        if self._types is not None:
+            return self._types.resolve(schema_name)
         try:
             return self._ctx.registry_of(instance_id).resolve(schema_name)
         except (NotFound, UnexpectedRefType):  # its file was replaced

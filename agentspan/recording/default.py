@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from agentspan import clock
+from agentspan.journal import live
 from agentspan.model.status import Purpose
 from agentspan.recording import disabled
 from agentspan.recording.block import SpanBlock
@@ -200,6 +201,7 @@ def span_type(
         InvalidValue: the name or title is not usable.
     """
     span_types.REGISTRY.register(span_types.make(name, payload=payload, result=result, title=title, template=template))
+    live.types_changed()
 
 
 def propagate(fn: Callable[P, R]) -> Callable[P, R]:

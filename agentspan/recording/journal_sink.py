@@ -22,7 +22,7 @@ from agentspan.journal.deriving import Resolve
 from agentspan.journal.events import encode_unit
 from agentspan.journal.log import Log
 from agentspan.journal.place import folder_of
-from agentspan.journal.spool import SIZE
+from agentspan.journal.spool import SIZE, keep_types
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.draining import Draining
@@ -61,6 +61,8 @@ class Surroundings(NamedTuple):
         resolve: finds span types.
         adoption: brings in what dead processes have left.
         look: learns whether runs of this process are terminated.
+        late_types: returns all span types, as a schema version has them, if some run of this process is registered
+            without one of them.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Surroundings(NamedTuple):
     resolve: Resolve
     adoption: "Adoption"
     look: Callable[[], None]
+    late_types: Callable[[], str | None]
 
 
 class JournalSink(Draining):
@@ -84,6 +87,7 @@ class JournalSink(Draining):
         self._thread: threading.Thread | None = None
         self._bell = _Bell()
         self._begun = 0
+        self._have_types_changed = False
         self._held = False
         _register_hooks()
         _sinks.add(self)
@@ -187,6 +191,9 @@ class JournalSink(Draining):
         if self._begun != self._log.begun:
             self._begun = self._log.begun
             self._bell.set()
+            self._have_types_changed = True  # nobody needed them before, and may have deleted them
+        if self._have_types_changed:
+            self._keep_types()
         elsewhere = self._overflows or bool(self._backlog)
         if elsewhere or self._log.full_bytes >= CAP:
             self._log.alert = True
@@ -194,6 +201,19 @@ class JournalSink(Draining):
                 return False
             self._work()
         return True
+
+    def types_changed(self) -> None:
+        """See live.Journal."""
+        self._have_types_changed = self._log.alert = True
+
+    def _keep_types(self) -> None:
+        self._have_types_changed = False
+        types = self._around.late_types()
+        if types is not None:
+            try:
+                keep_types(self.folder, self._around.writer_id(), types)
+            except OSError:  # a full disk: what a killed program leaves is read without them
+                pass
 
     def _keep(self, unit: Unit) -> None:
         super()._keep(unit)

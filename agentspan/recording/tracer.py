@@ -135,6 +135,7 @@ class Tracer:
         self._broken = _broken
         self._closed = False
         self._content: tuple[int, Content | None] = (0, None)
+        self._first_version: int | None = None  # of the span types that a run was registered with
         self._runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
         self._sink: Sink | None = None
         self._ids = ids.IdSource(0)
@@ -339,7 +340,7 @@ class Tracer:
         return JournalSink(
             self._store,
             listener,
-            Surroundings(path, lambda: self._writer_id, self._resolve, adoption, refusals.look),
+            Surroundings(path, lambda: self._writer_id, self._resolve, adoption, refusals.look, self._late_types),
         )
 
     def _may_journal(self) -> bool:
@@ -403,11 +404,18 @@ class Tracer:
     def _schema_content(self) -> Content:
         """Return the span types that runs are registered with (kept until another one is registered: 0.3 ms)."""
         version, content = self._content
+        if self._first_version is None:
+            self._first_version = self._registry.version
         if content is None or version != self._registry.version:
             version = self._registry.version
             content = content_of(self._registry)
             self._content = (version, content)
         return content
+
+    def _late_types(self) -> str | None:
+        """Return the span types if some run was registered before one of them was."""
+        is_late = self._first_version not in (None, self._registry.version)
+        return self._schema_content().text if is_late else None
 
     def _count_recorded(self) -> None:
         self._sink_of_all().recorded += 1

@@ -2,12 +2,15 @@
 
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import agentspan
 from agentspan import Tracer
 from agentspan.cli import recovering
 from agentspan.journal.log import Log
@@ -77,3 +80,32 @@ def test_a_command_shows_a_bar_on_a_terminal_while_it_reads_a_large_journal(
     assert b"100%" in said
     assert b"transitions of programs that were killed are in the file now" in said
     assert segments_of(path) == []
+
+
+@pytest.mark.parametrize("before", ["", "one('early')", "[one('x' * 900) for _ in range(3000)]; agentspan.flush()"])
+def test_a_type_that_was_registered_during_a_run_is_known_when_its_program_was_killed(
+    tmp_path: Path, before: str
+) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+import agentspan, os, signal, sys, time
+agentspan.configure(sys.argv[1])
+def one(name):
+    with agentspan.span("late", {{"name": name}}):
+        pass
+with agentspan.run("a"):
+    {before or "pass"}
+    agentspan.flush()
+    agentspan.span_type("late", template="Late {{{{name}}}}")
+    one("first")
+    agentspan.flush()
+    agentspan.span_type("late", template="Later {{{{name}}}}")
+    one("last")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, timeout=60, check=False)
+    agentspan.open(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        said = connection.execute("select summary from agent_spans order by id desc limit 2").fetchall()
+    assert said == [("Later last",), ("Late first",)]
+    assert not folder_of(path).exists()
