@@ -35,6 +35,8 @@ _SECOND = START + len(END)
 _forkless = threading.RLock()
 """Held while a descriptor is opened or closed: a fork in between would give a child what it knows nothing of, or have
 it close what has that number now."""
+FORK_WAIT_S = 5.0
+_held_for_fork = False
 
 
 class _Locked:
@@ -266,11 +268,23 @@ def _taken_over(path: Path) -> Left | None:
 _held: "weakref.WeakSet[Segment | Left]" = weakref.WeakSet()
 
 
-def _after_fork() -> None:
-    """Let go, in a child, of what its parent owns or is about to read: the lock would outlive the parent."""
+def _before_fork() -> None:
+    """Wait for who opens or closes a descriptor; not for ever: a signal handler in its way may wait for the fork."""
+    global _held_for_fork
+    _held_for_fork = _forkless.acquire(timeout=FORK_WAIT_S)
+
+
+def _after_fork_in_parent() -> None:
+    if _held_for_fork:
+        _forkless.release()
+
+
+def _after_fork_in_child() -> None:
+    """Let go of what the parent owns or is about to read: the lock would outlive the parent."""
+    global _forkless
+    _forkless = threading.RLock()
     for each in list(_held):
         each.leave()
-    _forkless.release()
 
 
-os.register_at_fork(before=_forkless.acquire, after_in_parent=_forkless.release, after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -42,6 +42,8 @@ BURST = 100
 """Records within a tick that make a burst."""
 PATIENCE_S = 3.0
 """How long a burst is let pass: 300,000 spans, if there is room for them."""
+MAX_CALLS = 2
+"""How often in a row a call may come in a tick's place: of large records, each few begin a segment."""
 QUIET_TICKS = 50
 """Ticks without a record after which the thread goes."""
 LOOK_NS = 100_000_000
@@ -103,8 +105,12 @@ class JournalSink(Draining):
             f"C\x1f{span.id}\x1f{instance.id}\x1f{instance.agent_id}\x1f{span.parent_span_id or ''}"
             f"\x1f{span.schema_name}\x1f{span.status}\x1f{at_ns}\x1f{span._payload}"
         ).encode()
-        if (self._log.alert or not self._log.append(body)) and not self._append(body):
-            super().created(span, at_ns)
+        log = self._log
+        if log.alert or not log.append(body):
+            if not self._append(body):
+                super().created(span, at_ns)
+        elif log.alert:  # perhaps the thread went, and did not see this one
+            self._is_ready()
 
     def started(self, span: "Span") -> None:
         """See Said."""
@@ -119,8 +125,12 @@ class JournalSink(Draining):
     def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See Said."""
         body = f"F\x1f{span.id}\x1f{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}".encode()
-        if (self._log.alert or not self._log.append(body)) and not self._append(body):
-            super().finished(span, result, at_ns, elapsed_ns)
+        log = self._log
+        if log.alert or not log.append(body):
+            if not self._append(body):
+                super().finished(span, result, at_ns, elapsed_ns)
+        elif log.alert:
+            self._is_ready()
 
     def write(self, unit: Unit) -> None:
         """See Said."""
@@ -179,6 +189,8 @@ class JournalSink(Draining):
         if self._log.alert and not self._is_ready():
             return False
         if self._log.append(body):
+            if self._thread is None:  # it went meanwhile, and did not see this one
+                self._start_thread()
             return True
         self._overflow()
         return False
@@ -331,9 +343,10 @@ class _Bell(threading.Event):
 
 def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
     """Tick while there is something to do; the sink may go at any moment in between."""
-    ticks, is_over, kept = _Ticks(), False, reference()
+    ticks, is_over, kept, calls = _Ticks(), False, reference(), 0
     while not is_over:
-        is_called = bell.wait(TICK_S)
+        is_called = bell.wait(TICK_S) and calls < MAX_CALLS
+        calls = calls + 1 if is_called else 0
         if bell.is_last:
             return
         sink = kept or reference()

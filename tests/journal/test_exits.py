@@ -177,3 +177,81 @@ def test_however_a_program_ends(tmp_path: Path, end: str) -> None:
     assert done.stderr == ""
     assert (segments_of(path) == []) == (end in ("sys.exit(0)", "pass"))
     check(path, 20)
+
+
+def test_a_signal_handler_that_records_does_not_wait_for_ever_for_a_fork_that_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = """
+from agentspan.journal import segments
+segments.FORK_WAIT_S = 0.5
+agentspan.configure(path)
+def fork():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+def handler(*_):
+    forking.start()
+    time.sleep(0.2)  # it has come to its hooks
+    one("from the handler")
+signal.signal(signal.SIGUSR1, handler)
+forking = threading.Thread(target=fork)
+taken_over = segments._taken_over
+def interrupted(path):
+    segments._taken_over = taken_over
+    left = taken_over(path)
+    signal.raise_signal(signal.SIGUSR1)
+    return left
+with agentspan.run("a"):
+    one("first")
+    segments._taken_over = interrupted
+    assert segments.take_over(path + ".none") is None
+forking.join()
+"""
+    run(path, code)
+    check(path, 2)
+
+
+def test_a_record_that_comes_while_the_thread_goes_is_not_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = """
+journal_sink.QUIET_TICKS = 5
+tracer = agentspan.configure(path)
+class Late(Log):  # what a switch of threads between the look around and the append does
+    def append(self, body):
+        self.__class__ = Log
+        while sink._thread is not None:
+            time.sleep(0.01)
+        return Log.append(self, body)
+with agentspan.run("a"):
+    one("first")
+    sink = tracer._sink
+    agentspan.flush()
+    sink._log.__class__ = Late
+    late = agentspan.span("tool", {"name": "late"}).__enter__()
+    for _ in range(500):
+        if not sink.journaled:
+            break
+        time.sleep(0.01)
+    assert not sink.journaled
+    late.__exit__(None, None, None)
+"""
+    run(path, code)
+    check(path, 2)
+
+
+def test_the_thread_drains_however_often_it_is_called_to_make_a_segment(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    code = """
+tracer = agentspan.configure(path)
+with agentspan.run("a"):
+    one("first")
+    sink = tracer._sink
+    deadline = time.monotonic() + 20
+    while sink.journaled and time.monotonic() < deadline:
+        sink._bell.set()
+        time.sleep(0.001)
+    assert not sink.journaled
+"""
+    run(path, code)
+    check(path, 1)

@@ -380,11 +380,13 @@ _inherited: list[Any] = []
 _forking: list[Connections] = []
 _forkless = threading.RLock()
 """Held while a process forks: no other connections are made meanwhile."""
+_held_for_fork = False
 
 
 def _before_fork() -> None:
     """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
-    _forkless.acquire()
+    global _held_for_fork
+    _held_for_fork = _forkless.acquire(timeout=FORK_WAIT_S)
     for connections in list(_all):
         connections._hold()
         _forking.append(connections)
@@ -393,14 +395,16 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     while _forking:
         _forking.pop()._let_go()
-    _forkless.release()
+    if _held_for_fork:
+        _forkless.release()
 
 
 def _after_fork_in_child() -> None:
+    global _forkless
+    _forkless = threading.RLock()
     _forking.clear()
     for connections in list(_all):
         connections._leave_behind()
-    _forkless.release()
 
 
 if hasattr(os, "register_at_fork"):
