@@ -24,6 +24,7 @@ MAX_MEMBERS = 20
 MAX_TRACED = 200
 """Exceptions, with those that caused them and the members of groups, whose stack traces are written together."""
 
+_NOT_WRITTEN = '{"$not_json":{}}'
 _LONGEST_NAME = 100
 _MOST = 1 << MAX_INT_BITS
 _LEAST = -_MOST
@@ -73,7 +74,7 @@ class Capture:
         try:
             return self._slowly(value)
         except Exception:  # no stack left, or no memory
-            return '{"$not_json":{}}'
+            return _NOT_WRITTEN
 
     def call(self, name: str, head: str, arguments: dict[str, Any]) -> str:
         """Return a call as JSON text: its `name` and its `arguments`.
@@ -104,16 +105,11 @@ class Capture:
         return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
 
     def failure(self, error: dict[str, Any]) -> str:
-        """Return what `error` described, which is bounded and redacted already, as the JSON text of a result."""
-        try:
-            is_all = self.redaction is None or not self.redaction.has_rule
-            if is_all and self._wrapped_value >= MAX_STACKTRACE and "exceptions" not in error:
-                text = to_json({"error": error}).decode()  # also where there is hardly any stack left
-                if len(text) <= self._payload:
-                    return text
-        except Exception:
-            pass
-        return self.object({"error": error})
+        """Return what `error` described as the JSON text of a result."""
+        text = self.object({"error": error})
+        if text is _NOT_WRITTEN and error["type"] in ("RecursionError", "MemoryError"):  # so it was to be expected
+            return f'{{"error":{{"type":"{error["type"]}","message":"{_UNREADABLE}","stacktrace":""}}}}'
+        return text
 
     def text(self, text: str) -> str:
         """Return a text for a column of its own, redacted."""

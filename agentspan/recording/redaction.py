@@ -24,14 +24,12 @@ class Redaction:
 
     Attributes:
         count: how many texts or values were replaced or cut.
-        has_rule: whether there is a rule of one's own.
         suspicious: tells of a payload's JSON text whether something in it may need redaction.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
         self.count = 0
         self._rule = rule
-        self.has_rule = rule is not None
         self._suspicious = suspicious()
         self.suspicious: Callable[[str], bool] = self._suspicious if rule is None else lambda text: True
 

@@ -15,11 +15,11 @@ import agentspan
 from agentspan import Limits, Tracer
 from agentspan.recording import limits as limits_module
 from agentspan.recording import plain
-from agentspan.recording.capture import Capture
+from agentspan.recording.capture import Capture, head_of_call
 from agentspan.recording.limits import encode, shrink
 from agentspan.recording.redaction import Redaction
 from tests.recording.test_decorators import spans_of
-from tests.unit.strategies import any_text
+from tests.unit.strategies import any_text, json_values
 
 MARK = 150  # characters that one mark takes at most, without the start of a text
 
@@ -384,3 +384,24 @@ def test_what_is_small_survives_what_is_shrunk(value: dict[str, Any], room: int)
 @given(trees)
 def test_sizes_are_measured_as_they_are_written(value: Any) -> None:
     assert limits_module._Shrinking()._size(value) == len(encode(value))
+
+
+@given(
+    st.builds(
+        Limits,
+        st.sampled_from([5, 100, 300, 10_000]),
+        st.sampled_from([50, 300, 100_000]),
+        st.integers(0, 4),
+        st.integers(0, 4),
+    ),
+    st.sampled_from(["f", "password", "AKIAABCDEFGHIJKLMNOP", "é", "a" * 101, "<lambda>"]),
+    json_values | st.sampled_from(["x" * 200, "password=hunter2!x", "AKIAABCDEFGHIJKLMNOP", "\ud800", 1 << 15_000]),
+    st.sampled_from([None, Redaction(), Redaction(lambda name, value: "r" if name in ("a", "output") else value)]),
+)
+def test_the_short_ways_give_what_the_long_one_does(
+    limits: Limits, name: str, value: Any, redaction: Redaction | None
+) -> None:
+    taking = Capture(limits, redaction)
+    called = taking.call(name, head_of_call(name), {"a": value, "b": [value]})
+    assert called == taking.object({"name": name, "arguments": {"a": value, "b": [value]}})
+    assert taking.output(value) == taking.object(value if type(value) is dict else {"output": value})
