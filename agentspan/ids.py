@@ -6,6 +6,7 @@ An id is a 160-bit number: 48-bit milliseconds, 30-bit partition, 80 random bits
 
 import os
 import re
+import sys
 import threading
 import time
 import weakref
@@ -112,10 +113,11 @@ class IdSource:
         # Many bits at a time: the call lets go of the interpreter's lock, and a thread that waits for that begins its
         # 5 ms anew whenever somebody does. Once a millisecond, that is for ever.
         bits = next(self._bits, b"")
-        if not bits:
-            drawn = os.urandom(10 * _DRAWN)
-            self._bits = iter([drawn[start : start + 10] for start in range(10, 10 * _DRAWN, 10)])
-            bits = drawn[:10]
+        while not bits:
+            lock, drawn = self._lock, os.urandom(10 * _DRAWN)
+            rest = iter([drawn[start : start + 10] for start in range(10, 10 * _DRAWN, 10)])
+            if self._lock is lock:  # else this is a child that a signal handler has forked, and they are the parent's
+                self._bits, bits = rest, drawn[:10]
         prefix = _digits(millis, 10) + self._partition + _digits(int.from_bytes(bits[:5]), 8)
         start = int.from_bytes(bits[5:]) >> 1
         return _counting(prefix, start >> 10, (millis + 1) * 1_000_000, start & 1023)
@@ -131,6 +133,16 @@ def _counting(prefix: str, number: int, until_ns: int, first: int) -> _Minting:
 
 
 _sources: weakref.WeakSet[IdSource] = weakref.WeakSet()
+
+
+if not getattr(sys, "_is_gil_enabled", lambda: True)():  # then an iterator is not for many threads
+    _new = IdSource.new
+
+    def _new_alone(source: IdSource, at_ns: int | None = None) -> str:
+        with source._lock:
+            return _new(source, at_ns)
+
+    IdSource.new = _new_alone  # type: ignore[assignment, method-assign]
 
 
 def _after_fork() -> None:

@@ -2,7 +2,7 @@
 
 A lock lets one thread in at a time, but for who appends: the interpreter turns to another thread, or to a signal
 handler, at calls and at the ends of loops only, so whatever must not be seen half done is done without one in between.
-(An interpreter without a GIL does not promise that: there, appending takes the lock, too.)
+Where that does not hold, appending takes the lock, too: see Guarded.
 """
 
 import sys
@@ -14,12 +14,10 @@ from typing import NamedTuple
 from zlib import crc32
 
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
-from agentspan.journal.segments import START, Segment, room_for
+from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
 from agentspan.journal.spool import SIZE, create, place, tidy
 
 _END = len(END)
-_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
-"""Whether garbage may be collected, which runs code, where a slice is made, unless one was made just before."""
 GROWTH = 8
 """How much larger than the first one a segment may be: a program that says little takes little, and waits less."""
 
@@ -43,7 +41,7 @@ class Log:
     Attributes:
         sequence: the number of the latest record, which is how many there were.
         full_bytes: what segments take that are full and not drained.
-        begun: how many segments there were.
+        begun: how many segments were appended to.
         alert: that who appends is to look around before: a segment was begun, or the owner said so.
         error: why the latest segment could not be made, while there is none.
     """
@@ -62,8 +60,7 @@ class Log:
         self._segment: Segment | None = None
         self._full: deque[Segment] = deque()
         self._spare: Segment | None = None
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            self.append = self._append_alone  # type: ignore[method-assign]
+        self._guard()
 
     def append(self, body: bytes) -> bool:
         """Append a record; tell whether that was possible (0.6 µs: without the lock, and in one method)."""
@@ -71,7 +68,7 @@ class Log:
         while True:
             sequence = self.sequence + 1
             head = pack(MAGIC, length, sequence, crc32(body, length ^ sequence % PRIME))
-            if _COLLECTS_ANYWHERE:
+            if COLLECTS_ANYWHERE:
                 body[:0]
             # No call from here to the return: other threads, signal handlers and Ctrl-C come at calls.
             if self.sequence + 1 == sequence:
@@ -86,13 +83,10 @@ class Log:
                         segment.end = end
                         self.sequence = sequence
                         return True
+            segment = None  # else what is dropped meanwhile is freed, which runs code, where the next one is taken
             with self.lock:
                 if not self._has_room(length) and self._next_segment(length) is None:
                     return False
-
-    def _append_alone(self, body: bytes) -> bool:
-        with self.lock:
-            return Log.append(self, body)
 
     def _has_room(self, length: int) -> bool:
         """Tell whether a record fits into the segment: another thread may have made one."""
@@ -139,10 +133,14 @@ class Log:
         if self._spare is None and segment is not None and segment.end > self._size // 16:
             try:
                 spare = Segment(place(self._folder, self._writer_id(), 0), GROWTH * self._size)
-                spare.fill()
-                self._spare = spare
             except OSError:  # who needs it will see
-                pass
+                return
+            spare.fill()
+            with self.lock:
+                if self._spare is None and self._segment is not None:
+                    self._spare = spare
+                    return
+            spare.remove()  # all was released meanwhile, or another one has become free
 
     def look_after_files(self) -> None:
         """Go on in a new segment if somebody has deleted this one; what is in it is still to be had."""
@@ -182,10 +180,11 @@ class Log:
     def _next_segment(self, length: int) -> Segment | None:
         if self._segment is not None:
             self._put_behind(self._segment)
-        self._made += 1
+        self._made = number = self._made + 1
+        self._guard()
         try:
-            made = self._begun_spare(length) or create(
-                self._folder, self._writer_id(), self._made, self.sequence + 1, length, self._next_size
+            made = self._begun_spare(length, number) or create(
+                self._folder, self._writer_id(), number, self.sequence + 1, length, self._next_size
             )
         except OSError as error:
             self.error = error
@@ -208,13 +207,13 @@ class Log:
         self.full_bytes += segment.size
         segment.unmap()
 
-    def _begun_spare(self, length: int) -> Segment | None:
+    def _begun_spare(self, length: int, number: int) -> Segment | None:
         spare, self._spare = self._spare, None
         if spare is None:
             return None
         if spare.size >= room_for(length):
             try:
-                spare.begin(place(self._folder, self._writer_id(), self._made), self.sequence + 1)
+                spare.begin(place(self._folder, self._writer_id(), number), self.sequence + 1)
                 return spare
             except OSError:  # somebody has deleted it
                 pass
@@ -230,3 +229,26 @@ class Log:
             except OSError:
                 pass
         segment.remove()
+
+    def _guard(self) -> None:
+        if _runs_code_anywhere():
+            self.__class__ = Guarded
+
+
+class Guarded(Log):
+    """A journal where code runs between any two lines: without a GIL, under a debugger, while lines are traced."""
+
+    def append(self, body: bytes) -> bool:
+        """See Log."""
+        with self.lock:
+            return super().append(body)
+
+
+def _runs_code_anywhere() -> bool:
+    if not getattr(sys, "_is_gil_enabled", lambda: True)() or sys.gettrace() or threading.gettrace():
+        return True
+    monitoring = getattr(sys, "monitoring", None)  # Python 3.12
+    if monitoring is None:
+        return False
+    events = monitoring.events.LINE | monitoring.events.INSTRUCTION
+    return any(monitoring.get_tool(tool) and monitoring.get_events(tool) & events for tool in range(6))

@@ -11,7 +11,9 @@ import fcntl
 import mmap
 import os
 import struct
+import sys
 import threading
+import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -30,13 +32,23 @@ START = 48
 _MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
 _mark = struct.Struct("<IQ")
 _SECOND = START + len(END)
+COLLECTS_ANYWHERE = sys.version_info < (3, 12)
+"""Whether garbage may be collected, which runs code, where a slice is made, unless one was made just before."""
+
+FORK_WAIT_S = 0.5
+_changing: list[int] = []
+"""The threads that open or close a descriptor now: a fork waits for them, or the child would have descriptors that it
+knows nothing of, and keep a lock with them. Nobody waits for a fork: who is interrupted here may do anything."""
 
 
-_forkless = threading.RLock()
-"""Held while a descriptor is opened or closed: a fork in between would give a child what it knows nothing of, or have
-it close what has that number now."""
-FORK_WAIT_S = 5.0
-_held_for_fork = False
+class _Changing:
+    """A block in which a descriptor is opened or closed."""
+
+    def __enter__(self) -> None:
+        _changing.append(threading.get_ident())
+
+    def __exit__(self, *exc_info: object) -> None:
+        _changing.remove(threading.get_ident())
 
 
 class _Locked:
@@ -45,8 +57,11 @@ class _Locked:
     _file = -1
 
     def _let_go(self) -> None:
-        with _forkless:
-            file, self._file = self._file, -1
+        with _Changing():
+            file, self._file = (
+                self._file,
+                -1,
+            )  # at once: a fork may come all the same, and the number be somebody else's
             if file >= 0:
                 os.close(file)
 
@@ -69,7 +84,7 @@ class Segment(_Locked):
         self.path = path + NEW
         self.size = size
         self.end = self.drained = START
-        with _forkless:
+        with _Changing():
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             _held.add(self)
         try:
@@ -111,7 +126,7 @@ class Segment(_Locked):
         self._map()
 
     def _map(self) -> None:
-        with _forkless:
+        with _Changing():
             self.map = mmap.mmap(self._file, self.size)
             self._is_mapped = True
 
@@ -140,8 +155,8 @@ class Segment(_Locked):
             os.pwrite(self._file, _marked(drained, sequence), _MARK)
 
     def unmap(self) -> None:
-        """Append no more; what is in it can be read all the same."""
-        with _forkless:
+        """Append no more: what is mapped counts as the program's memory. What is in it can be read all the same."""
+        with _Changing():
             if self._is_mapped:
                 self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
                 self.map.close()
@@ -153,6 +168,8 @@ class Segment(_Locked):
             sequence: the number of the next record.
         """
         mark = _marked(START, sequence)
+        if COLLECTS_ANYWHERE:
+            END[:0]
         if self.drained == self.end:  # no call from here: as soon as the end is the start, others append there
             self.map[_MARK:START] = mark
             self.map[START:_SECOND] = END
@@ -243,7 +260,7 @@ class Left(_Locked):
 
 def take_over(path: Path) -> Left | None:
     """Take over a segment whose owner has died; None while it lives, or when somebody else was faster."""
-    with _forkless:
+    with _Changing():
         return _taken_over(path)
 
 
@@ -269,22 +286,18 @@ _held: "weakref.WeakSet[Segment | Left]" = weakref.WeakSet()
 
 
 def _before_fork() -> None:
-    """Wait for who opens or closes a descriptor; not for ever: a signal handler in its way may wait for the fork."""
-    global _held_for_fork
-    _held_for_fork = _forkless.acquire(timeout=FORK_WAIT_S)
+    """Wait for other threads that open or close a descriptor."""
+    own, slept = threading.get_ident(), 0.0
+    while slept < FORK_WAIT_S and any(thread != own for thread in list(_changing)):
+        time.sleep(0.0005)
+        slept += 0.0005
 
 
-def _after_fork_in_parent() -> None:
-    if _held_for_fork:
-        _forkless.release()
-
-
-def _after_fork_in_child() -> None:
-    """Let go of what the parent owns or is about to read: the lock would outlive the parent."""
-    global _forkless
-    _forkless = threading.RLock()
+def _after_fork() -> None:
+    """Let go, in a child, of what its parent owns or is about to read: the lock would outlive the parent."""
+    _changing.clear()
     for each in list(_held):
         each.leave()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -86,7 +86,10 @@ class Adoption:
         """
         adopted = Adopted()
         paths = segments(self._folder)
-        if not paths or self._busy:
+        if self._busy:
+            return adopted
+        if not paths:
+            tidy(self._folder)
             return adopted
         self._busy = True  # what is read on the way must not come here again
         try:

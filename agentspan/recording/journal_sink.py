@@ -168,8 +168,7 @@ class JournalSink(Draining):
 
     def release(self, *, for_good: bool = False) -> None:
         """See Sink. A segment with something in it stays, for good or until more is said."""
-        if for_good:
-            self._stop_thread(WAIT_S)
+        self._stop_thread(WAIT_S)  # it may be making a segment; what is said later brings it back
         if self._draining.acquire(timeout=WAIT_S):
             try:
                 self._log.release(for_good=for_good)
@@ -202,7 +201,7 @@ class JournalSink(Draining):
             self._start_thread()
         if self._begun != self._log.begun:
             self._begun = self._log.begun
-            self._bell.set()
+            self._bell.ring()
             self._have_types_changed = True  # nobody needed them before, and may have deleted them
         if self._have_types_changed:
             self._keep_types()
@@ -285,7 +284,7 @@ class JournalSink(Draining):
             self._log.alert = True
             bell, self._bell = self._bell, _Bell()
         bell.is_last = True
-        bell.set()
+        bell.ring()
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(wait_s)
 
@@ -335,10 +334,26 @@ class _Ticks:
     burst = 0
 
 
-class _Bell(threading.Event):
-    """Calls the thread of a sink before its time: a segment was begun, so another one is to be made; or it is to go."""
+class _Bell:
+    """Calls the thread of a sink before its time: a segment was begun, so another one is to be made; or it is to go.
 
-    is_last = False
+    No Event: one that is rung by a signal handler in the middle of being rung waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self.is_last = False
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        try:
+            self._silent.release()
+        except RuntimeError:  # it rings
+            pass
+
+    def wait(self, wait_s: float) -> bool:
+        """Wait for it; tell whether it rang."""
+        return self._silent.acquire(timeout=wait_s)
 
 
 def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
@@ -352,7 +367,6 @@ def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
         sink = kept or reference()
         if sink is None:
             return
-        bell.clear()
         try:
             if is_called:
                 sink._log.prepare()

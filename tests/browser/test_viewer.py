@@ -215,6 +215,7 @@ def test_time_is_zoomed_and_moved(site: Site, open_page: Opener) -> None:
     assert [mark.split(" s")[0] for mark in before[1:]] == ["15", "30"]
     press(page, "e", "z")
     expect(page.locator("#axis .brush")).to_be_visible()
+    expect(page.locator(".row.selected .bar")).to_be_visible()  # the rows are drawn anew
     width = page.evaluate(
         "document.querySelector('.row.selected .bar').offsetWidth / document.querySelector('.lane').offsetWidth"
     )

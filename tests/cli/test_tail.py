@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import agentspan
@@ -73,7 +74,8 @@ def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monk
 def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     agentspan.open(db).close()
-    tail = process(db, "tail", env={**os.environ, "COLUMNS": "100"})
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may not
+    tail = process(db, "tail", env={**os.environ, "COLUMNS": "100"}, preexec_fn=heed)
     assert tail.stderr is not None
     assert tail.stdout is not None
     assert tail.stderr.readline() == "waiting for a run\n"

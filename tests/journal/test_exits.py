@@ -249,9 +249,49 @@ with agentspan.run("a"):
     sink = tracer._sink
     deadline = time.monotonic() + 20
     while sink.journaled and time.monotonic() < deadline:
-        sink._bell.set()
+        sink._bell.ring()
         time.sleep(0.001)
     assert not sink.journaled
 """
     run(path, code)
     check(path, 1)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.004, 0.008, 0.012])
+def test_a_program_that_ends_while_a_segment_is_made_leaves_none(tmp_path: Path, late_s: float) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+agentspan.configure(path)
+with agentspan.run("a"):
+    for _ in range(300):
+        one("m" * 300)
+    time.sleep({late_s})
+"""
+    run(path, code)
+    assert [each.name for each in tmp_path.iterdir()] == ["runs.db"]
+
+
+@pytest.mark.parametrize("what", ["os.fork() or os._exit(0)", "agentspan.flush()", "agentspan.shutdown()"])
+def test_a_signal_handler_may_fork_or_shut_down_while_the_thread_is_called(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+agentspan.configure(path)
+def handler(*_):
+    {what}
+    done.append(True)
+done = []
+signal.signal(signal.SIGUSR1, handler)
+ring = journal_sink._Bell.ring
+def interrupted(bell):
+    journal_sink._Bell.ring = ring
+    ring(bell)
+    signal.raise_signal(signal.SIGUSR1)
+    ring(bell)
+with agentspan.run("a"):
+    one("first")
+    journal_sink._Bell.ring = interrupted
+    for _ in range(3000):
+        one("m" * 500)
+assert done
+"""
+    run(path, code)

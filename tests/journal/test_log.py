@@ -3,11 +3,14 @@
 import gc
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agentspan.journal import segments as segments_module
 from agentspan.journal.log import Log
 from agentspan.journal.records import bodies
 from agentspan.journal.spool import segments
@@ -89,4 +92,108 @@ def test_a_finalizer_that_garbage_collection_calls_may_append(log: Log, threshol
     found = drained(log)
     assert len(found) == log.sequence == 600
     assert [body for body in found if body != b"collected"] == [b"%d" % number for number in range(300)]
+    log.release(for_good=True)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="garbage is not collected there any more")
+def test_a_finalizer_may_append_where_a_segment_begins_anew(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[slice] = []
+    marked = segments_module._marked
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            log.append(b"collected")
+
+    def just_before(drained: int, sequence: int) -> bytes:
+        mark = marked(drained, sequence)
+        gc.set_threshold(0)
+        Garbage()
+        kept.extend(slice(number) for number in range(3))
+        gc.set_threshold(1)
+        return mark
+
+    log.append(b"first")
+    portion = log.take(4096)
+    assert portion is not None
+    log.trim(portion.segment, portion.segment.end, 1)
+    before = gc.get_threshold()
+    monkeypatch.setattr(segments_module, "_marked", just_before)
+    try:
+        log.take(4096)
+    finally:
+        gc.set_threshold(*before)
+        monkeypatch.undo()
+        gc.collect()
+    assert drained(log) == [b"collected"]
+    log.release(for_good=True)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_function_that_traces_lines_costs_no_record(tmp_path: Path) -> None:
+    def trace(frame: Any, *_: object) -> Any:
+        return trace if frame.f_code.co_filename.endswith("log.py") else None
+
+    threading.settrace(trace)
+    try:
+        log = Log(tmp_path / "runs.db.spool", lambda: "writer", 2**20)
+        threads = [threading.Thread(target=lambda: [log.append(b"x") for _ in range(500)]) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+    assert len(drained(log)) == log.sequence == 1500
+    log.release(for_good=True)
+
+
+def test_a_signal_handler_may_begin_a_segment_while_its_thread_begins_one(tmp_path: Path) -> None:
+    def writer_id() -> str:
+        if not handled:
+            handled.append(False)
+            handled[0] = log.append(b"handler" * 20)
+        return "writer"
+
+    handled: list[bool] = []
+    log = Log(tmp_path / "runs.db.spool", writer_id, SIZE)
+    assert log.append(b"outer")
+    assert handled == [True]
+    kept = b"".join(path.read_bytes() for path in segments(log._folder))
+    assert b"handler" in kept
+    assert b"outer" in kept
+    assert sorted(drained(log)) == [b"handler" * 20, b"outer"]
+    log.release(for_good=True)
+    assert not log._folder.exists()
+
+
+def test_what_is_dropped_while_a_segment_is_begun_is_freed_before_the_next_number(log: Log) -> None:
+    class Watched(Log):
+        def _next_segment(self, length: int) -> Any:
+            made = super()._next_segment(length)
+            dropped = self._full.popleft()  # another thread has drained it
+            dropped.remove()
+            freed.append(weakref.ref(dropped))
+            return made
+
+        def _has_room(self, length: int) -> bool:
+            return False
+
+    freed: list[Any] = []
+    log.append(b"first")
+    assert log._segment is not None
+    log._segment.end = SIZE
+    log.__class__ = Watched
+
+    class Numbered(int):
+        def __add__(self, other: int) -> int:  # the next number is worked out
+            assert not freed or freed[0]() is None
+            return int(self) + other
+
+    log.sequence = Numbered(1)
+    assert log.append(b"second")
+    assert freed
+    log.__class__ = Log
     log.release(for_good=True)

@@ -851,7 +851,7 @@ def test_the_fast_test_sees_whatever_would_be_cut(text: str) -> None:
         written = Capture(Limits(), None).object({"a": [text]})
     except UnicodeEncodeError:
         return
-    assert not Redaction().has_nothing_in(written)
+    assert Redaction().suspicious(written)
     redacted = json.loads(Capture(Limits(), Redaction()).object({"a": [text]}))
     assert redacted == {"a": [Redaction().text(joined(text))]}
 
@@ -868,7 +868,7 @@ def joined(text: str) -> str:
 def test_the_fast_test_sees_whatever_a_name_tells(prefix: str, name: str) -> None:
     if names_credential(prefix + name):
         for value in ({prefix + name: "x"}, {"a": [{"b": {prefix + name: 7}}]}, {"name": prefix + name, "value": "x"}):
-            assert not Redaction().has_nothing_in(json.dumps(value, separators=(",", ":")))
+            assert Redaction().suspicious(json.dumps(value, separators=(",", ":")))
 
 
 def test_most_texts_take_the_fast_test_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,8 +99,7 @@ class Connections:
         self.owner = 0  # the thread that holds the lock to write
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
-        with _forkless:
-            _all.add(self)
+        _all.add(self)
 
     def committed(self, rows: int = 1) -> None:
         """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due.
@@ -378,30 +377,22 @@ _inherited: list[Any] = []
 
 
 _forking: list[Connections] = []
-_forkless = threading.RLock()
-"""Held while a process forks: no other connections are made meanwhile."""
-_held_for_fork = False
 
 
 def _before_fork() -> None:
     """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
-    global _held_for_fork
-    _held_for_fork = _forkless.acquire(timeout=FORK_WAIT_S)
-    for connections in list(_all):
-        connections._hold()
-        _forking.append(connections)
+    while fresh := [each for each in list(_all) if each not in _forking]:  # some may be made meanwhile
+        for connections in fresh:
+            connections._hold()
+            _forking.append(connections)
 
 
 def _after_fork_in_parent() -> None:
     while _forking:
         _forking.pop()._let_go()
-    if _held_for_fork:
-        _forkless.release()
 
 
 def _after_fork_in_child() -> None:
-    global _forkless
-    _forkless = threading.RLock()
     _forking.clear()
     for connections in list(_all):
         connections._leave_behind()
