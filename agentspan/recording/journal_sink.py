@@ -7,6 +7,7 @@ because the disk is full, this sink does what the one does that it is made of: i
 """
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -267,7 +268,8 @@ class JournalSink(Draining):
 
     def _start_thread(self) -> None:
         with self._log.lock:
-            if self._thread is not None:
+            # Where the interpreter ends already, who starts a thread waits for ever for it (Python 3.11).
+            if self._thread is not None or sys.is_finalizing():
                 return
             args = (weakref.ref(self), self._bell)
             thread = threading.Thread(target=_run, args=args, name="agentspan-journal", daemon=True)
