@@ -12,6 +12,8 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d
 
 # The text of the last whole second: formatting one costs 1.5 µs, and a burst of spans shares it.
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
+_written: tuple[str, str] = ("0", "1970-01-01T00:00:00.")
+"""The same of times that are written down: their digits but for the last nine."""
 
 
 def now() -> str:
@@ -41,6 +43,18 @@ def to_text(epoch_ns: int) -> str:
         text = datetime.fromtimestamp(seconds, UTC).isoformat()[:19] + "."
         _second = (seconds, text)
     return f"{text}{micros:06d}Z"
+
+
+def text_of(digits: str) -> str:
+    """Format nanoseconds since the Unix epoch that are written down, as `to_text` does (0.1 µs)."""
+    global _written
+    second, text = _written
+    if digits[:-9] == second:
+        return f"{text}{digits[-9:-3]}Z"
+    formatted = to_text(int(digits))
+    if digits.isdecimal() and len(digits) > 9:
+        _written = (digits[:-9], formatted[:20])
+    return formatted
 
 
 def parse(value: object) -> str:

@@ -6,6 +6,8 @@ A span that started and finished in one batch becomes one row that is finished a
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+from pydantic_core import from_json
+
 from agentspan import clock, jsontext
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UNIT, UPDATED, decode_unit
 from agentspan.model import spans
@@ -20,7 +22,7 @@ Resolve = Callable[[str, str], SpanType]
 """Returns the span type of a schema_name in an instance."""
 
 _new = tuple.__new__  # see model.spans
-_to_text = clock.to_text
+_text_of = clock.text_of
 _SEPARATOR, _UPDATED = SEPARATOR.encode(), UPDATED.encode()
 _decode = jsontext.decode
 
@@ -32,14 +34,8 @@ class Unreadable(NamedTuple):
     error: Exception
 
 
-class InstanceRef(NamedTuple):
-    """What a span's row says of its instance."""
-
-    agent_id: str
-    id: str
-
-
 _CREATED_FIELDS = 9
+_PAYLOAD = _CREATED_FIELDS - 1
 _ENDED = _CREATED_FIELDS
 """Where the fields of a record that finishes a span stand behind those of the one that created it."""
 
@@ -73,6 +69,7 @@ class Batch:
         self._spans: dict[str, list[Any]] = {}
         self._changes: dict[str, list[list[str]]] = {}
         self._later: list[list[str]] = []
+        self._types: dict[tuple[str, str], tuple[SpanType, str]] = {}
         self.first: list[Unit] = []
         self.unreadable: list[Unreadable] = []
 
@@ -109,9 +106,9 @@ class Batch:
     def units(self) -> list[Unit]:
         """Return the units of what was added, but for those in `first`."""
         units: list[Unit] = []
-        for span in self._spans.values():
+        for span, (payload, result) in zip(self._spans.values(), self._decoded(), strict=True):
             try:
-                units.append(unit_of(self._put(span)))
+                units.append(unit_of(self._put(span, payload, result)))
             except Exception as error:
                 records = [span[:_CREATED_FIELDS], *self._changes.get(span[1], []), *span[_ENDED:]]
                 self.unreadable += [Unreadable(SEPARATOR.join(each).encode(), error) for each in records]
@@ -124,38 +121,56 @@ class Batch:
                 self.unreadable.append(Unreadable(SEPARATOR.join(each).encode(), error))
         return units
 
-    def _put(self, span: list[Any]) -> Put:
-        """Return the row of a span that this batch creates, as it is at the end of the batch (9 µs)."""
-        _, id, instance_id, agent_id, parent_span_id, schema_name, status, created_ns, payload, *ended = span
-        at_ns = int(created_ns)
-        created_at = touched_at = _to_text(at_ns)
+    def _decoded(self) -> Iterable[tuple[Any, Any]]:
+        """Read the payloads and results of all spans at once (0.4 µs less each); None for what `_put` is to read."""
+        spans = self._spans.values()
+        texts = [text for span in spans for text in (span[_PAYLOAD], span[_ENDED][-1] if len(span) > _ENDED else "")]
+        try:
+            found = from_json(f"[{','.join([text or 'null' for text in texts])}]")
+        except ValueError:
+            found = []
+        if len(found) != len(texts):
+            return [(None, None)] * len(spans)
+        return zip(found[::2], found[1::2], strict=True)
+
+    def _put(self, span: list[Any], payload: Any, result: Any) -> Put:
+        """Return the row of a span that this batch creates, as it is at the end of the batch (7 µs)."""
+        _, id, instance_id, agent_id, parent_span_id, schema_name, status, created_ns, payload_text, *ended = span
+        created_at = touched_at = _text_of(created_ns)
         started_at = created_at if status == "active" else None
         if id in self._changes:
             for kind, _, touched_ns, *text in self._changes[id]:
-                touched_at = _to_text(int(touched_ns))
+                touched_at = _text_of(touched_ns)
                 if kind == UPDATED:
-                    payload = text[0]
+                    payload_text, payload = text[0], None
                 else:
                     status, started_at = "active", touched_at
-        result_text = result = finished_at = elapsed_ms = None
+        result_text = finished_at = elapsed_ms = None
         if ended:
             _, _, status, ended_ns, elapsed_ns, result_text = ended[0]
-            touched_at = finished_at = _to_text(int(ended_ns))
+            touched_at = finished_at = _text_of(ended_ns)
             elapsed_ms = int(elapsed_ns) / 1_000_000
-            if result_text:
+            if result is None and result_text:
                 result = _decode(result_text)
             if status == "cancelled":
                 started_at = finished_at
-        span_type = self._resolve(instance_id, schema_name)
-        meaning = describe(span_type, schema_name, status, _decode(payload), result, elapsed_ms, (True, True))
+        if payload is None:
+            payload = _decode(payload_text)
+        known = self._types.get((instance_id, schema_name))
+        if known is None:
+            span_type = self._resolve(instance_id, schema_name)
+            known = self._types[instance_id, schema_name] = (span_type, title_of(span_type, schema_name))
+        span_type, title = known
+        meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (True, True))
         return spans.created(
             id,
-            _new(InstanceRef, (agent_id, instance_id)),
+            agent_id,
+            instance_id,
             parent_span_id or None,
             schema_name,
-            title_of(span_type, schema_name),
+            title,
             status,
-            payload,
+            payload_text,
             result_text or None,
             _new(Times, (started_at, finished_at, elapsed_ms)),
             meaning,
@@ -174,14 +189,14 @@ class Batch:
         instance_id, schema_name = ("", "custom") if row is None else (row.agent_instance_id, row.schema_name)
         span_type = self._resolve(instance_id, schema_name)
         if kind == STARTED:
-            at = _to_text(int(fields[2]))
+            at = _text_of(fields[2])
             meaning = describe(span_type, schema_name, "active", payload, None, None, (False, False))
             if row is not None:
                 stored[id] = row._replace(status="active", started_at=at, updated_at=at)
             return unit_of(spans.started(id, started_at=at, meaning=meaning, now=at))
         if kind == UPDATED:
             _, _, at_ns, text = fields
-            at = _to_text(int(at_ns))
+            at = _text_of(at_ns)
             # The later time: it may be read again after the span went on.
             status, at = ("active", at) if row is None else (row.status, max(at, row.updated_at))
             meaning = describe(span_type, schema_name, status, _decode(text), None, None, (True, False))
@@ -189,7 +204,7 @@ class Batch:
                 stored[id] = row._replace(payload=text, updated_at=at)
             return unit_of(spans.updated(id, payload=text, meaning=meaning, now=at))
         _, _, status, at_ns, elapsed_ns, result_text = fields
-        at, elapsed_ms = _to_text(int(at_ns)), int(elapsed_ns) / 1_000_000
+        at, elapsed_ms = _text_of(at_ns), int(elapsed_ns) / 1_000_000
         result = _decode(result_text) if result_text else None
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (False, True))
         started_at = at if row is None or status == "cancelled" else row.started_at

@@ -4,7 +4,7 @@ Both ways in build on `created`, `started` and `finished`, which only assemble; 
 (timestamps, allowed transitions) are in `create_times`, `start`, and `finish`.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from agentspan.clock import millis_between
 from agentspan.errors import InvalidAction, InvalidValue
@@ -31,20 +31,6 @@ class Meaning(NamedTuple):
     violations: tuple[Violation, ...] = ()
 
 
-class OfAgent(Protocol):
-    """An instance's row, or as much of one as a span's row repeats."""
-
-    @property
-    def id(self) -> str:
-        """The instance's id."""
-        ...
-
-    @property
-    def agent_id(self) -> str:
-        """The id of its agent."""
-        ...
-
-
 class Times(NamedTuple):
     """When a span started and finished, and how long it took."""
 
@@ -55,7 +41,8 @@ class Times(NamedTuple):
 
 def created(
     id: str,
-    instance: OfAgent,
+    agent_id: str,
+    instance_id: str,
     parent_span_id: str | None,
     schema_name: str,
     schema_title: str,
@@ -77,8 +64,8 @@ def created(
         AgentSpanRow,
         (
             id,
-            instance.agent_id,
-            instance.id,
+            agent_id,
+            instance_id,
             parent_span_id,
             schema_name,
             schema_title,

@@ -79,7 +79,8 @@ def create(
         ctx.check_strict(meaning.violations, schema_name)
         put = spans.created(
             span_id,
-            instance,
+            instance.agent_id,
+            instance.id,
             parent_span_id=parent_span_id,
             schema_name=schema_name,
             schema_title=title_of(span_type, schema_name),

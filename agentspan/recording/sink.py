@@ -145,9 +145,11 @@ class CommitSink:
         """See Sink."""
         span_type, now, payload = span._type, clock.to_text(at_ns), jsontext.decode(span._payload)
         meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
+        instance: AgentInstanceRow = span.run._instance  # type: ignore[assignment]  # the run is recorded
         put = spans.created(
             span.id,
-            cast(AgentInstanceRow, span.run._instance),
+            instance.agent_id,
+            instance.id,
             span.parent_span_id,
             span.schema_name,
             title_of(span_type, span.schema_name),
