@@ -30,6 +30,14 @@ FIRST = 10_000
 LOOKS = 10
 
 
+def size_of(file: Path) -> int:
+    """Return how many bytes a file has; none if it is gone by now."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def record(path: Path, spans: int) -> dict[str, float]:
     """Record, in this process, and say how long it took the caller, and until everything was in the file."""
     tracer = agentspan.Tracer(path, raise_errors=True, enabled=True)
@@ -45,7 +53,7 @@ def record(path: Path, spans: int) -> dict[str, float]:
         for _ in range(spans):
             search(QUERY)
         recorded = time.perf_counter() - began
-        spool = sum(file.stat().st_size for file in path.parent.glob("*.spool/*")) / 2**20
+        spool = sum(map(size_of, path.parent.glob("*.spool/*"))) / 2**20
         while not tracer.flush(60.0):
             pass
         durable = time.perf_counter() - began
