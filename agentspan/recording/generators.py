@@ -7,7 +7,7 @@ restored, so that what happens between two items is not recorded as the generato
 import functools
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from agentspan import jsontext
@@ -161,7 +161,11 @@ def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
                     sent, thrown = (yield item), None
                 except BaseException as exception:
                     sent, thrown = None, exception
-                with stream:  # no longer in the handler: what is raised in here has not happened while handling that
+                # No longer in the handler: what is raised in here has not happened while handling that.
+                if isinstance(thrown, GeneratorExit):
+                    item = copy_context().run(_close, generator, stream, thrown)
+                    continue
+                with stream:
                     item = generator.send(sent) if thrown is None else generator.throw(thrown)
         except StopIteration as stop:
             stream.returned(stop.value, closed=isinstance(thrown, GeneratorExit))
@@ -176,6 +180,16 @@ def wrap_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:
             thrown = None  # its traceback has this frame
 
     return call
+
+
+def _close(generator: Generator[Any, Any, Any], stream: Steps, thrown: BaseException) -> Any:
+    """Take the last step, in a context of its own.
+
+    It may be the collection of garbage that closes a generator, in the middle of a `ContextVar.set`. Python 3.11 frees
+    what that works on if the same context is changed meanwhile, and crashes.
+    """
+    with stream:
+        return generator.throw(thrown)
 
 
 def wrap_async_generator(fn: Callable[..., Any], start: Start) -> Callable[..., Any]:

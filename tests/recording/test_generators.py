@@ -3,10 +3,14 @@
 import asyncio
 import contextvars
 import gc
+import sqlite3
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -385,3 +389,43 @@ def test_a_reduction_that_fails_never_hides_the_generators_own_error(tracer: Tra
     assert [run.spans[0].status for run in runs] == ["failed", "complete"]
     assert [run.status for run in runs] == ["failed", "complete"]
     assert tracer.current_run() is None
+
+
+def test_generators_that_garbage_collection_closes_do_not_crash_the_program(tmp_path: Path) -> None:
+    """In the middle of a `ContextVar.set`, where Python 3.11 collects as well, and does not expect another one."""
+    program = """
+import gc, sys, agentspan
+tracer = agentspan.configure(sys.argv[1])
+gc.set_threshold(20)
+
+@agentspan.span("chain")
+def items():
+    try:
+        yield 1
+        yield 2
+    finally:
+        step()
+
+@agentspan.span
+def step():
+    pass
+
+with agentspan.run("a"):
+    for _ in range(1500):
+        step()
+        cycle = [items()]
+        next(cycle[0])
+        cycle.append(cycle)
+        del cycle
+    gc.collect()
+print(*agentspan.health())
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "runs.db")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [str(2 + 3 * 1500 * 2), "0", "0", "0", "0"]
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
+        nested = "select count(*) from agent_spans s join agent_spans p on p.id = s.parent_span_id"
+        assert connection.execute(nested).fetchone() == (1500,)  # what a generator does when it is closed is its own
