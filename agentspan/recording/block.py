@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 from agentspan.recording.arguments import Arguments, kind_of
 from agentspan.recording.generators import NOTHING, Reduce, Steps, Stream, wrap_async_generator, wrap_generator
 from agentspan.recording.span import Span, last_entered
+from agentspan.schemas.span_types import usable_name
 
 if TYPE_CHECKING:
     from agentspan.recording.tracer import Tracer
+
+DEFAULT_TYPE = "tool"
+"""What a bare `@span` records a function as: its name, its arguments, its output."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,8 +57,7 @@ class SpanBlock:
     async def __aexit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        last_entered(self._entered)._leave(exception)
-        return False
+        return self.__exit__(type_, exception, traceback)
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function, coroutine function, generator function or async generator function.
@@ -85,53 +88,61 @@ class SpanBlock:
         if reduce is not None:
             raise TypeError(f"reduce= is for generator functions; {arguments.name} is none")
         if kind == "coroutine":
-            return cast(Callable[P, R], _wrap_coroutine(fn, resolve, schema_name, arguments, payload))
-        return _wrap_function(fn, resolve, schema_name, arguments, payload)
+            return cast(Callable[P, R], self._wrap_coroutine(fn, arguments))
+        return self._wrap_function(fn, arguments)
+
+    def _wrap_function(self, fn: Callable[P, R], arguments: Arguments) -> Callable[P, R]:
+        resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
+
+        @functools.wraps(fn)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            tracer = resolve()
+            if not tracer.enabled:  # 0.2 µs in all
+                return fn(*args, **kwargs)
+            span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
+            try:
+                value = fn(*args, **kwargs)
+            except BaseException as exception:
+                span._leave(exception)
+                raise
+            span._returned(value)
+            return value
+
+        return call
+
+    def _wrap_coroutine(self, fn: Callable[P, Any], arguments: Arguments) -> Callable[P, Any]:
+        resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
+
+        @functools.wraps(fn)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+            tracer = resolve()
+            if not tracer.enabled:
+                return await fn(*args, **kwargs)
+            span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
+            try:
+                value = await fn(*args, **kwargs)
+            except BaseException as exception:
+                span._leave(exception)
+                raise
+            span._returned(value)
+            return value
+
+        return call
 
 
-def _wrap_function(
-    fn: Callable[P, R],
-    resolve: "Callable[[], Tracer]",
-    schema_name: str,
-    arguments: Arguments,
-    payload: Mapping[str, Any] | None,
-) -> Callable[P, R]:
-    @functools.wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        tracer = resolve()
-        if not tracer.enabled:  # 0.2 µs in all
-            return fn(*args, **kwargs)
-        span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
-        try:
-            value = fn(*args, **kwargs)
-        except BaseException as exception:
-            span._leave(exception)
-            raise
-        span._returned(value)
-        return value
-
-    return call
+def block(
+    resolve: "Callable[[], Tracer]", what: Any, payload: Mapping[str, Any] | None, reduce: Reduce | None = None
+) -> Any:
+    """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
+    if type(what) is str and reduce is None:
+        return SpanBlock(resolve, _usable(what), payload)
+    if callable(what) or isinstance(what, classmethod | staticmethod | property):  # a property is told to go below
+        return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
+    if reduce is not None and not callable(reduce):
+        raise TypeError("reduce must be a function of the list of items")
+    return SpanBlock(resolve, usable_name(what, DEFAULT_TYPE), payload, reduce)
 
 
-def _wrap_coroutine(
-    fn: Callable[P, Any],
-    resolve: "Callable[[], Tracer]",
-    schema_name: str,
-    arguments: Arguments,
-    payload: Mapping[str, Any] | None,
-) -> Callable[P, Any]:
-    @functools.wraps(fn)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
-        tracer = resolve()
-        if not tracer.enabled:
-            return await fn(*args, **kwargs)
-        span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
-        try:
-            value = await fn(*args, **kwargs)
-        except BaseException as exception:
-            span._leave(exception)
-            raise
-        span._returned(value)
-        return value
-
-    return call
+@functools.lru_cache(maxsize=1024)
+def _usable(name: str) -> str:
+    return usable_name(name, DEFAULT_TYPE)

@@ -10,14 +10,14 @@ from agentspan import clock
 from agentspan.journal import live
 from agentspan.model.status import Purpose
 from agentspan.recording import disabled
-from agentspan.recording.block import SpanBlock
+from agentspan.recording.block import DEFAULT_TYPE, SpanBlock, block
 from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
 from agentspan.recording.redaction import REDACTED, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span
-from agentspan.recording.tracer import DEFAULT_TYPE, Durability, Health, Tracer, block
+from agentspan.recording.tracer import Durability, Health, Tracer
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
 from agentspan.storage import default_path

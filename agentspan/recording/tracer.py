@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from agentspan import ids, jsontext
@@ -23,7 +22,7 @@ from agentspan.operations.writers import program_name, this_process
 from agentspan.recording import disabled
 from agentspan.recording import run as runs
 from agentspan.recording.arguments import Arguments
-from agentspan.recording.block import SpanBlock
+from agentspan.recording.block import DEFAULT_TYPE, SpanBlock, block
 from agentspan.recording.capture import Capture
 from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
@@ -44,9 +43,6 @@ if place.is_possible():  # early: what is imported late is taken apart first whe
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-DEFAULT_TYPE = "tool"
-"""What a bare `@span` records a function as: its name, its arguments, its output."""
 
 Durability = Literal["journal", "commit"]
 
@@ -447,24 +443,6 @@ class Tracer:
             self._sink.leave()
             self._sink = self._new_sink()  # what waited is the parent's to write
         self._new_writer()
-
-
-def block(
-    resolve: Callable[[], Tracer], what: Any, payload: Mapping[str, Any] | None, reduce: Reduce | None = None
-) -> Any:
-    """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
-    if type(what) is str and reduce is None:
-        return SpanBlock(resolve, _usable(what), payload)
-    if callable(what) or isinstance(what, classmethod | staticmethod | property):  # a property is told to go below
-        return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
-    if reduce is not None and not callable(reduce):
-        raise TypeError("reduce must be a function of the list of items")
-    return SpanBlock(resolve, span_types.usable_name(what, DEFAULT_TYPE), payload, reduce)
-
-
-@lru_cache(maxsize=1024)
-def _usable(name: str) -> str:
-    return span_types.usable_name(name, DEFAULT_TYPE)
 
 
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()

@@ -295,3 +295,5 @@ with agentspan.run("a"):
 assert done
 """
     run(path, code)
+    if "shutdown" not in what:  # after which nothing is recorded
+        check(path, 3001)

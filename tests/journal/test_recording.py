@@ -4,7 +4,9 @@ import gc
 import os
 import shutil
 import sqlite3
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -344,3 +346,48 @@ def test_a_dead_segment_with_such_a_span_is_read_to_its_end_and_the_span_kept(
         assert [row.why for row in db.doctor(dry_run=True).damage] == ["unreadable"] * 2
     assert statuses(path) == ["complete"] * 2
     assert segments_of(path) == []
+
+
+@pytest.mark.parametrize("shape", ["decorated", "with"])
+def test_a_span_takes_two_records_few_calls_and_none_of_the_system(
+    path: Path, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    monkeypatch.setattr(journal_sink, "LOOK_NS", 10**12)
+    tracer = Tracer(path, raise_errors=True)
+    calls: Counter[str] = Counter()
+
+    @tracer.span("tool")
+    def search(query: str) -> str:
+        return query
+
+    def one() -> None:
+        if shape == "decorated":
+            search("x" * 250)
+            return
+        with tracer.span("tool", {"name": "search", "arguments": {"query": "x" * 250}}) as span:
+            span.set_result({"output": "y" * 280})
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        if event == "call":
+            calls["python"] += 1
+        elif event == "c_call":
+            calls[getattr(argument, "__module__", None) or "method"] += 1
+
+    with tracer.run("a"):
+        one()
+        before = sink_of(tracer)._log.sequence
+        sys.setprofile(count)
+        try:
+            for _ in range(200):
+                one()
+        finally:
+            sys.setprofile(None)
+        assert sink_of(tracer)._log.sequence == before + 2 * 200
+    asked = {module: number for module, number in calls.items() if module in SYSTEM}
+    assert sum(asked.values()) < 20, asked  # for random bits, once in 256 milliseconds, and for a segment
+    assert calls["python"] < 25 * 200, calls
+    assert sum(calls.values()) < 65 * 200, calls
+    tracer.shutdown()
+
+
+SYSTEM = ("posix", "fcntl", "mmap", "_io", "_sqlite3", "sqlite3", "_thread", "_socket", "select")
