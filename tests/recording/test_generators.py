@@ -428,5 +428,5 @@ print(*agentspan.health())
     assert done.stdout.split() == [str(2 + 3 * 1500 * 2), "0", "0", "0", "0"]
     with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
         nested = "select count(*) from agent_spans s join agent_spans p on p.id = s.parent_span_id"
-        # What a generator does when it is closed is its own, unless the collection comes to it before the decorated one.
+        # What a generator does when it is closed is its own, unless the collection comes to it first, not to ours.
         assert 1450 <= connection.execute(nested).fetchone()[0] <= 1500
