@@ -8,7 +8,6 @@ from agentspan.schemas.span_types import SpanType
 from agentspan.text import one_line
 
 _INT64 = 2**63
-_ONLY_ERROR = frozenset({"_error"})  # nearly every template: nothing to look up unless the span failed
 MAX_LABEL = 200
 
 
@@ -27,23 +26,28 @@ def describe(
         check: whether the payload is new, and the result: they are checked against their schemas; a label comes
             from a new payload only.
     """
+    new_payload, new_result = check
     violations: tuple[Violation, ...] = ()
-    if check[0] and not span_type.payload.quick(payload):
+    if new_payload and not span_type.payload.quick(payload):
         violations = span_type.payload.check(payload)
-    if check[1] and result is not None and not span_type.result.quick(result) and "error" not in result:
-        # A result with an error is an exception's, whatever the type.
-        violations += span_type.result.check(result)
-    context = payload if result is None else {**payload, **result}
+    if result is None:
+        context = payload
+    else:
+        if new_result and not span_type.result.quick(result) and "error" not in result:
+            # A result with an error is an exception's, whatever the type.
+            violations += span_type.result.check(result)
+        context = {**payload, **result}
     summary = label = None
     template = span_type.ready or span_type.compiled()
     if template is not None:
-        if template.reserved and (status == "failed" or template.reserved != _ONLY_ERROR):
+        if status == "failed" or template.asks:
             summary = template.render(context, _reserved(schema_name, status, result, duration_ms))
-        else:
+        else:  # nearly every template of nearly every span: nothing to look up
             summary = template.render(context)
-    if check[0] and span_type.label_field is not None:
+    if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
-    given, made, cost = context.get("input_tokens"), context.get("output_tokens"), context.get("cost_usd")
+    get = context.get
+    given, made, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
     if given is None and made is None and cost is None:
         return tuple.__new__(Meaning, (summary, label, None, None, None, violations))  # see model.spans
     return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations)

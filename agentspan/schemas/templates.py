@@ -41,6 +41,7 @@ class Template:
 
     Attributes:
         reserved: the reserved names that it uses.
+        asks: whether it uses one that not only a failed span has.
         render: the compiled function: a plain JSON object and the values of the reserved names in, one line of text
             out (1.5–3 µs). It never raises, and its time is bounded by the limits above.
 
@@ -48,13 +49,14 @@ class Template:
         TemplateError: not Mustache, too large or too deep, a partial, or a delimiter change; the message says which.
     """
 
-    __slots__ = ("render", "reserved")
+    __slots__ = ("asks", "render", "reserved")
 
     def __init__(self, source: str) -> None:
         program = _Program()
         program.nest(_checked_tokens(source), 0)
         self.render: Render = program.function()
         self.reserved = RESERVED & program.names
+        self.asks = bool(self.reserved - {"_error"})
 
 
 def _checked_tokens(source: str) -> Iterator[tuple[str, str]]:
@@ -83,16 +85,24 @@ def _tokens(source: str) -> list[tuple[str, str]]:
 
 
 class _Program:
-    """Writes the function: the context is `c0`, what a section is about `c1` and `c2`, the text so far `out`."""
+    """Writes the function: the context is `c0`, what a section is about `c1` and `c2`, the text so far `out`.
+
+    `plain` is whether all of that prints, so that it need not be gone through once more: what one of the members has
+    made does, of what the payload has only short text is looked at.
+    """
 
     def __init__(self) -> None:
         self.names: set[str] = set()
-        self._lines = ["def render(c0, reserved={}):", " out = ''"]
+        self._lines = ["def render(c0, reserved=None):", " out = ''", " plain = prints"]
         self._constants: dict[str, Any] = {}
+        self._prints = True
+        self._is_text = [False]  # whether what each level is about is a text that prints
 
     def function(self) -> Render:
+        self._lines.append(f" if plain and len(out) <= {MAX_SUMMARY} and '  ' not in out and out.strip() == out:")
+        self._lines.append("  return out")
         self._lines.append(f" return one_line(out, {MAX_SUMMARY})")
-        scope: dict[str, Any] = {**_HELPERS, **self._constants}
+        scope: dict[str, Any] = {**_HELPERS, **self._constants, "prints": self._prints}
         exec("\n".join(self._lines), scope)  # fixed pieces only: see the module's first lines
         render: Render = scope["render"]
         return render
@@ -101,12 +111,12 @@ class _Program:
         """Write the tokens up to the end of their section."""
         for kind, key in tokens:
             if kind == "literal":
+                self._prints = self._prints and key.isprintable()
                 self._line(depth, f"out += {self._constant(key)}")
             elif kind == "end":
                 return
             elif kind in ("variable", "no escape"):
-                self._line(depth, f"v = {self._look_up(key, depth)}")
-                self._line(depth, f"out += v if type(v) is str and len(v) <= {_ENOUGH} else shown(v)")
+                self._variable(key, depth)
             elif kind in ("section", "inverted section"):
                 self._section(kind == "inverted section", key, tokens, depth)
             elif kind == "partial":
@@ -114,30 +124,41 @@ class _Program:
             else:
                 raise TemplateError("template", "changes the delimiters or has an unclosed {{{; use {{field}}")
 
+    def _variable(self, key: str, depth: int) -> None:
+        found, is_text = self._look_up(key, depth)
+        if is_text:
+            self._line(depth, f"out += {found} or ''")
+            return
+        self._line(depth, f"v = {found}")
+        self._line(depth, f"if type(v) is not str or len(v) > {_ENOUGH}: v = shown(v)")
+        self._line(depth, f"plain = plain and len(v) <= {MAX_INLINE} and v.isprintable()")
+        self._line(depth, "out += v")
+
     def _section(self, inverted: bool, key: str, tokens: Iterator[tuple[str, str]], depth: int) -> None:
         if depth == MAX_DEPTH:
             raise TemplateError("template", f"has sections nested deeper than {MAX_DEPTH}")
-        self._line(depth, f"v = {self._look_up(key, depth)}")
+        found, is_text = self._look_up(key, depth)
+        self._line(depth, f"v = {found}")
         # 0 is a value ("0 hits" must show), unlike in Mustache's Python port.
-        there = "v or (v is not None and type(v) in numbers)"
-        self._line(
-            depth,
-            f"for c{depth + 1} in {'nothing' if inverted else 'items(v)'} if {there} else "
-            f"{'once' if inverted else 'nothing'}:",
-        )
+        there = "v" if is_text else "v or (v is not None and type(v) in numbers)"
+        items = "nothing" if inverted else "(v,)" if is_text else "items(v)"
+        self._line(depth, f"for c{depth + 1} in {items} if {there} else {'once' if inverted else 'nothing'}:")
         self._line(depth + 1, f"if len(out) > {_ENOUGH}: break")
+        self._is_text.append(is_text and not inverted)
         self.nest(tokens, depth + 1)
+        self._is_text.pop()
 
-    def _look_up(self, key: str, depth: int) -> str:
+    def _look_up(self, key: str, depth: int) -> tuple[str, bool]:
+        """Return the expression that finds a value, and whether that is None or a text that prints, on one line."""
         if not _KEY.match(key):
             raise TemplateError("template", "has a tag that is no name; use {{field}} or {{object.field}}")
         if key == ".":
-            return f"c{depth}"
+            return f"c{depth}", self._is_text[depth]
         first, *rest = key.split(".")
         self.names.add(first)
         name = self._constant(first)
         if first in RESERVED:
-            found = f"reserved.get({name})"
+            found = f"(reserved.get({name}) if reserved else None)"
         elif depth == 0:  # one context to look in: nothing is searched
             found = f"c0.get({name})"
         else:
@@ -147,7 +168,7 @@ class _Program:
                 found = f"({member}(m) if (m := {found}) is not None else None)"
             else:
                 found = f"member({found}, {self._constant(member)})"
-        return found
+        return found, bool(rest) and rest[-1] in _TEXTS
 
     def _constant(self, text: str) -> str:
         name = f"k{len(self._constants)}"
@@ -213,6 +234,7 @@ def _count(value: Any) -> Any:
 
 
 _VIRTUAL: Mapping[str, Callable[[Any], Any]] = {"_inline": _inline, "_args": _args, "_count": _count}
+_TEXTS = frozenset({"_inline", "_args"})
 _HELPERS: Mapping[str, Any] = {
     "__builtins__": {"len": len, "str": str, "type": type},
     "items": _items,

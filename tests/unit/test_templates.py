@@ -30,6 +30,8 @@ SOURCES = [
     "{{a._inline}} {{b._args}} {{c._count}} {{a.b._inline}}",
     "{{#a}}{{.}}{{b}}{{#b}}{{.}}{{a}}{{c._inline}}{{/b}}{{/a}}",
     "{{#a._inline}}→ {{.}}{{/a._inline}}{{^a}}none{{/a}}{{^b._count}}{{.}}{{/b._count}}",
+    "{{^a._inline}}{{.}}{{b}}{{/a._inline}} {{#b._args}}{{.}} {{a}}{{/b._args}}{{#c}}{{a._inline}}{{/c}}",
+    "\t{{a._inline}}",
     "{{_status}} {{_schema}} {{_duration}} {{#_error}}{{.}}{{/_error}}{{_error._count}}",
     "{{{a}}}{{& b}}{{! a comment }}\n {{# c }} x {{/ c }}\n",
 ]
@@ -329,18 +331,24 @@ def test_the_generated_source_depends_on_the_shape_of_a_template_only(literal: s
 
 def test_the_generated_source_is_made_of_fixed_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert generated_source(monkeypatch, "Hi {{a.b._inline}}{{#s}}{{x}}{{/s}}{{_error}}").splitlines() == [
-        "def render(c0, reserved={}):",
+        "def render(c0, reserved=None):",
         " out = ''",
+        " plain = prints",
         " out += k0",
-        " v = (_inline(m) if (m := member(c0.get(k1), k2)) is not None else None)",
-        " out += v if type(v) is str and len(v) <= 800 else shown(v)",
+        " out += (_inline(m) if (m := member(c0.get(k1), k2)) is not None else None) or ''",
         " v = c0.get(k3)",
         " for c1 in items(v) if v or (v is not None and type(v) in numbers) else nothing:",
         "  if len(out) > 800: break",
         "  v = search(k4, c1, c0)",
-        "  out += v if type(v) is str and len(v) <= 800 else shown(v)",
-        " v = reserved.get(k5)",
-        " out += v if type(v) is str and len(v) <= 800 else shown(v)",
+        "  if type(v) is not str or len(v) > 800: v = shown(v)",
+        "  plain = plain and len(v) <= 80 and v.isprintable()",
+        "  out += v",
+        " v = (reserved.get(k5) if reserved else None)",
+        " if type(v) is not str or len(v) > 800: v = shown(v)",
+        " plain = plain and len(v) <= 80 and v.isprintable()",
+        " out += v",
+        " if plain and len(out) <= 200 and '  ' not in out and out.strip() == out:",
+        "  return out",
         " return one_line(out, 200)",
     ]
 
