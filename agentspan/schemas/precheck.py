@@ -42,15 +42,19 @@ def compile_check(schema: Any) -> Check | None:
         or not isinstance(schema.get("examples", []), list)
     ):
         return None
-    fields: dict[str, tuple[frozenset[type], Check | None]] = {}
+    members: dict[str, frozenset[type]] = {}
+    nested: dict[str, Check] = {}
     for name, property_schema in properties.items():
         check = compile_check(property_schema)
         if check is None:
             return None
         known = property_schema if isinstance(property_schema, dict) else {}
-        flat = not known.get("properties") and not known.get("required")
-        fields[name] = (_classes_of(known) or frozenset(), None if flat else check)
-    return _compiled(classes, tuple(required), fields)
+        allowed = _classes_of(known)
+        if allowed and allowed != _EVERY_CLASS:  # what may be anything is not looked at
+            members[name] = allowed
+        if known.get("properties") or known.get("required"):
+            nested[name] = check
+    return _compiled(classes, tuple(required), members, nested)
 
 
 def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:
@@ -68,8 +72,11 @@ def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:
 def _compiled(
     classes: frozenset[type],
     required: tuple[str, ...],
-    fields: Mapping[str, tuple[frozenset[type], Check | None]],
+    members: Mapping[str, frozenset[type]],
+    nested: Mapping[str, Check],
 ) -> Check:
+    classes_of = members.get
+
     def check(value: Any) -> bool:
         if type(value) not in classes:
             return False
@@ -79,10 +86,9 @@ def _compiled(
             if name not in value:
                 return False
         for name, item in value.items():
-            if name in fields:
-                item_classes, nested = fields[name]
-                if type(item) not in item_classes or (nested is not None and not nested(item)):
-                    return False
-        return True
+            allowed = classes_of(name)
+            if allowed is not None and type(item) not in allowed:
+                return False
+        return not nested or all(nested[name](value[name]) for name in nested if name in value)
 
     return check
