@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from agentspan import clock, jsontext
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UNIT, UPDATED, decode_unit
 from agentspan.model import spans
-from agentspan.model.changes import Put, Unit, unit_of
+from agentspan.model.changes import Put, PutSpans, Unit, Violation, unit_of
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
@@ -36,8 +36,9 @@ class Unreadable(NamedTuple):
 
 _CREATED_FIELDS = 9
 _PAYLOAD = _CREATED_FIELDS - 1
-_ENDED = _CREATED_FIELDS
-"""Where the fields of a record that finishes a span stand behind those of the one that created it."""
+AT_ONCE = 100
+"""How many spans are derived one after the other: what they were read into is in the processor's cache still, and the
+next ones take its place (a tenth less time, until they are in the file, than with 700)."""
 
 
 def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
@@ -66,24 +67,29 @@ class Batch:
         self._writer_id = writer_id
         self._resolve = resolve
         self._find = find
-        self._spans: dict[str, list[Any]] = {}
+        self._open: dict[str, list[Any]] = {}
+        self._finished: list[tuple[list[Any], list[Any]]] = []
         self._changes: dict[str, list[list[str]]] = {}
         self._later: list[list[str]] = []
+        self._rows: list[AgentSpanRow] = []
+        self._violations: list[tuple[str, Violation]] = []
         self._types: dict[tuple[str, str], tuple[SpanType, str]] = {}
         self.first: list[Unit] = []
         self.unreadable: list[Unreadable] = []
 
     def add(self, bodies: Iterable[bytes]) -> None:
         """Take the bodies of records; one that cannot be read is kept apart."""
-        spans = self._spans
+        created, finished = self._open, self._finished
         for body in bodies:
             try:
                 fields: list[Any] = body.decode().split(SEPARATOR)
                 kind = fields[0]
                 if kind == CREATED and len(fields) == _CREATED_FIELDS:
-                    spans[fields[1]] = fields
-                elif kind == FINISHED and len(spans.get(fields[1], ())) == _CREATED_FIELDS:
-                    spans[fields[1]].append(fields)
+                    created[fields[1]] = fields
+                elif kind == FINISHED and fields[1] in created:
+                    finished.append((created.pop(fields[1]), fields))
+                    if len(finished) == AT_ONCE:
+                        self._derive()
                 else:
                     self._add_other(kind, fields, body)
             except Exception as error:
@@ -96,7 +102,7 @@ class Batch:
                 self.first.append(unit)
             else:
                 self._later.append([UNIT, body[2:].decode()])
-        elif kind in (STARTED, UPDATED) and len(self._spans.get(fields[1], ())) == _CREATED_FIELDS:
+        elif kind in (STARTED, UPDATED) and fields[1] in self._open:
             self._changes.setdefault(fields[1], []).append(fields)
         elif kind in (STARTED, UPDATED, FINISHED):  # also what another thread did too late: the storage refuses that
             self._later.append(fields)
@@ -104,14 +110,11 @@ class Batch:
             raise ValueError("a record of a kind that this version does not know")
 
     def units(self) -> list[Unit]:
-        """Return the units of what was added, but for those in `first`."""
-        units: list[Unit] = []
-        for span, (payload, result) in zip(self._spans.values(), self._decoded(), strict=True):
-            try:
-                units.append(unit_of(self._put(span, payload, result)))
-            except Exception as error:
-                records = [span[:_CREATED_FIELDS], *self._changes.get(span[1], []), *span[_ENDED:]]
-                self.unreadable += [Unreadable(SEPARATOR.join(each).encode(), error) for each in records]
+        """Return the units of what was added, but for those in `first`: its new spans together, then what moved."""
+        self._finished += [(created, []) for created in self._open.values()]
+        self._open = {}
+        self._derive()
+        units = [unit_of(PutSpans(self._rows, self._violations))] if self._rows else []
         ids = {fields[1] for fields in self._later if fields[0] != UNIT}
         stored = dict(self._find(ids)) if ids else {}
         for each in self._later:
@@ -121,21 +124,31 @@ class Batch:
                 self.unreadable.append(Unreadable(SEPARATOR.join(each).encode(), error))
         return units
 
+    def _derive(self) -> None:
+        """Make the rows of the spans that nothing can happen to any more, in this batch."""
+        finished = self._finished
+        for (created, ended), (payload, result) in zip(finished, self._decoded(), strict=True):
+            try:
+                self._rows.append(self._row(created, ended, payload, result))
+            except Exception as error:
+                records = [created, *self._changes.get(created[1], []), *([ended] if ended else [])]
+                self.unreadable += [Unreadable(SEPARATOR.join(each).encode(), error) for each in records]
+        finished.clear()
+
     def _decoded(self) -> Iterable[tuple[Any, Any]]:
-        """Read the payloads and results of all spans at once (0.4 µs less each); None for what `_put` is to read."""
-        spans = self._spans.values()
-        texts = [text for span in spans for text in (span[_PAYLOAD], span[_ENDED][-1] if len(span) > _ENDED else "")]
+        """Read the payloads and results of all spans at once (0.4 µs less each); None for what `_row` is to read."""
+        texts = [text for created, ended in self._finished for text in (created[_PAYLOAD], ended[-1] if ended else "")]
         try:
             found = from_json(f"[{','.join([text or 'null' for text in texts])}]")
         except ValueError:
             found = []
         if len(found) != len(texts):
-            return [(None, None)] * len(spans)
+            return [(None, None)] * len(self._finished)
         return zip(found[::2], found[1::2], strict=True)
 
-    def _put(self, span: list[Any], payload: Any, result: Any) -> Put:
-        """Return the row of a span that this batch creates, as it is at the end of the batch (7 µs)."""
-        _, id, instance_id, agent_id, parent_span_id, schema_name, status, created_ns, payload_text, *ended = span
+    def _row(self, created: list[Any], ended: list[Any], payload: Any, result: Any) -> AgentSpanRow:
+        """Return the row of a span that this batch creates, as it is at the end of the batch (5 µs)."""
+        _, id, instance_id, agent_id, parent_span_id, schema_name, status, created_ns, payload_text = created
         created_at = touched_at = _text_of(created_ns)
         started_at = created_at if status == "active" else None
         if id in self._changes:
@@ -147,7 +160,7 @@ class Batch:
                     status, started_at = "active", touched_at
         result_text = finished_at = elapsed_ms = None
         if ended:
-            _, _, status, ended_ns, elapsed_ns, result_text = ended[0]
+            _, _, status, ended_ns, elapsed_ns, result_text = ended
             touched_at = finished_at = _text_of(ended_ns)
             elapsed_ms = int(elapsed_ns) / 1_000_000
             if result is None and result_text:
@@ -162,23 +175,34 @@ class Batch:
             known = self._types[instance_id, schema_name] = (span_type, title_of(span_type, schema_name))
         span_type, title = known
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (True, True))
-        return spans.created(
-            id,
-            agent_id,
-            instance_id,
-            parent_span_id or None,
-            schema_name,
-            title,
-            status,
-            payload_text,
-            result_text or None,
-            _new(Times, (started_at, finished_at, elapsed_ms)),
-            meaning,
-            created_at,
-            self._writer_id,
-            True,
-            (),
-            touched_at,
+        summary, label, input_tokens, output_tokens, cost_usd, violations = meaning
+        if violations:
+            self._violations += [(id, violation) for violation in violations]
+        return _new(
+            AgentSpanRow,
+            (
+                id,
+                agent_id,
+                instance_id,
+                parent_span_id or None,
+                schema_name,
+                title,
+                status,
+                payload_text,
+                result_text or None,
+                summary,
+                label,
+                started_at,
+                finished_at,
+                elapsed_ms,
+                input_tokens,
+                output_tokens,
+                cost_usd,
+                created_at,
+                touched_at,
+                self._writer_id,
+                None,
+            ),
         )
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:

@@ -4,10 +4,10 @@ An operation becomes one Unit of changes, all of it or none of it. A change carr
 read followed by a guarded write is exact, also between processes. Named tuples: a recorder makes three a span.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from agentspan.model.rows import ResourceType, Row, Value
+from agentspan.model.rows import AgentSpanRow, ResourceType, Row, Value
 
 Side = Literal["payload", "result_payload"]
 
@@ -41,6 +41,19 @@ class Put(NamedTuple):
     minted: bool = False
 
 
+class PutSpans(NamedTuple):
+    """Insert new spans, all of them or none.
+
+    Guards: those of a minted Put, for each. A refusal does not say for which one it did not hold: see `one_by_one`.
+
+    Attributes:
+        violations: each with the id of the span that it is of.
+    """
+
+    rows: Sequence[AgentSpanRow]
+    violations: Sequence[tuple[str, Violation]] = ()
+
+
 class Move(NamedTuple):
     """Set columns of a row to absolute values.
 
@@ -64,7 +77,7 @@ class Remove(NamedTuple):
     id: str
 
 
-Change = Put | Move | Remove
+Change = Put | PutSpans | Move | Remove
 
 
 class Key(NamedTuple):
@@ -84,16 +97,32 @@ class Unit(NamedTuple):
     key: Key | None = None
 
 
-def unit_of(change: Put | Move) -> Unit:
+def unit_of(change: Put | PutSpans | Move) -> Unit:
     """Return the unit of one change whose row nobody wants back."""
     # No Remove: only operations by id delete.
     return tuple.__new__(Unit, ((change,), None, None))  # see model.spans
+
+
+def one_by_one(units: Iterable[Unit]) -> list[Unit]:
+    """Return units that do the same, but put each span by itself."""
+    return [each for unit in units for each in _one_by_one(unit)]
+
+
+def _one_by_one(unit: Unit) -> Iterable[Unit]:
+    change = unit.changes[0] if unit.changes else None
+    if not isinstance(change, PutSpans):
+        return (unit,)
+    violations: dict[str, list[Violation]] = {}
+    for id, violation in change.violations:
+        violations.setdefault(id, []).append(violation)
+    return [unit_of(Put(row, (), tuple(violations.get(row.id, ())), minted=True)) for row in change.rows]
 
 
 class Applied(NamedTuple):
     """The unit is committed. With a subject: its row.
 
     `terminated` is why the instance of a span that was put, or of the subject, was terminated; None where it was not.
+    Where several spans were put, it may be that of any of them.
     """
 
     row: Row | None = None

@@ -1,13 +1,14 @@
 """What a recorder's change becomes when the storage refuses it: a row of its own, so that nothing is lost."""
 
 from agentspan import jsontext
-from agentspan.model.changes import Move, Put, Refused, Unit
+from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, instance_of
 
 
 def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str, now: str) -> Put:
     """Assemble the row that keeps what a unit of one change wanted."""
     change = unit.changes[-1]
+    assert not isinstance(change, PutSpans)  # nothing is refused before it stands alone
     if isinstance(change, Put):
         wanted = {name: value for name, value in change.row._asdict().items() if value is not None}
         subject = change.row.id

@@ -8,7 +8,7 @@ from agentspan import clock, jsontext
 from agentspan.errors import NotFound, StorageError, UnexpectedRefType
 from agentspan.journal import replaying
 from agentspan.journal.deriving import Batch, Unreadable
-from agentspan.model.changes import Outcome, Put, Refused, Unit, unit_of
+from agentspan.model.changes import Outcome, Put, PutSpans, Refused, Unit, one_by_one, unit_of
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentSpanRow, RefusedChangeRow
 from agentspan.operations.agent_instances import rebased
@@ -43,7 +43,10 @@ class Bringer:
         batch = Batch(self._writer_id, self._resolve, self._find)
         batch.add(bodies)
         refused = self._apply(batch.first, batch)
-        refused += self._apply([self._with_its_agent(unit) for unit in batch.units()], batch)
+        units = batch.units()
+        if self._agents:
+            units = [self._with_its_agent(unit) for unit in one_by_one(units)]
+        refused += self._apply(units, batch)
         for unreadable in batch.unreadable:
             said = f"a record cannot be understood ({type(unreadable.error).__name__})"
             record = unreadable.body.decode(errors="replace")
@@ -62,29 +65,31 @@ class Bringer:
 
     def _apply(self, units: Sequence[Unit], batch: Batch) -> int:
         refused = 0
-        for unit, outcome in zip(units, self._outcomes(units, batch), strict=True):
+        for unit, outcome in self._outcomes(units, batch):
             if isinstance(outcome, Refused):
-                refused += self._settle(unit, outcome)
+                if isinstance(unit.changes[0], PutSpans):
+                    refused += self._apply(one_by_one((unit,)), batch)
+                else:
+                    refused += self._settle(unit, outcome)
         return refused
 
-    def _outcomes(self, units: Sequence[Unit], batch: Batch) -> list[Outcome | None]:
+    def _outcomes(self, units: Sequence[Unit], batch: Batch) -> list[tuple[Unit, Outcome]]:
         """Apply units together, or one by one where one of them is at fault, so that it costs no other."""
         storage = self._ctx.storage
         try:
-            return [*storage.apply(units)] if units else []
+            return list(zip(units, storage.apply(units), strict=True)) if units else []
         except StorageError:
             raise
         except Exception:
-            outcomes: list[Outcome | None] = []
-            for unit in units:
+            outcomes: list[tuple[Unit, Outcome]] = []
+            for unit in one_by_one(units):
                 try:
-                    outcomes += storage.apply((unit,))
+                    outcomes.append((unit, storage.apply((unit,))[0]))
                 except StorageError:
                     raise
                 except Exception as error:
                     wanted = refused_change("", unit, Refused("missing"), self._writer_id, "").row
                     batch.unreadable.append(Unreadable(cast(RefusedChangeRow, wanted).wanted.encode(), error))
-                    outcomes.append(None)
             return outcomes
 
     def _settle(self, unit: Unit, refused: Refused) -> bool:
@@ -115,7 +120,7 @@ class Bringer:
     def _with_its_agent(self, unit: Unit) -> Unit:
         """Return the unit of a span with the agent that its run was registered with after all."""
         change = unit.changes[0]
-        if not self._agents or not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
+        if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
             return unit
         agent_id = self._agents.get(change.row.agent_instance_id, change.row.agent_id)
         return unit_of(change._replace(row=change.row._replace(agent_id=agent_id)))

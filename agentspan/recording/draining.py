@@ -14,12 +14,12 @@ from agentspan.journal import replaying
 from agentspan.journal.deriving import Batch, Resolve
 from agentspan.journal.log import Log
 from agentspan.journal.records import bodies
-from agentspan.model.changes import Applied, Outcome, Refused, Unit
+from agentspan.model.changes import Applied, Outcome, PutSpans, Refused, Unit, one_by_one
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink, Listener
 from agentspan.storage.protocol import Storage
 
-CHUNK = 512 * 1024
+CHUNK = 1024 * 1024
 """Bytes of a journal that are committed at once."""
 _TAKEN = Applied()
 
@@ -98,6 +98,8 @@ class Draining(CommitSink):
         if batch.first:
             self._apply(tuple(batch.first), wait_s)
         units = batch.units()
+        if self._rewrites:
+            units = one_by_one(units)
         for change in self._rewrites:
             units = [change(unit) for unit in units]
         refused = self._apply(tuple(units), wait_s)
@@ -119,7 +121,7 @@ class Draining(CommitSink):
         for unit, outcome in zip(units, outcomes, strict=True):
             if outcome != _TAKEN:
                 try:
-                    refused += self._settle_one(unit, outcome)
+                    refused += self._settle_one(unit, outcome, wait_s)
                 except StorageError:
                     raise
                 except Exception as error:  # faults are to be raised, but this must come to its end
@@ -127,10 +129,13 @@ class Draining(CommitSink):
                     refused += 1
         return refused
 
-    def _settle_one(self, unit: Unit, outcome: Outcome | Exception) -> bool:
+    def _settle_one(self, unit: Unit, outcome: Outcome | Exception, wait_s: float) -> int:
+        """Deal with what became of a unit, and return how many of its changes were not taken."""
+        if isinstance(outcome, Refused | Exception) and isinstance(unit.changes[0], PutSpans):
+            return self._apply(tuple(one_by_one((unit,))), wait_s)
         if isinstance(outcome, Refused):
             if replaying.is_there(unit, outcome):
-                return False
+                return 0
             rest = replaying.the_rest(unit, outcome)
             if rest is not None:
                 unit, outcome = rest, self._storage.apply((rest,), wait_s=WAIT_S)[0]

@@ -6,7 +6,7 @@ Here it also learns that a run was terminated: a span was put all the same, or o
 from typing import TYPE_CHECKING
 
 from agentspan import clock
-from agentspan.model.changes import Move, Put, Refused, Unit, unit_of
+from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, unit_of
 from agentspan.model.refusals import refused_change, termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import agent_instances
@@ -26,7 +26,9 @@ class Refusals:
     def terminated(self, unit: Unit, reason: str) -> None:
         """Tell a run of this process that somebody terminated it."""
         change = unit.changes[0]
-        if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+        if isinstance(change, PutSpans):
+            self.look()
+        elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
             run = self._tracer._runs.get(change.row.agent_instance_id)
             if run is not None:
                 run._learn(reason)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from agentspan import clock, jsontext
 from agentspan.errors import InvalidAction, NotFound, StorageError
 from agentspan.model import spans
-from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, unit_of
+from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Refused, Unit, unit_of
 from agentspan.model.refusals import termination_behind
 from agentspan.model.rows import AgentInstanceRow, RefusedChangeRow, WriterRow
 from agentspan.model.spans import Times
@@ -356,6 +356,7 @@ def _characters(unit: Unit) -> int:
 
 def _refusal(unit: Unit, refused: Refused) -> Exception:
     change = unit.changes[-1]
+    assert not isinstance(change, PutSpans)  # nothing is refused before it stands alone
     id = change.row.id if isinstance(change, Put) else change.id
     if refused.why == "status":
         status = getattr(refused.stored, "status", "finished")

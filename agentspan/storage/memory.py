@@ -16,6 +16,7 @@ from agentspan.model.changes import (
     Move,
     Outcome,
     Put,
+    PutSpans,
     Refused,
     Remove,
     Replayed,
@@ -181,6 +182,8 @@ class MemoryStorage:
         for change in unit.changes:
             if isinstance(change, Put):
                 refused = self._put(change, undo)
+            elif isinstance(change, PutSpans):
+                refused = self._put_spans(change, undo)
             else:
                 refused = self._move(change, undo) if isinstance(change, Move) else self._remove(change, undo)
             if refused is not None:
@@ -193,7 +196,9 @@ class MemoryStorage:
             self._key_times[key.operation, key.key] = key.inserted_at
         if unit.subject is None:
             first = unit.changes[0]
-            return Applied(None, self._terminated(first.row) if isinstance(first, Put) else None)
+            put = first.rows if isinstance(first, PutSpans) else [first.row] if isinstance(first, Put) else []
+            reasons = [self._terminated(row) for row in put]
+            return Applied(None, next((reason for reason in reasons if reason is not None), None))
         row = self._rows[unit.subject]
         return Applied(row, self._terminated(row))
 
@@ -218,6 +223,15 @@ class MemoryStorage:
             siblings.append(row.id)
             undo.append(siblings.pop)
         self._add_violations(row.id, put.violations, undo)
+        return None
+
+    def _put_spans(self, put: PutSpans, undo: list[Undo]) -> Refused | None:
+        for row in put.rows:
+            refused = self._put(Put(row), undo)
+            if refused is not None:
+                return refused
+        for id, violation in put.violations:
+            self._add_violations(id, (violation,), undo)
         return None
 
     def _move(self, move: Move, undo: list[Undo]) -> Refused | None:

@@ -20,6 +20,7 @@ from agentspan.model.changes import (
     KeyTaken,
     Move,
     Put,
+    PutSpans,
     Ref,
     Refused,
     Remove,
@@ -182,6 +183,48 @@ class StorageContract:
         assert self._stored(storage, span.id) is None
         assert storage.violations(span.id) == []
         assert storage.find(key=key).key is None
+
+    def test_spans_are_put_together(self, storage: Storage) -> None:
+        """However many, of several instances, with their violations, and before what follows in the same call."""
+        instances = [self._instance(storage), self._instance(storage)]
+        spans = [self.rows.span(instances[number % 2]) for number in range(567)]
+        found = [(spans[number].id, _violation(side)) for number, side in ((3, "payload"), (560, "result_payload"))]
+        done = spans[566]._replace(status="complete", updated_at=T1)
+        units = [Unit((PutSpans(spans, found),)), Unit((finish(done.id),), done.id)]
+        assert storage.apply(units) == [Applied(), Applied(done)]
+        for number, instance in enumerate(instances):
+            assert list(storage.iter_spans(instance.id)) == [*spans[:566], done][number::2]
+        assert storage.violations(spans[3].id) == [_violation()]
+        assert storage.violations(spans[560].id) == [_violation("result_payload")]
+
+    def test_spans_are_put_together_or_none_of_them(self, storage: Storage) -> None:
+        """Whatever is wrong, and wherever; what is in the same call stays."""
+        instance = self._instance(storage)
+        spans = [self.rows.span(instance) for _ in range(8)]
+        used = self.rows.span(instance)
+        self._put(storage, used)
+        for bad, why in ((used, "id_used"), (used._replace(id=self.rows.ids.new(), agent_instance_id="x"), "missing")):
+            for place in (0, 4, 8):
+                rows = [*spans[:place], bad, *spans[place:]]
+                last = self.rows.span(instance)
+                refused, applied = storage.apply(
+                    [Unit((PutSpans(rows, [(spans[0].id, _violation())]),)), Unit((Put(last),), last.id)]
+                )
+                assert isinstance(refused, Refused)
+                assert refused.why == why
+                assert applied == Applied(last)
+                assert storage.find(*(span.id for span in spans)).rows == {}
+                assert storage.violations(spans[0].id) == []
+
+    def test_spans_that_are_put_in_a_terminated_instance_are_kept(self, storage: Storage) -> None:
+        """With the reason, also where they come together."""
+        instance, other = self._instance(storage), self._instance(storage)
+        values: dict[str, Any] = {"status": "terminated", "termination_reason": "enough"}
+        self._move(storage, Move("agent_instance", instance.id, LEAVES["terminated"], values))
+        alone, first, second = self.rows.span(instance), self.rows.span(other), self.rows.span(instance)
+        assert storage.apply([Unit((Put(alone, minted=True),))]) == [Applied(None, "enough")]
+        assert storage.apply([Unit((PutSpans([first, second]),))]) == [Applied(None, "enough")]
+        assert list(storage.iter_spans(instance.id)) == [alone, second]
 
     def test_units_of_one_call_see_the_ones_before(self, storage: Storage) -> None:
         """And a refused one does not undo its neighbours."""

@@ -391,3 +391,43 @@ def test_a_span_takes_two_records_few_calls_and_none_of_the_system(
 
 
 SYSTEM = ("posix", "fcntl", "mmap", "_io", "_sqlite3", "sqlite3", "_thread", "_socket", "select")
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_thousand_spans_are_two_inserts_in_one_commit(path: Path) -> None:
+    tracer = Tracer(path, raise_errors=True)
+    seen: list[str] = []
+    assert isinstance(tracer.storage, SQLiteStorage)
+    with tracer.run("a"):
+        tracer.flush()
+        for _ in range(1000):
+            with tracer.span("tool", {"name": "x"}):
+                pass
+        connection = tracer.storage._connections.writer()
+        connection.set_trace_callback(lambda statement: seen.append(statement.split(" ")[0]))
+        tracer.flush()
+        connection.set_trace_callback(None)
+    assert seen == ["begin", "savepoint", "select", "insert", "insert", "release", "commit"]
+    tracer.shutdown()
+
+
+class Choosy(SQLiteStorage):
+    """A backend with a bug: it cannot store a span that is called `bad`, alone or among others."""
+
+    def apply(self, units: Any, **options: Any) -> Any:
+        if '{"name":"bad"}' in str(units):
+            raise RuntimeError("a bug of the backend's")
+        return super().apply(units, **options)
+
+
+@pytest.mark.usefixtures("undrained")
+def test_one_span_that_a_backend_cannot_store_costs_no_other(path: Path) -> None:
+    tracer = Tracer(Choosy(path))
+    with tracer.run("a"):
+        for name in ("x", "bad", "y"):
+            with tracer.span("tool", {"name": name}):
+                pass
+    tracer.flush()
+    assert statuses(path) == ["complete"] * 2
+    assert (tracer.health().failed, sink_of(tracer).journaled) == (1, 0)
+    tracer.shutdown()

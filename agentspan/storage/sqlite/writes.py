@@ -2,6 +2,8 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, cast
 
 from agentspan.model.changes import (
@@ -12,6 +14,7 @@ from agentspan.model.changes import (
     Move,
     Outcome,
     Put,
+    PutSpans,
     Refused,
     Remove,
     Replayed,
@@ -52,56 +55,14 @@ def insert_late(cursor: sqlite3.Cursor | sqlite3.Connection, row: Row) -> None:
 
 
 def apply_all(connection: sqlite3.Connection, units: Sequence[Unit], stop_at_refusal: bool) -> list[Outcome]:
-    """Apply units in order, within the transaction that is under way; new spans in a row go together."""
+    """Apply units in order, within the transaction that is under way."""
     outcomes: list[Outcome] = []
-    while len(outcomes) < len(units):
-        start = len(outcomes)
-        together = _spans_from(units, start)
-        if len(together) >= TOGETHER[-1] and (put := put_spans(connection, together)) is not None:
-            outcomes += put
-            continue
-        for unit in units[start : start + max(1, len(together))]:
-            outcome = apply_unit(connection, unit)
-            outcomes.append(outcome)
-            if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
-                return outcomes
-    return outcomes
-
-
-TOGETHER = (500, 50, 5)
-"""How many spans are put by one statement: as many as there are (SQLite takes 32,766 values)."""
-
-
-def _spans_from(units: Sequence[Unit], start: int) -> list[Put]:
-    """Return the new spans that stand in a row from a place on, as many as one statement takes."""
-    found: list[Put] = []
-    for changes, subject, key in units[start : start + TOGETHER[0]]:
-        change = changes[0] if len(changes) == 1 and subject is None and key is None else None
-        if type(change) is not Put or type(change.row) is not AgentSpanRow or not change.minted or change.refs:
+    for unit in units:
+        outcome = apply_unit(connection, unit)
+        outcomes.append(outcome)
+        if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
             break
-        found.append(change)
-    return found[: next((many for many in TOGETHER if many <= len(found)), 1)]
-
-
-def put_spans(connection: sqlite3.Connection, puts: Sequence[Put]) -> list[Outcome] | None:
-    """Put spans by one statement, or none of them: then one by one will tell what is wrong.
-
-    The driver lets other threads run at each statement, and waits 5 ms for its turn if they are busy: where one thread
-    computes, a row takes 1,700 µs by a statement of its own, 34 among a hundred.
-    """
-    instances = {put.row.agent_instance_id for put in puts}  # type: ignore[union-attr]
-    terminated = dict(connection.execute(statements.terminated(len(instances)), tuple(instances)))
-    values = [value for put in puts for value in put.row]
-    try:
-        connection.execute(statements.insert_spans(len(puts)), values)
-    except sqlite3.IntegrityError:
-        return None
-    violations = [(put.row.id, *violation) for put in puts for violation in put.violations]
-    if violations:
-        connection.executemany(statements.INSERT_VIOLATION, violations)
-    if not terminated:
-        return [APPLIED] * len(puts)
-    return [Applied(None, terminated.get(cast(AgentSpanRow, put.row).agent_instance_id)) for put in puts]
+    return outcomes
 
 
 def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
@@ -111,13 +72,16 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
         values = (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
         if connection.execute(statements.INSERT_KEY, values).rowcount != 1:
             return _outcome_before(connection, key)
-    several = len(unit.changes) != 1  # one is whole or nothing by itself, and savepoints take a tenth of the time
+    # One is whole or nothing by itself, and savepoints take a tenth of the time.
+    several = len(unit.changes) != 1 or isinstance(unit.changes[0], PutSpans)
     if several:
         connection.execute("savepoint unit")
     late: list[Row] = []
     for change in unit.changes:
         if isinstance(change, Put):
             refused = _put(connection, change, late)
+        elif isinstance(change, PutSpans):
+            refused = _put_spans(connection, change, late)
         else:
             refused = _move(connection, change) if isinstance(change, Move) else _remove(connection, change)
         if refused is not None:
@@ -177,6 +141,36 @@ def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused |
     except sqlite3.IntegrityError as error:
         return refused_put(connection, put, error)
     _add_violations(connection, put.row.id, put.violations)
+    return None
+
+
+TOGETHER = (500, 50, 5, 1)
+"""How many spans are put by one statement: as many as there are (SQLite takes 32,766 values)."""
+_instance_id = itemgetter(AgentSpanRow._fields.index("agent_instance_id"))
+
+
+def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -> Refused | None:
+    """Put spans by as few statements as possible.
+
+    The driver lets other threads run at each statement, and waits 5 ms for its turn if they are busy: where one thread
+    computes, a row takes 1,700 µs by a statement of its own, 34 among a hundred.
+    """
+    rows, start = put.rows, 0
+    instances = set(map(_instance_id, rows))
+    terminated = [id for id, _ in connection.execute(statements.terminated(len(instances)), tuple(instances))]
+    try:
+        for number in TOGETHER:
+            while len(rows) - start >= number:
+                values = list(chain.from_iterable(rows[start : start + number]))
+                connection.execute(statements.insert_spans(number), values)
+                start += number
+    except sqlite3.IntegrityError as error:
+        is_used = error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+        return Refused("id_used" if is_used else "missing")
+    if put.violations:
+        connection.executemany(statements.INSERT_VIOLATION, [(id, *violation) for id, violation in put.violations])
+    if terminated:
+        late.append(next(row for row in rows if _instance_id(row) in terminated))
     return None
 
 
