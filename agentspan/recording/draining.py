@@ -19,7 +19,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink, Listener
 from agentspan.storage.protocol import Storage
 
-CHUNK = 1024 * 1024
+CHUNK = 640 * 1024
 """Bytes of a journal that are committed at once."""
 _TAKEN = Applied()
 
