@@ -14,7 +14,7 @@ from typing import Any
 
 from agentspan.errors import SchemaError
 from agentspan.model.changes import Side, Violation
-from agentspan.schemas.precheck import Check, compile_check
+from agentspan.schemas.precheck import Check, plain
 
 MAX_SCHEMA = 65_536
 MAX_SCHEMA_DEPTH = 64
@@ -36,16 +36,22 @@ class Conformance:
         SchemaError: when constructed with `trusted=False` from a schema that cannot be used.
     """
 
-    __slots__ = ("_validator", "quick", "side")
+    __slots__ = ("_plain", "_validator", "quick", "side")
 
     def __init__(self, schema: JSONSchema | None, side: Side, *, trusted: bool = False) -> None:
-        plain = True if schema is None else schema
+        given = True if schema is None else schema
         if not trusted:
-            check_bounds(plain)  # before anything recursive sees it
+            check_bounds(given)  # before anything recursive sees it
         self.side: Side = side
-        compiled = compile_check(plain)
-        self.quick: Check = compiled or _doubt
-        self._validator: Any = _validator(plain) if compiled is None and not trusted else lambda: _validator(plain)
+        self._plain = plain(given)
+        self.quick: Check = _doubt if self._plain is None else self._compile
+        self._validator: Any = _validator(given) if self._plain is None and not trusted else lambda: _validator(given)
+
+    def _compile(self, payload: Any) -> bool:
+        """Take the place of `quick` until that is called."""
+        assert self._plain is not None
+        self.quick = self._plain.compiled()
+        return self.quick(payload)
 
     def check(self, payload: Any) -> tuple[Violation, ...]:
         """Return what is wrong with a payload of plain JSON; at most MAX_VIOLATIONS, empty when it conforms."""

@@ -7,6 +7,7 @@ from agentspan.model.spans import Meaning
 from agentspan.schemas.span_types import SpanType
 from agentspan.text import one_line
 
+_new = tuple.__new__  # see model.spans
 _INT64 = 2**63
 MAX_LABEL = 200
 
@@ -49,7 +50,7 @@ def describe(
     get = context.get
     given, made, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
     if given is None and made is None and cost is None:
-        return tuple.__new__(Meaning, (summary, label, None, None, None, violations))  # see model.spans
+        return _new(Meaning, (summary, label, None, None, None, violations))
     return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations)
 
 

