@@ -4,6 +4,7 @@ A span that started and finished in one batch becomes one row that is finished a
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
@@ -22,6 +23,7 @@ Resolve = Callable[[str, str], SpanType]
 """Returns the span type of a schema_name in an instance."""
 
 _new = tuple.__new__  # see model.spans
+_id = itemgetter(0)
 _text_of = clock.text_of
 _SEPARATOR, _UPDATED = SEPARATOR.encode(), UPDATED.encode()
 _decode = jsontext.decode
@@ -46,6 +48,18 @@ def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
     ids = [tuple(body.split(_SEPARATOR, 2)[1:2]) if body[:1] == _UPDATED else None for body in bodies]
     last = {id: number for number, id in enumerate(ids)}
     return frozenset(number for number, id in enumerate(ids) if id is not None and last[id] != number)
+
+
+def _decoded(spans: Sequence[tuple[list[Any], list[Any]]]) -> Iterable[tuple[Any, Any]]:
+    """Read the payloads and results of spans at once (0.4 µs less each); None for what is to be read by itself."""
+    texts = [text for created, ended in spans for text in (created[_PAYLOAD], ended[_RESULT] if ended else "")]
+    try:
+        found = from_json(f"[{','.join([text or 'null' for text in texts])}]")
+    except ValueError:
+        found = []
+    if len(found) != len(texts):
+        return [(None, None)] * len(spans)
+    return zip(found[::2], found[1::2], strict=True)
 
 
 class Batch:
@@ -78,7 +92,10 @@ class Batch:
         self.unreadable: list[Unreadable] = []
 
     def add(self, bodies: Iterable[bytes]) -> None:
-        """Take the bodies of records; one that cannot be read is kept apart."""
+        """Take the bodies of records, and derive what nothing can happen to any more.
+
+        One that cannot be read is kept apart.
+        """
         created, finished = self._open, self._finished
         for body in bodies:
             try:
@@ -86,9 +103,9 @@ class Batch:
                 kind = fields[0]
                 if kind == CREATED and len(fields) == _CREATED_FIELDS:
                     created[fields[1]] = fields
-                elif kind == FINISHED and len(fields) == _FINISHED_FIELDS and fields[1] in created:
+                elif kind == FINISHED and fields[1] in created and len(fields) == _FINISHED_FIELDS:
                     finished.append((created.pop(fields[1]), fields))
-                    if len(finished) == AT_ONCE:
+                    if len(finished) >= AT_ONCE and not self.first:
                         self._derive()
                 else:
                     self._add_other(kind, fields, body)
@@ -114,6 +131,7 @@ class Batch:
         self._finished += [(created, []) for created in self._open.values()]
         self._open = {}
         self._derive()
+        self._rows.sort(key=_id)  # so that they are stored in the order of creation
         units = [unit_of(PutSpans(self._rows, self._violations))] if self._rows else []
         ids = {fields[1] for fields in self._later if fields[0] != UNIT}
         stored = dict(self._find(ids)) if ids else {}
@@ -126,26 +144,14 @@ class Batch:
 
     def _derive(self) -> None:
         """Make the rows of the spans that nothing can happen to any more, in this batch."""
-        finished = self._finished
-        for (created, ended), (payload, result) in zip(finished, self._decoded(), strict=True):
+        finished = self._finished.copy()
+        self._finished.clear()
+        for (created, ended), (payload, result) in zip(finished, _decoded(finished), strict=True):
             try:
                 self._rows.append(self._row(created, ended, payload, result))
             except Exception as error:
                 records = [created, *self._changes.get(created[1], []), *([ended] if ended else [])]
                 self.unreadable += [Unreadable(SEPARATOR.join(each).encode(), error) for each in records]
-        finished.clear()
-
-    def _decoded(self) -> Iterable[tuple[Any, Any]]:
-        """Read the payloads and results of all spans at once (0.4 µs less each); None for what `_row` is to read."""
-        payloads = [created[_PAYLOAD] for created, _ in self._finished]
-        results = [ended[_RESULT] or "null" if ended else "null" for _, ended in self._finished]
-        try:
-            found = from_json(f"[[{','.join(payloads)}],[{','.join(results)}]]")
-        except ValueError:
-            found = []
-        if list(map(len, found)) != [len(payloads)] * 2:
-            return [(None, None)] * len(payloads)
-        return zip(*found, strict=True)
 
     def _row(self, created: list[Any], ended: list[Any], payload: Any, result: Any) -> AgentSpanRow:
         """Return the row of a span that this batch creates, as it is at the end of the batch (5 µs)."""

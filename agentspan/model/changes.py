@@ -4,7 +4,7 @@ An operation becomes one Unit of changes, all of it or none of it. A change carr
 read followed by a guarded write is exact, also between processes. Named tuples: a recorder makes three a span.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from agentspan.model.rows import AgentSpanRow, ResourceType, Row, Value
@@ -44,10 +44,10 @@ class Put(NamedTuple):
 class PutSpans(NamedTuple):
     """Insert new spans, all of them or none.
 
-    Guards: those of a minted Put, for each. A refusal does not say for which one it did not hold: see `one_by_one`.
+    Guards: those of a minted Put, for each. A refusal does not say for which one they did not hold (see `parted`).
 
     Attributes:
-        violations: each with the id of the span that it is of.
+        violations: of these rows, each with its id.
     """
 
     rows: Sequence[AgentSpanRow]
@@ -103,21 +103,6 @@ def unit_of(change: Put | PutSpans | Move) -> Unit:
     return tuple.__new__(Unit, ((change,), None, None))  # see model.spans
 
 
-def one_by_one(units: Iterable[Unit]) -> list[Unit]:
-    """Return units that do the same, but put each span by itself."""
-    return [each for unit in units for each in _one_by_one(unit)]
-
-
-def _one_by_one(unit: Unit) -> Iterable[Unit]:
-    change = unit.changes[0] if unit.changes else None
-    if not isinstance(change, PutSpans):
-        return (unit,)
-    violations: dict[str, list[Violation]] = {}
-    for id, violation in change.violations:
-        violations.setdefault(id, []).append(violation)
-    return [unit_of(Put(row, (), tuple(violations.get(row.id, ())), minted=True)) for row in change.rows]
-
-
 class Applied(NamedTuple):
     """The unit is committed. With a subject: its row.
 
@@ -152,3 +137,41 @@ class Refused(NamedTuple):
 
 
 Outcome = Applied | Replayed | KeyTaken | Refused
+
+FEWER = 50
+"""How many spans are put together where more could not be."""
+
+
+def parted(
+    units: Sequence[Unit], outcomes: Sequence[Outcome | Exception]
+) -> tuple[list[Unit], list[tuple[Unit, Outcome | Exception]]]:
+    """Part units that were applied in one call into what to apply again, and what has its outcome.
+
+    Where spans could not be put together, it is tried again with fewer of them, at last with each by itself, and with
+    what followed and missed them: so one that is at fault costs no other.
+    """
+    again: list[Unit] = []
+    settled: list[tuple[Unit, Outcome | Exception]] = []
+    for unit, outcome in zip(units, outcomes, strict=True):
+        change = unit.changes[0] if unit.changes else None
+        if isinstance(change, PutSpans) and isinstance(outcome, Refused | Exception):
+            again += _with_fewer(change)
+        elif again and isinstance(outcome, Refused) and outcome.why == "missing":
+            again.append(unit)
+        else:
+            settled.append((unit, outcome))
+    return again, settled
+
+
+def _with_fewer(put: PutSpans) -> Iterator[Unit]:
+    violations: dict[str, list[Violation]] = {}
+    for id, violation in put.violations:
+        violations.setdefault(id, []).append(violation)
+    if len(put.rows) <= FEWER:
+        for row in put.rows:
+            yield unit_of(Put(row, (), tuple(violations.get(row.id, ())), minted=True))
+        return
+    for start in range(0, len(put.rows), FEWER):
+        rows = put.rows[start : start + FEWER]
+        found = [(row.id, violation) for row in rows for violation in violations.get(row.id, ())]
+        yield unit_of(PutSpans(rows, found))

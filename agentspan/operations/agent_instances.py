@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, cast
 from agentspan import ids, jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
-from agentspan.model.changes import Change, Move, Put, Unit
+from agentspan.model.changes import Change, Move, Put, PutSpans, Unit, unit_of
 from agentspan.model.rows import (
     TYPE_OF,
     UNIQUE,
     AgentInstanceRow,
     AgentRow,
     AgentSchemaVersionRow,
+    AgentSpanRow,
     AgentVersionRow,
     Value,
 )
@@ -150,6 +151,25 @@ def rebased(ctx: Context, unit: Unit) -> tuple[Unit, AgentInstanceRow]:
             if isinstance(row, AgentInstanceRow):
                 instance = row
     return Unit(tuple(changes), unit.subject, unit.key), instance
+
+
+def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:
+    """Return a recorder's unit with the agents that its spans' runs were registered with after all.
+
+    Args:
+        agents: their ids, by the instance's.
+    """
+    change = unit.changes[0] if unit.changes else None
+    if isinstance(change, PutSpans):
+        return unit_of(change._replace(rows=[_with_agent(row, agents) for row in change.rows]))
+    if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+        return unit_of(change._replace(row=_with_agent(change.row, agents)))
+    return unit
+
+
+def _with_agent(row: AgentSpanRow, agents: Mapping[str, str]) -> AgentSpanRow:
+    agent_id = agents.get(row.agent_instance_id)
+    return row if agent_id is None else row._replace(agent_id=agent_id)
 
 
 _LINKS = frozenset({"agent_id", "agent_version_id", "agent_schema_version_id"})

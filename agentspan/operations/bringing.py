@@ -8,10 +8,10 @@ from agentspan import clock, jsontext
 from agentspan.errors import NotFound, StorageError, UnexpectedRefType
 from agentspan.journal import replaying
 from agentspan.journal.deriving import Batch, Unreadable
-from agentspan.model.changes import Outcome, Put, PutSpans, Refused, Unit, one_by_one, unit_of
+from agentspan.model.changes import Outcome, Put, Refused, Unit, parted, unit_of
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentSpanRow, RefusedChangeRow
-from agentspan.operations.agent_instances import rebased
+from agentspan.operations.agent_instances import rebased, with_agents
 from agentspan.operations.context import Context
 from agentspan.schemas.span_types import Registry, SpanType
 from agentspan.storage.protocol import Query
@@ -44,8 +44,8 @@ class Bringer:
         batch.add(bodies)
         refused = self._apply(batch.first, batch)
         units = batch.units()
-        if self._agents:
-            units = [self._with_its_agent(unit) for unit in one_by_one(units)]
+        if self._agents:  # runs were registered with other agents after all
+            units = [with_agents(unit, self._agents) for unit in units]
         refused += self._apply(units, batch)
         for unreadable in batch.unreadable:
             said = f"a record cannot be understood ({type(unreadable.error).__name__})"
@@ -64,33 +64,28 @@ class Bringer:
         self._keep(Put(row, minted=True))
 
     def _apply(self, units: Sequence[Unit], batch: Batch) -> int:
-        refused = 0
-        for unit, outcome in self._outcomes(units, batch):
-            if isinstance(outcome, Refused):
-                if isinstance(unit.changes[0], PutSpans):
-                    refused += self._apply(one_by_one((unit,)), batch)
-                else:
-                    refused += self._settle(unit, outcome)
+        if not units:
+            return 0
+        again, settled = parted(units, self._outcomes(units))
+        refused = self._apply(again, batch)
+        for unit, outcome in settled:
+            if isinstance(outcome, Exception):
+                wanted = refused_change("", unit, Refused("missing"), self._writer_id, "").row
+                batch.unreadable.append(Unreadable(cast(RefusedChangeRow, wanted).wanted.encode(), outcome))
+            elif isinstance(outcome, Refused):
+                refused += self._settle(unit, outcome)
         return refused
 
-    def _outcomes(self, units: Sequence[Unit], batch: Batch) -> list[tuple[Unit, Outcome]]:
+    def _outcomes(self, units: Sequence[Unit]) -> list[Outcome | Exception]:
         """Apply units together, or one by one where one of them is at fault, so that it costs no other."""
-        storage = self._ctx.storage
         try:
-            return list(zip(units, storage.apply(units), strict=True)) if units else []
+            return [*self._ctx.storage.apply(units)]
         except StorageError:
             raise
-        except Exception:
-            outcomes: list[tuple[Unit, Outcome]] = []
-            for unit in one_by_one(units):
-                try:
-                    outcomes.append((unit, storage.apply((unit,))[0]))
-                except StorageError:
-                    raise
-                except Exception as error:
-                    wanted = refused_change("", unit, Refused("missing"), self._writer_id, "").row
-                    batch.unreadable.append(Unreadable(cast(RefusedChangeRow, wanted).wanted.encode(), error))
-            return outcomes
+        except Exception as error:
+            if len(units) == 1:
+                return [error]
+            return [outcome for unit in units for outcome in self._outcomes((unit,))]
 
     def _settle(self, unit: Unit, refused: Refused) -> bool:
         """Deal with a refused unit; tell whether it was kept as such."""
@@ -116,14 +111,6 @@ class Bringer:
         if (row.subject, row.wanted) not in self._kept:
             self._ctx.storage.apply((unit_of(put),))
             self._kept.add((row.subject, row.wanted))
-
-    def _with_its_agent(self, unit: Unit) -> Unit:
-        """Return the unit of a span with the agent that its run was registered with after all."""
-        change = unit.changes[0]
-        if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
-            return unit
-        agent_id = self._agents.get(change.row.agent_instance_id, change.row.agent_id)
-        return unit_of(change._replace(row=change.row._replace(agent_id=agent_id)))
 
     def _find(self, ids: Iterable[str]) -> Mapping[str, AgentSpanRow]:
         rows = self._ctx.storage.find(*ids).rows

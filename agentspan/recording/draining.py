@@ -14,7 +14,7 @@ from agentspan.journal import replaying
 from agentspan.journal.deriving import Batch, Resolve
 from agentspan.journal.log import Log
 from agentspan.journal.records import bodies
-from agentspan.model.changes import Applied, Outcome, PutSpans, Refused, Unit, one_by_one
+from agentspan.model.changes import Applied, Outcome, Refused, Unit, parted
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink, Listener
 from agentspan.storage.protocol import Storage
@@ -98,8 +98,6 @@ class Draining(CommitSink):
         if batch.first:
             self._apply(tuple(batch.first), wait_s)
         units = batch.units()
-        if self._rewrites:
-            units = one_by_one(units)
         for change in self._rewrites:
             units = [change(unit) for unit in units]
         refused = self._apply(tuple(units), wait_s)
@@ -117,11 +115,12 @@ class Draining(CommitSink):
         outcomes = self._apply_all(units, wait_s)
         if len(outcomes) < len(units):
             raise DatabaseBusy("the storage took a part of a batch only; it is tried again")
-        refused = 0
-        for unit, outcome in zip(units, outcomes, strict=True):
+        again, settled = parted(units, outcomes)
+        refused = self._apply(tuple(again), wait_s) if again else 0
+        for unit, outcome in settled:
             if outcome != _TAKEN:
                 try:
-                    refused += self._settle_one(unit, outcome, wait_s)
+                    refused += self._settle_one(unit, outcome)
                 except StorageError:
                     raise
                 except Exception as error:  # faults are to be raised, but this must come to its end
@@ -129,13 +128,10 @@ class Draining(CommitSink):
                     refused += 1
         return refused
 
-    def _settle_one(self, unit: Unit, outcome: Outcome | Exception, wait_s: float) -> int:
-        """Deal with what became of a unit, and return how many of its changes were not taken."""
-        if isinstance(outcome, Refused | Exception) and isinstance(unit.changes[0], PutSpans):
-            return self._apply(tuple(one_by_one((unit,))), wait_s)
+    def _settle_one(self, unit: Unit, outcome: Outcome | Exception) -> bool:
         if isinstance(outcome, Refused):
             if replaying.is_there(unit, outcome):
-                return 0
+                return False
             rest = replaying.the_rest(unit, outcome)
             if rest is not None:
                 unit, outcome = rest, self._storage.apply((rest,), wait_s=WAIT_S)[0]

@@ -3,9 +3,11 @@
 Here it also learns that a run was terminated: a span was put all the same, or one was closed by somebody else.
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from agentspan import clock
+from agentspan.errors import StorageError
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, unit_of
 from agentspan.model.refusals import refused_change, termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -24,10 +26,13 @@ class Refusals:
         self._tracer = tracer
 
     def terminated(self, unit: Unit, reason: str) -> None:
-        """Tell a run of this process that somebody terminated it."""
+        """Tell a run of this process that somebody terminated it; of several, find out which."""
         change = unit.changes[0]
         if isinstance(change, PutSpans):
-            self.look()
+            try:
+                self._learn({row.agent_instance_id for row in change.rows})
+            except StorageError:  # it is learned at the next look
+                pass
         elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
             run = self._tracer._runs.get(change.row.agent_instance_id)
             if run is not None:
@@ -35,13 +40,13 @@ class Refusals:
 
     def look(self) -> None:
         """Learn whether somebody terminated the runs of this process that go on."""
-        tracer = self._tracer
-        active = [id for id, run in list(tracer._runs.items()) if run.status == "active"]
-        if active:
-            for id, reason in tracer._store.find(*active).terminated.items():
-                run = tracer._runs.get(id)
-                if run is not None:
-                    run._learn(reason)
+        self._learn([id for id, run in list(self._tracer._runs.items()) if run.status == "active"])
+
+    def _learn(self, ids: Collection[str]) -> None:
+        for id, reason in self._tracer._store.find(*ids).terminated.items() if ids else ():
+            run = self._tracer._runs.get(id)
+            if run is not None:
+                run._learn(reason)
 
     def instead(self, unit: Unit, refused: Refused) -> Unit | None:
         """Return what to write instead of a refused unit: the same as it fits now, or a row that keeps it."""
@@ -81,21 +86,14 @@ class Refusals:
         if run is not None and run._register_again() is not None:
             tracer._store.apply((unit_of(Put(this_process(tracer._writer_id), minted=True)),), wait_s=WAIT_S)
         located = tracer._store.find(instance_id).rows.get(instance_id)
-        return _moved(unit, located[1]) if located and isinstance(located[1], AgentInstanceRow) else None
+        if not located or not isinstance(located[1], AgentInstanceRow):
+            return None
+        return agent_instances.with_agents(unit, {instance_id: located[1].agent_id})
 
     def _now_registered(self, instance: AgentInstanceRow) -> None:
         """Let everything of a run know the agent that it is registered with after all."""
         run = self._tracer._runs.get(instance.id)
         if run is not None:
             run._instance = instance
-        self._tracer._sink_of_all().rewrite(lambda unit: _moved(unit, instance))
-
-
-def _moved(unit: Unit, instance: AgentInstanceRow) -> Unit:
-    """Return the unit of a span of this instance with the instance's agent; any other as it is."""
-    change = unit.changes[0] if unit.changes else None
-    if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
-        return unit
-    if change.row.agent_instance_id != instance.id:
-        return unit
-    return unit_of(change._replace(row=change.row._replace(agent_id=instance.agent_id)))
+        agents = {instance.id: instance.agent_id}
+        self._tracer._sink_of_all().rewrite(lambda unit: agent_instances.with_agents(unit, agents))

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentspan.errors import SchemaError
 from agentspan.model.changes import Side, Violation
-from agentspan.schemas.precheck import Check, plain
+from agentspan.schemas.precheck import Check, simple
 
 MAX_SCHEMA = 65_536
 MAX_SCHEMA_DEPTH = 64
@@ -36,21 +36,26 @@ class Conformance:
         SchemaError: when constructed with `trusted=False` from a schema that cannot be used.
     """
 
-    __slots__ = ("_plain", "_validator", "quick", "side")
+    __slots__ = ("_simple", "_validator", "quick", "side")
 
     def __init__(self, schema: JSONSchema | None, side: Side, *, trusted: bool = False) -> None:
         given = True if schema is None else schema
         if not trusted:
             check_bounds(given)  # before anything recursive sees it
         self.side: Side = side
-        self._plain = plain(given)
-        self.quick: Check = _doubt if self._plain is None else self._compile
-        self._validator: Any = _validator(given) if self._plain is None and not trusted else lambda: _validator(given)
+        self._simple = simple(given)
+        self.quick: Check = _doubt if self._simple is None else self._compile
+        if self._simple is not None and not trusted:
+            self.quick = self._simple.compiled()
+        self._validator: Any = _validator(given) if self._simple is None and not trusted else lambda: _validator(given)
 
     def _compile(self, payload: Any) -> bool:
-        """Take the place of `quick` until that is called."""
-        assert self._plain is not None
-        self.quick = self._plain.compiled()
+        """Stand for `quick` until it is needed: most of the built-in types never are."""
+        assert self._simple is not None
+        try:
+            self.quick = self._simple.compiled()
+        except (MemoryError, RecursionError):  # no stack left: the next payload is luckier
+            return False
         return self.quick(payload)
 
     def check(self, payload: Any) -> tuple[Violation, ...]:

@@ -23,7 +23,7 @@ _CLASSES: Mapping[str, frozenset[type]] = {
 _EVERY_CLASS: frozenset[type] = frozenset().union(*_CLASSES.values())
 
 
-class Plain(NamedTuple):
+class Simple(NamedTuple):
     """What the simplest schemas say: the classes that a value may have, and of an object, which members it must have.
 
     Attributes:
@@ -32,10 +32,10 @@ class Plain(NamedTuple):
 
     classes: frozenset[type]
     required: frozenset[str]
-    members: Mapping[str, "Plain"]
+    members: Mapping[str, "Simple"]
 
     def compiled(self) -> Check:
-        """Return a check whose True means valid and whose False means "ask jsonschema" (0.1 ms)."""
+        """Return a check whose True means valid and whose False means "ask jsonschema" (20 µs a member)."""
         scope: dict[str, Any] = {"__builtins__": {"dict": dict, "type": type}, "classes": self.classes}
         tests = ["type(v) is dict", *self._tests_of_members(scope)]
         if dict not in self.classes:
@@ -60,10 +60,10 @@ class Plain(NamedTuple):
                 yield f"type(v.get(name{number}, default{number})) in classes{number}"
 
 
-_ANYTHING = Plain(_EVERY_CLASS, frozenset(), {})
+_ANYTHING = Simple(_EVERY_CLASS, frozenset(), {})
 
 
-def plain(schema: Any) -> Plain | None:
+def simple(schema: Any) -> Simple | None:
     """Return what a schema says; None for any richer one."""
     if schema is True:
         schema = {}
@@ -82,13 +82,13 @@ def plain(schema: Any) -> Plain | None:
         or not isinstance(schema.get("examples", []), list)
     ):
         return None
-    members: dict[str, Plain] = {}
+    members: dict[str, Simple] = {}
     for name, property_schema in properties.items():
-        member = plain(property_schema)
+        member = simple(property_schema)
         if member is None:
             return None
         members[name] = member
-    return Plain(classes, frozenset(required), members)
+    return Simple(classes, frozenset(required), members)
 
 
 def _classes_of(schema: Mapping[str, Any]) -> frozenset[type] | None:

@@ -87,22 +87,22 @@ def _tokens(source: str) -> list[tuple[str, str]]:
 class _Program:
     """Writes the function: the context is `c0`, what a section is about `c1` and `c2`, the text so far `out`.
 
-    `plain` is whether all of that prints, so that it need not be gone through once more: what one of the members has
-    made does, of what the payload has only short text is looked at.
+    `clean` is whether all of that is as `one_line` would leave it, but for spaces, so that it need not be gone through
+    once more: what one of the members has made is, of what the payload has only short text is looked at.
     """
 
     def __init__(self) -> None:
         self.names: set[str] = set()
-        self._lines = ["def render(c0, reserved=None):", " out = ''", " plain = prints"]
+        self._lines = ["def render(c0, reserved=None):", " out = ''", " clean = constants_are_clean"]
         self._constants: dict[str, Any] = {}
-        self._prints = True
-        self._is_text = [False]  # whether what each level is about is a text that prints
+        self._constants_are_clean = True
+        self._is_clean = [False]  # whether what each level is about is clean text
 
     def function(self) -> Render:
-        self._lines.append(f" if plain and len(out) <= {MAX_SUMMARY} and '  ' not in out and out.strip() == out:")
+        self._lines.append(f" if clean and len(out) <= {MAX_SUMMARY} and '  ' not in out and out.strip() == out:")
         self._lines.append("  return out")
         self._lines.append(f" return one_line(out, {MAX_SUMMARY})")
-        scope: dict[str, Any] = {**_HELPERS, **self._constants, "prints": self._prints}
+        scope: dict[str, Any] = {**_HELPERS, **self._constants, "constants_are_clean": self._constants_are_clean}
         exec("\n".join(self._lines), scope)  # fixed pieces only: see the module's first lines
         render: Render = scope["render"]
         return render
@@ -111,7 +111,7 @@ class _Program:
         """Write the tokens up to the end of their section."""
         for kind, key in tokens:
             if kind == "literal":
-                self._prints = self._prints and key.isprintable()
+                self._constants_are_clean = self._constants_are_clean and key.isprintable()
                 self._line(depth, f"out += {self._constant(key)}")
             elif kind == "end":
                 return
@@ -125,35 +125,35 @@ class _Program:
                 raise TemplateError("template", "changes the delimiters or has an unclosed {{{; use {{field}}")
 
     def _variable(self, key: str, depth: int) -> None:
-        found, is_text = self._look_up(key, depth)
-        if is_text:
+        found, is_clean = self._look_up(key, depth)
+        if is_clean:
             self._line(depth, f"out += {found} or ''")
             return
         self._line(depth, f"v = {found}")
         self._line(depth, f"if type(v) is not str or len(v) > {_ENOUGH}: v = shown(v)")
-        self._line(depth, f"plain = plain and len(v) <= {MAX_INLINE} and v.isprintable()")
+        self._line(depth, f"clean = clean and len(v) <= {MAX_INLINE} and v.isprintable()")
         self._line(depth, "out += v")
 
     def _section(self, inverted: bool, key: str, tokens: Iterator[tuple[str, str]], depth: int) -> None:
         if depth == MAX_DEPTH:
             raise TemplateError("template", f"has sections nested deeper than {MAX_DEPTH}")
-        found, is_text = self._look_up(key, depth)
+        found, is_clean = self._look_up(key, depth)
         self._line(depth, f"v = {found}")
         # 0 is a value ("0 hits" must show), unlike in Mustache's Python port.
-        there = "v" if is_text else "v or (v is not None and type(v) in numbers)"
-        items = "nothing" if inverted else "(v,)" if is_text else "items(v)"
+        there = "v" if is_clean else "v or (v is not None and type(v) in numbers)"
+        items = "nothing" if inverted else "(v,)" if is_clean else "items(v)"
         self._line(depth, f"for c{depth + 1} in {items} if {there} else {'once' if inverted else 'nothing'}:")
         self._line(depth + 1, f"if len(out) > {_ENOUGH}: break")
-        self._is_text.append(is_text and not inverted)
+        self._is_clean.append(is_clean and not inverted)
         self.nest(tokens, depth + 1)
-        self._is_text.pop()
+        self._is_clean.pop()
 
     def _look_up(self, key: str, depth: int) -> tuple[str, bool]:
-        """Return the expression that finds a value, and whether that is None or a text that prints, on one line."""
+        """Return the expression that finds a value, and whether that is None or clean text."""
         if not _KEY.match(key):
             raise TemplateError("template", "has a tag that is no name; use {{field}} or {{object.field}}")
         if key == ".":
-            return f"c{depth}", self._is_text[depth]
+            return f"c{depth}", self._is_clean[depth]
         first, *rest = key.split(".")
         self.names.add(first)
         name = self._constant(first)
@@ -168,7 +168,7 @@ class _Program:
                 found = f"({member}(m) if (m := {found}) is not None else None)"
             else:
                 found = f"member({found}, {self._constant(member)})"
-        return found, bool(rest) and rest[-1] in _TEXTS
+        return found, bool(rest) and rest[-1] in _CLEAN
 
     def _constant(self, text: str) -> str:
         name = f"k{len(self._constants)}"
@@ -234,7 +234,7 @@ def _count(value: Any) -> Any:
 
 
 _VIRTUAL: Mapping[str, Callable[[Any], Any]] = {"_inline": _inline, "_args": _args, "_count": _count}
-_TEXTS = frozenset({"_inline", "_args"})
+_CLEAN = frozenset({"_inline", "_args"})
 _HELPERS: Mapping[str, Any] = {
     "__builtins__": {"len": len, "str": str, "type": type},
     "items": _items,

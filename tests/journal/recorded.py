@@ -101,9 +101,13 @@ def _change(span: agentspan.Span, op: str, args: list[Any]) -> None:
 
 
 def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All that a file holds of what was recorded, every column."""
+    """All that a file holds of what was recorded, every column; the spans in the order in which they were stored."""
+    order = {"agent_spans": "rowid"}
     with closing(sqlite3.connect(path)) as connection:
-        found = {table: connection.execute(f"select * from {table} order by id").fetchall() for table in TABLES}
+        found = {
+            table: connection.execute(f"select * from {table} order by {order.get(table, 'id')}").fetchall()
+            for table in TABLES
+        }
         violations = connection.execute(
             "select agent_span_id, side, path, keyword, message from schema_violations order by agent_span_id, id"
         )

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan.journal import deriving
 from agentspan.operations import adopting
 from agentspan.testing import deterministic
 from agentspan.testing.determinism import replaced
@@ -44,9 +45,10 @@ def _own_type(caplog: pytest.LogCaptureFixture) -> None:
     register_own_type()
 
 
-@given(program=programs)
-def test_a_journal_leaves_what_commits_leave(template: Path, program: Program) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@given(program=programs, at_once=st.integers(1, 3))
+@example(program=[("nested", 0, "llm", {}, False)], at_once=1)
+def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, at_once: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, replaced(deriving, AT_ONCE=at_once):
         path = Path(folder) / "runs.db"
         expected = by_commits(template, Path(folder) / "commits.db", program)
         with journaled(template, path) as tracer:
@@ -58,13 +60,17 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program) -
         assert refused(path) == []
 
 
-@given(program=programs, batch=st.integers(1, 9), trims=st.booleans())
-@example(program=[("create", 0, "llm", {}, False, 0), ("flush",), ("update", 0, {})], batch=2, trims=False)
-@example(program=[("create", 0, "llm", {}, True, 0), ("update", 0, {}), ("start", 0)], batch=1, trims=False)
+@given(program=programs, batch=st.integers(1, 9), at_once=st.integers(1, 3), trims=st.booleans())
+@example(program=[("create", 0, "llm", {}, False, 0), ("flush",), ("update", 0, {})], batch=2, at_once=50, trims=False)
+@example(program=[("create", 0, "llm", {}, True, 0), ("update", 0, {}), ("start", 0)], batch=1, at_once=50, trims=False)
 def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
-    template: Path, program: Program, batch: int, trims: bool
+    template: Path, program: Program, batch: int, at_once: int, trims: bool
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, replaced(adopting, BATCH=batch):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        replaced(adopting, BATCH=batch),
+        replaced(deriving, AT_ONCE=at_once),
+    ):
         path, aside = Path(folder) / "runs.db", Path(folder) / "aside"
         expected = by_commits(template, Path(folder) / "commits.db", program)
         with nullcontext() if trims else Untrimmed(), journaled(template, path) as tracer:

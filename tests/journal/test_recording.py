@@ -411,6 +411,113 @@ def test_a_thousand_spans_are_two_inserts_in_one_commit(path: Path) -> None:
     tracer.shutdown()
 
 
+BROKEN = {
+    "nothing": b"",
+    "an end of nothing": b"F",
+    "an end with too much": b"F\x1fx\x1fcomplete\x1f1\x1f1\x1f{}\x1f{}",
+    "a start of nothing": b"S",
+    "a payload of nothing": b"U",
+    "a unit of nothing": b"X",
+    "a span without a payload": b"C\x1fx",
+    "a payload that is three": b"C\x1fx\x1fi\x1fa\x1f\x1ftool\x1factive\x1f1700000000000000000\x1f{}],5,[{}",
+    "no text": b"C\xff",
+}
+
+
+@pytest.mark.usefixtures("undrained")
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("spans", [3, 120])
+@pytest.mark.parametrize("record", BROKEN)
+def test_a_record_that_says_nothing_costs_no_other(path: Path, record: str, spans: int, killed: bool) -> None:
+    tracer = Tracer(path)
+    with tracer.run("a"):
+        for number in range(spans):
+            with tracer.span("tool", {"name": str(number)}):
+                pass
+            if number == 1:
+                assert sink_of(tracer)._append(BROKEN[record])
+    if killed:
+        die(tracer)
+        with agentspan.open(path) as db:
+            assert db.doctor().damage_total == 1
+        assert segments_of(path) == []
+    else:
+        assert tracer.flush()
+        assert (tracer.health().failed, sink_of(tracer).journaled) == (1, 0)
+        tracer.shutdown()
+    assert statuses(path) == ["complete"] * spans
+
+
+@pytest.mark.usefixtures("undrained")
+@pytest.mark.parametrize("why", ["a bug of the backend's", "a run that is gone"])
+def test_what_comes_too_late_is_kept_beside_a_span_that_cannot_be_stored(path: Path, why: str) -> None:
+    tracer = Tracer(Choosy(path))
+    with tracer.run("a") as run:
+        spans = [run.create_span("tool", {"name": str(number)}, status="active") for number in range(60)]
+        for span in spans:
+            span.finish()
+        if why == "a run that is gone":
+            gone = f"C\x1f{spans[0].id[:-1]}z\x1fnowhere\x1fa\x1f\x1ftool\x1factive\x1f{time.time_ns()}\x1f{{}}"
+            sink_of(tracer)._append(gone.encode())
+        else:
+            run.create_span("tool", {"name": "bad"}, status="active").finish()
+        sink_of(tracer)._append(f"F\x1f{spans[5].id}\x1ffailed\x1f{time.time_ns()}\x1f5\x1f".encode())
+    tracer.flush()
+    assert statuses(path) == ["complete"] * 60
+    with closing(sqlite3.connect(path)) as connection:
+        late = connection.execute("select stored_status from refused_changes where subject = ?", (spans[5].id,))
+        assert late.fetchall() == [("complete",)]
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_type_is_known_where_the_run_waited_in_the_journal(path: Path) -> None:
+    agentspan.open(path).close()
+    schema = {"type": "object", "required": ["what"]}
+    agentspan.span_type("deploy", payload=schema, title="Deploy it", template="Deploying {{what}}")
+    tracer, other = Tracer(path), sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    with tracer.run("a") as run:
+        for number in range(120):
+            run.create_span("deploy", {"what": "it"} if number % 2 else {}, status="active").finish()
+    other.execute("rollback")
+    other.close()
+    die(tracer)
+    agentspan.open(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        summaries = connection.execute("select schema_title, summary, count(*) from agent_spans group by 1, 2")
+        assert summaries.fetchall() == [("Deploy it", "Deploying", 60), ("Deploy it", "Deploying it", 60)]
+        assert connection.execute("select count(*) from schema_violations").fetchone() == (60,)
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_program_whose_run_got_another_agent_goes_on_at_the_same_speed(path: Path) -> None:
+    tracer, theirs = Tracer(path), Tracer(path, durability="commit")
+    assert isinstance(tracer.storage, SQLiteStorage)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    with tracer.run("same agent", version="1") as run:
+        run.create_span("tool", {"name": "x"}, status="active").finish()
+        other.execute("rollback")
+        other.close()
+        with theirs.run("same agent", version="1"):
+            pass
+        tracer.flush()
+        for _ in range(1000):
+            run.create_span("tool", {"name": "x"}, status="active").finish()
+        seen: list[str] = []
+        connection = tracer.storage._connections.writer()
+        connection.set_trace_callback(lambda statement: seen.append(statement.split(" ")[0]))
+        tracer.flush()
+        connection.set_trace_callback(None)
+    assert seen.count("insert") == 2
+    tracer.shutdown()
+    theirs.shutdown()
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("select agents.name, count(*) from agent_spans join agents on agent_id = agents.id")
+        assert found.fetchall() == [("same agent", 1001)]
+
+
 class Choosy(SQLiteStorage):
     """A backend with a bug: it cannot store a span that is called `bad`, alone or among others."""
 

@@ -165,8 +165,11 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
                 connection.execute(statements.insert_spans(number), values)
                 start += number
     except sqlite3.IntegrityError as error:
-        is_used = error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
-        return Refused("id_used" if is_used else "missing")
+        if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+            return Refused("missing")
+        if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+            return Refused("id_used")
+        raise
     if put.violations:
         connection.executemany(statements.INSERT_VIOLATION, [(id, *violation) for id, violation in put.violations])
     if terminated:
