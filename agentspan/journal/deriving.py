@@ -185,7 +185,7 @@ class Batch:
         summary, label, input_tokens, output_tokens, cost_usd, violations = meaning
         if violations:
             self._violations += [(id, violation) for violation in violations]
-        return _new(
+        return _new(  # as spans.created does, without its Times and a Put for each
             AgentSpanRow,
             (
                 id,

@@ -1,7 +1,8 @@
 """A span's life: each operation becomes a Put or a Move, or is refused with the API's error.
 
-Both ways in build on `created`, `started` and `finished`, which only assemble; the rules for what comes by id
-(timestamps, allowed transitions) are in `create_times`, `start`, and `finish`.
+Both ways in build on `created`, `started` and `finished`, which only assemble (new spans out of a journal are assembled
+where they are read, in journal.deriving); the rules for what comes by id (timestamps, allowed transitions) are in
+`create_times`, `start`, and `finish`.
 """
 
 from typing import NamedTuple
@@ -55,7 +56,6 @@ def created(
     writer_id: str | None = None,
     minted: bool = False,
     refs: tuple[Ref, ...] = (),
-    updated_at: str | None = None,
 ) -> Put:
     """Assemble a new span's row; the caller vouches for its values. Positional: keywords cost 0.6 µs here."""
     summary, label, input_tokens, output_tokens, cost_usd, violations = meaning
@@ -81,7 +81,7 @@ def created(
             output_tokens,
             cost_usd,
             now,
-            updated_at or now,
+            now,
             writer_id,
             None,
         ),
