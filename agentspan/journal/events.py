@@ -42,6 +42,7 @@ def decode_unit(text: str) -> Unit:
 def _change(kind: str, type_: Any, *fields: Any) -> Change:
     if kind == "put":
         row, violations, minted = fields
-        return Put(ROWS[type_]._make(row), (), tuple(Violation(*each) for each in violations), minted)
+        # Not _make: an older version's row ends before the columns that were added since, which have defaults.
+        return Put(ROWS[type_](*row), (), tuple(Violation(*each) for each in violations), minted)
     id, leaves, values = fields
     return Move(type_, id, frozenset(leaves), values)

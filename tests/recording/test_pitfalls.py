@@ -21,7 +21,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.storage.sqlite import tables
+from agentspan.storage.sqlite import migrations, tables
 from tests.recording.test_decorators import spans_of
 
 ROOT = Path(__file__).parents[2]
@@ -266,7 +266,7 @@ def test_a_failed_migration_leaves_a_dirty_database(tmp_path: Path, monkeypatch:
     path = tmp_path / "runs.db"
 
     def fail(db: Any) -> None:
-        tables._create(db)
+        migrations.MIGRATIONS[0](db)
         raise RuntimeError("half way")
 
     with monkeypatch.context() as patch:

@@ -12,7 +12,7 @@ import pytest
 
 import agentspan
 from agentspan.errors import DatabaseUnusable, NotPermitted
-from agentspan.storage.sqlite import connections, tables
+from agentspan.storage.sqlite import connections, migrations, tables
 
 
 def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "runs.db"
 
     def half(db: object) -> None:
-        tables._create(db)  # type: ignore[arg-type]
+        migrations.MIGRATIONS[0](db)  # type: ignore[arg-type]
         raise RuntimeError("power cut")
 
     monkeypatch.setattr(tables, "MIGRATIONS", (half,))

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
+from agentspan.storage.sqlite import tables
 from agentspan.storage.sqlite.checkpoints import EVERY, MAX_FRAMES, Checkpoints
 from agentspan.storage.sqlite.gate import Gate
-from agentspan.storage.sqlite.tables import APPLICATION_ID, CURRENT, migrate
 
 T = TypeVar("T")
 
@@ -319,12 +319,13 @@ class Connections:
         version: int = execute("pragma user_version")[0]
         if not version and has_tables:  # said before any pragma that writes
             raise DatabaseUnusable(f"{self.path} has tables of another program; choose another path")
-        if version > CURRENT:
+        if version > tables.CURRENT:
             raise DatabaseUnusable(
-                f"{self.path} was written by a newer agentspan (file version {version}, this one knows {CURRENT}); "
+                f"{self.path} was written by a newer agentspan (file version {version}, this one knows "
+                f"{tables.CURRENT}); "
                 "run: pip install --upgrade agentspan-sqlite"
             )
-        if version and execute("pragma application_id")[0] != APPLICATION_ID:
+        if version and execute("pragma application_id")[0] != tables.APPLICATION_ID:
             raise DatabaseUnusable(f"{self.path} is the database of another program; choose another path")
         if not self.read_only:
             if not has_tables:  # only before its first page is written can a file learn to give pages back in steps
@@ -334,25 +335,50 @@ class Connections:
             execute("pragma synchronous = normal")
             execute("pragma foreign_keys = on")
             execute(f"pragma wal_autocheckpoint = {MAX_FRAMES}")
-        if version < CURRENT:
-            self._migrate(connection)
+        if version < tables.CURRENT:
+            self._migrate(connection, version)
+        elif self._file is None:  # else this file was checked when it was opened first
+            self._check_tables(connection)
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _migrate(self, connection: sqlite3.Connection, version: int) -> None:
         if self.read_only:
             raise DatabaseUnusable(
-                f"{self.path} has no agentspan tables of this version; record into it, or open it once to write"
+                f"{self.path} was made by an older agentspan (file version {version}, this one reads "
+                f"{tables.CURRENT}); to bring it up to date, open it once to write: agentspan doctor --db {self.path}"
+                if version
+                else f"{self.path} has no agentspan tables yet; record into it, or open it once to write"
             )
         import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
 
         waiting(lambda: connection.execute("begin immediate"), self.path, self.wait_s)
         try:
             version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
-            if version < CURRENT:
-                migrate(connection, version)
+            if version < tables.CURRENT:
+                self._migrate_from(connection, version)
+            self._check_tables(connection)
             connection.execute("commit")
         except BaseException:
             connection.execute("rollback")
             raise
+
+    def _migrate_from(self, connection: sqlite3.Connection, version: int) -> None:
+        try:
+            tables.migrate(connection, version)
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:  # the surroundings: busy, full …
+                raise
+            raise DatabaseUnusable(
+                f"{self.path} says that it is an agentspan file of version {version}, but its tables are others "
+                f"({error}); restore a copy of it, or choose another path"
+            ) from error
+
+    def _check_tables(self, connection: sqlite3.Connection) -> None:
+        missing = tables.missing(connection)
+        if missing is not None:
+            raise DatabaseUnusable(
+                f"{self.path} says that it is an agentspan file of version {tables.CURRENT}, but has no {missing}; "
+                "restore a copy of it, or choose another path"
+            )
 
 
 def _check_library() -> None:

@@ -1,23 +1,17 @@
-"""The tables of a file, made and migrated with sqlite-utils; an up-to-date file never imports it.
+"""The newest version of a file: its views, what must be in it, and how older files become one.
 
-Migrations are numbered, and the number of the last one is the file's `user_version`. Until 1.0 there is one, and it
-may be edited. STRICT tables, so that a column holds what its name says; times are text that sorts.
+A file's version is its `user_version`: the number of the migrations that it has been through (see migrations, which
+use sqlite-utils; an up-to-date file never imports it). Tables change by migrations only. Views hold nothing, so they
+are dropped before the migrations and made again after them, always as the code of today has them.
 """
 
 import sqlite3
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-from agentspan.model.rows import REFERENCES, ROWS, UNIQUE, ResourceType
-from agentspan.storage.account import new_account
-
-if TYPE_CHECKING:
-    from sqlite_utils import Database
+from agentspan.model.rows import ROWS, ResourceType
+from agentspan.storage.sqlite.migrations import MIGRATIONS
 
 APPLICATION_ID = 0x61677370  # "agsp": marks the file as ours for `file` and for us
-
-_INTEGERS = frozenset({"partition", "pid", "input_tokens", "output_tokens"})
-_FLOATS = frozenset({"duration_ms", "cost_usd"})
+CURRENT = len(MIGRATIONS)
 
 # An agent span repeats what the spans in it used: counting both would double the run's tokens and cost.
 _USED = "filter (where s.schema_name <> 'agent' and s.schema_name not like '%:agent')"
@@ -44,49 +38,7 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
 from agent_spans s join agents a on a.id = s.agent_id
 """
 
-
-def _create(db: "Database") -> None:
-    """Migration 1: everything."""
-    for type_, row in ROWS.items():
-        optional = {name for name, hint in row.__annotations__.items() if "None" in str(hint)}
-        columns: dict[str, Any] = {name: _column_type(name) for name in row._fields}
-        db.table(f"{type_}s").create(
-            columns,
-            pk="id",
-            not_null=set(row._fields) - optional - {"id"},
-            foreign_keys=[(column, f"{to}s", "id") for column, to in REFERENCES.get(type_, {}).items()],
-            strict=True,
-        )
-        if type_ in UNIQUE:
-            db.table(f"{type_}s").create_index(UNIQUE[type_], unique=True)
-    # By (instance, id): ids grow, so both this and the primary key append.
-    db.table("agent_spans").create_index(["agent_instance_id", "id"])
-    db.table("agent_instances").create_index(["agent_id", "id"])
-    db.table("schema_violations").create(
-        {"id": int, "agent_span_id": str, "side": str, "path": str, "keyword": str, "message": str},
-        pk="id",
-        not_null={"agent_span_id", "side", "path", "keyword", "message"},
-        foreign_keys=[("agent_span_id", "agent_spans", "id")],
-        strict=True,
-    )
-    db.table("schema_violations").create_index(["agent_span_id"])
-    db.table("idempotency_keys").create(
-        {"operation": str, "key": str, "request_hash": str, "subject": str, "inserted_at": str},
-        pk=("operation", "key"),
-        not_null={"operation", "key", "request_hash", "subject", "inserted_at"},
-        strict=True,
-    )
-    db.create_view("runs", RUNS_VIEW)
-    db.create_view("spans", SPANS_VIEW)
-    db.table("accounts").insert(new_account()._asdict())
-
-
-def _column_type(name: str) -> type:
-    return int if name in _INTEGERS else float if name in _FLOATS else str
-
-
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_create,)
-CURRENT = len(MIGRATIONS)
+VIEWS = {"runs": RUNS_VIEW, "spans": SPANS_VIEW}
 
 
 def migrate(connection: sqlite3.Connection, from_version: int) -> None:
@@ -94,8 +46,12 @@ def migrate(connection: sqlite3.Connection, from_version: int) -> None:
     from sqlite_utils import Database
 
     db = Database(connection, execute_plugins=False)
+    for view in VIEWS:  # first: a column that a view names cannot be dropped or renamed
+        connection.execute(f"drop view if exists {view}")
     for migration in MIGRATIONS[from_version:]:
         migration(db)
+    for view, sql in VIEWS.items():
+        db.create_view(view, sql)
     connection.execute(f"pragma application_id = {APPLICATION_ID}")
     connection.execute(f"pragma user_version = {CURRENT}")
 
@@ -103,3 +59,30 @@ def migrate(connection: sqlite3.Connection, from_version: int) -> None:
 def table_of(type_: ResourceType) -> str:
     """Return the table in which rows of a type lie."""
     return f"{type_}s"
+
+
+_COLUMNS = {
+    **{table_of(type_): row._fields for type_, row in ROWS.items()},
+    "schema_violations": ("id", "agent_span_id", "side", "path", "keyword", "message"),
+    "idempotency_keys": ("operation", "key", "request_hash", "subject", "inserted_at"),
+}
+_FOUND = f"""
+select t.name, c.name from main.sqlite_master t join pragma_table_info(t.name, 'main') c
+where t.type = 'table' and t.name in ({", ".join(f"'{table}'" for table in _COLUMNS)})
+"""
+
+
+def missing(connection: sqlite3.Connection) -> str | None:
+    """Return the first table or column that a file of the current version must have and this one lacks (0.1 ms)."""
+    found: dict[str, set[str]] = {}
+    for table, column in connection.execute(_FOUND):
+        found.setdefault(table, set()).add(column)
+    for table, columns in _COLUMNS.items():
+        if table not in found:
+            return f"table {table}"
+        for column in columns:
+            if column not in found[table]:
+                return f"column {table}.{column}"
+    if connection.execute("select 1 from accounts").fetchone() is None:
+        return "row of table accounts"
+    return None

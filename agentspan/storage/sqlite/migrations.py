@@ -1,0 +1,172 @@
+"""The migrations of a file, in order. Their count is the newest file version (`user_version`).
+
+A migration is never edited: files of every version are in use, and each version must mean the same tables for all of
+them. So a migration writes its SQL and its column names out, and takes nothing from model/rows.py, which describes the
+newest version only. New files run all migrations, too.
+
+To change the tables, add a function to the end of MIGRATIONS and change model/rows.py. A new column must be nullable
+or have a default: programs with an older agentspan that have the file open go on inserting rows without it. A view that
+changes needs a new version as well, with a migration that does nothing: the views are made again after the migrations
+(see tables).
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agentspan.storage.account import new_account
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+_FIRST = (
+    """CREATE TABLE "accounts" (
+   "id" TEXT PRIMARY KEY,
+   "environment_id" TEXT NOT NULL,
+   "agent_deployment_id" TEXT NOT NULL,
+   "partition" INTEGER NOT NULL,
+   "inserted_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE TABLE "agents" (
+   "id" TEXT PRIMARY KEY,
+   "external_identifier" TEXT,
+   "name" TEXT NOT NULL,
+   "description" TEXT,
+   "status" TEXT NOT NULL,
+   "inserted_at" TEXT NOT NULL,
+   "updated_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE UNIQUE INDEX "idx_agents_external_identifier"
+    ON "agents" ("external_identifier")""",
+    """CREATE TABLE "agent_versions" (
+   "id" TEXT PRIMARY KEY,
+   "agent_id" TEXT NOT NULL REFERENCES "agents"("id"),
+   "external_identifier" TEXT NOT NULL,
+   "name" TEXT,
+   "description" TEXT,
+   "runtime_environment" TEXT,
+   "inserted_at" TEXT NOT NULL,
+   "updated_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE UNIQUE INDEX "idx_agent_versions_agent_id_external_identifier"
+    ON "agent_versions" ("agent_id", "external_identifier")""",
+    """CREATE TABLE "agent_schema_versions" (
+   "id" TEXT PRIMARY KEY,
+   "agent_id" TEXT NOT NULL REFERENCES "agents"("id"),
+   "external_identifier" TEXT,
+   "content_hash" TEXT NOT NULL,
+   "span_type_schemas" TEXT NOT NULL,
+   "quality_schemas" TEXT,
+   "inserted_at" TEXT NOT NULL,
+   "updated_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE UNIQUE INDEX "idx_agent_schema_versions_agent_id_content_hash"
+    ON "agent_schema_versions" ("agent_id", "content_hash")""",
+    """CREATE TABLE "agent_instances" (
+   "id" TEXT PRIMARY KEY,
+   "agent_id" TEXT NOT NULL REFERENCES "agents"("id"),
+   "agent_version_id" TEXT NOT NULL REFERENCES "agent_versions"("id"),
+   "agent_schema_version_id" TEXT NOT NULL REFERENCES "agent_schema_versions"("id"),
+   "external_identifier" TEXT,
+   "status" TEXT NOT NULL,
+   "purpose" TEXT NOT NULL,
+   "metadata" TEXT,
+   "result" TEXT,
+   "error" TEXT,
+   "quality_payloads" TEXT,
+   "quality_summaries" TEXT,
+   "termination_reason" TEXT,
+   "started_at" TEXT,
+   "finished_at" TEXT,
+   "duration_ms" REAL,
+   "inserted_at" TEXT NOT NULL,
+   "updated_at" TEXT NOT NULL,
+   "writer_id" TEXT,
+   "closed_by" TEXT
+) STRICT""",
+    """CREATE UNIQUE INDEX "idx_agent_instances_agent_id_external_identifier"
+    ON "agent_instances" ("agent_id", "external_identifier")""",
+    """CREATE TABLE "agent_spans" (
+   "id" TEXT PRIMARY KEY,
+   "agent_id" TEXT NOT NULL,
+   "agent_instance_id" TEXT NOT NULL REFERENCES "agent_instances"("id"),
+   "parent_span_id" TEXT,
+   "schema_name" TEXT NOT NULL,
+   "schema_title" TEXT NOT NULL,
+   "status" TEXT NOT NULL,
+   "payload" TEXT NOT NULL,
+   "result_payload" TEXT,
+   "summary" TEXT,
+   "label" TEXT,
+   "started_at" TEXT,
+   "finished_at" TEXT,
+   "duration_ms" REAL,
+   "input_tokens" INTEGER,
+   "output_tokens" INTEGER,
+   "cost_usd" REAL,
+   "inserted_at" TEXT NOT NULL,
+   "updated_at" TEXT NOT NULL,
+   "writer_id" TEXT,
+   "closed_by" TEXT
+) STRICT""",
+    """CREATE TABLE "writers" (
+   "id" TEXT PRIMARY KEY,
+   "host" TEXT NOT NULL,
+   "boot_id" TEXT NOT NULL,
+   "pid" INTEGER NOT NULL,
+   "process_start" TEXT NOT NULL,
+   "program" TEXT NOT NULL,
+   "inserted_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE TABLE "refused_changes" (
+   "id" TEXT PRIMARY KEY,
+   "subject" TEXT NOT NULL,
+   "agent_instance_id" TEXT,
+   "why" TEXT NOT NULL,
+   "stored_status" TEXT,
+   "wanted" TEXT NOT NULL,
+   "writer_id" TEXT,
+   "inserted_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE INDEX "idx_agent_spans_agent_instance_id_id"
+    ON "agent_spans" ("agent_instance_id", "id")""",
+    """CREATE INDEX "idx_agent_instances_agent_id_id"
+    ON "agent_instances" ("agent_id", "id")""",
+    """CREATE TABLE "schema_violations" (
+   "id" INTEGER PRIMARY KEY,
+   "agent_span_id" TEXT NOT NULL REFERENCES "agent_spans"("id"),
+   "side" TEXT NOT NULL,
+   "path" TEXT NOT NULL,
+   "keyword" TEXT NOT NULL,
+   "message" TEXT NOT NULL
+) STRICT""",
+    """CREATE INDEX "idx_schema_violations_agent_span_id"
+    ON "schema_violations" ("agent_span_id")""",
+    """CREATE TABLE "idempotency_keys" (
+   "operation" TEXT NOT NULL,
+   "key" TEXT NOT NULL,
+   "request_hash" TEXT NOT NULL,
+   "subject" TEXT NOT NULL,
+   "inserted_at" TEXT NOT NULL,
+   PRIMARY KEY ("operation", "key")
+) STRICT""",
+)
+"""STRICT tables, so that a column holds what its name says. The indexes on `(…, id)` append: ids grow."""
+
+
+def _first(db: "Database") -> None:
+    for statement in _FIRST:
+        db.execute(statement)
+    id, environment_id, agent_deployment_id, partition, inserted_at = new_account()
+    db.table("accounts").insert(
+        {
+            "id": id,
+            "environment_id": environment_id,
+            "agent_deployment_id": agent_deployment_id,
+            "partition": partition,
+            "inserted_at": inserted_at,
+        }
+    )
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first,)
+"""Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

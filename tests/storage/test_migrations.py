@@ -1,0 +1,174 @@
+"""What becomes of files that older versions made: opened, read, recorded into; and files that only claim to be ours."""
+
+import sqlite3
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.errors import DatabaseUnusable
+from agentspan.journal.place import is_possible
+from agentspan.storage.sqlite import migrations, tables
+
+FILES = Path(__file__).parent / "files"
+FIRST = "version-1.tar.gz"
+"""Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
+journal of a killed program, with a run in it that could not be registered while the file was locked."""
+
+
+def unpacked(folder: Path, name: str = FIRST) -> Path:
+    with tarfile.open(FILES / name) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "runs.db"
+
+
+def structure(path: Path) -> dict[str, str]:
+    """Return the SQL of everything in a file, but for the table that is made when a run is rewritten."""
+    connection = sqlite3.connect(path)
+    found = dict(connection.execute("select name, sql from sqlite_master where sql is not null").fetchall())
+    connection.close()
+    return {name: sql for name, sql in found.items() if "rewritten_runs" not in name and name != "sqlite_sequence"}
+
+
+def only_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MIGRATIONS", migrations.MIGRATIONS[:1])
+    monkeypatch.setattr(tables, "CURRENT", 1)
+
+
+def with_another(monkeypatch: pytest.MonkeyPatch, *, broken: bool = False) -> None:
+    def another(db: Any) -> None:
+        db.table("agent_spans").add_column("mood", str)
+        if broken:
+            db.table("never_made").add_column("mood", str)
+
+    monkeypatch.setattr(tables, "MIGRATIONS", (*migrations.MIGRATIONS, another))
+    monkeypatch.setattr(tables, "CURRENT", tables.CURRENT + 1)
+
+
+def test_the_first_migration_makes_what_the_code_before_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = structure(unpacked(tmp_path))
+    only_first(monkeypatch)
+    monkeypatch.setattr(tables, "_COLUMNS", {})
+    agentspan.open(tmp_path / "new.db").close()
+    made = structure(tmp_path / "new.db")
+    assert set(made) == set(before)
+    for name in set(made) - set(tables.VIEWS):
+        assert made[name] == before[name]
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in FILES.glob("version-*.tar.gz")))
+def test_an_old_file_becomes_what_a_new_one_is(tmp_path: Path, name: str) -> None:
+    path = unpacked(tmp_path, name)
+    agentspan.open(path).close()
+    agentspan.open(tmp_path / "new.db").close()
+    migrated, new = structure(path), structure(tmp_path / "new.db")
+    assert migrated == new
+    connection = sqlite3.connect(path)
+    assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT,)
+    assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+def test_an_old_file_is_read_and_recorded_into_with_what_its_journal_holds(tmp_path: Path) -> None:
+    path = unpacked(tmp_path)
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("today"), tracer.span("tool", {"name": "x"}):
+        pass
+    tracer.shutdown()
+    with agentspan.open(path) as db:
+        agents = {agent.id: agent.name for agent in db.agents.list()}
+        runs = list(db.agent_instances.list(page_size=100))
+        assert set(agents.values()) == {"planner", "by id", "killed", "never registered", "today"}
+        (run,) = [run for run in runs if agents[run.agent_id] == "by id"]
+        again = db.agent_spans.create(run.id, "tool", "active", {"name": "open"}, idempotency_key="create-1")
+        assert len(db.agent_spans.list(run.id)) == 2  # that key was used before
+        assert again.status == "active"
+        spans = [span for run in runs for span in db.storage.iter_spans(run.id)]
+        assert {"in Paris", "Tool second()", "Tool x()"} <= {span.summary for span in spans}
+        (lookup,) = [span for span in spans if span.schema_name == "lookup"]
+        assert [each.keyword for each in db.agent_spans.violations(lookup.id)] == ["required"]
+        assert db.doctor().problems == []
+    with agentspan.open(path, read_only=True) as db:
+        assert db.storage.page(agentspan.storage.protocol.Query("refused_change")).rows == []
+
+
+def test_views_are_made_again_when_the_version_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    with_another(monkeypatch)
+    monkeypatch.setitem(tables.VIEWS, "spans", "select id as span, mood from agent_spans")
+    agentspan.open(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("select span, mood from spans").fetchall()
+    connection.close()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    before = structure(path)
+    with monkeypatch.context() as patch:
+        with_another(patch, broken=True)
+        with pytest.raises(DatabaseUnusable, match=r"agentspan file of version \d+, but its tables are others"):
+            agentspan.open(path)
+        assert structure(path) == before
+    agentspan.open(path).close()
+
+
+def test_an_old_file_opened_to_read_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    with_another(monkeypatch)
+    before = path.read_bytes()
+    with pytest.raises(DatabaseUnusable, match=r"made by an older agentspan .*open it once to write: agentspan doctor"):
+        agentspan.open(path, read_only=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        ("alter table agent_spans drop column label", r"column agent_spans\.label"),
+        ("alter table agent_instances rename column purpose to aim", r"column agent_instances\.purpose"),
+        ("drop table schema_violations", "table schema_violations"),
+        ("delete from accounts", "row of table accounts"),
+    ],
+)
+def test_a_file_that_lacks_something_is_refused_when_it_is_opened(tmp_path: Path, change: str, lacks: str) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    for view in tables.VIEWS:
+        connection.execute(f"drop view {view}")
+    connection.execute(change)
+    connection.close()
+    for read_only in (False, True):
+        with pytest.raises(DatabaseUnusable, match=f"has no {lacks}; restore a copy"):
+            agentspan.open(path, read_only=read_only)
+
+
+def test_a_file_that_only_says_an_old_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "runs.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("create table mine (a)")
+    connection.execute(f"pragma application_id = {tables.APPLICATION_ID}")
+    connection.execute("pragma user_version = 1")
+    with_another(monkeypatch)
+    with pytest.raises(DatabaseUnusable, match=r"its tables are others"):
+        agentspan.open(path)
+    assert connection.execute("select name from sqlite_master").fetchall() == [("mine",)]
+    connection.close()
+
+
+def test_a_file_may_have_more_than_it_must(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("create table notes (run text, note text)")
+    connection.execute("alter table agents add column team text")
+    connection.close()
+    with agentspan.open(path) as db:
+        assert db.agents.create("a").name == "a"
