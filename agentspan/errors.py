@@ -99,9 +99,14 @@ class UnexpectedRefType(AgentspanError, LookupError):
 
 
 class InvalidAction(AgentspanError, RuntimeError):
-    """The state machine forbids it; the stored resource is untouched."""
+    """The state machine forbids it; the stored resource is untouched.
+
+    Attributes:
+        terminated: why the run was terminated that the resource belongs to; None where it was not.
+    """
 
     code = "invalid_action"
+    terminated: str | None = None
 
 
 class IdempotencyKeyAlreadyUsed(AgentspanError, RuntimeError):

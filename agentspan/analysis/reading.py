@@ -13,7 +13,7 @@ from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentSpanRow
-from agentspan.operations.opening import open_storage
+from agentspan.recovery.opening import open_storage
 from agentspan.storage.protocol import Storage
 
 Engine = Literal["pandas", "polars"]

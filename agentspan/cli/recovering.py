@@ -18,7 +18,7 @@ def recover(path: Path) -> None:
     """Read what is left beside a file, and show on a terminal how far that is; the rest is read when the file is."""
     if not is_possible() or not path.exists() or not sys.stderr.isatty() or _size_of(folder_of(path)) < LARGE:
         return
-    from agentspan.operations.adopting import Adoption
+    from agentspan.recovery.adopting import Adoption
     from agentspan.storage.sqlite import SQLiteStorage
 
     with closing(SQLiteStorage(path)) as storage:

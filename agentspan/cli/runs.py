@@ -23,7 +23,7 @@ from agentspan.cli.output import (
 from agentspan.model import resources
 from agentspan.model.status import OPEN
 from agentspan.operations.database import Database
-from agentspan.operations.doctor import Lives
+from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import duration_text
 
 SHORTEST_ID = 10

@@ -17,7 +17,7 @@ from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.operations.database import Database
-from agentspan.operations.doctor import Lives
+from agentspan.recovery.writers import Lives
 
 
 def command(

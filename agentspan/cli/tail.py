@@ -15,7 +15,7 @@ from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import OPEN
 from agentspan.operations.database import Database
-from agentspan.operations.doctor import Lives
+from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import duration_text, error_text
 from agentspan.storage.protocol import Query
 

@@ -209,6 +209,8 @@ class Batch:
                 touched_at,
                 self._writer_id,
                 None,
+                None,
+                None,
             ),
         )
 
@@ -224,7 +226,7 @@ class Batch:
             meaning = describe(span_type, schema_name, "active", payload, None, None, (False, False))
             if row is not None:
                 stored[id] = row._replace(status="active", started_at=at, updated_at=at)
-            return unit_of(spans.started(id, started_at=at, meaning=meaning, now=at))
+            return unit_of(spans.started(id, started_at=at, meaning=meaning, now=at, also_closed=True))
         if kind == UPDATED:
             _, _, at_ns, text = fields
             at = _text_of(at_ns)
@@ -239,5 +241,7 @@ class Batch:
         result = _decode(result_text) if result_text else None
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (False, True))
         started_at = at if row is None or status == "cancelled" else row.started_at
+        if row is not None and row.closed_by is not None and row.status == "cancelled" != status:
+            started_at = clock.to_text(int(at_ns) - int(elapsed_ns))  # closed before its start was read
         times = Times(started_at, at, elapsed_ms)
         return unit_of(spans.finished(id, cast(FinishStatus, status), result_text or None, times, meaning, at))

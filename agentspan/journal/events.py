@@ -7,7 +7,7 @@ is derived: summaries, labels and violations are worked out when it is drained.
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.model.changes import Change, Move, Put, Unit, Violation
+from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation
 from agentspan.model.rows import ROWS, TYPE_OF
 
 SEPARATOR = "\x1f"
@@ -27,7 +27,8 @@ def encode_unit(unit: Unit) -> str:
         if isinstance(change, Put):
             changes.append(["put", TYPE_OF[type(change.row)], change.row, change.violations, change.minted])
         elif isinstance(change, Move) and not change.unchanged:
-            changes.append(["move", change.type, change.id, sorted(change.leaves), dict(change.set)])
+            over = [[sorted(each.leaves), dict(each.set)] for each in change.over]
+            changes.append(["move", change.type, change.id, sorted(change.leaves), dict(change.set), over])
         else:
             raise ValueError("only rows to put and to move go through a journal")
     return UNIT + SEPARATOR + jsontext.encode([unit.subject, changes])[0]
@@ -44,5 +45,6 @@ def _change(kind: str, type_: Any, *fields: Any) -> Change:
         row, violations, minted = fields
         # Not _make: an older version's row ends before the columns that were added since, which have defaults.
         return Put(ROWS[type_](*row), (), tuple(Violation(*each) for each in violations), minted)
-    id, leaves, values = fields
-    return Move(type_, id, frozenset(leaves), values)
+    id, leaves, values, *rest = fields
+    over = tuple(Over(frozenset(of), instead) for of, instead in (rest[0] if rest else ()))  # older versions have none
+    return Move(type_, id, frozenset(leaves), values, over=over)

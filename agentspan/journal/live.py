@@ -18,6 +18,10 @@ class Journal(Protocol):
         """Take note that a span type was registered."""
         ...
 
+    def terminated(self, instance_id: str, reason: str) -> None:
+        """Take note that a run was terminated, which may be one of this process."""
+        ...
+
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
@@ -43,3 +47,9 @@ def types_changed() -> None:
     """Tell the journals that a span type was registered, which runs that began before do not have."""
     for journal in list(_journals):
         journal.types_changed()
+
+
+def terminated(instance_id: str, reason: str) -> None:
+    """Tell the journals that a run was terminated by somebody in this process."""
+    for journal in list(_journals):
+        journal.terminated(instance_id, reason)

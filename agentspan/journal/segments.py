@@ -234,11 +234,6 @@ class Left(_Locked):
         elif self.data[:_MARK] != FORM.ljust(_MARK, b"\0"):
             self.damaged = "its first bytes are damaged"
 
-    @property
-    def writer_id(self) -> str:
-        """Who wrote it: its name says so."""
-        return self.path.name.partition("-")[0]
-
     def trim(self, drained: int, sequence: int) -> None:
         """Note that everything before a place is in the storage: nobody needs to read it again."""
         os.pwrite(self._file, _marked(drained, sequence), _MARK)

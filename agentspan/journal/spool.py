@@ -55,6 +55,11 @@ def segments(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def writer_of(path: Path) -> str:
+    """Return the id of the writer of a segment: its name begins with it."""
+    return path.name.partition("-")[0]
+
+
 def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
     """Keep a writer's span types beside its segments, for whoever brings those in, should it be killed.
 

@@ -7,7 +7,8 @@ read followed by a guarded write is exact, also between processes. Named tuples:
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from agentspan.model.rows import AgentSpanRow, ResourceType, Row, Value
+from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, Value
+from agentspan.model.status import CLOSERS
 
 Side = Literal["payload", "result_payload"]
 
@@ -54,11 +55,22 @@ class PutSpans(NamedTuple):
     violations: Sequence[tuple[str, Violation]] = ()
 
 
+class Over(NamedTuple):
+    """What a Move sets where the row was closed for its program: an end is a fact, a close was a guess.
+
+    Guard: `closed_by` is `terminated` or `abandoned`, the row's own end has not come since (`ended_late` is null), and
+    its status is one of `leaves`.
+    """
+
+    leaves: frozenset[str]
+    set: Mapping[str, Value]
+
+
 class Move(NamedTuple):
     """Set columns of a row to absolute values.
 
     Guard: the row exists, its status is one of `leaves` (empty for rows that have none), and the columns in `unchanged`
-    still have these values.
+    still have these values. Where that does not hold, the first of `over` whose guard holds is set instead.
     `violations` are added; those of the payload replace the older ones when `set` has a payload.
     """
 
@@ -68,6 +80,16 @@ class Move(NamedTuple):
     set: Mapping[str, Value]
     violations: tuple[Violation, ...] = ()
     unchanged: Mapping[str, Value] = {}
+    over: tuple[Over, ...] = ()
+
+
+def over_of(move: Move, stored: Row) -> Over | None:
+    """Return what a move sets over a stored row that was closed for its program; None where no guard holds."""
+    if not isinstance(stored, AgentSpanRow | AgentInstanceRow) or TYPE_OF[type(stored)] != move.type:
+        return None
+    if stored.closed_by not in CLOSERS or stored.ended_late:
+        return None
+    return next((over for over in move.over if stored.status in over.leaves), None)
 
 
 class Remove(NamedTuple):
@@ -106,8 +128,8 @@ def unit_of(change: Put | PutSpans | Move) -> Unit:
 class Applied(NamedTuple):
     """The unit is committed. With a subject: its row.
 
-    `terminated` is why the instance of a span that was put, or of the subject, was terminated; None where it was not.
-    Where several spans were put, it may be that of any of them.
+    `terminated` is why the instance of the subject, of a span that was put, or of a row whose close was replaced (see
+    Over) was terminated; None where it was not. Where several spans were put, it may be that of any of them.
     """
 
     row: Row | None = None

@@ -1,7 +1,7 @@
 """An agent instance's life (one run of an agent), and what has to exist before it: agent, version, schema version."""
 
 from agentspan.errors import InvalidAction
-from agentspan.model.changes import Move, Put
+from agentspan.model.changes import Move, Over, Put
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
@@ -9,8 +9,10 @@ from agentspan.model.rows import (
     AgentVersionRow,
     Value,
 )
-from agentspan.model.spans import Times, check_finish, finish_times
-from agentspan.model.status import LEAVES
+from agentspan.model.spans import Times, check_finish, finish_times, is_guess
+from agentspan.model.status import LEAVES, replaceable
+
+_TERMINATED = frozenset({"terminated"})
 
 
 def registered(
@@ -73,13 +75,13 @@ def activate(agent: AgentRow, now: str) -> tuple[Move, ...]:
 
 
 def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: str) -> Move:
-    """Finish an instance by id; its spans are left alone.
+    """Finish an instance by id; its spans are left alone. One that was terminated stays so, and takes the times.
 
     Raises:
         InvalidAction: the instance is not in a status that this one follows.
         InvalidValue: the status is not terminal, or the timestamp lies more than 60 s before started_at.
     """
-    check_finish("agent instance", instance.id, instance.status, status)
+    check_finish("agent instance", instance.id, instance.status, status, closed=is_guess(instance))
     times = finish_times(instance.started_at, status, timestamp, now)
     return finished(instance.id, status=status, times=times, now=now)
 
@@ -97,6 +99,7 @@ def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
         "status": "terminated",
         "termination_reason": reason,
         "closed_by": "terminated",
+        "closed_at": now,
         "finished_at": times.finished_at,
         "duration_ms": times.duration_ms,
         "updated_at": now,
@@ -109,7 +112,7 @@ def abandoned(instance: AgentInstanceRow, error: str, at: str, now: str) -> Move
     status = "failed" if instance.status == "active" else "cancelled"
     times = finish_times(instance.started_at, status, None, at)
     move = finished(instance.id, status=status, times=times, now=now, error=error)
-    return move._replace(set={**move.set, "closed_by": "abandoned"})
+    return move._replace(set={**move.set, "closed_by": "abandoned", "closed_at": now}, over=())
 
 
 def quality_recorded(instance: AgentInstanceRow, payloads: str, summaries: str, now: str) -> Move:
@@ -135,4 +138,8 @@ def finished(
         values["result"] = result
     if error is not None:
         values["error"] = error
-    return Move("agent_instance", id, LEAVES[status], values)
+    late: dict[str, Value] = {**values, "result": result, "error": error, "ended_late": 1}
+    of_terminated = {name: value for name, value in late.items() if name != "status"}
+    abandoned, terminated = replaceable(status) - _TERMINATED, replaceable(status) & _TERMINATED
+    over = (Over(abandoned, late), Over(terminated, of_terminated))
+    return Move("agent_instance", id, LEAVES[status], values, over=over)

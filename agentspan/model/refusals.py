@@ -5,7 +5,7 @@ from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, instance_of
 
 
-def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str, now: str) -> Put:
+def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None, now: str) -> Put:
     """Assemble the row that keeps what a unit of one change wanted."""
     change = unit.changes[-1]
     assert not isinstance(change, PutSpans)  # nothing is refused before it stands alone

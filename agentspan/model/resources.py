@@ -51,7 +51,9 @@ class AgentSpan(_Resource):
         output_tokens: tokens out, as the payloads say.
         cost_usd: cost in US dollars, as the payloads say.
         writer_id: the process that recorded it; None when it was created by id.
-        closed_by: what closed it instead of its own program, or None.
+        closed_by: who closed it for its program: "terminated", "abandoned", or None.
+        closed_at: when that was, or None.
+        ended_late: whether its own end came after that, and replaced status, result and times.
     """
 
     type: Literal["agent_span"] = "agent_span"
@@ -77,6 +79,8 @@ class AgentSpan(_Resource):
     cost_usd: float | None
     writer_id: str | None
     closed_by: str | None
+    closed_at: datetime | None
+    ended_late: bool
 
 
 class SpanCounts(_Resource):
@@ -119,7 +123,9 @@ class AgentInstance(_Resource):
         quality_payloads: evaluations of the run, by the name of their quality schema.
         quality_summaries: their summaries, for those whose quality schema has a template.
         writer_id: the process that recorded it; None when it was registered by id.
-        closed_by: what closed it instead of its own program, or None.
+        closed_by: who closed it for its program: "terminated", "abandoned", or None.
+        closed_at: when that was, or None.
+        ended_late: whether its own end came after that, and replaced status, result and times.
     """
 
     type: Literal["agent_instance"] = "agent_instance"
@@ -147,6 +153,8 @@ class AgentInstance(_Resource):
     quality_summaries: dict[str, str]
     writer_id: str | None
     closed_by: str | None
+    closed_at: datetime | None
+    ended_late: bool
 
 
 class InstanceCounts(_Resource):
@@ -334,6 +342,7 @@ def span(row: AgentSpanRow, account: AccountRow, *, summary: bool = True) -> Age
     values: dict[str, Any] = row._asdict()
     values["payload"] = _loaded(row.payload)
     values["result_payload"] = _loaded(row.result_payload)
+    values["ended_late"] = bool(row.ended_late)
     if not summary:
         values["summary"] = None
     return AgentSpan(account_id=account.id, **values)
@@ -346,6 +355,7 @@ def instance(row: AgentInstanceRow, account: AccountRow, counts: Mapping[str, in
         values[field] = _loaded(values[field])
     for field in ("quality_payloads", "quality_summaries"):
         values[field] = _loaded(values[field]) or {}
+    values["ended_late"] = bool(row.ended_late)
     return AgentInstance(
         account_id=account.id,
         environment_id=account.environment_id,

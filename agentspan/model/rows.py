@@ -70,7 +70,11 @@ class AgentSchemaVersionRow(NamedTuple):
 
 
 class AgentInstanceRow(NamedTuple):
-    """One run of an agent."""
+    """One run of an agent.
+
+    Where somebody closed it for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is when.
+    `ended_late` is 1 where its own end came later and replaced the status (but not `terminated`), result and times.
+    """
 
     id: str
     agent_id: str
@@ -92,10 +96,12 @@ class AgentInstanceRow(NamedTuple):
     updated_at: str
     writer_id: str | None
     closed_by: str | None
+    closed_at: str | None = None
+    ended_late: int | None = None
 
 
 class AgentSpanRow(NamedTuple):
-    """One step of a run."""
+    """One step of a run; closed_by, closed_at and ended_late as in AgentInstanceRow."""
 
     id: str
     agent_id: str
@@ -118,6 +124,8 @@ class AgentSpanRow(NamedTuple):
     updated_at: str
     writer_id: str | None
     closed_by: str | None
+    closed_at: str | None = None
+    ended_late: int | None = None
 
 
 class WriterRow(NamedTuple):

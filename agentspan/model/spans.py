@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from agentspan.clock import millis_between
 from agentspan.errors import InvalidAction, InvalidValue
-from agentspan.model.changes import Move, Put, Ref, Violation
-from agentspan.model.rows import AgentSpanRow, Value
-from agentspan.model.status import FINISH_STATUSES, LEAVES, OPEN, SPAN_STATUSES
+from agentspan.model.changes import Move, Over, Put, Ref, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Value
+from agentspan.model.status import CLOSERS, FINISH_STATUSES, LEAVES, OPEN, SPAN_STATUSES, replaceable
 
 # A named tuple's own constructor is a Python function around this one: 0.25 µs instead of 0.1, nine times a span.
 _new = tuple.__new__
 _NOTHING: dict[str, Value] = {}
+LEAVES_CANCELLED = frozenset({"cancelled"})
 
 CLOCK_SKEW_MS = 60_000
 """How far a client's finish may lie before the start and still be taken, as the start."""
@@ -84,20 +85,29 @@ def created(
             now,
             writer_id,
             None,
+            None,
+            None,
         ),
     )
     return _new(Put, (row, refs, violations, minted))
 
 
-def started(id: str, *, started_at: str, meaning: Meaning, now: str) -> Move:
-    """Assemble pending → active."""
+def started(id: str, *, started_at: str, meaning: Meaning, now: str, also_closed: bool = False) -> Move:
+    """Assemble pending → active.
+
+    Args:
+        also_closed: whether a span that was closed as cancelled fails instead, since it did start (a recorder's do; by
+            id, such a start is refused).
+    """
     values: dict[str, Value] = {
         "status": "active",
         "started_at": started_at,
         "summary": meaning.summary,
         "updated_at": now,
     }
-    return Move("agent_span", id, LEAVES["active"], values)
+    late: dict[str, Value] = {"status": "failed", "started_at": started_at, "updated_at": now}
+    over = (Over(LEAVES_CANCELLED, late),) if also_closed else ()
+    return Move("agent_span", id, LEAVES["active"], values, over=over)
 
 
 def finished(id: str, status: str, result_payload: str | None, times: Times, meaning: Meaning, now: str) -> Move:
@@ -115,9 +125,11 @@ def finished(id: str, status: str, result_payload: str | None, times: Times, mea
         "cost_usd": cost_usd,
         "updated_at": now,
     }
+    late = {**values, "started_at": started_at, "ended_late": 1}
     if status == "cancelled":
         values["started_at"] = started_at
-    return _new(Move, ("agent_span", id, LEAVES[status], values, violations, _NOTHING))
+    over = (_new(Over, (replaceable(status), late)),)
+    return _new(Move, ("agent_span", id, LEAVES[status], values, violations, _NOTHING, over))
 
 
 def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning, at: str, now: str) -> Move:
@@ -125,12 +137,13 @@ def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning
 
     Args:
         by: `terminated` (its run was) or `abandoned` (its program died).
-        at: when that was.
+        at: when it ended, as far as is known.
+        now: when it is closed.
     """
     status = "failed" if span.status == "active" else "cancelled"
     times = finish_times(span.started_at, status, None, at)
     move = finished(span.id, status, result_payload if status == "failed" else None, times, meaning, now)
-    return move._replace(set={**move.set, "closed_by": by})
+    return move._replace(set={**move.set, "closed_by": by, "closed_at": now}, over=())
 
 
 def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
@@ -144,7 +157,8 @@ def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
         "cost_usd": meaning.cost_usd,
         "updated_at": now,
     }
-    return Move("agent_span", id, OPEN, values, meaning.violations)
+    late: dict[str, Value] = {"payload": payload, "label": meaning.label, "updated_at": now}
+    return Move("agent_span", id, OPEN, values, meaning.violations, over=(Over(replaceable("failed"), late),))
 
 
 def create_times(status: str, started_at: str | None, finished_at: str | None, *, has_result: bool, now: str) -> Times:
@@ -181,20 +195,32 @@ def start(span: AgentSpanRow, timestamp: str | None, now: str) -> Times:
 
 
 def finish(span: AgentSpanRow, status: str, timestamp: str | None, now: str) -> Times:
-    """Check that a span may finish with this status, and say when.
+    """Check that a span may finish with this status, and say when. A close does not count: see `is_guess`.
 
     Raises:
         InvalidAction: the span is not in a status that this one follows.
         InvalidValue: the status is not terminal, or the timestamp lies more than 60 s before started_at.
     """
-    check_finish("agent span", span.id, span.status, status)
-    return finish_times(span.started_at, status, timestamp, now)
+    check_finish("agent span", span.id, span.status, status, closed=is_guess(span))
+    was_started = not is_guess(span) or span.status == "failed"
+    return finish_times(span.started_at if was_started else None, status, timestamp, now)
 
 
-def check_finish(noun: str, id: str, stored: str, status: str) -> None:
-    """Check a finish against the transition table; instances share the rule."""
+def is_guess(row: AgentSpanRow | AgentInstanceRow) -> bool:
+    """Tell whether a row was closed for its program, and its own end has not come yet."""
+    return row.closed_by in CLOSERS and not row.ended_late
+
+
+def check_finish(noun: str, id: str, stored: str, status: str, *, closed: bool = False) -> None:
+    """Check a finish against the transition table; instances share the rule.
+
+    Args:
+        closed: whether the stored status is a close, which an own end replaces.
+    """
     if status not in FINISH_STATUSES:
         raise InvalidValue("status", f"must be one of {', '.join(FINISH_STATUSES)}")
+    if closed and stored in replaceable(status):
+        return
     if stored not in LEAVES[status]:
         need = "pending" if status == "cancelled" else "active"
         raise InvalidAction(

@@ -3,6 +3,11 @@
     create ─▶ pending ──start──▶ active ──finish──▶ complete | failed
                  └──finish(cancelled)──▶ cancelled        active ──terminate──▶ terminated   (instances only)
 
+What its program left open is closed for it: `terminate` closes the open spans of a run, `doctor` those of a dead
+program (active → failed, pending → cancelled, `closed_by` says which). Such a close is a guess. The span's own first
+end, whenever it arrives, replaces status, result and times; `closed_by` and `closed_at` stay. A run that was closed as
+abandoned follows the same rule; one that was terminated stays terminated, and takes result, error and times of its end.
+
 Source: the page "Finish an agent span" of the Prefactor API; `terminated` from its official clients.
 """
 
@@ -31,3 +36,20 @@ LEAVES: Mapping[str, frozenset[str]] = {
 
 OPEN: frozenset[str] = frozenset({"pending", "active"})
 """The statuses of what is not finished."""
+
+CLOSERS: frozenset[str] = frozenset({"terminated", "abandoned"})
+"""The values of `closed_by`: who closed a span or a run in the place of its program."""
+
+_CLOSED_BEFORE: Mapping[str, frozenset[str]] = {
+    "complete": frozenset({"failed", "cancelled", "terminated"}),
+    "failed": frozenset({"failed", "cancelled", "terminated"}),
+    "cancelled": frozenset({"cancelled"}),
+}
+
+
+def replaceable(status: str) -> frozenset[str]:
+    """Return the statuses of a close that an own end with this status replaces.
+
+    What was closed as cancelled may have been started since, unseen; what was closed as failed was not pending.
+    """
+    return _CLOSED_BEFORE[status]

@@ -1,25 +1,23 @@
 """Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from agentspan import ids, jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
-from agentspan.model.changes import Change, Move, Put, PutSpans, Unit, unit_of
+from agentspan.model.changes import Change, Move, Put, Unit
 from agentspan.model.rows import (
-    TYPE_OF,
-    UNIQUE,
     AgentInstanceRow,
     AgentRow,
     AgentSchemaVersionRow,
-    AgentSpanRow,
     AgentVersionRow,
     Value,
 )
-from agentspan.model.status import OPEN, PURPOSES
-from agentspan.operations import agent_schema_versions, agent_spans, agents, request
+from agentspan.model.status import PURPOSES
+from agentspan.operations import agent_schema_versions, agents, request
 from agentspan.operations.context import Context, Done, check_unused, expect
+from agentspan.recovery.closing import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.protocol import Found, Query, Rows
@@ -126,55 +124,6 @@ def register(
     return ctx.commit((id, name if ids.is_pfid(name) else None), key, decide)
 
 
-def rebased(ctx: Context, unit: Unit) -> tuple[Unit, AgentInstanceRow]:
-    """Return a recorder's registration anew: it had to wait, and others stored the same agent or version meanwhile.
-
-    What is there now takes the place of what was to be put; the instance keeps its id.
-    """
-    ids_now: dict[str, str] = {}
-    changes: list[Change] = []
-    for change in unit.changes:
-        if not isinstance(change, Put):
-            changes.append(change)
-            continue
-        links = {name: ids_now.get(value, value) for name, value in change.row._asdict().items() if name in _LINKS}
-        row: Any = cast(Any, change.row)._replace(**links)
-        type_ = TYPE_OF[type(row)]
-        where = {column: getattr(row, column) for column in UNIQUE.get(type_, ())}
-        stored = ctx.storage.page(Query(type_, where, limit=1)).rows if where and None not in where.values() else []
-        if stored:
-            ids_now[row.id] = stored[0].id
-            if isinstance(stored[0], AgentRow):
-                changes.extend(instances.activate(stored[0], row.updated_at))
-        else:
-            changes.append(change._replace(row=row))
-            if isinstance(row, AgentInstanceRow):
-                instance = row
-    return Unit(tuple(changes), unit.subject, unit.key), instance
-
-
-def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:
-    """Return a recorder's unit with the agents that its spans' runs were registered with after all.
-
-    Args:
-        agents: their ids, by the instance's.
-    """
-    change = unit.changes[0] if unit.changes else None
-    if isinstance(change, PutSpans):
-        return unit_of(change._replace(rows=[_with_agent(row, agents) for row in change.rows]))
-    if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
-        return unit_of(change._replace(row=_with_agent(change.row, agents)))
-    return unit
-
-
-def _with_agent(row: AgentSpanRow, agents: Mapping[str, str]) -> AgentSpanRow:
-    agent_id = agents.get(row.agent_instance_id)
-    return row if agent_id is None else row._replace(agent_id=agent_id)
-
-
-_LINKS = frozenset({"agent_id", "agent_version_id", "agent_schema_version_id"})
-
-
 def _version_fields(value: Any) -> VersionFields:
     if value is None:
         value = {}
@@ -226,7 +175,12 @@ def finish(
 
     def decide(found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, agent_instance_id)
-        return Unit((instances.finish(instance, wanted, at, now),), instance.id, key)
+        moves = [instances.finish(instance, wanted, at, now)]
+        if instance.status == "terminated":
+            moves += Closer(ctx.storage, ctx.registries).close_terminated(
+                instance.id, instance.termination_reason or "", now
+            )
+        return Unit(tuple(moves), instance.id, key)
 
     return ctx.commit((agent_instance_id,), key, decide)
 
@@ -239,12 +193,8 @@ def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_
 
     def decide(found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, agent_instance_id)
-        moves = [instances.terminate(instance, reason, now)]
-        for span in ctx.storage.iter_spans(instance.id):
-            if span.status in OPEN:
-                error = {"type": "Terminated", "message": reason}
-                moves.append(agent_spans.closing(ctx, span, "terminated", error, now, now))
-        return Unit(tuple(moves), instance.id, key)
+        closed = Closer(ctx.storage, ctx.registries).close_terminated(instance.id, reason, now)
+        return Unit((instances.terminate(instance, reason, now), *closed), instance.id, key)
 
     return ctx.commit((agent_instance_id,), key, decide)
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 from agentspan import ids, jsontext
 from agentspan.errors import RequiredValue
 from agentspan.model import spans
-from agentspan.model.changes import Move, Ref, Unit
+from agentspan.model.changes import Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import request
 from agentspan.operations.context import Context, Done, check_unused, expect
@@ -146,16 +146,6 @@ def finish(
         return Unit((move,), span.id, key)
 
     return ctx.commit((agent_span_id,), key, decide)
-
-
-def closing(ctx: Context, span: AgentSpanRow, by: str, error: dict[str, str], at: str, now: str) -> Move:
-    """Return what closes an open span for its program, with `error` as what it failed of (see spans.closed)."""
-    result: dict[str, Any] = {"error": error}
-    status = "failed" if span.status == "active" else "cancelled"
-    span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
-    payload = jsontext.decode(span.payload)
-    meaning = describe(span_type, span.schema_name, status, payload, result, None, check=(False, False))
-    return spans.closed(span, by, result_payload=jsontext.encode(result)[0], meaning=meaning, at=at, now=now)
 
 
 def page(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.errors import AgentspanError, ValidationErrors
+from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
 from agentspan.model import resources
 from agentspan.model.agents import available_actions
 from agentspan.model.resources import pagination
@@ -25,16 +25,18 @@ Answer = dict[str, Any]
 
 def one(ctx: Context, row: Row, *, terminated: str | None = None, **beside: Any) -> Answer:
     """Return the envelope of one resource; with the control signal where its instance was terminated."""
-    answer: Answer = {"status": "success", "details": details(ctx, row), **beside}
-    if terminated is not None:
-        answer["control"] = {"terminate": True, "reason": terminated}
-    return answer
+    return {"status": "success", "details": details(ctx, row), **beside, **_control(terminated)}
+
+
+def _control(terminated: str | None) -> Answer:
+    return {} if terminated is None else {"control": {"terminate": True, "reason": terminated}}
 
 
 def done(ctx: Context, outcome: Done) -> Answer:
-    """Return the envelope of what an operation did; of spans with the control signal."""
-    is_span = isinstance(outcome.row, AgentSpanRow)
-    return one(ctx, outcome.row, terminated=outcome.terminated if is_span else None)
+    """Return the envelope of what an operation did; with the control signal for spans, and for ends of instances."""
+    row = outcome.row
+    hears = isinstance(row, AgentSpanRow) or (isinstance(row, AgentInstanceRow) and row.ended_late)
+    return one(ctx, row, terminated=outcome.terminated if hears else None)
 
 
 def many(
@@ -82,6 +84,7 @@ def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Answer:
     answer: Answer = {"type": "agent_span", "id": row.id, "account_id": account_id, **row._asdict()}
     answer["payload"] = jsontext.decode(row.payload)
     answer["result_payload"] = None if row.result_payload is None else jsontext.decode(row.result_payload)
+    answer["ended_late"] = bool(row.ended_late)
     if not summary:
         answer["summary"] = None
     return answer
@@ -94,4 +97,6 @@ def refusal(error: AgentspanError) -> Answer:
         answer["errors"] = {
             str(number): {"code": "invalid_value", "message": problem} for number, problem in enumerate(error.problems)
         }
+    if isinstance(error, InvalidAction):
+        answer.update(_control(error.terminated))
     return answer

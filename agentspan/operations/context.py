@@ -9,6 +9,7 @@ from agentspan.errors import (
     AgentspanError,
     DatabaseBusy,
     IdempotencyKeyAlreadyUsed,
+    InvalidAction,
     InvalidValue,
     NotFound,
     StorageError,
@@ -20,17 +21,16 @@ from agentspan.model.rows import (
     ROWS,
     AccountRow,
     AgentInstanceRow,
-    AgentSchemaVersionRow,
     ResourceType,
     Row,
 )
-from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.recovery.registries import Registries
+from agentspan.schemas.span_types import Registry
 from agentspan.storage.protocol import Found, Storage
 
 R = TypeVar("R", bound=Row)
 
 ATTEMPTS = 20
-MAX_CACHED = 1000
 
 
 class Done(NamedTuple):
@@ -67,8 +67,7 @@ class Context:
         self.wait_s = wait_s
         self.account: AccountRow = storage.account()
         self.ids = ids.IdSource(self.account.partition)
-        self._instances: dict[str, AgentInstanceRow] = {}
-        self._registries: dict[str, Registry] = {}
+        self.registries = Registries()
 
     def within(self, storage: Storage) -> "Context":
         """Return the same context over another view of its storage, such as a group."""
@@ -77,18 +76,16 @@ class Context:
         return context
 
     def registry_of(self, instance_id: str) -> Registry:
-        """Return the span types that an instance was registered with (kept: neither ever changes)."""
-        instance = self._instances.get(instance_id) or self.keep(self.row(AgentInstanceRow, instance_id))
-        version_id = instance.agent_schema_version_id
-        registry = self._registries.get(version_id)
-        if registry is None:
-            version = self.row(AgentSchemaVersionRow, version_id)
-            registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas))
-        return registry
+        """Return the span types that an instance was registered with.
+
+        Raises:
+            NotFound: no instance has this id.
+        """
+        return self.registries.of(self.storage, instance_id)
 
     def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
         """Remember an instance, and return it."""
-        return _keep(self._instances, instance.id, instance)
+        return self.registries.keep(instance)
 
     def kept(self, instance_id: Any) -> Found | None:
         """Return an instance as it was once.
@@ -96,7 +93,7 @@ class Context:
         What is fixed of it is still so, unless the file was replaced or what made it was rolled back: see to it with a
         guard that its agent is there.
         """
-        row = self._instances.get(instance_id) if isinstance(instance_id, str) else None
+        row = self.registries.kept(instance_id) if isinstance(instance_id, str) else None
         return None if row is None else Found({row.id: ("agent_instance", row)})
 
     def row(self, row_type: type[R], id: Any) -> R:
@@ -154,9 +151,11 @@ class Context:
                 return Done(located[1], _terminated(found))
             try:
                 unit = decide(found, clock.now())
-            except AgentspanError:
+            except AgentspanError as error:
                 if not attempt and (key is not None or kept is not None):
                     continue
+                if isinstance(error, InvalidAction):
+                    error.terminated = _terminated(found)
                 raise
             try:
                 outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]
@@ -183,14 +182,6 @@ def _put_row(unit: Unit) -> Row:
 
 
 _NOTHING = Found({})
-V = TypeVar("V")
-
-
-def _keep(cache: dict[str, V], key: str, value: V) -> V:
-    if len(cache) >= MAX_CACHED:
-        cache.pop(next(iter(cache)), None)
-    cache[key] = value
-    return value
 
 
 def _terminated(found: Found) -> str | None:

@@ -9,8 +9,8 @@ from agentspan.errors import InvalidValue
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.by_id import AgentInstances, AgentSpans
 from agentspan.operations.context import Context
-from agentspan.operations.opening import open_storage
 from agentspan.operations.request import timestamp
+from agentspan.recovery.opening import open_storage
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:

@@ -1,19 +1,26 @@
-"""After a crash: whose spans are still open although their program is dead, closing those, and what came too late."""
+"""Examines a file after a crash: closes what dead programs left open, and lists what came too late."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import cast
 
 from agentspan import clock, jsontext
+from agentspan.errors import StorageError
 from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
-from agentspan.operations import agent_spans
 from agentspan.operations.context import Context, expect
-from agentspan.operations.writers import Life, life_of
-from agentspan.storage.protocol import Found, HasCheck, Query, Storage
+from agentspan.recovery.closing import Closer
+from agentspan.recovery.opening import adoption_beside
+from agentspan.recovery.writers import Life, Lives
+from agentspan.storage.protocol import Found, HasCheck, Query
 
+log = logging.getLogger("agentspan")
+
+ADOPT_WAIT_S = 10.0
+"""How long to wait for another process that adopts the journal of a dead writer."""
 UNREAD = ("damaged", "unreadable")
 """Why a row of refused_changes is there that tells of a place in a journal, not of a change."""
 
@@ -65,7 +72,8 @@ def examine(
 ) -> Report:
     """Check the file, and close what dead programs left open: failed (pending: cancelled), `closed_by` abandoned.
 
-    What belongs to programs that are alive, to other hosts or containers, or to operations by id is left alone.
+    What belongs to programs that are alive, to other hosts or containers, or to operations by id is left alone; but
+    everything that is open in a terminated run is closed.
 
     Args:
         dry_run: only say what would be done.
@@ -74,12 +82,11 @@ def examine(
     report = Report()
     if isinstance(ctx.storage, HasCheck):
         report.problems = ctx.storage.check()
-    lives = Lives(ctx.storage, dead_hosts)
+    closing = _Closing(ctx, dead_hosts)
     for instance_id in _with_open(ctx):
-        instance = ctx.row(AgentInstanceRow, instance_id)
-        run = RunReport(instance, lives.writer(instance.writer_id), lives.of(instance.writer_id))
-        _close(ctx, run, lives, dry_run=dry_run)
-        report.runs.append(run)
+        run = closing.close(instance_id, dry_run=dry_run)
+        if run is not None:
+            report.runs.append(run)
     for why in UNREAD:
         page = ctx.storage.page(Query("refused_change", {"why": why}, descending=True, limit=latest_refused))
         report.damage += cast(list[RefusedChangeRow], page.rows)
@@ -89,36 +96,6 @@ def examine(
     report.refused = [row for row in rows if row.why not in UNREAD][:latest_refused]
     report.refused_total = page.total - report.damage_total
     return report
-
-
-class Lives:
-    """Which of the programs that wrote are alive; each is looked up once.
-
-    Args:
-        dead_hosts: hosts whose programs are known to be dead.
-    """
-
-    def __init__(self, storage: Storage, dead_hosts: Collection[str] = ()) -> None:
-        self._storage = storage
-        self._dead_hosts = dead_hosts
-        self._known: dict[str, tuple[WriterRow | None, Life]] = {}
-
-    def writer(self, id: str | None) -> WriterRow | None:
-        """Return what is known of a writer; None where nothing is, and for what was written by id."""
-        return self._look_up(id)[0]
-
-    def of(self, id: str | None) -> Life:
-        """Tell whether a writer is alive."""
-        return self._look_up(id)[1]
-
-    def _look_up(self, id: str | None) -> tuple[WriterRow | None, Life]:
-        if id is None:
-            return None, "unknown"
-        if id not in self._known:
-            located = self._storage.find(id).rows.get(id)
-            row = located[1] if located is not None else None
-            self._known[id] = (row, life_of(row, self._dead_hosts)) if isinstance(row, WriterRow) else (None, "unknown")
-        return self._known[id]
 
 
 def _with_open(ctx: Context) -> list[str]:
@@ -131,27 +108,65 @@ def _with_open(ctx: Context) -> list[str]:
     return sorted(ids)
 
 
-def _close(ctx: Context, run: RunReport, lives: Lives, *, dry_run: bool) -> None:
-    instance_id = run.run.id
+class _Closing:
+    """Judges who is dead, adopts what it left, closes the rest: for each writer in this order.
 
-    def decide(found: Found, now: str) -> Unit:
-        instance = expect(found, AgentInstanceRow, instance_id)
-        open_spans, last = _open_spans(ctx, instance)
-        dead = [span for span in open_spans if lives.of(span.writer_id) == "dead"]
+    What a dead program recorded is in its journal when it is judged. So what is open after that was adopted stays open.
+    """
+
+    def __init__(self, ctx: Context, dead_hosts: Collection[str]) -> None:
+        self._ctx = ctx
+        self._lives = Lives(ctx.storage, dead_hosts)
+        self._adoption = adoption_beside(ctx.storage)
+        self._adopted: dict[str, bool] = {}
+        self._closer = Closer(ctx.storage, ctx.registries)
+
+    def close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
+        """Close what dead programs left open in a run; None where nothing is open in it after all."""
+        instance = self._ctx.row(AgentInstanceRow, instance_id)
+        open_spans, _ = _open_spans(self._ctx, instance)
+        for each in {instance.writer_id, *(span.writer_id for span in open_spans)}:
+            self._is_dead(each)
+        instance = self._ctx.row(AgentInstanceRow, instance_id)  # its end may have been in a journal
+        writer_id = instance.writer_id
+        run = RunReport(instance, self._lives.writer(writer_id), self._lives.of(writer_id))
+        if not self._plan(run, self._ctx.storage.find(instance_id), clock.now()).changes:
+            return run if run.left_open or instance.status in OPEN else None
+        if not dry_run:
+            self._ctx.commit((instance_id,), None, lambda found, now: self._plan(run, found, now))
+        return run
+
+    def _plan(self, run: RunReport, found: Found, now: str) -> Unit:
+        instance = expect(found, AgentInstanceRow, run.run.id)
+        open_spans, last = _open_spans(self._ctx, instance)
         moves: list[Move] = []
-        for span in dead:
-            error = _error(lives.writer(span.writer_id))
-            moves.append(agent_spans.closing(ctx, span, "abandoned", error, last, now))
-        run.closed_spans, run.left_open = len(dead), len(open_spans) - len(dead)
+        for span in open_spans:
+            if instance.status == "terminated":
+                error = {"type": "Terminated", "message": instance.termination_reason or ""}
+                moves.append(self._closer.close(span, "terminated", error, now, now))
+            elif self._is_dead(span.writer_id):
+                error = _error(self._lives.writer(span.writer_id))
+                moves.append(self._closer.close(span, "abandoned", error, last, now))
+        run.closed_spans, run.left_open = len(moves), len(open_spans) - len(moves)
         # A run goes on while anybody records into it.
-        run.closed_run = instance.status in OPEN and run.life == "dead" and not run.left_open
+        run.closed_run = instance.status in OPEN and self._is_dead(instance.writer_id) and not run.left_open
         if run.closed_run:
             moves.append(instances.abandoned(instance, jsontext.encode(_error(run.writer))[0], last, now))
         return Unit(tuple(moves), instance.id)
 
-    planned = decide(ctx.storage.find(instance_id), clock.now())
-    if planned.changes and not dry_run:
-        ctx.commit((instance_id,), None, decide)
+    def _is_dead(self, writer_id: str | None) -> bool:
+        """Tell whether a writer is dead, and everything that it recorded is in the storage."""
+        if writer_id is None or self._lives.of(writer_id) != "dead":
+            return False
+        if self._adoption is None:
+            return True
+        if writer_id not in self._adopted:
+            try:
+                self._adoption.adopt(writer_id=writer_id, wait_s=ADOPT_WAIT_S)
+            except StorageError as error:
+                log.warning("doctor: the journal of writer %s could not be read now: %s", writer_id, error)
+            self._adopted[writer_id] = self._adoption.is_adopted(writer_id)
+        return self._adopted[writer_id]
 
 
 def _open_spans(ctx: Context, instance: AgentInstanceRow) -> tuple[list[AgentSpanRow], str]:

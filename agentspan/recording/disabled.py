@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from agentspan.model.status import FinishStatus, SpanStatus
-from agentspan.operations.writers import program_name
 from agentspan.recording.run import Run
 from agentspan.recording.span import Span
+from agentspan.recovery.writers import program_name
 
 if TYPE_CHECKING:
     from agentspan.recording.tracer import Tracer

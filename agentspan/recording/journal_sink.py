@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from agentspan import clock
 from agentspan.errors import StorageError
 from agentspan.journal import live
-from agentspan.journal.deriving import Resolve
 from agentspan.journal.events import encode_unit
 from agentspan.journal.log import Log
 from agentspan.journal.place import folder_of
@@ -27,12 +26,14 @@ from agentspan.journal.spool import SIZE, keep_types
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.draining import Draining
-from agentspan.recording.sink import RETRY_NS, WAIT_S, Listener
+from agentspan.recording.outcomes import Outcomes
+from agentspan.recording.sink import RETRY_NS, WAIT_S
+from agentspan.recovery.committer import Committer, Listener
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
-    from agentspan.operations.adopting import Adoption
     from agentspan.recording.span import Span
+    from agentspan.recovery.adopting import Adoption
 
 PORTION = 64 * 1024
 """Bytes that a call which records commits where the journal has grown too long: 1.5 ms."""
@@ -47,8 +48,10 @@ MAX_CALLS = 2
 """How often in a row a call may come in a tick's place: of large records, each few begin a segment."""
 QUIET_TICKS = 50
 """Ticks without a record after which the thread goes."""
-LOOK_NS = 100_000_000
-"""How old the latest look at whether a run is terminated may be when a span of it begins."""
+LOOK_S = 0.1
+"""How often the thread looks whether runs of this process are terminated."""
+LOOK_SHARE = 0.01
+"""The share of the thread's time that looking may take: with thousands of runs, it looks less often."""
 FORK_WAIT_S = 5.0
 EXIT_S = 1.0
 """How long the end of a program may take over the work of programs that died."""
@@ -60,33 +63,33 @@ class Surroundings(NamedTuple):
 
     Attributes:
         path: the file in front of which it lies.
-        writer_id: who this process is.
-        resolve: finds span types.
-        adoption: brings in what dead processes have left.
-        look: learns whether runs of this process are terminated.
+        writer_id: returns the id of this process.
+        committer: makes what commits records.
+        adoption: adopts the journals that dead programs have left.
         late_types: returns all span types, as a schema version has them, if some run of this process is registered
             without one of them.
     """
 
     path: Path
     writer_id: Callable[[], str]
-    resolve: Resolve
+    committer: Callable[[Listener], Committer]
     adoption: "Adoption"
-    look: Callable[[], None]
     late_types: Callable[[], str | None]
 
 
 class JournalSink(Draining):
     """See Sink; what it was told is in a journal when it returns."""
 
-    def __init__(self, storage: Storage, listener: Listener, surroundings: Surroundings, *, size: int = SIZE) -> None:
+    def __init__(self, storage: Storage, outcomes: Outcomes, surroundings: Surroundings, *, size: int = SIZE) -> None:
         self.folder = folder_of(surroundings.path)
         log = Log(self.folder, surroundings.writer_id, size)
-        super().__init__(storage, listener, log, surroundings.resolve, surroundings.writer_id)
+        super().__init__(storage, surroundings.committer, outcomes, log)
         self.path = surroundings.path
         self._around = surroundings
+        self._outcomes = outcomes
         self._overflows = False
-        self._look_ns = 0
+        self._terminations: dict[str, str] = {}  # of runs that have not been told
+        self._next_look_s = 0.0
         self._thread: threading.Thread | None = None
         self._bell = _Bell()
         self._begun = 0
@@ -98,8 +101,8 @@ class JournalSink(Draining):
 
     def created(self, span: "Span", at_ns: int) -> None:
         """See Said."""
-        if at_ns >= self._look_ns:
-            self._look(at_ns)
+        if self._terminations:
+            self._tell()
         instance: AgentInstanceRow = span.run._instance  # type: ignore[assignment]  # the run is recorded
         # Records are written out here (see events), and appended without a method between: 0.3 µs less.
         body = (
@@ -151,14 +154,11 @@ class JournalSink(Draining):
         is_drained = self.drain(wait_s)
         while not is_drained and self._hurried and time.monotonic() < deadline:  # it made way for a fork
             is_drained = self.drain(deadline - time.monotonic())
-        raised, self._raised = self._raised, None
-        if raised is not None:
-            self._listener.fault(raised)
+        self._deferred.raise_kept()
         return is_drained and super().flush(wait_s)
 
     def catch_up(self) -> None:
         """See live.Journal."""
-        self._look_ns = 0  # who reads here may be about to terminate a run
         target, settled = self._log.sequence, -1
         while settled < self._settled < target:  # however much there is, as long as it gets less
             settled = self._settled
@@ -177,6 +177,8 @@ class JournalSink(Draining):
                 self._draining.release()
         # Forked children end without a word; what others left in great numbers is not ours to wait for.
         self._around.adoption.look(at_once=True, most_s=EXIT_S)
+        if for_good:
+            self._around.adoption.stop()
 
     def leave(self) -> None:
         """See Sink."""
@@ -200,6 +202,8 @@ class JournalSink(Draining):
         self._log.alert = False  # first: what happens meanwhile is seen by the next one
         if self._thread is None:
             self._start_thread()
+        else:
+            self._bell.ring()  # it may have gone to sleep for longer
         if self._begun != self._log.begun:
             self._begun = self._log.begun
             self._bell.ring()
@@ -259,12 +263,32 @@ class JournalSink(Draining):
         self._overflows = False
         return True
 
-    def _look(self, at_ns: int) -> None:
-        self._look_ns = at_ns + LOOK_NS
+    def watch(self) -> None:
+        """See Sink: the thread looks, so that no call that records touches the storage."""
+        if self._thread is None:
+            self._start_thread()
+
+    def terminated(self, instance_id: str, reason: str) -> None:
+        """See live.Journal."""
+        self._terminations = {**self._terminations, instance_id: reason}
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        if began < self._next_look_s:
+            return
         try:
-            self._around.look()
-        except StorageError:  # busy: what comes next looks again
+            found = self._outcomes.terminations()
+            if found:
+                self._terminations = {**self._terminations, **found}
+        except StorageError:  # busy: the next look learns it
             pass
+        ended = time.monotonic()
+        self._next_look_s = ended + max(LOOK_S, (ended - began) / LOOK_SHARE)
+
+    def _tell(self) -> None:
+        """Tell runs that they are terminated, in the thread of a call that records."""
+        terminations, self._terminations = self._terminations, {}
+        self._outcomes.learn(terminations)
 
     def _start_thread(self) -> None:
         with self._log.lock:
@@ -299,14 +323,18 @@ class JournalSink(Draining):
         if not self.journaled:
             ticks.quiet += 1
             ticks.burst = 0
-            return ticks.quiet >= QUIET_TICKS
+            if ticks.is_quiet:
+                self._log.alert = True  # the next record calls the thread
+                self._look()
+                return not self._outcomes.has_runs()
+            return False
         ticks.quiet = 0
         ticks.burst = ticks.burst + 1 if new > BURST else 0
         if ticks.burst and ticks.burst * TICK_S < PATIENCE_S and self._log.full_bytes < CAP // 2:
             return False
         ticks.burst = 0
         self.drain(WAIT_S)
-        self._look(time.time_ns())  # not by the clock, which a test may count
+        self._look()
         self._around.adoption.look()
         self._log.look_after_files()
         return False
@@ -324,7 +352,7 @@ class JournalSink(Draining):
         self._log.lock.release()
         if self._held:
             self._draining.release()
-        if self.journaled:
+        if self.journaled or self._outcomes.has_runs():
             self._start_thread()
 
 
@@ -334,6 +362,11 @@ class _Ticks:
     seen = 0
     quiet = 0
     burst = 0
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was recorded for a second."""
+        return self.quiet >= QUIET_TICKS
 
 
 class _Bell:
@@ -362,7 +395,7 @@ def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
     """Tick while there is something to do; the sink may go at any moment in between."""
     ticks, is_over, kept, calls = _Ticks(), False, reference(), 0
     while not is_over:
-        is_called = bell.wait(TICK_S) and calls < MAX_CALLS
+        is_called = bell.wait(LOOK_S if ticks.is_quiet else TICK_S) and calls < MAX_CALLS
         calls = calls + 1 if is_called else 0
         if bell.is_last:
             return
@@ -371,11 +404,12 @@ def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
             return
         try:
             if is_called:
+                ticks.quiet = 0
                 sink._log.prepare()
             else:
                 is_over = sink._tick(ticks)
         except Exception as error:
-            sink._raised = error
+            sink._deferred.raised = error
         kept = sink if sink.journaled else None  # a tracer that was dropped leaves nothing undone
         del sink
     sink = reference()

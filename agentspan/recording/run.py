@@ -243,6 +243,7 @@ class Run:
             tracer._runs[self.id] = self
             if done.committed:
                 tracer._count_recorded()
+            tracer._sink_of_all().watch()
         except Exception as error:
             tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
@@ -282,10 +283,7 @@ class Run:
     def _finish(self, status: FinishStatus, error: dict[str, Any] | None, *, reraise: bool = True) -> None:
         ended_ns = clock.monotonic_ns()
         self._error = error
-        if self.terminated:
-            if self._result is None and error is None:
-                return  # there is nothing of it to keep
-        else:
+        if not self.terminated:
             self.status = status
         tracer = self._tracer
         if self._instance is None:

@@ -5,18 +5,18 @@ What could not be written (locked for long, disk full) waits in memory, bounded,
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agentspan import clock, jsontext
-from agentspan.errors import InvalidAction, NotFound, StorageError
+from agentspan.errors import StorageError
 from agentspan.model import spans
-from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Refused, Unit, unit_of
-from agentspan.model.refusals import termination_behind
-from agentspan.model.rows import AgentInstanceRow, RefusedChangeRow, WriterRow
+from agentspan.model.changes import Move, Put, Refused, Unit, unit_of
+from agentspan.model.rows import AgentInstanceRow, WriterRow
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
+from agentspan.recovery.committer import TAKEN, Committer, Listener, Tally
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import title_of
 from agentspan.storage.protocol import Storage
@@ -36,18 +36,35 @@ BATCH = 500
 RETRY_NS = 50_000_000
 
 
-class Listener(NamedTuple):
-    """Who hears what became of the units.
+class Deferred(Listener):
+    """Hands outcomes on, and keeps what is raised on the way until all that belongs together is counted."""
 
-    Attributes:
-        fault: something of ours, or of the storage, went wrong.
-        refused: the storage refused a unit; returns what to write instead, so that nothing is lost.
-        terminated: the run of a span that was put is terminated, and why.
-    """
+    def __init__(self, listener: Listener) -> None:
+        self.raised: Exception | None = None
+        self._listener = listener
+        self.missing = listener.missing  # type: ignore[method-assign]
+        self.registered = listener.registered  # type: ignore[method-assign]
+        self.terminated = listener.terminated  # type: ignore[method-assign]
 
-    fault: Callable[[Exception], None]
-    refused: Callable[[Unit, Refused], Unit | None]
-    terminated: Callable[[Unit, str], None]
+    def fault(self, error: Exception) -> None:
+        """See Listener."""
+        self._keeping(self._listener.fault, error)
+
+    def refused(self, unit: Unit, refused: Refused) -> None:
+        """See Listener."""
+        self._keeping(self._listener.refused, unit, refused)
+
+    def _keeping(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            call(*args)
+        except Exception as raised:
+            self.raised = self.raised or raised
+
+    def raise_kept(self) -> None:
+        """Raise what was kept, once."""
+        raised, self.raised = self.raised, None
+        if raised is not None:
+            raise raised
 
 
 class Said(Protocol):
@@ -88,8 +105,8 @@ class Sink(Said, Protocol):
         """Keep a unit that the storage could not take, for later."""
         ...
 
-    def rewrite(self, change: Callable[[Unit], Unit]) -> None:
-        """Change what waits."""
+    def watch(self) -> None:
+        """Learn from now on whether a run of this process, which has begun, is terminated."""
         ...
 
     def flush(self, wait_s: float) -> bool:
@@ -118,12 +135,14 @@ class Sink(Said, Protocol):
 class CommitSink:
     """Commits each unit before `write` returns."""
 
-    def __init__(self, storage: Storage, listener: Listener) -> None:
+    def __init__(self, storage: Storage, committer: Callable[[Listener], Committer], listener: Listener) -> None:
         self.recorded = 0
         self.refused = 0
         self.failed = 0
         self._storage = storage
         self._listener = listener
+        self._deferred = Deferred(listener)
+        self._committer = committer(self._deferred)
         self._lock = threading.RLock()  # a signal handler, or a collected generator, may record in between
         self._flushing = threading.Lock()
         self._flusher = 0
@@ -168,7 +187,7 @@ class CommitSink:
         """See Sink."""
         now, payload = clock.to_text(span._started_ns), jsontext.decode(span._payload)
         meaning = describe(span._type, span.schema_name, "active", payload, None, None, (False, False))
-        self._commit(unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now)))
+        self._commit(unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True)))
 
     def updated(self, span: "Span", at_ns: int) -> None:
         """See Sink."""
@@ -192,11 +211,8 @@ class CommitSink:
     def leave(self) -> None:
         """See Sink."""
 
-    def rewrite(self, change: Callable[[Unit], Unit]) -> None:
-        """See Sink."""
-        with self._lock:
-            for _ in range(len(self._backlog)):
-                self._backlog.append(change(self._backlog.popleft()))
+    def watch(self) -> None:
+        """See Sink: each commit tells."""
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """Keep a unit that the storage could not take, for later."""
@@ -223,15 +239,25 @@ class CommitSink:
             self.put_aside(unit, error)
             return
         except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
-            self._failed(error)
+            self.failed += 1
+            self._listener.fault(error)
             return
-        if type(outcome) is Refused:
-            self._refused(unit, outcome)
+        if outcome == TAKEN:
+            self.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
             return
-        self.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
-        terminated = outcome.terminated  # type: ignore[union-attr]  # without a key, it is Applied
-        if terminated is not None:
-            self._listener.terminated(unit, terminated)
+        try:
+            tally = self._committer.settle(unit, outcome)
+        except StorageError as error:
+            self.put_aside(unit, error)
+            return
+        self._count(tally)
+        self._deferred.raise_kept()
+
+    def _count(self, tally: Tally) -> None:
+        with self._lock:
+            self.recorded += tally.recorded
+            self.refused += tally.refused
+            self.failed += tally.failed
 
     def flush(self, wait_s: float) -> bool:
         """See Sink."""
@@ -251,58 +277,24 @@ class CommitSink:
                 with self._lock:
                     units = tuple(islice(self._backlog, BATCH))
                 try:
-                    outcomes = self._apply_all(units, wait_s)
+                    tally = self._committer.apply(units, wait_s)
                 except StorageError:
                     self._retry_ns = clock.monotonic_ns() + RETRY_NS
                     return False
-                self._done(units, outcomes)
-                if len(outcomes) < len(units):
-                    return False
+                self._done(units, tally)
         finally:
             self._flusher = 0
             self._flushing.release()
         return True
 
-    def _apply_all(self, units: tuple[Unit, ...], wait_s: float) -> list[Outcome | Exception]:
-        """Apply the units together, or one by one where one of them is at fault, so that it costs no other."""
-        try:
-            return [*self._storage.apply(units, wait_s=wait_s)]
-        except StorageError:
-            raise
-        except Exception:
-            outcomes: list[Outcome | Exception] = []
-            for unit in units:
-                try:
-                    outcomes += self._storage.apply((unit,), wait_s=wait_s)
-                except StorageError:
-                    break
-                except Exception as error:
-                    outcomes.append(error)
-            return outcomes
-
-    def _done(self, units: tuple[Unit, ...], outcomes: list[Outcome | Exception]) -> None:
-        done = len(outcomes)  # fewer than units where the storage stopped to take any
+    def _done(self, units: tuple[Unit, ...], tally: Tally) -> None:
         with self._lock:
-            for unit, outcome in zip(units[:done], outcomes, strict=True):
+            for unit in units:
                 self._backlog.popleft()
                 self._characters -= _characters(unit)
-                self.recorded += not isinstance(outcome, Refused | Exception) and not _is_writer(unit)
-        self._settle(units[:done], outcomes)
-
-    def _settle(self, units: Sequence[Unit], outcomes: Sequence[Outcome | Exception]) -> None:
-        """Deal with what became of units, but for counting those that are in the storage."""
-        for unit, outcome in zip(units, outcomes, strict=True):
-            if isinstance(outcome, Refused):
-                self._refused(unit, outcome)
-            elif isinstance(outcome, Exception):
-                self._failed(outcome)
-            elif isinstance(outcome, Applied) and outcome.terminated is not None:
-                self._listener.terminated(unit, outcome.terminated)
-
-    def _failed(self, error: Exception) -> None:
-        with self._lock:
-            self.failed += 1
-        self._listener.fault(error)
+        writers = sum(map(_is_writer, units))  # nobody counts them as transitions
+        self._count(tally._replace(recorded=tally.recorded - writers))
+        self._deferred.raise_kept()
 
     def _keep(self, unit: Unit) -> None:
         size = _characters(unit)
@@ -312,38 +304,10 @@ class CommitSink:
         self._backlog.append(unit)
         self._characters += size
 
-    def _refused(self, unit: Unit, outcome: Refused) -> None:
-        if _is_writer(unit):
-            return  # two threads made this process known at the same moment
-        instead = self._listener.refused(unit, outcome)
-        kept = instead is not None and self._write_instead(instead)
-        with self._lock:
-            if not kept:
-                self.failed += 1
-            elif _is_refusal(instead):
-                self.refused += 1
-            else:
-                self.recorded += 1
-                return
-        if termination_behind(outcome) is None:  # else it was to be expected
-            self._listener.fault(_refusal(unit, outcome))
-
-    def _write_instead(self, unit: Unit) -> bool:
-        try:
-            return type(self._storage.apply((unit,), wait_s=WAIT_S)[0]) is Applied
-        except Exception as error:
-            self._listener.fault(error)
-            return False
-
 
 def _is_writer(unit: Unit) -> bool:
     change = unit.changes[0]
     return isinstance(change, Put) and isinstance(change.row, WriterRow)
-
-
-def _is_refusal(unit: Unit | None) -> bool:
-    change = None if unit is None else unit.changes[0]
-    return isinstance(change, Put) and isinstance(change.row, RefusedChangeRow)
 
 
 def _characters(unit: Unit) -> int:
@@ -352,15 +316,3 @@ def _characters(unit: Unit) -> int:
         values = change.row if isinstance(change, Put) else change.set.values() if isinstance(change, Move) else ()
         size += sum(len(value) for value in values if isinstance(value, str))
     return size
-
-
-def _refusal(unit: Unit, refused: Refused) -> Exception:
-    change = unit.changes[-1]
-    assert not isinstance(change, PutSpans)  # nothing is refused before it stands alone
-    id = change.row.id if isinstance(change, Put) else change.id
-    if refused.why == "status":
-        status = getattr(refused.stored, "status", "finished")
-        return InvalidAction(
-            f"{id} was {status} already when this program wanted to change it; somebody else was first"
-        )
-    return NotFound(f"{id} could not be recorded: the row that it belongs to is not in the file ({refused.why})")

@@ -17,8 +17,6 @@ from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.status import OPEN, Purpose, SpanStatus
 from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
-from agentspan.operations.opening import open_storage
-from agentspan.operations.writers import program_name, this_process
 from agentspan.recording import disabled
 from agentspan.recording import run as runs
 from agentspan.recording.arguments import Arguments
@@ -26,13 +24,16 @@ from agentspan.recording.block import DEFAULT_TYPE, SpanBlock, block
 from agentspan.recording.capture import Capture
 from agentspan.recording.generators import Reduce
 from agentspan.recording.limits import Limits
+from agentspan.recording.outcomes import Outcomes
 from agentspan.recording.propagation import Propagated
 from agentspan.recording.redaction import Redaction, Rule
-from agentspan.recording.refusals import Refusals
 from agentspan.recording.run import OnTerminate, Run
-from agentspan.recording.sink import WAIT_S, CommitSink, Listener, Said, Sink
+from agentspan.recording.sink import WAIT_S, CommitSink, Said, Sink
 from agentspan.recording.span import Span
 from agentspan.recording.stand_ins import First, Nowhere
+from agentspan.recovery.committer import Committer, Listener
+from agentspan.recovery.opening import open_storage
+from agentspan.recovery.writers import program_name, this_process
 from agentspan.schemas import span_types
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
@@ -143,15 +144,13 @@ class Tracer:
             if isinstance(self.storage, HasWait):
                 self.storage.wait_at_most(WAIT_S)
             has_journal = isinstance(self.storage, HasJournal)
-            self._store: Storage = (
-                self.storage.for_recording() if isinstance(self.storage, HasJournal) else self.storage
-            )
+            self._store: Storage = self.storage.direct if isinstance(self.storage, HasJournal) else self.storage
             self._journals = durability == "journal" and has_journal and self._may_journal()
-            self._sink = self._new_sink()
             self._context = Context(
                 self._store, strict_schemas=strict_schemas, wait_s=WAIT_S, put_aside=self._put_aside
             )
             self._ids = self._context.ids
+            self._sink = self._new_sink()
         self._new_writer()
         _tracers.add(self)
 
@@ -325,18 +324,25 @@ class Tracer:
             node._outer = None  # a span that is kept must not keep those around it
 
     def _new_sink(self) -> Sink:
-        refusals = Refusals(self)
-        listener = Listener(self._fault, refusals.instead, refusals.terminated)
+        outcomes = Outcomes(self)
         if not self._journals:
-            return CommitSink(self._store, listener)
-        from agentspan.operations.adopting import Adoption
+            return CommitSink(self._store, self._new_committer, outcomes)
+        from agentspan.recovery.adopting import Adoption
 
         path = cast(HasJournal, self.storage).path
         adoption = Adoption(lambda: nullcontext(self._store), path)
-        return JournalSink(
+        around = Surroundings(path, lambda: self._writer_id, self._new_committer, adoption, self._late_types)
+        return JournalSink(self._store, outcomes, around)
+
+    def _new_committer(self, listener: Listener) -> Committer:
+        return Committer(
             self._store,
-            listener,
-            Surroundings(path, lambda: self._writer_id, self._resolve, adoption, refusals.look, self._late_types),
+            lambda: self._writer_id,
+            self._ids,
+            resolve=self._resolve,
+            registries=self._context.registries,
+            listener=listener,
+            wait_s=WAIT_S,
         )
 
     def _may_journal(self) -> bool:

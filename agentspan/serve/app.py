@@ -15,7 +15,7 @@ from agentspan import __version__
 from agentspan.errors import AgentspanError
 from agentspan.operations.context import Context
 from agentspan.operations.database import Database
-from agentspan.operations.opening import open_storage
+from agentspan.recovery.opening import open_storage
 from agentspan.serve.answering import refuse, refuse_error
 from agentspan.serve.guards import LOOPBACK, Guard, log
 from agentspan.serve.openapi import document

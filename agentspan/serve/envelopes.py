@@ -52,13 +52,13 @@ class One(BaseModel, Generic[T]):
     details: T
 
 
-class OneSpan(One[T], Generic[T]):
-    """One span.
+class Controlled(One[T], Generic[T]):
+    """One span, or an instance that has finished.
 
     Attributes:
         status: always `success`.
-        details: the span.
-        control: there only if the span's instance was terminated.
+        details: the resource.
+        control: there only if the instance was terminated.
     """
 
     control: Control | SkipJsonSchema[None] = None
@@ -178,9 +178,11 @@ class Error(BaseModel):
         code: what kind of error.
         message: what happened, to which id, and what to do.
         errors: with `validation_errors`: what is wrong, by field.
+        control: with `invalid_action`: there only if the instance was terminated.
     """
 
     status: Literal["error"]
     code: Code
     message: str
     errors: dict[str, FieldError] | SkipJsonSchema[None] = None
+    control: Control | SkipJsonSchema[None] = None

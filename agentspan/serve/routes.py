@@ -17,10 +17,10 @@ from agentspan.serve.direct import DirectRoute, Id
 from agentspan.serve.envelopes import (
     AgentContext,
     BulkOutputs,
+    Controlled,
     Error,
     Many,
     One,
-    OneSpan,
     Pfids,
     Pong,
     Registered,
@@ -73,20 +73,20 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
     # The spans first: routes are tried one after the other, and behind all the rest they took 90 of 380 µs.
     @api.post(
         "/agent_spans/{agent_span_id}/finish",
-        response_model=OneSpan[AgentSpan],
+        response_model=Controlled[AgentSpan],
         summary="Finish a span",
         tags=["spans"],
     )
     async def finish_span(agent_span_id: Id, body: bodies.FinishSpan | None = None) -> Response:
         return await write(actions.finish_agent_span, body, agent_span_id=agent_span_id)
 
-    @api.post("/agent_spans", response_model=OneSpan[AgentSpan], summary="Create a span", tags=["spans"])
+    @api.post("/agent_spans", response_model=Controlled[AgentSpan], summary="Create a span", tags=["spans"])
     async def create_span(body: bodies.CreateSpan) -> Response:
         return await write(actions.create_agent_span, body)
 
     @api.post(
         "/agent_spans/{agent_span_id}/start",
-        response_model=OneSpan[AgentSpan],
+        response_model=Controlled[AgentSpan],
         summary="Start a span",
         tags=["spans"],
     )
@@ -265,7 +265,7 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
 
     @api.post(
         "/agent_instance/{agent_instance_id}/finish",
-        response_model=One[AgentInstance],
+        response_model=Controlled[AgentInstance],
         summary="Finish an instance",
         tags=["instances"],
     )

@@ -22,6 +22,7 @@ from agentspan.model.changes import (
     Replayed,
     Unit,
     Violation,
+    over_of,
 )
 from agentspan.model.rows import (
     REFERENCES,
@@ -179,13 +180,14 @@ class MemoryStorage:
                     return Refused("missing")
                 return Replayed(found, self._terminated(found))
         undo: list[Undo] = []
+        late: list[Row] = []
         for change in unit.changes:
             if isinstance(change, Put):
                 refused = self._put(change, undo)
             elif isinstance(change, PutSpans):
                 refused = self._put_spans(change, undo)
             else:
-                refused = self._move(change, undo) if isinstance(change, Move) else self._remove(change, undo)
+                refused = self._move(change, undo, late) if isinstance(change, Move) else self._remove(change, undo)
             if refused is not None:
                 for step in reversed(undo):
                     step()
@@ -196,7 +198,7 @@ class MemoryStorage:
             self._key_times[key.operation, key.key] = key.inserted_at
         if unit.subject is None:
             first = unit.changes[0]
-            put = first.rows if isinstance(first, PutSpans) else [first.row] if isinstance(first, Put) else []
+            put = first.rows if isinstance(first, PutSpans) else [first.row] if isinstance(first, Put) else late
             reasons = [self._terminated(row) for row in put]
             return Applied(None, next((reason for reason in reasons if reason is not None), None))
         row = self._rows[unit.subject]
@@ -234,15 +236,21 @@ class MemoryStorage:
             self._add_violations(id, (violation,), undo)
         return None
 
-    def _move(self, move: Move, undo: list[Undo]) -> Refused | None:
+    def _move(self, move: Move, undo: list[Undo], late: list[Row]) -> Refused | None:
         row = self._rows.get(move.id)
         if row is None or self._types[move.id] != move.type:
             return Refused("missing", row)
+        refused: Refused | None = None
         if move.leaves and getattr(row, "status", None) not in move.leaves:
-            return Refused("status", row)
-        if any(getattr(row, column) != value for column, value in move.unchanged.items()):
-            return Refused("changed", row)
-        self._rows[move.id] = cast(Any, row)._replace(**move.set)
+            refused = Refused("status", row)
+        elif any(getattr(row, column) != value for column, value in move.unchanged.items()):
+            refused = Refused("changed", row)
+        over = None if refused is None else over_of(move, row)
+        if refused is not None and over is None:
+            return refused
+        if over is not None:
+            late.append(row)
+        self._rows[move.id] = cast(Any, row)._replace(**(move.set if over is None else over.set))
         undo.append(lambda: self._rows.update({move.id: row}))
         if "payload" in move.set:
             before = self._violations.get(move.id, ())

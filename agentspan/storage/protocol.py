@@ -109,18 +109,21 @@ class HasGroups(Protocol):
 
 @runtime_checkable
 class HasJournal(Protocol):
-    """A storage beside which there may be journals: what is in them is brought in before it is read.
+    """A storage beside which there may be journals, which are committed to it before it is read.
 
     Attributes:
         path: the file that it is.
-        before_reading: is called before every read.
     """
 
     path: Path
-    before_reading: Callable[[], None] | None
 
-    def for_recording(self) -> "Storage":
-        """Return another view of the storage, which reads without being told before."""
+    @property
+    def direct(self) -> "Storage":
+        """The same storage, whose reads do not look into journals first."""
+        ...
+
+    def seeing(self, look: Callable[[], None]) -> "Storage":
+        """Return the same storage as one that calls `look` before each read; itself where it does that already."""
         ...
 
 

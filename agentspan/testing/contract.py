@@ -19,6 +19,7 @@ from agentspan.model.changes import (
     Key,
     KeyTaken,
     Move,
+    Over,
     Put,
     PutSpans,
     Ref,
@@ -379,6 +380,31 @@ class StorageContract:
         assert storage.apply([Unit((move,))]) == [Refused("changed", stored)]
         again = move._replace(set={"metadata": "{}"}, unchanged={"metadata": '{"a":1}'})
         assert storage.apply([Unit((again,))]) == [Applied()]
+
+    def test_an_end_replaces_a_close_once(self, storage: Storage) -> None:
+        """Only where the row was closed for its program, and its status is one of those that are named."""
+        instance = self._instance(storage)
+        span = self.rows.span(instance)
+        self._put(storage, span)
+        over = (Over(frozenset({"failed"}), {"status": "complete", "ended_late": 1, "updated_at": T2}),)
+        end = finish(span.id)._replace(over=over)
+        close = finish(span.id, "failed", closed_by="terminated", closed_at=T1)
+        assert storage.apply([Unit((finish(span.id, "failed"),)), Unit((end,))])[1].why == "status"  # type: ignore[union-attr]
+        other = self.rows.span(instance)
+        self._put(storage, other)
+        terminate = Move(
+            "agent_instance", instance.id, frozenset(), {"status": "terminated", "termination_reason": "x"}
+        )
+        end, close = (move._replace(id=other.id) for move in (end, close))
+        elsewhere = end._replace(over=(Over(frozenset({"cancelled"}), over[0].set),))
+        units = [Unit((change,)) for change in (terminate, close, elsewhere, end, end)]
+        outcomes = storage.apply(units)
+        assert [type(outcome) for outcome in outcomes] == [Applied, Applied, Refused, Applied, Refused]
+        assert outcomes[3] == Applied(None, "x")
+        stored = self._stored(storage, other.id)
+        closed = other._replace(closed_by="terminated", closed_at=T1)
+        assert stored == closed._replace(status="complete", ended_late=1, updated_at=T2)
+        assert storage.apply([Unit((end,))]) == [Refused("status", stored)]
 
     def test_only_what_nothing_refers_to_is_removed(self, storage: Storage) -> None:
         """All of a unit, or nothing."""

@@ -2,7 +2,7 @@
 
 import os
 
-from agentspan.operations.opening import see_journals
+from agentspan.recovery.opening import see_journals
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.runs import CapturedRuns
 
@@ -27,6 +27,4 @@ def load(path: str | os.PathLike[str]) -> CapturedRuns:
     Raises:
         DatabaseUnusable: there is no such file, or it is no database of agentspan's.
     """
-    file = _File(path, read_only=True)
-    see_journals(file, read_only=True)
-    return CapturedRuns(file)
+    return CapturedRuns(see_journals(_File(path, read_only=True), read_only=True))

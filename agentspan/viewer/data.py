@@ -14,7 +14,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis.stats import BOUNDS_MS, stats
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, SPAN_STATUSES
-from agentspan.operations.doctor import Lives
+from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline

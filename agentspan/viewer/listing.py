@@ -7,7 +7,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import INSTANCE_STATUSES, OPEN
-from agentspan.operations.doctor import Lives
+from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import duration_text, error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage.protocol import Query, Rows, Storage

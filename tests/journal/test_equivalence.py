@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.journal import deriving
-from agentspan.operations import adopting
+from agentspan.recovery import adopting
 from agentspan.testing import deterministic
 from agentspan.testing.determinism import replaced
 from tests.journal.conftest import segments_of

@@ -19,8 +19,8 @@ from agentspan import Tracer
 from agentspan.errors import StorageError
 from agentspan.journal.segments import take_over
 from agentspan.journal.spool import segments
-from agentspan.operations import adopting
 from agentspan.recording import journal_sink
+from agentspan.recovery import adopting
 from agentspan.schemas.meaning import describe
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.journal.conftest import segments_of
@@ -141,7 +141,7 @@ def test_what_the_recorder_meets_is_not_raised_where_somebody_reads(path: Path) 
 
 def test_a_look_that_fails_costs_no_span(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = Tracer(path)
-    monkeypatch.setattr(journal_sink, "LOOK_NS", -1)
+    monkeypatch.setattr(journal_sink, "LOOK_S", 0.0)
     with tracer.run("a"), monkeypatch.context() as patch:
 
         def fail(*ids: str, **how: Any) -> Any:
@@ -352,7 +352,6 @@ def test_a_dead_segment_with_such_a_span_is_read_to_its_end_and_the_span_kept(
 def test_a_span_takes_two_records_few_calls_and_none_of_the_system(
     path: Path, monkeypatch: pytest.MonkeyPatch, shape: str
 ) -> None:
-    monkeypatch.setattr(journal_sink, "LOOK_NS", 10**12)
     tracer = Tracer(path, raise_errors=True)
     calls: Counter[str] = Counter()
 

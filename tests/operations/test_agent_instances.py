@@ -234,11 +234,41 @@ def test_only_an_active_instance_can_be_terminated_and_only_once(db: Database) -
     db.agent_instances.terminate(run.id, "x")
     for again in (
         lambda: db.agent_instances.terminate(run.id, "x"),
-        lambda: db.agent_instances.finish(run.id),
         lambda: db.agent_instances.start(run.id),
+        lambda: db.agent_instances.finish(run.id, "cancelled"),
     ):
         assert code_of(again) == "invalid_action"
     assert code_of(lambda: db.agent_instances.terminate("nobody", "x")) == "not_found"
+
+
+def test_a_spans_own_end_replaces_what_the_termination_said(db: Database) -> None:
+    run = db.agent_instances.start(db.agent_instances.register("a").id)
+    active, planned = (db.agent_spans.create(run.id, "tool", status, {"name": "x"}) for status in ("active", "pending"))
+    db.agent_instances.terminate(run.id, "too slow")
+    closed = db.agent_spans.get(active.id)
+    assert code_of(lambda: db.agent_spans.start(planned.id)) == "invalid_action"
+    assert code_of(lambda: db.agent_spans.finish(active.id, "cancelled")) == "invalid_action"
+    ended = db.agent_spans.finish(active.id, "complete", {"output": "paid"})
+    assert (ended.status, ended.result_payload, ended.summary) == ("complete", {"output": "paid"}, "Tool x() → paid")
+    assert (ended.closed_by, ended.closed_at, ended.ended_late) == ("terminated", closed.closed_at, True)
+    assert ended.started_at == active.started_at
+    assert db.agent_spans.finish(planned.id, "cancelled").ended_late
+    for again in (active.id, planned.id):
+        assert code_of(lambda again=again: db.agent_spans.finish(again)) == "invalid_action"  # type: ignore[misc]
+    assert db.agent_spans.get(active.id) == ended
+
+
+def test_the_end_of_a_terminated_run_is_kept_and_closes_what_is_open_in_it(db: Database) -> None:
+    run = db.agent_instances.start(db.agent_instances.register("a").id)
+    terminated = db.agent_instances.terminate(run.id, "too slow")
+    late = db.agent_spans.create(run.id, "tool", "active")
+    at = datetime(2999, 1, 1, tzinfo=UTC)
+    ended = db.agent_instances.finish(run.id, timestamp=at)
+    assert (ended.status, ended.termination_reason, ended.ended_late) == ("terminated", "too slow", True)
+    assert (ended.closed_at, ended.finished_at) == (terminated.closed_at, at)
+    span = db.agent_spans.get(late.id)
+    assert (span.status, span.closed_by) == ("failed", "terminated")
+    assert code_of(lambda: db.agent_instances.finish(run.id)) == "invalid_action"
 
 
 def test_a_span_of_a_terminated_instance_is_still_recorded(db: Database) -> None:

@@ -75,6 +75,8 @@ def test_the_fields_of_a_span_are_the_apis(db: Database, run: AgentInstance) -> 
         "cost_usd": None,
         "writer_id": None,
         "closed_by": None,
+        "closed_at": None,
+        "ended_late": False,
     }
 
 

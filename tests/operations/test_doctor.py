@@ -13,7 +13,7 @@ import pytest
 
 import agentspan
 from agentspan.model.rows import WriterRow
-from agentspan.operations.writers import life_of, this_process
+from agentspan.recovery.writers import life_of, this_process
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,6 +12,7 @@ from agentspan.ids import IdSource
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.sqlite import SQLiteStorage
 
+REPLACES = {"complete": ("failed", "cancelled"), "failed": ("failed", "cancelled"), "cancelled": ("cancelled",)}
 AFTER = {
     ("pending", "start"): "active",
     ("pending", "cancelled"): "cancelled",
@@ -31,8 +32,10 @@ class SpanLife(RuleBasedStateMachine):
         super().__init__()
         self.paths = _TemporaryFile()
         self.dbs = [agentspan.open(MemoryStorage()), agentspan.open(SQLiteStorage(self.paths.path))]
-        self.runs = [db.agent_instances.register("a").id for db in self.dbs]
+        self.runs = [db.agent_instances.start(db.agent_instances.register("a").id).id for db in self.dbs]
+        self.run_status, self.run_ended = "active", False
         self.model: dict[str, str] = {}
+        self.closed: set[str] = set()
         self.ids = IdSource(1)
 
     def teardown(self) -> None:
@@ -62,8 +65,45 @@ class SpanLife(RuleBasedStateMachine):
         if self._expect(id, status, lambda db: db.agent_spans.finish(id, status, idempotency_key=key)) and key:
             self.model[key] = "used"
 
+    @rule()
+    def terminate(self) -> None:
+        for db, run in zip(self.dbs, self.runs, strict=True):
+            try:
+                db.agent_instances.terminate(run, "enough")
+                assert self.run_status == "active"
+            except InvalidAction:
+                assert self.run_status != "active"
+        if self.run_status == "active":
+            self.run_status = "terminated"
+            self._close()
+
+    @rule()
+    def end_the_run(self) -> None:
+        for db, run in zip(self.dbs, self.runs, strict=True):
+            try:
+                assert db.agent_instances.finish(run).status == (
+                    "complete" if self.run_status == "active" else "terminated"
+                )
+                assert not self.run_ended
+            except InvalidAction:
+                assert self.run_ended
+        if not self.run_ended:
+            self.run_ended = True
+            if self.run_status == "terminated":
+                self._close()
+            else:
+                self.run_status = "complete"
+
+    def _close(self) -> None:
+        for id, status in self.model.items():
+            if len(id) == 32 and status in ("pending", "active"):
+                self.model[id] = "failed" if status == "active" else "cancelled"
+                self.closed.add(id)
+
     def _expect(self, id: str, action: str, call: Any) -> bool:
         after = AFTER.get((self.model[id], action))
+        if id in self.closed and self.model[id] in REPLACES.get(action, ()):  # its own end replaces the close
+            after = action
         for db in self.dbs:
             before = db.agent_spans.get(id)
             try:
@@ -73,6 +113,7 @@ class SpanLife(RuleBasedStateMachine):
                 assert db.agent_spans.get(id) == before
         if after is not None:
             self.model[id] = after
+            self.closed.discard(id)
         return after is not None
 
     @invariant()
@@ -83,6 +124,9 @@ class SpanLife(RuleBasedStateMachine):
                 id: status for id, status in self.model.items() if len(id) == 32
             }
             for span in found.values():
+                guessed = span.closed_by == "terminated" and not span.ended_late
+                assert guessed == (span.id in self.closed)
+                assert (span.closed_by is None) == (span.closed_at is None)
                 assert (span.started_at is None) == (span.status == "pending")
                 assert (span.finished_at is None) == (span.status in ("pending", "active"))
                 assert span.started_at is None or span.finished_at is None or span.finished_at >= span.started_at

@@ -18,6 +18,7 @@ LAYERS = [
     {"schemas"},
     {"storage"},
     {"journal"},
+    {"recovery"},
     {"operations"},
     {"recording"},
     {"analysis"},

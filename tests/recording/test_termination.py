@@ -1,4 +1,4 @@
-"""Somebody terminates a run: its program learns of it, and what comes too late is kept."""
+"""Somebody terminates a run: its program learns of it, and its own ends replace what the termination said."""
 
 import asyncio
 from collections.abc import Iterator
@@ -122,17 +122,18 @@ def test_what_is_in_flight_is_closed_and_its_own_end_is_kept(tracer: Tracer) -> 
         planned = run.create_span("retrieval", {"query": "x"})
         with tracer.span("tool", {"name": "slow"}) as span:
             terminate(tracer, run)
+            closed = {span.id: span for span in spans_of(tracer)}
             span.set_result({"output": "done after all"})
         assert tracer.flush()
-        assert run.terminated  # a finish that is refused tells as well
-    closed = {span.id: span for span in spans_of(tracer)}
-    assert (closed[span.id].status, closed[planned.id].status) == ("failed", "cancelled")
-    assert closed[span.id].result_payload["error"] == {"type": "Terminated", "message": "enough"}
-    (late,) = refused(tracer)
-    assert (late.subject, late.why, late.stored_status) == (span.id, "status", "failed")
-    assert late.agent_instance_id == run.id
-    assert "done after all" in late.wanted
-    assert tracer.health()[1:] == (0, 0, 0, 1)
+        assert closed[span.id].closed_at is not None
+        assert (closed[span.id].status, closed[planned.id].status) == ("failed", "cancelled")
+        assert closed[span.id].result_payload["error"] == {"type": "Terminated", "message": "enough"}
+    assert run.terminated  # an end that comes too late tells as well
+    stored = {span.id: span for span in spans_of(tracer)}[span.id]
+    assert (stored.status, stored.result_payload) == ("complete", {"output": "done after all"})
+    assert (stored.closed_by, stored.closed_at, stored.ended_late) == ("terminated", closed[span.id].closed_at, True)
+    assert refused(tracer) == []
+    assert tracer.health()[1:5] == (0, 0, 0, 0)
 
 
 def test_the_result_of_a_run_that_ends_too_late_is_kept(tracer: Tracer) -> None:
@@ -141,11 +142,45 @@ def test_the_result_of_a_run_that_ends_too_late_is_kept(tracer: Tracer) -> None:
         run.set_result({"output": 42})
     assert tracer.flush()
     assert run.status == "terminated"
-    (late,) = refused(tracer)
-    assert (late.subject, late.stored_status) == (run.id, "terminated")
-    assert "42" in late.wanted
+    assert refused(tracer) == []
     with database(tracer) as db:
-        assert db.agent_instances.get(run.id).status == "terminated"
+        stored = db.agent_instances.get(run.id)
+    assert (stored.status, stored.result, stored.ended_late) == ("terminated", {"output": 42}, True)
+
+
+def test_the_end_of_a_terminated_run_closes_what_never_ended_in_it(tracer: Tracer) -> None:
+    with tracer.run("a") as run:
+        terminate(tracer, run)
+        late = run.create_span("tool", {"name": "x"}, status="active")
+    assert tracer.flush()
+    (stored,) = spans_of(tracer)
+    assert (stored.id, stored.status, stored.closed_by) == (late.id, "failed", "terminated")
+    late.finish(result_payload={"output": 1})
+    assert tracer.flush()
+    (stored,) = spans_of(tracer)
+    assert (stored.status, stored.result_payload, stored.ended_late) == ("complete", {"output": 1}, True)
+
+
+def test_a_planned_span_that_starts_after_a_termination_was_never_cancelled(tracer: Tracer) -> None:
+    with tracer.run("a") as run:
+        planned, other = (run.create_span("tool", {"name": name}) for name in "xy")
+        tracer.flush()
+        terminate(tracer, run)
+        planned.update_payload({"arguments": {"a": 1}})
+        planned.start()
+        other.start()
+        assert tracer.flush()
+        stored = {span.id: span for span in spans_of(tracer)}[planned.id]
+        assert (stored.status, stored.closed_by, stored.ended_late) == ("failed", "terminated", False)
+        assert stored.payload == {"name": "x", "arguments": {"a": 1}}
+        other.finish("failed")
+    assert tracer.flush()
+    stored = {span.id: span for span in spans_of(tracer)}[other.id]
+    assert (stored.status, stored.ended_late) == ("failed", True)
+    assert stored.started_at is not None
+    assert stored.closed_at is not None
+    assert stored.started_at > stored.closed_at
+    assert refused(tracer) == []
 
 
 def test_other_runs_are_not_concerned(tracer: Tracer) -> None:

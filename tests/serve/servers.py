@@ -102,7 +102,7 @@ def refusal(response: httpx.Response) -> tuple[int, str]:
     """The status and the code of an error in the API's envelope."""
     answer = response.json()
     assert answer["status"] == "error", answer
-    assert set(answer) <= {"status", "code", "message", "errors"}
+    assert set(answer) <= {"status", "code", "message", "errors", "control"}
     assert isinstance(answer["message"], str)
     assert answer["message"]
     assert ("errors" in answer) == (answer["code"] == "validation_errors")

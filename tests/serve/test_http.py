@@ -776,3 +776,33 @@ def test_bulk_refuses_odd_values_and_never_fails_over_them(api: Api, agent: str,
         assert response.status_code == 200, (value, response.text)
         (output,) = response.json()["outputs"].values()
         assert output["status"] == "success" or output["code"] not in ("unexpected", "unknown"), (value, output)
+
+
+# a termination in the middle
+
+
+def test_an_end_that_comes_after_a_termination_is_kept_and_tells_of_it(api: Api) -> None:
+    run = details(api.post("/agent_instance/register", {"agent_id": "late", "agent_version": {"name": "1"}}))["id"]
+    assert api.post(f"/agent_instance/{run}/start", {}).status_code == 200
+    active, planned = (
+        details(api.post("/agent_spans", {"details": {**SPAN, "agent_instance_id": run, "status": status}}))["id"]
+        for status in ("active", "pending")
+    )
+    assert api.post(f"/agent_instance/{run}/terminate", {"reason": "too dear"}).status_code == 200
+    control = {"terminate": True, "reason": "too dear"}
+    started = api.post(f"/agent_spans/{planned}/start", {})
+    assert (started.status_code, started.json()["code"], started.json()["control"]) == (409, "invalid_action", control)
+    ended = api.post(f"/agent_spans/{active}/finish", {"result_payload": {"output": "paid"}}).json()
+    assert ended["control"] == control
+    told = {"status": "complete", "result_payload": {"output": "paid"}, "closed_by": "terminated", "ended_late": True}
+    assert {name: ended["details"][name] for name in told} == told
+    again = api.post(f"/agent_spans/{active}/finish", {}).json()
+    assert (again["code"], again["control"]) == ("invalid_action", control)
+    item = {"_type": "agent_spans/finish", "idempotency_key": "k" * 8, "agent_span_id": planned, "status": "failed"}
+    output = api.post("/bulk", {"items": [item]}).json()["outputs"]["k" * 8]
+    assert (output["details"]["status"], output["control"]) == ("failed", control)
+    end = api.post(f"/agent_instance/{run}/finish", {}).json()
+    assert (end["details"]["status"], end["details"]["ended_late"], end["control"]) == ("terminated", True, control)
+
+
+SPAN = {"schema_name": "tool", "payload": {"name": "x"}}

@@ -288,11 +288,14 @@ def test_the_next_span_request_tells_a_client_that_its_run_was_terminated(
             assert heard == ["too dear"]
             assert (await client.agent_spans.finish(late.id, control_signal_callback=heard.append)).status == "complete"
             assert heard == ["too dear"] * 2
-        for id, status in ((span.id, "complete"), (other.id, "cancelled")):
-            with pytest.raises(PrefactorApiError) as closed:  # terminating has closed them
+        before = len(heard)
+        for id, status in ((span.id, "complete"), (other.id, "cancelled")):  # terminating has closed them
+            assert (await client.agent_spans.finish(id, status, control_signal_callback=heard.append)).status == status
+            with pytest.raises(PrefactorApiError) as again:
                 await client.agent_spans.finish(id, status, control_signal_callback=heard.append)
-            assert closed.value.code == "invalid_action"
-        instance = await client.agent_instances.get(run)
+            assert again.value.code == "invalid_action"
+        assert heard[before:] == ["too dear"] * 2
+        instance = await client.agent_instances.finish(run)
         assert (instance.status, instance.termination_reason) == ("terminated", "too dear")
 
     talk(server, scene)

@@ -281,7 +281,7 @@ def test_finishing_a_span_has_the_examples_and_allowed_values_of_the_api(documen
     assert operation["parameters"][0]["example"] == "013xrzp12g3nqk8ndr93q068mw7y0nv0"
     status = schemas["FinishSpan"]["properties"]["status"]
     assert (status["anyOf"][0]["enum"], status["examples"]) == (["complete", "failed", "cancelled"], ["complete"])
-    success, error = schemas["OneSpan_AgentSpan_"]["properties"], schemas["Error"]["properties"]
+    success, error = schemas["Controlled_AgentSpan_"]["properties"], schemas["Error"]["properties"]
     assert (success["status"]["const"], success["status"]["examples"]) == ("success", ["success"])
     assert (error["status"]["const"], error["status"]["examples"]) == ("error", ["error"])
     assert (error["code"]["enum"], error["code"]["examples"]) == ([*CODES, "validation_errors"], ["bad_request"])

@@ -168,5 +168,12 @@ def _first(db: "Database") -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first,)
+def _add_closes(db: "Database") -> None:
+    """When a run or span was closed for its program, and whether its own end came after that."""
+    for table in ("agent_instances", "agent_spans"):
+        db.execute(f'ALTER TABLE "{table}" ADD COLUMN "closed_at" TEXT')
+        db.execute(f'ALTER TABLE "{table}" ADD COLUMN "ended_late" INTEGER')
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _add_closes)
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

@@ -1,6 +1,5 @@
 """The Storage protocol over one SQLite file: connections from one module, reads and writes from two others."""
 
-import copy
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from agentspan.storage.sqlite.answers import Answers
 from agentspan.storage.sqlite.connections import Connections, is_busy, storage_error, waiting
 from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
-from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_move, refused_put
+from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
 
 
 class SQLiteStorage(Reads, Answers, Upkeep):
@@ -31,15 +30,17 @@ class SQLiteStorage(Reads, Answers, Upkeep):
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0) -> None:
         self.path = Path(path).absolute()  # the same file after a change of folder
-        self.before_reading: Callable[[], None] | None = None
         self._connections = Connections(self.path, read_only=read_only, wait_s=wait_s)
         self._connections.open_now()
 
-    def for_recording(self) -> Storage:
+    @property
+    def direct(self) -> "SQLiteStorage":
         """See HasJournal."""
-        view = copy.copy(self)
-        view.before_reading = None
-        return view
+        return self
+
+    def seeing(self, look: Callable[[], None]) -> "SQLiteStorage":
+        """See HasJournal."""
+        return Seeing(self, look)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
@@ -47,16 +48,16 @@ class SQLiteStorage(Reads, Answers, Upkeep):
             changes, subject, key = units[0]
             if subject is None and key is None and len(changes) == 1:
                 statement = alone(changes[0])
-                if statement is not None:
-                    return [self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s)]
+                outcome = statement and self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s)
+                if outcome:
+                    return [outcome]
         with self._connections.transaction(wait_s) as connection:
             return apply_all(connection, units, stop_at_refusal)
 
     @contextmanager
     def group(self, wait_s: float) -> Iterator[Storage]:
         """See HasGroups."""
-        if self.before_reading is not None:
-            self.before_reading()
+        self._look()
         with self._connections.transaction(wait_s) as connection:
             group = _Group(connection)
             yield group
@@ -85,7 +86,8 @@ class SQLiteStorage(Reads, Answers, Upkeep):
         """Change how long reading, and opening the file again, may wait: a recorder has less time than its set-up."""
         self._connections.wait_s = wait_s
 
-    def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome:
+    def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
+        """Apply a change by its statement; None where that moved nothing, which takes a transaction to look into."""
         connections = self._connections
         connections.hold(wait_s)
         try:
@@ -103,7 +105,7 @@ class SQLiteStorage(Reads, Answers, Upkeep):
             if type(change) is Put:
                 waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
                 return Applied(None, terminated_in(connections.writer(), change.row))
-            return refused_move(connections.writer(), cast(Move, change))
+            return None
         except sqlite3.IntegrityError as error:
             return refused_put(connections.writer(), cast(Put, change), error)
         except sqlite3.Error as error:
@@ -112,14 +114,45 @@ class SQLiteStorage(Reads, Answers, Upkeep):
             connections.let_go()
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        if self.before_reading is not None:
-            self.before_reading()
+        self._look()
         return self._connections.snapshot()
 
     def _no_fork(self) -> AbstractContextManager[object]:
-        if self.before_reading is not None:  # what the index answers is read, too
-            self.before_reading()
+        self._look()  # the index answers reads, too
         return self._connections.no_fork()
+
+    def _look(self) -> None:
+        """Do what is due before a read."""
+
+
+class Seeing(SQLiteStorage):
+    """A storage that calls `look` before each read; it writes through another one, whose connections it shares."""
+
+    def __init__(self, direct: SQLiteStorage, look: Callable[[], None]) -> None:
+        self.path = direct.path
+        self._connections = direct._connections
+        self._direct = direct
+        self._before_reading = look
+
+    @property
+    def direct(self) -> SQLiteStorage:
+        """See HasJournal."""
+        return self._direct
+
+    def seeing(self, look: Callable[[], None]) -> "Seeing":
+        """See HasJournal."""
+        return self
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """See Storage."""
+        return self._direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+
+    def close(self) -> None:
+        """See Storage."""
+        self._direct.close()
+
+    def _look(self) -> None:
+        self._before_reading()
 
 
 class _Group(Reads):

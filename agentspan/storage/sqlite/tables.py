@@ -21,7 +21,8 @@ select i.id as run, a.name as agent, v.external_identifier as version, i.status,
        i.duration_ms, count(s.id) as spans, count(s.id) filter (where s.status = 'failed') as failed_spans,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
        sum(s.cost_usd) {_USED} as cost_usd,
-       case when json_valid(i.error) then json_extract(i.error, '$.message') end as error, i.metadata, i.result
+       case when json_valid(i.error) then json_extract(i.error, '$.message') end as error, i.metadata, i.result,
+       i.closed_by, i.closed_at
 from agent_instances i
 join agents a on a.id = i.agent_id
 join agent_versions v on v.id = i.agent_version_id
@@ -34,7 +35,7 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
        s.label, s.status, s.summary, s.started_at, s.finished_at, s.duration_ms, s.input_tokens, s.output_tokens,
        s.cost_usd,
        case when json_valid(s.result_payload) then json_extract(s.result_payload, '$.error.message') end as error,
-       s.payload, s.result_payload
+       s.payload, s.result_payload, s.closed_by, s.closed_at
 from agent_spans s join agents a on a.id = s.agent_id
 """
 

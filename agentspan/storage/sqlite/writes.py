@@ -20,6 +20,7 @@ from agentspan.model.changes import (
     Replayed,
     Unit,
     Violation,
+    over_of,
 )
 from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row
 from agentspan.model.status import OPEN
@@ -37,7 +38,7 @@ def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
         return _insert(row) if minted and not refs and not violations else None
     if type(change) is not Move:
         return None
-    type_, id, leaves, values, violations, unchanged = change
+    type_, id, leaves, values, violations, unchanged, _ = change
     if violations or unchanged or "payload" in values or "status" not in values:  # more to be noted than a statement
         return None
     return statements.update(type_, (*values,), leaves), (*values.values(), id)
@@ -83,7 +84,7 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
         elif isinstance(change, PutSpans):
             refused = _put_spans(connection, change, late)
         else:
-            refused = _move(connection, change) if isinstance(change, Move) else _remove(connection, change)
+            refused = _move(connection, change, late) if isinstance(change, Move) else _remove(connection, change)
         if refused is not None:
             if several:
                 connection.execute("rollback to unit")
@@ -177,16 +178,30 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     return None
 
 
-def _move(connection: sqlite3.Connection, move: Move) -> Refused | None:
+def _move(connection: sqlite3.Connection, move: Move, late: list[Row]) -> Refused | None:
     sql = statements.update(move.type, tuple(move.set), move.leaves, tuple(move.unchanged))
     if connection.execute(sql, (*move.set.values(), move.id, *move.unchanged.values())).rowcount != 1:
-        return refused_move(connection, move)
+        refused = _refused_move(connection, move)
+        if refused.stored is None or not _moved_over(connection, move, refused.stored):
+            return refused
+        late.append(refused.stored)
     if "payload" in move.set:
         connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
     if move.type == "agent_span" and not (move.leaves and move.leaves <= OPEN):
         rewritten(connection, move.id)
     _add_violations(connection, move.id, move.violations)
     return None
+
+
+def _moved_over(connection: sqlite3.Connection, move: Move, stored: Row) -> bool:
+    """Set what a move has for a row that was closed for its program; tell whether it has anything for this one."""
+    over = over_of(move, stored)
+    if over is None:
+        return False
+    connection.execute(statements.update(move.type, tuple(over.set), over.leaves), (*over.set.values(), move.id))
+    if move.type == "agent_span":
+        rewritten(connection, move.id)
+    return True
 
 
 def _remove(connection: sqlite3.Connection, remove: Remove) -> Refused | None:
@@ -204,7 +219,7 @@ def _add_violations(connection: sqlite3.Connection, id: str, violations: tuple[V
         connection.executemany(statements.INSERT_VIOLATION, [(id, *violation) for violation in violations])
 
 
-def refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
+def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
     """Say why a move changed nothing."""
     values = connection.execute(statements.BY_ID[move.type], (move.id,)).fetchone()
     if values is not None:

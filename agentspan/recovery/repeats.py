@@ -1,12 +1,14 @@
-"""What to make of a refused unit that came out of a journal: it may be there already, from before it was trimmed.
+"""Compares a refused unit with what is stored: a record may be read again after it was committed.
 
-What is read again is what the storage has, and what followed in the journal, never less; so of a span that is still
-open, the later state counts.
+What is stored is never behind the records that are read again, so of a span that is still open, the later state counts.
 """
 
-from agentspan.model.changes import Move, Put, Refused, Unit, unit_of
+from collections.abc import Mapping
+
+from agentspan.model.changes import Move, Over, Put, Refused, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Value
-from agentspan.model.status import LEAVES, OPEN
+from agentspan.model.spans import is_guess
+from agentspan.model.status import LEAVES, OPEN, replaceable
 
 _FINISHED = (
     "status",
@@ -23,7 +25,7 @@ _UPDATED = ("payload", "summary", "label", "input_tokens", "output_tokens", "cos
 
 
 def is_there(unit: Unit, refused: Refused) -> bool:
-    """Tell whether what a refused unit wants is in the storage already."""
+    """Tell whether the storage already has what a refused unit wants."""
     change, stored = unit.changes[-1], refused.stored
     if stored is None:
         return False
@@ -33,15 +35,19 @@ def is_there(unit: Unit, refused: Refused) -> bool:
         return refused.why == "id_used" and _has(stored, change.row)
     if not isinstance(change, Move):
         return False
-    names = _telling(change) if isinstance(stored, AgentSpanRow) else tuple(change.set)
-    return all(getattr(stored, name) == change.set[name] for name in names)
+    return any(_shows(stored, values) for values in (change.set, *(over.set for over in change.over)))
 
 
-def _telling(move: Move) -> tuple[str, ...]:
+def _shows(stored: Row, values: Mapping[str, Value]) -> bool:
+    names = _telling(values) if isinstance(stored, AgentSpanRow) else tuple(values)
+    return all(getattr(stored, name) == values[name] for name in names)
+
+
+def _telling(values: Mapping[str, Value]) -> tuple[str, ...]:
     """Return the columns of a span that tell whether it was moved: those that nothing changes afterwards."""
-    if move.set.get("status") == "active":
-        return ("started_at",)
-    return ("status", "finished_at") if "status" in move.set else ("payload",)
+    if "finished_at" in values:
+        return ("status", "finished_at")
+    return ("started_at",) if "started_at" in values else ("payload",)
 
 
 def _has(stored: Row, wanted: Row) -> bool:
@@ -52,21 +58,28 @@ def _has(stored: Row, wanted: Row) -> bool:
         return isinstance(stored, AgentInstanceRow) or stored == wanted
     if stored.status in OPEN:
         return wanted.status in OPEN and not _later(stored, wanted)
-    return wanted.status in OPEN or (stored.status, stored.finished_at) == (wanted.status, wanted.finished_at)
+    if wanted.status in OPEN:
+        return not (wanted.status == "active" and stored.status == "cancelled" and is_guess(stored))
+    return (stored.status, stored.finished_at) == (wanted.status, wanted.finished_at)
 
 
 def the_rest(unit: Unit, refused: Refused) -> Unit | None:
-    """Return what a unit has on top of what is stored: of an open span how it went on; else None."""
+    """Return what a refused Put has on top of the stored span: how an open or closed span went on; else None."""
     change, stored = unit.changes[-1], refused.stored
     if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow) or not isinstance(stored, AgentSpanRow):
         return None
     row = change.row
-    if refused.why != "id_used" or stored.id != row.id or stored.status not in OPEN:
+    if refused.why != "id_used" or stored.id != row.id or not (stored.status in OPEN or is_guess(stored)):
         return None
-    if row.status in OPEN:
+    if row.status in OPEN and stored.status in OPEN:
         return unit_of(Move("agent_span", row.id, frozenset({stored.status}), _later(stored, row), change.violations))
+    if row.status in OPEN:
+        values: dict[str, Value] = {"status": "failed", "started_at": row.started_at, "updated_at": row.updated_at}
+        over = Over(frozenset({"cancelled"}), values)
+        return unit_of(Move("agent_span", row.id, LEAVES["active"], {"status": "active"}, over=(over,)))
     values = {name: getattr(row, name) for name in (*_FINISHED, "started_at", "payload", "label")}
-    return unit_of(Move("agent_span", row.id, LEAVES[row.status] | OPEN, values, change.violations))
+    over = Over(replaceable(row.status), {**values, "ended_late": 1})
+    return unit_of(Move("agent_span", row.id, LEAVES[row.status] | OPEN, values, change.violations, over=(over,)))
 
 
 def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:

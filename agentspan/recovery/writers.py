@@ -1,4 +1,4 @@
-"""Who writes: what tells this process from every other one, also after it has died, and whether it has."""
+"""Writers: what tells one process that records from every other one, and whether it is still alive."""
 
 import os
 import platform
@@ -8,6 +8,7 @@ from typing import Literal
 
 from agentspan import clock
 from agentspan.model.rows import WriterRow
+from agentspan.storage.protocol import Storage
 
 
 def this_process(id: str) -> WriterRow:
@@ -42,6 +43,36 @@ def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
     """
     life = _seen_life(writer)
     return "dead" if life == "unknown" and writer.host in dead_hosts else life
+
+
+class Lives:
+    """Tells which of the programs that wrote are alive; looks each up once.
+
+    Args:
+        dead_hosts: hosts whose programs are known to be dead.
+    """
+
+    def __init__(self, storage: Storage, dead_hosts: Collection[str] = ()) -> None:
+        self._storage = storage
+        self._dead_hosts = dead_hosts
+        self._known: dict[str, tuple[WriterRow | None, Life]] = {}
+
+    def writer(self, id: str | None) -> WriterRow | None:
+        """Return what is known of a writer; None where nothing is, and for what was written by id."""
+        return self._look_up(id)[0]
+
+    def of(self, id: str | None) -> Life:
+        """Tell whether a writer is alive."""
+        return self._look_up(id)[1]
+
+    def _look_up(self, id: str | None) -> tuple[WriterRow | None, Life]:
+        if id is None:
+            return None, "unknown"
+        if id not in self._known:
+            located = self._storage.find(id).rows.get(id)
+            row = located[1] if located is not None else None
+            self._known[id] = (row, life_of(row, self._dead_hosts)) if isinstance(row, WriterRow) else (None, "unknown")
+        return self._known[id]
 
 
 def _seen_life(writer: WriterRow) -> Life:

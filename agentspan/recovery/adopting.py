@@ -1,0 +1,239 @@
+"""Adopts the journals of dead programs: when a file is opened, before it is read, and while others record."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from agentspan.errors import NotFound
+from agentspan.ids import IdSource
+from agentspan.journal.deriving import outdated
+from agentspan.journal.place import folder_of
+from agentspan.journal.records import Gap, Record, read
+from agentspan.journal.segments import Left, take_over
+from agentspan.journal.spool import segments, tidy, types_of, writer_of
+from agentspan.recovery.committer import Committer, Listener
+from agentspan.recovery.registries import Registries
+from agentspan.schemas.span_types import Registry, SpanType, from_schemas
+from agentspan.storage.protocol import Storage
+
+log = logging.getLogger("agentspan")
+
+BATCH = 500
+"""Records that are committed at once."""
+LOOK_EVERY_S = 1.0
+
+Progress = Callable[[int, int], None]
+"""Is told of bytes that were read, and how many there are in all."""
+
+
+@dataclass
+class Adopted:
+    """What was found in journals.
+
+    Attributes:
+        segments: how many were read and are gone.
+        records: how many transitions were in them.
+        refused: how many of those fitted nothing any more, and are in the table refused_changes.
+        damage: what could not be read, a sentence each; it is in that table, too.
+    """
+
+    segments: int = 0
+    records: int = 0
+    refused: int = 0
+    damage: list[str] = field(default_factory=list)
+
+
+class Adoption:
+    """Adopts the journals that dead programs left beside one file.
+
+    The segments of a writer are read in order, by one process at a time: who holds its first segment has the writer.
+    Others leave all of it alone, or wait.
+
+    Args:
+        lend: lends the file, to be written to.
+        path: where it lies.
+    """
+
+    def __init__(self, lend: Callable[[], AbstractContextManager[Storage]], path: Path) -> None:
+        self._lend = lend
+        self._folder = folder_of(path)
+        self._next_s = 0.0
+        self._busy = False
+        self._stopped = False
+        self._said = ""
+
+    def look(self, *, at_once: bool = False, most_s: float | None = None) -> None:
+        """Adopt what is there, at most once a second; log a fault, and leave what it concerns for the next look.
+
+        Args:
+            at_once: also if the last look was less than a second ago.
+            most_s: seconds after which to leave the rest for others.
+        """
+        now = time.monotonic()
+        if (now < self._next_s and not at_once) or self._busy or self._stopped:
+            return
+        self._next_s = now + LOOK_EVERY_S
+        try:
+            self.adopt(most_s=most_s)
+            self._said = ""
+        except Exception as error:
+            if str(error) != self._said and not self._stopped:  # else it is the same as a second ago
+                self._said = str(error)
+                log.warning("a journal in %s could not be read now: %s", self._folder, error)
+
+    def stop(self) -> None:
+        """Look no more, and let a look that is under way in another thread fail in silence: the file is closed."""
+        self._stopped = True
+
+    def adopt(
+        self,
+        progress: Progress | None = None,
+        *,
+        writer_id: str | None = None,
+        most_s: float | None = None,
+        wait_s: float = 0.0,
+    ) -> Adopted:
+        """Commit everything that dead programs have left.
+
+        Args:
+            writer_id: only what this writer left.
+            most_s: seconds after which to leave the rest for others.
+            wait_s: for how long to wait for another process that adopts the same writer's journal.
+
+        Raises:
+            StorageError: the storage cannot take it now; nothing is lost.
+        """
+        adopted = Adopted()
+        paths = [path for path in segments(self._folder) if writer_id is None or writer_of(path) == writer_id]
+        if self._busy:
+            return adopted
+        if not paths:
+            tidy(self._folder)
+            return adopted
+        self._busy = True  # what is read on the way must not come here again
+        try:
+            with ExitStack() as stack:
+                self._adopt(paths, stack, adopted, progress or _unheard, most_s, wait_s)
+            tidy(self._folder)
+        finally:
+            self._busy = False
+        return adopted
+
+    def is_adopted(self, writer_id: str) -> bool:
+        """Tell whether a dead writer has left nothing that is not in the storage."""
+        return all(writer_of(path) != writer_id for path in segments(self._folder))
+
+    def _adopt(
+        self,
+        paths: list[Path],
+        stack: ExitStack,
+        adopted: Adopted,
+        progress: Progress,
+        most_s: float | None,
+        wait_s: float,
+    ) -> None:
+        storage: Storage | None = None
+        until = float("inf") if most_s is None else time.monotonic() + most_s
+        before, size = 0, sum(map(_size_of, paths))
+        for writer_id, own in groupby(paths, writer_of):
+            committer: Committer | None = None
+            for path in own:
+                left = _taken(path, wait_s)
+                if left is None and path.exists():
+                    break  # its owner lives, or another process adopts it: what follows must not come first
+                if left is None:
+                    continue
+                with left:
+                    storage = storage or stack.enter_context(self._lend())
+                    committer = committer or _committer(storage, self._folder, writer_id)
+                    taking = _Taking(committer, left, adopted)
+                    if not taking.take(lambda done, before=before: progress(before + done, size), until):  # type: ignore[misc]
+                        return
+                before += len(left.data)
+
+
+def _taken(path: Path, wait_s: float) -> Left | None:
+    """Take a segment over; wait for another process that has it."""
+    left, slept = take_over(path), 0.0
+    while left is None and slept < wait_s and path.exists():
+        time.sleep(0.01)
+        slept += 0.01
+        left = take_over(path)
+    return left
+
+
+def _committer(storage: Storage, folder: Path, writer_id: str) -> Committer:
+    kept, registries, unknown = types_of(folder, writer_id), Registries(), Registry()
+    types = None if kept is None else from_schemas(kept)
+
+    def resolve(instance_id: str, schema_name: str) -> SpanType:
+        if types is not None:
+            return types.resolve(schema_name)
+        try:
+            return registries.of(storage, instance_id).resolve(schema_name)
+        except NotFound:  # its file was replaced
+            return unknown.resolve(schema_name)
+
+    ids = IdSource(storage.account().partition)
+    return Committer(storage, lambda: writer_id, ids, resolve=resolve, registries=registries, listener=Listener())
+
+
+class _Taking:
+    """The adoption of one segment."""
+
+    def __init__(self, committer: Committer, left: Left, adopted: Adopted) -> None:
+        self._committer = committer
+        self._left = left
+        self._adopted = adopted
+
+    def take(self, progress: Callable[[int], None], until: float) -> bool:
+        """Commit a segment, and delete it; tell whether there was time for all of it."""
+        left, adopted = self._left, self._adopted
+        found = list(read(left.data, left.start, after=left.after))
+        self._report([each for each in found if isinstance(each, Gap)])
+        records = [each for each in found if isinstance(each, Record)]
+        passed_over = outdated([each.body for each in records])
+        for start in range(0, len(records), BATCH):
+            if start and time.monotonic() > until:
+                return False
+            batch = records[start : start + BATCH]
+            bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
+            tally = self._committer.commit(bodies)
+            adopted.refused += tally.refused + tally.failed
+            adopted.records += len(batch)
+            left.trim(batch[-1].end, batch[-1].sequence + 1)
+            progress(batch[-1].end)
+        left.remove()
+        adopted.segments += 1
+        return True
+
+    def _report(self, gaps: list[Gap]) -> None:
+        name = self._left.path.name
+        damage = [] if self._left.damaged is None else [f"{name}: {self._left.damaged}"]
+        damage += [f"{name}: {_described(gap)}" for gap in gaps]
+        for said in damage:
+            log.warning("journal: %s", said)
+            self._committer.note(name, "damaged", {"said": said})
+        self._adopted.damage += damage
+
+
+def _unheard(done: int, size: int) -> None:
+    """Hear of progress that nobody wants to see."""
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # somebody else was faster
+        return 0
+
+
+def _described(gap: Gap) -> str:
+    if gap.missing is None:
+        return f"damaged from byte {gap.start} on; what follows could not be read"
+    records = "1 record is" if gap.missing == 1 else f"{gap.missing} records are"
+    return f"{records} missing at byte {gap.start}, damaged"

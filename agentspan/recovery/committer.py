@@ -1,0 +1,240 @@
+"""Commits journal records into a storage: together, else in parts, else one by one, so that none costs another.
+
+Draining one's own journal and adopting a dead program's differ only in where the records come from. Idempotent: records
+that are committed twice are stored once.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+from agentspan import clock, jsontext
+from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.ids import IdSource
+from agentspan.journal.deriving import Batch, Resolve, Unreadable
+from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, parted, unit_of
+from agentspan.model.refusals import refused_change
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
+from agentspan.recovery import repeats
+from agentspan.recovery.closing import Closer
+from agentspan.recovery.rebasing import rebased, with_agents
+from agentspan.recovery.registries import Registries
+from agentspan.storage.protocol import Query, Storage
+
+log = logging.getLogger("agentspan")
+
+MAX_KEPT = 10_000
+"""Refused changes that are remembered, so that one that is read again is not kept twice."""
+TAKEN = Applied()
+"""The outcome of a unit that is stored as it is, with nothing more to be said."""
+
+
+class Tally(NamedTuple):
+    """What became of records: `recorded` are in the storage, `refused` in refused_changes, `failed` are lost."""
+
+    recorded: int = 0
+    refused: int = 0
+    failed: int = 0
+
+
+class Listener:
+    """Receives what a recorder wants to know of the outcomes; this one ignores it."""
+
+    def fault(self, error: Exception) -> None:
+        """Receive a fault of ours, or of the storage."""
+
+    def refused(self, unit: Unit, refused: Refused) -> None:
+        """Receive a change that somebody else's change forbids; it is kept in refused_changes."""
+
+    def missing(self, unit: Unit) -> Unit | None:
+        """Return a unit that fits what is stored now, in the place of one whose run is not there; None for none."""
+        return None
+
+    def registered(self, instance: AgentInstanceRow) -> None:
+        """Receive a run that was registered with another agent than its recorder thought."""
+
+    def terminated(self, unit: Unit, reason: str) -> None:
+        """Receive a unit that was applied in a run which is terminated, and why."""
+
+
+class Committer:
+    """Commits what one writer recorded.
+
+    Args:
+        writer_id: returns the writer's id.
+        resolve: finds span types; None: those of the stored runs.
+        ids: mints the ids of rows of refused_changes.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        writer_id: Callable[[], str],
+        ids: IdSource,
+        *,
+        resolve: Resolve,
+        registries: Registries,
+        listener: Listener,
+        wait_s: float = 5.0,
+    ) -> None:
+        self._storage = storage
+        self._writer_id = writer_id
+        self._ids = ids
+        self._resolve = resolve
+        self._registries = registries
+        self._listener = listener
+        self._wait_s = wait_s
+        self._agents: dict[str, str] = {}
+        self._kept: set[tuple[str, str]] | None = None
+
+    def commit(self, bodies: Sequence[bytes], wait_s: float | None = None) -> Tally:
+        """Commit the bodies of records, in order.
+
+        Raises:
+            StorageError: the storage cannot take them now. Some may be stored; commit the same again.
+        """
+        wait_s = self._wait_s if wait_s is None else wait_s
+        batch = Batch(self._writer_id(), self._resolve, self._find)
+        batch.add(bodies)
+        first = self.apply(batch.first, wait_s)
+        rest = self.apply(batch.units(), wait_s)
+        for unreadable in batch.unreadable:
+            self._unreadable(unreadable)
+        refused, failed = first.refused + rest.refused, first.failed + rest.failed + len(batch.unreadable)
+        return Tally(len(bodies) - refused - failed, refused, failed)
+
+    def apply(self, units: Sequence[Unit], wait_s: float) -> Tally:
+        """Apply units in one commit, and deal with each that was not taken as it is; `recorded` counts units.
+
+        Raises:
+            StorageError: the storage cannot take them now. Some may be stored; apply the same again.
+        """
+        if not units:
+            return Tally()
+        if self._agents:
+            units = [with_agents(unit, self._agents) for unit in units]
+        outcomes = outcomes_of(self._storage, units, wait_s)
+        if len(outcomes) < len(units):
+            raise DatabaseBusy("the storage took a part of a batch only; it is tried again")
+        again, settled = parted(units, outcomes)
+        recorded, refused, failed = self.apply(again, wait_s)
+        for unit, outcome in settled:
+            if outcome == TAKEN:
+                recorded += 1
+                continue
+            one = self.settle(unit, outcome)
+            recorded, refused, failed = recorded + one.recorded, refused + one.refused, failed + one.failed
+        return Tally(recorded, refused, failed)
+
+    def settle(self, unit: Unit, outcome: Outcome | Exception) -> Tally:
+        """Deal with the outcome of one unit.
+
+        Raises:
+            StorageError: what it takes cannot be stored now; settle it again.
+        """
+        if isinstance(outcome, Exception):
+            self._unreadable(Unreadable(_wanted(unit), outcome))
+            return Tally(failed=1)
+        if isinstance(outcome, Refused):
+            return self._settle_refused(unit, outcome)
+        reason = outcome.terminated  # type: ignore[union-attr]  # without a key, it is Applied
+        if reason is not None:
+            self._close_ended(unit, reason)
+            self._listener.terminated(unit, reason)
+        return Tally(recorded=1)
+
+    def note(self, subject: str, why: str, wanted: Mapping[str, str]) -> None:
+        """Keep what could not be read among the refused changes, once.
+
+        Raises:
+            StorageError: the storage cannot take it now.
+        """
+        text = jsontext.encode(wanted)[0]
+        row = RefusedChangeRow(self._ids.new(), subject, None, why, None, text, self._writer_id(), clock.now())
+        self._keep(Put(row, minted=True))
+
+    def _settle_refused(self, unit: Unit, refused: Refused) -> Tally:
+        for fit in (self._rest, self._registered, self._missing):
+            if repeats.is_there(unit, refused):
+                return Tally(recorded=1)
+            fitting = fit(unit, refused)
+            if fitting is not None:
+                outcome = self._storage.apply((fitting,), wait_s=self._wait_s)[0]
+                if not isinstance(outcome, Refused):
+                    return self.settle(fitting, outcome)
+                unit, refused = fitting, outcome
+        if repeats.is_there(unit, refused):
+            return Tally(recorded=1)
+        self._keep(refused_change(self._ids.new(), unit, refused, self._writer_id(), clock.now()))
+        self._listener.refused(unit, refused)
+        return Tally(refused=1)
+
+    def _rest(self, unit: Unit, refused: Refused) -> Unit | None:
+        return repeats.the_rest(unit, refused)
+
+    def _registered(self, unit: Unit, refused: Refused) -> Unit | None:
+        """Return the registration of a run whose agent or version others have stored meanwhile."""
+        if refused.why != "not_unique" or len(unit.changes) < 2:
+            return None
+        fitting, instance = rebased(self._storage, unit)
+        self._agents[instance.id] = instance.agent_id
+        self._listener.registered(instance)
+        return fitting
+
+    def _missing(self, unit: Unit, refused: Refused) -> Unit | None:
+        return self._listener.missing(unit) if refused.why == "missing" else None
+
+    def _close_ended(self, unit: Unit, reason: str) -> None:
+        """Close what is open in a terminated run that has ended."""
+        for change in unit.changes:
+            if isinstance(change, Move) and change.type == "agent_instance":
+                moves = Closer(self._storage, self._registries).close_terminated(change.id, reason, clock.now())
+                self._storage.apply([unit_of(move) for move in moves], wait_s=self._wait_s)
+
+    def _unreadable(self, unreadable: Unreadable) -> None:
+        said = f"a record cannot be understood ({type(unreadable.error).__name__})"
+        record = unreadable.body.decode(errors="replace")
+        self.note(self._writer_id(), "unreadable", {"said": said, "record": record})
+        self._listener.fault(unreadable.error)
+
+    def _keep(self, put: Put) -> None:
+        row = cast(RefusedChangeRow, put.row)
+        if self._kept is None or len(self._kept) > MAX_KEPT:
+            found = self._storage.page(Query("refused_change", {"writer_id": self._writer_id()})).rows
+            self._kept = {(each.subject, each.wanted) for each in cast(list[RefusedChangeRow], found)[-MAX_KEPT // 2 :]}
+        if (row.subject, row.wanted) not in self._kept:
+            self._storage.apply((unit_of(put),), wait_s=self._wait_s)
+            self._kept.add((row.subject, row.wanted))
+
+    def _find(self, ids: Iterable[str]) -> Mapping[str, AgentSpanRow]:
+        rows = self._storage.find(*ids).rows
+        return {id: row for id, (_, row) in rows.items() if isinstance(row, AgentSpanRow)}
+
+
+def _wanted(unit: Unit) -> bytes:
+    """Return what a unit wanted to write, as far as that can be written at all."""
+    try:
+        row = cast(RefusedChangeRow, refused_change("", unit, Refused("missing"), None, "").row)
+        return row.wanted.encode(errors="replace")
+    except Exception:
+        return b""
+
+
+def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[Outcome | Exception]:
+    """Apply units together, or one by one where one of them is at fault; fewer where the storage takes no more."""
+    try:
+        return [*storage.apply(units, wait_s=wait_s)]
+    except StorageError:
+        raise
+    except Exception as error:
+        if len(units) == 1:
+            return [error]
+    outcomes: list[Outcome | Exception] = []
+    for unit in units:
+        try:
+            outcomes += storage.apply((unit,), wait_s=wait_s)
+        except StorageError:
+            break
+        except Exception as error:
+            outcomes.append(error)
+    return outcomes

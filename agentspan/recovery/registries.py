@@ -1,0 +1,54 @@
+"""Finds the span types that a stored run was registered with."""
+
+from typing import TypeVar
+
+from agentspan.errors import NotFound
+from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
+from agentspan.schemas.span_types import Registry, from_schemas
+from agentspan.storage.protocol import Storage
+
+MAX_CACHED = 1000
+V = TypeVar("V")
+
+
+class Registries:
+    """The span types of stored runs; kept, since neither a run's schema version nor its content ever changes."""
+
+    def __init__(self) -> None:
+        self._instances: dict[str, AgentInstanceRow] = {}
+        self._registries: dict[str, Registry] = {}
+
+    def of(self, storage: Storage, instance_id: str) -> Registry:
+        """Return the span types of a run.
+
+        Raises:
+            NotFound: the storage has no such run.
+        """
+        instance = self._instances.get(instance_id)
+        if instance is None:
+            found = storage.find(instance_id).rows.get(instance_id)
+            if found is None or not isinstance(found[1], AgentInstanceRow):
+                raise NotFound(f"no agent instance has the id {instance_id!r}")
+            instance = self.keep(found[1])
+        version_id = instance.agent_schema_version_id
+        registry = self._registries.get(version_id)
+        if registry is None:
+            version = storage.find(version_id).rows[version_id][1]
+            assert isinstance(version, AgentSchemaVersionRow)  # a foreign key says so
+            registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas))
+        return registry
+
+    def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
+        """Remember a run, and return it."""
+        return _keep(self._instances, instance.id, instance)
+
+    def kept(self, instance_id: str) -> AgentInstanceRow | None:
+        """Return a run that was remembered; what is fixed of it is still so, unless the file was replaced."""
+        return self._instances.get(instance_id)
+
+
+def _keep(cache: dict[str, V], key: str, value: V) -> V:
+    if len(cache) >= MAX_CACHED:
+        cache.pop(next(iter(cache)), None)
+    cache[key] = value
+    return value

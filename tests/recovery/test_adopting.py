@@ -1,0 +1,239 @@
+"""Several that adopt one dead program's journal, and a doctor beside them: what was acknowledged stands."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan import Tracer
+from agentspan.journal.segments import Left
+from agentspan.recording import journal_sink
+from agentspan.recovery import adopting
+from agentspan.recovery.adopting import Adoption
+from agentspan.storage.sqlite import SQLiteStorage
+from tests.journal.conftest import segments_of
+from tests.journal.recorded import die, refused, rows
+from tests.journal.test_recovery import leave
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def statuses(path: Path) -> set[str]:
+    column = agentspan.model.rows.AgentSpanRow._fields.index("status")  # type: ignore[attr-defined]
+    return {row[column] for row in rows(path)["agent_spans"]}
+
+
+def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(path, 300, monkeypatch, 40 * 1024)
+    first = segments_of(path)[0]
+    held = adopting.take_over(first)
+    assert held is not None
+    with held, closing(SQLiteStorage(path)) as storage:
+        found = len(segments_of(path))
+        assert Adoption(lambda: nullcontext(storage), path).adopt().records == 0
+        assert len(segments_of(path)) == found
+    with closing(SQLiteStorage(path)) as storage:
+        Adoption(lambda: nullcontext(storage), path).adopt()
+    assert segments_of(path) == []
+    assert statuses(path) == {"complete"}
+    assert refused(path) == []
+
+
+def _adopt(path: str, barrier: "multiprocessing.synchronize.Barrier", doctor: bool) -> None:  # type: ignore[name-defined]
+    adopting.BATCH = 20
+    barrier.wait(30)
+    with agentspan.open(path) as db:
+        if doctor:
+            db.doctor()
+        else:
+            db.agent_instances.list()
+
+
+def test_of_many_that_adopt_at_once_none_loses_an_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(path, 1500, monkeypatch, 40 * 1024)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(4)
+    adopters = [context.Process(target=_adopt, args=(str(path), barrier, number < 2)) for number in range(4)]
+    for adopter in adopters:
+        adopter.start()
+    for adopter in adopters:
+        adopter.join(60)
+        assert adopter.exitcode == 0
+    with agentspan.open(path) as db:
+        db.doctor()
+    assert segments_of(path) == []
+    assert statuses(path) == {"complete"}
+    assert refused(path) == []
+
+
+def test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything(path: Path) -> None:
+    code = """
+import agentspan, os, signal, sys
+agentspan.configure(sys.argv[1])
+with agentspan.run("a"):
+    span = agentspan.span("tool", {"name": "invoice"}).__enter__()
+    agentspan.flush()
+    print("open", flush=True)
+    sys.stdin.readline()
+    span.set_result({"output": "paid"})
+    span.__exit__(None, None, None)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdout.readline()
+        with agentspan.open(path) as db:
+            db.agent_instances.list()  # its look, of which there is one a second
+            program.stdin.write(b"\n")
+            program.stdin.flush()
+            program.wait()
+            (found,) = db.doctor().runs
+            assert (found.closed_run, found.closed_spans) == (True, 0)
+            (span,) = db.agent_spans.list(found.run.id)
+    assert (span.status, span.result_payload, span.closed_by) == ("complete", {"output": "paid"}, None)
+
+
+def test_the_doctor_leaves_open_what_another_is_adopting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.operations.doctor.ADOPT_WAIT_S", 0.05)
+    code = """
+import agentspan, os, sys
+agentspan.configure(sys.argv[1])
+with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
+    agentspan.flush()
+    with agentspan.span("tool", {"name": "y"}):
+        os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=True)
+    (segment,) = segments_of(path)
+    held = adopting.take_over(segment)
+    assert held is not None
+    with agentspan.open(path) as db:
+        with held:
+            (found,) = db.doctor().runs
+            assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", False, 0, 1)
+        (found,) = db.doctor().runs
+        assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", True, 2, 0)
+
+
+def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of a dead program that the doctor could not see, because it was on another disk, comes back."""
+    monkeypatch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+    tracer = Tracer(path)
+    with tracer.run("a") as run, tracer.span("tool", {"name": "x"}) as span:
+        planned = run.create_span("tool", {"name": "planned"})
+        tracer.flush()
+        planned.start()
+        planned.finish(result_payload={"output": "done"})
+        span.set_result({"output": "paid"})
+    die(tracer)
+    spool = path.with_name("runs.db.spool")
+    spool.rename(path.with_name("aside"))
+    writer = tracer._writer_id
+    monkeypatch.setattr("agentspan.recovery.writers.life_of", lambda row, hosts=(): "dead")
+    with agentspan.open(path) as db:
+        assert db.doctor().runs[0].closed_run
+        closed = {each.id: each for each in db.agent_spans.list(run.id)}
+        assert [closed[id].status for id in (span.id, planned.id)] == ["failed", "cancelled"]
+    path.with_name("aside").rename(spool)
+    with agentspan.open(path) as db:
+        now = {each.id: each for each in db.agent_spans.list(run.id)}
+        assert [now[id].status for id in (span.id, planned.id)] == ["complete", "complete"]
+        assert [now[id].result_payload for id in (span.id, planned.id)] == [{"output": "paid"}, {"output": "done"}]
+        for id in (span.id, planned.id):
+            assert (now[id].closed_by, now[id].closed_at, now[id].ended_late) == (
+                "abandoned",
+                closed[id].closed_at,
+                True,
+            )
+            assert now[id].started_at <= now[id].finished_at  # type: ignore[operator]
+        after = db.agent_instances.get(run.id)
+        assert (after.status, after.error, after.closed_by, after.ended_late) == ("complete", None, "abandoned", True)
+        assert after.writer_id == writer
+        assert db.doctor().refused_total == 0
+
+
+def test_a_look_that_races_with_a_shutdown_is_silent(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    leave(path, 50, monkeypatch, 40 * 1024)
+    looking, closed = threading.Event(), threading.Event()
+    real = adopting.take_over
+
+    def late(segment: Path) -> Left | None:
+        left = real(segment)
+        looking.set()
+        closed.wait(10)
+        return left
+
+    tracer = Tracer(path)
+    sink = tracer._sink
+    assert isinstance(sink, journal_sink.JournalSink)
+    with monkeypatch.context() as patch:
+        patch.setattr(adopting, "take_over", late)
+        looker = threading.Thread(target=lambda: sink._around.adoption.look(at_once=True))
+        looker.start()
+        looking.wait(10)
+        tracer.shutdown()
+        closed.set()
+        looker.join(10)
+    assert caplog.text == ""
+    agentspan.open(path).close()
+    assert statuses(path) == {"complete"}
+
+
+def test_recording_never_touches_the_storage_in_the_programs_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_sink, "LOOK_S", 0.0)
+    tracer = Tracer(path, raise_errors=True)
+    touched: list[int] = []
+    for name in ("find", "apply", "page"):
+        real = getattr(SQLiteStorage, name)
+
+        def spy(self: SQLiteStorage, *args: object, real: object = real, **named: object) -> object:
+            touched.append(threading.get_ident())
+            return real(self, *args, **named)  # type: ignore[operator]
+
+        monkeypatch.setattr(SQLiteStorage, name, spy)
+    with tracer.run("a"):
+        with tracer.span("tool", {"name": "first"}):  # makes the program known
+            pass
+        touched.clear()
+        for number in range(2000):
+            with tracer.span("tool", {"name": str(number)}):
+                pass
+        assert threading.get_ident() not in touched
+        tracer.flush()
+        assert touched
+    tracer.shutdown()
+
+
+def test_a_run_that_another_process_terminated_learns_of_it_while_it_waits(path: Path) -> None:
+    tracer = Tracer(path)
+    with tracer.run("a") as run:
+        code = "import agentspan, sys; agentspan.open(sys.argv[1]).agent_instances.terminate(sys.argv[2], 'enough')"
+        subprocess.run([sys.executable, "-c", code, str(path), run.id], cwd=ROOT, check=True, env={**os.environ})
+        sink = tracer._sink
+        assert isinstance(sink, journal_sink.JournalSink)
+        for _ in range(1000):
+            if sink._terminations:
+                break
+            threading.Event().wait(0.01)
+        with tracer.span("tool", {"name": "next"}):
+            assert run.termination_reason == "enough"
+    tracer.shutdown()
