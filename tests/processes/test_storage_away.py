@@ -1,0 +1,61 @@
+"""A file that others lock, a disk that is full: those who record execute nothing on the storage, and lose nothing.
+
+The figures of the README are made with AGENTSPAN_TEST_AWAY=60 (seconds); `pytest -s` prints them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes.test_processes import ROOT
+
+SECONDS = float(os.environ.get("AGENTSPAN_TEST_AWAY", "2"))
+MOST_FULL_S = 10.0
+"""How long the disk is full: where there is no room for a journal, 10,000 transitions wait in memory, and no more."""
+
+
+def recorded(folder: Path, how: str, seconds: float) -> dict[str, Any]:
+    """Record while the storage is away; return the figures."""
+    command = [sys.executable, "-m", "tests.processes.away", str(folder), how, str(seconds)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + 90)
+    sys.stdout.write(f"\n{how} for {seconds:g} s: {done.stdout}")
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("may not mount a file system here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def nothing_is_lost(figures: dict[str, Any]) -> None:
+    assert (figures["missing"], figures["failed"], figures["waiting"], figures["refused"]) == (0, 0, 0, 0)
+    assert figures["flushed"]
+    assert figures["spans"] > 100
+
+
+@pytest.mark.parametrize("how", ["locked", "shut"])
+def test_behind_a_locked_file_spans_cost_their_callers_no_statement(tmp_path: Path, how: str) -> None:
+    figures = recorded(tmp_path, how, SECONDS)
+    nothing_is_lost(figures)
+    assert figures["span"]["calls"] > 100 * SECONDS  # of 880 a second that are wanted
+    assert figures["span"]["statements"] == 0
+
+
+def test_a_full_disk_costs_no_span(disk: Path) -> None:
+    figures = recorded(disk, "full", min(SECONDS, MOST_FULL_S))
+    nothing_is_lost(figures)
+    assert figures["span"]["calls"] > 100 * min(SECONDS, MOST_FULL_S)
