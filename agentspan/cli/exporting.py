@@ -2,15 +2,17 @@
 
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
+from agentspan import files
 from agentspan.analysis import find
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
@@ -22,6 +24,7 @@ from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite import SQLiteStorage
 
 ALL = "all"
+_AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
 
 
 def export(database: Database, what: Sequence[str], *, form: str, output: str | None, as_json: bool) -> None:
@@ -58,18 +61,25 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
 
 
 def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
-    """Write a file whole or not at all, readable by its owner only, like the one that it is from."""
+    """Write a file whole or not at all. A new one is readable by its owner only; one that exists keeps its mode."""
     if isinstance(storage, SQLiteStorage) and path.exists() and path.samefile(storage.path):
         raise click.ClickException(f"{path} is the file that is read; choose another name")
+    target = Path(os.path.realpath(path))
     try:
-        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+        if target.exists() and not target.is_file():  # a pipe, /dev/stdout: nothing to be put in its place
+            with target.open("w", **_AS_TEXT) as file:
+                return sum(file.write(part) and len(part.encode("utf-8", "replace")) for part in parts)
+        number, name = files.aside(target)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
     try:
-        with os.fdopen(number, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+        with os.fdopen(number, "w", **_AS_TEXT) as file:
             file.writelines(parts)
-        size = os.path.getsize(name)
-        os.replace(name, path)
+            file.flush()
+            size = os.fstat(number).st_size
+            if target.exists():
+                os.chmod(name, stat.S_IMODE(target.stat().st_mode))
+        os.replace(name, target)
     except BaseException:
         os.unlink(name)
         raise

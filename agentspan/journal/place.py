@@ -3,10 +3,19 @@
 They lie in `runs.db.spool` beside `runs.db`; SQLite deletes what is called `runs.db-journal`.
 """
 
+import errno
+import logging
 import os
+import stat
 import sys
+from functools import cache
 from pathlib import Path
 
+from agentspan import files
+
+log = logging.getLogger("agentspan")
+
+_SUFFIX = ".spool"
 _SOUND = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "overlay"})
 """File systems that keep the room which they have allocated, and share mapped pages with all who read the file. Others
 copy on write (btrfs, zfs), where a full disk ends the process although there was room, or lie across a network."""
@@ -15,7 +24,7 @@ copy on write (btrfs, zfs), where a full disk ends the process although there wa
 def folder_of(path: Path) -> Path:
     """Return the folder of the segments of a file: the same by whichever link to it, as SQLite's own log."""
     real = os.path.realpath(path)
-    return Path(real + ".spool")
+    return Path(real + _SUFFIX)
 
 
 def is_possible() -> bool:
@@ -29,7 +38,47 @@ def why_not(path: Path) -> str | None:
         return f"a journal needs Linux, this is {sys.platform}"
     folder = folder_of(path).parent
     kind = _file_system(folder)
-    return None if kind in _SOUND else f"a journal cannot be trusted on the file system {kind} of {folder}"
+    if kind not in _SOUND:
+        return f"a journal cannot be trusted on the file system {kind} of {folder}"
+    return refusal(folder_of(path))
+
+
+def owners(folder: str | os.PathLike[str]) -> frozenset[int]:
+    """Return who may own a journal folder, and what is in it."""
+    return files.owners_of(str(folder).removesuffix(_SUFFIX))
+
+
+def refusal(folder: str | os.PathLike[str]) -> str | None:
+    """Say why a journal folder is not used; None where it is, or there is none.
+
+    Where others may write beside the file, one of them may have made the folder, to have records of their own read
+    into the file, or files deleted elsewhere.
+    """
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    why = files.why_foreign(found, owners(folder))
+    if why is None and not stat.S_ISDIR(found.st_mode):
+        why = "it is not a folder"
+    return None if why is None else f"the journal {folder} is not used: {why}; look at what is in it, and move it away"
+
+
+def check(folder: str) -> None:
+    """Refuse a folder that is not used.
+
+    Raises:
+        PermissionError: why, as its `strerror`.
+    """
+    why = refusal(folder)
+    if why is not None:
+        raise PermissionError(errno.EPERM, why, folder)
+
+
+@cache
+def warn(said: str) -> None:
+    """Log a refusal, once: it is met again with every look."""
+    log.warning("%s", said)
 
 
 def _file_system(folder: Path) -> str:

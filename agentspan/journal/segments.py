@@ -7,6 +7,7 @@ Who owns a segment holds its `flock`, which ends with the process. A forked chil
 closes its descriptors of it; unlocking would unlock the parent's.
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -19,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
+from agentspan import files
+from agentspan.journal import place
 from agentspan.journal.records import END, HEADER
 
 FORM = b"agentspan journal 1\n"
@@ -81,11 +84,12 @@ class Segment(_Locked):
     _is_mapped = False
 
     def __init__(self, path: str, size: int) -> None:
+        place.check(os.path.dirname(path))
         self.path = path + NEW
         self.size = size
         self.end = self.drained = START
         with _Changing():
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._file = files.create(self.path)
             _held.add(self)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -221,7 +225,7 @@ class Left(_Locked):
         self.path = path
         self._file = file
         _held.add(self)
-        self.data = path.read_bytes()
+        self.data = _contents(file)
         mark, check = self.data[_MARK : START - 4], self.data[START - 4 : START]
         self.start, after = _mark.unpack(mark) if len(mark) == _mark.size else (0, 0)
         known = crc32(mark).to_bytes(4, "little") == check and START <= self.start <= len(self.data)
@@ -239,8 +243,22 @@ class Left(_Locked):
         os.pwrite(self._file, _marked(drained, sequence), _MARK)
 
     def remove(self) -> None:
-        """Delete the file."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file, unless its name is another file's now."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with _Changing():
+                folder = os.open(self.path.parent, flags)
+        except OSError:  # it is gone, and the file with it
+            return
+        try:
+            name = self.path.name
+            if os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(self._file)):
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            pass
+        finally:
+            with _Changing():
+                os.close(folder)
 
     def leave(self) -> None:
         """Let go of it."""
@@ -254,20 +272,30 @@ class Left(_Locked):
 
 
 def take_over(path: Path) -> Left | None:
-    """Take over a segment whose owner has died; None while it lives, or when somebody else was faster."""
+    """Take over a segment whose owner has died; None while it lives, or when somebody else was faster.
+
+    Also None for a file that another user may have put there (see place), and the log says why.
+    """
     with _Changing():
         return _taken_over(path)
 
 
 def _taken_over(path: Path) -> Left | None:
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _refuse(path, "it is a symbolic link")
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file).st_nlink:  # else somebody else has drained it meanwhile
-            return Left(path, file)
+        found = os.fstat(file)
+        why = files.why_foreign(found, place.owners(path.parent))
+        if why is not None:
+            _refuse(path, why)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file).st_nlink:  # else somebody else has drained it meanwhile
+                return Left(path, file)
     except OSError:
         pass
     except BaseException:
@@ -275,6 +303,17 @@ def _taken_over(path: Path) -> Left | None:
         raise
     os.close(file)
     return None
+
+
+def _refuse(path: Path, why: str) -> None:
+    place.warn(f"the segment {path} of a journal is not read: {why}; look at what it is, and move it away")
+
+
+def _contents(file: int) -> bytes:
+    size, data = os.fstat(file).st_size, b""
+    while len(data) < size and (more := os.pread(file, size - len(data), len(data))):
+        data += more
+    return data
 
 
 _held: "weakref.WeakSet[Segment | Left]" = weakref.WeakSet()

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from agentspan import files
+from agentspan.journal.place import check, refusal, warn
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
 SIZE = 2**20
@@ -47,7 +49,14 @@ def make(folder: Path) -> None:
 
 
 def segments(folder: Path) -> list[Path]:
-    """Return the segments of a folder, whoever owns them, each writer's in order."""
+    """Return the segments of a folder, whichever process owns them, each writer's in order.
+
+    None of a folder that is not used (see place), and the log says why.
+    """
+    why = refusal(folder)
+    if why is not None:
+        warn(why)
+        return []
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
     except OSError:
@@ -67,9 +76,11 @@ def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
         OSError: no room for it, or no permission.
     """
     make(folder)
+    check(str(folder))
     path = f"{folder}/{writer_id}{_TYPES}"
-    file = os.open(path + NEW, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "w", encoding="utf-8") as kept:
+    if os.path.lexists(path + NEW):  # a thread that ended in the middle left it
+        os.unlink(path + NEW)
+    with os.fdopen(files.create(path + NEW), "w", encoding="utf-8") as kept:
         kept.write(span_type_schemas)
     os.replace(path + NEW, path)
 
@@ -88,6 +99,8 @@ def tidy(folder: Path) -> None:
     That is a segment that was being made, and span types where there are no segments: a writer that lives keeps them
     again with its next one.
     """
+    if refusal(folder) is not None:
+        return
     try:
         names = os.listdir(folder)
         writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIX)}

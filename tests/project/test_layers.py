@@ -13,7 +13,7 @@ PACKAGE = Path(agentspan.__file__).parent
 
 # A file imports from its own layer or from layers above it in this list.
 LAYERS = [
-    {"errors", "ids", "clock", "text", "jsontext"},
+    {"errors", "ids", "clock", "files", "text", "jsontext"},
     {"model"},
     {"schemas"},
     {"storage"},

@@ -11,10 +11,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agentspan import files
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.storage.sqlite import tables
 from agentspan.storage.sqlite.checkpoints import EVERY, MAX_FRAMES, Checkpoints
@@ -292,11 +293,12 @@ class Connections:
     def _open(self) -> sqlite3.Connection:
         _check_library()
         _check_path(self.path, self.read_only)
-        is_new = not self.path.exists()
+        _check_logs(self.path)
+        if not self.read_only:
+            with suppress(OSError):  # SQLite says what it is, and storage_error what to do
+                files.ensure(self.path)
         connection = self._connect()
         try:
-            if is_new:
-                os.chmod(self.path, 0o600)
             self._prepare(connection)
             if self._file is None:  # else check_file compares with the file that was opened first
                 stat = os.stat(self.path)
@@ -307,7 +309,8 @@ class Connections:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        uri = self.path.as_uri() + ("?mode=ro" if self.read_only else "")
+        # Not "rwc": SQLite would make a file that others may read.
+        uri = self.path.as_uri() + ("?mode=ro" if self.read_only else "?mode=rw")
         return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -396,6 +399,30 @@ def _check_path(path: Path, read_only: bool) -> None:
         raise DatabaseUnusable(f"the folder {path.parent} does not exist; create it, or choose another path")
     if read_only and not path.exists():
         raise DatabaseUnusable(f"{path} does not exist; nothing has been recorded there yet")
+
+
+def _check_logs(path: Path) -> None:
+    """Refuse a log that another user put beside the file: SQLite would read it as a part of the file.
+
+    Where others may write to the file, they may have left a log in good faith.
+    """
+    try:
+        if os.stat(path).st_mode & 0o022:
+            return
+    except OSError:
+        return
+    owners = files.owners_of(path)
+    for end in ("-wal", "-shm", "-journal"):
+        try:
+            found = os.lstat(f"{path}{end}")
+        except OSError:
+            continue
+        why = files.why_others(found, owners)
+        if why is not None:
+            raise DatabaseUnusable(
+                f"{path}{end} is not to be trusted: {why}, and SQLite would read it as a part of {path}; find out who "
+                "put it there, then delete it, or give it to the owner of the file"
+            )
 
 
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()

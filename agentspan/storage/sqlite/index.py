@@ -9,15 +9,20 @@ or from a journal, arrive in another order than they began. Open spans are not c
 time. A finished span never changes, but by what leaves a note in `rewritten_runs` (see rewrites).
 """
 
+import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
+from agentspan import files
 from agentspan.storage.sqlite.connections import waiting
 from agentspan.storage.sqlite.rewrites import Rewrites, unseen
+
+log = logging.getLogger("agentspan")
 
 SUFFIX = "-index"
 VERSION = 1
@@ -75,10 +80,14 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
         uri = ":memory:"
     else:
         beside = path_of(path)
-        os.close(os.open(beside, os.O_RDWR | os.O_CREAT, 0o600))  # the texts are as private as the file
+        _check(path)
+        files.ensure(beside)  # the texts are as private as the file
+        os.close(os.open(beside, os.O_RDWR))  # where it cannot be written, this says so, and no statement later
         uri = beside.as_uri()
     connection = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
     try:
+        if not in_memory:
+            _check(path)  # again: until SQLite had opened it, somebody may have put another one there
         connection.execute(f"pragma cache_size = -{CACHE_KIB}")
         waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # that one does not by itself
         connection.execute("pragma synchronous = normal")
@@ -86,6 +95,26 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def _check(path: Path) -> None:
+    """Refuse an index, or a log of it, that another user may have put there: it is written to.
+
+    Raises:
+        PermissionError: why, as its `strerror`; the log says so, too.
+    """
+    owners = files.owners_of(path)
+    try:
+        for end in ("", "-wal", "-shm", "-journal"):
+            files.check(Path(f"{path_of(path)}{end}"), owners)
+    except PermissionError as error:
+        _warn(str(error.strerror))
+        raise
+
+
+@cache
+def _warn(said: str) -> None:
+    log.warning("%s", said)
 
 
 def is_made(connection: sqlite3.Connection, part: Part) -> bool:

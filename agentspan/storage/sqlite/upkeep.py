@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from agentspan import files
 from agentspan.errors import InvalidValue
 from agentspan.storage.sqlite import index
 from agentspan.storage.sqlite.answers import NUMBERS, TEXTS
@@ -102,12 +103,10 @@ class Upkeep:
             raise InvalidValue("path", f"{target} exists already; choose another name, or move it away")
         if not target.parent.is_dir():
             raise InvalidValue("path", f"the folder {target.parent} does not exist; create it")
-        import tempfile  # with all the ways to compress; nobody who only records copies a file
-
         with self._reading() as source:
             source.execute("select 1 from sqlite_master").fetchone()  # the snapshot begins here
             try:
-                number, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # for its owner only
+                number, name = files.aside(target)
                 os.close(number)
                 try:
                     copy = sqlite3.connect(name)
