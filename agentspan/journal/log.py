@@ -124,6 +124,14 @@ class Log:
             else:  # there was nothing but a hole
                 segment.drained = drained
 
+    @property
+    def undrained_bytes(self) -> int:
+        """How many bytes of records are not in the storage yet."""
+        with self.lock:
+            current = self._segment
+            segments = (*self._full, current) if current is not None else tuple(self._full)
+            return sum(segment.end - segment.drained for segment in segments)
+
     def prepare(self) -> None:
         """Make the next segment, in another thread, before those who append need it.
 

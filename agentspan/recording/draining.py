@@ -36,11 +36,23 @@ class Draining(CommitSink):
         self._drainer = 0
         self._hurried = False
         self._settled = 0
+        self._moved_ns = time.monotonic_ns()
 
     @property
     def journaled(self) -> int:
         """See Sink."""
         return self._log.sequence - self._settled
+
+    @property
+    def journaled_bytes(self) -> int:
+        """See Sink."""
+        return self._log.undrained_bytes
+
+    @property
+    def oldest_s(self) -> float:
+        """See Sink: since when the journal was drained last, in part or to its end."""
+        waits_s = (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0
+        return max(waits_s, super().oldest_s)
 
     def drain(self, wait_s: float, *, most: int | None = None) -> bool:
         """Bring what was appended into the storage; tell whether that was all.
@@ -58,6 +70,7 @@ class Draining(CommitSink):
             return self._drain(wait_s, most, time.monotonic() + max(wait_s, WAIT_S))
         except StorageError as error:
             self._retry_ns = clock.monotonic_ns() + RETRY_NS
+            self._failing(error)
             if not isinstance(error, DatabaseBusy):
                 self._listener.fault(error)
             return False
@@ -73,6 +86,8 @@ class Draining(CommitSink):
             read = bodies(portion.data)
             self._count(self._committer.commit(read.bodies, wait_s))
             self._settled += len(read.bodies)
+            self._moved_ns = time.monotonic_ns()
+            self._taking()
             self._log.trim(portion.segment, portion.start + read.end, read.last)
             if most is not None or self._hurried or time.monotonic() > deadline:
                 return False

@@ -39,6 +39,9 @@ PORTION = 64 * 1024
 """Bytes that a call which records commits where the journal has grown too long: 1.5 ms."""
 CAP = 256 * 2**20
 """Bytes of full segments from which on those who record work, too."""
+LIMIT = 2 * CAP
+"""Bytes of full segments from which on none is added: the storage takes nothing. What comes then waits in memory, as
+where the disk is full, and beyond what that may take it is lost, and counted."""
 TICK_S = 0.02
 BURST = 100
 """Records within a tick that make a burst."""
@@ -144,6 +147,7 @@ class JournalSink(Draining):
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """See Sink."""
         if self._append(encode_unit(unit).encode()):
+            self._failing(error)
             self._listener.fault(error)
         else:
             super().put_aside(unit, error)
@@ -194,7 +198,7 @@ class JournalSink(Draining):
             if self._thread is None:  # it went meanwhile, and did not see this one
                 self._start_thread()
             return True
-        self._overflow()
+        self._overflow(getattr(self._log.error, "strerror", None))
         return False
 
     def _is_ready(self) -> bool:
@@ -210,6 +214,8 @@ class JournalSink(Draining):
             self._have_types_changed = True  # nobody needed them before, and may have deleted them
         if self._have_types_changed:
             self._keep_types()
+        if self._log.full_bytes >= LIMIT and not self._overflows:
+            self._overflow(f"it has {self._log.full_bytes:,} bytes already, which the storage does not take")
         elsewhere = self._overflows or bool(self._backlog)
         if elsewhere or self._log.full_bytes >= CAP:
             self._log.alert = True
@@ -235,10 +241,9 @@ class JournalSink(Draining):
         super()._keep(unit)
         self._log.alert = True
 
-    def _overflow(self) -> None:
+    def _overflow(self, why: str | None) -> None:
         self._overflows = self._log.alert = True
         self._retry_ns = clock.monotonic_ns() + RETRY_NS
-        why = getattr(self._log.error, "strerror", None)
         self._listener.fault(StorageError(f"there can be no journal for {self.path} now: {why}"))
 
     def _commit(self, unit: Unit) -> None:
@@ -295,6 +300,7 @@ class JournalSink(Draining):
             # Where the interpreter ends already, who starts a thread waits for ever for it (Python 3.11).
             if self._thread is not None or sys.is_finalizing():
                 return
+            self._moved_ns = time.monotonic_ns()
             args = (weakref.ref(self), self._bell)
             thread = threading.Thread(target=_run, args=args, name="agentspan-journal", daemon=True)
             self._thread = thread
@@ -321,6 +327,7 @@ class JournalSink(Draining):
             self._recovered()
         self._log.prepare()
         if not self.journaled:
+            self._moved_ns = time.monotonic_ns()
             ticks.quiet += 1
             ticks.burst = 0
             if ticks.is_quiet:

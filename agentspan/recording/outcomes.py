@@ -27,6 +27,10 @@ class Outcomes(Listener):
         """See Listener."""
         self._tracer._fault(error)
 
+    def recovered(self) -> None:
+        """See Listener."""
+        self._tracer._recovered()
+
     def terminated(self, unit: Unit, reason: str) -> None:
         """Tell a run of this process that somebody terminated it; of several, find out which."""
         change = unit.changes[0]

@@ -4,13 +4,14 @@ What could not be written (locked for long, disk full) waits in memory, bounded,
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agentspan import clock, jsontext
-from agentspan.errors import StorageError
+from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.model import spans
 from agentspan.model.changes import Move, Put, Refused, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, WriterRow
@@ -100,6 +101,7 @@ class Sink(Said, Protocol):
     recorded: int
     refused: int
     failed: int
+    last_error: str | None
 
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """Keep a unit that the storage could not take, for later."""
@@ -131,6 +133,16 @@ class Sink(Said, Protocol):
         """How many transitions are durable, but not in the storage yet, and not counted as recorded."""
         ...
 
+    @property
+    def journaled_bytes(self) -> int:
+        """How many bytes they take in the journal."""
+        ...
+
+    @property
+    def oldest_s(self) -> float:
+        """For how long at least the oldest of what is not in the storage has waited; 0.0 where nothing waits."""
+        ...
+
 
 class CommitSink:
     """Commits each unit before `write` returns."""
@@ -139,6 +151,9 @@ class CommitSink:
         self.recorded = 0
         self.refused = 0
         self.failed = 0
+        self.last_error: str | None = None
+        self._is_failing = False
+        self._waits_since_ns = 0
         self._storage = storage
         self._listener = listener
         self._deferred = Deferred(listener)
@@ -154,6 +169,16 @@ class CommitSink:
     def journaled(self) -> int:
         """See Sink."""
         return 0
+
+    @property
+    def journaled_bytes(self) -> int:
+        """See Sink."""
+        return 0
+
+    @property
+    def oldest_s(self) -> float:
+        """See Sink."""
+        return (time.monotonic_ns() - self._waits_since_ns) / 1e9 if self._backlog else 0.0
 
     @property
     def waiting(self) -> int:
@@ -218,6 +243,7 @@ class CommitSink:
         """Keep a unit that the storage could not take, for later."""
         with self._lock:
             self._keep(unit)
+        self._failing(error)
         self._listener.fault(error)
 
     def write(self, unit: Unit) -> None:
@@ -278,9 +304,11 @@ class CommitSink:
                     units = tuple(islice(self._backlog, BATCH))
                 try:
                     tally = self._committer.apply(units, wait_s)
-                except StorageError:
+                except StorageError as error:
                     self._retry_ns = clock.monotonic_ns() + RETRY_NS
+                    self._failing(error)
                     return False
+                self._taking()
                 self._done(units, tally)
         finally:
             self._flusher = 0
@@ -296,11 +324,25 @@ class CommitSink:
         self._count(tally._replace(recorded=tally.recorded - writers))
         self._deferred.raise_kept()
 
+    def _failing(self, error: Exception) -> None:
+        """Note that the storage took nothing; that it was busy is no news."""
+        self.last_error = str(error)
+        self._is_failing = self._is_failing or not isinstance(error, DatabaseBusy)
+
+    def _taking(self) -> None:
+        """Note that the storage took something."""
+        self.last_error = None
+        if self._is_failing:
+            self._is_failing = False
+            self._listener.recovered()
+
     def _keep(self, unit: Unit) -> None:
         size = _characters(unit)
         if len(self._backlog) >= MAX_WAITING or self._characters + size > MAX_WAITING_CHARACTERS:
             self.failed += 1
             return
+        if not self._backlog:
+            self._waits_since_ns = time.monotonic_ns()  # not by the clock, which a test may count
         self._backlog.append(unit)
         self._characters += size
 

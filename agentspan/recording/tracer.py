@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from agentspan import ids, jsontext
-from agentspan.errors import AgentTerminated, InvalidValue, StorageError
+from agentspan.errors import AgentTerminated, DatabaseUnusable, InvalidValue, StorageError
 from agentspan.journal import place
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.status import OPEN, Purpose, SpanStatus
@@ -49,6 +50,9 @@ Durability = Literal["journal", "commit"]
 
 log = logging.getLogger("agentspan")
 
+QUIET_NS = 60_000_000_000
+"""How long a storage that fails and recovers again and again is not logged anew."""
+
 
 class Health(NamedTuple):
     """How recording goes, counted in transitions since the tracer was made.
@@ -57,6 +61,9 @@ class Health(NamedTuple):
     `waiting` could not be written yet and are tried again; `failed` are lost.
     `redacted` counts the texts and values that were kept out of the file, `refused` the transitions that came too late:
     they are in the table `refused_changes`.
+    `journaled_bytes` of records are in the journal and not in the storage yet. `oldest_s` is for how many seconds, at
+    least, the oldest of what is not in the storage has waited. `last_error` says why the storage took nothing when it
+    was tried last; it is None where the storage took something.
     """
 
     recorded: int = 0
@@ -64,6 +71,9 @@ class Health(NamedTuple):
     waiting: int = 0
     redacted: int = 0
     refused: int = 0
+    journaled_bytes: int = 0
+    oldest_s: float = 0.0
+    last_error: str | None = None
 
 
 class Tracer:
@@ -127,6 +137,7 @@ class Tracer:
         self._registry = span_types.REGISTRY
         self._current: ContextVar[Span | Run | None] = ContextVar("agentspan_current", default=None)
         self._logged: set[str] = set()
+        self._quiet_until_ns = 0
         self._lock = threading.Lock()
         self._lost_count = 0
         self._broken = _broken
@@ -202,7 +213,14 @@ class Tracer:
         if sink is None:
             return Health(0, self._lost_count, 0, redacted)
         return Health(
-            sink.recorded + sink.journaled, sink.failed + self._lost_count, sink.waiting, redacted, sink.refused
+            sink.recorded + sink.journaled,
+            sink.failed + self._lost_count,
+            sink.waiting,
+            redacted,
+            sink.refused,
+            sink.journaled_bytes,
+            round(sink.oldest_s, 3),
+            sink.last_error,
         )
 
     def flush(self, wait_s: float = 5.0) -> bool:
@@ -443,6 +461,13 @@ class Tracer:
             said = self._capture.error(error)["message"]  # it may be somebody else's: with secrets, or unreadable
             log.warning("recording: %s: %s (more of this kind are only counted, see agentspan.health())", kind, said)
 
+    def _recovered(self) -> None:
+        """Say that the storage takes records again, and have its next fault be logged: once a minute."""
+        if self._logged & _STORAGE_FAULTS and time.monotonic_ns() >= self._quiet_until_ns:
+            self._quiet_until_ns = time.monotonic_ns() + QUIET_NS
+            self._logged -= _STORAGE_FAULTS
+            log.warning("recording: the storage takes records again (see agentspan.health())")
+
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         if self._sink is not None:
@@ -451,6 +476,7 @@ class Tracer:
         self._new_writer()
 
 
+_STORAGE_FAULTS = {StorageError.__name__, DatabaseUnusable.__name__}
 _tracers: weakref.WeakSet[Tracer] = weakref.WeakSet()
 _said: set[str] = set()
 

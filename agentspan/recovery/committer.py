@@ -43,6 +43,9 @@ class Listener:
     def fault(self, error: Exception) -> None:
         """Receive a fault of ours, or of the storage."""
 
+    def recovered(self) -> None:
+        """Receive that the storage takes changes again after a fault, other than that it was busy."""
+
     def refused(self, unit: Unit, refused: Refused) -> None:
         """Receive a change that somebody else's change forbids; it is kept in refused_changes."""
 

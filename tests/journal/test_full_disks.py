@@ -122,7 +122,7 @@ def test_behind_a_locked_file_the_disk_grows_and_not_the_memory(tmp_path: Path) 
     with tracer.run("locked"):
         other.execute("begin immediate")
         steps(tracer, 12_000)  # 25 MB
-        assert tracer.health() == (1 + 24_000, 0, 0, 0, 0)
+        assert tracer.health()[:5] == (1 + 24_000, 0, 0, 0, 0)
         assert tracer.health().waiting == 0
         assert len(segments_of(path)) >= 3
         other.execute("rollback")

@@ -141,7 +141,7 @@ def forks(db: str) -> None:
                 sys.exit(0)  # which closes the generator
             wait_for(child)
     assert agentspan.flush()
-    assert agentspan.health()[1:] == (0, 0, 0, 0)
+    assert agentspan.health()[1:5] == (0, 0, 0, 0)
 
 
 def preload(db: str) -> None:
@@ -174,7 +174,7 @@ def serve(worker: str) -> None:
     for one in threads:
         one.join()
     assert agentspan.flush()
-    assert agentspan.health()[1:] == (0, 0, 0, 0)
+    assert agentspan.health()[1:5] == (0, 0, 0, 0)
 
 
 def daemons(db: str, acknowledged: str) -> None:
@@ -263,7 +263,7 @@ def signals(db: str) -> None:
             recorded += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert agentspan.flush()
-    assert agentspan.health() == (4 + 2 * (recorded + handled), 0, 0, 0, 0)
+    assert agentspan.health()[:5] == (4 + 2 * (recorded + handled), 0, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,10 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_again_recording_goes_o
         subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
         assert tracer.flush()
         assert step(500)
-    assert tracer.health() == (2 + 2 * 501, 0, 0, 0, 0)
-    assert len(warnings(caplog)) == 1
-    assert "full" in warnings(caplog)[0]
+    assert tracer.health()[:5] == (2 + 2 * 501, 0, 0, 0, 0)
+    full, again = warnings(caplog)
+    assert "full" in full
+    assert "the storage takes records again" in again
     tracer.shutdown()
     connection = sqlite3.connect(small_disk / "runs.db")
     assert connection.execute("select count(*) from agent_spans where status = 'complete'").fetchone() == (501,)
@@ -100,7 +101,7 @@ def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_
         assert sum(slept) < 0.26
         other.execute("rollback")
         assert tracer.flush()
-    assert tracer.health() == (2 + 2 * 101, 0, 0, 0, 0)
+    assert tracer.health()[:5] == (2 + 2 * 101, 0, 0, 0, 0)
     other.close()
 
 
@@ -141,7 +142,7 @@ def test_tries_cost_one_transaction_at_a_time_however_much_waits(
         assert set(tried) == {sink.BATCH}
         other.execute("rollback")
         assert tracer.flush()
-    assert tracer.health() == (2 + 2 * 1001, 0, 0, 0, 0)
+    assert tracer.health()[:5] == (2 + 2 * 1001, 0, 0, 0, 0)
     other.close()
 
 
@@ -315,7 +316,7 @@ def test_a_run_that_could_not_be_registered_at_once_finds_the_agent_that_others_
             pass
         step(2)
     assert tracer.flush()
-    assert tracer.health() == (2 + 4, 0, 0, 0, 0)
+    assert tracer.health()[:5] == (2 + 4, 0, 0, 0, 0)
     with agentspan.open(path) as db:
         mine, first = db.agent_instances.get(run.id), db.agent_instances.get(before.id)
         assert (mine.status, mine.agent_id) == ("complete", first.agent_id)
@@ -340,7 +341,7 @@ def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path, slep
     with theirs.run("same agent", version="3"):
         pass
     assert tracer.flush()
-    assert tracer.health() == (300 * 4, 0, 0, 0, 0)
+    assert tracer.health()[:5] == (300 * 4, 0, 0, 0, 0)
     connection = other.execute("select count(*), count(distinct agent) from spans where status = 'complete'")
     assert connection.fetchone() == (300, 1)
     assert other.execute("select count(*), count(distinct version) from runs where status = 'complete'").fetchone() == (

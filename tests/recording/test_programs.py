@@ -206,7 +206,7 @@ def test_the_cells_of_a_notebook_may_be_run_again_and_in_any_order(tmp_path: Pat
     assert len(tracers - {None}) == 1
     assert [(run.name, run.status, run.tree()) for run in runs] == [("notebook", "complete", "refund")] * 5
     assert {span.summary for run in runs for span in run.spans} == {"Refund 450"}
-    assert agentspan.health()[1:] == (0, 0, 0, 0)
+    assert agentspan.health()[1:5] == (0, 0, 0, 0)
     connection = sqlite3.connect(path)
     assert connection.execute("select count(*) from agents").fetchone() == (1,)
     assert connection.execute("select count(distinct pid) from writers").fetchone() == (1,)

@@ -84,7 +84,7 @@ def test_without_another_thread_recording_goes_on(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(threading.Thread, "start", start)
     record(tracer, 100)
     tracer.shutdown()
-    assert tracer.health() == (202, 0, 0, 0, 0)
+    assert tracer.health()[:5] == (202, 0, 0, 0, 0)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -1,0 +1,119 @@
+"""A storage that takes nothing while a program records: health tells how much waits, and when it is over."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.journal.place import is_possible
+from agentspan.recording import journal_sink
+from agentspan.storage.protocol import Query
+from agentspan.storage.sqlite import SQLiteStorage
+from tests.journal.test_recording import until
+
+pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+
+WHY = "/the/file is damaged"
+
+
+class Failing(SQLiteStorage):
+    """A file that takes spans, or nothing."""
+
+    fails = False
+
+    def apply(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if self.fails:
+            raise agentspan.DatabaseUnusable(WHY)
+        return super().apply(*args, **kwargs)
+
+    def for_recording(self) -> "Failing":
+        return self
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Failing]:
+    made = Failing(tmp_path / "runs.db")
+    yield made
+    made.fails = False
+    made.close()
+
+
+@pytest.fixture
+def tracer(storage: Failing) -> Iterator[agentspan.Tracer]:
+    made = agentspan.Tracer(storage)
+    yield made
+    storage.fails = False
+    made.shutdown()
+
+
+def test_health_tells_how_much_waits_since_when_and_why(
+    storage: Failing, tracer: agentspan.Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracer.run("a"):
+        tracer.flush()
+        assert tracer.health()[5:] == (0, 0.0, None)
+        storage.fails = True
+        for number in range(10):
+            with tracer.span("tool", {"name": f"{number}" * 1000}):
+                pass
+        until(lambda: tracer.health().last_error == WHY)
+        health = tracer.health()
+        assert (health.recorded, health.failed, health.waiting) == (21, 0, 0)
+        assert health.journaled_bytes > 10 * 1000
+        until(lambda: tracer.health().oldest_s > health.oldest_s > 0)
+        storage.fails = False
+        assert tracer.flush()
+        assert tracer.health() == (21, 0, 0, 0, 0, 0, 0.0, None)
+    failed, again = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert WHY in failed
+    assert "the storage takes records again" in again
+
+
+def test_what_waits_in_memory_is_told_too(storage: Failing) -> None:
+    tracer = agentspan.Tracer(storage, durability="commit")
+    with tracer.run("a"):
+        storage.fails = True
+        with tracer.span("tool", {"name": "x"}):
+            pass
+        health = tracer.health()
+        assert (health.waiting, health.journaled_bytes, health.last_error) == (2, 0, WHY)
+        assert health.oldest_s >= 0
+        until(lambda: tracer.health().oldest_s > 0)
+        storage.fails = False
+        assert tracer.flush()
+        assert tracer.health()[5:] == (0, 0.0, None)
+    tracer.shutdown()
+
+
+def test_the_journal_does_not_grow_for_ever(
+    storage: Failing, tracer: agentspan.Tracer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = 4 * 2**20
+    monkeypatch.setattr(journal_sink, "CAP", limit // 2)
+    monkeypatch.setattr(journal_sink, "LIMIT", limit)
+    monkeypatch.setattr("agentspan.recording.sink.MAX_WAITING", 50)
+    folder = Path(f"{storage.path}.spool")
+    with tracer.run("a"):
+        tracer.flush()
+        storage.fails = True
+        for _ in range(400):
+            with tracer.span("tool", {"name": "x" * 50_000}):
+                pass
+        health = tracer.health()
+        assert health.waiting == 50
+        assert health.failed > 0
+        assert health.recorded + health.waiting + health.failed == 1 + 2 * 400
+        kept = sum(file.stat().st_size for file in folder.iterdir())
+        assert limit <= health.journaled_bytes + 8 * 2**20 <= kept + 8 * 2**20 <= limit + 3 * 8 * 2**20
+        storage.fails = False
+        until(lambda: tracer.flush())
+        with tracer.span("tool", {"name": "after"}):
+            pass
+        tracer.flush()
+    assert tracer.health().failed == health.failed
+    assert tracer.health().waiting == 0
+    assert sum("which the storage does not take" in record.message for record in caplog.records) == 1
+    (run_row,) = storage.page(Query("agent_instance")).rows
+    assert "after" in {span.label for span in storage.iter_spans(run_row.id)}
