@@ -1,26 +1,23 @@
 """Examines a file after a crash: closes what dead programs left open, and lists what came too late."""
 
-import logging
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import cast
 
 from agentspan import clock, jsontext
-from agentspan.errors import StorageError
+from agentspan.errors import NotFound
 from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context, expect
 from agentspan.recovery.closing import Closer
-from agentspan.recovery.opening import adoption_beside
-from agentspan.recovery.writers import Life, Lives
+from agentspan.recovery.departed import Departed
+from agentspan.recovery.writers import Life
 from agentspan.storage.protocol import Found, HasCheck, Query
 
-log = logging.getLogger("agentspan")
-
 ADOPT_WAIT_S = 10.0
-"""How long to wait for another process that adopts the journal of a dead writer."""
+"""How long to wait, in all, for other processes that adopt the journals of dead programs."""
 UNREAD = ("damaged", "unreadable")
 """Why a row of refused_changes is there that tells of a place in a journal, not of a change."""
 
@@ -84,7 +81,10 @@ def examine(
         report.problems = ctx.storage.check()
     closing = _Closing(ctx, dead_hosts)
     for instance_id in _with_open(ctx):
-        run = closing.close(instance_id, dry_run=dry_run)
+        try:
+            run = closing.close(instance_id, dry_run=dry_run)
+        except NotFound:  # somebody has removed it meanwhile
+            continue
         if run is not None:
             report.runs.append(run)
     for why in UNREAD:
@@ -109,16 +109,11 @@ def _with_open(ctx: Context) -> list[str]:
 
 
 class _Closing:
-    """Judges who is dead, adopts what it left, closes the rest: for each writer in this order.
-
-    What a dead program recorded is in its journal when it is judged. So what is open after that was adopted stays open.
-    """
+    """Closes what is open in runs, where its writer is dead and everything that it recorded is in the storage."""
 
     def __init__(self, ctx: Context, dead_hosts: Collection[str]) -> None:
         self._ctx = ctx
-        self._lives = Lives(ctx.storage, dead_hosts)
-        self._adoption = adoption_beside(ctx.storage)
-        self._adopted: dict[str, bool] = {}
+        self._departed = Departed(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
         self._closer = Closer(ctx.storage, ctx.registries)
 
     def close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
@@ -126,10 +121,10 @@ class _Closing:
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
         for each in {instance.writer_id, *(span.writer_id for span in open_spans)}:
-            self._is_dead(each)
+            self._departed.has(each)
         instance = self._ctx.row(AgentInstanceRow, instance_id)  # its end may have been in a journal
         writer_id = instance.writer_id
-        run = RunReport(instance, self._lives.writer(writer_id), self._lives.of(writer_id))
+        run = RunReport(instance, self._departed.lives.writer(writer_id), self._departed.lives.of(writer_id))
         if not self._plan(run, self._ctx.storage.find(instance_id), clock.now()).changes:
             return run if run.left_open or instance.status in OPEN else None
         if not dry_run:
@@ -144,29 +139,15 @@ class _Closing:
             if instance.status == "terminated":
                 error = {"type": "Terminated", "message": instance.termination_reason or ""}
                 moves.append(self._closer.close(span, "terminated", error, now, now))
-            elif self._is_dead(span.writer_id):
-                error = _error(self._lives.writer(span.writer_id))
+            elif self._departed.has(span.writer_id):
+                error = _error(self._departed.lives.writer(span.writer_id))
                 moves.append(self._closer.close(span, "abandoned", error, last, now))
         run.closed_spans, run.left_open = len(moves), len(open_spans) - len(moves)
         # A run goes on while anybody records into it.
-        run.closed_run = instance.status in OPEN and self._is_dead(instance.writer_id) and not run.left_open
+        run.closed_run = instance.status in OPEN and self._departed.has(instance.writer_id) and not run.left_open
         if run.closed_run:
             moves.append(instances.abandoned(instance, jsontext.encode(_error(run.writer))[0], last, now))
         return Unit(tuple(moves), instance.id)
-
-    def _is_dead(self, writer_id: str | None) -> bool:
-        """Tell whether a writer is dead, and everything that it recorded is in the storage."""
-        if writer_id is None or self._lives.of(writer_id) != "dead":
-            return False
-        if self._adoption is None:
-            return True
-        if writer_id not in self._adopted:
-            try:
-                self._adoption.adopt(writer_id=writer_id, wait_s=ADOPT_WAIT_S)
-            except StorageError as error:
-                log.warning("doctor: the journal of writer %s could not be read now: %s", writer_id, error)
-            self._adopted[writer_id] = self._adoption.is_adopted(writer_id)
-        return self._adopted[writer_id]
 
 
 def _open_spans(ctx: Context, instance: AgentInstanceRow) -> tuple[list[AgentSpanRow], str]:

@@ -7,8 +7,10 @@ from typing import NamedTuple
 from agentspan import clock
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
+from agentspan.recovery.departed import Departed
 from agentspan.storage.protocol import HasFile, HasRemoval, Query, SpanCounts
 
 KEY_DAYS = 7
@@ -41,6 +43,8 @@ def prune(
     dry_run: bool = False,
 ) -> Pruned:
     """Remove finished runs, the oldest first, and old keys; a run with anything open in it stays.
+
+    So does a run that was closed for its program, while that is not known to be dead: it may go on.
 
     Args:
         older_than: those that finished before this time, as stored text.
@@ -107,6 +111,7 @@ def _batches(
     rows = [row for row in ctx.storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
     batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
     spans = 0
+    departed = Departed(ctx.storage)
     for start in range(0, len(rows), BATCH_RUNS):
         chunk = rows[start : start + BATCH_RUNS]
         counts = ctx.storage.counts([row.id for row in chunk])
@@ -116,6 +121,8 @@ def _batches(
             is_old = older_than is not None and (row.finished_at or row.updated_at) < older_than
             if not is_old and not left.is_too_much(spans):
                 continue
+            if is_guess(row) and row.writer_id is not None and not departed.has(row.writer_id):
+                continue  # it was closed for its program, which may go on in it
             batch.append((row, counts[row.id]))
             spans += counts[row.id].total
             if spans >= BATCH_SPANS or len(batch) >= BATCH_RUNS:

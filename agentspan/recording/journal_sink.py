@@ -417,7 +417,8 @@ def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
                 is_over = sink._tick(ticks)
         except Exception as error:
             sink._deferred.raised = error
-        kept = sink if sink.journaled else None  # a tracer that was dropped leaves nothing undone
+        # A tracer that was dropped leaves nothing undone; one with a run that goes on is about to record.
+        kept = sink if sink.journaled or sink._outcomes.has_runs() else None
         del sink
     sink = reference()
     if sink is not None and sink._bell is bell:

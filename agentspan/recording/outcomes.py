@@ -111,6 +111,8 @@ class Outcomes(Listener):
             return None
         tracer, instance_id = self._tracer, change.row.agent_instance_id
         run = tracer._runs.get(instance_id)
+        if not tracer._may_be_unstored(instance_id) and not self._is_another_file():
+            run = None  # somebody has removed it
         if run is not None and run._register_again() is not None:
             tracer._store.apply((unit_of(Put(this_process(tracer._writer_id), minted=True)),), wait_s=WAIT_S)
         located = tracer._store.find(instance_id).rows.get(instance_id)
@@ -118,8 +120,12 @@ class Outcomes(Listener):
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})
 
+    def _is_another_file(self) -> bool:
+        return self._tracer._store.account().id != self._tracer._context.account.id
+
     def registered(self, instance: AgentInstanceRow) -> None:
         """Let a run know the agent that it is registered with after all."""
+        self._tracer._registrations.pop(instance.id, None)
         run = self._tracer._runs.get(instance.id)
         if run is not None:
             run._instance = instance

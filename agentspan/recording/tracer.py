@@ -148,6 +148,8 @@ class Tracer:
         self._sink: Sink | None = None
         self._ids = ids.IdSource(0)
         self._unknown_writer: Put | None = None
+        self._registrations: dict[str, Unit] = {}  # of runs, as far as they may not be stored yet
+        self._inherited: list[Unit] = []  # the same of the parent, whose journal may be read after this one's
         self._strict = strict_schemas
         self._out: Said = Nowhere(self._count_unrecorded)
         if _broken is None and self.enabled:
@@ -374,7 +376,13 @@ class Tracer:
         return self._registry.resolve(schema_name)
 
     def _put_aside(self, unit: Unit, error: StorageError) -> None:
+        if unit.subject is not None:
+            self._registrations[unit.subject] = unit
         self._sink_of_all().put_aside(unit, error)
+
+    def _may_be_unstored(self, instance_id: str) -> bool:
+        """Tell whether the registration of a run may be on its way to the storage, in this process or its parent."""
+        return instance_id in self._registrations
 
     def _sink_of_all(self) -> Sink:
         assert self._sink is not None
@@ -416,8 +424,13 @@ class Tracer:
             try:
                 self._store.apply((unit,), wait_s=WAIT_S)
             except StorageError as error:
+                if not self._journals:  # it would wait in memory, and its runs could be stored before it
+                    return
                 self._put_aside(unit, error)
             self._unknown_writer = None
+            inherited, self._inherited = self._inherited, []
+            for registration in inherited:
+                self._sink_of_all().write(registration)
             if not self._closed:
                 self._out = self._sink_of_all()  # the common case, without a look at any of the others
 
@@ -471,6 +484,7 @@ class Tracer:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         if self._sink is not None:
+            self._inherited = list(self._registrations.values())
             self._sink.leave()
             self._sink = self._new_sink()  # what waited is the parent's to write
         self._new_writer()

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 from agentspan import clock, jsontext
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.ids import IdSource
-from agentspan.journal.deriving import Batch, Resolve, Unreadable
+from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, parted, unit_of
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
@@ -54,7 +54,7 @@ class Listener:
         return None
 
     def registered(self, instance: AgentInstanceRow) -> None:
-        """Receive a run that was registered with another agent than its recorder thought."""
+        """Receive a run whose registration had to wait: it is stored, perhaps with another agent than thought."""
 
     def terminated(self, unit: Unit, reason: str) -> None:
         """Receive a unit that was applied in a run which is terminated, and why."""
@@ -65,8 +65,12 @@ class Committer:
 
     Args:
         writer_id: returns the writer's id.
-        resolve: finds span types; None: those of the stored runs.
         ids: mints the ids of rows of refused_changes.
+        resolve: finds span types.
+        registries: finds those of stored runs.
+        listener: receives the outcomes.
+        wait_s: how long a commit may wait for other writers.
+        repeats_records: whether the first records may be committed already.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Committer:
         registries: Registries,
         listener: Listener,
         wait_s: float = 5.0,
+        repeats_records: bool = False,
     ) -> None:
         self._storage = storage
         self._writer_id = writer_id
@@ -88,6 +93,7 @@ class Committer:
         self._listener = listener
         self._wait_s = wait_s
         self._agents: dict[str, str] = {}
+        self._repeats = repeats_records
         self._kept: set[tuple[str, str]] | None = None
 
     def commit(self, bodies: Sequence[bytes], wait_s: float | None = None) -> Tally:
@@ -97,12 +103,15 @@ class Committer:
             StorageError: the storage cannot take them now. Some may be stored; commit the same again.
         """
         wait_s = self._wait_s if wait_s is None else wait_s
+        passed_over = outdated(bodies) if self._repeats else ()
+        self._repeats = True  # if this is not done to its end
         batch = Batch(self._writer_id(), self._resolve, self._find)
-        batch.add(bodies)
+        batch.add([body for number, body in enumerate(bodies) if number not in passed_over] if passed_over else bodies)
         first = self.apply(batch.first, wait_s)
         rest = self.apply(batch.units(), wait_s)
         for unreadable in batch.unreadable:
             self._unreadable(unreadable)
+        self._repeats = False
         refused, failed = first.refused + rest.refused, first.failed + rest.failed + len(batch.unreadable)
         return Tally(len(bodies) - refused - failed, refused, failed)
 
@@ -144,6 +153,8 @@ class Committer:
         if reason is not None:
             self._close_ended(unit, reason)
             self._listener.terminated(unit, reason)
+        if isinstance(outcome, Applied) and isinstance(outcome.row, AgentInstanceRow):
+            self._listener.registered(outcome.row)
         return Tally(recorded=1)
 
     def note(self, subject: str, why: str, wanted: Mapping[str, str]) -> None:
@@ -181,7 +192,6 @@ class Committer:
             return None
         fitting, instance = rebased(self._storage, unit)
         self._agents[instance.id] = instance.agent_id
-        self._listener.registered(instance)
         return fitting
 
     def _missing(self, unit: Unit, refused: Refused) -> Unit | None:
