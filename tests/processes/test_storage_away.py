@@ -15,7 +15,7 @@ import pytest
 
 from tests.processes.test_processes import ROOT
 
-SECONDS = float(os.environ.get("AGENTSPAN_TEST_AWAY", "2"))
+SECONDS = float(os.environ.get("AGENTSPAN_TEST_AWAY", "1.5"))
 MOST_FULL_S = 10.0
 """How long the disk is full: where there is no room for a journal, 10,000 transitions wait in memory, and no more."""
 

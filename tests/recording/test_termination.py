@@ -206,3 +206,13 @@ def test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_
     assert (late.subject, late.stored_status) == (span.id, "complete")
     assert "ours" in late.wanted
     assert spans_of(tracer)[0].result_payload == {"output": "theirs"}
+
+
+@pytest.mark.xfail(strict=True, reason="where a block ends, the terminated run around it is left, too")
+def test_spans_belong_to_their_run_also_after_it_has_learned_of_its_termination(tracer: Tracer) -> None:
+    with tracer.run("a") as run:
+        terminate(tracer, run)
+        for _ in range(3):
+            with tracer.span("tool", {"name": "late"}) as span:
+                pass
+            assert span.run is run
