@@ -1,6 +1,6 @@
 """A file that others lock, a disk that is full: those who record execute nothing on the storage, and lose nothing.
 
-The figures of the README are made with AGENTSPAN_TEST_AWAY=60 (seconds); `pytest -s` prints them.
+AGENTSPAN_TEST_AWAY says for how many seconds; `pytest -s` prints what calls took meanwhile.
 """
 
 import json

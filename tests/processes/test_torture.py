@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.processes.test_processes import ROOT
 
-# The figure of the README is made with AGENTSPAN_TORTURE=1000000, which takes two minutes.
+# Enough to meet each race; AGENTSPAN_TORTURE=1000000 takes two and a half minutes of two processors.
 TRANSITIONS = int(os.environ.get("AGENTSPAN_TORTURE", "20000"))
 RACES = {"InvalidAction", "NotFound", "DatabaseBusy"}
 """What those may meet who work by id: somebody else was faster, or holds the file."""
