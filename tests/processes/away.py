@@ -20,9 +20,9 @@ from typing import Any
 import agentspan
 from agentspan import Tracer
 
-THREADS = 4
 SPANS_A_SECOND = 100
-SPANS_A_RUN = 50
+SPANS_A_RUN = (10**9, 10**9, 50, 50)
+"""Of each thread: two go on with their run, two begin one twice a second."""
 _WAL_LOCKS, _WAL_LOCK_COUNT = 120, 8  # bytes of the -shm file; see SQLite's wal.c
 
 
@@ -72,14 +72,16 @@ def _quantiles(values: list[float]) -> dict[str, float]:
     return {"calls": len(values), **chosen}
 
 
-def record(tracer: Tracer, watch: Watch, stop: threading.Event, spans: list[str]) -> None:
-    """Record run after run, with pauses, each call on its own clock."""
+def record(tracer: Tracer, watch: Watch, stop: threading.Event, spans: list[str], most: int) -> None:
+    """Record run after run, with so many spans at most, with pauses, each call on its own clock."""
     due = time.monotonic()
     while not stop.is_set():
         run = tracer.run("away")
         with watch.call("run"):
             run.__enter__()
-        for number in range(SPANS_A_RUN):
+        for number in range(most):
+            if stop.is_set():
+                break
             block = tracer.span("tool", {"name": "x", "arguments": {"text": "y" * 300}})
             with watch.call("span"):
                 span = block.__enter__()
@@ -135,7 +137,7 @@ def main(folder: Path, how: str, seconds: float) -> None:
     tracer = Tracer(path)
     stop = threading.Event()
     spans: list[str] = []
-    threads = [threading.Thread(target=record, args=(tracer, watch, stop, spans)) for _ in range(THREADS)]
+    threads = [threading.Thread(target=record, args=(tracer, watch, stop, spans, most)) for most in SPANS_A_RUN]
     for thread in threads:
         thread.start()
     time.sleep(0.3)

@@ -67,7 +67,6 @@ def spans_and_refusals(path: Path) -> tuple[int, list[tuple[str, int]]]:
     return spans, refused
 
 
-@pytest.mark.xfail(strict=True, reason="a writer's second segment is adopted while another process has the first")
 def test_of_two_who_adopt_at_once_neither_takes_a_segment_before_those_that_it_follows(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     other = locked(path)

@@ -47,12 +47,21 @@ def nothing_is_lost(figures: dict[str, Any]) -> None:
     assert figures["spans"] > 100
 
 
-@pytest.mark.parametrize("how", ["locked", "shut"])
-def test_behind_a_locked_file_spans_cost_their_callers_no_statement(tmp_path: Path, how: str) -> None:
-    figures = recorded(tmp_path, how, SECONDS)
-    nothing_is_lost(figures)
-    assert figures["span"]["calls"] > 100 * SECONDS  # of 880 a second that are wanted
-    assert figures["span"]["statements"] == 0
+@pytest.fixture(scope="module", params=["locked", "shut"])
+def behind_a_lock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return recorded(tmp_path_factory.mktemp("away"), request.param, SECONDS)
+
+
+def test_behind_a_locked_file_spans_cost_their_callers_no_statement(behind_a_lock: dict[str, Any]) -> None:
+    nothing_is_lost(behind_a_lock)
+    assert behind_a_lock["span"]["calls"] > 100 * SECONDS  # of 440 a second by those whose runs go on
+    assert behind_a_lock["span"]["statements"] == 0
+
+
+@pytest.mark.xfail(strict=True, reason="a run's registration looks for its agent, and for each run anew")
+def test_behind_a_locked_file_runs_begin_without_a_statement(behind_a_lock: dict[str, Any]) -> None:
+    assert behind_a_lock["run"]["calls"] > 0
+    assert behind_a_lock["run"]["statements"] == 0
 
 
 def test_a_full_disk_costs_no_span(disk: Path) -> None:
