@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import agentspan
 from tests.journal.conftest import segments_of
 from tests.processes.test_processes import ROOT, bring_in
@@ -83,7 +81,6 @@ def test_of_two_who_adopt_at_once_neither_takes_a_segment_before_those_that_it_f
     assert spans_and_refusals(path) == (3000, [])
 
 
-@pytest.mark.xfail(strict=True, reason="a child's journal is adopted before the run of its parent is in the file")
 def test_a_forked_childs_spans_wait_for_the_run_of_its_parent(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     other = locked(path)
