@@ -61,10 +61,12 @@ def check(folder: Path) -> dict[str, Any]:
     run_of = {subject: run_id for subject, run_id, *_ in refused}
     acknowledged, wrong, closed, exempt = Counter[str](), Counter[str](), Counter[str](), 0
     examples: dict[str, Any] = {}
+    known: set[str] = set()
     for line in _lines(folder, helpers["terminated"]):
         acknowledged[KINDS[line.kind]] += 1
         if line.id in run_of:
             run_of[line.id] = line.run_id
+            known.add(line.id)
         if line.run_id in pruned:
             exempt += 1
             continue
@@ -85,8 +87,7 @@ def check(folder: Path) -> dict[str, Any]:
         "pruned runs that came back": sum(id in rows for id in pruned),
         "of pruned runs, not compared": exempt,
         "closed first, and ended after all": dict(closed),
-        "refused": dict(Counter(why for subject, _, why, _ in refused if run_of[subject] not in pruned)),
-        "refused of pruned runs": dict(Counter(why for subject, _, why, _ in refused if run_of[subject] in pruned)),
+        **_refused([(why, run_of[subject] in pruned, subject in known) for subject, _, why, _ in refused]),
         "left open": sum(row.status in ("pending", "active") for row in rows.values()),
         "integrity": [row[0] for row in connection.execute("pragma integrity_check(5)")],
         "left over": sorted(path.name for path in folder.glob("runs.db.spool/*")),
@@ -94,6 +95,16 @@ def check(folder: Path) -> dict[str, Any]:
         "errors of helpers": helpers["errors"],
         "bugs": helpers["bugs"],
         "lost, by health": helpers["lost"],
+    }
+
+
+def _refused(refused: list[tuple[str, bool, bool]]) -> dict[str, dict[str, int]]:
+    """Count refused changes by why: of runs that were pruned, and of what nobody acknowledged, because it waited in the
+    memory of a program that was killed, or in that of its parent, they are to be expected."""
+    return {
+        "refused": dict(Counter(why for why, is_pruned, is_known in refused if is_known and not is_pruned)),
+        "refused, never acknowledged": dict(Counter(why for why, is_pruned, is_known in refused if not is_known)),
+        "refused of pruned runs": dict(Counter(why for why, is_pruned, is_known in refused if is_known and is_pruned)),
     }
 
 
