@@ -57,7 +57,24 @@ def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Ite
     path = path_of(ctx, db)
     recover(path)
     with open(path, read_only=read_only) as database:
-        yield database
+        try:
+            yield database
+        except (AgentspanError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            _explain(error, path, database)
+            raise
+
+
+def _explain(error: Exception, path: Path, database: "Database") -> None:
+    """Raise what is wrong with the file, if that is why a command could not go on; else the error is a bug of ours."""
+    from agentspan.storage.protocol import HasCheck
+    from agentspan.storage.sqlite.connections import damaged
+
+    if isinstance(database.storage, HasCheck):
+        problems = database.storage.check()
+        if problems:
+            raise damaged(path, problems[0]) from error
 
 
 @contextmanager

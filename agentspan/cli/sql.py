@@ -11,6 +11,7 @@ import click
 from agentspan.cli.output import columns_of, document, fit, noun, pad, safe, style, table, width
 from agentspan.operations.database import Database
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sqlite.connections import is_damage, storage_error
 from agentspan.storage.sqlite.questions import Answer, ask
 
 MAX_CELL = 800
@@ -28,6 +29,8 @@ def command(database: Database, query: str, *, form: str) -> None:
     try:
         answer = ask(storage.path, text)
     except sqlite3.Error as error:
+        if is_damage(error):
+            raise storage_error(error, storage.path) from None
         raise click.ClickException(safe(f"SQLite says: {error}")) from None
     if form == "json":
         rows = [[_json(value) for value in row] for row in answer.rows]

@@ -74,6 +74,9 @@ class Draining(CommitSink):
             if not isinstance(error, DatabaseBusy):
                 self._listener.fault(error)
             return False
+        except Exception as error:
+            self._failing(error)
+            raise
         finally:
             self._drainer = 0
             self._draining.release()

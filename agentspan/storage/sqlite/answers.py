@@ -11,6 +11,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import words as wording
 from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
 from agentspan.storage.sqlite import index
+from agentspan.storage.sqlite.connections import is_damage, storage_error
 from agentspan.storage.sqlite.numbers import USED, Numbers
 from agentspan.storage.sqlite.statistics import statistics
 from agentspan.storage.sqlite.texts import Texts
@@ -133,6 +134,8 @@ class Answers:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code in _DAMAGED and attempt == 0:
                     index.discard(self.path)
+                elif is_damage(error) and code == 0:  # a text of the recorded file
+                    raise storage_error(error, self.path) from error
                 elif code not in _SURROUNDINGS and "no such module: fts5" not in str(error):
                     raise
         return None

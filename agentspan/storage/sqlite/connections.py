@@ -60,18 +60,29 @@ def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
         delay = min(delay * 1.5, 0.004)
 
 
-def storage_error(error: sqlite3.Error, path: Path) -> Exception:
+def is_damage(error: Exception) -> bool:
+    """Tell whether an error means that what the file holds cannot be read."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error)
+
+
+def damaged(path: Path, why: str) -> DatabaseUnusable:
+    """Return what is said of a file that is damaged."""
+    return DatabaseUnusable(f"{path} is damaged ({why}); `sqlite3 {path} .recover` can save its rows")
+
+
+def storage_error(error: Exception, path: Path) -> Exception:
     """Turn a driver's error into ours, with what to do; called once, at the boundary.
 
     Only what the surroundings did becomes a StorageError; a statement or value that is wrong is a bug, and stays.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if not isinstance(error, sqlite3.OperationalError) and code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+    if is_damage(error):  # the driver's words for a text that is none have the text in them
+        return damaged(path, str(error) if code else "a text in it is not UTF-8")
+    if not isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_NOTADB:
         return error
     if code == sqlite3.SQLITE_NOTADB:
         return DatabaseUnusable(f"{path} is not an SQLite database; choose another path, or move that file away")
-    if code == sqlite3.SQLITE_CORRUPT:
-        return DatabaseUnusable(f"{path} is damaged ({error}); `sqlite3 {path} .recover` can save its rows")
     if code == sqlite3.SQLITE_CANTOPEN:
         return DatabaseUnusable(f"{path} cannot be opened; check that the folder is there and may be written to")
     if code == sqlite3.SQLITE_READONLY:
@@ -158,7 +169,7 @@ class Connections:
                 if connection.in_transaction:
                     connection.execute("rollback")
                 raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
         finally:
             self.let_go()
@@ -179,7 +190,7 @@ class Connections:
             finally:
                 connection.execute("commit")
                 self._give_reader(connection, generation)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 
     def no_fork(self) -> AbstractContextManager[object]:

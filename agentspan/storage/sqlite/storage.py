@@ -70,13 +70,11 @@ class SQLiteStorage(Reads, Answers, Upkeep):
         return super().page(query)
 
     def check(self) -> list[str]:
-        """See HasCheck: SQLite's own check of all pages and indexes, and of rows that refer to nothing."""
+        """See HasCheck."""
+        from agentspan.storage.sqlite.checking import problems
+
         with self._reading() as connection:
-            said = [row[0] for row in connection.execute("pragma integrity_check(20)")]
-            problems = [] if said == ["ok"] else said
-            for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(20):
-                problems.append(f"a row of {table} refers to a row of {parent} that is not there")
-            return problems
+            return problems(connection)
 
     def close(self) -> None:
         """See Storage."""

@@ -1,0 +1,66 @@
+"""What is wrong in a file: in its pages and indexes, in what its rows refer to, and in their values."""
+
+import sqlite3
+
+from agentspan.model.rows import ROWS, ResourceType
+from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
+from agentspan.storage.sqlite.tables import table_of
+
+MOST = 20
+"""How many problems of a kind are told."""
+
+_JSON = frozenset(
+    {
+        "payload",
+        "result_payload",
+        "metadata",
+        "result",
+        "error",
+        "quality_payloads",
+        "quality_summaries",
+        "span_type_schemas",
+        "quality_schemas",
+        "wanted",
+    }
+)
+_STATUSES = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}
+_DIGIT = "[0-9]"
+_TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in range(7)))
+
+
+def problems(connection: sqlite3.Connection) -> list[str]:
+    """Return what is wrong, a sentence each; never a value.
+
+    SQLite's own check does not see a bit that flipped within a text, so each text is looked at, too.
+    """
+    said = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
+    found = [] if said == ["ok"] else said
+    for table, _, parent, _ in connection.execute("pragma foreign_key_check").fetchmany(MOST):
+        found.append(f"a row of {table} refers to a row of {parent} that is not there")
+    connection.create_function("is_text", 1, _is_text, deterministic=True)
+    for type_ in ROWS:
+        (count,) = connection.execute(_unreadable(type_)).fetchone()
+        if count:
+            found.append(f"{count} row{'s' * (count != 1)} of {table_of(type_)} cannot be read")
+    return found
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unreadable(type_: ResourceType) -> str:
+    """Return the SELECT that counts the rows with a value that nobody could have written."""
+    fields = ROWS[type_]._fields
+    whole = " || ',' || ".join(f"ifnull({field}, '')" for field in fields)
+    conditions = [f"is_text(cast({whole} as blob))"]
+    conditions += [f"ifnull(json_valid({field}), true)" for field in fields if field in _JSON]
+    conditions += [f"ifnull({field} glob '{_TIME}', true)" for field in fields if field.endswith("_at")]
+    if type_ in _STATUSES:
+        statuses = ", ".join(f"'{status}'" for status in _STATUSES[type_])
+        conditions.append(f"status in ({statuses})")
+    return f"select count(*) from {table_of(type_)} where not ({' and '.join(conditions)})"
