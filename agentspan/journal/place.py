@@ -16,9 +16,12 @@ from agentspan import files
 log = logging.getLogger("agentspan")
 
 _SUFFIX = ".spool"
-_SOUND = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "overlay"})
-"""File systems that keep the room which they have allocated, and share mapped pages with all who read the file. Others
-copy on write (btrfs, zfs), where a full disk ends the process although there was room, or lie across a network."""
+_UNSHARED = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
+"""File systems that keep the room which they have allocated, and share mapped pages with all who read the file."""
+_SOUND = _UNSHARED | {"xfs", "overlay"}
+"""Those, and file systems on which files may share blocks. Others copy on write always (btrfs, zfs), where SQLite's own
+mapping, too, ends a process on a full disk, or lie across a network."""
+_FICLONE = 0x40049409
 
 
 def folder_of(path: Path) -> Path:
@@ -41,6 +44,31 @@ def why_not(path: Path) -> str | None:
     if kind not in _SOUND:
         return f"a journal cannot be trusted on the file system {kind} of {folder}"
     return refusal(folder_of(path))
+
+
+def shares_blocks(folder: Path) -> bool:
+    """Tell whether a copy of a segment in a folder may share its blocks with it, as `cp` makes one on XFS and btrfs.
+
+    What is written to a shared block needs a new one. On a full disk, writing through a mapping then ends the process
+    (SIGBUS), although the segment's room was allocated. Asked of the file system itself: XFS can share or cannot, as
+    it was made, and overlay does what the one under it does.
+    """
+    beside = folder.parent
+    if _file_system(beside) in _UNSHARED:
+        return False
+    import fcntl
+
+    opened: list[int] = []
+    try:
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        opened = [os.open(beside, flags, 0o600), os.open(beside, flags, 0o600)]
+        fcntl.ioctl(opened[0], _FICLONE, opened[1])
+    except OSError as error:
+        return error.errno != errno.EOPNOTSUPP or len(opened) < 2
+    finally:
+        for each in opened:
+            os.close(each)
+    return True
 
 
 def owners(folder: str | os.PathLike[str]) -> frozenset[int]:

@@ -72,6 +72,10 @@ class _Locked:
 class Segment(_Locked):
     """A segment of this process's own: a spare one at first, which is not read until it begins.
 
+    Args:
+        is_mapped: append through a mapping; else by writing, which takes ten times as long, and fails on a full disk
+            where a mapping ends the process (see place.shares_blocks).
+
     Attributes:
         path: where it lies; no Path, which cannot be made any more while the interpreter ends.
         end: where the next record will begin.
@@ -83,10 +87,11 @@ class Segment(_Locked):
 
     _is_mapped = False
 
-    def __init__(self, path: str, size: int) -> None:
+    def __init__(self, path: str, size: int, *, is_mapped: bool = True) -> None:
         place.check(os.path.dirname(path))
         self.path = path + NEW
         self.size = size
+        self._maps = is_mapped
         self.end = self.drained = START
         with _Changing():
             self._file = files.create(self.path)
@@ -116,8 +121,8 @@ class Segment(_Locked):
             path: its place. Only now, that it is locked: who finds a segment that is not takes it over.
             sequence: the number of the first record.
         """
-        self.map[: len(FORM)] = FORM
-        self.map[START:_SECOND] = END
+        self._put(0, FORM)
+        self._put(START, END)
         self.end = START
         self.trim(START, sequence)
         os.rename(self.path, path)
@@ -130,9 +135,35 @@ class Segment(_Locked):
         self._map()
 
     def _map(self) -> None:
+        if not self._maps:
+            return
         with _Changing():
             self.map = mmap.mmap(self._file, self.size)
             self._is_mapped = True
+
+    def _put(self, start: int, data: bytes) -> None:
+        if self._is_mapped:
+            self.map[start : start + len(data)] = data
+        elif os.pwrite(self._file, data, start) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(self, start: int, head: bytes, body: bytes) -> None:
+        """Write a record in a place that the caller has taken, where nothing is mapped.
+
+        Raises:
+            OSError: no room for it.
+        """
+        record = head + body
+        try:
+            if start // mmap.PAGESIZE != (start + len(record) - 1) // mmap.PAGESIZE:
+                # The header last: a process that is killed between two pages leaves the end where it was.
+                self._put(start + HEADER, body)
+                record = head
+            self._put(start, record)
+        except OSError:
+            with suppress(OSError):
+                self._put(start, END)
+            raise
 
     def is_there(self) -> bool:
         """Tell whether its file is still in its place: what is said to one that was deleted ends with the process."""
@@ -153,10 +184,8 @@ class Segment(_Locked):
     def trim(self, drained: int, sequence: int) -> None:
         """Note that everything before a place is in the storage, and the number of the record that begins there."""
         self.drained = drained
-        if self._is_mapped:
-            self.map[_MARK:START] = _marked(drained, sequence)
-        else:
-            os.pwrite(self._file, _marked(drained, sequence), _MARK)
+        with suppress(OSError):  # no room for a copy of a shared block: it is read again, which changes nothing
+            self._put(_MARK, _marked(drained, sequence))
 
     def unmap(self) -> None:
         """Append no more: what is mapped counts as the program's memory. What is in it can be read all the same."""
@@ -172,6 +201,8 @@ class Segment(_Locked):
             sequence: the number of the next record.
         """
         mark = _marked(START, sequence)
+        if not self._maps:  # it goes on: what was written after its end must be zeros
+            return
         if COLLECTS_ANYWHERE:
             END[:0]
         if self.drained == self.end:  # no call from here: as soon as the end is the start, others append there

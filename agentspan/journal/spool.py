@@ -12,7 +12,9 @@ SIZE = 2**20
 _TYPES = ".v1.types"
 
 
-def create(folder: Path, writer_id: str, number: int, sequence: int, length: int, size: int) -> Segment:
+def create(
+    folder: Path, writer_id: str, number: int, sequence: int, length: int, size: int, *, is_mapped: bool = True
+) -> Segment:
     """Make a segment in which a body of so many bytes has room.
 
     Args:
@@ -20,6 +22,7 @@ def create(folder: Path, writer_id: str, number: int, sequence: int, length: int
         sequence: the number of the first record in it.
         length: bytes of the body.
         size: bytes that it has where that is enough.
+        is_mapped: see Segment.
 
     Raises:
         OSError: no room for it, or no permission.
@@ -27,7 +30,7 @@ def create(folder: Path, writer_id: str, number: int, sequence: int, length: int
     path = place(folder, writer_id, number)
     for _ in range(10):
         try:
-            made = Segment(path, max(size, room_for(length)))
+            made = Segment(path, max(size, room_for(length)), is_mapped=is_mapped)
             made.begin(path, sequence)
             return made
         except FileNotFoundError:  # not there yet, or somebody has just tidied up

@@ -18,8 +18,10 @@ from agentspan.journal.spool import segments
 SIZE = 16 * 1024
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Log:
+@pytest.fixture(params=["mapped", "written"])
+def log(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """One that appends through a mapping, and one on a file system where that is not safe."""
+    monkeypatch.setattr("agentspan.journal.log.shares_blocks", lambda folder: request.param == "written")
     return Log(tmp_path / "runs.db.spool", lambda: "writer", SIZE)
 
 
@@ -169,6 +171,7 @@ def test_a_signal_handler_may_begin_a_segment_while_its_thread_begins_one(tmp_pa
     assert not log._folder.exists()
 
 
+@pytest.mark.parametrize("log", ["mapped"], indirect=True)
 def test_what_is_dropped_while_a_segment_is_begun_is_freed_before_the_next_number(log: Log) -> None:
     class Watched(Log):
         def _next_segment(self, length: int) -> Any:
