@@ -70,6 +70,7 @@ class Run:
         self.status: InstanceStatus = "pending"
         self.termination_reason: str | None = None
         self._told = False
+        self._is_left = False
         self._writer_id = ""
         self._instance: AgentInstanceRow | None = None
         self._result: dict[str, Any] | None = None
@@ -154,7 +155,12 @@ class Run:
         except IndexError:
             return False
 
+    def _goes_on(self) -> bool:
+        """Tell whether what begins now may be in this run; in a terminated one, as long as its block lasts."""
+        return self.status in OPEN or (self.status == "terminated" and not self._is_left)
+
     def _leave(self, exception: BaseException | None) -> None:
+        self._is_left = True
         self._tracer._exit(self)
         if self._writer_id != self._tracer._writer_id:
             return  # a forked child leaves a block of its parent's, which goes on

@@ -144,6 +144,10 @@ class Span:
         self._leave(exception)
         return False
 
+    def _goes_on(self) -> bool:
+        """Tell whether what begins now may be inside this span."""
+        return self.status in OPEN
+
     @property
     def _type(self) -> SpanType:
         return self._tracer._registry.resolve(self.schema_name)

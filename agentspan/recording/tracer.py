@@ -15,7 +15,7 @@ from agentspan import ids, jsontext
 from agentspan.errors import AgentTerminated, DatabaseUnusable, InvalidValue, StorageError
 from agentspan.journal import place
 from agentspan.model.changes import Put, Unit, unit_of
-from agentspan.model.status import OPEN, Purpose, SpanStatus
+from agentspan.model.status import Purpose, SpanStatus
 from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
 from agentspan.recording import disabled
@@ -338,7 +338,7 @@ class Tracer:
         """
         if self._current.get() is node:
             outer = node._outer
-            while outer is not None and outer.status not in OPEN:
+            while outer is not None and not outer._goes_on():
                 outer = outer._outer
             self._current.set(outer)
             node._outer = None  # a span that is kept must not keep those around it

@@ -208,7 +208,6 @@ def test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_
     assert spans_of(tracer)[0].result_payload == {"output": "theirs"}
 
 
-@pytest.mark.xfail(strict=True, reason="where a block ends, the terminated run around it is left, too")
 def test_spans_belong_to_their_run_also_after_it_has_learned_of_its_termination(tracer: Tracer) -> None:
     with tracer.run("a") as run:
         terminate(tracer, run)
