@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from pydantic_core import from_json
 
 from agentspan import clock, jsontext
+from agentspan.interrupts import let_through
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UNIT, UPDATED, decode_unit
 from agentspan.model import spans
 from agentspan.model.changes import Put, PutSpans, Unit, Violation, unit_of
@@ -110,6 +111,7 @@ class Batch:
                 else:
                     self._add_other(kind, fields, body)
             except Exception as error:
+                let_through(error)
                 self.unreadable.append(Unreadable(body, error))
 
     def _add_other(self, kind: str, fields: list[str], body: bytes) -> None:
@@ -139,6 +141,7 @@ class Batch:
             try:
                 units.append(decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored))
             except Exception as error:
+                let_through(error)
                 self.unreadable.append(Unreadable(SEPARATOR.join(each).encode(), error))
         return units
 
@@ -150,6 +153,7 @@ class Batch:
             try:
                 self._rows.append(self._row(created, ended, payload, result))
             except Exception as error:
+                let_through(error)
                 records = [created, *self._changes.get(created[1], []), *([ended] if ended else [])]
                 self.unreadable += [Unreadable(SEPARATOR.join(each).encode(), error) for each in records]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from agentspan.interrupts import let_through
 from agentspan.journal.place import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
@@ -114,8 +115,8 @@ class Log:
                     if segment.end > START:
                         segment.reset(following)
                     return None
-                self._full.popleft()
                 self.full_bytes -= segment.size
+                self._full.popleft()  # the only call: an exception from a signal handler comes after both, or before
             self._done_with(segment)
 
     def trim(self, segment: Segment, drained: int, last: int) -> None:
@@ -143,7 +144,8 @@ class Log:
         if self._spare is None and segment is not None and segment.end > self._size // 16:
             try:
                 spare = Segment(place(self._folder, self._writer_id(), 0), GROWTH * self._size, is_mapped=self._maps)
-            except OSError:  # who needs it will see
+            except OSError as raised:  # who needs it will see
+                let_through(raised)
                 return
             spare.fill()
             with self.lock:
@@ -203,6 +205,7 @@ class Log:
                 is_mapped=self._maps,
             )
         except OSError as error:
+            let_through(error)
             self.error = error
             return None
         self.error = None
@@ -219,8 +222,8 @@ class Log:
         if self._segment is not segment:  # a signal handler has done it
             return
         self._segment = None
-        self._full.append(segment)
         self.full_bytes += segment.size
+        self._full.append(segment)
         segment.unmap()
 
     def _begun_spare(self, length: int, number: int) -> Segment | None:
@@ -231,8 +234,8 @@ class Log:
             try:
                 spare.begin(place(self._folder, self._writer_id(), number), self.sequence + 1)
                 return spare
-            except OSError:  # somebody has deleted it
-                pass
+            except OSError as raised:  # somebody has deleted it
+                let_through(raised)
         spare.remove()
         return None
 
@@ -242,8 +245,8 @@ class Log:
                 segment.recycle()
                 self._spare = segment
                 return
-            except OSError:
-                pass
+            except OSError as raised:
+                let_through(raised)
         segment.remove()
 
     def _guard(self) -> None:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from agentspan import files
+from agentspan.interrupts import let_through
 
 log = logging.getLogger("agentspan")
 
@@ -119,6 +120,6 @@ def _file_system(folder: Path) -> str:
                 place = before.split(" ")[4].replace("\\040", " ")
                 if (real == place or real.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
                     best, kind = place, after.split(" ")[0]
-    except OSError:  # a sandbox without /proc
-        pass
+    except OSError as raised:  # a sandbox without /proc
+        let_through(raised)
     return kind

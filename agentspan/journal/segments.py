@@ -21,6 +21,7 @@ from pathlib import Path
 from zlib import crc32
 
 from agentspan import files
+from agentspan.interrupts import let_through
 from agentspan.journal import place
 from agentspan.journal.records import END, HEADER
 
@@ -169,7 +170,8 @@ class Segment(_Locked):
         """Tell whether its file is still in its place: what is said to one that was deleted ends with the process."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._file))
-        except OSError:
+        except OSError as raised:
+            let_through(raised)
             return False
 
     @property
@@ -211,7 +213,8 @@ class Segment(_Locked):
             self.drained = self.end = START
 
     def __del__(self) -> None:
-        self.leave()  # its tracer was dropped: others may read what is in it
+        if self._file >= 0:  # its tracer was dropped: others may read what is in it
+            self.leave()
 
     def leave(self) -> None:
         """Let go of the mapping and the lock, as a forked child does; the file stays."""
@@ -295,6 +298,10 @@ class Left(_Locked):
         """Let go of it."""
         self._let_go()
 
+    def __del__(self) -> None:
+        if self._file >= 0:  # an exception from a signal handler came before the end of the block
+            self._let_go()
+
     def __enter__(self) -> "Left":
         return self
 
@@ -314,8 +321,9 @@ def take_over(path: Path) -> Left | None:
 def _taken_over(path: Path) -> Left | None:
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
+    except OSError as raised:
+        let_through(raised)
+        if raised.errno == errno.ELOOP:
             _refuse(path, "it is a symbolic link")
         return None
     try:
@@ -327,11 +335,12 @@ def _taken_over(path: Path) -> Left | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file).st_nlink:  # else somebody else has drained it meanwhile
                 return Left(path, file)
-    except OSError:
-        pass
-    except BaseException:
+    except BaseException as raised:
         os.close(file)
-        raise
+        if not isinstance(raised, OSError):
+            raise
+        let_through(raised)
+        return None
     os.close(file)
     return None
 

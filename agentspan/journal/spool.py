@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from agentspan import files
+from agentspan.interrupts import let_through
 from agentspan.journal.place import check, refusal, warn
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
@@ -62,7 +63,8 @@ def segments(folder: Path) -> list[Path]:
         return []
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
-    except OSError:
+    except OSError as raised:
+        let_through(raised)
         return []
     return [folder / name for name in names]
 
@@ -92,7 +94,8 @@ def types_of(folder: Path, writer_id: str) -> str | None:
     """Return the span types that a writer has kept, None where it kept none: its runs were registered with all."""
     try:
         return (folder / f"{writer_id}{_TYPES}").read_text(encoding="utf-8")
-    except (OSError, ValueError):
+    except (OSError, ValueError) as raised:
+        let_through(raised)
         return None
 
 
@@ -116,5 +119,5 @@ def tidy(folder: Path) -> None:
             elif _TYPES in name and name.partition(".")[0] not in writers:
                 os.unlink(folder / name)
         os.rmdir(folder)
-    except OSError:
-        pass
+    except OSError as raised:
+        let_through(raised)

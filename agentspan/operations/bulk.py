@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
+from agentspan.interrupts import let_through
 from agentspan.operations import answers
 from agentspan.operations.actions import BULK, READS, Action
 from agentspan.operations.answers import Answer
@@ -72,7 +73,8 @@ def _answer(ctx: Context, action: Action, fields: Mapping[str, Any]) -> Answer:
         raise  # the transaction is lost, and with it what came before
     except AgentspanError as error:
         return answers.refusal(error)
-    except Exception:
+    except Exception as raised:
+        let_through(raised)
         log.exception("bulk: an item failed unexpectedly")
         return {"status": "error", "code": "unexpected", "message": "an unexpected fault; the log has more"}
 

@@ -3,9 +3,11 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from agentspan.interrupts import let_through
 from agentspan.recording.capture import head_of_call
+from agentspan.recording.plain import class_name
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
@@ -17,16 +19,43 @@ def kind_of(fn: Any) -> Kind:
 
     Of a partial that is what its function gives, of an object what its `__call__` does.
     """
-    while isinstance(fn, functools.partial):
+    while issubclass(type(fn), functools.partial):  # `__class__` may be anything, or raise
         fn = fn.func
     for called in (fn, getattr(type(fn), "__call__", None)):  # noqa: B004 (its kind matters, not whether there is one)
-        if inspect.iscoroutinefunction(called) or _is_awaited(called):
-            return "coroutine"
-        if inspect.isasyncgenfunction(called):
-            return "async generator"
-        if inspect.isgeneratorfunction(called):
-            return "generator"
+        try:
+            if inspect.iscoroutinefunction(called) or _is_awaited(called):
+                return "coroutine"
+            if inspect.isasyncgenfunction(called):
+                return "async generator"
+            if inspect.isgeneratorfunction(called):
+                return "generator"
+        except Exception as raised:  # an object that does not want to be looked at: its `__call__` tells
+            let_through(raised)
     return "function"
+
+
+def name_of(fn: Any) -> str:
+    """Return what a function is called; of an object without a name that is its class's."""
+    try:
+        name = getattr(fn, "__name__", None)
+    except Exception as raised:
+        let_through(raised)
+        name = None
+    return name if type(name) is str and name else class_name(fn).rpartition(".")[2]
+
+
+def wrapper_of(fn: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Do what functools.wraps does; an object that raises when it is asked for its name is wrapped all the same."""
+
+    def wrap(wrapper: Callable[..., Any]) -> Any:
+        try:
+            return functools.update_wrapper(wrapper, fn)
+        except Exception as raised:
+            let_through(raised)
+            wrapper.__wrapped__ = fn  # type: ignore[attr-defined]
+            return wrapper
+
+    return wrap
 
 
 def _is_awaited(fn: Any) -> bool:
@@ -46,13 +75,14 @@ class Arguments:
     __slots__ = ("_count", "_defaults", "_partial", "_positional", "_signature", "_skip", "head", "name")
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        self._partial = fn if isinstance(fn, functools.partial) else None
+        self._partial = cast("functools.partial[Any]", fn) if issubclass(type(fn), functools.partial) else None
         fn = fn if self._partial is None else self._partial.func
-        self.name: str = getattr(fn, "__name__", None) or type(fn).__name__
+        self.name = name_of(fn)
         self.head = head_of_call(self.name)
         try:
             signature = inspect.signature(fn)
-        except (TypeError, ValueError):  # some builtins have none
+        except Exception as raised:  # some builtins have none, and an object may raise anything
+            let_through(raised)
             signature = inspect.signature(lambda *args, **kwargs: None)
         parameters = list(signature.parameters.values())
         # A method's own object says nothing about the call, and its repr may be anything.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from agentspan.recording.arguments import Arguments, kind_of
+from agentspan.recording.arguments import Arguments, kind_of, wrapper_of
 from agentspan.recording.generators import NOTHING, Reduce, Steps, Stream, wrap_async_generator, wrap_generator
 from agentspan.recording.span import Span, last_entered
 from agentspan.schemas.span_types import usable_name
@@ -41,14 +41,28 @@ class SpanBlock:
     def __enter__(self) -> Span:
         tracer, name = self._resolve(), self._schema_name
         span = tracer._begin(name, self._payload) if tracer.enabled else tracer._unrecorded(name)
-        self._entered.append(span)
+        try:
+            self._entered.append(span)
+        except BaseException as error:  # from a signal handler, after the call: no block will end it
+            self._entered.remove(span)
+            span._leave(error)
+            raise
         return span
 
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
         entered = self._entered
-        (entered.pop() if len(entered) == 1 else last_entered(entered))._leave(exception)
+        if entered[1:]:
+            span = last_entered(entered)
+        else:
+            span = entered[0]
+            del entered[0]  # no call up to here: an exception from a signal handler comes at calls
+        try:
+            span._leave(exception)
+        except BaseException as error:
+            span._leave(error)  # at the second time it does what was not done
+            raise
         return False
 
     async def __aenter__(self) -> Span:
@@ -65,8 +79,9 @@ class SpanBlock:
         Raises:
             TypeError: it is nothing that can be called, or has `reduce` and is no generator function.
         """
-        if isinstance(fn, classmethod | staticmethod):
-            return cast(Callable[P, R], type(fn)(self(fn.__func__)))
+        if issubclass(type(fn), classmethod | staticmethod):  # `__class__` may be anything, or raise
+            method = cast(Any, fn)
+            return cast(Callable[P, R], type(method)(self(method.__func__)))
         if not callable(fn):
             raise TypeError(f"only functions can be recorded, not {type(fn).__name__}")
         arguments = Arguments(fn)
@@ -94,7 +109,7 @@ class SpanBlock:
     def _wrap_function(self, fn: Callable[P, R], arguments: Arguments) -> Callable[P, R]:
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
 
-        @functools.wraps(fn)
+        @wrapper_of(fn)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             tracer = resolve()
             if not tracer.enabled:  # 0.2 µs in all
@@ -102,18 +117,18 @@ class SpanBlock:
             span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
             try:
                 value = fn(*args, **kwargs)
+                span._returned(value)
             except BaseException as exception:
-                span._leave(exception)
+                span._leave(exception)  # does what was not done, where a signal handler interrupted _returned
                 raise
-            span._returned(value)
             return value
 
-        return call
+        return cast(Callable[P, Any], call)
 
     def _wrap_coroutine(self, fn: Callable[P, Any], arguments: Arguments) -> Callable[P, Any]:
         resolve, schema_name, payload = self._resolve, self._schema_name, self._payload
 
-        @functools.wraps(fn)
+        @wrapper_of(fn)
         async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
             tracer = resolve()
             if not tracer.enabled:
@@ -121,13 +136,13 @@ class SpanBlock:
             span = tracer._begin_call(schema_name, arguments, args, kwargs, payload)
             try:
                 value = await fn(*args, **kwargs)
+                span._returned(value)
             except BaseException as exception:
                 span._leave(exception)
                 raise
-            span._returned(value)
             return value
 
-        return call
+        return cast(Callable[P, Any], call)
 
 
 def block(
@@ -136,7 +151,8 @@ def block(
     """Return a SpanBlock, or the decorated function when `what` is one (a bare `@span`)."""
     if type(what) is str and reduce is None:
         return SpanBlock(resolve, _usable(what), payload)
-    if callable(what) or isinstance(what, classmethod | staticmethod | property):  # a property is told to go below
+    # Not by isinstance: `__class__` may be anything, or raise. A property is told to go below.
+    if callable(what) or issubclass(type(what), classmethod | staticmethod | property):
         return SpanBlock(resolve, DEFAULT_TYPE, None)(what)
     if reduce is not None and not callable(reduce):
         raise TypeError("reduce must be a function of the list of items")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from agentspan.interrupts import let_through
 from agentspan.recording.limits import Limits, encode, shrink
 from agentspan.recording.plain import MAX_DEPTH, MAX_INT_BITS, Plain, class_name, exact_text
 from agentspan.recording.redaction import Redaction
@@ -69,11 +70,14 @@ class Capture:
                 text = to_json(value, inf_nan_mode="strings").decode()  # what another thread puts in now is JSON, too
                 if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
                     return text
-        except Exception:
-            pass
+        except Exception as raised:
+            if type(raised) is not RecursionError:  # no stack left for a call
+                let_through(raised)
         try:
             return self._slowly(value)
-        except Exception:  # no stack left, or no memory
+        except Exception as raised:  # no stack left, or no memory
+            if type(raised) is not RecursionError:
+                let_through(raised)
             return _NOT_WRITTEN
 
     def call(self, name: str, head: str, arguments: dict[str, Any]) -> str:
@@ -89,8 +93,8 @@ class Capture:
                 text = f"{head}{to_json(arguments, inf_nan_mode='strings').decode()}}}"
                 if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
                     return text
-        except Exception:
-            pass
+        except Exception as raised:
+            let_through(raised)
         return self.object({"name": name, "arguments": arguments})
 
     def output(self, value: Any) -> str:
@@ -100,8 +104,8 @@ class Capture:
                 text = f'{{"output":{to_json(value).decode()}}}'
                 if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
                     return text
-        except Exception:
-            pass
+        except Exception as raised:
+            let_through(raised)
         return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything
 
     def failure(self, error: dict[str, Any]) -> str:
@@ -125,7 +129,9 @@ class Capture:
             described = self._exception(exception, 0, [5 * MAX_MEMBERS])
             described["stacktrace"] = self._stacktrace(exception, described)
             return described
-        except Exception:
+        except Exception as raised:
+            if type(raised) is not RecursionError:
+                let_through(raised)
             return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
 
     def _slowly(self, value: Any) -> str:
@@ -157,7 +163,8 @@ class Capture:
             message = exact_text(str(exception))
             shown = message[:MAX_MESSAGE] if self.redaction is None else self.redaction.start(message, MAX_MESSAGE)
             return _text(shown + "…" if len(message) > MAX_MESSAGE else shown)
-        except Exception:
+        except Exception as raised:
+            let_through(raised)
             return _UNREADABLE
 
     def _stacktrace(self, exception: BaseException, described: dict[str, Any]) -> str:
@@ -171,7 +178,8 @@ class Capture:
                 lines = [*traceback.format_tb(trace, limit=-MAX_FRAMES), f"{described['type']}: {described['message']}"]
             text = "".join(self._line(line) for line in lines)
             return _text(text[-MAX_STACKTRACE:] if self.redaction is None else self.redaction.end(text, MAX_STACKTRACE))
-        except Exception:
+        except Exception as raised:
+            let_through(raised)
             return ""
 
     def _line(self, line: str) -> str:

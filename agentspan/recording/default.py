@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from agentspan import clock
+from agentspan.interrupts import let_through
 from agentspan.journal import live
 from agentspan.model.status import Purpose
 from agentspan.recording import disabled
@@ -117,6 +118,7 @@ def get_tracer() -> Tracer:
         try:
             return _configure(_given, WAIT_S)
         except Exception as error:
+            let_through(error)
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS
             if _tracer is None or _tracer._closed:
                 _tracer = Tracer(_broken=error)
@@ -231,6 +233,7 @@ def arrive(path: str, settings: dict[str, Any] | None) -> Tracer | None:
         tracer = get_tracer()
         return tracer if _path_of(tracer) == Path(path) else None
     except Exception as error:
+        let_through(error)
         get_tracer()._fault(error)
         return None
 

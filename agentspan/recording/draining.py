@@ -12,6 +12,8 @@ from agentspan import clock
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.journal.log import Log
 from agentspan.journal.records import bodies
+from agentspan.journal.segments import Segment
+from agentspan.locks import Occupied, within
 from agentspan.recording.sink import RETRY_NS, WAIT_S, CommitSink
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.storage.protocol import Storage
@@ -32,8 +34,8 @@ class Draining(CommitSink):
     ) -> None:
         super().__init__(storage, committer, listener)
         self._log = log
-        self._draining = threading.Lock()
-        self._drainer = 0
+        self._draining = threading.RLock()  # held by `within`, which does not nest
+        self._taken: tuple[Segment, int] | None = None
         self._hurried = False
         self._settled = 0
         self._moved_ns = time.monotonic_ns()
@@ -61,13 +63,11 @@ class Draining(CommitSink):
             wait_s: for how long at most to wait for another thread that is about it, and for the storage.
             most: bytes after which to stop.
         """
-        if self._drainer == threading.get_ident():  # a signal handler, or a read, in the middle of it
-            return False
-        if not self._draining.acquire(timeout=max(0.0, wait_s)):
-            return False
         try:
-            self._drainer = threading.get_ident()
-            return self._drain(wait_s, most, time.monotonic() + max(wait_s, WAIT_S))
+            with within(self._draining, wait_s):
+                return self._drain(wait_s, most, time.monotonic() + max(wait_s, WAIT_S))
+        except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
+            return False
         except StorageError as error:
             self._retry_ns = clock.monotonic_ns() + RETRY_NS
             self._failing(error)
@@ -77,9 +77,6 @@ class Draining(CommitSink):
         except Exception as error:
             self._failing(error)
             raise
-        finally:
-            self._drainer = 0
-            self._draining.release()
 
     def _drain(self, wait_s: float, most: int | None, deadline: float) -> bool:
         while True:
@@ -87,9 +84,16 @@ class Draining(CommitSink):
             if portion is None:
                 return True
             read = bodies(portion.data)
-            self._count(self._committer.commit(read.bodies, wait_s))
-            self._settled += len(read.bodies)
+            place = (portion.segment, portion.start)
+            is_repeated, self._taken = self._taken == place, place  # an exception came before it was trimmed
+            tally = self._committer.commit(read.bodies, wait_s, are_repeated=is_repeated)
             self._moved_ns = time.monotonic_ns()
+            # No call in between: who is interrupted before has it committed again, and counted then.
+            if read.last > self._settled:
+                self.recorded += read.last - self._settled - tally.refused - tally.failed
+                self.refused += tally.refused
+                self.failed += tally.failed
+                self._settled = read.last
             self._taking()
             self._log.trim(portion.segment, portion.start + read.end, read.last)
             if most is not None or self._hurried or time.monotonic() > deadline:

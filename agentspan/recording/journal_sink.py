@@ -12,17 +12,20 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan import clock
 from agentspan.errors import StorageError
+from agentspan.interrupts import let_through
 from agentspan.journal import live
 from agentspan.journal.events import encode_unit
 from agentspan.journal.log import Log
 from agentspan.journal.place import folder_of
 from agentspan.journal.spool import SIZE, keep_types
+from agentspan.locks import Occupied, within
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.draining import Draining
@@ -55,6 +58,9 @@ LOOK_S = 0.1
 """How often the thread looks whether runs of this process are terminated."""
 LOOK_SHARE = 0.01
 """The share of the thread's time that looking may take: with thousands of runs, it looks less often."""
+RESTART_S = 0.05
+MAX_RESTART_S = 5.0
+"""When a thread that could not be started is tried again: later and later."""
 FORK_WAIT_S = 5.0
 EXIT_S = 1.0
 """How long the end of a program may take over the work of programs that died."""
@@ -95,6 +101,7 @@ class JournalSink(Draining):
         self._next_look_s = 0.0
         self._thread: threading.Thread | None = None
         self._bell = _Bell()
+        self._start_s = self._pause_s = 0.0
         self._begun = 0
         self._have_types_changed = False
         self._held = False
@@ -174,11 +181,8 @@ class JournalSink(Draining):
     def release(self, *, for_good: bool = False) -> None:
         """See Sink. A segment with something in it stays, for good or until more is said."""
         self._stop_thread(WAIT_S)  # it may be making a segment; what is said later brings it back
-        if self._draining.acquire(timeout=WAIT_S):
-            try:
-                self._log.release(for_good=for_good)
-            finally:
-                self._draining.release()
+        with suppress(Occupied), within(self._draining, WAIT_S):
+            self._log.release(for_good=for_good)
         # Forked children end without a word; what others left in great numbers is not ours to wait for.
         self._around.adoption.look(at_once=True, most_s=EXIT_S)
         if for_good:
@@ -234,12 +238,12 @@ class JournalSink(Draining):
         if types is not None:
             try:
                 keep_types(self.folder, self._around.writer_id(), types)
-            except OSError:  # a full disk: what a killed program leaves is read without them
-                pass
+            except OSError as raised:  # a full disk: what a killed program leaves is read without them
+                let_through(raised)
 
     def _keep(self, unit: Unit) -> None:
-        super()._keep(unit)
         self._log.alert = True
+        super()._keep(unit)
 
     def _overflow(self, why: str | None) -> None:
         self._overflows = self._log.alert = True
@@ -296,18 +300,44 @@ class JournalSink(Draining):
         self._outcomes.learn(terminations)
 
     def _start_thread(self) -> None:
-        with self._log.lock:
-            # Where the interpreter ends already, who starts a thread waits for ever for it (Python 3.11).
-            if self._thread is not None or sys.is_finalizing():
-                return
-            self._moved_ns = time.monotonic_ns()
-            args = (weakref.ref(self), self._bell)
-            thread = threading.Thread(target=_run, args=args, name="agentspan-journal", daemon=True)
-            self._thread = thread
+        """Start the thread that drains, unless that failed a moment ago: then the next calls try again."""
+        if time.monotonic() < self._start_s:
+            self._log.alert = True
+            return
+        thread: threading.Thread | None = None
         try:
+            with self._log.lock:
+                # Where the interpreter ends already, who starts a thread waits for ever for it (Python 3.11).
+                if self._thread is not None or sys.is_finalizing():
+                    return
+                self._moved_ns = time.monotonic_ns()
+                self._bell = bell = _Bell()  # of its own: two threads never wait for one
+                thread = threading.Thread(
+                    target=_run, args=(weakref.ref(self), bell), name="agentspan-journal", daemon=True
+                )
+                self._thread = thread
             thread.start()
-        except RuntimeError:  # the interpreter ends: what is in the journal is read when the file is opened next
-            pass
+            self._pause_s = 0.0
+        except BaseException as error:  # also from a signal handler, at any point
+            if thread is not None and self._thread is thread:  # it may run, may be starting, or have broken off
+                bell.is_last = True
+                self._thread = None
+                self._log.alert = True
+            if not isinstance(error, RuntimeError):
+                raise
+            self._no_thread(error)
+
+    def _no_thread(self, error: RuntimeError) -> None:
+        """Say that no thread can be started now, and when it is tried again."""
+        self._pause_s = min(2 * self._pause_s or RESTART_S, MAX_RESTART_S)
+        self._start_s = time.monotonic() + self._pause_s
+        if "shutdown" in str(error):  # the interpreter ends: who opens the file next reads the journal
+            return
+        said = f"the thread that drains the journal of {self.path} cannot be started: {error}; it is tried again"
+        try:
+            self._listener.fault(StorageError(said))
+        except StorageError as fault:  # faults are to be raised, but what is being recorded comes first
+            self._deferred.raised = fault
 
     def _stop_thread(self, wait_s: float) -> None:
         """End the thread, which the next record brings back."""
@@ -317,7 +347,7 @@ class JournalSink(Draining):
             bell, self._bell = self._bell, _Bell()
         bell.is_last = True
         bell.ring()
-        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(wait_s)
 
     def _tick(self, ticks: "_Ticks") -> bool:
@@ -407,7 +437,7 @@ def _run(reference: "weakref.ref[JournalSink]", bell: _Bell) -> None:
         if bell.is_last:
             return
         sink = kept or reference()
-        if sink is None:
+        if sink is None or sink._bell is not bell:  # another thread was started in this one's place
             return
         try:
             if is_called:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from agentspan.errors import InvalidAction, NotFound, StorageError
+from agentspan.interrupts import let_through
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, unit_of
 from agentspan.model.refusals import termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -59,8 +60,7 @@ class Outcomes(Listener):
         return bool(self._active_runs())
 
     def _active_runs(self) -> "list[Run]":
-        runs = [reference() for reference in self._tracer._runs.valuerefs()]
-        return [run for run in runs if run is not None and run.status == "active"]
+        return [run for run in self._tracer._runs.all() if run.status == "active"]
 
     def learn(self, terminations: dict[str, str]) -> None:
         """Tell runs of this process that they are terminated."""
@@ -85,7 +85,7 @@ class Outcomes(Listener):
         terminated_id = termination_behind(refused)
         if terminated_id is None:  # else it was to be expected
             self._tracer._fault(_refusal(unit, refused))
-        elif terminated_id in self._tracer._runs:
+        elif self._tracer._runs.get(terminated_id) is not None:
             reason = self._tracer._store.find(terminated_id).terminated.get(terminated_id, "")
             self._tell({terminated_id: reason})
 
@@ -100,6 +100,7 @@ class Outcomes(Listener):
         except StorageError:
             raise
         except Exception as error:
+            let_through(error)
             self._tracer._fault(error, reraise=False)
             return None
 

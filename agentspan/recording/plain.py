@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from agentspan.interrupts import let_through
 from agentspan.recording.credentials import is_harmless_name, is_schema, names_credential
 from agentspan.recording.foreign import FOREIGN, Table
 from agentspan.recording.limits import MAX_HASHED, START, TRUNCATED, Limits, bytes_mark, text_mark
@@ -54,6 +55,7 @@ class Plain:
         self._looks = MAX_VALUES  # how many values may be looked at for whether their own serializer may have them
         self._marks: dict[tuple[int, str], tuple[Any, dict[str, Any]]] = {}
         self._above: list[int] = []
+        self._raised: Exception | None = None
 
     def of(self, value: Any, name: str = "") -> Any:
         """Return a value as plain JSON.
@@ -81,6 +83,7 @@ class Plain:
         except BaseException as error:
             if not is_fault(error):
                 raise
+            let_through(error)
             return not_json(value)
         finally:
             self._above.pop()
@@ -100,7 +103,8 @@ class Plain:
             names = getattr(type(value), "_fields", None) if isinstance(value, tuple) else None
             try:
                 return self._list(value, name, names if type(names) is tuple else ())
-            except Exception:
+            except Exception as raised:
+                let_through(raised)
                 contents = _contents(value)
                 if contents is None:
                     raise
@@ -217,7 +221,8 @@ class Plain:
         try:
             items, length = value.items(), _length(value)
             pairs = [(key, item) for key, item in _first(items, self._limits.items)]
-        except Exception:
+        except Exception as raised:
+            let_through(raised)
             if not isinstance(value, dict):
                 raise
             length = dict.__len__(value)
@@ -260,7 +265,8 @@ class Plain:
             if isinstance(key, tuple | frozenset) and not (len(key) < 100 and all(type(p) in _SCALARS for p in key)):
                 return short_repr(key)  # whose time does not grow with what is nested in it
             return _joined(exact_text(str(key)))
-        except Exception:
+        except Exception as raised:
+            let_through(raised)
             return f"(a key of type {class_name(key)})"
 
     def _table(self, table: Table, name: str) -> dict[str, Any]:
@@ -282,8 +288,8 @@ class Plain:
         if hasattr(type(value), "__pydantic_serializer__") and self._is_small(fields):
             try:
                 return self.of(from_json(to_json(value, inf_nan_mode="strings", fallback=self._said)), name)
-            except Exception:
-                pass
+            except Exception as raised:
+                let_through(self._raised or raised)
         return self._object(_first(fields.items(), self._limits.items), len(fields), name)
 
     def _is_small(self, fields: Mapping[str, Any]) -> bool:
@@ -291,7 +297,8 @@ class Plain:
         room = [given]
         try:
             return _is_small(fields, room, 0)
-        except Exception:
+        except Exception as raised:
+            let_through(raised)
             return False
         finally:
             self._looks -= given - max(room[0], 0)
@@ -301,13 +308,17 @@ class Plain:
         if not hasattr(type(value), "__next__"):
             try:
                 return self.of(from_json(to_json(value)), name)
-            except Exception:
-                pass
+            except Exception as raised:
+                let_through(raised)
         return self._text(self._said(value), name)
 
     def _said(self, value: Any) -> str:
         """Return the start of an object's repr, cut where no half of a credential is left."""
-        text = exact_text(repr(value))
+        try:
+            text = exact_text(repr(value))
+        except Exception as raised:
+            self._raised = raised  # the encoder, which calls this, raises another one in its place
+            raise
         if len(text) <= MAX_REPR:
             return text
         start = text[: MAX_REPR - 1] if self._redaction is None else self._redaction.start(text, MAX_REPR - 1)
@@ -392,7 +403,8 @@ def _contents(value: Any) -> list[Any] | None:
 def _length(value: Any) -> int | None:
     try:
         return len(value)
-    except Exception:
+    except Exception as raised:
+        let_through(raised)
         return None
 
 
@@ -426,7 +438,8 @@ def _fields_of(value: Any) -> Mapping[str, Any] | None:
             fields[name] = getattr(value, name)
         except AttributeError:
             pass
-        except Exception:
+        except Exception as raised:
+            let_through(raised)
             fields[name] = not_json(value, "a field cannot be read")
     return fields
 

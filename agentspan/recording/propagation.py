@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
+from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.arguments import kind_of
 from agentspan.recording.generators import Steps, wrap_async_generator, wrap_generator
@@ -106,14 +107,16 @@ def _pack(tracer: "Tracer", node: Span | Run | None) -> Luggage | None:
 def _pickled(settings: dict[str, Any]) -> bytes | None:
     try:
         return pickle.dumps(settings)
-    except Exception:
+    except Exception as raised:
+        let_through(raised)
         return None
 
 
 def _unpickled(settings: bytes | None) -> dict[str, Any] | None:
     try:
         return None if settings is None else cast(dict[str, Any], pickle.loads(settings))
-    except Exception:  # the rule is a function of a module that cannot be imported here
+    except Exception as raised:  # the rule is a function of a module that cannot be imported here
+        let_through(raised)
         return None
 
 

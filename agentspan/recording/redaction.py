@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from agentspan.interrupts import let_through
 from agentspan.recording.credentials import ANY, PLACEHOLDER, looks_of, ready, suspicious
 
 REDACTED = "[redacted]"
@@ -77,7 +78,8 @@ class Redaction:
         assert self._rule is not None
         try:
             replaced = self._rule(name, value)
-        except Exception:  # what one's own rule cannot judge is not recorded
+        except Exception as raised:  # what one's own rule cannot judge is not recorded
+            let_through(raised)
             return self._redacted()
         if replaced is value:
             return value

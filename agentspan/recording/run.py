@@ -1,6 +1,7 @@
 """A run (agent instance) as the recorded program holds it. Its methods never raise."""
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
@@ -50,7 +51,8 @@ class Run:
         purpose: Purpose = "live",
         on_terminate: OnTerminate | None = None,
     ) -> None:
-        if on_terminate is not None and on_terminate != "raise" and not callable(on_terminate):
+        is_known = on_terminate is None or callable(on_terminate)
+        if not is_known and not (issubclass(type(on_terminate), str) and str(on_terminate) == "raise"):
             raise InvalidValue("on_terminate", 'must be "raise", a function that takes the run, or None')
         if callable(name):
             raise TypeError('a run has a name: write @agentspan.run("name")')
@@ -121,9 +123,9 @@ class Run:
         if parent is None:
             current = tracer.current_span()
             parent = current if current is not None and current.run is self else None
-        parent_id = parent.id if isinstance(parent, Span) else None
+        parent_id = parent.id if issubclass(type(parent), Span) else None  # type: ignore[union-attr]
         span = Span(tracer, self, parent_id or None, usable_name(schema_name, "custom"))
-        if status not in OPEN:
+        if type(status) is not str or status not in OPEN:
             tracer._lose(InvalidValue("status", "a span is created pending or active, and finished by its methods"))
             status = "pending"
         tracer._create(span, {} if payload is None else payload, status)
@@ -135,15 +137,28 @@ class Run:
         run._reset()
         run._start()
         run._outer = run._tracer._enter(run)
-        self._entered.append(run)
+        try:
+            self._entered.append(run)
+        except BaseException:  # from a signal handler, after the call: no block will end it
+            self._entered.remove(run)
+            run._tracer._exit(run)
+            raise
         return run
 
     def __exit__(
         self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
     ) -> Literal[False]:
-        run = last_entered(self._entered)
+        entered = self._entered
+        if entered[1:]:
+            run = last_entered(entered)
+        else:
+            run = entered[0]
+            del entered[0]  # no call up to here: an exception from a signal handler comes at calls
         try:
             run._leave(exception)
+        except BaseException:
+            run._tracer._exit(run)
+            raise
         finally:
             if run is self:
                 self._unused.append(True)
@@ -221,8 +236,9 @@ class Run:
         """Finish the run before its block ends."""
         if result is not None:
             self.set_result(result)
-        wanted = status or ("failed" if self._error is not None else "complete")
+        wanted: FinishStatus = "failed" if self._error is not None else "complete"
         try:
+            wanted = status or wanted
             if not self.terminated:
                 check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
         except Exception as error:
@@ -258,18 +274,26 @@ class Run:
         tracer = self._tracer
         capture = tracer._capture
         metadata = None if self._metadata is None else jsontext.decode(capture.object(self._metadata))
-        version = None if self._version is None else one_line(capture.text(str(self._version)), MAX_NAME)
+        version = None if self._version is None else self._text(self._version)
         return agent_instances.register(
             context,
-            agent_id=one_line(capture.text(str(self.name)), MAX_NAME) or None,
+            agent_id=self._text(self.name) or None,
             agent_version={"external_identifier": version},
             id=id,
-            purpose=self._purpose,
+            purpose=self._purpose if type(self._purpose) is str else "live",
             metadata=metadata,
             schema=tracer._schema_content(),
             started_at=started_at,
             writer_id=tracer._writer_id,
         )
+
+    def _text(self, value: Any) -> str | None:
+        """Return the text of a name or version, or None of an object that has none."""
+        try:
+            return one_line(self._tracer._capture.text(str(value)), MAX_NAME)
+        except Exception as raised:
+            self._tracer._fault(raised, reraise=False)
+            return None
 
     def _take_over(self, instance: AgentInstanceRow) -> None:
         """Stand for a run that another process began, and will finish."""
@@ -325,6 +349,34 @@ class Run:
                 on_terminate(self)
             except Exception as error:
                 self._tracer._fault(error)
+
+
+class Runs:
+    """The runs of one tracer that the program still has, by their ids.
+
+    No WeakValueDictionary: it calls a function in Python whenever a run is gone, and what a signal handler raises in
+    there is swallowed by the interpreter.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[str, weakref.ref[Run]] = {}
+        self._most = 100
+
+    def __setitem__(self, id: str, run: Run) -> None:
+        self._runs[id] = weakref.ref(run)
+        if len(self._runs) > self._most:
+            for gone in [id for id, each in list(self._runs.items()) if each() is None]:
+                self._runs.pop(gone, None)
+            self._most = 2 * len(self._runs) + 100
+
+    def get(self, id: str) -> Run | None:
+        """Return a run, or None if it is gone, or of another process."""
+        found = self._runs.get(id)
+        return None if found is None else found()
+
+    def all(self) -> list[Run]:
+        """Return all of them."""
+        return [run for each in list(self._runs.values()) if (run := each()) is not None]
 
 
 def implicit(tracer: "Tracer", name: str) -> Run:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.interrupts import let_through
+from agentspan.locks import Occupied, within
 from agentspan.model import spans
 from agentspan.model.changes import Move, Put, Refused, Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow, WriterRow
@@ -59,6 +61,7 @@ class Deferred(Listener):
         try:
             call(*args)
         except Exception as raised:
+            let_through(raised)
             self.raised = self.raised or raised
 
     def raise_kept(self) -> None:
@@ -159,8 +162,7 @@ class CommitSink:
         self._deferred = Deferred(listener)
         self._committer = committer(self._deferred)
         self._lock = threading.RLock()  # a signal handler, or a collected generator, may record in between
-        self._flushing = threading.Lock()
-        self._flusher = 0
+        self._flushing = threading.RLock()  # held by `within`, which does not nest
         self._backlog: deque[Unit] = deque()
         self._characters = 0
         self._retry_ns = 0
@@ -265,6 +267,7 @@ class CommitSink:
             self.put_aside(unit, error)
             return
         except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
+            let_through(error)
             self.failed += 1
             self._listener.fault(error)
             return
@@ -291,37 +294,43 @@ class CommitSink:
 
     def _flush(self, wait_s: float, deadline_ns: int) -> bool:
         """Write what waits, until a moment; one thread at a time, the others wait for it."""
-        if self._flusher == threading.get_ident():  # a signal handler, or a finalizer, in the middle of it
-            return False
-        if not self._flushing.acquire(timeout=max(0.0, (deadline_ns - clock.monotonic_ns()) / 1e9)):
-            return False
-        self._flusher = threading.get_ident()
         try:
-            while self._backlog:
-                if clock.monotonic_ns() > deadline_ns:
-                    return False
-                with self._lock:
-                    units = tuple(islice(self._backlog, BATCH))
-                try:
-                    tally = self._committer.apply(units, wait_s)
-                except StorageError as error:
-                    self._retry_ns = clock.monotonic_ns() + RETRY_NS
-                    self._failing(error)
-                    return False
-                self._taking()
-                self._done(units, tally)
-        finally:
-            self._flusher = 0
-            self._flushing.release()
+            with within(self._flushing, (deadline_ns - clock.monotonic_ns()) / 1e9):
+                return self._flush_now(wait_s, deadline_ns)
+        except Occupied:  # by another thread; or a signal handler, or a finalizer, comes in the middle of it
+            return False
+
+    def _flush_now(self, wait_s: float, deadline_ns: int) -> bool:
+        while self._backlog:
+            if clock.monotonic_ns() > deadline_ns:
+                return False
+            with self._lock:
+                units = tuple(islice(self._backlog, BATCH))
+            try:
+                tally = self._committer.apply(units, wait_s)
+            except StorageError as error:
+                self._retry_ns = clock.monotonic_ns() + RETRY_NS
+                self._failing(error)
+                return False
+            self._taking()
+            self._done(units, tally)
         return True
 
     def _done(self, units: tuple[Unit, ...], tally: Tally) -> None:
-        with self._lock:
-            for unit in units:
-                self._backlog.popleft()
-                self._characters -= _characters(unit)
+        """Take units out of the backlog, and count them.
+
+        Who is interrupted before by a signal handler's exception finds them there still: they are applied again, and
+        recognised as stored.
+        """
         writers = sum(map(_is_writer, units))  # nobody counts them as transitions
-        self._count(tally._replace(recorded=tally.recorded - writers))
+        size = sum(map(_characters, units))
+        with self._lock:
+            rest = deque(islice(self._backlog, len(units), None))
+            self._backlog = rest  # from here no call: an exception comes before all of it, or after
+            self._characters -= size
+            self.recorded += tally.recorded - writers
+            self.refused += tally.refused
+            self.failed += tally.failed
         self._deferred.raise_kept()
 
     def _failing(self, error: Exception) -> None:
@@ -343,8 +352,8 @@ class CommitSink:
             return
         if not self._backlog:
             self._waits_since_ns = time.monotonic_ns()  # not by the clock, which a test may count
-        self._backlog.append(unit)
         self._characters += size
+        self._backlog.append(unit)
 
 
 def _is_writer(unit: Unit) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from agentspan import clock, jsontext
 from agentspan.errors import InvalidAction, ValidationErrors
+from agentspan.interrupts import is_interrupt
 from agentspan.model.spans import check_finish
 from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
 from agentspan.schemas.span_types import SpanType
@@ -212,9 +213,12 @@ class Span:
             else:
                 self._tracer._count_unrecorded()
                 self.status = status
-        finally:
-            if self._owns_run:
+        except BaseException as error:
+            if self._owns_run and (self.status != "active" or not is_interrupt(error)):
                 self.run._finish("failed" if self.status == "failed" else "complete", self._error)
+            raise  # else a signal handler came first: nothing is stored yet, and _leave is called again
+        if self._owns_run:
+            self.run._finish("failed" if self.status == "failed" else "complete", self._error)
 
     def _failure(self, error: dict[str, Any]) -> str:
         capture, result = self._tracer._capture, self._result

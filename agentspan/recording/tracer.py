@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from agentspan import ids, jsontext
 from agentspan.errors import AgentTerminated, DatabaseUnusable, InvalidValue, StorageError
+from agentspan.interrupts import let_through
 from agentspan.journal import place
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.status import Purpose, SpanStatus
@@ -141,10 +142,10 @@ class Tracer:
         self._lock = threading.Lock()
         self._lost_count = 0
         self._broken = _broken
-        self._closed = False
+        self._closed = self._is_released = False
         self._content: tuple[int, Content | None] = (0, None)
         self._first_version: int | None = None  # of the span types that a run was registered with
-        self._runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+        self._runs = runs.Runs()
         self._sink: Sink | None = None
         self._ids = ids.IdSource(0)
         self._unknown_writer: Put | None = None
@@ -228,14 +229,14 @@ class Tracer:
     def flush(self, wait_s: float = 5.0) -> bool:
         """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
         try:
-            return self._sink is None or self._closed or self._sink.flush(wait_s)
+            return self._sink is None or self._is_released or self._sink.flush(wait_s)
         except Exception as error:
             self._fault(error)
             return False
 
     def shutdown(self, wait_s: float = 5.0) -> None:
         """Flush and close the storage; what is recorded afterwards is counted as failed. Twice is fine."""
-        if self._closed:
+        if self._is_released:
             return
         self.flush(wait_s)
         self._closed = True
@@ -243,6 +244,7 @@ class Tracer:
         if self._sink is not None:
             self._sink.release(for_good=True)
             self.storage.close()
+        self._is_released = True  # last: who was interrupted in the middle of this may ask for it again
 
     def _is_usable(self) -> bool:
         return self._broken is None and not self._closed
@@ -270,7 +272,11 @@ class Tracer:
         if span.run.termination_reason is not None:
             self._stop(span)
         span._outer = node
-        self._current.set(span)
+        try:
+            self._current.set(span)
+        except BaseException as error:  # from a signal handler, after the call: no block will end it
+            span._leave(error)
+            raise
         return span
 
     def _begin_call(
@@ -327,8 +333,12 @@ class Tracer:
         self._lose(error)
 
     def _enter(self, node: Span | Run) -> Span | Run | None:
-        outer = self._current.get()
-        self._current.set(node)
+        node._outer = outer = self._current.get()
+        try:
+            self._current.set(node)
+        except BaseException:  # from a signal handler, after the call
+            self._exit(node)
+            raise
         return outer
 
     def _exit(self, node: Span | Run) -> None:
@@ -459,11 +469,13 @@ class Tracer:
 
     def _lose(self, error: Exception, *, reraise: bool = True) -> None:
         """Deal with a fault, or a misuse, that kept something from being recorded."""
+        let_through(error)
         self._count_unrecorded()
         self._fault(error, reraise=reraise)
 
     def _fault(self, error: Exception, *, reraise: bool = True) -> None:
         """Deal with a fault of ours: never the host's, so it is logged once per kind, and raised only for tests."""
+        let_through(error)
         if not self.enabled:
             return
         if self._raise_errors and reraise:

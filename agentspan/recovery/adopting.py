@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agentspan.errors import NotFound
 from agentspan.ids import IdSource
+from agentspan.interrupts import let_through
 from agentspan.journal.deriving import outdated
 from agentspan.journal.place import folder_of
 from agentspan.journal.records import Gap, Record, read
@@ -81,6 +82,7 @@ class Adoption:
             self.adopt(most_s=most_s)
             self._said = ""
         except Exception as error:
+            let_through(error)
             if str(error) != self._said and not self._stopped:  # else it is the same as a second ago
                 self._said = str(error)
                 log.warning("a journal in %s could not be read now: %s", self._folder, error)
@@ -228,7 +230,8 @@ def _unheard(done: int, size: int) -> None:
 def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # somebody else was faster
+    except OSError as raised:  # somebody else was faster
+        let_through(raised)
         return 0
 
 

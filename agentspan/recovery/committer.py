@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 from agentspan import clock, jsontext
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.ids import IdSource
+from agentspan.interrupts import let_through
 from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, parted, unit_of
 from agentspan.model.refusals import refused_change
@@ -70,7 +71,6 @@ class Committer:
         registries: finds those of stored runs.
         listener: receives the outcomes.
         wait_s: how long a commit may wait for other writers.
-        repeats_records: whether the first records may be committed already.
     """
 
     def __init__(
@@ -83,7 +83,6 @@ class Committer:
         registries: Registries,
         listener: Listener,
         wait_s: float = 5.0,
-        repeats_records: bool = False,
     ) -> None:
         self._storage = storage
         self._writer_id = writer_id
@@ -93,25 +92,25 @@ class Committer:
         self._listener = listener
         self._wait_s = wait_s
         self._agents: dict[str, str] = {}
-        self._repeats = repeats_records
         self._kept: set[tuple[str, str]] | None = None
 
-    def commit(self, bodies: Sequence[bytes], wait_s: float | None = None) -> Tally:
+    def commit(self, bodies: Sequence[bytes], wait_s: float | None = None, *, are_repeated: bool = False) -> Tally:
         """Commit the bodies of records, in order.
+
+        Args:
+            are_repeated: whether some may be committed already.
 
         Raises:
             StorageError: the storage cannot take them now. Some may be stored; commit the same again.
         """
         wait_s = self._wait_s if wait_s is None else wait_s
-        passed_over = outdated(bodies) if self._repeats else ()
-        self._repeats = True  # if this is not done to its end
+        passed_over = outdated(bodies) if are_repeated else ()
         batch = Batch(self._writer_id(), self._resolve, self._find)
         batch.add([body for number, body in enumerate(bodies) if number not in passed_over] if passed_over else bodies)
         first = self.apply(batch.first, wait_s)
         rest = self.apply(batch.units(), wait_s)
         for unreadable in batch.unreadable:
             self._unreadable(unreadable)
-        self._repeats = False
         refused, failed = first.refused + rest.refused, first.failed + rest.failed + len(batch.unreadable)
         return Tally(len(bodies) - refused - failed, refused, failed)
 
@@ -229,7 +228,8 @@ def _wanted(unit: Unit) -> bytes:
     try:
         row = cast(RefusedChangeRow, refused_change("", unit, Refused("missing"), None, "").row)
         return row.wanted.encode(errors="replace")
-    except Exception:
+    except Exception as error:
+        let_through(error)
         return b""
 
 
@@ -240,6 +240,7 @@ def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[
     except StorageError:
         raise
     except Exception as error:
+        let_through(error)
         if len(units) == 1:
             return [error]
     outcomes: list[Outcome | Exception] = []
@@ -249,5 +250,6 @@ def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[
         except StorageError:
             break
         except Exception as error:
+            let_through(error)
             outcomes.append(error)
     return outcomes

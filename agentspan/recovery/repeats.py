@@ -29,7 +29,7 @@ def is_there(unit: Unit, refused: Refused) -> bool:
     change, stored = unit.changes[-1], refused.stored
     if stored is None:
         return False
-    if refused.why == "id_used" and len(unit.changes) > 1:  # a unit is whole or not at all
+    if refused.why in ("id_used", "not_unique") and len(unit.changes) > 1:  # a unit is whole or not at all
         return any(isinstance(each, Put) and each.row.id == stored.id for each in unit.changes)
     if isinstance(change, Put):
         return refused.why == "id_used" and _has(stored, change.row)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from agentspan import clock
+from agentspan.interrupts import let_through
 from agentspan.model.rows import WriterRow
 from agentspan.storage.protocol import Storage
 
@@ -96,7 +97,8 @@ def _boot_id() -> str:
     """Return the boot's id and the namespace that pids are of: containers of one host have their own."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
+    except OSError as raised:
+        let_through(raised)
         namespace = ""
     return f"{_read('/proc/sys/kernel/random/boot_id').strip()} {namespace}".strip()
 
@@ -108,7 +110,8 @@ def _exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except OSError as raised:
+        let_through(raised)
         return True
     return not _is_zombie(pid)
 
@@ -127,5 +130,6 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError:
+    except OSError as raised:
+        let_through(raised)
         return ""

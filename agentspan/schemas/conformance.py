@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 from agentspan.errors import SchemaError
+from agentspan.interrupts import let_through
 from agentspan.model.changes import Side, Violation
 from agentspan.schemas.precheck import Check, simple
 
@@ -70,6 +71,7 @@ class Conformance:
         except (RecursionError, _OutOfSteps):
             return (Violation(self.side, "$", "$unchecked", "the check was given up: too large or too deep"),)
         except Exception as error:  # whatever it was: the record must not depend on it
+            let_through(error)
             return (Violation(self.side, "$", "$unchecked", f"the check failed: {type(error).__name__}"),)
 
     def _violations(self, payload: Any) -> Iterator[Violation]:

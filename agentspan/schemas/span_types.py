@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
+from agentspan.interrupts import let_through
 from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn
 from agentspan.schemas.conformance import Conformance, JSONSchema
@@ -117,8 +118,10 @@ def usable_name(name: Any, otherwise: str) -> str:
     if type(name) is str and name and len(name) <= MAX_NAME and name.isprintable():
         return name
     try:
-        return one_line(str(name), MAX_NAME) or otherwise
-    except Exception:
+        text = str(name)
+        return one_line(str.__getitem__(text, slice(None)), MAX_NAME) or otherwise  # of a subclass the plain text
+    except Exception as raised:
+        let_through(raised)
         return otherwise
 
 
@@ -214,6 +217,7 @@ def _json_schema(schema: JSONSchema | type) -> Any:
         try:
             return to_schema()
         except Exception as error:
+            let_through(error)
             raise SchemaError("schema", f"{schema.__name__} has a field without a JSON Schema: {error}") from error
     return dict(schema) if isinstance(schema, Mapping) else schema
 

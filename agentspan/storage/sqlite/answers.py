@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
+from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import words as wording
 from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
@@ -128,7 +129,8 @@ class Answers:
                     index.current(connection, part, progress),
                 ):
                     return answer(connection)
-            except OSError:
+            except OSError as raised:
+                let_through(raised)
                 continue
             except sqlite3.DatabaseError as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -8,6 +8,7 @@ does it, which lives no longer than that takes; SQLite's own comes only if the t
 import sqlite3
 import threading
 from collections.abc import Callable
+from typing import Any
 
 EVERY = 1000
 """Commits between two checkpoints; one of many rows counts as several."""
@@ -26,7 +27,7 @@ class Checkpoints:
         lock: what the writers of this process hold while they write.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], lock: threading.Lock) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], lock: Any) -> None:
         self._connect = connect
         self._lock = lock
         self._thread: threading.Thread | None = None
@@ -48,7 +49,7 @@ class Checkpoints:
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait for the one that is going on; the caller does not hold the lock."""
         thread = self._thread
-        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout_s)
 
     def _run(self) -> None:

@@ -13,10 +13,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 from agentspan import files
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
+from agentspan.interrupts import let_through
+from agentspan.locks import is_mine, within
 from agentspan.storage.sqlite import tables
 from agentspan.storage.sqlite.checkpoints import EVERY, MAX_FRAMES, Checkpoints
 from agentspan.storage.sqlite.gate import Gate
@@ -99,7 +102,7 @@ class Connections:
         self.path = path
         self.read_only = read_only
         self.wait_s = wait_s
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # held by `writing`, which does not nest; its owner must be known
         self._writer: sqlite3.Connection | None = None
         self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
@@ -108,7 +111,6 @@ class Connections:
         self._look_at = 0.0
         self._held = False
         self._closed = False
-        self.owner = 0  # the thread that holds the lock to write
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
         _all.add(self)
@@ -129,80 +131,67 @@ class Connections:
                 raise StorageError(f"{self.path} was closed here; open it again")
             if self.read_only:
                 raise NotPermitted(f"{self.path} was opened with read_only=True")
-            self._writer = self._open()
-            self.cursor = self._writer.cursor()
+            writer = self._open()
+            self.cursor = writer.cursor()
+            self._writer = writer
+        elif self._writer.in_transaction:  # nobody's: whoever begins one asks for the connection first
+            self._writer.rollback()
         return self._writer
 
-    def hold(self, wait_s: float) -> None:
-        """Take the writers' lock.
+    def writing(self, wait_s: float) -> within:
+        """Hold the writers' lock in a with-block.
 
         Raises:
             DatabaseBusy: another thread kept it for so long; or this one has it, and a signal handler or a finalizer
                 that interrupts it wants to write as well.
         """
-        # Without a timeout first: that is all it takes when no other thread writes, and twice as fast.
-        if not self.lock.acquire(False):
-            if self.owner == threading.get_ident():
-                raise DatabaseBusy(f"this thread is writing to {self.path} already")
-            if not self.lock.acquire(True, wait_s):
-                raise DatabaseBusy(f"another thread kept {self.path} for {wait_s:g} s; try again")
-        self.owner = threading.get_ident()
+        return _Writing(self, wait_s)
 
-    def let_go(self) -> None:
-        """Give the writers' lock back."""
-        self.owner = 0
-        self.lock.release()
+    def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float) -> T:
+        """Do work in one transaction, and commit it; roll it back if the work raises.
+
+        A function, because the end of a with-block in Python can be kept from running: an exception from a signal
+        handler may come before its first line, and would leave the file locked.
+        """
+        try:
+            # The end of both is in C: the driver rolls back what is not committed, and the lock is released.
+            with self.writing(wait_s), self.writer() as connection:
+                waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
+                before = connection.total_changes
+                done = work(connection)
+                connection.execute("commit")
+                self.committed(connection.total_changes - before)
+                return done
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise storage_error(error, self.path) from error
 
     @contextmanager
     def transaction(self, wait_s: float) -> Iterator[sqlite3.Connection]:
-        """Hold the write lock around a block: committed at its end, rolled back when it raises."""
-        self.hold(wait_s)
+        """Do the same for a block, for those that cannot hand over a function."""
         try:
-            connection = self.writer()
-            waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
-            before = connection.total_changes
-            try:
+            with self.writing(wait_s), self.writer() as connection:
+                waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
+                before = connection.total_changes
                 yield connection
                 connection.execute("commit")
                 self.committed(connection.total_changes - before)
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("rollback")
-                raise
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
-        finally:
-            self.let_go()
 
-    @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
         """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
-        with self._gate:
-            yield from self._snapshot()
-
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        try:
-            generation = self._generation
-            connection = self._take_reader()
-            waiting(lambda: connection.execute("begin"), self.path, self.wait_s)
-            try:
-                yield connection
-            finally:
-                connection.execute("commit")
-                self._give_reader(connection, generation)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise storage_error(error, self.path) from error
+        return _Snapshot(self)
 
     def no_fork(self) -> AbstractContextManager[object]:
         """Let a fork wait while somebody has a connection of their own open."""
-        return self._gate
+        return self._gate.inside()
 
     def check_file(self) -> None:
         """Notice that the file was deleted or replaced, and open the one at the path from now on.
 
         A file deleted under an open connection takes writes silently into nowhere.
         """
-        if self._is_gone():
+        if self._is_gone() and not is_mine(self.lock):  # else a signal handler reads in the middle of a write
             with self.lock:
                 self._drop()
 
@@ -218,7 +207,8 @@ class Connections:
         try:
             stat = os.stat(self.path)
             present = (stat.st_dev, stat.st_ino)
-        except OSError:
+        except OSError as raised:
+            let_through(raised)
             present = None
         return self._file is not None and present != self._file
 
@@ -247,8 +237,7 @@ class Connections:
         _inherited.append((self._writer, self.cursor, self._readers, self._checkpoints.connection))
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
-        self.lock = threading.Lock()
-        self.owner = 0
+        self.lock = threading.RLock()
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
 
@@ -264,7 +253,8 @@ class Connections:
             self.lock.release()
         self._gate.shut(FORK_WAIT_S)
         self._checkpoints.wait(FORK_WAIT_S)
-        self._held = self.lock.acquire(timeout=FORK_WAIT_S)
+        # A handler that forks in the middle of this thread's own write leaves the connections: they are in use.
+        self._held = not is_mine(self.lock) and self.lock.acquire(timeout=FORK_WAIT_S)
         if self._held:
             self._drop()
 
@@ -298,7 +288,7 @@ class Connections:
             else:
                 with self.lock:
                     self.writer()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 
     def _open(self) -> sqlite3.Connection:
@@ -393,6 +383,73 @@ class Connections:
                 f"{self.path} says that it is an agentspan file of version {tables.CURRENT}, but has no {missing}; "
                 "restore a copy of it, or choose another path"
             )
+
+
+class _Writing(within):
+    """See Connections.writing."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, connections: Connections, wait_s: float) -> None:
+        lock = self._lock = connections.lock  # not by super().__init__: 0.2 µs
+        self.__exit__ = lock.__exit__
+        self._wait_s = wait_s
+        self._path = connections.path
+
+    def _refusal(self, is_mine: bool) -> Exception:
+        if is_mine:
+            return DatabaseBusy(f"this thread is writing to {self._path} already")
+        return DatabaseBusy(f"another thread kept {self._path} for {self._wait_s:g} s; try again")
+
+
+class _Snapshot:
+    """See Connections.snapshot."""
+
+    __slots__ = ("_connection", "_connections", "_generation", "_inside")
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._connection: sqlite3.Connection | None = None
+        self._generation = 0
+        self._inside = connections._gate.inside()
+
+    def __enter__(self) -> sqlite3.Connection:
+        connections = self._connections
+        try:
+            self._inside.__enter__()
+            self._generation = connections._generation
+            self._connection = connection = connections._take_reader()
+            waiting(lambda: connection.execute("begin"), connections.path, connections.wait_s)
+            return connection
+        except BaseException as error:
+            self._end()
+            if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+                raise storage_error(error, connections.path) from error
+            raise
+
+    def __exit__(
+        self, type_: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._end()
+        except sqlite3.Error as failed:
+            error = error or failed
+        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+            raise storage_error(error, self._connections.path) from error
+
+    def _end(self) -> None:
+        """End the transaction, and give the reader back; after an exception from a signal handler, too."""
+        connection, self._connection = self._connection, None
+        try:
+            if connection is not None:
+                try:
+                    connection.commit()
+                except BaseException:
+                    connection.close()
+                    raise
+                self._connections._give_reader(connection, self._generation)
+        finally:
+            self._inside.leave()
 
 
 def _check_library() -> None:

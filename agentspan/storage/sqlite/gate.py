@@ -2,39 +2,30 @@
 
 import threading
 import time
+import weakref
 
 
 class Gate:
-    """Counts the threads that read, so that a fork can wait until none does, and let none in meanwhile."""
+    """Knows the threads that read, so that a fork can wait until none does, and let none in meanwhile."""
 
     def __init__(self) -> None:
-        # Both reentrant: a signal handler may read while its own thread is in here.
-        self._entrance = threading.RLock()
-        self._counting = threading.RLock()
-        self._inside: dict[int, int] = {}
+        self._entrance = threading.RLock()  # reentrant: a signal handler may read while its own thread is in here
+        self._inside: dict[int, tuple[weakref.ref[Inside], int]] = {}
+        """Each block and its thread. An exception at the start of its __exit__ leaves it here: dead, it does not count.
+        A counter would stay too high; a __del__ would swallow what signal handlers raise in it."""
         self._shut = False
 
-    def __enter__(self) -> None:
-        with self._entrance:
-            self._count(1)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._count(-1)
-
-    def _count(self, change: int) -> None:
-        thread = threading.get_ident()
-        with self._counting:
-            number = self._inside.get(thread, 0) + change
-            if number > 0:
-                self._inside[thread] = number
-            else:
-                self._inside.pop(thread, None)
+    def inside(self) -> "Inside":
+        """Return a with-block that a fork waits for."""
+        return Inside(self)
 
     def shut(self, wait_s: float) -> None:
         """Let nobody in, and wait for those that are inside, but for this thread's own."""
         self._shut = self._entrance.acquire(timeout=wait_s)
         own, slept = threading.get_ident(), 0.0
-        while slept < wait_s and any(thread != own for thread in list(self._inside)):
+        while slept < wait_s and any(
+            thread != own and block() is not None for block, thread in list(self._inside.values())
+        ):
             time.sleep(0.0005)
             slept += 0.0005
 
@@ -42,3 +33,27 @@ class Gate:
         """Let them in again."""
         if self._shut:
             self._entrance.release()
+
+
+class Inside:
+    """One block of one thread."""
+
+    __slots__ = ("__weakref__", "_gate")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def __enter__(self) -> None:
+        try:
+            with self._gate._entrance:
+                self._gate._inside[id(self)] = weakref.ref(self), threading.get_ident()
+        except BaseException:
+            self.leave()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Let forks go on. Twice is fine."""
+        self._gate._inside.pop(id(self), None)

@@ -129,18 +129,14 @@ def current(
 ) -> Iterator[None]:
     """Bring a part up to date; in the block all is of that moment, the recorded file too."""
     while True:
-        connection.execute("begin immediate")
-        try:
+        with connection:  # the driver rolls back what is not committed
+            connection.execute("begin immediate")
             done, last = _take_batch(connection, part)
             if done >= last:
                 yield
                 connection.execute("commit")
                 return
             connection.execute("commit")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("rollback")
-            raise
         if progress is not None:
             progress(done, last)
         time.sleep(PAUSE_S)  # SQLite's waiting is a look now and then: without a gap others would wait for the end

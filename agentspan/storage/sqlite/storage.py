@@ -51,8 +51,7 @@ class SQLiteStorage(Reads, Answers, Upkeep):
                 outcome = statement and self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s)
                 if outcome:
                     return [outcome]
-        with self._connections.transaction(wait_s) as connection:
-            return apply_all(connection, units, stop_at_refusal)
+        return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
 
     @contextmanager
     def group(self, wait_s: float) -> Iterator[Storage]:
@@ -87,29 +86,28 @@ class SQLiteStorage(Reads, Answers, Upkeep):
     def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
         """Apply a change by its statement; None where that moved nothing, which takes a transaction to look into."""
         connections = self._connections
-        connections.hold(wait_s)
         try:
-            connections.check_now_and_then()
-            cursor = connections.cursor or connections.writer().cursor()
-            try:
-                cursor.execute(*statement)
-            except sqlite3.OperationalError as error:
-                if not is_busy(error):
-                    raise
-                waiting(lambda: cursor.execute(*statement), self.path, wait_s)
-            if cursor.rowcount == 1:
-                connections.committed()
-                return APPLIED
-            if type(change) is Put:
-                waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
-                return Applied(None, terminated_in(connections.writer(), change.row))
-            return None
-        except sqlite3.IntegrityError as error:
-            return refused_put(connections.writer(), cast(Put, change), error)
-        except sqlite3.Error as error:
+            with connections.writing(wait_s):
+                connections.check_now_and_then()
+                cursor = connections.cursor or connections.writer().cursor()
+                try:
+                    try:
+                        cursor.execute(*statement)
+                    except sqlite3.OperationalError as error:
+                        if not is_busy(error):
+                            raise
+                        waiting(lambda: cursor.execute(*statement), self.path, wait_s)
+                except sqlite3.IntegrityError as error:
+                    return refused_put(connections.writer(), cast(Put, change), error)
+                if cursor.rowcount == 1:
+                    connections.committed()
+                    return APPLIED
+                if type(change) is Put:
+                    waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
+                    return Applied(None, terminated_in(connections.writer(), change.row))
+                return None
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
-        finally:
-            connections.let_go()
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
         self._look()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agentspan import files
 from agentspan.errors import InvalidValue
+from agentspan.interrupts import let_through
 from agentspan.storage.sqlite import index
 from agentspan.storage.sqlite.answers import NUMBERS, TEXTS
 from agentspan.storage.sqlite.connections import Connections, storage_error, waiting
@@ -36,12 +37,15 @@ class Upkeep:
 
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
         """See HasRemoval."""
-        with self._connections.transaction(wait_s) as connection:
+
+        def remove(connection: sqlite3.Connection) -> tuple[int, int]:
             gone = [id for id in ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
             spans = sum(_remove(connection, id) for id in gone)
             if gone:
                 removed(connection, gone)
-        return len(gone), spans
+            return len(gone), spans
+
+        return self._connections.transact(remove, wait_s)
 
     def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
         """See HasRemoval."""
@@ -49,8 +53,8 @@ class Upkeep:
             with self._connections.snapshot() as connection:
                 (count,) = connection.execute(f"select count(*) {OLD_KEYS}", (before,)).fetchone()
                 return int(count)
-        with self._connections.transaction(wait_s) as connection:
-            return connection.execute(f"delete {OLD_KEYS}", (before,)).rowcount
+        delete = f"delete {OLD_KEYS}"
+        return self._connections.transact(lambda connection: connection.execute(delete, (before,)).rowcount, wait_s)
 
     def used_bytes(self) -> int:
         """See HasFile."""
@@ -65,22 +69,20 @@ class Upkeep:
     def compact(self, wait_s: float) -> None:
         """See HasFile. A file made before this was asked of it is written anew once, in one go."""
         connections = self._connections
-        connections.hold(wait_s)
         try:
-            connection = connections.writer()
-            if _pragma(connection, "auto_vacuum") == 0 and _pragma(connection, "freelist_count"):
-                connection.execute("pragma auto_vacuum = incremental")
-                waiting(lambda: connection.execute("vacuum"), self.path, wait_s)
-            while before := _pragma(connection, "freelist_count"):
-                step = f"pragma incremental_vacuum({PAGES})"
-                waiting(lambda step=step: connection.execute(step).fetchall(), self.path, wait_s)  # type: ignore[misc]
-                if _pragma(connection, "freelist_count") >= before:
-                    break
-            connection.execute("pragma wal_checkpoint(truncate)").fetchall()  # does what readers let it do
+            with connections.writing(wait_s):
+                connection = connections.writer()
+                if _pragma(connection, "auto_vacuum") == 0 and _pragma(connection, "freelist_count"):
+                    connection.execute("pragma auto_vacuum = incremental")
+                    waiting(lambda: connection.execute("vacuum"), self.path, wait_s)
+                while before := _pragma(connection, "freelist_count"):
+                    step = f"pragma incremental_vacuum({PAGES})"
+                    waiting(lambda step=step: connection.execute(step).fetchall(), self.path, wait_s)  # type: ignore[misc]
+                    if _pragma(connection, "freelist_count") >= before:
+                        break
+                connection.execute("pragma wal_checkpoint(truncate)").fetchall()  # does what readers let it do
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from error
-        finally:
-            connections.let_go()
         self._compact_index()
 
     def _compact_index(self) -> None:
@@ -93,7 +95,8 @@ class Upkeep:
                     if index.is_made(connection, part):
                         with index.current(connection, part):
                             pass
-        except (OSError, sqlite3.Error):
+        except (OSError, sqlite3.Error) as raised:
+            let_through(raised)
             index.discard(self.path)
 
     def backup(self, path: str | os.PathLike[str]) -> int:
@@ -122,6 +125,7 @@ class Upkeep:
             except FileExistsError:
                 raise InvalidValue("path", f"{target} exists already; choose another name, or move it away") from None
             except OSError as error:
+                let_through(error)
                 raise InvalidValue("path", f"{target} cannot be written: {error.strerror}") from error
         return target.stat().st_size
 

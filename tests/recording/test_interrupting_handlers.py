@@ -1,0 +1,102 @@
+"""What the program's own signal handlers raise reaches the program; what its objects raise does not."""
+
+import functools
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentspan import Tracer
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
+
+
+class Late(TimeoutError):
+    """An OSError, too, which a recorder has its own reasons to hide."""
+
+
+def late(number: int, frame: object) -> None:
+    raise Late
+
+
+class Handler:
+    def method(self, number: int, frame: object) -> None:
+        raise Late
+
+    def __call__(self, number: int, frame: object) -> None:
+        raise Late
+
+
+@pytest.fixture(
+    params=[late, Handler().method, Handler(), functools.partial(late)], ids=["def", "method", "object", "partial"]
+)
+def interrupt(request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    before = signal.signal(signal.SIGUSR1, request.param)
+    yield lambda: signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Iterator[Tracer]:
+    tracer = Tracer(tmp_path / "runs.db")
+    yield tracer
+    tracer.shutdown()
+
+
+class Odd:
+    """Calls a function when it is asked for its repr, the first time."""
+
+    def __init__(self, said: Callable[[], Any]) -> None:
+        self.said = [said]
+
+    def __repr__(self) -> str:
+        if self.said:
+            self.said.pop()()
+        return "odd"
+
+
+def fail() -> None:
+    raise TimeoutError("of the object's own")
+
+
+def test_a_handlers_exception_passes_wherever_recording_is(recording: Tracer, interrupt: Callable[[], None]) -> None:
+    with recording.run("a") as run:
+        with pytest.raises(Late), recording.span("tool", {"name": Odd(interrupt)}):
+            pytest.fail("the block is not entered")
+        assert (recording.current_span(), recording.current_run()) == (None, run)
+        with pytest.raises(Late), recording.span("tool", {"name": "x"}) as ending:
+            ending.set_result({"output": [Odd(interrupt)]})
+        assert ending.status == "failed"
+        with pytest.raises(Late), recording.span("tool", {"name": "x"}) as span:
+            span.update_payload({"arguments": Odd(interrupt)})
+        assert span.status == "failed"
+
+        @recording.span
+        def call(value: Any, result: Any) -> Any:
+            return result
+
+        with pytest.raises(Late):
+            call(Odd(interrupt), 1)
+        with pytest.raises(Late):
+            call(1, Odd(interrupt))
+        assert (recording.current_span(), recording.current_run()) == (None, run)
+    health = recording.health()
+    assert (health.failed, health.refused) == (0, 0)
+    assert recording.flush()
+
+
+def test_what_an_object_raises_by_itself_is_hidden(recording: Tracer, interrupt: Callable[[], None]) -> None:
+    with recording.span("tool", {"name": Odd(fail)}) as span:
+        span.set_result({"output": Odd(fail)})
+    assert (span.status, recording.health().failed) == ("complete", 0)
+
+
+def test_a_rule_for_redaction_that_is_interrupted_does_not_redact_instead(
+    tmp_path: Path, interrupt: Callable[[], None]
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db", redact=lambda name, value: interrupt() or value)
+    with pytest.raises(Late), tracer.span("tool", {"name": "x"}):
+        pass
+    tracer.shutdown()
