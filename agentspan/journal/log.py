@@ -268,9 +268,9 @@ class Guarded(Log):
 class Written(Log):
     """A journal on a file system where writing through a mapping can end the process (see place.shares_blocks).
 
-    A record is written by one call of the system, or two (0.7 µs each), with the lock held. A signal handler or a
-    finalizer may record in between: its record comes after the place that is taken already. Segments are used once,
-    so that zeros end what was appended.
+    A record is written by one call of the system, or two, with the lock held, which takes four times as long. A signal
+    handler or a finalizer may record in between: its record comes after the place that is taken already. Segments are
+    used once, so that zeros end what was appended.
     """
 
     _is_appending = False

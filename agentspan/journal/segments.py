@@ -74,8 +74,8 @@ class Segment(_Locked):
     """A segment of this process's own: a spare one at first, which is not read until it begins.
 
     Args:
-        is_mapped: append through a mapping; else by writing, which takes ten times as long, and fails on a full disk
-            where a mapping ends the process (see place.shares_blocks).
+        is_mapped: append through a mapping; else by writing, which fails on a full disk where a mapping ends the
+            process (see place.shares_blocks).
 
     Attributes:
         path: where it lies; no Path, which cannot be made any more while the interpreter ends.

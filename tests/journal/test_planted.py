@@ -41,12 +41,20 @@ def _said_anew() -> None:
     index._warn.cache_clear()
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file with the journal of a program that was killed."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "runs.db")])
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a program that was killed."""
+    folder = tmp_path_factory.mktemp("killed") / "files"
+    folder.mkdir()
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder / "runs.db")])
     assert done.returncode == -signal.SIGKILL
-    return tmp_path / "runs.db"
+    return folder
+
+
+@pytest.fixture
+def path(tmp_path: Path, killed: Path) -> Path:
+    """A file with the journal of a program that was killed."""
+    return Path(shutil.copytree(killed, tmp_path / "files")) / "runs.db"
 
 
 def spans(path: Path) -> int:
