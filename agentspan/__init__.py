@@ -124,7 +124,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'agentspan' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(module), name)
+    from agentspan import forks
+
+    with forks.importing:
+        value = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from agentspan import forks
+from agentspan.forks import Renewal, page
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _PFID = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}\Z")
@@ -88,6 +91,8 @@ class IdSource:
         Args:
             at_ns: the wall clock's time, if it was read just now.
         """
+        if not page[0]:
+            forks.renew()
         head, pairs, until_ns, _, _ = self._minting
         if (time.time_ns() if at_ns is None else at_ns) < until_ns:
             for pair in pairs:
@@ -139,16 +144,17 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():  # then an iterator is n
     _new = IdSource.new
 
     def _new_alone(source: IdSource, at_ns: int | None = None) -> str:
+        if not page[0]:
+            forks.renew()
         with source._lock:
             return _new(source, at_ns)
 
     IdSource.new = _new_alone  # type: ignore[assignment, method-assign]
 
 
-def _after_fork() -> None:
+def _reseed_all() -> None:
     for source in list(_sources):
         source._reseed(source._minting.until_ns // 1_000_000 - 1)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.renewal(Renewal.LOCKS, _reseed_all)

@@ -4,6 +4,9 @@ import weakref
 from pathlib import Path
 from typing import Protocol
 
+from agentspan import forks
+from agentspan.forks import page
+
 
 class Journal(Protocol):
     """A journal that this process appends to."""
@@ -38,6 +41,8 @@ def forget(journal: Journal) -> None:
 
 def catch_up(folder: Path) -> None:
     """Bring into a file what this process has recorded for it; its journals lie in this folder."""
+    if not page[0]:
+        forks.renew()
     for journal in list(_journals):
         if journal.folder == folder:
             journal.catch_up()

@@ -20,7 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
-from agentspan import files
+from agentspan import files, forks
+from agentspan.forks import Hold
 from agentspan.interrupts import let_through
 from agentspan.journal import place
 from agentspan.journal.records import END, HEADER
@@ -359,7 +360,7 @@ def _contents(file: int) -> bytes:
 _held: "weakref.WeakSet[Segment | Left]" = weakref.WeakSet()
 
 
-def _before_fork() -> None:
+def _wait_for_changes() -> None:
     """Wait for other threads that open or close a descriptor."""
     own, slept = threading.get_ident(), 0.0
     while slept < FORK_WAIT_S and any(thread != own for thread in list(_changing)):
@@ -367,11 +368,16 @@ def _before_fork() -> None:
         slept += 0.0005
 
 
-def _after_fork() -> None:
+def _stop_waiting() -> None:
+    """Do nothing: nobody was held."""
+
+
+def _leave_all() -> None:
     """Let go, in a child, of what its parent owns or is about to read: the lock would outlive the parent."""
     _changing.clear()
     for each in list(_held):
         each.leave()
 
 
-os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+forks.hold(Hold.DESCRIPTORS, _wait_for_changes, _stop_waiting)
+forks.forget(_leave_all)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from agentspan import ids, jsontext
+from agentspan import forks, ids, jsontext
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
 from agentspan.model.changes import Change, Move, Put, Unit
@@ -238,7 +238,8 @@ def _quality_type(ctx: Context, instance: AgentInstanceRow, name: str) -> SpanTy
 
 def agent_context(ctx: Context, agent_instance_id: Any) -> dict[str, Any]:
     """Return all that is known of an instance (see AgentInstances.agent_context)."""
-    from agentspan.model import resources
+    with forks.importing:
+        from agentspan.model import resources
 
     instance = ctx.row(AgentInstanceRow, agent_instance_id)
     counts = ctx.storage.counts([instance.id])[instance.id]._asdict()

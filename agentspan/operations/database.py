@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from agentspan import forks
 from agentspan.errors import InvalidValue
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.by_id import AgentInstances, AgentSpans
@@ -49,7 +50,8 @@ class Database:
             dry_run: only say what would be done.
             dead_hosts: hosts whose programs are known to be dead; else those of other hosts are left alone.
         """
-        from agentspan.operations.doctor import examine
+        with forks.importing:
+            from agentspan.operations.doctor import examine
 
         return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts)
 
@@ -74,7 +76,8 @@ class Database:
         Raises:
             InvalidValue: `older_than` is no time; or `max_bytes`, where there is no file.
         """
-        from agentspan.operations.prune import prune
+        with forks.importing:
+            from agentspan.operations.prune import prune
 
         at = timestamp("older_than", older_than)
         return prune(self._context, older_than=at, keep_failed=keep_failed, max_bytes=max_bytes, dry_run=dry_run)
@@ -102,7 +105,8 @@ class Database:
         Raises:
             InvalidValue, RequiredValue: an item has no usable type or key; nothing is done then.
         """
-        from agentspan.operations.bulk import plan, run
+        with forks.importing:
+            from agentspan.operations.bulk import plan, run
 
         return run(self._context, plan(items))
 

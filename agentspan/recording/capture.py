@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from agentspan import forks
 from agentspan.interrupts import let_through
 from agentspan.recording.limits import Limits, encode, shrink
 from agentspan.recording.plain import MAX_DEPTH, MAX_INT_BITS, Plain, class_name, exact_text
@@ -168,7 +169,8 @@ class Capture:
             return _UNREADABLE
 
     def _stacktrace(self, exception: BaseException, described: dict[str, Any]) -> str:
-        import traceback  # 8 ms, for the first failure only
+        with forks.importing:
+            import traceback  # 8 ms, for the first failure only
 
         try:
             trace = exception.__traceback__

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from agentspan import clock
+from agentspan import clock, forks
+from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.journal import live
 from agentspan.model.status import Purpose
@@ -84,6 +85,8 @@ def configure(
 
 def _configure(given: dict[str, Any], wait_s: float) -> Tracer:
     global _tracer, _given, _settings
+    if not page[0]:
+        forks.renew()
     settings = given if "db" in given else {"db": _absolute(default_path()), **given}
     if settings.get("enabled") is None:
         settings = {**settings, "enabled": not disabled.by_environment()}
@@ -114,6 +117,8 @@ def get_tracer() -> Tracer:
     tracer = _tracer
     if tracer is not None and not tracer._closed and (not tracer._broken or clock.monotonic_ns() < _retry_at_ns):
         return tracer
+    if not page[0]:
+        forks.renew()
     with _lock:
         try:
             return _configure(_given, WAIT_S)
@@ -270,19 +275,20 @@ def flush(wait_s: float = 5.0) -> bool:
 def shutdown(wait_s: float = 5.0) -> None:
     """Flush and close the file. Recording again, or `configure`, opens it again."""
     global _tracer
+    if not page[0]:
+        forks.renew()
     with _lock:
         if _tracer is not None:
             _tracer.shutdown(wait_s)
             _tracer = None
 
 
-def _after_fork() -> None:
+def _renew_lock() -> None:
     global _lock
     _lock = threading.RLock()  # another thread of the parent may have held it
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.renewal(Renewal.LOCKS, _renew_lock)
 
 
 def health() -> Health:

@@ -6,19 +6,18 @@ falls behind, the disk grows; from a bound on, those who record do a part of its
 because the disk is full, this sink does what the one does that it is made of: it commits.
 """
 
-import os
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentspan import clock
+from agentspan import clock, forks
 from agentspan.errors import StorageError
+from agentspan.forks import Hold
 from agentspan.interrupts import let_through
 from agentspan.journal import live
 from agentspan.journal.events import encode_unit
@@ -104,8 +103,7 @@ class JournalSink(Draining):
         self._start_s = self._pause_s = 0.0
         self._begun = 0
         self._have_types_changed = False
-        self._held = False
-        _register_hooks()
+        self._held: list[threading.Lock | threading.RLock] = []
         _sinks.add(self)
         live.register(self)
 
@@ -381,14 +379,15 @@ class JournalSink(Draining):
         self._hurried = True  # a fork waits for a batch that is under way, not for all that there is
         self._stop_thread(FORK_WAIT_S)
         self.drain(WAIT_S)
-        self._held = self._draining.acquire(timeout=FORK_WAIT_S)
-        self._log.lock.acquire()
+        if self._draining.acquire(timeout=FORK_WAIT_S):
+            self._held.append(self._draining)
+        if self._log.lock.acquire(timeout=FORK_WAIT_S):
+            self._held.append(self._log.lock)
 
     def _let_go(self) -> None:
         self._hurried = False
-        self._log.lock.release()
-        if self._held:
-            self._draining.release()
+        while self._held:
+            self._held.pop().release()
         if self.journaled or self._outcomes.has_runs():
             self._start_thread()
 
@@ -462,22 +461,17 @@ _sinks: weakref.WeakSet[JournalSink] = weakref.WeakSet()
 _holding: list[JournalSink] = []
 
 
-def _before_fork() -> None:
-    for sink in list(_sinks):
-        sink._hold()
-        _holding.append(sink)
+def _hold_all() -> None:
+    while fresh := [each for each in list(_sinks) if each not in _holding]:  # some may be made meanwhile
+        for sink in fresh:
+            _holding.append(sink)
+            sink._hold()
 
 
-def _after_fork_in_parent() -> None:
+def _let_go_of_all() -> None:
     while _holding:
         _holding.pop()._let_go()
 
 
-def _after_fork_in_child() -> None:
-    _holding.clear()
-
-
-@cache
-def _register_hooks() -> None:
-    """Have forks wait; once a storage is open: its hooks must come later, and are called in the reverse order."""
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+forks.hold(Hold.THREADS, _hold_all, _let_go_of_all)
+forks.forget(_holding.clear)

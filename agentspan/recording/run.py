@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from agentspan import clock, jsontext
+from agentspan import clock, forks, jsontext
 from agentspan.errors import InvalidValue
+from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
@@ -117,6 +118,8 @@ class Run:
         parent: Span | None = None,
     ) -> Span:
         """Create a span that its methods finish; its parent is `parent`, else this run's span that is active here."""
+        if not page[0]:
+            forks.renew()
         tracer = self._tracer
         if not tracer.enabled:
             return tracer._unrecorded(usable_name(schema_name, "custom"), self, status)
@@ -175,6 +178,8 @@ class Run:
         return self.status in OPEN or (self.status == "terminated" and not self._is_left)
 
     def _leave(self, exception: BaseException | None) -> None:
+        if not page[0]:
+            forks.renew()
         self._is_left = True
         self._tracer._exit(self)
         if self._writer_id != self._tracer._writer_id:
@@ -234,6 +239,8 @@ class Run:
 
     def finish(self, status: FinishStatus | None = None, result: Mapping[str, Any] | None = None) -> None:
         """Finish the run before its block ends."""
+        if not page[0]:
+            forks.renew()
         if result is not None:
             self.set_result(result)
         wanted: FinishStatus = "failed" if self._error is not None else "complete"
@@ -251,6 +258,8 @@ class Run:
             self.set_result(value if issubclass(type(value), dict) else {"output": value})
 
     def _start(self) -> None:
+        if not page[0]:
+            forks.renew()
         tracer = self._tracer
         self._writer_id = tracer._writer_id
         self.status = "active"

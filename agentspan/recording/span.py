@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from agentspan import clock, jsontext
+from agentspan import clock, forks, jsontext
 from agentspan.errors import InvalidAction, ValidationErrors
+from agentspan.forks import page
 from agentspan.interrupts import is_interrupt
 from agentspan.model.spans import check_finish
 from agentspan.model.status import LEAVES, OPEN, FinishStatus, SpanStatus
@@ -73,6 +74,8 @@ class Span:
 
     def update_payload(self, payload: Mapping[str, Any]) -> None:
         """Merge into the payload of an open span; stored at once."""
+        if not page[0]:
+            forks.renew()
         try:
             self._need(OPEN, "have its payload updated")
             text = self._tracer._capture.object({**jsontext.decode(self._payload), **payload})
@@ -94,6 +97,8 @@ class Span:
 
     def start(self) -> None:
         """Start a pending span."""
+        if not page[0]:
+            forks.renew()
         try:
             self._need(LEAVES["active"], "be started")
             self.status = "active"
@@ -110,6 +115,8 @@ class Span:
 
     def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
         """Finish the span: complete when `status` is left out, failed when an error was recorded."""
+        if not page[0]:
+            forks.renew()
         ended_ns = clock.monotonic_ns()
         if result_payload is not None:
             self.set_result(result_payload)
@@ -155,6 +162,8 @@ class Span:
 
     def _leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
         """End the block: finish what is still active, and give the context back."""
+        if not page[0]:
+            forks.renew()
         ended_ns = clock.monotonic_ns()
         tracer, outer = self._tracer, self._outer
         if (outer is None or outer.status == "active") and tracer._current.get() is self:  # the common case of _exit

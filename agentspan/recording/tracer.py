@@ -11,8 +11,9 @@ from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
 
-from agentspan import ids, jsontext
+from agentspan import forks, ids, jsontext
 from agentspan.errors import AgentTerminated, DatabaseUnusable, InvalidValue, StorageError
+from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.journal import place
 from agentspan.model.changes import Put, Unit, unit_of
@@ -32,7 +33,7 @@ from agentspan.recording.redaction import Redaction, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S, CommitSink, Said, Sink
 from agentspan.recording.span import Span
-from agentspan.recording.stand_ins import First, Nowhere
+from agentspan.recording.stand_ins import CutOff, First, Nowhere
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.opening import open_storage
 from agentspan.recovery.writers import program_name, this_process
@@ -119,6 +120,8 @@ class Tracer:
         _broken: Exception | None = None,
         _open_wait_s: float = 10.0,
     ) -> None:
+        if not page[0]:
+            forks.renew()
         if durability not in ("journal", "commit"):
             raise InvalidValue("durability", 'must be "journal" or "commit"')
         if redact is not None and redact != "credentials" and not callable(redact):
@@ -211,6 +214,8 @@ class Tracer:
 
     def health(self) -> Health:
         """Count what was recorded, what waits, and what is lost."""
+        if not page[0]:
+            forks.renew()
         redaction, sink = self._capture.redaction, self._sink
         redacted = 0 if redaction is None else redaction.count
         if sink is None:
@@ -228,6 +233,8 @@ class Tracer:
 
     def flush(self, wait_s: float = 5.0) -> bool:
         """Write what waits, for at most `wait_s` seconds; tell whether everything is in the storage."""
+        if not page[0]:
+            forks.renew()
         try:
             return self._sink is None or self._is_released or self._sink.flush(wait_s)
         except Exception as error:
@@ -256,6 +263,8 @@ class Tracer:
             payload: what goes in; None where `text` says it.
             text: the payload as JSON.
         """
+        if not page[0]:
+            forks.renew()
         node = self._current.get()
         kind = type(node)
         if kind is Span:
@@ -357,7 +366,8 @@ class Tracer:
         outcomes = Outcomes(self)
         if not self._journals:
             return CommitSink(self._store, self._new_committer, outcomes)
-        from agentspan.recovery.adopting import Adoption
+        with forks.importing:
+            from agentspan.recovery.adopting import Adoption
 
         path = cast(HasJournal, self.storage).path
         adoption = Adoption(lambda: nullcontext(self._store), path)
@@ -493,11 +503,15 @@ class Tracer:
             self._logged -= _STORAGE_FAULTS
             log.warning("recording: the storage takes records again (see agentspan.health())")
 
-    def _after_fork(self) -> None:
+    def _renew(self) -> None:
+        """Go on in a child as a writer of its own."""
         self._lock = threading.Lock()
         if self._sink is not None:
             self._inherited = list(self._registrations.values())
             self._sink.leave()
+            if forks.is_cut_off and isinstance(self.storage, HasJournal):  # others bring in what is in the journal
+                self._store = self._context.storage = CutOff()
+                self._journals = self._may_journal()
             self._sink = self._new_sink()  # what waited is the parent's to write
         self._new_writer()
 
@@ -508,17 +522,18 @@ _said: set[str] = set()
 
 
 def _flush_all() -> None:
+    if not page[0]:
+        return  # a child that has recorded nothing
     for tracer in list(_tracers):
         tracer.flush(2.0)
         if tracer._sink is not None:
             tracer._sink.release()
 
 
-def _after_fork() -> None:
+def _renew_all() -> None:
     for tracer in list(_tracers):
-        tracer._after_fork()
+        tracer._renew()
 
 
 atexit.register(_flush_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.renewal(Renewal.TRACERS, _renew_all)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentspan import forks
 from agentspan import storage as storages
 from agentspan.journal import live
 from agentspan.journal.place import folder_of, is_possible
@@ -37,7 +38,8 @@ def adoption_beside(storage: Storage) -> "Adoption | None":
     """Return what adopts the journals beside a storage; None where there can be none."""
     if not isinstance(storage, HasJournal) or not is_possible():
         return None
-    from agentspan.recovery.adopting import Adoption
+    with forks.importing:
+        from agentspan.recovery.adopting import Adoption
 
     return Adoption(partial(_writable, storage.path), storage.path)
 
@@ -55,7 +57,8 @@ def _seen(storage: HasJournal, *, read_only: bool) -> Callable[[], None]:
     folder = folder_of(storage.path)
     if not is_possible():
         return lambda: live.catch_up(folder)
-    from agentspan.recovery.adopting import Adoption
+    with forks.importing:
+        from agentspan.recovery.adopting import Adoption
 
     lend: Callable[[], AbstractContextManager[Storage]] = partial(_writable, storage.path)
     adoption = Adoption(lend if read_only else lambda: nullcontext(storage.direct), storage.path)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from agentspan import forks
 from agentspan.errors import SchemaError
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Side, Violation
@@ -154,8 +155,9 @@ _class: Any = None
 def _validator_class() -> Any:
     global _class
     if _class is None:
-        from jsonschema import Draft202012Validator
-        from jsonschema.validators import extend
+        with forks.importing:
+            from jsonschema import Draft202012Validator
+            from jsonschema.validators import extend
 
         keywords = {**Draft202012Validator.VALIDATORS, "uniqueItems": _unique_items, "pattern": _pattern}
         keywords["patternProperties"] = _pattern_properties
@@ -263,8 +265,9 @@ def compile_pattern(pattern: str) -> Any:
     Raises:
         SchemaError: it is none, or it needs look-around or back-references, which cannot be bounded.
     """
-    from pydantic_core import SchemaError as NotAPattern
-    from pydantic_core import SchemaValidator, core_schema
+    with forks.importing:
+        from pydantic_core import SchemaError as NotAPattern
+        from pydantic_core import SchemaValidator, core_schema
 
     try:
         return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from agentspan import forks
 from agentspan.errors import TemplateError
 from agentspan.text import cut, one_line
 
@@ -74,7 +75,8 @@ def _checked_tokens(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _tokens(source: str) -> list[tuple[str, str]]:
-    from chevron.tokenizer import ChevronError, tokenize  # 4 ms, for the first template only
+    with forks.importing:
+        from chevron.tokenizer import ChevronError, tokenize  # 4 ms, for the first template only
 
     try:
         return list(tokenize(source))

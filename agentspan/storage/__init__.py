@@ -2,6 +2,7 @@
 
 import os
 
+from agentspan import forks
 from agentspan.errors import InvalidValue
 from agentspan.storage.protocol import Storage
 
@@ -14,13 +15,15 @@ def open_storage(
         db = default_path()
     if isinstance(db, (str, os.PathLike)):
         if os.fspath(db) == ":memory:":
-            from agentspan.storage.memory import MemoryStorage
+            with forks.importing:
+                from agentspan.storage.memory import MemoryStorage
 
             if read_only:
                 raise InvalidValue("read_only", "a new database in memory has nothing to read")
 
             return MemoryStorage()
-        from agentspan.storage.sqlite import SQLiteStorage
+        with forks.importing:
+            from agentspan.storage.sqlite import SQLiteStorage
 
         return SQLiteStorage(db, read_only=read_only, wait_s=wait_s)
     if not hasattr(db, "apply"):

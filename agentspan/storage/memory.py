@@ -1,6 +1,5 @@
 """Rows in dictionaries: a peer of SQLite under the same contract, for tests and for `agentspan.open(":memory:")`."""
 
-import os
 import threading
 import weakref
 from collections import Counter
@@ -8,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+from agentspan import forks
 from agentspan.errors import StorageError
+from agentspan.forks import Renewal, page
 from agentspan.model.changes import (
     Applied,
     Key,
@@ -164,6 +165,8 @@ class MemoryStorage:
         self._closed = True
 
     def _open(self) -> threading.RLock:
+        if not page[0]:
+            forks.renew()
         if self._closed:
             raise StorageError("the storage is closed; open it again")
         return self._lock
@@ -297,13 +300,12 @@ class MemoryStorage:
 _all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
+def _renew_locks() -> None:
     for storage in list(_all):
         storage._lock = threading.RLock()  # another thread of the parent may have held it
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.renewal(Renewal.LOCKS, _renew_locks)
 
 
 def _unique_values(type_: ResourceType, row: Row) -> tuple[object, ...] | None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from agentspan import files
+from agentspan import files, forks
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
+from agentspan.forks import Hold, Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.locks import is_mine, within
 from agentspan.storage.sqlite import tables
@@ -31,6 +32,8 @@ FORK_WAIT_S = 5.0
 """How long a fork waits for threads that are inside SQLite; a child that inherits its mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
 """How often a writer looks whether its file is still there."""
+_SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
+"""The bytes of a file, and of the memory beside it, that SQLite locks while it has them open (os_unix.c)."""
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -145,6 +148,8 @@ class Connections:
             DatabaseBusy: another thread kept it for so long; or this one has it, and a signal handler or a finalizer
                 that interrupts it wants to write as well.
         """
+        if not page[0]:
+            forks.renew()
         return _Writing(self, wait_s)
 
     def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float) -> T:
@@ -180,10 +185,15 @@ class Connections:
 
     def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
         """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
+        if not page[0]:
+            forks.renew()
         return _Snapshot(self)
 
     def no_fork(self) -> AbstractContextManager[object]:
         """Let a fork wait while somebody has a connection of their own open."""
+        if not page[0]:
+            forks.renew()
+        _check_fork(self.path)
         return self._gate.inside()
 
     def check_file(self) -> None:
@@ -191,6 +201,8 @@ class Connections:
 
         A file deleted under an open connection takes writes silently into nowhere.
         """
+        if not page[0]:
+            forks.renew()
         if self._is_gone() and not is_mine(self.lock):  # else a signal handler reads in the middle of a write
             with self.lock:
                 self._drop()
@@ -214,6 +226,8 @@ class Connections:
 
     def close(self) -> None:
         """Close all connections; nothing can be opened any more."""
+        if not page[0]:
+            forks.renew()
         with self.lock:
             self._closed = True
         self._checkpoints.wait()
@@ -232,11 +246,26 @@ class Connections:
             except sqlite3.Error:  # the disk is full, or the file gone: the log keeps what it has
                 pass
 
+    def _is_in_use(self) -> bool:
+        """Tell, in a forked child, whether a thread that it does not have was inside SQLite, or anyone in a commit."""
+        is_locked = not self.lock.acquire(False)
+        if not is_locked:
+            self.lock.release()
+        is_open = self._writer is not None and self._writer.in_transaction
+        return is_locked or is_open or self._gate.has_others() or self._checkpoints.connection is not None
+
     def _leave_behind(self) -> None:
         """Forget in a forked child what could not be closed before, without closing: that would drop locks."""
-        _inherited.append((self._writer, self.cursor, self._readers, self._checkpoints.connection))
+        if self._writer is not None or self._readers or self._checkpoints.connection is not None:
+            _inherited.append((self._writer, self.cursor, self._readers, self._checkpoints.connection))
+            if self._file is not None:
+                _lock_again(self.path, self._file)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
+
+    def _renew(self) -> None:
+        """Have locks of its own in a forked child, and no thread yet."""
+        self._held = False
         self.lock = threading.RLock()
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
@@ -249,12 +278,14 @@ class Connections:
         write-ahead log away from under it once the parent is gone.
         """
         self._checkpoints.paused = True
+        if is_mine(self.lock):  # a signal handler forks; what is open is left behind in the child
+            self._gate.shut(FORK_WAIT_S)
+            return
         if self.lock.acquire(timeout=FORK_WAIT_S):  # whoever was about to start one has
             self.lock.release()
         self._gate.shut(FORK_WAIT_S)
         self._checkpoints.wait(FORK_WAIT_S)
-        # A handler that forks in the middle of this thread's own write leaves the connections: they are in use.
-        self._held = not is_mine(self.lock) and self.lock.acquire(timeout=FORK_WAIT_S)
+        self._held = self.lock.acquire(timeout=FORK_WAIT_S)
         if self._held:
             self._drop()
 
@@ -293,6 +324,7 @@ class Connections:
 
     def _open(self) -> sqlite3.Connection:
         _check_library()
+        _check_fork(self.path)
         _check_path(self.path, self.read_only)
         _check_logs(self.path)
         if not self.read_only:
@@ -352,7 +384,8 @@ class Connections:
                 if version
                 else f"{self.path} has no agentspan tables yet; record into it, or open it once to write"
             )
-        import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
+        with forks.importing:
+            import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
 
         waiting(lambda: connection.execute("begin immediate"), self.path, self.wait_s)
         try:
@@ -460,6 +493,14 @@ def _check_library() -> None:
         )
 
 
+def _check_fork(path: Path) -> None:
+    if forks.is_cut_off:
+        raise StorageError(
+            f"{path} cannot be used in this process, which was forked while a thread was using SQLite; fork when "
+            "nothing is recorded (agentspan.flush() waits for that), or configure agentspan in the child only"
+        )
+
+
 def _check_path(path: Path, read_only: bool) -> None:
     if path.is_dir():
         raise DatabaseUnusable(f"{path} is a folder; name a file, such as {path / 'agentspan.db'}")
@@ -497,27 +538,52 @@ _all: weakref.WeakSet[Connections] = weakref.WeakSet()
 _inherited: list[Any] = []
 
 
+def _lock_again(path: Path, file: tuple[int, int]) -> None:
+    """Take the locks that SQLite believes to have on a file whose connections were inherited open.
+
+    It counts for the whole process, and a child has inherited its count without the locks: where nobody else has the
+    file open, the next one who does would begin the log anew under the child's connections.
+    """
+    import fcntl  # there are no forks where there is none
+
+    for name, start, length in ((path, _SHARED_START, _SHARED_LENGTH), (f"{path}-shm", _SHM_IS_USED, 1)):
+        with suppress(OSError):
+            if name == path and file != (os.stat(path).st_dev, os.stat(path).st_ino):
+                return  # another one has taken its place, of which SQLite knows nothing
+            # Never closed: a process that closes a file loses all the locks that it has on it.
+            opened = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+
+
 _forking: list[Connections] = []
 
 
-def _before_fork() -> None:
+def _hold_all() -> None:
     """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
     while fresh := [each for each in list(_all) if each not in _forking]:  # some may be made meanwhile
         for connections in fresh:
-            connections._hold()
             _forking.append(connections)
+            connections._hold()
 
 
-def _after_fork_in_parent() -> None:
+def _let_go_of_all() -> None:
     while _forking:
         _forking.pop()._let_go()
 
 
-def _after_fork_in_child() -> None:
+def _leave_all_behind() -> None:
     _forking.clear()
+    if any(connections._is_in_use() for connections in list(_all)):
+        forks.cut_off()
     for connections in list(_all):
         connections._leave_behind()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+def _renew_all() -> None:
+    for connections in list(_all):
+        connections._renew()
+
+
+forks.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
+forks.forget(_leave_all_behind)
+forks.renewal(Renewal.LOCKS, _renew_all)

@@ -22,16 +22,20 @@ class Gate:
     def shut(self, wait_s: float) -> None:
         """Let nobody in, and wait for those that are inside, but for this thread's own."""
         self._shut = self._entrance.acquire(timeout=wait_s)
-        own, slept = threading.get_ident(), 0.0
-        while slept < wait_s and any(
-            thread != own and block() is not None for block, thread in list(self._inside.values())
-        ):
+        slept = 0.0
+        while slept < wait_s and self.has_others():
             time.sleep(0.0005)
             slept += 0.0005
+
+    def has_others(self) -> bool:
+        """Tell whether other threads are inside."""
+        own = threading.get_ident()
+        return any(thread != own and block() is not None for block, thread in list(self._inside.values()))
 
     def open(self) -> None:
         """Let them in again."""
         if self._shut:
+            self._shut = False
             self._entrance.release()
 
 
