@@ -1,11 +1,9 @@
 """What stands in a sink's place: before the first word of a process, and where there is nothing to record into."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agentspan.errors import StorageError
-from agentspan.model.changes import Outcome, Unit
-from agentspan.storage.memory import MemoryStorage
+from agentspan.model.changes import Unit
 
 if TYPE_CHECKING:
     from agentspan.recording.sink import Said
@@ -41,17 +39,6 @@ class First:
     def write(self, unit: Unit) -> None:
         """See Said."""
         self._sink().write(unit)
-
-
-class CutOff(MemoryStorage):
-    """A storage of a child that must not use the real one (see forks.is_cut_off): finds nothing, and takes nothing."""
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage."""
-        raise StorageError(
-            "this process was forked while a thread was using SQLite, which could hang here; what it records stays in "
-            "its journal until it has ended"
-        )
 
 
 class Nowhere:

@@ -33,7 +33,7 @@ from agentspan.recording.redaction import Redaction, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S, CommitSink, Said, Sink
 from agentspan.recording.span import Span
-from agentspan.recording.stand_ins import CutOff, First, Nowhere
+from agentspan.recording.stand_ins import First, Nowhere
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.opening import open_storage
 from agentspan.recovery.writers import program_name, this_process
@@ -510,6 +510,8 @@ class Tracer:
             self._inherited = list(self._registrations.values())
             self._sink.leave()
             if forks.is_cut_off and isinstance(self.storage, HasJournal):  # others bring in what is in the journal
+                with forks.importing:
+                    from agentspan.recording.cut_off import CutOff
                 self._store = self._context.storage = CutOff()
                 self._journals = self._may_journal()
             self._sink = self._new_sink()  # what waited is the parent's to write
