@@ -254,13 +254,32 @@ class Left(_Locked):
         start: where the first record begins that is not in the storage yet.
         after: the number of the record before that; None where it is not known.
         damaged: what is wrong with its own start, or None.
+
+    Raises:
+        OSError: its owner lives, or it is not there any more.
     """
 
-    def __init__(self, path: Path, file: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = file
-        _held.add(self)
-        self.data = _contents(file)
+        # Its own from here on: nobody else closes it.
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            _held.add(self)
+            why = files.why_foreign(os.fstat(self._file), place.owners(path.parent))
+            if why is not None:
+                _refuse(path, why)
+                raise PermissionError(errno.EPERM, f"{path} may be of another user")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(self._file).st_nlink:
+                raise FileNotFoundError(f"{path} was drained by somebody else")
+            self.data = _contents(self._file)
+            self._look()
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _look(self) -> None:
+        """Learn from its first bytes what is in the storage already."""
         mark, check = self.data[_MARK : START - 4], self.data[START - 4 : START]
         self.start, after = _mark.unpack(mark) if len(mark) == _mark.size else (0, 0)
         known = crc32(mark).to_bytes(4, "little") == check and START <= self.start <= len(self.data)
@@ -321,29 +340,12 @@ def take_over(path: Path) -> Left | None:
 
 def _taken_over(path: Path) -> Left | None:
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return Left(path)
     except OSError as raised:
         let_through(raised)
         if raised.errno == errno.ELOOP:
             _refuse(path, "it is a symbolic link")
         return None
-    try:
-        found = os.fstat(file)
-        why = files.why_foreign(found, place.owners(path.parent))
-        if why is not None:
-            _refuse(path, why)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file).st_nlink:  # else somebody else has drained it meanwhile
-                return Left(path, file)
-    except BaseException as raised:
-        os.close(file)
-        if not isinstance(raised, OSError):
-            raise
-        let_through(raised)
-        return None
-    os.close(file)
-    return None
 
 
 def _refuse(path: Path, why: str) -> None:

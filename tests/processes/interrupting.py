@@ -334,11 +334,14 @@ def interrupted(
     prepare: Callable[[World], Callable[[], object]],
     numbers: Callable[[int], Iterable[int]],
     error: type[BaseException] = Interrupt,
+    *,
+    keep: bool = True,
 ) -> Result:
     """Interrupt an operation at some of its points.
 
     Args:
         numbers: which of so many points.
+        keep: whether the exception is kept meanwhile, and so what only its traceback refers to.
     """
     world = new_world(folder, durability)
     prepare(world)()  # imports, and what is done once
@@ -353,8 +356,10 @@ def interrupted(
         try:
             with points:
                 operation()
-        except error:
+        except error as interrupt:
             arrived = True
+            if keep:
+                sys.last_value = interrupt  # as a notebook does, with all the frames of its traceback
         if points.where:
             tried += 1
             if not arrived:
