@@ -40,6 +40,18 @@ def is_interrupt(error: BaseException) -> bool:
     return False
 
 
+def start(thread: threading.Thread) -> None:
+    """Start a thread. A handler's exception in the middle of that may become a KeyError of threading's bookkeeping.
+
+    Raises:
+        RuntimeError: no thread can be started now.
+    """
+    try:
+        thread.start()
+    except KeyError as error:
+        raise (error.__context__ or error) from None
+
+
 def _codes() -> Iterator[CodeType]:
     """Return the code of each handler that is registered now, and is a function in Python."""
     for number in _NUMBERS:

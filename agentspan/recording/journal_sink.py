@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from agentspan import clock, forks
 from agentspan.errors import StorageError
 from agentspan.forks import Hold
-from agentspan.interrupts import let_through
+from agentspan.interrupts import let_through, start
 from agentspan.journal import live
 from agentspan.journal.events import encode_unit
 from agentspan.journal.log import Log
@@ -314,7 +314,7 @@ class JournalSink(Draining):
                     target=_run, args=(weakref.ref(self), bell), name="agentspan-journal", daemon=True
                 )
                 self._thread = thread
-            thread.start()
+            start(thread)
             self._pause_s = 0.0
         except BaseException as error:  # also from a signal handler, at any point
             if thread is not None and self._thread is thread:  # it may run, may be starting, or have broken off

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from agentspan.interrupts import start
+
 EVERY = 1000
 """Commits between two checkpoints; one of many rows counts as several."""
 MAX_FRAMES = 12_000
@@ -42,7 +44,7 @@ class Checkpoints:
             thread = threading.Thread(target=self._run, name="agentspan-checkpoint", daemon=True)
             self._thread = thread  # before it runs: a fork waits for it
             try:
-                thread.start()
+                start(thread)
             except RuntimeError:  # no thread can be started: the interpreter ends, or the system is at its limit
                 self._thread = None
 
