@@ -106,7 +106,8 @@ def test_the_journal_does_not_grow_for_ever(
         assert health.failed > 0
         assert health.recorded + health.waiting + health.failed == 1 + 2 * 400
         kept = sum(file.stat().st_size for file in folder.iterdir())
-        assert limit <= health.journaled_bytes + 8 * 2**20 <= kept + 8 * 2**20 <= limit + 3 * 8 * 2**20
+        largest = 8 * 2**20  # of a segment: there may be a spare one, too
+        assert limit - largest <= health.journaled_bytes <= kept <= limit + 3 * largest
         storage.fails = False
         until(lambda: tracer.flush())
         with tracer.span("tool", {"name": "after"}):
