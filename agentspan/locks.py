@@ -26,11 +26,11 @@ class within:
         Occupied: another thread holds it, or this thread: a signal handler, or a finalizer, interrupts the block.
     """
 
-    __slots__ = ("__exit__", "_lock", "_wait_s")
+    __slots__ = ("__exit__", "_lock", "wait_s")
 
     def __init__(self, lock: Any, wait_s: float) -> None:
         self._lock = lock
-        self._wait_s = wait_s
+        self.wait_s = wait_s
         self.__exit__ = lock.__exit__  # a function in C: no signal handler runs before its first step
 
     def __enter__(self) -> None:
@@ -39,7 +39,7 @@ class within:
             raise self._refusal(True)
         try:
             # Without a timeout first: that is all it takes when no other thread has it, and twice as fast.
-            if lock.acquire(False) or (self._wait_s > 0 and lock.acquire(True, self._wait_s)):
+            if lock.acquire(False) or (self.wait_s > 0 and lock.acquire(True, self.wait_s)):
                 return
         except BaseException:
             try:

@@ -7,7 +7,7 @@ is derived: summaries, labels and violations are worked out when it is drained.
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation
+from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation, overs
 from agentspan.model.rows import ROWS, TYPE_OF
 
 SEPARATOR = "\x1f"
@@ -27,7 +27,7 @@ def encode_unit(unit: Unit) -> str:
         if isinstance(change, Put):
             changes.append(["put", TYPE_OF[type(change.row)], change.row, change.violations, change.minted])
         elif isinstance(change, Move) and not change.unchanged:
-            over = [[sorted(each.leaves), dict(each.set)] for each in change.over]
+            over = [[sorted(each.leaves), dict(each.set)] for each in overs(change)]
             changes.append(["move", change.type, change.id, sorted(change.leaves), dict(change.set), over])
         else:
             raise ValueError("only rows to put and to move go through a journal")

@@ -60,10 +60,15 @@ class Over(NamedTuple):
 
     Guard: `closed_by` is `terminated` or `abandoned`, the row's own end has not come since (`ended_late` is null), and
     its status is one of `leaves`.
+
+    Attributes:
+        adds: whether `set` comes on top of the move's own values (a dict less for each end that is no late one), or
+            takes their place.
     """
 
     leaves: frozenset[str]
     set: Mapping[str, Value]
+    adds: bool = False
 
 
 class Move(NamedTuple):
@@ -84,12 +89,18 @@ class Move(NamedTuple):
 
 
 def over_of(move: Move, stored: Row) -> Over | None:
-    """Return what a move sets over a stored row that was closed for its program; None where no guard holds."""
+    """Return what a move sets over a stored row that was closed for its program, whole; None where no guard holds."""
     if not isinstance(stored, AgentSpanRow | AgentInstanceRow) or TYPE_OF[type(stored)] != move.type:
         return None
     if stored.closed_by not in CLOSERS or stored.ended_late:
         return None
-    return next((over for over in move.over if stored.status in over.leaves), None)
+    return next((over for over in overs(move) if stored.status in over.leaves), None)
+
+
+def overs(move: Move) -> Iterator[Over]:
+    """Yield what a move sets over closed rows, whole."""
+    for over in move.over:
+        yield Over(over.leaves, {**move.set, **over.set}) if over.adds else over
 
 
 class Remove(NamedTuple):

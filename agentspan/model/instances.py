@@ -10,7 +10,7 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.spans import Times, check_finish, finish_times, is_guess
-from agentspan.model.status import LEAVES, replaceable
+from agentspan.model.status import LEAVES, REPLACED
 
 _TERMINATED = frozenset({"terminated"})
 
@@ -140,6 +140,6 @@ def finished(
         values["error"] = error
     late: dict[str, Value] = {**values, "result": result, "error": error, "ended_late": 1}
     of_terminated = {name: value for name, value in late.items() if name != "status"}
-    abandoned, terminated = replaceable(status) - _TERMINATED, replaceable(status) & _TERMINATED
+    abandoned, terminated = REPLACED[status] - _TERMINATED, REPLACED[status] & _TERMINATED
     over = (Over(abandoned, late), Over(terminated, of_terminated))
     return Move("agent_instance", id, LEAVES[status], values, over=over)

@@ -40,16 +40,11 @@ OPEN: frozenset[str] = frozenset({"pending", "active"})
 CLOSERS: frozenset[str] = frozenset({"terminated", "abandoned"})
 """The values of `closed_by`: who closed a span or a run in the place of its program."""
 
-_CLOSED_BEFORE: Mapping[str, frozenset[str]] = {
+REPLACED: Mapping[str, frozenset[str]] = {
     "complete": frozenset({"failed", "cancelled", "terminated"}),
     "failed": frozenset({"failed", "cancelled", "terminated"}),
     "cancelled": frozenset({"cancelled"}),
 }
+"""The statuses of a close that an own end with the status of the key replaces.
 
-
-def replaceable(status: str) -> frozenset[str]:
-    """Return the statuses of a close that an own end with this status replaces.
-
-    What was closed as cancelled may have been started since, unseen; what was closed as failed was not pending.
-    """
-    return _CLOSED_BEFORE[status]
+What was closed as cancelled may have been started since, unseen; what was closed as failed was not pending."""

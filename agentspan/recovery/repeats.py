@@ -5,10 +5,10 @@ What is stored is never behind the records that are read again, so of a span tha
 
 from collections.abc import Mapping
 
-from agentspan.model.changes import Move, Over, Put, Refused, Unit, unit_of
+from agentspan.model.changes import Move, Over, Put, Refused, Unit, overs, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Value
 from agentspan.model.spans import is_guess
-from agentspan.model.status import LEAVES, OPEN, replaceable
+from agentspan.model.status import LEAVES, OPEN, REPLACED
 
 _FINISHED = (
     "status",
@@ -35,7 +35,7 @@ def is_there(unit: Unit, refused: Refused) -> bool:
         return refused.why == "id_used" and _has(stored, change.row)
     if not isinstance(change, Move):
         return False
-    return any(_shows(stored, values) for values in (change.set, *(over.set for over in change.over)))
+    return any(_shows(stored, values) for values in (change.set, *(over.set for over in overs(change))))
 
 
 def _shows(stored: Row, values: Mapping[str, Value]) -> bool:
@@ -78,7 +78,7 @@ def the_rest(unit: Unit, refused: Refused) -> Unit | None:
         over = Over(frozenset({"cancelled"}), values)
         return unit_of(Move("agent_span", row.id, LEAVES["active"], {"status": "active"}, over=(over,)))
     values = {name: getattr(row, name) for name in (*_FINISHED, "started_at", "payload", "label")}
-    over = Over(replaceable(row.status), {**values, "ended_late": 1})
+    over = Over(REPLACED[row.status], {**values, "ended_late": 1})
     return unit_of(Move("agent_span", row.id, LEAVES[row.status] | OPEN, values, change.violations, over=(over,)))
 
 
