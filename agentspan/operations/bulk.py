@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
 
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
@@ -12,7 +11,7 @@ from agentspan.operations.actions import BULK, READS, Action
 from agentspan.operations.answers import Answer
 from agentspan.operations.context import Context
 from agentspan.operations.request import MAX_KEY
-from agentspan.storage.protocol import HasGroups
+from agentspan.storage.protocol import HasGroups, Storage
 
 MIN_KEY = 8
 MAX_ITEMS = 1000
@@ -28,7 +27,8 @@ class Plan(NamedTuple):
     @property
     def writes(self) -> bool:
         """Whether any of them may change something."""
-        return any(action not in READS for action, _ in self.items)
+        # No generator: what a signal handler raises while one is dropped is lost.
+        return not READS.issuperset([action for action, _ in self.items])
 
 
 def plan(items: Any) -> Plan:
@@ -57,12 +57,18 @@ def run(ctx: Context, planned: Plan) -> dict[str, Answer]:
     storage = ctx.storage
     # Reading needs no lock, nor a file that may be written to.
     has_group = planned.writes and isinstance(storage, HasGroups)
-    with cast(HasGroups, storage).group(ctx.wait_s) if has_group else nullcontext(storage) as lent:
+
+    def work(lent: Storage) -> None:
         within = ctx.within(lent)
         for action, fields in planned.items:
             answer = outputs[fields["idempotency_key"]] = _answer(within, action, fields)
             if answer["status"] == "error":
                 break
+
+    if has_group:
+        cast(HasGroups, storage).group(work, ctx.wait_s)
+    else:
+        work(storage)
     return outputs
 
 

@@ -11,13 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.answers import Answer
 from agentspan.operations.context import Context
-from agentspan.storage.protocol import HasGroups
+from agentspan.storage.protocol import HasGroups, Storage
 
 Operation = Callable[[Context], Answer]
 
@@ -138,17 +137,23 @@ class Writer:
         in_group = isinstance(storage, HasGroups) and not alone
         group: list[_Waiting] = []
         results: list[Answer | Exception] = []
+
+        def work(lent: Storage) -> None:
+            context = self._context.within(lent)
+            context.wait_s = wait_s
+            until = time.perf_counter() + slice_s
+            while self._queue and not (here and self._queue[0].is_long):
+                waiting = self._queue.popleft()
+                group.append(waiting)
+                results.append(_result(waiting.operation, context))
+                if not in_group or time.perf_counter() >= until:
+                    break
+
         try:
-            with cast(HasGroups, storage).group(wait_s) if in_group else nullcontext(storage) as lent:
-                context = self._context.within(lent)
-                context.wait_s = wait_s
-                until = time.perf_counter() + slice_s
-                while self._queue and not (here and self._queue[0].is_long):
-                    waiting = self._queue.popleft()
-                    group.append(waiting)
-                    results.append(_result(waiting.operation, context))
-                    if not in_group or time.perf_counter() >= until:
-                        break
+            if in_group:
+                cast(HasGroups, storage).group(work, wait_s)
+            else:
+                work(storage)
         except DatabaseBusy:
             self._queue.extendleft(reversed(group))
             return False

@@ -4,8 +4,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from agentspan import forks
 from agentspan.errors import StorageError
@@ -41,6 +40,7 @@ from agentspan.model.status import OPEN
 from agentspan.storage.account import new_account
 from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
 
+T = TypeVar("T")
 Undo = Callable[[], object]
 
 
@@ -75,11 +75,10 @@ class MemoryStorage:
                     break
         return outcomes
 
-    @contextmanager
-    def group(self, wait_s: float) -> Iterator["MemoryStorage"]:
-        """See HasGroups: others wait until the block ends; there is nothing that could fail to commit."""
+    def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
+        """See HasGroups: others wait until it is done; there is nothing that could fail to commit."""
         with self._open():
-            yield self
+            return work(self)
 
     def find(self, *ids: str, key: Key | None = None) -> Found:
         """See Storage."""

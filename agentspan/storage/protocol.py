@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from agentspan.model.changes import Key, Outcome, Unit, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, Row, Value
 from agentspan.model.status import FINISH_STATUSES
+
+T = TypeVar("T")
 
 
 class StoredKey(NamedTuple):
@@ -98,8 +99,11 @@ class HasCheck(Protocol):
 class HasGroups(Protocol):
     """A storage in which several operations, reads and writes in turn, can share one commit."""
 
-    def group(self, wait_s: float) -> AbstractContextManager["Storage"]:
-        """Lend a storage that sees what is written through it; all of it is durable, or nothing, when the block ends.
+    def group(self, work: Callable[["Storage"], T], wait_s: float) -> T:
+        """Call `work` with a storage that sees what is written through it, and return what it returns.
+
+        All that it wrote is durable then; nothing of it, if it raised. A function and no with-block, whose end can be
+        kept from running: an exception from a signal handler may come before the first line of an `__exit__`.
 
         Raises:
             DatabaseBusy: other writers did not let go within `wait_s` seconds.

@@ -437,11 +437,15 @@ class StorageContract:
             return
         instance = self._instance(storage)
         one, two = self.rows.span(instance), self.rows.span(instance)
-        with storage.group(1.0) as group:
+
+        def work(group: Storage) -> str:
             assert group.apply([Unit((Put(one),), one.id)]) == [Applied(one)]
             assert group.find(one.id).rows[one.id][1] == one
             assert group.apply([Unit((Put(one),))]) == [Refused("id_used", one)]
             assert group.apply([Unit((Put(two),))]) == [Applied()]
+            return "done"
+
+        assert storage.group(work, 1.0) == "done"
         assert [span.id for span in storage.iter_spans(instance.id)] == [one.id, two.id]
 
     def test_a_closed_storage_says_so(self, storage: Storage) -> None:

@@ -9,7 +9,7 @@ from agentspan.model.status import SpanStatus
 from agentspan.operations import agent_spans
 from agentspan.operations.context import Context
 from agentspan.operations.database import Database
-from agentspan.storage.protocol import HasGroups
+from agentspan.storage.protocol import HasGroups, Storage
 
 BEGAN = datetime(2026, 11, 24, 9, 12, 4, tzinfo=UTC)
 
@@ -98,7 +98,8 @@ def long_run(db: Database, count: int) -> str:
     """A run of many spans, ten in each chain, one of which fails now and then; written in one commit."""
     run = Recording(db, "crawler")
     assert isinstance(db.storage, HasGroups)
-    with db.storage.group(5.0) as grouped:
+
+    def work(grouped: Storage) -> None:
         context = Context(grouped)
         chain = None
         for number in range(count):
@@ -118,6 +119,8 @@ def long_run(db: Database, count: int) -> str:
                 finished_at=at(number / 100 + 0.02),
             )
             chain = done.row.id if is_chain else chain
+
+    db.storage.group(work, 5.0)
     return run.finish(count / 100)
 
 

@@ -164,11 +164,16 @@ def test_what_was_rolled_back_is_not_taken_for_known(storage: Storage) -> None:
             done = agent_spans.create(context, agent_instance_id=own, schema_name="step", status="active")
         return done.row
 
-    with contextlib.suppress(ZeroDivisionError), storage.group(1.0) as group:
-        lost = record(ctx.within(group))
+    lost: list[Any] = []
+
+    def work(group: Storage) -> None:
+        lost.append(record(ctx.within(group)))
         raise ZeroDivisionError
+
+    with contextlib.suppress(ZeroDivisionError):
+        storage.group(work, 1.0)
     row = record(ctx)
-    assert row.agent_id != lost.agent_id
+    assert row.agent_id != lost[0].agent_id
     assert row.agent_id == ctx.row(AgentInstanceRow, own).agent_id
     assert {span.agent_id for span in storage.iter_spans(own)} == {row.agent_id}
 

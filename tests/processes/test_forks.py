@@ -273,9 +273,7 @@ tracer = agentspan.configure(path, durability=durability)
 one("parent")
 begun, forked = threading.Event(), threading.Event()
 def write():
-    with tracer.storage.group(5):
-        begun.set()
-        forked.wait()
+    tracer.storage.group(lambda group: (begun.set(), forked.wait()), 5)
 thread = threading.Thread(target=write)
 thread.start()
 begun.wait()
@@ -313,13 +311,14 @@ connections.FORK_WAIT_S = 1000  # the alarm comes first
 tracer = agentspan.configure(path)
 one("parent")
 assert agentspan.flush()
-with tracer.storage.group(5):
+def work(group):
     child = os.fork()
     if child == 0:
         logging.disable()
         one("child")
         os._exit(agentspan.health().failed)
-end(child)
+    return child
+end(tracer.storage.group(work, 5))
 """,
     )
     agentspan.open(path).close()

@@ -10,8 +10,8 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -171,19 +171,6 @@ class Connections:
                 connection.execute("commit")
                 self.committed(connection.total_changes - before)
                 return done
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise storage_error(error, self.path) from error
-
-    @contextmanager
-    def transaction(self, wait_s: float) -> Iterator[sqlite3.Connection]:
-        """Do the same for a block, for those that cannot hand over a function."""
-        try:
-            with self.writing(wait_s), self.writer() as connection:
-                waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
-                before = connection.total_changes
-                yield connection
-                connection.execute("commit")
-                self.committed(connection.total_changes - before)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 

@@ -2,10 +2,10 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.protocol import Query, Rows, Storage
@@ -14,6 +14,8 @@ from agentspan.storage.sqlite.connections import Connections, is_busy, storage_e
 from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
+
+T = TypeVar("T")
 
 
 class SQLiteStorage(Reads, Answers, Upkeep):
@@ -53,15 +55,18 @@ class SQLiteStorage(Reads, Answers, Upkeep):
                     return [outcome]
         return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
 
-    @contextmanager
-    def group(self, wait_s: float) -> Iterator[Storage]:
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """See HasGroups."""
         self._look()
-        with self._connections.transaction(wait_s) as connection:
+
+        def grouped(connection: sqlite3.Connection) -> T:
             group = _Group(connection)
-            yield group
+            done = work(group)
             if group.broken is not None:  # whoever caught it cannot know what of its unit is there
                 raise group.broken
+            return done
+
+        return self._connections.transact(grouped, wait_s)
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
