@@ -13,7 +13,10 @@ therefore begins with
     if not page[0]:
         forks.renew()
 
-which costs 20 ns. Where the kernel cannot wipe a page (before Linux 4.14, and elsewhere), `SEES_ALL` is False: a fork
+which costs 20 ns. What a signal handler raises in a step that is made anew goes through, and the steps are taken again
+at the next use. In the steps around a fork the interpreter prints and drops it, so they go on: see `_surely`.
+
+Where the kernel cannot wipe a page (before Linux 4.14, and elsewhere), `SEES_ALL` is False: a fork
 that Python does not notice is not noticed here either.
 """
 
@@ -25,6 +28,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from functools import partial
+
+from agentspan.interrupts import is_interrupt, let_through
+from agentspan.locks import is_mine
 
 TURN_WAIT_S = 30.0
 """How long a fork waits for one of another thread: longer than all that such a fork may wait for."""
@@ -82,10 +89,11 @@ _holds: list[tuple[Hold, Step, Step]] = []
 _forgets: list[Step] = []
 _renewals: list[tuple[Renewal, Step]] = []
 
-_turn = threading.Lock()
+_turn = threading.RLock()  # its owner is known, also where an exception comes right after it was acquired
 _turn_of = 0  # the thread that has it
 _depths: dict[int, int] = {}  # of the threads that fork: a signal handler may fork while its thread does
 _to_let_go: list[Step] = []
+_TRIES = 3
 
 _importing: list[int] = []
 _importing_is_for = 0  # the thread that forks: no other one begins an import
@@ -97,6 +105,8 @@ _renewing: dict[int, threading.RLock] = {}  # by process: a lock of the parent's
 
 def hold(stage: Hold, hold: Step, let_go: Step) -> None:
     """Enrol what is held before each fork. No wait in it may last for ever.
+
+    Both may be called again where an exception of a signal handler has ended them.
 
     Args:
         stage: when.
@@ -129,18 +139,20 @@ def renew() -> None:
     global _renews_in
     process = os.getpid()
     lock = _renewing.setdefault(process, threading.RLock())
-    is_mine = lock.acquire(timeout=RENEW_WAIT_S)
+    is_acquired = lock.acquire(timeout=RENEW_WAIT_S)
     try:
         if page[0] or _renews_in == process:  # a signal handler, or a step, in the middle of it
             return
-        _renews_in = process
-        if _forgot_in != process:  # Python did not notice the fork
-            _forget()
-        _take(step for _, step in _renewals)
-        page[0] = 1
-        _renews_in = 0
+        try:
+            _renews_in = process
+            if _forgot_in != process:  # Python did not notice the fork
+                _forget()
+            _take(step for _, step in _renewals)
+            page[0] = 1
+        finally:
+            _renews_in = 0  # also after an exception from a signal handler: then the next use does all of it
     finally:
-        if is_mine:
+        if is_acquired:
             lock.release()
 
 
@@ -195,21 +207,22 @@ def _before() -> None:
     _turn_of = thread
     for _, hold, let_go in _holds:
         _to_let_go.append(let_go)
-        _take((hold,))
+        _surely(hold)
 
 
-def _after_in_parent() -> None:
+def _let_go() -> None:
     global _turn_of
     thread = threading.get_ident()
     depth = _depths.pop(thread, 1) - 1
     if depth:
         _depths[thread] = depth
         return
-    is_mine = _turn_of == thread
-    if is_mine or not _turn_of:  # this is a child, forked by a signal handler in the middle of what it goes on with
+    # Nobody's: this is a child, forked by a signal handler in the middle of what it goes on with.
+    if is_mine(_turn) or not _turn_of:
         while _to_let_go:
-            _take((_to_let_go.pop(),))
-        if is_mine:
+            _surely(_to_let_go[-1])
+            _to_let_go.pop()
+        if is_mine(_turn):
             _turn_of = 0
             _turn.release()
 
@@ -221,7 +234,7 @@ def _after_in_child() -> None:
 
 def _forget() -> None:
     global _turn, _turn_of, _importing_is_for, _forgot_in
-    _turn, _turn_of = threading.Lock(), 0
+    _turn, _turn_of = threading.RLock(), 0
     _depths.clear()
     _to_let_go.clear()
     _importing.clear()
@@ -232,7 +245,7 @@ def _forget() -> None:
 
 def _renew_turn() -> None:
     global _turn
-    _turn = threading.Lock()
+    _turn = threading.RLock()
 
 
 renewal(Renewal.LOCKS, _renew_turn)
@@ -242,9 +255,31 @@ def _take(steps: Iterable[Step]) -> None:
     for step in steps:
         try:
             step()
-        except Exception:  # the others are due all the same, and the program has nothing to do with it
+        except Exception as error:  # the others are due all the same, and the program has nothing to do with it
+            let_through(error)
             log.warning("a fork: %s failed", step.__qualname__, exc_info=True)
 
 
+def _surely(step: Step) -> None:
+    """Take a step around a fork. Where an exception of a signal handler ends it, take it again.
+
+    What leaves such a step, the interpreter prints and drops. The rest would be left undone: a thread that waits for
+    what is still held would wait for ever.
+    """
+    for _ in range(_TRIES):
+        try:
+            _take((step,))
+            return
+        except BaseException as error:
+            if is_interrupt(error):
+                log.warning("a fork: %s was interrupted by %s", step.__qualname__, type(error).__name__)
+
+
+def _heard() -> None:
+    """Do nothing. What a handler raises for a signal that came during the fork is raised at the start of this."""
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    os.register_at_fork(after_in_parent=_heard)
+    os.register_at_fork(before=_before, after_in_parent=partial(_surely, _let_go), after_in_child=_after_in_child)
+    os.register_at_fork(before=_heard)  # the last one is called first

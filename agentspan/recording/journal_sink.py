@@ -24,7 +24,7 @@ from agentspan.journal.events import encode_unit
 from agentspan.journal.log import Log
 from agentspan.journal.place import folder_of
 from agentspan.journal.spool import SIZE, keep_types
-from agentspan.locks import Occupied, within
+from agentspan.locks import Occupied, is_mine, within
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.draining import Draining
@@ -103,7 +103,7 @@ class JournalSink(Draining):
         self._start_s = self._pause_s = 0.0
         self._begun = 0
         self._have_types_changed = False
-        self._held: list[threading.Lock | threading.RLock] = []
+        self._held: list[threading.RLock] = []
         _sinks.add(self)
         live.register(self)
 
@@ -379,15 +379,17 @@ class JournalSink(Draining):
         self._hurried = True  # a fork waits for a batch that is under way, not for all that there is
         self._stop_thread(FORK_WAIT_S)
         self.drain(WAIT_S)
-        if self._draining.acquire(timeout=FORK_WAIT_S):
-            self._held.append(self._draining)
-        if self._log.lock.acquire(timeout=FORK_WAIT_S):
-            self._held.append(self._log.lock)
+        for lock in (self._draining, self._log.lock):
+            if not is_mine(lock):  # else a signal handler forks in the middle of what its thread does
+                self._held.append(lock)  # first: who is interrupted right after acquiring it lets go all the same
+                lock.acquire(timeout=FORK_WAIT_S)
 
     def _let_go(self) -> None:
         self._hurried = False
         while self._held:
-            self._held.pop().release()
+            if is_mine(self._held[-1]):
+                self._held[-1].release()
+            self._held.pop()
         if self.journaled or self._outcomes.has_runs():
             self._start_thread()
 
@@ -462,6 +464,8 @@ _holding: list[JournalSink] = []
 
 
 def _hold_all() -> None:
+    for interrupted in list(_holding):
+        interrupted._hold()
     while fresh := [each for each in list(_sinks) if each not in _holding]:  # some may be made meanwhile
         for sink in fresh:
             _holding.append(sink)
@@ -470,7 +474,8 @@ def _hold_all() -> None:
 
 def _let_go_of_all() -> None:
     while _holding:
-        _holding.pop()._let_go()
+        _holding[-1]._let_go()
+        _holding.pop()
 
 
 forks.hold(Hold.THREADS, _hold_all, _let_go_of_all)

@@ -270,21 +270,22 @@ class Connections:
         write-ahead log away from under it once the parent is gone.
         """
         self._checkpoints.paused = True
-        if is_mine(self.lock):  # a signal handler forks; what is open is left behind in the child
+        if is_mine(self.lock) and not self._held:  # a signal handler forks; the child leaves behind what is open
             self._gate.shut(FORK_WAIT_S)
             return
+        self._held = True  # first: who is interrupted right after it is acquired lets go of it all the same
         if self.lock.acquire(timeout=FORK_WAIT_S):  # whoever was about to start one has
             self.lock.release()
         self._gate.shut(FORK_WAIT_S)
         self._checkpoints.wait(FORK_WAIT_S)
-        self._held = self.lock.acquire(timeout=FORK_WAIT_S)
-        if self._held:
+        if is_mine(self.lock) or self.lock.acquire(timeout=FORK_WAIT_S):
             self._drop()
 
     def _let_go(self) -> None:
         if self._held:
+            if is_mine(self.lock):
+                self.lock.release()
             self._held = False
-            self.lock.release()
         self._gate.open()
         self._checkpoints.paused = False
 
@@ -552,6 +553,8 @@ _forking: list[Connections] = []
 
 def _hold_all() -> None:
     """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
+    for interrupted in list(_forking):
+        interrupted._hold()
     while fresh := [each for each in list(_all) if each not in _forking]:  # some may be made meanwhile
         for connections in fresh:
             _forking.append(connections)
@@ -560,7 +563,8 @@ def _hold_all() -> None:
 
 def _let_go_of_all() -> None:
     while _forking:
-        _forking.pop()._let_go()
+        _forking[-1]._let_go()
+        _forking.pop()
 
 
 def _leave_all_behind() -> None:

@@ -4,6 +4,8 @@ import threading
 import time
 import weakref
 
+from agentspan.locks import is_mine
+
 
 class Gate:
     """Knows the threads that read, so that a fork can wait until none does, and let none in meanwhile."""
@@ -21,7 +23,9 @@ class Gate:
 
     def shut(self, wait_s: float) -> None:
         """Let nobody in, and wait for those that are inside, but for this thread's own."""
-        self._shut = self._entrance.acquire(timeout=wait_s)
+        if not is_mine(self._entrance):
+            self._shut = True  # first: who is interrupted right after it is acquired opens it all the same
+            self._entrance.acquire(timeout=wait_s)
         slept = 0.0
         while slept < wait_s and self.has_others():
             time.sleep(0.0005)
@@ -35,8 +39,9 @@ class Gate:
     def open(self) -> None:
         """Let them in again."""
         if self._shut:
+            if is_mine(self._entrance):
+                self._entrance.release()
             self._shut = False
-            self._entrance.release()
 
 
 class Inside:

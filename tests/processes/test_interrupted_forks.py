@@ -1,0 +1,107 @@
+"""What a signal handler raises around a fork: in the parent nothing stays held, and the child records."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes.test_processes import ROOT
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+# Every point with AGENTSPAN_TEST_POINTS=all.
+SAMPLE = 10_000 if os.environ.get("AGENTSPAN_TEST_POINTS") == "all" else 60
+BEGIN = f"""
+import faulthandler, logging, os, signal, sys, threading
+from agentspan import Tracer, forks
+from tests.processes.interrupting import Interrupt, Points
+faulthandler.dump_traceback_later(100, exit=True)
+sys.unraisablehook = lambda *_: None  # the interpreter drops what is raised in the middle of a fork
+logging.disable()
+path, durability = sys.argv[1:]
+tracer = Tracer(path, durability=durability)
+def one(name):
+    with tracer.span("tool", {{"name": name}}):
+        pass
+def chosen(count):
+    return range(1, count + 1, max(1, count // {SAMPLE}))
+one("first")
+"""
+PARENT = """
+problems = []
+def other():
+    for name, lock in {
+        "turn": forks._turn,
+        "connections": tracer._store._connections.lock,
+        "gate": tracer._store._connections._gate._entrance,
+        **({"draining": tracer._sink._draining, "log": tracer._sink._log.lock} if durability == "journal" else {}),
+    }.items():
+        if lock.acquire(timeout=2):
+            lock.release()
+        else:
+            problems.append(name)
+    if not problems:
+        one("other")
+        if not tracer.flush(2):
+            problems.append("flush")
+def fork(at):
+    one("before")
+    with Points(at) as points:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+    os.waitpid(child, 0)
+    if forks._to_let_go and "_surely (call" in points.where:  # its very start, at which no signal waits: see _heard
+        forks._surely(forks._let_go)
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    if problems:
+        sys.exit(f"{points.where}: {problems}")
+    return points.count
+for at in chosen(fork(0)):
+    fork(at)
+tracer.shutdown()
+"""
+CHILD = """
+def fork(at):
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] >> 8
+    points, arrived = Points(at), False
+    try:
+        with points:
+            forks.renew()
+    except Interrupt:
+        arrived = True
+    if not at:
+        os.write(to_parent, str(points.count).encode())
+    one("child")
+    if arrived == bool(at) and tracer.flush(5) and not tracer.health().failed:
+        os._exit(0)
+    sys.stderr.write(f"{points.where}: {arrived} {tracer.health()}\\n")
+    os._exit(1)
+from_child, to_parent = os.pipe()
+bad = fork(0)
+for at in chosen(int(os.read(from_child, 9))):
+    bad = bad or fork(at)
+sys.exit(bad)
+"""
+
+
+def run(path: Path, durability: str, code: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", BEGIN + code, str(path), durability]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_an_exception_at_any_point_around_a_fork_leaves_nothing_held(tmp_path: Path, durability: str) -> None:
+    run(tmp_path / "runs.db", durability, PARENT)
+
+
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_a_child_that_is_interrupted_at_its_first_use_records_from_the_next_on(tmp_path: Path, durability: str) -> None:
+    run(tmp_path / "runs.db", durability, CHILD)
