@@ -169,7 +169,7 @@ class Committer:
     def _settle_refused(self, unit: Unit, refused: Refused) -> Tally:
         for fit in (self._rest, self._registered, self._missing):
             if repeats.is_there(unit, refused):
-                return Tally(recorded=1)
+                return self._settle_repeated(unit, refused)
             fitting = fit(unit, refused)
             if fitting is not None:
                 outcome = self._storage.apply((fitting,), wait_s=self._wait_s)[0]
@@ -177,10 +177,21 @@ class Committer:
                     return self.settle(fitting, outcome)
                 unit, refused = fitting, outcome
         if repeats.is_there(unit, refused):
-            return Tally(recorded=1)
+            return self._settle_repeated(unit, refused)
         self._keep(refused_change(self._ids.new(), unit, refused, self._writer_id(), clock.now()))
         self._listener.refused(unit, refused)
         return Tally(refused=1)
+
+    def _settle_repeated(self, unit: Unit, refused: Refused) -> Tally:
+        """Deal with a unit that is stored already; what follows from it may not have been done."""
+        stored = refused.stored
+        if (
+            isinstance(stored, AgentInstanceRow)
+            and stored.status == "terminated"
+            and isinstance(unit.changes[-1], Move)
+        ):
+            return self.settle(unit, Applied(terminated=stored.termination_reason or ""))
+        return Tally(recorded=1)
 
     def _rest(self, unit: Unit, refused: Refused) -> Unit | None:
         return repeats.the_rest(unit, refused)

@@ -185,9 +185,9 @@ class MemoryStorage:
         late: list[Row] = []
         for change in unit.changes:
             if isinstance(change, Put):
-                refused = self._put(change, undo)
+                refused = self._put(change, undo, late)
             elif isinstance(change, PutSpans):
-                refused = self._put_spans(change, undo)
+                refused = self._put_spans(change, undo, late)
             else:
                 refused = self._move(change, undo, late) if isinstance(change, Move) else self._remove(change, undo)
             if refused is not None:
@@ -199,14 +199,11 @@ class MemoryStorage:
             self._keys[key.operation, key.key] = StoredKey(key.request_hash, unit.subject)
             self._key_times[key.operation, key.key] = key.inserted_at
         if unit.subject is None:
-            first = unit.changes[0]
-            put = first.rows if isinstance(first, PutSpans) else [first.row] if isinstance(first, Put) else late
-            reasons = [self._terminated(row) for row in put]
-            return Applied(None, next((reason for reason in reasons if reason is not None), None))
+            return Applied(None, self._terminated(late[0]) if late else None)
         row = self._rows[unit.subject]
         return Applied(row, self._terminated(row))
 
-    def _put(self, put: Put, undo: list[Undo]) -> Refused | None:
+    def _put(self, put: Put, undo: list[Undo], late: list[Row]) -> Refused | None:
         row, type_ = put.row, TYPE_OF[type(put.row)]
         if row.id in self._rows:
             return Refused("id_used", self._rows[row.id])
@@ -226,12 +223,14 @@ class MemoryStorage:
             siblings = self._by_instance.setdefault(row.agent_instance_id, [])
             siblings.append(row.id)
             undo.append(siblings.pop)
+            if self._terminated(row) is not None:
+                late.append(row)
         self._add_violations(row.id, put.violations, undo)
         return None
 
-    def _put_spans(self, put: PutSpans, undo: list[Undo]) -> Refused | None:
+    def _put_spans(self, put: PutSpans, undo: list[Undo], late: list[Row]) -> Refused | None:
         for row in put.rows:
-            refused = self._put(Put(row), undo)
+            refused = self._put(Put(row), undo, late)
             if refused is not None:
                 return refused
         for id, violation in put.violations:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 
 import agentspan
 from agentspan import AgentTerminated, Tracer
+from agentspan.errors import DatabaseBusy
+from agentspan.model.changes import Move
 from agentspan.model.rows import RefusedChangeRow
+from agentspan.recovery.closing import Closer
 from agentspan.storage.protocol import Query
 from tests.recording.test_decorators import spans_of
 
@@ -159,6 +163,30 @@ def test_the_end_of_a_terminated_run_closes_what_never_ended_in_it(tracer: Trace
     assert tracer.flush()
     (stored,) = spans_of(tracer)
     assert (stored.status, stored.result_payload, stored.ended_late) == ("complete", {"output": 1}, True)
+
+
+def test_what_never_ended_in_a_terminated_run_is_closed_also_after_a_failure_in_between(
+    tracer: Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, calls = Closer.close_terminated, []
+
+    def fail_once(self: Closer, *args: str) -> list[Move]:
+        calls.append(args)
+        if len(calls) == 1:
+            raise DatabaseBusy("busy for a moment")
+        return close(self, *args)
+
+    with suppress(DatabaseBusy), tracer.run("a") as run:  # this tracer raises
+        assert tracer.flush()
+        terminate(tracer, run)
+        late = run.create_span("tool", {"name": "x"}, status="active")
+        tracer.flush()
+        monkeypatch.setattr(Closer, "close_terminated", fail_once)
+    while not tracer.flush():
+        pass
+    (stored,) = spans_of(tracer)
+    assert (stored.id, stored.status, stored.closed_by) == (late.id, "failed", "terminated")
+    assert refused(tracer) == []
 
 
 def test_a_planned_span_that_starts_after_a_termination_was_never_cancelled(tracer: Tracer) -> None:

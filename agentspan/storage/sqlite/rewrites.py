@@ -1,7 +1,8 @@
 """Notes of what changed finished spans, or removed them, so that copies of them (see index) can follow.
 
 A table that is made when it is first needed, in the recorded file, so that a note is committed with the change. What
-records never writes to it: a finished span is changed by `resummarize` only, and removed by `prune`.
+records writes to it only where a span's own end replaces a close. Else `resummarize` changes finished spans, and
+`prune` removes them.
 """
 
 import sqlite3
