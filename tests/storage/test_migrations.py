@@ -118,12 +118,21 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyt
     agentspan.open(path).close()
 
 
-def test_an_old_file_opened_to_read_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_file_can_be_opened_to_read(tmp_path: Path) -> None:
+    path = unpacked(tmp_path)
+    with agentspan.open(path, read_only=True) as db:
+        assert len(db.agent_instances.list()) > 1
+    connection = sqlite3.connect(path)
+    assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT,)
+    connection.close()
+
+
+def test_an_old_file_that_may_not_be_written_to_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
-    with_another(monkeypatch)
+    with_another(monkeypatch, broken=True)
     before = path.read_bytes()
-    with pytest.raises(DatabaseUnusable, match=r"made by an older agentspan .*open it once to write: agentspan doctor"):
+    with pytest.raises(DatabaseUnusable, match=r"made by an older agentspan .*cannot be brought up to date from here"):
         agentspan.open(path, read_only=True)
     assert path.read_bytes() == before
 

@@ -371,12 +371,8 @@ class Connections:
 
     def _migrate(self, connection: sqlite3.Connection, version: int) -> None:
         if self.read_only:
-            raise DatabaseUnusable(
-                f"{self.path} was made by an older agentspan (file version {version}, this one reads "
-                f"{tables.CURRENT}); to bring it up to date, open it once to write: agentspan doctor --db {self.path}"
-                if version
-                else f"{self.path} has no agentspan tables yet; record into it, or open it once to write"
-            )
+            self._migrate_by_another(version)
+            return
         with forks.importing:
             import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
 
@@ -390,6 +386,21 @@ class Connections:
         except BaseException:
             connection.execute("rollback")
             raise
+
+    def _migrate_by_another(self, version: int) -> None:
+        """Bring an older file up to date before it is only read: by connections that write, where they may."""
+        if not version:
+            raise DatabaseUnusable(f"{self.path} has no agentspan tables yet; record into it, or open it once to write")
+        writing = Connections(self.path, read_only=False, wait_s=self.wait_s)
+        try:
+            writing.open_now()
+        except StorageError as error:
+            raise DatabaseUnusable(
+                f"{self.path} was made by an older agentspan (file version {version}, this one reads "
+                f"{tables.CURRENT}), and cannot be brought up to date from here: {error}"
+            ) from error
+        finally:
+            writing.close()
 
     def _migrate_from(self, connection: sqlite3.Connection, version: int) -> None:
         try:
