@@ -9,6 +9,8 @@ import os
 import stat
 from pathlib import Path
 
+from agentspan.interrupts import let_through
+
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -53,8 +55,8 @@ def owners_of(path: str | os.PathLike[str]) -> frozenset[int]:
     owners = {os.geteuid()} if hasattr(os, "geteuid") else set()
     try:
         owners.add(os.stat(path).st_uid)
-    except OSError:  # it is still to be made
-        pass
+    except OSError as raised:  # it is still to be made
+        let_through(raised)
     return frozenset(owners)
 
 

@@ -65,6 +65,7 @@ def shares_blocks(folder: Path) -> bool:
         opened = [os.open(beside, flags, 0o600), os.open(beside, flags, 0o600)]
         fcntl.ioctl(opened[0], _FICLONE, opened[1])
     except OSError as error:
+        let_through(error)
         return error.errno != errno.EOPNOTSUPP or len(opened) < 2
     finally:
         for each in opened:
@@ -85,7 +86,8 @@ def refusal(folder: str | os.PathLike[str]) -> str | None:
     """
     try:
         found = os.lstat(folder)
-    except OSError:
+    except OSError as raised:
+        let_through(raised)
         return None
     why = files.why_foreign(found, owners(folder))
     if why is None and not stat.S_ISDIR(found.st_mode):

@@ -187,8 +187,10 @@ class Segment(_Locked):
     def trim(self, drained: int, sequence: int) -> None:
         """Note that everything before a place is in the storage, and the number of the record that begins there."""
         self.drained = drained
-        with suppress(OSError):  # no room for a copy of a shared block: it is read again, which changes nothing
+        try:
             self._put(_MARK, _marked(drained, sequence))
+        except OSError as raised:  # no room for a copy of a shared block: it is read again, which changes nothing
+            let_through(raised)
 
     def unmap(self) -> None:
         """Append no more: what is mapped counts as the program's memory. What is in it can be read all the same."""
@@ -302,7 +304,8 @@ class Left(_Locked):
         try:
             with _Changing():
                 folder = os.open(self.path.parent, flags)
-        except OSError:  # it is gone, and the file with it
+        except OSError as raised:  # it is gone, and the file with it
+            let_through(raised)
             return
         try:
             name = self.path.name

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.interrupts import let_through
 from agentspan.journal.log import Log
 from agentspan.journal.records import bodies
 from agentspan.journal.segments import Segment
@@ -75,6 +76,7 @@ class Draining(CommitSink):
                 self._listener.fault(error)
             return False
         except Exception as error:
+            let_through(error)  # it says nothing about the storage
             self._failing(error)
             raise
 

@@ -1,7 +1,9 @@
 """What the program's own signal handlers raise reaches the program; what its objects raise does not."""
 
 import functools
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import pytest
 
 from agentspan import Tracer
+from agentspan.journal import place
+from agentspan.journal.place import folder_of
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
 
@@ -100,3 +104,25 @@ def test_a_rule_for_redaction_that_is_interrupted_does_not_redact_instead(
     with pytest.raises(Late), tracer.span("tool", {"name": "x"}):
         pass
     tracer.shutdown()
+
+
+@pytest.mark.parametrize("looked", ["stat", "lstat"])
+def test_what_comes_while_files_are_looked_at_goes_through(
+    interrupt: Callable[[], None], recording: Tracer, monkeypatch: pytest.MonkeyPatch, looked: str
+) -> None:
+    look, interrupts = getattr(os, looked), [interrupt]
+
+    def interrupted(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        if interrupts and threading.current_thread() is threading.main_thread():
+            interrupts.pop()()
+        return look(path, *args, **kwargs)  # type: ignore[no-any-return]
+
+    with recording.span("tool", {"name": "x"}):
+        pass
+    assert recording.flush()
+    folder = str(folder_of(recording.storage.path))  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, looked, interrupted)
+        with pytest.raises(Late):
+            place.check(folder)
+    assert not interrupts

@@ -321,8 +321,10 @@ class Connections:
         _check_path(self.path, self.read_only)
         _check_logs(self.path)
         if not self.read_only:
-            with suppress(OSError):  # SQLite says what it is, and storage_error what to do
+            try:
                 files.ensure(self.path)
+            except OSError as raised:  # SQLite says what it is, and storage_error what to do
+                let_through(raised)
         connection = self._connect()
         try:
             self._prepare(connection)
@@ -522,13 +524,15 @@ def _check_logs(path: Path) -> None:
     try:
         if os.stat(path).st_mode & 0o022:
             return
-    except OSError:
+    except OSError as raised:
+        let_through(raised)
         return
     owners = files.owners_of(path)
     for end in ("-wal", "-shm", "-journal"):
         try:
             found = os.lstat(f"{path}{end}")
-        except OSError:
+        except OSError as raised:
+            let_through(raised)
             continue
         why = files.why_others(found, owners)
         if why is not None:
