@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentspan.model.changes import Key, Move, Outcome, Over, Put, PutSpans, Refused, Remove, Unit, Violation
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.status import OPEN, replaceable
+from agentspan.model.status import OPEN, REPLACED
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite import SQLiteStorage
@@ -45,7 +45,7 @@ VALUES: Any = st.fixed_dictionaries(
 )
 LEAVES = st.sampled_from([frozenset(), frozenset({"pending"}), frozenset({"active"}), OPEN, frozenset({"failed"})])
 OVERS: Any = st.lists(
-    st.builds(Over, st.sampled_from([replaceable("complete"), replaceable("cancelled")]), VALUES), max_size=2
+    st.builds(Over, st.sampled_from([REPLACED["complete"], REPLACED["cancelled"]]), VALUES, st.booleans()), max_size=2
 ).map(tuple)
 
 
