@@ -105,7 +105,8 @@ def started(id: str, *, started_at: str, meaning: Meaning, now: str, also_closed
         "summary": meaning.summary,
         "updated_at": now,
     }
-    late: dict[str, Value] = {"status": "failed", "started_at": started_at, "updated_at": now}
+    at = started_at  # later than the close, which cannot have been its end
+    late: dict[str, Value] = {"status": "failed", "started_at": at, "finished_at": at, "updated_at": now}
     over = (Over(LEAVES_CANCELLED, late),) if also_closed else ()
     return Move("agent_span", id, LEAVES["active"], values, over=over)
 

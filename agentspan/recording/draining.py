@@ -36,7 +36,7 @@ class Draining(CommitSink):
         super().__init__(storage, committer, listener)
         self._log = log
         self._draining = threading.RLock()  # held by `within`, which does not nest
-        self._taken: tuple[Segment, int] | None = None
+        self._taken: tuple[Segment, int, int] | None = None
         self._hurried = False
         self._settled = 0
         self._moved_ns = time.monotonic_ns()
@@ -82,12 +82,14 @@ class Draining(CommitSink):
 
     def _drain(self, wait_s: float, most: int | None, deadline: float) -> bool:
         while True:
-            portion = self._log.take(CHUNK if most is None else most)
+            tried = 0 if self._taken is None else self._taken[2]
+            portion = self._log.take(max(CHUNK if most is None else most, tried))
             if portion is None:
                 return True
             read = bodies(portion.data)
-            place = (portion.segment, portion.start)
-            is_repeated, self._taken = self._taken == place, place  # an exception came before it was trimmed
+            # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
+            before, self._taken = self._taken, (portion.segment, portion.start, len(portion.data))
+            is_repeated = before is not None and before[:2] == self._taken[:2]
             tally = self._committer.commit(read.bodies, wait_s, are_repeated=is_repeated)
             self._moved_ns = time.monotonic_ns()
             # No call in between: who is interrupted before has it committed again, and counted then.
@@ -98,5 +100,6 @@ class Draining(CommitSink):
                 self._settled = read.last
             self._taking()
             self._log.trim(portion.segment, portion.start + read.end, read.last)
+            self._taken = None
             if most is not None or self._hurried or time.monotonic() > deadline:
                 return False

@@ -447,10 +447,10 @@ class Tracer:
                 if not self._journals:  # it would wait in memory, and its runs could be stored before it
                     return
                 self._put_aside(unit, error)
+            while self._inherited:  # each until it is written: a signal handler may raise in between
+                self._sink_of_all().write(self._inherited[0])
+                del self._inherited[0]
             self._unknown_writer = None
-            inherited, self._inherited = self._inherited, []
-            for registration in inherited:
-                self._sink_of_all().write(registration)
             if not self._closed:
                 self._out = self._sink_of_all()  # the common case, without a look at any of the others
 
@@ -527,9 +527,13 @@ def _flush_all() -> None:
     if not page[0]:
         return  # a child that has recorded nothing
     for tracer in list(_tracers):
-        tracer.flush(2.0)
-        if tracer._sink is not None:
-            tracer._sink.release()
+        try:
+            tracer.flush(2.0)
+            if tracer._sink is not None:
+                tracer._sink.release()
+        except Exception as error:  # raise_errors: the others are due all the same
+            let_through(error)
+            log.warning("recording: what waited at the end could not be written: %s", error)
 
 
 def _renew_all() -> None:

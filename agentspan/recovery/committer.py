@@ -191,6 +191,8 @@ class Committer:
             and isinstance(unit.changes[-1], Move)
         ):
             return self.settle(unit, Applied(terminated=stored.termination_reason or ""))
+        if isinstance(stored, AgentInstanceRow):
+            self._listener.registered(stored)
         return Tally(recorded=1)
 
     def _rest(self, unit: Unit, refused: Refused) -> Unit | None:

@@ -74,7 +74,9 @@ def the_rest(unit: Unit, refused: Refused) -> Unit | None:
     if row.status in OPEN and stored.status in OPEN:
         return unit_of(Move("agent_span", row.id, frozenset({stored.status}), _later(stored, row), change.violations))
     if row.status in OPEN:
-        values: dict[str, Value] = {"status": "failed", "started_at": row.started_at, "updated_at": row.updated_at}
+        started_at = row.started_at  # after the close, so that is no end that it can have had
+        values: dict[str, Value] = {"status": "failed", "started_at": started_at, "finished_at": started_at}
+        values["updated_at"] = row.updated_at
         over = Over(frozenset({"cancelled"}), values)
         return unit_of(Move("agent_span", row.id, LEAVES["active"], {"status": "active"}, over=(over,)))
     values = {name: getattr(row, name) for name in (*_FINISHED, "started_at", "payload", "label")}

@@ -154,8 +154,8 @@ def main(folder: Path, how: str, seconds: float) -> None:
     tracer.shutdown()
     agentspan.open(path).close()
     stored = {id for (id,) in sqlite3.connect(path).execute("select id from agent_spans where status = 'complete'")}
-    missing = sum(id not in stored for id in spans)
-    kept = {"spans": len(spans), "missing": missing, "flushed": is_flushed}
+    missing = sum(id not in stored for id in spans if id)
+    kept = {"spans": len(spans), "missing": missing, "unrecorded": spans.count(""), "flushed": is_flushed}
     print(json.dumps({**watch.figures(), **kept, **_of(health)}))
 
 

@@ -42,7 +42,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def nothing_is_lost(figures: dict[str, Any]) -> None:
-    assert (figures["missing"], figures["failed"], figures["waiting"], figures["refused"]) == (0, 0, 0, 0)
+    assert (figures["missing"], figures["waiting"], figures["refused"]) == (0, 0, 0)
+    if figures["run"]["max"] < 5e6:  # else runs could not begin, because nobody could read for longer than they wait
+        assert (figures["unrecorded"], figures["failed"]) == (0, 0)
     assert figures["flushed"]
     assert figures["spans"] > 100
 
