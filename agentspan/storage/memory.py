@@ -199,7 +199,8 @@ class MemoryStorage:
             self._keys[key.operation, key.key] = StoredKey(key.request_hash, unit.subject)
             self._key_times[key.operation, key.key] = key.inserted_at
         if unit.subject is None:
-            return Applied(None, self._terminated(late[0]) if late else None)
+            reasons = (self._terminated(row) for row in late)
+            return Applied(None, next((reason for reason in reasons if reason is not None), None))
         row = self._rows[unit.subject]
         return Applied(row, self._terminated(row))
 

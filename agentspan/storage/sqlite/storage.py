@@ -102,15 +102,15 @@ class SQLiteStorage(Reads, Answers, Upkeep):
                         if not is_busy(error):
                             raise
                         waiting(lambda: cursor.execute(*statement), self.path, wait_s)
+                    if cursor.rowcount == 1:
+                        connections.committed()
+                        return APPLIED
+                    if type(change) is Put:
+                        waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
+                        return Applied(None, terminated_in(connections.writer(), change.row))
+                    return None
                 except sqlite3.IntegrityError as error:
                     return refused_put(connections.writer(), cast(Put, change), error)
-                if cursor.rowcount == 1:
-                    connections.committed()
-                    return APPLIED
-                if type(change) is Put:
-                    waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
-                    return Applied(None, terminated_in(connections.writer(), change.row))
-                return None
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 

@@ -95,7 +95,8 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
     if several:
         connection.execute("release unit")
     if unit.subject is None:
-        return Applied(None, terminated_in(connection, late[0])) if late else APPLIED
+        reasons = (terminated_in(connection, row) for row in late)
+        return Applied(None, next((reason for reason in reasons if reason is not None), None)) if late else APPLIED
     row = _subject(connection, unit)
     if not late and not several and isinstance(unit.changes[0], Put) and isinstance(row, AgentSpanRow):
         return Applied(row)  # the statement that put it has looked
@@ -182,9 +183,10 @@ def _move(connection: sqlite3.Connection, move: Move, late: list[Row]) -> Refuse
     sql = statements.update(move.type, tuple(move.set), move.leaves, tuple(move.unchanged))
     if connection.execute(sql, (*move.set.values(), move.id, *move.unchanged.values())).rowcount != 1:
         refused = _refused_move(connection, move)
-        if refused.stored is None or not _moved_over(connection, move, refused.stored):
+        moved = None if refused.stored is None else _moved_over(connection, move, refused.stored)
+        if moved is None:
             return refused
-        late.append(refused.stored)
+        late.append(moved)
     if "payload" in move.set:
         connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
     if move.type == "agent_span" and not (move.leaves and move.leaves <= OPEN):
@@ -193,15 +195,15 @@ def _move(connection: sqlite3.Connection, move: Move, late: list[Row]) -> Refuse
     return None
 
 
-def _moved_over(connection: sqlite3.Connection, move: Move, stored: Row) -> bool:
-    """Set what a move has for a row that was closed for its program; tell whether it has anything for this one."""
+def _moved_over(connection: sqlite3.Connection, move: Move, stored: Row) -> Row | None:
+    """Set what a move has for a row that was closed for its program, and return it; None where it has nothing."""
     over = over_of(move, stored)
     if over is None:
-        return False
+        return None
     connection.execute(statements.update(move.type, tuple(over.set), over.leaves), (*over.set.values(), move.id))
     if move.type == "agent_span":
         rewritten(connection, move.id)
-    return True
+    return cast(Row, cast(Any, stored)._replace(**over.set))
 
 
 def _remove(connection: sqlite3.Connection, remove: Remove) -> Refused | None:
