@@ -1,0 +1,79 @@
+"""What people and CI run in a checkout: `python -m tasks NAME …`, with a Python that has `.[dev]`; no NAME lists them.
+
+Each task is a list of commands. Arguments after `--` are added to the last command:
+`python -m tasks fast -- -k journal -x`.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+PYTEST = [sys.executable, "-m", "pytest"]
+PARALLEL = ["-n", "2", "--dist", "loadfile"]
+"""Two processes; the tests of a file stay together, because some files share a browser or a server."""
+DOCS = ["tests/test_docs.py", "tests/project/test_links.py"]
+SLOW = (
+    "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py",
+    "cli/test_damaged_files.py", "cli/test_every_command.py", "cli/test_tail.py", "journal/test_equivalence.py",
+    "journal/test_exits.py", "journal/test_full_disks.py", "journal/test_log.py", "journal/test_recording.py",
+    "operations/test_doctor.py", "operations/test_prune.py", "operations/test_state_machine.py",
+    "project/test_benchmarks.py", "recording/test_async_generators.py", "recording/test_call_tree.py",
+    "recording/test_exceptions.py", "recording/test_faults.py", "recording/test_generators.py",
+    "recording/test_host.py", "recording/test_kinds.py", "recording/test_limits.py", "recording/test_pitfalls.py",
+    "recording/test_programs.py", "recording/test_redaction.py", "recording/test_streams.py",
+    "recording/test_values.py", "recovery/test_adopting.py", "storage/test_index.py",
+)  # fmt: skip
+"""What `fast` leaves out of tests/: browsers, servers, killed processes, and files that take longer than 5 s each.
+`python -m tasks tests -- --durations=50` shows what takes long."""
+
+TASKS: dict[str, tuple[str, list[list[str]]]] = {
+    "fast": (
+        "the tests that are quick; under a minute",
+        [[*PYTEST, *PARALLEL, *(f"--ignore=tests/{path}" for path in SLOW)]],
+    ),
+    "tests": ("all tests", [[*PYTEST, *PARALLEL]]),
+    "lint": (
+        "ruff and mypy",
+        [
+            [sys.executable, "-m", "ruff", "check", "."],
+            [sys.executable, "-m", "ruff", "format", "--check", "."],
+            [sys.executable, "-m", "mypy"],
+        ],
+    ),
+    "docs": ("run the examples of the documentation, and follow its links", [[*PYTEST, *PARALLEL, *DOCS]]),
+    "bench": (
+        "what a recorded call costs, and the import (about 5 minutes; needs `.[bench]`)",
+        [[sys.executable, f"benchmarks/bench_{name}.py"] for name in ("import", "span")],
+    ),
+    "wheel": ("build the wheel, and use it in an environment that has nothing else", [[".ci/wheel", sys.executable]]),
+}
+ALL = ("lint", "tests", "wheel")
+
+
+def main(arguments: list[str]) -> int:
+    """Run tasks in the order in which they are named; return the exit code of the first command that fails."""
+    names, extra = arguments, []
+    if "--" in arguments:
+        split = arguments.index("--")
+        names, extra = arguments[:split], arguments[split + 1 :]
+    names = [each for name in names for each in (ALL if name == "all" else (name,))]
+    unknown = [name for name in names if name not in TASKS]
+    if unknown or not names:
+        lines = [f"  {name:6} {what}" for name, (what, _) in TASKS.items()]
+        lines += [f"  {'all':6} {', '.join(ALL)}", *(f"unknown task: {name}" for name in unknown)]
+        sys.stderr.write("\n".join(("python -m tasks NAME … [-- ARGUMENTS]", *lines, "")))
+        return 2
+    commands = [list(command) for name in names for command in TASKS[name][1]]
+    commands[-1] += extra
+    for command in commands:
+        sys.stderr.write(f"$ {' '.join(command)}\n")
+        sys.stderr.flush()
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
