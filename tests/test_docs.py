@@ -121,30 +121,10 @@ def test_an_example_that_fails_is_noticed_unless_it_opts_out(block: str, tmp_pat
     assert list(blocks(f"<!-- not run: it shows a mistake -->\n{block}", "page")) == []
 
 
-@pages
-def test_links_between_pages_resolve(page: Path) -> None:
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
-            continue
-        file, _, anchor = target.partition("#")
-        aim = (page.parent / file).resolve() if file else page
-        assert aim.exists(), f"{page.name} links to {target}"
-        if anchor:
-            assert anchor in anchors(aim), f"{page.name} links to {target}"
-
-
 @pytest.mark.parametrize("image", sorted((DOCS / "images").iterdir()), ids=lambda image: image.name)
 def test_pictures_are_small_and_shown_somewhere(image: Path) -> None:
     assert image.stat().st_size < 150_000
     assert any(image.name in page.read_text(encoding="utf-8") for page in PAGES)
-
-
-def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to a page's headings."""
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def section(heading: str) -> str:
