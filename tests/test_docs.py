@@ -27,7 +27,7 @@ from agentspan.operations.prune import Pruned
 from agentspan.recording import capture, limits, plain, sink
 from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
-from agentspan.storage import words
+from agentspan.storage import tokenizing
 from agentspan.storage.analytics import Hit, Hits, RunList, RunSummary, RunTotals, Stat
 from agentspan.storage.sqlite import checkpoints
 from agentspan.testing import run as testing_run
@@ -287,8 +287,8 @@ LIMITS = [
     (conformance, "MAX_VIOLATIONS", "violations stored"),
     (agent_schema_versions, "MAX_TYPES", "span types in"),
     (reading, "LATEST_RUNS", "runs listed"),
-    (words, "MAX_TERMS", "words of a search"),
-    (words, "MAX_TERM", "words of a search"),
+    (tokenizing, "MAX_TERMS", "words of a search"),
+    (tokenizing, "MAX_TERM", "words of a search"),
     (search, "SNIPPET", "a snippet"),
     (shape, "FOLD_FROM", "siblings that"),
     (tree, "PAYLOAD_LINES", "lines of a payload"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage import words as wording
+from agentspan.storage import tokenizing
 from agentspan.storage.analytics import Analytics, Hit, Hits, Progress
 from agentspan.storage.protocol import Query, Storage
 from agentspan.text import one_line
@@ -37,7 +37,7 @@ def search(
         offset: how many to pass over.
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
-    asked = wording.terms(words)
+    asked = tokenizing.terms(words)
     if not asked:
         return Hits([], 0)
     if run is None and isinstance(storage, Analytics):
@@ -53,7 +53,7 @@ def search(
 
 def _matching(storage: Storage, asked: list[str], run: str | None, progress: Progress | None) -> list[AgentSpanRow]:
     """Look at every span."""
-    matcher = wording.Matcher(asked)
+    matcher = tokenizing.Matcher(asked)
     runs = [run] if run is not None else [row.id for row in storage.page(Query("agent_instance")).rows]
     found: list[AgentSpanRow] = []
     for done, run_id in enumerate(runs):
@@ -70,7 +70,7 @@ def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
         text = getattr(span, name)
         if text is None:
             continue
-        text = text if name == "summary" else wording.of_json(text, to_show=True)
+        text = text if name == "summary" else tokenizing.of_json(text, to_show=True)
         shown = one_line(text, len(text) + 1)
         places, kinds = _places(shown, asked)
         if best is None or kinds > best[0]:
@@ -93,13 +93,13 @@ def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
 
 def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int]:
     """Return where the terms stand in a text, in order, and how many of them do."""
-    spots = list(wording.TOKEN.finditer(text))
-    tokens = [wording.fold(spot[0]) for spot in spots]
+    spots = list(tokenizing.TOKEN.finditer(text))
+    tokens = [tokenizing.fold(spot[0]) for spot in spots]
     places: set[tuple[int, int]] = set()
     kinds = 0
     for term in asked:
-        parts = term.removesuffix(wording.PREFIX).split(" ")
-        any_ending = term.endswith(wording.PREFIX)
+        parts = term.removesuffix(tokenizing.PREFIX).split(" ")
+        any_ending = term.endswith(tokenizing.PREFIX)
         before = len(places)
         for start in range(len(tokens) - len(parts) + 1):
             if tokens[start] != parts[0] and (len(parts) > 1 or not any_ending):

@@ -12,7 +12,7 @@ from agentspan.cli.output import columns_of, document, fit, noun, pad, safe, sty
 from agentspan.operations.database import Database
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.connections import is_damage, storage_error
-from agentspan.storage.sqlite.questions import Answer, ask
+from agentspan.storage.sqlite.sql_shell import Answer, ask
 
 MAX_CELL = 800
 """Characters of a value that are looked at to show it in a table."""

@@ -37,7 +37,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.status import OPEN
-from agentspan.storage.account import new_account
+from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
-from agentspan.storage import words
+from agentspan.storage import tokenizing
 from agentspan.storage.protocol import HasOutlines, Storage
 from agentspan.viewer import conversation
 
@@ -123,8 +123,8 @@ def statistics(storage: Storage, run_id: str) -> dict[str, Any]:
 
 def matches(storage: Storage, run_id: str, text: str) -> list[str]:
     """Return the ids of the spans of a run in which all words of a text stand (see analysis.search), by id."""
-    asked = words.terms(text)
-    matcher = words.Matcher(asked)
+    asked = tokenizing.terms(text)
+    matcher = tokenizing.Matcher(asked)
     return [span.id for span in storage.iter_spans(run_id) if matcher.matches(span)] if asked else []
 
 

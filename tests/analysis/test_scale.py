@@ -12,7 +12,7 @@ import agentspan
 from agentspan.analysis.runs import RunFilter, find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
-from agentspan.storage.sqlite import index
+from agentspan.storage.sqlite.index import index_file
 from benchmarks.make_runs import make
 from tests.cli.calling import lines
 
@@ -37,7 +37,7 @@ class Work:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
-    opened, work = index.opened, Work()
+    opened, work = index_file.opened, Work()
 
     @contextmanager
     def counted(*args: Any, **how: Any) -> Iterator[Any]:
@@ -50,7 +50,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
             connection.set_progress_handler(count, STEPS)
             yield connection
 
-    monkeypatch.setattr(index, "opened", counted)
+    monkeypatch.setattr(index_file, "opened", counted)
     return work
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan.analysis.search import SNIPPET, search
 from agentspan.operations.database import Database
-from agentspan.storage import words
+from agentspan.storage import tokenizing
 from agentspan.storage.memory import MemoryStorage
 
 
@@ -28,7 +28,7 @@ def found(db: Database, what: str | list[str], **how: object) -> list[str]:
     hits = search(db.storage, what, **how)  # type: ignore[arg-type]
     rows = db.storage.find(*(hit.span_id for hit in hits.hits)).rows
     assert len(hits.hits) == hits.total
-    return [words.TOKEN.findall(rows[hit.span_id][1].payload)[-1] for hit in hits.hits]  # type: ignore[union-attr]
+    return [tokenizing.TOKEN.findall(rows[hit.span_id][1].payload)[-1] for hit in hits.hits]  # type: ignore[union-attr]
 
 
 def test_words_are_found_wherever_they_stand(db: Database, run: str) -> None:

@@ -16,7 +16,7 @@ from agentspan.errors import DatabaseUnusable
 from agentspan.journal import place
 from agentspan.journal.place import folder_of, is_possible
 from agentspan.storage.protocol import Query
-from agentspan.storage.sqlite import index
+from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import call
 from tests.journal.conftest import segments_of
 
@@ -38,7 +38,7 @@ with agentspan.run("killed"):
 @pytest.fixture(autouse=True)
 def _said_anew() -> None:
     place.warn.cache_clear()
-    index._warn.cache_clear()
+    index_file._warn.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_an_index_that_may_be_another_users_is_not_written_to(
 def test_a_link_that_names_no_index_yet_makes_none(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
-    index.path_of(path).symlink_to(tmp_path / "elsewhere")
+    index_file.path_of(path).symlink_to(tmp_path / "elsewhere")
     assert call(path, "runs").exit_code == 0
     assert not (tmp_path / "elsewhere").exists()
 

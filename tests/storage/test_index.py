@@ -23,7 +23,8 @@ from agentspan.operations.resummarize import resummarize
 from agentspan.storage.analytics import Analytics
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query
-from agentspan.storage.sqlite import SQLiteStorage, answers, index, numbers, texts
+from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sqlite.index import analytics, full_text, index_file, span_sums
 
 READS = ("account", "find", "page", "iter_spans", "counts", "violations")
 
@@ -151,10 +152,10 @@ class Life:
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "12"))))
 def test_answers_are_exact_whatever_happened(path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "PAUSE_S", 0)
-    monkeypatch.setattr(numbers.Numbers, "batch", 7)
-    monkeypatch.setattr(texts.Texts, "batch", 5)
-    monkeypatch.setattr(texts, "_CAN_DELETE", texts._CAN_DELETE and seed % 4 != 3)
+    monkeypatch.setattr(index_file, "PAUSE_S", 0)
+    monkeypatch.setattr(span_sums.SpanSums, "batch", 7)
+    monkeypatch.setattr(full_text.FullText, "batch", 5)
+    monkeypatch.setattr(full_text, "_CAN_DELETE", full_text._CAN_DELETE and seed % 4 != 3)
     with agentspan.open(path) as db:
         life = Life(db, seed)
         for number in range(120):
@@ -185,8 +186,8 @@ def test_what_was_indexed_is_not_read_again(path: Path, monkeypatch: pytest.Monk
     record(path)
     assert ask(path) == (3, 3, 3)
     taken = []
-    take = numbers.Numbers.take
-    monkeypatch.setattr(numbers.Numbers, "take", lambda *args: (taken.append(args[2:]), take(*args))[1])
+    take = span_sums.SpanSums.take
+    monkeypatch.setattr(span_sums.SpanSums, "take", lambda *args: (taken.append(args[2:]), take(*args))[1])
     assert ask(path) == (3, 3, 3)
     record(path, 2)
     assert ask(path) == (5, 5, 5)
@@ -196,10 +197,10 @@ def test_what_was_indexed_is_not_read_again(path: Path, monkeypatch: pytest.Monk
 def test_the_index_is_as_private_as_the_file_and_may_be_deleted(path: Path) -> None:
     record(path)
     assert ask(path) == (3, 3, 3)
-    beside = index.path_of(path)
+    beside = index_file.path_of(path)
     assert beside.name == "runs.db-index"
     assert stat.S_IMODE(beside.stat().st_mode) == 0o600
-    index.discard(path)
+    index_file.discard(path)
     assert not beside.exists()
     assert ask(path) == (3, 3, 3)
 
@@ -208,10 +209,10 @@ def test_the_index_is_as_private_as_the_file_and_may_be_deleted(path: Path) -> N
 def test_an_index_that_cannot_be_used_is_made_anew(path: Path, content: bytes) -> None:
     record(path)
     ask(path)
-    index.discard(path)
-    index.path_of(path).write_bytes(content)
+    index_file.discard(path)
+    index_file.path_of(path).write_bytes(content)
     assert ask(path) == (3, 3, 3)
-    with sqlite3.connect(index.path_of(path)) as connection:
+    with sqlite3.connect(index_file.path_of(path)) as connection:
         assert connection.execute("select count(*) from facts").fetchone() == (3,)
     connection.close()
 
@@ -220,7 +221,7 @@ def test_an_index_that_cannot_be_used_is_made_anew(path: Path, content: bytes) -
 def test_an_index_that_somebody_has_changed_is_made_anew(path: Path, statement: str) -> None:
     record(path)
     ask(path)
-    with sqlite3.connect(index.path_of(path)) as connection:
+    with sqlite3.connect(index_file.path_of(path)) as connection:
         connection.execute(statement)
     connection.close()
     assert ask(path) == (3, 3, 3)
@@ -230,7 +231,7 @@ def test_an_index_that_somebody_has_changed_is_made_anew(path: Path, statement: 
 
 def test_a_mistake_in_a_question_is_not_hidden_behind_the_slow_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(path)
-    monkeypatch.setattr(answers, "SUMS", "i.nonsense")
+    monkeypatch.setattr(analytics, "SUMS", "i.nonsense")
     with pytest.raises(sqlite3.OperationalError, match="no such column"):
         ask(path)
 
@@ -255,13 +256,13 @@ def test_a_vacuum_by_somebody_changes_no_answer(path: Path, with_gaps: bool) -> 
 def test_an_index_of_another_version_or_of_another_file_is_made_anew(path: Path, tmp_path: Path) -> None:
     record(path, 1)
     ask(path)
-    connection = sqlite3.connect(index.path_of(path))
+    connection = sqlite3.connect(index_file.path_of(path))
     connection.execute("pragma user_version = 99")
     connection.close()
     assert ask(path) == (1, 1, 1)
     record(tmp_path / "other.db", 2)
     ask(tmp_path / "other.db")
-    os.replace(index.path_of(tmp_path / "other.db"), index.path_of(path))
+    os.replace(index_file.path_of(tmp_path / "other.db"), index_file.path_of(path))
     assert ask(path) == (1, 1, 1)
 
 
@@ -282,9 +283,9 @@ def test_without_a_place_for_an_index_the_answers_are_the_same(path: Path, monke
     def refused(*args: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(index.os, "open", refused)
+    monkeypatch.setattr(index_file.os, "open", refused)
     assert ask(path) == (3, 3, 3)
-    assert not index.path_of(path).exists()
+    assert not index_file.path_of(path).exists()
 
 
 def test_without_full_text_search_every_row_is_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,12 +294,12 @@ def test_without_full_text_search_every_row_is_looked_at(path: Path, monkeypatch
     def missing(*args: object) -> None:
         raise sqlite3.OperationalError("no such module: fts5")
 
-    monkeypatch.setattr(texts.Texts, "create", missing)
+    monkeypatch.setattr(full_text.FullText, "create", missing)
     assert ask(path) == (3, 3, 3)
 
 
 def test_building_says_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts.Texts, "batch", 2)
+    monkeypatch.setattr(full_text.FullText, "batch", 2)
     record(path, 5)
     seen: list[tuple[int, int]] = []
     with agentspan.open(path, read_only=True) as db:
@@ -367,4 +368,4 @@ def test_recording_never_writes_to_the_notes_of_rewrites(path: Path) -> None:
 
 def test_memory_has_no_answers_of_its_own() -> None:
     assert not isinstance(MemoryStorage(), Analytics)
-    assert answers.NUMBERS.name != answers.TEXTS.name
+    assert analytics.SPAN_SUMS.name != analytics.FULL_TEXT.name

@@ -13,7 +13,7 @@ changes needs a new version as well, with a migration that does nothing: the vie
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agentspan.storage.account import new_account
+from agentspan.storage.new_account import new_account
 
 if TYPE_CHECKING:
     from sqlite_utils import Database

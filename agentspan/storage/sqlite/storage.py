@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.protocol import Query, Rows, Storage
-from agentspan.storage.sqlite.answers import Answers
 from agentspan.storage.sqlite.connections import Connections, is_busy, storage_error, waiting
+from agentspan.storage.sqlite.index.analytics import IndexAnalytics
 from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
@@ -18,7 +18,7 @@ from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_la
 T = TypeVar("T")
 
 
-class SQLiteStorage(Reads, Answers, Upkeep):
+class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
     """One SQLite file (see Storage for the contract).
 
     Args:

@@ -10,11 +10,11 @@ from pathlib import Path
 from agentspan import files
 from agentspan.errors import InvalidValue
 from agentspan.interrupts import let_through
-from agentspan.storage.sqlite import index
-from agentspan.storage.sqlite.answers import NUMBERS, TEXTS
 from agentspan.storage.sqlite.connections import Connections, storage_error, waiting
-from agentspan.storage.sqlite.numbers import IS_OPEN
-from agentspan.storage.sqlite.rewrites import removed
+from agentspan.storage.sqlite.index import index_file
+from agentspan.storage.sqlite.index.analytics import FULL_TEXT, SPAN_SUMS
+from agentspan.storage.sqlite.index.rewrites import removed
+from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 
 PAGES = 500
 """How many pages go back in one transaction: 2 MB, about 10 ms."""
@@ -87,17 +87,17 @@ class Upkeep:
 
     def _compact_index(self) -> None:
         """Let the index forget the words of what was removed, where there is one."""
-        if not index.path_of(self.path).exists():
+        if not index_file.path_of(self.path).exists():
             return
         try:
-            with self._connections.no_fork(), index.opened(self.path, in_memory=False) as connection:
-                for part in (NUMBERS, TEXTS):
-                    if index.is_made(connection, part):
-                        with index.current(connection, part):
+            with self._connections.no_fork(), index_file.opened(self.path, in_memory=False) as connection:
+                for part in (SPAN_SUMS, FULL_TEXT):
+                    if index_file.is_made(connection, part):
+                        with index_file.current(connection, part):
                             pass
         except (OSError, sqlite3.Error) as raised:
             let_through(raised)
-            index.discard(self.path)
+            index_file.discard(self.path)
 
     def backup(self, path: str | os.PathLike[str]) -> int:
         """See HasFile: SQLite's own way, from one snapshot, under another name until it is whole."""

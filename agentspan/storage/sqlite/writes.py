@@ -25,8 +25,8 @@ from agentspan.model.changes import (
 from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row
 from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
+from agentspan.storage.sqlite.index.rewrites import rewritten
 from agentspan.storage.sqlite.reads import locate, terminated_in
-from agentspan.storage.sqlite.rewrites import rewritten
 
 APPLIED = Applied()
 

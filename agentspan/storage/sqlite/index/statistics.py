@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agentspan.storage.analytics import BOUNDS_MS, Stat
-from agentspan.storage.sqlite.numbers import CANCELLED, MICROS
+from agentspan.storage.sqlite.index.span_sums import CANCELLED, MICROS
 
 CELLS = "select * from cells"
 WITHIN = (

@@ -9,17 +9,17 @@ from typing import TypeVar
 
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage import words as wording
+from agentspan.storage import tokenizing
 from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
-from agentspan.storage.sqlite import index
 from agentspan.storage.sqlite.connections import is_damage, storage_error
-from agentspan.storage.sqlite.numbers import USED, Numbers
-from agentspan.storage.sqlite.statistics import statistics
-from agentspan.storage.sqlite.texts import Texts
+from agentspan.storage.sqlite.index import index_file
+from agentspan.storage.sqlite.index.full_text import FullText
+from agentspan.storage.sqlite.index.span_sums import USED, SpanSums
+from agentspan.storage.sqlite.index.statistics import statistics
 
 T = TypeVar("T")
 
-NUMBERS, TEXTS = Numbers(), Texts()
+SPAN_SUMS, FULL_TEXT = SpanSums(), FullText()
 
 # A general error, too: somebody may have dropped a table of it. What is then still wrong is a mistake of ours.
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
@@ -67,7 +67,7 @@ OWN_TEXTS = (
 NAMES = "ifnull(a.name, i.agent_id), ifnull(v.external_identifier, i.agent_version_id)"
 
 
-class Answers:
+class IndexAnalytics:
     """See Analytics."""
 
     path: Path
@@ -96,25 +96,25 @@ class Answers:
             runs = [RunSummary(AgentInstanceRow._make(row[:width]), *row[width:]) for row in rows]
             return RunList(runs, total, RunTotals(*sums))
 
-        return self._asked(NUMBERS, answer, progress, or_in_memory=True)
+        return self._asked(SPAN_SUMS, answer, progress, or_in_memory=True)
 
     def span_stats(
         self, *, since: str | None, until: str | None, progress: Progress | None = None
     ) -> list[Stat] | None:
         """See Analytics."""
         return self._asked(
-            NUMBERS, lambda connection: statistics(connection, since, until), progress, or_in_memory=True
+            SPAN_SUMS, lambda connection: statistics(connection, since, until), progress, or_in_memory=True
         )
 
     def search_spans(
         self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
     ) -> tuple[list[str], int] | None:
         """See Analytics."""
-        return self._asked(TEXTS, lambda connection: _search(connection, words, limit, offset), progress)
+        return self._asked(FULL_TEXT, lambda connection: _search(connection, words, limit, offset), progress)
 
     def _asked(
         self,
-        part: index.Part,
+        part: index_file.Part,
         answer: Callable[[sqlite3.Connection], T],
         progress: Progress | None = None,
         *,
@@ -125,8 +125,8 @@ class Answers:
             try:
                 with (
                     self._no_fork(),
-                    index.opened(self.path, in_memory=in_memory) as connection,
-                    index.current(connection, part, progress),
+                    index_file.opened(self.path, in_memory=in_memory) as connection,
+                    index_file.current(connection, part, progress),
                 ):
                     return answer(connection)
             except OSError as raised:
@@ -135,7 +135,7 @@ class Answers:
             except sqlite3.DatabaseError as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code in _DAMAGED and attempt == 0:
-                    index.discard(self.path)
+                    index_file.discard(self.path)
                 elif is_damage(error) and code == 0:  # a text of the recorded file
                     raise storage_error(error, self.path) from error
                 elif code not in _SURROUNDINGS and "no such module: fts5" not in str(error):
@@ -166,8 +166,9 @@ def _where(filter: RunFilter) -> tuple[str, list[str]]:
 
 
 def _search(connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int) -> tuple[list[str], int]:
-    query = " ".join(f'"{t.removesuffix(wording.PREFIX)}"{"*" if t.endswith(wording.PREFIX) else ""}' for t in terms)
-    matcher = wording.Matcher(terms)
+    ending = tokenizing.PREFIX
+    query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
+    matcher = tokenizing.Matcher(terms)
     columns = ", ".join(f"s.{column}" for column in AgentSpanRow._fields)
     open_rows = [
         row

@@ -7,8 +7,8 @@ by counting buckets and stepping through one of them.
 import sqlite3
 
 from agentspan.storage.analytics import BOUNDS_MS
-from agentspan.storage.sqlite.index import Part
-from agentspan.storage.sqlite.rewrites import Rewrites
+from agentspan.storage.sqlite.index.index_file import Part
+from agentspan.storage.sqlite.index.rewrites import Rewrites
 
 IS_OPEN = "status in ('pending', 'active')"
 USED = "schema_name <> 'agent' and schema_name not like '%:agent'"
@@ -89,7 +89,7 @@ ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
 """
 
 
-class Numbers(Part):
+class SpanSums(Part):
     """See the module."""
 
     name = "numbers"

@@ -1,4 +1,4 @@
-"""Notes of what changed finished spans, or removed them, so that copies of them (see index) can follow.
+"""Notes of what changed finished spans, or removed them, so that copies of them (see index_file) can follow.
 
 A table that is made when it is first needed, in the recorded file, so that a note is committed with the change. What
 records writes to it only where a span's own end replaces a close. Else `resummarize` changes finished spans, and

@@ -5,10 +5,10 @@ Triggers that keep such an index up to date would cost each write four times as 
 
 import sqlite3
 
-from agentspan.storage import words
-from agentspan.storage.sqlite.index import Part
-from agentspan.storage.sqlite.numbers import IS_OPEN
-from agentspan.storage.sqlite.rewrites import Rewrites
+from agentspan.storage import tokenizing
+from agentspan.storage.sqlite.index.index_file import Part
+from agentspan.storage.sqlite.index.rewrites import Rewrites
+from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 
 _CAN_DELETE = sqlite3.sqlite_version_info >= (3, 43, 0)
 """Whether rows of an index without texts can be taken out; where not, all of it is made anew."""
@@ -30,7 +30,7 @@ where not exists (select 1 from recorded.agent_spans s where s.rowid = text_open
 """
 
 
-class Texts(Part):
+class FullText(Part):
     """See the module."""
 
     name = "texts"
@@ -46,7 +46,7 @@ class Texts(Part):
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
         """See Part."""
-        connection.create_function("of_span", 3, words.of_span, deterministic=True)
+        connection.create_function("of_span", 3, tokenizing.of_span, deterministic=True)
         connection.execute(f"insert into texts (rowid, text) {CLOSED}")
         connection.execute(FORGET_CLOSED)
         connection.execute(f"insert into texts (rowid, text) {NEW}", (after, until))
