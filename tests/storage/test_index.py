@@ -229,6 +229,66 @@ def test_an_index_that_somebody_has_changed_is_made_anew(path: Path, statement: 
     assert ask(path) == (4, 4, 4)
 
 
+class Recording:
+    """A connection that keeps the SQL that it runs."""
+
+    def __init__(self, connection: sqlite3.Connection, ran: set[str]) -> None:
+        self._connection = connection
+        self._ran = ran
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        self._ran.add(sql)
+        return self._connection.execute(sql, *values)
+
+    def executemany(self, sql: str, *values: Any) -> Any:
+        self._ran.add(sql)
+        return self._connection.executemany(sql, *values)
+
+
+@pytest.mark.parametrize("part", [analytics.SPAN_SUMS, analytics.FULL_TEXT], ids=lambda part: part.name)
+def test_the_version_of_a_part_follows_from_all_sql_that_it_runs(
+    path: Path, part: index_file.Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: set[str] = set()
+    for name in ("create", "take", "forget"):
+        method = getattr(type(part), name)
+        monkeypatch.setattr(type(part), name, lambda self, to, *args, do=method: do(self, Recording(to, ran), *args))
+    record(path)
+    ask(path)
+    with agentspan.open(path) as db:
+        runs = [run.id for run in db.agent_instances.list()]
+        db.storage.remove_runs(runs[:1], 5)  # type: ignore[attr-defined]
+    assert ask(path) == (2, 2, 2)
+    deletes = full_text.DELETES if full_text._CAN_DELETE else ""
+    listed = {statement.format(deletes=deletes) for statement in part.statements}
+    assert ran <= listed
+    if full_text._CAN_DELETE or part is analytics.SPAN_SUMS:
+        assert ran == listed
+
+
+@pytest.mark.parametrize("part", [span_sums.SpanSums, full_text.FullText])
+@pytest.mark.parametrize("what", ["statements", "other"])
+def test_a_part_that_other_sql_made_is_made_anew(
+    path: Path, part: type[index_file.Part], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(path)
+    ask(path)
+    with monkeypatch.context() as later:
+        changed: Any = (*part.statements, "-- counts otherwise") if what == "statements" else part.other + 1
+        later.setattr(part, what, changed)
+        made: list[str] = []
+        for each in (span_sums.SpanSums, full_text.FullText):
+            create = each.create
+            later.setattr(each, "create", lambda self, to, do=create: (made.append(self.name), do(self, to))[1])
+        assert ask(path) == (3, 3, 3)
+        assert made == [part.name]
+        assert ask(path) == (3, 3, 3)
+        assert made == [part.name]
+
+
 def test_a_mistake_in_a_question_is_not_hidden_behind_the_slow_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(path)
     monkeypatch.setattr(analytics, "SUMS", "i.nonsense")

@@ -13,11 +13,20 @@ from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 _CAN_DELETE = sqlite3.sqlite_version_info >= (3, 43, 0)
 """Whether rows of an index without texts can be taken out; where not, all of it is made anew."""
 
+DELETES = ", contentless_delete = 1"
+CREATE = (
+    "drop table if exists main.texts",
+    "drop table if exists main.text_open",
+    "create virtual table main.texts using fts5(text, content = ''{deletes})",
+    "create table main.text_open (row integer primary key)",
+)
 CLOSED = f"""
+insert into texts (rowid, text)
 select s.rowid, of_span(summary, payload, result_payload)
 from text_open o cross join recorded.agent_spans s where s.rowid = o.row and not {IS_OPEN} order by 1
 """
 NEW = f"""
+insert into texts (rowid, text)
 select rowid, of_span(summary, payload, result_payload)
 from recorded.agent_spans where rowid > ? and rowid <= ? and not {IS_OPEN} order by 1
 """
@@ -28,6 +37,14 @@ FORGET_CLOSED = f"""
 delete from text_open
 where not exists (select 1 from recorded.agent_spans s where s.rowid = text_open.row and {IS_OPEN})
 """
+OF_RUN = "select rowid from recorded.agent_spans where agent_instance_id = ? and rowid <= ?"
+LIST_RUN = f"insert or ignore into text_open {OF_RUN}"
+FORGET_RUN = f"delete from texts where rowid in ({OF_RUN})"
+FORGET_ABOVE = "delete from text_open where row > ?"
+FORGET_REMOVED = """
+delete from texts where rowid in (select id from texts_docsize d where id > ?
+or not exists (select 1 from recorded.agent_spans s where s.rowid = d.id))
+"""
 
 
 class FullText(Part):
@@ -35,36 +52,33 @@ class FullText(Part):
 
     name = "texts"
     batch = 5000
+    statements = (
+        *(*CREATE, CLOSED, FORGET_CLOSED, NEW, LIST_OPEN),
+        *(LIST_RUN, FORGET_RUN, FORGET_ABOVE, FORGET_REMOVED),
+    )
+    other = 1  # of tokenizing.of_span, which computes what is indexed
 
     def create(self, connection: sqlite3.Connection) -> None:
         """See Part."""
-        for table in ("texts", "text_open"):
-            connection.execute(f"drop table if exists main.{table}")
-        deletes = ", contentless_delete = 1" if _CAN_DELETE else ""
-        connection.execute(f"create virtual table main.texts using fts5(text, content = ''{deletes})")
-        connection.execute("create table main.text_open (row integer primary key)")
+        for statement in CREATE:
+            connection.execute(statement.format(deletes=DELETES if _CAN_DELETE else ""))
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
         """See Part."""
         connection.create_function("of_span", 3, tokenizing.of_span, deterministic=True)
-        connection.execute(f"insert into texts (rowid, text) {CLOSED}")
+        connection.execute(CLOSED)
         connection.execute(FORGET_CLOSED)
-        connection.execute(f"insert into texts (rowid, text) {NEW}", (after, until))
+        connection.execute(NEW, (after, until))
         connection.execute(LIST_OPEN, (after, until))
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
         """See Part."""
         if not _CAN_DELETE:
             return False
-        of_run = "select rowid from recorded.agent_spans where agent_instance_id = ? and rowid <= ?"
         for run in rewrites.runs:
-            connection.execute(f"insert or ignore into text_open {of_run}", (run, rewrites.floor))
-            connection.execute(f"delete from texts where rowid in ({of_run})", (run, rewrites.floor))
+            connection.execute(LIST_RUN, (run, rewrites.floor))
+            connection.execute(FORGET_RUN, (run, rewrites.floor))
         if rewrites.removed:
-            connection.execute("delete from text_open where row > ?", (rewrites.floor,))
-            connection.execute(
-                "delete from texts where rowid in (select id from texts_docsize d where id > ? "
-                "or not exists (select 1 from recorded.agent_spans s where s.rowid = d.id))",
-                (rewrites.floor,),
-            )
+            connection.execute(FORGET_ABOVE, (rewrites.floor,))
+            connection.execute(FORGET_REMOVED, (rewrites.floor,))
         return True

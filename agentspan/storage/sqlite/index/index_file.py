@@ -13,6 +13,7 @@ import logging
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -25,7 +26,10 @@ from agentspan.storage.sqlite.index.rewrites import Rewrites, unseen
 log = logging.getLogger("agentspan")
 
 SUFFIX = "-index"
-VERSION = 1
+STATE = (
+    "create table state (part text primary key, version integer, account text, row integer, row_id text, "
+    "rewrite integer)"
+)
 WAIT_S = 10.0
 """How long a reading waits for another one that is bringing the index up to date."""
 PAUSE_S = 0.02
@@ -39,10 +43,20 @@ class Part:
     Attributes:
         name: under which its state is kept.
         batch: how many spans it takes in one transaction.
+        statements: all SQL that decides what stands in its tables. The version of the part follows from it, so a part
+            that other SQL made is made anew.
+        other: what else decides that, raised by hand: 1 unless it is computed in Python.
     """
 
     name: str
     batch: int
+    statements: tuple[str, ...]
+    other: int = 1
+
+    @property
+    def version(self) -> int:
+        """The version of its tables and of what stands in them."""
+        return fingerprint(*self.statements, str(self.other))
 
     def create(self, connection: sqlite3.Connection) -> None:
         """Make its tables, empty, in the place of any that are there."""
@@ -55,6 +69,11 @@ class Part:
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
         """Take out what was rewritten or removed, and list as open what is to be read again; False where it cannot."""
         raise NotImplementedError
+
+
+def fingerprint(*statements: str) -> int:
+    """Return a number that differs, as good as surely, where SQL differs; it fits into `pragma user_version`."""
+    return zlib.crc32("\n".join(statements).encode()) & 0x7FFFFFFF
 
 
 def path_of(path: Path) -> Path:
@@ -159,26 +178,24 @@ def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
     until = row if first is None else min(last, first - 1 + part.batch)
     part.take(connection, row, until)
     row, row_id = _row_at_most(connection, until)
-    values = (part.name, _account(connection), row, row_id, rewrites.last)
-    connection.execute("insert or replace into state values (?, ?, ?, ?, ?)", values)
+    values = (part.name, part.version, _account(connection), row, row_id, rewrites.last)
+    connection.execute("insert or replace into state values (?, ?, ?, ?, ?, ?)", values)
     return row, last or 0
 
 
 def _state(connection: sqlite3.Connection, part: Part) -> tuple[int, str, int]:
     """Return up to which row a part goes, that row's id, and the last rewrite that it knows; make it where needed."""
-    if connection.execute("pragma user_version").fetchone()[0] != VERSION:
+    if connection.execute("pragma user_version").fetchone()[0] != fingerprint(STATE):
         connection.execute("drop table if exists state")
-        connection.execute(
-            "create table state (part text primary key, account text, row integer, row_id text, rewrite integer)"
-        )
-        connection.execute(f"pragma user_version = {VERSION}")
+        connection.execute(STATE)
+        connection.execute(f"pragma user_version = {fingerprint(STATE)}")
     found = connection.execute(
-        "select account, row, row_id, rewrite from state where part = ?", (part.name,)
+        "select version, account, row, row_id, rewrite from state where part = ?", (part.name,)
     ).fetchone()
-    if found is None or found[0] != _account(connection):
+    if found is None or found[:2] != (part.version, _account(connection)):
         row, row_id, rewrites = _reset(connection, part)
         return row, row_id, rewrites.last
-    return found[1], found[2], found[3]
+    return found[2], found[3], found[4]
 
 
 def _reset(connection: sqlite3.Connection, part: Part) -> tuple[int, str, Rewrites]:

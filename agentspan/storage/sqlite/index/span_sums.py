@@ -36,6 +36,11 @@ TABLES = {
     "primary key (grp, bucket)) without rowid",
     "open_spans": "(row integer primary key)",
 }
+CREATE = tuple(
+    statement
+    for table, columns in TABLES.items()
+    for statement in (f"drop table if exists main.{table}", f"create table main.{table} {columns}")
+)
 FRESH = (
     "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
     "bucket integer, ms real, at integer, failed integer, given integer, made integer, cost real)"
@@ -89,45 +94,56 @@ ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
 """
 
 
+EMPTY_FRESH = "delete from temp.fresh"
+TAKE = (ADD_GROUPS, ADD_RUNS, ADD_FACTS, ADD_CELLS)
+GONE = "create temp table gone (run integer primary key, id text)"
+ADD_GONE = "insert or ignore into temp.gone select run, id from main.runs where id = ?"
+LIST_GONE = """
+insert or ignore into open_spans select s.rowid from temp.gone cross join recorded.agent_spans s
+where s.agent_instance_id = temp.gone.id and s.rowid <= ?
+"""
+FORGET_ABOVE = "delete from open_spans where row > ?"
+FORGET = (
+    "delete from facts where run in (select run from temp.gone)",
+    "delete from main.runs where run in (select run from temp.gone)",
+    "delete from cells",
+    f"insert into cells select grp, bucket, {SUMS} from facts group by grp, bucket",
+    "drop table temp.gone",
+)
+
+
 class SpanSums(Part):
     """See the module."""
 
     name = "numbers"
     batch = 50_000
+    statements = (
+        *(*CREATE, FRESH, EMPTY_FRESH, TAKE_CLOSED, FORGET_CLOSED, TAKE_NEW, LIST_OPEN, *TAKE),
+        *(GONE, ADD_GONE, LIST_GONE, FORGET_ABOVE, *FORGET),
+    )
 
     def create(self, connection: sqlite3.Connection) -> None:
         """See Part."""
-        for table, columns in TABLES.items():
-            connection.execute(f"drop table if exists main.{table}")
-            connection.execute(f"create table main.{table} {columns}")
+        for statement in CREATE:
+            connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
         """See Part."""
         connection.execute(FRESH)
-        connection.execute("delete from temp.fresh")
+        connection.execute(EMPTY_FRESH)
         connection.execute(TAKE_CLOSED)
         connection.execute(FORGET_CLOSED)
         connection.execute(TAKE_NEW, (after, until))
         connection.execute(LIST_OPEN, (after, until))
-        for statement in (ADD_GROUPS, ADD_RUNS, ADD_FACTS, ADD_CELLS):
+        for statement in TAKE:
             connection.execute(statement)
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
         """See Part: whole runs are taken out, and the sums made anew from what is left."""
-        connection.execute("create temp table gone (run integer primary key, id text)")
-        connection.executemany(
-            "insert or ignore into temp.gone select run, id from main.runs where id = ?",
-            [(run,) for run in rewrites.runs],
-        )
-        connection.execute(
-            "insert or ignore into open_spans select s.rowid from temp.gone cross join recorded.agent_spans s "
-            "where s.agent_instance_id = temp.gone.id and s.rowid <= ?",
-            (rewrites.floor,),
-        )
-        connection.execute("delete from open_spans where row > ?", (rewrites.floor,))
-        connection.execute("delete from facts where run in (select run from temp.gone)")
-        connection.execute("delete from main.runs where run in (select run from temp.gone)")
-        connection.execute("delete from cells")
-        connection.execute(f"insert into cells select grp, bucket, {SUMS} from facts group by grp, bucket")
-        connection.execute("drop table temp.gone")
+        connection.execute(GONE)
+        connection.executemany(ADD_GONE, [(run,) for run in rewrites.runs])
+        connection.execute(LIST_GONE, (rewrites.floor,))
+        connection.execute(FORGET_ABOVE, (rewrites.floor,))
+        for statement in FORGET:
+            connection.execute(statement)
         return True
