@@ -122,7 +122,7 @@ class Maker:
         return AgentSpanRow(
             self.ids.new(), "", "", parent, kind, fallback(kind).title, status, json.dumps(payload), json.dumps(result),
             meaning.summary, meaning.label, started, finished, took / 1e6, meaning.input_tokens, meaning.output_tokens,
-            meaning.cost_usd, started, finished, None, None,
+            meaning.cost_usd, started, finished, None, None, is_aggregate=meaning.is_aggregate,
         )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ SPANS = (
     "input_tokens",
     "output_tokens",
     "cost_usd",
+    "is_aggregate",
     "payload",
     "result_payload",
 )
@@ -209,8 +210,8 @@ def read(db: "str | os.PathLike[str] | Storage | None" = None) -> Reading:
 
 def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:
     return (span.id, span.parent_span_id, span.schema_name, span.label, span.status, span.summary, span.started_at,
-            span.finished_at, span.duration_ms, span.input_tokens, span.output_tokens, span.cost_usd, span.payload,
-            span.result_payload)  # fmt: skip
+            span.finished_at, span.duration_ms, span.input_tokens, span.output_tokens, span.cost_usd,
+            bool(span.is_aggregate), span.payload, span.result_payload)  # fmt: skip
 
 
 def _time(field: str, value: datetime | str | None) -> str | None:
@@ -253,6 +254,8 @@ def _polars(polars: Any, columns: dict[str, list[Any]]) -> Any:
         if name in whole
         else polars.Float64
         if name in ("duration_ms", "cost_usd")
+        else polars.Boolean
+        if name == "is_aggregate"
         else polars.String
         for name in columns
     }

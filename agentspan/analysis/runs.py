@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import Analytics, Progress, RunFilter, RunList, RunSummary, RunTotals, counts_for_sums
+from agentspan.storage.analytics import Analytics, Progress, RunFilter, RunList, RunSummary, RunTotals
 from agentspan.storage.protocol import Query, Storage
 
 __all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "names_of", "summaries_of"]
@@ -81,7 +81,7 @@ def _sums(storage: Storage, run_id: str) -> tuple[int, int, int, int | None, int
         spans += 1
         failed += span.status == "failed"
         open_ += span.status in OPEN
-        if counts_for_sums(span.schema_name):
+        if not span.is_aggregate:
             given, made = _add(given, span.input_tokens), _add(made, span.output_tokens)
             cost = _add(cost, span.cost_usd)
     return spans, failed, open_, given, made, cost

@@ -49,6 +49,7 @@ class _Group:
     given: int | None = None
     made: int | None = None
     cost: float | None = None
+    is_aggregate: bool = False
 
     def add(self, span: AgentSpanRow) -> None:
         self.counts[span.status] = self.counts.get(span.status, 0) + 1
@@ -60,6 +61,8 @@ class _Group:
             self.made = (self.made or 0) + span.output_tokens
         if span.cost_usd is not None:
             self.cost = (self.cost or 0.0) + span.cost_usd
+        if span.is_aggregate:
+            self.is_aggregate = True
 
 
 def of_spans(spans: Iterable[AgentSpanRow]) -> list[Stat]:
@@ -94,6 +97,7 @@ def _stat(schema_name: str, label: str | None, group: _Group) -> Stat:
         group.given,
         group.made,
         group.cost,
+        group.is_aggregate,
     )
 
 

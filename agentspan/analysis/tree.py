@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.span_types import fallback
 
 
 @dataclass(slots=True)
@@ -80,14 +79,14 @@ def _level(nodes: list[Node], above: tuple[bool, ...]) -> list[tuple[Node, tuple
 
 
 def sums(spans: Iterable[AgentSpanRow]) -> Sums:
-    """Add up a run; agent spans repeat what the spans in them used, so their tokens and cost do not count."""
+    """Add up a run; tokens and cost of a span that sums up others do not count (see schemas.aggregates)."""
     total = failed = tokens = 0
     cost = 0.0
     has_tokens = has_cost = False
     for span in spans:
         total += 1
         failed += span.status == "failed"
-        if fallback(span.schema_name).name == "agent":
+        if span.is_aggregate:
             continue
         if span.input_tokens is not None or span.output_tokens is not None:
             has_tokens = True

@@ -43,11 +43,16 @@ def command(database: Database, run: str | None, *, since: str | None, until: st
     types = [stat for stat in found if stat.label is None]
     failed = sum(stat.failed for stat in types)
     open_ = sum(stat.open for stat in types)
+    counted = [stat for stat in types if not stat.is_aggregate]
+    tokens = [number for stat in counted if (number := _tokens(stat)) is not None]
+    costs = [stat.cost_usd for stat in counted if stat.cost_usd is not None]
     parts = (
         noun(sum(stat.count for stat in types), "span"),
         f"{failed:,} failed" if failed else "",
         f"{open_:,} open" if open_ else "",
         f"of {noun(len(types), 'type')}",
+        f"{count_text(sum(tokens))} tok" if tokens else "",
+        cost_text(sum(costs)) if costs else "",
     )
     click.echo(" · ".join(part for part in parts if part))
 

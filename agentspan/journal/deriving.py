@@ -186,7 +186,7 @@ class Batch:
             known = self._types[instance_id, schema_name] = (span_type, title_of(span_type, schema_name))
         span_type, title = known
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (True, True))
-        summary, label, input_tokens, output_tokens, cost_usd, violations = meaning
+        summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate = meaning
         if violations:
             self._violations += [(id, violation) for violation in violations]
         return _new(  # as spans.created does, without its Times and a Put for each
@@ -215,6 +215,7 @@ class Batch:
                 None,
                 None,
                 None,
+                is_aggregate,
             ),
         )
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation, overs
-from agentspan.model.rows import ROWS, TYPE_OF
+from agentspan.model.rows import ROWS, TYPE_OF, AgentSpanRow
+from agentspan.schemas.aggregates import is_aggregate
 
 SEPARATOR = "\x1f"
 CREATED, STARTED, UPDATED, FINISHED, UNIT = "C", "S", "U", "F", "X"
@@ -42,9 +43,12 @@ def decode_unit(text: str) -> Unit:
 
 def _change(kind: str, type_: Any, *fields: Any) -> Change:
     if kind == "put":
-        row, violations, minted = fields
+        values, violations, minted = fields
         # Not _make: an older version's row ends before the columns that were added since, which have defaults.
-        return Put(ROWS[type_](*row), (), tuple(Violation(*each) for each in violations), minted)
+        row = ROWS[type_](*values)
+        if isinstance(row, AgentSpanRow):
+            row = row._replace(is_aggregate=int(is_aggregate(row.schema_name)))
+        return Put(row, (), tuple(Violation(*each) for each in violations), minted)
     id, leaves, values, *rest = fields
     over = tuple(Over(frozenset(of), instead) for of, instead in (rest[0] if rest else ()))  # older versions have none
     return Move(type_, id, frozenset(leaves), values, over=over)

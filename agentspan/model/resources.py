@@ -54,6 +54,7 @@ class AgentSpan(_Resource):
         closed_by: who closed it for its program: "terminated", "abandoned", or None.
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
+        is_aggregate: whether it sums up other spans: its tokens and cost repeat theirs, and sums leave them out.
     """
 
     type: Literal["agent_span"] = "agent_span"
@@ -81,6 +82,7 @@ class AgentSpan(_Resource):
     closed_by: str | None
     closed_at: datetime | None
     ended_late: bool
+    is_aggregate: bool
 
 
 class SpanCounts(_Resource):
@@ -343,6 +345,7 @@ def span(row: AgentSpanRow, account: AccountRow, *, summary: bool = True) -> Age
     values["payload"] = _loaded(row.payload)
     values["result_payload"] = _loaded(row.result_payload)
     values["ended_late"] = bool(row.ended_late)
+    values["is_aggregate"] = bool(row.is_aggregate)
     if not summary:
         values["summary"] = None
     return AgentSpan(account_id=account.id, **values)

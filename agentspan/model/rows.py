@@ -101,7 +101,11 @@ class AgentInstanceRow(NamedTuple):
 
 
 class AgentSpanRow(NamedTuple):
-    """One step of a run; closed_by, closed_at and ended_late as in AgentInstanceRow."""
+    """One step of a run; closed_by, closed_at and ended_late as in AgentInstanceRow.
+
+    `is_aggregate` is 1 where the span sums up others: it repeats their tokens and cost, which sums leave out (see
+    schemas.aggregates).
+    """
 
     id: str
     agent_id: str
@@ -126,6 +130,7 @@ class AgentSpanRow(NamedTuple):
     closed_by: str | None
     closed_at: str | None = None
     ended_late: int | None = None
+    is_aggregate: int = 0
 
 
 class WriterRow(NamedTuple):

@@ -23,7 +23,7 @@ CLOCK_SKEW_MS = 60_000
 
 
 class Meaning(NamedTuple):
-    """What a span's payloads say, drawn out once when it is written (see schemas.meaning)."""
+    """What a span's payloads and its type say, drawn out once when it is written (see schemas.meaning)."""
 
     summary: str | None = None
     label: str | None = None
@@ -31,6 +31,7 @@ class Meaning(NamedTuple):
     output_tokens: int | None = None
     cost_usd: float | None = None
     violations: tuple[Violation, ...] = ()
+    is_aggregate: int = 0
 
 
 class Times(NamedTuple):
@@ -59,7 +60,7 @@ def created(
     refs: tuple[Ref, ...] = (),
 ) -> Put:
     """Assemble a new span's row; the caller vouches for its values. Positional: keywords cost 0.6 µs here."""
-    summary, label, input_tokens, output_tokens, cost_usd, violations = meaning
+    summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate = meaning
     started_at, finished_at, duration_ms = times
     row = _new(
         AgentSpanRow,
@@ -87,6 +88,7 @@ def created(
             None,
             None,
             None,
+            is_aggregate,
         ),
     )
     return _new(Put, (row, refs, violations, minted))
@@ -113,7 +115,7 @@ def started(id: str, *, started_at: str, meaning: Meaning, now: str, also_closed
 
 def finished(id: str, status: str, result_payload: str | None, times: Times, meaning: Meaning, now: str) -> Move:
     """Assemble the move to a terminal status."""
-    summary, _, input_tokens, output_tokens, cost_usd, violations = meaning
+    summary, _, input_tokens, output_tokens, cost_usd, violations, _ = meaning
     started_at, finished_at, duration_ms = times
     values: dict[str, Value] = {
         "status": status,

@@ -85,6 +85,7 @@ def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Answer:
     answer["payload"] = jsontext.decode(row.payload)
     answer["result_payload"] = None if row.result_payload is None else jsontext.decode(row.result_payload)
     answer["ended_late"] = bool(row.ended_late)
+    answer["is_aggregate"] = bool(row.is_aggregate)
     if not summary:
         answer["summary"] = None
     return answer

@@ -15,6 +15,7 @@ from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, 
 from agentspan.model.rows import REFERENCES, ROWS, TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.operations.context import Context
+from agentspan.schemas.aggregates import is_aggregate
 
 BATCH = 500
 FIRST_TYPE, VERSION = "agentspan_export", 1
@@ -27,9 +28,13 @@ _TYPES: frozenset[ResourceType] = frozenset(
     {"agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span"}
 )
 _COLUMNS: dict[ResourceType, dict[str, tuple[type, ...]]] = {
-    type_: {name: get_args(hint) or (hint,) for name, hint in get_type_hints(ROWS[type_]).items()} for type_ in _TYPES
+    type_: {
+        name: get_args(hint) or (hint,) for name, hint in get_type_hints(ROWS[type_]).items() if name != "is_aggregate"
+    }
+    for type_ in _TYPES
 }
-"""The types that each column of a row may have; looked up once, since that takes 100 µs."""
+"""The types that each column of a row may have, but for the column that follows from the name; looked up once, since
+that takes 100 µs."""
 _STATUSES: dict[type[Row], tuple[str, ...]] = {AgentInstanceRow: INSTANCE_STATUSES, AgentSpanRow: SPAN_STATUSES}
 _REFERENCES = ("agent_id", "agent_version_id", "agent_schema_version_id", "agent_instance_id")
 
@@ -197,7 +202,10 @@ def _entry(number: int, data: dict[str, Any]) -> _Entry:
     statuses = _STATUSES.get(row_type)
     if statuses is not None and values["status"] not in statuses:
         raise _wrong(number, f"status must be one of {', '.join(statuses)}")
-    return _Entry(number, row_type(**values), _violations(number, data.get("violations", [])))
+    row = row_type(**values)
+    if isinstance(row, AgentSpanRow):
+        row = row._replace(is_aggregate=int(is_aggregate(row.schema_name)))
+    return _Entry(number, row, _violations(number, data.get("violations", [])))
 
 
 def _value(number: int, name: str, allowed: tuple[type, ...], value: Any) -> Any:

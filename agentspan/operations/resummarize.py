@@ -12,6 +12,7 @@ from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.storage.protocol import Query
 
 BATCH = 500
+FRESH = ("summary", "label", "input_tokens", "output_tokens", "cost_usd", "is_aggregate")
 
 
 class Progress(NamedTuple):
@@ -24,7 +25,8 @@ class Progress(NamedTuple):
 def resummarize(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Progress]:
     """Render again the spans of these instances, by the newest span types of each one's agent; yield after each batch.
 
-    Summary, label, tokens and cost are set; nothing else of a span is touched, and one that is the same is not written.
+    Summary, label, tokens, cost and `is_aggregate` are set; nothing else of a span is touched, and one that is the same
+    is not written.
     """
     newest: dict[str, Registry] = {}
     for instance in instances:
@@ -65,7 +67,7 @@ def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
         span.duration_ms,
         check=(False, False),
     )._replace(label=label_of(span_type, payload))
-    fresh = {name: getattr(meaning, name) for name in ("summary", "label", "input_tokens", "output_tokens", "cost_usd")}
+    fresh = {name: getattr(meaning, name) for name in FRESH}
     if all(getattr(span, name) == value for name, value in fresh.items()):
         return None
     # Guarded by the status it was rendered for: a span that finishes meanwhile has a newer summary than this one.

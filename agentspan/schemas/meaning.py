@@ -1,4 +1,7 @@
-"""Draw out of a span's payloads what its row shows: summary, label, tokens, cost, and where they break the schema."""
+"""Draw out of a span's payloads and type what its row shows: summary, label, tokens, cost, whether it sums up others.
+
+Also where the payloads break the schema.
+"""
 
 from typing import Any
 
@@ -50,8 +53,8 @@ def describe(
     get = context.get
     given, made, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
     if given is None and made is None and cost is None:
-        return _new(Meaning, (summary, label, None, None, None, violations))
-    return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations)
+        return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate))
+    return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations, span_type.is_aggregate)
 
 
 def _reserved(

@@ -10,6 +10,7 @@ from typing import Any
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
 from agentspan.interrupts import let_through
 from agentspan.model.schema_versions import SpanTypeSchema
+from agentspan.schemas.aggregates import built_in_part, is_aggregate
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn
 from agentspan.schemas.conformance import Conformance, JSONSchema
 from agentspan.schemas.templates import Template
@@ -29,10 +30,13 @@ class SpanType:
         fields: the properties that its payload schema names.
         ready: the compiled template, once it was needed.
         label_field: the payload field whose value is the span's label, or None.
+        is_aggregate: 1 where its spans sum up others, else 0 (see aggregates); of a name that falls back to this type,
+            too.
     """
 
     __slots__ = (
         "fields",
+        "is_aggregate",
         "item",
         "label_field",
         "name",
@@ -51,6 +55,7 @@ class SpanType:
         self.title: str = item.get("title") or (named if isinstance(named, str) and named else self.name)
         self.template: str | None = item.get("template")
         self.label_field = label_field
+        self.is_aggregate = int(is_aggregate(self.name))
         self.fields: frozenset[str] = _property_names(payload_schema)
         self.payload = Conformance(payload_schema, "payload", trusted=trusted)
         self.result = Conformance(item.get("result_schema"), "result_payload", trusted=trusted)
@@ -90,11 +95,7 @@ BUILT_IN_TYPES: Mapping[str, SpanType] = {b.name: _from_built_in(b) for b in BUI
 
 def fallback(name: str) -> SpanType:
     """Return the built-in for an unregistered name: itself, the second part of `prefix:type…`, else `custom`."""
-    own = BUILT_IN_TYPES.get(name)
-    if own is not None:
-        return own
-    parts = name.split(":", 2)
-    return BUILT_IN_TYPES.get(parts[1] if len(parts) > 1 else "", BUILT_IN_TYPES["custom"])
+    return BUILT_IN_TYPES.get(built_in_part(name), BUILT_IN_TYPES["custom"])
 
 
 def title_of(span_type: SpanType, schema_name: str) -> str:

@@ -25,6 +25,7 @@ FIELDS: Mapping[str, Any] = {
     "closed_by": "abandoned",
     "closed_at": "2026-01-01T00:00:00.000000Z",
     "ended_late": False,
+    "is_aggregate": False,
     "schema_name": "llm",
     "schema_title": "LLM",
     "payload": {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}]},

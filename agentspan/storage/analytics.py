@@ -22,11 +22,6 @@ def bucket_of(duration_ms: float) -> int:
     return bisect_right(BOUNDS_MS, duration_ms)
 
 
-def counts_for_sums(schema_name: str) -> bool:
-    """Tell whether a span counts towards its run's tokens and cost: an agent span repeats what those in it used."""
-    return schema_name != "agent" and not schema_name.endswith(":agent")
-
-
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs; what is left out does not matter.
@@ -56,7 +51,7 @@ class RunSummary(NamedTuple):
         spans: how many there are.
         failed: how many of them failed.
         open: how many of them are pending or active.
-        input_tokens, output_tokens, cost_usd: agent spans left out.
+        input_tokens, output_tokens, cost_usd: spans that sum up others (`is_aggregate`) left out.
         duration_ms: of the run; None while it is open.
     """
 
@@ -106,6 +101,7 @@ class Stat:
         max_ms, total_ms: of those that ran.
         histogram: how many of those that ran lie in each bucket of BOUNDS_MS.
         input_tokens, output_tokens, cost_usd: sums, None where no span said.
+        is_aggregate: whether these spans sum up others: add up the other types only.
     """
 
     schema_name: str
@@ -123,6 +119,7 @@ class Stat:
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    is_aggregate: bool
 
     @property
     def ran(self) -> int:

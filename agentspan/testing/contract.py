@@ -67,7 +67,7 @@ class Rows:
         """An active span of an instance."""
         values: dict[str, Any] = dict.fromkeys(AgentSpanRow._fields)
         values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id, status="active")
-        values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0)
+        values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0, is_aggregate=0)
         values.update(inserted_at=T0, updated_at=T0, **changed)
         return AgentSpanRow(**values)
 
@@ -109,7 +109,7 @@ class StorageContract:
         agent = self.rows.agent("a")
         version, schema, instance = self.rows.family(agent)
         writer = WriterRow(self.rows.ids.new(), "host", "boot", 1, "2", "program", T0)
-        span = self.rows.span(instance, label="x", input_tokens=3, cost_usd=0.5, duration_ms=1.5)
+        span = self.rows.span(instance, label="x", input_tokens=3, cost_usd=0.5, duration_ms=1.5, is_aggregate=1)
         rows: tuple[Row, ...] = (agent, version, schema, instance, writer, span)
         self._put(storage, *rows)
         found = storage.find(*(row.id for row in rows), self.rows.ids.new())
@@ -188,7 +188,7 @@ class StorageContract:
     def test_spans_are_put_together(self, storage: Storage) -> None:
         """However many, of several instances, with their violations, and before what follows in the same call."""
         instances = [self._instance(storage), self._instance(storage)]
-        spans = [self.rows.span(instances[number % 2]) for number in range(567)]
+        spans = [self.rows.span(instances[number % 2], is_aggregate=number % 3 // 2) for number in range(567)]
         found = [(spans[number].id, _violation(side)) for number, side in ((3, "payload"), (560, "result_payload"))]
         done = spans[566]._replace(status="complete", updated_at=T1)
         units = [Unit((PutSpans(spans, found),)), Unit((finish(done.id),), done.id)]

@@ -67,8 +67,8 @@ def test_statistics_name_what_fails_and_what_takes_long(db: Path) -> None:
     assert book.split()[1:3] == ["4", "25.0%"]
     (model,) = [line for line in shown if line.startswith("  m ")]
     assert model.split()[-2:] == ["4.0k", "$2.0000"]
-    assert shown[-1] == "8 spans · 1 failed · of 2 types"
-    assert lines(db, "stats", "-")[-1] == "2 spans · 1 failed · of 2 types"
+    assert shown[-1] == "8 spans · 1 failed · of 2 types · 4.0k tok · $2.0000"
+    assert lines(db, "stats", "-")[-1] == "2 spans · 1 failed · of 2 types · 1.0k tok · $0.5000"
     assert lines(db, "stats", "--until", "2020-01-01")[-1] == "0 spans · of 0 types"
     document = json.loads(call(db, "stats", "--json", "--since", "2020-01-01").output)
     assert document["total"] == len(document["stats"]) == 4

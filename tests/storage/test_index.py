@@ -101,6 +101,8 @@ class Life:
                 ("tool", {"name": "fetch", "arguments": {"n": self.at}}),
                 ("llm", {"model": "m", "input_tokens": 3, "cost_usd": 0.1}),
                 ("agent", {"name": "fetch", "input_tokens": 50}),
+                ("a:agent:b", {"name": "fetch", "input_tokens": 50}),
+                ("x:y:agent", {"name": "fetch", "input_tokens": 50}),
                 ("custom", {"text": "fetch"}),
             )
         )

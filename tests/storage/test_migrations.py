@@ -1,18 +1,32 @@
 """What becomes of files that older versions made: opened, read, recorded into; and files that only claim to be ours."""
 
+import json
 import sqlite3
 import tarfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentspan
+from agentspan.analysis.runs import find_runs
 from agentspan.errors import DatabaseUnusable
+from agentspan.journal.events import SEPARATOR, decode_unit, encode_unit
 from agentspan.journal.place import is_possible
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import AgentSpanRow
+from agentspan.operations.context import Context
+from agentspan.operations.resummarize import resummarize
+from agentspan.schemas.aggregates import is_aggregate
+from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import migrations, tables
 
 FILES = Path(__file__).parent / "files"
+SECOND = "version-2.tar.gz"
+"""Made by the code before there was a third version: runs in which a span repeats the tokens of the one in it, by four
+names; the index of that code beside it, whose sums count two of these names twice; and the journal of a killed
+program, with both spans of such a run."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""
@@ -93,6 +107,61 @@ def test_an_old_file_is_read_and_recorded_into_with_what_its_journal_holds(tmp_p
         assert db.doctor().problems == []
     with agentspan.open(path, read_only=True) as db:
         assert db.storage.page(agentspan.storage.protocol.Query("refused_change")).rows == []
+
+
+NAMES = [
+    ":".join(parts) for n in range(5) for parts in product(("agent", "llm", "", "Agent", "agents", "a%"), repeat=n)
+]
+
+
+def test_the_third_migration_marks_the_spans_that_a_new_file_marks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    for view in tables.VIEWS:
+        connection.execute(f"drop view {view}")
+    connection.execute("alter table agent_spans drop column is_aggregate")
+    connection.execute("pragma user_version = 2")
+    values = "'a', 'a', ?, '', 'complete', '{}', '', ''"
+    columns = "id, agent_id, agent_instance_id, schema_name, schema_title, status, payload, inserted_at, updated_at"
+    connection.executemany(f"insert into agent_spans ({columns}) values (?, {values})", enumerate(NAMES))
+    agentspan.open(path).close()
+    marked = dict(connection.execute("select schema_name, is_aggregate from agent_spans").fetchall())
+    assert marked == {name: int(is_aggregate(name)) for name in NAMES}
+    assert sum(marked.values()) > len(NAMES) / 10
+    connection.close()
+
+
+def test_an_older_program_goes_on_inserting_and_resummarize_marks_what_it_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("a")
+        db.agent_instances.start(run.id)
+        span = db.agent_spans.create(run.id, "agent", "complete", {"name": "x"}, {"input_tokens": 3})
+        connection = sqlite3.connect(path, isolation_level=None)
+        names = [name for name in AgentSpanRow._fields if name not in ("id", "is_aggregate")]
+        columns = ", ".join(names)
+        copied = f"select substr(id, 1, 28) || '0000', {columns} from agent_spans"
+        connection.execute(f"insert into agent_spans (id, {columns}) {copied}")
+        connection.close()
+        (older,) = [row for row in db.storage.iter_spans(run.id) if row.id != span.id]
+        assert (older.is_aggregate, find_runs(db.storage).totals.input_tokens) == (0, 3)
+        rows: Any = db.storage.page(Query("agent_instance")).rows
+        assert sum(progress.changed for progress in resummarize(Context(db.storage), iter(rows))) == 1
+        assert [row.is_aggregate for row in db.storage.iter_spans(run.id)] == [1, 1]
+        assert find_runs(db.storage).totals.input_tokens is None
+
+
+def test_a_span_that_an_older_program_put_into_a_journal_is_marked_when_it_is_read() -> None:
+    row = AgentSpanRow("s", "a", "r", None, "prefactor:agent:main", "", "complete", "{}", *[None] * 15)  # type: ignore[arg-type]
+    _, _, text = encode_unit(Unit((Put(row),), "s")).partition(SEPARATOR)
+    subject, [[*put, values, violations, minted]] = json.loads(text)
+    older = json.dumps([subject, [[*put, values[:-1], violations, minted]]])
+    (change,) = decode_unit(older).changes
+    assert isinstance(change, Put)
+    assert change.row == row._replace(is_aggregate=1)
 
 
 def test_views_are_made_again_when_the_version_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

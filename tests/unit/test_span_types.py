@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
+from agentspan.schemas.aggregates import is_aggregate
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import (
@@ -24,6 +26,8 @@ from agentspan.schemas.span_types import (
     usable_name,
 )
 from tests.unit.strategies import any_text, json_values
+
+name_parts = st.lists(st.sampled_from(["agent", "Agent", "llm", "a", "", "agents"]), max_size=4).map(":".join)
 
 # name: payload → result, `*` marks what is required.
 DOCUMENTED = """
@@ -303,6 +307,41 @@ def test_a_name_that_nobody_registered_falls_back_to_a_built_in(name: str, built
 )
 def test_what_falls_back_to_custom_is_called_by_its_own_name(name: str, title: str) -> None:
     assert title_of(fallback(name), name) == title
+
+
+SUMS_UP_OTHERS = {
+    "agent": True,
+    "langchain:agent": True,
+    "prefactor:agent:main": True,
+    "a:agent:b": True,
+    "a:agent:b:c": True,
+    ":agent": True,
+    "a:agent:": True,
+    "x:y:agent": False,
+    "my_step": False,
+    "llm": False,
+    "agent:llm": False,
+    "agent:": False,
+    "agents": False,
+    "a:agents": False,
+    "a:b:agent:c": False,
+    "a:Agent": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize(("name", "sums_up"), SUMS_UP_OTHERS.items())
+def test_a_span_sums_up_others_by_the_second_part_of_its_name(name: str, sums_up: bool) -> None:
+    assert is_aggregate(name) is sums_up
+    assert describe(Registry().resolve(name), name, "active", {}, None, None).is_aggregate == sums_up
+    registered = Registry({name: SpanType({"name": name})}).resolve(name)
+    assert describe(registered, name, "active", {"input_tokens": 1}, None, None).is_aggregate == sums_up
+
+
+@given(name_parts)
+def test_a_type_sums_up_others_as_the_name_says_that_was_resolved_to_it(name: str) -> None:
+    for registry in (Registry(), Registry({"agent": SpanType({"name": "agent"}), name: SpanType({"name": name})})):
+        assert registry.resolve(name).is_aggregate == is_aggregate(name)
 
 
 @given(any_text)

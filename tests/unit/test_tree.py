@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentspan.analysis.tree import Node, Sums, build, sums, walk
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.aggregates import is_aggregate
 
 
 def span(
@@ -33,6 +34,7 @@ def span(
         "output_tokens": tokens[1],
         "cost_usd": cost_usd,
         "inserted_at": "2026-11-24T00:00:00.000000Z",
+        "is_aggregate": int(is_aggregate(schema_name)),
     }
     return AgentSpanRow(**{**nothing, **said})  # type: ignore[arg-type]
 

@@ -175,5 +175,17 @@ def _add_closes(db: "Database") -> None:
         db.execute(f'ALTER TABLE "{table}" ADD COLUMN "ended_late" INTEGER')
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _add_closes)
+def _add_is_aggregate(db: "Database") -> None:
+    """Whether a span sums up others: the second part of its name is `agent`, or its only part.
+
+    Not null with a default, so that only those spans are written again: null would need a pass that writes every row.
+    """
+    db.execute('ALTER TABLE "agent_spans" ADD COLUMN "is_aggregate" INTEGER NOT NULL DEFAULT 0')
+    db.execute(
+        """UPDATE "agent_spans" SET "is_aggregate" = 1
+        WHERE substr("schema_name", instr("schema_name", ':') + 1) || ':' GLOB 'agent:*'"""
+    )
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _add_closes, _add_is_aggregate)
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

@@ -13,8 +13,8 @@ from agentspan.storage.sqlite.migrations import MIGRATIONS
 APPLICATION_ID = 0x61677370  # "agsp": marks the file as ours for `file` and for us
 CURRENT = len(MIGRATIONS)
 
-# An agent span repeats what the spans in it used: counting both would double the run's tokens and cost.
-_USED = "filter (where s.schema_name <> 'agent' and s.schema_name not like '%:agent')"
+# A span that sums up others repeats what they used: counting both would double the run's tokens and cost.
+_USED = "filter (where not s.is_aggregate)"
 
 RUNS_VIEW = f"""
 select i.id as run, a.name as agent, v.external_identifier as version, i.status, i.started_at, i.finished_at,
@@ -35,7 +35,7 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
        s.label, s.status, s.summary, s.started_at, s.finished_at, s.duration_ms, s.input_tokens, s.output_tokens,
        s.cost_usd,
        case when json_valid(s.result_payload) then json_extract(s.result_payload, '$.error.message') end as error,
-       s.payload, s.result_payload, s.closed_by, s.closed_at
+       s.payload, s.result_payload, s.closed_by, s.closed_at, s.is_aggregate
 from agent_spans s join agents a on a.id = s.agent_id
 """
 

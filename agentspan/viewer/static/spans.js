@@ -7,7 +7,7 @@ export class Spans {
     this.ids = [];
     this.place = new Map();
     this.columns = { parent: [], name: [], kind: [], title: [], label: [], status: [], summary: [], start: [], took: [] };
-    Object.assign(this.columns, { given: [], made: [], cost: [], error: [], left: [] });
+    Object.assign(this.columns, { given: [], made: [], cost: [], error: [], left: [], aggregate: [] });
     this.folded = new Set();
     this.latest = null;
     this.changes = 0;
@@ -24,6 +24,7 @@ export class Spans {
   take(answer) {
     const from = answer.columns;
     const left = new Set(answer.left_open);
+    const aggregates = new Set(answer.aggregates);
     const before = this.changes;
     for (let n = 0; n < from.id.length; n++) {
       const type = answer.types[from.type[n]];
@@ -44,6 +45,7 @@ export class Spans {
         cost: from.cost_usd?.[n] ?? null,
         error: answer.errors[n] ?? null,
         left: left.has(n),
+        aggregate: aggregates.has(n),
       });
     }
     if (answer.latest && (!this.latest || answer.latest > this.latest)) this.latest = answer.latest;
@@ -182,13 +184,13 @@ export class Spans {
     return count;
   }
 
-  /** Add up tokens and cost; agent spans repeat what the spans in them used. */
+  /** Add up tokens and cost; a span that sums up others repeats what they used. */
   sums() {
-    const { kind, given, made, cost } = this.columns;
+    const { aggregate, given, made, cost } = this.columns;
     let tokens = null;
     let usd = null;
     for (let at = 0; at < this.length; at++) {
-      if (kind[at] === "agent") continue;
+      if (aggregate[at]) continue;
       if (given[at] !== null || made[at] !== null) tokens = (tokens ?? 0) + (given[at] ?? 0) + (made[at] ?? 0);
       if (cost[at] !== null) usd = (usd ?? 0) + cost[at];
     }

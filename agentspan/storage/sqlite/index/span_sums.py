@@ -11,7 +11,7 @@ from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.rewrites import Rewrites
 
 IS_OPEN = "status in ('pending', 'active')"
-USED = "schema_name <> 'agent' and schema_name not like '%:agent'"
+USED = "not is_aggregate"
 CANCELLED = -1
 """The bucket of spans that never ran."""
 
@@ -27,7 +27,8 @@ BUCKET = (
 TABLES = {
     "runs": "(run integer primary key, id text not null unique, spans integer not null, failed integer not null, "
     "given integer, made integer, cost real)",
-    "groups": "(grp integer primary key, schema_name text not null, label text not null, unique (schema_name, label))",
+    "groups": "(grp integer primary key, schema_name text not null, label text not null, "
+    "is_aggregate integer not null, unique (schema_name, label))",
     "facts": "(grp integer not null, bucket integer not null, ms real not null, row integer not null, run integer, "
     "at integer, failed integer, given integer, made integer, cost real, "
     "primary key (grp, bucket, ms, row)) without rowid",
@@ -43,7 +44,8 @@ CREATE = tuple(
 )
 FRESH = (
     "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
-    "bucket integer, ms real, at integer, failed integer, given integer, made integer, cost real)"
+    "bucket integer, ms real, at integer, failed integer, given integer, made integer, cost real, "
+    "is_aggregate integer)"
 )
 
 
@@ -51,8 +53,8 @@ def _taken(rows: str) -> str:
     """Return the INSERT that fills `fresh` with the finished ones of these rows."""
     return (
         "insert into temp.fresh select s.rowid, agent_instance_id, schema_name, ifnull(label, ''), "
-        f"{BUCKET}, ifnull(duration_ms, 0), {AT}, status = 'failed', input_tokens, output_tokens, cost_usd "
-        f"from {rows} and not {IS_OPEN}"
+        f"{BUCKET}, ifnull(duration_ms, 0), {AT}, status = 'failed', input_tokens, output_tokens, cost_usd, "
+        f"is_aggregate from {rows} and not {IS_OPEN}"
     )
 
 
@@ -72,7 +74,12 @@ FORGET_CLOSED = (
     "delete from open_spans where row in (select row from temp.fresh) "
     "or not exists (select 1 from recorded.agent_spans s where s.rowid = open_spans.row)"
 )
-ADD_GROUPS = "insert or ignore into groups (schema_name, label) select distinct schema_name, label from temp.fresh"
+ADD_GROUPS = """
+insert into groups (schema_name, label, is_aggregate)
+select schema_name, label, max(is_aggregate) from temp.fresh where true group by 1, 2
+on conflict (schema_name, label) do update set is_aggregate = excluded.is_aggregate
+where excluded.is_aggregate > groups.is_aggregate
+"""
 ADD_RUNS = f"""
 insert into runs (id, spans, failed, given, made, cost)
 select run, count(*), sum(failed), sum(given) filter (where {USED}), sum(made) filter (where {USED}),

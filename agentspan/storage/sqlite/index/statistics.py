@@ -13,8 +13,9 @@ WITHIN = (
     "where true{0} group by grp, bucket"
 )
 OPEN = (
-    "select schema_name, ifnull(label, ''), count(*), sum(input_tokens), sum(output_tokens), sum(cost_usd) "
-    "from main.open_spans o cross join recorded.agent_spans s where s.rowid = o.row{0} group by 1, 2"
+    "select schema_name, ifnull(label, ''), count(*), max(is_aggregate), "
+    "sum(input_tokens), sum(output_tokens), sum(cost_usd) from main.open_spans o "
+    "cross join recorded.agent_spans s where s.rowid = o.row{0} group by 1, 2"
 )
 AT_PLACE = "select ms from facts where grp in ({0}) and bucket = ?{1} order by ms limit 1 offset ?"
 
@@ -38,6 +39,7 @@ class Group:
         self.total = 0.0
         self.longest: float | None = None
         self.used: list[Any] = [None, None, None]
+        self.is_aggregate = False
 
     def add_cell(self, id: int, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
         """Add the finished spans of a bucket of a group in the index."""
@@ -99,19 +101,24 @@ def _of(groups: Groups, schema_name: str, label: str) -> list[Group]:
 
 
 def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window) -> None:
-    names = {id: (name, label) for id, name, label in connection.execute("select grp, schema_name, label from groups")}
+    found = connection.execute("select grp, schema_name, label, is_aggregate from groups").fetchall()
+    names = {id: (name, label) for id, name, label, _ in found}
+    aggregates = {id for id, *_, is_aggregate in found if is_aggregate}
     cells = connection.execute(WITHIN.format(window.facts) if window.facts else CELLS, window.micros)
     for id, bucket, spans, failed, ms, longest, *used in cells:
         for group in _of(groups, *names[id]):
             group.add_cell(id, bucket, spans, failed, ms, longest)
             group.add_used(used)
+            group.is_aggregate = group.is_aggregate or id in aggregates
 
 
 def _add_open(connection: sqlite3.Connection, groups: Groups, window: Window) -> None:
-    for schema_name, label, spans, *used in connection.execute(OPEN.format(window.spans), window.texts):
+    found = connection.execute(OPEN.format(window.spans), window.texts)
+    for schema_name, label, spans, is_aggregate, *used in found:
         for group in _of(groups, schema_name, label):
             group.add_open(spans)
             group.add_used(used)
+            group.is_aggregate = group.is_aggregate or bool(is_aggregate)
 
 
 def _stat(connection: sqlite3.Connection, schema_name: str, label: str | None, group: Group, window: Window) -> Stat:
@@ -123,6 +130,7 @@ def _stat(connection: sqlite3.Connection, schema_name: str, label: str | None, g
         value: float = connection.execute(sql, (found[0], *window.micros, found[1])).fetchone()[0]
         return value
 
+    input_tokens, output_tokens, cost_usd = group.used
     return Stat(
         schema_name,
         label,
@@ -136,5 +144,8 @@ def _stat(connection: sqlite3.Connection, schema_name: str, label: str | None, g
         group.longest,
         group.total,
         tuple(group.ran.get(bucket, 0) for bucket in range(len(BOUNDS_MS) + 1)),
-        *group.used,
+        input_tokens,
+        output_tokens,
+        cost_usd,
+        group.is_aggregate,
     )
