@@ -14,6 +14,7 @@ from agentspan.analysis.stats import Stat, stats
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recovery.opening import open_storage
+from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
 Engine = Literal["pandas", "polars"]
@@ -196,16 +197,16 @@ class Reading:
         self.close()
 
 
-def read(db: "str | os.PathLike[str] | Storage | None" = None) -> Reading:
+def read(db: "str | os.PathLike[str] | Location | Storage | None" = None) -> Reading:
     """Open a database for reading only, also while agents record into it.
 
     Args:
-        db: a file, or a Storage. AGENTSPAN_DB, else ./agentspan.db, when left out.
+        db: a file, `NAME://…` for another backend, or a Storage. AGENTSPAN_DB, else ./agentspan.db, when left out.
 
     Raises:
         DatabaseUnusable: the file does not exist, is no database …
     """
-    return Reading(open_storage(db, read_only=db is None or isinstance(db, (str, os.PathLike))))
+    return Reading(open_storage(db, read_only=db is None or isinstance(db, (str, os.PathLike, Location))).seeing)
 
 
 def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:

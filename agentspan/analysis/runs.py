@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import Analytics, Progress, RunFilter, RunList, RunSummary, RunTotals
+from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals
 from agentspan.storage.protocol import Query, Storage
 
 __all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "names_of", "summaries_of"]
@@ -31,8 +31,9 @@ def find_runs(
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
     filter = filter or RunFilter()
-    if isinstance(storage, Analytics):
-        found = storage.find_runs(filter, limit=limit, offset=offset, progress=progress)
+    analytics = storage.capabilities().analytics
+    if analytics is not None:
+        found = analytics.find_runs(filter, limit=limit, offset=offset, progress=progress)
         if found is not None:
             return found
     query = Query("agent_instance", {} if filter.status is None else {"status": filter.status}, descending=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import tokenizing
-from agentspan.storage.analytics import Analytics, Hit, Hits, Progress
+from agentspan.storage.analytics import Hit, Hits, Progress
 from agentspan.storage.protocol import Query, Storage
 from agentspan.text import one_line
 
@@ -40,8 +40,9 @@ def search(
     asked = tokenizing.terms(words)
     if not asked:
         return Hits([], 0)
-    if run is None and isinstance(storage, Analytics):
-        found = storage.search_spans(asked, limit=limit, offset=offset, progress=progress)
+    analytics = storage.capabilities().analytics
+    if run is None and analytics is not None:
+        found = analytics.search_spans(asked, limit=limit, offset=offset, progress=progress)
         if found is not None:
             ids, total = found
             rows = storage.find(*ids).rows

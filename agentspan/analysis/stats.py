@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import BOUNDS_MS, Analytics, Progress, Stat, bucket_of
+from agentspan.storage.analytics import BOUNDS_MS, Progress, Stat, bucket_of
 from agentspan.storage.protocol import Query, Storage
 
 __all__ = ["BOUNDS_MS", "Stat", "stats"]
@@ -28,8 +28,9 @@ def stats(
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
     found: list[Stat] | None = None
-    if run is None and isinstance(storage, Analytics):
-        found = storage.span_stats(since=since, until=until, progress=progress)
+    analytics = storage.capabilities().analytics
+    if run is None and analytics is not None:
+        found = analytics.span_stats(since=since, until=until, progress=progress)
     if found is None:
         found = of_spans(span for span in _spans(storage, run) if _within(span, since, until))
     return in_order(found)

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agentspan import __version__
 from agentspan.errors import AgentspanError
-from agentspan.storage import default_path
+from agentspan.storage.location import Location
+from agentspan.storage.registry import location_of
 
 if TYPE_CHECKING:
     from agentspan.operations.database import Database
@@ -35,7 +35,9 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="agentspan")
-@click.option("--db", metavar="PATH", help="The file to use; AGENTSPAN_DB, else ./agentspan.db, when left out.")
+@click.option(
+    "--db", metavar="PATH", help="The file, or NAME://…, to use; AGENTSPAN_DB, else ./agentspan.db, when left out."
+)
 @click.pass_context
 def main(ctx: click.Context, db: str | None) -> None:
     """A flight recorder for AI agents: record runs into one SQLite file, and read them."""
@@ -45,48 +47,50 @@ def main(ctx: click.Context, db: str | None) -> None:
 def options(command: F) -> F:
     """Give a command `--json`, and `--db` after its name as well as before it."""
     command = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(command)
-    return click.option("--db", metavar="PATH", help="The file to use.")(command)
+    return click.option("--db", metavar="PATH", help="The file, or NAME://…, to use.")(command)
 
 
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
-    """Open the file of a command, which need not exist where it is opened to write."""
+    """Open the storage of a command; a file need not exist where it is opened to write."""
     from agentspan.cli.recovering import recover
     from agentspan.operations.database import open
 
-    path = path_of(ctx, db)
-    recover(path)
-    with open(path, read_only=read_only) as database:
+    location = location_in(ctx, db)
+    if location.path is not None:
+        recover(location.path)
+    with open(location, read_only=read_only) as database:
         try:
             yield database
         except (AgentspanError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            _explain(error, path, database)
+            _explain(error, location, database)
             raise
 
 
-def _explain(error: Exception, path: Path, database: "Database") -> None:
+def _explain(error: Exception, location: Location, database: "Database") -> None:
     """Raise what is wrong with the file, if that is why a command could not go on; else the error is a bug of ours."""
-    from agentspan.storage.protocol import HasCheck
     from agentspan.storage.sqlite.connections import damaged
 
-    if isinstance(database.storage, HasCheck):
-        problems = database.storage.check()
-        if problems:
-            raise damaged(path, problems[0]) from error
+    checking = database.storage.capabilities().check
+    problems = [] if checking is None else checking.check()
+    if problems and location.path is not None:
+        raise damaged(location.path, problems[0]) from error
+    if problems:
+        raise click.ClickException(f"{location} is damaged: {problems[0]}") from error
 
 
 @contextmanager
 def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = False) -> Iterator["Database"]:
-    """Open the file of a command that writes to what is there, and makes none."""
-    path = path_of(ctx, db)
-    if not path.exists():  # opening for writing would make it
+    """Open the storage of a command that writes to what is there, and makes no file."""
+    path = location_in(ctx, db).path
+    if path is not None and not path.exists():  # opening for writing would make it
         raise click.ClickException(f"{path} does not exist; nothing has been recorded there yet")
     with opened(ctx, db, read_only=read_only) as database:
         yield database
 
 
-def path_of(ctx: click.Context, db: str | None) -> Path:
-    """Return the file of a command."""
-    return Path(db or ctx.obj or default_path())
+def location_in(ctx: click.Context, db: str | None) -> Location:
+    """Return where the storage of a command is."""
+    return location_of(db or ctx.obj or None)

@@ -12,6 +12,7 @@ from agentspan.cli import show
 from agentspan.cli.output import document
 from agentspan.operations.database import open as open_database
 from agentspan.recording.tracer import Tracer
+from agentspan.storage.location import DEFAULT, Location, parse
 
 MAX_FILES = 2000
 MAX_BYTES = 200_000
@@ -111,7 +112,7 @@ def _explains(path: str) -> tuple[bool, int, str]:
     return (not path.lower().startswith("readme"), path.count(os.sep), path)
 
 
-def command(db: Path, *, as_json: bool) -> None:
+def command(db: Location, *, as_json: bool) -> None:
     """Record the agent in `db`, show the run, and say what to try next."""
     tracer = Tracer(db, raise_errors=True, enabled=True)
     try:
@@ -124,7 +125,7 @@ def command(db: Path, *, as_json: bool) -> None:
             document({"db": str(db), "run": run.model_dump(mode="json")})
             return
         show.command(database, "-", as_json=False)
-    option = "" if db == Path("agentspan.db") else f" --db {db}"
+    option = "" if db == parse(DEFAULT) else f" --db {db}"
     click.echo(f"\nRecorded in {db}. Try next:")
     hints = {
         f"agentspan{option} runs": "the runs of the file",
@@ -133,4 +134,5 @@ def command(db: Path, *, as_json: bool) -> None:
     }
     for hint, meaning in hints.items():
         click.echo(f"  {hint:<{max(map(len, hints))}}  {meaning}")
-    click.echo(f'  sqlite3 {db} "select status, summary, duration_ms from spans"')
+    if db.path is not None:
+        click.echo(f'  sqlite3 {db} "select status, summary, duration_ms from spans"')

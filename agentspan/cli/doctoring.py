@@ -9,7 +9,6 @@ from agentspan import jsontext
 from agentspan.cli.output import document, fit, safe, status_style, width
 from agentspan.operations.database import Database
 from agentspan.operations.doctor import Report, RunReport
-from agentspan.storage.protocol import HasJournal
 
 
 def command(database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool) -> None:
@@ -20,8 +19,9 @@ def command(database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], a
     else:
         for line in _lines(report, dry_run=dry_run):
             click.echo(line)
-        if report.problems and isinstance(database.storage, HasJournal):
-            click.echo(f"the file is damaged; `sqlite3 {database.storage.path} .recover` can save its rows")
+        location = database.storage.capabilities().location
+        if report.problems and location is not None and location.path is not None:
+            click.echo(f"the file is damaged; `sqlite3 {location.path} .recover` can save its rows")
     if report.problems:
         raise SystemExit(1)
 

@@ -21,7 +21,6 @@ from agentspan.operations.context import Context
 from agentspan.operations.database import Database
 from agentspan.operations.importing import import_lines
 from agentspan.storage.protocol import Query, Storage
-from agentspan.storage.sqlite import SQLiteStorage
 
 ALL = "all"
 _AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
@@ -62,7 +61,9 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
 
 def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
     """Write a file whole or not at all. A new one is readable by its owner only; one that exists keeps its mode."""
-    if isinstance(storage, SQLiteStorage) and path.exists() and path.samefile(storage.path):
+    location = storage.capabilities().location
+    read = None if location is None else location.path
+    if read is not None and path.exists() and path.samefile(read):
         raise click.ClickException(f"{path} is the file that is read; choose another name")
     target = Path(os.path.realpath(path))
     try:

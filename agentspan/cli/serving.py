@@ -8,13 +8,15 @@ from pathlib import Path
 
 import click
 
+from agentspan.storage.location import Location
+
 END_S = 3
 """How long requests in flight may take once the server is asked to end."""
 LONGEST_TOKEN = 4096
 
 
 def command(
-    db: Path,
+    db: Location,
     *,
     host: str,
     port: int,

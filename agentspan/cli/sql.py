@@ -2,17 +2,15 @@
 
 import csv
 import io
-import sqlite3
 import sys
 from typing import Any
 
 import click
 
 from agentspan.cli.output import columns_of, document, fit, noun, pad, safe, style, table, width
+from agentspan.errors import InvalidValue
 from agentspan.operations.database import Database
-from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.storage.sqlite.connections import is_damage, storage_error
-from agentspan.storage.sqlite.sql_shell import Answer, ask
+from agentspan.storage.protocol import Answer
 
 MAX_CELL = 800
 """Characters of a value that are looked at to show it in a table."""
@@ -22,16 +20,14 @@ LEAST_CELL = 16
 
 def command(database: Database, query: str, *, form: str) -> None:
     """Answer one SELECT, as a table, CSV or JSON."""
-    storage = database.storage
-    if not isinstance(storage, SQLiteStorage):
-        raise click.ClickException("only an SQLite file can be asked in SQL")
+    can = database.storage.capabilities()
+    if can.sql is None:
+        raise click.ClickException(f"the storage {can.backend!r} answers no SQL")
     text = (sys.stdin.read() if query == "-" else query).encode("utf-8", "replace").decode()
     try:
-        answer = ask(storage.path, text)
-    except sqlite3.Error as error:
-        if is_damage(error):
-            raise storage_error(error, storage.path) from None
-        raise click.ClickException(safe(f"SQLite says: {error}")) from None
+        answer = can.sql.select(text)
+    except InvalidValue as error:
+        raise click.ClickException(safe(str(error).removeprefix(f"{error.field}: "))) from None
     if form == "json":
         rows = [[_json(value) for value in row] for row in answer.rows]
         document({"columns": answer.columns, "rows": rows, "total": len(rows)})

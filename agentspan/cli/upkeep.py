@@ -8,7 +8,6 @@ from agentspan.analysis import times
 from agentspan.cli.output import document, noun
 from agentspan.errors import InvalidValue
 from agentspan.operations.database import Database
-from agentspan.storage.protocol import HasFile
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
 
@@ -41,10 +40,10 @@ def prune(
 
 def backup(database: Database, file: str, *, as_json: bool) -> None:
     """Copy the file while others write to it."""
-    storage = database.storage
-    if not isinstance(storage, HasFile):
-        raise click.ClickException("there is no file to copy")
-    copied = storage.backup(file)
+    can = database.storage.capabilities()
+    if can.backup is None:
+        raise click.ClickException(f"the storage {can.backend!r} cannot make a backup")
+    copied = can.backup.backup(file)
     if as_json:
         document({"file": file, "bytes": copied})
     else:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
 from agentspan.interrupts import let_through
@@ -11,7 +11,7 @@ from agentspan.operations.actions import BULK, READS, Action
 from agentspan.operations.answers import Answer
 from agentspan.operations.context import Context
 from agentspan.operations.request import MAX_KEY
-from agentspan.storage.protocol import HasGroups, Storage
+from agentspan.storage.protocol import Storage
 
 MIN_KEY = 8
 MAX_ITEMS = 1000
@@ -56,7 +56,7 @@ def run(ctx: Context, planned: Plan) -> dict[str, Answer]:
     outputs: dict[str, Answer] = {}
     storage = ctx.storage
     # Reading needs no lock, nor a file that may be written to.
-    has_group = planned.writes and isinstance(storage, HasGroups)
+    groups = storage.capabilities().groups if planned.writes else None
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
@@ -65,8 +65,8 @@ def run(ctx: Context, planned: Plan) -> dict[str, Answer]:
             if answer["status"] == "error":
                 break
 
-    if has_group:
-        cast(HasGroups, storage).group(work, ctx.wait_s)
+    if groups is not None:
+        groups.group(work, ctx.wait_s)
     else:
         work(storage)
     return outputs

@@ -12,6 +12,7 @@ from agentspan.operations.by_id import AgentInstances, AgentSpans
 from agentspan.operations.context import Context
 from agentspan.operations.request import timestamp
 from agentspan.recovery.opening import open_storage
+from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Database:
 
 
 def open(
-    db: "str | os.PathLike[str] | Storage | None" = None,
+    db: "str | os.PathLike[str] | Location | Storage | None" = None,
     *,
     read_only: bool = False,
     strict_schemas: bool = False,
@@ -131,12 +132,12 @@ def open(
     """Open a database for operations by id.
 
     Args:
-        db: a file, made when it does not exist; `":memory:"`; or a Storage. AGENTSPAN_DB, else ./agentspan.db,
-            when left out.
+        db: a file, made when it does not exist; `":memory:"`; `NAME://…` for another backend; or a Storage.
+            AGENTSPAN_DB, else ./agentspan.db, when left out.
         read_only: never write; operations that would raise NotPermitted.
         strict_schemas: refuse payloads that do not match their schema.
 
     Raises:
         DatabaseUnusable: the file is no database, or a newer version's, its folder does not exist …
     """
-    return Database(open_storage(db, read_only=read_only), strict_schemas=strict_schemas)
+    return Database(open_storage(db, read_only=read_only).seeing, strict_schemas=strict_schemas)

@@ -14,7 +14,7 @@ from agentspan.operations.context import Context, expect
 from agentspan.recovery.closing import Closer
 from agentspan.recovery.departed import Departed
 from agentspan.recovery.writers import Life
-from agentspan.storage.protocol import Found, HasCheck, Query
+from agentspan.storage.protocol import Found, Query
 
 ADOPT_WAIT_S = 10.0
 """How long to wait, in all, for other processes that adopt the journals of dead programs."""
@@ -77,8 +77,9 @@ def examine(
         dead_hosts: hosts whose programs are known to be dead.
     """
     report = Report()
-    if isinstance(ctx.storage, HasCheck):
-        report.problems = ctx.storage.check()
+    checking = ctx.storage.capabilities().check
+    if checking is not None:
+        report.problems = checking.check()
     closing = _Closing(ctx, dead_hosts)
     for instance_id in _with_open(ctx):
         try:

@@ -11,7 +11,7 @@ from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.departed import Departed
-from agentspan.storage.protocol import HasFile, HasRemoval, Query, SpanCounts
+from agentspan.storage.protocol import Query, SpanCounts, StorageFile
 
 KEY_DAYS = 7
 """How long an idempotency key is kept, in days."""
@@ -57,21 +57,22 @@ def prune(
         StorageError: the storage cannot remove.
     """
     storage = ctx.storage
-    if not isinstance(storage, HasRemoval):
-        raise StorageError(f"{type(storage).__name__} cannot remove runs")
-    file = storage if isinstance(storage, HasFile) else None
+    can = storage.capabilities()
+    removal, file = can.removal, can.file
+    if removal is None:
+        raise StorageError(f"the storage {can.backend!r} cannot remove runs")
     if max_bytes is not None and file is None:
         raise InvalidValue("max_bytes", "this storage lies in no file, so it has no size")
     before = file.file_bytes() if file is not None else 0
     week_ago = clock.parse(clock.to_datetime(clock.now()) - timedelta(days=KEY_DAYS))
-    keys = storage.remove_keys(week_ago, ctx.wait_s, dry_run=dry_run)
+    keys = removal.remove_keys(week_ago, ctx.wait_s, dry_run=dry_run)
     runs = spans = 0
     left = _Left(ctx, file, max_bytes)
     for batch in _batches(ctx, older_than, keep_failed, left):
         if dry_run:
             done = len(batch), sum(counts.total for _, counts in batch)
         else:
-            done = storage.remove_runs([row.id for row, _ in batch], ctx.wait_s)
+            done = removal.remove_runs([row.id for row, _ in batch], ctx.wait_s)
         runs, spans = runs + done[0], spans + done[1]
         left.removed(done[1], really=not dry_run)
     if dry_run or file is None:
@@ -83,7 +84,7 @@ def prune(
 class _Left:
     """How much of the file is in use, and whether that is still too much."""
 
-    def __init__(self, ctx: Context, file: HasFile | None, max_bytes: int | None) -> None:
+    def __init__(self, ctx: Context, file: StorageFile | None, max_bytes: int | None) -> None:
         self._file = file
         self._max = max_bytes
         self._used = self._per_span = 0.0

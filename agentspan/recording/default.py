@@ -3,10 +3,10 @@
 import os
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from agentspan import clock, forks
+from agentspan.errors import StorageError
 from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.journal import live
@@ -22,8 +22,9 @@ from agentspan.recording.span import Span
 from agentspan.recording.tracer import Durability, Health, Tracer
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
-from agentspan.storage import default_path
+from agentspan.storage.location import ENVIRONMENT, Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.registry import location_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,10 +39,12 @@ _tracer: Tracer | None = None
 _given: dict[str, Any] = {}  # what `configure` was told: a file that it was not told is looked up each time
 _settings: dict[str, Any] = {}
 _retry_at_ns = 0
+_unreachable: StorageError | None = None
+"""Why this process, which nobody configured, records nothing: it works for one whose storage it cannot open."""
 
 
 def configure(
-    db: str | os.PathLike[str] | Storage | None = None,
+    db: str | os.PathLike[str] | Location | Storage | None = None,
     *,
     raise_errors: bool = False,
     strict_schemas: bool = False,
@@ -53,7 +56,8 @@ def configure(
     """Say where this process records. Optional; the same call again changes nothing, another one switches over.
 
     Args:
-        db: a file, `":memory:"` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
+        db: a file, `":memory:"`, `NAME://…` for another backend, or a Storage; AGENTSPAN_DB, else
+            ./agentspan.db, when left out.
         raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
         strict_schemas: do not record payloads that do not match their schema.
         redact: what is kept out of the file: "credentials" (by name and by look), a function that adds a rule to that,
@@ -79,7 +83,7 @@ def configure(
         "enabled": enabled,
     }
     if db is not None:
-        given["db"] = _absolute(db)
+        given["db"] = location_of(db).absolute() if isinstance(db, (str, os.PathLike)) else db
     return _configure(given, CONFIGURE_WAIT_S)
 
 
@@ -87,7 +91,9 @@ def _configure(given: dict[str, Any], wait_s: float) -> Tracer:
     global _tracer, _given, _settings
     if not page[0]:
         forks.renew()
-    settings = given if "db" in given else {"db": _absolute(default_path()), **given}
+    if "db" not in given and _unreachable is not None and not os.environ.get(ENVIRONMENT):
+        raise _unreachable
+    settings = given if "db" in given else {"db": location_of(None).absolute(), **given}
     if settings.get("enabled") is None:
         settings = {**settings, "enabled": not disabled.by_environment()}
     with _lock:
@@ -98,13 +104,6 @@ def _configure(given: dict[str, Any], wait_s: float) -> Tracer:
             _tracer.shutdown()
         _tracer, _given, _settings = tracer, given, settings
         return tracer
-
-
-def _absolute(db: str | os.PathLike[str] | Storage) -> Path | str | Storage:
-    """Make a path mean the same file after a change of folder."""
-    if isinstance(db, (str, os.PathLike)) and os.fspath(db) != ":memory:":
-        return Path(db).absolute()
-    return str(db) if isinstance(db, os.PathLike) else db
 
 
 def get_tracer() -> Tracer:
@@ -223,24 +222,42 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     return get_tracer().propagate(fn)
 
 
-def arrive(path: str, settings: dict[str, Any] | None) -> Tracer | None:
+def arrive(location: Location, settings: dict[str, Any] | None) -> Tracer | None:
     """Return this process's tracer, to record there as the process does that something comes from.
 
-    One that was configured stays as it is: None if it has another file. One that was not is configured now, if
+    One that was configured stays as it is: None if it has another storage. One that was not is configured now, if
     `settings` has all that it takes.
     """
     try:
         if not _given:
             if settings is None:  # a rule for redaction that cannot be had here: what it would hide must not be seen
                 settings = {"redact": _everything}
-            if _tracer is None or _path_of(_tracer) != Path(path):
-                configure(path, **settings)
+            if _tracer is None or location_in(_tracer) != location:
+                configure(location, **settings)
         tracer = get_tracer()
-        return tracer if _path_of(tracer) == Path(path) else None
+        return tracer if location_in(tracer) == location else None
     except Exception as error:
         let_through(error)
         get_tracer()._fault(error)
         return None
+
+
+def arrive_unreachable(said: str) -> None:
+    """Record nothing in this process, and count and log that, unless it has a storage that others can open, too.
+
+    Something comes here from a process whose storage cannot be opened in any other. A file that is made here instead,
+    because nobody has named one, would hold half of a run where nobody looks for it.
+    """
+    global _tracer, _given, _unreachable
+    with _lock:
+        is_own = _given and (_tracer is None or not _tracer.enabled or location_in(_tracer) is not None)
+        if is_own or os.environ.get(ENVIRONMENT):
+            return
+        _unreachable = StorageError(said)
+        tracer, _tracer, _given = _tracer, None, {}
+        if tracer is not None:
+            tracer.shutdown()
+    get_tracer()
 
 
 def arrive_disabled() -> None:
@@ -253,8 +270,10 @@ def _everything(name: str, value: Any) -> str:
     return REDACTED
 
 
-def _path_of(tracer: Tracer) -> Path | None:
-    return getattr(getattr(tracer, "storage", None), "path", None)
+def location_in(tracer: Tracer) -> Location | None:
+    """Return by what another process can open the storage of a tracer; None where nothing does."""
+    storage: Storage | None = getattr(tracer, "storage", None)
+    return None if storage is None else storage.capabilities().location
 
 
 def current_span() -> Span | None:

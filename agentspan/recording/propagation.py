@@ -5,7 +5,6 @@ import functools
 import os
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from agentspan.interrupts import let_through
@@ -14,6 +13,7 @@ from agentspan.recording.arguments import kind_of
 from agentspan.recording.generators import Steps, wrap_async_generator, wrap_generator
 from agentspan.recording.run import Run
 from agentspan.recording.span import Span
+from agentspan.storage.location import Location
 
 if TYPE_CHECKING:
     from agentspan.recording.tracer import Tracer
@@ -26,7 +26,7 @@ class Luggage(NamedTuple):
     """What another process needs to record below a span of this one: all of it can be pickled.
 
     Attributes:
-        path: the file; the other process records there too.
+        location: by what the storage can be opened; the other process records there too.
         settings: how the tracer was configured, pickled by itself, since a rule for redaction may not arrive. Without
             it another process must not be configured to record there.
         name: the agent's name.
@@ -35,7 +35,7 @@ class Luggage(NamedTuple):
         raises: whether the run raises when it is terminated.
     """
 
-    path: str
+    location: Location
     settings: bytes | None
     name: str
     instance: AgentInstanceRow
@@ -82,20 +82,23 @@ class Propagated(Generic[P, R]):
     def __reduce__(self) -> tuple[Any, ...]:
         if not self._tracer.enabled:
             return _arrive_disabled, (self._fn,)
-        return _arrive, (self._fn, _pack(self._tracer, self._node))
+        storage = getattr(self._tracer, "storage", None)
+        location = None if storage is None else storage.capabilities().location
+        if storage is not None and location is None:
+            return _arrive_unreachable, (self._fn, os.getpid(), storage.capabilities().backend)
+        return _arrive, (self._fn, _pack(self._tracer, self._node, location))
 
 
-def _pack(tracer: "Tracer", node: Span | Run | None) -> Luggage | None:
-    """Return what to carry; None where nothing is active, or the storage is of this process only."""
+def _pack(tracer: "Tracer", node: Span | Run | None, location: Location | None) -> Luggage | None:
+    """Return what to carry; None where nothing is active, or nothing is recorded."""
     run = node.run if isinstance(node, Span) else node
-    path = getattr(getattr(tracer, "storage", None), "path", None)
-    if node is None or run is None or run._instance is None or not isinstance(path, Path):
+    if node is None or run is None or run._instance is None or location is None:
         return None
     parent = node if isinstance(node, Span) else None
     while parent is not None and not parent.id:  # one that could not be recorded
         parent = parent._outer if isinstance(parent._outer, Span) else None
     return Luggage(
-        os.fspath(path),
+        location,
         _pickled(tracer._settings),
         run.name,
         run._instance,
@@ -128,11 +131,23 @@ def _arrive_disabled(fn: Callable[..., Any]) -> Callable[..., Any]:
     return fn
 
 
+def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Callable[..., Any]:
+    """Unpack what comes from a process whose storage no other can open."""
+    from agentspan.recording import default
+
+    if pid != os.getpid():
+        default.arrive_unreachable(
+            f"this process works for process {pid}, which records into a storage ({backend}) that no other process can "
+            "open, so nothing is recorded here; use a file, or set AGENTSPAN_DB for the workers"
+        )
+    return fn
+
+
 def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., Any]":
     """Unpack in another process: the function under a span that stands for the one that is active over there."""
     from agentspan.recording import default
 
-    tracer = default.arrive(luggage.path, _unpickled(luggage.settings)) if luggage is not None else None
+    tracer = default.arrive(luggage.location, _unpickled(luggage.settings)) if luggage is not None else None
     if tracer is None or luggage is None:
         return fn  # it opens runs of its own, if it records
     run = tracer._runs.get(luggage.instance.id)  # one of this process, or of the parent that it was forked from

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, overload
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from agentspan import forks, ids, jsontext
 from agentspan.errors import AgentTerminated, DatabaseUnusable, InvalidValue, StorageError
@@ -40,7 +40,8 @@ from agentspan.recovery.writers import program_name, this_process
 from agentspan.schemas import span_types
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
-from agentspan.storage.protocol import HasJournal, HasWait, Storage
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Storage
 
 if place.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
     from agentspan.recording.journal_sink import JournalSink, Surroundings
@@ -109,7 +110,7 @@ class Tracer:
 
     def __init__(
         self,
-        db: str | os.PathLike[str] | Storage | None = None,
+        db: str | os.PathLike[str] | Location | Storage | None = None,
         *,
         raise_errors: bool = False,
         strict_schemas: bool = False,
@@ -157,12 +158,12 @@ class Tracer:
         self._strict = strict_schemas
         self._out: Said = Nowhere(self._count_unrecorded)
         if _broken is None and self.enabled:
-            self.storage = open_storage(db, wait_s=_open_wait_s)
-            if isinstance(self.storage, HasWait):
-                self.storage.wait_at_most(WAIT_S)
-            has_journal = isinstance(self.storage, HasJournal)
-            self._store: Storage = self.storage.direct if isinstance(self.storage, HasJournal) else self.storage
-            self._journals = durability == "journal" and has_journal and self._may_journal()
+            opened = open_storage(db, wait_s=_open_wait_s)
+            self.storage, self._store, self._file = opened
+            waiting = self._store.capabilities().waiting
+            if waiting is not None:
+                waiting.wait_at_most(WAIT_S)
+            self._journals = durability == "journal" and self._may_journal()
             self._context = Context(
                 self._store, strict_schemas=strict_schemas, wait_s=WAIT_S, put_aside=self._put_aside
             )
@@ -369,7 +370,8 @@ class Tracer:
         with forks.importing:
             from agentspan.recovery.adopting import Adoption
 
-        path = cast(HasJournal, self.storage).path
+        path = self._file
+        assert path is not None  # else there is no journal
         adoption = Adoption(lambda: nullcontext(self._store), path)
         around = Surroundings(path, lambda: self._writer_id, self._new_committer, adoption, self._late_types)
         return JournalSink(self._store, outcomes, around)
@@ -386,7 +388,9 @@ class Tracer:
         )
 
     def _may_journal(self) -> bool:
-        why_not = place.why_not(cast(HasJournal, self.storage).path)
+        if self._file is None:
+            return False
+        why_not = place.why_not(self._file)
         if why_not is not None and why_not not in _said:
             _said.add(why_not)
             log.log(logging.WARNING if place.is_possible() else logging.INFO, "recording by commits: %s", why_not)
@@ -509,7 +513,7 @@ class Tracer:
         if self._sink is not None:
             self._inherited = list(self._registrations.values())
             self._sink.leave()
-            if forks.is_cut_off and isinstance(self.storage, HasJournal):  # others bring in what is in the journal
+            if forks.is_cut_off and self._file is not None:  # others bring in what is in the journal
                 with forks.importing:
                     from agentspan.recording.cut_off import CutOff
                 self._store = self._context.storage = CutOff()

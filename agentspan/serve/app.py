@@ -22,6 +22,7 @@ from agentspan.serve.openapi import document
 from agentspan.serve.pages import routes as viewer_routes
 from agentspan.serve.routes import router
 from agentspan.serve.writing import WAIT_S, Writer
+from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
 MAX_BODY = 10 * 2**20
@@ -39,7 +40,7 @@ Ids are PFIDs, times RFC 3339 in UTC. Every write can be sent again with the sam
 
 
 def create_app(
-    db: "str | os.PathLike[str] | Storage | Database | None" = None,
+    db: "str | os.PathLike[str] | Location | Storage | Database | None" = None,
     *,
     token: str | None = None,
     read_only: bool = False,
@@ -52,8 +53,8 @@ def create_app(
     """Return an ASGI application that serves the API from one storage; mount it in one of your own, or run it.
 
     Args:
-        db: a file, a Storage or an opened Database; AGENTSPAN_DB, else ./agentspan.db, when left out. What is opened
-            here is closed with the application.
+        db: a file, `NAME://…`, a Storage or an opened Database; AGENTSPAN_DB, else ./agentspan.db, when left out. What
+            is opened here is closed with the application.
         token: what clients must send as `Authorization: Bearer TOKEN`; None for nothing.
         read_only: refuse every write with `not_permitted`.
         strict_schemas: refuse payloads that do not match their schema.
@@ -66,8 +67,8 @@ def create_app(
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
-    storage = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
-    is_ours = storage is not db and not isinstance(db, Database)
+    storage = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only).seeing
+    is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

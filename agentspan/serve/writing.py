@@ -11,12 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.answers import Answer
 from agentspan.operations.context import Context
-from agentspan.storage.protocol import HasGroups, Storage
+from agentspan.storage.protocol import Storage
 
 Operation = Callable[[Context], Answer]
 
@@ -134,7 +134,7 @@ class Writer:
             Whether the database was free; else all of them wait in the queue still.
         """
         storage = self._context.storage
-        in_group = isinstance(storage, HasGroups) and not alone
+        groups = None if alone else storage.capabilities().groups
         group: list[_Waiting] = []
         results: list[Answer | Exception] = []
 
@@ -146,19 +146,21 @@ class Writer:
                 waiting = self._queue.popleft()
                 group.append(waiting)
                 results.append(_result(waiting.operation, context))
-                if not in_group or time.perf_counter() >= until:
+                if groups is None or time.perf_counter() >= until:
                     break
 
         try:
-            if in_group:
-                cast(HasGroups, storage).group(work, wait_s)
+            if groups is not None:
+                groups.group(work, wait_s)
             else:
                 work(storage)
         except DatabaseBusy:
             self._queue.extendleft(reversed(group))
             return False
         except Exception as error:
-            if in_group:  # nothing is stored; what broke it, or lets a file be read only, must cost nobody but itself
+            if (
+                groups is not None
+            ):  # nothing is stored; what broke it, or lets a file be read only, must cost nobody but itself
                 self._queue.extendleft(reversed(group))
                 return all(self._commit(wait_s, slice_s, here, alone=True) for _ in range(max(len(group), 1)))
             results = [error]

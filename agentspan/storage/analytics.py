@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from agentspan.model.rows import AgentInstanceRow
 
@@ -160,7 +160,6 @@ class Hits(NamedTuple):
     total: int
 
 
-@runtime_checkable
 class Analytics(Protocol):
     """A storage that answers these by itself, exactly as `agentspan.analysis` would; None where it cannot just now."""
 

@@ -38,7 +38,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import OPEN
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
+from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, StoredKey, span_counts
 
 T = TypeVar("T")
 Undo = Callable[[], object]
@@ -60,6 +60,10 @@ class MemoryStorage:
         self._closed = False
         _all.add(self)
 
+    def capabilities(self) -> Capabilities:
+        """See Storage. It has no location: nothing else can open what is in this object."""
+        return Capabilities(backend="memory", groups=self, removal=self)
+
     def account(self) -> AccountRow:
         """See Storage."""
         return self._account
@@ -76,7 +80,7 @@ class MemoryStorage:
         return outcomes
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
-        """See HasGroups: others wait until it is done; there is nothing that could fail to commit."""
+        """See Groups: others wait until it is done; there is nothing that could fail to commit."""
         with self._open():
             return work(self)
 
@@ -131,7 +135,7 @@ class MemoryStorage:
             return list(self._violations.get(span_id, ()))
 
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
-        """See HasRemoval."""
+        """See Removal."""
         runs = spans = 0
         with self._open():
             for id in ids:
@@ -152,7 +156,7 @@ class MemoryStorage:
         return runs, spans
 
     def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
-        """See HasRemoval."""
+        """See Removal."""
         with self._open():
             old = [key for key, at in self._key_times.items() if at < before]
             for key in () if dry_run else old:

@@ -1,16 +1,253 @@
-"""The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`."""
+"""The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`.
+
+`Storage` is what each must do. What it can do beyond that it returns from `capabilities()`: code above storages asks
+there, never by isinstance, since a storage that wraps another one would lose what nobody forwards.
+
+Until agentspan 1.0 this may change from one minor version to the next; `PROTOCOL` counts the changes.
+"""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from agentspan.model.changes import Key, Outcome, Unit, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, Row, Value
 from agentspan.model.status import FINISH_STATUSES
 
+if TYPE_CHECKING:
+    from agentspan.storage.analytics import Analytics
+    from agentspan.storage.location import Location
+
 T = TypeVar("T")
+
+PROTOCOL = 1
+"""The version of this contract."""
+
+
+class Storage(Protocol):
+    """Commits guarded changes and answers reads.
+
+    Safe to call from any thread, and usable in a forked child. Faults of the storage itself raise a `StorageError`:
+    `DatabaseBusy` when trying again may help. Everything else is a value.
+    """
+
+    def capabilities(self) -> Capabilities:
+        """Return what this storage can do beyond this protocol; the same each time, also after closing."""
+        ...
+
+    def account(self) -> AccountRow:
+        """Return the row that names this storage: made when the storage was, the same for ever after."""
+        ...
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """Commit units in order and return one outcome each; when it returns, they are durable.
+
+        All in one transaction; each unit is applied whole or not at all, and sees the ones before it. A key is looked
+        at before the unit's guards and stored with its changes. With `stop_at_refusal` the first outcome that is
+        KeyTaken or Refused is the last: later units are not tried, and the list is shorter.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is stored.
+            StorageError: nothing is stored either.
+        """
+        ...
+
+    def find(self, *ids: str, key: Key | None = None) -> Found:
+        """Return the rows with these ids, of whatever type, and what is stored under a key, in one snapshot.
+
+        For a stored key its subject's row is among the rows. `terminated` has the instances of found spans, and
+        found instances, that are terminated, with the reason.
+        """
+        ...
+
+    def page(self, query: Query) -> Rows:
+        """Return a page of rows of one type."""
+        ...
+
+    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
+        """Yield all spans of an instance by id, which is the order of creation, without holding them all in memory."""
+        ...
+
+    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
+        """Count the spans of each of these instances; one without spans, or unknown, has zeros."""
+        ...
+
+    def violations(self, span_id: str) -> list[Violation]:
+        """Return where a span's payloads do not match their schema, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections; closing twice is fine, anything else afterwards raises StorageError."""
+        ...
+
+
+class Capabilities(NamedTuple):
+    """What a storage can do beyond Storage: for each capability the object that provides it, None where it cannot.
+
+    Attributes:
+        backend: the backend's name, for messages.
+        location: what opens the same storage again, here or in another process; None where nothing does.
+        groups: several operations in one commit.
+        removal: removing old runs and keys.
+        outlines: spans without most of their payloads.
+        analytics: answers about many runs.
+        check: finding damage.
+        waiting: setting how long reads wait.
+        file: the size of the file, and giving room back.
+        backup: copying everything to a new file.
+        sql: answering SELECTs over the tables and views.
+        journals: having journals beside the file.
+    """
+
+    backend: str
+    location: Location | None = None
+    groups: Groups | None = None
+    removal: Removal | None = None
+    outlines: Outlines | None = None
+    analytics: Analytics | None = None
+    check: Check | None = None
+    waiting: Waiting | None = None
+    file: StorageFile | None = None
+    backup: Backup | None = None
+    sql: Sql | None = None
+    journals: BesideJournals | None = None
+
+
+class Groups(Protocol):
+    """Lets several operations, reads and writes in turn, share one commit."""
+
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """Call `work` with a storage that sees what is written through it, and return what it returns.
+
+        All that it wrote is durable then; nothing of it, if it raised. A function and no with-block, whose end can be
+        kept from running: an exception from a signal handler may come before the first line of an `__exit__`.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds.
+        """
+        ...
+
+
+class Removal(Protocol):
+    """Removes what is old."""
+
+    def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
+        """Remove runs with all that belongs to them, in one commit; return how many, and how many spans.
+
+        Guard, for each: it has finished, and nothing in it is open. Others, and unknown ids, are passed over.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is removed.
+        """
+        ...
+
+    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
+        """Forget the idempotency keys that were stored before a time; return how many those are."""
+        ...
+
+
+class Outlines(Protocol):
+    """Returns a run's spans without what a list of them does not show."""
+
+    def outlines(
+        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
+    ) -> list[AgentSpanRow]:
+        """Return spans of an instance by id, without most of their payloads.
+
+        The payload is `{}` where there is a summary, the result None where the span has not failed.
+
+        Args:
+            after: only spans whose id is greater.
+            limit: how many at most.
+            since: only spans whose updated_at is not before this.
+        """
+        ...
+
+
+class Check(Protocol):
+    """Finds damage."""
+
+    def check(self) -> list[str]:
+        """Return what is wrong with what is stored, a sentence each without values; empty when it is sound."""
+        ...
+
+
+class Waiting(Protocol):
+    """Has reads that may wait for other processes."""
+
+    def wait_at_most(self, wait_s: float) -> None:
+        """Change how long reading, and opening again, may wait."""
+        ...
+
+
+class StorageFile(Protocol):
+    """Keeps its rows in a file that can shrink."""
+
+    def used_bytes(self) -> int:
+        """Return how much of the file is in use."""
+        ...
+
+    def file_bytes(self) -> int:
+        """Return how large the file is, what is not yet merged into it included."""
+        ...
+
+    def compact(self, wait_s: float) -> None:
+        """Give what is not in use back to the system, in steps that let others write in between."""
+        ...
+
+
+class Backup(Protocol):
+    """Copies everything to a new file."""
+
+    def backup(self, path: str | os.PathLike[str]) -> int:
+        """Write a copy of the whole as of now to a new file, while others read and write; return its size in bytes.
+
+        Raises:
+            InvalidValue: there is a file at the path already, or no folder.
+        """
+        ...
+
+
+class Sql(Protocol):
+    """Answers a person's own SELECT over the documented tables and views."""
+
+    def select(self, query: str, values: Sequence[Any] = ()) -> Answer:
+        """Run one SELECT, which can do nothing but read.
+
+        Raises:
+            InvalidValue: it is no SQL, or not only a question.
+            StorageError: what is stored is damaged.
+        """
+        ...
+
+
+class BesideJournals(Protocol):
+    """Keeps its rows in a file beside which there may be journals, which are committed to it before it is read."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def direct(self) -> Storage:
+        """The same storage, whose reads do not look into journals first."""
+        ...
+
+    def seeing(self, look: Callable[[], None]) -> Storage:
+        """Return the same storage as one that calls `look` before each read; itself where it does that already."""
+        ...
+
+
+class Answer(NamedTuple):
+    """The rows that a SELECT returned."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
 
 
 class StoredKey(NamedTuple):
@@ -75,173 +312,3 @@ def span_counts(by_status: Mapping[str, int]) -> SpanCounts:
     """Add up the counts of each status; finished are the complete, failed and cancelled ones."""
     finished = sum(by_status.get(status, 0) for status in FINISH_STATUSES)
     return SpanCounts(sum(by_status.values()), finished=finished, **by_status)
-
-
-@runtime_checkable
-class HasWait(Protocol):
-    """A storage whose reads may wait for others, and that can be told how long."""
-
-    def wait_at_most(self, wait_s: float) -> None:
-        """Change how long reading, and opening again, may wait."""
-        ...
-
-
-@runtime_checkable
-class HasCheck(Protocol):
-    """A storage that can tell whether it is sound."""
-
-    def check(self) -> list[str]:
-        """Return what is wrong with what is stored; empty when it is sound."""
-        ...
-
-
-@runtime_checkable
-class HasGroups(Protocol):
-    """A storage in which several operations, reads and writes in turn, can share one commit."""
-
-    def group(self, work: Callable[["Storage"], T], wait_s: float) -> T:
-        """Call `work` with a storage that sees what is written through it, and return what it returns.
-
-        All that it wrote is durable then; nothing of it, if it raised. A function and no with-block, whose end can be
-        kept from running: an exception from a signal handler may come before the first line of an `__exit__`.
-
-        Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds.
-        """
-        ...
-
-
-@runtime_checkable
-class HasJournal(Protocol):
-    """A storage beside which there may be journals, which are committed to it before it is read.
-
-    Attributes:
-        path: the file that it is.
-    """
-
-    path: Path
-
-    @property
-    def direct(self) -> "Storage":
-        """The same storage, whose reads do not look into journals first."""
-        ...
-
-    def seeing(self, look: Callable[[], None]) -> "Storage":
-        """Return the same storage as one that calls `look` before each read; itself where it does that already."""
-        ...
-
-
-@runtime_checkable
-class HasOutlines(Protocol):
-    """A storage that can leave out of a run's spans what a list of them does not show."""
-
-    def outlines(
-        self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
-    ) -> list[AgentSpanRow]:
-        """Return spans of an instance by id, without most of their payloads.
-
-        The payload is `{}` where there is a summary, the result None where the span has not failed.
-
-        Args:
-            after: only spans whose id is greater.
-            limit: how many at most.
-            since: only spans whose updated_at is not before this.
-        """
-        ...
-
-
-@runtime_checkable
-class HasRemoval(Protocol):
-    """A storage that lets go of what is old."""
-
-    def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
-        """Remove runs with all that belongs to them, in one commit; return how many, and how many spans.
-
-        Guard, for each: it has finished, and nothing in it is open. Others, and unknown ids, are passed over.
-
-        Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is removed.
-        """
-        ...
-
-    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
-        """Forget the idempotency keys that were stored before a time; return how many those are."""
-        ...
-
-
-@runtime_checkable
-class HasFile(Protocol):
-    """A storage that lies in a file."""
-
-    def used_bytes(self) -> int:
-        """Return how much of the file is in use."""
-        ...
-
-    def file_bytes(self) -> int:
-        """Return how large the file is, what is not yet merged into it included."""
-        ...
-
-    def compact(self, wait_s: float) -> None:
-        """Give what is not in use back to the system, in steps that let others write in between."""
-        ...
-
-    def backup(self, path: str | os.PathLike[str]) -> int:
-        """Write a copy of the whole as of now to a new file, while others read and write; return its size in bytes.
-
-        Raises:
-            InvalidValue: there is a file at the path already, or no folder.
-        """
-        ...
-
-
-class Storage(Protocol):
-    """Commits guarded changes and answers reads.
-
-    Safe to call from any thread, and usable in a forked child. Faults of the storage itself raise a `StorageError`:
-    `DatabaseBusy` when trying again may help. Everything else is a value.
-    """
-
-    def account(self) -> AccountRow:
-        """Return the row that names this storage: made when the storage was, the same for ever after."""
-        ...
-
-    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """Commit units in order and return one outcome each; when it returns, they are durable.
-
-        All in one transaction; each unit is applied whole or not at all, and sees the ones before it. A key is looked
-        at before the unit's guards and stored with its changes. With `stop_at_refusal` the first outcome that is
-        KeyTaken or Refused is the last: later units are not tried, and the list is shorter.
-
-        Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is stored.
-            StorageError: nothing is stored either.
-        """
-        ...
-
-    def find(self, *ids: str, key: Key | None = None) -> Found:
-        """Return the rows with these ids, of whatever type, and what is stored under a key, in one snapshot.
-
-        For a stored key its subject's row is among the rows. `terminated` has the instances of found spans, and
-        found instances, that are terminated, with the reason.
-        """
-        ...
-
-    def page(self, query: Query) -> Rows:
-        """Return a page of rows of one type."""
-        ...
-
-    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
-        """Yield all spans of an instance by id, which is the order of creation, without holding them all in memory."""
-        ...
-
-    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
-        """Count the spans of each of these instances; one without spans, or unknown, has zeros."""
-        ...
-
-    def violations(self, span_id: str) -> list[Violation]:
-        """Return where a span's payloads do not match their schema, oldest first."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files and connections; closing twice is fine, anything else afterwards raises StorageError."""
-        ...

@@ -19,7 +19,7 @@ from agentspan.schemas.meaning import error_text
 from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
-from agentspan.storage.protocol import HasOutlines, Storage
+from agentspan.storage.protocol import Storage
 from agentspan.viewer import conversation
 
 CHUNK = 20_000
@@ -150,8 +150,9 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
 
 
 def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, since: str | None) -> list[AgentSpanRow]:
-    if isinstance(storage, HasOutlines):
-        return storage.outlines(run_id, after=after, limit=limit, since=since)
+    outlines = storage.capabilities().outlines
+    if outlines is not None:
+        return outlines.outlines(run_id, after=after, limit=limit, since=since)
     spans = storage.iter_spans(run_id)
     return list(islice((row for row in spans if row.id > after and row.updated_at >= (since or "")), limit))
 

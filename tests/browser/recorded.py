@@ -9,7 +9,7 @@ from agentspan.model.status import SpanStatus
 from agentspan.operations import agent_spans
 from agentspan.operations.context import Context
 from agentspan.operations.database import Database
-from agentspan.storage.protocol import HasGroups, Storage
+from agentspan.storage.protocol import Storage
 
 BEGAN = datetime(2026, 11, 24, 9, 12, 4, tzinfo=UTC)
 
@@ -97,7 +97,8 @@ def failing_run(db: Database) -> str:
 def long_run(db: Database, count: int) -> str:
     """A run of many spans, ten in each chain, one of which fails now and then; written in one commit."""
     run = Recording(db, "crawler")
-    assert isinstance(db.storage, HasGroups)
+    groups = db.storage.capabilities().groups
+    assert groups is not None
 
     def work(grouped: Storage) -> None:
         context = Context(grouped)
@@ -120,7 +121,7 @@ def long_run(db: Database, count: int) -> str:
             )
             chain = done.row.id if is_chain else chain
 
-    db.storage.group(work, 5.0)
+    groups.group(work, 5.0)
     return run.finish(count / 100)
 
 

@@ -13,7 +13,7 @@ from agentspan.errors import InvalidValue
 from agentspan.operations.database import Database
 from agentspan.operations.prune import KEY_DAYS
 from agentspan.storage.memory import MemoryStorage
-from agentspan.storage.protocol import HasFile, HasRemoval, Query
+from agentspan.storage.protocol import Query
 from tests.cli.calling import call
 
 LATER = "9999-01-01T00:00:00Z"
@@ -55,8 +55,9 @@ def test_what_is_alive_stays(db: Database) -> None:
     gone = add(db, 3)
     assert db.prune(older_than=LATER).runs == 1
     assert ids(db) == living
-    assert isinstance(db.storage, HasRemoval)
-    assert db.storage.remove_runs([*living, gone, "0" * 32], 5) == (0, 0)
+    removal = db.storage.capabilities().removal
+    assert removal is not None
+    assert removal.remove_runs([*living, gone, "0" * 32], 5) == (0, 0)
 
 
 def test_what_failed_can_be_kept(db: Database) -> None:
@@ -83,7 +84,7 @@ def test_old_idempotency_keys_go_too(db: Database) -> None:
 
 def test_a_storage_without_a_file_has_no_size() -> None:
     with agentspan.open(MemoryStorage()) as db:
-        assert not isinstance(db.storage, HasFile)
+        assert db.storage.capabilities().file is None
         assert db.prune().freed_bytes is None
         with pytest.raises(InvalidValue, match="max_bytes: this storage lies in no file"):
             db.prune(max_bytes=5)

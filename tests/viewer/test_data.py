@@ -5,7 +5,7 @@ from typing import Any, cast
 import agentspan
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.database import Database
-from agentspan.storage.protocol import HasOutlines, Storage
+from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.viewer import data
 
 SECOND = "2026-11-24T10:00:01Z"
@@ -108,8 +108,9 @@ def test_outlines_have_no_payload_but_where_a_list_needs_it(tmp_path: Any) -> No
     finished(db, run)
     finished(db, run, "step", payload={"a": 1})
     finished(db, run, status="failed", result_payload={"error": "no"})
-    assert isinstance(db.storage, HasOutlines)
-    rows = db.storage.outlines(run.id)
+    outlines = db.storage.capabilities().outlines
+    assert outlines is not None
+    rows = outlines.outlines(run.id)
     assert [(row.payload, row.result_payload) for row in rows] == [
         ("{}", None),
         ('{"a":1}', None),
@@ -128,6 +129,9 @@ class WithoutOutlines:
     def __init__(self, storage: Storage) -> None:
         self.iter_spans, self.find = storage.iter_spans, storage.find
 
+    def capabilities(self) -> Capabilities:
+        return Capabilities(backend="plain")
+
 
 def test_columns_are_the_same_with_outlines_and_without(tmp_path: Any) -> None:
     db = agentspan.open(tmp_path / "runs.db")
@@ -136,7 +140,6 @@ def test_columns_are_the_same_with_outlines_and_without(tmp_path: Any) -> None:
         finished(db, run, name, payload={"name": "a", "model": "m"})
     quick = data.columns(db.storage, run, after=data.columns(db.storage, run, limit=1)["next"])
     plain = WithoutOutlines(db.storage)
-    assert not isinstance(plain, HasOutlines)
     assert (
         data.columns(cast(Storage, plain), run, after=data.columns(cast(Storage, plain), run, limit=1)["next"]) == quick
     )

@@ -2,7 +2,7 @@
 
 import click
 
-from agentspan.cli.app import main, opened_existing, options, path_of
+from agentspan.cli.app import location_in, main, opened_existing, options
 
 
 @main.command()
@@ -12,7 +12,7 @@ def demo(ctx: click.Context, db: str | None, as_json: bool) -> None:
     """Record a small real agent at work on the current folder, and show its run."""
     from agentspan.cli import demo_agent
 
-    demo_agent.command(path_of(ctx, db), as_json=as_json)
+    demo_agent.command(location_in(ctx, db), as_json=as_json)
 
 
 @main.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from agentspan.cli.app import main, opened, options, path_of
+from agentspan.cli.app import location_in, main, opened, options
 
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
@@ -62,10 +62,10 @@ def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None
 @click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="A name to be reached by, too.")
 @click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="An origin whose pages may call.")
 @click.option("--max-body", default=10 * 2**20, show_default=True, help="Bytes of a request's body, at most.")
-@click.option("--db", metavar="PATH", help="The file to use.")
+@click.option("--db", metavar="PATH", help="The file, or NAME://…, to use.")
 @click.pass_context
 def serve(ctx: click.Context, /, db: str | None, **options: Any) -> None:
     """Serve the operations over HTTP; the official clients of the Prefactor API work against it."""
     from agentspan.cli import serving
 
-    serving.command(path_of(ctx, db), **options)
+    serving.command(location_in(ctx, db), **options)

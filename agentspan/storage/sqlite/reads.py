@@ -79,7 +79,7 @@ class Reads:
     def outlines(
         self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
     ) -> list[AgentSpanRow]:
-        """See HasOutlines."""
+        """See Outlines."""
         values = (instance_id, after, since or "", -1 if limit is None else limit)
         with self._reading() as connection:
             return [AgentSpanRow._make(row) for row in connection.execute(statements.OUTLINES, values)]

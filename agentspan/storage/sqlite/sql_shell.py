@@ -6,20 +6,15 @@ no ATTACH (it could make another file), no pragma that changes anything, no exte
 
 import sqlite3
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from agentspan.storage.protocol import Answer
 
 _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_FUNCTION})
 _PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"})
 _FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 STEPS = 100_000
 """After how many steps of SQLite's a Ctrl-C is looked for."""
-
-
-class Answer(NamedTuple):
-    """What a SELECT answers."""
-
-    columns: list[str]
-    rows: list[tuple[Any, ...]]
 
 
 def ask(path: Path, query: str, values: tuple[Any, ...] = ()) -> Answer:

@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from agentspan.errors import InvalidValue
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
-from agentspan.storage.protocol import Query, Rows, Storage
-from agentspan.storage.sqlite.connections import Connections, is_busy, storage_error, waiting
+from agentspan.storage.location import SQLITE, Location
+from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storage
+from agentspan.storage.sqlite.connections import Connections, is_busy, is_damage, storage_error, waiting
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
 from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
@@ -35,13 +37,30 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
         self._connections = Connections(self.path, read_only=read_only, wait_s=wait_s)
         self._connections.open_now()
 
+    def capabilities(self) -> Capabilities:
+        """See Storage. Made at each call: one that is kept would keep the storage, whose __del__ may close it."""
+        return Capabilities(
+            backend=SQLITE,
+            location=Location(SQLITE, str(self.path)),
+            groups=self,
+            removal=self,
+            outlines=self,
+            analytics=self,
+            check=self,
+            waiting=self,
+            file=self,
+            backup=self,
+            sql=self,
+            journals=self,
+        )
+
     @property
     def direct(self) -> "SQLiteStorage":
-        """See HasJournal."""
+        """See BesideJournals."""
         return self
 
     def seeing(self, look: Callable[[], None]) -> "SQLiteStorage":
-        """See HasJournal."""
+        """See BesideJournals."""
         return Seeing(self, look)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
@@ -56,7 +75,7 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
         return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """See HasGroups."""
+        """See Groups."""
         self._look()
 
         def grouped(connection: sqlite3.Connection) -> T:
@@ -74,7 +93,7 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
         return super().page(query)
 
     def check(self) -> list[str]:
-        """See HasCheck."""
+        """See Check."""
         from agentspan.storage.sqlite.checking import problems
 
         with self._reading() as connection:
@@ -85,8 +104,20 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
         self._connections.close()
 
     def wait_at_most(self, wait_s: float) -> None:
-        """Change how long reading, and opening the file again, may wait: a recorder has less time than its set-up."""
+        """See Waiting: a recorder has less time than its set-up."""
         self._connections.wait_s = wait_s
+
+    def select(self, query: str, values: Sequence[Any] = ()) -> Answer:
+        """See Sql."""
+        from agentspan.storage.sqlite.sql_shell import ask
+
+        self._look()
+        try:
+            return ask(self.path, query, tuple(values))
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise storage_error(error, self.path) from error
+            raise InvalidValue("query", f"SQLite says: {error}") from None
 
     def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
         """Apply a change by its statement; None where that moved nothing, which takes a transaction to look into."""
@@ -137,11 +168,11 @@ class Seeing(SQLiteStorage):
 
     @property
     def direct(self) -> SQLiteStorage:
-        """See HasJournal."""
+        """See BesideJournals."""
         return self._direct
 
     def seeing(self, look: Callable[[], None]) -> "Seeing":
-        """See HasJournal."""
+        """See BesideJournals."""
         return self
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
@@ -162,6 +193,10 @@ class _Group(Reads):
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.broken: Exception | None = None
+
+    def capabilities(self) -> Capabilities:
+        """See Storage."""
+        return Capabilities(backend=SQLITE, outlines=self)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage; durable when the group is committed, which it is not after an error in here."""

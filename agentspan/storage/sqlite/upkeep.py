@@ -26,7 +26,7 @@ OLD_KEYS = "from idempotency_keys where inserted_at < ?"
 
 
 class Upkeep:
-    """See HasRemoval and HasFile."""
+    """See Removal, StorageFile and Backup."""
 
     path: Path
     _connections: Connections
@@ -36,7 +36,7 @@ class Upkeep:
         """See Reads."""
 
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
-        """See HasRemoval."""
+        """See Removal."""
 
         def remove(connection: sqlite3.Connection) -> tuple[int, int]:
             gone = [id for id in ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
@@ -48,7 +48,7 @@ class Upkeep:
         return self._connections.transact(remove, wait_s)
 
     def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
-        """See HasRemoval."""
+        """See Removal."""
         if dry_run:
             with self._connections.snapshot() as connection:
                 (count,) = connection.execute(f"select count(*) {OLD_KEYS}", (before,)).fetchone()
@@ -57,17 +57,17 @@ class Upkeep:
         return self._connections.transact(lambda connection: connection.execute(delete, (before,)).rowcount, wait_s)
 
     def used_bytes(self) -> int:
-        """See HasFile."""
+        """See StorageFile."""
         with self._connections.snapshot() as connection:
             pages, free, size = (_pragma(connection, name) for name in ("page_count", "freelist_count", "page_size"))
         return (pages - free) * size
 
     def file_bytes(self) -> int:
-        """See HasFile."""
+        """See StorageFile."""
         return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self.path}{end}"))
 
     def compact(self, wait_s: float) -> None:
-        """See HasFile. A file made before this was asked of it is written anew once, in one go."""
+        """See StorageFile. A file made before this was asked of it is written anew once, in one go."""
         connections = self._connections
         try:
             with connections.writing(wait_s):
@@ -100,7 +100,7 @@ class Upkeep:
             index_file.discard(self.path)
 
     def backup(self, path: str | os.PathLike[str]) -> int:
-        """See HasFile: SQLite's own way, from one snapshot, under another name until it is whole."""
+        """See Backup: SQLite's own way, from one snapshot, under another name until it is whole."""
         target = Path(path).absolute()
         if target.exists():
             raise InvalidValue("path", f"{target} exists already; choose another name, or move it away")

@@ -1,0 +1,123 @@
+"""Where a storage is: the one parser of what `db` may be, on the command line, in AGENTSPAN_DB and in Python.
+
+`NAME://…` and `NAME:…` name a backend, unless a slash stands before the colon: `./x:y` is a file. `:memory:` is the
+memory backend, anything else the path of an SQLite file.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentspan.errors import InvalidValue
+
+MEMORY = ":memory:"
+SQLITE = "sqlite"
+ENVIRONMENT = "AGENTSPAN_DB"
+DEFAULT = "agentspan.db"
+
+# Texts, not compiled ones: only a URL that is shown needs them, and compiling takes 1 ms of the import.
+_USER = r"(?<=//)[^/?#]*@"
+_SECRET = r"(?i)(?<=[?&;])([^=&;#]*(?:pass|pwd|secret|token|key)[^=&;#]*)=[^&;#]*"
+_IN_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a storage is.
+
+    `str()` and `repr()` are for people, logs and errors: no password is in them.
+
+    Attributes:
+        scheme: the backend's name: `sqlite`, `memory`, or another one's.
+        text: what names the storage, whole, as a backend needs it to open it: a path, or the URL with its password.
+    """
+
+    scheme: str
+    text: str = field(repr=False)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, where the storage is an SQLite file."""
+        return Path(self.text) if self.scheme == SQLITE else None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return self.text
+        return re.sub(_SECRET, r"\1=***", re.sub(_USER, _without_password, self.text))
+
+    def __repr__(self) -> str:
+        return f"Location({str(self)!r})"
+
+    def absolute(self) -> "Location":
+        """Return one that names the same file after a change of folder."""
+        return self if self.path is None else Location(self.scheme, str(self.path.absolute()))
+
+    def hidden_in(self, text: str) -> str:
+        """Return a text, such as a driver's error, with this location as people may see it, and no password."""
+        if self.path is not None:
+            return text
+        secrets = [user[0][:-1].partition(":")[2] for user in re.finditer(_USER, self.text)]
+        secrets += [match[0].partition("=")[2] for match in re.finditer(_SECRET, self.text)]
+        text = text.replace(self.text, str(self))
+        for secret in sorted(filter(None, secrets), key=len, reverse=True):
+            text = text.replace(secret, "***").replace(_decoded(secret), "***")
+        return text
+
+
+def parse(text: "str | os.PathLike[str]") -> Location:
+    """Return what a text names; a path-like is always a file.
+
+    Raises:
+        InvalidValue: it is empty.
+    """
+    if not isinstance(text, str):
+        name = os.fspath(text)
+        return memory() if name == MEMORY else file(name)
+    if not text:
+        raise InvalidValue("db", "is empty; name a file, or leave it out")
+    if text == MEMORY:
+        return memory()
+    scheme = scheme_of(text)
+    if scheme is None:
+        return file(text)
+    if scheme == SQLITE:
+        return file(text[len("sqlite:") :].removeprefix("//"))
+    return Location(scheme, text)
+
+
+def scheme_of(text: str) -> str | None:
+    """Return the name before the first colon, in lower case; None for a path."""
+    name, colon, rest = text.partition(":")
+    name = name.lower()
+    if not colon or not name or not name[0].isascii() or not name[0].isalpha() or not _IN_SCHEME.issuperset(name):
+        return None
+    is_drive = len(name) == 1 and rest[:1] in ("/", "\\")
+    return None if is_drive else name
+
+
+def file(path: "str | os.PathLike[str]") -> Location:
+    """Return the location of an SQLite file."""
+    return Location(SQLITE, str(Path(path)))
+
+
+def memory() -> Location:
+    """Return the location that means a new storage in this process's memory."""
+    return Location("memory", MEMORY)
+
+
+def default() -> Location:
+    """Return what is used when nothing is named: AGENTSPAN_DB, else agentspan.db in the current folder."""
+    return parse(os.environ.get(ENVIRONMENT) or DEFAULT)
+
+
+def _without_password(user: re.Match[str]) -> str:
+    name, colon, _ = user[0][:-1].partition(":")
+    return f"{name}:***@" if colon else user[0]
+
+
+def _decoded(text: str) -> str:
+    """Return a part of a URL as a driver may show it: without percent signs."""
+    return re.sub(
+        "(?:%[0-9a-fA-F]{2})+", lambda m: bytes.fromhex(m[0].replace("%", "")).decode("utf-8", "replace"), text
+    )

@@ -1,0 +1,131 @@
+"""Which backend opens what: by the name that stands before the colon of a location.
+
+Others than SQLite and memory are entry points of the group `agentspan.storages`: a function that takes a Location,
+`read_only` and `wait_s`, and returns a Storage. It is looked for only when its name is asked for.
+"""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from agentspan import forks
+from agentspan.errors import AgentspanError, DatabaseUnusable, InvalidValue
+from agentspan.interrupts import let_through
+from agentspan.storage import location as locations
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Storage
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
+
+GROUP = "agentspan.storages"
+
+
+class Opener(Protocol):
+    """What an entry point of the group is."""
+
+    def __call__(self, location: Location, *, read_only: bool, wait_s: float) -> Storage:
+        """Open the storage at a location, made where there is none and `read_only` is False.
+
+        Raises:
+            DatabaseUnusable: it cannot be opened; the message says why and what to do, without a password.
+        """
+        ...
+
+
+def open_direct(
+    db: str | os.PathLike[str] | Location | Storage | None, *, read_only: bool = False, wait_s: float = 10.0
+) -> Storage:
+    """Return the storage that `db` names, whose reads do not look into journals (recovery.opening has those that do).
+
+    Args:
+        db: see location_of; a Storage is returned as it is.
+        read_only: never write.
+        wait_s: how long opening may wait for other processes.
+
+    Raises:
+        InvalidValue: `db` is nothing that names a storage, or names an unknown backend.
+        DatabaseUnusable: what it names cannot be opened.
+    """
+    if db is not None and not isinstance(db, (str, os.PathLike, Location)):
+        if not hasattr(db, "apply"):
+            raise InvalidValue("db", f"must be a path, a URL or a Storage, not a value of type {type(db).__name__}")
+        return db
+    location = location_of(db)
+    if location.scheme in _BUILT_IN:
+        return _BUILT_IN[location.scheme](location, read_only=read_only, wait_s=wait_s)
+    opener = _installed_opener(location)
+    try:
+        return opener(location, read_only=read_only, wait_s=wait_s)
+    except AgentspanError as error:
+        if location.hidden_in(str(error)) == str(error):
+            raise
+        problem = str(error)
+    except Exception as error:
+        let_through(error)
+        problem = f"{type(error).__name__}: {error}"
+    raise DatabaseUnusable(f"{location} cannot be opened: {location.hidden_in(problem)}") from None
+
+
+def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
+    """Return what `db` names; AGENTSPAN_DB, else ./agentspan.db, for None.
+
+    Raises:
+        InvalidValue: it is empty, or names an unknown backend.
+    """
+    location = locations.default() if db is None else db if isinstance(db, Location) else locations.parse(db)
+    if location.scheme not in _BUILT_IN and not _entries(location.scheme):
+        raise InvalidValue(
+            "db",
+            f"there is no storage called {location.scheme!r}; known are {', '.join(known())}. A file whose name has a "
+            f"colon is written with a folder: ./NAME",
+        )
+    return location
+
+
+def known() -> list[str]:
+    """Return the names of the backends that are installed."""
+    return sorted({*_BUILT_IN, *(entry.name for entry in _installed())})
+
+
+def _installed_opener(location: Location) -> Opener:
+    entry = next(iter(_entries(location.scheme)))
+    try:
+        with forks.importing:
+            opener: Opener = entry.load()
+    except Exception as error:
+        let_through(error)
+        raise DatabaseUnusable(
+            f"the storage {location.scheme!r} cannot be loaded from {entry.value}: {error}"
+        ) from error
+    return opener
+
+
+def _entries(name: str) -> "list[EntryPoint]":
+    return [entry for entry in _installed() if entry.name == name]
+
+
+def _installed() -> "EntryPoints":
+    with forks.importing:  # 10 ms, which a path need not wait for
+        from importlib.metadata import entry_points
+
+    return entry_points(group=GROUP)
+
+
+def _open_sqlite(location: Location, *, read_only: bool, wait_s: float) -> Storage:
+    with forks.importing:
+        from agentspan.storage.sqlite import SQLiteStorage
+
+    return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s)
+
+
+def _open_memory(location: Location, *, read_only: bool, wait_s: float) -> Storage:
+    with forks.importing:
+        from agentspan.storage.memory import MemoryStorage
+
+    if read_only:
+        raise InvalidValue("read_only", "a new database in memory has nothing to read")
+    return MemoryStorage()
+
+
+_BUILT_IN: dict[str, Callable[..., Storage]] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
