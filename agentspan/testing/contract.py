@@ -41,6 +41,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.registry import open_direct
 
 T0, T1, T2 = (f"2026-01-01T00:00:0{second}.000000Z" for second in range(3))
 
@@ -449,6 +450,28 @@ class StorageContract:
 
         assert groups.group(work, 1.0) == "done"
         assert [span.id for span in storage.iter_spans(instance.id)] == [one.id, two.id]
+
+    def test_what_was_applied_is_there_in_another_instance_and_after_reopening(self, storage: Storage) -> None:
+        """Where the storage claims a location: it is opened there again, twice; the account and keys are the same."""
+        location = storage.capabilities().location
+        if location is None:
+            raise unittest.SkipTest("the storage claims no location")
+        instance = self._instance(storage)
+        span, key = self.rows.span(instance), Key("create", "k", "h", T0)
+        create = Unit((Put(span, violations=(_violation(),)),), span.id, key)
+        assert storage.apply([create]) == [Applied(span)]
+        other = open_direct(location)
+        assert other.account() == storage.account()
+        assert other.apply([create, Unit((finish(span.id),))]) == [Replayed(span), Applied()]
+        done = span._replace(status="complete", updated_at=T1)
+        assert self._stored(storage, span.id) == done
+        other.close()
+        storage.close()
+        again = open_direct(location)
+        assert list(again.iter_spans(instance.id)) == [done]
+        assert again.violations(span.id) == [_violation()]
+        assert again.find(key=key).key == ("h", span.id)
+        again.close()
 
     def test_a_closed_storage_says_so(self, storage: Storage) -> None:
         """Closing twice is fine."""
