@@ -332,6 +332,7 @@ class JournalSink(Draining):
         if "shutdown" in str(error):  # the interpreter ends: who opens the file next reads the journal
             return
         said = f"the thread that drains the journal of {self.path} cannot be started: {error}; it is tried again"
+        self.last_error = said
         try:
             self._listener.fault(StorageError(said))
         except StorageError as fault:  # faults are to be raised, but what is being recorded comes first

@@ -41,6 +41,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again_later_and_later(
     assert 2 <= len(tries) <= 5
     assert "cannot be started: can't start new thread" in caplog.text
     assert tracer.health()[:3] == (28 * 4, 0, 0)
+    assert "can't start new thread" in (tracer.health().last_error or "")
     monkeypatch.setattr(threading.Thread, "start", start)
     now[0] += 10
     record(tracer, 1)
