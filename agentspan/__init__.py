@@ -30,6 +30,7 @@ from agentspan.errors import (
     UnexpectedRefType,
     ValidationErrors,
 )
+from agentspan.recording.capture.limits import Limits
 from agentspan.recording.default import (
     configure,
     current_run,
@@ -43,7 +44,6 @@ from agentspan.recording.default import (
     span,
     span_type,
 )
-from agentspan.recording.limits import Limits
 from agentspan.recording.run import Run
 from agentspan.recording.span import Span
 from agentspan.recording.tracer import Health, Tracer

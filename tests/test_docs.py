@@ -24,7 +24,8 @@ from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, Agent
 from agentspan.operations.by_id import AgentInstances, AgentSpans
 from agentspan.operations.doctor import Report, RunReport
 from agentspan.operations.prune import Pruned
-from agentspan.recording import capture, limits, plain, sink
+from agentspan.recording import sink
+from agentspan.recording.capture import capture, limits, plain
 from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing

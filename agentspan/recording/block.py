@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from agentspan.recording.arguments import Arguments, kind_of, wrapper_of
+from agentspan.recording.capture.arguments import Arguments, kind_of, wrapper_of
 from agentspan.recording.generators import NOTHING, Reduce, Steps, Stream, wrap_async_generator, wrap_generator
 from agentspan.recording.span import Span, last_entered
 from agentspan.schemas.span_types import usable_name

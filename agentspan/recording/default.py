@@ -13,9 +13,9 @@ from agentspan.journal import live
 from agentspan.model.status import Purpose
 from agentspan.recording import disabled
 from agentspan.recording.block import DEFAULT_TYPE, SpanBlock, block
+from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.redaction import REDACTED, Rule
 from agentspan.recording.generators import Reduce
-from agentspan.recording.limits import Limits
-from agentspan.recording.redaction import REDACTED, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.recording.arguments import kind_of
+from agentspan.recording.capture.arguments import kind_of
 from agentspan.recording.generators import Steps, wrap_async_generator, wrap_generator
 from agentspan.recording.run import Run
 from agentspan.recording.span import Span

@@ -16,7 +16,7 @@ from agentspan.model.spans import Times, check_finish
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.operations import agent_instances
 from agentspan.operations.context import Context, Done
-from agentspan.recording.arguments import kind_of
+from agentspan.recording.capture.arguments import kind_of
 from agentspan.recording.span import Span, last_entered
 from agentspan.schemas.span_types import MAX_NAME, usable_name
 from agentspan.text import one_line

@@ -22,14 +22,14 @@ from agentspan.operations.agent_schema_versions import Content, content_of
 from agentspan.operations.context import Context
 from agentspan.recording import disabled
 from agentspan.recording import run as runs
-from agentspan.recording.arguments import Arguments
 from agentspan.recording.block import DEFAULT_TYPE, SpanBlock, block
-from agentspan.recording.capture import Capture
+from agentspan.recording.capture.arguments import Arguments
+from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.redaction import Redaction, Rule
 from agentspan.recording.generators import Reduce
-from agentspan.recording.limits import Limits
 from agentspan.recording.outcomes import Outcomes
 from agentspan.recording.propagation import Propagated
-from agentspan.recording.redaction import Redaction, Rule
 from agentspan.recording.run import OnTerminate, Run
 from agentspan.recording.sink import WAIT_S, CommitSink, Said, Sink
 from agentspan.recording.span import Span

@@ -8,8 +8,8 @@ from agentspan import jsontext
 from agentspan.analysis.tree import build, walk
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import SpanStatus
-from agentspan.recording.capture import Capture
-from agentspan.recording.limits import Limits
+from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.limits import Limits
 from agentspan.text import one_line
 
 MAX_SHOWN = 80

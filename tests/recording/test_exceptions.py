@@ -14,7 +14,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.recording.capture import MAX_FRAMES, MAX_MEMBERS, MAX_MESSAGE, MAX_STACKTRACE
+from agentspan.recording.capture.capture import MAX_FRAMES, MAX_MEMBERS, MAX_MESSAGE, MAX_STACKTRACE
 from agentspan.testing import CapturedRuns
 from tests.recording.test_kinds import only_span
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agentspan.recording.capture import Capture
-from agentspan.recording.limits import Limits
-from agentspan.recording.redaction import Redaction
+from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.redaction import Redaction
 
 np = pytest.importorskip("numpy")
 pd = pytest.importorskip("pandas")

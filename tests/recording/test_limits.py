@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Limits, Tracer
-from agentspan.recording import limits as limits_module
-from agentspan.recording import plain
-from agentspan.recording.capture import Capture, head_of_call
-from agentspan.recording.limits import encode, shrink
-from agentspan.recording.redaction import Redaction
+from agentspan.recording.capture import limits as limits_module
+from agentspan.recording.capture import plain
+from agentspan.recording.capture.capture import Capture, head_of_call
+from agentspan.recording.capture.limits import encode, shrink
+from agentspan.recording.capture.redaction import Redaction
 from tests.recording.test_decorators import spans_of
 from tests.unit.strategies import any_text, json_values
 

@@ -21,9 +21,9 @@ from pydantic import BaseModel, SecretStr
 
 import agentspan
 from agentspan import Limits, MemoryStorage, Tracer
-from agentspan.recording.capture import Capture
-from agentspan.recording.credentials import names_credential
-from agentspan.recording.redaction import Redaction
+from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.credentials import names_credential
+from agentspan.recording.capture.redaction import Redaction
 from tests.recording.test_blocks import runs_of
 from tests.recording.test_decorators import spans_of
 from tests.unit.strategies import any_text
@@ -873,7 +873,7 @@ def test_the_fast_test_sees_whatever_a_name_tells(prefix: str, name: str) -> Non
 
 def test_most_texts_take_the_fast_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     closely: list[Any] = []
-    monkeypatch.setattr("agentspan.recording.capture.Plain", lambda *args: closely.append(args))
+    monkeypatch.setattr("agentspan.recording.capture.capture.Plain", lambda *args: closely.append(args))
     capture = Capture(Limits(), Redaction())
     payloads = [
         {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, "temperature": 0.5},

@@ -38,10 +38,10 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 import agentspan
 from agentspan import Tracer
-from agentspan.recording import plain
-from agentspan.recording.capture import Capture
-from agentspan.recording.limits import Limits
-from agentspan.recording.redaction import Redaction
+from agentspan.recording.capture import plain
+from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.redaction import Redaction
 from tests.unit.strategies import any_text, json_objects
 
 
@@ -593,7 +593,7 @@ def test_a_huge_value_is_recorded_up_to_a_number_of_values(
             asked += 1
             return super().of(value, name)
 
-    monkeypatch.setattr("agentspan.recording.capture.Plain", Counting)
+    monkeypatch.setattr("agentspan.recording.capture.capture.Plain", Counting)
     with quiet.span("custom", {"input_tokens": 1, "value": make(), "usage": {"output_tokens": 2}}):
         pass
     ((payload, _),) = stored(quiet)

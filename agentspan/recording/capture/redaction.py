@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentspan.interrupts import let_through
-from agentspan.recording.credentials import ANY, PLACEHOLDER, looks_of, ready, suspicious
+from agentspan.recording.capture.credentials import ANY, PLACEHOLDER, looks_of, ready, suspicious
 
 REDACTED = "[redacted]"
 

@@ -18,10 +18,10 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from agentspan.interrupts import let_through
-from agentspan.recording.credentials import is_harmless_name, is_schema, names_credential
-from agentspan.recording.foreign import FOREIGN, Table
-from agentspan.recording.limits import MAX_HASHED, START, TRUNCATED, Limits, bytes_mark, text_mark
-from agentspan.recording.redaction import REDACTED, Redaction
+from agentspan.recording.capture.credentials import is_harmless_name, is_schema, names_credential
+from agentspan.recording.capture.foreign import FOREIGN, Table
+from agentspan.recording.capture.limits import MAX_HASHED, START, TRUNCATED, Limits, bytes_mark, text_mark
+from agentspan.recording.capture.redaction import REDACTED, Redaction
 
 NOT_JSON = "$not_json"
 """The key of the mark that stands for a value which could not be written as JSON."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from agentspan.recording.limits import TRUNCATED
+from agentspan.recording.capture.limits import TRUNCATED
 
 
 class Table(NamedTuple):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 from agentspan.interrupts import let_through
-from agentspan.recording.capture import head_of_call
-from agentspan.recording.plain import class_name
+from agentspan.recording.capture.capture import head_of_call
+from agentspan.recording.capture.plain import class_name
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
