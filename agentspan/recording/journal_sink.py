@@ -391,7 +391,7 @@ class JournalSink(Draining):
             if is_mine(self._held[-1]):
                 self._held[-1].release()
             self._held.pop()
-        if self.journaled or self._outcomes.has_runs():
+        if self.journaled:  # else the next record starts it: Python 3.12 warns of a fork that leaves threads
             self._start_thread()
 
 
