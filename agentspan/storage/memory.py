@@ -57,6 +57,7 @@ class MemoryStorage:
         self._keys: dict[tuple[str, str], StoredKey] = {}
         self._key_times: dict[tuple[str, str], str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
+        self._undo: list[Undo] | None = None  # what takes back a group that is under way
         self._closed = False
         _all.add(self)
 
@@ -80,9 +81,18 @@ class MemoryStorage:
         return outcomes
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
-        """See Groups: others wait until it is done; there is nothing that could fail to commit."""
+        """See Groups: others wait until it is done; what a group of groups wrote is part of it."""
         with self._open():
-            return work(self)
+            outer, self._undo = self._undo, []
+            try:
+                done = work(self)
+            except BaseException:
+                for step in reversed(self._undo):
+                    step()
+                self._undo = outer
+                raise
+            self._undo = None if outer is None else [*outer, *self._undo]
+            return done
 
     def find(self, *ids: str, key: Key | None = None) -> Found:
         """See Storage."""
@@ -202,6 +212,10 @@ class MemoryStorage:
             assert unit.subject is not None
             self._keys[key.operation, key.key] = StoredKey(key.request_hash, unit.subject)
             self._key_times[key.operation, key.key] = key.inserted_at
+            used = (key.operation, key.key)
+            undo.append(lambda: (self._keys.pop(used), self._key_times.pop(used)))
+        if self._undo is not None:
+            self._undo += undo
         if unit.subject is None:
             reasons = (self._terminated(row) for row in late)
             return Applied(None, next((reason for reason in reasons if reason is not None), None))

@@ -450,6 +450,21 @@ class StorageContract:
 
         assert groups.group(work, 1.0) == "done"
         assert [span.id for span in storage.iter_spans(instance.id)] == [one.id, two.id]
+        before, key = list(storage.iter_spans(instance.id)), Key("create", "k", "h", T0)
+
+        def fail(group: Storage) -> None:
+            lost = self.rows.span(instance)
+            units = [Unit((Put(lost),), lost.id, key), Unit((finish(one.id),)), Unit((Put(self.rows.agent("lost")),))]
+            assert len(group.apply(units)) == 3
+            raise ZeroDivisionError
+
+        try:
+            groups.group(fail, 1.0)
+        except ZeroDivisionError:
+            pass
+        assert list(storage.iter_spans(instance.id)) == before
+        assert storage.find(key=key).key is None
+        assert storage.apply([Unit((Put(self.rows.agent("lost")),))]) == [Applied()]
 
     def test_what_was_applied_is_there_in_another_instance_and_after_reopening(self, storage: Storage) -> None:
         """Where the storage claims a location: it is opened there again, twice; the account and keys are the same."""
