@@ -191,7 +191,7 @@ class CommitSink:
         """See Sink."""
         span_type, now, text = span._type, clock.to_text(at_ns), span._payload
         payload = jsontext.decode(text)
-        span._decoded = (text, payload)  # its end needs it, too: 1 µs
+        span._decoded = (text, payload, at_ns, now)  # its end needs them, too: 1.3 µs
         meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
         instance: AgentInstanceRow = span.run._instance  # type: ignore[assignment]  # the run is recorded
         put = spans.created(
@@ -228,10 +228,14 @@ class CommitSink:
         """See Sink."""
         now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
         decoded, span._decoded = span._decoded, None
-        is_known = decoded is not None and decoded[0] is span._payload
-        payload = decoded[1] if is_known else jsontext.decode(span._payload)  # type: ignore[index]
+        text, payload, started_ns, started_at = decoded or ("", {}, 0, "")
+        if text is not span._payload:
+            payload = jsontext.decode(span._payload)
         returned = None if result is None else jsontext.decode(result)
-        started_at = now if status == "cancelled" else clock.to_text(span._started_ns)
+        if status == "cancelled":
+            started_at = now
+        elif started_ns != span._started_ns:
+            started_at = clock.to_text(span._started_ns)
         meaning = describe(span._type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
         times = _new(Times, (started_at, now, elapsed_ms))
         self._commit(unit_of(spans.finished(span.id, status, result, times, meaning, now)))

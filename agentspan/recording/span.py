@@ -54,7 +54,7 @@ class Span:
     _started_ns = 0
     _began_ns = 0
     _payload = "{}"  # as JSON text: what the caller gave may be changed by the caller
-    _decoded: tuple[str, Any] | None = None  # a payload's text and what it says, while a sink keeps that
+    _decoded: tuple[str, Any, int, str] | None = None  # a payload's text, what it says; when that was, as text
 
     def __init__(self, tracer: "Tracer", run: "Run", parent_span_id: str | None, schema_name: str) -> None:
         self.run = run
