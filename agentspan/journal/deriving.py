@@ -246,7 +246,8 @@ class Batch:
         result = _decode(result_text) if result_text else None
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (False, True))
         started_at = at if row is None or status == "cancelled" else row.started_at
-        if row is not None and row.closed_by is not None and row.status == "cancelled" != status:
-            started_at = clock.to_text(int(at_ns) - int(elapsed_ns))  # closed before its start was read
         times = Times(started_at, at, elapsed_ms)
-        return unit_of(spans.finished(id, cast(FinishStatus, status), result_text or None, times, meaning, at))
+        move = spans.finished(id, cast(FinishStatus, status), result_text or None, times, meaning, at)
+        if row is not None and row.closed_by is not None and row.status == "cancelled" != status:
+            move = spans.also_started(move, clock.to_text(int(at_ns) - int(elapsed_ns)))
+        return unit_of(move)

@@ -143,6 +143,8 @@ def finish(
         meaning = describe(span_type, span.schema_name, wanted, payload, result, times.duration_ms, check=(False, True))
         ctx.check_strict(meaning.violations, span.schema_name)
         move = spans.finished(span.id, status=wanted, result_payload=text, times=times, meaning=meaning, now=now)
+        if spans.is_guess(span) and span.status == "cancelled":
+            move = spans.also_started(move, times.started_at)
         return Unit((move,), span.id, key)
 
     return ctx.commit((agent_span_id,), key, decide)
