@@ -1,4 +1,4 @@
-"""Where everything enrols that a fork concerns. Only this module calls `os.register_at_fork`.
+"""The one place for all that a fork concerns. Only this module calls `os.register_at_fork`.
 
 1. Before a fork, one fork at a time: the thread that forks holds everything, in the order of `Hold`.
 2. In the parent: it lets go of everything, in the reverse order.
@@ -47,7 +47,7 @@ Step = Callable[[], None]
 
 
 class Hold(IntEnum):
-    """What is held before a fork, in this order: a thread that is waited for may still need what comes later."""
+    """The stages before a fork, in this order: a thread that is waited for may still need what comes later."""
 
     THREADS = 0
     """Our threads have ended; a sink is drained, and its locks are taken."""
@@ -60,7 +60,7 @@ class Hold(IntEnum):
 
 
 class Renewal(IntEnum):
-    """What is made anew in a child, in this order."""
+    """The stages in which a child makes things anew, in this order."""
 
     LOCKS = 0
     """Locks and ids: whatever needs nothing else."""

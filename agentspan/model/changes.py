@@ -56,7 +56,7 @@ class PutSpans(NamedTuple):
 
 
 class Over(NamedTuple):
-    """What a Move sets where the row was closed for its program: an end is a fact, a close was a guess.
+    """The values that a Move sets over a row that was closed for its program: an end is a fact, a close was a guess.
 
     Guard: `closed_by` is `terminated` or `abandoned`, the row's own end has not come since (`ended_late` is null), and
     its status is one of `leaves`.

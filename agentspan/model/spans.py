@@ -18,7 +18,7 @@ _new = tuple.__new__
 _NOTHING: dict[str, Value] = {}
 LEAVES_CANCELLED = frozenset({"cancelled"})
 _LATE = {status: (Over(leaves, {"ended_late": 1}, adds=True),) for status, leaves in REPLACED.items()}
-"""What an end sets over a close; made once, since most ends are not late (0.4 µs)."""
+"""The values that an end sets over a close; made once, since most ends are not late (0.4 µs)."""
 
 CLOCK_SKEW_MS = 60_000
 """How far a client's finish may lie before the start and still be taken, as the start."""

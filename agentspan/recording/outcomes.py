@@ -1,4 +1,4 @@
-"""What a recorder does with the outcomes of its changes: it learns of terminations, and fits what was refused."""
+"""Receives the outcomes of a recorder's changes: learns of terminations, and fits changes that were refused."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING

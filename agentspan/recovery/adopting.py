@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Adopted:
-    """What was found in journals.
+    """The result of an adoption.
 
     Attributes:
         segments: how many were read and are gone.

@@ -31,7 +31,7 @@ TAKEN = Applied()
 
 
 class Tally(NamedTuple):
-    """What became of records: `recorded` are in the storage, `refused` in refused_changes, `failed` are lost."""
+    """The outcome of records: `recorded` are in the storage, `refused` in refused_changes, `failed` are lost."""
 
     recorded: int = 0
     refused: int = 0

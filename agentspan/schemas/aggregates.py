@@ -1,4 +1,4 @@
-"""Which spans sum up others: the one rule, evaluated once, when a span is derived or created.
+"""The one rule that tells which spans sum up others, evaluated once, when a span is derived or created.
 
 A span that sums up others repeats the tokens and the cost of the spans in it. Sums leave it out. The answer is stored
 in the column `is_aggregate`; SQL, Python and the page read that column and never look at the name again.

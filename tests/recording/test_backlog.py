@@ -28,9 +28,6 @@ class Failing(SQLiteStorage):
             raise agentspan.DatabaseUnusable(WHY)
         return super().apply(*args, **kwargs)
 
-    def for_recording(self) -> "Failing":
-        return self
-
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[Failing]:
