@@ -17,7 +17,7 @@ SLOW = (
     "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py",
     "cli/test_damaged_files.py", "cli/test_every_command.py", "cli/test_tail.py", "journal/test_equivalence.py",
     "journal/test_exits.py", "journal/test_full_disks.py", "journal/test_log.py", "journal/test_recording.py",
-    "operations/test_doctor.py", "operations/test_prune.py", "operations/test_state_machine.py",
+    "maintenance/test_doctor.py", "maintenance/test_prune.py", "operations/test_state_machine.py",
     "project/test_benchmarks.py", "recording/test_async_generators.py", "recording/test_call_tree.py",
     "recording/test_exceptions.py", "recording/test_faults.py", "recording/test_generators.py",
     "recording/test_host.py", "recording/test_kinds.py", "recording/test_limits.py", "recording/test_pitfalls.py",

@@ -50,8 +50,8 @@ from agentspan.recording.tracer import Health, Tracer
 
 if TYPE_CHECKING:
     from agentspan.analysis.reading import Reading, read
+    from agentspan.database import Database, open
     from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, Page
-    from agentspan.operations.database import Database, open
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
@@ -111,8 +111,8 @@ _LAZY = {
     "Page": "agentspan.model.resources",
     "Reading": "agentspan.analysis.reading",
     "read": "agentspan.analysis.reading",
-    "Database": "agentspan.operations.database",
-    "open": "agentspan.operations.database",
+    "Database": "agentspan.database",
+    "open": "agentspan.database",
     "MemoryStorage": "agentspan.storage.memory",
     "SQLiteStorage": "agentspan.storage.sqlite",
 }

@@ -1,16 +1,28 @@
-"""Fixtures: both storage backends behind the same names."""
+"""Fixtures: both storage backends behind the same names. And the Hypothesis profile of all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import agentspan
-from agentspan.operations.database import Database
+from agentspan.database import Database
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.sqlite import SQLiteStorage
+
+# No deadlines, since a shared machine is slow at times; in CI, the same examples each time.
+settings.register_profile(
+    "agentspan",
+    max_examples=60,
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("agentspan")
 
 
 @pytest.fixture(params=["memory", "sqlite"])

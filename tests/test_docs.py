@@ -15,15 +15,16 @@ import click
 import pytest
 
 import agentspan
-from agentspan import errors, testing
+from agentspan import database, errors, testing
 from agentspan.analysis import search, shape
 from agentspan.cli import main, reading, tree
+from agentspan.maintenance import prune
+from agentspan.maintenance.doctor import Report, RunReport
+from agentspan.maintenance.prune import Pruned
 from agentspan.model.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
-from agentspan.operations import agent_schema_versions, bulk, database, prune, request
+from agentspan.operations import agent_schema_versions, bulk, request
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.by_id import AgentInstances, AgentSpans
-from agentspan.operations.doctor import Report, RunReport
-from agentspan.operations.prune import Pruned
 from agentspan.recording import sink
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.schemas import conformance, meaning, span_types, templates

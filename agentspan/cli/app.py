@@ -13,7 +13,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.registry import location_of
 
 if TYPE_CHECKING:
-    from agentspan.operations.database import Database
+    from agentspan.database import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,7 +54,7 @@ def options(command: F) -> F:
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
     """Open the storage of a command; a file need not exist where it is opened to write."""
     from agentspan.cli.recovering import recover
-    from agentspan.operations.database import open
+    from agentspan.database import open
 
     location = location_in(ctx, db)
     if location.path is not None:

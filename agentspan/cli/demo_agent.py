@@ -10,7 +10,7 @@ import click
 
 from agentspan.cli import show
 from agentspan.cli.output import document
-from agentspan.operations.database import open as open_database
+from agentspan.database import open as open_database
 from agentspan.recording.tracer import Tracer
 from agentspan.storage.location import DEFAULT, Location, parse
 

@@ -7,8 +7,8 @@ import click
 
 from agentspan import jsontext
 from agentspan.cli.output import document, fit, safe, status_style, width
-from agentspan.operations.database import Database
-from agentspan.operations.doctor import Report, RunReport
+from agentspan.database import Database
+from agentspan.maintenance.doctor import Report, RunReport
 
 
 def command(database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool) -> None:

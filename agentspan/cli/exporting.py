@@ -17,9 +17,9 @@ from agentspan.analysis import find
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
 from agentspan.cli.output import document, noun
+from agentspan.database import Database
+from agentspan.maintenance.importing import import_lines
 from agentspan.operations.context import Context
-from agentspan.operations.database import Database
-from agentspan.operations.importing import import_lines
 from agentspan.storage.protocol import Query, Storage
 
 ALL = "all"

@@ -6,10 +6,10 @@ import click
 
 from agentspan.analysis import find
 from agentspan.cli.output import document
+from agentspan.database import Database
+from agentspan.maintenance import resummarize as operation
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.operations import resummarize as operation
 from agentspan.operations.context import Context
-from agentspan.operations.database import Database
 from agentspan.storage.protocol import Query, Storage
 
 

@@ -20,9 +20,9 @@ from agentspan.cli.output import (
     style,
     width,
 )
+from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.status import OPEN
-from agentspan.operations.database import Database
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import duration_text
 

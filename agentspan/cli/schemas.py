@@ -6,9 +6,9 @@ import click
 
 from agentspan import jsontext
 from agentspan.cli.output import document, fit, pad, style, width
+from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
-from agentspan.operations.database import Database
 from agentspan.schemas.span_types import BUILT_IN_TYPES
 from agentspan.storage.protocol import Query
 

@@ -6,7 +6,7 @@ from agentspan.analysis import find
 from agentspan.analysis.search import Hit, search
 from agentspan.cli.bar import bar
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
-from agentspan.operations.database import Database
+from agentspan.database import Database
 
 
 def command(

@@ -13,10 +13,10 @@ from agentspan.cli.output import colored, document, echo_lines, noun, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.timeline import Timeline
 from agentspan.cli.tree import Picture
+from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.operations.database import Database
 from agentspan.recovery.writers import Lives
 
 

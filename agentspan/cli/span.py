@@ -9,8 +9,8 @@ from agentspan import jsontext
 from agentspan.analysis import find
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
+from agentspan.database import Database
 from agentspan.model import resources
-from agentspan.operations.database import Database
 from agentspan.schemas.meaning import duration_text
 
 

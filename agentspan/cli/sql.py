@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from agentspan.cli.output import columns_of, document, fit, noun, pad, safe, style, table, width
+from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.operations.database import Database
 from agentspan.storage.protocol import Answer
 
 MAX_CELL = 800

@@ -9,7 +9,7 @@ from agentspan.analysis import find, times
 from agentspan.analysis.stats import BOUNDS_MS, Stat, stats
 from agentspan.cli.bar import bar
 from agentspan.cli.output import cost_text, count_text, document, noun, table, width
-from agentspan.operations.database import Database
+from agentspan.database import Database
 from agentspan.schemas.meaning import duration_text
 
 HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")

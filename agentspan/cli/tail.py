@@ -11,10 +11,10 @@ from agentspan.analysis.runs import names_of
 from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import title
+from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import OPEN
-from agentspan.operations.database import Database
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import duration_text, error_text
 from agentspan.storage.protocol import Query

@@ -6,8 +6,8 @@ import click
 
 from agentspan.analysis import times
 from agentspan.cli.output import document, noun
+from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.operations.database import Database
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
 

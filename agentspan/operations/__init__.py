@@ -1,1 +1,1 @@
-"""The API's operations by id: one function each, find → model → apply. They return rows; `database` wraps them."""
+"""The API's operations by id: one function each, find → model → apply. They return rows; `by_id` makes models."""

@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from agentspan import __version__
+from agentspan.database import Database
 from agentspan.errors import AgentspanError
 from agentspan.operations.context import Context
-from agentspan.operations.database import Database
 from agentspan.recovery.opening import open_storage
 from agentspan.serve.answering import refuse, refuse_error
 from agentspan.serve.guards import LOOPBACK, Guard, log

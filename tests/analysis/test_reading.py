@@ -8,8 +8,8 @@ import pytest
 
 import agentspan
 from agentspan.analysis.reading import RUNS, SPANS
+from agentspan.database import Database
 from agentspan.errors import AgentspanError, InvalidValue
-from agentspan.operations.database import Database
 
 
 @pytest.fixture

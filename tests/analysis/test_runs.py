@@ -3,7 +3,7 @@
 import pytest
 
 from agentspan.analysis.runs import RunFilter, RunTotals, find_runs
-from agentspan.operations.database import Database
+from agentspan.database import Database
 
 
 @pytest.fixture

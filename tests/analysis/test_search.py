@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan.analysis.search import SNIPPET, search
-from agentspan.operations.database import Database
+from agentspan.database import Database
 from agentspan.storage import tokenizing
 from agentspan.storage.memory import MemoryStorage
 

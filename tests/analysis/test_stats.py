@@ -3,7 +3,7 @@
 import pytest
 
 from agentspan.analysis.stats import BOUNDS_MS, Stat, rank, stats
-from agentspan.operations.database import Database
+from agentspan.database import Database
 from agentspan.storage.analytics import bucket_of
 
 T = "2026-01-01T00:00:{:09.6f}Z"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import agentspan
+from agentspan.database import Database
+from agentspan.maintenance.importing import import_lines
 from agentspan.operations.context import Context
-from agentspan.operations.database import Database
-from agentspan.operations.importing import import_lines
 from agentspan.storage.protocol import Query
 from tests.cli.calling import call, lines
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import agentspan
 from agentspan.analysis import find
 from agentspan.analysis.following import Follower
-from agentspan.operations.database import Database
+from agentspan.database import Database
 from tests.cli.calling import call, lines, process
 
 PROGRAM = """

@@ -3,13 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypothesis import settings
-
-import tests.unit.conftest  # noqa: F401 (registers the profile)
 from agentspan.journal.records import END, header
 from agentspan.journal.segments import SUFFIX
-
-settings.load_profile("unit")
 
 
 def written(all_bodies: Sequence[bytes], first: int = 1) -> bytes:

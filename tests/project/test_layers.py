@@ -20,6 +20,8 @@ LAYERS = [
     {"journal"},
     {"recovery"},
     {"operations"},
+    {"maintenance"},
+    {"database"},
     {"recording"},
     {"analysis"},
     {"viewer"},

@@ -1,4 +1,4 @@
-"""The Hypothesis profile of the unit tests, and real programs that record, none of which outlives its test."""
+"""Real programs that record, none of which outlives its test."""
 
 import os
 import signal
@@ -8,11 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-import tests.unit.conftest  # noqa: F401 (registers the profile)
-
-settings.load_profile("unit")
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60.0

@@ -26,7 +26,7 @@ from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.redaction import Redaction
 from tests.recording.test_blocks import runs_of
 from tests.recording.test_decorators import spans_of
-from tests.unit.strategies import any_text
+from tests.strategies import any_text
 
 R = "[redacted]"
 SECRET = "S3cretVal9xQ"

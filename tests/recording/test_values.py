@@ -42,7 +42,7 @@ from agentspan.recording.capture import plain
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
-from tests.unit.strategies import any_text, json_objects
+from tests.strategies import any_text, json_objects
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ with agentspan.run("a"):
 
 
 def test_the_doctor_leaves_open_what_another_is_adopting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.operations.doctor.ADOPT_WAIT_S", 0.05)
+    monkeypatch.setattr("agentspan.maintenance.doctor.ADOPT_WAIT_S", 0.05)
     code = """
 import agentspan, os, sys
 agentspan.configure(sys.argv[1])

@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
 
 import agentspan
 from agentspan import ids
+from agentspan.database import Database
 from agentspan.operations.actions import BULK
-from agentspan.operations.database import Database
 from agentspan.serve import examples
 from agentspan.serve.app import create_app
 

@@ -13,8 +13,8 @@ import pytest
 from fastapi import FastAPI
 
 import agentspan
+from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
-from agentspan.operations.database import Database
 from agentspan.serve import create_app, pages
 from agentspan.serve.pages import HEADERS
 from agentspan.viewer import assets, export

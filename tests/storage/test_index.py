@@ -17,9 +17,9 @@ import agentspan
 from agentspan.analysis.runs import RunFilter, RunList, find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import Stat, stats
+from agentspan.maintenance.prune import prune
+from agentspan.maintenance.resummarize import resummarize
 from agentspan.operations.context import Context
-from agentspan.operations.prune import prune
-from agentspan.operations.resummarize import resummarize
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities, Query
 from agentspan.storage.sqlite import SQLiteStorage

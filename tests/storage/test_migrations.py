@@ -14,10 +14,10 @@ from agentspan.analysis.runs import find_runs
 from agentspan.errors import DatabaseUnusable
 from agentspan.journal.events import SEPARATOR, decode_unit, encode_unit
 from agentspan.journal.place import is_possible
+from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.operations.resummarize import resummarize
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import migrations, tables

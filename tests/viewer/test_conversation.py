@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan.database import Database
 from agentspan.model.status import SpanStatus
-from agentspan.operations.database import Database
 from agentspan.viewer import conversation, messages
 
 

@@ -3,8 +3,8 @@
 from typing import Any, cast
 
 import agentspan
+from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations.database import Database
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.viewer import data
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import agentspan
+from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
-from agentspan.operations.database import Database
 from agentspan.storage.protocol import Storage
 from agentspan.viewer import assets, export
 

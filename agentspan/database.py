@@ -16,8 +16,8 @@ from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
-    from agentspan.operations.doctor import Report
-    from agentspan.operations.prune import Pruned
+    from agentspan.maintenance.doctor import Report
+    from agentspan.maintenance.prune import Pruned
 
 
 MAX_PFIDS = 1000
@@ -52,7 +52,7 @@ class Database:
             dead_hosts: hosts whose programs are known to be dead; else those of other hosts are left alone.
         """
         with forks.importing:
-            from agentspan.operations.doctor import examine
+            from agentspan.maintenance.doctor import examine
 
         return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts)
 
@@ -78,7 +78,7 @@ class Database:
             InvalidValue: `older_than` is no time; or `max_bytes`, where there is no file.
         """
         with forks.importing:
-            from agentspan.operations.prune import prune
+            from agentspan.maintenance.prune import prune
 
         at = timestamp("older_than", older_than)
         return prune(self._context, older_than=at, keep_failed=keep_failed, max_bytes=max_bytes, dry_run=dry_run)

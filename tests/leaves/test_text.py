@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentspan.text import cut, one_line, printable
-from tests.unit.strategies import any_text
+from tests.strategies import any_text
 
 REPLACED = "\ufffd"
 FAMILY = "👩\u200d👩\u200d👧"

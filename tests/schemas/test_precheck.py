@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.schemas.conformance import Conformance
 from agentspan.schemas.precheck import Check, simple
-from tests.unit.strategies import rich_schemas, simple_schemas, with_values
+from tests.strategies import rich_schemas, simple_schemas, with_values
 
 DEEP = {"type": "object", "properties": {"a": {"properties": {"a": {"type": "null"}}, "required": ["a"]}}}
 

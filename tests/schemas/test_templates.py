@@ -21,7 +21,7 @@ from agentspan.schemas.templates import (
     inline,
 )
 from agentspan.text import one_line
-from tests.unit.strategies import any_text, json_objects, json_values
+from tests.strategies import any_text, json_objects, json_values
 
 RESERVED_VALUES = {"_status": "failed", "_schema": "llm", "_duration": "2.1 s", "_error": "E: x"}
 SOURCES = [

@@ -5,8 +5,8 @@ import pytest
 import agentspan
 from agentspan import ids
 from agentspan.analysis import find
+from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
-from agentspan.operations.database import Database
 from agentspan.storage.protocol import Storage
 
 FAR, NEAR, OTHER = (ids.encode(ms, 1, 7) for ms in (10**12, 10**12 + 1, 2 * 10**12))

@@ -25,7 +25,7 @@ from agentspan.schemas.span_types import (
     title_of,
     usable_name,
 )
-from tests.unit.strategies import any_text, json_values
+from tests.strategies import any_text, json_values
 
 name_parts = st.lists(st.sampled_from(["agent", "Agent", "llm", "a", "", "agents"]), max_size=4).map(":".join)
 

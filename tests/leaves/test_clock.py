@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentspan import clock
-from tests.unit.strategies import any_text
+from tests.strategies import any_text
 
 YEAR_1, YEAR_9999 = -62_135_596_800 * 10**9, 253_402_300_799 * 10**9
 

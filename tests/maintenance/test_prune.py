@@ -9,9 +9,9 @@ import pytest
 from freezegun import freeze_time
 
 import agentspan
+from agentspan.database import Database
 from agentspan.errors import InvalidValue
-from agentspan.operations.database import Database
-from agentspan.operations.prune import KEY_DAYS
+from agentspan.maintenance.prune import KEY_DAYS
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query
 from tests.cli.calling import call

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentspan import ids
-from tests.unit.strategies import any_text, json_values
+from tests.strategies import any_text, json_values
 
 EXAMPLE = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
 PARTITION = 123456789

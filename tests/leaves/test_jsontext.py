@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from agentspan import jsontext
-from tests.unit.strategies import any_text, json_values
+from tests.strategies import any_text, json_values
 
 SECRET = "hunter2-do-not-show"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentspan.model.spans import Meaning
 from agentspan.schemas.meaning import describe, duration_text, error_text, label_of
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, make
-from tests.unit.strategies import any_text, json_objects, json_values
+from tests.strategies import any_text, json_objects, json_values
 
 LLM = BUILT_IN_TYPES["llm"]
 CUSTOM = BUILT_IN_TYPES["custom"]
