@@ -33,8 +33,8 @@ from agentspan.storage import tokenizing
 from agentspan.storage.analytics import Hit, Hits, RunList, RunSummary, RunTotals, Stat
 from agentspan.storage.sqlite import checkpoints
 from agentspan.testing import run as testing_run
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [page for page in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if page.exists()]
 REFERENCE = (DOCS / "reference.md").read_text(encoding="utf-8")

@@ -15,7 +15,8 @@ from agentspan.model.changes import Put, unit_of
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
 from tests.browser.recorded import HOSTILE, Recording, database, failing_run, hostile_run, long_run
-from tests.serve.servers import ROOT, Server, serving
+from tests.checkout import ROOT
+from tests.serve.servers import Server, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

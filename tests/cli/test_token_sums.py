@@ -19,7 +19,7 @@ from agentspan.storage.protocol import Query, Storage
 from agentspan.testing import CapturedRun
 from agentspan.viewer import assets, data
 from tests.cli.calling import call
-from tests.storage.test_migrations import SECOND, unpacked
+from tests.storage.old_files import SECOND, unpacked
 
 USED = {"input_tokens": 100, "output_tokens": 10, "cost_usd": 0.5}
 ONCE, TWICE = 110, 220

@@ -7,10 +7,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan import Tracer
+from agentspan.journal.log import Log
+from agentspan.journal.place import folder_of
 from agentspan.journal.segments import NEW, Segment
+from agentspan.recording import journal_sink
 from agentspan.recording.journal_sink import JournalSink
 from agentspan.testing import deterministic
 
@@ -156,6 +161,27 @@ def die(tracer: agentspan.Tracer) -> None:
     sink_of(tracer).leave()
     tracer._closed = True
     tracer.storage.close()
+
+
+def leave(path: Path, spans: int, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Leave a file and a journal as a program does that is killed after so many spans."""
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+        patch.setattr("agentspan.journal.log.GROWTH", 1)
+        tracer = Tracer(path)
+        sink = sink_of(tracer)
+        sink._log = Log(folder_of(path), lambda: tracer._writer_id, size)
+        with tracer.run("a"):
+            for number in range(spans):
+                with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 500}}):
+                    pass
+        die(tracer)
+
+
+def statuses(path: Path) -> list[str]:
+    """The status of each span in a file, in order of their ids."""
+    with closing(sqlite3.connect(path)) as connection:
+        return [status for (status,) in connection.execute("select status from agent_spans order by id")]
 
 
 class Untrimmed:

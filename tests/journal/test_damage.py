@@ -15,9 +15,8 @@ from agentspan import Tracer
 from agentspan.cli import main
 from agentspan.journal.records import Gap, read
 from agentspan.journal.segments import take_over
-from tests.journal.conftest import segments_of
-from tests.journal.recorded import die
-from tests.journal.test_recording import statuses
+from tests.journal.recorded import die, statuses
+from tests.journal.segment_files import segments_of
 
 SPANS = 3
 

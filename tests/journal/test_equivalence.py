@@ -15,7 +15,6 @@ from agentspan.journal import deriving
 from agentspan.recovery import adopting
 from agentspan.testing import deterministic
 from agentspan.testing.determinism import replaced
-from tests.journal.conftest import segments_of
 from tests.journal.recorded import (
     Program,
     Untrimmed,
@@ -27,6 +26,7 @@ from tests.journal.recorded import (
     register_own_type,
     rows,
 )
+from tests.journal.segment_files import segments_of
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from tests.journal.conftest import segments_of
-from tests.journal.test_recording import statuses
+from tests.checkout import ROOT
+from tests.journal.recorded import statuses
+from tests.journal.segment_files import segments_of
 
-ROOT = Path(__file__).parents[2]
 START = """
 import faulthandler, functools, logging, multiprocessing, os, signal, sys, threading, time, warnings
 faulthandler.dump_traceback_later(50, exit=True)

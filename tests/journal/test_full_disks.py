@@ -12,9 +12,8 @@ import pytest
 
 from agentspan import Tracer
 from agentspan.recording import journal_sink
-from tests.journal.conftest import segments_of
-from tests.journal.recorded import sink_of
-from tests.journal.test_recording import statuses
+from tests.journal.recorded import sink_of, statuses
+from tests.journal.segment_files import segments_of
 
 SEGMENT = 256 * 1024
 

@@ -18,7 +18,7 @@ from agentspan.journal.place import folder_of, is_possible
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import call
-from tests.journal.conftest import segments_of
+from tests.journal.segment_files import segments_of
 
 NOBODY, SOMEBODY = 65534, 65533
 

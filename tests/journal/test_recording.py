@@ -23,8 +23,9 @@ from agentspan.recording import journal_sink
 from agentspan.recovery import adopting
 from agentspan.schemas.meaning import describe
 from agentspan.storage.sqlite import SQLiteStorage
-from tests.journal.conftest import segments_of
-from tests.journal.recorded import Untrimmed, die, sink_of
+from tests.journal.recorded import Untrimmed, die, sink_of, statuses
+from tests.journal.segment_files import segments_of
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -38,27 +39,11 @@ def undrained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what is to come by itself."""
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come")
-
-
 def record(tracer: Tracer, spans: int = 1) -> None:
     with tracer.run("a"):
         for number in range(spans):
             with tracer.span("tool", {"name": str(number)}):
                 pass
-
-
-def statuses(path: Path) -> list[str]:
-    connection = sqlite3.connect(path)
-    found = [status for (status,) in connection.execute("select status from agent_spans order by id")]
-    connection.close()
-    return found
 
 
 READS: dict[str, Callable[[agentspan.Database, str, str], Any]] = {

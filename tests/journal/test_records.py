@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentspan.journal.records import END, HEADER, MAGIC, Gap, Record, bodies, header, read
-from tests.journal.conftest import written
+from tests.journal.segment_files import written
 
 
 def test_what_was_written_is_read_in_order() -> None:

@@ -11,31 +11,11 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan import Tracer
 from agentspan.cli import recovering
-from agentspan.journal.log import Log
 from agentspan.journal.place import folder_of
-from agentspan.recording import journal_sink
-from tests.journal.conftest import segments_of
-from tests.journal.recorded import die, sink_of
-from tests.journal.test_recording import statuses
-
-ROOT = Path(__file__).parents[2]
-
-
-def leave(path: Path, spans: int, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """What a program leaves beside a file that is killed after so many spans."""
-    with monkeypatch.context() as patch:
-        patch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
-        patch.setattr("agentspan.journal.log.GROWTH", 1)
-        tracer = Tracer(path)
-        sink = sink_of(tracer)
-        sink._log = Log(folder_of(path), lambda: tracer._writer_id, size)
-        with tracer.run("a"):
-            for number in range(spans):
-                with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 500}}):
-                    pass
-        die(tracer)
+from tests.checkout import ROOT
+from tests.journal.recorded import leave, statuses
+from tests.journal.segment_files import segments_of
 
 
 def test_of_several_processes_that_come_at_once_each_record_is_brought_in_by_one(

@@ -14,7 +14,7 @@ import pytest
 from agentspan.journal.records import END, HEADER, Record, header, read
 from agentspan.journal.segments import NEW, START, SUFFIX, Segment, room_for, take_over
 from agentspan.journal.spool import create, segments, tidy
-from tests.journal.conftest import written
+from tests.journal.segment_files import written
 
 SIZE = 16 * 1024
 

@@ -17,8 +17,8 @@ from agentspan.journal import place
 from agentspan.journal.place import is_possible
 from agentspan.journal.segments import Segment
 from agentspan.storage.protocol import Query
-from tests.journal.conftest import segments_of
 from tests.journal.recorded import sink_of
+from tests.journal.segment_files import segments_of
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
 

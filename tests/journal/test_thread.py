@@ -11,7 +11,7 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.recording import journal_sink
-from tests.processes.test_processes import ROOT
+from tests.checkout import ROOT
 
 
 def record(tracer: Tracer, number: int) -> None:

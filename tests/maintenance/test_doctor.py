@@ -14,8 +14,7 @@ import pytest
 import agentspan
 from agentspan.model.rows import WriterRow
 from agentspan.recovery.writers import life_of, this_process
-
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
 
 
 def die(path: Path, code: str) -> None:

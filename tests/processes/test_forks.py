@@ -17,10 +17,10 @@ import pytest
 
 import agentspan
 from agentspan import forks
+from tests.checkout import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-ROOT = Path(__file__).parents[2]
 SPANS = int(os.environ.get("AGENTSPAN_TEST_FORKS", "300"))
 BEGIN = """
 import ctypes, faulthandler, logging, os, signal, sys, threading, time, warnings

@@ -14,9 +14,9 @@ import pytest
 
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording import journal_sink
+from tests.checkout import ROOT
 from tests.processes import interrupting
 from tests.processes.interrupting import OPERATIONS, Interrupt, Points, World, interrupted
-from tests.processes.test_processes import ROOT
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from tests.processes.test_processes import ROOT, bring_in, check_integrity
+from tests.checkout import ROOT
+from tests.processes.stored import check_integrity, recover
 
 # Of each kind. The figure of the README was made with AGENTSPAN_TEST_KILLS=40: two hundred of all kinds.
 KILLS = int(os.environ.get("AGENTSPAN_TEST_KILLS", "4"))
@@ -51,7 +52,7 @@ def end(process: "subprocess.Popen[str]") -> list[str]:
 
 def check(path: Path, said: list[str]) -> None:
     """Compare what was acknowledged with what is in the file."""
-    bring_in(path)
+    recover(path)
     check_integrity(path)
     connection = sqlite3.connect(path)
     spans = dict(connection.execute("select id, status from agent_spans"))
@@ -107,5 +108,5 @@ def test_a_burst_and_a_kill_at_once_lose_nothing(tmp_path: Path) -> None:
         (run,) = db.agent_instances.list()
         assert (run.status, run.span_counts.complete, run.span_counts.active) == ("active", 20_000, 1)
         assert db.doctor(dry_run=True).refused_total == 0
-    bring_in(path)
+    recover(path)
     check_integrity(path)

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import agentspan
-from tests.journal.conftest import segments_of
-from tests.processes.test_processes import ROOT, bring_in
+from tests.checkout import ROOT
+from tests.journal.segment_files import segments_of
+from tests.processes.stored import recover
 
 BURST = """
 import agentspan, os, sys
@@ -57,7 +58,7 @@ def locked(path: Path) -> sqlite3.Connection:
 
 
 def spans_and_refusals(path: Path) -> tuple[int, list[tuple[str, int]]]:
-    bring_in(path)
+    recover(path)
     connection = sqlite3.connect(path)
     (spans,) = connection.execute("select count(*) from agent_spans where status = 'complete'").fetchone()
     refused = connection.execute("select why, count(*) from refused_changes group by why").fetchall()

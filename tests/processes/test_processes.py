@@ -15,10 +15,11 @@ import pytest
 
 import agentspan
 from agentspan import ids
+from tests.checkout import ROOT
+from tests.processes.stored import check_integrity, recover
 
 # Enough to find a race that is there; the figures of the README were made with more (AGENTSPAN_TEST_ROUNDS=100).
 ROUNDS = int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "20"))
-ROOT = Path(__file__).parents[2]
 
 
 _started: list["subprocess.Popen[str]"] = []
@@ -41,19 +42,6 @@ def _no_worker_outlives_its_test() -> Iterator[None]:
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
-
-
-def bring_in(path: Path) -> None:
-    """What a process left that was killed is in a journal, until somebody opens the file."""
-    agentspan.open(path).close()
-    assert not path.with_name("runs.db.spool").exists()
-
-
-def check_integrity(path: Path) -> None:
-    connection = sqlite3.connect(path)
-    assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
-    assert connection.execute("pragma foreign_key_check").fetchall() == []
-    connection.close()
 
 
 def test_of_two_processes_that_finish_a_span_exactly_one_wins(tmp_path: Path) -> None:
@@ -140,7 +128,7 @@ def killed_at_random(path: Path, threads: int, rounds: int) -> list[list[str]]:
 def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, threads: int) -> None:
     path = tmp_path / "runs.db"
     said = killed_at_random(path, threads, max(1, ROUNDS // 4))
-    bring_in(path)
+    recover(path)
     check_integrity(path)
     connection = sqlite3.connect(path)
     spans = dict(connection.execute("select id, status from agent_spans").fetchall())
@@ -221,7 +209,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     # The daemon keeps the pipe open: its end is that of the daemon.
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")
-    bring_in(path)
+    recover(path)
     connection = sqlite3.connect(path)
     rows = connection.execute("select label, status, count(*) from agent_spans group by 1, 2 order by 1").fetchall()
     assert rows == [("before", "complete", 1), ("first", "complete", 1), ("later", "complete", 3)]
@@ -330,7 +318,7 @@ def test_forks_among_threads_that_record_do_not_hang(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.processes.forking", str(tmp_path / "runs.db"), "60"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    bring_in(tmp_path / "runs.db")
+    recover(tmp_path / "runs.db")
     connection = sqlite3.connect(tmp_path / "runs.db")
     children = connection.execute("select count(*) from agent_spans where label = 'child' and status = 'complete'")
     assert children.fetchone() == (60,)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes.test_processes import ROOT
+from tests.checkout import ROOT
 
 SECONDS = float(os.environ.get("AGENTSPAN_TEST_AWAY", "1.5"))
 MOST_FULL_S = 10.0

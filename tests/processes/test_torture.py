@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.processes.test_processes import ROOT
+from tests.checkout import ROOT
 
 # Enough to meet each race; AGENTSPAN_TORTURE=1000000 takes two and a half minutes of two processors.
 TRANSITIONS = int(os.environ.get("AGENTSPAN_TORTURE", "20000"))

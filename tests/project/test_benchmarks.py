@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.checkout import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 FIGURE = re.compile(r"\d+\.\d+ (?:µs|ms|×|MiB)")
 
 

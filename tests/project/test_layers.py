@@ -145,3 +145,12 @@ def test_the_package_is_typed_and_has_one_version() -> None:
     assert (PACKAGE / "py.typed").exists()
     changelog = (PACKAGE.parent / "CHANGELOG.md").read_text() if (PACKAGE.parent / "CHANGELOG.md").exists() else ""
     assert not changelog or f"[{agentspan.__version__}]" in changelog or "[Unreleased]" in changelog
+
+
+def test_no_test_imports_from_another_test() -> None:
+    found = []
+    for path in (PACKAGE.parent / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").rsplit(".", 1)[-1].startswith("test_"):
+                found.append(f"{path.name}: {node.module}")
+    assert found == [], "move what they share into a module of its own"

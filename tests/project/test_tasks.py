@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import tasks
-
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -13,7 +13,7 @@ import pytest
 
 from agentspan import Tracer
 from agentspan.testing import CapturedRuns
-from tests.recording.test_kinds import only_span
+from tests.recording.stored import only_span
 
 Stream = AsyncGenerator[Any, Any]
 Journal = list[Any]

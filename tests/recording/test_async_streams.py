@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentspan import Tracer
-from tests.recording.test_kinds import only_span
+from tests.recording.stored import only_span
 
 Stream = AsyncGenerator[Any, Any]
 Journal = list[Any]

@@ -11,7 +11,7 @@ from agentspan.journal.place import is_possible
 from agentspan.recording import journal_sink
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import SQLiteStorage
-from tests.journal.test_recording import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
 

@@ -11,11 +11,7 @@ from freezegun import freeze_time
 
 import agentspan
 from agentspan import Tracer
-from tests.recording.test_decorators import spans_of
-
-
-def runs_of(tracer: Tracer) -> list[Any]:
-    return list(agentspan.open(tracer.storage).agent_instances.list())
+from tests.recording.stored import runs_of, spans_of
 
 
 def test_a_run_completes_with_what_it_was_given_and_returned(tracer: Tracer) -> None:

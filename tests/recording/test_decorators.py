@@ -7,14 +7,8 @@ from typing import Any
 
 import pytest
 
-import agentspan
 from agentspan import Tracer, jsontext
-
-
-def spans_of(tracer: Tracer) -> list[Any]:
-    """All spans that a tracer recorded, in order, with their payloads as dicts."""
-    db = agentspan.open(tracer.storage)
-    return [span for run in db.agent_instances.list() for span in db.agent_spans.list(run.id, include_summaries=True)]
+from tests.recording.stored import spans_of
 
 
 def test_a_tool_gets_its_name_and_arguments(tracer: Tracer) -> None:

@@ -16,7 +16,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.recording.capture.capture import MAX_FRAMES, MAX_MEMBERS, MAX_MESSAGE, MAX_STACKTRACE
 from agentspan.testing import CapturedRuns
-from tests.recording.test_kinds import only_span
+from tests.recording.stored import only_span
 
 OURS = str(Path(agentspan.__file__).parent)
 

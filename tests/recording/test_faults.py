@@ -14,7 +14,7 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.recording import sink
-from tests.recording.test_decorators import spans_of
+from tests.recording.stored import spans_of
 
 
 @pytest.fixture

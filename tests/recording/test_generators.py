@@ -17,7 +17,8 @@ import pytest
 
 from agentspan import Limits, Tracer
 from agentspan.testing import CapturedRuns
-from tests.recording.test_kinds import only_span
+from tests.checkout import ROOT
+from tests.recording.stored import only_span
 
 Stream = Generator[Any, Any, Any]
 Journal = list[Any]
@@ -421,9 +422,7 @@ with agentspan.run("a"):
 print(*agentspan.health()[:5])
 """
     command = [sys.executable, "-c", program, str(tmp_path / "runs.db")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=60, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == [str(2 + 3 * 1500 * 2), "0", "0", "0", "0"]
     with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:

@@ -20,8 +20,7 @@ from pydantic import BaseModel
 
 import agentspan
 from agentspan import Tracer
-from tests.recording.test_blocks import runs_of
-from tests.recording.test_decorators import spans_of
+from tests.recording.stored import runs_of, spans_of
 
 
 @dataclass

@@ -12,17 +12,8 @@ from typing import Any
 import pytest
 
 from agentspan import Tracer
-from agentspan.testing import CapturedRuns, CapturedSpan
-from tests.recording.test_decorators import spans_of
-
-
-def only_span(tracer: Tracer) -> CapturedSpan:
-    """The only span of the only run, which must have ended."""
-    run = CapturedRuns(tracer.storage).one()
-    run.assert_no_open_spans()
-    (span,) = run.spans
-    assert tracer.current_run() is None
-    return span
+from agentspan.testing import CapturedRuns
+from tests.recording.stored import only_span, spans_of
 
 
 def add(a: int, b: int = 2) -> int:

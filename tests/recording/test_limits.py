@@ -18,7 +18,7 @@ from agentspan.recording.capture import plain
 from agentspan.recording.capture.capture import Capture, head_of_call
 from agentspan.recording.capture.limits import encode, shrink
 from agentspan.recording.capture.redaction import Redaction
-from tests.recording.test_decorators import spans_of
+from tests.recording.stored import spans_of
 from tests.strategies import any_text, json_values
 
 MARK = 150  # characters that one mark takes at most, without the start of a text

@@ -22,9 +22,8 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.storage.sqlite import migrations, tables
-from tests.recording.test_decorators import spans_of
-
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+from tests.recording.stored import spans_of
 
 
 def program(path: Path, code: str) -> subprocess.CompletedProcess[str]:

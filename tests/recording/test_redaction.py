@@ -24,8 +24,7 @@ from agentspan import Limits, MemoryStorage, Tracer
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.redaction import Redaction
-from tests.recording.test_blocks import runs_of
-from tests.recording.test_decorators import spans_of
+from tests.recording.stored import runs_of, spans_of
 from tests.strategies import any_text
 
 R = "[redacted]"

@@ -8,7 +8,7 @@ import pytest
 
 from agentspan import Tracer
 from agentspan.testing import CapturedRuns, CapturedSpan
-from tests.recording.test_kinds import only_span
+from tests.recording.stored import only_span
 
 Stream = Generator[Any, Any, Any]
 Journal = list[Any]

@@ -15,7 +15,7 @@ from agentspan.model.changes import Move
 from agentspan.model.rows import RefusedChangeRow
 from agentspan.recovery.closing import Closer
 from agentspan.storage.protocol import Query
-from tests.recording.test_decorators import spans_of
+from tests.recording.stored import spans_of
 
 
 def database(tracer: Tracer) -> agentspan.Database:

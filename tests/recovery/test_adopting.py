@@ -17,11 +17,9 @@ from agentspan.recording import journal_sink
 from agentspan.recovery import adopting
 from agentspan.recovery.adopting import Adoption
 from agentspan.storage.sqlite import SQLiteStorage
-from tests.journal.conftest import segments_of
-from tests.journal.recorded import die, refused, rows
-from tests.journal.test_recovery import leave
-
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+from tests.journal.recorded import die, leave, refused, rows
+from tests.journal.segment_files import segments_of
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 START_S = 30
 END_S = 5
 """How long a server may take to end once it is asked to."""
@@ -87,15 +88,6 @@ def serving(db: Path, *args: str, **env: str) -> Iterator[Server]:
             assert server.end() == 0, server.stderr
     finally:
         server.kill()
-
-
-def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """Look again and again until something is so; return it."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never was so"
-        time.sleep(0.01)
-    return found
 
 
 def refusal(response: httpx.Response) -> tuple[int, str]:

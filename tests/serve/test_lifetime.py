@@ -18,7 +18,8 @@ from fastapi import FastAPI
 
 import agentspan
 from agentspan.serve.app import create_app
-from tests.serve.servers import Api, Server, details, refusal, serving, until
+from tests.serve.servers import Api, Server, details, refusal, serving
+from tests.waiting import until
 
 
 @contextmanager

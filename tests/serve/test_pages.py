@@ -19,7 +19,8 @@ from agentspan.serve import create_app, pages
 from agentspan.serve.pages import HEADERS
 from agentspan.viewer import assets, export
 from tests.serve.asgi import Client
-from tests.serve.servers import Server, details, refusal, until
+from tests.serve.servers import Server, details, refusal
+from tests.waiting import until
 
 TOKEN = "s3cret-token"
 HTML = {"Accept": "text/html,application/xhtml+xml"}

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-import tarfile
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,7 @@ from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import migrations, tables
-
-FILES = Path(__file__).parent / "files"
-SECOND = "version-2.tar.gz"
-"""Made by the code before there was a third version: runs in which a span repeats the tokens of the one in it, by four
-names; the index of that code beside it, whose sums count two of these names twice; and the journal of a killed
-program, with both spans of such a run."""
-FIRST = "version-1.tar.gz"
-"""Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
-journal of a killed program, with a run in it that could not be registered while the file was locked."""
-
-
-def unpacked(folder: Path, name: str = FIRST) -> Path:
-    with tarfile.open(FILES / name) as tar:
-        tar.extractall(folder, filter="data")
-    return folder / "runs.db"
+from tests.storage.old_files import FILES, unpacked
 
 
 def structure(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the tests of the journal share."""
+"""The segments beside a file, and the bytes of one."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,0 +1,21 @@
+"""Databases that older versions made, with their journals."""
+
+import tarfile
+from pathlib import Path
+
+FILES = Path(__file__).parent / "files"
+"""Archives of databases that older versions made."""
+SECOND = "version-2.tar.gz"
+"""Made by the code before there was a third version: runs in which a span repeats the tokens of the one in it, by four
+names; the index of that code beside it, whose sums count two of these names twice; and the journal of a killed
+program, with both spans of such a run."""
+FIRST = "version-1.tar.gz"
+"""Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
+journal of a killed program, with a run in it that could not be registered while the file was locked."""
+
+
+def unpacked(folder: Path, name: str = FIRST) -> Path:
+    """Unpack one of these archives into a folder, and return the path of its database."""
+    with tarfile.open(FILES / name) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "runs.db"
