@@ -10,10 +10,11 @@ from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
-from agentspan.operations.context import Context, expect
+from agentspan.operations.context import Context
 from agentspan.recovery.closing import Closer
 from agentspan.recovery.departed import Departed
 from agentspan.recovery.writers import Life
+from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Query
 
 ADOPT_WAIT_S = 10.0

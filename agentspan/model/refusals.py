@@ -1,7 +1,10 @@
-"""What a recorder's change becomes when the storage refuses it: a row of its own, so that nothing is lost."""
+"""Refusals: the row that keeps a recorder's change which the storage refused, and the error for violations."""
+
+from collections.abc import Sequence
 
 from agentspan import jsontext
-from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
+from agentspan.errors import ValidationErrors
+from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, Violation
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, instance_of
 
 
@@ -26,6 +29,18 @@ def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None,
         inserted_at=now,
     )
     return Put(row, minted=True)
+
+
+def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None:
+    """Refuse payloads that do not match their schema, as `strict_schemas=True` asks.
+
+    Raises:
+        ValidationErrors: there are violations.
+    """
+    if violations:
+        problems = [f"{violation.path}: {violation.message}" for violation in violations]
+        listed = "; ".join(problems)[:500]
+        raise ValidationErrors(f"{violations[0].side} does not match the schema of {schema_name!r}: {listed}", problems)
 
 
 def termination_behind(refused: Refused) -> str | None:

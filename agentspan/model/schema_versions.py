@@ -4,7 +4,7 @@ registers them."""
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 SpanTypeSchema = Mapping[str, Any]
 """A span type as the API writes it: name, title, description, params_schema, result_schema, template."""
@@ -19,6 +19,25 @@ FIELDS = (
     "result_template",
     "data_risk",
 )
+
+
+class SchemaFields(NamedTuple):
+    """The fields of a schema version before it is stored, in the order of its row; the texts are canonical JSON."""
+
+    external_identifier: str | None
+    content_hash: str
+    span_type_schemas: str
+    quality_schemas: str | None
+
+
+def fields_of(
+    span_type_schemas: Sequence[SpanTypeSchema],
+    quality_schemas: "Sequence[QualitySchema]" = (),
+    external_identifier: str | None = None,
+) -> SchemaFields:
+    """Return the fields of a schema version with this content."""
+    text, quality = canonical(span_type_schemas), canonical_quality(quality_schemas)
+    return SchemaFields(external_identifier, content_hash(text, quality), text, quality)
 
 
 def canonical(span_type_schemas: Sequence[SpanTypeSchema]) -> str:

@@ -1,12 +1,13 @@
 """Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from agentspan import forks, ids, jsontext
 from agentspan.errors import InvalidValue
-from agentspan.model import instances
-from agentspan.model.changes import Change, Move, Put, Unit
+from agentspan.model import instances, registration
+from agentspan.model.changes import Unit
+from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
@@ -15,26 +16,16 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.status import PURPOSES
-from agentspan.operations import agent_schema_versions, agents, request
-from agentspan.operations.context import Context, Done, check_unused, expect
+from agentspan.operations import agent_schema_versions, request
+from agentspan.operations.context import Context, Done
 from agentspan.recovery.closing import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
+from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.text import one_line
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
-DEFAULT = "default"
-"""The external_identifier of an agent or a version that nobody named."""
-
-
-class VersionFields(NamedTuple):
-    """An `agent_version` before it is stored."""
-
-    external_identifier: str
-    name: str | None
-    description: str | None
-    runtime_environment: str | None
 
 
 def register(
@@ -49,26 +40,18 @@ def register(
     purpose: Any = None,
     metadata: Any = None,
     external_identifier: Any = None,
-    schema: agent_schema_versions.Content | None = None,
-    started_at: str | None = None,
-    writer_id: str | None = None,
 ) -> Done:
-    """Register an instance (see AgentInstances.register).
-
-    The last three are a recorder's, which registers and starts at once: the span types that it uses, its time, and
-    its writer.
-    """
+    """Register an instance (see AgentInstances.register)."""
     name = request.text("agent_id", agent_id) or DEFAULT
     version = _version_fields(agent_version)
-    schema = schema or agent_schema_versions.content(agent_schema_version)
+    schema = agent_schema_versions.fields(agent_schema_version)
     purpose = PURPOSES[0] if purpose is None else purpose
-    if purpose not in PURPOSES:
-        raise InvalidValue("purpose", f"must be one of {', '.join(PURPOSES)}")
+    check_purpose(purpose)
     metadata_text = None if metadata is None else request.json_object("metadata", metadata)
     said = {
         "agent_id": name,
         "agent_version": version._asdict(),
-        "agent_schema_version": [schema.external_identifier, schema.hash],
+        "agent_schema_version": [schema.external_identifier, schema.content_hash],
         "id": request.own_id("id", id),
         "update_current_version": bool(update_current_version),
         "purpose": purpose,
@@ -76,52 +59,30 @@ def register(
         "external_identifier": request.text("external_identifier", external_identifier),
     }
     key = request.idempotency_key("agent_instances/register", idempotency_key, said)
-    instance_id = id or ctx.ids.new()
+    wanted = Registration(
+        id or ctx.ids.new(),
+        name,
+        version,
+        schema,
+        purpose,
+        metadata_text and metadata_text[0],
+        external_identifier,
+        minted=id is None,
+        update_version=bool(update_current_version),
+    )
+    is_id = ids.is_pfid(name)
 
     def decide(found: Found, now: str) -> Unit:
         check_unused(found, id)
-        changes: list[Change] = []
-        agent = expect(found, AgentRow, name) if ids.is_pfid(name) else agents.find(ctx, name)
-        if agent is None:
-            agent = AgentRow(ctx.ids.new(), name, name, None, "active" if started_at else "pending", now, now)
-            changes.append(Put(agent, minted=True))
-        elif started_at:
-            changes.extend(instances.activate(agent, now))
-        stored_version = _find_version(ctx, agent.id, version)
-        if stored_version is None:
-            stored_version = AgentVersionRow(ctx.ids.new(), agent.id, *version, now, now)
-            changes.append(Put(stored_version, minted=True))
-        elif update_current_version and stored_version[2:6] != version and any(version[1:]):
-            values: dict[str, Value] = {
-                field: value for field, value in version._asdict().items() if value is not None
-            } | {"updated_at": now}
-            changes.append(Move("agent_version", stored_version.id, frozenset(), values))
-        stored_schema = agent_schema_versions.find(ctx, agent.id, schema)
-        if stored_schema is None:
-            stored_schema = agent_schema_versions.new_row(ctx.ids.new(), agent.id, schema, now)
-            changes.append(Put(stored_schema, minted=True))
-        if external_identifier is not None:
+        agent = expect(found, AgentRow, name) if is_id else unique(ctx.storage, AgentRow, external_identifier=name)
+        if agent is not None and external_identifier is not None:
             where = {"agent_id": agent.id, "external_identifier": external_identifier}
             if ctx.storage.page(Query("agent_instance", where, limit=1)).rows:
                 raise InvalidValue("external_identifier", "already names another instance of this agent")
-        changes.append(
-            instances.registered(
-                instance_id,
-                agent=agent,
-                version=stored_version,
-                schema_version=stored_schema,
-                purpose=purpose,
-                metadata=metadata_text and metadata_text[0],
-                now=now,
-                writer_id=writer_id,
-                started_at=started_at,
-                external_identifier=external_identifier,
-                minted=id is None,
-            )
-        )
-        return Unit(tuple(changes), instance_id, key)
+        stored = references(ctx.storage, agent, version.external_identifier, schema.content_hash)
+        return Unit(registration.register(wanted, stored, ctx.ids.new, now), wanted.id, key)
 
-    return ctx.commit((id, name if ids.is_pfid(name) else None), key, decide)
+    return ctx.commit((id, name if is_id else None), key, decide)
 
 
 def _version_fields(value: Any) -> VersionFields:
@@ -137,12 +98,6 @@ def _version_fields(value: Any) -> VersionFields:
     runtime = value.get("runtime_environment")
     runtime_text = None if runtime is None else request.json_object("runtime_environment", runtime)[0]
     return VersionFields(external or name or DEFAULT, name, description, runtime_text)
-
-
-def _find_version(ctx: Context, agent_id: str, version: VersionFields) -> AgentVersionRow | None:
-    where = {"agent_id": agent_id, "external_identifier": version.external_identifier}
-    rows = ctx.storage.page(Query("agent_version", where)).rows
-    return rows[0] if rows and isinstance(rows[0], AgentVersionRow) else None
 
 
 def start(ctx: Context, agent_instance_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Done:

@@ -2,60 +2,46 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from agentspan import jsontext
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model import schema_versions
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
+from agentspan.model.schema_versions import SchemaFields
 from agentspan.operations import request
-from agentspan.operations.context import Context, Done, expect
-from agentspan.schemas.span_types import REGISTRY, Registry, check_quality_schemas, check_span_type_schemas
+from agentspan.operations.context import Context, Done
+from agentspan.schemas.span_types import REGISTRY, check_quality_schemas, check_span_type_schemas
+from agentspan.storage.lookup import expect, unique
 from agentspan.storage.protocol import Found, Query, Rows
 
 MAX_TYPES = 500
 SORTABLE = frozenset({"id", "inserted_at", "external_identifier"})
 
 
-class Content(NamedTuple):
-    """A schema version before it is stored."""
-
-    external_identifier: str | None
-    text: str
-    quality: str | None
-    hash: str
-
-
-def content(value: Any) -> Content:
+def fields(value: Any) -> SchemaFields:
     """Read an `agent_schema_version`: `span_type_schemas`, or the flat maps `span_schemas` and `span_result_schemas`.
 
     None means the span types of this process: the built-in ones and those of `agentspan.span_type`.
     """
     if value is None:
-        return content_of(REGISTRY)
+        return schema_versions.fields_of(REGISTRY.items())
     if not isinstance(value, Mapping):
         raise InvalidValue("agent_schema_version", "must be an object")
     external = request.text("external_identifier", value.get("external_identifier"))
     checked, unsupported = check_span_type_schemas(_items(value))
-    text = schema_versions.canonical(checked)
-    quality = schema_versions.canonical_quality(check_quality_schemas(_list(value, "quality_schemas")))
-    hash = schema_versions.content_hash(text, quality)
-    if unsupported and hash not in _warned:
-        _warned.add(hash)
+    quality = check_quality_schemas(_list(value, "quality_schemas"))
+    wanted = schema_versions.fields_of(checked, quality, external)
+    if unsupported and wanted.content_hash not in _warned:
+        _warned.add(wanted.content_hash)
         logging.getLogger("agentspan").warning(
             "no summaries for %s: the template is not Mustache; it is stored as it is", ", ".join(unsupported)
         )
-    return Content(external, text, quality, hash)
+    return wanted
 
 
 _warned: set[str] = set()
-
-
-def content_of(registry: Registry) -> Content:
-    """Return the content of a registry's span types, built-in and own."""
-    text = schema_versions.canonical(registry.items())
-    return Content(None, text, None, schema_versions.content_hash(text))
 
 
 def _items(value: Mapping[str, Any]) -> list[Any]:
@@ -94,34 +80,22 @@ def _map(value: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     return found
 
 
-def find(ctx: Context, agent_id: str, wanted: Content) -> AgentSchemaVersionRow | None:
-    """Return an agent's version with this content, if there is one."""
-    where = {"agent_id": agent_id, "content_hash": wanted.hash}
-    rows = ctx.storage.page(Query("agent_schema_version", where)).rows
-    return rows[0] if rows and isinstance(rows[0], AgentSchemaVersionRow) else None
-
-
-def new_row(id: str, agent_id: str, wanted: Content, now: str) -> AgentSchemaVersionRow:
-    """Assemble the row of new content."""
-    named = wanted.external_identifier
-    return AgentSchemaVersionRow(id, agent_id, named, wanted.hash, wanted.text, wanted.quality, now, now)
-
-
 def create(ctx: Context, *, agent_id: Any, idempotency_key: Any = None, **agent_schema_version: Any) -> Done:
     """Create a schema version; the same content again is the same version (see AgentSchemaVersions.create)."""
     if agent_id is None:
         raise RequiredValue("agent_id", "is required")
-    wanted = content(agent_schema_version)
-    said = {"agent_id": agent_id, "external_identifier": wanted.external_identifier, "content": wanted.hash}
+    wanted = fields(agent_schema_version)
+    said = {"agent_id": agent_id, "external_identifier": wanted.external_identifier, "content": wanted.content_hash}
     key = request.idempotency_key("agent_schema_versions/create", idempotency_key, said)
     new_id = ctx.ids.new()
 
     def decide(found: Found, now: str) -> Unit:
         agent = expect(found, AgentRow, agent_id)
-        stored = find(ctx, agent.id, wanted)
+        stored = unique(ctx.storage, AgentSchemaVersionRow, agent_id=agent.id, content_hash=wanted.content_hash)
         if stored is not None:
             return Unit((), stored.id, key)
-        return Unit((Put(new_row(new_id, agent.id, wanted, now), minted=True),), new_id, key)
+        row = AgentSchemaVersionRow(new_id, agent.id, *wanted, now, now)
+        return Unit((Put(row, minted=True),), new_id, key)
 
     return ctx.commit((agent_id,), key, decide)
 

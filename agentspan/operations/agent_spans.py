@@ -8,9 +8,10 @@ from agentspan.model import spans
 from agentspan.model.changes import Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import request
-from agentspan.operations.context import Context, Done, check_unused, expect
+from agentspan.operations.context import Context, Done
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import check_name, title_of
+from agentspan.storage.lookup import check_unused, expect
 from agentspan.storage.protocol import Found, Query, Rows
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "schema_name", "status"})

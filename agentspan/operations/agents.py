@@ -8,17 +8,12 @@ from agentspan.model.changes import Applied, Put, Remove, Unit
 from agentspan.model.rows import AgentRow, ResourceType, Value
 from agentspan.model.status import INSTANCE_STATUSES, OPEN
 from agentspan.operations import request
-from agentspan.operations.context import ATTEMPTS, Context, Done, check_unused, expect
+from agentspan.operations.context import ATTEMPTS, Context, Done
+from agentspan.storage.lookup import check_unused, expect, unique
 from agentspan.storage.protocol import Found, Query, Rows
 
 SORTABLE = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
 SORTABLE_VERSIONS = frozenset({"id", "external_identifier", "inserted_at", "updated_at"})
-
-
-def find(ctx: Context, external_identifier: str) -> AgentRow | None:
-    """Return the agent of an external_identifier, if there is one."""
-    rows = ctx.storage.page(Query("agent", {"external_identifier": external_identifier})).rows
-    return rows[0] if rows and isinstance(rows[0], AgentRow) else None
 
 
 def create(
@@ -43,7 +38,7 @@ def create(
     def decide(found: Found, now: str) -> Unit:
         check_unused(found, id)
         if external_identifier is not None:
-            other = find(ctx, external_identifier)
+            other = unique(ctx.storage, AgentRow, external_identifier=external_identifier)
             if other is not None:
                 raise InvalidValue("external_identifier", f"already names the agent {other.id}")
         row = AgentRow(agent_id, external_identifier, name, description, "pending", now, now)
@@ -58,7 +53,8 @@ def show(ctx: Context, *, agent_id: Any = None, external_identifier: Any = None)
         raise RequiredValue("agent_id", "give either agent_id or external_identifier")
     if agent_id is not None:
         return ctx.row(AgentRow, agent_id)
-    found = find(ctx, request.required_text("external_identifier", external_identifier))
+    name = request.required_text("external_identifier", external_identifier)
+    found = unique(ctx.storage, AgentRow, external_identifier=name)
     if found is None:
         raise NotFound("no agent has this external_identifier")
     return found

@@ -10,22 +10,18 @@ from agentspan.errors import (
     DatabaseBusy,
     IdempotencyKeyAlreadyUsed,
     InvalidAction,
-    InvalidValue,
     NotFound,
-    StorageError,
-    UnexpectedRefType,
-    ValidationErrors,
 )
-from agentspan.model.changes import Applied, Key, KeyTaken, Put, Refused, Replayed, Unit, Violation
+from agentspan.model.changes import Applied, Key, KeyTaken, Refused, Replayed, Unit, Violation
+from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
-    ROWS,
     AccountRow,
     AgentInstanceRow,
-    ResourceType,
     Row,
 )
 from agentspan.recovery.registries import Registries
 from agentspan.schemas.span_types import Registry
+from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Storage
 
 R = TypeVar("R", bound=Row)
@@ -34,14 +30,10 @@ ATTEMPTS = 20
 
 
 class Done(NamedTuple):
-    """What an operation did: the resource as it is now, and the reason if its instance is terminated.
-
-    `committed` is False only where a recorder put the unit aside.
-    """
+    """The resource of an operation as it is now, and the reason if its instance is terminated."""
 
     row: Row
     terminated: str | None
-    committed: bool = True
 
 
 class Context:
@@ -50,19 +42,10 @@ class Context:
     Args:
         strict_schemas: refuse payloads that do not match their schema, instead of recording the mismatch.
         wait_s: how long a write may wait for other writers.
-        put_aside: takes a unit that the storage could not take now, to write it later (a recorder's).
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        *,
-        strict_schemas: bool = False,
-        wait_s: float = 5.0,
-        put_aside: Callable[[Unit, StorageError], None] | None = None,
-    ) -> None:
+    def __init__(self, storage: Storage, *, strict_schemas: bool = False, wait_s: float = 5.0) -> None:
         self.storage = storage
-        self.put_aside = put_aside
         self.strict_schemas = strict_schemas
         self.wait_s = wait_s
         self.account: AccountRow = storage.account()
@@ -111,12 +94,8 @@ class Context:
         Raises:
             ValidationErrors: there are some, and `strict_schemas=True` was asked for.
         """
-        if self.strict_schemas and violations:
-            problems = [f"{violation.path}: {violation.message}" for violation in violations]
-            said = "; ".join(problems)[:500]
-            raise ValidationErrors(
-                f"{violations[0].side} does not match the schema of {schema_name!r}: {said}", problems
-            )
+        if self.strict_schemas:
+            refuse_violations(violations, schema_name)
 
     def commit(
         self,
@@ -157,14 +136,7 @@ class Context:
                 if isinstance(error, InvalidAction):
                     error.terminated = _terminated(found)
                 raise
-            try:
-                outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]
-            except StorageError as error:
-                if self.put_aside is None:
-                    raise
-                self.put_aside(unit, error)
-                return Done(_put_row(unit), None, committed=False)
-            match outcome:
+            match self.storage.apply([unit], wait_s=self.wait_s)[0]:
                 case Applied(subject, terminated) | Replayed(subject, terminated):
                     assert subject is not None
                     return Done(subject, terminated)
@@ -174,11 +146,6 @@ class Context:
                 case Refused():
                     continue
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
-
-
-def _put_row(unit: Unit) -> Row:
-    """Return the subject's row, which the unit itself puts."""
-    return next(change.row for change in unit.changes if isinstance(change, Put) and change.row.id == unit.subject)
 
 
 _NOTHING = Found({})
@@ -192,32 +159,3 @@ def _key_taken(key: Key) -> IdempotencyKeyAlreadyUsed:
     return IdempotencyKeyAlreadyUsed(
         f"an idempotency key was used before for another {key.operation} request; use a new key for a new request"
     )
-
-
-def check_unused(found: Found, id: str | None) -> None:
-    """Refuse a client's own id that names something already.
-
-    Raises:
-        InvalidValue: it does.
-    """
-    if id is not None and id in found.rows:
-        raise InvalidValue("id", f"{id} is used already; leave it out to get a new one")
-
-
-_NOUNS: dict[type, str] = {row: type_.replace("_", " ") for type_, row in ROWS.items()}
-
-
-def expect(found: Found, row_type: type[R], id: object) -> R:
-    """Return the row of an id among what was found (see Context.row)."""
-    noun = _NOUNS[row_type]
-    located: tuple[ResourceType, Row] | None = found.rows.get(id) if isinstance(id, str) else None
-    if located is None:
-        raise NotFound(f"no {noun} has the id {_shown(id)}")
-    row = located[1]
-    if not isinstance(row, row_type):
-        raise UnexpectedRefType(f"{_shown(id)} is the id of an {located[0].replace('_', ' ')}, not of an {noun}")
-    return row
-
-
-def _shown(id: object) -> str:
-    return repr(id[:40]) if isinstance(id, str) else f"(a value of type {type(id).__name__})"

@@ -122,7 +122,7 @@ class Outcomes(Listener):
         return with_agents(unit, {instance_id: located[1].agent_id})
 
     def _is_another_file(self) -> bool:
-        return self._tracer._store.account().id != self._tracer._context.account.id
+        return self._tracer._store.account().id != self._tracer._account.id
 
     def registered(self, instance: AgentInstanceRow) -> None:
         """Let a run know the agent that it is registered with after all."""

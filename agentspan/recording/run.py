@@ -6,19 +6,21 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from agentspan import clock, forks, jsontext
+from agentspan import clock, forks
 from agentspan.errors import InvalidValue
 from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit
+from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import Times, check_finish
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
-from agentspan.operations import agent_instances
-from agentspan.operations.context import Context, Done
 from agentspan.recording.capture.arguments import kind_of
+from agentspan.recording.registering import Registered, register
+from agentspan.recording.sink import WAIT_S
 from agentspan.recording.span import Span, last_entered
 from agentspan.schemas.span_types import MAX_NAME, usable_name
+from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
 
 if TYPE_CHECKING:
@@ -266,35 +268,37 @@ class Run:
         if not tracer.enabled:
             return
         try:
-            context = tracer._open_context()
+            storage = tracer._open_storage()
             tracer._make_writer_known()
-            done = self._register(context, None, clock.now())
-            self._instance = cast(AgentInstanceRow, done.row)
-            self.id = done.row.id
+            done = self._register(storage, None, clock.now())
+            self._instance = done.instance
+            self.id = done.instance.id
             tracer._runs[self.id] = self
-            if done.committed:
+            if done.is_stored:
                 tracer._count_recorded()
             tracer._sink_of_all().watch()
         except Exception as error:
             tracer._lose(error)
         self._began_ns = clock.monotonic_ns()
 
-    def _register(self, context: Context, id: str | None, started_at: str) -> Done:
+    def _register(self, storage: Storage, id: str | None, started_at: str) -> Registered:
         tracer = self._tracer
-        capture = tracer._capture
-        metadata = None if self._metadata is None else jsontext.decode(capture.object(self._metadata))
+        metadata = None if self._metadata is None else tracer._capture.object(self._metadata)
         version = None if self._version is None else self._text(self._version)
-        return agent_instances.register(
-            context,
-            agent_id=self._text(self.name) or None,
-            agent_version={"external_identifier": version},
-            id=id,
-            purpose=self._purpose if type(self._purpose) is str else "live",
-            metadata=metadata,
-            schema=tracer._schema_content(),
+        purpose = self._purpose if type(self._purpose) is str else "live"
+        check_purpose(purpose)
+        wanted = Registration(
+            id or tracer._ids.new(),
+            self._text(self.name) or DEFAULT,
+            VersionFields(version or DEFAULT),
+            tracer._schema_content(),
+            purpose,
+            metadata,
             started_at=started_at,
             writer_id=tracer._writer_id,
+            minted=id is None,
         )
+        return register(storage, wanted, tracer._ids.new, tracer._put_aside, wait_s=WAIT_S)
 
     def _text(self, value: Any) -> str | None:
         """Return the text of a name or version, or None of an object that has none."""
@@ -312,11 +316,10 @@ class Run:
 
     def _register_again(self) -> AgentInstanceRow | None:
         """Register in a file that took the place of the one that knew this run; None if it is known there."""
-        instance, context = self._instance, self._tracer._open_context()
-        if instance is None or self.id in context.storage.find(self.id).rows:
+        instance, storage = self._instance, self._tracer._open_storage()
+        if instance is None or self.id in storage.find(self.id).rows:
             return None
-        done = self._register(context, self.id, instance.started_at or clock.now())
-        self._instance = cast(AgentInstanceRow, done.row)
+        self._instance = self._register(storage, self.id, instance.started_at or clock.now()).instance
         return self._instance
 
     def _finish(self, status: FinishStatus, error: dict[str, Any] | None, *, reraise: bool = True) -> None:

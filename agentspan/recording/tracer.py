@@ -17,9 +17,9 @@ from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.journal import place
 from agentspan.model.changes import Put, Unit, unit_of
+from agentspan.model.refusals import refuse_violations
+from agentspan.model.schema_versions import SchemaFields, fields_of
 from agentspan.model.status import Purpose, SpanStatus
-from agentspan.operations.agent_schema_versions import Content, content_of
-from agentspan.operations.context import Context
 from agentspan.recording import disabled
 from agentspan.recording import run as runs
 from agentspan.recording.block import DEFAULT_TYPE, SpanBlock, block
@@ -36,6 +36,7 @@ from agentspan.recording.span import Span
 from agentspan.recording.stand_ins import First, Nowhere
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.opening import open_storage
+from agentspan.recovery.registries import Registries
 from agentspan.recovery.writers import program_name, this_process
 from agentspan.schemas import span_types
 from agentspan.schemas.meaning import describe
@@ -147,7 +148,7 @@ class Tracer:
         self._lost_count = 0
         self._broken = _broken
         self._closed = self._is_released = False
-        self._content: tuple[int, Content | None] = (0, None)
+        self._content: tuple[int, SchemaFields | None] = (0, None)
         self._first_version: int | None = None  # of the span types that a run was registered with
         self._runs = runs.Runs()
         self._sink: Sink | None = None
@@ -164,10 +165,9 @@ class Tracer:
             if waiting is not None:
                 waiting.wait_at_most(WAIT_S)
             self._journals = durability == "journal" and self._may_journal()
-            self._context = Context(
-                self._store, strict_schemas=strict_schemas, wait_s=WAIT_S, put_aside=self._put_aside
-            )
-            self._ids = self._context.ids
+            self._account = self._store.account()
+            self._ids = ids.IdSource(self._account.partition)
+            self._registries = Registries()
             self._sink = self._new_sink()
         self._new_writer()
         _tracers.add(self)
@@ -382,7 +382,7 @@ class Tracer:
             lambda: self._writer_id,
             self._ids,
             resolve=self._resolve,
-            registries=self._context.registries,
+            registries=self._registries,
             listener=listener,
             wait_s=WAIT_S,
         )
@@ -412,10 +412,10 @@ class Tracer:
         assert self._sink is not None
         return self._sink
 
-    def _open_context(self) -> Context:
+    def _open_storage(self) -> Storage:
         if self._broken is not None:
             raise self._broken
-        return self._context
+        return self._store
 
     def _new_writer(self) -> None:
         self._writer_id = self._ids.new()
@@ -438,7 +438,7 @@ class Tracer:
             returned = None if result is None else jsontext.decode(result)
             checked = (payload is not None, result is not None)
             meaning = describe(span._type, span.schema_name, span.status, given, returned, None, checked)
-            self._context.check_strict(meaning.violations, span.schema_name)
+            refuse_violations(meaning.violations, span.schema_name)
 
     def _make_writer_known(self) -> None:
         """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine."""
@@ -458,21 +458,21 @@ class Tracer:
             if not self._closed:
                 self._out = self._sink_of_all()  # the common case, without a look at any of the others
 
-    def _schema_content(self) -> Content:
+    def _schema_content(self) -> SchemaFields:
         """Return the span types that runs are registered with (kept until another one is registered: 0.3 ms)."""
         version, content = self._content
         if self._first_version is None:
             self._first_version = self._registry.version
         if content is None or version != self._registry.version:
             version = self._registry.version
-            content = content_of(self._registry)
+            content = fields_of(self._registry.items())
             self._content = (version, content)
         return content
 
     def _late_types(self) -> str | None:
         """Return the span types if some run was registered before one of them was."""
         is_late = self._first_version not in (None, self._registry.version)
-        return self._schema_content().text if is_late else None
+        return self._schema_content().span_type_schemas if is_late else None
 
     def _count_recorded(self) -> None:
         self._sink_of_all().recorded += 1
@@ -516,7 +516,7 @@ class Tracer:
             if forks.is_cut_off and self._file is not None:  # others bring in what is in the journal
                 with forks.importing:
                     from agentspan.recording.cut_off import CutOff
-                self._store = self._context.storage = CutOff()
+                self._store = CutOff()
                 self._journals = self._may_journal()
             self._sink = self._new_sink()  # what waited is the parent's to write
         self._new_writer()

@@ -64,6 +64,11 @@ def test_a_file_imports_only_from_layers_above_it(path: Path) -> None:
     assert below == set()
 
 
+def test_recording_uses_no_operation_by_id() -> None:
+    users = [path.name for path in (PACKAGE / "recording").rglob("*.py") if "operations" in imports_of(path)]
+    assert users == [], "recording makes its units with the model"
+
+
 def test_the_model_does_no_io_and_has_no_clock() -> None:
     allowed = {"collections", "dataclasses", "datetime", "hashlib", "json", "typing", "agentspan", "pydantic"}
     for path in (PACKAGE / "model").glob("*.py"):

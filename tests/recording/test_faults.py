@@ -216,7 +216,7 @@ PLACES = [
     "agentspan.recording.sink.spans.finished",
     "agentspan.recording.capture.capture.Capture.object",
     "agentspan.recording.capture.arguments.Arguments.bind",
-    "agentspan.recording.run.agent_instances.register",
+    "agentspan.recording.run.register",
     "agentspan.recording.run.instances.finished",
     "agentspan.storage.sqlite.SQLiteStorage.apply",
     "agentspan.storage.sqlite.SQLiteStorage.find",

@@ -1,0 +1,113 @@
+"""Registers a run: the changes that put its instance, and whatever it refers to that is not stored yet."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from agentspan.errors import InvalidValue
+from agentspan.model import instances
+from agentspan.model.changes import Change, Move, Put
+from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, AgentVersionRow, Value
+from agentspan.model.schema_versions import SchemaFields
+from agentspan.model.status import PURPOSES
+
+DEFAULT = "default"
+"""The external_identifier of an agent or a version without a name."""
+
+
+class VersionFields(NamedTuple):
+    """The fields of an agent version before it is stored; `runtime_environment` is JSON text."""
+
+    external_identifier: str = DEFAULT
+    name: str | None = None
+    description: str | None = None
+    runtime_environment: str | None = None
+
+
+class Registration(NamedTuple):
+    """A run to be registered.
+
+    Attributes:
+        id: the instance's PFID.
+        agent: the external_identifier of the agent, which is also the name of a new one.
+        version, schema: the agent version and the schema version.
+        purpose: one of PURPOSES.
+        metadata: JSON text of an object.
+        external_identifier: of the instance.
+        started_at: given, the run is active at once; else it is pending.
+        writer_id: the process that records the run; None for a run by id.
+        minted: whether the id is new for certain, so that no row needs to be looked for.
+        update_version: give a stored version the name and description of `version`.
+    """
+
+    id: str
+    agent: str
+    version: VersionFields
+    schema: SchemaFields
+    purpose: str
+    metadata: str | None
+    external_identifier: str | None = None
+    started_at: str | None = None
+    writer_id: str | None = None
+    minted: bool = True
+    update_version: bool = False
+
+
+class References(NamedTuple):
+    """The stored rows that a registration refers to; None for those to be made."""
+
+    agent: AgentRow | None
+    version: AgentVersionRow | None
+    schema: AgentSchemaVersionRow | None
+
+
+def check_purpose(purpose: str) -> None:
+    """Check a run's purpose.
+
+    Raises:
+        InvalidValue: it is none of PURPOSES.
+    """
+    if purpose not in PURPOSES:
+        raise InvalidValue("purpose", f"must be one of {', '.join(PURPOSES)}")
+
+
+def register(wanted: Registration, stored: References, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
+    """Assemble the changes that register a run.
+
+    Args:
+        new_id: returns the PFID of each row that is made beside the instance.
+        now: stored text.
+    """
+    changes: list[Change] = []
+    agent, version, schema = stored
+    if agent is None:
+        status = "active" if wanted.started_at else "pending"
+        agent = AgentRow(new_id(), wanted.agent, wanted.agent, None, status, now, now)
+        changes.append(Put(agent, minted=True))
+    elif wanted.started_at:
+        changes.extend(instances.activate(agent, now))
+    if version is None:
+        version = AgentVersionRow(new_id(), agent.id, *wanted.version, now, now)
+        changes.append(Put(version, minted=True))
+    elif wanted.update_version and version[2:6] != wanted.version and any(wanted.version[1:]):
+        given = wanted.version._asdict()
+        values: dict[str, Value] = {field: value for field, value in given.items() if value is not None}
+        changes.append(Move("agent_version", version.id, frozenset(), values | {"updated_at": now}))
+    if schema is None:
+        schema = AgentSchemaVersionRow(new_id(), agent.id, *wanted.schema, now, now)
+        changes.append(Put(schema, minted=True))
+    changes.append(
+        instances.registered(
+            wanted.id,
+            agent=agent,
+            version=version,
+            schema_version=schema,
+            purpose=wanted.purpose,
+            metadata=wanted.metadata,
+            now=now,
+            writer_id=wanted.writer_id,
+            started_at=wanted.started_at,
+            external_identifier=wanted.external_identifier,
+            minted=wanted.minted,
+        )
+    )
+    return tuple(changes)

@@ -1,0 +1,69 @@
+"""Registers a run while it is recorded: model, Unit, apply; a unit that the storage cannot take now is put aside."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from agentspan import clock, ids
+from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.model import registration
+from agentspan.model.changes import Applied, Put, Unit
+from agentspan.model.registration import Registration
+from agentspan.model.rows import AgentInstanceRow, AgentRow
+from agentspan.storage.lookup import check_unused, expect, references, unique
+from agentspan.storage.protocol import Storage
+
+ATTEMPTS = 20
+
+
+class Registered(NamedTuple):
+    """The instance of a run, and whether it is in the storage; else its unit was put aside."""
+
+    instance: AgentInstanceRow
+    is_stored: bool
+
+
+def register(
+    storage: Storage,
+    wanted: Registration,
+    new_id: Callable[[], str],
+    put_aside: Callable[[Unit, StorageError], None],
+    *,
+    wait_s: float,
+) -> Registered:
+    """Register a run, with its agent, version and schema version if they are new.
+
+    Args:
+        new_id: returns the PFID of each row that is made beside the instance.
+        put_aside: receives the unit if the storage fails to apply it, to write it later.
+        wait_s: how long to wait for other writers, in seconds.
+
+    Raises:
+        InvalidValue: a row has the instance's id already.
+        NotFound, UnexpectedRefType: the agent's name is a PFID, and not an agent's.
+        StorageError: the storage cannot be read.
+    """
+    for _ in range(ATTEMPTS):
+        named = [wanted.agent] if ids.is_pfid(wanted.agent) else []
+        found = storage.find(*([] if wanted.minted else [wanted.id]), *named)
+        check_unused(found, None if wanted.minted else wanted.id)
+        if named:
+            agent: AgentRow | None = expect(found, AgentRow, wanted.agent)
+        else:
+            agent = unique(storage, AgentRow, external_identifier=wanted.agent)
+        stored = references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
+        unit = Unit(registration.register(wanted, stored, new_id, clock.now()), wanted.id)
+        try:
+            outcome = storage.apply([unit], wait_s=wait_s)[0]
+        except StorageError as error:
+            put_aside(unit, error)
+            return Registered(_instance(unit), is_stored=False)
+        if isinstance(outcome, Applied):
+            return Registered(_instance(unit), is_stored=True)
+    raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+
+def _instance(unit: Unit) -> AgentInstanceRow:
+    change = unit.changes[-1]
+    assert isinstance(change, Put)
+    assert isinstance(change.row, AgentInstanceRow)
+    return change.row
