@@ -230,6 +230,34 @@ def test_every_parameter_has_a_description_and_an_example_that_it_takes(document
             Draft202012Validator(parameter["schema"]).validate(parameter["example"])
 
 
+def without_example(document: dict[str, Any]) -> list[str]:
+    """The fields, as SCHEMA.FIELD, whose values in examples are made from their type alone."""
+    told = {"examples", "enum", "const", "default", "$ref"}
+    found = []
+    for name, schema in document["components"]["schemas"].items():
+        for field, about in schema["properties"].items():
+            first = about.get("anyOf", [about])[0]
+            is_told = told & {*about, *first} or first.get("type") in ("array", "boolean", "integer", "object")
+            if not is_told:
+                found.append(f"{name}.{field}")
+    return found
+
+
+def test_every_field_has_an_example(document: dict[str, Any]) -> None:
+    assert without_example(document) == [], "add them to FIELDS or MODELS in agentspan/serve/examples.py"
+
+
+def test_a_field_without_an_example_is_named_and_the_document_is_served_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fewer = {name: value for name, value in examples.FIELDS.items() if name not in ("label", "cost_usd", "agent_id")}
+    monkeypatch.setattr(examples, "FIELDS", fewer)
+    document = create_app(agentspan.MemoryStorage()).openapi()
+    assert {"AgentSpan.label", "AgentSpan.cost_usd", "AgentInstance.agent_id"} <= set(without_example(document))
+    success = document["paths"][f"{API}/agent_spans/{{agent_span_id}}"]["get"]["responses"]["200"]
+    assert success["content"]["application/json"]["example"]["details"]["label"] == "text"
+
+
 def test_every_operation_has_a_summary_a_name_of_its_own_examples_and_its_errors(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(names)) == len(names)
