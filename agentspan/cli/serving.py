@@ -37,7 +37,7 @@ def command(
         import uvicorn
 
         from agentspan.serve.app import create_app
-        from agentspan.serve.guards import LOOPBACK
+        from agentspan.serve.middleware import LOOPBACK
     except ImportError:
         raise click.ClickException('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
     hosts = {*LOOPBACK, host, *allowed_hosts} if token is None or allowed_hosts else None

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
 from agentspan.interrupts import let_through
-from agentspan.operations import answers
-from agentspan.operations.actions import BULK, READS, Action
-from agentspan.operations.answers import Answer
+from agentspan.operations import envelopes
 from agentspan.operations.context import Context
+from agentspan.operations.envelopes import Envelope
+from agentspan.operations.json_operations import BULK, READS, JsonOperation
 from agentspan.operations.request import MAX_KEY
 from agentspan.storage.protocol import Storage
 
@@ -22,13 +22,13 @@ log = logging.getLogger("agentspan")
 class Plan(NamedTuple):
     """The items of a bulk request, of which each has a known type and a key of its own."""
 
-    items: list[tuple[Action, dict[str, Any]]]
+    items: list[tuple[JsonOperation, dict[str, Any]]]
 
     @property
     def writes(self) -> bool:
         """Whether any of them may change something."""
         # No generator: what a signal handler raises while one is dropped is lost.
-        return not READS.issuperset([action for action, _ in self.items])
+        return not READS.issuperset([operation for operation, _ in self.items])
 
 
 def plan(items: Any) -> Plan:
@@ -44,7 +44,7 @@ def plan(items: Any) -> Plan:
     return Plan(planned)
 
 
-def run(ctx: Context, planned: Plan) -> dict[str, Answer]:
+def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
     """Run the items of a bulk request (see Database.bulk).
 
     Each is a unit of its own, so that a refused one leaves nothing behind and those before it stay; that they share a
@@ -53,15 +53,15 @@ def run(ctx: Context, planned: Plan) -> dict[str, Answer]:
     Raises:
         DatabaseBusy, StorageError: nothing is done.
     """
-    outputs: dict[str, Answer] = {}
+    outputs: dict[str, Envelope] = {}
     storage = ctx.storage
     # Reading needs no lock, nor a file that may be written to.
     groups = storage.capabilities().groups if planned.writes else None
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
-        for action, fields in planned.items:
-            answer = outputs[fields["idempotency_key"]] = _answer(within, action, fields)
+        for operation, fields in planned.items:
+            answer = outputs[fields["idempotency_key"]] = _answer(within, operation, fields)
             if answer["status"] == "error":
                 break
 
@@ -72,13 +72,13 @@ def run(ctx: Context, planned: Plan) -> dict[str, Answer]:
     return outputs
 
 
-def _answer(ctx: Context, action: Action, fields: Mapping[str, Any]) -> Answer:
+def _answer(ctx: Context, operation: JsonOperation, fields: Mapping[str, Any]) -> Envelope:
     try:
-        return action(ctx, fields)
+        return operation(ctx, fields)
     except StorageError:
         raise  # the transaction is lost, and with it what came before
     except AgentspanError as error:
-        return answers.refusal(error)
+        return envelopes.of_error(error)
     except Exception as raised:
         let_through(raised)
         log.exception("bulk: an item failed unexpectedly")
@@ -95,16 +95,16 @@ def _checked(items: Any) -> Sequence[Any]:
     return items
 
 
-def _planned(number: int, item: Any) -> tuple[Action, dict[str, Any]]:
+def _planned(number: int, item: Any) -> tuple[JsonOperation, dict[str, Any]]:
     where = f"items[{number}]"
     if not isinstance(item, Mapping):
         raise InvalidValue(where, "must be an object")
-    action = BULK.get(item.get("_type", "")) if isinstance(item.get("_type"), str) else None
-    if action is None:
+    operation = BULK.get(item.get("_type", "")) if isinstance(item.get("_type"), str) else None
+    if operation is None:
         raise InvalidValue(f"{where}._type", f"must be one of {', '.join(BULK)}")
     key = item.get("idempotency_key")
     if not isinstance(key, str) or not MIN_KEY <= len(key) <= MAX_KEY or not key.isprintable():
         raise InvalidValue(f"{where}.idempotency_key", f"must be {MIN_KEY} to {MAX_KEY} printable characters")
     details = item.get("details")
     fields = {**item, **(details if isinstance(details, Mapping) else {}), "idempotency_key": key}
-    return action, fields
+    return operation, fields

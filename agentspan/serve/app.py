@@ -16,12 +16,12 @@ from agentspan.database import Database
 from agentspan.errors import AgentspanError
 from agentspan.operations.context import Context
 from agentspan.recovery.opening import open_storage
-from agentspan.serve.answering import refuse, refuse_error
-from agentspan.serve.guards import LOOPBACK, Guard, log
+from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
 from agentspan.serve.openapi import document
-from agentspan.serve.pages import routes as viewer_routes
+from agentspan.serve.responses import refuse, refuse_error
 from agentspan.serve.routes import router
-from agentspan.serve.writing import WAIT_S, Writer
+from agentspan.serve.viewer_routes import routes as viewer_routes
+from agentspan.serve.write_queue import WAIT_S, WriteQueue
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
@@ -77,7 +77,7 @@ def create_app(
             storage.close()
 
     ctx = Context(storage, strict_schemas=strict_schemas, wait_s=wait_s)
-    writer = Writer(ctx, wait_s)
+    write_queue = WriteQueue(ctx, wait_s)
     app = FastAPI(
         title="agentspan",
         version=__version__,
@@ -87,15 +87,15 @@ def create_app(
         redoc_url=None,
         **_WITHOUT_TELEMETRY,
         lifespan=lifespan,
-        routes=router(ctx, writer).routes,  # a router that is included is searched twice for each request
+        routes=router(ctx, write_queue).routes,  # a router that is included is searched twice for each request
     )
-    app.router.routes += viewer_routes(ctx, writer, token=token, read_only=read_only)
+    app.router.routes += viewer_routes(ctx, write_queue, token=token, read_only=read_only)
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
-    app.add_middleware(Guard, token=token, allowed_hosts=allowed_hosts, max_body=max_body)
+    app.add_middleware(GuardMiddleware, token=token, allowed_hosts=allowed_hosts, max_body=max_body)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from agentspan.model import resources
 from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
-from agentspan.serve import bodies, envelopes, examples
+from agentspan.serve import examples, request_models, response_models
 
 _ATTRIBUTE = re.compile(r"    (\w+): (.*(?:\n        \s*.*)*)")
 _REF = "#/components/schemas/"
@@ -168,7 +168,7 @@ def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
 
 def _bulk() -> dict[str, Any]:
     """Return the schemas of the bulk request, which the route reads by itself."""
-    made = bodies.Bulk.model_json_schema(ref_template=_REF + "{model}")
+    made = request_models.Bulk.model_json_schema(ref_template=_REF + "{model}")
     return {**made.pop("$defs"), "Bulk": made}
 
 
@@ -184,7 +184,7 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
 
 
 def _models() -> Iterator[type[BaseModel]]:
-    for module in (resources, bodies, envelopes):
+    for module in (resources, request_models, response_models):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, BaseModel):
                 yield value

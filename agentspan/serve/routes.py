@@ -1,4 +1,4 @@
-"""The routes: each parses, calls one action, and answers with its envelope."""
+"""The routes: each parses, calls one operation, and answers with its envelope."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,13 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 
 from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion
-from agentspan.operations import actions, bulk
-from agentspan.operations.actions import Action
+from agentspan.operations import bulk, json_operations
 from agentspan.operations.context import Context
-from agentspan.serve import bodies
-from agentspan.serve.answering import respond
-from agentspan.serve.direct import DirectRoute, Id
-from agentspan.serve.envelopes import (
+from agentspan.operations.json_operations import JsonOperation
+from agentspan.serve import request_models
+from agentspan.serve.direct_route import DirectRoute, Id
+from agentspan.serve.response_models import (
     AgentContext,
     BulkOutputs,
     Controlled,
@@ -25,7 +24,8 @@ from agentspan.serve.envelopes import (
     Pong,
     Registered,
 )
-from agentspan.serve.writing import Writer
+from agentspan.serve.responses import respond
+from agentspan.serve.write_queue import WriteQueue
 
 Offset = Annotated[int, Query(alias="pagination[offset]", ge=0, le=2**53)]
 PageSize = Annotated[int, Query(alias="pagination[page_size]", ge=1, le=100)]
@@ -50,22 +50,22 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(ctx: Context, writer: Writer) -> APIRouter:
+def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     """Return the API's routes over one storage."""
     api = APIRouter(prefix="/api/v1", route_class=DirectRoute, responses=REFUSALS)
 
-    async def write(action: Action, body: bodies.Body | None, **more: Any) -> Response:
+    async def write(operation: JsonOperation, body: request_models.Body | None, **more: Any) -> Response:
         fields = _fields(body, more)
-        return respond(await writer.run(lambda context: action(context, fields)))
+        return respond(await write_queue.run(lambda context: operation(context, fields)))
 
-    async def read(action: Action, **fields: Any) -> Response:
-        return respond(action(ctx, fields))
+    async def read(operation: JsonOperation, **fields: Any) -> Response:
+        return respond(operation(ctx, fields))
 
     readers = ThreadPoolExecutor(READERS, "agentspan-reader")
 
-    async def scan(action: Action, **fields: Any) -> Response:
+    async def scan(operation: JsonOperation, **fields: Any) -> Response:
         """Read what may be much: in a thread, so that it holds nobody up."""
-        return respond(await asyncio.get_running_loop().run_in_executor(readers, action, ctx, fields))
+        return respond(await asyncio.get_running_loop().run_in_executor(readers, operation, ctx, fields))
 
     def page(offset: int, size: int) -> dict[str, int]:
         return {"offset": offset, "page_size": size}
@@ -77,12 +77,12 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Finish a span",
         tags=["spans"],
     )
-    async def finish_span(agent_span_id: Id, body: bodies.FinishSpan | None = None) -> Response:
-        return await write(actions.finish_agent_span, body, agent_span_id=agent_span_id)
+    async def finish_span(agent_span_id: Id, body: request_models.FinishSpan | None = None) -> Response:
+        return await write(json_operations.finish_agent_span, body, agent_span_id=agent_span_id)
 
     @api.post("/agent_spans", response_model=Controlled[AgentSpan], summary="Create a span", tags=["spans"])
-    async def create_span(body: bodies.CreateSpan) -> Response:
-        return await write(actions.create_agent_span, body)
+    async def create_span(body: request_models.CreateSpan) -> Response:
+        return await write(json_operations.create_agent_span, body)
 
     @api.post(
         "/agent_spans/{agent_span_id}/start",
@@ -90,12 +90,12 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Start a span",
         tags=["spans"],
     )
-    async def start_span(agent_span_id: Id, body: bodies.Start | None = None) -> Response:
-        return await write(actions.start_agent_span, body, agent_span_id=agent_span_id)
+    async def start_span(agent_span_id: Id, body: request_models.Start | None = None) -> Response:
+        return await write(json_operations.start_agent_span, body, agent_span_id=agent_span_id)
 
     @api.get("/agent_spans/{agent_span_id}", response_model=One[AgentSpan], summary="Get a span", tags=["spans"])
     async def get_span(agent_span_id: Id) -> Response:
-        return await read(actions.show_agent_span, agent_span_id=agent_span_id)
+        return await read(json_operations.show_agent_span, agent_span_id=agent_span_id)
 
     @api.get("/agent_spans", response_model=Many[AgentSpan], summary="List the spans of an instance", tags=["spans"])
     async def list_spans(
@@ -109,7 +109,7 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
     ) -> Response:
         fields = _said(start_time=start_time, end_time=end_time)
         return await scan(
-            actions.list_agent_spans,
+            json_operations.list_agent_spans,
             **fields,
             agent_instance_id=agent_instance_id,
             include_summaries=include_summaries,
@@ -122,57 +122,59 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         return respond({"status": "success", "details": {"account_id": ctx.account.id}})
 
     @api.post("/pfid/generate", response_model=One[Pfids], summary="Generate ids", tags=["service"])
-    async def generate_pfids(body: bodies.GeneratePfids | None = None) -> Response:
+    async def generate_pfids(body: request_models.GeneratePfids | None = None) -> Response:
         count = 1 if body is None else body.count
         return respond({"status": "success", "details": {"pfids": [ctx.ids.new() for _ in range(count)]}})
 
-    @api.post("/bulk", response_model=BulkOutputs, summary="Run several actions", tags=["bulk"])
+    @api.post("/bulk", response_model=BulkOutputs, summary="Run several operations", tags=["bulk"])
     async def run_bulk(body: Annotated[dict[str, Any], Body()]) -> Response:
         plan = bulk.plan(body.get("items"))
         if plan.writes:
-            outputs = await writer.run(lambda context: bulk.run(context, plan), is_long=len(plan.items) > AT_ONCE)
+            outputs = await write_queue.run(lambda context: bulk.run(context, plan), is_long=len(plan.items) > AT_ONCE)
         else:
             outputs = await asyncio.get_running_loop().run_in_executor(readers, bulk.run, ctx, plan)
         return respond({"status": "success", "outputs": outputs})
 
     @api.get("/agent", response_model=Many[Agent], summary="List agents", tags=["agents"])
     async def list_agents(sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50) -> Response:
-        return await scan(actions.list_agents, sorting=sorting, pagination=page(offset, page_size))
+        return await scan(json_operations.list_agents, sorting=sorting, pagination=page(offset, page_size))
 
     @api.post("/agent", response_model=One[Agent], summary="Create an agent", tags=["agents"])
-    async def create_agent(body: bodies.CreateAgent) -> Response:
-        return await write(actions.create_agent, body)
+    async def create_agent(body: request_models.CreateAgent) -> Response:
+        return await write(json_operations.create_agent, body)
 
     @api.get("/agent/show", response_model=One[Agent], summary="Show an agent by one of its names", tags=["agents"])
     async def show_agent(agent_id: str | None = None, external_identifier: str | None = None) -> Response:
-        return await read(actions.show_agent, agent_id=agent_id, external_identifier=external_identifier)
+        return await read(json_operations.show_agent, agent_id=agent_id, external_identifier=external_identifier)
 
     @api.get("/agent/{agent_id}", response_model=One[Agent], summary="Get an agent", tags=["agents"])
     async def get_agent(agent_id: Id) -> Response:
-        return await read(actions.show_agent, agent_id=agent_id)
+        return await read(json_operations.show_agent, agent_id=agent_id)
 
     @api.put("/agent/{agent_id}", response_model=One[Agent], summary="Change an agent", tags=["agents"])
-    async def update_agent(agent_id: Id, body: bodies.UpdateAgent) -> Response:
-        return await write(actions.update_agent, body, agent_id=agent_id)
+    async def update_agent(agent_id: Id, body: request_models.UpdateAgent) -> Response:
+        return await write(json_operations.update_agent, body, agent_id=agent_id)
 
     @api.delete("/agent/{agent_id}", response_model=One[Agent], summary="Delete an agent", tags=["agents"])
     async def delete_agent(agent_id: Id) -> Response:
-        return await write(actions.delete_agent, None, agent_id=agent_id)
+        return await write(json_operations.delete_agent, None, agent_id=agent_id)
 
     @api.post("/agent/{agent_id}/retire", response_model=One[Agent], summary="Retire an agent", tags=["agents"])
-    async def retire_agent(agent_id: Id, body: bodies.Keyed | None = None) -> Response:
-        return await write(actions.retire_agent, body, agent_id=agent_id)
+    async def retire_agent(agent_id: Id, body: request_models.Keyed | None = None) -> Response:
+        return await write(json_operations.retire_agent, body, agent_id=agent_id)
 
     @api.post("/agent/{agent_id}/reinstate", response_model=One[Agent], summary="Reinstate an agent", tags=["agents"])
-    async def reinstate_agent(agent_id: Id, body: bodies.Keyed | None = None) -> Response:
-        return await write(actions.reinstate_agent, body, agent_id=agent_id)
+    async def reinstate_agent(agent_id: Id, body: request_models.Keyed | None = None) -> Response:
+        return await write(json_operations.reinstate_agent, body, agent_id=agent_id)
 
     @api.get("/agent_version", response_model=Many[AgentVersion], summary="List agent versions", tags=["versions"])
     async def list_agent_versions(
         agent_id: str | None = None, sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50
     ) -> Response:
         fields = _said(agent_id=agent_id)
-        return await scan(actions.list_agent_versions, **fields, sorting=sorting, pagination=page(offset, page_size))
+        return await scan(
+            json_operations.list_agent_versions, **fields, sorting=sorting, pagination=page(offset, page_size)
+        )
 
     @api.get(
         "/agent_version/{agent_version_id}",
@@ -181,7 +183,7 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         tags=["versions"],
     )
     async def get_agent_version(agent_version_id: Id) -> Response:
-        return await read(actions.show_agent_version, agent_version_id=agent_version_id)
+        return await read(json_operations.show_agent_version, agent_version_id=agent_version_id)
 
     @api.get(
         "/agent_schema_version",
@@ -194,7 +196,7 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
     ) -> Response:
         fields = _said(agent_id=agent_id)
         return await scan(
-            actions.list_agent_schema_versions, **fields, sorting=sorting, pagination=page(offset, page_size)
+            json_operations.list_agent_schema_versions, **fields, sorting=sorting, pagination=page(offset, page_size)
         )
 
     @api.post(
@@ -203,8 +205,8 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Create a schema version",
         tags=["versions"],
     )
-    async def create_schema_version(body: bodies.CreateSchemaVersion) -> Response:
-        return await write(actions.create_agent_schema_version, body)
+    async def create_schema_version(body: request_models.CreateSchemaVersion) -> Response:
+        return await write(json_operations.create_agent_schema_version, body)
 
     @api.get(
         "/agent_schema_version/{agent_schema_version_id}",
@@ -213,7 +215,7 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         tags=["versions"],
     )
     async def get_schema_version(agent_schema_version_id: Id) -> Response:
-        return await read(actions.show_agent_schema_version, agent_schema_version_id=agent_schema_version_id)
+        return await read(json_operations.show_agent_schema_version, agent_schema_version_id=agent_schema_version_id)
 
     @api.get("/agent_instance", response_model=Many[AgentInstance], summary="List instances", tags=["instances"])
     async def list_instances(
@@ -224,7 +226,9 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         page_size: PageSize = 50,
     ) -> Response:
         fields = _said(agent_id=agent_id, agent_version_id=agent_version_id)
-        return await scan(actions.list_agent_instances, **fields, sorting=sorting, pagination=page(offset, page_size))
+        return await scan(
+            json_operations.list_agent_instances, **fields, sorting=sorting, pagination=page(offset, page_size)
+        )
 
     @api.post(
         "/agent_instance/register",
@@ -232,8 +236,8 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Register an instance",
         tags=["instances"],
     )
-    async def register_instance(body: bodies.RegisterInstance) -> Response:
-        return await write(actions.register_agent_instance, body)
+    async def register_instance(body: request_models.RegisterInstance) -> Response:
+        return await write(json_operations.register_agent_instance, body)
 
     @api.get(
         "/agent_instance/{agent_instance_id}",
@@ -242,7 +246,7 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         tags=["instances"],
     )
     async def get_instance(agent_instance_id: Id) -> Response:
-        return await scan(actions.show_agent_instance, agent_instance_id=agent_instance_id)
+        return await scan(json_operations.show_agent_instance, agent_instance_id=agent_instance_id)
 
     @api.get(
         "/agent_instance/{agent_instance_id}/agent_context",
@@ -252,7 +256,9 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
     )
     async def get_agent_context(agent_instance_id: Id) -> Response:
         # A whole run, however long it is: not in the way of the lists.
-        return respond(await asyncio.to_thread(actions.agent_context, ctx, {"agent_instance_id": agent_instance_id}))
+        return respond(
+            await asyncio.to_thread(json_operations.agent_context, ctx, {"agent_instance_id": agent_instance_id})
+        )
 
     @api.post(
         "/agent_instance/{agent_instance_id}/start",
@@ -260,8 +266,8 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Start an instance",
         tags=["instances"],
     )
-    async def start_instance(agent_instance_id: Id, body: bodies.Start | None = None) -> Response:
-        return await write(actions.start_agent_instance, body, agent_instance_id=agent_instance_id)
+    async def start_instance(agent_instance_id: Id, body: request_models.Start | None = None) -> Response:
+        return await write(json_operations.start_agent_instance, body, agent_instance_id=agent_instance_id)
 
     @api.post(
         "/agent_instance/{agent_instance_id}/finish",
@@ -269,8 +275,8 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Finish an instance",
         tags=["instances"],
     )
-    async def finish_instance(agent_instance_id: Id, body: bodies.FinishInstance | None = None) -> Response:
-        return await write(actions.finish_agent_instance, body, agent_instance_id=agent_instance_id)
+    async def finish_instance(agent_instance_id: Id, body: request_models.FinishInstance | None = None) -> Response:
+        return await write(json_operations.finish_agent_instance, body, agent_instance_id=agent_instance_id)
 
     @api.post(
         "/agent_instance/{agent_instance_id}/terminate",
@@ -278,8 +284,8 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Terminate an instance",
         tags=["instances"],
     )
-    async def terminate_instance(agent_instance_id: Id, body: bodies.Terminate) -> Response:
-        return await write(actions.terminate_agent_instance, body, agent_instance_id=agent_instance_id)
+    async def terminate_instance(agent_instance_id: Id, body: request_models.Terminate) -> Response:
+        return await write(json_operations.terminate_agent_instance, body, agent_instance_id=agent_instance_id)
 
     @api.post(
         "/agent_instance/{agent_instance_id}/record_quality",
@@ -287,13 +293,13 @@ def router(ctx: Context, writer: Writer) -> APIRouter:
         summary="Record an evaluation of an instance",
         tags=["instances"],
     )
-    async def record_quality(agent_instance_id: Id, body: bodies.RecordQuality) -> Response:
-        return await write(actions.record_quality, body, agent_instance_id=agent_instance_id)
+    async def record_quality(agent_instance_id: Id, body: request_models.RecordQuality) -> Response:
+        return await write(json_operations.record_quality, body, agent_instance_id=agent_instance_id)
 
     return api
 
 
-def _fields(body: bodies.Body | None, more: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(body: request_models.Body | None, more: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a request says: its body's fields, those in `details`, and its path's."""
     said = {} if body is None else body.said()
     details = said.pop("details", None) or {}

@@ -61,12 +61,12 @@ def test_the_same_request_again_answers_the_same_and_changes_nothing(db: Databas
 
 
 def test_an_item_that_breaks_costs_no_other(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.operations import actions
+    from agentspan.operations import json_operations
 
     def fail(*args: Any) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setitem(actions.BULK, "agents/show", fail)  # type: ignore[arg-type]
+    monkeypatch.setitem(json_operations.BULK, "agents/show", fail)  # type: ignore[arg-type]
     items = a_run(db)
     items.insert(1, item("agents/show", 8, agent_id="x"))
     outputs = db.bulk(items)

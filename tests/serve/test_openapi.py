@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 import agentspan
 from agentspan import ids
 from agentspan.database import Database
-from agentspan.operations.actions import BULK
+from agentspan.operations.json_operations import BULK
 from agentspan.serve import examples
 from agentspan.serve.app import create_app
 

@@ -1,72 +1,72 @@
-"""The API's actions by name: fields as they come in JSON, in; the API's envelope, out. For HTTP and for bulk."""
+"""The API's operations over JSON: each takes a request's fields and returns the API's envelope. For HTTP and bulk."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
-from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, answers
-from agentspan.operations.answers import Answer
+from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, envelopes
 from agentspan.operations.context import Context
+from agentspan.operations.envelopes import Envelope
 from agentspan.storage.protocol import Rows
 
 Fields = Mapping[str, Any]
-Action = Callable[[Context, Fields], Answer]
+JsonOperation = Callable[[Context, Fields], Envelope]
 
 PAGE_SIZE = 50
 
 
-def create_agent(ctx: Context, fields: Fields) -> Answer:
+def create_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/create."""
     names = ("name", "description", "external_identifier", "id", "idempotency_key")
-    return answers.done(ctx, agents.create(ctx, **_picked(fields, names, "name")))
+    return envelopes.of_done(ctx, agents.create(ctx, **_picked(fields, names, "name")))
 
 
-def update_agent(ctx: Context, fields: Fields) -> Answer:
+def update_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/update."""
     names = ("name", "description", "idempotency_key")
-    return answers.done(ctx, agents.update(ctx, _id(fields, "agent_id"), **_picked(fields, names)))
+    return envelopes.of_done(ctx, agents.update(ctx, _id(fields, "agent_id"), **_picked(fields, names)))
 
 
-def retire_agent(ctx: Context, fields: Fields) -> Answer:
+def retire_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/retire."""
     key = fields.get("idempotency_key")
-    return answers.done(ctx, agents.retire(ctx, _id(fields, "agent_id"), idempotency_key=key))
+    return envelopes.of_done(ctx, agents.retire(ctx, _id(fields, "agent_id"), idempotency_key=key))
 
 
-def reinstate_agent(ctx: Context, fields: Fields) -> Answer:
+def reinstate_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/reinstate."""
     key = fields.get("idempotency_key")
-    return answers.done(ctx, agents.reinstate(ctx, _id(fields, "agent_id"), idempotency_key=key))
+    return envelopes.of_done(ctx, agents.reinstate(ctx, _id(fields, "agent_id"), idempotency_key=key))
 
 
-def delete_agent(ctx: Context, fields: Fields) -> Answer:
+def delete_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/delete."""
     row = agents.delete(ctx, _id(fields, "agent_id"))
-    return answers.one(ctx, row)
+    return envelopes.of_row(ctx, row)
 
 
-def show_agent(ctx: Context, fields: Fields) -> Answer:
+def show_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/show."""
-    return answers.one(ctx, agents.show(ctx, **_picked(fields, ("agent_id", "external_identifier"))))
+    return envelopes.of_row(ctx, agents.show(ctx, **_picked(fields, ("agent_id", "external_identifier"))))
 
 
-def list_agents(ctx: Context, fields: Fields) -> Answer:
+def list_agents(ctx: Context, fields: Fields) -> Envelope:
     """agents/list."""
     return _list(ctx, fields, agents.page, ())
 
 
-def list_agent_versions(ctx: Context, fields: Fields) -> Answer:
+def list_agent_versions(ctx: Context, fields: Fields) -> Envelope:
     """agent_versions/list."""
     return _list(ctx, fields, agents.versions, ("agent_id",))
 
 
-def show_agent_version(ctx: Context, fields: Fields) -> Answer:
+def show_agent_version(ctx: Context, fields: Fields) -> Envelope:
     """agent_versions/show."""
-    return answers.one(ctx, ctx.row(AgentVersionRow, _id(fields, "agent_version_id")))
+    return envelopes.of_row(ctx, ctx.row(AgentVersionRow, _id(fields, "agent_version_id")))
 
 
-def create_agent_schema_version(ctx: Context, fields: Fields) -> Answer:
+def create_agent_schema_version(ctx: Context, fields: Fields) -> Envelope:
     """agent_schema_versions/create."""
     names = ("external_identifier", "span_type_schemas", "span_schemas", "span_result_schemas", "quality_schemas")
     done = agent_schema_versions.create(
@@ -75,20 +75,20 @@ def create_agent_schema_version(ctx: Context, fields: Fields) -> Answer:
         idempotency_key=fields.get("idempotency_key"),
         **_picked(fields, names),
     )
-    return answers.done(ctx, done)
+    return envelopes.of_done(ctx, done)
 
 
-def show_agent_schema_version(ctx: Context, fields: Fields) -> Answer:
+def show_agent_schema_version(ctx: Context, fields: Fields) -> Envelope:
     """agent_schema_versions/show."""
-    return answers.one(ctx, ctx.row(AgentSchemaVersionRow, _id(fields, "agent_schema_version_id")))
+    return envelopes.of_row(ctx, ctx.row(AgentSchemaVersionRow, _id(fields, "agent_schema_version_id")))
 
 
-def list_agent_schema_versions(ctx: Context, fields: Fields) -> Answer:
+def list_agent_schema_versions(ctx: Context, fields: Fields) -> Envelope:
     """agent_schema_versions/list."""
     return _list(ctx, fields, agent_schema_versions.page, ("agent_id",))
 
 
-def register_agent_instance(ctx: Context, fields: Fields) -> Answer:
+def register_agent_instance(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/register."""
     names = (
         "agent_id",
@@ -103,52 +103,58 @@ def register_agent_instance(ctx: Context, fields: Fields) -> Answer:
     )
     done = agent_instances.register(ctx, **_picked(fields, names))
     assert isinstance(done.row, AgentInstanceRow)
-    schema = answers.details(ctx, ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id))
-    return answers.one(ctx, done.row, agent_schema_version=schema)
+    schema = envelopes.details(ctx, ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id))
+    return envelopes.of_row(ctx, done.row, agent_schema_version=schema)
 
 
-def start_agent_instance(ctx: Context, fields: Fields) -> Answer:
+def start_agent_instance(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/start."""
     names = ("timestamp", "idempotency_key")
-    return answers.done(ctx, agent_instances.start(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names)))
+    return envelopes.of_done(
+        ctx, agent_instances.start(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names))
+    )
 
 
-def finish_agent_instance(ctx: Context, fields: Fields) -> Answer:
+def finish_agent_instance(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/finish."""
     names = ("status", "timestamp", "idempotency_key")
-    return answers.done(ctx, agent_instances.finish(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names)))
+    return envelopes.of_done(
+        ctx, agent_instances.finish(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names))
+    )
 
 
-def terminate_agent_instance(ctx: Context, fields: Fields) -> Answer:
+def terminate_agent_instance(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/terminate."""
     id, reason = _id(fields, "agent_instance_id"), fields.get("reason")
-    return answers.done(ctx, agent_instances.terminate(ctx, id, reason, idempotency_key=fields.get("idempotency_key")))
+    return envelopes.of_done(
+        ctx, agent_instances.terminate(ctx, id, reason, idempotency_key=fields.get("idempotency_key"))
+    )
 
 
-def record_quality(ctx: Context, fields: Fields) -> Answer:
+def record_quality(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/record_quality."""
     names = ("name", "payload", "idempotency_key")
     id = _id(fields, "agent_instance_id")
-    return answers.done(ctx, agent_instances.record_quality(ctx, id, **_picked(fields, names, "name", "payload")))
+    return envelopes.of_done(ctx, agent_instances.record_quality(ctx, id, **_picked(fields, names, "name", "payload")))
 
 
-def show_agent_instance(ctx: Context, fields: Fields) -> Answer:
+def show_agent_instance(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/show."""
-    return answers.one(ctx, ctx.row(AgentInstanceRow, _id(fields, "agent_instance_id")))
+    return envelopes.of_row(ctx, ctx.row(AgentInstanceRow, _id(fields, "agent_instance_id")))
 
 
-def agent_context(ctx: Context, fields: Fields) -> Answer:
+def agent_context(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/agent_context."""
     body = agent_instances.agent_context(ctx, _id(fields, "agent_instance_id"))
     return {"status": "success", "agent_context": {"body": body}}
 
 
-def list_agent_instances(ctx: Context, fields: Fields) -> Answer:
+def list_agent_instances(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/list."""
     return _list(ctx, fields, agent_instances.page, ("agent_id", "agent_version_id"))
 
 
-def create_agent_span(ctx: Context, fields: Fields) -> Answer:
+def create_agent_span(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/create."""
     names = (
         "agent_instance_id",
@@ -163,27 +169,27 @@ def create_agent_span(ctx: Context, fields: Fields) -> Answer:
         "idempotency_key",
     )
     needed = ("agent_instance_id", "schema_name", "status")
-    return answers.done(ctx, agent_spans.create(ctx, **_picked(fields, names, *needed)))
+    return envelopes.of_done(ctx, agent_spans.create(ctx, **_picked(fields, names, *needed)))
 
 
-def start_agent_span(ctx: Context, fields: Fields) -> Answer:
+def start_agent_span(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/start."""
     names = ("timestamp", "idempotency_key")
-    return answers.done(ctx, agent_spans.start(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
+    return envelopes.of_done(ctx, agent_spans.start(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
 
 
-def finish_agent_span(ctx: Context, fields: Fields) -> Answer:
+def finish_agent_span(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/finish."""
     names = ("status", "result_payload", "timestamp", "idempotency_key")
-    return answers.done(ctx, agent_spans.finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
+    return envelopes.of_done(ctx, agent_spans.finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
 
 
-def show_agent_span(ctx: Context, fields: Fields) -> Answer:
+def show_agent_span(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/show."""
-    return answers.one(ctx, ctx.row(AgentSpanRow, _id(fields, "agent_span_id")))
+    return envelopes.of_row(ctx, ctx.row(AgentSpanRow, _id(fields, "agent_span_id")))
 
 
-def list_agent_spans(ctx: Context, fields: Fields) -> Answer:
+def list_agent_spans(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/list."""
     summaries = bool(fields.get("include_summaries"))
     names = ("agent_instance_id", "start_time", "end_time")
@@ -191,7 +197,7 @@ def list_agent_spans(ctx: Context, fields: Fields) -> Answer:
     return _list(ctx, fields, agent_spans.page, names, summaries=summaries)
 
 
-BULK: Mapping[str, Action] = {
+BULK: Mapping[str, JsonOperation] = {
     "agents/list": list_agents,
     "agents/show": show_agent,
     "agents/create": create_agent,
@@ -204,7 +210,7 @@ BULK: Mapping[str, Action] = {
     "agent_spans/finish": finish_agent_span,
     "agent_spans/list": list_agent_spans,
 }
-"""The actions that a bulk request may hold, by their `_type`."""
+"""The operations that a bulk request may hold, by their `_type`."""
 READS = frozenset({list_agents, show_agent, list_agent_spans})
 """Those among them that change nothing."""
 
@@ -223,7 +229,7 @@ def _id(fields: Fields, name: str) -> Any:
 
 def _list(
     ctx: Context, fields: Fields, page: Callable[..., Rows], names: tuple[str, ...], *, summaries: bool = True
-) -> Answer:
+) -> Envelope:
     wanted = fields.get("pagination")
     if wanted is not None and not isinstance(wanted, Mapping):
         raise InvalidValue("pagination", "must be an object with offset and page_size")
@@ -233,4 +239,4 @@ def _list(
     size = PAGE_SIZE if size is None else size
     sorting = fields.get("sorting")
     rows = page(ctx, **_picked(fields, names), sorting=sorting, offset=offset, page_size=size)
-    return answers.many(ctx, rows, sorting=sorting, offset=offset, page_size=size, summaries=summaries)
+    return envelopes.of_page(ctx, rows, sorting=sorting, offset=offset, page_size=size, summaries=summaries)

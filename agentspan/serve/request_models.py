@@ -369,10 +369,10 @@ class BulkItem(BaseModel):
 
 
 class Bulk(BaseModel):
-    """Several actions, in order; the first that is refused is the last.
+    """Several operations, in order; the first that is refused is the last.
 
     Attributes:
-        items: the actions.
+        items: the operations.
     """
 
     items: list[BulkItem] = Field(min_length=1, max_length=1000)

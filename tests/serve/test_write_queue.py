@@ -12,11 +12,11 @@ import pytest
 
 from agentspan.errors import DatabaseBusy, NotFound, NotPermitted
 from agentspan.model.changes import Move, Unit
-from agentspan.operations import actions
-from agentspan.operations.answers import Answer
+from agentspan.operations import json_operations
 from agentspan.operations.context import Context
-from agentspan.serve import writing
-from agentspan.serve.writing import Operation, Writer
+from agentspan.operations.envelopes import Envelope
+from agentspan.serve import write_queue
+from agentspan.serve.write_queue import Operation, WriteQueue
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.sqlite import SQLiteStorage
 
@@ -37,24 +37,24 @@ def ctx(storage: SQLiteStorage) -> Context:
 
 @pytest.fixture
 def instance(ctx: Context) -> str:
-    id: str = actions.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
+    id: str = json_operations.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
     return id
 
 
 @pytest.fixture(autouse=True)
 def _long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "SLICE_S", 60.0)  # however slow the machine is
+    monkeypatch.setattr(write_queue, "SLICE_S", 60.0)  # however slow the machine is
 
 
 def create(instance: str, **fields: Any) -> Operation:
-    return lambda context: actions.create_agent_span(context, {"agent_instance_id": instance, **TOOL, **fields})
+    return lambda context: json_operations.create_agent_span(context, {"agent_instance_id": instance, **TOOL, **fields})
 
 
 def finish(span: str) -> Operation:
-    return lambda context: actions.finish_agent_span(context, {"agent_span_id": span})
+    return lambda context: json_operations.finish_agent_span(context, {"agent_span_id": span})
 
 
-def broken(context: Context) -> Answer:
+def broken(context: Context) -> Envelope:
     """An operation with a bug, which takes its whole transaction with it."""
     wrong: Any = {"summary": object()}
     context.storage.apply([Unit((Move("agent_span", "x", frozenset(), wrong),))])
@@ -65,7 +65,7 @@ def spans(ctx: Context, instance: str) -> list[str]:
     return [row.status for row in ctx.storage.iter_spans(instance)]
 
 
-def together(writer: Writer, *operations: Operation) -> list[Any]:
+def together(writer: WriteQueue, *operations: Operation) -> list[Any]:
     """What operations answer that come in one turn of the loop."""
 
     async def run() -> list[Any]:
@@ -77,14 +77,14 @@ def together(writer: Writer, *operations: Operation) -> list[Any]:
 def test_what_comes_in_one_turn_shares_a_commit(storage: SQLiteStorage, ctx: Context, instance: str) -> None:
     statements: list[str] = []
     storage._connections.writer().set_trace_callback(statements.append)
-    answers = together(Writer(ctx), *[create(instance)] * 20)
+    answers = together(WriteQueue(ctx), *[create(instance)] * 20)
     assert {answer["status"] for answer in answers} == {"success"}
     assert statements.count("commit") == 1
     assert spans(ctx, instance) == ["active"] * 20
 
 
 def test_each_is_refused_or_not_by_itself_and_sees_those_before_it(ctx: Context, instance: str) -> None:
-    writer = Writer(ctx)
+    writer = WriteQueue(ctx)
     [first] = together(writer, create(instance))
     id = first["details"]["id"]
     done, twice, other, lost = together(writer, finish(id), finish(id), create(instance), create("x" * 32))
@@ -96,15 +96,15 @@ def test_each_is_refused_or_not_by_itself_and_sees_those_before_it(ctx: Context,
 
 
 def test_what_breaks_a_commit_costs_itself_only(ctx: Context, instance: str) -> None:
-    before, wrong, after = together(Writer(ctx), create(instance), broken, create(instance))
+    before, wrong, after = together(WriteQueue(ctx), create(instance), broken, create(instance))
     assert before["status"] == after["status"] == "success"
     assert isinstance(wrong, sqlite3.Error)
     assert spans(ctx, instance) == ["active", "active"]
 
 
 def test_a_turn_takes_no_more_than_its_slice(monkeypatch: pytest.MonkeyPatch, ctx: Context, instance: str) -> None:
-    monkeypatch.setattr(writing, "SLICE_S", 0.0)
-    writer = Writer(ctx)
+    monkeypatch.setattr(write_queue, "SLICE_S", 0.0)
+    writer = WriteQueue(ctx)
     order: list[str] = []
 
     async def write() -> None:
@@ -126,7 +126,7 @@ def test_a_turn_takes_no_more_than_its_slice(monkeypatch: pytest.MonkeyPatch, ct
 
 def test_a_file_that_is_only_read_says_so_to_each(ctx: Context, instance: str, tmp_path: Path) -> None:
     reading = SQLiteStorage(tmp_path / "runs.db", read_only=True)
-    results = together(Writer(Context(reading)), create(instance), create("x" * 32))
+    results = together(WriteQueue(Context(reading)), create(instance), create("x" * 32))
     assert [type(result) for result in results] == [NotPermitted, NotFound]
     reading.close()
 
@@ -145,7 +145,7 @@ class Locked:
 
 def test_who_waits_for_another_program_holds_up_nobody(ctx: Context, instance: str, tmp_path: Path) -> None:
     async def run() -> list[Any]:
-        writer = Writer(ctx, wait_s=60)
+        writer = WriteQueue(ctx, wait_s=60)
         other = Locked(tmp_path / "runs.db")
         waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(3)]
         while not writer._busy.locked():
@@ -161,7 +161,7 @@ def test_who_waits_for_another_program_holds_up_nobody(ctx: Context, instance: s
 
 
 def test_who_waited_long_enough_is_told_that_the_file_is_busy(ctx: Context, instance: str, tmp_path: Path) -> None:
-    writer = Writer(ctx, wait_s=0.05)
+    writer = WriteQueue(ctx, wait_s=0.05)
     other = Locked(tmp_path / "runs.db")
     refused = together(writer, create(instance), create(instance))
     other.let_go()
@@ -173,10 +173,10 @@ def test_who_waited_long_enough_is_told_that_the_file_is_busy(ctx: Context, inst
 def test_too_many_need_not_even_wait(
     monkeypatch: pytest.MonkeyPatch, ctx: Context, instance: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(writing, "MAX_WAITING", 2)
+    monkeypatch.setattr(write_queue, "MAX_WAITING", 2)
 
     async def run() -> None:
-        writer = Writer(ctx, wait_s=60)
+        writer = WriteQueue(ctx, wait_s=60)
         other = Locked(tmp_path / "runs.db")
         waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(2)]
         while not writer._busy.locked():
@@ -192,12 +192,12 @@ def test_too_many_need_not_even_wait(
 def test_what_takes_long_runs_in_a_thread_in_its_turn(ctx: Context, instance: str) -> None:
     where: list[str] = []
 
-    def noted(context: Context) -> Answer:
+    def noted(context: Context) -> Envelope:
         where.append(threading.current_thread().name)
         return {}
 
     async def run() -> None:
-        writer = Writer(ctx)
+        writer = WriteQueue(ctx)
         await asyncio.gather(writer.run(noted), writer.run(noted, is_long=True), writer.run(noted))
         await writer.run(noted)  # the loop has its turn back
 
@@ -208,7 +208,7 @@ def test_what_takes_long_runs_in_a_thread_in_its_turn(ctx: Context, instance: st
 
 def test_who_hung_up_is_no_trouble_to_the_others(ctx: Context, instance: str) -> None:
     async def run() -> Any:
-        writer = Writer(ctx)
+        writer = WriteQueue(ctx)
         gone = asyncio.ensure_future(writer.run(create(instance)))
         await asyncio.sleep(0)
         gone.cancel()
@@ -219,7 +219,7 @@ def test_who_hung_up_is_no_trouble_to_the_others(ctx: Context, instance: str) ->
 
 
 def test_a_loop_that_ended_leaves_nothing_in_the_way_of_the_next(ctx: Context, instance: str) -> None:
-    writer = Writer(ctx)
+    writer = WriteQueue(ctx)
 
     async def leave() -> None:
         leaving = asyncio.ensure_future(writer.run(create(instance)))
@@ -239,7 +239,7 @@ class Plain(MemoryStorage):
 @pytest.mark.parametrize("make", [MemoryStorage, Plain])
 def test_any_storage_will_do(make: Callable[[], MemoryStorage]) -> None:
     ctx = Context(make())
-    instance = actions.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
-    results = together(Writer(ctx), create(instance), create("x" * 32), create(instance))
+    instance = json_operations.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
+    results = together(WriteQueue(ctx), create(instance), create("x" * 32), create(instance))
     assert [type(result) for result in results] == [dict, NotFound, dict]
     assert spans(ctx, instance) == ["active", "active"]

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, StorageError
-from agentspan.operations.answers import Answer
 from agentspan.operations.context import Context
+from agentspan.operations.envelopes import Envelope
 from agentspan.storage.protocol import Storage
 
-Operation = Callable[[Context], Answer]
+Operation = Callable[[Context], Envelope]
 
 WAIT_S = 2.0
 """How long a request may wait for other writers before it is answered with 503."""
@@ -35,10 +35,10 @@ class _Waiting(NamedTuple):
     is_long: bool
     deadline: float
     loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Answer]"
+    future: "asyncio.Future[Envelope]"
 
 
-class Writer:
+class WriteQueue:
     """Runs the write operations of one storage, in the order in which they came.
 
     Args:
@@ -53,7 +53,7 @@ class Writer:
         self._busy = threading.Lock()  # from before the thread starts until it is done
         self._next: asyncio.AbstractEventLoop | None = None  # the one whose next turn commits a group
 
-    async def run(self, operation: Operation, *, is_long: bool = False) -> Answer:
+    async def run(self, operation: Operation, *, is_long: bool = False) -> Envelope:
         """Run an operation and return its answer, once it is committed.
 
         Args:
@@ -136,7 +136,7 @@ class Writer:
         storage = self._context.storage
         groups = None if alone else storage.capabilities().groups
         group: list[_Waiting] = []
-        results: list[Answer | Exception] = []
+        results: list[Envelope | Exception] = []
 
         def work(lent: Storage) -> None:
             context = self._context.within(lent)
@@ -171,7 +171,7 @@ class Writer:
         self._answer([(self._queue.popleft(), error) for _ in range(number)], None)
 
     def _answer(
-        self, results: Iterable[tuple[_Waiting, Answer | Exception]], here: asyncio.AbstractEventLoop | None
+        self, results: Iterable[tuple[_Waiting, Envelope | Exception]], here: asyncio.AbstractEventLoop | None
     ) -> None:
         for waiting, result in results:
             if waiting.loop is here:
@@ -183,7 +183,7 @@ class Writer:
                 pass
 
 
-def _result(operation: Operation, context: Context) -> Answer | Exception:
+def _result(operation: Operation, context: Context) -> Envelope | Exception:
     try:
         return operation(context)
     except StorageError:
@@ -192,7 +192,7 @@ def _result(operation: Operation, context: Context) -> Answer | Exception:
         return error
 
 
-def _deliver(future: "asyncio.Future[Answer]", result: Answer | Exception) -> None:
+def _deliver(future: "asyncio.Future[Envelope]", result: Envelope | Exception) -> None:
     if future.cancelled():  # the client has gone
         return
     if isinstance(result, Exception):

@@ -15,8 +15,8 @@ from fastapi import FastAPI
 import agentspan
 from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
-from agentspan.serve import create_app, pages
-from agentspan.serve.pages import HEADERS
+from agentspan.serve import create_app, viewer_routes
+from agentspan.serve.viewer_routes import HEADERS
 from agentspan.viewer import assets, export
 from tests.serve.asgi import Client
 from tests.serve.servers import Server, details, refusal
@@ -172,7 +172,7 @@ def test_a_file_that_is_in_use_is_said_to_people_and_to_scripts(
     def busy(*given: Any) -> Any:
         raise DatabaseBusy("/secret/runs.db is locked")
 
-    monkeypatch.setattr(pages, "listing", busy)
+    monkeypatch.setattr(viewer_routes, "listing", busy)
     client = make()
     page = client.get("/", headers=HTML)
     assert page.status_code == 503
@@ -503,15 +503,15 @@ def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, mo
     import threading
 
     added_up, asked = threading.Event(), []
-    listing = pages.listing
+    listing = viewer_routes.listing
 
     def slow(*given: Any) -> Any:
         asked.append(given)
         added_up.wait(20)
         return listing(*given)
 
-    monkeypatch.setattr(pages, "listing", slow)
-    monkeypatch.setattr(pages, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(viewer_routes, "listing", slow)
+    monkeypatch.setattr(viewer_routes, "PATIENCE_S", 0.01)
     with make() as client:
         page = client.get("/", headers=HTML).text
         assert 'data-preparing="true"' in page

@@ -1,4 +1,4 @@
-"""What responses look like, as models: for the OpenAPI document only; answers are made in operations.answers."""
+"""What responses look like, as models: for the OpenAPI document only; answers are made in operations.envelopes."""
 
 from typing import Any, Generic, Literal, TypeVar
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
 from agentspan.model.resources import AgentSchemaVersion, Pagination
-from agentspan.serve.bodies import Sorted
+from agentspan.serve.request_models import Sorted
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class AgentContext(BaseModel):
 
 
 class BulkOutputs(BaseModel):
-    """What the actions of a bulk request answered.
+    """The answers to the operations of a bulk request.
 
     Attributes:
         status: always `success`, also where an action was refused.

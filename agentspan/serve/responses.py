@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from agentspan.errors import AgentspanError, DatabaseBusy, NotPermitted, StorageError
-from agentspan.operations import answers
+from agentspan.operations import envelopes
 
 STATUS: Mapping[str, int] = {
     "bad_request": 400,
@@ -61,4 +61,4 @@ def refuse_error(error: AgentspanError) -> Response:
         return refuse("unexpected", "the database cannot be used now; the server's log has more")
     if isinstance(error, NotPermitted):
         return refuse("not_permitted", "this server only reads")
-    return respond(answers.refusal(error), STATUS[error.code])
+    return respond(envelopes.of_error(error), STATUS[error.code])

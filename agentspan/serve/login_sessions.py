@@ -17,7 +17,7 @@ DAYS = 30
 MAX_REVOKED = 10_000
 
 
-class Sessions:
+class LoginSessions:
     """The sessions of one token; None for a server that asks for nothing.
 
     The key is derived from the token, so a session outlives a restart of the server, and ends with the token.

@@ -1,4 +1,4 @@
-"""What an operation answers, in the API's envelopes: as HTTP and bulk write it."""
+"""The API's envelopes: how HTTP and bulk write a row, a page of rows, or an error."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,28 +20,28 @@ from agentspan.operations import agents
 from agentspan.operations.context import Context, Done
 from agentspan.storage.protocol import Rows
 
-Answer = dict[str, Any]
+Envelope = dict[str, Any]
 
 
-def one(ctx: Context, row: Row, *, terminated: str | None = None, **beside: Any) -> Answer:
+def of_row(ctx: Context, row: Row, *, terminated: str | None = None, **beside: Any) -> Envelope:
     """Return the envelope of one resource; with the control signal where its instance was terminated."""
     return {"status": "success", "details": details(ctx, row), **beside, **_control(terminated)}
 
 
-def _control(terminated: str | None) -> Answer:
+def _control(terminated: str | None) -> Envelope:
     return {} if terminated is None else {"control": {"terminate": True, "reason": terminated}}
 
 
-def done(ctx: Context, outcome: Done) -> Answer:
+def of_done(ctx: Context, outcome: Done) -> Envelope:
     """Return the envelope of what an operation did; with the control signal for spans, and for ends of instances."""
     row = outcome.row
     hears = isinstance(row, AgentSpanRow) or (isinstance(row, AgentInstanceRow) and row.ended_late)
-    return one(ctx, row, terminated=outcome.terminated if hears else None)
+    return of_row(ctx, row, terminated=outcome.terminated if hears else None)
 
 
-def many(
+def of_page(
     ctx: Context, page: Rows, *, sorting: str | None, offset: int, page_size: int, summaries: bool = True
-) -> Answer:
+) -> Envelope:
     """Return the envelope of a list."""
     counts = ctx.storage.counts([row.id for row in page.rows if isinstance(row, AgentInstanceRow)])
     items = [_resource(ctx, row, counts, summaries=summaries) for row in page.rows]
@@ -55,7 +55,7 @@ def many(
     }
 
 
-def details(ctx: Context, row: Row) -> Answer:
+def details(ctx: Context, row: Row) -> Envelope:
     """Return one resource with all that is known of it."""
     if isinstance(row, AgentRow):
         counts = agents.instance_counts(ctx, row.id)
@@ -65,7 +65,7 @@ def details(ctx: Context, row: Row) -> Answer:
     return _resource(ctx, row, counts_of)
 
 
-def _resource(ctx: Context, row: Row, counts: Mapping[str, Any], *, summaries: bool = True) -> Answer:
+def _resource(ctx: Context, row: Row, counts: Mapping[str, Any], *, summaries: bool = True) -> Envelope:
     account = ctx.account
     if isinstance(row, AgentSpanRow):
         return span(row, account.id, summary=summaries)
@@ -79,9 +79,9 @@ def _resource(ctx: Context, row: Row, counts: Mapping[str, Any], *, summaries: b
     return resources.plain(resources.schema_version(row, account))
 
 
-def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Answer:
+def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Envelope:
     """Return a span as the API writes it, straight from its row: a model in between costs 15 µs."""
-    answer: Answer = {"type": "agent_span", "id": row.id, "account_id": account_id, **row._asdict()}
+    answer: Envelope = {"type": "agent_span", "id": row.id, "account_id": account_id, **row._asdict()}
     answer["payload"] = jsontext.decode(row.payload)
     answer["result_payload"] = None if row.result_payload is None else jsontext.decode(row.result_payload)
     answer["ended_late"] = bool(row.ended_late)
@@ -91,9 +91,9 @@ def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Answer:
     return answer
 
 
-def refusal(error: AgentspanError) -> Answer:
+def of_error(error: AgentspanError) -> Envelope:
     """Return the envelope of an error."""
-    answer: Answer = {"status": "error", "code": error.code, "message": str(error)}
+    answer: Envelope = {"status": "error", "code": error.code, "message": str(error)}
     if isinstance(error, ValidationErrors):
         answer["errors"] = {
             str(number): {"code": "invalid_value", "message": problem} for number, problem in enumerate(error.problems)

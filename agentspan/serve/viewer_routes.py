@@ -21,12 +21,12 @@ from starlette.routing import Route
 from agentspan.analysis import find
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.operations import actions
+from agentspan.operations import json_operations
 from agentspan.operations.context import Context
-from agentspan.serve.answering import refuse, refuse_error, respond
-from agentspan.serve.guards import log
-from agentspan.serve.sessions import Sessions, is_own_page
-from agentspan.serve.writing import Writer
+from agentspan.serve.login_sessions import LoginSessions, is_own_page
+from agentspan.serve.middleware import log
+from agentspan.serve.responses import refuse, refuse_error, respond
+from agentspan.serve.write_queue import WriteQueue
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
 
@@ -55,9 +55,9 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(ctx: Context, writer: Writer, *, token: str | None, read_only: bool) -> list[Route]:
+def routes(ctx: Context, write_queue: WriteQueue, *, token: str | None, read_only: bool) -> list[Route]:
     """Return the viewer's routes over one storage."""
-    viewer = Viewer(ctx, writer, token=token, read_only=read_only)
+    viewer = Viewer(ctx, write_queue, token=token, read_only=read_only)
     guarded: list[tuple[str, Handler, str]] = [
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
@@ -83,10 +83,10 @@ def routes(ctx: Context, writer: Writer, *, token: str | None, read_only: bool) 
 class Viewer:
     """The handlers."""
 
-    def __init__(self, ctx: Context, writer: Writer, *, token: str | None, read_only: bool) -> None:
+    def __init__(self, ctx: Context, write_queue: WriteQueue, *, token: str | None, read_only: bool) -> None:
         self._storage = ctx.storage
-        self._writer = writer
-        self._sessions = Sessions(token)
+        self._write_queue = write_queue
+        self._sessions = LoginSessions(token)
         self._read_only = read_only
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
 
@@ -224,7 +224,7 @@ class Viewer:
             return refuse("not_permitted", "only this server's own pages may do that; programs use /api")
         said = await _said(request)
         fields = {"agent_instance_id": request.path_params["run_id"], "reason": said.get("reason")}
-        await self._writer.run(lambda context: actions.terminate_agent_instance(context, fields))
+        await self._write_queue.run(lambda context: json_operations.terminate_agent_instance(context, fields))
         run = await self._found(request)
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentspan.serve.answering import refuse
+from agentspan.serve.responses import refuse
 
 log = logging.getLogger("agentspan")
 
@@ -18,7 +18,7 @@ BODY_S = 30.0
 """How long a client may take to send a body."""
 
 
-class Guard:
+class GuardMiddleware:
     """An ASGI middleware around the whole application.
 
     Args:

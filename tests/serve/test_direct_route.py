@@ -11,7 +11,7 @@ import pytest
 
 import agentspan
 from agentspan.serve.app import create_app
-from agentspan.serve.direct import DirectRoute
+from agentspan.serve.direct_route import DirectRoute
 
 OWN = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
 OTHER = "013xrzp12g3nqk8n4evtrcj59k8dhn3v"

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from starlette.types import Receive, Scope, Send
 
 from agentspan import ids
-from agentspan.serve.guards import replay
+from agentspan.serve.middleware import replay
 
 Id = Annotated[str, Path(pattern="^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$")]
 
