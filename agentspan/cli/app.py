@@ -53,7 +53,7 @@ def options(command: F) -> F:
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
     """Open the storage of a command; a file need not exist where it is opened to write."""
-    from agentspan.cli.recovering import recover
+    from agentspan.cli.journal_recovery import recover
     from agentspan.database import open
 
     location = location_in(ctx, db)

@@ -6,7 +6,6 @@ import click
 
 from agentspan.analysis import find, times
 from agentspan.analysis.runs import Name, RunFilter, RunList, RunSummary, RunTotals, find_runs
-from agentspan.cli.bar import bar
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -20,6 +19,7 @@ from agentspan.cli.output import (
     style,
     width,
 )
+from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.status import OPEN

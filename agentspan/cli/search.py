@@ -4,8 +4,8 @@ import click
 
 from agentspan.analysis import find
 from agentspan.analysis.search import Hit, search
-from agentspan.cli.bar import bar
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
+from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 
 

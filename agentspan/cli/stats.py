@@ -7,8 +7,8 @@ import click
 
 from agentspan.analysis import find, times
 from agentspan.analysis.stats import BOUNDS_MS, Stat, stats
-from agentspan.cli.bar import bar
 from agentspan.cli.output import cost_text, count_text, document, noun, table, width
+from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 from agentspan.schemas.meaning import duration_text
 

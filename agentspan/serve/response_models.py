@@ -130,8 +130,8 @@ class BulkOutputs(BaseModel):
     """The answers to the operations of a bulk request.
 
     Attributes:
-        status: always `success`, also where an action was refused.
-        outputs: each action's envelope by its idempotency key; those after a refused one are absent.
+        status: always `success`, also where an operation was refused.
+        outputs: each operation's envelope by its idempotency key; those after a refused one are absent.
     """
 
     status: Literal["success"]

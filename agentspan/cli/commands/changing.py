@@ -21,10 +21,10 @@ def demo(ctx: click.Context, db: str | None, as_json: bool) -> None:
 @click.pass_context
 def resummarize(ctx: click.Context, run: str | None, db: str | None, as_json: bool) -> None:
     """Render the summaries of RUN, or of all runs, again, by the newest templates of each agent."""
-    from agentspan.cli import rewriting
+    from agentspan.cli import resummarize as resummarize_
 
     with opened_existing(ctx, db) as database:
-        rewriting.resummarize(database, run, as_json=as_json)
+        resummarize_.command(database, run, as_json=as_json)
 
 
 @main.command()
@@ -34,10 +34,10 @@ def resummarize(ctx: click.Context, run: str | None, db: str | None, as_json: bo
 @click.pass_context
 def terminate(ctx: click.Context, run: str, db: str | None, as_json: bool, reason: str) -> None:
     """Terminate RUN, for good: its open spans are closed, and its program learns of it at its next span."""
-    from agentspan.cli import rewriting
+    from agentspan.cli import terminate as terminate_
 
     with opened_existing(ctx, db) as database:
-        rewriting.terminate(database, run, reason, as_json=as_json)
+        terminate_.command(database, run, reason, as_json=as_json)
 
 
 @main.command()
@@ -47,10 +47,10 @@ def terminate(ctx: click.Context, run: str, db: str | None, as_json: bool, reaso
 @click.pass_context
 def doctor(ctx: click.Context, db: str | None, as_json: bool, dry_run: bool, dead_hosts: tuple[str, ...]) -> None:
     """Check the file, and close the runs and spans that programs left open when they died."""
-    from agentspan.cli import doctoring
+    from agentspan.cli import doctor as doctor_
 
     with opened_existing(ctx, db, read_only=dry_run) as database:
-        doctoring.command(database, dry_run=dry_run, dead_hosts=dead_hosts, as_json=as_json)
+        doctor_.command(database, dry_run=dry_run, dead_hosts=dead_hosts, as_json=as_json)
 
 
 @main.command()
@@ -70,10 +70,10 @@ def prune(
     dry_run: bool,
 ) -> None:
     """Remove old runs that have finished, and idempotency keys older than 7 days; make the file smaller."""
-    from agentspan.cli import upkeep
+    from agentspan.cli import prune as prune_
 
     with opened_existing(ctx, db, read_only=dry_run) as database:
-        upkeep.prune(
+        prune_.command(
             database,
             older_than=older_than,
             max_size=max_size,

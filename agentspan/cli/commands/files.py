@@ -23,10 +23,10 @@ def export(
     ctx: click.Context, runs: tuple[str, ...], db: str | None, as_json: bool, form: str, output: str | None
 ) -> None:
     """Write runs for elsewhere: jsonl for `import`, markdown for a review. RUN is as for `show`, or `all`."""
-    from agentspan.cli import exporting
+    from agentspan.cli import export as export_
 
     with opened(ctx, db) as database:
-        exporting.export(database, runs, form=form, output=output, as_json=as_json)
+        export_.command(database, runs, form=form, output=output, as_json=as_json)
 
 
 @main.command(name="import")
@@ -35,10 +35,10 @@ def export(
 @click.pass_context
 def import_(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None:
     """Take in a FILE that `export` wrote (- for stdin); what is there already stays as it is."""
-    from agentspan.cli import exporting
+    from agentspan.cli import import_ as importing
 
-    with exporting.seekable(file) as source, opened(ctx, db, read_only=False) as database:
-        exporting.import_(database, source, as_json=as_json)
+    with importing.seekable(file) as source, opened(ctx, db, read_only=False) as database:
+        importing.command(database, source, as_json=as_json)
 
 
 @main.command()
@@ -47,10 +47,10 @@ def import_(ctx: click.Context, file: str, db: str | None, as_json: bool) -> Non
 @click.pass_context
 def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None:
     """Copy everything as of now to FILE, which may not exist, while others go on recording."""
-    from agentspan.cli import upkeep
+    from agentspan.cli import backup as backup_
 
     with opened(ctx, db) as database:
-        upkeep.backup(database, file, as_json=as_json)
+        backup_.command(database, file, as_json=as_json)
 
 
 @main.command()
@@ -66,6 +66,6 @@ def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None
 @click.pass_context
 def serve(ctx: click.Context, /, db: str | None, **options: Any) -> None:
     """Serve the operations over HTTP; the official clients of the Prefactor API work against it."""
-    from agentspan.cli import serving
+    from agentspan.cli import serve as serve_
 
-    serving.command(location_in(ctx, db), **options)
+    serve_.command(location_in(ctx, db), **options)

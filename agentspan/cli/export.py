@@ -1,14 +1,10 @@
-"""`agentspan export` and `agentspan import`: runs as files for elsewhere, and back."""
+"""`agentspan export`: runs as a file for elsewhere."""
 
 import os
-import shutil
 import stat
-import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -18,15 +14,13 @@ from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
 from agentspan.cli.output import document, noun
 from agentspan.database import Database
-from agentspan.maintenance.importing import import_lines
-from agentspan.operations.context import Context
 from agentspan.storage.protocol import Query, Storage
 
 ALL = "all"
 _AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
 
 
-def export(database: Database, what: Sequence[str], *, form: str, output: str | None, as_json: bool) -> None:
+def command(database: Database, what: Sequence[str], *, form: str, output: str | None, as_json: bool) -> None:
     """Write runs to a file, or to stdout."""
     storage = database.storage
     runs = _runs(storage, what)
@@ -85,43 +79,3 @@ def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
         os.unlink(name)
         raise
     return size
-
-
-def import_(database: Database, source: IO[bytes], *, as_json: bool) -> None:
-    """Take in a file that export wrote."""
-
-    def read() -> Iterable[bytes]:
-        source.seek(0)
-        return source
-
-    done = import_lines(Context(database.storage), read)
-    if as_json:
-        document(done._asdict())
-        return
-    click.echo(f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported")
-    if done.finished:
-        click.echo(f"{noun(done.finished, 'row')} that had been open finished")
-    if done.known:
-        click.echo(f"{noun(done.known, 'row')} known already")
-
-
-@contextmanager
-def seekable(file: str) -> Iterator[IO[bytes]]:
-    """Open a file to be read twice: what comes through a pipe is put aside first."""
-    try:
-        if file != "-":
-            with open(file, "rb") as source:
-                if source.seekable():
-                    yield source
-                    return
-                with tempfile.TemporaryFile() as aside:
-                    shutil.copyfileobj(source, aside)
-                    yield aside
-            return
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
-    with tempfile.TemporaryFile() as aside:
-        shutil.copyfileobj(sys.stdin.buffer, aside)
-        yield aside

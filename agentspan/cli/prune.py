@@ -1,4 +1,4 @@
-"""`agentspan prune` and `agentspan backup`: what keeps a file small, and safe."""
+"""`agentspan prune`: removes old runs."""
 
 import re
 
@@ -12,7 +12,7 @@ from agentspan.errors import InvalidValue
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
 
 
-def prune(
+def command(
     database: Database,
     *,
     older_than: str | None,
@@ -21,7 +21,7 @@ def prune(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Remove what is old, and say how much that was."""
+    """Remove old runs and keys, and print how many."""
     done = database.prune(
         older_than=None if older_than is None else times.parse(older_than, "older_than"),
         max_bytes=None if max_size is None else size(max_size),
@@ -36,18 +36,6 @@ def prune(
     click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
     if done.freed_bytes is not None:
         click.echo(f"{noun(done.freed_bytes, 'byte')} freed")
-
-
-def backup(database: Database, file: str, *, as_json: bool) -> None:
-    """Copy the file while others write to it."""
-    can = database.storage.capabilities()
-    if can.backup is None:
-        raise click.ClickException(f"the storage {can.backend!r} cannot make a backup")
-    copied = can.backup.backup(file)
-    if as_json:
-        document({"file": file, "bytes": copied})
-    else:
-        click.echo(f"copied to {file}: {noun(copied, 'byte')}")
 
 
 def size(text: str) -> int:

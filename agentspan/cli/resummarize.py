@@ -1,4 +1,4 @@
-"""The commands that change what is stored: resummarize, terminate."""
+"""`agentspan resummarize`: renders stored summaries again."""
 
 import sys
 
@@ -13,7 +13,7 @@ from agentspan.operations.context import Context
 from agentspan.storage.protocol import Query, Storage
 
 
-def resummarize(database: Database, what: str | None, *, as_json: bool) -> None:
+def command(database: Database, what: str | None, *, as_json: bool) -> None:
     """Render summaries again, with a progress bar on a terminal."""
     storage = database.storage
     instances = _all_instances(storage) if what is None else [find.run(storage, what)]
@@ -28,16 +28,6 @@ def resummarize(database: Database, what: str | None, *, as_json: bool) -> None:
         document({"spans": seen, "changed": changed})
     else:
         click.echo(f"{changed} of {seen} summaries changed")
-
-
-def terminate(database: Database, what: str, reason: str, *, as_json: bool) -> None:
-    """Terminate a run."""
-    run = database.agent_instances.terminate(find.run(database.storage, what).id, reason)
-    if as_json:
-        document({"run": run.model_dump(mode="json")})
-    else:
-        closed = len([span for span in database.storage.iter_spans(run.id) if span.closed_by == "terminated"])
-        click.echo(f"terminated run {run.id}; {closed} open {'span' if closed == 1 else 'spans'} closed")
 
 
 def _all_instances(storage: Storage) -> list[AgentInstanceRow]:

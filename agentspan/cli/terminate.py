@@ -1,0 +1,17 @@
+"""`agentspan terminate`: terminates a run and closes its open spans."""
+
+import click
+
+from agentspan.analysis import find
+from agentspan.cli.output import document
+from agentspan.database import Database
+
+
+def command(database: Database, what: str, reason: str, *, as_json: bool) -> None:
+    """Terminate a run."""
+    run = database.agent_instances.terminate(find.run(database.storage, what).id, reason)
+    if as_json:
+        document({"run": run.model_dump(mode="json")})
+    else:
+        closed = len([span for span in database.storage.iter_spans(run.id) if span.closed_by == "terminated"])
+        click.echo(f"terminated run {run.id}; {closed} open {'span' if closed == 1 else 'spans'} closed")
