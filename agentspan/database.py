@@ -1,4 +1,4 @@
-"""`agentspan.open`: one opened storage with its operations by id."""
+"""`agentspan.open`: one opened storage with its operations by id, `bulk`, `doctor` and `prune`."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The `agentspan` command. `commands` declares what can be typed; the other modules do it, imported when they are."""
+"""The `agentspan` command. `commands` declares the commands; a module of each command's name does its work."""
 
 from agentspan.cli.app import main
 from agentspan.cli.commands import changing, files, reading

@@ -1,4 +1,4 @@
-"""What all commands share: the group, its options, and how they open a file."""
+"""Shared by all commands: the group, the options `--db` and `--json`, and opening the storage."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -45,14 +45,14 @@ def main(ctx: click.Context, db: str | None) -> None:
 
 
 def options(command: F) -> F:
-    """Give a command `--json`, and `--db` after its name as well as before it."""
+    """Add the options `--json` and `--db` to a command; `--db` may also stand before its name."""
     command = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")(command)
     return click.option("--db", metavar="PATH", help="The file, or NAME://…, to use.")(command)
 
 
 @contextmanager
 def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Iterator["Database"]:
-    """Open the storage of a command; a file need not exist where it is opened to write."""
+    """Open the storage of a command. A missing file is made, unless `read_only`."""
     from agentspan.cli.journal_recovery import recover
     from agentspan.database import open
 
@@ -70,7 +70,7 @@ def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Ite
 
 
 def _explain(error: Exception, location: Location, database: "Database") -> None:
-    """Raise what is wrong with the file, if that is why a command could not go on; else the error is a bug of ours."""
+    """Raise an error that names the damage if the file is damaged; else return: the error is a bug of agentspan."""
     from agentspan.storage.sqlite.connections import damaged
 
     checking = database.storage.capabilities().check
@@ -83,7 +83,7 @@ def _explain(error: Exception, location: Location, database: "Database") -> None
 
 @contextmanager
 def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = False) -> Iterator["Database"]:
-    """Open the storage of a command that writes to what is there, and makes no file."""
+    """Open the storage of a command that changes a file which must exist."""
     path = location_in(ctx, db).path
     if path is not None and not path.exists():  # opening for writing would make it
         raise click.ClickException(f"{path} does not exist; nothing has been recorded there yet")

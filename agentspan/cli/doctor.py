@@ -1,4 +1,4 @@
-"""`agentspan doctor`: is the file sound, what did dead programs leave open, what came too late."""
+"""`agentspan doctor`: reports damage, closes what dead programs left open, lists refused changes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from agentspan.maintenance.doctor import Report, RunReport
 
 
 def command(database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool) -> None:
-    """Examine a file, and say what was found and done; exit code 1 where the file itself is damaged."""
+    """Examine a file and print the report; exit code 1 if the file is damaged."""
     report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts)
     if as_json:
         document(_plain(report))
@@ -86,7 +86,7 @@ def _who(run: RunReport) -> str:
 
 def _why(run: RunReport) -> tuple[str, ...]:
     if run.writer is None:
-        return ("it was made by id, nobody knows by whom",)
+        return ("it was made by id; its program is not known",)
     if run.life == "alive":
         return (f"{_who(run)} is alive",)
     return (f"{_who(run)} cannot be seen from here; to say that it is dead:", f"--dead-host {run.writer.host}")

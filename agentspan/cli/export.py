@@ -54,7 +54,7 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
 
 
 def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
-    """Write a file whole or not at all. A new one is readable by its owner only; one that exists keeps its mode."""
+    """Write a file atomically; return its bytes. A new file has mode 0600; an existing one keeps its mode."""
     location = storage.capabilities().location
     read = None if location is None else location.path
     if read is not None and path.exists() and path.samefile(read):

@@ -1,4 +1,4 @@
-"""Bringing in what killed programs left in their journals, with a bar for as long as that takes."""
+"""Recovers the journals of killed programs before a command reads the file, with a progress bar."""
 
 import sys
 from contextlib import closing, nullcontext
@@ -15,7 +15,7 @@ LARGE = 4 * 2**20
 
 
 def recover(path: Path) -> None:
-    """Read what is left beside a file, and show on a terminal how far that is; the rest is read when the file is."""
+    """Recover large journals beside a file, with a progress bar on a terminal. Opening the file recovers small ones."""
     if not is_possible() or not path.exists() or not sys.stderr.isatty() or _size_of(folder_of(path)) < LARGE:
         return
     from agentspan.recovery.adopting import Adoption
@@ -36,12 +36,12 @@ def recover(path: Path) -> None:
 def _size_of(folder: Path) -> int:
     try:
         return sum(each.stat().st_size for each in folder.iterdir())
-    except OSError:  # there is none, or somebody tidies up
+    except OSError:  # there is none, or another process removes it
         return 0
 
 
 class _Bar:
-    """Appears with the first progress: segments of living programs are left alone."""
+    """A progress bar that appears with the first progress: segments of living programs are not recovered."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -55,7 +55,7 @@ class _Bar:
         self._done = done
 
     def end(self) -> None:
-        """Leave the line."""
+        """End the bar."""
         if self._bar is not None:
             self._bar.update(self._bar.length - self._done)
             self._bar.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""How the commands speak: a terminal's width and colours, text that cannot command the terminal, one JSON document."""
+"""Output of the commands: width, colours, text without control characters, tables, one JSON document."""
 
 import json
 import os
@@ -17,7 +17,7 @@ COLORS = {"active": "yellow", "complete": "green", "failed": "red", "cancelled":
 
 
 def width() -> int:
-    """Return how many columns there are: COLUMNS, the terminal's, or 80."""
+    """Return the width of the output in columns: COLUMNS, else the terminal's, else 80."""
     return max(40, shutil.get_terminal_size((80, 24)).columns)
 
 
@@ -37,7 +37,7 @@ def status_style(text: str, status: str) -> str:
 
 
 def safe(text: str) -> str:
-    """Make a payload's text fit for a terminal, over several lines."""
+    """Replace control characters in a payload's text, which may have several lines."""
     return printable(text.replace("\t", "    "), keep="\n")
 
 

@@ -1,4 +1,4 @@
-"""A progress bar for what a command has to do first: on stderr, on a terminal, and only where there is much of it."""
+"""A progress bar on stderr for work before the output; only on a terminal, and only if the work reports progress."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import click
 
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Lend what is to be told how much is done, and of how much; None where nobody would see it."""
+    """Yield a function `update(done, total)` that draws the bar, or None if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""`agentspan runs`: the latest runs, and the sums over all that match."""
+"""`agentspan runs`: lists the latest runs, with sums over all that match."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def command(
     offset: int,
     as_json: bool,
 ) -> None:
-    """List runs, and say how many there are in all."""
+    """List runs, and print how many match in all."""
     storage = database.storage
     filter = RunFilter(agent, status, None if since is None else times.parse(since), failed, grep)
     with bar("indexing") as progress:

@@ -1,4 +1,4 @@
-"""`agentspan schemas`: the span types that agents were registered with."""
+"""`agentspan schemas`: lists the span types that agents were registered with."""
 
 from typing import Any
 

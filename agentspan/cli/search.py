@@ -1,4 +1,4 @@
-"""`agentspan search`: the spans in which words stand, each with a line that shows where."""
+"""`agentspan search`: lists the spans that contain words, each with a snippet."""
 
 import click
 
@@ -12,7 +12,7 @@ from agentspan.database import Database
 def command(
     database: Database, words: tuple[str, ...], *, run: str | None, limit: int, offset: int, as_json: bool
 ) -> None:
-    """Search, with a progress bar on a terminal while there is an index to be built."""
+    """Search; on a terminal, a progress bar shows while the index is built."""
     storage = database.storage
     run_id = None if run is None else find.run(storage, run).id
     with bar("indexing") as progress:

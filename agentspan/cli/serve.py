@@ -1,4 +1,4 @@
-"""`agentspan serve`: who may come in from where, and a server that ends as it should."""
+"""`agentspan serve`: checks the address and the token, and runs the server until a signal ends it."""
 
 import gc
 import ipaddress
@@ -58,7 +58,7 @@ def command(
         access_log=False,
         timeout_graceful_shutdown=END_S,
         server_header=False,
-        proxy_headers=False,  # nobody asks where a request came from
+        proxy_headers=False,  # no code reads a request's address
     )
     server = uvicorn.Server(config)
     # uvicorn raises the signal again once it has ended, and without these handlers it would then kill the process; and
@@ -66,7 +66,7 @@ def command(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     socket = config.bind_socket()
-    socket.listen(config.backlog)  # else who reads the line below and comes at once is turned away
+    socket.listen(config.backlog)  # else a client that connects as soon as the line below is printed is refused
     name = f"[{host}]" if ":" in host else host
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
     click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")

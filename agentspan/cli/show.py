@@ -1,4 +1,4 @@
-"""`agentspan show`: a run as a tree, whole, or only what failed or took long."""
+"""`agentspan show`: prints a run as a tree; whole, or only the failed or slow spans."""
 
 import shutil
 import sys

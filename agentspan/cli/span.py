@@ -1,4 +1,4 @@
-"""`agentspan span`: all of one span."""
+"""`agentspan span`: prints one span in full."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ from agentspan.schemas.meaning import duration_text
 
 
 def command(database: Database, what: str, *, as_json: bool) -> None:
-    """Show all of one span."""
+    """Print one span in full."""
     storage = database.storage
     row = find.span(storage, what)
     violations = storage.violations(row.id)

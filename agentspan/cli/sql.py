@@ -1,4 +1,4 @@
-"""`agentspan sql`: a person's own questions, which SQLite itself keeps from writing."""
+"""`agentspan sql`: runs a SELECT of the user. SQLite itself refuses writes."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ LEAST_CELL = 16
 
 
 def command(database: Database, query: str, *, form: str) -> None:
-    """Answer one SELECT, as a table, CSV or JSON."""
+    """Run one SELECT and print its rows as a table, CSV or JSON."""
     can = database.storage.capabilities()
     if can.sql is None:
         raise click.ClickException(f"the storage {can.backend!r} answers no SQL")

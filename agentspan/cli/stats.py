@@ -1,4 +1,4 @@
-"""`agentspan stats`: what the spans of each type, and of each model and tool, have in common."""
+"""`agentspan stats`: prints counts, errors, durations, tokens and cost by span type and by model or tool."""
 
 from dataclasses import fields
 from typing import Any

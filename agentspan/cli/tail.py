@@ -1,4 +1,4 @@
-"""`agentspan tail`: a line for each transition, while it happens, whichever process it happens in."""
+"""`agentspan tail`: prints a line for each transition as it happens, in any process."""
 
 import time
 

@@ -44,6 +44,6 @@ class Timeline:
         return (" " * first + drawn).ljust(self.columns)
 
     def _column(self, at: str | None, after_ms: float | None = 0.0) -> float:
-        """Return where a time lies, in columns."""
+        """Return the column of a time."""
         offset = clock.millis_between(self.begin, at or self.begin) + (after_ms or 0.0)
         return min(offset / self.length, 1.0) * self.columns

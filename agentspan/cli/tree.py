@@ -56,7 +56,7 @@ class Picture:
         self.with_ids = with_ids
 
     def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow]) -> Iterator[str]:
-        """Yield what is known of the run itself."""
+        """Yield the lines about the run itself."""
         width = self.width
         yield style(fit(f"run {run.id}", width), bold=True)
         yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
@@ -70,7 +70,7 @@ class Picture:
                 yield from self._payload("    ", key, getattr(run, key), "")
 
     def span(self, node: Node, lasts: tuple[bool, ...]) -> Iterator[str]:
-        """Yield the lines of a span, or of several that are alike."""
+        """Yield the lines of a span, or of a group of similar spans."""
         span = node.span
         is_left = span.writer_id in self.dead and span.status in OPEN
         bar_columns = self.timeline.columns + 3 if self.timeline.columns else 0
@@ -148,7 +148,7 @@ def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left
 
 
 def _title(node: Node) -> str:
-    """Return what several spans that are alike have in common."""
+    """Return the title of a group of similar spans."""
     span, number = node.span, len(node.alike) + 1
     below = _below(node)
     each = f" · {noun(below, 'span')} in each" if below else ""
@@ -156,7 +156,7 @@ def _title(node: Node) -> str:
 
 
 def _below(node: Node) -> int:
-    """Count the spans that happened in one: all those that are alike have as many."""
+    """Count the descendants of one span of a group; similar spans have equally many."""
     total, stack = 0, [(child, 1) for child in node.children]
     while stack:
         child, times = stack.pop()
@@ -167,12 +167,12 @@ def _below(node: Node) -> int:
 
 
 def _without_error(text: str, error: str | None) -> str:
-    """Take a built-in type's outcome off its summary: the error gets a line of its own."""
+    """Remove the outcome from the summary of a built-in type: the error has a line of its own."""
     return text if error is None else text.removesuffix(f" → {inline(error, MAX_INLINE)}")
 
 
 def title(span: AgentSpanRow) -> str:
-    """Return a span's summary; for a type without a template its name, and what went in."""
+    """Return a span's summary; for a type without a template, its name and payload."""
     if span.summary:
         return span.summary
     payload = inline(jsontext.decode(span.payload), 80)

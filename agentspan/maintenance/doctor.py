@@ -1,4 +1,4 @@
-"""Examines a file after a crash: closes what dead programs left open, and lists what came too late."""
+"""Examines a file after a crash: closes the runs and spans of dead programs, and lists refused changes."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ UNREAD = ("damaged", "unreadable")
 
 @dataclass
 class RunReport:
-    """A run with something open in it.
+    """A run that is open, or has open spans.
 
     Attributes:
         run: its row, as it was found.
@@ -46,7 +46,7 @@ class RunReport:
 
 @dataclass
 class Report:
-    """What the doctor found, and did.
+    """The findings of the doctor, and the changes that it made.
 
     Attributes:
         problems: what is wrong with the file itself; empty where it is sound, or the storage cannot tell.
@@ -85,7 +85,7 @@ def examine(
     for instance_id in _with_open(ctx):
         try:
             run = closing.close(instance_id, dry_run=dry_run)
-        except NotFound:  # somebody has removed it meanwhile
+        except NotFound:  # another process has removed it meanwhile
             continue
         if run is not None:
             report.runs.append(run)
@@ -111,7 +111,7 @@ def _with_open(ctx: Context) -> list[str]:
 
 
 class _Closing:
-    """Closes what is open in runs, where its writer is dead and everything that it recorded is in the storage."""
+    """Closes open runs and spans of dead writers, once their journals are recovered."""
 
     def __init__(self, ctx: Context, dead_hosts: Collection[str]) -> None:
         self._ctx = ctx

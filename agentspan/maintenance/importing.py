@@ -1,7 +1,7 @@
-"""Taking in what `export` wrote: rows are put as they are, and what is there already stays.
+"""Imports a file that `export` wrote. Rows are stored unchanged; rows that are stored already stay as they are.
 
-What finds its agent, version or schema version stored under another id, since the other file made its own, refers to
-that one from then on.
+The other file may have made the same agent, version or schema version under another id. Then the imported rows refer
+to the stored one.
 """
 
 import json
@@ -40,7 +40,7 @@ _REFERENCES = ("agent_id", "agent_version_id", "agent_schema_version_id", "agent
 
 
 class Imported(NamedTuple):
-    """What was taken in.
+    """The counts of an import.
 
     Attributes:
         runs, spans: how many are new.
@@ -61,7 +61,7 @@ class _Entry(NamedTuple):
 
 
 def import_lines(ctx: Context, read: Callable[[], Iterable[bytes]]) -> Imported:
-    """Take in the lines that an export wrote; twice is as good as once.
+    """Import the lines of an export. Idempotent: importing twice stores each row once.
 
     Args:
         read: gives the lines, from the first on, at each call: all of them are checked before anything is stored.

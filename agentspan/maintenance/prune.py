@@ -1,4 +1,4 @@
-"""Letting go of what is old: finished runs, and idempotency keys that nobody retries with any more."""
+"""Removes old finished runs, and idempotency keys that are too old to be retried."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,7 +21,7 @@ BATCH_RUNS = 500
 
 
 class Pruned(NamedTuple):
-    """What was removed, or would be.
+    """The counts of removed rows; with `dry_run`, of rows that would be removed.
 
     Attributes:
         runs, spans, keys: how many.
@@ -82,7 +82,7 @@ def prune(
 
 
 class _Left:
-    """How much of the file is in use, and whether that is still too much."""
+    """Tracks the bytes in use in the file against `max_bytes`."""
 
     def __init__(self, ctx: Context, file: StorageFile | None, max_bytes: int | None) -> None:
         self._file = file
@@ -101,14 +101,14 @@ class _Left:
         self._used = self._file.used_bytes() if really else self._used - spans * self._per_span
 
     def is_too_much(self, without: int) -> bool:
-        """Tell whether more is to go when so many spans do; never where no size was asked for."""
+        """Tell whether more than `max_bytes` is in use without this many spans; False if there is no limit."""
         return self._max is not None and self._used - without * self._per_span > self._max
 
 
 def _batches(
     ctx: Context, older_than: str | None, keep_failed: bool, left: _Left
 ) -> Iterator[list[tuple[AgentInstanceRow, SpanCounts]]]:
-    """Yield what may go, the oldest first, in portions for a commit, until there is no need for more."""
+    """Yield the runs to remove, the oldest first, in batches for one commit each."""
     rows = [row for row in ctx.storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
     batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
     spans = 0

@@ -1,4 +1,4 @@
-"""Rendering the summaries of stored spans again, after a template has changed."""
+"""Renders the summaries of stored spans again, after a template has changed."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,7 +16,7 @@ FRESH = ("summary", "label", "input_tokens", "output_tokens", "cost_usd", "is_ag
 
 
 class Progress(NamedTuple):
-    """How many spans were looked at, and how many of them changed, since the last one."""
+    """Counts since the previous Progress: spans that were rendered, and those of them that changed."""
 
     seen: int
     changed: int

@@ -1,4 +1,4 @@
-"""Operations on agents: what the runs of one agent have in common."""
+"""Operations on agents and their versions."""
 
 from typing import Any
 

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
 
 
 def plan(items: Any) -> Plan:
-    """Look through the items of a bulk request before anything is done.
+    """Check the items of a bulk request before the first one runs.
 
     Raises:
         InvalidValue, RequiredValue: an item has no usable type or key.

@@ -1,4 +1,4 @@
-"""What every operation needs: a storage, its ids, the span types of its instances, and the loop that commits."""
+"""The context of an operation: a storage, its ids, the span types of its instances, and the loop that commits."""
 
 import copy
 from collections.abc import Callable
@@ -71,7 +71,7 @@ class Context:
         return self.registries.keep(instance)
 
     def kept(self, instance_id: Any) -> Found | None:
-        """Return an instance as it was once.
+        """Return an instance as it was when it was remembered, or None.
 
         What is fixed of it is still so, unless the file was replaced or what made it was rolled back: see to it with a
         guard that its agent is there.
@@ -105,7 +105,7 @@ class Context:
         *,
         kept: Found | None = None,
     ) -> Done:
-        """Find, decide, apply; again when somebody else was faster, so that the model says why it is refused.
+        """Find, decide, apply. A refused unit is decided again on fresh rows, so that the model makes the error.
 
         The first attempt does not look for the key: it is new nearly always, and apply looks for it anyway. It refuses
         nothing, so that a replay is one whatever became of its resource.

@@ -1,4 +1,4 @@
-"""Reading an operation's parameters: each function returns a checked value or raises the API's error for the field."""
+"""Checks an operation's parameters: each function returns the value, or raises the API's error for the field."""
 
 import hashlib
 from dataclasses import replace
@@ -69,7 +69,7 @@ def text(field: str, value: Any) -> str | None:
 
 
 def required_text(field: str, value: Any) -> str:
-    """Return text that is there and not empty."""
+    """Return text that is not empty."""
     checked = text(field, value)
     if not checked:
         raise RequiredValue(field, "is required")

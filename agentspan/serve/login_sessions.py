@@ -1,4 +1,4 @@
-"""Who has logged in to the viewer: a signed cookie, made from the server's token, that says nothing of it.
+"""Login sessions of the viewer: a signed cookie. Its key is derived from the server's token, which it does not reveal.
 
 Only the viewer's own pages take the cookie. The API takes the token alone, so that no other site's page can use a
 session that a browser holds.
@@ -18,7 +18,7 @@ MAX_REVOKED = 10_000
 
 
 class LoginSessions:
-    """The sessions of one token; None for a server that asks for nothing.
+    """The login sessions of a server with a token; with None, every request is allowed.
 
     The key is derived from the token, so a session outlives a restart of the server, and ends with the token.
     """
@@ -32,7 +32,7 @@ class LoginSessions:
 
     @property
     def is_asked(self) -> bool:
-        """Whether one must log in."""
+        """Whether the viewer requires a login."""
         return self._token is not None
 
     def allows(self, request: Request) -> bool:
@@ -40,13 +40,13 @@ class LoginSessions:
         return not self.is_asked or self._is_valid(request.cookies.get(self.cookie, ""))
 
     def is_token(self, given: object) -> bool:
-        """Tell whether somebody knows the token."""
+        """Tell whether a text is the token, in constant time."""
         if not isinstance(given, str) or self._token is None:
             return False
         return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
 
     def begin(self, request: Request, response: Response) -> None:
-        """Log somebody in."""
+        """Set the cookie of a new session."""
         expires = int(time.time()) + DAYS * 86_400
         said = f"{expires}.{secrets.token_hex(16)}"
         response.set_cookie(
@@ -60,7 +60,7 @@ class LoginSessions:
         )
 
     def end(self, request: Request, response: Response) -> None:
-        """Log somebody out: the browser forgets the session, and this process no longer takes it."""
+        """Delete the cookie, and revoke the session in this process."""
         value = request.cookies.get(self.cookie, "")
         if self._is_valid(value):
             if len(self._revoked) >= MAX_REVOKED:

@@ -1,4 +1,4 @@
-"""What stands before the routes: who may come in, how much they may bring, and what happens when something breaks."""
+"""Middleware around all routes: checks Host, token and body size, and answers 500 where a handler raises."""
 
 import asyncio
 import hmac
@@ -77,7 +77,7 @@ class GuardMiddleware:
         return refuse("bad_request", f"the body has more than {self._max_body} bytes", status=413)
 
     async def _body(self, receive: Receive) -> bytes | Response:
-        """Return the body, as long as it is not too much and does not take too long."""
+        """Return the body, or the refusal of one that is too large or too slow."""
         parts: list[bytes] = []
         size = 0
         try:
@@ -115,7 +115,7 @@ class GuardMiddleware:
 
 
 def replay(message: Message, receive: Receive) -> Receive:
-    """Return what gives a message that was received already, and then what comes after it."""
+    """Return a `receive` that yields a message again that was received already, then the following ones."""
     sent = False
 
     async def replayed() -> Message:

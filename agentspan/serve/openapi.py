@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI makes of the routes, with the descriptions of our docstrings and examples."""
+"""The OpenAPI document: FastAPI's document of the routes, with descriptions from docstrings, and examples."""
 
 import inspect
 import re
@@ -191,7 +191,7 @@ def _models() -> Iterator[type[BaseModel]]:
 
 
 def _about(model: type[BaseModel]) -> str:
-    """Return what a docstring says before its Attributes."""
+    """Return the text of a docstring before its Attributes."""
     text, _, _ = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")
     return " ".join(text.split())
 

@@ -256,7 +256,7 @@ class Terminate(Body):
     """Terminate an instance, for good.
 
     Attributes:
-        reason: why, for people; the instance's program is told.
+        reason: why, for people; the instance's program receives it.
         idempotency_key: the same request with the same key again succeeds again.
     """
 

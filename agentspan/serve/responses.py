@@ -1,4 +1,4 @@
-"""Answers as HTTP responses: the envelope as JSON, and the status that belongs to an error's code."""
+"""HTTP responses: an envelope as JSON, and the HTTP status of an error's code."""
 
 import json
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def refuse(
 
 
 def refuse_error(error: AgentspanError) -> Response:
-    """Return one of our errors as a response; what they say of the file and its path stays here."""
+    """Return an AgentspanError as a response, without its message if that could name the file's path."""
     if isinstance(error, DatabaseBusy):
         return refuse("unknown", "the database is busy; try again", headers={"Retry-After": "1"})
     if isinstance(error, StorageError):

@@ -64,7 +64,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     readers = ThreadPoolExecutor(READERS, "agentspan-reader")
 
     async def scan(operation: JsonOperation, **fields: Any) -> Response:
-        """Read what may be much: in a thread, so that it holds nobody up."""
+        """Run a read that may take long, in a thread, so that it does not block the event loop."""
         return respond(await asyncio.get_running_loop().run_in_executor(readers, operation, ctx, fields))
 
     def page(offset: int, size: int) -> dict[str, int]:
@@ -255,7 +255,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         tags=["instances"],
     )
     async def get_agent_context(agent_instance_id: Id) -> Response:
-        # A whole run, however long it is: not in the way of the lists.
+        # A whole run may be long: in a thread of its own, so that lists do not wait for it.
         return respond(
             await asyncio.to_thread(json_operations.agent_context, ctx, {"agent_instance_id": agent_instance_id})
         )
@@ -300,7 +300,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
 
 
 def _fields(body: request_models.Body | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a request says: its body's fields, those in `details`, and its path's."""
+    """Return the fields of a request: of its body, of `details`, and of its path."""
     said = {} if body is None else body.said()
     details = said.pop("details", None) or {}
     if said.get("idempotency_key") is None:

@@ -1,4 +1,4 @@
-"""The viewer: pages to read runs, and the JSON that they ask for.
+"""The viewer's routes: pages that show runs, and the JSON that these pages load.
 
 Addresses are relative, so that the application can be mounted anywhere. None of it is part of the API: scripts use
 /api, people use these.
@@ -91,7 +91,7 @@ class Viewer:
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
 
     def guarded(self, handler: Handler) -> Handler:
-        """Return a handler that asks for the session first, and that answers with the viewer's headers."""
+        """Return a handler that checks the login session first, and adds the viewer's headers."""
 
         async def guard(request: Request) -> Response:
             if not self._sessions.allows(request):
@@ -158,7 +158,7 @@ class Viewer:
     # JSON
 
     async def runs_data(self, request: Request) -> Response:
-        """Answer with what brings the list up to date."""
+        """Answer with the list of runs as JSON, to update the page."""
         found = await self._listing(_asked(request))
         assert found is not None  # without a limit of time
         return respond(found)
@@ -177,7 +177,7 @@ class Viewer:
             if since is None:
                 limit = data.CHUNK if after else data.FIRST_CHUNK
                 return data.columns(self._storage, run, after=after, limit=limit)
-            facts = data.run_facts(self._storage, run)  # counted first, so that who reads on has at least so many
+            facts = data.run_facts(self._storage, run)  # counted first, so that the page has at least so many
             return {**data.columns(self._storage, run, after=after, since=since), "run": facts}
 
         answer = respond(await asyncio.to_thread(read))
@@ -188,7 +188,7 @@ class Viewer:
         return Response(packed, 200, headers, media_type="application/json")
 
     async def span(self, request: Request) -> Response:
-        """Answer with all of one span."""
+        """Answer with one span in full."""
         id = request.path_params["span_id"]
         span = await asyncio.to_thread(find.span, self._storage, id)
         if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
@@ -208,7 +208,7 @@ class Viewer:
         return respond(await asyncio.to_thread(data.statistics, self._storage, run.id))
 
     async def search(self, request: Request) -> Response:
-        """Answer with the spans in which words stand, and how many there are."""
+        """Answer with the spans that contain the words, and how many there are."""
         run = await self._found(request)
         words = request.query_params.get("q", "")
         found = await asyncio.to_thread(data.matches, self._storage, run.id, words)
@@ -229,7 +229,7 @@ class Viewer:
         return respond({"run": await asyncio.to_thread(data.run_facts, self._storage, run)})
 
     async def login(self, request: Request) -> Response:
-        """Take the token, and give a session for it."""
+        """Check the token, and begin a login session."""
         if not is_own_page(request):
             return _with_headers(refuse("not_permitted", "only this server's own page may log in"))
         said = await _said(request)
@@ -249,7 +249,7 @@ class Viewer:
         return response
 
     async def _listing(self, asked: Asked, patience_s: float | None = None) -> dict[str, Any] | None:
-        """Return the runs with their sums; None where those take longer, and go on being added up for who asks next."""
+        """Return the runs with their sums; None if adding them up takes longer: it goes on for the next request."""
         task = self._listings.get(asked)
         if task is None:
             task = self._listings[asked] = asyncio.create_task(asyncio.to_thread(listing, self._storage, asked))
@@ -313,7 +313,7 @@ def _path(request: Request) -> str:
 
 
 def _up(request: Request) -> str:
-    """Return the way from a request's page to the viewer's first page."""
+    """Return the relative address of the viewer's first page."""
     return "../" * _path(request).count("/")
 
 
@@ -324,7 +324,7 @@ def _with_headers(response: Response) -> Response:
 
 
 def _wants_page(request: Request) -> bool:
-    """Tell whether a person's browser asks, not a page's script."""
+    """Tell whether a request is for a page, not for a script's JSON."""
     return request.method == "GET" and "text/html" in request.headers.get("accept", "")
 
 
@@ -351,7 +351,7 @@ def _number(text: str | None) -> int:
 
 
 def _onward(where: object) -> str:
-    """Return where to go after the login: a place within the viewer, whatever was asked for."""
+    """Return the address to redirect to after the login, always within the viewer."""
     if not isinstance(where, str) or not where.startswith("runs/") or "//" in where or "\\" in where:
         return "./"
     return quote(where[:500], safe="/?=&%-_.~")

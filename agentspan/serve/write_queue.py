@@ -1,4 +1,4 @@
-"""Where writes happen: on the event loop while the database is free, in one waiting thread while it is not.
+"""Queues the writes: committed on the event loop while the database is free, else in one waiting thread.
 
 A commit costs as much as the operation in it, and a hop to a thread and back more than both under load. So what came in
 one turn of the loop is committed as one group there; and since a turn must not be long, or every connection waits for
@@ -25,7 +25,7 @@ WAIT_S = 2.0
 SLICE_S = 0.004
 """How long a group on the event loop may grow: after that it takes no further operation."""
 THREAD_SLICE_S = 0.1
-"""The same of a group in the thread, which had to wait for its turn and holds nobody up."""
+"""The same for a group in the thread, which does not block the event loop."""
 MAX_WAITING = 1000
 """Requests that may wait for other writers at once; further ones are answered with 503 right away."""
 
@@ -60,7 +60,7 @@ class WriteQueue:
             is_long: whether it takes too long for the event loop.
 
         Raises:
-            DatabaseBusy: other writers did not let go in time; nothing is stored.
+            DatabaseBusy: other writers held the write lock for too long; nothing is stored.
         """
         if len(self._queue) >= MAX_WAITING and self._busy.locked():
             raise DatabaseBusy("too many requests wait for the database")
@@ -97,13 +97,13 @@ class WriteQueue:
             self._refuse(len(self._queue), error)
 
     def _in_thread(self) -> None:
-        """Commit a group as soon as other writers let go, and leave what comes then to the loop again."""
+        """Commit a group once other writers release the lock; later writes are the event loop's again."""
         try:
             wait_s = max(0.0, self._queue[0].deadline - time.monotonic())
             if not self._commit(wait_s, THREAD_SLICE_S, None):
                 now = time.monotonic()
                 late = sum(waiting.deadline <= now for waiting in list(self._queue))
-                self._refuse(max(late, 1), DatabaseBusy(f"other writers did not let go within {self._wait_s:g} s"))
+                self._refuse(max(late, 1), DatabaseBusy(f"other writers held the write lock for {self._wait_s:g} s"))
         finally:
             self._busy.release()
             self._hand_back()
@@ -115,7 +115,7 @@ class WriteQueue:
                 loop.call_soon_threadsafe(self._come_back, loop)
             except IndexError:  # nothing waits, or the loop was faster
                 return
-            except RuntimeError:  # that loop is closed: nobody waits there
+            except RuntimeError:  # that loop is closed, and with it the requests
                 self._queue.popleft()
             else:
                 return
@@ -179,7 +179,7 @@ class WriteQueue:
                 continue
             try:
                 waiting.loop.call_soon_threadsafe(_deliver, waiting.future, result)
-            except RuntimeError:  # that loop is closed: nobody waits there
+            except RuntimeError:  # that loop is closed, and with it the requests
                 pass
 
 

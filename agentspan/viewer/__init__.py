@@ -1,1 +1,1 @@
-"""What a run looks like as a page: its data, its conversation, its files. Without a web framework: `serve` has that."""
+"""The content of the viewer's pages: data, conversation, list, files. No web framework: that is in `serve`."""

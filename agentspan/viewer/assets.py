@@ -1,4 +1,4 @@
-"""The page's own files: one style sheet, and one script put together from modules that an editor can follow.
+"""The style sheet and the script of the pages. The script is joined from modules.
 
 The modules import each other by name. Joined in order, with the import and export words left out, they are one module:
 a single request for a server's page, and all that an exported file can hold, which cannot load modules.
@@ -67,7 +67,7 @@ def version() -> str:
 
 
 def source_hash(content: str) -> str:
-    """Return how a Content-Security-Policy names an inline script or style."""
+    """Return the hash by which a Content-Security-Policy allows an inline script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 

@@ -1,4 +1,4 @@
-"""What was said in a run: the messages of its llm, tool and message spans, each once, in the order of time.
+"""The conversation of a run: the messages of its llm, tool and message spans, each once, in order of time.
 
 A model is sent the whole conversation again with every call; what was shown before is passed over. A tool's call and
 its answer are one turn.
@@ -20,12 +20,12 @@ MAX_TEXT = 20_000
 
 
 class Turn(TypedDict):
-    """What one side said.
+    """A turn of the conversation: one message.
 
     Attributes:
         span: the span that it is from.
         role: system, user, assistant, tool, or what the program calls it.
-        text: what was said; of a tool, what it answered.
+        text: the message; of a tool, its answer.
         length: characters of the whole text, of which `text` has at most MAX_TEXT.
         name: the tool's or model's.
         arguments: a tool's, as JSON text.
@@ -70,12 +70,12 @@ def of_run(spans: Iterable[AgentSpanRow]) -> list[Turn]:
     reader = _Reader({span.id: span for span in ordered if fallback(span.schema_name).name == "agent"}, ordered)
     for span in ordered:
         reader.read(span)
-    # What a model answered, it said at the end: spans of others may have begun in between.
+    # A model answers at its end: other spans may have begun in between.
     return sorted(reader.turns, key=lambda turn: turn["at"])
 
 
 class _Reader:
-    """Goes through spans in order, and remembers what was said."""
+    """Reads spans in order, and remembers the messages that were shown."""
 
     def __init__(self, agents: dict[str, AgentSpanRow], spans: list[AgentSpanRow]) -> None:
         self.turns: list[Turn] = []
@@ -190,19 +190,19 @@ class _Reader:
 
 
 def _spoken(span: AgentSpanRow) -> list[Message]:
-    """Return what a message span says."""
+    """Return the messages of a message span."""
     return messages.read(_object(span.payload))
 
 
 def _sent(span: AgentSpanRow) -> list[Message]:
-    """Return what a model was sent."""
+    """Return the messages that a model was sent."""
     payload = _object(span.payload)
     given = payload.get("messages", payload.get("input", payload.get("prompt")))
     return messages.read(payload.get("system"), "system") + messages.read(given)
 
 
 def _answered(span: AgentSpanRow) -> list[Message]:
-    """Return what a model answered: its text and its calls, or the messages that it gave instead."""
+    """Return a model's answer: its text and its calls, or the messages in its result."""
     result = _object(span.result_payload)
     made = messages.calls(result.get("tool_calls"))
     said = messages.read(result.get("text"), "assistant")
@@ -216,7 +216,7 @@ def _answered(span: AgentSpanRow) -> list[Message]:
 
 
 def _key(message: Message) -> tuple[str, str]:
-    """Return what makes a message the same as one that was shown before."""
+    """Return a key that is equal for equal messages."""
     called = "".join(f"\0{call['name']}" for call in message["calls"])
     return (message["role"], message["text"].strip() + called)
 
@@ -226,6 +226,6 @@ def _error(span: AgentSpanRow) -> str | None:
 
 
 def _object(text: str | None) -> dict[str, Any]:
-    """Return a payload; what is there by hand may be anything."""
+    """Return a payload as a dict; {} if it is no object."""
     value = None if text is None else jsontext.decode(text)
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""A run as the page reads it: facts about the run, its spans as columns, and all of one span. Plain JSON values.
+"""The data of a run's page: facts about the run, its spans as columns, one span in full. Plain JSON values.
 
 Columns, because 10,000 spans as objects would say every name 10,000 times; what repeats (span types, labels, statuses)
 is listed once and meant by its position. Payloads come with one span at a time.
@@ -31,7 +31,7 @@ MAX_INLINE = 160
 
 
 def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) -> dict[str, Any]:
-    """Return what the head of a run's page shows.
+    """Return the facts that the head of a run's page shows.
 
     Args:
         counted: whether to count its spans, which takes 0.4 s for 250,000; else `spans` is None.
@@ -131,7 +131,7 @@ def matches(storage: Storage, run_id: str, text: str) -> list[str]:
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
-    """Return all of one span. Payloads stay text: a browser's numbers would round large integers."""
+    """Return one span in full. Payloads stay text: a browser's numbers would round large integers."""
     lives = Lives(storage)
     return {
         "id": span.id,

@@ -1,4 +1,4 @@
-"""The list of runs as text: one cell a column, the same for a server's page and for what brings it up to date."""
+"""The list of runs as text, one cell for each column; for the page, and for the JSON that updates it."""
 
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ _HOURS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720}
 
 
 class Asked(NamedTuple):
-    """Which runs somebody wants to see, as the page's address says."""
+    """The filter of the list, from the query of the page's address."""
 
     agent: str = ""
     status: str = ""
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
     offset: int = 0
 
     def filter(self) -> RunFilter:
-        """Return what a storage is asked; words that mean nothing are passed over."""
+        """Return the filter for a storage; unknown values are ignored."""
         hours = _HOURS.get(self.since)
         earliest = None
         if hours is not None:
@@ -119,7 +119,7 @@ def _took(summary: RunSummary, *, is_under_way: bool) -> str:
 
 
 def _about(summary: RunSummary) -> str:
-    """Return what tells a run from others: what it died of, what it is called, what it was given."""
+    """Return the text that distinguishes a run: its error, its name, or its metadata."""
     run = summary.run
     if run.termination_reason:
         return one_line(run.termination_reason, MAX_ABOUT)

@@ -1,1 +1,1 @@
-"""What can be typed: one function a command, each importing what it needs when it runs."""
+"""The commands and their options: one function for each, which imports the module that does the work."""

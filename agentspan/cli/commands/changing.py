@@ -1,4 +1,4 @@
-"""The commands that record, or change what is stored."""
+"""Commands that write to the database: demo, resummarize, terminate, doctor, prune."""
 
 import click
 
@@ -29,7 +29,7 @@ def resummarize(ctx: click.Context, run: str | None, db: str | None, as_json: bo
 
 @main.command()
 @click.argument("run")
-@click.option("--reason", required=True, help="Why; it stands on the run, and its program is told.")
+@click.option("--reason", required=True, help="Why; it is stored on the run, and its program receives it.")
 @options
 @click.pass_context
 def terminate(ctx: click.Context, run: str, db: str | None, as_json: bool, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands that turn a file into others, and others into it, and the one that serves it."""
+"""Commands on whole files: export, import, backup, serve."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +34,7 @@ def export(
 @options
 @click.pass_context
 def import_(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None:
-    """Take in a FILE that `export` wrote (- for stdin); what is there already stays as it is."""
+    """Import a FILE that `export` wrote (- for stdin); rows that are stored already stay as they are."""
     from agentspan.cli import import_ as importing
 
     with importing.seekable(file) as source, opened(ctx, db, read_only=False) as database:
@@ -46,7 +46,7 @@ def import_(ctx: click.Context, file: str, db: str | None, as_json: bool) -> Non
 @options
 @click.pass_context
 def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None:
-    """Copy everything as of now to FILE, which may not exist, while others go on recording."""
+    """Copy the database as of now to FILE, which must not exist; programs may go on recording."""
     from agentspan.cli import backup as backup_
 
     with opened(ctx, db) as database:

@@ -1,4 +1,4 @@
-"""The commands that only read: runs listed, shown, followed, summed up, searched."""
+"""Commands that only read: runs, show, tail, span, stats, search, sql, schemas."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def tail(ctx: click.Context, run: str | None, db: str | None, as_json: bool, one
 @options
 @click.pass_context
 def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
-    """Show all of one span: times, payload, result, error, and where they break its schema."""
+    """Show one span in full: times, payload, result, error, and violations of its schema."""
     from agentspan.cli import span as span_
 
     with opened(ctx, db) as database:
@@ -93,7 +93,7 @@ def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool,
 @options
 @click.pass_context
 def search(ctx: click.Context, /, words: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:
-    """Find the spans in whose summary, payload or result all WORDS stand; 'two words' in quotes stand together."""
+    """Find the spans whose summary, payload or result has all WORDS; 'two words' in quotes are a phrase."""
     from agentspan.cli import search as search_
 
     with opened(ctx, db) as database:
@@ -106,7 +106,7 @@ def search(ctx: click.Context, /, words: tuple[str, ...], db: str | None, as_jso
 @options
 @click.pass_context
 def sql(ctx: click.Context, query: str, db: str | None, as_json: bool, form: str | None) -> None:
-    """Answer a QUERY in SQL (- reads it from stdin) about the tables and views; nothing can be written by it."""
+    """Run a QUERY in SQL (- reads it from stdin) over the tables and views; it cannot write."""
     from agentspan.cli import sql as sql_
 
     with opened(ctx, db) as database:
