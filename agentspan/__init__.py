@@ -44,8 +44,7 @@ from agentspan.recording.default import (
     span,
     span_type,
 )
-from agentspan.recording.run import Run
-from agentspan.recording.span import Span
+from agentspan.recording.span_and_run import Run, Span
 from agentspan.recording.tracer import Health, Tracer
 
 if TYPE_CHECKING:

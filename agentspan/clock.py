@@ -6,6 +6,8 @@ freezegun reaches all of them: `now` looks `time` up at each call, and the other
 
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z")
@@ -88,3 +90,15 @@ def to_datetime(text: str) -> datetime:
 def millis_between(earlier: str, later: str) -> float:
     """Return the milliseconds from one stored time to another; negative when `later` is before `earlier`."""
     return (to_datetime(later) - to_datetime(earlier)).total_seconds() * 1000
+
+
+@contextmanager
+def replaced(read_wall_ns: Callable[[], int], read_monotonic_ns: Callable[[], int]) -> Iterator[None]:
+    """Read the time by these functions for the length of a block, in all threads; for tests."""
+    global now, wall_ns, monotonic_ns
+    before = now, wall_ns, monotonic_ns
+    now, wall_ns, monotonic_ns = lambda: to_text(read_wall_ns()), read_wall_ns, read_monotonic_ns
+    try:
+        yield
+    finally:
+        now, wall_ns, monotonic_ns = before

@@ -64,7 +64,7 @@ class Renewal(IntEnum):
 
     LOCKS = 0
     """Locks and ids: whatever needs nothing else."""
-    TRACERS = 1
+    RECORDERS = 1
     """What mints ids, and has a sink."""
 
 

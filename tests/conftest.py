@@ -63,6 +63,5 @@ def _fresh_default_tracer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     from agentspan.recording import default
 
     monkeypatch.setenv("AGENTSPAN_DB", str(tmp_path / "default.db"))
-    monkeypatch.setattr(default, "_given", {})
     yield
-    agentspan.shutdown()
+    default.forget()

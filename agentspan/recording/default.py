@@ -1,9 +1,12 @@
 """The functions of the package: one tracer for the whole process, configured once, or by itself at the first span."""
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, cast, overload
 
 from agentspan import clock, forks
 from agentspan.errors import StorageError
@@ -11,15 +14,16 @@ from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.journal import live
 from agentspan.model.status import Purpose
-from agentspan.recording import disabled
-from agentspan.recording.block import DEFAULT_TYPE, SpanBlock, block
-from agentspan.recording.capture.limits import Limits
-from agentspan.recording.capture.redaction import REDACTED, Rule
+from agentspan.recording import propagation
+from agentspan.recording.beginning import DEFAULT_TYPE
+from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
+from agentspan.recording.capture.redaction import REDACTED
 from agentspan.recording.generators import Reduce
-from agentspan.recording.run import OnTerminate, Run
-from agentspan.recording.sink import WAIT_S
-from agentspan.recording.span import Span
-from agentspan.recording.tracer import Durability, Health, Tracer
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.settings import Settings, SettingsArguments, with_settings
+from agentspan.recording.sinks.protocol import WAIT_S
+from agentspan.recording.span_and_run import OnTerminate, Run, Span
+from agentspan.recording.tracer import Health, Tracer, new_recorder, tracer_of
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
 from agentspan.storage.location import ENVIRONMENT, Location
@@ -34,25 +38,34 @@ CONFIGURE_WAIT_S = 10.0
 """How long `configure` may wait for a file that others hold; the first span of a program that did not configure waits
 as long as any other."""
 
+Database = str | os.PathLike[str] | Location | Storage
+
+
+class Configuration(NamedTuple):
+    """Where and how this process records.
+
+    Attributes:
+        db: None where nothing was said: then it is looked up each time.
+    """
+
+    db: Database | None
+    settings: Settings
+
+
 _lock = threading.RLock()
 _tracer: Tracer | None = None
-_given: dict[str, Any] = {}  # what `configure` was told: a file that it was not told is looked up each time
-_settings: dict[str, Any] = {}
+_recorder: Recorder | None = None  # the tracer's; read by each recorded call
+_told: Configuration | None = None  # what `configure` was called with
+_used: Configuration | None = None  # what the tracer was made with
 _retry_at_ns = 0
 _unreachable: StorageError | None = None
-"""Why this process, which nobody configured, records nothing: it works for one whose storage it cannot open."""
+"""Why this process, which was not configured, records nothing: it works for one whose storage it cannot open."""
+_captured: Storage | None = None
+"""The storage that is recorded into instead of any other; see `captured`."""
 
 
-def configure(
-    db: str | os.PathLike[str] | Location | Storage | None = None,
-    *,
-    raise_errors: bool = False,
-    strict_schemas: bool = False,
-    redact: Rule | Literal["credentials"] | None = "credentials",
-    limits: Limits | None = None,
-    durability: Durability = "journal",
-    enabled: bool | None = None,
-) -> Tracer:
+@with_settings
+def configure(db: Database | None = None, **settings: Unpack[SettingsArguments]) -> Tracer:
     """Say where this process records. Optional; the same call again changes nothing, another one switches over.
 
     Args:
@@ -74,36 +87,36 @@ def configure(
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
-    given: dict[str, Any] = {
-        "raise_errors": raise_errors,
-        "strict_schemas": strict_schemas,
-        "redact": redact,
-        "limits": limits,
-        "durability": durability,
-        "enabled": enabled,
-    }
-    if db is not None:
-        given["db"] = location_of(db).absolute() if isinstance(db, (str, os.PathLike)) else db
-    return _configure(given, CONFIGURE_WAIT_S)
+    if isinstance(db, (str, os.PathLike)):
+        db = location_of(db).absolute()
+    return _configure(Configuration(db, Settings(**settings)), CONFIGURE_WAIT_S)
 
 
-def _configure(given: dict[str, Any], wait_s: float) -> Tracer:
-    global _tracer, _given, _settings
+def _configure(told: Configuration | None, wait_s: float) -> Tracer:
+    """Make the tracer anew, if that changes anything; None: `configure` was not called."""
+    global _tracer, _recorder, _told, _used
     if not page[0]:
         forks.renew()
-    if "db" not in given and _unreachable is not None and not os.environ.get(ENVIRONMENT):
-        raise _unreachable
-    settings = given if "db" in given else {"db": location_of(None).absolute(), **given}
-    if settings.get("enabled") is None:
-        settings = {**settings, "enabled": not disabled.by_environment()}
+    used = _completed(told or Configuration(None, Settings()))
     with _lock:
-        if _tracer is not None and _tracer._is_usable() and settings == _settings:
+        if _tracer is not None and _tracer.recorder.is_usable and used == _used:
             return _tracer
-        tracer = Tracer(**settings, _open_wait_s=wait_s)
-        if _tracer is not None:
-            _tracer.shutdown()
-        _tracer, _given, _settings = tracer, given, settings
-        return tracer
+        recorder = new_recorder(used.db, used.settings, open_wait_s=wait_s)
+        if _recorder is not None:
+            _recorder.shutdown(5.0)
+        _recorder, _tracer, _told, _used = recorder, tracer_of(recorder), told, used
+        return _tracer
+
+
+def _completed(told: Configuration) -> Configuration:
+    """Return what to use: defaults are looked up, and a capture overrules."""
+    if _captured is not None:
+        is_enabled = told.settings.enabled is not False  # AGENTSPAN_DISABLED is for programs, not for tests
+        return Configuration(_captured, replace(told.settings, raise_errors=True, enabled=is_enabled))
+    if told.db is None and _unreachable is not None and not os.environ.get(ENVIRONMENT):
+        raise _unreachable
+    db = location_of(None).absolute() if told.db is None else told.db
+    return Configuration(db, replace(told.settings, enabled=told.settings.is_enabled))
 
 
 def get_tracer() -> Tracer:
@@ -112,22 +125,53 @@ def get_tracer() -> Tracer:
     Never raises: where the file cannot be used, the tracer that is returned counts what it cannot record, and the
     file is tried again every second.
     """
-    global _tracer, _retry_at_ns
-    tracer = _tracer
-    if tracer is not None and not tracer._closed and (not tracer._broken or clock.monotonic_ns() < _retry_at_ns):
-        return tracer
+    get_recorder()
+    return cast(Tracer, _tracer)
+
+
+def get_recorder() -> Recorder:
+    """Return the recorder of `get_tracer`."""
+    global _tracer, _recorder, _retry_at_ns
+    recorder = _recorder
+    if recorder is not None and not recorder.is_closed and (not recorder.broken or clock.monotonic_ns() < _retry_at_ns):
+        return recorder
     if not page[0]:
         forks.renew()
     with _lock:
         try:
-            return _configure(_given, WAIT_S)
+            return _configure(_told, WAIT_S).recorder
         except Exception as error:
             let_through(error)
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS
-            if _tracer is None or _tracer._closed:
-                _tracer = Tracer(_broken=error)
-                _tracer._fault(error)
-            return _tracer
+            if _recorder is None or _recorder.is_closed:
+                _recorder = new_recorder(None, Settings(), broken=error)
+                _tracer = tracer_of(_recorder)
+                _recorder.faults.add(error)
+            return _recorder
+
+
+@contextmanager
+def captured(storage: Storage) -> Iterator[None]:
+    """Record into this storage for the length of a block, whatever `configure` is called with; faults are raised.
+
+    What was configured before is untouched, and in use again afterwards.
+    """
+    global _tracer, _recorder, _told, _used, _retry_at_ns, _captured
+    before = _tracer, _recorder, _told, _used, _retry_at_ns, _captured
+    _tracer = _recorder = _told = _used = None
+    _retry_at_ns, _captured = 0, storage
+    try:
+        yield
+    finally:
+        shutdown()
+        _tracer, _recorder, _told, _used, _retry_at_ns, _captured = before
+
+
+def forget() -> None:
+    """Shut down, and forget what `configure` was called with."""
+    global _told, _unreachable
+    shutdown()
+    _told = _unreachable = None
 
 
 @overload
@@ -155,7 +199,7 @@ def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = 
     Raises:
         TypeError: what is decorated cannot be called, or has `reduce` and is no generator function.
     """
-    return block(get_tracer, schema_name, payload, reduce)
+    return span_block(get_recorder, schema_name, payload, reduce)
 
 
 def run(
@@ -165,7 +209,7 @@ def run(
     metadata: Mapping[str, Any] | None = None,
     purpose: Purpose = "live",
     on_terminate: OnTerminate | None = None,
-) -> Run:
+) -> RunBlock:
     """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
 
     It completes at the end of the block, and fails, keeping the error, on an exception.
@@ -179,7 +223,7 @@ def run(
             AgentTerminated there and at every later one; a function is called once, with the run. Either way
             `run.terminated` tells.
     """
-    return Run(get_tracer, name, version=version, metadata=metadata, purpose=purpose, on_terminate=on_terminate)
+    return RunBlock(get_recorder, name, version=version, metadata=metadata, purpose=purpose, on_terminate=on_terminate)
 
 
 def span_type(
@@ -222,58 +266,54 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     return get_tracer().propagate(fn)
 
 
-def arrive(location: Location, settings: dict[str, Any] | None) -> Tracer | None:
-    """Return this process's tracer, to record there as the process does that something comes from.
+def arrive(location: Location, settings: Settings | None) -> Recorder | None:
+    """Return this process's recorder, to record as the process does that a callable comes from.
 
-    One that was configured stays as it is: None if it has another storage. One that was not is configured now, if
-    `settings` has all that it takes.
+    A process that was configured stays as it is: None if it records elsewhere. One that was not is configured now.
+
+    Args:
+        settings: None where they did not arrive.
     """
     try:
-        if not _given:
-            if settings is None:  # a rule for redaction that cannot be had here: what it would hide must not be seen
-                settings = {"redact": _everything}
-            if _tracer is None or location_in(_tracer) != location:
-                configure(location, **settings)
-        tracer = get_tracer()
-        return tracer if location_in(tracer) == location else None
+        if _told is None:
+            if settings is None:  # a rule for redaction that cannot be imported here: what it would hide is not kept
+                settings = Settings(redact=_everything)
+            if _recorder is None or _recorder.location != location:
+                _configure(Configuration(location, settings), CONFIGURE_WAIT_S)
+        recorder = get_recorder()
+        return recorder if recorder.location == location else None
     except Exception as error:
         let_through(error)
-        get_tracer()._fault(error)
+        get_recorder().faults.add(error)
         return None
 
 
-def arrive_unreachable(said: str) -> None:
+def arrive_unreachable(why: str) -> None:
     """Record nothing in this process, and count and log that, unless it has a storage that others can open, too.
 
-    Something comes here from a process whose storage cannot be opened in any other. A file that is made here instead,
-    because nobody has named one, would hold half of a run where nobody looks for it.
+    A callable comes from a process whose storage no other process can open. A file that is made here instead, because
+    none was named, would hold half of a run where nobody looks for it.
     """
-    global _tracer, _given, _unreachable
+    global _tracer, _recorder, _told, _unreachable
     with _lock:
-        is_own = _given and (_tracer is None or not _tracer.enabled or location_in(_tracer) is not None)
+        is_own = _told is not None and (_recorder is None or not _recorder.enabled or _recorder.location is not None)
         if is_own or os.environ.get(ENVIRONMENT):
             return
-        _unreachable = StorageError(said)
-        tracer, _tracer, _given = _tracer, None, {}
-        if tracer is not None:
-            tracer.shutdown()
-    get_tracer()
+        _unreachable = StorageError(why)
+        recorder, _recorder, _tracer, _told = _recorder, None, None, None
+        if recorder is not None:
+            recorder.shutdown(5.0)
+    get_recorder()
 
 
 def arrive_disabled() -> None:
-    """Record nothing in this process, if it was not told otherwise: the one that something comes from does not."""
-    if _tracer is None and not _given:
+    """Record nothing in this process, unless it was configured: the process that a callable comes from does not."""
+    if _tracer is None and _told is None:
         configure(enabled=False)
 
 
 def _everything(name: str, value: Any) -> str:
     return REDACTED
-
-
-def location_in(tracer: Tracer) -> Location | None:
-    """Return by what another process can open the storage of a tracer; None where nothing does."""
-    storage: Storage | None = getattr(tracer, "storage", None)
-    return None if storage is None else storage.capabilities().location
 
 
 def current_span() -> Span | None:
@@ -293,13 +333,13 @@ def flush(wait_s: float = 5.0) -> bool:
 
 def shutdown(wait_s: float = 5.0) -> None:
     """Flush and close the file. Recording again, or `configure`, opens it again."""
-    global _tracer
+    global _tracer, _recorder
     if not page[0]:
         forks.renew()
     with _lock:
-        if _tracer is not None:
-            _tracer.shutdown(wait_s)
-            _tracer = None
+        if _recorder is not None:
+            _recorder.shutdown(wait_s)
+            _tracer = _recorder = None
 
 
 def _renew_lock() -> None:
@@ -313,3 +353,6 @@ forks.renewal(Renewal.LOCKS, _renew_lock)
 def health() -> Health:
     """Count the transitions that were recorded, that failed, and that wait to be written."""
     return Health() if _tracer is None else _tracer.health()
+
+
+propagation.set_arrivals(cast(propagation.Arrivals, sys.modules[__name__]))

@@ -11,7 +11,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.recording.span import Span
+from agentspan.recording.span_and_run import Span
 
 Reduce = Callable[[list[Any]], Any]
 """Turns the items of a generator into the result of its span."""
@@ -21,7 +21,7 @@ class Steps:
     """Steps into what is active within a generator or coroutine, and out of it again; does nothing else by itself.
 
     Args:
-        var: where the tracer keeps what is active.
+        var: where the recorder keeps what is active.
         inner: what is active within at first.
     """
 
@@ -64,29 +64,29 @@ class Stream(Steps):
 
     def __init__(self, span: Span, reduce: Reduce | None) -> None:
         self._ended = False
-        super().__init__(span._tracer._current, span)
+        super().__init__(span.recorder.current, span)
         self._span = span
         self._reduce = reduce
-        self._room = span._tracer._capture.limits.payload
+        self._room = span.recorder.capture.limits.payload
         self._items: list[Any] = []
         self._more = 0
-        self._var.set(span._outer)
+        self._var.set(span.outer)
 
     def keep(self, item: Any) -> None:
         """See Steps."""
         if self._reduce is not None:
             self._items.append(item)
             return
-        tracer = self._span._tracer
+        recorder = self._span.recorder
         try:
-            if self._room > 0 and len(self._items) < tracer._capture.limits.items:
-                text = tracer._capture.object({"": item})
+            if self._room > 0 and len(self._items) < recorder.capture.limits.items:
+                text = recorder.capture.object({"": item})
                 self._room -= len(text)
                 self._items.append(text)
             else:
                 self._more += 1
         except Exception as error:
-            tracer._lose(error)
+            recorder.faults.lose(error)
 
     def __del__(self) -> None:
         # An async generator that is dropped outside any event loop is not told. Whatever happens to be going on now,
@@ -107,8 +107,8 @@ class Stream(Steps):
         try:
             self._span.set_result({**self._result(exception), **result})
         finally:
-            self._span._leave(exception)
-            self._span._outer = None  # a span that is kept must not keep those around it
+            self._span.leave(exception)
+            self._span.outer = None  # a span that is kept must not keep those around it
 
     def _result(self, exception: BaseException | None) -> dict[str, Any]:
         if self._reduce is None:
@@ -117,7 +117,7 @@ class Stream(Steps):
         try:
             value = self._reduce(self._items)
         except Exception as error:  # also on half of the items, where the consumer stopped early
-            self._span._tracer._fault(error, reraise=exception is None)
+            self._span.recorder.faults.add(error, reraise=exception is None)
             return {"items": len(self._items)}
         return value if issubclass(type(value), dict) else {"output": value}
 

@@ -1,34 +1,32 @@
-"""Carrying what is active to another thread or process: a callable that records where it was made."""
+"""Propagation: a callable that records, in any thread or process, under the span that is active where it is made."""
 
 import contextvars
 import functools
 import os
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.capture.arguments import kind_of
 from agentspan.recording.generators import Steps, wrap_async_generator, wrap_generator
-from agentspan.recording.run import Run
-from agentspan.recording.span import Span
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.settings import Settings
+from agentspan.recording.span_and_run import Run, Span
 from agentspan.storage.location import Location
-
-if TYPE_CHECKING:
-    from agentspan.recording.tracer import Tracer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Luggage(NamedTuple):
-    """What another process needs to record below a span of this one: all of it can be pickled.
+    """The facts that another process needs to record below a span of this one. All of them can be pickled.
 
     Attributes:
-        location: by what the storage can be opened; the other process records there too.
-        settings: how the tracer was configured, pickled by itself, since a rule for redaction may not arrive. Without
-            it another process must not be configured to record there.
+        location: the location of the storage; the other process records there, too.
+        settings: the settings of the recorder, pickled by themselves, since a rule for redaction may not arrive. None
+            if they cannot be pickled.
         name: the agent's name.
         instance: the run's row.
         span: the active span's id and schema_name; None in a run without one.
@@ -43,17 +41,39 @@ class Luggage(NamedTuple):
     raises: bool
 
 
+class Arrivals(Protocol):
+    """Configures this process, when a callable arrives from another one."""
+
+    def arrive(self, location: Location, settings: Settings | None) -> Recorder | None:
+        """Return the recorder for a location; None where this process records elsewhere."""
+        ...
+
+    def arrive_unreachable(self, why: str) -> None:
+        """Record nothing: the storage of the other process cannot be opened here."""
+
+    def arrive_disabled(self) -> None:
+        """Record nothing: the other process does not."""
+
+
+_arrivals: list[Arrivals] = []
+
+
+def set_arrivals(arrivals: Arrivals) -> None:
+    """Set what configures this process; the module `default` does so, which `import agentspan` imports."""
+    _arrivals[:] = [arrivals]
+
+
 class Propagated(Generic[P, R]):
     """A function, and the run and span in which it is to be called, from any thread or process.
 
     Each call has a copy of the context of its own, so any number of them may run at once.
     """
 
-    def __init__(self, fn: Callable[P, R], tracer: "Tracer") -> None:
+    def __init__(self, fn: Callable[P, R], recorder: Recorder) -> None:
         functools.update_wrapper(self, fn)
         self._fn = fn
-        self._tracer = tracer
-        self._node = tracer._current.get()
+        self._recorder = recorder
+        self._node = recorder.current.get()
         self._context = contextvars.copy_context()
         self._kind = kind_of(fn)
 
@@ -70,7 +90,7 @@ class Propagated(Generic[P, R]):
                 return cast(R, wrap_async_generator(self._fn, self._start)(*args, **kwargs))
 
     def _start(self, *called_with: Any) -> Steps:
-        return Steps(self._tracer._current, self._node)
+        return Steps(self._recorder.current, self._node)
 
     async def _await(self, *args: Any, **kwargs: Any) -> Any:
         with self._start():
@@ -80,34 +100,34 @@ class Propagated(Generic[P, R]):
         return f"<propagated {self._fn!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if not self._tracer.enabled:
+        recorder = self._recorder
+        if not recorder.enabled:
             return _arrive_disabled, (self._fn,)
-        storage = getattr(self._tracer, "storage", None)
-        location = None if storage is None else storage.capabilities().location
-        if storage is not None and location is None:
-            return _arrive_unreachable, (self._fn, os.getpid(), storage.capabilities().backend)
-        return _arrive, (self._fn, _pack(self._tracer, self._node, location))
+        location = recorder.location
+        if recorder.is_open and location is None:
+            return _arrive_unreachable, (self._fn, os.getpid(), recorder.store.capabilities().backend)
+        return _arrive, (self._fn, _pack(recorder, self._node, location))
 
 
-def _pack(tracer: "Tracer", node: Span | Run | None, location: Location | None) -> Luggage | None:
-    """Return what to carry; None where nothing is active, or nothing is recorded."""
+def _pack(recorder: Recorder, node: Span | Run | None, location: Location | None) -> Luggage | None:
+    """Return the facts to carry; None where no span or run is active, or nothing is recorded."""
     run = node.run if isinstance(node, Span) else node
-    if node is None or run is None or run._instance is None or location is None:
+    if node is None or run is None or run.instance is None or location is None:
         return None
     parent = node if isinstance(node, Span) else None
     while parent is not None and not parent.id:  # one that could not be recorded
-        parent = parent._outer if isinstance(parent._outer, Span) else None
+        parent = parent.outer if isinstance(parent.outer, Span) else None
     return Luggage(
         location,
-        _pickled(tracer._settings),
+        _pickled(recorder.settings),
         run.name,
-        run._instance,
+        run.instance,
         None if parent is None else (parent.id, parent.schema_name),
-        run._on_terminate == "raise",
+        run.on_terminate == "raise",
     )
 
 
-def _pickled(settings: dict[str, Any]) -> bytes | None:
+def _pickled(settings: Settings) -> bytes | None:
     try:
         return pickle.dumps(settings)
     except Exception as raised:
@@ -115,9 +135,9 @@ def _pickled(settings: dict[str, Any]) -> bytes | None:
         return None
 
 
-def _unpickled(settings: bytes | None) -> dict[str, Any] | None:
+def _unpickled(settings: bytes | None) -> Settings | None:
     try:
-        return None if settings is None else cast(dict[str, Any], pickle.loads(settings))
+        return None if settings is None else cast(Settings, pickle.loads(settings))
     except Exception as raised:  # the rule is a function of a module that cannot be imported here
         let_through(raised)
         return None
@@ -125,18 +145,14 @@ def _unpickled(settings: bytes | None) -> dict[str, Any] | None:
 
 def _arrive_disabled(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Unpack what comes from a process that records nothing."""
-    from agentspan.recording import default
-
-    default.arrive_disabled()
+    _arrivals[0].arrive_disabled()
     return fn
 
 
 def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Callable[..., Any]:
     """Unpack what comes from a process whose storage no other can open."""
-    from agentspan.recording import default
-
     if pid != os.getpid():
-        default.arrive_unreachable(
+        _arrivals[0].arrive_unreachable(
             f"this process works for process {pid}, which records into a storage ({backend}) that no other process can "
             "open, so nothing is recorded here; use a file, or set AGENTSPAN_DB for the workers"
         )
@@ -145,20 +161,18 @@ def _arrive_unreachable(fn: Callable[..., Any], pid: int, backend: str) -> Calla
 
 def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., Any]":
     """Unpack in another process: the function under a span that stands for the one that is active over there."""
-    from agentspan.recording import default
-
-    tracer = default.arrive(luggage.location, _unpickled(luggage.settings)) if luggage is not None else None
-    if tracer is None or luggage is None:
+    recorder = _arrivals[0].arrive(luggage.location, _unpickled(luggage.settings)) if luggage is not None else None
+    if recorder is None or luggage is None:
         return fn  # it opens runs of its own, if it records
-    run = tracer._runs.get(luggage.instance.id)  # one of this process, or of the parent that it was forked from
-    if run is None:
-        run = Run(lambda: tracer, luggage.name, on_terminate="raise" if luggage.raises else None)
-        run._take_over(luggage.instance)
+    run = recorder.runs.get(luggage.instance.id)  # one of this process, or of the parent that it was forked from
+    if not isinstance(run, Run):
+        run = Run(recorder, luggage.name, on_terminate="raise" if luggage.raises else None)
+        run.take_over(luggage.instance)
     node: Span | Run = run
     if luggage.span is not None:
         id, schema_name = luggage.span
-        node = Span(tracer, run, None, schema_name)
-        node.id, node.status, node._outer = id, "active", run
+        node = Span(recorder, run, None, schema_name)
+        node.id, node.status, node.outer = id, "active", run
     context = contextvars.copy_context()
-    context.run(tracer._current.set, node)
-    return context.run(Propagated, fn, tracer)
+    context.run(recorder.current.set, node)
+    return context.run(Propagated, fn, recorder)

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from agentspan.recording import default
-from agentspan.recording.tracer import Tracer
+from agentspan.recording.default import captured
 from agentspan.storage.memory import MemoryStorage
-from agentspan.testing.determinism import deterministic, replaced
+from agentspan.testing.determinism import deterministic
 from agentspan.testing.runs import CapturedRuns
-
-_real_configure = default._configure
 
 
 class _Kept(MemoryStorage):
@@ -38,13 +34,5 @@ def capture() -> Iterator[CapturedRuns]:
     """
     with deterministic():
         storage = _Kept()
-
-        def configure(given: dict[str, Any], wait_s: float) -> Tracer:
-            enabled = given.get("enabled") is not False  # AGENTSPAN_DISABLED is for programs, not for tests
-            return _real_configure({**given, "db": storage, "raise_errors": True, "enabled": enabled}, wait_s)
-
-        with replaced(default, _configure=configure, _tracer=None, _given={}, _settings={}, _retry_at_ns=0):
-            try:
-                yield CapturedRuns(storage)
-            finally:
-                default.shutdown()
+        with captured(storage):
+            yield CapturedRuns(storage)

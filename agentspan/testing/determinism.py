@@ -3,20 +3,18 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from agentspan import clock, ids
 from agentspan.errors import InvalidValue
-from agentspan.recording import tracer
+from agentspan.recording.beginning import program_called
 
 START = "2026-01-01T00:00:00Z"
 PARTITION = 0
 PROGRAM = "program"
 """What the run of a span outside any run is called: pytest, an IDE and xdist each have a name of their own."""
 
-_real_new = ids.IdSource.new
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -42,19 +40,12 @@ def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Ite
     if not (math.isfinite(step_ms) and step_ms >= 0):
         raise InvalidValue("step_ms", "must be a number of milliseconds, from 0 up")
     step_ns = round(step_ms * 1_000_000)
-    with ExitStack() as stack:
-        if ids.IdSource.new is _real_new:
-            stack.enter_context(replaced(ids.IdSource, new=_counter(start_ns // 1_000_000)))
-            stack.enter_context(replaced(ids, random_partition=lambda: PARTITION))
-            stack.enter_context(replaced(tracer, program_name=lambda: PROGRAM))
-        now, elapsed = _ticks(start_ns, step_ns), _ticks(0, step_ns)
-        stack.enter_context(replaced(clock, now=lambda: clock.to_text(now()), wall_ns=now, monotonic_ns=elapsed))
+    with (
+        ids.counted(start_ns // 1_000_000, PARTITION),
+        program_called(PROGRAM),
+        clock.replaced(_ticks(start_ns, step_ns), _ticks(0, step_ns)),
+    ):
         yield
-
-
-def _counter(millis: int) -> Callable[..., str]:
-    count = itertools.count(1)
-    return lambda source, at_ns=0: ids.encode(millis, PARTITION, next(count))
 
 
 def _ticks(start_ns: int, step_ns: int) -> Callable[[], int]:
@@ -70,16 +61,3 @@ def _epoch_ns(start: datetime | str) -> int:
     if since < timedelta(0):
         raise InvalidValue("start", "must not lie before 1970, where ids begin")
     return since // timedelta(microseconds=1) * 1000
-
-
-@contextmanager
-def replaced(owner: Any, **values: Any) -> Iterator[None]:
-    """Set attributes of a module or class for the length of a block."""
-    before = {name: vars(owner)[name] for name in values}
-    try:
-        for name, value in values.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)

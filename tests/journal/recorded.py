@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Tracer
-from agentspan.journal.log import Log
-from agentspan.journal.place import folder_of
 from agentspan.journal.segments import NEW, Segment
-from agentspan.recording import journal_sink
-from agentspan.recording.journal_sink import JournalSink
+from agentspan.recording.sinks.drain_thread import DrainThread
+from agentspan.recording.sinks.journal import JournalSink
 from agentspan.testing import deterministic
 
 TABLES = ("agents", "agent_versions", "agent_schema_versions", "agent_instances", "agent_spans")
@@ -144,33 +142,32 @@ def journaled(template: Path, path: Path) -> Iterator[agentspan.Tracer]:
     with deterministic():
         tracer = agentspan.Tracer(path)
         sink = sink_of(tracer)
-        sink._thread = object()  # type: ignore[assignment]  # there is one already, as far as it knows
+        sink.work.thread.running = object()  # type: ignore[assignment]  # there is one already, as far as it knows
         yield tracer
-        sink._thread = None
+        sink.work.thread.running = None
         die(tracer)
 
 
 def sink_of(tracer: agentspan.Tracer) -> JournalSink:
     """The journal of a tracer."""
-    assert isinstance(tracer._sink, JournalSink)
-    return tracer._sink
+    assert isinstance(tracer.recorder.sink, JournalSink)
+    return tracer.recorder.sink
 
 
 def die(tracer: agentspan.Tracer) -> None:
     """Let go of everything as a SIGKILL does."""
     sink_of(tracer).leave()
-    tracer._closed = True
+    tracer.recorder.is_closed = True
     tracer.storage.close()
 
 
 def leave(path: Path, spans: int, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Leave a file and a journal as a program does that is killed after so many spans."""
     with monkeypatch.context() as patch:
-        patch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+        patch.setattr(DrainThread, "start", lambda thread: None)
         patch.setattr("agentspan.journal.log.GROWTH", 1)
+        patch.setattr("agentspan.recording.sinks.journal.SIZE", size)
         tracer = Tracer(path)
-        sink = sink_of(tracer)
-        sink._log = Log(folder_of(path), lambda: tracer._writer_id, size)
         with tracer.run("a"):
             for number in range(spans):
                 with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 500}}):

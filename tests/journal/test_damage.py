@@ -15,7 +15,7 @@ from agentspan import Tracer
 from agentspan.cli import main
 from agentspan.journal.records import Gap, read
 from agentspan.journal.segments import take_over
-from tests.journal.recorded import die, statuses
+from tests.journal.recorded import die, sink_of, statuses
 from tests.journal.segment_files import segments_of
 
 SPANS = 3
@@ -26,7 +26,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a file, and what a killed program left beside it."""
     folder = tmp_path_factory.mktemp("left")
     tracer = Tracer(folder / "runs.db")
-    tracer._sink._thread = object()  # type: ignore[union-attr]  # nothing is drained
+    sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]  # nothing is drained
     with tracer.run("a"):
         for number in range(SPANS):
             with tracer.span("tool", {"name": f"{number}", "arguments": {"text": "é" * number}}):

@@ -5,16 +5,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.journal import deriving
-from agentspan.recovery import adopting
 from agentspan.testing import deterministic
-from agentspan.testing.determinism import replaced
 from tests.journal.recorded import (
     Program,
     Untrimmed,
@@ -48,7 +46,7 @@ def _own_type(caplog: pytest.LogCaptureFixture) -> None:
 @given(program=programs, at_once=st.integers(1, 3))
 @example(program=[("nested", 0, "llm", {}, False)], at_once=1)
 def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, at_once: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, replaced(deriving, AT_ONCE=at_once):
+    with tempfile.TemporaryDirectory() as folder, patch("agentspan.journal.deriving.AT_ONCE", at_once):
         path = Path(folder) / "runs.db"
         expected = by_commits(template, Path(folder) / "commits.db", program)
         with journaled(template, path) as tracer:
@@ -68,8 +66,8 @@ def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
 ) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        replaced(adopting, BATCH=batch),
-        replaced(deriving, AT_ONCE=at_once),
+        patch("agentspan.recovery.adopting.BATCH", batch),
+        patch("agentspan.journal.deriving.AT_ONCE", at_once),
     ):
         path, aside = Path(folder) / "runs.db", Path(folder) / "aside"
         expected = by_commits(template, Path(folder) / "commits.db", program)

@@ -17,7 +17,7 @@ import faulthandler, functools, logging, multiprocessing, os, signal, sys, threa
 faulthandler.dump_traceback_later(50, exit=True)
 warnings.simplefilter("ignore")
 import agentspan
-from agentspan.recording import journal_sink, draining
+from agentspan.recording.sinks import drain, drain_thread
 from agentspan.journal import log
 Log = log.Log
 path = sys.argv[1]
@@ -215,26 +215,26 @@ forking.join()
 def test_a_record_that_comes_while_the_thread_goes_is_not_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-journal_sink.QUIET_TICKS = 5
+drain_thread.QUIET_TICKS = 5
 tracer = agentspan.configure(path)
 class Late(Log):  # what a switch of threads between the look around and the append does
     def append(self, body):
         self.__class__ = Log
-        while sink._thread is not None:
+        while sink.work.thread.running is not None:
             time.sleep(0.01)
         return Log.append(self, body)
 with agentspan.run("a"):
     one("first")
-    sink = tracer._sink
+    sink = tracer.recorder.sink
     agentspan.flush()
-    sink._outcomes.has_runs = lambda: False  # else the thread stays, to look whether they are terminated
-    sink._log.__class__ = Late
+    sink.work._runs.has_runs = lambda: False  # else the thread stays, to look whether they are terminated
+    sink.log.__class__ = Late
     late = agentspan.span("tool", {"name": "late"}).__enter__()
     for _ in range(500):
-        if not sink.journaled:
+        if not sink.work.drain.journaled:
             break
         time.sleep(0.01)
-    assert not sink.journaled
+    assert not sink.work.drain.journaled
     late.__exit__(None, None, None)
 """
     run(path, code)
@@ -247,12 +247,12 @@ def test_the_thread_drains_however_often_it_is_called_to_make_a_segment(tmp_path
 tracer = agentspan.configure(path)
 with agentspan.run("a"):
     one("first")
-    sink = tracer._sink
+    sink = tracer.recorder.sink
     deadline = time.monotonic() + 20
-    while sink.journaled and time.monotonic() < deadline:
-        sink._bell.ring()
+    while sink.work.drain.journaled and time.monotonic() < deadline:
+        sink.work.thread.wake()
         time.sleep(0.001)
-    assert not sink.journaled
+    assert not sink.work.drain.journaled
 """
     run(path, code)
     check(path, 1)
@@ -282,15 +282,15 @@ def handler(*_):
     done.append(True)
 done = []
 signal.signal(signal.SIGUSR1, handler)
-ring = journal_sink._Bell.ring
+ring = drain_thread._Bell.ring
 def interrupted(bell):
-    journal_sink._Bell.ring = ring
+    drain_thread._Bell.ring = ring
     ring(bell)
     signal.raise_signal(signal.SIGUSR1)
     ring(bell)
 with agentspan.run("a"):
     one("first")
-    journal_sink._Bell.ring = interrupted
+    drain_thread._Bell.ring = interrupted
     for _ in range(3000):
         one("m" * 500)
 assert done

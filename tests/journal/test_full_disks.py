@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentspan import Tracer
-from agentspan.recording import journal_sink
+from agentspan.recording.sinks import journal_work
+from agentspan.recording.sinks.drain_thread import DrainThread
 from tests.journal.recorded import sink_of, statuses
 from tests.journal.segment_files import segments_of
 
@@ -63,7 +64,7 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_recording_goes_on(
         disk("200m")
         assert tracer.flush(30)
         spans = 3000
-        while sink_of(tracer)._log._segment is None and spans < 4000:  # until it has a journal again
+        while sink_of(tracer).log._segment is None and spans < 4000:  # until it has a journal again
             steps(tracer, 1)
             spans += 1
             time.sleep(0.01)
@@ -78,7 +79,7 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_recording_goes_on(
 def test_what_a_full_disk_costs_after_all_is_counted(
     disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentspan.recording.sink.MAX_WAITING", 100)
+    monkeypatch.setattr("agentspan.recording.sinks.backlog.MAX_WAITING", 100)
     path = disk("1m") / "runs.db"
     tracer = Tracer(path)
     with tracer.run("full"):
@@ -106,7 +107,7 @@ def test_a_folder_that_may_not_be_written_to_has_no_journal_and_records_by_commi
         steps(tracer, 5)
         assert statuses(tmp_path / "runs.db") == ["complete"] * 5
         monkeypatch.undo()
-        sink_of(tracer)._retry_ns = 0
+        sink_of(tracer).commits.progress.retry_ns = 0
         steps(tracer, 5)
         assert len(segments_of(tmp_path / "runs.db")) == 1
     tracer.shutdown()
@@ -136,8 +137,8 @@ def test_beyond_the_cap_callers_do_the_work_and_nothing_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, cap = tmp_path / "runs.db", 16 * 2**20
-    monkeypatch.setattr(journal_sink, "CAP", cap)
-    monkeypatch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+    monkeypatch.setattr(journal_work, "CAP", cap)
+    monkeypatch.setattr(DrainThread, "start", lambda thread: None)
     tracer = Tracer(path)
     most = 0
     with tracer.run("behind"):

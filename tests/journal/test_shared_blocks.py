@@ -32,8 +32,8 @@ def step(number):
         pass
 with tracer.run("a"):
     step(0)
-    tracer._sink._stop_thread(5)  # what is appended stays in the journal
-    tracer._sink._start_thread = lambda: None
+    tracer.recorder.sink.work.thread.stop(5)  # what is appended stays in the journal
+    tracer.recorder.sink.work.thread.start = lambda: None
     step(1)
     subprocess.run(["cp", "-r", "--reflink=always", disk / "runs.db.spool", disk / "copy"], check=True)
     filler, size = os.open(disk / "filler", os.O_CREAT | os.O_WRONLY), 2**20
@@ -83,7 +83,7 @@ def test_where_no_blocks_are_shared_segments_are_mapped(tmp_path: Path) -> None:
     if place.shares_blocks(tmp_path / "runs.db.spool"):
         pytest.skip("they are here")
     tracer = agentspan.Tracer(tmp_path / "runs.db")
-    assert type(sink_of(tracer)._log) in (log_module.Log, log_module.Guarded)
+    assert type(sink_of(tracer).log) in (log_module.Log, log_module.Guarded)
     tracer.shutdown()
 
 
@@ -124,12 +124,12 @@ log.shares_blocks = lambda folder: True
 tracer = agentspan.Tracer(sys.argv[1])
 with tracer.run("a"):
     tracer.flush()
-    tracer._sink._stop_thread(5)
-    tracer._sink._start_thread = lambda: None
+    tracer.recorder.sink.work.thread.stop(5)
+    tracer.recorder.sink.work.thread.start = lambda: None
     for number in range(1000):
         with tracer.span("tool", {"name": str(number), "text": "x" * (number * 5)}):
             pass
-    assert type(tracer._sink._log) is log.Written
+    assert type(tracer.recorder.sink.log) is log.Written
     os.kill(os.getpid(), signal.SIGKILL)
 """
     path = tmp_path / "runs.db"

@@ -10,8 +10,9 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.recording import journal_sink
+from agentspan.recording.sinks import drain_thread
 from tests.checkout import ROOT
+from tests.journal.recorded import sink_of
 
 
 def record(tracer: Tracer, number: int) -> None:
@@ -32,7 +33,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again_later_and_later(
 
     tracer = Tracer(tmp_path / "runs.db")
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    monkeypatch.setattr(journal_sink.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(drain_thread.time, "monotonic", lambda: now[0])
     record(tracer, 20)
     assert len(tries) == 1
     for _ in range(8):
@@ -45,10 +46,9 @@ def test_a_thread_that_cannot_be_started_is_tried_again_later_and_later(
     monkeypatch.setattr(threading.Thread, "start", start)
     now[0] += 10
     record(tracer, 1)
-    sink = tracer._sink
-    assert isinstance(sink, journal_sink.JournalSink)
-    assert sink._thread is not None
-    assert sink._thread.is_alive()
+    thread = sink_of(tracer).work.thread.running
+    assert thread is not None
+    assert thread.is_alive()
     monkeypatch.undo()
     tracer.shutdown()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import agentspan
 from agentspan import Tracer
 from agentspan.journal.place import folder_of
-from agentspan.recording import sink
-from agentspan.recording.sink import CommitSink
+from agentspan.recording.sinks import commit
+from agentspan.recording.sinks.commit import CommitSink
 
 FOLDERS = (os.path.dirname(agentspan.__file__) + os.sep, contextlib.__file__)
 BOUND_S = 10.0
@@ -94,19 +94,19 @@ class World:
             self.span()
             return
         other = sqlite3.connect(self.path, isolation_level=None)
-        own, wait_s = self.tracer._sink, sink.WAIT_S
+        own, wait_s = self.tracer.recorder.sink, commit.WAIT_S
         assert isinstance(own, CommitSink)
         with self.tracer.run("a"):
             other.execute("begin immediate")
-            sink.WAIT_S = 0.001
+            commit.WAIT_S = 0.001
             with self.tracer.span("tool", {"name": "x"}) as span:
                 pass
-            sink.WAIT_S = wait_s
+            commit.WAIT_S = wait_s
         self.acknowledged.append(span.id)
         self.transitions += 4
         other.execute("rollback")
         other.close()
-        own._retry_ns = 0
+        own.progress.retry_ns = 0
 
     def put_dead_journal(self) -> None:
         """Put what a killed process has left into this one's file: its runs and spans, and a journal with the rest."""
@@ -131,7 +131,7 @@ class World:
 
     def abandon(self) -> None:
         """Leave everything as it is, and in the way of nobody."""
-        self.tracer._closed = True
+        self.tracer.recorder.is_closed = True
 
     def problems(self) -> Iterator[str]:
         """Say what an interrupted operation has left."""
@@ -154,7 +154,7 @@ class World:
             yield "another thread cannot record"
         if self.tracer.current_span() is not None or self.tracer.current_run() is not None:
             yield "what was active is so still"
-            self.tracer._current.set(None)
+            self.tracer.recorder.current.set(None)
         self.span()
         if not self.tracer.flush():
             yield "it does not flush"
@@ -186,8 +186,8 @@ def dead_journal() -> tuple[Path, list[str]]:
     path = Path(mkdtemp()) / "runs.db"
     code = """
 import agentspan, os, sys
-from agentspan.recording import journal_sink
-journal_sink.TICK_S = 60
+from agentspan.recording.sinks import drain_thread
+drain_thread.TICK_S = 60
 agentspan.configure(sys.argv[1])
 with agentspan.run("a"):
     for number in range(5):

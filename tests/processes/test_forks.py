@@ -212,7 +212,8 @@ children = []
 with agentspan.run("outer"), agentspan.span("tool", {{"name": "outer"}}):
     assert agentspan.flush()
     if durability == "journal":
-        agentspan.get_tracer()._sink._stop_thread(20)  # it may look into the file: the children would be kept out
+        thread = agentspan.get_tracer().recorder.sink.work.thread
+        thread.stop(20)  # it may look into the file: the children would be kept out
     for number in range(2):
         process = fork()
         if process == 0:

@@ -32,11 +32,12 @@ one("first")
 PARENT = """
 problems = []
 def other():
+    sink = tracer.recorder.sink
     for name, lock in {
         "turn": forks._turn,
-        "connections": tracer._store._connections.lock,
-        "gate": tracer._store._connections._gate._entrance,
-        **({"draining": tracer._sink._draining, "log": tracer._sink._log.lock} if durability == "journal" else {}),
+        "connections": tracer.recorder.store._connections.lock,
+        "gate": tracer.recorder.store._connections._gate._entrance,
+        **({"draining": sink.work.drain.lock, "log": sink.log.lock} if durability == "journal" else {}),
     }.items():
         if lock.acquire(timeout=2):
             lock.release()

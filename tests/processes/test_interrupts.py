@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentspan.locks import Occupied, is_mine, within
-from agentspan.recording import journal_sink
+from agentspan.recording.sinks import drain_thread
 from tests.checkout import ROOT
 from tests.processes import interrupting
 from tests.processes.interrupting import OPERATIONS, Interrupt, Points, World, interrupted
@@ -46,7 +46,7 @@ def test_an_exception_at_any_point_of_an_operation_leaves_everything_in_order(
 ) -> None:
     if operation is interrupting.adopt and durability == "commit":
         pytest.skip("needs a journal")
-    monkeypatch.setattr(journal_sink, "TICK_S", 60)  # the thread does nothing by itself
+    monkeypatch.setattr(drain_thread, "TICK_S", 60)  # the thread does nothing by itself
     result = interrupted(tmp_path, durability, operation, chosen, keep=True)
     assert result.tried > 5
     assert [each for each in result.problems if (each[0].partition(" ")[2], each[1]) not in KNOWN] == []

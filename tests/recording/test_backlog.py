@@ -8,7 +8,7 @@ import pytest
 
 import agentspan
 from agentspan.journal.place import is_possible
-from agentspan.recording import journal_sink
+from agentspan.recording.sinks import journal, journal_work
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.waiting import until
@@ -88,9 +88,9 @@ def test_the_journal_does_not_grow_for_ever(
     storage: Failing, tracer: agentspan.Tracer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     limit = 4 * 2**20
-    monkeypatch.setattr(journal_sink, "CAP", limit // 2)
-    monkeypatch.setattr(journal_sink, "LIMIT", limit)
-    monkeypatch.setattr("agentspan.recording.sink.MAX_WAITING", 50)
+    monkeypatch.setattr(journal_work, "CAP", limit // 2)
+    monkeypatch.setattr(journal, "LIMIT", limit)
+    monkeypatch.setattr("agentspan.recording.sinks.backlog.MAX_WAITING", 50)
     folder = Path(f"{storage.path}.spool")
     with tracer.run("a"):
         tracer.flush()

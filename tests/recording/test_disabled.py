@@ -123,7 +123,7 @@ def test_a_span_has_a_status_and_keeps_nothing(off: Tracer) -> None:
         assert (span.id, span.status, span.schema_name) == ("", "active", "llm")
         span.set_result({"text": "hi"})
         span.update_payload({"model": "n"})
-    assert (span.status, span._result, span.parent_span_id) == ("complete", None, None)
+    assert (span.status, span.result, span.parent_span_id) == ("complete", None, None)
     with pytest.raises(LookupError), off.span("llm") as failed:
         raise LookupError
     with off.span("llm") as noted:
@@ -305,8 +305,8 @@ def test_a_disabled_call_goes_through_few_functions(tmp_path: Path) -> None:
             pass
 
     steps = letters("x")
-    expected = ["call", "get_tracer"]
+    expected = ["call", "get_recorder"]
     assert python_calls(lambda: search("x")) == [*expected, "search"]
     assert python_calls(lambda: main("x")) == [*expected, "main"]
     assert python_calls(awaited) == [*expected, "fetch"]
-    assert python_calls(lambda: next(steps)) == ["call", "stream", "get_tracer", "letters"]
+    assert python_calls(lambda: next(steps)) == ["call", "stream", "get_recorder", "letters"]

@@ -13,7 +13,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.recording import sink
+from agentspan.recording.sinks import backlog
 from tests.recording.stored import spans_of
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_
 
 
 def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink, "MAX_WAITING", 50)
+    monkeypatch.setattr(backlog, "MAX_WAITING", 50)
     tracer = Tracer(tmp_path / "runs.db", durability="commit")
     step = steps(tracer)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
@@ -130,16 +130,16 @@ def test_tries_cost_one_transaction_at_a_time_however_much_waits(
         for number in range(1000):
             step(number)
         tried: list[int] = []
-        apply = tracer._store.apply
+        apply = tracer.recorder.store.apply
 
         def remember(units: Any, **how: Any) -> Any:
             tried.append(len(units))
             return apply(units, **how)
 
-        monkeypatch.setattr(tracer._store, "apply", remember)
-        tracer._sink._retry_ns = 0  # type: ignore[union-attr]
+        monkeypatch.setattr(tracer.recorder.store, "apply", remember)
+        tracer.recorder.sink.progress.retry_ns = 0  # type: ignore[union-attr]
         step(1000)
-        assert set(tried) == {sink.BATCH}
+        assert set(tried) == {backlog.BATCH}
         other.execute("rollback")
         assert tracer.flush()
     assert tracer.health()[:5] == (2 + 2 * 1001, 0, 0, 0, 0)
@@ -211,13 +211,13 @@ def test_a_folder_that_is_gone_does_no_harm(tmp_path: Path, monkeypatch: pytest.
 
 
 PLACES = [
-    "agentspan.recording.sink.describe",
-    "agentspan.recording.sink.spans.created",
-    "agentspan.recording.sink.spans.finished",
+    "agentspan.recording.sinks.span_units.describe",
+    "agentspan.recording.sinks.span_units.spans.created",
+    "agentspan.recording.sinks.span_units.spans.finished",
     "agentspan.recording.capture.capture.Capture.object",
     "agentspan.recording.capture.arguments.Arguments.bind",
-    "agentspan.recording.run.register",
-    "agentspan.recording.run.instances.finished",
+    "agentspan.recording.run_state.register",
+    "agentspan.recording.run_state.instances.finished",
     "agentspan.storage.sqlite.SQLiteStorage.apply",
     "agentspan.storage.sqlite.SQLiteStorage.find",
     "agentspan.ids.IdSource.new",

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 import agentspan
 from agentspan import Tracer
+from agentspan.model.changes import Unit
 from tests.recording.stored import runs_of, spans_of
 
 
@@ -293,9 +294,9 @@ def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
         for number in range(5):
             run.create_span("tool", {"name": str(number)})
         bad = run.create_span("tool", {"name": "bad"})
-        sink = tracer._sink_of_all()
-        put = sink._backlog.pop().changes[0]  # type: ignore[attr-defined]
-        sink._backlog.append(agentspan.recording.sink.Unit((put._replace(row=put.row._replace(summary=object())),)))  # type: ignore[attr-defined]
+        waiting = tracer.recorder.sink.backlog.units  # type: ignore[union-attr]
+        put = waiting.pop().changes[0]
+        waiting.append(Unit((put._replace(row=put.row._replace(summary=object())),)))
         other.execute("rollback")
         assert tracer.flush()
     other.close()
@@ -367,13 +368,13 @@ def test_a_forked_child_does_not_write_what_its_parent_has_waiting(tmp_path: Pat
 def test_a_finished_span_that_is_kept_does_not_keep_those_around_it(tracer: Tracer) -> None:
     with tracer.run("a"), tracer.span("agent", {"name": "x"}), tracer.span("tool", {"name": "y"}) as kept:
         pass
-    assert kept._outer is None
+    assert kept.outer is None
 
 
 def test_text_that_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.recording import sink
+    from agentspan.recording.sinks import backlog
 
-    monkeypatch.setattr(sink, "MAX_WAITING_CHARACTERS", 5000)
+    monkeypatch.setattr(backlog, "MAX_WAITING_CHARACTERS", 5000)
     tracer = Tracer(tmp_path / "runs.db", durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a") as run:

@@ -775,7 +775,7 @@ def test_no_byte_of_a_credential_is_on_disk_or_in_the_log(
             span.record_error(ValueError(everything))
         # A fault of agentspan's own, that says what it should not.
         with monkeypatch.context() as patch:
-            patch.setattr("agentspan.recording.sink.describe", failing)
+            patch.setattr("agentspan.recording.sinks.span_units.describe", failing)
             with tracer.span("custom", {"text": everything}):
                 pass
         run.set_result({"text": everything, "credentials": {"a": SECRET}})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import AgentTerminated, Tracer
+from agentspan import AgentTerminated, Run, Tracer
 from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Move
 from agentspan.model.rows import RefusedChangeRow
@@ -76,10 +76,12 @@ def test_asked_to_a_terminated_run_raises_instead_of_every_later_span(tracer: Tr
     def step(name: str) -> None:
         calls.append(name)
 
-    run = tracer.run("a", on_terminate="raise")
+    block = tracer.run("a", on_terminate="raise")
+    runs: list[Run] = []
 
     def agent() -> None:
-        with run:
+        with block as run:
+            runs.append(run)
             step("before")
             terminate(tracer, run, "the user left")
             with pytest.raises(AgentTerminated):
@@ -92,7 +94,7 @@ def test_asked_to_a_terminated_run_raises_instead_of_every_later_span(tracer: Tr
     with pytest.raises(AgentTerminated) as raised:
         agent()
     assert calls == ["before"]
-    assert (raised.value.run_id, raised.value.reason) == (run.id, "the user left")
+    assert (raised.value.run_id, raised.value.reason) == (runs[0].id, "the user left")
     assert not isinstance(raised.value, Exception)
     spans = {span.payload.get("name", "step"): span for span in spans_of(tracer)}
     assert [span.status for span in spans_of(tracer)] == ["complete", "failed", "cancelled", "failed"]

@@ -13,7 +13,9 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.journal.segments import Left
-from agentspan.recording import journal_sink
+from agentspan.recording.sinks import terminations
+from agentspan.recording.sinks.drain_thread import DrainThread
+from agentspan.recording.sinks.journal import JournalSink
 from agentspan.recovery import adopting
 from agentspan.recovery.adopting import Adoption
 from agentspan.storage.sqlite import SQLiteStorage
@@ -130,7 +132,7 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
 
 def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal of a dead program that the doctor could not see, because it was on another disk, comes back."""
-    monkeypatch.setattr(journal_sink.JournalSink, "_start_thread", lambda sink: None)
+    monkeypatch.setattr(DrainThread, "start", lambda thread: None)
     tracer = Tracer(path)
     with tracer.run("a") as run, tracer.span("tool", {"name": "x"}) as span:
         planned = run.create_span("tool", {"name": "planned"})
@@ -141,7 +143,7 @@ def test_an_end_replaces_what_the_doctor_guessed(path: Path, monkeypatch: pytest
     die(tracer)
     spool = path.with_name("runs.db.spool")
     spool.rename(path.with_name("aside"))
-    writer = tracer._writer_id
+    writer = tracer.recorder.writer_id
     monkeypatch.setattr("agentspan.recovery.writers.life_of", lambda row, hosts=(): "dead")
     with agentspan.open(path) as db:
         assert db.doctor().runs[0].closed_run
@@ -179,11 +181,11 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
         return left
 
     tracer = Tracer(path)
-    sink = tracer._sink
-    assert isinstance(sink, journal_sink.JournalSink)
+    sink = tracer.recorder.sink
+    assert isinstance(sink, JournalSink)
     with monkeypatch.context() as patch:
         patch.setattr(adopting, "take_over", late)
-        looker = threading.Thread(target=lambda: sink._around.adoption.look(at_once=True))
+        looker = threading.Thread(target=lambda: sink.work._adoption.look(at_once=True))
         looker.start()
         looking.wait(10)
         tracer.shutdown()
@@ -197,7 +199,7 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
 def test_recording_never_touches_the_storage_in_the_programs_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_sink, "LOOK_S", 0.0)
+    monkeypatch.setattr(terminations, "LOOK_S", 0.0)
     tracer = Tracer(path, raise_errors=True)
     touched: list[int] = []
     for name in ("find", "apply", "page"):
@@ -226,10 +228,10 @@ def test_a_run_that_another_process_terminated_learns_of_it_while_it_waits(path:
     with tracer.run("a") as run:
         code = "import agentspan, sys; agentspan.open(sys.argv[1]).agent_instances.terminate(sys.argv[2], 'enough')"
         subprocess.run([sys.executable, "-c", code, str(path), run.id], cwd=ROOT, check=True, env={**os.environ})
-        sink = tracer._sink
-        assert isinstance(sink, journal_sink.JournalSink)
+        sink = tracer.recorder.sink
+        assert isinstance(sink, JournalSink)
         for _ in range(1000):
-            if sink._terminations:
+            if sink.work.terminations.found:
                 break
             threading.Event().wait(0.01)
         with tracer.span("tool", {"name": "next"}):

@@ -1,0 +1,95 @@
+"""Begins spans: under the node that is active here, or in a run of their own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from agentspan import forks
+from agentspan.forks import page
+from agentspan.recording.capture.arguments import Arguments
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.span_and_run import Run, Span
+from agentspan.recovery.writers import program_name
+
+DEFAULT_TYPE = "tool"
+"""What a bare `@span` records a function as: its name, its arguments, its output."""
+
+
+def begin(recorder: Recorder, schema_name: str, payload: Mapping[str, Any] | None, text: str = "{}") -> Span:
+    """Create an active span under the active node, and make it the active one.
+
+    Args:
+        payload: what goes in; None where `text` is used.
+        text: the payload as JSON text.
+    """
+    if not page[0]:
+        forks.renew()
+    node = recorder.current.get()
+    kind = type(node)
+    if kind is Span:
+        span = Span(recorder, node.run, node.id or node.parent_span_id, schema_name)
+    elif kind is Run:
+        span = Span(recorder, node, None, schema_name)
+    else:
+        span = Span(recorder, _run_of_one_span(recorder), None, schema_name)
+        span.owns_run = True
+    try:
+        span.create(text if payload is None else recorder.capture.object(payload), "active")
+    except Exception as error:
+        span.not_created("active", error)
+    if span.run.termination_reason is not None:
+        span.stop()
+    span.outer = node
+    try:
+        recorder.current.set(span)
+    except BaseException as error:  # from a signal handler, after the call: no block will end it
+        span.leave(error)
+        raise
+    return span
+
+
+def begin_call(
+    recorder: Recorder,
+    schema_name: str,
+    arguments: Arguments,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    payload: Mapping[str, Any] | None,
+) -> Span:
+    """Create the span of a decorated call; its payload has those facts of the call that its type has fields for."""
+    fields = recorder.registry.resolve(schema_name).fields
+    try:
+        bound = arguments.bind(args, kwargs)
+        if payload is None and "arguments" in fields and "name" in fields:
+            text = recorder.capture.call(arguments.name, arguments.head, bound)
+        else:
+            if "arguments" in fields or ("name" in fields and "name" in bound):
+                bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
+            elif "name" in fields:
+                bound = {"name": arguments.name, **bound}
+            text = recorder.capture.object(bound if payload is None else {**bound, **payload})
+    except Exception as error:
+        text = "{}"
+        recorder.faults.add(error)
+    return begin(recorder, schema_name, None, text)
+
+
+_program: str | None = None
+
+
+@contextmanager
+def program_called(name: str) -> Iterator[None]:
+    """Give runs that nobody named this name instead of the program's, for the length of a block; for tests."""
+    global _program
+    before, _program = _program, name
+    try:
+        yield
+    finally:
+        _program = before
+
+
+def _run_of_one_span(recorder: Recorder) -> Run:
+    """Begin the run of a span that is outside any: named after the program, it ends with that span."""
+    run = Run(recorder, program_name() if _program is None else _program)
+    run.begin()
+    return run

@@ -1,0 +1,137 @@
+"""The storage that a recorder writes to: opened once, with a new sink for each process."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+
+from agentspan import forks, ids
+from agentspan.journal import place
+from agentspan.model.schema_versions import SchemaFields, fields_of
+from agentspan.recording.sinks.commit import CommitSink
+from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink
+from agentspan.recovery.committer import Committer, Listener
+from agentspan.recovery.opening import open_storage
+from agentspan.recovery.registries import Registries
+from agentspan.schemas import span_types
+from agentspan.schemas.span_types import SpanType
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Storage
+
+if place.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
+    from agentspan.recording.sinks.journal import JournalSink, Surroundings
+
+log = logging.getLogger("agentspan")
+
+
+class RunTypes:
+    """The span types that runs are registered with."""
+
+    def __init__(self) -> None:
+        self.registry = span_types.REGISTRY
+        self._content: tuple[int, SchemaFields | None] = (0, None)
+        self._first_version: int | None = None  # of those that a run was registered with
+
+    def content(self) -> SchemaFields:
+        """Return them as a schema version has them (kept until another one is registered: 0.3 ms)."""
+        version, content = self._content
+        if self._first_version is None:
+            self._first_version = self.registry.version
+        if content is None or version != self.registry.version:
+            version = self.registry.version
+            content = fields_of(self.registry.items())
+            self._content = (version, content)
+        return content
+
+    def late(self) -> str | None:
+        """Return them as JSON text if some run was registered before one of them was."""
+        is_late = self._first_version not in (None, self.registry.version)
+        return self.content().span_type_schemas if is_late else None
+
+    def resolve(self, instance_id: str, schema_name: str) -> SpanType:
+        """Return the span type that a name means in a run of this process."""
+        return self.registry.resolve(schema_name)
+
+
+class Destination:
+    """The opened storage of a recorder.
+
+    Args:
+        db: what to record into; see Tracer.
+        wants_journal: put a journal in front of it, if one can be there.
+        open_wait_s: how long to wait for a file that others hold.
+
+    Attributes:
+        storage: for readers: what is in `store` and in its journals.
+        store: for recording.
+        account: the row of its account.
+        ids: mints ids for it.
+        is_journaled: whether a journal lies in front of it.
+
+    Raises:
+        DatabaseUnusable: the file cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        db: str | os.PathLike[str] | Location | Storage | None,
+        *,
+        wants_journal: bool,
+        open_wait_s: float,
+    ) -> None:
+        self.storage, self.store, self._file = open_storage(db, wait_s=open_wait_s)
+        waiting = self.store.capabilities().waiting
+        if waiting is not None:
+            waiting.wait_at_most(WAIT_S)
+        self.is_journaled = wants_journal and self._may_journal()
+        self.account = self.store.account()
+        self.ids = ids.IdSource(self.account.partition)
+        self._registries = Registries()
+
+    def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:
+        """Return a sink of this process.
+
+        Args:
+            outcomes: receives what becomes of its changes.
+            writer_id: returns the id of this process.
+        """
+
+        def new_committer(listener: Listener) -> Committer:
+            return Committer(
+                self.store,
+                writer_id,
+                self.ids,
+                resolve=types.resolve,
+                registries=self._registries,
+                listener=listener,
+                wait_s=WAIT_S,
+            )
+
+        if not self.is_journaled or self._file is None:
+            return CommitSink(self.store, new_committer, outcomes)
+        with forks.importing:
+            from agentspan.recovery.adopting import Adoption
+
+        adoption = Adoption(lambda: nullcontext(self.store), self._file)
+        around = Surroundings(self._file, writer_id, new_committer, adoption, types.late)
+        return JournalSink(self.store, outcomes, around)
+
+    def renew(self) -> None:
+        """In a forked child: keep away from the database if the fork came in the middle of SQLite."""
+        if forks.is_cut_off and self._file is not None:  # other processes recover what is in the journal
+            with forks.importing:
+                from agentspan.recording.sinks.cut_off import CutOff
+            self.store = CutOff()
+            self.is_journaled = self._may_journal()
+
+    def _may_journal(self) -> bool:
+        if self._file is None:
+            return False
+        why_not = place.why_not(self._file)
+        if why_not is not None and why_not not in _logged:
+            _logged.add(why_not)
+            log.log(logging.WARNING if place.is_possible() else logging.INFO, "recording by commits: %s", why_not)
+        return why_not is None
+
+
+_logged: set[str] = set()

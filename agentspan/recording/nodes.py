@@ -1,0 +1,53 @@
+"""Nodes of the context: the spans and runs that are active, each inside another one, in each thread and task."""
+
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+
+class Node(Protocol):
+    """A span or run in the context."""
+
+    outer: Any
+    """The node around it, or None."""
+
+    def goes_on(self) -> bool:
+        """Return whether what begins now may be inside this node."""
+        ...
+
+
+N = TypeVar("N", bound=Node)
+
+
+def enter(current: ContextVar[Any], node: Node) -> None:
+    """Make a node the active one; the one that is active now is around it."""
+    node.outer = current.get()
+    try:
+        current.set(node)
+    except BaseException:  # from a signal handler, after the call
+        leave(current, node)
+        raise
+
+
+def leave(current: ContextVar[Any], node: Node) -> None:
+    """Give the context back to the node around this one: blocks may end in another order than they began.
+
+    Not by ContextVar.reset: it raises where a block straddles a `yield` and ends in another context.
+    """
+    if current.get() is node:
+        outer = node.outer
+        while outer is not None and not outer.goes_on():
+            outer = outer.outer
+        current.set(outer)
+        node.outer = None  # a span that is kept must not keep those around it
+
+
+def last_entered(entered: list[N], current: ContextVar[Any]) -> N:
+    """Remove the node to leave: the active one, of several that tasks or threads entered with one block."""
+    if len(entered) > 1:
+        node: Any = current.get()
+        while node is not None:
+            if node in entered:
+                entered.remove(node)
+                return node  # type: ignore[no-any-return]
+            node = node.outer
+    return entered.pop()

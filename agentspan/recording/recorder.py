@@ -1,0 +1,243 @@
+"""Recorder: what a span and a run need while they live. It knows neither: they are nodes of its context to it."""
+
+import atexit
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from agentspan import forks, ids, jsontext
+from agentspan.errors import StorageError
+from agentspan.forks import Renewal, page
+from agentspan.interrupts import let_through
+from agentspan.model.changes import Put, Unit, unit_of
+from agentspan.model.refusals import refuse_violations
+from agentspan.recording.destination import Destination, RunTypes
+from agentspan.recording.faults import Faults
+from agentspan.recording.live_runs import LiveRuns
+from agentspan.recording.settings import Settings
+from agentspan.recording.sinks.nowhere import First, Nowhere
+from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink, SpanFacts, SpanSink
+from agentspan.recovery.writers import this_process
+from agentspan.schemas.meaning import describe
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Storage
+
+log = logging.getLogger("agentspan")
+
+
+class Recorder:
+    """Records into one storage.
+
+    Args:
+        db: what to record into; see Tracer.
+        outcomes: makes the receiver of outcomes.
+        broken: why nothing can be recorded: no storage is opened then.
+        open_wait_s: how long to wait for a file that others hold.
+
+    Attributes:
+        settings: as they were given.
+        enabled: whether it records.
+        current: the innermost span or run that is active, in each thread and task.
+        capture: makes JSON text of payloads.
+        types: the span types that runs are registered with.
+        registry: the same, to look them up by name.
+        ids: mints ids.
+        writer_id: the id of this process.
+        out: where transitions go.
+        sink: the sink behind `out`; None where there is no storage.
+        runs: the runs that the program holds.
+        registrations: units of runs that may not be stored yet, by the id of the run.
+        faults: counts and logs what goes wrong.
+        is_strict: whether payloads must match their schemas.
+        is_closed: whether it was shut down.
+
+    Raises:
+        DatabaseUnusable: the file cannot be used; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        db: str | os.PathLike[str] | Location | Storage | None,
+        settings: Settings,
+        outcomes: "Callable[[Recorder], RunListener]",
+        *,
+        broken: Exception | None = None,
+        open_wait_s: float = 10.0,
+    ) -> None:
+        if not page[0]:
+            forks.renew()
+        self.settings = settings
+        self.enabled = settings.is_enabled
+        self.capture = settings.new_capture()
+        self.faults = Faults(self.capture, are_raised=settings.raise_errors, are_counted=self.enabled)
+        self.is_strict = settings.strict_schemas
+        self.types = RunTypes()
+        self.registry = self.types.registry
+        self.current: ContextVar[Any] = ContextVar("agentspan_current", default=None)
+        self.runs = LiveRuns()
+        self.broken = broken
+        self.is_closed = self._is_released = False
+        self.registrations: dict[str, Unit] = {}
+        self._inherited: list[Unit] = []  # the same of the parent, whose journal may be read after this one's
+        self._unknown_writer: Put | None = None
+        self._outcomes = outcomes(self)
+        self.ids = ids.IdSource(0)
+        self.sink: Sink | None = None
+        self.out: SpanSink = Nowhere(self.faults.count_lost)
+        self._destination: Destination | None = None
+        if broken is None and self.enabled:
+            self._destination = destination = Destination(
+                db, wants_journal=settings.durability == "journal", open_wait_s=open_wait_s
+            )
+            self.ids = destination.ids
+            self.sink = destination.new_sink(self._outcomes, self._writer_id, self.types)
+        self._new_writer()
+        _recorders.add(self)
+
+    @property
+    def destination(self) -> Destination:
+        """The opened storage.
+
+        Raises:
+            Exception: why nothing could be opened.
+        """
+        if self._destination is None:
+            raise self.broken or StorageError("recording is disabled: there is no storage")
+        return self._destination
+
+    @property
+    def store(self) -> Storage:
+        """The storage, for recording."""
+        return self.destination.store
+
+    @property
+    def location(self) -> Location | None:
+        """The location by which another process can open the storage; None where there is none."""
+        return None if self._destination is None else self._destination.storage.capabilities().location
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a storage was opened."""
+        return self._destination is not None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it records into an open storage, or is meant to record nothing."""
+        return self.broken is None and not self.is_closed
+
+    def check(self, span: SpanFacts, payload: str | None, result: str | None) -> None:
+        """Refuse a payload, or a result, that does not match its schema, if that was asked for.
+
+        Raises:
+            ValidationErrors: it does not.
+        """
+        if self.is_strict:
+            decoded = {} if payload is None else jsontext.decode(payload)
+            returned = None if result is None else jsontext.decode(result)
+            checked = (payload is not None, result is not None)
+            meaning = describe(span.type, span.schema_name, span.status, decoded, returned, None, checked)
+            refuse_violations(meaning.violations, span.schema_name)
+
+    def flush(self, wait_s: float) -> bool:
+        """Write what waits; return whether everything is in the storage."""
+        if not page[0]:
+            forks.renew()
+        try:
+            return self.sink is None or self._is_released or self.sink.flush(wait_s)
+        except Exception as error:
+            self.faults.add(error)
+            return False
+
+    def shutdown(self, wait_s: float) -> None:
+        """Flush, and close the storage. Twice is fine."""
+        if self._is_released:
+            return
+        self.flush(wait_s)
+        self.is_closed = True
+        self.out = Nowhere(self.faults.count_lost)
+        if self.sink is not None:
+            self.sink.release(for_good=True)
+            self.destination.storage.close()
+        self._is_released = True  # last: a call that a signal handler interrupted in here may be repeated
+
+    def release(self) -> None:
+        """Flush, and close files until the next transition: the program ends."""
+        self.flush(2.0)
+        if self.sink is not None:
+            self.sink.release()
+
+    def renew(self) -> None:
+        """In a forked child: go on as a writer of its own."""
+        self.faults.renew()
+        if self.sink is not None:
+            self._inherited = list(self.registrations.values())
+            self.sink.leave()
+            self.destination.renew()
+            self.sink = self.destination.new_sink(self._outcomes, self._writer_id, self.types)
+        self._new_writer()
+
+    def _writer_id(self) -> str:
+        return self.writer_id
+
+    def put_aside(self, unit: Unit, error: StorageError) -> None:
+        """Keep the unit of a run's registration that the storage could not take, and write it later."""
+        assert self.sink is not None
+        if unit.subject is not None:
+            self.registrations[unit.subject] = unit
+        self.sink.put_aside(unit, error)
+
+    def _new_writer(self) -> None:
+        self.writer_id = self.ids.new()
+        self._unknown_writer = Put(this_process(self.writer_id), minted=True)
+        if self.sink is not None and not self.is_closed:
+            self.out = First(self._first)
+
+    def _first(self) -> Sink:
+        self.make_writer_known()
+        assert self.sink is not None
+        return self.sink
+
+    def make_writer_known(self) -> None:
+        """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine."""
+        writer = self._unknown_writer  # another thread may come by and take it
+        if writer is not None:
+            assert self.sink is not None
+            unit = unit_of(writer)
+            try:
+                self.store.apply((unit,), wait_s=WAIT_S)
+            except StorageError as error:
+                if not self.destination.is_journaled:  # it would wait in memory, and its runs be stored before it
+                    return
+                self.put_aside(unit, error)
+            while self._inherited:  # each until it is written: a signal handler may raise in between
+                self.sink.write(self._inherited[0])
+                del self._inherited[0]
+            self._unknown_writer = None
+            if not self.is_closed:
+                self.out = self.sink  # the common case, without a look at any of the others
+
+
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _release_all() -> None:
+    if not page[0]:
+        return  # a child that has recorded nothing
+    for recorder in list(_recorders):
+        try:
+            recorder.release()
+        except Exception as error:  # raise_errors: the others are due all the same
+            let_through(error)
+            log.warning("recording: what waited at the end could not be written: %s", error)
+
+
+def _renew_all() -> None:
+    for recorder in list(_recorders):
+        recorder.renew()
+
+
+atexit.register(_release_all)
+forks.renewal(Renewal.RECORDERS, _renew_all)

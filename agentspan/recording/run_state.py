@@ -1,0 +1,216 @@
+"""The life of a run in the recorded program: registered, terminated from outside, finished."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from agentspan import clock, forks
+from agentspan.forks import page
+from agentspan.model import instances
+from agentspan.model.changes import Unit
+from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.spans import Times
+from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
+from agentspan.recording import nodes
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.registering import Registered, register
+from agentspan.recording.sinks.protocol import WAIT_S
+from agentspan.schemas.span_types import MAX_NAME
+from agentspan.storage.protocol import Storage
+from agentspan.text import one_line
+
+
+class RunState:
+    """The state of one run, and the transitions that other modules make; see Run.
+
+    Args:
+        on_terminate: see agentspan.run.
+
+    Attributes:
+        instance: the row that it is registered with; None where it could not be recorded.
+        outer: the node around it in the context.
+        result, error: what was set or recorded so far, as JSON members.
+        on_terminate: see agentspan.run.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        name: str,
+        *,
+        version: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        purpose: Purpose = "live",
+        on_terminate: Literal["raise"] | Callable[[Any], object] | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self.name = name
+        self.id = ""
+        self.status: InstanceStatus = "pending"
+        self.termination_reason: str | None = None
+        self.instance: AgentInstanceRow | None = None
+        self.outer: Any = None
+        self.on_terminate = on_terminate
+        self._version = version
+        self._metadata = metadata
+        self._purpose: Purpose = purpose
+        self._writer_id = ""
+        self._is_told = False
+        self._is_left = False
+        self.result: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self._began_ns = 0
+
+    def goes_on(self) -> bool:
+        """Return whether what begins now may be in this run; in a terminated one, as long as its block lasts."""
+        return self.status in OPEN or (self.status == "terminated" and not self._is_left)
+
+    def begin(self) -> None:
+        """Register the run, as active."""
+        if not page[0]:
+            forks.renew()
+        recorder = self.recorder
+        self._writer_id = recorder.writer_id
+        self.status = "active"
+        if not recorder.enabled:
+            return
+        try:
+            storage = recorder.store
+            recorder.make_writer_known()
+            done = self._register(storage, None, clock.now())
+            self.instance = done.instance
+            self.id = done.instance.id
+            recorder.runs.add(self)
+            assert recorder.sink is not None
+            if done.is_stored:
+                recorder.sink.count_recorded()
+            recorder.sink.watch()
+        except Exception as error:
+            recorder.faults.lose(error)
+        self._began_ns = clock.monotonic_ns()
+
+    def _register(self, storage: Storage, id: str | None, started_at: str) -> Registered:
+        recorder = self.recorder
+        metadata = None if self._metadata is None else recorder.capture.object(self._metadata)
+        version = None if self._version is None else self._text(self._version)
+        purpose = self._purpose if type(self._purpose) is str else "live"
+        check_purpose(purpose)
+        wanted = Registration(
+            id or recorder.ids.new(),
+            self._text(self.name) or DEFAULT,
+            VersionFields(version or DEFAULT),
+            recorder.types.content(),
+            purpose,
+            metadata,
+            started_at=started_at,
+            writer_id=recorder.writer_id,
+            minted=id is None,
+        )
+        return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=WAIT_S)
+
+    def _text(self, value: Any) -> str | None:
+        """Return the text of a name or version, or None of an object that has none."""
+        try:
+            return one_line(self.recorder.capture.text(str(value)), MAX_NAME)
+        except Exception as raised:
+            self.recorder.faults.add(raised, reraise=False)
+            return None
+
+    def take_over(self, instance: AgentInstanceRow) -> None:
+        """Stand for a run that another process began, and will finish."""
+        self.instance = instance
+        self.id, self.status = instance.id, "active"
+        self.recorder.runs.add(self)
+
+    def register_again(self) -> AgentInstanceRow | None:
+        """See LiveRun."""
+        instance, storage = self.instance, self.recorder.store
+        if instance is None or self.id in storage.find(self.id).rows:
+            return None
+        self.instance = self._register(storage, self.id, instance.started_at or clock.now()).instance
+        return self.instance
+
+    def leave(self, exception: BaseException | None) -> None:
+        """End the block: give the context back, and finish what is still active."""
+        if not page[0]:
+            forks.renew()
+        self._is_left = True
+        nodes.leave(self.recorder.current, self)
+        if self._writer_id != self.recorder.writer_id:
+            return  # a forked child leaves a block of its parent's, which goes on
+        if exception is not None:
+            self.keep_error(exception)
+        if self.status in ("active", "terminated"):
+            self.end("complete" if self.error is None else "failed", reraise=exception is None)
+
+    def leave_interrupted(self, error: BaseException) -> None:
+        """Do what a signal handler's exception kept `leave` from doing."""
+        nodes.leave(self.recorder.current, self)
+
+    def merge(self, result: Mapping[str, Any]) -> None:
+        """Merge into what the run returned."""
+        try:
+            self.result = {**(self.result or {}), **result}
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def keep_error(self, exception: BaseException) -> None:
+        """Keep what the run dies of."""
+        try:
+            self.error = self.recorder.capture.error(exception) if self.recorder.enabled else {}
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def returned(self, value: Any) -> None:
+        """Set the result of a decorated call that returned: a dict as it is, anything else as `output`."""
+        if value is not None:
+            self.merge(value if issubclass(type(value), dict) else {"output": value})
+
+    def end_with(self, status: str, error: dict[str, Any] | None) -> None:
+        """End the run of a single span as that span ended: with its error, as JSON members."""
+        self.error = error
+        self.end("failed" if status == "failed" else "complete")
+
+    def end(self, status: FinishStatus, *, reraise: bool = True) -> None:
+        """Store how the run ended.
+
+        Args:
+            reraise: False where the program's own exception is on its way.
+        """
+        ended_ns = clock.monotonic_ns()
+        if self.termination_reason is None:
+            self.status = status
+        recorder = self.recorder
+        if self.instance is None:
+            recorder.faults.count_lost()
+            return
+        try:
+            now = clock.now()
+            started_at = self.instance.started_at or now
+            move = instances.finished(
+                self.id,
+                status=status,
+                times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
+                now=now,
+                result=None if self.result is None else recorder.capture.object(self.result),
+                error=None if self.error is None else recorder.capture.object(self.error),
+            )
+            recorder.out.write(Unit((move,)))
+        except Exception as fault:
+            recorder.faults.lose(fault, reraise=reraise)
+
+    def learn(self, reason: str) -> None:
+        """See LiveRun."""
+        if self.termination_reason is None:
+            self.termination_reason = reason
+            self.status = "terminated"
+
+    def tell(self) -> None:
+        """See LiveRun."""
+        on_terminate = self.on_terminate
+        if not self._is_told and callable(on_terminate):
+            self._is_told = True
+            try:
+                on_terminate(self)
+            except Exception as error:
+                self.recorder.faults.add(error)

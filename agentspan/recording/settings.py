@@ -1,0 +1,87 @@
+"""The settings of a recorder: listed once, checked once, and carried to other processes."""
+
+import os
+from dataclasses import dataclass, fields
+from inspect import Parameter, Signature, signature
+from typing import Literal, TypedDict, TypeVar
+
+from agentspan.errors import InvalidValue
+from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.redaction import Redaction, Rule
+
+F = TypeVar("F")
+
+Durability = Literal["journal", "commit"]
+
+_NO = frozenset({"", "0", "false", "no", "off"})
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The settings as keyword arguments, for type checkers; see Settings."""
+
+    raise_errors: bool
+    strict_schemas: bool
+    redact: Rule | Literal["credentials"] | None
+    limits: Limits | None
+    durability: Durability
+    enabled: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a recorder records.
+
+    Attributes:
+        raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.
+        strict_schemas: do not record a payload that does not match its schema; a result that does not makes its
+            span fail.
+        redact: what is kept out of the storage: "credentials", a function that adds a rule to that, or None.
+        limits: how much of a payload is kept; `Limits()` where None.
+        durability: "journal" or "commit".
+        enabled: whether to record; where None, the variable AGENTSPAN_DISABLED says.
+
+    Raises:
+        InvalidValue: a value is none of these.
+    """
+
+    raise_errors: bool = False
+    strict_schemas: bool = False
+    redact: Rule | Literal["credentials"] | None = "credentials"
+    limits: Limits | None = None
+    durability: Durability = "journal"
+    enabled: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.durability not in ("journal", "commit"):
+            raise InvalidValue("durability", 'must be "journal" or "commit"')
+        if self.redact is not None and self.redact != "credentials" and not callable(self.redact):
+            raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether to record, now."""
+        return self.enabled if self.enabled is not None else not is_disabled_by_environment()
+
+    def new_capture(self) -> Capture:
+        """Return a Capture that redacts and limits as these settings say."""
+        redact = self.redact
+        redaction = None if redact is None else Redaction(redact if callable(redact) else None)
+        return Capture(self.limits or Limits(), redaction)
+
+
+def is_disabled_by_environment() -> bool:
+    """Return whether AGENTSPAN_DISABLED says that nothing is to be recorded."""
+    return os.environ.get("AGENTSPAN_DISABLED", "").strip().lower() not in _NO
+
+
+def with_settings(function: F) -> F:
+    """Show the settings one by one in the signature of a function that takes them as `**settings`."""
+    given = signature(function)  # type: ignore[arg-type]
+    kept = [each for each in given.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    listed = [
+        Parameter(each.name, Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+        for each in fields(Settings)
+    ]
+    function.__signature__ = Signature([*kept, *listed], return_annotation=given.return_annotation)  # type: ignore[attr-defined]
+    return function

@@ -1,0 +1,1 @@
+"""Sinks write recorded transitions: `commit` to the storage, `journal` to files in front of it."""

@@ -1,0 +1,121 @@
+"""A sink that commits each unit to the storage before it returns."""
+
+from collections.abc import Callable
+
+from agentspan.errors import StorageError
+from agentspan.interrupts import let_through
+from agentspan.model.changes import Unit
+from agentspan.recording.sinks import span_units
+from agentspan.recording.sinks.backlog import Backlog
+from agentspan.recording.sinks.progress import Progress
+from agentspan.recording.sinks.protocol import WAIT_S, Counts, SpanFacts
+from agentspan.recovery.committer import TAKEN, Committer, Listener
+from agentspan.storage.protocol import Storage
+
+
+class CommitSink:
+    """Commits each unit. What the storage cannot take (locked for long, disk full) waits in a backlog, and goes first.
+
+    Args:
+        storage: takes the units.
+        committer: makes a Committer whose outcomes a listener receives. It settles what was refused.
+        listener: receives faults and outcomes.
+        before_keep: called before a unit is kept in the backlog.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        committer: Callable[[Listener], Committer],
+        listener: Listener,
+        before_keep: Callable[[], None] | None = None,
+    ) -> None:
+        self.progress = Progress(listener)
+        self.committer = committer(self.progress.deferred)
+        self.backlog = Backlog(self.committer, self.progress, *([] if before_keep is None else [before_keep]))
+        self._storage = storage
+        self._listener = listener
+
+    def counts(self) -> Counts:
+        """See Sink."""
+        progress, backlog = self.progress, self.backlog
+        return Counts(
+            progress.recorded,
+            len(backlog.units),
+            progress.refused,
+            progress.failed,
+            0,
+            0,
+            backlog.oldest_s,
+            progress.last_error,
+        )
+
+    def count_recorded(self) -> None:
+        """See Sink."""
+        self.progress.recorded += 1
+
+    def created(self, span: SpanFacts, at_ns: int) -> None:
+        """See SpanSink."""
+        self.write(span_units.created(span, at_ns))
+
+    def started(self, span: SpanFacts) -> None:
+        """See SpanSink."""
+        self.write(span_units.started(span))
+
+    def updated(self, span: SpanFacts, at_ns: int) -> None:
+        """See SpanSink."""
+        self.write(span_units.updated(span, at_ns))
+
+    def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self.write(span_units.finished(span, result, at_ns, elapsed_ns))
+
+    def write(self, unit: Unit) -> None:
+        """See SpanSink."""
+        progress, backlog = self.progress, self.backlog
+        if backlog.units:
+            backlog.keep(unit)
+            if progress.may_try():
+                # It did not work a moment ago: try, but do not wait for the storage. For other threads that try it does
+                # wait: else they fill the memory faster than one of them can empty it.
+                backlog.flush(0.0)
+            return
+        try:
+            outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
+        except StorageError as error:
+            self.put_aside(unit, error)
+            return
+        except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
+            let_through(error)
+            progress.failed += 1
+            self._listener.fault(error)
+            return
+        if outcome == TAKEN:
+            progress.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
+            return
+        try:
+            tally = self.committer.settle(unit, outcome)
+        except StorageError as error:
+            self.put_aside(unit, error)
+            return
+        progress.count(tally)
+        progress.deferred.raise_kept()
+
+    def put_aside(self, unit: Unit, error: StorageError) -> None:
+        """See Sink."""
+        self.backlog.keep(unit)
+        self.progress.storage_failed(error)
+        self._listener.fault(error)
+
+    def flush(self, wait_s: float) -> bool:
+        """See Sink."""
+        return self.backlog.flush(wait_s, max(wait_s, WAIT_S))
+
+    def watch(self) -> None:
+        """See Sink. Nothing to do: each commit returns whether its run is terminated."""
+
+    def release(self, *, for_good: bool = False) -> None:
+        """See Sink. Nothing to do: the owner closes the storage."""
+
+    def leave(self) -> None:
+        """See Sink. Nothing to do."""

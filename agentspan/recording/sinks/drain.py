@@ -1,0 +1,112 @@
+"""Drains a journal of this process: derives what was appended and commits it, batch by batch, oldest first.
+
+One after the other: to derive one batch in a thread while another is committed took longer, because each statement
+waits 5 ms for a thread that computes.
+"""
+
+import threading
+import time
+
+from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.interrupts import let_through
+from agentspan.journal.log import Log
+from agentspan.journal.records import bodies
+from agentspan.journal.segments import Segment
+from agentspan.locks import Occupied, within
+from agentspan.recording.sinks.progress import Progress
+from agentspan.recording.sinks.protocol import WAIT_S
+from agentspan.recovery.committer import Committer
+
+CHUNK = 640 * 1024
+"""Bytes of a journal that are committed at once."""
+
+
+class Drain:
+    """Moves the records of one log to the storage.
+
+    Args:
+        log: the log to drain.
+        committer: commits the records.
+        progress: the counts of the sink.
+
+    Attributes:
+        lock: held by the thread that drains.
+        makes_way: stop after the batch under way: a fork waits.
+    """
+
+    def __init__(self, log: Log, committer: Committer, progress: Progress) -> None:
+        self.log = log
+        self.lock = threading.RLock()  # held by `within`, which does not nest
+        self.makes_way = False
+        self._committer = committer
+        self._progress = progress
+        self._taken: tuple[Segment, int, int] | None = None
+        self._drained = 0
+        self._moved_ns = time.monotonic_ns()
+
+    @property
+    def drained(self) -> int:
+        """The number of the last record that is in the storage."""
+        return self._drained
+
+    @property
+    def journaled(self) -> int:
+        """The number of records that are in the log and not in the storage yet."""
+        return self.log.sequence - self._drained
+
+    @property
+    def oldest_s(self) -> float:
+        """Seconds since the log was drained last, in part or to its end; 0.0 where nothing is in it."""
+        return (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0
+
+    def is_empty_now(self) -> None:
+        """Note that nothing is in the log at this moment."""
+        self._moved_ns = time.monotonic_ns()
+
+    def run(self, wait_s: float, *, most: int | None = None) -> bool:
+        """Move records to the storage; return whether all were moved.
+
+        Args:
+            wait_s: how long to wait for another thread that drains, and for the storage.
+            most: bytes after which to stop.
+        """
+        try:
+            with within(self.lock, wait_s):
+                return self._run(wait_s, most, time.monotonic() + max(wait_s, WAIT_S))
+        except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
+            return False
+        except StorageError as error:
+            self._progress.try_later()
+            self._progress.storage_failed(error)
+            if not isinstance(error, DatabaseBusy):
+                self._progress.listener.fault(error)
+            return False
+        except Exception as error:
+            let_through(error)  # it says nothing about the storage
+            self._progress.storage_failed(error)
+            raise
+
+    def _run(self, wait_s: float, most: int | None, deadline: float) -> bool:
+        progress = self._progress
+        while True:
+            tried = 0 if self._taken is None else self._taken[2]
+            portion = self.log.take(max(CHUNK if most is None else most, tried))
+            if portion is None:
+                return True
+            read = bodies(portion.data)
+            # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
+            before, self._taken = self._taken, (portion.segment, portion.start, len(portion.data))
+            is_repeated = before is not None and before[:2] == self._taken[:2]
+            tally = self._committer.commit(read.bodies, wait_s, are_repeated=is_repeated)
+            self._moved_ns = time.monotonic_ns()
+            # No call in between: where an exception comes before, the portion is committed again, and counted then.
+            if read.last > self._drained:
+                progress.recorded += read.last - self._drained - tally.refused - tally.failed
+                progress.refused += tally.refused
+                progress.failed += tally.failed
+                self._drained = read.last
+            progress.storage_took()
+            self.log.trim(portion.segment, portion.start + read.end, read.last)
+            self._taken = None
+            if most is not None or self.makes_way or time.monotonic() > deadline:
+                return False

@@ -1,0 +1,203 @@
+"""The work on a journal besides appending: drain it, look for terminations, adopt journals of dead programs, fork."""
+
+import threading
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentspan import forks
+from agentspan.forks import Hold
+from agentspan.journal import live
+from agentspan.journal.log import Log
+from agentspan.locks import Occupied, is_mine, within
+from agentspan.recording.sinks.commit import CommitSink
+from agentspan.recording.sinks.drain import Drain
+from agentspan.recording.sinks.drain_thread import TICK_S, DrainThread, Ticks
+from agentspan.recording.sinks.overflow import Overflow
+from agentspan.recording.sinks.protocol import WAIT_S, RunListener
+from agentspan.recording.sinks.terminations import Terminations
+from agentspan.recording.sinks.types_file import TypesFile
+
+if TYPE_CHECKING:
+    from agentspan.recovery.adopting import Adoption
+
+CAP = 256 * 2**20
+"""Bytes of full segments from which on the calls that record drain, too."""
+BURST = 100
+"""Records within a tick that make a burst."""
+PATIENCE_S = 3.0
+"""How long the thread lets a burst pass: 300,000 spans, if there is room for them."""
+FORK_WAIT_S = 5.0
+EXIT_S = 1.0
+"""How long the end of a program may take over the journals of dead programs."""
+READ_WAIT_S = 1.0
+
+
+class JournalWork:
+    """The work on one journal. The thread of the journal, a reader in this process, or a fork calls it.
+
+    Args:
+        path: the file in front of which the journal lies.
+        folder: of the journal.
+        log: what records are appended to.
+        commits: writes to the storage.
+        runs: looks after the runs of this process.
+        adoption: adopts the journals that dead programs have left.
+        types: the file of late span types.
+
+    Attributes:
+        drain: moves records to the storage.
+        thread: drains.
+        overflow: whether no record can be appended.
+        terminations: of runs that have not been told.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        log: Log,
+        commits: CommitSink,
+        runs: RunListener,
+        adoption: "Adoption",
+        types: TypesFile,
+    ) -> None:
+        self.folder = folder
+        self.drain = Drain(log, commits.committer, commits.progress)
+        self.thread = DrainThread(self, log, commits.progress, str(path))
+        self.overflow = Overflow(path, log, self.drain, commits)
+        self.terminations = Terminations(runs)
+        self._log = log
+        self._commits = commits
+        self._runs = runs
+        self._adoption = adoption
+        self._types = types
+        self._held: list[threading.RLock] = []
+        _works.add(self)
+        live.register(self)
+
+    def types_changed(self) -> None:
+        """See live.Journal."""
+        self._types.is_due = self._log.alert = True
+
+    def terminated(self, instance_id: str, reason: str) -> None:
+        """See live.Journal."""
+        self.terminations.add(instance_id, reason)
+
+    def catch_up(self) -> None:
+        """See live.Journal."""
+        target, drained = self._log.sequence, -1
+        while drained < self.drain.drained < target:  # however much there is, as long as it gets less
+            drained = self.drain.drained
+            if self.drain.run(READ_WAIT_S):
+                break
+        if self._commits.backlog.units:
+            self._commits.flush(READ_WAIT_S)
+
+    def has_records(self) -> bool:
+        """See drain_thread.Work."""
+        return bool(self.drain.journaled)
+
+    def is_needed(self) -> bool:
+        """See drain_thread.Work."""
+        return bool(self.drain.journaled) or self._runs.has_runs()
+
+    def prepare(self) -> None:
+        """See drain_thread.Work."""
+        self._log.prepare()
+
+    def tick(self, ticks: Ticks) -> bool:
+        """See drain_thread.Work."""
+        new, ticks.seen = self._log.sequence - ticks.seen, self._log.sequence
+        if self.overflow.keeps_order:
+            self.overflow.try_to_end()
+        self._log.prepare()
+        if not self.drain.journaled:
+            self.drain.is_empty_now()
+            ticks.quiet += 1
+            ticks.burst = 0
+            if ticks.is_quiet:
+                self._log.alert = True  # the next record wakes the thread
+                self.terminations.look()
+                return not self._runs.has_runs()
+            return False
+        ticks.quiet = 0
+        ticks.burst = ticks.burst + 1 if new > BURST else 0
+        if ticks.burst and ticks.burst * TICK_S < PATIENCE_S and self._log.full_bytes < CAP // 2:
+            return False
+        ticks.burst = 0
+        self.drain.run(WAIT_S)
+        self.terminations.look()
+        self._adoption.look()
+        self._log.look_after_files()
+        return False
+
+    def flush(self, wait_s: float) -> bool:
+        """Move all records to the storage, and then what waits in memory; return whether that is all."""
+        deadline = time.monotonic() + wait_s
+        is_drained = self.drain.run(wait_s)
+        while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # it made way for a fork
+            is_drained = self.drain.run(deadline - time.monotonic())
+        self._commits.progress.deferred.raise_kept()
+        return is_drained and self._commits.flush(wait_s)
+
+    def release(self, *, for_good: bool) -> None:
+        """End the thread, close files. A segment that has records stays, for good or until more are appended."""
+        self.thread.stop(WAIT_S)  # it may be making a segment; the next record brings it back
+        with suppress(Occupied), within(self.drain.lock, WAIT_S):
+            self._log.release(for_good=for_good)
+        # Forked children end without a flush. Others may have left many journals, which this program does not wait for.
+        self._adoption.look(at_once=True, most_s=EXIT_S)
+        if for_good:
+            self._adoption.stop()
+
+    def leave(self) -> None:
+        """In a forked child: drop the parent's files without closing them."""
+        _works.discard(self)
+        live.forget(self)
+        self._log.leave()
+
+    def hold(self) -> None:
+        """Before a fork: end the thread (Python 3.12 warns of one), and take the locks."""
+        self.drain.makes_way = True  # a fork waits for the batch under way, not for all that there is
+        self.thread.stop(FORK_WAIT_S)
+        self.drain.run(WAIT_S)
+        for lock in (self.drain.lock, self._log.lock):
+            if not is_mine(lock):  # else a signal handler forks in the middle of what its thread does
+                self._held.append(lock)  # first: an exception right after `acquire` leads to a release all the same
+                lock.acquire(timeout=FORK_WAIT_S)
+
+    def let_go(self) -> None:
+        """After a fork, in the parent: release the locks."""
+        self.drain.makes_way = False
+        while self._held:
+            if is_mine(self._held[-1]):
+                self._held[-1].release()
+            self._held.pop()
+        if self.drain.journaled:  # else the next record starts it: Python 3.12 warns of a fork that leaves threads
+            self.thread.start()
+
+
+_works: weakref.WeakSet[JournalWork] = weakref.WeakSet()
+_holding: list[JournalWork] = []
+
+
+def _hold_all() -> None:
+    for interrupted in list(_holding):
+        interrupted.hold()
+    while fresh := [each for each in list(_works) if each not in _holding]:  # some may be made meanwhile
+        for work in fresh:
+            _holding.append(work)
+            work.hold()
+
+
+def _let_go_of_all() -> None:
+    while _holding:
+        _holding[-1].let_go()
+        _holding.pop()
+
+
+forks.hold(Hold.THREADS, _hold_all, _let_go_of_all)
+forks.forget(_holding.clear)

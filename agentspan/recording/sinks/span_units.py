@@ -1,0 +1,75 @@
+"""The units of a span's transitions, for a sink that commits: derived in the call that records.
+
+The journal derives the same from its records, in journal/deriving.py; tests compare both.
+"""
+
+from typing import cast
+
+from agentspan import clock, jsontext
+from agentspan.model import spans
+from agentspan.model.changes import Unit, unit_of
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.spans import Times
+from agentspan.model.status import FinishStatus
+from agentspan.recording.sinks.protocol import SpanFacts
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import title_of
+
+_new = tuple.__new__  # see model.spans
+
+
+def created(span: SpanFacts, at_ns: int) -> Unit:
+    """Return the unit that puts a new span."""
+    span_type, now, text = span.type, clock.to_text(at_ns), span.payload_text
+    payload = jsontext.decode(text)
+    span.decoded = (text, payload, at_ns, now)  # its end needs them, too: 1.3 µs
+    meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
+    instance: AgentInstanceRow = span.run.instance  # type: ignore[assignment]  # the run is recorded
+    put = spans.created(
+        span.id,
+        instance.agent_id,
+        instance.id,
+        span.parent_span_id,
+        span.schema_name,
+        title_of(span_type, span.schema_name),
+        span.status,
+        text,
+        None,
+        _new(Times, (now if span.status == "active" else None, None, None)),
+        meaning,
+        now,
+        writer_id=span.writer_id,
+        minted=True,
+    )
+    return unit_of(put)
+
+
+def started(span: SpanFacts) -> Unit:
+    """Return the unit that makes a pending span active."""
+    now, payload = clock.to_text(span.started_ns), jsontext.decode(span.payload_text)
+    meaning = describe(span.type, span.schema_name, "active", payload, None, None, (False, False))
+    return unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True))
+
+
+def updated(span: SpanFacts, at_ns: int) -> Unit:
+    """Return the unit that sets the changed payload of an open span."""
+    text = span.payload_text
+    meaning = describe(span.type, span.schema_name, span.status, jsontext.decode(text), None, None, (True, False))
+    return unit_of(spans.updated(span.id, payload=text, meaning=meaning, now=clock.to_text(at_ns)))
+
+
+def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
+    """Return the unit that ends a span."""
+    now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
+    decoded, span.decoded = span.decoded, None
+    text, payload, started_ns, started_at = decoded or ("", {}, 0, "")
+    if text is not span.payload_text:
+        payload = jsontext.decode(span.payload_text)
+    returned = None if result is None else jsontext.decode(result)
+    if status == "cancelled":
+        started_at = now
+    elif started_ns != span.started_ns:
+        started_at = clock.to_text(span.started_ns)
+    meaning = describe(span.type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
+    times = _new(Times, (started_at, now, elapsed_ms))
+    return unit_of(spans.finished(span.id, status, result, times, meaning, now))

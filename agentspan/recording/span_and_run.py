@@ -1,0 +1,201 @@
+"""Span and Run: what a recorded program holds. In one module, because each of them names the other.
+
+Their methods never raise, and never wait longer than the sink.
+"""
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from agentspan import clock, forks, jsontext
+from agentspan.errors import InvalidValue
+from agentspan.forks import page
+from agentspan.model.spans import check_finish
+from agentspan.model.status import LEAVES, OPEN, FinishStatus
+from agentspan.recording import nodes
+from agentspan.recording.run_state import RunState
+from agentspan.recording.span_state import SpanState
+from agentspan.schemas.span_types import usable_name
+
+OnTerminate = Literal["raise"] | Callable[["Run"], object]
+
+
+class Span(SpanState):
+    """One step of a run, from `agentspan.span` or `Run.create_span`; entered as a with-block, it is the parent inside.
+
+    Attributes:
+        id: its PFID; "" when it could not be recorded.
+        run: the run that it belongs to.
+        parent_span_id: the span in which it happens, or None.
+        schema_name: the span type's name.
+        status: pending, active, complete, failed or cancelled.
+    """
+
+    run: "Run"
+
+    def __repr__(self) -> str:
+        return f"<Span {self.schema_name} {self.id or '(not recorded)'} {self.status}>"
+
+    def set_result(self, result: Mapping[str, Any]) -> None:
+        """Merge into the result_payload, which is stored when the span finishes."""
+        try:
+            self.result = dict(result) if self.result is None else {**self.result, **result}
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def update_payload(self, payload: Mapping[str, Any]) -> None:
+        """Merge into the payload of an open span; stored at once."""
+        if not page[0]:
+            forks.renew()
+        recorder = self.recorder
+        try:
+            self.need(OPEN, "have its payload updated")
+            text = recorder.capture.object({**jsontext.decode(self.payload_text), **payload})
+            recorder.check(self, text, None)
+            self.payload_text = text
+            if self.id:
+                recorder.out.updated(self, clock.wall_ns())
+            else:
+                recorder.faults.count_lost()
+        except Exception as error:
+            recorder.faults.lose(error)
+
+    def record_error(self, exception: BaseException) -> None:
+        """Note an exception that was caught: the span will finish as failed, with this error."""
+        try:
+            self.error = self.recorder.capture.error(exception)
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def start(self) -> None:
+        """Start a pending span."""
+        if not page[0]:
+            forks.renew()
+        recorder = self.recorder
+        try:
+            self.need(LEAVES["active"], "be started")
+            self.status = "active"
+            self.started_ns = clock.wall_ns()
+            if self.id:
+                recorder.out.started(self)
+            else:
+                recorder.faults.count_lost()
+        except Exception as error:
+            recorder.faults.lose(error)
+        self.began_ns = clock.monotonic_ns()
+        if self.run.termination_reason is not None:
+            self.stop()
+
+    def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
+        """Finish the span: complete when `status` is left out, failed when an error was recorded."""
+        if not page[0]:
+            forks.renew()
+        ended_ns = clock.monotonic_ns()
+        if result_payload is not None:
+            self.set_result(result_payload)
+        try:
+            wanted = status or ("failed" if self.error is not None else "complete")
+            check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
+            self.end(wanted, ended_ns)
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def cancel(self) -> None:
+        """Cancel a pending span: it never started."""
+        self.finish("cancelled")
+
+    def __enter__(self) -> Self:
+        if self.status == "pending":
+            self.start()
+        nodes.enter(self.recorder.current, self)
+        return self
+
+    def __exit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self.leave(exception)
+        return False
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        self.leave(exception)
+        return False
+
+
+class Run(RunState):
+    """One run of an agent, from `agentspan.run`.
+
+    It completes at the end of the block, and fails, keeping the error, on an exception.
+
+    Attributes:
+        id: the agent instance's PFID; "" when it could not be recorded.
+        name: the agent's name.
+        status: active, complete, failed, cancelled or terminated.
+        termination_reason: why somebody terminated it, as far as it has learned; None if nobody has.
+    """
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name} {self.id or '(not recorded)'} {self.status}>"
+
+    @property
+    def terminated(self) -> bool:
+        """Whether somebody terminated the run. It learns that when a span of it begins, or ends too late."""
+        return self.termination_reason is not None
+
+    def set_result(self, result: Mapping[str, Any]) -> None:
+        """Merge into what the run returned, which is stored when it finishes."""
+        self.merge(result)
+
+    def record_error(self, exception: BaseException) -> None:
+        """Note an exception that was caught: the run will finish as failed, with this error."""
+        self.keep_error(exception)
+
+    def create_span(
+        self,
+        schema_name: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        status: Literal["pending", "active"] = "pending",
+        parent: Span | None = None,
+    ) -> Span:
+        """Create a span that its methods finish; its parent is `parent`, else this run's span that is active here."""
+        if not page[0]:
+            forks.renew()
+        recorder = self.recorder
+        if parent is None:
+            current = recorder.current.get()
+            parent = current if type(current) is Span and current.run is self else None
+        parent_id = parent.id if issubclass(type(parent), Span) else None  # type: ignore[union-attr]
+        span = Span(recorder, self, parent_id or None, usable_name(schema_name, "custom"))
+        if type(status) is not str or status not in OPEN:
+            recorder.faults.lose(
+                InvalidValue("status", "a span is created pending or active, and finished by its methods")
+            )
+            status = "pending"
+        try:
+            span.create(recorder.capture.object({} if payload is None else payload), status)
+        except Exception as error:
+            span.not_created(status, error)
+        if self.termination_reason is not None:
+            span.stop()
+        return span
+
+    def finish(self, status: FinishStatus | None = None, result: Mapping[str, Any] | None = None) -> None:
+        """Finish the run before its block ends."""
+        if not page[0]:
+            forks.renew()
+        if result is not None:
+            self.set_result(result)
+        wanted: FinishStatus = "failed" if self.error is not None else "complete"
+        try:
+            wanted = status or wanted
+            if not self.terminated:
+                check_finish("agent instance", self.id or "(not recorded)", self.status, wanted)
+        except Exception as error:
+            self.recorder.faults.lose(error)
+        else:
+            self.end(wanted)

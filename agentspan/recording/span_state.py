@@ -1,0 +1,199 @@
+"""The life of a span in the recorded program: created, started, finished, each passed to the recorder's sink."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentspan import clock, forks
+from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
+from agentspan.forks import page
+from agentspan.interrupts import is_interrupt
+from agentspan.model.status import OPEN, FinishStatus, SpanStatus
+from agentspan.recording import nodes
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import RunState
+from agentspan.schemas.span_types import SpanType
+
+_NOTHING = object()
+
+
+class SpanState:
+    """The state of one span, and the transitions that other modules make; see Span.
+
+    Attributes:
+        outer: the node around it in the context.
+        owns_run: whether its run was begun for it alone, and ends with it.
+        result, error: what was set or recorded so far, as JSON members.
+        began_ns: the monotonic time when it started, in ns.
+        payload_text, started_ns, writer_id, decoded: see SpanFacts.
+    """
+
+    run: RunState
+    status: SpanStatus = "pending"
+    id = ""
+    # Defaults of the class, because setting all of them for each span costs 0.3 µs.
+    outer: Any = None
+    owns_run = False
+    payload_text = "{}"  # as text: the program may change what it passed
+    started_ns = 0
+    decoded: tuple[str, Any, int, str] | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    began_ns = 0
+
+    def __init__(self, recorder: Recorder, run: RunState, parent_span_id: str | None, schema_name: str) -> None:
+        self.run = run
+        self.parent_span_id = parent_span_id
+        self.schema_name = schema_name
+        self.recorder = recorder
+        self.writer_id = recorder.writer_id
+
+    @property
+    def type(self) -> SpanType:
+        """The span type that the name means now."""
+        return self.recorder.registry.resolve(self.schema_name)
+
+    def goes_on(self) -> bool:
+        """Return whether what begins now may be inside this span."""
+        return self.status in OPEN
+
+    def create(self, payload: str, status: SpanStatus) -> None:
+        """Store the new span; called once.
+
+        Args:
+            payload: as JSON text.
+        """
+        recorder = self.recorder
+        self.status = status
+        if self.run.instance is None:
+            recorder.faults.count_lost()
+            return
+        self.payload_text = payload
+        if recorder.is_strict:
+            recorder.check(self, payload, None)
+        self.started_ns = at_ns = clock.wall_ns()  # of a pending span, until it is started
+        self.id = recorder.ids.new(at_ns)
+        recorder.out.created(self, at_ns)
+        self.began_ns = clock.monotonic_ns()
+
+    def not_created(self, status: SpanStatus, error: Exception) -> None:
+        """Go on without a record: a fault kept the span from being created."""
+        self.status = status
+        self.recorder.faults.lose(error)
+
+    def leave(self, exception: BaseException | None, output: Any = _NOTHING) -> None:
+        """End the block: finish what is still active, and give the context back."""
+        if not page[0]:
+            forks.renew()
+        ended_ns = clock.monotonic_ns()
+        recorder, outer = self.recorder, self.outer
+        if (outer is None or outer.status == "active") and recorder.current.get() is self:  # as nodes.leave does it
+            recorder.current.set(outer)
+            self.outer = None
+        else:
+            nodes.leave(recorder.current, self)
+        if self.writer_id != recorder.writer_id:
+            return  # a forked child leaves a block of its parent's, which goes on
+        try:
+            if exception is not None and self.status in OPEN:
+                self.error = recorder.capture.error(exception)
+            if self.status == "active":
+                self.end("complete" if self.error is None else "failed", ended_ns, output)
+        except Exception as error:
+            recorder.faults.lose(error, reraise=exception is None)
+
+    def leave_interrupted(self, error: BaseException) -> None:
+        """Do what a signal handler's exception kept `leave` from doing."""
+        self.leave(error)
+
+    def merge(self, result: Mapping[str, Any]) -> None:
+        """Merge into the result."""
+        try:
+            self.result = {**(self.result or {}), **result}
+        except Exception as error:
+            self.recorder.faults.lose(error)
+
+    def returned(self, value: Any) -> None:
+        """End a decorated call that returned: a dict is the result, anything else its `output`."""
+        if self.result is None and self.error is None:
+            self.leave(None, value)
+            return
+        if issubclass(type(value), dict):  # `__class__` may be anything
+            self.merge(value)
+        elif value is not None or self.result is None:
+            self.merge({"output": value})
+        self.leave(None)
+
+    def stop(self) -> None:
+        """Do what a terminated run asked for when another of its spans begins: call the program, or raise.
+
+        Raises:
+            AgentTerminated: the run has `on_terminate="raise"`.
+        """
+        try:
+            self.run.tell()
+            if self.run.on_terminate == "raise":
+                raise AgentTerminated(self.run.id, self.run.termination_reason or "")
+        except BaseException as error:
+            self._end_stopped(error)
+            raise
+
+    def _end_stopped(self, error: BaseException) -> None:
+        try:
+            self.error = self.recorder.capture.error(error)
+            self.end("failed" if self.status == "active" else "cancelled", clock.monotonic_ns())
+        except Exception as fault:
+            self.recorder.faults.lose(fault, reraise=False)
+
+    def end(self, status: FinishStatus, ended_ns: int, output: Any = _NOTHING) -> None:
+        """Store how the span ended; its result is what was set, or what a function returned, its `output`."""
+        recorder = self.recorder
+        try:
+            if self.id:
+                at_ns = clock.wall_ns()
+                if at_ns < self.started_ns:
+                    at_ns = self.started_ns
+                elapsed_ns = 0 if status == "cancelled" else ended_ns - self.began_ns
+                result: str | None
+                if self.error is not None:
+                    result = self._failure(self.error)
+                elif output is not _NOTHING:
+                    result = recorder.capture.output(output)
+                else:
+                    result = None if self.result is None else recorder.capture.object(self.result)
+                if recorder.is_strict and result is not None:
+                    status, result = self._checked(status, result)
+                self.status = status
+                recorder.out.finished(self, result, at_ns, elapsed_ns)
+            else:
+                recorder.faults.count_lost()
+                self.status = status
+        except BaseException as error:
+            if self.owns_run and (self.status != "active" or not is_interrupt(error)):
+                self.run.end_with(self.status, self.error)
+            raise  # else a signal handler came first: nothing is stored yet, and `leave` is called again
+        if self.owns_run:
+            self.run.end_with(self.status, self.error)
+
+    def _failure(self, error: dict[str, Any]) -> str:
+        capture, result = self.recorder.capture, self.result
+        return capture.failure(error) if result is None else capture.object({**result, "error": error})
+
+    def _checked(self, status: FinishStatus, result: str) -> tuple[FinishStatus, str]:
+        try:
+            self.recorder.check(self, None, result)
+            return status, result
+        except ValidationErrors as refusal:  # the result is refused, but the span must not stay open
+            self.recorder.faults.add(refusal, reraise=False)
+            self.error = self.recorder.capture.error(refusal)
+            return "failed", self.recorder.capture.failure(self.error)
+
+    def need(self, statuses: frozenset[str], what: str) -> None:
+        """Refuse what this status does not allow.
+
+        Raises:
+            InvalidAction: the status is none of these.
+        """
+        if self.status not in statuses:
+            raise InvalidAction(
+                f"agent span {self.id} is {self.status}: only a span that is {' or '.join(sorted(statuses))} can {what}"
+            )
