@@ -5,23 +5,11 @@ What is stored is never behind the records that are read again, so of a span tha
 
 from collections.abc import Mapping
 
+from agentspan.model import spans
 from agentspan.model.changes import Move, Over, Put, Refused, Unit, overs, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Value
 from agentspan.model.spans import is_guess
 from agentspan.model.status import LEAVES, OPEN, REPLACED
-
-_FINISHED = (
-    "status",
-    "result_payload",
-    "summary",
-    "finished_at",
-    "duration_ms",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "updated_at",
-)
-_UPDATED = ("payload", "summary", "label", "input_tokens", "output_tokens", "cost_usd", "updated_at")
 
 
 def is_there(unit: Unit, refused: Refused) -> bool:
@@ -79,7 +67,7 @@ def the_rest(unit: Unit, refused: Refused) -> Unit | None:
         values["updated_at"] = row.updated_at
         over = Over(frozenset({"cancelled"}), values)
         return unit_of(Move("agent_span", row.id, LEAVES["active"], {"status": "active"}, over=(over,)))
-    values = {name: getattr(row, name) for name in (*_FINISHED, "started_at", "payload", "label")}
+    values = {name: getattr(row, name) for name in (*spans.FINISHED, "started_at", "payload", "label")}
     over = Over(REPLACED[row.status], {**values, "ended_late": 1})
     return unit_of(Move("agent_span", row.id, LEAVES[row.status] | OPEN, values, change.violations, over=(over,)))
 
@@ -91,5 +79,5 @@ def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
     starts = (stored.status, wanted.status) == ("pending", "active")
     if not starts and (stored.payload, stored.updated_at) == (wanted.payload, wanted.updated_at):
         return {}
-    values: dict[str, Value] = {name: getattr(wanted, name) for name in _UPDATED}
+    values: dict[str, Value] = {name: getattr(wanted, name) for name in spans.UPDATED}
     return {**values, "status": "active", "started_at": wanted.started_at} if starts else values
