@@ -21,7 +21,7 @@ from agentspan.locks import is_mine, within
 from agentspan.storage.sqlite import forking, opening, tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import EVERY, Checkpoints
-from agentspan.storage.sqlite.gate import Gate
+from agentspan.storage.sqlite.reader_gate import Gate
 
 T = TypeVar("T")
 

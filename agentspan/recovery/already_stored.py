@@ -1,6 +1,6 @@
-"""Compares a refused unit with what is stored: a record may be read again after it was committed.
+"""Compares a refused unit with the stored row: a record may be read again after it was committed.
 
-What is stored is never behind the records that are read again, so of a span that is still open, the later state counts.
+The stored row is never older than a record that is read again, so of an open span the later state counts.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from agentspan.model.spans import is_guess
 from agentspan.model.status import LEAVES, OPEN, REPLACED
 
 
-def is_there(unit: Unit, refused: Refused) -> bool:
+def is_stored(unit: Unit, refused: Refused) -> bool:
     """Tell whether the storage already has what a refused unit wants."""
     change, stored = unit.changes[-1], refused.stored
     if stored is None:
@@ -51,7 +51,7 @@ def _has(stored: Row, wanted: Row) -> bool:
     return (stored.status, stored.finished_at) == (wanted.status, wanted.finished_at)
 
 
-def the_rest(unit: Unit, refused: Refused) -> Unit | None:
+def remainder(unit: Unit, refused: Refused) -> Unit | None:
     """Return what a refused Put has on top of the stored span: how an open or closed span went on; else None."""
     change, stored = unit.changes[-1], refused.stored
     if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow) or not isinstance(stored, AgentSpanRow):
