@@ -42,6 +42,7 @@ from pydantic_core import to_json
 import agentspan
 from agentspan import ids
 from agentspan.model.rows import AgentSpanRow
+from agentspan.model.spans import FINISHED
 from agentspan.storage.sqlite.checkpoints import EVERY, MAX_FRAMES, Checkpoints
 
 OTEL = {"@span": "OpenTelemetry @span", "with span": "OpenTelemetry with span"}
@@ -55,17 +56,6 @@ TURN = 500
 BARE = "two transactions, BEGIN … COMMIT"
 BARE_AUTO = "two transactions, autocommit"
 BARE_THREAD = "two, checkpoints in a thread"
-FINISHED = (
-    "status",
-    "result_payload",
-    "summary",
-    "finished_at",
-    "duration_ms",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "updated_at",
-)
 
 
 class Contestant(NamedTuple):

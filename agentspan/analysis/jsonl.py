@@ -9,24 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentspan import jsontext
+from agentspan.model.columns import json_columns
 from agentspan.model.rows import AgentInstanceRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
 
 FIRST = {"type": "agentspan_export", "version": 1}
-JSON_COLUMNS = frozenset(
-    {
-        "payload",
-        "result_payload",
-        "metadata",
-        "result",
-        "error",
-        "quality_payloads",
-        "quality_summaries",
-        "span_type_schemas",
-        "runtime_environment",
-        "quality_schemas",
-    }
-)
 
 
 def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
@@ -54,8 +41,9 @@ def _once(storage: Storage, said: set[str], *ids: str | None) -> Iterator[str]:
 
 
 def _line(type_: ResourceType, row: Row, more: dict[str, Any]) -> str:
+    of_json = json_columns(type_)
     values = {
-        name: jsontext.decode(value) if name in JSON_COLUMNS and isinstance(value, str) else value
+        name: jsontext.decode(value) if name in of_json and isinstance(value, str) else value
         for name, value in row._asdict().items()
     }
     return json.dumps({"type": type_, **values, **more})

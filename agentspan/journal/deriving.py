@@ -23,7 +23,7 @@ from agentspan.schemas.span_types import SpanType, title_of
 Resolve = Callable[[str, str], SpanType]
 """Returns the span type of a schema_name in an instance."""
 
-_new = tuple.__new__  # see model.spans
+_span_row = AgentSpanRow.__new__  # see model.spans
 _id = itemgetter(0)
 _text_of = clock.text_of
 _SEPARATOR, _UPDATED = SEPARATOR.encode(), UPDATED.encode()
@@ -162,8 +162,9 @@ class Batch:
         _, id, instance_id, agent_id, parent_span_id, schema_name, status, created_ns, payload_text = created
         created_at = touched_at = _text_of(created_ns)
         started_at = created_at if status == "active" else None
-        if id in self._changes:
-            for kind, _, touched_ns, *text in self._changes[id]:
+        changes = self._changes
+        if changes and id in changes:
+            for kind, _, touched_ns, *text in changes[id]:
                 touched_at = _text_of(touched_ns)
                 if kind == UPDATED:
                     payload_text, payload = text[0], None
@@ -180,43 +181,42 @@ class Batch:
                 started_at = finished_at
         if payload is None:
             payload = _decode(payload_text)
-        known = self._types.get((instance_id, schema_name))
-        if known is None:
+        try:
+            span_type, title = self._types[instance_id, schema_name]
+        except KeyError:  # once a batch
             span_type = self._resolve(instance_id, schema_name)
-            known = self._types[instance_id, schema_name] = (span_type, title_of(span_type, schema_name))
-        span_type, title = known
-        meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (True, True))
+            title = title_of(span_type, schema_name)
+            self._types[instance_id, schema_name] = (span_type, title)
+        meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms)
         summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate = meaning
         if violations:
             self._violations += [(id, violation) for violation in violations]
-        return _new(  # as spans.created does, without its Times and a Put for each
+        return _span_row(  # as spans.created does, without its Times and a Put for each
             AgentSpanRow,
-            (
-                id,
-                agent_id,
-                instance_id,
-                parent_span_id or None,
-                schema_name,
-                title,
-                status,
-                payload_text,
-                result_text or None,
-                summary,
-                label,
-                started_at,
-                finished_at,
-                elapsed_ms,
-                input_tokens,
-                output_tokens,
-                cost_usd,
-                created_at,
-                touched_at,
-                self._writer_id,
-                None,
-                None,
-                None,
-                is_aggregate,
-            ),
+            id,
+            agent_id,
+            instance_id,
+            parent_span_id or None,
+            schema_name,
+            title,
+            status,
+            payload_text,
+            result_text or None,
+            summary,
+            label,
+            started_at,
+            finished_at,
+            elapsed_ms,
+            input_tokens,
+            output_tokens,
+            cost_usd,
+            created_at,
+            touched_at,
+            self._writer_id,
+            None,  # closed_by, closed_at, ended_late
+            None,
+            None,
+            is_aggregate,
         )
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 from agentspan import clock, jsontext
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
+from agentspan.model.spans import DERIVED
 from agentspan.operations.context import Context
 from agentspan.schemas.meaning import describe, label_of
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.storage.protocol import Query
 
 BATCH = 500
-FRESH = ("summary", "label", "input_tokens", "output_tokens", "cost_usd", "is_aggregate")
 
 
 class Progress(NamedTuple):
@@ -67,7 +67,7 @@ def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
         span.duration_ms,
         check=(False, False),
     )._replace(label=label_of(span_type, payload))
-    fresh = {name: getattr(meaning, name) for name in FRESH}
+    fresh = {name: getattr(meaning, name) for name in DERIVED}
     if all(getattr(span, name) == value for name, value in fresh.items()):
         return None
     # Guarded by the status it was rendered for: a span that finishes meanwhile has a newer summary than this one.

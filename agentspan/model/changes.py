@@ -32,8 +32,12 @@ class Ref(NamedTuple):
 class Put(NamedTuple):
     """Insert a row.
 
-    Guards: the id is unused by any type of row (not looked up when `minted`: the id was made here, from 79 random
-    bits), its UNIQUE columns clash with no other row, its REFERENCES exist, and so do `refs`.
+    Guards: the id is unused, the UNIQUE columns clash with no other row, the REFERENCES exist, and so do `refs`.
+    Where the id and UNIQUE columns both clash, the refusal is of the id.
+
+    Attributes:
+        minted: whether the recording process made the id, from 79 random bits. It is then refused as used only where a
+            row of the same type has it, as when a record is read again; a storage need not look at other types.
     """
 
     row: Row
@@ -45,7 +49,7 @@ class Put(NamedTuple):
 class PutSpans(NamedTuple):
     """Insert new spans, all of them or none.
 
-    Guards: those of a minted Put, for each. A refusal does not say for which one they did not hold (see `parted`).
+    Guards: those of a minted Put, for each row. A refusal does not say for which one they did not hold (see `parted`).
 
     Attributes:
         violations: of these rows, each with its id.

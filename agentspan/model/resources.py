@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict
 
-from agentspan import jsontext
+from agentspan.model.columns import values_of
 from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
@@ -335,17 +335,9 @@ def pagination(total: int, offset: int, page_size: int) -> Pagination:
     )
 
 
-def _loaded(text: str | None) -> Any:
-    return None if text is None else jsontext.decode(text)
-
-
 def span(row: AgentSpanRow, account: AccountRow, *, summary: bool = True) -> AgentSpan:
     """Make a span from its row."""
-    values: dict[str, Any] = row._asdict()
-    values["payload"] = _loaded(row.payload)
-    values["result_payload"] = _loaded(row.result_payload)
-    values["ended_late"] = bool(row.ended_late)
-    values["is_aggregate"] = bool(row.is_aggregate)
+    values = values_of(row)
     if not summary:
         values["summary"] = None
     return AgentSpan(account_id=account.id, **values)
@@ -353,12 +345,9 @@ def span(row: AgentSpanRow, account: AccountRow, *, summary: bool = True) -> Age
 
 def instance(row: AgentInstanceRow, account: AccountRow, counts: Mapping[str, int]) -> AgentInstance:
     """Make an instance from its row and the count of its spans by status."""
-    values: dict[str, Any] = row._asdict()
-    for field in ("metadata", "result", "error"):
-        values[field] = _loaded(values[field])
+    values = values_of(row)
     for field in ("quality_payloads", "quality_summaries"):
-        values[field] = _loaded(values[field]) or {}
-    values["ended_late"] = bool(row.ended_late)
+        values[field] = values[field] or {}
     return AgentInstance(
         account_id=account.id,
         environment_id=account.environment_id,
@@ -376,27 +365,23 @@ def agent(
     counts: Mapping[str, int] | None = None,
 ) -> Agent:
     """Make an agent from its row, with what may be done with it and its instances by status where those were asked."""
-    values: dict[str, Any] = row._asdict()
     return Agent(
         account_id=account.id,
         available_actions=None if actions is None else AvailableActions(**actions),
         instance_counts=None if counts is None else InstanceCounts(**counts),
-        **values,
+        **values_of(row),
     )
 
 
 def agent_version(row: AgentVersionRow, account: AccountRow) -> AgentVersion:
     """Make an agent's version from its row."""
-    values: dict[str, Any] = row._asdict()
-    values["runtime_environment"] = _loaded(row.runtime_environment)
-    return AgentVersion(account_id=account.id, **values)
+    return AgentVersion(account_id=account.id, **values_of(row))
 
 
 def schema_version(row: AgentSchemaVersionRow, account: AccountRow) -> AgentSchemaVersion:
     """Make a schema version from its row."""
-    values: dict[str, Any] = row._asdict()
-    values["span_type_schemas"] = _loaded(row.span_type_schemas)
-    values["quality_schemas"] = _loaded(row.quality_schemas) or []
+    values = values_of(row)
+    values["quality_schemas"] = values["quality_schemas"] or []
     return AgentSchemaVersion(account_id=account.id, **values)
 
 

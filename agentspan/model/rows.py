@@ -1,14 +1,22 @@
-"""The rows that are stored, one class a table, fields named and ordered as its columns.
+"""The rows that are stored, one class a table. Each column is listed here, once: its name, place, type and default.
 
-Values are what a file holds: text, numbers, None; times as sortable text (see clock), payloads as JSON text.
-Named tuples, because a row is created for every span and bound to SQL as it is: 0.5 µs against 2.3 for a frozen
-dataclass and its conversion.
+SQL is made from these fields, and `model.columns` reads them. Migrations alone write their columns out, since they
+are never edited; a test compares what they make with these classes.
+
+Values are what a file holds: text, numbers, None. Named tuples, because a row is created for every span and bound to
+SQL as it is: 0.5 µs against 2.3 for a frozen dataclass and its conversion.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 Value = str | int | float | None
+Time = Annotated[str, "time"]
+"""Text that sorts: ISO 8601, UTC, six digits and `Z` (see clock)."""
+JsonObject = Annotated[str, "object"]
+JsonList = Annotated[str, "list"]
+Flag = Annotated[int, "flag"]
+"""1 for yes; 0 or None for no."""
 ResourceType = Literal[
     "account",
     "agent",
@@ -28,7 +36,7 @@ class AccountRow(NamedTuple):
     environment_id: str
     agent_deployment_id: str
     partition: int
-    inserted_at: str
+    inserted_at: Time
 
 
 class AgentRow(NamedTuple):
@@ -39,8 +47,8 @@ class AgentRow(NamedTuple):
     name: str
     description: str | None
     status: str
-    inserted_at: str
-    updated_at: str
+    inserted_at: Time
+    updated_at: Time
 
 
 class AgentVersionRow(NamedTuple):
@@ -51,9 +59,9 @@ class AgentVersionRow(NamedTuple):
     external_identifier: str
     name: str | None
     description: str | None
-    runtime_environment: str | None
-    inserted_at: str
-    updated_at: str
+    runtime_environment: JsonObject | None
+    inserted_at: Time
+    updated_at: Time
 
 
 class AgentSchemaVersionRow(NamedTuple):
@@ -63,10 +71,10 @@ class AgentSchemaVersionRow(NamedTuple):
     agent_id: str
     external_identifier: str | None
     content_hash: str
-    span_type_schemas: str
-    quality_schemas: str | None
-    inserted_at: str
-    updated_at: str
+    span_type_schemas: JsonList
+    quality_schemas: JsonList | None
+    inserted_at: Time
+    updated_at: Time
 
 
 class AgentInstanceRow(NamedTuple):
@@ -83,21 +91,21 @@ class AgentInstanceRow(NamedTuple):
     external_identifier: str | None
     status: str
     purpose: str
-    metadata: str | None
-    result: str | None
-    error: str | None
-    quality_payloads: str | None
-    quality_summaries: str | None
+    metadata: JsonObject | None
+    result: JsonObject | None
+    error: JsonObject | None
+    quality_payloads: JsonObject | None
+    quality_summaries: JsonObject | None
     termination_reason: str | None
-    started_at: str | None
-    finished_at: str | None
+    started_at: Time | None
+    finished_at: Time | None
     duration_ms: float | None
-    inserted_at: str
-    updated_at: str
+    inserted_at: Time
+    updated_at: Time
     writer_id: str | None
     closed_by: str | None
-    closed_at: str | None = None
-    ended_late: int | None = None
+    closed_at: Time | None = None
+    ended_late: Flag | None = None
 
 
 class AgentSpanRow(NamedTuple):
@@ -114,23 +122,23 @@ class AgentSpanRow(NamedTuple):
     schema_name: str
     schema_title: str
     status: str
-    payload: str
-    result_payload: str | None
+    payload: JsonObject
+    result_payload: JsonObject | None
     summary: str | None
     label: str | None
-    started_at: str | None
-    finished_at: str | None
+    started_at: Time | None
+    finished_at: Time | None
     duration_ms: float | None
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
-    inserted_at: str
-    updated_at: str
+    inserted_at: Time
+    updated_at: Time
     writer_id: str | None
     closed_by: str | None
-    closed_at: str | None = None
-    ended_late: int | None = None
-    is_aggregate: int = 0
+    closed_at: Time | None = None
+    ended_late: Flag | None = None
+    is_aggregate: Flag = 0
 
 
 class WriterRow(NamedTuple):
@@ -146,7 +154,7 @@ class WriterRow(NamedTuple):
     pid: int
     process_start: str
     program: str
-    inserted_at: str
+    inserted_at: Time
 
 
 class RefusedChangeRow(NamedTuple):
@@ -160,9 +168,9 @@ class RefusedChangeRow(NamedTuple):
     agent_instance_id: str | None
     why: str
     stored_status: str | None
-    wanted: str
+    wanted: JsonObject
     writer_id: str | None
-    inserted_at: str
+    inserted_at: Time
 
 
 Row = (

@@ -15,6 +15,9 @@ from agentspan.model.status import CLOSERS, FINISH_STATUSES, LEAVES, OPEN, REPLA
 
 # A named tuple's own constructor is a Python function around this one: 0.25 µs instead of 0.1, nine times a span.
 _new = tuple.__new__
+_span_row = AgentSpanRow.__new__
+"""Makes a row from its columns in their order; those left out at the end get their defaults. 0.05 µs more than `_new`,
+which does neither; the class itself takes 0.15 more, keywords 0.6. A test proves that the order is right."""
 _NOTHING: dict[str, Value] = {}
 LEAVES_CANCELLED = frozenset({"cancelled"})
 _LATE = {status: (Over(leaves, {"ended_late": 1}, adds=True),) for status, leaves in REPLACED.items()}
@@ -36,6 +39,10 @@ class Meaning(NamedTuple):
     is_aggregate: int = 0
 
 
+DERIVED = tuple(name for name in Meaning._fields if name != "violations")
+"""The columns of a span that are derived from its payloads and its type."""
+
+
 class Times(NamedTuple):
     """When a span started and finished, and how long it took."""
 
@@ -47,7 +54,7 @@ class Times(NamedTuple):
 def created(
     id: str,
     agent_id: str,
-    instance_id: str,
+    agent_instance_id: str,
     parent_span_id: str | None,
     schema_name: str,
     schema_title: str,
@@ -64,34 +71,32 @@ def created(
     """Assemble a new span's row; the caller vouches for its values. Positional: keywords cost 0.6 µs here."""
     summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate = meaning
     started_at, finished_at, duration_ms = times
-    row = _new(
+    row = _span_row(
         AgentSpanRow,
-        (
-            id,
-            agent_id,
-            instance_id,
-            parent_span_id,
-            schema_name,
-            schema_title,
-            status,
-            payload,
-            result_payload,
-            summary,
-            label,
-            started_at,
-            finished_at,
-            duration_ms,
-            input_tokens,
-            output_tokens,
-            cost_usd,
-            now,
-            now,
-            writer_id,
-            None,
-            None,
-            None,
-            is_aggregate,
-        ),
+        id,
+        agent_id,
+        agent_instance_id,
+        parent_span_id,
+        schema_name,
+        schema_title,
+        status,
+        payload,
+        result_payload,
+        summary,
+        label,
+        started_at,
+        finished_at,
+        duration_ms,
+        input_tokens,
+        output_tokens,
+        cost_usd,
+        now,
+        now,
+        writer_id,
+        None,  # closed_by, closed_at, ended_late
+        None,
+        None,
+        is_aggregate,
     )
     return _new(Put, (row, refs, violations, minted))
 
@@ -135,6 +140,10 @@ def finished(id: str, status: str, result_payload: str | None, times: Times, mea
     return _new(Move, ("agent_span", id, LEAVES[status], values, violations, _NOTHING, _LATE[status]))
 
 
+FINISHED = tuple(finished("", "complete", None, Times(None), Meaning(), "").set)
+"""The columns that an end sets."""
+
+
 def also_started(move: Move, started_at: str | None) -> Move:
     """Return the end of a span that was closed as cancelled, whose start nobody saw, with that start."""
     over = move.over[0]
@@ -168,6 +177,10 @@ def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
     }
     late: dict[str, Value] = {"payload": payload, "label": meaning.label, "updated_at": now}
     return Move("agent_span", id, OPEN, values, meaning.violations, over=(Over(REPLACED["failed"], late),))
+
+
+UPDATED = tuple(updated("", payload="", meaning=Meaning(), now="").set)
+"""The columns that a changed payload sets."""
 
 
 def create_times(status: str, started_at: str | None, finished_at: str | None, *, has_result: bool, now: str) -> Times:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentspan import jsontext
 from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
 from agentspan.model import resources
 from agentspan.model.agents import available_actions
+from agentspan.model.columns import values_of
 from agentspan.model.resources import pagination
 from agentspan.model.rows import (
     AgentInstanceRow,
@@ -81,11 +81,7 @@ def _resource(ctx: Context, row: Row, counts: Mapping[str, Any], *, summaries: b
 
 def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Envelope:
     """Return a span as the API writes it, straight from its row: a model in between costs 15 µs."""
-    answer: Envelope = {"type": "agent_span", "id": row.id, "account_id": account_id, **row._asdict()}
-    answer["payload"] = jsontext.decode(row.payload)
-    answer["result_payload"] = None if row.result_payload is None else jsontext.decode(row.result_payload)
-    answer["ended_late"] = bool(row.ended_late)
-    answer["is_aggregate"] = bool(row.is_aggregate)
+    answer: Envelope = {"type": "agent_span", "id": row.id, "account_id": account_id, **values_of(row)}
     if not summary:
         answer["summary"] = None
     return answer

@@ -16,7 +16,7 @@ from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, parted, unit_of
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
-from agentspan.recovery import repeats
+from agentspan.recovery import already_stored
 from agentspan.recovery.closing import Closer
 from agentspan.recovery.rebasing import rebased, with_agents
 from agentspan.recovery.registries import Registries
@@ -168,7 +168,7 @@ class Committer:
 
     def _settle_refused(self, unit: Unit, refused: Refused) -> Tally:
         for fit in (self._rest, self._registered, self._missing):
-            if repeats.is_there(unit, refused):
+            if already_stored.is_stored(unit, refused):
                 return self._settle_repeated(unit, refused)
             fitting = fit(unit, refused)
             if fitting is not None:
@@ -176,7 +176,7 @@ class Committer:
                 if not isinstance(outcome, Refused):
                     return self.settle(fitting, outcome)
                 unit, refused = fitting, outcome
-        if repeats.is_there(unit, refused):
+        if already_stored.is_stored(unit, refused):
             return self._settle_repeated(unit, refused)
         self._keep(refused_change(self._ids.new(), unit, refused, self._writer_id(), clock.now()))
         self._listener.refused(unit, refused)
@@ -196,7 +196,7 @@ class Committer:
         return Tally(recorded=1)
 
     def _rest(self, unit: Unit, refused: Refused) -> Unit | None:
-        return repeats.the_rest(unit, refused)
+        return already_stored.remainder(unit, refused)
 
     def _registered(self, unit: Unit, refused: Refused) -> Unit | None:
         """Return the registration of a run whose agent or version others have stored meanwhile."""

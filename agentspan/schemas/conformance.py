@@ -130,18 +130,14 @@ def _validator(schema: JSONSchema) -> Any:
         _check_references(schema)
     except RecursionError:
         raise SchemaError("schema", "is nested too deep") from None
-    from referencing import Registry
-
-    return cls(schema, registry=Registry())
+    return cls(schema, registry=_no_documents)
 
 
 def _check_schema(cls: Any, schema: JSONSchema) -> None:
     """Check a schema against the metaschema under the same fence: jsonschema's own check_schema took 17 s for 64 kB."""
-    from referencing import Registry
-
     _budget.steps = MAX_SCHEMA_STEPS
     try:
-        error = next(cls(cls.META_SCHEMA, registry=Registry()).iter_errors(schema), None)
+        error = next(cls(cls.META_SCHEMA, registry=_no_documents).iter_errors(schema), None)
     except _OutOfSteps:
         raise SchemaError("schema", "has too many parts to be checked; split it up") from None
     if error is not None:
@@ -150,15 +146,19 @@ def _check_schema(cls: Any, schema: JSONSchema) -> None:
 
 
 _class: Any = None
+_no_documents: Any = None
+"""The registry of all validators, empty: no reference may leave its schema."""
 
 
 def _validator_class() -> Any:
-    global _class
+    global _class, _no_documents
     if _class is None:
         with forks.importing:
             from jsonschema import Draft202012Validator
             from jsonschema.validators import extend
+            from referencing import Registry
 
+        _no_documents = Registry()
         keywords = {**Draft202012Validator.VALIDATORS, "uniqueItems": _unique_items, "pattern": _pattern}
         keywords["patternProperties"] = _pattern_properties
         keywords["additionalProperties"] = _additional_properties
@@ -183,10 +183,14 @@ def _counted(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _evolve(validator: Any, *, schema: Any, _resolver: Any = None) -> Any:
-    """Turn to a subschema. jsonschema's own `evolve` leaves the fence at a `$schema` inside, and counts nothing."""
+    """Return the validator of a subschema. jsonschema's own `evolve` leaves the fence at a `$schema` inside.
+
+    `_resolver` is private to jsonschema, which passes it here by that name; without it, `#/$defs/…` of the whole schema
+    would not be found. `attrs.evolve` copies it in public, but makes a check a third slower.
+    """
     _spend(_size(schema))
     resolver = validator._resolver if _resolver is None else _resolver
-    return type(validator)(schema, registry=validator._registry, _resolver=resolver)
+    return type(validator)(schema, registry=_no_documents, _resolver=resolver)
 
 
 def _error(message: str) -> Any:

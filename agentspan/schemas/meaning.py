@@ -51,10 +51,11 @@ def describe(
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
     get = context.get
-    given, made, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
-    if given is None and made is None and cost is None:
+    input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
+    if input_tokens is None and output_tokens is None and cost is None:
         return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate))
-    return Meaning(summary, label, _int(given), _int(made), _cost(cost), violations, span_type.is_aggregate)
+    used = _int(input_tokens), _int(output_tokens), _cost(cost)
+    return Meaning(summary, label, *used, violations, span_type.is_aggregate)
 
 
 def _reserved(

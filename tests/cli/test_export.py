@@ -101,6 +101,7 @@ def broken(line: bytes, **changes: object) -> bytes:
         ({"payload": "text"}, "payload must be an object"),
         ({"payload": "REMOVED"}, "payload is missing"),
         ({"started_at": "yesterday"}, "started_at is not an RFC 3339 time"),
+        ({"closed_at": "yesterday"}, "closed_at is not an RFC 3339 time"),
         ({"duration_ms": "5"}, "duration_ms has the wrong type"),
         ({"input_tokens": 1.5}, "input_tokens has the wrong type"),
         ({"input_tokens": 2**70}, "input_tokens has the wrong type"),

@@ -21,7 +21,7 @@ from tests.recording.stored import spans_of
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the recorder slept while it waited for others, in seconds."""
     pauses: list[float] = []
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.time.sleep", pauses.append)
+    monkeypatch.setattr("agentspan.storage.sqlite.busy.time.sleep", pauses.append)
     return pauses
 
 

@@ -103,12 +103,12 @@ def test_the_third_migration_marks_the_spans_that_a_new_file_marks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "runs.db"
-    agentspan.open(path).close()
     connection = sqlite3.connect(path, isolation_level=None)
-    for view in tables.VIEWS:
-        connection.execute(f"drop view {view}")
-    connection.execute("alter table agent_spans drop column is_aggregate")
-    connection.execute("pragma user_version = 2")
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "MIGRATIONS", migrations.MIGRATIONS[:2])
+        patch.setattr(tables, "CURRENT", 2)
+        patch.setattr(tables, "VIEWS", {})
+        tables.migrate(connection, 0)
     values = "'a', 'a', ?, '', 'complete', '{}', '', ''"
     columns = "id, agent_id, agent_instance_id, schema_name, schema_title, status, payload, inserted_at, updated_at"
     connection.executemany(f"insert into agent_spans ({columns}) values (?, {values})", enumerate(NAMES))

@@ -12,7 +12,7 @@ import pytest
 
 import agentspan
 from agentspan.errors import DatabaseUnusable, NotPermitted
-from agentspan.storage.sqlite import connections, migrations, tables
+from agentspan.storage.sqlite import migrations, opening, tables
 
 
 def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_MINIMUM", (99, 0, 0))
+    monkeypatch.setattr(opening, "_MINIMUM", (99, 0, 0))
     with pytest.raises(DatabaseUnusable, match=r"agentspan needs 99\.0\.0; use a newer build of Python"):
         agentspan.open(tmp_path / "runs.db")
     assert not (tmp_path / "runs.db").exists()

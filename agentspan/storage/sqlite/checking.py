@@ -2,6 +2,7 @@
 
 import sqlite3
 
+from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.storage.sqlite.tables import table_of
@@ -9,20 +10,6 @@ from agentspan.storage.sqlite.tables import table_of
 MOST = 20
 """How many problems of a kind are told."""
 
-_JSON = frozenset(
-    {
-        "payload",
-        "result_payload",
-        "metadata",
-        "result",
-        "error",
-        "quality_payloads",
-        "quality_summaries",
-        "span_type_schemas",
-        "quality_schemas",
-        "wanted",
-    }
-)
 _STATUSES = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}
 _DIGIT = "[0-9]"
 _TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in range(7)))
@@ -55,11 +42,11 @@ def _is_text(value: bytes) -> bool:
 
 def _unreadable(type_: ResourceType) -> str:
     """Return the SELECT that counts the rows with a value that nobody could have written."""
-    fields = ROWS[type_]._fields
-    whole = " || ',' || ".join(f"ifnull({field}, '')" for field in fields)
+    columns = columns_of(type_)
+    whole = " || ',' || ".join(f"ifnull({column.name}, '')" for column in columns)
     conditions = [f"is_text(cast({whole} as blob))"]
-    conditions += [f"ifnull(json_valid({field}), true)" for field in fields if field in _JSON]
-    conditions += [f"ifnull({field} glob '{_TIME}', true)" for field in fields if field.endswith("_at")]
+    conditions += [f"ifnull(json_valid({column.name}), true)" for column in columns if column.is_json]
+    conditions += [f"ifnull({column.name} glob '{_TIME}', true)" for column in columns if column.holds == "time"]
     if type_ in _STATUSES:
         statuses = ", ".join(f"'{status}'" for status in _STATUSES[type_])
         conditions.append(f"status in ({statuses})")

@@ -1,69 +1,34 @@
 """Connections to one file: a writer behind a lock, a pool of readers, both opened by us and closed before a fork.
 
-Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only. SQLite's
-busy handler backs off to 100 ms and starves a waiting writer, so its timeout is 0 and waiting is done here.
+How one is opened is in opening.py, how a busy file is waited for in busy.py, what a fork needs in forking.py.
 """
 
 import os
-import random
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from agentspan import files, forks
+from agentspan import forks
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
-from agentspan.forks import Hold, Renewal, page
+from agentspan.forks import page
 from agentspan.interrupts import let_through
 from agentspan.locks import is_mine, within
-from agentspan.storage.sqlite import tables
-from agentspan.storage.sqlite.checkpoints import EVERY, MAX_FRAMES, Checkpoints
-from agentspan.storage.sqlite.gate import Gate
+from agentspan.storage.sqlite import forking, opening, tables
+from agentspan.storage.sqlite.busy import waiting
+from agentspan.storage.sqlite.checkpoints import EVERY, Checkpoints
+from agentspan.storage.sqlite.reader_gate import Gate
 
 T = TypeVar("T")
 
-_MINIMUM = (3, 37, 0)  # STRICT tables
 FORK_WAIT_S = 5.0
 """How long a fork waits for threads that are inside SQLite; a child that inherits its mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
 """How often a writer looks whether its file is still there."""
-_SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
-"""The bytes of a file, and of the memory beside it, that SQLite locks while it has them open (os_unix.c)."""
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-
-
-def is_busy(error: sqlite3.Error) -> bool:
-    """Tell whether a driver's error means that somebody else holds the lock (extended codes included)."""
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BUSY
-
-
-def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
-    """Call `attempt` until the database is not busy, for about `wait_s` seconds.
-
-    Time is counted in what was slept, not read: a frozen clock must not make this wait for ever.
-
-    Raises:
-        DatabaseBusy: it stayed busy.
-    """
-    slept, delay = 0.0, 0.0002
-    while True:
-        try:
-            return attempt()
-        except sqlite3.OperationalError as error:
-            if not is_busy(error):
-                raise
-            if slept >= wait_s:
-                raise DatabaseBusy(f"{path} stayed locked by another process for {wait_s:g} s; try again") from error
-        # Short and uneven: eight processes polling in step would keep meeting each other.
-        pause = delay * random.uniform(0.5, 1.5)
-        time.sleep(pause)
-        slept += pause
-        delay = min(delay * 1.5, 0.004)
 
 
 def is_damage(error: Exception) -> bool:
@@ -117,7 +82,7 @@ class Connections:
         self._writing: _Writing | None = None  # it has no state of its own, so one serves all: 0.3 µs
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
-        _all.add(self)
+        forking.enrol(self)
 
     def committed(self, rows: int = 1) -> None:
         """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due.
@@ -184,7 +149,7 @@ class Connections:
         """Let a fork wait while somebody has a connection of their own open."""
         if not page[0]:
             forks.renew()
-        _check_fork(self.path)
+        opening.check_fork(self.path)
         return self._gate.inside()
 
     def check_file(self) -> None:
@@ -237,7 +202,7 @@ class Connections:
             except sqlite3.Error:  # the disk is full, or the file gone: the log keeps what it has
                 pass
 
-    def _is_in_use(self) -> bool:
+    def is_in_use(self) -> bool:
         """Tell, in a forked child, whether a thread that it does not have was inside SQLite, or anyone in a commit."""
         is_locked = not self.lock.acquire(False)
         if not is_locked:
@@ -245,16 +210,15 @@ class Connections:
         is_open = self._writer is not None and self._writer.in_transaction
         return is_locked or is_open or self._gate.has_others() or self._checkpoints.connection is not None
 
-    def _leave_behind(self) -> None:
+    def leave_behind(self) -> None:
         """Forget in a forked child what could not be closed before, without closing: that would drop locks."""
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
-            _inherited.append((self._writer, self.cursor, self._readers, self._checkpoints.connection))
-            if self._file is not None:
-                _lock_again(self.path, self._file)
+            opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
+            forking.keep_open(self.path, self._file, opened)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Have locks of its own in a forked child, and no thread yet."""
         self._held = False
         self.lock = threading.RLock()
@@ -262,7 +226,7 @@ class Connections:
         self._checkpoints = Checkpoints(self._connect, self.lock)
         self._gate = Gate()
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
         """Let no thread of this process be inside SQLite, or wait in vain for FORK_WAIT_S; close the connections.
 
         SQLite remembers for the whole process which files it has locked, and a child inherits that memory without
@@ -281,7 +245,8 @@ class Connections:
         if is_mine(self.lock) or self.lock.acquire(timeout=FORK_WAIT_S):
             self._drop()
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Undo `hold`, in the parent after the fork."""
         if self._held:
             if is_mine(self.lock):
                 self.lock.release()
@@ -316,18 +281,17 @@ class Connections:
             raise storage_error(error, self.path) from error
 
     def _open(self) -> sqlite3.Connection:
-        _check_library()
-        _check_fork(self.path)
-        _check_path(self.path, self.read_only)
-        _check_logs(self.path)
-        if not self.read_only:
-            try:
-                files.ensure(self.path)
-            except OSError as raised:  # SQLite says what it is, and storage_error what to do
-                let_through(raised)
+        opening.check(self.path, read_only=self.read_only)
         connection = self._connect()
         try:
-            self._prepare(connection)
+            opening.prepare(
+                connection,
+                self.path,
+                read_only=self.read_only,
+                wait_s=self.wait_s,
+                is_checked=self._file is not None,
+                migrate_by_another=self._migrate_by_another,
+            )
             if self._file is None:  # else check_file compares with the file that was opened first
                 stat = os.stat(self.path)
                 self._file = (stat.st_dev, stat.st_ino)
@@ -337,57 +301,7 @@ class Connections:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        # Not "rwc": SQLite would make a file that others may read.
-        uri = self.path.as_uri() + ("?mode=ro" if self.read_only else "?mode=rw")
-        return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        def execute(sql: str) -> Any:
-            return waiting(lambda: connection.execute(sql).fetchone(), self.path, self.wait_s)
-
-        # The tables first: another process that makes them now sets the version in the same transaction.
-        has_tables = execute("select 1 from sqlite_master limit 1")
-        version: int = execute("pragma user_version")[0]
-        if not version and has_tables:  # said before any pragma that writes
-            raise DatabaseUnusable(f"{self.path} has tables of another program; choose another path")
-        if version > tables.CURRENT:
-            raise DatabaseUnusable(
-                f"{self.path} was written by a newer agentspan (file version {version}, this one knows "
-                f"{tables.CURRENT}); "
-                "run: pip install --upgrade agentspan-sqlite"
-            )
-        if version and execute("pragma application_id")[0] != tables.APPLICATION_ID:
-            raise DatabaseUnusable(f"{self.path} is the database of another program; choose another path")
-        if not self.read_only:
-            if not has_tables:  # only before its first page is written can a file learn to give pages back in steps
-                execute("pragma auto_vacuum = incremental")
-            # That pragma does not wait by itself: 32 of 100 rounds of eight first opens failed without a retry.
-            execute("pragma journal_mode = wal")
-            execute("pragma synchronous = normal")
-            execute("pragma foreign_keys = on")
-            execute(f"pragma wal_autocheckpoint = {MAX_FRAMES}")
-        if version < tables.CURRENT:
-            self._migrate(connection, version)
-        elif self._file is None:  # else this file was checked when it was opened first
-            self._check_tables(connection)
-
-    def _migrate(self, connection: sqlite3.Connection, version: int) -> None:
-        if self.read_only:
-            self._migrate_by_another(version)
-            return
-        with forks.importing:
-            import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
-
-        waiting(lambda: connection.execute("begin immediate"), self.path, self.wait_s)
-        try:
-            version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
-            if version < tables.CURRENT:
-                self._migrate_from(connection, version)
-            self._check_tables(connection)
-            connection.execute("commit")
-        except BaseException:
-            connection.execute("rollback")
-            raise
+        return opening.connect(self.path, read_only=self.read_only)
 
     def _migrate_by_another(self, version: int) -> None:
         """Bring an older file up to date before it is only read: by connections that write, where they may."""
@@ -403,25 +317,6 @@ class Connections:
             ) from error
         finally:
             writing.close()
-
-    def _migrate_from(self, connection: sqlite3.Connection, version: int) -> None:
-        try:
-            tables.migrate(connection, version)
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:  # the surroundings: busy, full …
-                raise
-            raise DatabaseUnusable(
-                f"{self.path} says that it is an agentspan file of version {version}, but its tables are others "
-                f"({error}); restore a copy of it, or choose another path"
-            ) from error
-
-    def _check_tables(self, connection: sqlite3.Connection) -> None:
-        missing = tables.missing(connection)
-        if missing is not None:
-            raise DatabaseUnusable(
-                f"{self.path} says that it is an agentspan file of version {tables.CURRENT}, but has no {missing}; "
-                "restore a copy of it, or choose another path"
-            )
 
 
 class _Writing(within):
@@ -489,112 +384,3 @@ class _Snapshot:
                 self._connections._give_reader(connection, self._generation)
         finally:
             self._inside.leave()
-
-
-def _check_library() -> None:
-    if sqlite3.sqlite_version_info < _MINIMUM:
-        raise DatabaseUnusable(
-            f"this Python's SQLite is {sqlite3.sqlite_version}, agentspan needs {'.'.join(map(str, _MINIMUM))}; "
-            "use a newer build of Python"
-        )
-
-
-def _check_fork(path: Path) -> None:
-    if forks.is_cut_off:
-        raise StorageError(
-            f"{path} cannot be used in this process, which was forked while a thread was using SQLite; fork when "
-            "nothing is recorded (agentspan.flush() waits for that), or configure agentspan in the child only"
-        )
-
-
-def _check_path(path: Path, read_only: bool) -> None:
-    if path.is_dir():
-        raise DatabaseUnusable(f"{path} is a folder; name a file, such as {path / 'agentspan.db'}")
-    if not path.parent.is_dir():
-        raise DatabaseUnusable(f"the folder {path.parent} does not exist; create it, or choose another path")
-    if read_only and not path.exists():
-        raise DatabaseUnusable(f"{path} does not exist; nothing has been recorded there yet")
-
-
-def _check_logs(path: Path) -> None:
-    """Refuse a log that another user put beside the file: SQLite would read it as a part of the file.
-
-    Where others may write to the file, they may have left a log in good faith.
-    """
-    try:
-        if os.stat(path).st_mode & 0o022:
-            return
-    except OSError as raised:
-        let_through(raised)
-        return
-    owners = files.owners_of(path)
-    for end in ("-wal", "-shm", "-journal"):
-        try:
-            found = os.lstat(f"{path}{end}")
-        except OSError as raised:
-            let_through(raised)
-            continue
-        why = files.why_others(found, owners)
-        if why is not None:
-            raise DatabaseUnusable(
-                f"{path}{end} is not to be trusted: {why}, and SQLite would read it as a part of {path}; find out who "
-                "put it there, then delete it, or give it to the owner of the file"
-            )
-
-
-_all: weakref.WeakSet[Connections] = weakref.WeakSet()
-_inherited: list[Any] = []
-
-
-def _lock_again(path: Path, file: tuple[int, int]) -> None:
-    """Take the locks that SQLite believes to have on a file whose connections were inherited open.
-
-    It counts for the whole process, and a child has inherited its count without the locks: where nobody else has the
-    file open, the next one who does would begin the log anew under the child's connections.
-    """
-    import fcntl  # there are no forks where there is none
-
-    for name, start, length in ((path, _SHARED_START, _SHARED_LENGTH), (f"{path}-shm", _SHM_IS_USED, 1)):
-        with suppress(OSError):
-            if name == path and file != (os.stat(path).st_dev, os.stat(path).st_ino):
-                return  # another one has taken its place, of which SQLite knows nothing
-            # Never closed: a process that closes a file loses all the locks that it has on it.
-            opened = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
-
-
-_forking: list[Connections] = []
-
-
-def _hold_all() -> None:
-    """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
-    for interrupted in list(_forking):
-        interrupted._hold()
-    while fresh := [each for each in list(_all) if each not in _forking]:  # some may be made meanwhile
-        for connections in fresh:
-            _forking.append(connections)
-            connections._hold()
-
-
-def _let_go_of_all() -> None:
-    while _forking:
-        _forking[-1]._let_go()
-        _forking.pop()
-
-
-def _leave_all_behind() -> None:
-    _forking.clear()
-    if any(connections._is_in_use() for connections in list(_all)):
-        forks.cut_off()
-    for connections in list(_all):
-        connections._leave_behind()
-
-
-def _renew_all() -> None:
-    for connections in list(_all):
-        connections._renew()
-
-
-forks.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
-forks.forget(_leave_all_behind)
-forks.renewal(Renewal.LOCKS, _renew_all)

@@ -11,7 +11,8 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storage
-from agentspan.storage.sqlite.connections import Connections, is_busy, is_damage, storage_error, waiting
+from agentspan.storage.sqlite.busy import is_busy, waiting
+from agentspan.storage.sqlite.connections import Connections, is_damage, storage_error
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
 from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep

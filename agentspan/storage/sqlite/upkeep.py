@@ -10,7 +10,8 @@ from pathlib import Path
 from agentspan import files
 from agentspan.errors import InvalidValue
 from agentspan.interrupts import let_through
-from agentspan.storage.sqlite.connections import Connections, storage_error, waiting
+from agentspan.storage.sqlite.busy import waiting
+from agentspan.storage.sqlite.connections import Connections, storage_error
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.analytics import FULL_TEXT, SPAN_SUMS
 from agentspan.storage.sqlite.index.rewrites import removed

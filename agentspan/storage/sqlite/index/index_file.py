@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from agentspan import files
-from agentspan.storage.sqlite.connections import waiting
+from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.index.rewrites import Rewrites, unseen
 
 log = logging.getLogger("agentspan")

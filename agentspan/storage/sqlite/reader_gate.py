@@ -1,4 +1,4 @@
-"""Who reads from a file now: a fork must not happen while another thread is inside SQLite."""
+"""The threads that read from a file now: a fork must not happen while another thread is inside SQLite."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from agentspan.locks import is_mine
 
 
 class Gate:
-    """Knows the threads that read, so that a fork can wait until none does, and let none in meanwhile."""
+    """Counts the threads that read. A fork shuts it: it waits until none reads, and no thread enters meanwhile."""
 
     def __init__(self) -> None:
         self._entrance = threading.RLock()  # reentrant: a signal handler may read while its own thread is in here

@@ -1,30 +1,18 @@
-"""Compares a refused unit with what is stored: a record may be read again after it was committed.
+"""Compares a refused unit with the stored row: a record may be read again after it was committed.
 
-What is stored is never behind the records that are read again, so of a span that is still open, the later state counts.
+The stored row is never older than a record that is read again, so of an open span the later state counts.
 """
 
 from collections.abc import Mapping
 
+from agentspan.model import spans
 from agentspan.model.changes import Move, Over, Put, Refused, Unit, overs, unit_of
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Value
 from agentspan.model.spans import is_guess
 from agentspan.model.status import LEAVES, OPEN, REPLACED
 
-_FINISHED = (
-    "status",
-    "result_payload",
-    "summary",
-    "finished_at",
-    "duration_ms",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "updated_at",
-)
-_UPDATED = ("payload", "summary", "label", "input_tokens", "output_tokens", "cost_usd", "updated_at")
 
-
-def is_there(unit: Unit, refused: Refused) -> bool:
+def is_stored(unit: Unit, refused: Refused) -> bool:
     """Tell whether the storage already has what a refused unit wants."""
     change, stored = unit.changes[-1], refused.stored
     if stored is None:
@@ -63,7 +51,7 @@ def _has(stored: Row, wanted: Row) -> bool:
     return (stored.status, stored.finished_at) == (wanted.status, wanted.finished_at)
 
 
-def the_rest(unit: Unit, refused: Refused) -> Unit | None:
+def remainder(unit: Unit, refused: Refused) -> Unit | None:
     """Return what a refused Put has on top of the stored span: how an open or closed span went on; else None."""
     change, stored = unit.changes[-1], refused.stored
     if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow) or not isinstance(stored, AgentSpanRow):
@@ -79,7 +67,7 @@ def the_rest(unit: Unit, refused: Refused) -> Unit | None:
         values["updated_at"] = row.updated_at
         over = Over(frozenset({"cancelled"}), values)
         return unit_of(Move("agent_span", row.id, LEAVES["active"], {"status": "active"}, over=(over,)))
-    values = {name: getattr(row, name) for name in (*_FINISHED, "started_at", "payload", "label")}
+    values = {name: getattr(row, name) for name in (*spans.FINISHED, "started_at", "payload", "label")}
     over = Over(REPLACED[row.status], {**values, "ended_late": 1})
     return unit_of(Move("agent_span", row.id, LEAVES[row.status] | OPEN, values, change.violations, over=(over,)))
 
@@ -91,5 +79,5 @@ def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
     starts = (stored.status, wanted.status) == ("pending", "active")
     if not starts and (stored.payload, stored.updated_at) == (wanted.payload, wanted.updated_at):
         return {}
-    values: dict[str, Value] = {name: getattr(wanted, name) for name in _UPDATED}
+    values: dict[str, Value] = {name: getattr(wanted, name) for name in spans.UPDATED}
     return {**values, "status": "active", "started_at": wanted.started_at} if starts else values

@@ -1,0 +1,112 @@
+"""Connections around a fork: closed before it in the parent, never closed in the child that inherits one open."""
+
+import os
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from agentspan import forks
+from agentspan.forks import Hold, Renewal
+
+_SHARED_START, _SHARED_LENGTH, _SHM_IS_USED = 0x40000002, 510, 128
+"""The bytes of a file, and of the memory beside it, that SQLite locks while it has them open (os_unix.c)."""
+
+
+class Held(Protocol):
+    """The connections of one process to one file, as a fork treats them."""
+
+    def hold(self) -> None:
+        """Before a fork: wait until no other thread is inside SQLite, and close the connections."""
+        ...
+
+    def let_go(self) -> None:
+        """In the parent after a fork: let other threads use the file again."""
+        ...
+
+    def is_in_use(self) -> bool:
+        """Tell, in the child, whether a thread that it does not have was inside SQLite."""
+        ...
+
+    def leave_behind(self) -> None:
+        """In the child: forget connections that are open, without closing them."""
+        ...
+
+    def renew(self) -> None:
+        """In the child: make new locks."""
+        ...
+
+
+_all: weakref.WeakSet[Held] = weakref.WeakSet()
+_inherited: list[object] = []
+"""Connections of the parent, kept so that nothing closes them."""
+
+
+def enrol(connections: Held) -> None:
+    """Have connections held before each fork, for as long as they exist."""
+    _all.add(connections)
+
+
+def keep_open(path: Path, file: tuple[int, int] | None, opened: object) -> None:
+    """Keep inherited connections from being closed, which would drop the locks of others on the file.
+
+    Args:
+        file: device and inode of the file that was opened.
+    """
+    _inherited.append(opened)
+    if file is not None:
+        _lock_again(path, file)
+
+
+def _lock_again(path: Path, file: tuple[int, int]) -> None:
+    """Take the locks that SQLite believes to have on a file whose connections were inherited open.
+
+    It counts for the whole process, and a child has inherited its count without the locks: where nobody else has the
+    file open, the next one who does would begin the log anew under the child's connections.
+    """
+    import fcntl  # there are no forks where there is none
+
+    for name, start, length in ((path, _SHARED_START, _SHARED_LENGTH), (f"{path}-shm", _SHM_IS_USED, 1)):
+        with suppress(OSError):
+            if name == path and file != (os.stat(path).st_dev, os.stat(path).st_ino):
+                return  # another one has taken its place, of which SQLite knows nothing
+            # Never closed: a process that closes a file loses all the locks that it has on it.
+            opened = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, length, start)
+
+
+_forking: list[Held] = []
+
+
+def _hold_all() -> None:
+    """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
+    for interrupted in list(_forking):
+        interrupted.hold()
+    while fresh := [each for each in list(_all) if each not in _forking]:  # some may be made meanwhile
+        for connections in fresh:
+            _forking.append(connections)
+            connections.hold()
+
+
+def _let_go_of_all() -> None:
+    while _forking:
+        _forking[-1].let_go()
+        _forking.pop()
+
+
+def _leave_all_behind() -> None:
+    _forking.clear()
+    if any(connections.is_in_use() for connections in list(_all)):
+        forks.cut_off()
+    for connections in list(_all):
+        connections.leave_behind()
+
+
+def _renew_all() -> None:
+    for connections in list(_all):
+        connections.renew()
+
+
+forks.hold(Hold.SQLITE, _hold_all, _let_go_of_all)
+forks.forget(_leave_all_behind)
+forks.renewal(Renewal.LOCKS, _renew_all)

@@ -1,0 +1,189 @@
+"""Opening one connection to a file: what is checked before, its settings, and bringing its tables up to date.
+
+Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agentspan import files, forks
+from agentspan.errors import DatabaseUnusable, StorageError
+from agentspan.interrupts import let_through
+from agentspan.storage.sqlite import tables
+from agentspan.storage.sqlite.busy import waiting
+from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
+
+_MINIMUM = (3, 37, 0)  # STRICT tables
+
+
+def _check_library() -> None:
+    if sqlite3.sqlite_version_info < _MINIMUM:
+        raise DatabaseUnusable(
+            f"this Python's SQLite is {sqlite3.sqlite_version}, agentspan needs {'.'.join(map(str, _MINIMUM))}; "
+            "use a newer build of Python"
+        )
+
+
+def check_fork(path: Path) -> None:
+    """Refuse to use SQLite in a child that was forked while a thread was inside SQLite.
+
+    Raises:
+        StorageError: it was.
+    """
+    if forks.is_cut_off:
+        raise StorageError(
+            f"{path} cannot be used in this process, which was forked while a thread was using SQLite; fork when "
+            "nothing is recorded (agentspan.flush() waits for that), or configure agentspan in the child only"
+        )
+
+
+def _check_path(path: Path, read_only: bool) -> None:
+    if path.is_dir():
+        raise DatabaseUnusable(f"{path} is a folder; name a file, such as {path / 'agentspan.db'}")
+    if not path.parent.is_dir():
+        raise DatabaseUnusable(f"the folder {path.parent} does not exist; create it, or choose another path")
+    if read_only and not path.exists():
+        raise DatabaseUnusable(f"{path} does not exist; nothing has been recorded there yet")
+
+
+def _check_logs(path: Path) -> None:
+    """Refuse a log that another user put beside the file: SQLite would read it as a part of the file.
+
+    Where others may write to the file, they may have left a log in good faith.
+    """
+    try:
+        if os.stat(path).st_mode & 0o022:
+            return
+    except OSError as raised:
+        let_through(raised)
+        return
+    owners = files.owners_of(path)
+    for end in ("-wal", "-shm", "-journal"):
+        try:
+            found = os.lstat(f"{path}{end}")
+        except OSError as raised:
+            let_through(raised)
+            continue
+        why = files.why_others(found, owners)
+        if why is not None:
+            raise DatabaseUnusable(
+                f"{path}{end} is not to be trusted: {why}, and SQLite would read it as a part of {path}; find out who "
+                "put it there, then delete it, or give it to the owner of the file"
+            )
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Return a bare connection to a file that is there."""
+    # Not "rwc": SQLite would make a file that others may read.
+    uri = path.as_uri() + ("?mode=ro" if read_only else "?mode=rw")
+    return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def check(path: Path, *, read_only: bool) -> None:
+    """Refuse a path that cannot be opened, with what to do; make the file where it is missing and may be made.
+
+    Raises:
+        DatabaseUnusable: of the path, its folder, the files beside it, or this Python's SQLite.
+        StorageError: in a child that was forked while a thread was inside SQLite.
+    """
+    _check_library()
+    check_fork(path)
+    _check_path(path, read_only)
+    _check_logs(path)
+    if not read_only:
+        try:
+            files.ensure(path)
+        except OSError as raised:  # SQLite says what it is, and storage_error what to do
+            let_through(raised)
+
+
+def prepare(
+    connection: sqlite3.Connection,
+    path: Path,
+    *,
+    read_only: bool,
+    wait_s: float,
+    is_checked: bool,
+    migrate_by_another: Callable[[int], None],
+) -> None:
+    """Set a new connection up, and bring the tables up to date.
+
+    Args:
+        is_checked: whether the tables of this file were checked by an earlier connection.
+        migrate_by_another: brings an older file up to date for a connection that only reads; receives its version.
+
+    Raises:
+        DatabaseUnusable: the file is another program's, newer, or lacks a table or column.
+    """
+
+    def execute(sql: str) -> Any:
+        return waiting(lambda: connection.execute(sql).fetchone(), path, wait_s)
+
+    # The tables first: another process that makes them now sets the version in the same transaction.
+    has_tables = execute("select 1 from sqlite_master limit 1")
+    version: int = execute("pragma user_version")[0]
+    if not version and has_tables:  # said before any pragma that writes
+        raise DatabaseUnusable(f"{path} has tables of another program; choose another path")
+    if version > tables.CURRENT:
+        raise DatabaseUnusable(
+            f"{path} was written by a newer agentspan (file version {version}, this one knows "
+            f"{tables.CURRENT}); "
+            "run: pip install --upgrade agentspan-sqlite"
+        )
+    if version and execute("pragma application_id")[0] != tables.APPLICATION_ID:
+        raise DatabaseUnusable(f"{path} is the database of another program; choose another path")
+    if not read_only:
+        if not has_tables:  # only before its first page is written can a file learn to give pages back in steps
+            execute("pragma auto_vacuum = incremental")
+        # That pragma does not wait by itself: 32 of 100 rounds of eight first opens failed without a retry.
+        execute("pragma journal_mode = wal")
+        execute("pragma synchronous = normal")
+        execute("pragma foreign_keys = on")
+        execute(f"pragma wal_autocheckpoint = {MAX_FRAMES}")
+    if version < tables.CURRENT:
+        if read_only:
+            migrate_by_another(version)
+        else:
+            _migrate(connection, path, version, wait_s)
+    elif not is_checked:  # else this file was checked when it was opened first
+        _check_tables(connection, path)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, version: int, wait_s: float) -> None:
+    with forks.importing:
+        import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
+
+    waiting(lambda: connection.execute("begin immediate"), path, wait_s)
+    try:
+        version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
+        if version < tables.CURRENT:
+            _migrate_from(connection, path, version)
+        _check_tables(connection, path)
+        connection.execute("commit")
+    except BaseException:
+        connection.execute("rollback")
+        raise
+
+
+def _migrate_from(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    try:
+        tables.migrate(connection, version)
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:  # the surroundings: busy, full …
+            raise
+        raise DatabaseUnusable(
+            f"{path} says that it is an agentspan file of version {version}, but its tables are others "
+            f"({error}); restore a copy of it, or choose another path"
+        ) from error
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    missing = tables.missing(connection)
+    if missing is not None:
+        raise DatabaseUnusable(
+            f"{path} says that it is an agentspan file of version {tables.CURRENT}, but has no {missing}; "
+            "restore a copy of it, or choose another path"
+        )

@@ -1,0 +1,84 @@
+"""Any runs under any filter: the index answers in SQL what Python finds in a storage that has no index."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentspan.analysis.runs import find_runs
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import Row
+from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
+from agentspan.storage.analytics import RunFilter
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.testing.contract import Rows
+
+ROWS = Rows()
+AGENTS = [ROWS.agent("one"), ROWS.agent("two")._replace(name="Zwei"), ROWS.agent(None)._replace(name="one")]
+FAMILIES = [ROWS.family(agent) for agent in AGENTS]
+TIMES = st.sampled_from([f"2026-01-0{day}T00:00:00.000000Z" for day in range(1, 4)])
+TEXTS = st.none() | st.sampled_from(['{"a": "Straße"}', '{"a": "STRASSE %_"}', '{"b": "one"}'])
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[Row, ...]:
+    _, _, run = draw(st.sampled_from(FAMILIES))
+    run = run._replace(
+        id=ROWS.ids.new(),
+        status=draw(st.sampled_from(INSTANCE_STATUSES)),
+        started_at=draw(st.none() | TIMES),
+        inserted_at=draw(TIMES),
+        duration_ms=draw(st.none() | st.just(2.5)),
+        metadata=draw(TEXTS),
+        result=draw(TEXTS),
+        error=draw(TEXTS),
+        termination_reason=draw(st.sampled_from([None, "Too dear"])),
+    )
+    steps = draw(
+        st.lists(st.tuples(st.sampled_from(SPAN_STATUSES), st.sampled_from([None, 3]), st.booleans()), max_size=3)
+    )
+    spans = [
+        ROWS.span(run, input_tokens=used, cost_usd=None if used is None else 0.5, is_aggregate=int(sums_up))._replace(
+            status=status
+        )
+        for status, used, sums_up in steps
+    ]
+    return (run, *spans)
+
+
+AGENT = st.sampled_from(["one", "two", "Zwei", "nobody", *(agent.id for agent in AGENTS)])
+GREP = st.sampled_from(["", "straSSE", "ß", "%", "_", "ONE", "too dear", "2026", AGENTS[0].id[:8].upper()])
+FILTERS = st.builds(
+    RunFilter,
+    agent=st.none() | AGENT,
+    status=st.none() | st.sampled_from(INSTANCE_STATUSES),
+    since=st.none() | TIMES,
+    failed=st.booleans(),
+    grep=st.none() | GREP,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(runs(), max_size=8),
+    st.lists(st.tuples(FILTERS, st.none() | st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=6),
+)
+def test_any_filter_finds_the_same_runs_with_and_without_an_index(
+    made: list[tuple[Row, ...]], asked: list[tuple[RunFilter, int | None, int]]
+) -> None:
+    with TemporaryDirectory() as folder:
+        storages: list[Storage] = [MemoryStorage(), SQLiteStorage(Path(folder) / "runs.db")]
+        try:
+            families = [row for agent, family in zip(AGENTS, FAMILIES, strict=True) for row in (agent, *family[:2])]
+            for storage in storages:
+                storage.apply([Unit(tuple(Put(row) for row in (*families, *(row for each in made for row in each))))])
+            assert [storage.capabilities().analytics is not None for storage in storages] == [False, True]
+            for filter, limit, offset in asked:
+                of_memory, of_file = (find_runs(each, filter, limit=limit, offset=offset) for each in storages)
+                assert of_memory == of_file
+        finally:
+            for storage in storages:
+                storage.close()

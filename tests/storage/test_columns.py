@@ -1,0 +1,98 @@
+"""The columns of each table are listed once, in the row classes: what names them by position or in SQL agrees."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import clock
+from agentspan.journal.deriving import Batch
+from agentspan.journal.events import CREATED, FINISHED, SEPARATOR
+from agentspan.model import columns, spans
+from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
+from agentspan.model.spans import Meaning, Times
+from agentspan.schemas.span_types import Registry
+from agentspan.storage.sqlite.tables import table_of
+
+SQL = {str: "TEXT", int: "INTEGER", float: "REAL"}
+NS = 1_767_225_600_000_000_000
+
+
+@pytest.mark.parametrize("type_", ROWS)
+def test_the_tables_of_a_file_are_declared_as_the_rows_are(tmp_path: Path, type_: ResourceType) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    connection = sqlite3.connect(path)
+    found = {
+        name: (of, bool(required or in_key), default)
+        for _, name, of, required, default, in_key in connection.execute(f"pragma table_info({table_of(type_)})")
+    }
+    connection.close()
+    assert found == {
+        column.name: (
+            SQL[column.type],
+            not column.nullable,
+            None if column.default is None else repr(column.default),
+        )
+        for column in columns.columns_of(type_)
+    }
+    assert tuple(found) == ROWS[type_]._fields
+
+
+def test_what_a_column_holds_stands_beside_its_name() -> None:
+    by_name = {column.name: column for column in columns.columns_of("agent_span")}
+    assert by_name["result_payload"] == ("result_payload", str, True, "object", None)
+    assert by_name["started_at"] == ("started_at", str, True, "time", None)
+    assert by_name["is_aggregate"] == ("is_aggregate", int, False, "flag", 0)
+    assert by_name["cost_usd"] == ("cost_usd", float, True, None, None)
+    assert columns.json_columns("agent_schema_version") == ("span_type_schemas", "quality_schemas")
+
+
+def test_a_span_that_is_made_by_position_has_each_value_in_the_column_of_its_name() -> None:
+    meaning = {name: name for name in spans.DERIVED}
+    times = {name: name for name in Times._fields}
+    names = ("id", "agent_id", "agent_instance_id", "parent_span_id", "schema_name", "schema_title", "status")
+    values: dict[str, Any] = {name: name for name in (*names, "payload", "result_payload", "writer_id")}
+    put = spans.created(**values, times=Times(**times), meaning=Meaning(**meaning), now="now")  # type: ignore[arg-type]
+    assert put.row == AgentSpanRow(
+        **{**values, **meaning, **times}, inserted_at="now", updated_at="now", closed_by=None
+    )
+
+
+def test_a_span_from_a_journal_has_each_value_in_the_column_of_its_name() -> None:
+    payload, result = '{"model":"m"}', '{"text":"t","input_tokens":2,"output_tokens":3,"cost_usd":0.5}'
+    created = [CREATED, "id", "run", "agent", "parent", "llm", "active", str(NS), payload]
+    ended = [FINISHED, "id", "complete", str(NS + 2_500_000), "1500000", result]
+    batch = Batch("writer", lambda _, name: Registry().resolve(name), lambda _: {})
+    batch.add(SEPARATOR.join(fields).encode() for fields in (created, ended))
+    ((put,),) = [unit.changes for unit in batch.units()]
+    span_type = Registry().resolve("llm")
+    template = span_type.compiled()
+    assert template is not None
+    assert put.rows == [  # type: ignore[union-attr]
+        AgentSpanRow(
+            id="id",
+            agent_id="agent",
+            agent_instance_id="run",
+            parent_span_id="parent",
+            schema_name="llm",
+            schema_title=span_type.title or "",
+            status="complete",
+            payload=payload,
+            result_payload=result,
+            summary=template.render({"model": "m", "text": "t", "input_tokens": 2, "output_tokens": 3}),
+            label="m",
+            started_at=clock.to_text(NS),
+            finished_at=clock.to_text(NS + 2_500_000),
+            duration_ms=1.5,
+            input_tokens=2,
+            output_tokens=3,
+            cost_usd=0.5,
+            inserted_at=clock.to_text(NS),
+            updated_at=clock.to_text(NS + 2_500_000),
+            writer_id="writer",
+            closed_by=None,
+        )
+    ]
