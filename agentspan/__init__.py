@@ -8,7 +8,7 @@
     with agentspan.run("researcher"):
         search("cheap flights")
 
-`agentspan show -` prints the run. What needs pydantic's models (operations by id) is imported on first use.
+`agentspan show -` prints the run. Names that need pydantic's models (operations by id) are imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,8 @@
-"""The only reader of time: wall clock, monotonic clock, and the one text form in which times are stored.
+"""The clocks: wall clock, monotonic clock, and the text form in which times are stored. No other module reads time.
 
 Times are ISO-8601 UTC text with six digits and `Z` (`2026-11-24T15:20:11.123456Z`), which sorts as text.
-freezegun reaches all of them: `now` looks `time` up at each call, and the others it finds by what they are.
+freezegun can replace all of them: `now` looks `time` up at each call, and freezegun recognises the functions behind
+the other names.
 """
 
 import re
@@ -12,10 +13,10 @@ from datetime import UTC, datetime
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z")
 
-# The text of the last whole second: formatting one costs 1.5 µs, and a burst of spans shares it.
+# The last whole second and its text: formatting a second costs 1.5 µs, and a burst of spans shares it.
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00.")
 _written: tuple[str, str] = ("0", "1970-01-01T00:00:00.")
-"""The same of times that are written down: their digits but for the last nine."""
+"""The same cache for `text_of`: the digits of nanoseconds without the last nine, and their text."""
 
 
 def now() -> str:
@@ -27,7 +28,7 @@ def now() -> str:
 
 
 wall_ns = time.time_ns
-"""Return nanoseconds since the Unix epoch, which `to_text` writes as `now` does."""
+"""Return nanoseconds since the Unix epoch. `to_text` formats them as `now` does."""
 
 monotonic_ns = time.perf_counter_ns
 """Return nanoseconds of a clock that never goes backwards; only differences mean anything."""
@@ -48,7 +49,7 @@ def to_text(epoch_ns: int) -> str:
 
 
 def text_of(digits: str) -> str:
-    """Format nanoseconds since the Unix epoch that are written down, as `to_text` does (0.1 µs)."""
+    """Format decimal digits of nanoseconds since the Unix epoch, as `to_text` does (0.1 µs)."""
     global _written
     second, text = _written
     if digits[:-9] == second:
@@ -60,10 +61,10 @@ def text_of(digits: str) -> str:
 
 
 def parse(value: object) -> str:
-    """Turn an aware `datetime`, or RFC 3339 text with an offset, into the stored text.
+    """Return an aware `datetime`, or RFC 3339 text with an offset, as the text that is stored.
 
     Raises:
-        ValueError: not a time, or one without an offset (the same text would mean another moment elsewhere).
+        ValueError: not a time, or a time without an offset, which would mean another moment on another machine.
     """
     if isinstance(value, str):
         if not _RFC3339.match(value):
@@ -83,7 +84,7 @@ def parse(value: object) -> str:
 
 
 def to_datetime(text: str) -> datetime:
-    """Read a stored time back."""
+    """Return a stored time as an aware `datetime` in UTC."""
     return datetime.fromisoformat(text)
 
 

@@ -1,4 +1,4 @@
-"""The one error tree of agentspan; each class carries the API's `code`. No error text ever holds a payload value.
+"""The errors of agentspan. Each class has the API's `code`. An error's text never contains a value of a payload.
 
     AgentspanError
     ├── RequiredValue               required_value                 (ValueError)
@@ -12,14 +12,14 @@
     ├── IdempotencyKeyAlreadyUsed   idempotency_key_already_used   (RuntimeError)
     ├── NotPermitted                not_permitted                  (PermissionError)
     └── StorageError                unexpected                     (OSError)
-        ├── DatabaseBusy            unknown                        (TimeoutError)  worth trying again
+        ├── DatabaseBusy            unknown                        (TimeoutError)  try again
         └── DatabaseUnusable            the file cannot be used as it is; the message says what to do
 
-Not among them, because `except Exception` must not swallow it:
+Outside the tree, because `except Exception` must not catch it:
 
-    AgentTerminated (BaseException)     a terminated run is asked for another span, with on_terminate="raise"
+    AgentTerminated (BaseException)     a span begins in a terminated run with on_terminate="raise"
 
-Codes: the page "Finish an agent span" of the Prefactor API, and its error envelope.
+Source of the codes: the page "Finish an agent span" of the Prefactor API, and its error envelope.
 """
 
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ from typing import ClassVar
 
 
 class AgentspanError(Exception):
-    """Any error that agentspan raises on purpose.
+    """The base class of all errors that agentspan raises on purpose.
 
     Attributes:
-        code: the API's error code, a short lower-case word such as `invalid_action`.
+        code: the API's error code, such as `invalid_action`.
     """
 
     code: ClassVar[str] = "unexpected"
 
 
 class RequiredValue(AgentspanError, ValueError):
-    """A value that the operation needs was not given.
+    """A required value is missing.
 
     Attributes:
         field: the parameter's name.
@@ -65,18 +65,18 @@ class InvalidValue(AgentspanError, ValueError):
 
 
 class SchemaError(InvalidValue):
-    """A JSON Schema cannot be used: not valid, too large, or it points outside itself."""
+    """A JSON Schema cannot be used: it is not valid, too large, or refers to another document."""
 
 
 class TemplateError(InvalidValue):
-    """A summary template cannot be used: not Mustache, too large, or it asks for what templates may not do."""
+    """A summary template cannot be used: it is not Mustache, too large, or uses a feature that is not allowed."""
 
 
 class ValidationErrors(AgentspanError, ValueError):
-    """A payload does not match its span type's schema, and `strict_schemas=True` asked to refuse it.
+    """A payload does not match its span type's schema. Raised only with `strict_schemas=True`.
 
     Attributes:
-        problems: one `PATH: what is wrong` a mismatch, without values.
+        problems: one text for each mismatch, `PATH: MESSAGE`, without values of the payload.
     """
 
     code = "validation_errors"
@@ -99,10 +99,10 @@ class UnexpectedRefType(AgentspanError, LookupError):
 
 
 class InvalidAction(AgentspanError, RuntimeError):
-    """The state machine forbids it; the stored resource is untouched.
+    """The status of the resource does not allow the operation. The stored resource is unchanged.
 
     Attributes:
-        terminated: why the run was terminated that the resource belongs to; None where it was not.
+        terminated: the reason for which the resource's run was terminated; None if it was not terminated.
     """
 
     code = "invalid_action"
@@ -126,7 +126,7 @@ class StorageError(AgentspanError, OSError):
 
 
 class DatabaseBusy(StorageError, TimeoutError):
-    """Other writers kept the database locked for as long as this call may wait. Trying again is fine."""
+    """Other connections held the write lock longer than this call may wait. The call may be tried again."""
 
     code = "unknown"
 
@@ -136,13 +136,13 @@ class DatabaseUnusable(StorageError):
 
 
 class AgentTerminated(BaseException):
-    """The run was terminated by somebody, and asked with `on_terminate="raise"` to be told so at its next span.
+    """The run was terminated. Raised by each later span of a run with `on_terminate="raise"`.
 
-    Like KeyboardInterrupt it is no Exception: an agent that tries again after every error must stop all the same.
+    Like KeyboardInterrupt it is not an Exception, so that an agent that tries again after every error stops too.
 
     Attributes:
-        run_id: the agent instance.
-        reason: what whoever terminated it said.
+        run_id: the id of the agent instance.
+        reason: the reason that was passed to `terminate`.
     """
 
     def __init__(self, run_id: str, reason: str) -> None:

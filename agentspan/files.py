@@ -1,7 +1,7 @@
-"""Files that only their owner may read, from the first moment on; and whether a file that is there already is ours.
+"""Private files: creates files that only their owner may read, and checks that an existing file is ours.
 
-A mode that is set after a file was made comes too late: who opened the file in between keeps it open. And in a folder
-to which others may write, a name that we would use may be taken: a file there that is not ours is not used.
+The mode is set when the file is created. Set later, it would not affect a process that opened the file in between. In a
+folder to which others may write, another user may have created a file under our name: such a file is not used.
 """
 
 import errno
@@ -16,19 +16,19 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def create(path: str | os.PathLike[str]) -> int:
-    """Make a file that nobody else may read, and return its descriptor.
+    """Create a file that only its owner may read, and return its descriptor.
 
     Raises:
-        FileExistsError: there is one, or a link.
+        FileExistsError: the path exists, as a file or a link.
     """
     return os.open(path, _CREATE, 0o600)
 
 
 def ensure(path: Path) -> None:
-    """Make an empty file that nobody else may read, unless there is one; of several processes, one makes it.
+    """Create an empty file that only its owner may read, if it does not exist. Of several processes, one creates it.
 
     Raises:
-        OSError: no room for it, no permission, no such folder.
+        OSError: the disk is full, permission is missing, or the folder does not exist.
     """
     if not path.exists():
         try:
@@ -38,34 +38,37 @@ def ensure(path: Path) -> None:
 
 
 def aside(target: Path) -> tuple[int, str]:
-    """Make a file beside another one, to become it when it is whole; return its descriptor and its path.
+    """Create a temporary file beside `target`, which it will replace when it is complete.
+
+    Returns:
+        Its descriptor and its path.
 
     Raises:
-        OSError: no room for it, no permission, no such folder.
+        OSError: the disk is full, permission is missing, or the folder does not exist.
     """
     path = str(target.parent / f".{target.name[:200]}.{os.urandom(6).hex()}")
     return create(path), path
 
 
 def owners_of(path: str | os.PathLike[str]) -> frozenset[int]:
-    """Return who may own what lies beside a file: this process's user, and the owner of the file.
+    """Return the users that may own the files beside a file: this process's user, and the owner of the file.
 
-    The second one, because root may work on a user's file.
+    They differ where root works on the file of a user.
     """
     owners = {os.geteuid()} if hasattr(os, "geteuid") else set()
     try:
         owners.add(os.stat(path).st_uid)
-    except OSError as raised:  # it is still to be made
+    except OSError as raised:  # it does not exist yet
         let_through(raised)
     return frozenset(owners)
 
 
 def why_others(found: os.stat_result, owners: frozenset[int]) -> str | None:
-    """Say why a file or folder may be somebody else's; None where it is ours.
+    """Return why a file or folder may belong to another user; None if it is ours.
 
     Args:
-        found: what lstat or fstat says of it.
-        owners: who may own it.
+        found: its result of lstat or fstat.
+        owners: the ids of the users that may own it.
     """
     if stat.S_ISLNK(found.st_mode):
         return "it is a symbolic link"
@@ -75,7 +78,7 @@ def why_others(found: os.stat_result, owners: frozenset[int]) -> str | None:
 
 
 def why_foreign(found: os.stat_result, owners: frozenset[int]) -> str | None:
-    """Say why a file or folder is not to be trusted: it may be somebody else's, or others may change it."""
+    """Return why a file or folder is not trusted: it may belong to another user, or others may change it; else None."""
     why = why_others(found, owners)
     if why is not None or not hasattr(os, "geteuid"):
         return why
@@ -89,10 +92,10 @@ def why_foreign(found: os.stat_result, owners: frozenset[int]) -> str | None:
 
 
 def check(path: Path, owners: frozenset[int]) -> None:
-    """Refuse a file that is not to be trusted, if there is one.
+    """Refuse a file that is not trusted. A missing file is accepted.
 
     Raises:
-        PermissionError: why, as its `strerror`.
+        PermissionError: the file is not trusted; its `strerror` says why.
     """
     try:
         why = why_foreign(os.lstat(path), owners)

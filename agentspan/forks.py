@@ -1,23 +1,24 @@
-"""The one place for all that a fork concerns. Only this module calls `os.register_at_fork`.
+"""Fork handlers: modules register their steps before and after a fork here. Only this calls `os.register_at_fork`.
 
-1. Before a fork, one fork at a time: the thread that forks holds everything, in the order of `Hold`.
-2. In the parent: it lets go of everything, in the reverse order.
-3. In the child, at once: what is the parent's is forgotten, so that the child keeps none of its parent's files.
-4. In the child, at its first use of agentspan (`renew`): locks, ids, sinks and threads are made anew, in the order of
-   `Renewal`. No earlier, because a worker of gevent replaces the locks and threads of Python after it was forked.
+1. Before a fork: the thread that forks acquires all registered holds, in the order of `Hold`. One thread at a time.
+2. In the parent, after the fork: it releases them, in the reverse order.
+3. In the child, at once: it drops the parent's files and connections without closing them.
+4. In the child, at its first use of agentspan (`renew`): it makes new locks, ids, sinks and threads, in the order of
+   `Renewal`. Not earlier, because a worker of gevent replaces Python's locks and threads after it was forked.
 
-`page[0]` is 0 where step 4 is due. The kernel wipes that page in every child, also where a C library forks and Python
-does not notice (uWSGI does that); then step 3 comes with step 4, and there was no step 1. What records, reads or writes
-therefore begins with
+`page[0]` is 0 while step 4 has not been done. The kernel clears that page in every child, also if a C library forks and
+Python does not notice (uWSGI does that). In that case step 1 did not happen, and step 3 happens with step 4. So every
+function that records, reads or writes begins with
 
     if not page[0]:
         forks.renew()
 
-which costs 20 ns. What a signal handler raises in a step that is made anew goes through, and the steps are taken again
-at the next use. In the steps around a fork the interpreter prints and drops it, so they go on: see `_surely`.
+which costs 20 ns. If a signal handler raises an exception in step 4, it is raised to the caller, and the next use does
+all of step 4 again. In steps 1 to 3 the interpreter prints and drops the exception, so the step is repeated: see
+`_surely`.
 
-Where the kernel cannot wipe a page (before Linux 4.14, and elsewhere), `SEES_ALL` is False: a fork
-that Python does not notice is not noticed here either.
+If the kernel cannot clear a page (Linux before 4.14, other systems), `SEES_ALL` is False. Then agentspan does not
+notice a fork that Python does not notice.
 """
 
 import logging
@@ -34,9 +35,9 @@ from agentspan.interrupts import is_interrupt, let_through
 from agentspan.locks import is_mine
 
 TURN_WAIT_S = 30.0
-"""How long a fork waits for one of another thread: longer than all that such a fork may wait for."""
+"""The longest wait of a fork for a fork of another thread, in seconds: longer than the waits within such a fork."""
 IMPORT_WAIT_S = 5.0
-"""How long a fork waits for an import of another thread, and such an import for a fork."""
+"""The longest wait of a fork for an import of another thread, and of such an import for a fork, in seconds."""
 RENEW_WAIT_S = 5.0
 _PAUSE_S = 0.0005
 _WIPE_ON_FORK = 18  # of madvise, Linux; Python has no name for it
@@ -47,25 +48,25 @@ Step = Callable[[], None]
 
 
 class Hold(IntEnum):
-    """The stages before a fork, in this order: a thread that is waited for may still need what comes later."""
+    """The stages before a fork, in this order: a thread that a stage waits for may need a resource of a later stage."""
 
     THREADS = 0
-    """Our threads have ended; a sink is drained, and its locks are taken."""
+    """Our threads have ended; a sink is drained, and its locks are held."""
     SQLITE = 1
     """No other thread is inside SQLite, and no connection is open."""
     DESCRIPTORS = 2
     """No other thread opens or closes a segment."""
     IMPORTS = 3
-    """No other thread is in one of our late imports: the child would wait for its module for ever."""
+    """No other thread is in one of our late imports: the child would wait for that module's lock for ever."""
 
 
 class Renewal(IntEnum):
-    """The stages in which a child makes things anew, in this order."""
+    """The stages of step 4 in a child, in this order."""
 
     LOCKS = 0
-    """Locks and ids: whatever needs nothing else."""
+    """Locks and ids, which need nothing else."""
     RECORDERS = 1
-    """What mints ids, and has a sink."""
+    """Recorders, which mint ids and have a sink."""
 
 
 def _new_page() -> tuple[mmap.mmap | bytearray, bool]:
@@ -83,7 +84,7 @@ page, SEES_ALL = _new_page()
 page[0] = 1
 
 is_cut_off = False
-"""Whether this is a child that must not use a database: it was forked while a thread was inside one."""
+"""True in a child that must not use a database, because it was forked while a thread was inside SQLite."""
 
 _holds: list[tuple[Hold, Step, Step]] = []
 _forgets: list[Step] = []
@@ -104,38 +105,38 @@ _renewing: dict[int, threading.RLock] = {}  # by process: a lock of the parent's
 
 
 def hold(stage: Hold, hold: Step, let_go: Step) -> None:
-    """Enrol what is held before each fork. No wait in it may last for ever.
+    """Register a hold for each fork. It must not wait for ever.
 
-    Both may be called again where an exception of a signal handler has ended them.
+    If an exception of a signal handler ends one of the two functions, it is called again.
 
     Args:
-        stage: when.
-        hold: is called before the fork, in the thread that forks.
-        let_go: is called in the parent after the fork, also if `hold` raised.
+        stage: its place in the order.
+        hold: called before the fork, in the thread that forks.
+        let_go: called in the parent after the fork, also if `hold` raised.
     """
     _holds.append((stage, hold, let_go))
     _holds.sort(key=lambda each: each[0])
 
 
 def forget(step: Step) -> None:
-    """Enrol what a child does at once: it lets its parent's files and connections be."""
+    """Register a step that a child does at once: drop files and connections of its parent without closing them."""
     _forgets.append(step)
 
 
 def renewal(stage: Renewal, step: Step) -> None:
-    """Enrol what a child does at its first use of agentspan."""
+    """Register a step that a child does at its first use of agentspan."""
     _renewals.append((stage, step))
     _renewals.sort(key=lambda each: each[0])
 
 
 def cut_off() -> None:
-    """Take note that databases must not be used here, nor in what this process forks: mutexes of theirs are held."""
+    """Forbid the use of databases in this process and its children: mutexes of SQLite were held when it was forked."""
     global is_cut_off
     is_cut_off = True
 
 
 def renew() -> None:
-    """Make anew, in a child, what its parent had; of several threads that come here, one does it, the others wait."""
+    """Do step 4 in a child. If several threads call it, one does the step, and the others wait."""
     global _renews_in
     process = os.getpid()
     lock = _renewing.setdefault(process, threading.RLock())
@@ -157,7 +158,7 @@ def renew() -> None:
 
 
 class _Importing:
-    """A block in which a module is imported late; other threads' forks wait for its end."""
+    """A with-block around a late import; forks of other threads wait for its end."""
 
     def __enter__(self) -> None:
         thread, slept = threading.get_ident(), 0.0
@@ -175,7 +176,7 @@ class _Importing:
 
 
 importing = _Importing()
-"""`with forks.importing:` is around each import in a function that a recording program may come to."""
+"""Write `with forks.importing:` around each import inside a function that a recording program may call."""
 
 
 def _hold_imports() -> None:
@@ -217,7 +218,7 @@ def _let_go() -> None:
     if depth:
         _depths[thread] = depth
         return
-    # Nobody's: this is a child, forked by a signal handler in the middle of what it goes on with.
+    # No thread has the turn: a signal handler forked in the middle of this function, and this is the child.
     if is_mine(_turn) or not _turn_of:
         while _to_let_go:
             _surely(_to_let_go[-1])
@@ -255,16 +256,16 @@ def _take(steps: Iterable[Step]) -> None:
     for step in steps:
         try:
             step()
-        except Exception as error:  # the others are due all the same, and the program has nothing to do with it
+        except Exception as error:  # the other steps must run all the same; the fault is not the program's
             let_through(error)
             log.warning("a fork: %s failed", step.__qualname__, exc_info=True)
 
 
 def _surely(step: Step) -> None:
-    """Take a step around a fork. Where an exception of a signal handler ends it, take it again.
+    """Run a step around a fork. If an exception of a signal handler ends the step, run it again.
 
-    What leaves such a step, the interpreter prints and drops. The rest would be left undone: a thread that waits for
-    what is still held would wait for ever.
+    The interpreter prints and drops an exception that leaves such a step, and the rest of the step would not run. Then
+    a thread that waits for a hold would wait for ever.
     """
     for _ in range(_TRIES):
         try:
@@ -276,7 +277,7 @@ def _surely(step: Step) -> None:
 
 
 def _heard() -> None:
-    """Do nothing. What a handler raises for a signal that came during the fork is raised at the start of this."""
+    """Do nothing. If a signal arrived during the fork, its handler's exception is raised at the start of this."""
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,7 +1,8 @@
-"""PFIDs: 32 characters of Crockford base32 that sort by creation time. An own encoder: the `pfid` package takes 27 µs.
+"""PFIDs: ids of 32 characters of Crockford base32 that sort by creation time.
 
 An id is a 160-bit number: 48-bit milliseconds, 30-bit partition, 80 random bits. Its 32 characters divide into
-10 of time, 6 of partition, 16 of randomness, so each part is encoded by itself and the first two are kept.
+10 of time, 6 of partition, 16 of randomness, so each part is encoded by itself and the first two are cached.
+The `pfid` package is not used, because it takes 27 µs for an id.
 """
 
 import os
@@ -26,12 +27,12 @@ MAX_PARTITION = 2**30 - 1
 
 
 def is_pfid(value: object) -> bool:
-    """Tell whether a value is a PFID of any partition; upper case is not."""
+    """Return whether a value is a PFID of any partition, in lower case."""
     return isinstance(value, str) and _PFID.match(value) is not None
 
 
 def encode(millis: int, partition: int, randomness: int) -> str:
-    """Encode the three parts: 48, 30 and 80 bits."""
+    """Encode the three parts (48, 30 and 80 bits) as a PFID."""
     return _digits(millis, 10) + _digits(partition, 6) + _digits(randomness, 16)
 
 
@@ -44,7 +45,7 @@ def decode(pfid: str) -> tuple[int, int, int]:
 
 
 def random_partition() -> int:
-    """Return a partition for a new database."""
+    """Return a random partition for a new database."""
     return int.from_bytes(os.urandom(4)) & MAX_PARTITION
 
 
@@ -53,14 +54,14 @@ def _digits(number: int, length: int) -> str:
 
 
 class _Minting(NamedTuple):
-    """What is minted from, until it is used up or its millisecond is over: two characters after the same head.
+    """A batch of up to 1,024 ids that share their first 30 characters. Used until it is empty or its millisecond ends.
 
     Attributes:
-        head: the first 30 characters of the next ids.
-        pairs: yields the last two of each, once, whichever thread or signal handler asks.
-        until_ns: when its millisecond is over.
+        head: the first 30 characters of the ids.
+        pairs: yields the last two characters of each id. Each pair once, also with many threads and signal handlers.
+        until_ns: the end of its millisecond, in nanoseconds since the epoch.
         prefix: the first 24 characters.
-        number: what the six after them say.
+        number: the number that characters 25 to 30 encode.
     """
 
     head: str
@@ -71,11 +72,11 @@ class _Minting(NamedTuple):
 
 
 class IdSource:
-    """Mints ids of one partition, each greater than the one before, from any thread.
+    """Mints the ids of one partition, from any thread. Each id is greater than the one before.
 
     Within a millisecond the low 40 of the 80 random bits count up from a random start of 39 bits; the high 40
-    stay. A clock that goes backwards keeps the last millisecond. A forked child draws new random bits, or it
-    would mint its parent's next ids.
+    stay. If the clock goes backwards, the last millisecond is used on. A forked child draws new random bits;
+    otherwise it would mint its parent's next ids.
     """
 
     _minting: _Minting
@@ -87,10 +88,10 @@ class IdSource:
         _sources.add(self)
 
     def new(self, at_ns: int | None = None) -> str:
-        """Return a fresh id (0.15 µs).
+        """Return a new id (0.15 µs).
 
         Args:
-            at_ns: the wall clock's time, if it was read just now.
+            at_ns: the wall clock's time in nanoseconds, if the caller has just read it.
         """
         if not page[0]:
             forks.renew()
@@ -111,18 +112,18 @@ class IdSource:
                     following = _counting(minting.prefix, minting.number + 1, minting.until_ns, 0)
                 else:
                     following = self._drawn(millis)
-                # A signal handler may have come by, at a call: there is none between these two.
+                # At a call a signal handler may have replaced it. There is no call between these two lines.
                 if self._minting is minting:
                     self._minting = following
 
     def _drawn(self, millis: int) -> _Minting:
-        # Many bits at a time: the call lets go of the interpreter's lock, and a thread that waits for that begins its
-        # 5 ms anew whenever somebody does. Once a millisecond, that is for ever.
+        # Many bits at a time: os.urandom releases the GIL. A thread that waits for the GIL restarts its 5 ms each time
+        # another thread releases it; with one release a millisecond it would wait for ever.
         bits = next(self._bits, b"")
         while not bits:
             lock, drawn = self._lock, os.urandom(10 * _DRAWN)
             rest = iter([drawn[start : start + 10] for start in range(10, 10 * _DRAWN, 10)])
-            if self._lock is lock:  # else this is a child that a signal handler has forked, and they are the parent's
+            if self._lock is lock:  # else a signal handler forked here: in its child these are the parent's bits
                 self._bits, bits = rest, drawn[:10]
         prefix = _digits(millis, 10) + self._partition + _digits(int.from_bytes(bits[:5]), 8)
         start = int.from_bytes(bits[5:]) >> 1
@@ -141,7 +142,7 @@ def _counting(prefix: str, number: int, until_ns: int, first: int) -> _Minting:
 _sources: weakref.WeakSet[IdSource] = weakref.WeakSet()
 
 
-if not getattr(sys, "_is_gil_enabled", lambda: True)():  # then an iterator is not for many threads
+if not getattr(sys, "_is_gil_enabled", lambda: True)():  # without the GIL an iterator is not thread-safe
     _new = IdSource.new
 
     def _new_alone(source: IdSource, at_ns: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Telling what a signal handler of the program raised from a fault of ours: it is the program's, and goes through."""
+"""Tells exceptions of the program's signal handlers from faults of agentspan. They are raised again, not hidden."""
 
 import signal
 import threading
@@ -11,16 +11,16 @@ _NUMBERS = tuple(sorted(map(int, signal.valid_signals()))) if hasattr(signal, "v
 
 
 def let_through(error: BaseException) -> None:
-    """Raise an exception again that a signal handler raised; for the start of an `except` that hides faults."""
+    """Raise an exception again if a signal handler raised it. Call it first in every `except` that hides faults."""
     if isinstance(error, Exception) and is_interrupt(error):
         raise error
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Tell whether an exception ends what it comes into: a KeyboardInterrupt and the like, or a signal handler's.
+    """Return whether an exception must not be hidden: it is no `Exception`, or a signal handler raised it.
 
-    A handler's goes through the handler's code. A traceback of one frame does not: there a function in C raised it,
-    which is the common case, and costs nothing.
+    The traceback of a handler's exception contains the handler's code. A traceback of one frame cannot: a function in C
+    raised that exception. This is the common case, and costs nothing.
     """
     if not isinstance(error, Exception):
         return True
@@ -41,7 +41,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. A handler's exception in the middle of that may become a KeyError of threading's bookkeeping.
+    """Start a thread. If a signal handler's exception becomes a KeyError in threading's bookkeeping, raise the former.
 
     Raises:
         RuntimeError: no thread can be started now.
@@ -53,7 +53,7 @@ def start(thread: threading.Thread) -> None:
 
 
 def _codes() -> Iterator[CodeType]:
-    """Return the code of each handler that is registered now, and is a function in Python."""
+    """Yield the code of each registered signal handler that is a function in Python."""
     for number in _NUMBERS:
         handler: Any = _get(number)
         if callable(handler):

@@ -1,4 +1,4 @@
-"""JSON text: the strict way in for values that must be JSON, and the way back. For any value: recording.capture."""
+"""JSON text: strict encoding of values that must be JSON, and decoding. recording.capture encodes any other value."""
 
 import json
 from typing import Any
@@ -10,12 +10,12 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def encode(value: Any) -> tuple[str, Any]:
-    """Return a value as JSON text, and as the plain JSON that the text holds.
+    """Return a value as JSON text, and as the plain JSON that this text decodes to.
 
-    Takes what pydantic serialises: dicts, lists, tuples, models, dataclasses, datetimes …
+    Accepts every value that pydantic serialises: dicts, lists, tuples, models, dataclasses, datetimes …
 
     Raises:
-        ValueError: it holds something that JSON cannot say. The message names no value.
+        ValueError: a value in it has no JSON form. The message contains no value.
     """
     try:
         data = to_json(value, inf_nan_mode="constants", bytes_mode="base64")
@@ -23,7 +23,7 @@ def encode(value: Any) -> tuple[str, Any]:
     except (PydanticSerializationError, ValueError, RecursionError):
         pass  # lone surrogates and depth over 200 are JSON too: the slower encoder takes those
     try:
-        # Without its own look for circles they end in a RecursionError, like depth.
+        # Without json's check for circles they end in a RecursionError, like depth.
         text = json.dumps(value, allow_nan=False, check_circular=False, separators=(",", ":"))
         return text, json.loads(text)
     except RecursionError:
@@ -33,7 +33,7 @@ def encode(value: Any) -> tuple[str, Any]:
 
 
 def decode(text: str) -> Any:
-    """Read stored JSON text (1 µs for a small payload)."""
+    """Decode stored JSON text (1 µs for a small payload)."""
     try:
         return from_json(text)
     except ValueError:
@@ -41,5 +41,5 @@ def decode(text: str) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """Return text that is the same for equal plain JSON, whatever the order of keys."""
+    """Return JSON text that is equal for equal values; the order of keys does not matter."""
     return _CANONICAL.encode(value)

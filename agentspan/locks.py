@@ -1,8 +1,8 @@
-"""Holding a lock for a block, so that an exception from a signal handler cannot leave it held.
+"""A with-block that holds a lock, and releases it also after an exception of a signal handler.
 
-CPython runs signal handlers at the start of a function, after a call, and at a jump back; what a handler raises (Ctrl-C
-does) is raised there. So `lock.acquire(timeout=1)` before a `try` leaks the lock when the exception comes after the
-call, and an `__exit__` in Python leaks it when the exception comes at its start. `with lock:` is safe, because its two
+CPython runs signal handlers at the start of a function, after a call, and at a jump back. A handler's exception (Ctrl-C
+raises one) is raised there. So `lock.acquire(timeout=1)` before a `try` leaks the lock if the exception arrives after
+the call. An `__exit__` in Python leaks it if the exception arrives at its start. `with lock:` is safe, because its two
 functions are in C, but it has no timeout.
 """
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class Occupied(Exception):
-    """The lock cannot be had now: another thread kept it for too long, or this one holds it already."""
+    """The lock cannot be acquired now: another thread held it for too long, or this thread holds it already."""
 
 
 class within:
-    """A with-block that holds an RLock, after waiting for it for `wait_s` seconds at most. It does not nest.
+    """A with-block that holds an RLock. It waits for the lock for at most `wait_s` seconds. It does not nest.
 
     An RLock, because its owner is known: an exception at any point of `__enter__` releases what this thread has. Only
     the lock itself knows: a field of ours would need a reset in Python at the block's end, where an exception from a
@@ -26,7 +26,7 @@ class within:
         wait_s: 0 for one try.
 
     Raises:
-        Occupied: another thread holds it, or this thread: a signal handler, or a finalizer, interrupts the block.
+        Occupied: another thread holds it; or this thread does, because a signal handler or finalizer interrupted it.
     """
 
     __slots__ = ("__exit__", "_lock", "wait_s")
@@ -41,7 +41,7 @@ class within:
         if lock._is_owned():  # is_mine, without the call: 0.1 µs
             raise self._refusal(True)
         try:
-            # Without a timeout first: that is all it takes when no other thread has it, and twice as fast.
+            # First without a timeout: that is enough when no other thread has the lock, and twice as fast.
             if lock.acquire(False) or (self.wait_s > 0 and lock.acquire(True, self.wait_s)):
                 return
         except BaseException:
@@ -58,5 +58,5 @@ class within:
 
 
 def is_mine(lock: Any) -> bool:
-    """Tell whether this thread holds an RLock (see within)."""
+    """Return whether this thread holds an RLock."""
     return lock._is_owned()  # type: ignore[no-any-return]  # as threading.Condition asks it

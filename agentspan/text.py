@@ -1,9 +1,9 @@
-"""Text for people: one line, no control characters, cut where a reader sees a boundary. Not escaping for HTML."""
+"""Text for people: on one line, without control characters, cut between visible characters. Does not escape HTML."""
 
 import unicodedata
 
 _JOINER = "\u200d"
-# What belongs to the character before it, besides marks (accents, vowel signs …): the joiner, skin tones, tags.
+# Code points that belong to the character before them, besides marks (accents, vowel signs): joiner, skin tones, tags.
 _CLINGING = frozenset(map(chr, (0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080))))
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REPLACEMENT = "\ufffd"
@@ -11,7 +11,7 @@ _BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 def one_line(text: str, limit: int) -> str:
-    """Collapse white space, replace what is no printable text, and cut to `limit` characters with `…`."""
+    """Collapse white space, replace characters that cannot be printed, and cut to `limit` characters with `…`."""
     head = text[: limit + 2]  # one space may be taken from each end
     if head.isprintable() and "  " not in head:
         # The common case, in a quarter of the time.
@@ -27,7 +27,11 @@ def one_line(text: str, limit: int) -> str:
 def printable(text: str, *, keep: str = "") -> str:
     """Replace control characters, lone surrogates and direction overrides by U+FFFD.
 
-    A terminal must never take a payload's text for a command, nor show it in another order than it has.
+    Otherwise a payload could send commands to a terminal, or be shown in a wrong order.
+
+    Args:
+        text: any text.
+        keep: characters that stay, such as line breaks.
     """
     if text.isprintable():
         return text
@@ -39,7 +43,7 @@ def _is_shown(character: str) -> bool:
 
 
 def cut(text: str, limit: int) -> str:
-    """Cut to at most `limit` code points, the last one `…`, never between a character and its accents or joiners."""
+    """Cut to at most `limit` code points, ending in `…`. Never cuts between a character and its accents or joiners."""
     if len(text) <= limit:
         return text
     end = limit - 1

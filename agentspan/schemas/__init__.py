@@ -1,1 +1,1 @@
-"""What a payload means: span types, whether a payload conforms to one, and the line that sums it up."""
+"""The meaning of payloads: span types, conformance to their schemas, summaries, labels and tokens."""

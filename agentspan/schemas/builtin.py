@@ -1,7 +1,7 @@
-"""The span types that ship: what a bare `@agentspan.span("llm")` means.
+"""The built-in span types, such as the one of `@agentspan.span("llm")`.
 
-JSON Schemas of plain typed properties (`*` marks a required one), so that the compiled pre-check decides nearly
-every payload. Names follow the OpenTelemetry GenAI conventions where those have one.
+Their JSON Schemas have only plain typed properties (`*` marks a required one), so that the compiled pre-check decides
+nearly every payload. Names follow the OpenTelemetry GenAI conventions if those have one.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _TYPES: dict[str, Any] = {
 
 
 class BuiltIn(NamedTuple):
-    """One built-in: its schemas as JSON Schema, its template, and the payload field that is its label."""
+    """One built-in span type: its JSON Schemas, its template, and the payload field whose value is the label."""
 
     name: str
     title: str
@@ -29,7 +29,7 @@ class BuiltIn(NamedTuple):
 
 
 def _schema(fields: str) -> dict[str, Any]:
-    """Write `name*:str goal:any` as a JSON Schema object."""
+    """Return the JSON Schema of fields such as `name*:str goal:any`."""
     properties: dict[str, Any] = {}
     required: list[str] = []
     for field in fields.split():

@@ -1,9 +1,9 @@
-"""Whether a payload conforms to a schema: found out in bounded time, told without any value of the payload.
+"""Checks payloads against a JSON Schema, in bounded time. Violations contain no value of the payload.
 
-jsonschema decides (Draft 2020-12), fenced in: references may only point inside the schema, patterns run on the
-regular expressions of pydantic-core (linear time; Python's `re` took 16 s for `^(a+)+$` on 28 characters),
-uniqueItems is linear, and a check stops after MAX_STEPS keywords and subschemas. It never raises for what it is
-given.
+jsonschema does the check (Draft 2020-12), within limits: references may only point inside the schema, patterns run on
+the regular expressions of pydantic-core (linear time; Python's `re` took 16 s for `^(a+)+$` on 28 characters),
+uniqueItems is linear, and a check stops after MAX_STEPS keywords and subschemas. A check never raises, whatever the
+payload.
 """
 
 import json
@@ -29,39 +29,45 @@ JSONSchema = Mapping[str, Any] | bool
 
 
 class Conformance:
-    """A schema: `check` lists how a payload differs from it.
+    """A compiled schema: `check` returns the violations of a payload.
+
+    Args:
+        schema: None accepts every payload.
+        side: the payload or the result payload; violations have it.
+        trusted: skip the checks of the schema itself, and compile it at its first use.
 
     Attributes:
-        quick: tells in a moment that a payload conforms; its False only means that `check` has to look.
+        quick: a fast check. True means that a payload conforms, False that `check` must decide.
 
     Raises:
-        SchemaError: when constructed with `trusted=False` from a schema that cannot be used.
+        SchemaError: the schema cannot be used; not with `trusted=True`.
     """
 
     __slots__ = ("_simple", "_validator", "quick", "side")
 
     def __init__(self, schema: JSONSchema | None, side: Side, *, trusted: bool = False) -> None:
-        given = True if schema is None else schema
+        accepted = True if schema is None else schema
         if not trusted:
-            check_bounds(given)  # before anything recursive sees it
+            check_bounds(accepted)  # before any recursive function receives it
         self.side: Side = side
-        self._simple = simple(given)
+        self._simple = simple(accepted)
         self.quick: Check = _doubt if self._simple is None else self._compile
         if self._simple is not None and not trusted:
             self.quick = self._simple.compiled()
-        self._validator: Any = _validator(given) if self._simple is None and not trusted else lambda: _validator(given)
+        is_needed = self._simple is None and not trusted
+        self._validator: Any = _validator(accepted) if is_needed else lambda: _validator(accepted)
 
     def _compile(self, payload: Any) -> bool:
-        """Stand for `quick` until it is needed: most of the built-in types never are."""
+        """Compile `quick` at its first call: most of the built-in types are never used."""
         assert self._simple is not None
         try:
             self.quick = self._simple.compiled()
-        except (MemoryError, RecursionError):  # no stack left: the next payload is luckier
+        except (MemoryError, RecursionError):  # no stack left here: the next payload tries again
             return False
         return self.quick(payload)
 
     def check(self, payload: Any) -> tuple[Violation, ...]:
-        """Return what is wrong with a payload of plain JSON; at most MAX_VIOLATIONS, empty when it conforms."""
+        """Return the violations of a payload of plain JSON: at most MAX_VIOLATIONS, none if it conforms."""
         if self.quick(payload):
             return ()
         try:
@@ -71,7 +77,7 @@ class Conformance:
             return tuple(islice(self._violations(payload), MAX_VIOLATIONS))
         except (RecursionError, _OutOfSteps):
             return (Violation(self.side, "$", "$unchecked", "the check was given up: too large or too deep"),)
-        except Exception as error:  # whatever it was: the record must not depend on it
+        except Exception as error:  # a failed check must not lose the record
             let_through(error)
             return (Violation(self.side, "$", "$unchecked", f"the check failed: {type(error).__name__}"),)
 
@@ -81,7 +87,7 @@ class Conformance:
 
 
 def _message(error: Any) -> str:
-    """Say what is wrong from the schema's side: jsonschema's own message has the whole instance in it."""
+    """Return a message made of the schema only: jsonschema's own message contains the whole payload."""
     keyword, wanted = error.validator, error.validator_value
     if keyword == "required":
         missing = [name for name in wanted if name not in error.instance]
@@ -117,7 +123,7 @@ def _spend(steps: int) -> None:
 
 
 def _size(value: Any) -> int:
-    """Return how many steps it takes to go through the members of a list or an object."""
+    """Return the number of steps that the members of a list or an object cost."""
     return 1 + (len(value) >> 4 if type(value) is list or type(value) is dict else 0)
 
 
@@ -134,7 +140,7 @@ def _validator(schema: JSONSchema) -> Any:
 
 
 def _check_schema(cls: Any, schema: JSONSchema) -> None:
-    """Check a schema against the metaschema under the same fence: jsonschema's own check_schema took 17 s for 64 kB."""
+    """Check a schema against the metaschema with the same limits: jsonschema's check_schema took 17 s for 64 kB."""
     _budget.steps = MAX_SCHEMA_STEPS
     try:
         error = next(cls(cls.META_SCHEMA, registry=_no_documents).iter_errors(schema), None)
@@ -183,7 +189,7 @@ def _counted(name: str, keyword: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _evolve(validator: Any, *, schema: Any, _resolver: Any = None) -> Any:
-    """Return the validator of a subschema. jsonschema's own `evolve` leaves the fence at a `$schema` inside.
+    """Return the validator of a subschema. jsonschema's own `evolve` drops the limits at a nested `$schema`.
 
     `_resolver` is private to jsonschema, which passes it here by that name; without it, `#/$defs/…` of the whole schema
     would not be found. `attrs.evolve` copies it in public, but makes a check a third slower.
@@ -200,7 +206,7 @@ def _error(message: str) -> Any:
 
 
 def _unique_items(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
-    """Linear: items are compared by canonical text, in which 1 and 1.0 are equal and 1 and true are not."""
+    """Check uniqueItems in linear time, by canonical texts, in which 1 and 1.0 are equal and 1 and true are not."""
     if wanted and validator.is_type(instance, "array"):
         texts = {json.dumps(_canonical_numbers(item), sort_keys=True) for item in instance}
         if len(texts) < len(instance):
@@ -218,7 +224,7 @@ def _canonical_numbers(value: Any) -> Any:
 
 
 def _required(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
-    """Yield one error, whatever the number of missing properties: the message names them all."""
+    """Yield one error for all missing properties: the message names them."""
     if validator.is_type(instance, "object") and not all(name in instance for name in wanted):
         yield _error("lacks properties")
 
@@ -264,10 +270,10 @@ def _search(pattern: str, text: str) -> bool:
 
 
 def compile_pattern(pattern: str) -> Any:
-    """Compile a regular expression to one that matches in linear time.
+    """Compile a regular expression that matches in linear time.
 
     Raises:
-        SchemaError: it is none, or it needs look-around or back-references, which cannot be bounded.
+        SchemaError: it is not a regular expression, or needs look-around or back-references, whose time has no bound.
     """
     with forks.importing:
         from pydantic_core import SchemaError as NotAPattern
@@ -284,7 +290,11 @@ def compile_pattern(pattern: str) -> Any:
 
 
 def check_bounds(schema: Any) -> None:
-    """Refuse what is no JSON, too large, or nested too deep, before anything recursive sees it."""
+    """Check form, size and depth of a schema without recursion.
+
+    Raises:
+        SchemaError: it is not JSON, too large, or nested too deep.
+    """
     if not isinstance(schema, (dict, bool)):
         raise SchemaError("schema", "must be a JSON object or a boolean")
     level, depth = [schema], 0
@@ -312,7 +322,7 @@ def _children(node: Any) -> list[Any]:
 
 
 def _check_references(schema: Any) -> None:
-    """Refuse references that leave the schema or lead nowhere, and patterns that cannot be bounded."""
+    """Refuse references to other documents or to nothing, and patterns whose time has no bound."""
     from referencing import Registry
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012

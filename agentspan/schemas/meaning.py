@@ -1,7 +1,4 @@
-"""Draw out of a span's payloads and type what its row shows: summary, label, tokens, cost, whether it sums up others.
-
-Also where the payloads break the schema.
-"""
+"""Derives columns of a span from its payloads and type: summary, label, tokens, cost, is_aggregate. And violations."""
 
 from typing import Any
 
@@ -24,10 +21,16 @@ def describe(
     duration_ms: float | None,
     check: tuple[bool, bool] = (True, True),
 ) -> Meaning:
-    """Return what a span means; payloads are plain JSON as a parser gives it.
+    """Return the derived columns and the violations of a span.
 
     Args:
-        check: whether the payload is new, and the result: they are checked against their schemas; a label comes
+        span_type: the type whose schemas and template are used.
+        schema_name: the span's own name, for `{{_schema}}`.
+        status: the span's status.
+        payload: plain JSON, as a parser returns it.
+        result: the same, or None.
+        duration_ms: milliseconds, or None while it is open.
+        check: whether the payload and the result are new. A new one is checked against its schema; the label is derived
             from a new payload only.
     """
     new_payload, new_result = check
@@ -38,7 +41,7 @@ def describe(
         context = payload
     else:
         if new_result and not span_type.result.quick(result) and "error" not in result:
-            # A result with an error is an exception's, whatever the type.
+            # The result of an exception has only `error`: no type's schema describes it.
             violations += span_type.result.check(result)
         context = {**payload, **result}
     summary = label = None
@@ -46,7 +49,7 @@ def describe(
     if template is not None:
         if status == "failed" or template.asks:
             summary = template.render(context, _reserved(schema_name, status, result, duration_ms))
-        else:  # nearly every template of nearly every span: nothing to look up
+        else:  # the common case: the template uses no reserved name
             summary = template.render(context)
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
@@ -70,7 +73,7 @@ def _reserved(
 
 
 def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
-    """Return the model's or tool's name, for types that have one."""
+    """Return the label of a span, such as the model's or tool's name; None if its type has no label."""
     value = payload.get(span_type.label_field or "")
     if type(value) is not str:
         return None
@@ -84,7 +87,7 @@ def _int(value: Any) -> int | None:
 def _cost(value: Any) -> float | None:
     if type(value) is int and -_INT64 <= value < _INT64:
         return float(value)
-    return value if type(value) is float and value - value == 0 else None  # neither NaN nor infinite
+    return value if type(value) is float and value - value == 0 else None  # not NaN, not infinite
 
 
 def error_text(result: dict[str, Any] | None) -> str | None:
@@ -100,7 +103,7 @@ def error_text(result: dict[str, Any] | None) -> str | None:
 
 
 def duration_text(duration_ms: float) -> str:
-    """Write milliseconds as a person says them: `0.4 ms`, `312 ms`, `2.1 s`, `3m 07s`, `1h 02m`."""
+    """Format milliseconds for people: `0.4 ms`, `312 ms`, `2.1 s`, `3m 07s`, `1h 02m`."""
     if duration_ms < 9.95:
         return f"{duration_ms:.1f} ms"
     if duration_ms < 999.5:

@@ -1,7 +1,8 @@
-"""A compiled check for the simplest schemas: types, required, plain properties. 0.1 µs, where jsonschema takes 11–50.
+"""A compiled check for simple schemas: types, required, plain properties. 0.1 µs; jsonschema takes 11–50 µs.
 
-It takes plain JSON only (what a JSON parser returns). jsonschema stays the judge: a schema with any other keyword
-is not compiled, a payload that this check doubts goes to jsonschema, and a property test proves that both agree.
+It accepts plain JSON only, as a JSON parser returns it. jsonschema decides every other case: a schema with any other
+keyword is not compiled, and a payload that fails this check is checked by jsonschema. A property test proves that both
+agree.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ _CLASSES: Mapping[str, frozenset[type]] = {
     "object": frozenset({dict}),
     "array": frozenset({list}),
     "string": frozenset({str}),
-    "integer": frozenset({int}),  # 1.0 is an integer too: jsonschema gets to say so
+    "integer": frozenset({int}),  # 1.0 is an integer too: jsonschema decides that
     "number": frozenset({int, float}),
     "boolean": frozenset({bool}),
     "null": frozenset({type(None)}),
@@ -24,10 +25,12 @@ _EVERY_CLASS: frozenset[type] = frozenset().union(*_CLASSES.values())
 
 
 class Simple(NamedTuple):
-    """What the simplest schemas say: the classes that a value may have, and of an object, which members it must have.
+    """A simple schema: the classes that a value may have, and the members of an object.
 
     Attributes:
-        members: what the ones say that are described.
+        classes: the Python classes of allowed values.
+        required: the names of required members.
+        members: the schemas of members, by name.
     """
 
     classes: frozenset[type]
@@ -35,7 +38,7 @@ class Simple(NamedTuple):
     members: Mapping[str, "Simple"]
 
     def compiled(self) -> Check:
-        """Return a check whose True means valid and whose False means "ask jsonschema" (20 µs a member)."""
+        """Return a check: True means valid, False means that jsonschema must decide. Compiling takes 20 µs a member."""
         scope: dict[str, Any] = {"__builtins__": {"dict": dict, "type": type}, "classes": self.classes}
         tests = ["type(v) is dict", *self._tests_of_members(scope)]
         if dict not in self.classes:
@@ -55,7 +58,7 @@ class Simple(NamedTuple):
                 scope[f"check{number}"] = member.compiled()
                 yield f"(name{number} not in v or check{number}(v[name{number}]))"
             elif member.classes != _EVERY_CLASS:
-                # In the place of a member that is not there stands one that may be.
+                # A missing member is replaced by a value of an allowed class.
                 scope[f"classes{number}"], scope[f"default{number}"] = member.classes, next(iter(member.classes))()
                 yield f"type(v.get(name{number}, default{number})) in classes{number}"
 
@@ -64,7 +67,7 @@ _ANYTHING = Simple(_EVERY_CLASS, frozenset(), {})
 
 
 def simple(schema: Any) -> Simple | None:
-    """Return what a schema says; None for any richer one."""
+    """Return a schema as a Simple; None for a schema with other keywords."""
     if schema is True:
         schema = {}
     if not isinstance(schema, dict) or not set(schema) <= _KNOWN:

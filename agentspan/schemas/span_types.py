@@ -1,6 +1,7 @@
-"""Span types: a name, two schemas, a title and a template; the built-in ones, and one's own in a registry.
+"""Span types: a name, two schemas, a title and a template. A registry has the built-in ones and those of a program.
 
-A registry is what `agentspan.span_type` fills and a recorder reads; a schema version (by id) makes one of its own.
+`agentspan.span_type` registers types in the registry of the process, and recording reads it. Operations by id make a
+registry from the schema version of a run.
 """
 
 import json
@@ -21,17 +22,16 @@ MAX_QUALITY_SCHEMAS = 100
 
 
 class SpanType:
-    """A kind of step: how its payloads are checked, named and summed up.
+    """A span type: the compiled schemas, template and label of one kind of step.
 
     Attributes:
         name: the schema_name under which it is registered.
-        title: for people; the schema's title, else the name.
+        title: a name for people; without one the payload schema's title, else the name.
         template: the Mustache source of its summaries, or None.
-        fields: the properties that its payload schema names.
-        ready: the compiled template, once it was needed.
+        fields: the names of the properties in its payload schema.
+        ready: the compiled template; None until its first use.
         label_field: the payload field whose value is the span's label, or None.
-        is_aggregate: 1 where its spans sum up others, else 0 (see aggregates); of a name that falls back to this type,
-            too.
+        is_aggregate: 1 if its spans are aggregates (see aggregates), else 0. Also for names that fall back to it.
     """
 
     __slots__ = (
@@ -64,7 +64,7 @@ class SpanType:
             self.ready = Template(self.template)
 
     def compiled(self) -> Template | None:
-        """Return the template, compiled on first need; None without one, or for a client's that we cannot read."""
+        """Return the template, compiled at its first use; None without one, or if a client's template is not usable."""
         if self.ready is None and self.template is not None:
             try:
                 self.ready = Template(self.template)
@@ -79,7 +79,7 @@ def _property_names(schema: Any) -> frozenset[str]:
 
 
 def _from_built_in(built_in: BuiltIn) -> SpanType:
-    # Custom has no title of its own: what falls back to it is called by its own name.
+    # A span that falls back to `custom` has its own name as title: see title_of.
     item = {
         "name": built_in.name,
         "title": built_in.title,
@@ -99,7 +99,7 @@ def fallback(name: str) -> SpanType:
 
 
 def title_of(span_type: SpanType, schema_name: str) -> str:
-    """Return the schema_title of a span: its type's, but its own name where it only fell back to `custom`."""
+    """Return the schema_title of a span: the title of its type, or its own name if it fell back to `custom`."""
     return schema_name if span_type.name == "custom" != schema_name else span_type.title
 
 
@@ -107,7 +107,7 @@ def check_name(name: object) -> str:
     """Return a usable schema_name.
 
     Raises:
-        InvalidValue: not text, empty, longer than 200 characters, or with characters that do not print.
+        InvalidValue: not text, empty, longer than 200 characters, or with characters that cannot be printed.
     """
     if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
         raise InvalidValue("schema_name", f"must be 1 to {MAX_NAME} printable characters")
@@ -115,7 +115,12 @@ def check_name(name: object) -> str:
 
 
 def usable_name(name: Any, otherwise: str) -> str:
-    """Make any object a usable schema_name: a recorder does not refuse what it can record."""
+    """Return any object as a usable schema_name, cut if it is too long. For recording, which refuses no name.
+
+    Args:
+        name: the object, usually a text.
+        otherwise: returned if the object has no usable text.
+    """
     if type(name) is str and name and len(name) <= MAX_NAME and name.isprintable():
         return name
     try:
@@ -127,9 +132,10 @@ def usable_name(name: Any, otherwise: str) -> str:
 
 
 class Registry:
-    """The span types of one's own, over the built-in ones.
+    """The registered span types, which take precedence over the built-in ones.
 
-    `version` counts the registrations, so that a recorder knows when the set has changed.
+    Attributes:
+        version: the number of registrations. It changes whenever the set of types changes.
     """
 
     def __init__(self, types: Mapping[str, SpanType] | None = None) -> None:
@@ -138,14 +144,14 @@ class Registry:
         self.version = 0
 
     def register(self, span_type: SpanType) -> None:
-        """Add a span type; one of the same name is replaced (a notebook cell that runs again)."""
+        """Add a span type, and replace one of the same name (a notebook cell may run again)."""
         self._types[span_type.name] = span_type
         self._resolved = {}
         self.version += 1
 
     def resolve(self, schema_name: str) -> SpanType:
-        """Return the type for a name, registered or not."""
-        resolved = self._resolved  # a registration meanwhile starts another one
+        """Return the type of a name; for an unregistered name see `fallback`."""
+        resolved = self._resolved  # a registration at the same time replaces it
         found = resolved.get(schema_name)
         if found is None:
             found = self._types.get(schema_name) or fallback(schema_name)
@@ -154,12 +160,12 @@ class Registry:
         return found
 
     def items(self) -> list[SpanTypeSchema]:
-        """Return all types, built-in and own, as the API writes them."""
+        """Return all types, built-in and registered, in the form of the API."""
         return [span_type.item for span_type in {**BUILT_IN_TYPES, **self._types}.values()]
 
 
 def from_schemas(span_type_schemas: str) -> Registry:
-    """Make the registry of a stored schema version; what cannot be used in it is passed over, never raised."""
+    """Return the registry of a stored schema version. Skips unusable entries; never raises."""
     types: dict[str, SpanType] = {}
     try:
         items = json.loads(span_type_schemas)
@@ -169,7 +175,7 @@ def from_schemas(span_type_schemas: str) -> Registry:
         try:
             types[item["name"]] = _stored(item)
         except (AttributeError, LookupError, RecursionError, TypeError):
-            continue  # we wrote it, so somebody has edited it since
+            continue  # it was valid when it was stored, so another program has edited it
     return Registry(types)
 
 
@@ -188,12 +194,12 @@ def make(
     title: str | None = None,
     template: str | None = None,
 ) -> SpanType:
-    """Build a span type and check all of it.
+    """Return a span type, after checking its name, title, schemas and template.
 
     Raises:
         InvalidValue: an unusable name or title.
-        SchemaError: a schema that is not valid, too large, or points outside itself.
-        TemplateError: a template that is not Mustache, too large, or asks for what templates may not do.
+        SchemaError: a schema is not valid, too large, or refers to another document.
+        TemplateError: a template is not Mustache, too large, or uses a feature that is not allowed.
     """
     check_name(name)
     if title is not None and (not isinstance(title, str) or not title.isprintable()):
@@ -226,11 +232,13 @@ def _json_schema(schema: JSONSchema | type) -> Any:
 def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """Check the span types that a client registers.
 
-    A bad schema is refused; a template that cannot be used is kept and named in the second list, since other
-    people's clients send Liquid too.
+    An unusable schema is refused. An unusable template is accepted, because clients of the API send Liquid, too.
+
+    Returns:
+        The span types, and the names of those with an unusable template.
 
     Raises:
-        InvalidValue: an entry is no object, lacks a usable name, or has a schema that cannot be used.
+        InvalidValue: an entry is not an object, has no usable name, or has an unusable schema.
     """
     checked: list[dict[str, Any]] = []
     unsupported: list[str] = []
@@ -261,7 +269,7 @@ def check_quality_schemas(items: Sequence[Any]) -> list[dict[str, Any]]:
     """Check the quality schemas that a client registers: name, schema, title, description and template of each.
 
     Raises:
-        InvalidValue: an entry is no object, lacks a usable name, or has a schema that cannot be used.
+        InvalidValue: an entry is not an object, has no usable name, or has an unusable schema.
     """
     if len(items) > MAX_QUALITY_SCHEMAS:
         raise InvalidValue("quality_schemas", f"at most {MAX_QUALITY_SCHEMAS} are allowed")
@@ -284,4 +292,4 @@ def check_quality_schemas(items: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 REGISTRY = Registry()
-"""This process's span types: the built-in ones and what `agentspan.span_type` registered."""
+"""The span types of this process: the built-in ones and those that `agentspan.span_type` registered."""

@@ -1,10 +1,10 @@
-"""Summary templates: Mustache, compiled to a small renderer over plain JSON. Not chevron's renderer.
+"""Summary templates: Mustache, compiled to a Python function over plain JSON.
 
-chevron's tokenizer is the parser. Its renderer reads files for partials, falls through to `getattr`, calls what
-it finds and escapes HTML, so the tokens become a Python function of our own: look-ups in dicts and lists, nothing
-else. Nothing of a template is in its source, which is made of fixed pieces; texts and names are its constants.
-Three members can be asked of any value: `_inline` (on one line, at most 80 characters), `_args`
-(an object as `k=v, k=v`) and `_count` (how many items an array or object has).
+chevron's tokenizer is the parser. chevron's renderer is not used: it reads files for partials, uses `getattr`, calls
+functions that it finds, and escapes HTML. Instead the tokens are compiled to a function that only looks up members of
+dicts and lists. Its source consists of fixed pieces; texts and names of the template are constants, never source.
+Every value has three virtual members: `_inline` (the value on one line, at most 80 characters), `_args` (an object as
+`k=v, k=v`) and `_count` (the number of items of an array or object).
 """
 
 import re
@@ -21,17 +21,17 @@ MAX_DEPTH = 2
 MAX_ITEMS = 20
 MAX_SUMMARY = 200
 MAX_INLINE = 80
-_ENOUGH = 4 * MAX_SUMMARY  # characters after which the rest is sure to be cut away
+_ENOUGH = 4 * MAX_SUMMARY  # characters; text behind them is always cut
 
 _TAG = re.compile(r"\{\{\{[^{}]*\}\}\}|\{\{[^{}]*\}\}")
 _KEY = re.compile(r"(\.|[^\s.{}|%]+(\.[^\s.{}|%]+)*)\Z")
 
 RESERVED = frozenset({"_status", "_schema", "_duration", "_error"})
-"""Names that never mean a member of a payload: what is known of the span itself."""
+"""Names that mean a property of the span itself, never a member of a payload."""
 
 
 class Render(Protocol):
-    """What a template is compiled to."""
+    """The function that a template is compiled to."""
 
     def __call__(self, context: Mapping[str, Any], reserved: Mapping[str, Any] = ..., /) -> str:
         """Return one line of at most 200 characters."""
@@ -41,13 +41,13 @@ class Template:
     """A compiled template.
 
     Attributes:
-        reserved: the reserved names that it uses.
-        asks: whether it uses one that not only a failed span has.
-        render: the compiled function: a plain JSON object and the values of the reserved names in, one line of text
-            out (1.5–3 µs). It never raises, and its time is bounded by the limits above.
+        reserved: the reserved names in it.
+        asks: whether it has a reserved name other than `_error`, which only failed spans have.
+        render: the compiled function (1.5–3 µs). Takes a plain JSON object and the values of the reserved names, and
+            returns one line of text. It never raises, and the limits above bound its time.
 
     Raises:
-        TemplateError: not Mustache, too large or too deep, a partial, or a delimiter change; the message says which.
+        TemplateError: not Mustache, too large or too deep, a partial, or changed delimiters; the message says which.
     """
 
     __slots__ = ("asks", "render", "reserved")
@@ -87,10 +87,11 @@ def _tokens(source: str) -> list[tuple[str, str]]:
 
 
 class _Program:
-    """Writes the function: the context is `c0`, what a section is about `c1` and `c2`, the text so far `out`.
+    """Writes the source of the function.
 
-    `clean` is whether all of that is as `one_line` would leave it, but for spaces, so that it need not be gone through
-    once more: what one of the members has made is, of what the payload has only short text is looked at.
+    In it, `c0` is the context, `c1` and `c2` are the values of the open sections, and `out` is the text so far. `clean`
+    is whether `one_line` would change nothing in `out` but spaces; then it is not called. Values of `_inline` and
+    `_args` are clean. Values of the payload are checked only if they are short.
     """
 
     def __init__(self) -> None:
@@ -110,7 +111,7 @@ class _Program:
         return render
 
     def nest(self, tokens: Iterator[tuple[str, str]], depth: int) -> None:
-        """Write the tokens up to the end of their section."""
+        """Write the code of the tokens up to the end of their section."""
         for kind, key in tokens:
             if kind == "literal":
                 self._constants_are_clean = self._constants_are_clean and key.isprintable()
@@ -141,7 +142,7 @@ class _Program:
             raise TemplateError("template", f"has sections nested deeper than {MAX_DEPTH}")
         found, is_clean = self._look_up(key, depth)
         self._line(depth, f"v = {found}")
-        # 0 is a value ("0 hits" must show), unlike in Mustache's Python port.
+        # 0 counts as present ("0 hits" must show), unlike in Mustache's Python port.
         there = "v" if is_clean else "v or (v is not None and type(v) in numbers)"
         items = "nothing" if inverted else "(v,)" if is_clean else "items(v)"
         self._line(depth, f"for c{depth + 1} in {items} if {there} else {'once' if inverted else 'nothing'}:")
@@ -151,7 +152,7 @@ class _Program:
         self._is_clean.pop()
 
     def _look_up(self, key: str, depth: int) -> tuple[str, bool]:
-        """Return the expression that finds a value, and whether that is None or clean text."""
+        """Return the expression of a value, and whether the value is None or clean text."""
         if not _KEY.match(key):
             raise TemplateError("template", "has a tag that is no name; use {{field}} or {{object.field}}")
         if key == ".":
@@ -161,12 +162,12 @@ class _Program:
         name = self._constant(first)
         if first in RESERVED:
             found = f"(reserved.get({name}) if reserved else None)"
-        elif depth == 0:  # one context to look in: nothing is searched
+        elif depth == 0:  # there is one context only
             found = f"c0.get({name})"
         else:
             found = f"search({name}, {', '.join(f'c{level}' for level in range(depth, -1, -1))})"
         for member in rest:
-            if member in _VIRTUAL:  # what is missing costs no call
+            if member in _VIRTUAL:  # no call for a missing value
                 found = f"({member}(m) if (m := {found}) is not None else None)"
             else:
                 found = f"member({found}, {self._constant(member)})"
@@ -252,7 +253,7 @@ _HELPERS: Mapping[str, Any] = {
 
 
 def inline(value: Any, limit: int) -> str:
-    """Write any JSON value on one line of at most `limit` characters, looking at no more of it than that needs."""
+    """Return any JSON value on one line of at most `limit` characters. Reads only as much of it as that needs."""
     if type(value) is str:
         return one_line(value, limit)
     out: list[str] = []

@@ -1,4 +1,4 @@
-"""For tests: what an agent recorded as objects to make assertions on, and the contract that every storage keeps.
+"""Tools for tests: assertions on recorded runs, and the contract tests for storage backends.
 
     def test_it_searches_before_it_answers(captured_runs):  # pytest knows the fixture where agentspan is installed
         my_agent("When is it cheap to fly?")
@@ -8,7 +8,7 @@
         run.assert_called("search", times=1, query="cheap flights")
         run.assert_no_failures()
 
-Importing this imports neither pytest nor a storage; each name brings what it needs.
+Importing this imports neither pytest nor a storage; the first use of a name imports its module.
 """
 
 from typing import TYPE_CHECKING, Any

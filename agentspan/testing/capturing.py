@@ -1,4 +1,4 @@
-"""Taking what the package's functions record into memory, for a while, whatever the code under test configures."""
+"""Captures in memory what the functions of the package record, even if the code under test calls `configure`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from agentspan.testing.runs import CapturedRuns
 
 
 class _Kept(MemoryStorage):
-    """Cannot be closed: a shutdown in the code under test must not take away what it recorded."""
+    """A storage that cannot be closed: after a `shutdown` in the code under test its runs can still be read."""
 
     def close(self) -> None:
         pass
@@ -18,19 +18,19 @@ class _Kept(MemoryStorage):
 
 @contextmanager
 def capture() -> Iterator[CapturedRuns]:
-    """Capture what is recorded through `agentspan.run`, `agentspan.span` and the other functions, in any thread.
+    """Record into memory what `agentspan.run`, `agentspan.span` and the other functions record, in any thread.
 
-    It is kept in memory. Faults of agentspan are raised (`raise_errors=True`), and ids and clock are those of
-    `deterministic`. Within pytest this is the fixture `captured_runs`.
+    Faults of agentspan are raised (`raise_errors=True`), and ids and clock are those of `deterministic`. In pytest this
+    is the fixture `captured_runs`.
 
-    Code under test may call `agentspan.configure`, as programs do when they start: everything that it says holds, but
-    for the file, which is neither made nor written, and `raise_errors`. After `agentspan.shutdown` recording goes on.
-    What was configured before the block is untouched by it, still open, and in use again afterwards.
+    The code under test may call `agentspan.configure`, as programs do when they start. Its arguments apply, except the
+    file, which is neither created nor written, and `raise_errors`. After `agentspan.shutdown` recording goes on. The
+    configuration before the block stays open and unchanged, and is in use again after the block.
 
-    Not captured: tracers that the code makes itself, `agentspan.open`, and other processes.
+    Not captured: tracers that the code creates itself, `agentspan.open`, and other processes.
 
     Yields:
-        The runs, read anew at each look, so also in the middle of the block.
+        The runs. Each access reads them again, so they can be used inside the block.
     """
     with deterministic():
         storage = _Kept()

@@ -1,4 +1,4 @@
-"""Ids that are counted and clocks that tick: the same behaviour is recorded as the same rows, every time."""
+"""Counted ids and a clock that advances by a step: the same behaviour is recorded as the same rows, every time."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from agentspan.recording.beginning import program_called
 START = "2026-01-01T00:00:00Z"
 PARTITION = 0
 PROGRAM = "program"
-"""What the run of a span outside any run is called: pytest, an IDE and xdist each have a name of their own."""
+"""The name of a run that a span outside any run opens. Without it the name would differ in pytest, an IDE and xdist."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -22,19 +22,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Iterator[None]:
     """Record the same ids, times and durations every time: `with deterministic():`.
 
-    The first reading of the clock is `start`, and each one is a step later than the one before. Durations are counted
-    on a clock of their own: a span with nothing in it takes one step. Ids are PFIDs that count up from 1, all with
-    the time of `start` and partition 0. A block within another one changes the clock only, its ids go on counting.
+    The first reading of the clock is `start`, and each reading is a step after the one before. Durations use a clock of
+    their own: an empty span takes one step. Ids are PFIDs that count up from 1, all with the time of `start` and
+    partition 0. A nested block changes the clock only; its ids go on counting.
 
-    The whole process is affected, all threads of it, and so are tracers and databases that were opened before. Each
-    block mints the same ids, so record into a new database in each. Other code that reads the time is left alone.
+    The block affects all threads of the process, and tracers and databases that were opened before it. Each
+    block mints the same ids, so record into a new database in each. Other code that reads the time is not affected.
 
     Args:
         start: the first time, an aware datetime or RFC 3339 text with an offset.
-        step_ms: milliseconds between two readings, from 0 up.
+        step_ms: milliseconds between two readings, 0 or more.
 
     Raises:
-        InvalidValue: `start` is no such time or lies before 1970, or `step_ms` is no such number.
+        InvalidValue: `start` is not such a time or is before 1970, or `step_ms` is not such a number.
     """
     start_ns = _epoch_ns(start)
     if not (math.isfinite(step_ms) and step_ms >= 0):

@@ -1,4 +1,4 @@
-"""Real runs: what agents recorded into a file, to make assertions on."""
+"""Opens the runs of a file, to make assertions on them."""
 
 import os
 
@@ -8,7 +8,7 @@ from agentspan.testing.runs import CapturedRuns
 
 
 class _File(SQLiteStorage):
-    """Closes itself when nobody has it any more: Python 3.13 warns of connections that nobody closed."""
+    """Closes itself when its last reference is gone: Python 3.13 warns of connections that were not closed."""
 
     def __del__(self) -> None:
         if hasattr(self, "_connections"):
@@ -16,15 +16,15 @@ class _File(SQLiteStorage):
 
 
 def load(path: str | os.PathLike[str]) -> CapturedRuns:
-    """Open a file that agents recorded into, to make assertions on real runs. It is only read.
+    """Open a file for reading only, to make assertions on its runs.
 
     Args:
-        path: the file. Runs that are recorded into it meanwhile are seen.
+        path: the file. Other processes may record into it at the same time.
 
     Returns:
-        Its runs; `with load("runs.db") as runs:` closes the file at the end, else that happens by itself.
+        Its runs. `with load("runs.db") as runs:` closes the file at the end; else garbage collection closes it.
 
     Raises:
-        DatabaseUnusable: there is no such file, or it is no database of agentspan's.
+        DatabaseUnusable: the file does not exist, or is not a database of agentspan.
     """
     return CapturedRuns(see_journals(_File(path, read_only=True), read_only=True))

@@ -24,10 +24,10 @@ def outline(roots: Iterable[CapturedSpan]) -> list[str]:
 
 
 def normal(expected: str) -> list[str]:
-    """Return the lines of a hand-written outline as `outline` would write them, whatever they are indented by.
+    """Return the lines of a hand-written outline in the form of `outline`; any width of indentation is accepted.
 
     Raises:
-        ValueError: a line's indentation is none of those before it.
+        ValueError: a line is indented less than the line above it, but like no line before.
     """
     lines, depths = [], [-1]
     for number, line in enumerate(expected.expandtabs().splitlines(), 1):
@@ -47,5 +47,5 @@ def normal(expected: str) -> list[str]:
 
 
 def difference(expected: list[str], recorded: list[str]) -> Iterator[str]:
-    """Yield the lines of both, those that differ marked: `-` was expected, `+` was recorded."""
+    """Yield the lines of both outlines; `-` marks a line that was only expected, `+` one that was only recorded."""
     yield from list(difflib.unified_diff(expected, recorded, lineterm="", n=len(expected) + len(recorded)))[3:]

@@ -1,7 +1,7 @@
 """The pytest plugin: the fixture `captured_runs`.
 
-Every run of pytest loads this where agentspan is installed, as `_agentspan_pytest`, a copy outside the package
-(importing that takes 0.1 s). So it imports nothing before a test asks for the fixture.
+If agentspan is installed, every run of pytest loads this as `_agentspan_pytest`, a copy outside the package, because
+importing the package takes 0.1 s. So it imports nothing before a test uses the fixture.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def captured_runs() -> "Iterator[CapturedRuns]":
-    """What the test records through agentspan's functions: kept in memory, with counted ids and a ticking clock.
+    """The runs that the test records through agentspan's functions: in memory, with counted ids and a counted clock.
 
     See agentspan.testing.capture.
     """

@@ -1,4 +1,4 @@
-"""A recorded run as an object to make assertions on. Nothing here changes what was recorded."""
+"""A recorded run as an object to make assertions on. Reads only."""
 
 from typing import Any, NoReturn, cast
 
@@ -13,14 +13,14 @@ from agentspan.testing.snapshots import snapshot
 from agentspan.testing.span import CapturedSpan, call_text, captured, has, has_begun, is_called
 
 MAX_LINES = 100
-"""Lines of a run's text, and calls, that a message shows."""
+"""The highest number of lines of a run's text, and of calls, in a message."""
 
 
 class CapturedRun:
-    """One recorded run. Each look reads it anew, so also while it goes on; a span stays as it was when it was read.
+    """One recorded run. Each access reads the storage again, also while the run goes on. A span is not updated.
 
-    Where a method takes the name of spans, that is a span's name (the tool, the model, the `name` in its payload) or
-    its type: `search`, `gpt-4.1`, `llm`. What an `assert_…` method misses it says in an AssertionError, with the run.
+    The argument `name` of the methods is a span's name (the tool, the model, the `name` in its payload) or its type:
+    `search`, `gpt-4.1`, `llm`. A failed assertion raises AssertionError; its message has the missing spans and the run.
 
     Attributes:
         id: the agent instance's PFID.
@@ -49,7 +49,7 @@ class CapturedRun:
 
     @property
     def version(self) -> str | None:
-        """The agent's version; None when it was given none."""
+        """The agent's version; None if the run was recorded without one."""
         version = self._find(self._row().agent_version_id)
         name = version.external_identifier if isinstance(version, AgentVersionRow) else "default"
         return None if name == "default" else name
@@ -66,32 +66,32 @@ class CapturedRun:
 
     @property
     def metadata(self) -> dict[str, Any] | None:
-        """What the run was given, a JSON object, or None."""
+        """The input of the run, a JSON object, or None."""
         return _decoded(self._row().metadata)
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What the run returned, a JSON object, or None."""
+        """The output of the run, a JSON object, or None."""
         return _decoded(self._row().result)
 
     @property
     def error(self) -> dict[str, Any] | None:
-        """What the run died of: `type`, `message` and `stacktrace`; or None."""
+        """The exception that ended the run: `type`, `message` and `stacktrace`; or None."""
         return _decoded(self._row().error)
 
     @property
     def duration_ms(self) -> float | None:
-        """Milliseconds from start to finish; None while it goes on."""
+        """Milliseconds from start to finish; None while the run is open."""
         return self._row().duration_ms
 
     @property
     def tokens(self) -> int | None:
-        """The tokens of all spans, in and out; None where none says."""
+        """The input and output tokens of all spans but aggregates; None if no span has them."""
         return sums(self._rows()[1]).tokens
 
     @property
     def cost_usd(self) -> float | None:
-        """The cost of all spans in US dollars; None where none says."""
+        """The cost of all spans but aggregates, in US dollars; None if no span has one."""
         return sums(self._rows()[1]).cost_usd
 
     @property
@@ -114,11 +114,11 @@ class CapturedRun:
         return [span for span in self.spans if is_called(span, name) and has(span.payload, payload)]
 
     def calls(self, name: str, /, **arguments: Any) -> list[CapturedSpan]:
-        """Return the spans of this name or type that ever started, in the order in which they did.
+        """Return the started spans of this name or type, in the order in which they started.
 
         Args:
             name: `search`, `gpt-4.1`, or a type such as `llm`.
-            arguments: what the call must have been given, among others (see `CapturedSpan.arguments`).
+            arguments: members that the call's arguments must have, among others (see `CapturedSpan.arguments`).
         """
         spans = [span for span in self.spans if is_called(span, name) and has_begun(span)]
         return [span for span in spans if has(span.arguments, arguments)]
@@ -128,20 +128,20 @@ class CapturedRun:
         return snapshot(self, payloads=payloads)
 
     def tree(self) -> str:
-        """Return the spans as indented lines of `type name`: what `assert_tree` compares with."""
+        """Return the spans as indented lines of `type name`, in the form that `assert_tree` expects."""
         return "\n".join(outlines.outline(self.roots))
 
     def assert_called(self, name: str, /, times: int | None = None, **arguments: Any) -> None:
-        """Assert that something of this name or type was called: that such a span started.
+        """Assert that a span of this name or type started.
 
         Args:
             name: `search`, `gpt-4.1`, or a type such as `llm`.
-            times: how often exactly; at least once when left out. An argument of the same name is for `calls` to find.
-            arguments: what the call must have been given, among others: `query="flights"`. Values are compared as
-                they are (`mock.ANY` fits), and as the JSON that they would be recorded as.
+            times: the exact number of calls; None for at least one. `calls` can select an argument called `times`.
+            arguments: members that the call's arguments must have, among others: `query="flights"`. A value matches as
+                it is (`mock.ANY` works), or in the JSON form in which it would be recorded.
 
         Raises:
-            AssertionError: it was not, or not so often.
+            AssertionError: no such span started, or another number of them.
         """
         __tracebackhide__ = True
         count = len(self.calls(name, **arguments))
@@ -152,10 +152,10 @@ class CapturedRun:
             self._fail(f"expected {_count(times, 'call')} of {said}, found {count}{self._listed(name, arguments)}")
 
     def assert_never_called(self, name: str, /, **arguments: Any) -> None:
-        """Assert that nothing of this name or type, with these arguments, was called: that no such span started.
+        """Assert that no span of this name or type, with these arguments, started.
 
         Raises:
-            AssertionError: it was.
+            AssertionError: one started.
         """
         __tracebackhide__ = True
         count = len(self.calls(name, **arguments))
@@ -163,11 +163,11 @@ class CapturedRun:
             self._fail(f"{_said(name, arguments)} was called{self._listed(name, arguments)}")
 
     def assert_order(self, *names: str) -> None:
-        """Assert that spans of these names or types started in this order; others may lie between them.
+        """Assert that spans of these names or types started in this order. Other spans may start between them.
 
         Raises:
-            AssertionError: they did not.
-            ValueError: fewer than two names, which have no order.
+            AssertionError: they started in another order, or not at all.
+            ValueError: there are fewer than two names.
         """
         __tracebackhide__ = True
         if len(names) < 2:
@@ -183,10 +183,10 @@ class CapturedRun:
             position = found + 1
 
     def assert_no_open_spans(self) -> None:
-        """Assert that every span has finished: none is pending or active.
+        """Assert that no span is pending or active.
 
         Raises:
-            AssertionError: some are.
+            AssertionError: a span is pending or active.
         """
         __tracebackhide__ = True
         spans = [f"{span.title} ({span.status})" for span in self.spans if span.status in OPEN]
@@ -197,7 +197,7 @@ class CapturedRun:
         """Assert that neither the run nor any of its spans failed.
 
         Raises:
-            AssertionError: one did.
+            AssertionError: the run or a span failed.
         """
         __tracebackhide__ = True
         failed = [f"  {span.title}: {_error(span.error)}" for span in self.spans if span.status == "failed"]
@@ -207,7 +207,7 @@ class CapturedRun:
             self._fail(f"{len(failed)} failed:\n{_some(failed, chr(10))}")
 
     def assert_tree(self, expected: str) -> None:
-        r'''Assert that the spans are these and no others, in this order, nested like this.
+        r'''Assert that the run has exactly these spans, in this order, with this nesting.
 
             run.assert_tree("""
                 agent researcher
@@ -217,13 +217,13 @@ class CapturedRun:
             """)
 
         Args:
-            expected: a line for each span, `type name` or the type alone where a span has no other name, indented
-                below its parent by as much as you like. A status stands behind it unless it is complete. `run.tree()`
-                gives the lines of a run to start from.
+            expected: a line for each span: `type name`, or only the type if the span has no other name. It is indented
+                below its parent, by any width. A status other than complete follows in brackets. `run.tree()` returns
+                the lines of a run to start from.
 
         Raises:
-            AssertionError: they are others; the message has both, line by line.
-            ValueError: a line's indentation is none of those before it.
+            AssertionError: the trees differ; the message has both, line by line.
+            ValueError: a line is indented less than the line above it, but like no line before.
         '''
         __tracebackhide__ = True
         wanted, recorded = outlines.normal(expected), outlines.outline(self.roots)
@@ -232,7 +232,7 @@ class CapturedRun:
             self._fail("the tree is another one (- expected, + recorded):\n" + _some(lines, "\n"))
 
     def _listed(self, name: str, arguments: dict[str, Any]) -> str:
-        """List the calls of a name, where only those with some arguments were asked for."""
+        """Return a list of all calls of a name, for a message about a call with arguments; else an empty text."""
         calls = [call_text(f"  {span.name}", span.arguments) for span in self.calls(name)] if arguments else []
         return f"; all calls of {name}:\n{_some(calls, chr(10))}" if calls else ""
 

@@ -1,4 +1,4 @@
-"""What a storage holds, as a sequence of runs to make assertions on."""
+"""The runs of a storage, as a sequence to make assertions on."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, Self, overload
@@ -10,15 +10,15 @@ MAX_LISTED = 20
 
 
 class CapturedRuns(Sequence[CapturedRun]):
-    """The runs of a storage, in the order in which they were created, read anew at each look.
+    """The runs of a storage, in order of creation. Each access reads the storage again.
 
-    Also a context manager, which closes the storage.
+    As a with-block it closes the storage at the end.
 
     Args:
-        storage: where they are: `CapturedRuns(tracer.storage)`.
+        storage: the storage that is read: `CapturedRuns(tracer.storage)`.
 
     Attributes:
-        storage: where they are; `agentspan.open(runs.storage)` gives the operations by id on it.
+        storage: the storage that is read; `agentspan.open(runs.storage)` returns the operations by id on it.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -45,7 +45,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         """The run that was created last.
 
         Raises:
-            AssertionError: there is none.
+            AssertionError: the storage has no run.
         """
         __tracebackhide__ = True
         latest = self._page(Query("agent_instance", descending=True, limit=1))
@@ -57,7 +57,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         """Return the only run.
 
         Raises:
-            AssertionError: there are more, which it lists, or none.
+            AssertionError: the storage has no run, or more than one; the message lists them.
         """
         __tracebackhide__ = True
         count = len(self)
@@ -68,7 +68,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         return self.last
 
     def close(self) -> None:
-        """Close the storage; what a test captures stays open."""
+        """Close the storage, unless it is the one of `capture`, which stays open."""
         self.storage.close()
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""A run as text that is the same whenever the same happens, also with real ids and times: to compare, and to keep.
+"""A run as text that is equal for each recording of the same behaviour, also with real ids and times.
 
-Marks are this module's own, not the command line's: a text that somebody keeps must not change with a picture.
+The marks are not those of the command line: a stored text must stay valid if the command line's marks change.
 """
 
 import json
@@ -30,20 +30,20 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]*…?")
 
 
 def snapshot(run: "CapturedRun", *, payloads: bool = False) -> str:
-    """Return a run as text: a line for it, and for each span its status, type, summary and the type of its error.
+    """Return a run as text: a line for the run, and one for each span with status, type, summary and type of error.
 
         ✓ researcher 1.2
         ├─✓ tool · Tool search(query=flights) → ["a page about flights"]
         └─✗ llm · LLM gpt-4.1 → TimeoutError
 
-    Two recordings of the same behaviour give the same text. Times, durations, error messages and stack traces are left
-    out, ids become `<run>`, `<span 2>` (the second one of the tree) and `<id 1>` (of something else in the same
-    storage), and addresses of objects `at 0x…`. Spans stand in the order in which they began, which differs where
+    Two recordings of the same behaviour have the same text. Times, durations, error messages and stack traces are left
+    out. Ids are replaced by `<run>`, `<span 2>` (the second span of the tree) and `<id 1>` (another resource of the
+    storage), and addresses of objects by `at 0x…`. Spans are in the order in which they began, which can differ if
     threads race.
 
     Args:
-        run: what to write down; in pytest `captured_runs.one()`.
-        payloads: add what went in and what came out, as JSON with sorted keys. There, error messages are shown.
+        run: the run; in pytest `captured_runs.one()`.
+        payloads: add payloads and results as JSON with sorted keys. They contain error messages.
     """
     row, rows = run._rows()
     nodes = list(walk(build(rows)))
@@ -70,7 +70,7 @@ def _run_title(run: "CapturedRun") -> str:
 
 
 def _line(span: AgentSpanRow, registry: Registry) -> str:
-    """Return `type · summary → error`; without a summary its name, where it has one."""
+    """Return `type · summary → error`; without a summary the span's name, if it has one."""
     result = None if span.result_payload is None else jsontext.decode(span.result_payload)
     shown = span.summary or ""
     if shown and span.duration_ms is not None and "_duration" in (registry.resolve(span.schema_name).template or ""):
@@ -83,7 +83,7 @@ def _line(span: AgentSpanRow, registry: Registry) -> str:
 
 
 def _with_error(text: str, error: Any) -> str:
-    """Put the type of an error at the end of a line, in the place of the message that a summary may have there."""
+    """Append the type of an error to a line. It replaces the error message that a summary may end in."""
     if error is None:
         return text
     type_ = error.get("type") if isinstance(error, dict) else None
@@ -118,7 +118,7 @@ def _registry(storage: Storage, run: AgentInstanceRow) -> Registry:
 
 
 def _without_ids(text: str, ids: dict[str, str], storage: Storage) -> str:
-    """Replace the ids of what is stored; other text that looks like one (half of all MD5 sums do) stays."""
+    """Replace the ids of stored resources. Other text in the form of an id (half of all MD5 sums) stays."""
     names = dict(ids)
     found = dict.fromkeys(_ID.findall(text))  # each once, in the order of the text
     others = storage.find(*(id for id in found if id not in ids)).rows

@@ -17,23 +17,22 @@ MAX_SHOWN = 80
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CapturedSpan:
-    """One recorded step, as it was when it was read.
+    """One recorded span, with the values that it had when it was read.
 
     Attributes:
         id: its PFID.
         schema_name: the span type's name.
-        name: what a person calls it: its label (of an llm the model, of a tool the tool), else the `name` in its
-            payload, else its schema_name.
+        name: its label (the model of an llm, the name of a tool), else the `name` in its payload, else its schema_name.
         status: pending, active, complete, failed or cancelled.
-        payload: what went in, a JSON object.
-        result: what came out (the result_payload), a JSON object; None until it has finished with one.
-        summary: one line for people; None when its type has no template.
+        payload: the input of the step, a JSON object.
+        result: its result_payload, a JSON object; None if it has none.
+        summary: one line for people; None if its type has no template.
         duration_ms: milliseconds from start to finish; None while it is open.
-        input_tokens: tokens in, as the payloads say; None when they do not.
-        output_tokens: tokens out.
-        cost_usd: US dollars.
-        parent: the span in which it happened, or None.
-        children: the spans that happened in it, in the order in which they began.
+        input_tokens: the value in its payloads, or None.
+        output_tokens: the value in its payloads, or None.
+        cost_usd: US dollars, the value in its payloads, or None.
+        parent: its parent span, or None.
+        children: its child spans, in the order in which they began.
     """
 
     id: str
@@ -55,7 +54,7 @@ class CapturedSpan:
 
     @property
     def title(self) -> str:
-        """`type name`, as in the tree of a run; the type alone where there is no other name."""
+        """`type name`, as in the tree of a run; only the type if the span has no other name."""
         name = one_line(self.name, MAX_SHOWN)
         return self.schema_name if name == self.schema_name else f"{self.schema_name} {name}"
 
@@ -66,7 +65,7 @@ class CapturedSpan:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What a call was given: the `arguments` in the payload, else all of the payload but its `name`."""
+        """The arguments of a call: the `arguments` in the payload, else the payload without `name`."""
         arguments = self.payload.get("arguments")
         if isinstance(arguments, dict):
             return arguments
@@ -107,22 +106,22 @@ def _captured(row: AgentSpanRow, parent: CapturedSpan | None) -> CapturedSpan:
 
 
 def is_called(span: CapturedSpan, name: str) -> bool:
-    """Tell whether this is a span's name, or its type's."""
+    """Return whether this is a span's name or its type."""
     return name in (span.name, span.schema_name)
 
 
 def has_begun(span: CapturedSpan) -> bool:
-    """Tell whether a span ever started: not while it is pending, and not when it was cancelled."""
+    """Return whether a span started: it is neither pending nor cancelled."""
     return span.status not in ("pending", "cancelled")
 
 
 def has(members: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    """Tell whether an object has these members; what is expected may be anything that can be recorded."""
+    """Return whether an object has these members; an expected value may be any object that can be recorded."""
     return all(name in members and _is(members[name], value) for name, value in expected.items())
 
 
 def _is(recorded: Any, expected: Any) -> bool:
-    """Compare first as it is, for `mock.ANY` and `pytest.approx`; then as JSON: a tuple was recorded as a list."""
+    """Compare values as they are, for `mock.ANY` and `pytest.approx`; then as JSON, because a tuple becomes a list."""
     return bool(expected == recorded) or bool(_as_recorded(expected) == recorded)
 
 
@@ -131,5 +130,5 @@ def _as_recorded(value: Any) -> Any:
 
 
 def call_text(name: str, arguments: Mapping[str, Any]) -> str:
-    """Write a call for people: `search(query='flights', limit=3)`."""
+    """Format a call for people: `search(query='flights', limit=3)`."""
     return f"{name}({', '.join(f'{key}={one_line(repr(value), MAX_SHOWN)}' for key, value in arguments.items())})"
