@@ -8,7 +8,7 @@ const LONG = 1200;
 const AT_ONCE = 60;
 
 /** A number that a browser's own would round: its digits. */
-class Digits {
+export class Digits {
   constructor(text) {
     this.text = text;
   }

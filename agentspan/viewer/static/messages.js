@@ -1,7 +1,7 @@
 // Chat messages, as a span's detail and the conversation show them.
 
 import { el, longText } from "./dom.js";
-import { jsonSection, parse } from "./json.js";
+import { Digits, jsonSection, parse } from "./json.js";
 
 const LONG = 1500;
 const FOLDED = 280;
@@ -32,15 +32,20 @@ export function argumentsOf(text) {
   const value = text ? parse(text) : null;
   if (value === null || value === undefined || typeof value !== "object") return el("span", { class: "args" }, text ?? "");
   const entries = Object.entries(value);
-  const isFlat = entries.every(([, item]) => typeof item !== "object" || item === null || "text" in item);
+  const isFlat = entries.every(([, item]) => typeof item !== "object" || item === null || item instanceof Digits);
   const parts = entries.flatMap(([key, item], n) => [
     n ? ", " : "",
     el("span", { class: "key" }, key),
     "=",
-    el("span", { class: "value" }, String(item?.text ?? (typeof item === "object" ? JSON.stringify(item) : item)).slice(0, FOLDED)),
+    el("span", { class: "value" }, argumentText(item).slice(0, FOLDED)),
   ]);
   const line = el("span", { class: "args" }, "(", ...parts, ")");
   return isFlat && text.length < FOLDED ? line : folded("args", line, () => jsonSection("arguments", text));
+}
+
+function argumentText(value) {
+  if (value instanceof Digits) return value.text;
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** Return something that begins as one line, and is made when it is unfolded. */
