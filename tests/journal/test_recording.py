@@ -118,7 +118,7 @@ def test_a_read_sees_all_of_a_long_journal(path: Path, monkeypatch: pytest.Monke
 def test_what_the_recorder_meets_is_not_raised_where_somebody_reads(path: Path) -> None:
     tracer = Tracer(path)
     record(tracer)
-    sink_of(tracer)._raised = RuntimeError("ours")
+    sink_of(tracer)._deferred.raised = RuntimeError("ours")
     with agentspan.open(path) as db:
         assert db.agent_instances.list()[0].span_counts.complete == 1
     tracer.shutdown()
