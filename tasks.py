@@ -4,6 +4,8 @@ Each task is a list of commands. Arguments after `--` are added to the last comm
 `python -m tasks fast -- -k journal -x`.
 """
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,10 @@ ROOT = Path(__file__).parent
 PYTEST = [sys.executable, "-m", "pytest"]
 PARALLEL = ["-n", "2", "--dist", "loadfile"]
 """Two processes; the tests of a file stay together, because some files share a browser or a server."""
+JAVASCRIPT = [
+    "npx", "--yes", "--prefer-offline", "--package=typescript@7.0.2", "tsc", "--project", "tsconfig.json",
+]  # fmt: skip
+"""npx keeps the package in its own cache: the checkout needs no package.json and no node_modules."""
 DOCS = ["tests/test_docs.py", "tests/project/test_links.py"]
 SLOW = (
     "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py",
@@ -34,13 +40,15 @@ TASKS: dict[str, tuple[str, list[list[str]]]] = {
     ),
     "tests": ("all tests", [[*PYTEST, *PARALLEL]]),
     "lint": (
-        "ruff and mypy",
+        "ruff, mypy and js; js is skipped where Node.js is missing, but not in CI",
         [
             [sys.executable, "-m", "ruff", "check", "."],
             [sys.executable, "-m", "ruff", "format", "--check", "."],
             [sys.executable, "-m", "mypy"],
+            JAVASCRIPT,
         ],
     ),
+    "js": ("check the types of the viewer's JavaScript; needs Node.js, and the network the first time", [JAVASCRIPT]),
     "docs": ("run the examples of the documentation, and follow its links", [[*PYTEST, *PARALLEL, *DOCS]]),
     "bench": (
         "what a recorded call costs, and the import (about 5 minutes; needs `.[bench]`)",
@@ -67,6 +75,12 @@ def main(arguments: list[str]) -> int:
     commands = [list(command) for name in names for command in TASKS[name][1]]
     commands[-1] += extra
     for command in commands:
+        if command[0] == "npx" and shutil.which("npx") is None:
+            if "js" in names or "CI" in os.environ:
+                sys.stderr.write("npx is missing: install Node.js (Debian: apt-get install npm)\n")
+                return 1
+            sys.stderr.write("js: skipped, because npx is missing; install Node.js to check the JavaScript here\n")
+            continue
         sys.stderr.write(f"$ {' '.join(command)}\n")
         sys.stderr.flush()
         code = subprocess.run(command, cwd=ROOT, check=False).returncode

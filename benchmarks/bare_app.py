@@ -52,7 +52,8 @@ connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("pragma synchronous = normal")
 agent = connection.execute("select id from agents").fetchone()[0]
 source = ids.IdSource(1)
-none = AgentSpanRow(**{**dict.fromkeys(AgentSpanRow._fields), "is_aggregate": 0})
+no_values: dict[str, Any] = {**dict.fromkeys(AgentSpanRow._fields), "is_aggregate": 0}
+none = AgentSpanRow(**no_values)
 
 
 def row_of(details: Details) -> AgentSpanRow:

@@ -100,7 +100,7 @@ def opentelemetry(shape: Callable[[Any], Callable[[], object]]) -> Callable[[Pat
             sys.exit('OpenTelemetry is missing: pip install "agentspan-sqlite[bench]", or leave it out with --only')
         exported = []
 
-        class Nowhere(SpanExporter):
+        class Nowhere(SpanExporter):  # type: ignore[misc, unused-ignore]  # Any, without the extra
             def export(self, spans: Any) -> SpanExportResult:
                 exported.append(len(spans))
                 return SpanExportResult.SUCCESS
@@ -257,11 +257,11 @@ def report(figures: dict[str, dict[str, float]]) -> None:
     print()
     for name, bound in (("journal", 0.5), ("journal redact=None", 0.35)):
         for shape, other in OTEL.items():
-            each = figures.get(f"{name} {shape}")
-            if each and other in figures:
-                print(verdict(f"{name} {shape} / {other}, mean", each["mean"] / figures[other]["mean"], bound))
-            if each and name == "journal":
-                print(verdict(f"{name} {shape}, p99", each["p99"], 60, "µs"))
+            ours = figures.get(f"{name} {shape}")
+            if ours and other in figures:
+                print(verdict(f"{name} {shape} / {other}, mean", ours["mean"] / figures[other]["mean"], bound))
+            if ours and name == "journal":
+                print(verdict(f"{name} {shape}, p99", ours["p99"], 60, "µs"))
     if "disabled @span" in figures:
         print(verdict("disabled @span, median", figures["disabled @span"]["median"], 0.5, "µs"))
 
@@ -287,9 +287,9 @@ class Bare:
     def statements(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """The values of the next INSERT and UPDATE."""
         id = self.ids.new()
-        active = self.row._replace(
-            id=id, **{**dict.fromkeys(FINISHED), "status": "active", "updated_at": self.row.inserted_at}
-        )
+        unfinished: dict[str, Any] = dict.fromkeys(FINISHED)
+        unfinished |= {"status": "active", "updated_at": self.row.inserted_at}
+        active = self.row._replace(id=id, **unfinished)
         return tuple(active), (*(getattr(self.row, column) for column in FINISHED), id)
 
 

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import agentspan
 from agentspan import clock, ids
@@ -87,6 +88,8 @@ class Maker:
     def steps(self, count: int) -> Iterator[AgentSpanRow]:
         """Yield steps: a loop of chains, each of which asks a model and calls a few tools."""
         parent = None
+        payload: dict[str, Any]
+        result: dict[str, Any]
         for number in range(count):
             if number % 5 == 0:
                 kind, payload, result = "chain", {"name": "turn"}, {"output": self.text(5)}

@@ -19,6 +19,7 @@ from typing import Any
 import click
 
 import agentspan
+from agentspan.model.resources import AgentInstance
 
 
 class ToolFailed(Exception):
@@ -105,7 +106,8 @@ def report(path: Path, spans: int, seconds: float) -> None:
     print(f"{spans} spans in {seconds:.2f} s: {spans / seconds:,.0f} spans/s, {seconds / spans * 1e6:.0f} µs each")
     print(f"{size / 2**20:.1f} MiB: {size / spans:,.0f} bytes per span")
     with agentspan.open(path, read_only=True) as db:
-        runs, offset = [], 0
+        runs: list[AgentInstance] = []
+        offset = 0
         while page := db.agent_instances.list(offset=offset, page_size=100):
             runs += page
             offset += len(page)

@@ -25,8 +25,8 @@ from agentspan.model.resources import AgentVersion, AvailableActions, InstanceCo
 from agentspan.operations import agent_schema_versions, bulk, request
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.by_id import AgentInstances, AgentSpans
-from agentspan.recording import sink
 from agentspan.recording.capture import capture, limits, plain
+from agentspan.recording.sinks import backlog
 from agentspan.schemas import conformance, meaning, span_types, templates
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing
@@ -312,10 +312,10 @@ LIMITS = [
     (plain, "MAX_NAME", "the name of a member"),
     (plain, "MAX_REPR", "`repr` of an object"),
     (checkpoints, "EVERY", "commits between two checkpoints"),
-    (sink, "BATCH", "writing what waits"),
+    (backlog, "BATCH", "writing what waits"),
     (testing_run, "MAX_LINES", "lines that an assertion"),
-    (sink, "MAX_WAITING", "transitions that wait"),
-    (sink, "MAX_WAITING_CHARACTERS", "transitions that wait"),
+    (backlog, "MAX_WAITING", "transitions that wait"),
+    (backlog, "MAX_WAITING_CHARACTERS", "transitions that wait"),
 ]
 
 

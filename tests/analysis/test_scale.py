@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from make_runs import make
 
 import agentspan
 from agentspan.analysis.runs import RunFilter, find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
 from agentspan.storage.sqlite.index import index_file
-from benchmarks.make_runs import make
 from tests.cli.calling import lines
 
 SPANS = int(os.environ.get("AGENTSPAN_TEST_SPANS", "20000"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -57,8 +57,13 @@ def open_page(browser: "Browser") -> Iterator[Opener]:
         page = context.new_page()
         complaints: list[str] = []
         opened.append((page, complaints))
+
+        def dismiss(dialog: "Dialog") -> None:
+            complaints.append(f"dialog: {dialog.message}")
+            dialog.dismiss()
+
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", dismiss)
         page.on(
             "console",
             lambda said: complaints.append(f"{said.type}: {said.text}") if said.type in ("error", "warning") else None,

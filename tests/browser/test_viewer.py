@@ -245,6 +245,19 @@ def test_the_conversation_reads_like_one(site: Site, open_page: Opener, shots: P
     expect(page.locator("#tree")).to_be_visible()
 
 
+def test_arguments_of_a_call_are_shown_whole(open_page: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with database(path) as db:
+        run = Recording(db, "translator")
+        run.span(
+            "tool", {"name": "translate", "arguments": {"from": {"text": "chat", "language": "fr"}}}, {"output": 1}
+        )
+        page_of_run = tmp_path / "run.html"
+        page_of_run.write_text(export.html(db.storage, [run.finish(1)]), encoding="utf-8")
+    page = open_page(page_of_run.as_uri() + "#view=conversation")
+    expect(page.locator("#turns .args").first).to_contain_text('{"text":"chat","language":"fr"}')
+
+
 def test_keys_of_the_tree_leave_the_other_views_alone(site: Site, open_page: Opener) -> None:
     page = open_page(site.long)
     press(page, "j", "2")

@@ -264,7 +264,7 @@ def test_colours_are_for_terminals_and_no_color_is_honoured(db: Path, monkeypatc
             return True
 
     def at_a_terminal(**env: str) -> Any:
-        monkeypatch.setattr(output.sys, "stdout", Terminal())
+        monkeypatch.setattr("agentspan.cli.output.sys.stdout", Terminal())
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         return output.style("x", fg="red")

@@ -9,6 +9,7 @@ import pytest
 import agentspan
 from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
+from agentspan.model.rows import ResourceType, Row
 from agentspan.operations.context import Context
 from agentspan.storage.protocol import Query
 from tests.cli.calling import call, lines
@@ -33,11 +34,18 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def rows(db: agentspan.Database, type_: str) -> list[object]:
-    return db.storage.page(Query(type_)).rows  # type: ignore[arg-type]
+def rows(db: agentspan.Database, type_: ResourceType) -> list[Row]:
+    return db.storage.page(Query(type_)).rows
 
 
-TYPES = ("agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span")
+TYPES: tuple[ResourceType, ...] = (
+    "agent",
+    "agent_version",
+    "agent_schema_version",
+    "writer",
+    "agent_instance",
+    "agent_span",
+)
 
 
 def exported(db: Path, *runs: str) -> list[bytes]:
@@ -52,7 +60,7 @@ def test_what_is_imported_is_what_was_exported(source: Path, db: Database) -> No
         for type_ in TYPES:
             assert rows(db, type_) == rows(original, type_), type_
         for row in rows(original, "agent_span"):
-            assert db.storage.violations(row.id) == original.storage.violations(row.id)  # type: ignore[attr-defined]
+            assert db.storage.violations(row.id) == original.storage.violations(row.id)
     again = import_lines(Context(db.storage), lambda: text)
     assert again == (0, 0, 0, len(text) - 1)
 

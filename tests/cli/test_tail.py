@@ -95,8 +95,8 @@ def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) 
     program.stdin.close()
     program.wait()
     tail.send_signal(signal.SIGINT)
-    rest, errors = tail.communicate(timeout=20)
-    assert (rest, tail.returncode) == ("", 0), errors
+    printed, errors = tail.communicate(timeout=20)
+    assert (printed, tail.returncode) == ("", 0), errors
 
 
 def test_one_run_that_has_ended_is_told_and_that_is_all(tmp_path: Path) -> None:

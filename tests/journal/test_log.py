@@ -147,7 +147,7 @@ def test_a_function_that_traces_lines_costs_no_record(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     finally:
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
     assert len(drained(log)) == log.sequence == 1500
     log.release(for_good=True)
 

@@ -1,6 +1,7 @@
 """Text for people: one line, nothing that a terminal obeys, and cuts where a reader sees a boundary."""
 
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -161,7 +162,7 @@ def test_only_the_beginning_of_a_long_text_is_looked_at() -> None:
     class Watched(str):
         longest = 0
 
-        def __getitem__(self, key: object) -> str:
+        def __getitem__(self, key: Any) -> str:
             part = super().__getitem__(key)
             Watched.longest = max(Watched.longest, len(part))
             return part

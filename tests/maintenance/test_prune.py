@@ -12,6 +12,7 @@ import agentspan
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.prune import KEY_DAYS
+from agentspan.model.status import SpanStatus
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query
 from tests.cli.calling import call
@@ -19,14 +20,16 @@ from tests.cli.calling import call
 LATER = "9999-01-01T00:00:00Z"
 
 
-def add(db: Database, number: int, status: str | None = "complete", span: str = "complete", size: int = 10) -> str:
+def add(
+    db: Database, number: int, status: str | None = "complete", span: SpanStatus = "complete", size: int = 10
+) -> str:
     with freeze_time(f"2026-01-{number + 1:02}"):
         run = db.agent_instances.register("a")
         db.agent_instances.start(run.id)
         for _ in range(3):
             db.agent_spans.create(
                 run.id, "llm", span, {"model": 5, "text": "x" * size}, {} if span != "active" else None
-            )  # type: ignore[arg-type]
+            )
         if status is not None:
             db.agent_instances.finish(run.id, status)  # type: ignore[arg-type]
     return run.id
@@ -157,10 +160,10 @@ def test_the_command(tmp_path: Path) -> None:
         db.agent_instances.register("a", idempotency_key="a-key-123")
     said = call(path, "prune", "--older-than", "2026-01-02", "--dry-run").output
     assert said == "would remove 1 run with 3 spans, and 0 idempotency keys\n"
-    said = call(path, "prune", "--older-than", "2026-01-02").output.splitlines()
-    assert said[0] == "removed 1 run with 3 spans, and 0 idempotency keys"
-    assert said[1].endswith(" bytes freed")
-    assert int(said[1].split()[0].replace(",", "")) > 100_000
+    lines = call(path, "prune", "--older-than", "2026-01-02").output.splitlines()
+    assert lines[0] == "removed 1 run with 3 spans, and 0 idempotency keys"
+    assert lines[1].endswith(" bytes freed")
+    assert int(lines[1].split()[0].replace(",", "")) > 100_000
     assert "would remove about 2 runs" in call(path, "prune", "--max-size", "1k", "--dry-run").output
     assert '"dry_run": false' in call(path, "prune", "--max-size", "1GB", "--keep-failed", "--json").output
     assert "max_size: must be such as 500MB" in call(path, "prune", "--max-size", "lots").output

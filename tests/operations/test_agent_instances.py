@@ -82,7 +82,7 @@ def test_finishing_an_instance_leaves_its_spans_alone(db: Database) -> None:
     run = db.agent_instances.register("a")
     db.agent_instances.start(run.id)
     for status in ("pending", "active", "complete", "complete", "failed", "cancelled"):
-        db.agent_spans.create(run.id, "tool", status)  # type: ignore[arg-type]
+        db.agent_spans.create(run.id, "tool", status)
     counts = db.agent_instances.finish(run.id).span_counts
     assert counts.model_dump() == {
         "total": 6,
@@ -162,13 +162,14 @@ def test_a_spans_title_and_summary_come_from_its_instances_version(db: Database)
 def test_a_clients_template_that_is_not_mustache_is_kept_and_gives_no_summary(
     db: Database, template: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    item = {"name": f"step-{hash(template)}", "params_schema": {}, "template": template, "result_template": template}
+    name = f"step-{hash(template)}"
+    item = {"name": name, "params_schema": {}, "template": template, "result_template": template}
     with caplog.at_level(logging.WARNING, "agentspan"):
         run = db.agent_instances.register("a", agent_schema_version={"span_type_schemas": [item]})
         db.agent_instances.register("a", agent_schema_version={"span_type_schemas": [item]})
     assert len([record for record in caplog.records if "not Mustache" in record.message]) <= 1
     assert db.agent_schema_versions.get(run.agent_schema_version_id).span_type_schemas[0]["template"] == template
-    assert db.agent_spans.create(run.id, item["name"], "active", {"x": 1}).summary is None
+    assert db.agent_spans.create(run.id, name, "active", {"x": 1}).summary is None
 
 
 def test_update_current_version_renames_a_version(db: Database) -> None:
@@ -254,7 +255,7 @@ def test_a_spans_own_end_replaces_what_the_termination_said(db: Database) -> Non
     assert ended.started_at == active.started_at
     assert db.agent_spans.finish(planned.id, "cancelled").ended_late
     for again in (active.id, planned.id):
-        assert code_of(lambda again=again: db.agent_spans.finish(again)) == "invalid_action"  # type: ignore[misc]
+        assert code_of(lambda again=again: db.agent_spans.finish(again)) == "invalid_action"
     assert db.agent_spans.get(active.id) == ended
 
 

@@ -66,7 +66,7 @@ def test_an_item_that_breaks_costs_no_other(db: Database, monkeypatch: pytest.Mo
     def fail(*args: Any) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setitem(json_operations.BULK, "agents/show", fail)  # type: ignore[arg-type]
+    monkeypatch.setitem(json_operations.BULK, "agents/show", fail)
     items = a_run(db)
     items.insert(1, item("agents/show", 8, agent_id="x"))
     outputs = db.bulk(items)

@@ -19,11 +19,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from types import FrameType
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import agentspan
 from agentspan import Tracer
 from agentspan.journal.place import folder_of
-from agentspan.recording.sinks import commit
 from agentspan.recording.sinks.commit import CommitSink
 
 FOLDERS = (os.path.dirname(agentspan.__file__) + os.sep, contextlib.__file__)
@@ -94,14 +94,15 @@ class World:
             self.span()
             return
         other = sqlite3.connect(self.path, isolation_level=None)
-        own, wait_s = self.tracer.recorder.sink, commit.WAIT_S
+        own = self.tracer.recorder.sink
         assert isinstance(own, CommitSink)
         with self.tracer.run("a"):
             other.execute("begin immediate")
-            commit.WAIT_S = 0.001
-            with self.tracer.span("tool", {"name": "x"}) as span:
+            with (
+                patch("agentspan.recording.sinks.commit.WAIT_S", 0.001),
+                self.tracer.span("tool", {"name": "x"}) as span,
+            ):
                 pass
-            commit.WAIT_S = wait_s
         self.acknowledged.append(span.id)
         self.transitions += 4
         other.execute("rollback")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import agentspan
 from agentspan import Run, Span, Tracer
+from agentspan.model.status import FinishStatus
 
 LINE = 110
 """Bytes of an acknowledgement: its kind, the ids of what was changed and of its run, a token, the time, a newline."""
@@ -166,7 +167,7 @@ class Program:
         self._update(span)
         self._inside(run, depth)
         token = self._token()
-        status = self._rng.choice(("complete", "failed"))
+        status: FinishStatus = self._rng.choice(("complete", "failed"))
         span.finish(status, {"output": token})
         self._said("c" if status == "complete" else "f", span.id, span.run.id, token)
 

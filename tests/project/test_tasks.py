@@ -41,3 +41,17 @@ def test_the_first_command_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setitem(tasks.TASKS, "one", ("", [[*first, "7"]]))
     assert tasks.main(["one", "two"]) == 7
     assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("named", [["lint"], ["js"]])
+@pytest.mark.parametrize("in_ci", [False, True])
+def test_javascript_is_skipped_without_node_only_on_somebodys_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: list[str], in_ci: bool
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(tasks.TASKS, "lint", ("", [tasks.JAVASCRIPT]))
+    monkeypatch.delenv("CI", raising=False)
+    if in_ci:
+        monkeypatch.setenv("CI", "1")
+    assert tasks.main(named) == (1 if in_ci or named == ["js"] else 0)
+    assert "npx is missing" in capsys.readouterr().err

@@ -50,7 +50,12 @@ def pool(db: str, method: str) -> None:
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         pool.submit(step, "without").result()
         with agentspan.run("main") as run, agentspan.span("agent", {"name": "boss"}):
-            calls = [step, Agent().method, functools.partial(Agent().method), functools.partial(step)]
+            calls: list[Callable[[str], str]] = [
+                step,
+                Agent().method,
+                functools.partial(Agent().method),
+                functools.partial(step),
+            ]
             futures = [pool.submit(agentspan.propagate(call), str(number)) for number, call in enumerate(calls)]
             futures.append(pool.submit(run_later, agentspan.propagate(later), "4"))
             assert [future.result() for future in futures] == list("01234")
@@ -66,7 +71,7 @@ def pool(db: str, method: str) -> None:
 def old_pool(db: str, method: str) -> None:
     """The same with multiprocessing's own pool and processes."""
     agentspan.configure(db)
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     with agentspan.run("main"):
         with context.Pool(2) as pool:
             pool.map(agentspan.propagate(step), ["map"] * 20)

@@ -323,7 +323,7 @@ def test_a_block_around_a_yield_never_raises(tracer: Tracer) -> None:
                 pass
             stream = undecorated()
             await asyncio.create_task(begin(stream))
-            await asyncio.create_task(stream.aclose())  # type: ignore[arg-type]
+            await asyncio.create_task(stream.aclose())
             assert tracer.current_span() is None
 
     assert problems_in(main) == []

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -262,7 +262,7 @@ def test_a_generators_own_calls_are_its_children_and_its_consumers_are_not(trace
 @pytest.mark.parametrize("end", ["break", "close", "drop", "throw", "raise", "return"])
 def test_a_generators_span_ends_once_however_it_ends(tracer: Tracer, end: str) -> None:
     @tracer.span("chain")
-    def numbers() -> Iterator[int]:
+    def numbers() -> Generator[int, None, int | None]:
         yield 1
         if end == "raise":
             raise ValueError("boom")
@@ -270,6 +270,7 @@ def test_a_generators_span_ends_once_however_it_ends(tracer: Tracer, end: str) -
             return 7
         yield 2
         yield 3
+        return None
 
     stream = numbers()
     assert next(stream) == 1
@@ -277,12 +278,12 @@ def test_a_generators_span_ends_once_however_it_ends(tracer: Tracer, end: str) -
         case "break":
             for _ in stream:
                 break
-            stream.close()  # type: ignore[attr-defined]
+            stream.close()
         case "close":
-            stream.close()  # type: ignore[attr-defined]
+            stream.close()
         case "throw":
             with pytest.raises(KeyError):
-                stream.throw(KeyError("x"))  # type: ignore[attr-defined]
+                stream.throw(KeyError("x"))
         case "raise":
             with pytest.raises(ValueError, match="boom"):
                 next(stream)
@@ -309,7 +310,7 @@ def test_a_generators_span_ends_once_however_it_ends(tracer: Tracer, end: str) -
 def test_what_is_sent_into_a_generator_arrives(tracer: Tracer) -> None:
     @tracer.span("chain")
     def echo() -> Any:
-        received = []
+        received: list[Any] = []
         while len(received) < 2:
             received.append((yield len(received)))
         return received

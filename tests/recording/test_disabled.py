@@ -3,7 +3,7 @@
 import asyncio
 import pickle
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_functions_of_every_kind_do_what_they_do(off: Tracer) -> None:
         return x
 
     @off.span("tool", reduce=sum)
-    def generator(x: int) -> Iterator[int]:
+    def generator(x: int) -> Generator[int, int, int]:
         got = yield x
         try:
             yield got
@@ -69,7 +69,7 @@ def test_functions_of_every_kind_do_what_they_do(off: Tracer) -> None:
         return x
 
     @off.span("tool")
-    async def async_generator(x: int) -> AsyncIterator[int]:
+    async def async_generator(x: int) -> AsyncGenerator[int, int]:
         got = yield x
         try:
             yield got
@@ -300,7 +300,7 @@ def test_a_disabled_call_goes_through_few_functions(tmp_path: Path) -> None:
 
     def awaited() -> None:
         try:
-            fetch("x").send(None)  # type: ignore[attr-defined]
+            fetch("x").send(None)
         except StopIteration:
             pass
 

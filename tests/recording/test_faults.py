@@ -353,7 +353,7 @@ def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path, slep
 
 def test_a_value_that_lies_about_its_class_is_returned_and_recorded(tracer: Tracer) -> None:
     class Liar:
-        @property
+        @property  # type: ignore[misc]
         def __class__(self) -> Any:
             raise RuntimeError("no class")
 

@@ -150,7 +150,7 @@ def test_a_collected_generator_leaves_no_open_span_and_no_trace_in_the_context(t
         stream = cyclic()
         next(stream)
         stream.send(stream)
-        stream = None
+        del stream
         with tracer.span("tool", {"name": "now"}) as now:
             gc.collect()
             assert tracer.current_span() is now

@@ -104,6 +104,6 @@ def test_no_argument_makes_recording_raise(recording: Tracer, name: str) -> None
 def test_a_hostile_callable_is_decorated_and_called(recording: Tracer, name: str) -> None:
     names = (*FAILING, *MORE) if name == "object all" else (name.split()[1],)
     kind = type("Odd", (), {each: property(fails) if each == "__class__" else fails for each in names})
-    kind.__call__ = lambda self, value: value  # type: ignore[attr-defined]
+    type.__setattr__(kind, "__call__", lambda self, value: value)
     assert recording.span(type.__call__(kind))(3) == 3
     assert recording.span("tool")(type.__call__(kind))(4) == 4

@@ -115,7 +115,7 @@ def test_what_comes_while_files_are_looked_at_goes_through(
     def interrupted(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
         if interrupts and threading.current_thread() is threading.main_thread():
             interrupts.pop()()
-        return look(path, *args, **kwargs)  # type: ignore[no-any-return]
+        return look(path, *args, **kwargs)
 
     with recording.span("tool", {"name": "x"}):
         pass

@@ -246,7 +246,7 @@ async def letters(count: int) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("plain", [add, fetch, numbers, letters, Adder.method, Adder.made, Adder.static])
 def test_a_decorated_function_tells_of_itself_what_it_told_before(tracer: Tracer, plain: Any) -> None:
-    recorded = tracer.span("chain")(plain)
+    recorded: Any = tracer.span("chain")(plain)
     assert recorded.__wrapped__ is plain
     assert inspect.signature(recorded) == inspect.signature(plain)
     assert typing.get_type_hints(recorded) == typing.get_type_hints(plain)
@@ -286,7 +286,7 @@ def test_a_generator_function_of_any_kind_cannot_be_a_run(tracer: Tracer) -> Non
 
 def test_a_run_decorates_objects_with_an_async_call(tracer: Tracer) -> None:
     async def main() -> None:
-        assert await tracer.run("a")(functools.partial(Fetcher(), url="u"))() == "u"  # type: ignore[misc]
+        assert await tracer.run("a")(functools.partial(Fetcher(), url="u"))() == "u"
 
     asyncio.run(main())
     run = CapturedRuns(tracer.storage).one()

@@ -16,7 +16,7 @@ from agentspan import Limits, Tracer
 from agentspan.recording.capture import limits as limits_module
 from agentspan.recording.capture import plain
 from agentspan.recording.capture.capture import Capture, head_of_call
-from agentspan.recording.capture.limits import encode, shrink
+from agentspan.recording.capture.limits import encode, shrink, text_mark
 from agentspan.recording.capture.redaction import Redaction
 from tests.recording.stored import spans_of
 from tests.strategies import any_text, json_values
@@ -118,7 +118,7 @@ def test_values_over_their_number_are_counted(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_same_long_text_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[int] = []
-    monkeypatch.setattr(plain, "text_mark", counting(hashed, plain.text_mark))
+    monkeypatch.setattr(plain, "text_mark", counting(hashed, text_mark))
     text = "a" * 1001
     assert recorded([text] * 500, value=1000) == [mark_of(text, start="a" * 200)] * 500
     assert hashed == [1001]

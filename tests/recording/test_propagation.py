@@ -5,7 +5,7 @@ import contextvars
 import functools
 import pickle
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ async def later(name: str) -> str:
     return step(name)
 
 
-def items(name: str) -> Iterator[str]:
+def items(name: str) -> Generator[str, None, str]:
     yield step(name)
     return name
 
@@ -222,7 +222,7 @@ def test_it_looks_like_what_it_calls() -> None:
 
 def test_closing_a_coroutine_elsewhere_leaves_the_closers_context_alone(default: Tracer) -> None:
     class Forever:
-        def __await__(self) -> Iterator[None]:
+        def __await__(self) -> Generator[None]:
             yield
 
     async def wait() -> None:
@@ -268,8 +268,11 @@ def test_a_process_that_records_elsewhere_goes_on_doing_so(default: Tracer, tmp_
 
 
 def test_what_cannot_be_pickled_by_itself_cannot_be_pickled_with_a_run(default: Tracer) -> None:
+    def local() -> None:
+        pass
+
     with agentspan.run("main"), pytest.raises((pickle.PicklingError, AttributeError)):
-        pickle.dumps(agentspan.propagate(lambda: None))
+        pickle.dumps(agentspan.propagate(local))
 
 
 def test_a_process_without_the_rule_for_secrets_records_no_value(tmp_path: Path) -> None:

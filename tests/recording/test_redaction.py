@@ -127,7 +127,7 @@ def test_a_folder_is_no_password() -> None:
 
 
 def test_names_and_values_apart() -> None:
-    pairs = [("Authorization", "Basic x"), ("accept", "a/b"), (b"x-api-key", b"x"), ["cookie", "x"]]
+    pairs: list[Any] = [("Authorization", "Basic x"), ("accept", "a/b"), (b"x-api-key", b"x"), ["cookie", "x"]]
     assert recorded({"headers": pairs}) == {
         "headers": [["Authorization", R], ["accept", "a/b"], [B64_NAME, R], ["cookie", R]]
     }
@@ -874,7 +874,7 @@ def test_most_texts_take_the_fast_test_only(monkeypatch: pytest.MonkeyPatch) -> 
     closely: list[Any] = []
     monkeypatch.setattr("agentspan.recording.capture.capture.Plain", lambda *args: closely.append(args))
     capture = Capture(Limits(), Redaction())
-    payloads = [
+    payloads: list[dict[str, Any]] = [
         {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, "temperature": 0.5},
         {"text": "done", "input_tokens": 3, "usage": {"total_tokens": 5}, "finish_reason": "stop"},
         {"name": "search", "arguments": {"query": "task-decomposition for authors", "limit": 5}},

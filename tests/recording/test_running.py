@@ -4,7 +4,7 @@ import asyncio
 import functools
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -235,7 +235,7 @@ def test_a_cancelled_task_that_cleans_up_records_that_too(tracer: Tracer, step: 
 
 def test_a_coroutine_that_is_never_finished_leaves_no_open_span(tracer: Tracer) -> None:
     class Forever:
-        def __await__(self) -> Iterator[None]:
+        def __await__(self) -> Generator[None]:
             yield
 
     @tracer.span

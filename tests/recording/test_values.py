@@ -128,7 +128,7 @@ class Slotted:
 @pydantic_dataclass
 class Checked:
     a: int
-    hidden: str = Field("x", exclude=True)
+    hidden: str = Field(default="x", exclude=True)
 
 
 @attrs.define
@@ -146,7 +146,7 @@ class Account(BaseModel):
     model_config = ConfigDict(extra="allow")
     user_name: str = Field(serialization_alias="userName")
     pin: SecretStr = SecretStr("1234")
-    hidden: str = Field("hidden", exclude=True)
+    hidden: str = Field(default="hidden", exclude=True)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -169,7 +169,7 @@ class BadSerializer(BaseModel):
 class Anything(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     content: Any = None
-    hidden: Any = Field(None, exclude=True)
+    hidden: Any = Field(default=None, exclude=True)
 
 
 Numbers = RootModel[list[int]]
@@ -200,7 +200,7 @@ class RefusesAll:
 
 
 class NoClass:
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise RuntimeError("classless")
 
@@ -382,6 +382,13 @@ def recursive_attrs() -> Attrs:
     return made
 
 
+def dag_of(grow: Callable[[Any], Any], depth: int, value: Any) -> Any:
+    """What `grow` makes of a value, of that, and so on."""
+    for _ in range(depth):
+        value = grow(value)
+    return value
+
+
 def dag(depth: int = 40, leaf: Any = "leaf") -> Any:
     """A small value that takes 2**depth leaves when it is written out."""
     value: Any = [leaf]
@@ -426,7 +433,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "cycle of dataclasses": lambda: cycle_of(Node),
     "cycle of models": recursive_model,
     "cycle of attrs": recursive_attrs,
-    "dag of tuples as a key": lambda: {functools.reduce(lambda value, _: (value, value), range(12), ()): 1},
+    "dag of tuples as a key": lambda: {dag_of(lambda value: (value, value), 12, ()): 1},
     "not finite": lambda: [math.nan, math.inf, -math.inf, -0.0, 5e-324, 1e308],
     "huge ints": lambda: [10**4000, 10**5000, -(10**100_000), 2**63, 2**64, -(2**63)],
     "bytes": lambda: [b"abc", bytearray(b"\xff"), memoryview(b"abc")[::2], memoryview(array.array("d", [1.0]))],
@@ -481,7 +488,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "dataclasses": lambda: [Node("a", Node("b")), Slotted(1), Checked(a=1)],
     "dataclass with a generator": lambda: Node("a", (number for number in (1, 2))),
     "models": lambda: [
-        Account(user_name="ada", more=[1]),
+        Account(user_name="ada", more=[1]),  # type: ignore[call-arg]
         Numbers([1]),
         BadSerializer(),
         Tree.model_construct(name=7, children=3),
@@ -526,10 +533,10 @@ VALUES: dict[str, Callable[[], Any]] = {
 HUGE: dict[str, Callable[[], Any]] = {
     "dag of lists": dag,
     "dag of odd leaves": lambda: dag(leaf=Opaque()),
-    "dag of empty leaves": lambda: functools.reduce(lambda value, _: [value, value], range(60), []),
-    "dag of dicts": lambda: functools.reduce(lambda value, _: {"a": value, "b": value}, range(60), {}),
+    "dag of empty leaves": lambda: dag_of(lambda value: [value, value], 60, []),
+    "dag of dicts": lambda: dag_of(lambda value: {"a": value, "b": value}, 60, {}),
     "dag of wide lists": lambda: [[["x"] * 10_000] * 99] * 10_000,
-    "dag beside every level": lambda: functools.reduce(lambda value, _: [["x"] * 9000, value], range(90), []),
+    "dag beside every level": lambda: dag_of(lambda value: [["x"] * 9000, value], 90, []),
     "dag of models": lambda: functools.reduce(lambda value, _: Tree(children=[value, value]), range(30), Tree()),
     "numbers without end": lambda: [[1] * 10_000] * 10_000,
     "endless tree": EndlessTree,
@@ -552,6 +559,8 @@ class Long:
 class BadZone(datetime.tzinfo):
     def utcoffset(self, when: Any) -> Any:
         raise RuntimeError("where?")
+
+    tzname = dst = utcoffset
 
 
 @pytest.mark.parametrize("make", VALUES.values(), ids=VALUES.keys())
@@ -863,7 +872,7 @@ def test_what_is_no_mapping_becomes_the_input(quiet: Tracer) -> None:
 
 
 def group_dag() -> ExceptionGroup[Any]:
-    group = ExceptionGroup("leaf", [ValueError("v")])
+    group: ExceptionGroup[Any] = ExceptionGroup("leaf", [ValueError("v")])
     for _ in range(40):
         group = ExceptionGroup("node", [group, group])
     return group
@@ -886,7 +895,7 @@ def circle_of_causes() -> Exception:
 
 class Liar(ExceptionGroup[Any]):
     @property
-    def exceptions(self) -> Any:  # type: ignore[override]
+    def exceptions(self) -> Any:
         raise RuntimeError("none of your business")
 
 

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import threading
 from contextlib import closing, nullcontext
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.journal.segments import Left
+from agentspan.journal.segments import Left, take_over
+from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sinks import terminations
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
@@ -30,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def statuses(path: Path) -> set[str]:
-    column = agentspan.model.rows.AgentSpanRow._fields.index("status")  # type: ignore[attr-defined]
+    column = AgentSpanRow._fields.index("status")
     return {row[column] for row in rows(path)["agent_spans"]}
 
 
@@ -39,7 +41,7 @@ def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
 ) -> None:
     leave(path, 300, monkeypatch, 40 * 1024)
     first = segments_of(path)[0]
-    held = adopting.take_over(first)
+    held = take_over(first)
     assert held is not None
     with held, closing(SQLiteStorage(path)) as storage:
         found = len(segments_of(path))
@@ -52,7 +54,7 @@ def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
     assert refused(path) == []
 
 
-def _adopt(path: str, barrier: "multiprocessing.synchronize.Barrier", doctor: bool) -> None:  # type: ignore[name-defined]
+def _adopt(path: str, barrier: Barrier, doctor: bool) -> None:
     adopting.BATCH = 20
     barrier.wait(30)
     with agentspan.open(path) as db:
@@ -120,7 +122,7 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
 """
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=True)
     (segment,) = segments_of(path)
-    held = adopting.take_over(segment)
+    held = take_over(segment)
     assert held is not None
     with agentspan.open(path) as db:
         with held:
@@ -172,7 +174,7 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
 ) -> None:
     leave(path, 50, monkeypatch, 40 * 1024)
     looking, closed = threading.Event(), threading.Event()
-    real = adopting.take_over
+    real = take_over
 
     def late(segment: Path) -> Left | None:
         left = real(segment)

@@ -517,7 +517,8 @@ def test_unknown_fields_are_ignored(api: Api, agent: str) -> None:
 
 def test_bodies_may_be_empty_where_nothing_is_required(api: Api, agent: str) -> None:
     run = details(api.post("/agent_instance/register", {}))["id"]
-    for body in (None, {}):
+    bodies: tuple[dict[str, Any] | None, ...] = (None, {})
+    for body in bodies:
         span = api.span(run, "pending")
         assert details(api.post(f"/agent_spans/{span}/start", body))["status"] == "active"
         assert details(api.post(f"/agent_spans/{span}/finish", body))["status"] == "complete"
@@ -685,7 +686,8 @@ def test_bulk_keeps_order_and_shares_one_commit(api: Api, server: Server, agent:
     items = []
     for n in range(500):
         id = own.new()
-        span = {"agent_instance_id": run, "schema_name": "step", "status": "active", "id": id, "payload": {"n": n}}
+        span: dict[str, Any] = {"agent_instance_id": run, "schema_name": "step", "status": "active", "id": id}
+        span["payload"] = {"n": n}
         items += [item("agent_spans/create", **span), item("agent_spans/finish", agent_span_id=id)]
     with closing(sqlite3.connect(server.db)) as watcher:
         before = watcher.execute("pragma data_version").fetchone()[0]

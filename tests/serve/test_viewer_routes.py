@@ -18,6 +18,7 @@ from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_routes
 from agentspan.serve.viewer_routes import HEADERS
 from agentspan.viewer import assets, export
+from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
 from tests.serve.servers import Server, details, refusal
 from tests.waiting import until
@@ -503,7 +504,6 @@ def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, mo
     import threading
 
     added_up, asked = threading.Event(), []
-    listing = viewer_routes.listing
 
     def slow(*given: Any) -> Any:
         asked.append(given)

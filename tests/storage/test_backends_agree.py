@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentspan.model.changes import Key, Move, Outcome, Over, Put, PutSpans, Refused, Remove, Unit, Violation
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.model.status import OPEN, REPLACED
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Storage
@@ -81,7 +81,7 @@ def units(draw: st.DrawFn) -> Unit:
 
 
 def everything(storage: Storage) -> Any:
-    rows = [row for type_ in ("agent_instance", "agent_span") for row in storage.page(Query(type_)).rows]  # type: ignore[arg-type]
+    rows = [row for type_ in ("agent_instance", "agent_span") for row in storage.page(Query(type_)).rows]
     return sorted(rows, key=lambda row: row.id), [sorted(storage.violations(id)) for id in IDS]
 
 
@@ -98,7 +98,7 @@ def test_any_units_do_the_same_in_both_backends(done: list[Unit]) -> None:
         storages: list[Storage] = [MemoryStorage(), SQLiteStorage(Path(folder) / "runs.db")]
         try:
             for storage in storages:
-                begin = (AGENT, VERSION, SCHEMA, *(run._replace(status="active") for run in RUNS))
+                begin: tuple[Row, ...] = (AGENT, VERSION, SCHEMA, *(run._replace(status="active") for run in RUNS))
                 storage.apply([Unit(tuple(Put(row) for row in begin))])
             for unit in done:
                 of_memory, of_file = (told(unit, storage.apply([unit])[0]) for storage in storages)

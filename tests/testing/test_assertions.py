@@ -229,7 +229,11 @@ def test_messages_about_huge_runs_are_cut(captured_runs: CapturedRuns) -> None:
     with agentspan.run("busy"):
         for number in range(300):
             search(f"x{number}")
-    for assertion in (lambda run: run.assert_called("search", times=2, limit=3), lambda run: run.assert_tree("")):
+    assertions: tuple[Callable[[CapturedRun], object], ...] = (
+        lambda run: run.assert_called("search", times=2, limit=3),
+        lambda run: run.assert_tree(""),
+    )
+    for assertion in assertions:
         with pytest.raises(AssertionError) as caught:
             assertion(captured_runs.one())
         lines = str(caught.value).splitlines()

@@ -106,8 +106,7 @@ def test_data_in_a_page_stays_data(text: str) -> None:
 
 
 def recorded(db: Database, text: str) -> str:
-    names = {"agent_version": {}, "agent_schema_version": {}}
-    run = db.agent_instances.register("a", metadata={"a": text}, **names).id
+    run = db.agent_instances.register("a", agent_version={}, agent_schema_version={}, metadata={"a": text}).id
     db.agent_instances.start(run)
     span = db.agent_spans.create(run, "llm", "active", {"model": "m", "messages": [{"role": "user", "content": text}]})
     db.agent_spans.finish(span.id, "failed", {"error": {"type": "E", "message": text, "stacktrace": text}})

@@ -3,21 +3,30 @@
 import { el } from "./dom.js";
 import { tick } from "./format.js";
 
+/** @import { Spans } from "./spans.js" */
+
 const MINUTE = 60_000;
 const LONG_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440].map((minutes) => minutes * MINUTE);
 
-/** The least step of those that people count in. */
+/**
+ * The least round number of milliseconds that is not below `goal`.
+ * @param {number} goal
+ */
 function stepFor(goal) {
   if (goal > 30_000) return LONG_STEPS.find((step) => step >= goal) ?? 1440 * MINUTE * Math.ceil(goal / (1440 * MINUTE));
   const power = 10 ** Math.floor(Math.log10(goal));
-  const step = [1, 2, 5, 10].find((times) => times * power >= goal) * power;
-  return step > 10_000 ? [15_000, 20_000, 30_000].find((seconds) => seconds >= goal) : step;
+  const step = ([1, 2, 5].find((times) => times * power >= goal) ?? 10) * power;
+  return step > 10_000 ? ([15_000, 20_000].find((ms) => ms >= goal) ?? 30_000) : step;
 }
 
 export class Axis {
-  /** @param {HTMLElement} head Where the overview and the ruler stand. */
+  /**
+   * @param {HTMLElement} head where the overview and the ruler stand
+   * @param {() => void} onChange called when another part of the run is shown
+   */
   constructor(head, onChange) {
     this.onChange = onChange;
+    // The run, and the part of it that is shown, in ms since the run's start.
     this.start = 0;
     this.end = 1;
     this.from = 0;
@@ -26,18 +35,28 @@ export class Axis {
     this.canvas = el("canvas", { class: "overview", "aria-hidden": "true" });
     this.brush = el("div", { class: "brush", hidden: true });
     this.ruler = el("div", { class: "ruler", "aria-hidden": "true" });
+    /** @type {HTMLElement[]} */
+    this.marks = [];
     head.append(this.canvas, this.brush, this.ruler);
     this.head = head;
     this._listen();
   }
 
-  /** Say how long the run is; what is shown stays, unless it is all. */
+  /**
+   * Set how long the run is; a zoomed part stays as it is.
+   * @param {number} start
+   * @param {number} end
+   */
   setExtent(start, end) {
     this.start = start;
     this.end = Math.max(end, start + 0.001);
     if (!this.zoomed) [this.from, this.to] = [this.start, this.end];
   }
 
+  /**
+   * @param {number} from
+   * @param {number} to
+   */
   show(from, to) {
     const all = this.end - this.start;
     const width = Math.min(all, Math.max(to - from, all / 1e6, 0.002));
@@ -51,17 +70,23 @@ export class Axis {
     this.show(this.start, this.end);
   }
 
+  /**
+   * @param {number} factor
+   * @param {number} [around]
+   */
   zoom(factor, around = (this.from + this.to) / 2) {
     this.show(around - (around - this.from) * factor, around + (this.to - around) * factor);
   }
 
+  /** @param {number} ms */
   pan(ms) {
-    const width = this.to - this.from;
-    const from = Math.min(Math.max(this.from + ms, this.start), this.end - width);
-    this.show(from, from + width);
+    this._moveTo(this.from + ms);
   }
 
-  /** Where a moment lies in the lane, 0 to 1 while it is in sight. */
+  /**
+   * Return the place of a time in the lane: 0 to 1 while it is visible.
+   * @param {number} ms
+   */
   place(ms) {
     return (ms - this.from) / (this.to - this.from);
   }
@@ -70,12 +95,16 @@ export class Axis {
     const width = this.head.clientWidth;
     const goal = (this.to - this.from) / Math.max(3, Math.floor(width / 80));
     const step = stepFor(goal);
-    const marks = [];
-    for (let n = Math.ceil(this.from / step); n * step <= this.to && marks.length < 40; n++) marks.push(n * step);
-    while (this.ruler.children.length > marks.length) this.ruler.lastChild.remove();
-    while (this.ruler.children.length < marks.length) this.ruler.append(el("span"));
-    marks.forEach((ms, n) => {
-      const mark = this.ruler.children[n];
+    const times = [];
+    for (let n = Math.ceil(this.from / step); n * step <= this.to && times.length < 40; n++) times.push(n * step);
+    while (this.marks.length > times.length) this.marks.pop()?.remove();
+    while (this.marks.length < times.length) {
+      const mark = el("span");
+      this.marks.push(mark);
+      this.ruler.append(mark);
+    }
+    times.forEach((ms, n) => {
+      const mark = this.marks[n];
       const place = this.place(ms);
       mark.textContent = tick(ms, step);
       mark.style.left = `${100 * place}%`;
@@ -87,7 +116,12 @@ export class Axis {
     this.brush.style.width = `${Math.max(0.4, (100 * (this.to - this.from)) / all)}%`;
   }
 
-  /** Draw all spans small: a span a line while there are few, else several in one. */
+  /**
+   * Draw all spans small: one on a line while there are few, else several.
+   * @param {Spans} spans
+   * @param {number} now
+   * @param {Record<string, string>} colors
+   */
   drawOverview(spans, now, colors) {
     const ratio = devicePixelRatio || 1;
     const width = this.head.clientWidth;
@@ -95,70 +129,82 @@ export class Axis {
     if (!width || !height) return;
     if (this.canvas.width !== Math.round(width * ratio)) this.canvas.width = Math.round(width * ratio);
     if (this.canvas.height !== Math.round(height * ratio)) this.canvas.height = Math.round(height * ratio);
-    const draw = this.canvas.getContext("2d");
-    draw.setTransform(ratio, 0, 0, ratio, 0, 0);
-    draw.clearRect(0, 0, width, height);
-    const { kind, status, start } = spans.columns;
+    const context = this.canvas.getContext("2d");
+    if (!context) return; // a browser that is out of memory
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
+    const { kind, status, start_ms } = spans.columns;
     const all = this.end - this.start;
     const n = spans.length;
     const step = Math.max(1, Math.ceil(n / 20_000));
-    const thick = Math.max(n < 200 ? 2 : 1, Math.min(4, (height - 2) / Math.max(1, n)));
+    const thickness = Math.max(n < 200 ? 2 : 1, Math.min(4, (height - 2) / Math.max(1, n)));
     for (const failed of [false, true]) {
       for (let number = 0; number < n; number += failed ? 1 : step) {
         const at = spans.order[number];
         if ((status[at] === "failed") !== failed) continue;
-        const x = ((start[at] - this.start) / all) * width;
-        const w = Math.max(2, ((spans.end(at, now) - start[at]) / all) * width);
-        draw.fillStyle = failed ? colors.failed : (colors[kind[at]] ?? colors.custom);
-        draw.globalAlpha = failed ? 1 : 0.75;
-        draw.fillRect(x, 1 + (number / n) * (height - 2 - thick), w, failed ? Math.max(2, thick) : thick);
+        const x = ((start_ms[at] - this.start) / all) * width;
+        const w = Math.max(2, ((spans.end(at, now) - start_ms[at]) / all) * width);
+        context.fillStyle = failed ? colors.failed : (colors[kind[at]] ?? colors.custom);
+        context.globalAlpha = failed ? 1 : 0.75;
+        context.fillRect(x, 1 + (number / n) * (height - 2 - thickness), w, failed ? Math.max(2, thickness) : thickness);
       }
     }
   }
 
-  _msAt(event) {
+  /** @param {number} wanted */
+  _moveTo(wanted) {
+    const width = this.to - this.from;
+    const from = Math.min(Math.max(wanted, this.start), this.end - width);
+    this.show(from, from + width);
+  }
+
+  /**
+   * Return where in the head an event occurred: 0 at its left edge, 1 at its right.
+   * @param {MouseEvent} event
+   */
+  _share(event) {
     const box = this.head.getBoundingClientRect();
-    return { share: (event.clientX - box.left) / box.width, box };
+    return (event.clientX - box.left) / box.width;
   }
 
   _listen() {
-    // Over the overview a stretch is chosen; over the ruler what is shown is moved.
-    let grip = null;
+    // A drag over the overview selects a part; over the ruler it moves the part that is shown.
+    /** @type {{ isOverview: boolean, share: number, from: number, to: number, moved: boolean } | null} */
+    let drag = null;
     this.head.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
-      const { share, box } = this._msAt(event);
-      const over = event.clientY < box.top + this.canvas.clientHeight;
-      grip = { over, share, from: this.from, to: this.to, moved: false };
+      const isOverview = event.clientY < this.head.getBoundingClientRect().top + this.canvas.clientHeight;
+      drag = { isOverview, share: this._share(event), from: this.from, to: this.to, moved: false };
       this.head.setPointerCapture(event.pointerId);
     });
     this.head.addEventListener("pointermove", (event) => {
-      if (!grip) return;
-      const { share } = this._msAt(event);
-      if (Math.abs(share - grip.share) < 0.004 && !grip.moved) return;
-      grip.moved = true;
-      const all = this.end - this.start;
-      if (grip.over) {
-        const [a, b] = [grip.share, share].sort((x, y) => x - y);
+      if (!drag) return;
+      const share = this._share(event);
+      if (Math.abs(share - drag.share) < 0.004 && !drag.moved) return;
+      drag.moved = true;
+      if (drag.isOverview) {
+        const all = this.end - this.start;
+        const [a, b] = [drag.share, share].sort((x, y) => x - y);
         this.show(this.start + a * all, this.start + b * all);
       } else {
-        const by = (grip.share - share) * (grip.to - grip.from);
-        const width = grip.to - grip.from;
-        const from = Math.min(Math.max(grip.from + by, this.start), this.end - width);
-        this.show(from, from + width);
+        this._moveTo(drag.from + (drag.share - share) * (drag.to - drag.from));
       }
     });
     this.head.addEventListener("pointerup", (event) => {
-      if (grip?.over && !grip.moved && this.zoomed) {
-        const { share } = this._msAt(event);
-        this.pan(this.start + share * (this.end - this.start) - (this.from + this.to) / 2);
+      if (drag?.isOverview && !drag.moved && this.zoomed) {
+        this.pan(this.start + this._share(event) * (this.end - this.start) - (this.from + this.to) / 2);
       }
-      grip = null;
+      drag = null;
     });
     this.head.addEventListener("dblclick", () => this.showAll());
     this.head.addEventListener("wheel", (event) => this.wheel(event, this.head), { passive: false });
   }
 
-  /** Zoom around the pointer, or pan sideways. */
+  /**
+   * Zoom around the pointer, or pan sideways.
+   * @param {WheelEvent} event
+   * @param {HTMLElement} lane
+   */
   wheel(event, lane) {
     const box = lane.getBoundingClientRect();
     if (event.ctrlKey || event.metaKey || (lane === this.head && !event.deltaX)) {

@@ -1,14 +1,22 @@
-// The conversation of a run: who said what, and what the tools answered.
+// The conversation of a run: its messages, and its tool calls with their answers.
 
-import { byId, el, longText } from "./dom.js";
+import { byId, el, longText, messageOf } from "./dom.js";
 import * as format from "./format.js";
-import { argumentsOf, callCard, folded, messageCard } from "./messages.js";
+import { argumentList, callCard, folded, messageCard } from "./messages.js";
 import { jsonSection, parse } from "./json.js";
+
+/** @import { Spans } from "./spans.js" */
 
 const PAGE = 60;
 const SHORT = 400;
+const REREAD = 20; // the last turns that are here may have been unfinished
 
 export class Conversation {
+  /**
+   * @param {Spans} spans
+   * @param {RunSource} source
+   * @param {{ onOpen: (id: string) => void }} handlers
+   */
   constructor(spans, source, { onOpen }) {
     this.spans = spans;
     this.source = source;
@@ -16,109 +24,120 @@ export class Conversation {
     this.box = byId("turns");
     this.note = byId("turns-note");
     this.more = byId("turns-more");
+    /** @type {Turn[]} */
     this.turns = [];
     this.total = 0;
-    this.read = -1;
+    this.changes = -1;
     this.shown = 0;
-    this.more.addEventListener("click", () => this._next());
-    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this._next(), {
+    this.isUpdating = false;
+    this.isFetching = false;
+    this.more.addEventListener("click", () => this._showMore());
+    const observer = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this._showMore(), {
       root: byId("panel-conversation"),
       rootMargin: "600px",
-    }).observe(this.more);
+    });
+    observer.observe(this.more);
   }
 
-  /** Read what was said since; what is shown stays where it is. */
+  /** Read the turns that are new or changed; those that are shown stay where they are. */
   async update() {
-    if (this.busy || this.read === this.spans.changes) return;
-    this.busy = true;
+    if (this.isUpdating || this.changes === this.spans.changes) return;
+    this.isUpdating = true;
     try {
-      const seen = this.spans.changes;
-      // The last turns that are here may have been unfinished.
-      const from = Math.max(0, this.turns.length - 20);
-      const answer = await this.source.conversation(from);
-      this.total = answer.total;
-      const fresh = answer.turns;
+      const changes = this.spans.changes;
+      const from = Math.max(0, this.turns.length - REREAD);
+      const { turns, total } = await this.source.conversation(from);
+      this.total = total;
       let same = from;
-      while (same < this.turns.length && JSON.stringify(this.turns[same]) === JSON.stringify(fresh[same - from])) same++;
+      while (same < this.turns.length && JSON.stringify(this.turns[same]) === JSON.stringify(turns[same - from])) same++;
       const wasAtEnd = this.shown >= this.turns.length;
-      this.turns.splice(same, Infinity, ...fresh.slice(same - from));
+      this.turns.splice(same, Infinity, ...turns.slice(same - from));
       if (same < this.shown) {
-        while (this.box.children.length > same) this.box.lastChild.remove();
+        while (this.box.children.length > same) this.box.lastChild?.remove();
         this.shown = same;
       }
-      if (wasAtEnd || this.shown < PAGE) this._next();
-      this.read = seen;
-      this._tell();
+      if (wasAtEnd || this.shown < PAGE) this._showMore();
+      this.changes = changes;
+      this._showCount();
     } catch (error) {
-      this.note.textContent = error.message;
+      this.note.textContent = messageOf(error);
     } finally {
-      this.busy = false;
+      this.isUpdating = false;
     }
   }
 
-  async _next() {
-    if (this.shown >= this.turns.length && this.turns.length < this.total && !this.fetching) {
-      this.fetching = true;
+  async _showMore() {
+    if (this.shown >= this.turns.length && this.turns.length < this.total && !this.isFetching) {
+      this.isFetching = true;
       try {
-        const answer = await this.source.conversation(this.turns.length);
-        this.turns.push(...answer.turns);
+        const { turns } = await this.source.conversation(this.turns.length);
+        this.turns.push(...turns);
       } finally {
-        this.fetching = false;
+        this.isFetching = false;
       }
     }
     const part = this.turns.slice(this.shown, this.shown + PAGE);
     part.forEach((turn, n) => this.box.append(this._turn(turn, this.turns[this.shown + n - 1])));
     this.shown += part.length;
-    this._tell();
+    this._showCount();
   }
 
-  _tell() {
+  _showCount() {
     this.more.hidden = this.shown >= this.total;
     this.more.textContent = `${format.whole(this.shown)} of ${format.whole(this.total)} turns; show more`;
     this.note.textContent = this.total
       ? `${format.whole(this.shown)} of ${format.plural(this.total, "turn")}`
-      : "Nothing was said: this run has no llm, tool or message spans.";
+      : "This run has no llm, tool or message spans.";
   }
 
+  /**
+   * @param {Turn} turn
+   * @param {Turn | undefined} before
+   */
   _turn(turn, before) {
-    const at = this.spans.place.get(turn.span);
+    const at = this.spans.indexOf.get(turn.span);
     const onOpen = () => this.onOpen(turn.span);
     const parts = [];
     if (turn.agent && turn.agent !== before?.agent) parts.push(el("div", { class: "agent" }, turn.agent));
-    const cut = turn.length > turn.text.length;
-    const text = cut ? `${turn.text}… (${format.plural(turn.length - turn.text.length, "more character")} in the span)` : turn.text;
-    const took = at === undefined ? null : this.spans.columns.took[at];
-    const isDone = turn.role === "assistant" || turn.role === "tool";
-    const note = [turn.role === "assistant" ? turn.name : null, isDone && took >= 1 ? format.duration(took) : null].filter(Boolean);
-    parts.push(
-      turn.role === "tool"
-        ? this._tool(turn, text, note, onOpen)
-        : messageCard({ ...turn, text }, { note: note.join(" · "), onOpen }),
-    );
+    const isCut = turn.length > turn.text.length;
+    const rest = format.plural(turn.length - turn.text.length, "more character");
+    const text = isCut ? `${turn.text}… (${rest} in the span)` : turn.text;
+    const duration = at === undefined ? null : this.spans.columns.duration_ms[at];
+    const notes = [];
+    if (turn.role === "assistant" && turn.name) notes.push(turn.name);
+    if ((turn.role === "assistant" || turn.role === "tool") && duration !== null && duration >= 1) notes.push(format.duration(duration));
+    const note = notes.join(" · ");
+    parts.push(turn.role === "tool" ? this._toolCard(turn, text, note, onOpen) : messageCard({ ...turn, text }, { note, onOpen }));
     return el("div", { class: `turn from-${turn.role}` }, ...parts);
   }
 
-  _tool(turn, text, note, onOpen) {
-    const state = turn.error ? "failed" : turn.status;
+  /**
+   * @param {Turn} turn
+   * @param {string} text
+   * @param {string} note
+   * @param {() => void} onOpen
+   */
+  _toolCard(turn, text, note, onOpen) {
+    const status = turn.error ? "failed" : turn.status;
     const value = text.length < 200_000 && /^\s*[[{]/.test(text) ? parse(text) : undefined;
     const isJson = value !== undefined && typeof value === "object" && value !== null;
-    const body = () => (isJson ? jsonSection("answer", text) : longText(text, SHORT, { class: "said" }));
+    const body = () => (isJson ? jsonSection("answer", text) : longText(text, SHORT, { class: "prose" }));
     const start = text.replace(/\s+/g, " ").slice(0, 150);
     const answer = isJson || text.length > 160 ? folded("answer", `→ ${start}`, body) : text ? body() : null;
     const head = el(
       "header",
       null,
-      el("i", { class: `mark ${state}`, "aria-hidden": "true" }),
+      el("i", { class: `mark ${status}`, "aria-hidden": "true" }),
       el("b", null, turn.name ?? "tool"),
-      note.length ? el("span", { class: "note" }, note.join(" · ")) : null,
+      note ? el("span", { class: "note" }, note) : null,
       el("span", { class: "gap" }),
       el("button", { type: "button", class: "quiet", onclick: onOpen }, "Open span"),
     );
     return el(
       "article",
-      { class: `message tool ${state}` },
+      { class: `message tool ${status}` },
       head,
-      turn.arguments && turn.arguments !== "{}" ? argumentsOf(turn.arguments) : null,
+      turn.arguments && turn.arguments !== "{}" ? argumentList(turn.arguments) : null,
       answer,
       turn.error ? el("div", { class: "error-text" }, turn.error) : null,
       ...turn.calls.map(callCard),

@@ -1,128 +1,175 @@
-// The selected span: what it is, what went wrong, what was said, what went in and came out.
+// The selected span: its facts, its error, its messages, its payload and its result.
 
-import { add, byId, copyButton, el, longText } from "./dom.js";
+import { add, byId, copyButton, el, longText, messageOf } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection, parse } from "./json.js";
 import { messageCard } from "./messages.js";
 import { withoutError } from "./tree.js";
 
-const SIDES = { in: "What the model was sent", out: "What it answered" };
+/** @import { Spans } from "./spans.js" */
+
+/** @type {{ side: SpanMessage["side"], title: string }[]} */
+const SIDES = [
+  { side: "in", title: "What the model was sent" },
+  { side: "out", title: "What it answered" },
+  { side: undefined, title: "" },
+];
 const SHOWN = 12;
+const CACHED = 200;
 
 export class Detail {
+  /**
+   * @param {Spans} spans
+   * @param {RunSource} source
+   * @param {{ onSelect: (at: number) => void, now: () => number }} handlers
+   */
   constructor(spans, source, { onSelect, now }) {
     this.spans = spans;
     this.source = source;
     this.onSelect = onSelect;
     this.now = now;
     this.box = byId("detail");
-    this.known = new Map();
-    this.at = -1;
+    /** @type {Map<string, { status: SpanStatus, detail: SpanDetail }>} */
+    this.cache = new Map();
     this.turn = 0;
   }
 
-  /** Show a span: what is known at once, its payloads as soon as they come; what changed since is read again. */
+  /**
+   * Show a span: the facts that are here at once, its payloads when they arrive. A changed span is read again.
+   * @param {number} at
+   * @param {{ again?: boolean }} [options] whether to read it although it is in the cache
+   */
   async show(at, { again = false } = {}) {
-    this.at = at;
     const turn = ++this.turn;
     if (at < 0) return;
     const id = this.spans.ids[at];
-    const state = this.spans.columns.status[at];
-    const kept = this.known.get(id);
-    if (kept?.state === state && !again) {
-      this._draw(at, kept.all);
+    const status = this.spans.columns.status[at];
+    const cached = this.cache.get(id);
+    if (cached?.status === status && !again) {
+      this._draw(at, cached.detail);
       return;
     }
     this._draw(at, null);
-    // Somebody who walks through the tree does not want each span that is passed.
-    await new Promise((done) => setTimeout(done, this.source.isLocal ? 0 : 60));
+    // While a key is held down in the tree, the spans that are passed are not read.
+    await new Promise((resolve) => setTimeout(resolve, this.source.isLocal ? 0 : 60));
     if (turn !== this.turn) return;
-    let all;
+    let detail;
     try {
-      all = await this.source.detail(id);
+      detail = await this.source.detail(id);
     } catch (error) {
-      if (turn === this.turn) this._fault(error);
+      if (turn === this.turn) this._showError(error);
       return;
     }
-    if (this.known.size > 200) this.known.delete(this.known.keys().next().value);
-    this.known.set(id, { state, all });
-    if (turn === this.turn) this._draw(at, all);
+    const [oldest] = this.cache.keys();
+    if (oldest !== undefined && this.cache.size > CACHED) this.cache.delete(oldest);
+    this.cache.set(id, { status, detail });
+    if (turn === this.turn) this._draw(at, detail);
   }
 
-  _fault(error) {
-    this.box.querySelector(".loading")?.replaceWith(el("p", { class: "error-text" }, error.message));
+  /**
+   * Show other elements than a span's.
+   * @param {Node[]} parts
+   */
+  replace(parts) {
+    this.turn++; // a span that is still being read is not shown any more
+    this.box.dataset.span = "";
+    this.box.replaceChildren(...parts);
   }
 
-  _draw(at, all) {
-    const parts = [this._head(at), this._facts(at, all)];
-    if (all) parts.push(...this._body(at, all));
-    else parts.push(el("p", { class: "loading" }, "…"));
+  /** @param {unknown} error */
+  _showError(error) {
+    this.box.querySelector(".loading")?.replaceWith(el("p", { class: "error-text" }, messageOf(error)));
+  }
+
+  /**
+   * @param {number} at
+   * @param {SpanDetail | null} detail
+   */
+  _draw(at, detail) {
+    const body = detail ? this._body(at, detail) : [el("p", { class: "loading" }, "…")];
     const isSame = this.box.dataset.span === this.spans.ids[at];
     const top = this.box.scrollTop;
     this.box.dataset.span = this.spans.ids[at];
-    this.box.replaceChildren(...parts.filter(Boolean));
+    this.box.replaceChildren(this._head(at), this._facts(at, detail), ...body);
     this.box.scrollTop = isSame ? top : 0;
-    this.box.setAttribute("aria-busy", String(!all));
+    this.box.setAttribute("aria-busy", String(!detail));
   }
 
+  /** @param {number} at */
   _head(at) {
     const { columns } = this.spans;
-    const status = columns.left[at] ? "left" : columns.status[at];
-    const words = columns.left[at] ? "left open, its program died" : columns.status[at];
+    const mark = columns.left_open[at] ? statusMark("left", "left open, its program died") : statusMark(columns.status[at]);
     return el(
       "header",
       { class: "head" },
-      el("div", { class: "what" }, el("i", { class: `kind k-${columns.kind[at]}` }), el("span", null, columns.title[at]), state(status, words)),
+      el("div", { class: "what" }, el("i", { class: `kind k-${columns.kind[at]}` }), el("span", null, columns.title[at]), mark),
       el("h2", null, withoutError(columns.summary[at], columns.error[at])),
     );
   }
 
-  _facts(at, all) {
+  /**
+   * @param {number} at
+   * @param {SpanDetail | null} detail
+   */
+  _facts(at, detail) {
     const { columns } = this.spans;
     const list = el("dl", { class: "facts" });
+    /** @type {(name: string, ...value: (Node | string | null)[]) => void} */
     const fact = (name, ...value) => {
       if (value.some((part) => part !== null && part !== "")) list.append(el("div", null, el("dt", null, name), add(el("dd"), ...value)));
     };
-    const took = columns.took[at] ?? (columns.status[at] === "active" && !columns.left[at] ? this.now() - columns.start[at] : null);
-    fact("took", format.duration(took));
-    fact("began", columns.status[at] === "pending" ? "" : `+${format.duration(Math.max(0, columns.start[at]))}`);
+    const isRunning = columns.status[at] === "active" && !columns.left_open[at];
+    fact("took", format.duration(columns.duration_ms[at] ?? (isRunning ? this.now() - columns.start_ms[at] : null)));
+    fact("began", columns.status[at] === "pending" ? "" : `+${format.duration(Math.max(0, columns.start_ms[at]))}`);
     fact("model or name", columns.label[at]);
-    if (columns.given[at] !== null || columns.made[at] !== null) {
-      fact("tokens", `${columns.given[at] ?? "?"} in, ${columns.made[at] ?? "?"} out`);
+    if (columns.input_tokens[at] !== null || columns.output_tokens[at] !== null) {
+      fact("tokens", `${columns.input_tokens[at] ?? "?"} in, ${columns.output_tokens[at] ?? "?"} out`);
     }
-    if (columns.cost[at] !== null) fact("cost", format.cost(columns.cost[at]));
-    if (columns.name[at] !== columns.kind[at]) fact("type", columns.name[at]);
-    const above = this.spans.above[at];
-    if (above >= 0) {
-      const go = () => this.onSelect(above);
-      fact("in", el("button", { type: "button", class: "link", onclick: go }, this.spans.columns.summary[above]));
+    const cost = columns.cost_usd[at];
+    if (cost !== null) fact("cost", format.cost(cost));
+    if (columns.schema_name[at] !== columns.kind[at]) fact("type", columns.schema_name[at]);
+    const parent = this.spans.parents[at];
+    if (parent >= 0) {
+      const select = () => this.onSelect(parent);
+      fact("in", el("button", { type: "button", class: "link", onclick: select }, columns.summary[parent]));
     }
-    if (all) {
-      fact("started", el("time", { datetime: all.started_at, title: all.started_at ?? "" }, format.moment(all.started_at)));
-      if (all.closed_by) fact("closed", `by being ${all.closed_by}`);
-      if (all.program) fact("program", all.program);
+    if (detail) {
+      const time = { datetime: detail.started_at, title: detail.started_at ?? "" };
+      fact("started", el("time", time, format.moment(detail.started_at)));
+      if (detail.closed_by) fact("closed", `by being ${detail.closed_by}`);
+      fact("program", detail.program);
     }
     fact("id", el("code", null, this.spans.ids[at]), copyButton(this.spans.ids[at]));
     return list;
   }
 
-  _body(at, all) {
-    const result = all.result_payload === null ? undefined : parse(all.result_payload);
-    const parts = [failure(result?.error), violations(all.violations)];
-    if (all.messages.length) parts.push(...conversation(all.messages));
-    parts.push(jsonSection("Payload", all.payload));
-    if (all.result_payload !== null) parts.push(jsonSection("Result", all.result_payload));
+  /**
+   * @param {number} at
+   * @param {SpanDetail} detail
+   */
+  _body(at, detail) {
+    const result = detail.result_payload === null ? undefined : parse(detail.result_payload);
+    const parts = [failure(result?.error), violationList(detail.violations), ...messageSections(detail.messages)];
+    parts.push(jsonSection("Payload", detail.payload));
+    if (detail.result_payload !== null) parts.push(jsonSection("Result", detail.result_payload));
     else if (this.spans.isOpen(at)) parts.push(el("p", { class: "hint" }, "No result yet: the span has not finished."));
-    return parts;
+    return parts.filter((part) => part !== null);
   }
 }
 
-/** A status as a mark and a word. */
-export function state(status, words = status) {
-  return el("span", { class: `state ${status}` }, el("i", { class: `mark ${status}`, "aria-hidden": "true" }), words);
+/**
+ * Return a status as a mark and a text.
+ * @param {string} status
+ * @param {string} text
+ */
+export function statusMark(status, text = status) {
+  return el("span", { class: `state ${status}` }, el("i", { class: `mark ${status}`, "aria-hidden": "true" }), text);
 }
 
-/** What a span or a run died of. */
+/**
+ * Return the error of a span or a run, whose JSON may have any form; null where there is none.
+ * @param {any} error
+ */
 export function failure(error) {
   if (error === null || error === undefined) return null;
   const isObject = typeof error === "object";
@@ -130,7 +177,7 @@ export function failure(error) {
   const message = isObject ? error.message : error;
   const box = el("section", { class: "failure" }, el("h3", null, name));
   if (message !== null && message !== undefined) {
-    box.append(longText(typeof message === "string" ? message : JSON.stringify(message), 2000, { class: "said" }));
+    box.append(longText(typeof message === "string" ? message : JSON.stringify(message), 2000, { class: "prose" }));
   }
   if (isObject && typeof error.stacktrace === "string" && error.stacktrace) {
     const trace = el("details", { open: error.stacktrace.length < 3000 }, el("summary", null, "Traceback"));
@@ -140,26 +187,29 @@ export function failure(error) {
   return box;
 }
 
-function violations(found) {
-  if (!found.length) return null;
-  const items = found.map((one) =>
-    el("li", null, el("code", null, `${one.side === "payload" ? "payload" : "result"} ${one.path}`), ` ${one.message}`),
-  );
+/** @param {Violation[]} violations */
+function violationList(violations) {
+  if (!violations.length) return null;
+  const items = violations.map((violation) => {
+    const place = `${violation.side === "payload" ? "payload" : "result"} ${violation.path}`;
+    return el("li", null, el("code", null, place), ` ${violation.message}`);
+  });
   return el("section", { class: "violations" }, el("h3", null, "Does not match its schema"), el("ul", null, ...items));
 }
 
-function conversation(messages) {
-  return ["in", "out", undefined].flatMap((side) => {
-    const said = messages.filter((message) => message.side === side);
-    if (!said.length) return [];
-    const early = said.slice(0, Math.max(0, said.length - SHOWN));
-    const box = el("section", { class: "messages" }, side ? el("h3", null, SIDES[side]) : null);
+/** @param {SpanMessage[]} messages */
+function messageSections(messages) {
+  return SIDES.flatMap(({ side, title }) => {
+    const ofSide = messages.filter((message) => message.side === side);
+    if (!ofSide.length) return [];
+    const early = ofSide.slice(0, Math.max(0, ofSide.length - SHOWN));
+    const box = el("section", { class: "messages" }, title ? el("h3", null, title) : null);
     if (early.length) {
       const more = el("button", { type: "button", class: "more" }, `Show ${format.plural(early.length, "earlier message")}`);
       more.addEventListener("click", () => more.replaceWith(...early.map((message) => messageCard(message))));
       box.append(more);
     }
-    box.append(...said.slice(early.length).map((message) => messageCard(message)));
+    box.append(...ofSide.slice(early.length).map((message) => messageCard(message)));
     return [box];
   });
 }

@@ -1,27 +1,40 @@
-// Making elements. What comes from a payload only ever becomes text: nothing here parses HTML.
+// Makes and changes elements. A text of a payload only ever becomes a text node: nothing here parses HTML.
 
-// Control characters, direction overrides and lone surrogates would hide, reorder or corrupt what is read: they are spelled.
+// Control characters, direction overrides and lone surrogates would hide, reorder or corrupt a text: they are shown as escapes.
 const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]|\p{Cs}/gu;
 
-/** Return a text as it may be shown. */
-export function visible(text) {
-  return String(text)
+/**
+ * Return a value as text whose invisible characters are escaped.
+ * @param {unknown} value
+ */
+export function visible(value) {
+  return String(value)
     .replaceAll("\r\n", "\n")
     .replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
 }
 
-/** Make an element: attributes (`class`, `on…` as listeners, the rest as attributes), then texts and elements. */
+/**
+ * Make an element: attributes (`class`, `on…` as listeners, the rest as attributes), then texts and elements.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes | null} [attributes]
+ * @param {...(Child | Child[])} children
+ */
 export function el(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    if (typeof value === "function") node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : String(value));
   }
-  add(node, ...children);
-  return node;
+  return add(node, ...children);
 }
 
-/** Append texts and elements; null is passed over. */
+/**
+ * Append texts and elements; null and "" are left out.
+ * @template {Element} Parent
+ * @param {Parent} node
+ * @param {...(Child | Child[])} children
+ */
 export function add(node, ...children) {
   for (const child of children.flat()) {
     if (child === null || child === undefined || child === "") continue;
@@ -30,26 +43,82 @@ export function add(node, ...children) {
   return node;
 }
 
-/** Set a node's text, if it is another one. */
+/**
+ * Set a node's text, if it is another one.
+ * @param {Node} node
+ * @param {string | null | undefined} text
+ */
 export function setText(node, text) {
   const shown = visible(text ?? "");
   if (node.textContent !== shown) node.textContent = shown;
 }
 
-/** Set or remove an attribute, if it has another value. */
+/**
+ * Set or remove an attribute, if it has another value.
+ * @param {Element} node
+ * @param {string} name
+ * @param {string | number | false | null | undefined} value
+ */
 export function setAttribute(node, name, value) {
   if (value === null || value === undefined || value === false) node.removeAttribute(name);
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, String(value));
 }
 
-export const byId = (id) => document.getElementById(id);
+/**
+ * Return an element that this page may lack.
+ * @param {string} id
+ */
+export const findById = (id) => document.getElementById(id);
 
-/** Return a button that copies a text, and says that it has. */
-export function copyButton(text, label = "Copy") {
+/**
+ * Return an element of the page, of the class that its user needs.
+ * @template {HTMLElement} Kind
+ * @param {string} id
+ * @param {new () => Kind} [kind]
+ * @returns {Kind}
+ */
+export function byId(id, kind) {
+  const node = findById(id);
+  if (!(node instanceof (kind ?? HTMLElement))) throw new Error(`The page has no ${kind?.name ?? "element"} with the id ${id}.`);
+  return /** @type {Kind} */ (node);
+}
+
+/**
+ * Return the element inside another that a selector names.
+ * @template {Element} [Kind=HTMLElement]
+ * @param {ParentNode} node
+ * @param {string} selector
+ * @returns {Kind}
+ */
+export function inside(node, selector) {
+  const found = node.querySelector(selector);
+  if (!found) throw new Error(`There is no ${selector} here.`);
+  return /** @type {Kind} */ (found);
+}
+
+/**
+ * Return the element on which an event occurred.
+ * @param {Event} event
+ * @returns {Element | null}
+ */
+export const targetOf = (event) => (event.target instanceof Element ? event.target : null);
+
+/**
+ * Return the message of something that was thrown.
+ * @param {unknown} error
+ */
+export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
+
+/**
+ * Return a button that copies a text, and then shows that it did.
+ * @param {string} text
+ */
+export function copyButton(text) {
+  const label = "Copy";
   const button = el("button", { type: "button", class: "quiet" }, label);
   button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
+      await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
       button.textContent = "Not allowed";
@@ -59,7 +128,12 @@ export function copyButton(text, label = "Copy") {
   return button;
 }
 
-/** Return an element with a text, cut at `limit` characters where a button shows the rest. */
+/**
+ * Return an element with a text, cut at `limit` characters where a button shows the rest.
+ * @param {string} text
+ * @param {number} limit
+ * @param {Attributes} attributes
+ */
 export function longText(text, limit, attributes) {
   const node = el("div", attributes);
   if (text.length <= limit * 1.2) return add(node, text);

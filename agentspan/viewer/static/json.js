@@ -1,4 +1,4 @@
-// JSON as a tree that folds. Members become elements when they are unfolded, and a hundred at a time.
+// JSON as a tree that folds. Members become elements when their parent is unfolded, a hundred at a time.
 
 import { add, copyButton, el, longText, visible } from "./dom.js";
 import { whole } from "./format.js";
@@ -7,31 +7,41 @@ const PAGE = 100;
 const LONG = 1200;
 const AT_ONCE = 60;
 
-/** A number that a browser's own would round: its digits. */
-class Digits {
-  constructor(text) {
-    this.text = text;
+/** A number that a browser's own type would round: its digits. */
+export class ExactNumber {
+  /** @param {string} digits */
+  constructor(digits) {
+    this.digits = digits;
   }
 }
 
-/** Parse JSON without rounding; undefined where the text is no JSON. */
+/**
+ * Parse JSON without rounding; undefined where the text is no JSON.
+ * @param {string} text
+ * @returns {any}
+ */
 export function parse(text) {
   try {
-    return JSON.parse(text, (key, value, context) =>
-      typeof value === "number" && context?.source && String(value) !== context.source ? new Digits(context.source) : value,
+    return JSON.parse(text, (_key, value, context) =>
+      typeof value === "number" && context?.source && String(value) !== context.source ? new ExactNumber(context.source) : value,
     );
   } catch {
     return undefined;
   }
 }
 
-/** Return a section that shows a JSON text: as a tree, or as it is. */
+/**
+ * Return a section that shows a JSON text, as a tree or as text.
+ * @param {string} title
+ * @param {string} text
+ */
 export function jsonSection(title, text) {
   const value = parse(text);
   const body = el("div", { class: "json" });
   const raw = el("button", { type: "button", class: "quiet", "aria-pressed": "false" }, "Text");
+  /** @param {boolean} asText */
   const show = (asText) => {
-    body.replaceChildren(asText || value === undefined ? plain(text, value) : members(value, AT_ONCE));
+    body.replaceChildren(asText || value === undefined ? indented(text, value) : members(value, AT_ONCE));
     raw.setAttribute("aria-pressed", String(asText));
   };
   raw.addEventListener("click", () => show(raw.getAttribute("aria-pressed") === "false"));
@@ -40,47 +50,72 @@ export function jsonSection(title, text) {
   return el("section", { class: "payload" }, head, body);
 }
 
-function plain(text, value) {
-  const pretty = value === undefined ? text : JSON.stringify(value, (k, v) => (v instanceof Digits ? JSON.rawJSON?.(v.text) ?? v.text : v), 2);
-  return longText(pretty, 20_000, { class: "source" });
+/**
+ * @param {string} text
+ * @param {unknown} value
+ */
+function indented(text, value) {
+  /** @type {(key: string, item: unknown) => unknown} */
+  const replacer = (_key, item) => (item instanceof ExactNumber ? (JSON.rawJSON?.(item.digits) ?? item.digits) : item);
+  return longText(value === undefined ? text : JSON.stringify(value, replacer, 2), 20_000, { class: "source" });
 }
 
-const isBranch = (value) => typeof value === "object" && value !== null && !(value instanceof Digits);
+/**
+ * Tell whether a value is an object or a list.
+ * @param {unknown} value
+ * @returns {value is Record<string, unknown> | unknown[]}
+ */
+const isBranch = (value) => typeof value === "object" && value !== null && !(value instanceof ExactNumber);
 
-/** Return the members of an object or list as lines; what does not fit into `room` elements begins folded. */
+/**
+ * Return the members of an object or list as lines; those that do not fit into `room` elements begin folded.
+ * @param {unknown} value
+ * @param {number} room
+ */
 function members(value, room) {
   if (!isBranch(value)) return leaf(value);
+  /** @type {[string | number, unknown][]} */
   const entries = Array.isArray(value) ? value.map((item, n) => [n, item]) : Object.entries(value);
   const node = el("div", { class: "members" });
   if (!entries.length) return add(node, el("span", { class: "empty" }, Array.isArray(value) ? "[]" : "{}"));
-  const each = Math.floor((room - entries.length) / entries.filter(([, item]) => isBranch(item)).length || 1);
-  const more = (from) => {
-    node.append(...entries.slice(from, from + PAGE).map(([key, item]) => line(key, item, each)));
+  const roomOfEach = Math.floor((room - entries.length) / entries.filter(([, item]) => isBranch(item)).length || 1);
+  /** @param {number} from */
+  const addPage = (from) => {
+    node.append(...entries.slice(from, from + PAGE).map(([key, item]) => memberLine(key, item, roomOfEach)));
     if (from + PAGE >= entries.length) return;
     const shown = `${whole(from + PAGE)} of ${whole(entries.length)} shown; show more`;
     const button = el("button", { type: "button", class: "more" }, shown);
     button.addEventListener("click", () => {
       button.remove();
-      more(from + PAGE);
+      addPage(from + PAGE);
     });
     node.append(button);
   };
-  more(0);
+  addPage(0);
   return node;
 }
 
-function line(key, given, room) {
+/**
+ * @param {string | number} key
+ * @param {unknown} item
+ * @param {number} room
+ */
+function memberLine(key, item, room) {
   const name = el("span", { class: typeof key === "number" ? "index" : "key" }, String(key));
-  const value = inner(given) ?? given;
+  const value = nestedJson(item) ?? item;
   if (!isBranch(value) || !Object.keys(value).length) {
-    return el("div", { class: "member" }, name, leaf(given));
+    return el("div", { class: "member" }, name, leaf(item));
   }
   let size = Array.isArray(value) ? `[${whole(value.length)}]` : `{${whole(Object.keys(value).length)}}`;
-  if (value !== given) size = `"${size}"`;
-  const summary = el("summary", null, name, el("span", { class: "size" }, size), el("span", { class: "hint" }, hint(value)));
+  if (value !== item) size = `"${size}"`;
+  const summary = el("summary", null, name, el("span", { class: "size" }, size), el("span", { class: "hint" }, preview(value)));
   const node = el("details", null, summary);
-  const fill = () => node.children.length > 1 || node.append(members(value, room));
-  node.addEventListener("toggle", () => node.open && fill());
+  const fill = () => {
+    if (node.children.length < 2) node.append(members(value, room));
+  };
+  node.addEventListener("toggle", () => {
+    if (node.open) fill();
+  });
   if (room > Object.keys(value).length + 2) {
     node.open = true;
     fill();
@@ -88,34 +123,42 @@ function line(key, given, room) {
   return node;
 }
 
-/** What a text holds that is JSON itself, as tools often return it; its size is shown in quotes. */
-function inner(value) {
+/**
+ * Return the object or list in a text that is JSON itself, as tools often return it; its size is shown in quotes.
+ * @param {unknown} value
+ */
+function nestedJson(value) {
   if (typeof value !== "string" || value.length > 1e6 || !/^\s*[[{]/.test(value)) return undefined;
-  const found = parse(value);
-  return isBranch(found) ? found : undefined;
+  const nested = parse(value);
+  return isBranch(nested) ? nested : undefined;
 }
 
-/** The beginning of what is folded. */
-function hint(value) {
+/**
+ * The first members of a folded object or list, in one line.
+ * @param {Record<string, unknown> | unknown[]} value
+ */
+function preview(value) {
   const parts = [];
   let length = 0;
   for (const key in value) {
-    const item = value[key];
-    const text = isBranch(item) ? (Array.isArray(item) ? "[…]" : "{…}") : shortLeaf(item);
+    const item = Array.isArray(value) ? value[Number(key)] : value[key];
+    const text = isBranch(item) ? (Array.isArray(item) ? "[…]" : "{…}") : leafText(item);
     parts.push(Array.isArray(value) ? text : `${key}: ${text}`);
     if ((length += text.length + key.length) > 90) break;
   }
   return parts.join(", ").slice(0, 110);
 }
 
-function shortLeaf(value) {
+/** @param {unknown} value */
+function leafText(value) {
   if (typeof value === "string") return value.length > 40 ? `${value.slice(0, 40)}…` : value;
-  return value instanceof Digits ? value.text : String(value);
+  return value instanceof ExactNumber ? value.digits : String(value);
 }
 
+/** @param {unknown} value */
 function leaf(value) {
   if (typeof value === "string") return longText(value, LONG, { class: "string" });
   if (isBranch(value)) return el("span", { class: "empty" }, Array.isArray(value) ? "[]" : "{}");
-  const kind = value === null ? "null" : typeof value === "boolean" ? "boolean" : "number";
-  return el("span", { class: kind }, visible(value instanceof Digits ? value.text : value));
+  const type = value === null ? "null" : typeof value === "boolean" ? "boolean" : "number";
+  return el("span", { class: type }, visible(value instanceof ExactNumber ? value.digits : value));
 }

@@ -1,15 +1,23 @@
 // The keys of a run's page, and the splitter between the tree and the detail.
 
-import { byId } from "./dom.js";
+import { byId, targetOf } from "./dom.js";
 
-const isTyping = (target) => target.closest?.("input, textarea, select, dialog[open]");
+/** @import { RunPage } from "./run.js" */
 
-const SEEKING = new Set(["e", "E", "n", "N"]); // these lead to the tree from everywhere
+/** @param {Element | null} target */
+const isTyping = (target) => target?.closest("input, textarea, select, dialog[open]");
 
-/** Let the keys work on a page. */
-export function keys(page) {
+const SEEKING = new Set(["e", "E", "n", "N"]); // these show the tree from every view
+
+/**
+ * Listen to the keys of a page.
+ * @param {RunPage} page
+ */
+export function listenToKeys(page) {
   const { tree, axis, spans } = page;
+  /** @param {number} at */
   const isError = (at) => spans.columns.status[at] === "failed";
+  /** @type {Record<string, () => void>} */
   const inTree = {
     j: () => tree.move(1),
     ArrowDown: () => tree.move(1),
@@ -25,9 +33,12 @@ export function keys(page) {
     Home: () => tree.move(-Infinity),
     G: () => tree.move(Infinity),
     End: () => tree.move(Infinity),
-    PageDown: () => tree.move(tree.page()),
-    PageUp: () => tree.move(-tree.page()),
-    " ": () => tree.selected >= 0 && spans.size[tree.selected] > 1 && tree.fold(tree.selected, !spans.folded.has(tree.selected)),
+    PageDown: () => tree.move(tree.pageSize()),
+    PageUp: () => tree.move(-tree.pageSize()),
+    " ": () => {
+      const at = tree.selected;
+      if (at >= 0 && spans.size[at] > 1) tree.fold(at, !spans.folded.has(at));
+    },
     Enter: () => byId("detail").focus(),
     e: () => tree.seek(isError, 1),
     E: () => tree.seek(isError, -1),
@@ -41,56 +52,75 @@ export function keys(page) {
     "]": () => axis.pan((axis.to - axis.from) / 4),
     z: () => zoomTo(page),
   };
+  const help = byId("help-dialog", HTMLDialogElement);
+  /** @type {Record<string, () => void>} */
   const everywhere = {
     "/": () => page.search.focus(),
-    "?": () => byId("help-dialog").showModal(),
+    "?": () => help.showModal(),
     1: () => go(page, "tree"),
     2: () => go(page, "conversation"),
     3: () => go(page, "stats"),
     Escape: () => go(page, page.view),
   };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
-    const isElsewhere = event.target.closest?.("#detail, button, a, summary, [role=tab], [role=separator]");
-    // Arrows, blanks and the like belong to what has the focus; letters work everywhere.
+    const target = targetOf(event);
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(target)) return;
+    const isElsewhere = target?.closest("#detail, button, a, summary, [role=tab], [role=separator]");
+    // Arrows, blanks and the like belong to the element with the focus; letters work everywhere.
     const isLetter = event.key.length === 1 && event.key !== " ";
     const isOfTree = page.view === "tree" ? isLetter || !isElsewhere : SEEKING.has(event.key);
-    const does = everywhere[event.key] ?? (isOfTree ? inTree[event.key] : null);
-    if (!does) return;
+    const action = everywhere[event.key] ?? (isOfTree ? inTree[event.key] : null);
+    if (!action) return;
     event.preventDefault();
     if (SEEKING.has(event.key) && page.view !== "tree") page.show("tree");
-    does();
+    action();
   });
-  byId("help").addEventListener("click", () => byId("help-dialog").showModal());
-  byId("help-close").addEventListener("click", () => byId("help-dialog").close());
-  splitter(byId("splitter"), byId("run"));
+  byId("help").addEventListener("click", () => help.showModal());
+  byId("help-close").addEventListener("click", () => help.close());
+  listenToSplitter(byId("splitter"), byId("run"));
 }
 
-/** Show a view, and let the arrows be its own. */
+/**
+ * Show a view, and give it the focus.
+ * @param {RunPage} page
+ * @param {View} view
+ */
 function go(page, view) {
   page.show(view);
   (view === "tree" ? page.tree.box : byId(`panel-${view}`)).focus();
 }
 
-/** What a zoom by key turns around: the selected span, else the middle. */
+/**
+ * Return the centre of a zoom by key: the middle of the selected span; undefined where none is selected.
+ * @param {RunPage} page
+ */
 function middle({ tree, axis, spans }) {
   const at = tree.selected;
   if (at < 0) return undefined;
-  const start = spans.columns.start[at];
+  const start = spans.columns.start_ms[at];
   return Math.min(Math.max((start + spans.end(at, tree.now)) / 2, axis.from), axis.to);
 }
 
-/** Show the selected span from its start to its end, with some room. */
+/**
+ * Show the selected span from its start to its end, with some room.
+ * @param {RunPage} page
+ */
 function zoomTo({ tree, axis, spans }) {
   const at = tree.selected;
   if (at < 0) return;
-  const from = spans.columns.start[at];
+  const from = spans.columns.start_ms[at];
   const to = spans.end(at, tree.now);
   const room = Math.max((to - from) * 0.08, (axis.end - axis.start) / 1e5);
   axis.show(from - room, to + room);
 }
 
-function splitter(handle, box) {
+/**
+ * Let a handle set the width of the detail.
+ * @param {HTMLElement} handle
+ * @param {HTMLElement} box
+ */
+function listenToSplitter(handle, box) {
+  /** @param {number} px */
   const set = (px) => {
     const width = Math.round(Math.min(Math.max(px, 300), box.clientWidth - 360));
     box.style.setProperty("--detail", `${width}px`);
@@ -101,7 +131,7 @@ function splitter(handle, box) {
     if (handle.hasPointerCapture(event.pointerId)) set(box.getBoundingClientRect().right - event.clientX);
   });
   handle.addEventListener("keydown", (event) => {
-    const by = { ArrowLeft: 32, ArrowRight: -32 }[event.key];
+    const by = event.key === "ArrowLeft" ? 32 : event.key === "ArrowRight" ? -32 : 0;
     if (!by) return;
     event.preventDefault();
     event.stopPropagation();

@@ -1,58 +1,62 @@
-// Where the page begins: which page it is, and where its data lies.
+// The entry point: starts the page that this document is.
 
-import { byId, setText } from "./dom.js";
+import { byId, findById, messageOf, setText } from "./dom.js";
 import { RunPage } from "./run.js";
-import { fileList, runsPage } from "./runs.js";
-import { block, Embedded, post, Served } from "./source.js";
-import { theme } from "./theme.js";
+import { fileList, startRunsPage } from "./runs.js";
+import { FileSource, jsonBlock, post, ServerSource } from "./source.js";
+import { startTheme } from "./theme.js";
 
-function loginPage() {
-  byId("login").addEventListener("submit", async (event) => {
+function startLoginPage() {
+  const form = byId("login");
+  const token = byId("token", HTMLInputElement);
+  form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      const answer = await post("login", { token: byId("token").value, next: byId("login").dataset.next });
-      location.replace(answer.next);
+      const { next } = await post("login", { token: token.value, next: form.dataset.next });
+      location.replace(next);
     } catch (error) {
-      setText(byId("problem"), error.message);
-      byId("token").select();
+      setText(byId("problem"), messageOf(error));
+      token.select();
     }
   });
 }
 
-function runPage() {
-  const page = new RunPage(block("data"), new Served(block("data")));
-  page.load().catch((error) => page.lost(error));
+function startRunPage() {
+  /** @type {Run} */
+  const run = jsonBlock("data");
+  const page = new RunPage(run, new ServerSource(run));
+  page.load().catch((error) => page.showProblem(error));
 }
 
-function filePage(runs) {
-  const open = (id) => {
-    const run = runs.find((one) => one.id === id) ?? runs[0];
-    new RunPage(run, new Embedded(run)).load();
-  };
+function startFilePage() {
+  /** @type {Run[]} */
+  const runs = jsonBlock("data");
   const wanted = new URLSearchParams(location.hash.slice(1)).get("run");
+  const run = runs.find(({ id }) => id === wanted) ?? runs[0];
   if (runs.length > 1) {
-    fileList(runs, (id) => {
-      location.hash = new URLSearchParams({ run: id });
+    fileList(runs, run, (id) => {
+      location.hash = `#${new URLSearchParams({ run: id })}`;
       location.reload();
     });
-    byId("runs-list").value = runs.some((run) => run.id === wanted) ? wanted : runs[0].id;
   } else byId("runs-list").remove();
-  open(wanted);
+  new RunPage(run, new FileSource(run)).load();
 }
 
-function logout() {
-  byId("logout")?.addEventListener("click", async () => {
-    await post(byId("logout").dataset.to, {});
-    location.assign(byId("logout").dataset.then);
+function listenToLogout() {
+  const button = findById("logout");
+  button?.addEventListener("click", async () => {
+    await post(button.dataset.to ?? "", {});
+    location.assign(button.dataset.then ?? "");
   });
 }
 
-theme();
-logout();
+startTheme();
+listenToLogout();
+/** @type {Record<string, () => void>} */
 const pages = {
-  login: loginPage,
-  runs: runsPage,
-  run: runPage,
-  file: () => filePage(block("data")),
+  login: startLoginPage,
+  runs: startRunsPage,
+  run: startRunPage,
+  file: startFilePage,
 };
-pages[document.body.dataset.page]?.();
+pages[document.body.dataset.page ?? ""]?.();

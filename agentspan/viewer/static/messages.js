@@ -1,12 +1,16 @@
 // Chat messages, as a span's detail and the conversation show them.
 
 import { el, longText } from "./dom.js";
-import { jsonSection, parse } from "./json.js";
+import { ExactNumber, jsonSection, parse } from "./json.js";
 
 const LONG = 1500;
 const FOLDED = 280;
 
-/** Return a message: who says it, its text, the tools it calls. A long system prompt begins folded. */
+/**
+ * Return a message: its role, its text, its tool calls. A long system prompt begins folded.
+ * @param {{ role: string, text: string, others: string[], calls: Call[], error?: string | null }} message
+ * @param {{ onOpen?: () => void, note?: string }} [options]
+ */
 export function messageCard(message, { onOpen, note } = {}) {
   const head = el("header", null, el("b", null, message.role), note ? el("span", { class: "note" }, note) : null);
   if (onOpen) head.append(el("span", { class: "gap" }), el("button", { type: "button", class: "quiet", onclick: onOpen }, "Open span"));
@@ -15,40 +19,61 @@ export function messageCard(message, { onOpen, note } = {}) {
     "article",
     { class: `message ${roleClass(message.role)}` },
     head,
-    message.text ? longText(message.text, limit, { class: "said" }) : null,
-    ...(message.others ?? []).map((name) => el("span", { class: "chip" }, name)),
-    ...(message.calls ?? []).map(callCard),
+    message.text ? longText(message.text, limit, { class: "prose" }) : null,
+    ...message.others.map((name) => el("span", { class: "chip" }, name)),
+    ...message.calls.map(callCard),
     message.error ? el("div", { class: "error-text" }, message.error) : null,
   );
 }
 
-/** Return a tool call with its arguments. */
+/**
+ * Return a tool call with its arguments.
+ * @param {Call} call
+ */
 export function callCard(call) {
-  return el("div", { class: "call" }, el("b", null, call.name), argumentsOf(call.arguments));
+  return el("div", { class: "call" }, el("b", null, call.name), argumentList(call.arguments));
 }
 
-/** Show the arguments of a call: in one line where they are few, else as JSON. */
-export function argumentsOf(text) {
+/**
+ * Return the arguments of a call: in one line where they are short, else as JSON.
+ * @param {string} text
+ */
+export function argumentList(text) {
   const value = text ? parse(text) : null;
-  if (value === null || value === undefined || typeof value !== "object") return el("span", { class: "args" }, text ?? "");
+  if (value === null || value === undefined || typeof value !== "object") return el("span", { class: "args" }, text);
   const entries = Object.entries(value);
-  const isFlat = entries.every(([, item]) => typeof item !== "object" || item === null || "text" in item);
+  const isFlat = entries.every(([, item]) => typeof item !== "object" || item === null || item instanceof ExactNumber);
   const parts = entries.flatMap(([key, item], n) => [
     n ? ", " : "",
     el("span", { class: "key" }, key),
     "=",
-    el("span", { class: "value" }, String(item?.text ?? (typeof item === "object" ? JSON.stringify(item) : item)).slice(0, FOLDED)),
+    el("span", { class: "value" }, argumentText(item).slice(0, FOLDED)),
   ]);
   const line = el("span", { class: "args" }, "(", ...parts, ")");
   return isFlat && text.length < FOLDED ? line : folded("args", line, () => jsonSection("arguments", text));
 }
 
-/** Return something that begins as one line, and is made when it is unfolded. */
-export function folded(name, line, make) {
+/** @param {unknown} value */
+function argumentText(value) {
+  if (value instanceof ExactNumber) return value.digits;
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/**
+ * Return one line that unfolds; the body is made when it first does.
+ * @param {string} name
+ * @param {Child} line
+ * @param {() => Node} makeBody
+ */
+export function folded(name, line, makeBody) {
   const node = el("details", { class: `folded ${name}` }, el("summary", null, el("span", { class: "hint" }, line)));
-  node.addEventListener("toggle", () => node.open && node.children.length < 2 && node.append(make()));
+  node.addEventListener("toggle", () => {
+    if (node.open && node.children.length < 2) node.append(makeBody());
+  });
   return node;
 }
 
 const KNOWN = new Set(["system", "user", "assistant", "tool"]);
+
+/** @param {string} role */
 const roleClass = (role) => (KNOWN.has(role) ? role : "other");

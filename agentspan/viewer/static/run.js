@@ -1,95 +1,121 @@
-// The page of a run: its head, its three views, the keys, and following a run that is under way.
+// The page of a run: its head and its three views. While the run is active, the page polls for its changes.
 
 import { Axis } from "./axis.js";
 import { Conversation } from "./conversation.js";
-import { Detail, failure, state } from "./detail.js";
-import { add, byId, el, setText } from "./dom.js";
+import { Detail, failure, statusMark } from "./detail.js";
+import { add, byId, el, findById, messageOf, setText } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection, parse } from "./json.js";
-import { keys } from "./keys.js";
+import { listenToKeys } from "./keys.js";
 import { Search } from "./search.js";
-import { OPEN, Spans } from "./spans.js";
+import { isOpenStatus, Spans } from "./spans.js";
 import { Stats } from "./stats.js";
 import { colors } from "./theme.js";
 import { Tree } from "./tree.js";
 
+/** @type {View[]} */
 const VIEWS = ["tree", "conversation", "stats"];
-const AT_ONCE = 200_000; // spans that are loaded without being asked for
+const AT_ONCE = 200_000; // spans that are loaded without a click on "Load the rest"
 const OVERLAP_MS = 3000; // a program stamps a change before it commits it
-const LIVE_MS = 1000;
-const QUIET_MS = 10_000;
+const POLL_ACTIVE_MS = 1000;
+const POLL_IDLE_MS = 10_000;
 
 export class RunPage {
+  /**
+   * @param {Run} run
+   * @param {RunSource} source
+   */
   constructor(run, source) {
     this.run = run;
     this.source = source;
     this.spans = new Spans();
     this.origin = Date.parse(run.started_at ?? run.inserted_at);
-    this.axis = new Axis(byId("axis"), () => this._redraw());
-    const onSelect = (at) => this._selected(at);
-    this.tree = new Tree(this.spans, this.axis, { onSelect });
-    this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now() });
-    this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.place.get(id)) });
-    this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
-    this.search = new Search(this.spans, this.tree, source, { onStep: () => this.view === "tree" || this.show("tree") });
+    this.lastEnd = 0;
+    /** @type {string | null} */
+    this.next = null;
+    this.loadAll = () => {};
+    this.isLoadingAll = false;
+    /** @type {SpanStatus | null} */
+    this.shownStatus = null;
+    /** @type {View} */
     this.view = "tree";
-    this._wire();
+    this.axis = new Axis(byId("axis"), () => this._redraw());
+    this.tree = new Tree(this.spans, this.axis, { onSelect: (at) => this._showDetail(at) });
+    this.detail = new Detail(this.spans, source, { onSelect: (at) => this.open(at), now: () => this.now() });
+    this.conversation = new Conversation(this.spans, source, { onOpen: (id) => this.open(this.spans.indexOf.get(id) ?? -1) });
+    this.stats = new Stats(this.spans, source, { onPick: (at) => this.open(at) });
+    const onStep = () => {
+      if (this.view !== "tree") this.show("tree");
+    };
+    this.search = new Search(this.spans, this.tree, source, { onStep });
+    this._listen();
     this._drawHead();
   }
 
   /** Milliseconds since the run began. */
   now() {
-    return this.run.left_open || this.source.isLocal ? this.until ?? 0 : Date.now() - this.origin;
+    return this.run.left_open || this.source.isLocal ? this.lastEnd : Date.now() - this.origin;
   }
 
   async load() {
-    let next = "";
-    if (!this.run.spans) this._count().catch((error) => this.lost(error));
+    if (!this.run.spans) this._readFacts().catch((error) => this.showProblem(error));
     do {
-      const answer = await this.source.spans(next ? { after: next } : {});
-      this._take(answer);
-      next = answer.next;
-      this._drawLoaded(next);
-      if (next && this.spans.length >= AT_ONCE && !this.all) await new Promise((go) => (this.goOn = go));
-    } while (next);
+      const chunk = await this.source.spans(this.next ? { after: this.next } : {});
+      this._merge(chunk);
+      this.next = chunk.next;
+      this._drawLoaded();
+      if (this.next && this.spans.length >= AT_ONCE && !this.isLoadingAll) await this._untilLoadAll();
+    } while (this.next);
     byId("panel-tree").setAttribute("aria-busy", "false");
-    this._overview();
-    this._goToWanted();
-    addEventListener("hashchange", () => this._goToWanted());
+    this._showRun();
+    this._followAddress();
+    addEventListener("hashchange", () => this._followAddress());
     document.documentElement.dataset.ready = "true";
     if (!this.source.isLocal) this._follow();
   }
 
-  /** Show what the address asks for. */
-  _goToWanted() {
-    const wanted = new URLSearchParams(location.hash.slice(1));
-    const at = this.spans.place.get(wanted.get("span") ?? "");
-    if (at !== undefined && at !== this.tree.selected) this.tree.select(at);
-    const view = wanted.get("view") ?? "tree";
-    if (VIEWS.includes(view) && view !== this.view) this.show(view);
+  /** @returns {Promise<void>} */
+  _untilLoadAll() {
+    return new Promise((resolve) => (this.loadAll = resolve));
   }
 
-  /** Say that something could not be read. */
-  lost(error) {
-    setText(byId("lost"), error.message);
+  /** Show the span and the view that the address names. */
+  _followAddress() {
+    const wanted = new URLSearchParams(location.hash.slice(1));
+    const at = this.spans.indexOf.get(wanted.get("span") ?? "");
+    if (at !== undefined && at !== this.tree.selected) this.tree.select(at);
+    const view = VIEWS.find((name) => name === (wanted.get("view") ?? "tree"));
+    if (view && view !== this.view) this.show(view);
+  }
+
+  /**
+   * Show why data could not be read.
+   * @param {unknown} error
+   */
+  showProblem(error) {
+    setText(byId("lost"), messageOf(error));
     byId("lost").hidden = false;
   }
 
-  /** Ask how many spans there are, while they come. */
-  async _count() {
+  /** Read the run's facts with its counts, while its spans are being read. */
+  async _readFacts() {
     this.run = await this.source.facts();
     this._drawHead();
-    this._drawLoaded(this.next);
+    this._drawLoaded();
   }
 
-  _take(answer) {
-    if (answer.run) this.run = answer.run;
+  /**
+   * Add a chunk's spans; tell whether anything changed.
+   * @param {SpanChunk & { run?: Run }} chunk
+   */
+  _merge(chunk) {
+    if (chunk.run) this.run = chunk.run;
     const atEnd = this.tree.box.scrollTop + this.tree.box.clientHeight >= this.tree.box.scrollHeight - 4;
     const follows = atEnd && this.tree.box.scrollTop > 0;
-    const changed = this.spans.take(answer);
+    const changed = this.spans.merge(chunk);
     if (changed) {
-      this.spans.arrange();
-      this._extent();
+      this.spans.buildTree();
+      this._setExtent();
       this.tree.relist();
       if (follows) this.tree.box.scrollTop = this.tree.box.scrollHeight;
       this._drawOverview();
@@ -98,29 +124,31 @@ export class RunPage {
     return changed;
   }
 
-  _extent() {
+  _setExtent() {
     let end = this.run.duration_ms ?? 0;
     let start = 0;
-    let isUnderWay = false;
+    let isRunning = false;
+    const { start_ms, status, left_open } = this.spans.columns;
     for (let at = 0; at < this.spans.length; at++) {
-      if (this.spans.columns.start[at] < start) start = this.spans.columns.start[at];
-      isUnderWay ||= this.spans.columns.status[at] === "active" && !this.spans.columns.left[at];
+      if (start_ms[at] < start) start = start_ms[at];
+      isRunning ||= status[at] === "active" && !left_open[at];
       const ended = this.spans.end(at, 0);
       if (ended > end) end = ended;
     }
-    this.until = end;
-    // A run that nobody finished, and in which nothing is going on, does not grow: its steps would shrink to nothing.
-    if (isUnderWay && this._isLive()) end = Math.max(end, this.now());
+    this.lastEnd = end;
+    // The axis of an unfinished run without active spans does not grow: its steps would become invisibly short.
+    if (isRunning && this._isActive()) end = Math.max(end, this.now());
     this.axis.setExtent(start, end);
     this.tree.now = this.now();
   }
 
-  _isLive() {
+  /** Tell whether the run or one of its spans may still change. */
+  _isActive() {
     const open = this.run.spans ? this.run.spans.pending + this.run.spans.active : 0;
-    return !this.source.isLocal && !this.run.left_open && (OPEN.has(this.run.status) || open > 0);
+    return !this.source.isLocal && !this.run.left_open && (isOpenStatus(this.run.status) || open > 0);
   }
 
-  // Polling: it needs nothing but requests, goes on after either side was away, and sees what any process writes.
+  // Polling needs only requests, continues after the server or the browser slept, and shows the writes of all processes.
   async _follow() {
     let readAll = -Infinity;
     for (;;) {
@@ -128,46 +156,48 @@ export class RunPage {
       try {
         const latest = this.spans.latest;
         const since = latest ? new Date(Date.parse(latest) - OVERLAP_MS).toISOString().replace("Z", "000Z") : "";
-        let changed = await this._catchUp(since);
-        // A change that came late, with an old stamp, shows in the counts: then everything is read again.
-        if (this._isBehind() && began - readAll > QUIET_MS) {
+        let changed = await this._readChanges(since);
+        // A change that was committed late, with an old time, shows in the counts: then all spans are read again.
+        if (this._isBehind() && began - readAll > POLL_IDLE_MS) {
           readAll = began;
-          changed = (await this._catchUp("")) || changed;
+          changed = (await this._readChanges("")) || changed;
         }
-        if (changed) this._changed();
+        if (changed) this._updateViews();
         byId("lost").hidden = true;
       } catch (error) {
-        this.lost(error);
+        this.showProblem(error);
       }
-      const wait = Math.max(this._isLive() ? LIVE_MS : QUIET_MS, 10 * (performance.now() - began));
-      await new Promise((go) => setTimeout(go, wait));
-      while (document.hidden) await new Promise((go) => document.addEventListener("visibilitychange", go, { once: true }));
+      const wait = Math.max(this._isActive() ? POLL_ACTIVE_MS : POLL_IDLE_MS, 10 * (performance.now() - began));
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
     }
   }
 
-  async _catchUp(since) {
+  /** @param {string} since */
+  async _readChanges(since) {
     let changed = false;
+    /** @type {string | null} */
     let after = "";
     do {
-      const answer = await this.source.spans({ since, after });
-      changed = this._take(answer) || changed;
-      after = answer.next;
+      const chunk = await this.source.spans({ since, after });
+      changed = this._merge(chunk) || changed;
+      after = chunk.next;
     } while (after);
     return changed;
   }
 
   /** Tell whether spans, or ends of spans, are missing here: the server counts before it reads. */
   _isBehind() {
-    const { total, finished } = this.run.spans;
-    return this.spans.length < total || this.spans.finished() < finished;
+    const counts = this.run.spans;
+    return counts !== null && (this.spans.length < counts.total || this.spans.countFinished() < counts.finished);
   }
 
-  _changed() {
+  _updateViews() {
     if (this.view === "conversation") this.conversation.update();
     if (this.view === "stats") this.stats.update();
     const at = this.tree.selected;
-    if (at < 0) this._overview();
-    else if (this.spans.columns.status[at] !== this.shownStatus) this._selected(at);
+    if (at < 0) this._showRun();
+    else if (this.spans.columns.status[at] !== this.shownStatus) this._showDetail(at);
   }
 
   _redraw() {
@@ -180,12 +210,11 @@ export class RunPage {
     this.axis.drawOverview(this.spans, this.now(), colors());
   }
 
-  _drawLoaded(next) {
+  _drawLoaded() {
     const total = this.run.spans?.total ?? this.spans.length;
-    this.next = next;
-    byId("loaded").hidden = !next;
+    byId("loaded").hidden = !this.next;
     setText(byId("loaded-count"), `${format.whole(this.spans.length)} of ${format.plural(total, "span")} loaded`);
-    byId("load-all").hidden = !(next && this.spans.length >= AT_ONCE);
+    byId("load-all").hidden = !(this.next && this.spans.length >= AT_ONCE);
   }
 
   _drawHead() {
@@ -194,11 +223,10 @@ export class RunPage {
     setText(byId("agent"), run.agent);
     setText(byId("version"), run.version);
     document.title = `${name} · ${run.status}`;
-    const words = run.left_open ? "left open, its program died" : run.status;
-    const mark = state(run.left_open ? "left" : run.status, words);
+    const mark = run.left_open ? statusMark("left", "left open, its program died") : statusMark(run.status);
     if (byId("status").textContent !== mark.textContent) byId("status").replaceChildren(mark);
     const sums = this.spans.sums();
-    const took = run.duration_ms ?? (this._isLive() && run.started_at ? this.now() : null);
+    const took = run.duration_ms ?? (this._isActive() && run.started_at ? this.now() : null);
     setText(byId("fact-started"), format.moment(run.started_at ?? run.inserted_at));
     setText(byId("fact-took"), format.duration(took) || "–");
     const counts = run.spans ?? { total: 0, failed: 0 };
@@ -208,15 +236,18 @@ export class RunPage {
     setText(byId("fact-tokens"), sums.tokens === null ? "–" : format.count(sums.tokens));
     setText(byId("fact-cost"), sums.cost === null ? "–" : format.cost(sums.cost));
     byId("terminate").hidden = this.source.isLocal || document.body.dataset.readOnly === "true" || run.status !== "active";
-    byId("live").hidden = !this._isLive();
+    byId("live").hidden = !this._isActive();
   }
 
-  /** What the detail shows before a span is selected: the run itself. */
-  _overview() {
+  /** Show the run in the detail, while no span is selected. */
+  _showRun() {
     const { run } = this;
     const error = run.error ? parse(run.error) : null;
     const facts = el("dl", { class: "facts" });
-    const fact = (name, value) => value && facts.append(el("div", null, el("dt", null, name), add(el("dd"), value)));
+    /** @type {(name: string, value: Node | string | null) => void} */
+    const fact = (name, value) => {
+      if (value) facts.append(el("div", null, el("dt", null, name), add(el("dd"), value)));
+    };
     fact("run", el("code", null, run.id));
     fact("named", run.external_identifier);
     fact("purpose", run.purpose === "live" ? null : run.purpose);
@@ -224,34 +255,41 @@ export class RunPage {
     fact("finished", run.finished_at);
     fact("closed", run.closed_by ? `by being ${run.closed_by}` : null);
     fact("program", run.program);
+    const name = run.version ? `${run.agent} ${run.version}` : run.agent;
+    const reason = run.termination_reason;
     const parts = [
-      el("header", { class: "head" }, el("div", { class: "what" }, "Run"), el("h2", null, run.version ? `${run.agent} ${run.version}` : run.agent)),
+      el("header", { class: "head" }, el("div", { class: "what" }, "Run"), el("h2", null, name)),
       facts,
-      run.termination_reason ? el("section", { class: "failure" }, el("h3", null, "Terminated"), el("div", { class: "said" }, run.termination_reason)) : null,
+      reason ? el("section", { class: "failure" }, el("h3", null, "Terminated"), el("div", { class: "prose" }, reason)) : null,
       failure(error),
-      ...[["Metadata", run.metadata], ["Result", run.result], ["Quality", run.quality]].map(([title, text]) => (text ? jsonSection(title, text) : null)),
+      run.metadata ? jsonSection("Metadata", run.metadata) : null,
+      run.result ? jsonSection("Result", run.result) : null,
+      run.quality ? jsonSection("Quality", run.quality) : null,
       el("p", { class: "hint" }, "Select a step to see what went in and what came out. Press ? for the keys."),
     ];
-    this.detail.at = -1;
-    this.detail.box.dataset.span = "";
-    this.detail.box.replaceChildren(...parts.filter(Boolean));
+    this.detail.replace(parts.filter((part) => part !== null));
   }
 
-  _selected(at) {
+  /** @param {number} at */
+  _showDetail(at) {
     this.shownStatus = this.spans.columns.status[at];
     this.detail.show(at, { again: this.spans.isOpen(at) });
-    this.search._tell();
-    this._remember();
+    this.search.showCount();
+    this._writeAddress();
   }
 
-  /** Show a span in the tree. */
+  /**
+   * Show a span in the tree.
+   * @param {number} at
+   */
   open(at) {
-    if (at === undefined || at < 0) return;
+    if (at < 0) return;
     this.show("tree");
     this.tree.select(at);
     this.tree.box.focus();
   }
 
+  /** @param {View} view */
   show(view) {
     this.view = view;
     for (const name of VIEWS) {
@@ -267,65 +305,66 @@ export class RunPage {
       this._drawOverview();
       this.tree.refresh();
     }
-    this._remember();
+    this._writeAddress();
   }
 
-  _remember() {
+  _writeAddress() {
     const at = this.tree.selected;
     const parts = new URLSearchParams();
-    if (this.source.isLocal && byId("runs-list")) parts.set("run", this.run.id);
+    if (this.source.isLocal && findById("runs-list")) parts.set("run", this.run.id);
     if (at >= 0) parts.set("span", this.spans.ids[at]);
     if (this.view !== "tree") parts.set("view", this.view);
     history.replaceState(null, "", parts.size ? `#${parts}` : location.pathname + location.search);
   }
 
-  _wire() {
+  _listen() {
     for (const name of VIEWS) byId(`tab-${name}`).addEventListener("click", () => this.show(name));
     byId("tabs").addEventListener("keydown", (event) => {
-      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const by = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
       if (!by) return;
       event.stopPropagation();
       this.show(VIEWS[(VIEWS.indexOf(this.view) + by + VIEWS.length) % VIEWS.length]);
       byId(`tab-${this.view}`).focus();
     });
     byId("load-all").addEventListener("click", () => {
-      this.all = true;
-      this.goOn?.();
+      this.isLoadingAll = true;
+      this.loadAll();
     });
     new ResizeObserver(() => this._drawOverview()).observe(byId("axis"));
     addEventListener("themechange", () => this._drawOverview());
-    keys(this);
-    this._wireTerminate();
-    setInterval(() => this._tickOn(), 500);
+    listenToKeys(this);
+    this._listenToTerminate();
+    setInterval(() => this._grow(), 500);
   }
 
-  /** What is open grows with time. */
-  _tickOn() {
-    if (document.hidden || !this._isLive() || !this.spans.length) return;
-    this._extent();
+  /** Draw open spans as long as they have run until now. */
+  _grow() {
+    if (document.hidden || !this._isActive() || !this.spans.length) return;
+    this._setExtent();
     this._redraw();
     this._drawHead();
     this.axis.drawOverview(this.spans, this.now(), colors());
   }
 
-  _wireTerminate() {
-    const dialog = byId("terminate-dialog");
+  _listenToTerminate() {
+    const dialog = byId("terminate-dialog", HTMLDialogElement);
+    const reason = byId("reason", HTMLInputElement);
     const problem = byId("terminate-problem");
     byId("terminate").addEventListener("click", () => {
       setText(problem, "");
       dialog.showModal();
-      byId("reason").focus();
+      reason.focus();
     });
     byId("terminate-cancel").addEventListener("click", () => dialog.close());
     byId("terminate-form").addEventListener("submit", async (event) => {
       event.preventDefault();
       try {
-        const answer = await this.source.terminate(byId("reason").value.trim());
+        const { run } = await this.source.terminate(reason.value.trim());
         dialog.close();
-        this.run = answer.run;
+        this.run = run;
         this._drawHead();
       } catch (error) {
-        setText(problem, error.message);
+        setText(problem, messageOf(error));
       }
     });
   }

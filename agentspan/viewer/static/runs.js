@@ -1,42 +1,51 @@
-// The list of runs: what the server wrote stays, and is brought up to date where it stands.
+// The list of runs: the rows that the server wrote stay, and their cells are updated.
 
-import { byId, el, setAttribute, setText } from "./dom.js";
+import { byId, el, inside, messageOf, setAttribute, setText, targetOf } from "./dom.js";
 import { get } from "./source.js";
 
 const EVERY_MS = 1000;
 
-export function runsPage() {
-  const form = byId("filters");
-  for (const field of form.querySelectorAll("select, input[type=checkbox]")) {
-    field.addEventListener("change", () => form.requestSubmit());
+const tableBody = () => byId("runs", HTMLTableSectionElement);
+
+export function startRunsPage() {
+  const form = byId("filters", HTMLFormElement);
+  /** @type {NodeListOf<HTMLInputElement | HTMLSelectElement>} */
+  const fields = form.querySelectorAll("input, select");
+  for (const field of fields) {
+    if (field instanceof HTMLSelectElement || field.type === "checkbox") field.addEventListener("change", () => form.requestSubmit());
   }
-  // An address without the fields that say nothing.
+  // Empty fields stay out of the address.
   form.addEventListener("submit", () => {
-    for (const field of form.elements) if (field.name && !field.value) field.disabled = true;
+    for (const field of fields) if (!field.value) field.disabled = true;
   });
   addEventListener("pageshow", () => {
-    for (const field of form.elements) field.disabled = false;
+    for (const field of fields) field.disabled = false;
   });
-  for (const row of byId("runs").rows) wire(row);
-  document.addEventListener("keydown", (event) => walk(event));
+  for (const row of tableBody().rows) openOnClick(row);
+  document.addEventListener("keydown", moveByKey);
   follow();
 }
 
-function wire(row) {
+/** @param {HTMLTableRowElement} row */
+function openOnClick(row) {
   row.addEventListener("click", (event) => {
-    if (event.target.closest("a") || getSelection()?.toString()) return;
-    row.querySelector("a").click();
+    if (targetOf(event)?.closest("a") || getSelection()?.toString()) return;
+    inside(row, "a").click();
   });
 }
 
-function walk(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea, dialog[open]")) return;
-  const links = [...byId("runs").querySelectorAll("a")];
-  const by = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[event.key];
+/** @param {KeyboardEvent} event */
+function moveByKey(event) {
+  const isTyping = targetOf(event)?.closest("input, select, textarea, dialog[open]");
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
+  const links = [...tableBody().querySelectorAll("a")];
+  /** @type {Record<string, number>} */
+  const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
+  const by = steps[event.key];
   if (event.key === "/") byId("grep").focus();
   else if (by && links.length) {
-    const at = links.indexOf(document.activeElement);
-    links[at < 0 ? 0 : Math.min(links.length - 1, Math.max(0, at + by))].focus();
+    const focused = links.findIndex((link) => link === document.activeElement);
+    links[focused < 0 ? 0 : Math.min(links.length - 1, Math.max(0, focused + by))].focus();
   } else return;
   event.preventDefault();
 }
@@ -45,59 +54,83 @@ async function follow() {
   let took = 0;
   if (document.body.dataset.preparing) update(await get(`runs.json${location.search}`));
   for (;;) {
-    await new Promise((go) => setTimeout(go, Math.max(EVERY_MS, 20 * took)));
-    while (document.hidden) await new Promise((go) => document.addEventListener("visibilitychange", go, { once: true }));
+    await new Promise((resolve) => setTimeout(resolve, Math.max(EVERY_MS, 20 * took)));
+    while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
     const began = performance.now();
     try {
       update(await get(`runs.json${location.search}`));
       byId("lost").hidden = true;
     } catch (error) {
-      setText(byId("lost"), error.message);
+      setText(byId("lost"), messageOf(error));
       byId("lost").hidden = false;
     }
     took = performance.now() - began;
   }
 }
 
-/** Bring the table up to date: rows in the server's order, cells by name. */
-function update(answer) {
-  const body = byId("runs");
+/**
+ * Update the table: rows in the server's order, cells by name.
+ * @param {RunListPage} page
+ */
+function update(page) {
+  const body = tableBody();
   const known = new Map([...body.rows].map((row) => [row.dataset.run, row]));
-  const had = document.activeElement;
-  answer.runs.forEach((run, n) => {
-    const row = known.get(run.id) ?? make(run.id);
+  const focused = document.activeElement;
+  page.runs.forEach((run, n) => {
+    const row = known.get(run.id) ?? makeRow(run.id);
     known.delete(run.id);
-    fill(row, run);
+    fillRow(row, run);
     if (body.rows[n] !== row) body.insertBefore(row, body.rows[n] ?? null);
   });
   for (const row of known.values()) row.remove();
-  if (had?.isConnected && document.activeElement !== had) had.focus();
-  setText(byId("count"), answer.count);
-  byId("nothing").hidden = answer.runs.length > 0;
+  if (focused instanceof HTMLElement && focused.isConnected && document.activeElement !== focused) focused.focus();
+  setText(byId("count"), page.count);
+  byId("nothing").hidden = page.runs.length > 0;
 }
 
-function make(id) {
-  const row = byId("run-row").content.firstElementChild.cloneNode(true);
+/** @param {string} id */
+function makeRow(id) {
+  /** @type {HTMLTableRowElement} */
+  const template = inside(byId("run-row", HTMLTemplateElement).content, "tr");
+  const row = document.importNode(template, true);
   row.dataset.run = id;
-  row.querySelector("a").href = `runs/${encodeURIComponent(id)}`;
-  wire(row);
+  /** @type {HTMLAnchorElement} */
+  const link = inside(row, "a");
+  link.href = `runs/${encodeURIComponent(id)}`;
+  openOnClick(row);
   return row;
 }
 
-function fill(row, run) {
-  for (const cell of row.querySelectorAll("[data-cell]")) {
-    setText(cell, run.cells[cell.dataset.cell]);
-    setAttribute(cell, "title", run.titles?.[cell.dataset.cell]);
+/**
+ * @param {HTMLTableRowElement} row
+ * @param {RunRow} run
+ */
+function fillRow(row, run) {
+  /** @type {NodeListOf<HTMLElement>} */
+  const cells = row.querySelectorAll("[data-cell]");
+  for (const cell of cells) {
+    const name = cell.dataset.cell ?? "";
+    setText(cell, run.cells[name]);
+    setAttribute(cell, "title", run.titles[name]);
   }
-  row.querySelector(".mark").className = `mark ${run.mark}`;
+  inside(row, ".mark").className = `mark ${run.mark}`;
   row.className = run.mark;
-  row.querySelector("[data-cell=failed]").classList.toggle("bad", run.cells.failed !== "");
+  inside(row, "[data-cell=failed]").classList.toggle("bad", run.cells.failed !== "");
 }
 
-/** The list in an exported file of several runs. */
-export function fileList(runs, onPick) {
-  const list = byId("runs-list");
+/**
+ * Show the list in an exported file of several runs.
+ * @param {Run[]} runs
+ * @param {Run} shown
+ * @param {(id: string) => void} onPick
+ */
+export function fileList(runs, shown, onPick) {
+  const list = byId("runs-list", HTMLSelectElement);
   list.hidden = false;
-  list.append(...runs.map((run) => el("option", { value: run.id }, [run.agent, run.version, run.status, run.id].filter(Boolean).join(" · "))));
+  for (const run of runs) {
+    const parts = [run.agent, run.version, run.status, run.id];
+    list.append(el("option", { value: run.id }, parts.filter(Boolean).join(" · ")));
+  }
+  list.value = shown.id;
   list.addEventListener("change", () => onPick(list.value));
 }

@@ -1,14 +1,21 @@
-// Where a run's data comes from: the server, or the file that the page itself is.
+// Where a run's data comes from: the server, or the exported file that the page itself is.
 
-import { byId } from "./dom.js";
+import { findById } from "./dom.js";
 
-/** Read one of the page's own blocks of JSON. */
-export function block(id) {
-  const node = byId(id);
-  return node ? JSON.parse(node.textContent) : null;
+/**
+ * Parse one of the page's own blocks of JSON; null where the page has none of that id.
+ * @param {string} id
+ */
+export function jsonBlock(id) {
+  const node = findById(id);
+  return node ? JSON.parse(node.textContent ?? "") : null;
 }
 
-async function ask(url, options) {
+/**
+ * @param {string} url
+ * @param {RequestInit} [options]
+ */
+async function request(url, options) {
   let response;
   try {
     response = await fetch(url, { credentials: "same-origin", ...options });
@@ -19,90 +26,151 @@ async function ask(url, options) {
     location.reload(); // the session has ended: the server shows the login
     throw new Error("The session has ended.");
   }
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.message ?? `The server says ${response.status}.`);
-  return answer;
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.message ?? `The server answered with status ${response.status}.`);
+  return body;
 }
 
+/**
+ * @param {string} url
+ * @param {Record<string, unknown>} body
+ */
 export const post = (url, body) =>
-  ask(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  request(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
-export const get = (url) => ask(url);
+/** @param {string} url */
+export const get = (url) => request(url);
 
-/** A run on the server. */
-export class Served {
+/**
+ * A run on the server.
+ * @implements {RunSource}
+ */
+export class ServerSource {
+  /** @param {Run} run */
   constructor(run) {
     this.isLocal = false;
     this.base = `${run.id}/`;
   }
 
+  /**
+   * @param {{ since?: string, after?: string }} query
+   * @returns {Promise<SpanChunk & { run: Run }>}
+   */
   spans(query) {
     return get(`${this.base}spans?${new URLSearchParams(query)}`);
   }
 
+  /** @returns {Promise<Run>} */
   facts() {
     return get(`${this.base}facts`);
   }
 
+  /**
+   * @param {string} id
+   * @returns {Promise<SpanDetail>}
+   */
   detail(id) {
     return get(`${this.base}spans/${id}`);
   }
 
+  /**
+   * @param {number} offset
+   * @returns {Promise<TurnPage>}
+   */
   conversation(offset) {
     return get(`${this.base}conversation?offset=${offset}`);
   }
 
-  search(words) {
-    // What is being typed is the beginning of a word.
-    const asked = /[\s"*]$/.test(words) ? words : `${words}*`;
-    return get(`${this.base}search?${new URLSearchParams({ q: asked })}`);
+  /**
+   * @param {string} text
+   * @returns {Promise<Matches>}
+   */
+  search(text) {
+    // While it is being typed, the last word is only the beginning of one.
+    const query = /[\s"*]$/.test(text) ? text : `${text}*`;
+    return get(`${this.base}search?${new URLSearchParams({ q: query })}`);
   }
 
+  /** @returns {Promise<Statistics>} */
   stats() {
     return get(`${this.base}stats`);
   }
 
+  /**
+   * @param {string} reason
+   * @returns {Promise<{ run: Run }>}
+   */
   terminate(reason) {
     return post(`${this.base}terminate`, { reason });
   }
 }
 
-/** A run in an exported file: everything is here, and is parsed when it is first wanted. */
-export class Embedded {
+/**
+ * A run in an exported file: each block of it is parsed when it is first needed.
+ * @implements {RunSource}
+ */
+export class FileSource {
+  /** @param {Run} run */
   constructor(run) {
     this.isLocal = true;
-    this.id = run.id;
+    this.run = run;
+    /** @type {Turn[] | null} */
+    this._turns = null;
+    /** @type {Map<string, SpanDetail> | null} */
+    this._details = null;
   }
 
+  /** @returns {Promise<SpanChunk>} */
   async spans() {
-    return block(`spans-${this.id}`);
+    return jsonBlock(`spans-${this.run.id}`);
   }
 
+  async facts() {
+    return this.run;
+  }
+
+  /** @param {string} id */
   async detail(id) {
-    return this._details().get(id);
+    const detail = this._readDetails().get(id);
+    if (!detail) throw new Error("This file has no such span.");
+    return detail;
   }
 
+  /**
+   * @param {number} offset
+   * @returns {Promise<TurnPage>}
+   */
   async conversation(offset) {
-    this.turns ??= block(`conversation-${this.id}`);
-    return { total: this.turns.length, turns: this.turns.slice(offset) };
+    /** @type {Turn[]} */
+    const turns = (this._turns ??= jsonBlock(`conversation-${this.run.id}`));
+    return { total: turns.length, turns: turns.slice(offset) };
   }
 
+  /** @returns {Promise<Statistics>} */
   async stats() {
-    return block(`stats-${this.id}`);
+    return jsonBlock(`stats-${this.run.id}`);
   }
 
-  async search(words) {
-    const wanted = words.toLowerCase();
+  /** @param {string} text */
+  async search(text) {
+    const wanted = text.toLowerCase();
     const ids = [];
-    for (const [id, all] of this._details()) {
-      const texts = [all.summary, all.payload, all.result_payload];
-      if (texts.some((text) => text?.toLowerCase().includes(wanted))) ids.push(id);
+    for (const [id, detail] of this._readDetails()) {
+      const texts = [detail.summary, detail.payload, detail.result_payload];
+      if (texts.some((part) => part?.toLowerCase().includes(wanted))) ids.push(id);
     }
     return { ids, total: ids.length };
   }
 
-  _details() {
-    this.details ??= new Map(block(`details-${this.id}`).map((all) => [all.id, all]));
-    return this.details;
+  /** @returns {Promise<{ run: Run }>} */
+  async terminate() {
+    throw new Error("A run in a file cannot be terminated.");
+  }
+
+  _readDetails() {
+    /** @type {() => SpanDetail[]} */
+    const read = () => jsonBlock(`details-${this.run.id}`);
+    this._details ??= new Map(read().map((detail) => [detail.id, detail]));
+    return this._details;
   }
 }

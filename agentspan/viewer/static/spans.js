@@ -1,17 +1,46 @@
 // The spans of a run in memory, column by column, and their order as a tree.
+// A span is its index in the columns; in all modules, `at` and `parent` are such indexes, and -1 is no span.
 
-export const OPEN = new Set(["pending", "active"]);
+const OPEN = new Set(["pending", "active"]);
+
+/**
+ * Tell whether a status may still change.
+ * @param {string} status
+ */
+export const isOpenStatus = (status) => OPEN.has(status);
 
 export class Spans {
   constructor() {
+    /** @type {string[]} */
     this.ids = [];
-    this.place = new Map();
-    this.columns = { parent: [], name: [], kind: [], title: [], label: [], status: [], summary: [], start: [], took: [] };
-    Object.assign(this.columns, { given: [], made: [], cost: [], error: [], left: [], aggregate: [] });
+    /** @type {Map<string, number>} */
+    this.indexOf = new Map();
+    /** @type {SpanColumns} */
+    this.columns = {
+      parent: [],
+      schema_name: [],
+      kind: [],
+      title: [],
+      label: [],
+      status: [],
+      summary: [],
+      start_ms: [],
+      duration_ms: [],
+      input_tokens: [],
+      output_tokens: [],
+      cost_usd: [],
+      error: [],
+      left_open: [],
+      aggregate: [],
+    };
+    /** @type {Set<number>} */
     this.folded = new Set();
+    /** @type {string | null} */
     this.latest = null;
     this.changes = 0;
-    this.order = this.depth = this.size = this.position = this.siblings = this.above = new Int32Array(0);
+    // The tree: spans in its order, and facts about each span by its index.
+    this.order = this.depth = this.size = this.position = this.siblings = this.parents = new Int32Array(0);
+    // The rows that are not folded away: span by row, row by span.
     this.rows = new Int32Array(0);
     this.rowOf = new Int32Array(0);
   }
@@ -20,74 +49,90 @@ export class Spans {
     return this.ids.length;
   }
 
-  /** Take spans as the server writes them, new ones and changed ones; tell whether anything is different now. */
-  take(answer) {
-    const from = answer.columns;
-    const left = new Set(answer.left_open);
-    const aggregates = new Set(answer.aggregates);
+  /**
+   * Add new spans and update known ones; tell whether anything changed.
+   * @param {SpanChunk} chunk
+   */
+  merge(chunk) {
+    const sent = chunk.columns;
+    const left = new Set(chunk.left_open);
+    const aggregates = new Set(chunk.aggregates);
     const before = this.changes;
-    for (let n = 0; n < from.id.length; n++) {
-      const type = answer.types[from.type[n]];
-      const parent = from.parent?.[n] ?? null;
-      const number = from.label?.[n] ?? null;
-      this._put(from.id[n], {
-        parent: typeof parent === "number" ? from.id[parent] : parent,
-        name: type.name,
+    for (let n = 0; n < sent.id.length; n++) {
+      const type = chunk.types[sent.type[n]];
+      const parent = sent.parent?.[n] ?? null;
+      const label = sent.label?.[n] ?? null;
+      this._put(sent.id[n], {
+        parent: typeof parent === "number" ? sent.id[parent] : parent,
+        schema_name: type.name,
         kind: type.kind,
         title: type.title,
-        label: number === null ? null : answer.labels[number],
-        status: answer.statuses[from.status[n]],
-        summary: from.summary[n],
-        start: from.start_ms[n],
-        took: from.duration_ms[n],
-        given: from.input_tokens?.[n] ?? null,
-        made: from.output_tokens?.[n] ?? null,
-        cost: from.cost_usd?.[n] ?? null,
-        error: answer.errors[n] ?? null,
-        left: left.has(n),
+        label: label === null ? null : chunk.labels[label],
+        status: chunk.statuses[sent.status[n]],
+        summary: sent.summary[n],
+        start_ms: sent.start_ms[n],
+        duration_ms: sent.duration_ms[n],
+        input_tokens: sent.input_tokens?.[n] ?? null,
+        output_tokens: sent.output_tokens?.[n] ?? null,
+        cost_usd: sent.cost_usd?.[n] ?? null,
+        error: chunk.errors[n] ?? null,
+        left_open: left.has(n),
         aggregate: aggregates.has(n),
       });
     }
-    if (answer.latest && (!this.latest || answer.latest > this.latest)) this.latest = answer.latest;
+    if (chunk.latest && (!this.latest || chunk.latest > this.latest)) this.latest = chunk.latest;
     return this.changes !== before;
   }
 
+  /**
+   * @param {string} id
+   * @param {SpanValues} values
+   */
   _put(id, values) {
-    let at = this.place.get(id);
+    let at = this.indexOf.get(id);
     if (at === undefined) {
       at = this.ids.push(id) - 1;
-      this.place.set(id, at);
+      this.indexOf.set(id, at);
     }
-    for (const name in values) {
-      if (this.columns[name][at] !== values[name]) {
-        this.columns[name][at] = values[name];
+    /** @type {Record<string, unknown[]>} */
+    const columns = this.columns;
+    for (const [name, value] of Object.entries(values)) {
+      if (columns[name][at] !== value) {
+        columns[name][at] = value;
         this.changes++;
       }
     }
   }
 
+  /** @param {number} at */
   isOpen(at) {
-    return OPEN.has(this.columns.status[at]);
+    return isOpenStatus(this.columns.status[at]);
   }
 
-  /** When a span ended, in ms; an open one has not yet. */
+  /**
+   * When a span ended, in ms since the run's start; an active one has not ended before `now`.
+   * @param {number} at
+   * @param {number} now
+   */
   end(at, now) {
-    const { start, took, status, left } = this.columns;
-    if (took[at] !== null) return start[at] + took[at];
-    return status[at] === "active" && !left[at] ? Math.max(start[at], now) : start[at];
+    const { start_ms, duration_ms, status, left_open } = this.columns;
+    const duration = duration_ms[at];
+    if (duration !== null) return start_ms[at] + duration;
+    return status[at] === "active" && !left_open[at] ? Math.max(start_ms[at], now) : start_ms[at];
   }
 
-  /** Order the spans as a tree: parents first, siblings by when they began; who has no parent here is a root. */
-  arrange() {
+  /** Order the spans as a tree: parents first, siblings by start. A span whose parent is not here is a root. */
+  buildTree() {
     const n = this.length;
-    const { start, parent } = this.columns;
+    const { start_ms, parent } = this.columns;
     const ids = this.ids;
-    const before = (a, b) => start[a] - start[b] || (ids[a] < ids[b] ? -1 : 1);
-    const inTime = Array.from({ length: n }, (_, at) => at).sort(before);
+    /** @type {(a: number, b: number) => number} */
+    const byStart = (a, b) => start_ms[a] - start_ms[b] || (ids[a] < ids[b] ? -1 : 1);
+    const inTime = Array.from({ length: n }, (_, at) => at).sort(byStart);
     const rank = new Int32Array(n);
     inTime.forEach((at, number) => (rank[at] = number));
-    this.above = new Int32Array(n);
-    for (let at = 0; at < n; at++) this.above[at] = parent[at] === null ? -1 : (this.place.get(parent[at]) ?? -1);
+    this.parents = new Int32Array(n);
+    for (let at = 0; at < n; at++) this.parents[at] = this.indexOf.get(parent[at] ?? "") ?? -1;
     this._cutCircles(inTime, rank);
     const first = new Int32Array(n).fill(-1);
     const next = new Int32Array(n).fill(-1);
@@ -95,7 +140,7 @@ export class Spans {
     let root = -1;
     for (let number = n - 1; number >= 0; number--) {
       const at = inTime[number];
-      const above = this.above[at];
+      const above = this.parents[at];
       next[at] = above < 0 ? root : first[above];
       if (above < 0) root = at;
       else {
@@ -106,6 +151,12 @@ export class Spans {
     this._walk(root, first, next, children);
   }
 
+  /**
+   * @param {number} root the first root
+   * @param {Int32Array} first each span's first child
+   * @param {Int32Array} next each span's next sibling
+   * @param {Int32Array} children how many each span has
+   */
   _walk(root, first, next, children) {
     const n = this.length;
     this.order = new Int32Array(n);
@@ -116,13 +167,16 @@ export class Spans {
     let roots = 0;
     for (let at = root; at >= 0; at = next[at]) roots++;
     let placed = 0;
+    /** @type {number[]} */
     const stack = [];
-    for (let at = root; at >= 0 || stack.length; ) {
+    for (let at = root; ; ) {
       if (at < 0) {
-        at = next[stack.pop()];
+        const above = stack.pop();
+        if (above === undefined) break;
+        at = next[above];
         continue;
       }
-      const above = this.above[at];
+      const above = this.parents[at];
       this.order[placed++] = at;
       this.depth[at] = stack.length;
       this.siblings[at] = above < 0 ? roots : children[above];
@@ -133,31 +187,35 @@ export class Spans {
     }
     for (let number = n - 1; number >= 0; number--) {
       const at = this.order[number];
-      if (this.above[at] >= 0) this.size[this.above[at]] += this.size[at];
+      if (this.parents[at] >= 0) this.size[this.parents[at]] += this.size[at];
     }
   }
 
-  /** Spans that are their own ancestors, as only hand-made rows are: the first of each circle becomes a root. */
+  /**
+   * Make a root of the first span of each circle. Only rows made by hand are their own ancestors.
+   * @param {number[]} inTime
+   * @param {Int32Array} rank
+   */
   _cutCircles(inTime, rank) {
     const state = new Uint8Array(this.length); // 1 on the way up, 2 done
     for (const from of inTime) {
-      const way = [];
+      const path = [];
       let at = from;
       while (at >= 0 && state[at] === 0) {
         state[at] = 1;
-        way.push(at);
-        at = this.above[at];
+        path.push(at);
+        at = this.parents[at];
       }
       if (at >= 0 && state[at] === 1) {
-        const circle = way.slice(way.indexOf(at));
-        this.above[circle.reduce((a, b) => (rank[b] < rank[a] ? b : a))] = -1;
+        const circle = path.slice(path.indexOf(at));
+        this.parents[circle.reduce((a, b) => (rank[b] < rank[a] ? b : a))] = -1;
       }
-      for (const passed of way) state[passed] = 2;
+      for (const passed of path) state[passed] = 2;
     }
   }
 
-  /** List what is shown: all but what lies in folded spans. */
-  unroll() {
+  /** List the rows: all spans but those inside folded ones. */
+  listRows() {
     const n = this.length;
     const rows = new Int32Array(n);
     this.rowOf = new Int32Array(n).fill(-1);
@@ -171,29 +229,37 @@ export class Spans {
     this.rows = rows.subarray(0, count);
   }
 
-  /** Unfold what a span lies in; tell whether that changed anything. */
+  /**
+   * Unfold the ancestors of a span; tell whether one was folded.
+   * @param {number} at
+   */
   reveal(at) {
     let changed = false;
-    for (let above = this.above[at]; above >= 0; above = this.above[above]) changed = this.folded.delete(above) || changed;
+    for (let above = this.parents[at]; above >= 0; above = this.parents[above]) changed = this.folded.delete(above) || changed;
     return changed;
   }
 
-  finished() {
+  countFinished() {
     let count = 0;
-    for (const status of this.columns.status) if (!OPEN.has(status)) count++;
+    for (const status of this.columns.status) if (!isOpenStatus(status)) count++;
     return count;
   }
 
-  /** Add up tokens and cost; a span that sums up others repeats what they used. */
+  /** Add up tokens and cost; an aggregate repeats those of the spans in it. */
   sums() {
-    const { aggregate, given, made, cost } = this.columns;
+    const { aggregate, input_tokens, output_tokens, cost_usd } = this.columns;
+    /** @type {number | null} */
     let tokens = null;
-    let usd = null;
+    /** @type {number | null} */
+    let cost = null;
     for (let at = 0; at < this.length; at++) {
       if (aggregate[at]) continue;
-      if (given[at] !== null || made[at] !== null) tokens = (tokens ?? 0) + (given[at] ?? 0) + (made[at] ?? 0);
-      if (cost[at] !== null) usd = (usd ?? 0) + cost[at];
+      if (input_tokens[at] !== null || output_tokens[at] !== null) {
+        tokens = (tokens ?? 0) + (input_tokens[at] ?? 0) + (output_tokens[at] ?? 0);
+      }
+      const usd = cost_usd[at];
+      if (usd !== null) cost = (cost ?? 0) + usd;
     }
-    return { tokens, cost: usd };
+    return { tokens, cost };
   }
 }

@@ -1,81 +1,111 @@
-// What each kind of step took in a run: counts, errors, percentiles, and how durations are spread.
+// Statistics of a run's span types and their labels: counts, errors, percentiles, and a histogram of durations.
 
-import { add, byId, el } from "./dom.js";
+import { add, byId, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
+
+/** @import { Spans } from "./spans.js" */
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 7;
 
 export class Stats {
+  /**
+   * @param {Spans} spans
+   * @param {RunSource} source
+   * @param {{ onPick: (at: number) => void }} handlers
+   */
   constructor(spans, source, { onPick }) {
     this.spans = spans;
     this.source = source;
     this.onPick = onPick;
     this.box = byId("stats");
-    this.read = -1;
+    this.changes = -1;
+    this.isUpdating = false;
   }
 
   async update() {
-    if (this.busy || this.read === this.spans.changes) return;
-    this.busy = true;
+    if (this.isUpdating || this.changes === this.spans.changes) return;
+    this.isUpdating = true;
     try {
-      const seen = this.spans.changes;
+      const changes = this.spans.changes;
       this._draw(await this.source.stats());
-      this.read = seen;
+      this.changes = changes;
     } catch (error) {
-      this.box.replaceChildren(el("p", { class: "error-text" }, error.message));
+      this.box.replaceChildren(el("p", { class: "error-text" }, messageOf(error)));
     } finally {
-      this.busy = false;
+      this.isUpdating = false;
     }
   }
 
+  /** @param {Statistics} statistics */
   _draw({ stats, bounds_ms: bounds }) {
-    const used = stats.flatMap((one) => one.histogram.flatMap((n, bucket) => (n ? [bucket] : [])));
+    const used = stats.flatMap((stat) => stat.histogram.flatMap((n, bucket) => (n ? [bucket] : [])));
     // At least a handful of buckets, so that one bar does not look like all there is.
     const first = Math.max(0, Math.min(...used, bounds.length) - 1);
     const last = Math.min(bounds.length, Math.max(...used, first + 6) + 1);
     const names = ["Step", "Spans", "Failed", "p50", "p95", "p99", "Max", "Total", "Tokens", "Cost"];
     const head = names.map((name, n) => el("th", { scope: "col", class: n ? "number" : null }, name));
+    /** @param {number} bucket */
     const edge = (bucket) => el("span", null, bucket ? format.duration(bounds[bucket - 1]) : "0");
     head.push(el("th", { scope: "col" }, el("span", { class: "scale" }, edge(first), edge(last))));
-    const rows = stats.map((one) => this._row(one, bounds, first, last));
+    const rows = stats.map((stat) => this._row(stat, bounds, first, last));
     this.box.replaceChildren(
       el("table", null, el("thead", null, el("tr", null, ...head)), el("tbody", null, ...rows)),
-      el("p", { class: "hint" }, "Durations are those of complete and failed spans. An agent span's tokens and cost repeat what the spans in it used."),
+      el("p", { class: "hint" }, "Durations are those of complete and failed spans. An agent span's tokens and cost repeat those of the spans in it."),
     );
   }
 
-  _row(one, bounds, first, last) {
-    const slowest = this._slowest(one);
-    const max = format.duration(one.max_ms);
+  /**
+   * @param {Stat} stat
+   * @param {number[]} bounds
+   * @param {number} first the first bucket that is shown
+   * @param {number} last
+   */
+  _row(stat, bounds, first, last) {
+    const slowest = this._slowest(stat);
+    const max = format.duration(stat.max_ms);
     const pick = () => this.onPick(slowest);
-    const failed = one.failed ? `${format.whole(one.failed)} · ${format.percent(one.failed, one.count)}` : "";
-    const tokens = one.input_tokens === null && one.output_tokens === null ? "" : format.count((one.input_tokens ?? 0) + (one.output_tokens ?? 0));
-    const cells = [format.whole(one.count), failed, ...[one.p50_ms, one.p95_ms, one.p99_ms].map(format.duration)];
+    const failed = stat.failed ? `${format.whole(stat.failed)} · ${format.percent(stat.failed, stat.count)}` : "";
+    const hasTokens = stat.input_tokens !== null || stat.output_tokens !== null;
+    const tokens = hasTokens ? format.count((stat.input_tokens ?? 0) + (stat.output_tokens ?? 0)) : "";
+    /** @type {Child[]} */
+    const cells = [format.whole(stat.count), failed, ...[stat.p50_ms, stat.p95_ms, stat.p99_ms].map(format.duration)];
     cells.push(slowest < 0 ? max : el("button", { type: "button", class: "link", title: "Open the slowest", onclick: pick }, max));
-    cells.push(one.max_ms === null ? "" : format.duration(one.total_ms), tokens, one.cost_usd === null ? "" : format.cost(one.cost_usd));
+    cells.push(stat.max_ms === null ? "" : format.duration(stat.total_ms), tokens, stat.cost_usd === null ? "" : format.cost(stat.cost_usd));
     const name = el("th", { scope: "row" });
-    if (one.label === null) add(name, el("i", { class: `kind k-${one.kind}` }), one.schema_name);
-    else add(name, el("span", { class: "label" }, one.label));
-    const numbers = cells.map((cell, n) => add(el("td", { class: n === 1 && one.failed ? "number bad" : "number" }), cell));
-    const spread = el("td", null, histogram(one, bounds, first, last));
-    return el("tr", { class: one.label === null ? "group" : null }, name, ...numbers, spread);
+    if (stat.label === null) add(name, el("i", { class: `kind k-${stat.kind}` }), stat.schema_name);
+    else add(name, el("span", { class: "label" }, stat.label));
+    const numbers = cells.map((cell, n) => add(el("td", { class: n === 1 && stat.failed ? "number bad" : "number" }), cell));
+    const spread = el("td", null, histogram(stat, bounds, first, last));
+    return el("tr", { class: stat.label === null ? "group" : null }, name, ...numbers, spread);
   }
 
-  _slowest(one) {
-    const { name, label, took } = this.spans.columns;
+  /**
+   * Return the slowest span that a row counts; -1 where none has ended.
+   * @param {Stat} stat
+   */
+  _slowest(stat) {
+    const { schema_name, label, duration_ms } = this.spans.columns;
     let slowest = -1;
+    let longest = -1;
     for (let at = 0; at < this.spans.length; at++) {
-      if (name[at] !== one.schema_name || (one.label !== null && label[at] !== one.label)) continue;
-      if (took[at] !== null && (slowest < 0 || took[at] > took[slowest])) slowest = at;
+      if (schema_name[at] !== stat.schema_name || (stat.label !== null && label[at] !== stat.label)) continue;
+      const duration = duration_ms[at];
+      if (duration !== null && duration > longest) [slowest, longest] = [at, duration];
     }
     return slowest;
   }
 }
 
-/** How many spans lie in each bucket; one path for all bars, which as rectangles would be an element each. */
-function histogram(one, bounds, first, last) {
-  const counts = one.histogram.slice(first, last + 1);
+/**
+ * Draw how many spans are in each bucket. One path has all bars: as rectangles, each would be an element.
+ * @param {Stat} stat
+ * @param {number[]} bounds
+ * @param {number} first
+ * @param {number} last
+ */
+function histogram(stat, bounds, first, last) {
+  const counts = stat.histogram.slice(first, last + 1);
   const most = Math.max(...counts, 1);
   const width = counts.length * BAR;
   const bars = counts.map((count, n) => {
@@ -87,12 +117,12 @@ function histogram(one, bounds, first, last) {
   path.setAttribute("d", bars.join(""));
   svg.setAttribute("viewBox", `0 0 ${width} 22`);
   svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("class", `histogram k-${one.kind}`);
+  svg.setAttribute("class", `histogram k-${stat.kind}`);
   svg.setAttribute("role", "img");
-  const words = counts.flatMap((count, n) => (count ? [`${format.whole(count)} from ${n + first ? format.duration(bounds[n + first - 1]) : "0"}`] : []));
-  svg.setAttribute("aria-label", words.join(", ") || "no durations");
+  const labels = counts.flatMap((count, n) => (count ? [`${format.whole(count)} from ${n + first ? format.duration(bounds[n + first - 1]) : "0"}`] : []));
+  svg.setAttribute("aria-label", labels.join(", ") || "no durations");
   const title = document.createElementNS(SVG, "title");
-  title.textContent = words.join("\n");
+  title.textContent = labels.join("\n");
   svg.append(title, path);
   return svg;
 }

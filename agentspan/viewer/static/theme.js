@@ -1,54 +1,58 @@
-// Light or dark: as the system says, or as the button does. A cookie, so that the server sends the right page at once.
+// Light or dark: the system's setting, or what the button chose. The choice is in a cookie, so that the server sends the right page.
 
-import { byId } from "./dom.js";
+import { findById } from "./dom.js";
 
 const KINDS = ["agent", "llm", "tool", "chain", "retrieval", "embedding", "rerank", "guardrail", "evaluation", "human"];
 KINDS.push("mcp", "memory", "handoff", "message", "custom");
 
-let known = null;
+/** @type {Record<string, string> | null} */
+let cache = null;
 
-/** The colours of the span types, for what is drawn. */
+/** Return the colours of the span types, for drawing on a canvas. */
 export function colors() {
-  if (known) return known;
+  if (cache) return cache;
   const probe = document.createElement("i");
   document.body.append(probe);
-  known = {};
+  /** @type {Record<string, string>} */
+  const read = {};
   for (const name of [...KINDS, "failed"]) {
     probe.className = name === "failed" ? "bar failed" : `bar k-${name}`;
-    known[name] = getComputedStyle(probe).backgroundColor;
+    read[name] = getComputedStyle(probe).backgroundColor;
   }
   probe.remove();
-  return known;
+  cache = read;
+  return read;
 }
 
-/** Let the button switch. */
-export function theme() {
+/** Apply the chosen theme, and let the button switch it. */
+export function startTheme() {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
-  const changed = () => {
-    known = null;
-    byId("theme")?.setAttribute("aria-pressed", String(isDark()));
+  const refresh = () => {
+    cache = null;
+    findById("theme")?.setAttribute("aria-pressed", String(isDark()));
     dispatchEvent(new Event("themechange"));
   };
   if (!root.dataset.theme) {
     try {
-      const kept = localStorage.getItem("agentspan-theme");
-      if (kept === "dark" || kept === "light") root.dataset.theme = kept;
+      const stored = localStorage.getItem("agentspan-theme");
+      if (stored === "dark" || stored === "light") root.dataset.theme = stored;
     } catch {
-      // a file may not be allowed to keep anything
+      // A page opened from a file may have no storage.
     }
   }
-  dark.addEventListener("change", changed);
-  byId("theme")?.addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
+  dark.addEventListener("change", refresh);
+  findById("theme")?.addEventListener("click", () => {
+    const theme = isDark() ? "light" : "dark";
+    root.dataset.theme = theme;
     try {
-      localStorage.setItem("agentspan-theme", root.dataset.theme);
-      document.cookie = `agentspan_theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`;
+      localStorage.setItem("agentspan-theme", theme);
+      document.cookie = `agentspan_theme=${theme}; path=/; max-age=31536000; samesite=strict`;
     } catch {
       // as above
     }
-    changed();
+    refresh();
   });
-  changed();
+  refresh();
 }

@@ -1,72 +1,84 @@
-// The tree with its bars: as many row elements as fit in sight, whatever the length of the run.
+// The tree with its bars: as many row elements as are visible, whatever the length of the run.
 
-import { byId, el, setAttribute, setText } from "./dom.js";
+import { byId, el, setAttribute, setText, targetOf } from "./dom.js";
 import { duration } from "./format.js";
 
-export const ROW = 26;
+/**
+ * @import { Axis } from "./axis.js"
+ * @import { Spans } from "./spans.js"
+ * @typedef {ReturnType<Tree["_make"]>} Drawn an element of a row, and the row that it shows
+ */
+
+const ROW = 26;
 const SPARE = 4;
 const DEEPEST = 18;
 
 export class Tree {
-  constructor(spans, axis, { onSelect, onToggle }) {
+  /**
+   * @param {Spans} spans
+   * @param {Axis} axis
+   * @param {{ onSelect: (at: number) => void }} handlers
+   */
+  constructor(spans, axis, { onSelect }) {
     this.spans = spans;
     this.axis = axis;
     this.onSelect = onSelect;
-    this.onToggle = onToggle;
     this.box = byId("tree");
     this.room = byId("tree-room");
+    /** @type {Drawn[]} */
     this.pool = [];
     this.version = 0;
     this.selected = -1;
+    /** @type {Set<number>} */
     this.matches = new Set();
     this.now = 0;
-    this.waiting = false;
+    this.isWaiting = false;
     this.box.addEventListener("scroll", () => this.draw(), { passive: true });
     this.box.addEventListener("click", (event) => this._click(event));
-    this.box.addEventListener("dblclick", (event) => this._toggleAt(this._rowOf(event)));
+    this.box.addEventListener("dblclick", (event) => this._toggle(this._rowOf(event)));
     this.box.addEventListener("wheel", (event) => this._wheel(event), { passive: false });
     new ResizeObserver(() => this.refresh()).observe(this.box);
   }
 
-  /** The spans or what is shown of them changed: list the rows anew. */
+  /** List the rows again, after spans were added or folded. */
   relist() {
-    this.spans.unroll();
+    this.spans.listRows();
     this.room.style.height = `${this.spans.rows.length * ROW}px`;
     this.refresh();
   }
 
-  /** Draw every row again. */
+  /** Draw all visible rows again. */
   refresh() {
     this.version++;
     this.draw();
   }
 
-  /** Draw at the next frame what is not drawn yet. */
+  /** Draw, at the next frame, the visible rows that are not drawn yet. */
   draw() {
-    if (this.waiting) return;
-    this.waiting = true;
+    if (this.isWaiting) return;
+    this.isWaiting = true;
     requestAnimationFrame(() => {
-      this.waiting = false;
-      this._draw();
+      this.isWaiting = false;
+      this._drawRows();
     });
   }
 
-  _draw() {
+  _drawRows() {
     const rows = this.spans.rows;
     const from = Math.max(0, Math.floor(this.box.scrollTop / ROW) - SPARE);
     const to = Math.min(rows.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW) + SPARE);
     const needed = Math.ceil(this.box.clientHeight / ROW) + 2 * SPARE + 1;
     while (this.pool.length < needed) this.pool.push(this._make());
-    while (this.pool.length > needed) this.pool.pop().node.remove();
-    const taken = new Set();
+    while (this.pool.length > needed) this.pool.pop()?.node.remove();
+    const used = new Set();
     for (let row = from; row < to; row++) {
       const drawn = this.pool[row % this.pool.length];
-      taken.add(drawn);
+      used.add(drawn);
       if (drawn.row === row && drawn.version === this.version) continue;
       this._fill(drawn, row, rows[row]);
     }
     for (const drawn of this.pool) {
-      if (!taken.has(drawn) && drawn.row !== -1) {
+      if (!used.has(drawn) && drawn.row !== -1) {
         drawn.row = -1;
         drawn.node.hidden = true;
         drawn.node.className = "row";
@@ -78,18 +90,27 @@ export class Tree {
   }
 
   _make() {
-    const parts = { fold: el("i", { class: "fold" }), mark: el("i"), kind: el("i"), text: el("span", { class: "text" }) };
-    Object.assign(parts, { error: el("span", { class: "error" }), took: el("span", { class: "took" }) });
-    Object.assign(parts, { bar: el("i", { class: "bar" }), lane: el("span", { class: "lane" }) });
-    parts.step = el("span", { class: "step" }, parts.fold, parts.mark, parts.kind, parts.text, parts.error);
-    parts.lane.append(parts.bar);
-    const node = el("div", { class: "row", role: "treeitem", hidden: true }, parts.step, parts.took, parts.lane);
+    const fold = el("i", { class: "fold" });
+    const mark = el("i");
+    const kind = el("i");
+    const text = el("span", { class: "text" });
+    const error = el("span", { class: "error" });
+    const step = el("span", { class: "step" }, fold, mark, kind, text, error);
+    const took = el("span", { class: "took" });
+    const bar = el("i", { class: "bar" });
+    const lane = el("span", { class: "lane" }, bar);
+    const node = el("div", { class: "row", role: "treeitem", hidden: true }, step, took, lane);
     this.room.append(node);
-    return { node, row: -1, version: -1, ...parts };
+    return { node, row: -1, version: -1, fold, mark, kind, text, error, step, took, bar, lane };
   }
 
+  /**
+   * @param {Drawn} drawn
+   * @param {number} row
+   * @param {number} at
+   */
   _fill(drawn, row, at) {
-    const { columns, depth, size, folded } = this._facts();
+    const { columns, depth, size, folded } = this.spans;
     const status = columns.status[at];
     const deep = Math.min(depth[at], DEEPEST);
     drawn.row = row;
@@ -98,19 +119,19 @@ export class Tree {
     drawn.node.style.transform = `translateY(${row * ROW}px)`;
     drawn.node.id = `row-${at}`;
     drawn.step.style.paddingLeft = `${8 + deep * 16}px`;
-    drawn.step.style.setProperty("--deep", deep);
+    drawn.step.style.setProperty("--deep", String(deep));
     const isParent = size[at] > 1;
     drawn.fold.className = `fold${isParent ? (folded.has(at) ? " shut" : " wide") : ""}`;
-    drawn.mark.className = `mark ${columns.left[at] ? "left" : status}`;
+    drawn.mark.className = `mark ${columns.left_open[at] ? "left" : status}`;
     drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
     setText(drawn.text, withoutError(columns.summary[at], error));
     setText(drawn.error, error ?? (isParent && folded.has(at) ? `+${(size[at] - 1).toLocaleString("en")}` : ""));
     drawn.error.classList.toggle("plain", !error);
-    setText(drawn.took, this._took(at));
-    const is = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status];
-    drawn.node.className = is.filter(Boolean).join(" ");
-    this._place(drawn, at);
+    setText(drawn.took, this._durationOf(at));
+    const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status];
+    drawn.node.className = classes.filter(Boolean).join(" ");
+    this._placeBar(drawn, at);
     setAttribute(drawn.node, "aria-level", depth[at] + 1);
     setAttribute(drawn.node, "aria-posinset", this.spans.position[at]);
     setAttribute(drawn.node, "aria-setsize", this.spans.siblings[at]);
@@ -119,9 +140,13 @@ export class Tree {
     setAttribute(drawn.node, "aria-label", this.labelOf(at));
   }
 
-  _place(drawn, at) {
+  /**
+   * @param {Drawn} drawn
+   * @param {number} at
+   */
+  _placeBar(drawn, at) {
     const { columns } = this.spans;
-    const from = this.axis.place(columns.start[at]);
+    const from = this.axis.place(columns.start_ms[at]);
     const to = this.axis.place(this.spans.end(at, this.now));
     const hidden = to < 0 || from > 1 || columns.status[at] === "pending";
     drawn.bar.hidden = hidden;
@@ -132,37 +157,40 @@ export class Tree {
     drawn.bar.style.width = `${100 * Math.max(0, Math.min(to, 1) - left)}%`;
   }
 
-  _facts() {
-    const { columns, depth, size, folded } = this.spans;
-    return { columns, depth, size, folded };
-  }
-
-  _took(at) {
-    const { status, took, start, left } = this.spans.columns;
+  /** @param {number} at */
+  _durationOf(at) {
+    const { status, duration_ms, start_ms, left_open } = this.spans.columns;
     if (status[at] === "pending" || status[at] === "cancelled") return status[at];
-    if (left[at]) return "left open";
-    return took[at] === null ? duration(Math.max(0, this.now - start[at])) : duration(took[at]);
+    if (left_open[at]) return "left open";
+    return duration(duration_ms[at] ?? Math.max(0, this.now - start_ms[at]));
   }
 
-  /** What a screen reader says of a row. */
+  /**
+   * The text of a row for a screen reader.
+   * @param {number} at
+   */
   labelOf(at) {
     const { columns } = this.spans;
     const error = columns.error[at];
-    const status = columns.left[at] ? "left open" : columns.status[at];
-    return [withoutError(columns.summary[at], error), error, status, this._took(at)].filter(Boolean).join(", ");
+    const status = columns.left_open[at] ? "left open" : columns.status[at];
+    return [withoutError(columns.summary[at], error), error, status, this._durationOf(at)].filter(Boolean).join(", ");
   }
 
-  /** Select a span, unfold what it lies in, and bring it into sight. */
-  select(at, { quiet = false } = {}) {
+  /**
+   * Select a span, unfold its ancestors, and scroll to it.
+   * @param {number} at
+   */
+  select(at) {
     this.selected = at;
     if (at >= 0) {
       if (this.spans.reveal(at)) this.relist();
       this.scrollTo(this.spans.rowOf[at]);
     }
     this.refresh();
-    if (!quiet) this.onSelect(at);
+    this.onSelect(at);
   }
 
+  /** @param {number} row */
   scrollTo(row) {
     const top = row * ROW;
     const height = this.box.clientHeight;
@@ -170,7 +198,10 @@ export class Tree {
     else if (top + 2 * ROW > this.box.scrollTop + height) this.box.scrollTop = top + 2 * ROW - height;
   }
 
-  /** Move by rows, from the selected one or, before there is one, from above the first. */
+  /**
+   * Select the span some rows below the selected one. While none is selected, rows count from above the first.
+   * @param {number} by
+   */
   move(by) {
     const rows = this.spans.rows;
     if (!rows.length) return;
@@ -178,7 +209,8 @@ export class Tree {
     this.select(rows[Math.min(rows.length - 1, Math.max(0, row + by))]);
   }
 
-  page() {
+  /** How many rows a page key moves by. */
+  pageSize() {
     return Math.max(1, Math.floor(this.box.clientHeight / ROW) - 1);
   }
 
@@ -187,7 +219,7 @@ export class Tree {
     const at = this.selected;
     if (at < 0) return this.move(1);
     if (this.spans.size[at] > 1 && !this.spans.folded.has(at)) this.fold(at, true);
-    else if (this.spans.above[at] >= 0) this.select(this.spans.above[at]);
+    else if (this.spans.parents[at] >= 0) this.select(this.spans.parents[at]);
   }
 
   /** Unfold the selected span, or go to its first child. */
@@ -198,30 +230,38 @@ export class Tree {
     else if (this.spans.size[at] > 1) this.move(1);
   }
 
+  /**
+   * @param {number} at
+   * @param {boolean} shut
+   */
   fold(at, shut) {
     if (shut) this.spans.folded.add(at);
     else this.spans.folded.delete(at);
     this.relist();
-    this.onToggle?.();
   }
 
+  /** @param {boolean} shut */
   foldAll(shut) {
     this.spans.folded.clear();
     for (let at = 0; shut && at < this.spans.length; at++) if (this.spans.size[at] > 1) this.spans.folded.add(at);
     let at = this.selected;
-    while (shut && at >= 0 && this.spans.above[at] >= 0) at = this.spans.above[at];
+    while (shut && at >= 0 && this.spans.parents[at] >= 0) at = this.spans.parents[at];
     this.relist();
     if (at >= 0) this.select(at);
   }
 
-  /** Go to the next span in tree order, folded ones too, for which something holds; from the end to the beginning. */
-  seek(holds, by = 1) {
+  /**
+   * Select the next span in tree order that matches, folded ones too; after the last comes the first.
+   * @param {(at: number) => boolean} matches
+   * @param {1 | -1} by
+   */
+  seek(matches, by) {
     const { order } = this.spans;
     const n = order.length;
     const from = this.selected < 0 ? (by > 0 ? -1 : n) : order.indexOf(this.selected);
     for (let step = 1; step <= n; step++) {
       const at = order[(((from + by * step) % n) + n) % n];
-      if (holds(at)) {
+      if (matches(at)) {
         this.select(at);
         return true;
       }
@@ -229,32 +269,40 @@ export class Tree {
     return false;
   }
 
+  /** @param {Event} event */
   _rowOf(event) {
-    const node = event.target.closest?.(".row");
+    const node = targetOf(event)?.closest(".row");
     return this.pool.find((drawn) => drawn.node === node);
   }
 
+  /** @param {Event} event */
   _click(event) {
     const drawn = this._rowOf(event);
     if (!drawn) return;
     const at = this.spans.rows[drawn.row];
-    if (event.target === drawn.fold && this.spans.size[at] > 1) this._toggleAt(drawn);
+    if (event.target === drawn.fold && this.spans.size[at] > 1) this._toggle(drawn);
     else this.select(at);
   }
 
-  _toggleAt(drawn) {
+  /** @param {Drawn | undefined} drawn */
+  _toggle(drawn) {
     if (!drawn) return;
     const at = this.spans.rows[drawn.row];
     if (this.spans.size[at] > 1) this.fold(at, !this.spans.folded.has(at));
   }
 
+  /** @param {WheelEvent} event */
   _wheel(event) {
     const lane = this.pool[0]?.lane;
     if (lane && (event.ctrlKey || event.metaKey || event.deltaX)) this.axis.wheel(event, lane);
   }
 }
 
-/** Take a built-in type's outcome off a failed span's summary: the error is shown beside it. */
+/**
+ * Remove the error from a failed span's summary, because it is shown beside it.
+ * @param {string} summary
+ * @param {string | null} error
+ */
 export function withoutError(summary, error) {
   if (!error) return summary;
   const end = summary.lastIndexOf(` → ${error.slice(0, 24)}`);

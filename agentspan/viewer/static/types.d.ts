@@ -1,0 +1,230 @@
+// The JSON that the viewer's modules read, for the type check (`python -m tasks js`); no browser loads this file.
+// tests/viewer/test_types.py compares these members with those that viewer/data.py, conversation.py and listing.py write.
+// Times ending in `_at` are ISO 8601 in UTC; `_ms` are milliseconds. A payload is JSON text.
+
+type SpanStatus = "pending" | "active" | "complete" | "failed" | "cancelled";
+type RunStatus = SpanStatus | "terminated";
+type View = "tree" | "conversation" | "stats";
+
+interface SpanCounts {
+  pending: number;
+  active: number;
+  complete: number;
+  failed: number;
+  cancelled: number;
+  total: number;
+  finished: number;
+}
+
+/** The facts about a run that its page's head shows (data.run_facts). */
+interface Run {
+  id: string;
+  agent: string;
+  version: string;
+  external_identifier: string | null;
+  status: RunStatus;
+  purpose: string;
+  started_at: string | null;
+  finished_at: string | null;
+  inserted_at: string;
+  duration_ms: number | null;
+  termination_reason: string | null;
+  closed_by: string | null;
+  left_open: boolean;
+  metadata: string | null;
+  result: string | null;
+  error: string | null;
+  quality: string | null;
+  program: string | null;
+  spans: SpanCounts | null;
+}
+
+interface SpanType {
+  name: string;
+  kind: string;
+  title: string;
+}
+
+/** Columns as they are sent; null where no span has a value. `type`, `label` and `status` are positions in lists. */
+interface SentColumns {
+  id: string[];
+  parent: (number | string | null)[] | null;
+  type: number[];
+  label: (number | null)[] | null;
+  status: number[];
+  summary: string[];
+  start_ms: number[];
+  duration_ms: (number | null)[];
+  input_tokens: (number | null)[] | null;
+  output_tokens: (number | null)[] | null;
+  cost_usd: (number | null)[] | null;
+}
+
+/** Spans of a run (data.columns); a long run comes in several chunks. */
+interface SpanChunk {
+  origin: string;
+  columns: SentColumns;
+  types: SpanType[];
+  labels: string[];
+  statuses: SpanStatus[];
+  errors: Record<string, string>;
+  aggregates: number[];
+  left_open: number[];
+  next: string | null;
+  latest: string | null;
+}
+
+/** All of one span (data.detail). */
+interface SpanDetail {
+  id: string;
+  schema_name: string;
+  summary: string | null;
+  started_at: string | null;
+  finished_at: string | null;
+  inserted_at: string;
+  closed_by: string | null;
+  program: string | null;
+  payload: string;
+  result_payload: string | null;
+  messages: SpanMessage[];
+  violations: Violation[];
+}
+
+interface Violation {
+  side: string;
+  path: string;
+  keyword: string;
+  message: string;
+}
+
+/** A tool call that a model asks for. */
+interface Call {
+  id: string | null;
+  name: string;
+  arguments: string;
+}
+
+/** A chat message (messages.Message). `others` names the parts that are not text. */
+interface Message {
+  role: string;
+  text: string;
+  calls: Call[];
+  call_id: string | null;
+  others: string[];
+}
+
+/** A message of a span: `side` tells whether an LLM received or returned it. */
+interface SpanMessage extends Message {
+  side?: "in" | "out";
+}
+
+/** A turn of a run's conversation (conversation.Turn). */
+interface Turn {
+  span: string;
+  role: string;
+  text: string;
+  length: number;
+  name: string | null;
+  arguments: string | null;
+  calls: Call[];
+  asked_by: string | null;
+  others: string[];
+  error: string | null;
+  agent: string | null;
+  at: string;
+  status: SpanStatus;
+}
+
+interface TurnPage {
+  turns: Turn[];
+  total: number;
+}
+
+/** Statistics of a span type, or of one label of it (analysis.stats.Stat). */
+interface Stat {
+  kind: string;
+  schema_name: string;
+  label: string | null;
+  count: number;
+  failed: number;
+  cancelled: number;
+  open: number;
+  p50_ms: number | null;
+  p95_ms: number | null;
+  p99_ms: number | null;
+  max_ms: number | null;
+  total_ms: number;
+  input_tokens: number | null;
+  output_tokens: number | null;
+  cost_usd: number | null;
+  is_aggregate: boolean;
+  histogram: number[];
+}
+
+interface Statistics {
+  bounds_ms: number[];
+  stats: Stat[];
+}
+
+interface Matches {
+  ids: string[];
+  total: number;
+}
+
+/** A row of the list of runs: its cells as text, by column (listing). */
+interface RunRow {
+  id: string;
+  mark: string;
+  cells: Record<string, string>;
+  titles: Record<string, string>;
+}
+
+interface RunListPage {
+  runs: RunRow[];
+  total: number;
+  count: string;
+  preparing: boolean;
+}
+
+/** Reads a run's data: from the server, or from the exported file that the page is. */
+interface RunSource {
+  isLocal: boolean;
+  spans(query: { since?: string; after?: string }): Promise<SpanChunk & { run?: Run }>;
+  facts(): Promise<Run>;
+  detail(id: string): Promise<SpanDetail>;
+  conversation(offset: number): Promise<TurnPage>;
+  stats(): Promise<Statistics>;
+  search(text: string): Promise<Matches>;
+  terminate(reason: string): Promise<{ run: Run }>;
+}
+
+// What the modules keep in memory and pass to each other.
+
+/** The spans of a run, column by column (spans.js). A span is its index in each of these lists. */
+type SpanColumns = {
+  parent: (string | null)[];
+  schema_name: string[];
+  kind: string[];
+  title: string[];
+  label: (string | null)[];
+  status: SpanStatus[];
+  summary: string[];
+  start_ms: number[];
+  duration_ms: (number | null)[];
+  input_tokens: (number | null)[];
+  output_tokens: (number | null)[];
+  cost_usd: (number | null)[];
+  error: (string | null)[];
+  left_open: boolean[];
+  aggregate: boolean[];
+};
+type SpanValues = { [Name in keyof SpanColumns]: SpanColumns[Name][number] };
+
+/** Attributes of a new element: functions become listeners, true an empty attribute; null and false are left out. */
+type Attributes = Record<string, string | number | boolean | null | undefined | ((event: any) => void)>;
+type Child = Node | string | number | null | undefined;
+
+interface JSON {
+  parse(text: string, reviver: (key: string, value: any, context?: { source?: string }) => any): any;
+  rawJSON?(text: string): unknown;
+}

@@ -1,0 +1,84 @@
+"""The types of the page's JSON, static/types.d.ts: they have the members that Python writes, no more and no fewer."""
+
+import re
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from agentspan.analysis import find
+from agentspan.analysis.stats import Stat
+from agentspan.database import Database
+from agentspan.model.changes import Violation
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.protocol import SpanCounts
+from agentspan.viewer import assets, data
+from agentspan.viewer.conversation import Turn
+from agentspan.viewer.listing import Asked, listing, unsummed
+from agentspan.viewer.messages import Call, Message
+
+INTERFACE = re.compile(r"^interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+MEMBER = re.compile(r"^  (\w+)\??:", re.MULTILINE)
+
+
+def members(name: str) -> set[str]:
+    """The members of an interface, with those that it inherits."""
+    found = {match[1]: (match[2], match[3]) for match in INTERFACE.finditer(assets.text("types.d.ts"))}
+    parent, body = found[name]
+    return set(MEMBER.findall(body)) | (members(parent) if parent else set())
+
+
+@pytest.fixture
+def written(db: Database) -> dict[str, Any]:
+    """JSON that Python writes, by the name of its type; of a run with one llm span that does not match its schema."""
+    run = db.agent_instances.register("a", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(run)
+    payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
+    span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
+    row, stored = find.run(db.storage, run), find.span(db.storage, span)
+    assert isinstance(stored, AgentSpanRow)
+    columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
+    detail, page = data.detail(db.storage, stored), listing(db.storage, Asked())
+    return {
+        "Run": data.run_facts(db.storage, row),
+        "SpanChunk": columns,
+        "SentColumns": columns["columns"],
+        "SpanType": columns["types"][0],
+        "SpanDetail": detail,
+        "SpanMessage": detail["messages"][0],
+        "Statistics": statistics,
+        "Stat": statistics["stats"][0],
+        "RunListPage": page,
+        "RunRow": page["runs"][0],
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Run", "SpanChunk", "SentColumns", "SpanType", "SpanDetail", "SpanMessage", "Statistics", "Stat", "RunListPage",
+        "RunRow",
+    ],
+)  # fmt: skip
+def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:
+    assert members(name) == set(written[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("SpanCounts", SpanCounts._fields),
+        ("Turn", Turn.__annotations__),
+        ("Message", Message.__annotations__),
+        ("Call", Call.__annotations__),
+        ("Violation", Violation._fields),
+        ("Stat", {"kind", *(field.name for field in fields(Stat))}),
+    ],
+)
+def test_the_types_describe_the_rows(name: str, names: Collection[str]) -> None:
+    assert members(name) == set(names)
+
+
+def test_the_list_has_the_same_form_while_it_is_added_up(db: Database) -> None:
+    assert members("RunListPage") == set(unsummed(db.storage, Asked()))
