@@ -45,8 +45,9 @@ class Follower:
         if self.run is None and not self._begin_next():
             return []
         assert self.run is not None
-        located = self._storage.find(self.run.id).rows.get(self.run.id)  # before its spans: those of a finished run
-        if located is None or not isinstance(located[1], AgentInstanceRow):  # are then all there
+        run_id = self.run.id  # found before its spans: those of a finished run are then all there
+        located = self._storage.find(run_id, instance_id=run_id).rows.get(run_id)
+        if located is None or not isinstance(located[1], AgentInstanceRow):
             self.leave()
             return []
         self.run = run = located[1]

@@ -26,7 +26,7 @@ _TICKS = re.compile(r"`+")
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a report on these runs, without line ends."""
-    rows = [row for id in run_ids if isinstance(row := storage.find(id).rows[id][1], AgentInstanceRow)]
+    rows = [row for id in run_ids if isinstance(row := storage.find(id, instance_id=id).rows[id][1], AgentInstanceRow)]
     for number, run in enumerate(summaries_of(storage, rows), start=1):
         if number > 1:
             yield ""

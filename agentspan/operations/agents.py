@@ -132,7 +132,7 @@ def instance_counts(ctx: Context, agent_id: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for status in INSTANCE_STATUSES:
         where: dict[str, Value] = {"agent_id": agent_id, "status": status}
-        counts[status] = ctx.storage.page(Query("agent_instance", where, limit=0)).total
+        counts[status] = ctx.storage.page(Query("agent_instance", where, limit=0, with_total=True)).counted()
     finished = sum(number for status, number in counts.items() if status not in OPEN)
     return {"total": sum(counts.values()), **counts, "finished": finished}
 

@@ -43,7 +43,7 @@ class Outcomes(Listener):
                 if run is not None:
                     run._learn(reason)
             elif isinstance(change, Move) and change.type == "agent_span":
-                found = self._tracer._store.find(change.id)
+                found = self._tracer._store.find(change.id, instance_id=change.instance_id)
                 self._tell(found.terminated)
             elif isinstance(change, Move):
                 self._tell({change.id: reason})
@@ -86,7 +86,8 @@ class Outcomes(Listener):
         if terminated_id is None:  # else it was to be expected
             self._tracer._fault(_refusal(unit, refused))
         elif self._tracer._runs.get(terminated_id) is not None:
-            reason = self._tracer._store.find(terminated_id).terminated.get(terminated_id, "")
+            found = self._tracer._store.find(terminated_id, instance_id=terminated_id)
+            reason = found.terminated.get(terminated_id, "")
             self._tell({terminated_id: reason})
 
     def missing(self, unit: Unit) -> Unit | None:
@@ -107,7 +108,8 @@ class Outcomes(Listener):
     def _fitting(self, unit: Unit) -> Unit | None:
         change = unit.changes[0]
         if isinstance(change, Move):
-            return unit if change.id in self._tracer._store.find(change.id).rows else None
+            found = self._tracer._store.find(change.id, instance_id=change.instance_id)
+            return unit if change.id in found.rows else None
         if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
             return None
         tracer, instance_id = self._tracer, change.row.agent_instance_id
@@ -116,7 +118,7 @@ class Outcomes(Listener):
             run = None  # somebody has removed it
         if run is not None and run._register_again() is not None:
             tracer._store.apply((unit_of(Put(this_process(tracer._writer_id), minted=True)),), wait_s=WAIT_S)
-        located = tracer._store.find(instance_id).rows.get(instance_id)
+        located = tracer._store.find(instance_id, instance_id=instance_id).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})

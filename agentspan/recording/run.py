@@ -313,7 +313,7 @@ class Run:
     def _register_again(self) -> AgentInstanceRow | None:
         """Register in a file that took the place of the one that knew this run; None if it is known there."""
         instance, context = self._instance, self._tracer._open_context()
-        if instance is None or self.id in context.storage.find(self.id).rows:
+        if instance is None or self.id in context.storage.find(self.id, instance_id=self.id).rows:
             return None
         done = self._register(context, self.id, instance.started_at or clock.now())
         self._instance = cast(AgentInstanceRow, done.row)

@@ -216,13 +216,18 @@ class CommitSink:
         """See Sink."""
         now, payload = clock.to_text(span._started_ns), jsontext.decode(span._payload)
         meaning = describe(span._type, span.schema_name, "active", payload, None, None, (False, False))
-        self._commit(unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True)))
+        run_id = span.run.id
+        move = spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True, instance_id=run_id)
+        self._commit(unit_of(move))
 
     def updated(self, span: "Span", at_ns: int) -> None:
         """See Sink."""
         payload = jsontext.decode(span._payload)
         meaning = describe(span._type, span.schema_name, span.status, payload, None, None, (True, False))
-        self._commit(unit_of(spans.updated(span.id, payload=span._payload, meaning=meaning, now=clock.to_text(at_ns))))
+        now, run_id = clock.to_text(at_ns), span.run.id
+        self._commit(
+            unit_of(spans.updated(span.id, payload=span._payload, meaning=meaning, now=now, instance_id=run_id))
+        )
 
     def finished(self, span: "Span", result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See Sink."""
@@ -238,7 +243,7 @@ class CommitSink:
             started_at = clock.to_text(span._started_ns)
         meaning = describe(span._type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
         times = _new(Times, (started_at, now, elapsed_ms))
-        self._commit(unit_of(spans.finished(span.id, status, result, times, meaning, now)))
+        self._commit(unit_of(spans.finished(span.id, status, result, times, meaning, now, span.run.id)))
 
     def release(self, *, for_good: bool = False) -> None:
         """See Sink."""

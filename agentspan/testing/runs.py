@@ -28,7 +28,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         return f"<CapturedRuns {', '.join(f'{run.name} {run.status}' for run in self._latest()) or '(none)'}>"
 
     def __len__(self) -> int:
-        return self.storage.page(Query("agent_instance", limit=1)).total
+        return self.storage.page(Query("agent_instance", limit=0, with_total=True)).counted()
 
     def __iter__(self) -> Iterator[CapturedRun]:
         return iter(self._page(Query("agent_instance")))
