@@ -10,17 +10,20 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.operations import resummarize as operation
 from agentspan.operations.context import Context
 from agentspan.operations.database import Database
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.scanning import count, scan
 
 
 def resummarize(database: Database, what: str | None, *, as_json: bool) -> None:
     """Render summaries again, with a progress bar on a terminal."""
     storage = database.storage
-    instances = _all_instances(storage) if what is None else [find.run(storage, what)]
-    total = sum(counts.total for counts in storage.counts([row.id for row in instances]).values())
+    if what is None:
+        instances, total = scan(storage, AgentInstanceRow), count(storage, "agent_span")
+    else:
+        run = find.run(storage, what)
+        instances, total = iter((run,)), storage.counts([run.id])[run.id].total
     seen = changed = 0
     with click.progressbar(length=total, label="resummarize", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        for progress in operation.resummarize(Context(storage), iter(instances)):
+        for progress in operation.resummarize(Context(storage), instances):
             seen += progress.seen
             changed += progress.changed
             bar.update(progress.seen)
@@ -36,9 +39,5 @@ def terminate(database: Database, what: str, reason: str, *, as_json: bool) -> N
     if as_json:
         document({"run": run.model_dump(mode="json")})
     else:
-        closed = len([span for span in database.storage.iter_spans(run.id) if span.closed_by == "terminated"])
+        closed = sum(span.closed_by == "terminated" for span in database.storage.iter_spans(run.id))
         click.echo(f"terminated run {run.id}; {closed} open {'span' if closed == 1 else 'spans'} closed")
-
-
-def _all_instances(storage: Storage) -> list[AgentInstanceRow]:
-    return [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]

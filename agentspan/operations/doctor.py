@@ -15,6 +15,7 @@ from agentspan.recovery.closing import Closer
 from agentspan.recovery.departed import Departed
 from agentspan.recovery.writers import Life
 from agentspan.storage.protocol import Found, Query
+from agentspan.storage.scanning import scan
 
 ADOPT_WAIT_S = 10.0
 """How long to wait, in all, for other processes that adopt the journals of dead programs."""
@@ -105,9 +106,8 @@ def _with_open(ctx: Context) -> list[str]:
     """Return the ids of the instances that are open, or have open spans, in the order of their creation."""
     ids: set[str] = set()
     for status in OPEN:
-        ids.update(row.id for row in ctx.storage.page(Query("agent_instance", {"status": status})).rows)
-        spans = ctx.storage.page(Query("agent_span", {"status": status})).rows
-        ids.update(cast(AgentSpanRow, row).agent_instance_id for row in spans)
+        ids.update(row.id for row in scan(ctx.storage, AgentInstanceRow, {"status": status}))
+        ids.update(row.agent_instance_id for row in scan(ctx.storage, AgentSpanRow, {"status": status}))
     return sorted(ids)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from agentspan.model.rows import TYPE_OF, Row, Value
+from agentspan.model.rows import TYPE_OF, ResourceType, Row, Value
 from agentspan.storage.protocol import Query, Storage
 
 R = TypeVar("R", bound=Row)
@@ -24,6 +24,7 @@ def scan(
     *,
     after: str = "",
     descending: bool = False,
+    limit: int | None = None,
 ) -> Iterator[R]:
     """Yield the rows of a type that equal `where`, by id.
 
@@ -31,8 +32,9 @@ def scan(
         where: column → value that it must have; all rows when left out.
         after: the id to begin after.
         descending: the latest first; `after` is then the id to begin before.
+        limit: how many rows at most; None for all.
     """
-    for page in pages(storage, row_type, where, after=after, descending=descending):
+    for page in pages(storage, row_type, where, after=after, descending=descending, limit=limit):
         yield from page
 
 
@@ -43,11 +45,22 @@ def pages(
     *,
     after: str = "",
     descending: bool = False,
+    limit: int | None = None,
 ) -> Iterator[list[R]]:
-    """Yield the same rows in pages of PAGE_ROWS, the last one shorter, none empty."""
-    query = Query(TYPE_OF[cast(type[Row], row_type)], where or {}, after=after, descending=descending, limit=PAGE_ROWS)
-    while rows := storage.page(query).rows:
-        yield cast(list[R], rows)
-        if len(rows) < PAGE_ROWS:
+    """Yield the same rows in pages of at most PAGE_ROWS, none of them empty."""
+    query = Query(TYPE_OF[cast(type[Row], row_type)], where or {}, after=after, descending=descending)
+    left = limit
+    while left is None or left > 0:
+        wanted = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
+        rows = storage.page(replace(query, limit=wanted)).rows
+        if rows:
+            yield cast(list[R], rows)
+        if len(rows) < wanted:
             return
         query = replace(query, after=rows[-1].id)
+        left = None if left is None else left - len(rows)
+
+
+def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | None = None) -> int:
+    """Return how many rows of a type equal `where`, without reading them."""
+    return storage.page(Query(type_, where or {}, limit=0, with_total=True)).counted()
