@@ -12,6 +12,7 @@ from agentspan.errors import (
     InvalidAction,
     InvalidValue,
     NotFound,
+    NotStorable,
     StorageError,
     UnexpectedRefType,
     ValidationErrors,
@@ -165,7 +166,7 @@ class Context:
             try:
                 outcome = self.storage.apply([unit], wait_s=self.wait_s)[0]
             except StorageError as error:
-                if self.put_aside is None:
+                if self.put_aside is None or isinstance(error, NotStorable):
                     raise
                 self.put_aside(unit, error)
                 return Done(_put_row(unit), None, committed=False)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from agentspan import clock, jsontext
-from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.errors import DatabaseBusy, NotStorable, StorageError
 from agentspan.interrupts import let_through
 from agentspan.locks import Occupied, within
 from agentspan.model import spans
@@ -276,11 +276,11 @@ class CommitSink:
             return
         try:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
-        except StorageError as error:
-            self.put_aside(unit, error)
-            return
-        except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
-            let_through(error)
+        except Exception as error:
+            if isinstance(error, StorageError) and not isinstance(error, NotStorable):
+                self.put_aside(unit, error)
+                return
+            let_through(error)  # what is left is a bug of ours or of the backend's: the same unit would fail again
             self.failed += 1
             self._listener.fault(error)
             return

@@ -31,8 +31,9 @@ PROTOCOL = 1
 class Storage(Protocol):
     """Commits guarded changes and answers reads.
 
-    Safe to call from any thread, and usable in a forked child. Faults of the storage itself raise a `StorageError`:
-    `DatabaseBusy` when trying again may help. Everything else is a value.
+    Safe to call from any thread, and usable in a forked child. Faults of the storage itself, and all errors of
+    its driver, raise a `StorageError`: `DatabaseBusy` when trying again may help, `NotStorable` when it never
+    does. Everything else is a value.
     """
 
     def capabilities(self) -> Capabilities:
