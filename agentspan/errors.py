@@ -10,10 +10,13 @@
     ├── UnexpectedRefType           unexpected_ref_type            (LookupError)
     ├── InvalidAction               invalid_action                 (RuntimeError)
     ├── IdempotencyKeyAlreadyUsed   idempotency_key_already_used   (RuntimeError)
-    ├── NotPermitted                not_permitted                  (PermissionError)
-    └── StorageError                unexpected                     (OSError)
-        ├── DatabaseBusy            unknown                        (TimeoutError)  try again
-        └── DatabaseUnusable            the file cannot be used as it is; the message says what to do
+    ├── NotPermitted                not_permitted
+    └── StorageError                unexpected
+        ├── DatabaseBusy            unknown                        worth trying again
+        ├── DatabaseUnusable            the file cannot be used as it is; the message says what to do
+        └── NotStorable                 a value or a statement that the backend never takes
+
+What a storage raises is no OSError: a backend that handles files would catch it with its own `except OSError`.
 
 Outside the tree, because `except Exception` must not catch it:
 
@@ -115,17 +118,17 @@ class IdempotencyKeyAlreadyUsed(AgentspanError, RuntimeError):
     code = "idempotency_key_already_used"
 
 
-class NotPermitted(AgentspanError, PermissionError):
+class NotPermitted(AgentspanError):
     """The database was opened read-only."""
 
     code = "not_permitted"
 
 
-class StorageError(AgentspanError, OSError):
+class StorageError(AgentspanError):
     """The storage failed in a way that is not the caller's fault."""
 
 
-class DatabaseBusy(StorageError, TimeoutError):
+class DatabaseBusy(StorageError):
     """Other connections held the write lock longer than this call may wait. The call may be tried again."""
 
     code = "unknown"
@@ -133,6 +136,10 @@ class DatabaseBusy(StorageError, TimeoutError):
 
 class DatabaseUnusable(StorageError):
     """The file cannot be used as it is; the message says why and what to do."""
+
+
+class NotStorable(StorageError):
+    """The backend never takes this value or statement: trying again fails again, and other changes are not affected."""
 
 
 class AgentTerminated(BaseException):

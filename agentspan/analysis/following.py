@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.storage.protocol import Query, SpanCounts, Storage
+from agentspan.storage.protocol import SpanCounts, Storage
+from agentspan.storage.scanning import scan
 
 
 class Transition(NamedTuple):
@@ -45,8 +46,9 @@ class Follower:
         if self.run is None and not self._begin_next():
             return []
         assert self.run is not None
-        located = self._storage.find(self.run.id).rows.get(self.run.id)  # before its spans: those of a finished run
-        if located is None or not isinstance(located[1], AgentInstanceRow):  # are then all there
+        run_id = self.run.id  # found before its spans: those of a finished run are then all there
+        located = self._storage.find(run_id, instance_id=run_id).rows.get(run_id)
+        if located is None or not isinstance(located[1], AgentInstanceRow):
             self.leave()
             return []
         self.run = run = located[1]
@@ -75,13 +77,8 @@ class Follower:
         self._depths.clear()
 
     def _begin_next(self) -> bool:
-        newest = self._storage.page(Query("agent_instance", descending=True, limit=1)).rows
-        if not newest or newest[0].id <= self._after:  # most looks end here
-            return False
-        rows = self._storage.page(Query("agent_instance", descending=True)).rows
-        later = [row for row in rows if isinstance(row, AgentInstanceRow) and row.id > self._after]
-        self.run = later[-1]
-        return True
+        self.run = next(scan(self._storage, AgentInstanceRow, after=self._after, limit=1), None)
+        return self.run is not None
 
     def _of_run(self, run: AgentInstanceRow) -> Iterator[Transition]:
         before, self._run_status = self._run_status, run.status

@@ -6,6 +6,7 @@ and its `type`; JSON columns as JSON, a span's violations beside its columns.
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from agentspan import jsontext
@@ -13,6 +14,8 @@ from agentspan.model.columns import json_columns
 from agentspan.model.rows import AgentInstanceRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
 
+BATCH = 500
+"""How many spans are in memory at a time, whose violations are read together."""
 FIRST = {"type": "agentspan_export", "version": 1}
 
 
@@ -21,14 +24,17 @@ def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     yield json.dumps(FIRST)
     said: set[str] = set()
     for run_id in run_ids:
-        run = storage.find(run_id).rows[run_id][1]
+        run = storage.find(run_id, instance_id=run_id).rows[run_id][1]
         assert isinstance(run, AgentInstanceRow)
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
         yield from _once(storage, said, *needed, run.id)
-        for span in storage.iter_spans(run.id):
-            yield from _once(storage, said, span.writer_id)
-            violations = [violation._asdict() for violation in storage.violations(span.id)]
-            yield _line("agent_span", span, {"violations": violations} if violations else {})
+        spans = storage.iter_spans(run.id)
+        while batch := list(islice(spans, BATCH)):
+            found = storage.violations([span.id for span in batch], instance_id=run.id)
+            for span in batch:
+                yield from _once(storage, said, span.writer_id)
+                violations = [violation._asdict() for violation in found[span.id]]
+                yield _line("agent_span", span, {"violations": violations} if violations else {})
 
 
 def _once(storage: Storage, said: set[str], *ids: str | None) -> Iterator[str]:

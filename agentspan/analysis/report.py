@@ -26,8 +26,10 @@ _TICKS = re.compile(r"`+")
 
 def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     """Yield the lines of a report on these runs, without line ends."""
-    rows = [row for id in run_ids if isinstance(row := storage.find(id).rows[id][1], AgentInstanceRow)]
-    for number, run in enumerate(summaries_of(storage, rows), start=1):
+    found = (storage.find(id, instance_id=id).rows[id][1] for id in run_ids)
+    rows = (row for row in found if isinstance(row, AgentInstanceRow))
+    runs = (run for row in rows for run in summaries_of(storage, (row,)))
+    for number, run in enumerate(runs, start=1):
         if number > 1:
             yield ""
         yield from _Report(storage, run, number).lines()

@@ -1,12 +1,14 @@
 """Which runs there are, with the sums over their spans, and the sums over all that match."""
 
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import NamedTuple, TypeVar
 
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import pages
 
 __all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "names_of", "summaries_of"]
 
@@ -36,11 +38,16 @@ def find_runs(
         found = analytics.find_runs(filter, limit=limit, offset=offset, progress=progress)
         if found is not None:
             return found
-    query = Query("agent_instance", {} if filter.status is None else {"status": filter.status}, descending=True)
-    rows = [row for row in storage.page(query).rows if isinstance(row, AgentInstanceRow)]
-    found_runs = [run for run in summaries_of(storage, rows) if _matches(storage, run, filter)]
-    end = None if limit is None else offset + limit
-    return RunList(found_runs[offset:end], len(found_runs), totals_of(found_runs))
+    where: dict[str, Value] = {} if filter.status is None else {"status": filter.status}
+    page: list[RunSummary] = []
+    total, totals = 0, RunTotals()
+    for rows in pages(storage, AgentInstanceRow, where, descending=True):
+        for run in summaries_of(storage, rows):
+            if _matches(storage, run, filter):
+                if total >= offset and (limit is None or len(page) < limit):
+                    page.append(run)
+                total, totals = total + 1, _plus(totals, run)
+    return RunList(page, total, totals)
 
 
 class Name(NamedTuple):
@@ -94,18 +101,19 @@ def _add(sum_: N | None, value: N | None) -> N | None:
 
 def totals_of(runs: Iterable[RunSummary]) -> RunTotals:
     """Add up runs."""
-    totals = RunTotals()
-    for run in runs:
-        totals = RunTotals(
-            totals.spans + run.spans,
-            totals.failed + run.failed,
-            totals.open + run.open,
-            _add(totals.input_tokens, run.input_tokens),
-            _add(totals.output_tokens, run.output_tokens),
-            _add(totals.cost_usd, run.cost_usd),
-            _add(totals.duration_ms, run.duration_ms),
-        )
-    return totals
+    return reduce(_plus, runs, RunTotals())
+
+
+def _plus(totals: RunTotals, run: RunSummary) -> RunTotals:
+    return RunTotals(
+        totals.spans + run.spans,
+        totals.failed + run.failed,
+        totals.open + run.open,
+        _add(totals.input_tokens, run.input_tokens),
+        _add(totals.output_tokens, run.output_tokens),
+        _add(totals.cost_usd, run.cost_usd),
+        _add(totals.duration_ms, run.duration_ms),
+    )
 
 
 def _matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:

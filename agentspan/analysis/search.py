@@ -1,11 +1,13 @@
 """Full-text search over what is in spans: summaries, payloads, results. Matches are positions, never markup."""
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import tokenizing
 from agentspan.storage.analytics import Hit, Hits, Progress
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import count, scan
 from agentspan.text import one_line
 
 __all__ = ["Hit", "Hits", "Progress", "search"]
@@ -48,20 +50,32 @@ def search(
             rows = storage.find(*ids).rows
             spans = [row for id in ids if id in rows and isinstance(row := rows[id][1], AgentSpanRow)]
             return Hits([hit(span, asked) for span in spans], total)
-    matching = _matching(storage, asked, run, progress)
-    return Hits([hit(span, asked) for span in matching[offset : offset + limit]], len(matching))
+    latest, total = _latest(_matching(storage, asked, run, progress), offset + limit)
+    return Hits([hit(span, asked) for span in latest[offset:]], total)
 
 
-def _matching(storage: Storage, asked: list[str], run: str | None, progress: Progress | None) -> list[AgentSpanRow]:
-    """Look at every span."""
+def _latest(spans: Iterable[AgentSpanRow], number: int) -> tuple[list[AgentSpanRow], int]:
+    """Return the latest of some spans, and how many there are; no more than so many are in memory."""
+    kept: list[tuple[str, AgentSpanRow]] = []
+    total = 0
+    for span in spans:
+        total += 1
+        if len(kept) < number:
+            heapq.heappush(kept, (span.id, span))
+        elif kept:
+            heapq.heappushpop(kept, (span.id, span))
+    return [span for _, span in sorted(kept, reverse=True)], total
+
+
+def _matching(storage: Storage, asked: list[str], run: str | None, progress: Progress | None) -> Iterator[AgentSpanRow]:
+    """Compare every span; yield those in which all terms stand."""
     matcher = tokenizing.Matcher(asked)
-    runs = [run] if run is not None else [row.id for row in storage.page(Query("agent_instance")).rows]
-    found: list[AgentSpanRow] = []
-    for done, run_id in enumerate(runs):
-        found += (span for span in storage.iter_spans(run_id) if matcher.matches(span))
+    runs = 1 if run is not None or progress is None else count(storage, "agent_instance")
+    run_ids = iter((run,)) if run is not None else (row.id for row in scan(storage, AgentInstanceRow))
+    for done, run_id in enumerate(run_ids, start=1):
+        yield from (span for span in storage.iter_spans(run_id) if matcher.matches(span))
         if progress is not None:
-            progress(done + 1, len(runs))
-    return sorted(found, key=lambda span: span.id, reverse=True)
+            progress(done, max(done, runs))
 
 
 def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:

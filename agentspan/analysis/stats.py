@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.storage.analytics import BOUNDS_MS, Progress, Stat, bucket_of
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import scan
 
 __all__ = ["BOUNDS_MS", "Stat", "stats"]
 
@@ -111,9 +112,8 @@ def _spans(storage: Storage, run: str | None) -> Iterator[AgentSpanRow]:
     if run is not None:
         yield from storage.iter_spans(run)
         return
-    for row in storage.page(Query("agent_instance")).rows:
-        if isinstance(row, AgentInstanceRow):
-            yield from storage.iter_spans(row.id)
+    for row in scan(storage, AgentInstanceRow):
+        yield from storage.iter_spans(row.id)
 
 
 def _within(span: AgentSpanRow, since: str | None, until: str | None) -> bool:

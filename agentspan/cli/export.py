@@ -14,7 +14,9 @@ from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
 from agentspan.cli.output import document, noun
 from agentspan.database import Database
-from agentspan.storage.protocol import Query, Storage
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import scan
 
 ALL = "all"
 _AS_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
@@ -39,7 +41,7 @@ def command(database: Database, what: Sequence[str], *, form: str, output: str |
 
 def _runs(storage: Storage, what: Sequence[str]) -> list[str]:
     if ALL in what:
-        return [row.id for row in storage.page(Query("agent_instance")).rows]
+        return [row.id for row in scan(storage, AgentInstanceRow)]  # ids only: 90 MB for a million runs
     return list(dict.fromkeys(find.run(storage, one).id for one in what))
 
 

@@ -10,17 +10,20 @@ from agentspan.database import Database
 from agentspan.maintenance import resummarize as operation
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.operations.context import Context
-from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.scanning import count, scan
 
 
 def command(database: Database, what: str | None, *, as_json: bool) -> None:
     """Render summaries again, with a progress bar on a terminal."""
     storage = database.storage
-    instances = _all_instances(storage) if what is None else [find.run(storage, what)]
-    total = sum(counts.total for counts in storage.counts([row.id for row in instances]).values())
+    if what is None:
+        instances, total = scan(storage, AgentInstanceRow), count(storage, "agent_span")
+    else:
+        run = find.run(storage, what)
+        instances, total = iter((run,)), storage.counts([run.id])[run.id].total
     seen = changed = 0
     with click.progressbar(length=total, label="resummarize", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        for progress in operation.resummarize(Context(storage), iter(instances)):
+        for progress in operation.resummarize(Context(storage), instances):
             seen += progress.seen
             changed += progress.changed
             bar.update(progress.seen)
@@ -28,7 +31,3 @@ def command(database: Database, what: str | None, *, as_json: bool) -> None:
         document({"spans": seen, "changed": changed})
     else:
         click.echo(f"{changed} of {seen} summaries changed")
-
-
-def _all_instances(storage: Storage) -> list[AgentInstanceRow]:
-    return [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]

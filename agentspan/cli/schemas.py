@@ -5,25 +5,24 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.cli.output import document, fit, pad, style, width
+from agentspan.cli.output import document, fit, noun, pad, style, width
 from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.schemas.span_types import BUILT_IN_TYPES
-from agentspan.storage.protocol import Query
+from agentspan.storage.scanning import scan
 
 
 def command(database: Database, *, as_json: bool, all_types: bool) -> None:
     """List schema versions with their span types."""
     storage = database.storage
-    page = storage.page(Query("agent_schema_version"))
-    versions = [row for row in page.rows if isinstance(row, AgentSchemaVersionRow)]
+    versions = list(scan(storage, AgentSchemaVersionRow))
     if as_json:
         account = storage.account()
         document(
             {
                 "schemas": [resources.plain(resources.schema_version(row, account)) for row in versions],
-                "total": page.total,
+                "total": len(versions),
             }
         )
         return
@@ -38,7 +37,7 @@ def command(database: Database, *, as_json: bool, all_types: bool) -> None:
             click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
         if len(own) < len(items):
             click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
-    click.echo(f"{len(versions)} of {page.total} schema {'version' if page.total == 1 else 'versions'}")
+    click.echo(f"{len(versions)} of {noun(len(versions), 'schema version')}")
 
 
 def _is_built_in(item: dict[str, Any]) -> bool:

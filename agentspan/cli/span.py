@@ -18,7 +18,7 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
     """Print one span in full."""
     storage = database.storage
     row = find.span(storage, what)
-    violations = storage.violations(row.id)
+    violations = storage.violations([row.id], instance_id=row.agent_instance_id)[row.id]
     if as_json:
         found = resources.plain(resources.span(row, storage.account()))
         document({"span": found, "violations": [violation._asdict() for violation in violations]})

@@ -13,5 +13,5 @@ def command(database: Database, what: str, reason: str, *, as_json: bool) -> Non
     if as_json:
         document({"run": run.model_dump(mode="json")})
     else:
-        closed = len([span for span in database.storage.iter_spans(run.id) if span.closed_by == "terminated"])
+        closed = sum(span.closed_by == "terminated" for span in database.storage.iter_spans(run.id))
         click.echo(f"terminated run {run.id}; {closed} open {'span' if closed == 1 else 'spans'} closed")

@@ -224,14 +224,15 @@ class Batch:
         kind, id = fields[0], fields[1]
         row = stored.get(id)
         payload = {} if row is None else _decode(row.payload)
-        instance_id, schema_name = ("", "custom") if row is None else (row.agent_instance_id, row.schema_name)
-        span_type = self._resolve(instance_id, schema_name)
+        instance_id, schema_name = (None, "custom") if row is None else (row.agent_instance_id, row.schema_name)
+        span_type = self._resolve(instance_id or "", schema_name)
         if kind == STARTED:
             at = _text_of(fields[2])
             meaning = describe(span_type, schema_name, "active", payload, None, None, (False, False))
             if row is not None:
                 stored[id] = row._replace(status="active", started_at=at, updated_at=at)
-            return unit_of(spans.started(id, started_at=at, meaning=meaning, now=at, also_closed=True))
+            move = spans.started(id, started_at=at, meaning=meaning, now=at, also_closed=True, instance_id=instance_id)
+            return unit_of(move)
         if kind == UPDATED:
             _, _, at_ns, text = fields
             at = _text_of(at_ns)
@@ -240,14 +241,14 @@ class Batch:
             meaning = describe(span_type, schema_name, status, _decode(text), None, None, (True, False))
             if row is not None:
                 stored[id] = row._replace(payload=text, updated_at=at)
-            return unit_of(spans.updated(id, payload=text, meaning=meaning, now=at))
+            return unit_of(spans.updated(id, payload=text, meaning=meaning, now=at, instance_id=instance_id))
         _, _, status, at_ns, elapsed_ns, result_text = fields
         at, elapsed_ms = _text_of(at_ns), int(elapsed_ns) / 1_000_000
         result = _decode(result_text) if result_text else None
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (False, True))
         started_at = at if row is None or status == "cancelled" else row.started_at
         times = Times(started_at, at, elapsed_ms)
-        move = spans.finished(id, cast(FinishStatus, status), result_text or None, times, meaning, at)
+        move = spans.finished(id, cast(FinishStatus, status), result_text or None, times, meaning, at, instance_id)
         if row is not None and row.closed_by is not None and row.status == "cancelled" != status:
             move = spans.also_started(move, clock.to_text(int(at_ns) - int(elapsed_ns)))
         return unit_of(move)

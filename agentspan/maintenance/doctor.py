@@ -16,6 +16,7 @@ from agentspan.recovery.departed import Departed
 from agentspan.recovery.writers import Life
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Query
+from agentspan.storage.scanning import scan
 
 ADOPT_WAIT_S = 10.0
 """How long to wait, in all, for other processes that adopt the journals of dead programs."""
@@ -90,13 +91,15 @@ def examine(
         if run is not None:
             report.runs.append(run)
     for why in UNREAD:
-        page = ctx.storage.page(Query("refused_change", {"why": why}, descending=True, limit=latest_refused))
+        query = Query("refused_change", {"why": why}, descending=True, limit=latest_refused, with_total=True)
+        page = ctx.storage.page(query)
         report.damage += cast(list[RefusedChangeRow], page.rows)
-        report.damage_total += page.total
-    page = ctx.storage.page(Query("refused_change", descending=True, limit=latest_refused + report.damage_total))
+        report.damage_total += page.counted()
+    limit = latest_refused + report.damage_total
+    page = ctx.storage.page(Query("refused_change", descending=True, limit=limit, with_total=True))
     rows = cast(list[RefusedChangeRow], page.rows)
     report.refused = [row for row in rows if row.why not in UNREAD][:latest_refused]
-    report.refused_total = page.total - report.damage_total
+    report.refused_total = page.counted() - report.damage_total
     return report
 
 
@@ -104,9 +107,8 @@ def _with_open(ctx: Context) -> list[str]:
     """Return the ids of the instances that are open, or have open spans, in the order of their creation."""
     ids: set[str] = set()
     for status in OPEN:
-        ids.update(row.id for row in ctx.storage.page(Query("agent_instance", {"status": status})).rows)
-        spans = ctx.storage.page(Query("agent_span", {"status": status})).rows
-        ids.update(cast(AgentSpanRow, row).agent_instance_id for row in spans)
+        ids.update(row.id for row in scan(ctx.storage, AgentInstanceRow, {"status": status}))
+        ids.update(row.agent_instance_id for row in scan(ctx.storage, AgentSpanRow, {"status": status}))
     return sorted(ids)
 
 
@@ -127,10 +129,12 @@ class _Closing:
         instance = self._ctx.row(AgentInstanceRow, instance_id)  # its end may have been in a journal
         writer_id = instance.writer_id
         run = RunReport(instance, self._departed.lives.writer(writer_id), self._departed.lives.of(writer_id))
-        if not self._plan(run, self._ctx.storage.find(instance_id), clock.now()).changes:
+        if not self._plan(run, self._ctx.storage.find(instance_id, instance_id=instance_id), clock.now()).changes:
             return run if run.left_open or instance.status in OPEN else None
         if not dry_run:
-            self._ctx.commit((instance_id,), None, lambda found, now: self._plan(run, found, now))
+            self._ctx.commit(
+                (instance_id,), None, lambda found, now: self._plan(run, found, now), instance_id=instance_id
+            )
         return run
 
     def _plan(self, run: RunReport, found: Found, now: str) -> Unit:

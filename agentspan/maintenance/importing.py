@@ -13,7 +13,16 @@ from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, Violation
 from agentspan.model.columns import Column, columns_of
-from agentspan.model.rows import REFERENCES, ROWS, TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row
+from agentspan.model.rows import (
+    REFERENCES,
+    ROWS,
+    TYPE_OF,
+    AgentInstanceRow,
+    AgentSpanRow,
+    ResourceType,
+    Row,
+    instance_of,
+)
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
@@ -137,7 +146,8 @@ class _Import:
             name: value for name, value in row._asdict().items() if name not in fixed and value != getattr(stored, name)
         }
         leaves = frozenset({getattr(stored, "status", "")})
-        move = Move(TYPE_OF[type(row)], row.id, leaves, values, entry.violations)
+        run_id = None if stored is None else instance_of(stored)
+        move = Move(TYPE_OF[type(row)], row.id, leaves, values, entry.violations, instance_id=run_id)
         return isinstance(self._ctx.storage.apply([Unit((move,))], wait_s=self._ctx.wait_s)[0], Applied)
 
 

@@ -11,7 +11,8 @@ from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.departed import Departed
-from agentspan.storage.protocol import Query, SpanCounts, StorageFile
+from agentspan.storage.protocol import SpanCounts, StorageFile
+from agentspan.storage.scanning import count, pages
 
 KEY_DAYS = 7
 """How long an idempotency key is kept, in days."""
@@ -90,9 +91,7 @@ class _Left:
         self._used = self._per_span = 0.0
         if file is not None and max_bytes is not None:
             self._used = file.used_bytes()
-            ids = [row.id for row in ctx.storage.page(Query("agent_instance")).rows]
-            total = sum(counts.total for counts in ctx.storage.counts(ids).values())
-            self._per_span = self._used / max(1, total)
+            self._per_span = self._used / max(1, count(ctx.storage, "agent_span"))
 
     def removed(self, spans: int, *, really: bool) -> None:
         """Take into account that spans were removed."""
@@ -108,13 +107,11 @@ class _Left:
 def _batches(
     ctx: Context, older_than: str | None, keep_failed: bool, left: _Left
 ) -> Iterator[list[tuple[AgentInstanceRow, SpanCounts]]]:
-    """Yield the runs to remove, the oldest first, in batches for one commit each."""
-    rows = [row for row in ctx.storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+    """Yield the runs to remove, the oldest first, in batches for one commit each, until no more need to go."""
     batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
     spans = 0
     departed = Departed(ctx.storage)
-    for start in range(0, len(rows), BATCH_RUNS):
-        chunk = rows[start : start + BATCH_RUNS]
+    for chunk in pages(ctx.storage, AgentInstanceRow):
         counts = ctx.storage.counts([row.id for row in chunk])
         for row in chunk:
             if not _may_go(row, counts[row.id], keep_failed):

@@ -71,4 +71,5 @@ def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
     if all(getattr(span, name) == value for name, value in fresh.items()):
         return None
     # Guarded by the status it was rendered for: a span that finishes meanwhile has a newer summary than this one.
-    return Move("agent_span", span.id, frozenset({span.status}), {**fresh, "updated_at": clock.now()})
+    values, run_id = {**fresh, "updated_at": clock.now()}, span.agent_instance_id
+    return Move("agent_span", span.id, frozenset({span.status}), values, instance_id=run_id)

@@ -23,10 +23,15 @@ class Violation(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """A row that must exist for a change to hold."""
+    """A row that must exist for a change to hold.
+
+    Attributes:
+        instance_id: of a span, the run that it belongs to (see Move).
+    """
 
     type: ResourceType
     id: str
+    instance_id: str | None = None
 
 
 class Put(NamedTuple):
@@ -81,6 +86,11 @@ class Move(NamedTuple):
     Guard: the row exists, its status is one of `leaves` (empty for rows that have none), and the columns in `unchanged`
     still have these values. Where that does not hold, the first of `over` whose guard holds is set instead.
     `violations` are added; those of the payload replace the older ones when `set` has a payload.
+
+    Attributes:
+        instance_id: of a span, the run that it belongs to; None where the caller does not know it, as over HTTP. It is
+            no guard: a backend that is partitioned by run goes to one partition with it, others ignore it. (A row to
+            put names its run itself, and the id of a run is its own.)
     """
 
     type: ResourceType
@@ -90,6 +100,7 @@ class Move(NamedTuple):
     violations: tuple[Violation, ...] = ()
     unchanged: Mapping[str, Value] = {}
     over: tuple[Over, ...] = ()
+    instance_id: str | None = None
 
 
 def over_of(move: Move, stored: Row) -> Over | None:

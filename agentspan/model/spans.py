@@ -101,7 +101,15 @@ def created(
     return _new(Put, (row, refs, violations, minted))
 
 
-def started(id: str, *, started_at: str, meaning: Meaning, now: str, also_closed: bool = False) -> Move:
+def started(
+    id: str,
+    *,
+    started_at: str,
+    meaning: Meaning,
+    now: str,
+    also_closed: bool = False,
+    instance_id: str | None = None,
+) -> Move:
     """Assemble pending → active.
 
     Args:
@@ -117,11 +125,19 @@ def started(id: str, *, started_at: str, meaning: Meaning, now: str, also_closed
     at = started_at  # later than the close, which cannot have been its end
     late: dict[str, Value] = {"status": "failed", "started_at": at, "finished_at": at, "updated_at": now}
     over = (Over(LEAVES_CANCELLED, late),) if also_closed else ()
-    return Move("agent_span", id, LEAVES["active"], values, over=over)
+    return Move("agent_span", id, LEAVES["active"], values, over=over, instance_id=instance_id)
 
 
-def finished(id: str, status: str, result_payload: str | None, times: Times, meaning: Meaning, now: str) -> Move:
-    """Assemble the move to a terminal status."""
+def finished(
+    id: str,
+    status: str,
+    result_payload: str | None,
+    times: Times,
+    meaning: Meaning,
+    now: str,
+    instance_id: str | None = None,
+) -> Move:
+    """Assemble the move to a terminal status. Positional: see created."""
     summary, _, input_tokens, output_tokens, cost_usd, violations, _ = meaning
     started_at, finished_at, duration_ms = times
     values: dict[str, Value] = {
@@ -137,7 +153,7 @@ def finished(id: str, status: str, result_payload: str | None, times: Times, mea
     }
     if status == "cancelled":
         values["started_at"] = started_at
-    return _new(Move, ("agent_span", id, LEAVES[status], values, violations, _NOTHING, _LATE[status]))
+    return _new(Move, ("agent_span", id, LEAVES[status], values, violations, _NOTHING, _LATE[status], instance_id))
 
 
 FINISHED = tuple(finished("", "complete", None, Times(None), Meaning(), "").set)
@@ -160,11 +176,12 @@ def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning
     """
     status = "failed" if span.status == "active" else "cancelled"
     times = finish_times(span.started_at, status, None, at)
-    move = finished(span.id, status, result_payload if status == "failed" else None, times, meaning, now)
+    result = result_payload if status == "failed" else None
+    move = finished(span.id, status, result, times, meaning, now, span.agent_instance_id)
     return move._replace(set={**move.set, "closed_by": by, "closed_at": now}, over=())
 
 
-def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
+def updated(id: str, *, payload: str, meaning: Meaning, now: str, instance_id: str | None = None) -> Move:
     """Assemble a changed payload of an open span (recording only: by id, payloads never change)."""
     values: dict[str, Value] = {
         "payload": payload,
@@ -176,7 +193,8 @@ def updated(id: str, *, payload: str, meaning: Meaning, now: str) -> Move:
         "updated_at": now,
     }
     late: dict[str, Value] = {"payload": payload, "label": meaning.label, "updated_at": now}
-    return Move("agent_span", id, OPEN, values, meaning.violations, over=(Over(REPLACED["failed"], late),))
+    over = (Over(REPLACED["failed"], late),)
+    return Move("agent_span", id, OPEN, values, meaning.violations, over=over, instance_id=instance_id)
 
 
 UPDATED = tuple(updated("", payload="", meaning=Meaning(), now="").set)

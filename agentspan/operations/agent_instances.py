@@ -111,7 +111,7 @@ def start(ctx: Context, agent_instance_id: Any, *, timestamp: Any = None, idempo
         agent = ctx.row(AgentRow, instance.agent_id)
         return Unit(instances.start(instance, agent, at, now), instance.id, key)
 
-    return ctx.commit((agent_instance_id,), key, decide)
+    return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)
 
 
 def finish(
@@ -137,7 +137,7 @@ def finish(
             )
         return Unit(tuple(moves), instance.id, key)
 
-    return ctx.commit((agent_instance_id,), key, decide)
+    return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)
 
 
 def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_key: Any = None) -> Done:
@@ -151,7 +151,7 @@ def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_
         closed = Closer(ctx.storage, ctx.registries).close_terminated(instance.id, reason, now)
         return Unit((instances.terminate(instance, reason, now), *closed), instance.id, key)
 
-    return ctx.commit((agent_instance_id,), key, decide)
+    return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)
 
 
 def record_quality(
@@ -179,7 +179,7 @@ def record_quality(
         texts = (jsontext.encode(payloads)[0], jsontext.encode(summaries)[0])
         return Unit((instances.quality_recorded(instance, *texts, now),), instance.id, key)
 
-    return ctx.commit((agent_instance_id,), key, decide)
+    return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)
 
 
 def _quality_type(ctx: Context, instance: AgentInstanceRow, name: str) -> SpanType:

@@ -71,8 +71,9 @@ def create(
             refs = (Ref("agent", instance.agent_id), *refs)
         else:
             ctx.keep(instance)
-            for ref in refs:
-                expect(found, AgentSpanRow, ref.id)
+            refs = tuple(
+                ref._replace(instance_id=expect(found, AgentSpanRow, ref.id).agent_instance_id) for ref in refs
+            )
         check_unused(found, id)
         times = spans.create_times(status, start, finish, has_result=result is not None, now=now)
         span_type = ctx.registry_of(instance.id).resolve(schema_name)
@@ -111,7 +112,8 @@ def start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotenc
         span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
         payload = jsontext.decode(span.payload)
         meaning = describe(span_type, span.schema_name, "active", payload, None, None, check=(False, False))
-        move = spans.started(span.id, started_at=cast(str, times.started_at), meaning=meaning, now=now)
+        started_at, run_id = cast(str, times.started_at), span.agent_instance_id
+        move = spans.started(span.id, started_at=started_at, meaning=meaning, now=now, instance_id=run_id)
         return Unit((move,), span.id, key)
 
     return ctx.commit((agent_span_id,), key, decide)
@@ -143,7 +145,7 @@ def finish(
         payload = jsontext.decode(span.payload)
         meaning = describe(span_type, span.schema_name, wanted, payload, result, times.duration_ms, check=(False, True))
         ctx.check_strict(meaning.violations, span.schema_name)
-        move = spans.finished(span.id, status=wanted, result_payload=text, times=times, meaning=meaning, now=now)
+        move = spans.finished(span.id, wanted, text, times, meaning, now, span.agent_instance_id)
         if spans.is_guess(span) and span.status == "cancelled":
             move = spans.also_started(move, times.started_at)
         return Unit((move,), span.id, key)

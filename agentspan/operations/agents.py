@@ -11,6 +11,7 @@ from agentspan.operations import request
 from agentspan.operations.context import ATTEMPTS, Context, Done
 from agentspan.storage.lookup import check_unused, expect, unique
 from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.storage.scanning import count
 
 SORTABLE = frozenset({"id", "name", "inserted_at", "updated_at", "status"})
 SORTABLE_VERSIONS = frozenset({"id", "external_identifier", "inserted_at", "updated_at"})
@@ -128,7 +129,7 @@ def instance_counts(ctx: Context, agent_id: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for status in INSTANCE_STATUSES:
         where: dict[str, Value] = {"agent_id": agent_id, "status": status}
-        counts[status] = ctx.storage.page(Query("agent_instance", where, limit=0)).total
+        counts[status] = count(ctx.storage, "agent_instance", where)
     finished = sum(number for status, number in counts.items() if status not in OPEN)
     return {"total": sum(counts.values()), **counts, "finished": finished}
 

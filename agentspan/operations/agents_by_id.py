@@ -92,7 +92,7 @@ class Agents:
     def list(self, *, sorting: str | None = None, offset: int = 0, page_size: int = 50) -> Page[Agent]:
         """Return a page of agents; `sorting` by `name` or `-name`, among others."""
         page = agents.page(self._ctx, sorting=sorting, offset=offset, page_size=page_size)
-        return Page([self._model(row) for row in page.rows], pagination(page.total, offset, page_size))
+        return Page([self._model(row) for row in page.rows], pagination(page.counted(), offset, page_size))
 
     def _model(self, row: Any) -> Agent:
         return resources.agent(row, self._ctx.account)
@@ -119,7 +119,7 @@ class AgentVersions:
         """Return a page of versions, of all agents or of one."""
         page = agents.versions(self._ctx, agent_id=agent_id, sorting=sorting, offset=offset, page_size=page_size)
         items = [resources.agent_version(cast(AgentVersionRow, row), self._ctx.account) for row in page.rows]
-        return Page(items, pagination(page.total, offset, page_size))
+        return Page(items, pagination(page.counted(), offset, page_size))
 
 
 class AgentSchemaVersions:
@@ -167,7 +167,7 @@ class AgentSchemaVersions:
         page = agent_schema_versions.page(
             self._ctx, agent_id=agent_id, sorting=sorting, offset=offset, page_size=page_size
         )
-        return Page([self._model(row) for row in page.rows], pagination(page.total, offset, page_size))
+        return Page([self._model(row) for row in page.rows], pagination(page.counted(), offset, page_size))
 
     def _model(self, row: Any) -> AgentSchemaVersion:
         return resources.schema_version(row, self._ctx.account)

@@ -157,11 +157,12 @@ class AgentSpans:
         items = [
             resources.span(cast(AgentSpanRow, row), self._ctx.account, summary=include_summaries) for row in page.rows
         ]
-        return Page(items, pagination(page.total, offset, page_size))
+        return Page(items, pagination(page.counted(), offset, page_size))
 
     def violations(self, agent_span_id: str) -> builtins.list[Violation]:
         """Return where a span's payloads do not match their schema: side, path, keyword and message of each."""
-        return self._ctx.storage.violations(self._ctx.row(AgentSpanRow, agent_span_id).id)
+        span = self._ctx.row(AgentSpanRow, agent_span_id)
+        return self._ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
 
     def _model(self, row: Any) -> AgentSpan:
         return resources.span(row, self._ctx.account)
@@ -317,7 +318,7 @@ class AgentInstances:
             offset=offset,
             page_size=page_size,
         )
-        return Page(self._models(*page.rows), pagination(page.total, offset, page_size))
+        return Page(self._models(*page.rows), pagination(page.counted(), offset, page_size))
 
     def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
         counts = self._ctx.storage.counts([row.id for row in rows])

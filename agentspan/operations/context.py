@@ -86,7 +86,8 @@ class Context:
             NotFound: nothing has this id.
             UnexpectedRefType: it names another type of resource.
         """
-        return expect(self.storage.find(id) if ids.is_pfid(id) else _NOTHING, row_type, id)
+        run_id = id if row_type is AgentInstanceRow else None
+        return expect(self.storage.find(id, instance_id=run_id) if ids.is_pfid(id) else _NOTHING, row_type, id)
 
     def check_strict(self, violations: tuple[Violation, ...], schema_name: str) -> None:
         """Refuse violations in strict mode.
@@ -104,6 +105,7 @@ class Context:
         decide: Callable[[Found, str], Unit],
         *,
         kept: Found | None = None,
+        instance_id: Any = None,
     ) -> Done:
         """Find, decide, apply. A refused unit is decided again on fresh rows, so that the model makes the error.
 
@@ -114,11 +116,14 @@ class Context:
             wanted: ids to find; None among them are passed over.
             decide: the model's part: turns what was found, and the time, into a unit with a subject; or raises.
             kept: what the first attempt takes for found.
+            instance_id: the run that all wanted spans and runs are of (see Storage.find).
         """
         for attempt in range(ATTEMPTS):
             if attempt or kept is None:
                 sought = key if attempt else None
-                found = self.storage.find(*(id for id in wanted if id is not None and ids.is_pfid(id)), key=sought)
+                known = (id for id in wanted if id is not None and ids.is_pfid(id))
+                run_id = instance_id if ids.is_pfid(instance_id) else None
+                found = self.storage.find(*known, key=sought, instance_id=run_id)
             else:
                 found = kept
             if key is not None and found.key is not None:

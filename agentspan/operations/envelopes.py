@@ -50,7 +50,7 @@ def of_page(
     return {
         "status": "success",
         "summaries": items,
-        "pagination": pagination(page.total, offset, page_size).model_dump(),
+        "pagination": pagination(page.counted(), offset, page_size).model_dump(),
         "sorting": {"field": field, "direction": direction} if sorting else None,
     }
 

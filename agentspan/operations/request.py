@@ -111,4 +111,4 @@ def page(query: Query, sorting: str | None, offset: int, page_size: int, *, colu
         raise InvalidValue("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
     if type(page_size) is not int or not 1 <= page_size <= MAX_PAGE:
         raise InvalidValue("page_size", f"must be a whole number from 1 to {MAX_PAGE}")
-    return replace(query, order=order, descending=descending, offset=offset, limit=page_size)
+    return replace(query, order=order, descending=descending, offset=offset, limit=page_size, with_total=True)

@@ -39,7 +39,7 @@ class Outcomes(RunListener):
                 if run is not None:
                     run.learn(reason)
             elif isinstance(change, Move) and change.type == "agent_span":
-                found = self._recorder.store.find(change.id)
+                found = self._recorder.store.find(change.id, instance_id=change.instance_id)
                 self._tell(found.terminated)
             elif isinstance(change, Move):
                 self._tell({change.id: reason})
@@ -79,7 +79,8 @@ class Outcomes(RunListener):
         if terminated_id is None:  # else it was to be expected
             self._recorder.faults.add(_refusal(unit, refused))
         elif self._recorder.runs.get(terminated_id) is not None:
-            reason = self._recorder.store.find(terminated_id).terminated.get(terminated_id, "")
+            found = self._recorder.store.find(terminated_id, instance_id=terminated_id)
+            reason = found.terminated.get(terminated_id, "")
             self._tell({terminated_id: reason})
 
     def missing(self, unit: Unit) -> Unit | None:
@@ -100,7 +101,8 @@ class Outcomes(RunListener):
     def _fitting(self, unit: Unit) -> Unit | None:
         change = unit.changes[0]
         if isinstance(change, Move):
-            return unit if change.id in self._recorder.store.find(change.id).rows else None
+            found = self._recorder.store.find(change.id, instance_id=change.instance_id)
+            return unit if change.id in found.rows else None
         if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
             return None
         recorder, instance_id = self._recorder, change.row.agent_instance_id
@@ -109,7 +111,7 @@ class Outcomes(RunListener):
             run = None  # somebody has removed it
         if run is not None and run.register_again() is not None:
             recorder.store.apply((unit_of(Put(this_process(recorder.writer_id), minted=True)),), wait_s=WAIT_S)
-        located = recorder.store.find(instance_id).rows.get(instance_id)
+        located = recorder.store.find(instance_id, instance_id=instance_id).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})

@@ -125,7 +125,7 @@ class RunState:
     def register_again(self) -> AgentInstanceRow | None:
         """See LiveRun."""
         instance, storage = self.instance, self.recorder.store
-        if instance is None or self.id in storage.find(self.id).rows:
+        if instance is None or self.id in storage.find(self.id, instance_id=self.id).rows:
             return None
         self.instance = self._register(storage, self.id, instance.started_at or clock.now()).instance
         return self.instance

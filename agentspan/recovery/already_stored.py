@@ -56,20 +56,23 @@ def remainder(unit: Unit, refused: Refused) -> Unit | None:
     change, stored = unit.changes[-1], refused.stored
     if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow) or not isinstance(stored, AgentSpanRow):
         return None
-    row = change.row
+    row, run_id = change.row, change.row.agent_instance_id
     if refused.why != "id_used" or stored.id != row.id or not (stored.status in OPEN or is_guess(stored)):
         return None
     if row.status in OPEN and stored.status in OPEN:
-        return unit_of(Move("agent_span", row.id, frozenset({stored.status}), _later(stored, row), change.violations))
+        leaves, later = frozenset({stored.status}), _later(stored, row)
+        return unit_of(Move("agent_span", row.id, leaves, later, change.violations, instance_id=run_id))
     if row.status in OPEN:
         started_at = row.started_at  # after the close, so that is no end that it can have had
         values: dict[str, Value] = {"status": "failed", "started_at": started_at, "finished_at": started_at}
         values["updated_at"] = row.updated_at
         over = Over(frozenset({"cancelled"}), values)
-        return unit_of(Move("agent_span", row.id, LEAVES["active"], {"status": "active"}, over=(over,)))
+        active: dict[str, Value] = {"status": "active"}
+        return unit_of(Move("agent_span", row.id, LEAVES["active"], active, over=(over,), instance_id=run_id))
     values = {name: getattr(row, name) for name in (*spans.FINISHED, "started_at", "payload", "label")}
     over = Over(REPLACED[row.status], {**values, "ended_late": 1})
-    return unit_of(Move("agent_span", row.id, LEAVES[row.status] | OPEN, values, change.violations, over=(over,)))
+    leaves = LEAVES[row.status] | OPEN
+    return unit_of(Move("agent_span", row.id, leaves, values, change.violations, over=(over,), instance_id=run_id))
 
 
 def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from agentspan import clock, jsontext
-from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.errors import DatabaseBusy, NotStorable, StorageError
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
@@ -250,9 +250,9 @@ def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[
     """Apply units together, or one by one where one of them is at fault; fewer where the storage takes no more."""
     try:
         return [*storage.apply(units, wait_s=wait_s)]
-    except StorageError:
-        raise
     except Exception as error:
+        if isinstance(error, StorageError) and not isinstance(error, NotStorable):
+            raise
         let_through(error)
         if len(units) == 1:
             return [error]
@@ -260,9 +260,9 @@ def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[
     for unit in units:
         try:
             outcomes += storage.apply((unit,), wait_s=wait_s)
-        except StorageError:
-            break
         except Exception as error:
+            if isinstance(error, StorageError) and not isinstance(error, NotStorable):
+                break
             let_through(error)
             outcomes.append(error)
     return outcomes

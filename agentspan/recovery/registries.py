@@ -26,7 +26,7 @@ class Registries:
         """
         instance = self._instances.get(instance_id)
         if instance is None:
-            found = storage.find(instance_id).rows.get(instance_id)
+            found = storage.find(instance_id, instance_id=instance_id).rows.get(instance_id)
             if found is None or not isinstance(found[1], AgentInstanceRow):
                 raise NotFound(f"no agent instance has the id {instance_id!r}")
             instance = self.keep(found[1])

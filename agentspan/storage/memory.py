@@ -17,6 +17,7 @@ from agentspan.model.changes import (
     Outcome,
     Put,
     PutSpans,
+    Ref,
     Refused,
     Remove,
     Replayed,
@@ -94,7 +95,7 @@ class MemoryStorage:
             self._undo = None if outer is None else [*outer, *self._undo]
             return done
 
-    def find(self, *ids: str, key: Key | None = None) -> Found:
+    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
         """See Storage."""
         with self._open():
             stored = self._keys.get((key.operation, key.key)) if key is not None else None
@@ -121,8 +122,11 @@ class MemoryStorage:
             )  # None sorts first, as in SQLite
 
         rows.sort(key=position, reverse=query.descending)
+        total = len(rows) if query.with_total else None
+        if query.after:
+            rows = [row for row in rows if (row.id < query.after if query.descending else row.id > query.after)]
         end = None if query.limit is None else query.offset + query.limit
-        return Rows(rows[query.offset : end], len(rows))
+        return Rows(rows[query.offset : end], total)
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
         """See Storage."""
@@ -139,10 +143,10 @@ class MemoryStorage:
                 result[instance_id] = span_counts(Counter(span.status for span in spans))
         return result
 
-    def violations(self, span_id: str) -> list[Violation]:
+    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
         """See Storage."""
         with self._open():
-            return list(self._violations.get(span_id, ()))
+            return {id: [*self._violations.get(id, ())] for id in span_ids}
 
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
         """See Removal."""
@@ -229,10 +233,10 @@ class MemoryStorage:
         unique = _unique_values(type_, row)
         if unique is not None and (type_, unique) in self._unique:
             return Refused("not_unique", self._rows[self._unique[type_, unique]])
-        needed = [(to, getattr(row, column)) for column, to in REFERENCES.get(type_, {}).items()]
-        for to, id in (*needed, *put.refs):
-            if self._types.get(id) != to:
-                return Refused("missing", self._rows.get(id))
+        needed = [Ref(to, getattr(row, column)) for column, to in REFERENCES.get(type_, {}).items()]
+        for ref in (*needed, *put.refs):
+            if self._types.get(ref.id) != ref.type:
+                return Refused("missing", self._rows.get(ref.id))
         self._rows[row.id], self._types[row.id] = row, type_
         undo.append(lambda: (self._rows.pop(row.id), self._types.pop(row.id)))
         if unique is not None:

@@ -184,7 +184,7 @@ class StorageContract:
         bad = Unit((Put(span, violations=(_violation(),)), finish(other.id)), span.id, key)
         assert storage.apply([bad]) == [Refused("missing")]
         assert self._stored(storage, span.id) is None
-        assert storage.violations(span.id) == []
+        assert storage.violations([span.id])[span.id] == []
         assert storage.find(key=key).key is None
 
     def test_spans_are_put_together(self, storage: Storage) -> None:
@@ -197,8 +197,8 @@ class StorageContract:
         assert storage.apply(units) == [Applied(), Applied(done)]
         for number, instance in enumerate(instances):
             assert list(storage.iter_spans(instance.id)) == [*spans[:566], done][number::2]
-        assert storage.violations(spans[3].id) == [_violation()]
-        assert storage.violations(spans[560].id) == [_violation("result_payload")]
+        assert storage.violations([spans[3].id])[spans[3].id] == [_violation()]
+        assert storage.violations([spans[560].id])[spans[560].id] == [_violation("result_payload")]
 
     def test_spans_are_put_together_or_none_of_them(self, storage: Storage) -> None:
         """Whatever is wrong, and wherever; what is in the same call stays."""
@@ -217,7 +217,7 @@ class StorageContract:
                 assert refused.why == why
                 assert applied == Applied(last)
                 assert storage.find(*(span.id for span in spans)).rows == {}
-                assert storage.violations(spans[0].id) == []
+                assert storage.violations([spans[0].id])[spans[0].id] == []
 
     def test_spans_are_put_together_in_a_terminated_instance_too(self, storage: Storage) -> None:
         """It is enough that one of them is in such an instance."""
@@ -284,10 +284,10 @@ class StorageContract:
         """A new payload replaces those of the payload."""
         span = self.rows.span(self._instance(storage))
         storage.apply([Unit((Put(span, violations=(_violation(), _violation("result_payload"))),))])
-        assert storage.violations(span.id) == [_violation(), _violation("result_payload")]
+        assert storage.violations([span.id])[span.id] == [_violation(), _violation("result_payload")]
         move = Move("agent_span", span.id, frozenset({"active"}), {"payload": "[]"}, (_violation(path="$.b"),))
         storage.apply([Unit((move,))])
-        assert storage.violations(span.id) == [_violation("result_payload"), _violation(path="$.b")]
+        assert storage.violations([span.id])[span.id] == [_violation("result_payload"), _violation(path="$.b")]
 
     def test_spans_are_iterated_in_the_order_of_their_ids(self, storage: Storage) -> None:
         """Only those of the instance."""
@@ -311,12 +311,12 @@ class StorageContract:
         times = [T2, T0, None, T1, T1]
         spans = [self.rows.span(instance)._replace(started_at=time) for time in times]
         self._put(storage, *spans, self.rows.span(self._instance(storage)))
-        query = Query("agent_span", {"agent_instance_id": instance.id})
+        query = Query("agent_span", {"agent_instance_id": instance.id}, with_total=True)
         assert storage.page(query) == (spans, 5)
         by_time = Query("agent_span", query.where, order="started_at")
         assert [row.started_at for row in _spans(storage, by_time)] == [None, T0, T1, T1, T2]
         assert _spans(storage, by_time)[2:4] == spans[3:5]
-        down = Query("agent_span", query.where, order="started_at", descending=True, offset=1, limit=2)
+        down = Query("agent_span", query.where, order="started_at", descending=True, offset=1, limit=2, with_total=True)
         assert storage.page(down) == ([spans[4], spans[3]], 5)
 
     def test_a_time_range_is_half_open(self, storage: Storage) -> None:
@@ -484,7 +484,7 @@ class StorageContract:
         storage.close()
         again = open_direct(location)
         assert list(again.iter_spans(instance.id)) == [done]
-        assert again.violations(span.id) == [_violation()]
+        assert again.violations([span.id])[span.id] == [_violation()]
         assert again.find(key=key).key == ("h", span.id)
         again.close()
 

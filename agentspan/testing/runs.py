@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, Self, overload
 
 from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.scanning import count
 from agentspan.testing.run import CapturedRun
 
 MAX_LISTED = 20
@@ -28,7 +29,7 @@ class CapturedRuns(Sequence[CapturedRun]):
         return f"<CapturedRuns {', '.join(f'{run.name} {run.status}' for run in self._latest()) or '(none)'}>"
 
     def __len__(self) -> int:
-        return self.storage.page(Query("agent_instance", limit=1)).total
+        return count(self.storage, "agent_instance")
 
     def __iter__(self) -> Iterator[CapturedRun]:
         return iter(self._page(Query("agent_instance")))

@@ -133,6 +133,7 @@ def matches(storage: Storage, run_id: str, text: str) -> list[str]:
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
     """Return one span in full. Payloads stay text: a browser's numbers would round large integers."""
     lives = Lives(storage)
+    violations = storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
     return {
         "id": span.id,
         "schema_name": span.schema_name,
@@ -145,7 +146,7 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
         "payload": span.payload,
         "result_payload": span.result_payload,
         "messages": conversation.of_span(span),
-        "violations": [violation._asdict() for violation in storage.violations(span.id)],
+        "violations": [violation._asdict() for violation in violations],
     }
 
 

@@ -63,7 +63,7 @@ def listing(storage: Storage, asked: Asked) -> dict[str, Any]:
 
 def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
     """Return a page of runs while their spans are still being added up; none where only some runs are asked for."""
-    query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset)
+    query = Query("agent_instance", descending=True, limit=PAGE, offset=asked.offset, with_total=True)
     page = storage.page(query) if asked == Asked(offset=asked.offset) else Rows([], 0)
     rows = [row for row in page.rows if isinstance(row, AgentInstanceRow)]
     named = storage.find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)}).rows
@@ -76,7 +76,7 @@ def unsummed(storage: Storage, asked: Asked) -> dict[str, Any]:
         sums = (0, 0, 0, None, None, None, row.duration_ms)
         run = _run(RunSummary(row, agent.name, version.external_identifier, *sums), lives)
         runs.append({**run, "cells": {**run["cells"], "spans": "…"}})
-    return {"runs": runs, "total": page.total, "count": PREPARING, "preparing": True}
+    return {"runs": runs, "total": page.counted(), "count": PREPARING, "preparing": True}
 
 
 def agent_names(storage: Storage) -> list[str]:

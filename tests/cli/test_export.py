@@ -60,7 +60,7 @@ def test_what_is_imported_is_what_was_exported(source: Path, db: Database) -> No
         for type_ in TYPES:
             assert rows(db, type_) == rows(original, type_), type_
         for row in rows(original, "agent_span"):
-            assert db.storage.violations(row.id) == original.storage.violations(row.id)
+            assert db.storage.violations([row.id]) == original.storage.violations([row.id])
     again = import_lines(Context(db.storage), lambda: text)
     assert again == (0, 0, 0, len(text) - 1)
 

@@ -42,13 +42,13 @@ def ids(db: Database) -> list[str]:
 def test_runs_that_finished_before_a_time_are_removed_with_all_of_theirs(db: Database) -> None:
     runs = [add(db, number) for number in range(4)]
     spans = [span.id for span in db.storage.iter_spans(runs[0])]
-    assert db.storage.violations(spans[0]) != []
+    assert db.storage.violations(spans)[spans[0]] != []
     planned = db.prune(older_than="2026-01-03T00:00:00Z", dry_run=True)
     assert (planned, ids(db)) == ((2, 6, 0, None), runs)
     done = db.prune(older_than="2026-01-03T00:00:00Z")
     assert (done[:3], ids(db)) == ((2, 6, 0), runs[2:])
     assert dict(db.storage.find(*spans, runs[0]).rows) == {}
-    assert db.storage.violations(spans[0]) == []
+    assert db.storage.violations(spans)[spans[0]] == []
     assert db.storage.counts(runs[:1])[runs[0]].total == 0
     assert db.prune(older_than="2026-01-03T00:00:00Z")[:3] == (0, 0, 0)
 

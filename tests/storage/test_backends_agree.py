@@ -82,7 +82,7 @@ def units(draw: st.DrawFn) -> Unit:
 
 def everything(storage: Storage) -> Any:
     rows = [row for type_ in ("agent_instance", "agent_span") for row in storage.page(Query(type_)).rows]
-    return sorted(rows, key=lambda row: row.id), [sorted(storage.violations(id)) for id in IDS]
+    return sorted(rows, key=lambda row: row.id), [sorted(found) for found in storage.violations(IDS).values()]
 
 
 def told(unit: Unit, outcome: Outcome) -> Outcome:

@@ -17,6 +17,7 @@ import agentspan
 from agentspan.analysis.runs import RunFilter, RunList, find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import Stat, stats
+from agentspan.errors import StorageError
 from agentspan.maintenance.prune import prune
 from agentspan.maintenance.resummarize import resummarize
 from agentspan.operations.context import Context
@@ -295,7 +296,7 @@ def test_a_part_that_other_sql_made_is_made_anew(
 def test_a_mistake_in_a_question_is_not_hidden_behind_the_slow_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(path)
     monkeypatch.setattr(analytics, "SUMS", "i.nonsense")
-    with pytest.raises(sqlite3.OperationalError, match="no such column"):
+    with pytest.raises(StorageError, match="no such column"):
         ask(path)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from agentspan.errors import StorageError
+from agentspan.errors import NotStorable, StorageError
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Unit
 from agentspan.recording.sinks import span_units
@@ -82,11 +82,11 @@ class CommitSink:
             return
         try:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
-        except StorageError as error:
-            self.put_aside(unit, error)
-            return
-        except Exception as error:  # a bug of ours or of the backend's: the same unit would fail again
-            let_through(error)
+        except Exception as error:
+            if isinstance(error, StorageError) and not isinstance(error, NotStorable):
+                self.put_aside(unit, error)
+                return
+            let_through(error)  # what is left is a bug of ours or of the backend's: the same unit would fail again
             progress.failed += 1
             self._listener.fault(error)
             return

@@ -15,7 +15,11 @@ WAIT_S = 0.25
 
 
 class RunFacts(Protocol):
-    """The fact of a run that a sink reads."""
+    """The facts of a run that a sink reads."""
+
+    @property
+    def id(self) -> str:
+        """The agent instance's PFID."""
 
     @property
     def instance(self) -> AgentInstanceRow | None:

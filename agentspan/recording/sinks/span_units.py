@@ -48,14 +48,18 @@ def started(span: SpanFacts) -> Unit:
     """Return the unit that makes a pending span active."""
     now, payload = clock.to_text(span.started_ns), jsontext.decode(span.payload_text)
     meaning = describe(span.type, span.schema_name, "active", payload, None, None, (False, False))
-    return unit_of(spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True))
+    run_id = span.run.id
+    return unit_of(
+        spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True, instance_id=run_id)
+    )
 
 
 def updated(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that sets the changed payload of an open span."""
     text = span.payload_text
     meaning = describe(span.type, span.schema_name, span.status, jsontext.decode(text), None, None, (True, False))
-    return unit_of(spans.updated(span.id, payload=text, meaning=meaning, now=clock.to_text(at_ns)))
+    now, run_id = clock.to_text(at_ns), span.run.id
+    return unit_of(spans.updated(span.id, payload=text, meaning=meaning, now=now, instance_id=run_id))
 
 
 def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
@@ -72,4 +76,4 @@ def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -
         started_at = clock.to_text(span.started_ns)
     meaning = describe(span.type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
     times = _new(Times, (started_at, now, elapsed_ms))
-    return unit_of(spans.finished(span.id, status, result, times, meaning, now))
+    return unit_of(spans.finished(span.id, status, result, times, meaning, now, span.run.id))

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from agentspan import forks
-from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, NotStorable, StorageError
 from agentspan.forks import page
 from agentspan.interrupts import let_through
 from agentspan.locks import is_mine, within
@@ -29,6 +29,8 @@ FORK_WAIT_S = 5.0
 """How long a fork waits for threads that are inside SQLite; a child that inherits its mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
 """How often a writer looks whether its file is still there."""
+DRIVER_ERRORS = (sqlite3.Error, UnicodeError, OverflowError)
+"""What the driver raises: the last two for text that is not Unicode, and for whole numbers of more than 64 bits."""
 
 
 def is_damage(error: Exception) -> bool:
@@ -42,16 +44,20 @@ def damaged(path: Path, why: str) -> DatabaseUnusable:
     return DatabaseUnusable(f"{path} is damaged ({why}); `sqlite3 {path} .recover` can save its rows")
 
 
-def storage_error(error: Exception, path: Path) -> Exception:
+def storage_error(error: Exception, path: Path) -> StorageError:
     """Turn a driver's error into ours, with what to do; called once, at the boundary.
 
-    Only what the surroundings did becomes a StorageError; a statement or value that is wrong is a bug, and stays.
+    A statement or a value that is wrong becomes NotStorable, without the value; what the surroundings did, the others.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if is_damage(error):  # the driver's words for a text that is none have the text in them
         return damaged(path, str(error) if code else "a text in it is not UTF-8")
+    if isinstance(error, UnicodeError | OverflowError):
+        return NotStorable(f"{path} cannot hold a value: text that is not Unicode, or a number of more than 64 bits")
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        return StorageError(f"{path} was closed in the middle of this: {error}")
     if not isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_NOTADB:
-        return error
+        return NotStorable(f"{path} does not take this: {error}")
     if code == sqlite3.SQLITE_NOTADB:
         return DatabaseUnusable(f"{path} is not an SQLite database; choose another path, or move that file away")
     if code == sqlite3.SQLITE_CANTOPEN:
@@ -357,7 +363,7 @@ class _Snapshot:
             return connection
         except BaseException as error:
             self._end()
-            if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+            if isinstance(error, DRIVER_ERRORS):
                 raise storage_error(error, connections.path) from error
             raise
 
@@ -368,7 +374,7 @@ class _Snapshot:
             self._end()
         except sqlite3.Error as failed:
             error = error or failed
-        if isinstance(error, sqlite3.Error | UnicodeDecodeError):
+        if isinstance(error, DRIVER_ERRORS):
             raise storage_error(error, self._connections.path) from error
 
     def _end(self) -> None:

@@ -31,6 +31,10 @@ _TYPES: tuple[ResourceType, ...] = (
 )
 
 
+CHUNK = 500
+"""How many ids one statement is given."""
+
+
 class Reads:
     """See Storage."""
 
@@ -43,7 +47,7 @@ class Reads:
         with self._reading() as connection:
             return AccountRow(*connection.execute(statements.SELECT["account"]).fetchone())
 
-    def find(self, *ids: str, key: Key | None = None) -> Found:
+    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
         """See Storage."""
         with self._reading() as connection:
             stored = None
@@ -63,13 +67,13 @@ class Reads:
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
-        select, count, values = statements.page(query)
         with self._reading() as connection:
             make = ROWS[query.type]._make
-            rows = [make(row) for row in connection.execute(select, values)]
-            if not query.offset and (query.limit is None or len(rows) < query.limit):  # counting reads the whole range
-                return Rows(rows, len(rows))
-            return Rows(rows, connection.execute(count, values).fetchone()[0])
+            rows = [make(row) for row in connection.execute(*statements.page(query))]
+            if not query.with_total:
+                return Rows(rows)
+            is_all = not query.offset and not query.after and (query.limit is None or len(rows) < query.limit)
+            return Rows(rows, len(rows) if is_all else connection.execute(*statements.total(query)).fetchone()[0])
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
         """See Storage."""
@@ -88,16 +92,24 @@ class Reads:
         """See Storage."""
         by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}
         with self._reading() as connection:
-            for start in range(0, len(instance_ids), 500):
-                chunk = instance_ids[start : start + 500]
+            for chunk in _chunks(instance_ids):
                 for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
                     by_instance[id][status] = number
         return {id: span_counts(numbers) for id, numbers in by_instance.items()}
 
-    def violations(self, span_id: str) -> list[Violation]:
+    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
         """See Storage."""
+        found: dict[str, list[Violation]] = {id: [] for id in span_ids}
         with self._reading() as connection:
-            return [Violation(*row) for row in connection.execute(statements.VIOLATIONS, (span_id,))]
+            for chunk in _chunks(span_ids):
+                for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
+                    found[id].append(Violation._make(violation))
+        return found
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield ids in portions of which each fits into one statement."""
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
 def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:

@@ -37,7 +37,6 @@ OUTLINES = (
     f"select {', '.join(_OUTLINE.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
     "where agent_instance_id = ? and id > ? and updated_at >= ? order by id limit ?"
 )
-VIOLATIONS = "select side, path, keyword, message from schema_violations where agent_span_id = ? order by id"
 INSERT_VIOLATION = "insert into schema_violations (agent_span_id, side, path, keyword, message) values (?, ?, ?, ?, ?)"
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = ? and side = 'payload'"
 KEY = "select request_hash, subject from idempotency_keys where operation = ? and key = ?"
@@ -86,8 +85,39 @@ def counts(number: int) -> str:
     )
 
 
-def page(query: Query) -> tuple[str, str, list[object]]:
-    """Return the SELECT of a page, the one that counts all its rows, and the values of both."""
+def violations(number: int) -> str:
+    """Return the SELECT of the violations of so many spans, for each the oldest first."""
+    marks = ", ".join("?" * number)
+    return (
+        "select agent_span_id, side, path, keyword, message from schema_violations "
+        f"where agent_span_id in ({marks}) order by id"
+    )
+
+
+def page(query: Query) -> tuple[str, list[object]]:
+    """Return the SELECT of a page, and its values."""
+    conditions, values = _conditions(query)
+    if query.after:
+        conditions.append(f"id {'<' if query.descending else '>'} ?")
+        values.append(query.after)
+    direction = " desc" if query.descending else ""
+    order = f"{query.order}{direction}, id{direction}" if query.order != "id" else f"id{direction}"
+    limit = f" limit {-1 if query.limit is None else int(query.limit)} offset {int(query.offset)}"
+    return f"{SELECT[query.type]}{_where(conditions)} order by {order}{limit}", values
+
+
+def total(query: Query) -> tuple[str, list[object]]:
+    """Return the SELECT that counts all rows of a query, and its values."""
+    conditions, values = _conditions(query)
+    return f"select count(*) from {table_of(query.type)}{_where(conditions)}", values
+
+
+def _conditions(query: Query) -> tuple[list[str], list[object]]:
+    """Return what each row of a query must meet, and the values in it.
+
+    Raises:
+        ValueError: the query names a column that its type does not have.
+    """
     fields = ROWS[query.type]._fields
     unknown = [column for column in (*query.where, query.order) if column not in fields]
     if unknown:
@@ -102,12 +132,8 @@ def page(query: Query) -> tuple[str, str, list[object]]:
     if query.prefix:  # a range, because LIKE ignores case and so cannot use the primary key
         conditions.append("id >= ? and id < ?")
         values.extend((query.prefix, query.prefix + "\U0010ffff"))
-    where = f" where {' and '.join(conditions)}" if conditions else ""
-    direction = " desc" if query.descending else ""
-    order = f"{query.order}{direction}, id{direction}" if query.order != "id" else f"id{direction}"
-    limit = f" limit {-1 if query.limit is None else int(query.limit)} offset {int(query.offset)}"
-    return (
-        f"{SELECT[query.type]}{where} order by {order}{limit}",
-        f"select count(*) from {table_of(query.type)}{where}",
-        values,
-    )
+    return conditions, values
+
+
+def _where(conditions: list[str]) -> str:
+    return f" where {' and '.join(conditions)}" if conditions else ""

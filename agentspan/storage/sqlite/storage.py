@@ -2,8 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -12,7 +12,7 @@ from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storage
 from agentspan.storage.sqlite.busy import is_busy, waiting
-from agentspan.storage.sqlite.connections import Connections, is_damage, storage_error
+from agentspan.storage.sqlite.connections import DRIVER_ERRORS, Connections, is_damage, storage_error
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
 from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
@@ -73,14 +73,17 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
                 outcome = statement and self._apply_alone(cast(Put | Move, changes[0]), statement, wait_s)
                 if outcome:
                     return [outcome]
-        return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
+        try:
+            return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise storage_error(error, self.path) from error
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """See Groups."""
         self._look()
 
         def grouped(connection: sqlite3.Connection) -> T:
-            group = _Group(connection)
+            group = _Group(connection, self.path)
             done = work(group)
             if group.broken is not None:  # whoever caught it cannot know what of its unit is there
                 raise group.broken
@@ -143,7 +146,7 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
                     return None
                 except sqlite3.IntegrityError as error:
                     return refused_put(connections.writer(), cast(Put, change), error)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except DRIVER_ERRORS as error:
             raise storage_error(error, self.path) from error
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
@@ -191,8 +194,9 @@ class Seeing(SQLiteStorage):
 class _Group(Reads):
     """The storage within one transaction: sees what it has written, and commits nothing by itself."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
         self.broken: Exception | None = None
 
     def capabilities(self) -> Capabilities:
@@ -203,6 +207,9 @@ class _Group(Reads):
         """See Storage; durable when the group is committed, which it is not after an error in here."""
         try:
             return apply_all(self._connection, units, stop_at_refusal)
+        except DRIVER_ERRORS as error:
+            self.broken = storage_error(error, self._path)
+            raise self.broken from error
         except Exception as error:
             self.broken = error
             raise
@@ -210,5 +217,9 @@ class _Group(Reads):
     def close(self) -> None:
         """Do nothing: the storage is not this one's to close."""
 
-    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        return nullcontext(self._connection)
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._connection
+        except DRIVER_ERRORS as error:
+            raise storage_error(error, self._path) from error

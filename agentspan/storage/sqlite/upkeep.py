@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from agentspan import files
-from agentspan.errors import InvalidValue
+from agentspan.errors import InvalidValue, StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.connections import Connections, storage_error
@@ -96,7 +96,7 @@ class Upkeep:
                     if index_file.is_made(connection, part):
                         with index_file.current(connection, part):
                             pass
-        except (OSError, sqlite3.Error) as raised:
+        except (OSError, StorageError, sqlite3.Error) as raised:
             let_through(raised)
             index_file.discard(self.path)
 

@@ -38,7 +38,7 @@ def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
         return _insert(row) if minted and not refs and not violations else None
     if type(change) is not Move:
         return None
-    type_, id, leaves, values, violations, unchanged, _ = change
+    type_, id, leaves, values, violations, unchanged, _, _ = change
     if violations or unchanged or "payload" in values or "status" not in values:  # more to be noted than a statement
         return None
     return statements.update(type_, (*values,), leaves), (*values.values(), id)
@@ -132,9 +132,9 @@ def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused |
         located = locate(connection, put.row.id)
         if located is not None:
             return Refused("id_used", located[1])
-    for type_, id in put.refs:
-        if connection.execute(statements.EXISTS[type_], (id,)).fetchone() is None:
-            located = locate(connection, id)
+    for ref in put.refs:
+        if connection.execute(statements.EXISTS[ref.type], (ref.id,)).fetchone() is None:
+            located = locate(connection, ref.id)
             return Refused("missing", located[1] if located is not None else None)
     try:
         if connection.execute(*_insert(put.row)).rowcount != 1:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
+from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import tokenizing
@@ -129,17 +130,17 @@ class IndexAnalytics:
                     index_file.current(connection, part, progress),
                 ):
                     return answer(connection)
-            except OSError as raised:
+            except (OSError, StorageError) as raised:  # it cannot be written, or others kept it locked
                 let_through(raised)
                 continue
-            except sqlite3.DatabaseError as error:
+            except sqlite3.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code in _DAMAGED and attempt == 0:
                     index_file.discard(self.path)
-                elif is_damage(error) and code == 0:  # a text of the recorded file
+                    continue
+                is_text = is_damage(error) and code == 0  # of the recorded file
+                if is_text or (code not in _SURROUNDINGS and "no such module: fts5" not in str(error)):
                     raise storage_error(error, self.path) from error
-                elif code not in _SURROUNDINGS and "no such module: fts5" not in str(error):
-                    raise
         return None
 
 

@@ -1,0 +1,66 @@
+"""Reading all rows of a type, page by page: each page begins after the last id of the one before, never at an offset.
+
+One page is in memory at a time, and no row is read twice. The pages are no snapshot: a row that is stored meanwhile is
+among them if its id comes later, and a row that is removed meanwhile may be missing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from agentspan.model.rows import TYPE_OF, ResourceType, Row, Value
+from agentspan.storage.protocol import Query, Storage
+
+R = TypeVar("R", bound=Row)
+
+PAGE_ROWS = 500
+"""How many rows a page has: 50 MB where payloads have 100 kB each."""
+
+
+def scan(
+    storage: Storage,
+    row_type: type[R],
+    where: Mapping[str, Value] | None = None,
+    *,
+    after: str = "",
+    descending: bool = False,
+    limit: int | None = None,
+) -> Iterator[R]:
+    """Yield the rows of a type that equal `where`, by id.
+
+    Args:
+        where: column → value that it must have; all rows when left out.
+        after: the id to begin after.
+        descending: the latest first; `after` is then the id to begin before.
+        limit: how many rows at most; None for all.
+    """
+    for page in pages(storage, row_type, where, after=after, descending=descending, limit=limit):
+        yield from page
+
+
+def pages(
+    storage: Storage,
+    row_type: type[R],
+    where: Mapping[str, Value] | None = None,
+    *,
+    after: str = "",
+    descending: bool = False,
+    limit: int | None = None,
+) -> Iterator[list[R]]:
+    """Yield the same rows in pages of at most PAGE_ROWS, none of them empty."""
+    query = Query(TYPE_OF[cast(type[Row], row_type)], where or {}, after=after, descending=descending)
+    left = limit
+    while left is None or left > 0:
+        wanted = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
+        rows = storage.page(replace(query, limit=wanted)).rows
+        if rows:
+            yield cast(list[R], rows)
+        if len(rows) < wanted:
+            return
+        query = replace(query, after=rows[-1].id)
+        left = None if left is None else left - len(rows)
+
+
+def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | None = None) -> int:
+    """Return how many rows of a type equal `where`, without reading them."""
+    return storage.page(Query(type_, where or {}, limit=0, with_total=True)).counted()

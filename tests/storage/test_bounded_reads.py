@@ -1,0 +1,95 @@
+"""What goes through all runs reads them page by page: no page is larger than another, and none is read twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import agentspan
+from agentspan.analysis.following import Follower
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.search import search
+from agentspan.analysis.stats import stats
+from agentspan.cli import export, resummarize
+from agentspan.database import Database
+from agentspan.storage import scanning
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import Query, Rows
+
+RUNS = 7
+PAGES = 4
+"""Seven runs in pages of two."""
+
+
+class Paged(MemoryStorage):
+    """Notes how many runs, or spans of several runs, each page has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: list[int] = []
+
+    def page(self, query: Query) -> Rows:
+        found = super().page(query)
+        if query.limit != 0 and query.type in ("agent_instance", "agent_span"):
+            self.pages.append(len(found.rows))
+        return found
+
+
+def follow(db: Database) -> None:
+    follower = Follower(db.storage)
+    for _ in range(RUNS):
+        follower.look()
+        follower.leave()
+    assert follower.look() == []
+
+
+def prune(db: Database) -> None:
+    assert db.prune(older_than="2030-01-01T00:00:00Z", dry_run=True).runs == RUNS - 1
+
+
+def found(db: Database) -> None:
+    page = find_runs(db.storage, limit=3, offset=1)
+    assert (len(page.runs), page.total, page.totals.spans) == (3, RUNS, RUNS)
+
+
+def searched(db: Database) -> None:
+    hits = search(db.storage, "look", limit=2, offset=1)
+    assert (len(hits.hits), hits.total) == (2, RUNS)
+    ids = [span.id for run in list(scanning.scan(db.storage, agentspan.model.rows.AgentInstanceRow))[::-1]
+           for span in db.storage.iter_spans(run.id)]  # fmt: skip
+    assert [hit.span_id for hit in hits.hits] == ids[1:3]
+
+
+@pytest.mark.parametrize(
+    ("work", "pages"),
+    [
+        (follow, RUNS + 1),
+        (prune, PAGES),
+        (found, PAGES),
+        (searched, 2 * PAGES),
+        (lambda db: stats(db.storage), PAGES),
+        (lambda db: db.doctor(), 4),  # pending and active runs, pending and active spans
+        (lambda db: resummarize.command(db, None, as_json=True), PAGES),
+        (lambda db: export.command(db, ["all"], form="jsonl", output=None, as_json=True), PAGES),
+    ],
+    ids=["follow", "prune", "find_runs", "search", "stats", "doctor", "resummarize", "export"],
+)
+def test_all_runs_are_read_in_pages(
+    work: Callable[[Database], object], pages: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+    storage = Paged()
+    db = agentspan.open(storage)
+    for number in range(RUNS):
+        run = db.agent_instances.register(agent_id="a")
+        db.agent_instances.start(run.id)
+        span = db.agent_spans.create(run.id, "tool", "active", {"name": "look"})
+        if number:  # the first stays open
+            db.agent_spans.finish(span.id, timestamp="2029-01-01T00:00:00Z")
+            db.agent_instances.finish(run.id, timestamp="2029-01-01T00:00:00Z")
+    storage.pages.clear()
+    with CliRunner().isolation():
+        work(db)
+    assert max(storage.pages) <= 2
+    assert len(storage.pages) == pages

@@ -1,0 +1,93 @@
+"""Reads of both backends: pages after an id, totals that are left out, the violations of many spans."""
+
+import pytest
+
+from agentspan.model.changes import Put, Unit, Violation
+from agentspan.model.rows import AgentSpanRow, Row
+from agentspan.storage import scanning
+from agentspan.storage.protocol import Query, Storage
+from agentspan.testing.contract import Rows
+
+ROWS = Rows()
+VIOLATION = Violation("payload", "$.a", "type", "must be text")
+
+
+def recorded(storage: Storage, spans: int) -> list[AgentSpanRow]:
+    agent = ROWS.agent()
+    version, schema, run = ROWS.family(agent)
+    made = [ROWS.span(run) for _ in range(spans)]
+    rows: list[Row] = [agent, version, schema, run, *made]
+    storage.apply([Unit(tuple(Put(row) for row in rows))])
+    return made
+
+
+def test_a_page_begins_after_an_id(storage: Storage) -> None:
+    spans = recorded(storage, 5)
+    assert storage.page(Query("agent_span", after=spans[1].id, limit=2)).rows == spans[2:4]
+    assert storage.page(Query("agent_span", after=spans[3].id, descending=True, limit=2)).rows == [spans[2], spans[1]]
+    assert storage.page(Query("agent_span", after=spans[4].id)).rows == []
+    where = {"agent_instance_id": spans[0].agent_instance_id}
+    recorded(storage, 1)
+    assert storage.page(Query("agent_span", where, after=spans[2].id, offset=1)).rows == [spans[4]]
+
+
+def test_rows_in_another_order_have_no_place_after_an_id() -> None:
+    with pytest.raises(ValueError, match="another order"):
+        Query("agent_span", after="x", order="started_at")
+
+
+def test_a_total_is_counted_only_where_it_is_asked_for(storage: Storage) -> None:
+    spans = recorded(storage, 5)
+    assert storage.page(Query("agent_span", limit=2)).total is None
+    assert storage.page(Query("agent_span")).total is None
+    for query in (
+        Query("agent_span", with_total=True),
+        Query("agent_span", limit=2, with_total=True),
+        Query("agent_span", limit=0, with_total=True),
+        Query("agent_span", after=spans[3].id, with_total=True),
+        Query("agent_span", offset=4, with_total=True),
+    ):
+        assert storage.page(query).counted() == 5, query
+
+
+def test_violations_of_many_spans_are_read_together(storage: Storage) -> None:
+    spans = recorded(storage, 3)
+    late = [ROWS.span(ROWS.family(ROWS.agent())[2])._replace(agent_instance_id=spans[0].agent_instance_id)]
+    second = VIOLATION._replace(side="result_payload")
+    storage.apply([Unit((Put(late[0], violations=(VIOLATION, second)),))])
+    many = [*(span.id for span in spans), *(ROWS.ids.new() for _ in range(1200)), late[0].id]
+    found = storage.violations(many, instance_id=spans[0].agent_instance_id)
+    assert [*found] == many
+    assert found[late[0].id] == [VIOLATION, second]
+    assert not any(violations for id, violations in found.items() if id != late[0].id)
+    assert storage.violations([]) == {}
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_scan_yields_every_row_once_in_the_order_of_ids(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, descending: bool
+) -> None:
+    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+    for number in (0, 1, 2, 3, 4, 5):
+        spans = recorded(storage, number)
+        where = {"agent_instance_id": spans[0].agent_instance_id if spans else "none"}
+        found = list(scanning.scan(storage, AgentSpanRow, where, descending=descending))
+        assert found == (spans[::-1] if descending else spans)
+    pages = [len(page) for page in scanning.pages(storage, AgentSpanRow, where)]
+    assert pages == [2, 2, 1]
+
+
+def test_a_scan_goes_on_where_rows_are_removed_and_put_meanwhile(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+    runs = [recorded(storage, 1)[0].agent_instance_id for _ in range(4)]
+    removal = storage.capabilities().removal
+    assert removal is not None
+    storage.apply([])
+    seen = []
+    for span in scanning.scan(storage, AgentSpanRow):
+        seen.append(span.agent_instance_id)
+        if len(seen) == 1:
+            runs.append(recorded(storage, 1)[0].agent_instance_id)
+    assert seen == runs
