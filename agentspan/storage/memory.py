@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from agentspan import forks
-from agentspan.errors import StorageError
+from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.forks import Renewal, page
+from agentspan.locks import is_mine, within
 from agentspan.model.changes import (
     Applied,
     Key,
@@ -68,12 +69,13 @@ class MemoryStorage:
 
     def account(self) -> AccountRow:
         """See Storage."""
-        return self._account
+        with self._open():
+            return self._account
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage; the lock is never held for long, so `wait_s` does not matter."""
+        """See Storage."""
         outcomes: list[Outcome] = []
-        with self._open():
+        with self._writing(wait_s):
             for unit in units:
                 outcome = self._apply(unit)
                 outcomes.append(outcome)
@@ -83,7 +85,7 @@ class MemoryStorage:
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
         """See Groups: others wait until it is done; what a group of groups wrote is part of it."""
-        with self._open():
+        with self._writing(wait_s):
             outer, self._undo = self._undo, []
             try:
                 done = work(self)
@@ -151,7 +153,7 @@ class MemoryStorage:
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
         """See Removal."""
         runs = spans = 0
-        with self._open():
+        with self._writing(wait_s):
             for id in ids:
                 run = self._rows.get(id)
                 inside = [cast(AgentSpanRow, self._rows[span]) for span in self._by_instance.get(id, ())]
@@ -171,7 +173,7 @@ class MemoryStorage:
 
     def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
         """See Removal."""
-        with self._open():
+        with self._writing(wait_s):
             old = [key for key, at in self._key_times.items() if at < before]
             for key in () if dry_run else old:
                 del self._keys[key], self._key_times[key]
@@ -187,6 +189,11 @@ class MemoryStorage:
         if self._closed:
             raise StorageError("the storage is closed; open it again")
         return self._lock
+
+    def _writing(self, wait_s: float) -> "threading.RLock | within":
+        """Return what holds the lock for a block; within a group of this thread, that is the lock itself."""
+        lock = self._open()
+        return lock if is_mine(lock) else _Writing(lock, wait_s)
 
     def _apply(self, unit: Unit) -> Outcome:
         key = unit.key
@@ -316,6 +323,13 @@ class MemoryStorage:
         if isinstance(instance, AgentInstanceRow) and instance.status == "terminated":
             return instance.termination_reason or ""
         return None
+
+
+class _Writing(within):
+    """Waits for a group of another thread, but no longer than it may."""
+
+    def _refusal(self, is_mine: bool) -> Exception:
+        return DatabaseBusy("another thread keeps the storage in memory for a group; try again")
 
 
 _all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()

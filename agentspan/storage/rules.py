@@ -76,8 +76,11 @@ def page_of(rows: Iterable[Row], query: Query) -> Rows:
         return value is not None, value, row.id  # None comes first, as in SQLite
 
     found.sort(key=position, reverse=query.descending)
+    total = len(found) if query.with_total else None
+    if query.after:
+        found = [row for row in found if (row.id < query.after if query.descending else row.id > query.after)]
     end = None if query.limit is None else query.offset + query.limit
-    return Rows(found[query.offset : end], len(found))
+    return Rows(found[query.offset : end], total)
 
 
 def _matches(row: Row, query: Query) -> bool:

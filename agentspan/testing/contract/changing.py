@@ -115,6 +115,16 @@ class Changing(Base):
         assert stored == closed._replace(status="complete", ended_late=1, updated_at=T2)
         assert storage.apply([Unit((end,))]) == [Refused("status", stored)]
 
+    def test_what_replaces_a_close_may_add_to_the_values_of_the_end(self, storage: Storage) -> None:
+        """The first whose guard holds is set; with `adds` on top of the move's own values."""
+        instance = self.instance(storage)
+        over = (Over(frozenset({"cancelled"}), {}), Over(frozenset({"failed"}), {"ended_late": 1}, adds=True))
+        span = self.rows.span(instance)._replace(status="failed", closed_by="abandoned", closed_at=T0)
+        self.put(storage, span)
+        self.move(storage, finish(span.id, label="x")._replace(over=over))
+        ended = span._replace(status="complete", updated_at=T1, label="x", ended_late=1)
+        assert self.stored(storage, span.id) == ended
+
     def test_only_what_nothing_refers_to_is_removed(self, storage: Storage) -> None:
         """All of a unit, or nothing."""
         agent = self.rows.agent("x")

@@ -1,11 +1,13 @@
 """Contract of a storage: what the reads return."""
 
 import json
+from dataclasses import replace
 
 from agentspan import ids
-from agentspan.storage.protocol import Query, Storage
+from agentspan.model.changes import Applied, Key, Put, Ref, Unit
+from agentspan.storage.protocol import Query, SpanCounts, Storage
 from agentspan.testing.contract.base import Base
-from agentspan.testing.contract.rows import T0, T1, T2, spans_of
+from agentspan.testing.contract.rows import T0, T1, T2, finish, spans_of, violation
 
 
 class Reading(Base):
@@ -34,6 +36,88 @@ class Reading(Base):
         counts = storage.counts([instance.id, empty.id])
         assert counts[instance.id] == (6, 1, 1, 2, 1, 1, 4)
         assert counts[empty.id] == (0, 0, 0, 0, 0, 0, 0)
+
+    def test_an_instance_without_spans_counts_zeros(self, storage: Storage) -> None:
+        """Also one that is unknown; whatever else is asked for, and however often."""
+        instance, unknown = self.instance(storage), self.rows.ids.new()
+        self.put(storage, self.rows.span(instance))
+        counts = storage.counts([unknown, instance.id, unknown])
+        assert dict(counts) == {unknown: SpanCounts(), instance.id: SpanCounts(1, active=1)}
+        assert dict(storage.counts([])) == {}
+
+    def test_rows_are_found_in_one_snapshot_with_what_is_stored_under_a_key(self, storage: Storage) -> None:
+        """An unknown id, or key, is absent; `terminated` names the runs of what was found."""
+        terminated, active = self.instance(storage), self.instance(storage)
+        spans = [self.rows.span(run) for run in (terminated, active)]
+        key = Key("create", "k", "h", T0)
+        storage.apply([Unit((Put(spans[0]),), spans[0].id, key), Unit((Put(spans[1]),))])
+        self.terminate(storage, terminated)
+        found = storage.find(spans[1].id, self.rows.ids.new(), spans[1].id, key=key)
+        assert found == (
+            {span.id: ("agent_span", span) for span in spans},
+            ("h", spans[0].id),
+            {terminated.id: "enough"},
+        )
+        assert storage.find(terminated.id, active.id).terminated == {terminated.id: "enough"}
+        assert storage.find(key=key._replace(key="other")) == ({}, None, {})
+        assert storage.find(key=key._replace(operation="other")).key is None
+        assert storage.find() == ({}, None, {})
+
+    def test_pages_one_after_the_other_are_the_whole(self, storage: Storage) -> None:
+        """By offset and limit, in both directions; beyond the end there is nothing."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(7)]
+        self.put(storage, *spans[3:], *spans[:3])
+        for descending, rows in ((False, spans), (True, spans[::-1])):
+            query = Query("agent_span", descending=descending, with_total=True)
+            pages = [storage.page(replace(query, offset=offset, limit=3)) for offset in (0, 3, 6, 9)]
+            assert [page.rows for page in pages] == [rows[:3], rows[3:6], rows[6:], []]
+            assert {page.total for page in pages} == {7}
+            assert storage.page(replace(query, limit=0)) == ([], 7)
+            assert storage.page(replace(query, offset=5)).rows == rows[5:]
+            assert storage.page(replace(query, with_total=False)) == (rows, None)
+
+    def test_pages_after_an_id_are_the_whole(self, storage: Storage) -> None:
+        """In both directions; the id itself is not on the page, and need not be stored. The total is of all rows."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(7)]
+        gone = spans.pop(3)
+        self.put(storage, *spans[3:], *spans[:3], self.rows.span(self.instance(storage)))
+        for descending, rows in ((False, spans), (True, spans[::-1])):
+            where = {"agent_instance_id": instance.id}
+            query = Query("agent_span", where, descending=descending, limit=4, with_total=True)
+            first = storage.page(query)
+            assert first == (rows[:4], 6)
+            assert storage.page(replace(query, after=rows[3].id)) == (rows[4:], 6)
+            assert storage.page(replace(query, after=gone.id)).rows == rows[3:]
+            assert storage.page(replace(query, after=rows[0].id, offset=1, limit=2)).rows == rows[2:4]
+            assert storage.page(replace(query, after=rows[5].id)) == ([], 6)
+
+    def test_violations_of_many_spans_are_read_together(self, storage: Storage) -> None:
+        """One without any, or unknown, has an empty list."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(3)]
+        found = (violation("result_payload"), violation())
+        storage.apply([Unit((Put(spans[1], violations=found),)), *(Unit((Put(span),)) for span in spans[::2])])
+        ids = [self.rows.ids.new(), *(span.id for span in spans)]
+        for hint in (None, instance.id):
+            assert dict(storage.violations(ids, instance_id=hint)) == {**{id: [] for id in ids}, spans[1].id: [*found]}
+        assert dict(storage.violations([])) == {}
+
+    def test_the_run_that_a_caller_names_changes_no_answer(self, storage: Storage) -> None:
+        """It is no guard: it says where to look for a span, in a backend that is partitioned by run."""
+        instance = self.instance(storage)
+        parent, child = self.rows.span(instance), self.rows.span(instance)
+        refs = (Ref("agent_span", parent.id, instance.id), Ref("agent", instance.agent_id))
+        self.put(storage, parent)
+        assert storage.apply([Unit((Put(child, refs),), child.id)]) == [Applied(child)]
+        self.move(storage, finish(child.id)._replace(instance_id=instance.id))
+        ended = child._replace(status="complete", updated_at=T1)
+        ids = (child.id, instance.id, instance.agent_id, instance.agent_version_id, self.rows.ids.new())
+        found = storage.find(*ids, instance_id=instance.id)
+        assert found == storage.find(*ids)
+        assert found.rows[child.id] == ("agent_span", ended)
+        assert len(found.rows) == 4
 
     def test_pages_are_filtered_sorted_and_cut(self, storage: Storage) -> None:
         """With the total of all of them; ties go by id."""
@@ -68,7 +152,8 @@ class Reading(Base):
 
     def test_any_text_comes_back_as_it_was(self, storage: Storage) -> None:
         """NUL, quotes, and what looks like SQL among it."""
-        text = json.dumps({"a": "\x00'\";drop table agent_spans;--\U0001f600 é"}, ensure_ascii=False)
-        span = self.rows.span(self.instance(storage))._replace(payload=text)
+        text = "a\x00'\";drop table agent_spans;--\U0001f600 é\r\n"
+        payload = json.dumps({"a": text}, ensure_ascii=False)
+        span = self.rows.span(self.instance(storage))._replace(payload=payload, summary=text)
         self.put(storage, span)
         assert self.stored(storage, span.id) == span

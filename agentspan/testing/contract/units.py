@@ -117,6 +117,28 @@ class Units(Base):
         assert found.key == ("hash", span.id)
         assert span.id in found.rows
 
+    def test_a_replay_says_that_the_run_was_terminated(self, storage: Storage) -> None:
+        """So that a client that tries again learns it, too."""
+        instance = self.instance(storage)
+        span, key = self.rows.span(instance), Key("create", "k", "h", T0)
+        create = Unit((Put(span),), span.id, key)
+        assert storage.apply([create]) == [Applied(span)]
+        self.terminate(storage, instance)
+        assert storage.apply([create]) == [Replayed(span, "enough")]
+
+    def test_a_key_is_stored_with_its_changes(self, storage: Storage) -> None:
+        """A refused unit stores none; the next unit of the same call already meets the key of the first."""
+        instance = self.instance(storage)
+        span, key = self.rows.span(instance), Key("create", "k", "h", T0)
+        assert storage.apply([Unit((finish(span.id),), span.id, key)]) == [Refused("missing")]
+        assert storage.find(key=key).key is None
+        create = Unit((Put(span),), span.id, key)
+        other = Unit((finish(span.id),), span.id, key._replace(request_hash="other"))
+        assert storage.apply([create, create, other]) == [Applied(span), Replayed(span), KeyTaken()]
+        assert storage.find(key=key) == ({span.id: ("agent_span", span)}, ("h", span.id), {})
+        assert storage.apply([other, Unit((finish(span.id),))], stop_at_refusal=True) == [KeyTaken()]
+        assert self.stored(storage, span.id) == span
+
     def test_the_same_key_for_another_request_is_taken(self, storage: Storage) -> None:
         """Its scope is the operation; one that was refused has used none."""
         instance = self.instance(storage)
