@@ -119,7 +119,7 @@ class JsonStorage:
                 self.write(state)
         return outcomes
 
-    def find(self, *ids: str, key: Key | None = None) -> spi.Found:
+    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> spi.Found:
         state = self.read()
         stored = None if key is None else state.keys.get(json.dumps(key[:2]))
         rows = [state.rows[id] for id in (*ids, stored and stored.subject) if id in state.rows]
@@ -138,8 +138,9 @@ class JsonStorage:
         by_run = {id: Counter(span.status for span in spans if span.agent_instance_id == id) for id in instance_ids}
         return {id: spi.span_counts(by_status) for id, by_status in by_run.items()}
 
-    def violations(self, span_id: str) -> list[spi.Violation]:
-        return list(self.read().violations.get(span_id, ()))
+    def violations(self, span_ids, *, instance_id: str | None = None) -> dict[str, list[spi.Violation]]:
+        violations = self.read().violations
+        return {id: [*violations.get(id, ())] for id in span_ids}
 
     def close(self) -> None:
         self.closed = True
@@ -171,7 +172,7 @@ class JsonStorage:
 
     @contextmanager
     def locked(self, wait_s: float):
-        """Keep other threads and processes out. Opened anew each time, the lock is nobody else's after a fork."""
+        """Keep other threads and processes out."""
         until = time.monotonic() + wait_s
         with open(f"{self.path}-lock", "w") as lock:
             while True:
@@ -182,4 +183,7 @@ class JsonStorage:
                     if time.monotonic() > until:
                         raise spi.DatabaseBusy(f"{self.path} is being written; try again") from None
                     time.sleep(0.002)
-            yield
+            try:
+                yield
+            finally:  # closing is not enough: a child that is forked meanwhile has a copy of the open file
+                fcntl.flock(lock, fcntl.LOCK_UN)
