@@ -23,6 +23,7 @@ from agentspan.errors import (
     DatabaseUnusable,
     InvalidValue,
     NotPermitted,
+    NotStorable,
     StorageError,
 )
 from agentspan.model.changes import (
@@ -142,6 +143,7 @@ __all__ = [
     "Move",
     "Moved",
     "NotPermitted",
+    "NotStorable",
     "Opener",
     "Outcome",
     "Outlines",

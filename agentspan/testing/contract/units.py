@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agentspan.errors import NotStorable
 from agentspan.model.changes import Applied, Key, KeyTaken, Move, Put, PutSpans, Refused, Remove, Replayed, Unit
 from agentspan.model.status import LEAVES
 from agentspan.storage.protocol import Storage
@@ -103,6 +104,22 @@ class Units(Base):
         units = [Unit((Put(span),)) for span in together]
         assert storage.apply(units) == [Applied(None, "enough")] * 2
         assert [span.id for span in storage.iter_spans(instance.id)] == [alone.id, *(span.id for span in together)]
+
+    def test_a_text_that_is_no_unicode_is_stored_or_refused_with_all_of_its_call(self, storage: Storage) -> None:
+        """It comes back as it was; or NotStorable is raised, nothing of the call is stored, and the storage goes on."""
+        instance = self.instance(storage)
+        good, bad = self.rows.span(instance), self.rows.span(instance, summary="a\ud800b")
+        try:
+            outcomes = storage.apply([Unit((Put(good),)), Unit((Put(bad),))])
+        except NotStorable:
+            assert storage.find(good.id, bad.id).rows == {}
+            self.put(storage, good)
+        except Exception as error:
+            raise AssertionError(f"a {type(error).__name__}, which should be a NotStorable") from error
+        else:
+            assert outcomes == [Applied(), Applied()]
+            assert self.stored(storage, bad.id) == bad
+        assert self.stored(storage, good.id) == good
 
     def test_the_same_key_and_request_replays(self, storage: Storage) -> None:
         """Before any guard is looked at; the resource is the one of now."""

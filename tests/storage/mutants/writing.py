@@ -171,6 +171,13 @@ class CutsTextsAtNul(MemoryStorage):
         return super()._put(put, undo, late)
 
 
+@found_by("test_a_text_that_is_no_unicode_is_stored_or_refused_with_all_of_its_call")
+class LetsTheDriversErrorOut(MemoryStorage):
+    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+        (getattr(put.row, "summary", None) or "").encode()
+        return super()._put(put, undo, late)
+
+
 @found_by("test_a_span_put_in_a_terminated_instance_is_stored_and_says_so")
 class RefusesLateSpans(MemoryStorage):
     def _put(self, put: Any, undo: Any, late: Any) -> Any:
