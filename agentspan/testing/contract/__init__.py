@@ -26,11 +26,11 @@ from agentspan.testing.contract.keeping import Keeping  # noqa: E402
 from agentspan.testing.contract.reading import Reading  # noqa: E402
 from agentspan.testing.contract.removing import Removing  # noqa: E402
 from agentspan.testing.contract.reopening import Reopening  # noqa: E402
-from agentspan.testing.contract.rows import Rows  # noqa: E402
+from agentspan.testing.contract.rows import T0, Rows  # noqa: E402
 from agentspan.testing.contract.units import Units  # noqa: E402
 from agentspan.testing.contract.using import Using  # noqa: E402
 
-__all__ = ["Rows", "StorageContract"]
+__all__ = ["T0", "Rows", "StorageContract"]
 
 
 class StorageContract(Changing, Units, Reading, Using, Agreeing, Reopening, Grouping, Removing, Answering, Keeping):
