@@ -28,7 +28,8 @@ SLOW = (
     "recording/test_exceptions.py", "recording/test_faults.py", "recording/test_generators.py",
     "recording/test_host.py", "recording/test_kinds.py", "recording/test_limits.py", "recording/test_pitfalls.py",
     "recording/test_programs.py", "recording/test_redaction.py", "recording/test_streams.py",
-    "recording/test_values.py", "recovery/test_adopting.py", "storage/test_index.py",
+    "recording/test_values.py", "recovery/test_adopting.py", "storage/test_example_backend.py", "storage/test_index.py",
+    "storage/test_mutants.py",
 )  # fmt: skip
 """What `fast` leaves out of tests/: browsers, servers, killed processes, and files that take longer than 5 s each.
 `python -m tasks tests -- --durations=50` shows what takes long."""

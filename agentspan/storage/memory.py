@@ -4,11 +4,12 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from agentspan import forks
-from agentspan.errors import StorageError
+from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.forks import Renewal, page
+from agentspan.locks import is_mine, within
 from agentspan.model.changes import (
     Applied,
     Key,
@@ -17,18 +18,15 @@ from agentspan.model.changes import (
     Outcome,
     Put,
     PutSpans,
-    Ref,
     Refused,
     Remove,
     Replayed,
     Unit,
     Violation,
-    over_of,
 )
 from agentspan.model.rows import (
     REFERENCES,
     TYPE_OF,
-    UNIQUE,
     AccountRow,
     AgentInstanceRow,
     AgentSpanRow,
@@ -40,6 +38,7 @@ from agentspan.model.rows import (
 from agentspan.model.status import OPEN
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, StoredKey, span_counts
+from agentspan.storage.rules import moved, page_of, references_of, terminated, unique_of, violations_after
 
 T = TypeVar("T")
 Undo = Callable[[], object]
@@ -68,12 +67,13 @@ class MemoryStorage:
 
     def account(self) -> AccountRow:
         """See Storage."""
-        return self._account
+        with self._open():
+            return self._account
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage; the lock is never held for long, so `wait_s` does not matter."""
+        """See Storage."""
         outcomes: list[Outcome] = []
-        with self._open():
+        with self._writing(wait_s):
             for unit in units:
                 outcome = self._apply(unit)
                 outcomes.append(outcome)
@@ -83,7 +83,7 @@ class MemoryStorage:
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
         """See Groups: others wait until it is done; what a group of groups wrote is part of it."""
-        with self._open():
+        with self._writing(wait_s):
             outer, self._undo = self._undo, []
             try:
                 done = work(self)
@@ -111,22 +111,8 @@ class MemoryStorage:
     def page(self, query: Query) -> Rows:
         """See Storage."""
         with self._open():
-            rows = [row for id, row in self._rows.items() if self._types[id] == query.type and _matches(row, query)]
-
-        def position(row: Row) -> tuple[bool, object, str]:
-            value = getattr(row, query.order)
-            return (
-                value is not None,
-                value if value is not None else "",
-                row.id,
-            )  # None sorts first, as in SQLite
-
-        rows.sort(key=position, reverse=query.descending)
-        total = len(rows) if query.with_total else None
-        if query.after:
-            rows = [row for row in rows if (row.id < query.after if query.descending else row.id > query.after)]
-        end = None if query.limit is None else query.offset + query.limit
-        return Rows(rows[query.offset : end], total)
+            rows = list(self._rows.values())
+        return page_of(rows, query)
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
         """See Storage."""
@@ -151,7 +137,7 @@ class MemoryStorage:
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
         """See Removal."""
         runs = spans = 0
-        with self._open():
+        with self._writing(wait_s):
             for id in ids:
                 run = self._rows.get(id)
                 inside = [cast(AgentSpanRow, self._rows[span]) for span in self._by_instance.get(id, ())]
@@ -163,7 +149,7 @@ class MemoryStorage:
                     del self._rows[row.id], self._types[row.id]
                     self._violations.pop(row.id, None)
                 self._by_instance.pop(id, None)
-                unique = _unique_values("agent_instance", run)
+                unique = unique_of(run)
                 if unique is not None:
                     del self._unique["agent_instance", unique]
                 runs, spans = runs + 1, spans + len(inside)
@@ -171,7 +157,7 @@ class MemoryStorage:
 
     def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
         """See Removal."""
-        with self._open():
+        with self._writing(wait_s):
             old = [key for key, at in self._key_times.items() if at < before]
             for key in () if dry_run else old:
                 del self._keys[key], self._key_times[key]
@@ -187,6 +173,11 @@ class MemoryStorage:
         if self._closed:
             raise StorageError("the storage is closed; open it again")
         return self._lock
+
+    def _writing(self, wait_s: float) -> "threading.RLock | within":
+        """Return what holds the lock for a block; within a group of this thread, that is the lock itself."""
+        lock = self._open()
+        return lock if is_mine(lock) else _Writing(lock, wait_s)
 
     def _apply(self, unit: Unit) -> Outcome:
         key = unit.key
@@ -230,11 +221,10 @@ class MemoryStorage:
         row, type_ = put.row, TYPE_OF[type(put.row)]
         if row.id in self._rows:
             return Refused("id_used", self._rows[row.id])
-        unique = _unique_values(type_, row)
+        unique = unique_of(row)
         if unique is not None and (type_, unique) in self._unique:
             return Refused("not_unique", self._rows[self._unique[type_, unique]])
-        needed = [Ref(to, getattr(row, column)) for column, to in REFERENCES.get(type_, {}).items()]
-        for ref in (*needed, *put.refs):
+        for ref in (*references_of(row), *put.refs):
             if self._types.get(ref.id) != ref.type:
                 return Refused("missing", self._rows.get(ref.id))
         self._rows[row.id], self._types[row.id] = row, type_
@@ -262,25 +252,18 @@ class MemoryStorage:
 
     def _move(self, move: Move, undo: list[Undo], late: list[Row]) -> Refused | None:
         row = self._rows.get(move.id)
-        if row is None or self._types[move.id] != move.type:
-            return Refused("missing", row)
-        refused: Refused | None = None
-        if move.leaves and getattr(row, "status", None) not in move.leaves:
-            refused = Refused("status", row)
-        elif any(getattr(row, column) != value for column, value in move.unchanged.items()):
-            refused = Refused("changed", row)
-        over = None if refused is None else over_of(move, row)
-        if refused is not None and over is None:
-            return refused
-        if over is not None:
+        after = moved(move, row)
+        if isinstance(after, Refused):
+            return after
+        assert row is not None
+        if after.is_over:
             late.append(row)
-        self._rows[move.id] = cast(Any, row)._replace(**(move.set if over is None else over.set))
+        self._rows[move.id] = after.row
         undo.append(lambda: self._rows.update({move.id: row}))
-        if "payload" in move.set:
-            before = self._violations.get(move.id, ())
-            self._violations[move.id] = tuple(v for v in before if v.side != "payload")
+        before = self._violations.get(move.id, ())
+        if before or move.violations:
+            self._violations[move.id] = violations_after(move, before)
             undo.append(lambda: self._violations.update({move.id: before}))
-        self._add_violations(move.id, move.violations, undo)
         return None
 
     def _remove(self, remove: Remove, undo: list[Undo]) -> Refused | None:
@@ -299,7 +282,7 @@ class MemoryStorage:
                     return Refused("referenced", row)
         del self._rows[remove.id], self._types[remove.id]
         undo.append(lambda: (self._rows.update({row.id: row}), self._types.update({row.id: remove.type})))
-        unique = _unique_values(remove.type, row)
+        unique = unique_of(row)
         if unique is not None:
             del self._unique[remove.type, unique]
             undo.append(lambda: self._unique.update({(remove.type, unique): row.id}))
@@ -312,10 +295,14 @@ class MemoryStorage:
             undo.append(lambda: self._violations.update({id: before}))
 
     def _terminated(self, row: Row) -> str | None:
-        instance = self._rows.get(instance_of(row))
-        if isinstance(instance, AgentInstanceRow) and instance.status == "terminated":
-            return instance.termination_reason or ""
-        return None
+        return terminated(self._rows.get(instance_of(row)))
+
+
+class _Writing(within):
+    """Waits for a group of another thread, but no longer than it may."""
+
+    def _refusal(self, is_mine: bool) -> Exception:
+        return DatabaseBusy("another thread keeps the storage in memory for a group; try again")
 
 
 _all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
@@ -327,22 +314,3 @@ def _renew_locks() -> None:
 
 
 forks.renewal(Renewal.LOCKS, _renew_locks)
-
-
-def _unique_values(type_: ResourceType, row: Row) -> tuple[object, ...] | None:
-    columns = UNIQUE.get(type_)
-    if columns is None:
-        return None
-    values = tuple(getattr(row, column) for column in columns)
-    return None if None in values else values
-
-
-def _matches(row: Row, query: Query) -> bool:
-    if not row.id.startswith(query.prefix):
-        return False
-    if any(getattr(row, column) != value for column, value in query.where.items()):
-        return False
-    if isinstance(row, AgentSpanRow):
-        at = row.started_at or row.inserted_at
-        return (query.start_time is None or at >= query.start_time) and (query.end_time is None or at < query.end_time)
-    return True

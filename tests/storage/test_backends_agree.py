@@ -14,7 +14,7 @@ from agentspan.model.status import OPEN, REPLACED
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.testing.contract import Rows
+from agentspan.testing.contract.rows import Rows
 
 EXAMPLES = int(os.environ.get("AGENTSPAN_TEST_UNITS", "30"))
 AT = "2026-01-02T00:00:00.000000Z"

@@ -1,5 +1,6 @@
 """Both backends keep the same contract."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,3 +28,11 @@ class TestSQLite(StorageContract):
         made = SQLiteStorage(tmp_path / "runs.db")
         yield made
         made.close()
+
+    def damage(self, storage: Storage) -> None:
+        location = storage.capabilities().location
+        assert location is not None
+        connection = sqlite3.connect(location.text)
+        with connection:
+            connection.execute("update agent_spans set status = 'secret'")
+        connection.close()

@@ -1,0 +1,94 @@
+"""The rules of the contract as pure functions over rows, for backends that decide in Python and not in queries."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, cast
+
+from agentspan.model.changes import Move, Put, PutSpans, Ref, Refused, Violation, over_of
+from agentspan.model.rows import REFERENCES, TYPE_OF, UNIQUE, AgentInstanceRow, AgentSpanRow, Row
+from agentspan.storage.protocol import Query, Rows
+
+
+def puts_of(change: PutSpans) -> list[Put]:
+    """Return spans that are put together as one Put each."""
+    violations: dict[str, list[Violation]] = {}
+    for id, violation in change.violations:
+        violations.setdefault(id, []).append(violation)
+    return [Put(row, (), tuple(violations.get(row.id, ())), minted=True) for row in change.rows]
+
+
+def references_of(row: Row) -> list[Ref]:
+    """Return the rows that must exist for a row to be put."""
+    return [Ref(to, getattr(row, column)) for column, to in REFERENCES.get(TYPE_OF[type(row)], {}).items()]
+
+
+def unique_of(row: Row) -> tuple[object, ...] | None:
+    """Return the values of a row that no other row of its type may have; None where nothing is unique."""
+    columns = UNIQUE.get(TYPE_OF[type(row)])
+    values = tuple(getattr(row, column) for column in columns or ())
+    return None if columns is None or None in values else values
+
+
+class Moved(NamedTuple):
+    """A row as a Move sets it; `is_over` where its own end replaced a close (see Over)."""
+
+    row: Row
+    is_over: bool
+
+
+def moved(move: Move, stored: Row | None) -> Moved | Refused:
+    """Return the row as a move sets it, or why the move is refused.
+
+    Args:
+        stored: the row with the move's id; None where there is none.
+    """
+    if stored is None or TYPE_OF[type(stored)] != move.type:
+        return Refused("missing", stored)
+    refused: Refused | None = None
+    if move.leaves and getattr(stored, "status", None) not in move.leaves:
+        refused = Refused("status", stored)
+    elif any(getattr(stored, column) != value for column, value in move.unchanged.items()):
+        refused = Refused("changed", stored)
+    over = None if refused is None else over_of(move, stored)
+    if refused is not None and over is None:
+        return refused
+    values: Mapping[str, Any] = move.set if over is None else over.set
+    return Moved(cast(Any, stored)._replace(**values), over is not None)
+
+
+def violations_after(move: Move, before: Iterable[Violation]) -> tuple[Violation, ...]:
+    """Return the violations of a span after a move: a new payload replaces those of the payload."""
+    kept = (violation for violation in before if "payload" not in move.set or violation.side != "payload")
+    return (*kept, *move.violations)
+
+
+def terminated(run: Row | None) -> str | None:
+    """Return why an instance was terminated; None where it was not, or where the row is no instance."""
+    is_terminated = isinstance(run, AgentInstanceRow) and run.status == "terminated"
+    return cast(AgentInstanceRow, run).termination_reason or "" if is_terminated else None
+
+
+def page_of(rows: Iterable[Row], query: Query) -> Rows:
+    """Return the page of a query, from rows of any types in any order."""
+    found = [row for row in rows if TYPE_OF[type(row)] == query.type and _matches(row, query)]
+
+    def position(row: Row) -> tuple[bool, Any, str]:
+        value = getattr(row, query.order)
+        return value is not None, value, row.id  # None comes first, as in SQLite
+
+    found.sort(key=position, reverse=query.descending)
+    total = len(found) if query.with_total else None
+    if query.after:
+        found = [row for row in found if (row.id < query.after if query.descending else row.id > query.after)]
+    end = None if query.limit is None else query.offset + query.limit
+    return Rows(found[query.offset : end], total)
+
+
+def _matches(row: Row, query: Query) -> bool:
+    if not row.id.startswith(query.prefix):
+        return False
+    if any(getattr(row, column) != value for column, value in query.where.items()):
+        return False
+    if isinstance(row, AgentSpanRow):
+        at = row.started_at or row.inserted_at
+        return (query.start_time is None or at >= query.start_time) and (query.end_time is None or at < query.end_time)
+    return True

@@ -1,0 +1,197 @@
+"""Contract of a storage that claims outlines, analytics or SQL: they answer exactly as reading row by row does."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.search import search
+from agentspan.analysis.stats import in_order, stats
+from agentspan.errors import InvalidValue
+from agentspan.model.changes import Move, Put, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.analytics import Analytics, RunFilter
+from agentspan.storage.protocol import Capabilities, Outlines, Sql, Storage
+from agentspan.storage.tokenizing import terms
+from agentspan.testing.contract.base import Base
+from agentspan.testing.contract.rows import finish
+
+WORDS = ("flight", "Zürich", "timeout", "hotel", "train", "snake_case", "42")
+SEARCHES = ("flight", "ho*", '"hotel train"', "zurich", "flight -hotel 42", "nothing", "snake")
+MODELS = (None, "gpt-4.1", "small")
+
+
+class Answering(Base):
+    """Contract: outlines, analytics, sql."""
+
+    def test_outlines_are_the_spans_without_most_of_their_payloads(self, storage: Storage) -> None:
+        """In the order of ids; cut by id, time and number."""
+        outlines: Outlines = self.claimed(storage, "outlines")
+        runs = _history(self, storage, random.Random(1), steps=60)
+        for run in runs:
+            spans = [outlined(span) for span in storage.iter_spans(run.id)]
+            assert outlines.outlines(run.id) == spans
+            for number in (0, 1, len(spans) // 2):
+                assert outlines.outlines(run.id, limit=number) == spans[:number]
+                after = spans[number].id if number < len(spans) else ""
+                assert outlines.outlines(run.id, after=after) == [span for span in spans if span.id > after]
+            for since in {span.updated_at for span in spans}:
+                assert outlines.outlines(run.id, since=since) == [span for span in spans if span.updated_at >= since]
+        assert outlines.outlines("nothing") == []
+
+    def test_analytics_answer_as_reading_row_by_row_does(self, storage: Storage) -> None:
+        """Over random runs, while they grow, end and are removed."""
+        analytics: Analytics = self.claimed(storage, "analytics")
+        removal = storage.capabilities().removal
+        for seed in range(2):
+            chance = random.Random(seed)
+            runs = _history(self, storage, chance, steps=40)
+            self._assert_same(storage, analytics, chance, runs)
+            for run in chance.sample(runs, 2):
+                for span in list(storage.iter_spans(run.id)):
+                    if span.status == "active":
+                        self.move(storage, finish(span.id, duration_ms=chance.choice((0.25, 7.0)), output_tokens=3))
+            self._assert_same(storage, analytics, chance, runs)
+            if removal is not None:
+                removal.remove_runs([run.id for run in runs[:2]], 5.0)
+                self._assert_same(storage, analytics, chance, runs)
+
+    def _assert_same(
+        self, storage: Storage, analytics: Analytics, chance: random.Random, runs: Sequence[AgentInstanceRow]
+    ) -> None:
+        plain: Any = RowByRow(storage)
+        times = [None, *sorted({run.inserted_at for run in runs})]
+        agent = storage.find(runs[0].agent_id).rows.get(runs[0].agent_id)
+        names = [None, "nobody", runs[0].agent_id, getattr(agent and agent[1], "name", None)]
+        filters = [RunFilter(), RunFilter(failed=True), RunFilter(grep="NOTE 1"), RunFilter(grep=runs[0].id[-9:])]
+        for _ in range(4):
+            status = chance.choice((None, "active", "complete", "failed", "terminated"))
+            filters.append(RunFilter(chance.choice(names), status, chance.choice(times), chance.random() < 0.3))
+        for filter in filters:
+            limit, offset = chance.choice(((None, 0), (3, 0), (2, 2), (5, 1000)))
+            answer = analytics.find_runs(filter, limit=limit, offset=offset)
+            assert answer == find_runs(plain, filter, limit=limit, offset=offset), filter
+        for since, until in [(None, None), *((chance.choice(times), chance.choice(times)) for _ in range(3))]:
+            found = analytics.span_stats(since=since, until=until)
+            assert found is not None, "span_stats answers nothing"
+            assert in_order(found) == stats(plain, since=since, until=until)
+        for words in SEARCHES:
+            limit, offset = chance.choice(((1000, 0), (2, 1)))
+            hits = search(plain, words, limit=limit, offset=offset)
+            expected = [hit.span_id for hit in hits.hits], hits.total
+            assert analytics.search_spans(terms(words), limit=limit, offset=offset, progress=None) == expected, words
+
+    def test_sql_reads_the_documented_tables_and_views(self, storage: Storage) -> None:
+        """With values, and the names of the columns."""
+        sql: Sql = self.claimed(storage, "sql")
+        run = self.instance(storage)
+        spans = [self.rows.span(run, summary="it's\x00a") for _ in range(3)]
+        self.put(storage, *spans)
+        assert sql.select("select ? as one, 'a' as two", (1,)) == (["one", "two"], [(1, "a")])
+        by_id = "select id, payload from agent_spans where agent_instance_id = ? and summary = ? order by id"
+        answer = sql.select(by_id, (run.id, "it's\x00a"))
+        assert answer == (["id", "payload"], [(span.id, span.payload) for span in spans])
+        assert sql.select("select run, spans from runs").rows == [(run.id, 3)]
+        assert sql.select("select span, status from spans order by span limit 1").rows == [(spans[0].id, "active")]
+        assert sql.select("select id from agents where 1 = 0") == (["id"], [])
+
+    def test_sql_can_do_nothing_but_read(self, storage: Storage) -> None:
+        """What writes, and what is no SQL, raises InvalidValue."""
+        sql: Sql = self.claimed(storage, "sql")
+        span = self.rows.span(self.instance(storage))
+        self.put(storage, span)
+        for query in (
+            "update agent_spans set status = 'failed'",
+            "delete from agent_spans",
+            "insert into agents select * from agents",
+            "drop table agent_spans",
+            "create table mine (id text)",
+            "select 1; delete from agent_spans",
+            "selekt",
+            "select * from nowhere",
+            "select ?",
+        ):
+            with pytest.raises(InvalidValue):
+                sql.select(query)
+        assert self.stored(storage, span.id) == span
+        assert storage.apply([Unit((finish(span.id),))])
+
+
+class RowByRow:
+    """A storage that claims nothing, so that analysis reads another one through it row by row."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def capabilities(self) -> Capabilities:
+        """See Storage."""
+        return Capabilities(self._storage.capabilities().backend)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
+def outlined(span: AgentSpanRow) -> AgentSpanRow:
+    """Return a span as Outlines does."""
+    payload = span.payload if span.summary is None else "{}"
+    return span._replace(payload=payload, result_payload=span.result_payload if span.status == "failed" else None)
+
+
+def _history(base: Base, storage: Storage, chance: random.Random, steps: int) -> list[AgentInstanceRow]:
+    """Apply runs with spans of every kind, whose costs and durations add up exactly; return the runs as they are."""
+    runs: list[AgentInstanceRow] = []
+    for _ in range(4):
+        agent = base.rows.agent()._replace(name=f"agent {chance.randrange(2)}")
+        version, schema, run = base.rows.family(agent)
+        at = f"2026-01-0{chance.randrange(1, 9)}T00:00:00.000000Z"
+        run = run._replace(
+            metadata=f'"note {chance.randrange(3)}"', inserted_at=at, started_at=chance.choice((None, at))
+        )
+        base.put(storage, agent, version, schema, run)
+        runs.append(run)
+    for _ in range(steps):
+        spans = [_span(base, chance, chance.choice(runs)) for _ in range(2)]
+        storage.apply([Unit(tuple(Put(span) for span in spans))])
+    for run in chance.sample(runs, 3):
+        status = chance.choice(("complete", "failed", "terminated"))
+        values: dict[str, Any] = {
+            "status": status,
+            "duration_ms": float(chance.randrange(9)),
+            "updated_at": run.inserted_at,
+        }
+        base.move(storage, Move("agent_instance", run.id, frozenset({"active"}), values))
+    return list(_as_they_are(storage, runs))
+
+
+def _as_they_are(storage: Storage, runs: Sequence[AgentInstanceRow]) -> Iterator[AgentInstanceRow]:
+    found = storage.find(*(run.id for run in runs)).rows
+    for run in runs:
+        row = found[run.id][1]
+        assert isinstance(row, AgentInstanceRow)
+        yield row
+
+
+def _span(base: Base, chance: random.Random, run: AgentInstanceRow) -> AgentSpanRow:
+    status = chance.choice(("pending", "active", "complete", "complete", "complete", "failed", "cancelled"))
+    text = " ".join(chance.choices(WORDS, k=3))
+    at = f"2026-01-0{chance.randrange(1, 9)}T00:00:00.00000{chance.randrange(9)}Z"
+    ended = status in ("complete", "failed")
+    name = chance.choice(("llm", "tool", "agent"))
+    return base.rows.span(run)._replace(
+        schema_name=name,
+        status=status,
+        payload=f'{{"text": "{text}"}}',
+        result_payload=f'{{"text": "{chance.choice(WORDS)}"}}' if ended and chance.random() < 0.7 else None,
+        summary=text if chance.random() < 0.5 else None,
+        label=chance.choice(MODELS),
+        started_at=chance.choice((None, at)),
+        inserted_at=at,
+        updated_at=at,
+        duration_ms=chance.choice((0.0625, 1.0, 12.5, 400.0)) if ended else None,
+        input_tokens=chance.choice((None, 0, 7)),
+        output_tokens=chance.choice((None, 5)),
+        cost_usd=chance.choice((None, 0.25, 0.5)),
+        is_aggregate=int(name == "agent"),  # as in practice, all spans of a type or none of them
+    )

@@ -1,0 +1,134 @@
+"""Contract of a storage that claims check, file, backup or journals."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from agentspan.errors import InvalidValue
+from agentspan.model.changes import Put, PutSpans, Unit
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Backup, BesideJournals, Check, Query, Storage, StorageFile
+from agentspan.storage.registry import open_direct
+from agentspan.testing.contract.base import Base
+from agentspan.testing.contract.rows import finish, violation
+
+
+class Keeping(Base):
+    """Contract: check, file, backup, journals."""
+
+    def damage(self, storage: Storage) -> None:
+        """Override it: damage what is stored, so that `check` must find something."""
+        pytest.skip("the test class does not override damage(), so check is not proved to find any")
+
+    def copy_at(self, storage: Storage, path: Path) -> str | Location:
+        """Return what opens a backup at a path: the path for SQLite, NAME://PATH for another backend."""
+        backend = storage.capabilities().backend
+        return str(path) if backend == "sqlite" else f"{backend}://{path}"
+
+    def test_a_sound_storage_has_no_problems(self, storage: Storage) -> None:
+        """Empty, and with rows."""
+        check: Check = self.claimed(storage, "check")
+        assert check.check() == []
+        self._filled(storage)
+        assert check.check() == []
+
+    def test_damage_is_found(self, storage: Storage) -> None:
+        """And said without values."""
+        check: Check = self.claimed(storage, "check")
+        run = self._filled(storage)
+        self.damage(storage)
+        problems = check.check()
+        assert problems
+        assert not [problem for problem in problems if run.id in problem or "secret" in problem]
+
+    def test_a_file_grows_and_shrinks(self, storage: Storage) -> None:
+        """What is used is less after removing, and the file is smaller after compacting; the rest is as it was."""
+        file: StorageFile = self.claimed(storage, "file")
+        removal = self.claimed(storage, "removal")
+        stays, goes = self._filled(storage), self.instance(storage)
+        before = file.used_bytes(), file.file_bytes()
+        assert 0 < before[0] <= before[1]
+        spans = [self.rows.span(goes)._replace(status="complete", payload=f'"{"x" * 4000}"') for _ in range(250)]
+        storage.apply([Unit((PutSpans(spans),))])
+        full = file.used_bytes(), file.file_bytes()
+        assert full[0] > before[0] + 500_000
+        assert full[1] >= full[0]
+        self.end(storage, goes)
+        assert removal.remove_runs([goes.id], 5.0) == (1, 250)
+        assert file.used_bytes() < full[0] - 500_000
+        file.compact(5.0)
+        assert file.file_bytes() < full[1] - 500_000
+        assert storage.counts([stays.id, goes.id])[stays.id].total == 2
+        self.put(storage, self.rows.span(stays))
+
+    def test_a_backup_has_everything_of_its_moment(self, storage: Storage) -> None:
+        """It is opened by itself; what is written later is not in it."""
+        backup: Backup = self.claimed(storage, "backup")
+        run = self._filled(storage)
+        spans = list(storage.iter_spans(run.id))
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "copy"
+            assert backup.backup(path) == os.path.getsize(path) > 0
+            self.put(storage, self.rows.span(run))
+            copy = open_direct(self.copy_at(storage, path))
+            try:
+                assert copy.account() == storage.account()
+                assert list(copy.iter_spans(run.id)) == spans
+                assert copy.violations([spans[0].id])[spans[0].id] == [violation()]
+                self.put(copy, self.rows.span(run))
+            finally:
+                copy.close()
+        assert len(list(storage.iter_spans(run.id))) == 3
+
+    def test_a_backup_overwrites_nothing(self, storage: Storage) -> None:
+        """A file that is there, or a folder that is not, raises InvalidValue."""
+        backup: Backup = self.claimed(storage, "backup")
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "mine"
+            path.write_text("precious", encoding="utf-8")
+            with pytest.raises(InvalidValue):
+                backup.backup(path)
+            assert path.read_text(encoding="utf-8") == "precious"
+            with pytest.raises(InvalidValue):
+                backup.backup(Path(folder) / "nowhere" / "copy")
+            assert os.listdir(folder) == ["mine"]
+
+    def test_journals_are_looked_at_before_each_read(self, storage: Storage) -> None:
+        """Not before a write, and not through `direct`; the storage that looks is the same storage."""
+        journals: BesideJournals = self.claimed(storage, "journals")
+        run = self._filled(storage)
+        looks: list[None] = []
+        seeing = journals.seeing(lambda: looks.append(None))
+        again = seeing.capabilities().journals
+        assert again is not None
+        assert again.seeing(lambda: None) is seeing
+        assert again.path == journals.path
+        reads: list[Callable[[Storage], object]] = [
+            lambda storage: storage.account(),
+            lambda storage: storage.find(run.id),
+            lambda storage: storage.page(Query("agent_span")),
+            lambda storage: list(storage.iter_spans(run.id)),
+            lambda storage: storage.counts([run.id]),
+            lambda storage: storage.violations(["x"]),
+        ]
+        for read in reads:
+            before = len(looks)
+            assert read(seeing) == read(again.direct)
+            assert len(looks) == before + 1
+        span = self.rows.span(run)
+        before = len(looks)
+        self.put(seeing, span)
+        assert len(looks) == before
+        assert self.stored(storage, span.id) == span
+
+    def _filled(self, storage: Storage) -> AgentInstanceRow:
+        """Put a run with two spans, of which the first has a violation."""
+        run = self.instance(storage)
+        spans = [self.rows.span(run)._replace(payload='{"text": "secret"}') for _ in range(2)]
+        storage.apply([Unit((Put(spans[0], violations=(violation(),)),)), Unit((Put(spans[1]),))])
+        self.move(storage, finish(spans[1].id))
+        return run

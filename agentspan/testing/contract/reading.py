@@ -1,0 +1,159 @@
+"""Contract of a storage: what the reads return."""
+
+import json
+from dataclasses import replace
+
+from agentspan import ids
+from agentspan.model.changes import Applied, Key, Put, Ref, Unit
+from agentspan.storage.protocol import Query, SpanCounts, Storage
+from agentspan.testing.contract.base import Base
+from agentspan.testing.contract.rows import T0, T1, T2, finish, spans_of, violation
+
+
+class Reading(Base):
+    """Contract: what the reads return."""
+
+    def test_the_account_never_changes(self, storage: Storage) -> None:
+        """Its ids are PFIDs of its partition."""
+        account = storage.account()
+        assert account == storage.account()
+        for id in (account.id, account.environment_id, account.agent_deployment_id):
+            assert ids.is_pfid(id)
+            assert ids.decode(id)[1] == account.partition
+
+    def test_spans_are_iterated_in_the_order_of_their_ids(self, storage: Storage) -> None:
+        """Only those of the instance."""
+        instance, other = self.instance(storage), self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(5)]
+        self.put(storage, *reversed(spans), self.rows.span(other))
+        assert list(storage.iter_spans(instance.id)) == spans
+
+    def test_counts_are_by_status(self, storage: Storage) -> None:
+        """Of each instance that was asked for."""
+        instance, empty = self.instance(storage), self.instance(storage)
+        for status in ("pending", "active", "complete", "complete", "failed", "cancelled"):
+            self.put(storage, self.rows.span(instance)._replace(status=status))
+        counts = storage.counts([instance.id, empty.id])
+        assert counts[instance.id] == (6, 1, 1, 2, 1, 1, 4)
+        assert counts[empty.id] == (0, 0, 0, 0, 0, 0, 0)
+
+    def test_an_instance_without_spans_counts_zeros(self, storage: Storage) -> None:
+        """Also one that is unknown; whatever else is asked for, and however often."""
+        instance, unknown = self.instance(storage), self.rows.ids.new()
+        self.put(storage, self.rows.span(instance))
+        counts = storage.counts([unknown, instance.id, unknown])
+        assert dict(counts) == {unknown: SpanCounts(), instance.id: SpanCounts(1, active=1)}
+        assert dict(storage.counts([])) == {}
+
+    def test_rows_are_found_in_one_snapshot_with_what_is_stored_under_a_key(self, storage: Storage) -> None:
+        """An unknown id, or key, is absent; `terminated` names the runs of what was found."""
+        terminated, active = self.instance(storage), self.instance(storage)
+        spans = [self.rows.span(run) for run in (terminated, active)]
+        key = Key("create", "k", "h", T0)
+        storage.apply([Unit((Put(spans[0]),), spans[0].id, key), Unit((Put(spans[1]),))])
+        self.terminate(storage, terminated)
+        found = storage.find(spans[1].id, self.rows.ids.new(), spans[1].id, key=key)
+        assert found == (
+            {span.id: ("agent_span", span) for span in spans},
+            ("h", spans[0].id),
+            {terminated.id: "enough"},
+        )
+        assert storage.find(terminated.id, active.id).terminated == {terminated.id: "enough"}
+        assert storage.find(key=key._replace(key="other")) == ({}, None, {})
+        assert storage.find(key=key._replace(operation="other")).key is None
+        assert storage.find() == ({}, None, {})
+
+    def test_pages_one_after_the_other_are_the_whole(self, storage: Storage) -> None:
+        """By offset and limit, in both directions; beyond the end there is nothing."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(7)]
+        self.put(storage, *spans[3:], *spans[:3])
+        for descending, rows in ((False, spans), (True, spans[::-1])):
+            query = Query("agent_span", descending=descending, with_total=True)
+            pages = [storage.page(replace(query, offset=offset, limit=3)) for offset in (0, 3, 6, 9)]
+            assert [page.rows for page in pages] == [rows[:3], rows[3:6], rows[6:], []]
+            assert {page.total for page in pages} == {7}
+            assert storage.page(replace(query, limit=0)) == ([], 7)
+            assert storage.page(replace(query, offset=5)).rows == rows[5:]
+            assert storage.page(replace(query, with_total=False)) == (rows, None)
+
+    def test_pages_after_an_id_are_the_whole(self, storage: Storage) -> None:
+        """In both directions; the id itself is not on the page, and need not be stored. The total is of all rows."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(7)]
+        gone = spans.pop(3)
+        self.put(storage, *spans[3:], *spans[:3], self.rows.span(self.instance(storage)))
+        for descending, rows in ((False, spans), (True, spans[::-1])):
+            where = {"agent_instance_id": instance.id}
+            query = Query("agent_span", where, descending=descending, limit=4, with_total=True)
+            first = storage.page(query)
+            assert first == (rows[:4], 6)
+            assert storage.page(replace(query, after=rows[3].id)) == (rows[4:], 6)
+            assert storage.page(replace(query, after=gone.id)).rows == rows[3:]
+            assert storage.page(replace(query, after=rows[0].id, offset=1, limit=2)).rows == rows[2:4]
+            assert storage.page(replace(query, after=rows[5].id)) == ([], 6)
+
+    def test_violations_of_many_spans_are_read_together(self, storage: Storage) -> None:
+        """One without any, or unknown, has an empty list."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(3)]
+        found = (violation("result_payload"), violation())
+        storage.apply([Unit((Put(spans[1], violations=found),)), *(Unit((Put(span),)) for span in spans[::2])])
+        ids = [self.rows.ids.new(), *(span.id for span in spans)]
+        for hint in (None, instance.id):
+            assert dict(storage.violations(ids, instance_id=hint)) == {**{id: [] for id in ids}, spans[1].id: [*found]}
+        assert dict(storage.violations([])) == {}
+
+    def test_the_run_that_a_caller_names_changes_no_answer(self, storage: Storage) -> None:
+        """It is no guard: it says where to look for a span, in a backend that is partitioned by run."""
+        instance = self.instance(storage)
+        parent, child = self.rows.span(instance), self.rows.span(instance)
+        refs = (Ref("agent_span", parent.id, instance.id), Ref("agent", instance.agent_id))
+        self.put(storage, parent)
+        assert storage.apply([Unit((Put(child, refs),), child.id)]) == [Applied(child)]
+        self.move(storage, finish(child.id)._replace(instance_id=instance.id))
+        ended = child._replace(status="complete", updated_at=T1)
+        ids = (child.id, instance.id, instance.agent_id, instance.agent_version_id, self.rows.ids.new())
+        found = storage.find(*ids, instance_id=instance.id)
+        assert found == storage.find(*ids)
+        assert found.rows[child.id] == ("agent_span", ended)
+        assert len(found.rows) == 4
+
+    def test_pages_are_filtered_sorted_and_cut(self, storage: Storage) -> None:
+        """With the total of all of them; ties go by id."""
+        instance = self.instance(storage)
+        times = [T2, T0, None, T1, T1]
+        spans = [self.rows.span(instance)._replace(started_at=time) for time in times]
+        self.put(storage, *spans, self.rows.span(self.instance(storage)))
+        query = Query("agent_span", {"agent_instance_id": instance.id}, with_total=True)
+        assert storage.page(query) == (spans, 5)
+        by_time = Query("agent_span", query.where, order="started_at")
+        assert [row.started_at for row in spans_of(storage, by_time)] == [None, T0, T1, T1, T2]
+        assert spans_of(storage, by_time)[2:4] == spans[3:5]
+        down = Query("agent_span", query.where, order="started_at", descending=True, offset=1, limit=2, with_total=True)
+        assert storage.page(down) == ([spans[4], spans[3]], 5)
+
+    def test_a_time_range_is_half_open(self, storage: Storage) -> None:
+        """Over started_at, else inserted_at."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance)._replace(started_at=time, inserted_at=T1) for time in (T0, T1, None, T2)]
+        self.put(storage, *spans)
+        query = Query("agent_span", {"agent_instance_id": instance.id}, start_time=T1, end_time=T2)
+        assert spans_of(storage, query) == spans[1:3]
+
+    def test_a_prefix_finds_ids(self, storage: Storage) -> None:
+        """The beginning of an id, as a person types it."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(3)]
+        self.put(storage, *spans)
+        assert spans_of(storage, Query("agent_span", prefix=spans[1].id)) == [spans[1]]
+        assert spans_of(storage, Query("agent_span", prefix=spans[0].id[:5])) == spans
+        assert spans_of(storage, Query("agent_span", prefix="zzz")) == []
+
+    def test_any_text_comes_back_as_it_was(self, storage: Storage) -> None:
+        """NUL, quotes, and what looks like SQL among it."""
+        text = "a\x00'\";drop table agent_spans;--\U0001f600 é\r\n"
+        payload = json.dumps({"a": text}, ensure_ascii=False)
+        span = self.rows.span(self.instance(storage))._replace(payload=payload, summary=text)
+        self.put(storage, span)
+        assert self.stored(storage, span.id) == span

@@ -1,0 +1,136 @@
+"""Contract of a storage: many threads, a forked child, and closing."""
+
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from agentspan.errors import StorageError
+from agentspan.model.changes import Applied, Put, Unit
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.protocol import Query, Storage
+from agentspan.testing.contract.base import Base
+from agentspan.testing.contract.processes import in_child
+from agentspan.testing.contract.rows import finish
+
+
+class Using(Base):
+    """Contract: many threads, a forked child, and closing."""
+
+    def test_of_many_threads_one_wins(self, storage: Storage) -> None:
+        """Eight threads finish the same 50 spans, each at the same moment."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(50)]
+        self.put(storage, *spans)
+        wins: list[str] = []
+        together = threading.Barrier(8)
+
+        def work() -> None:
+            for span in spans:
+                together.wait(30)
+                if isinstance(storage.apply([Unit((finish(span.id),))])[0], Applied):
+                    wins.append(span.id)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert sorted(wins) == [span.id for span in spans]
+
+    def test_reads_are_whole_while_others_write(self, storage: Storage) -> None:
+        """Three threads read while one applies units of two spans: they see both spans of a unit, or none."""
+        instance = self.instance(storage)
+        is_done, faults = threading.Event(), list[object]()
+        reads: list[Callable[[], int]] = [
+            lambda: len(list(storage.iter_spans(instance.id))),
+            lambda: len(storage.page(Query("agent_span")).rows),
+            lambda: storage.counts([instance.id])[instance.id].total,
+        ]
+
+        def read(count: Callable[[], int]) -> None:
+            before = 0
+            try:
+                while not is_done.is_set() and not faults:
+                    before, number = count(), before
+                    if before % 2 or before < number:
+                        faults.append(f"{before} spans after {number}, of units of two")
+            except Exception as error:
+                faults.append(error)
+
+        threads = [threading.Thread(target=read, args=(count,)) for count in reads]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in range(60):
+                unit = Unit(tuple(Put(self.rows.span(instance)) for _ in range(2)))
+                assert storage.apply([unit]) == [Applied()]
+        finally:
+            is_done.set()
+            for thread in threads:
+                thread.join()
+            sys.setswitchinterval(interval)
+        assert faults == []
+        assert [count() for count in reads] == [120, 120, 120]
+
+    def test_a_forked_child_goes_on(self, storage: Storage) -> None:
+        """It reads and writes, also if another thread wrote when it was forked, and its parent goes on as well."""
+        instance, other = self.instance(storage), self.instance(storage)
+        first, *spans, last = (self.rows.span(instance) for _ in range(6))
+        self.put(storage, first)
+        has_one_place = storage.capabilities().location is not None
+        is_forked, faults = threading.Event(), list[Exception]()
+
+        def write() -> None:
+            try:
+                while not is_forked.is_set():
+                    self.put(storage, self.rows.span(other))
+            except Exception as error:
+                faults.append(error)
+
+        def go_on(number: int) -> list[AgentSpanRow]:
+            assert storage.find(first.id).rows[first.id] == ("agent_span", first)
+            span = spans[number]
+            assert storage.apply([Unit((Put(span),), span.id)]) == [Applied(span)]
+            return list(storage.iter_spans(instance.id))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            for number in range(len(spans)):
+                seen = spans[: number + 1] if has_one_place else [spans[number]]
+                assert in_child(partial(go_on, number)) == [first, *seen]
+        finally:
+            is_forked.set()
+            thread.join()
+        assert faults == []
+        self.put(storage, last)
+        assert list(storage.iter_spans(instance.id)) == [first, *(spans if has_one_place else []), last]
+
+    def test_a_closed_storage_says_so(self, storage: Storage) -> None:
+        """Closing twice is fine; capabilities stay."""
+        before = storage.capabilities()
+        storage.close()
+        storage.close()
+        assert storage.capabilities() == before
+        uses: list[Callable[[], object]] = [
+            lambda: storage.account(),
+            lambda: storage.apply([Unit((finish("x"),))]),
+            lambda: storage.find("x"),
+            lambda: storage.page(Query("agent")),
+            lambda: list(storage.iter_spans("x")),
+            lambda: storage.counts(["x"]),
+            lambda: storage.violations(["x"]),
+        ]
+        for use in uses:
+            with pytest.raises(StorageError, match="open it again"):
+                use()
