@@ -9,7 +9,7 @@ from agentspan.model.status import OPEN, InstanceStatus
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.protocol import Storage
 from agentspan.testing import outlines
-from agentspan.testing.snapshots import snapshot
+from agentspan.testing.run_text import run_text, run_title
 from agentspan.testing.span import CapturedSpan, call_text, captured, has, has_begun, is_called
 
 MAX_LINES = 100
@@ -125,7 +125,7 @@ class CapturedRun:
 
     def text(self, *, payloads: bool = False) -> str:
         """Return the run as text that is the same for each recording of the same behaviour (see `snapshot`)."""
-        return snapshot(self, payloads=payloads)
+        return run_text(self._storage, self._row(), run_title(self.name, self.version), payloads=payloads)
 
     def tree(self) -> str:
         """Return the spans as indented lines of `type name`, in the form that `assert_tree` expects."""

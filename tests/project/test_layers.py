@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,73 @@ def test_a_file_imports_only_from_layers_above_it(path: Path) -> None:
 def test_recording_uses_no_operation_by_id() -> None:
     users = [path.name for path in (PACKAGE / "recording").rglob("*.py") if "operations" in imports_of(path)]
     assert users == [], "recording makes its units with the model"
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file's module."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+TREES = {module_of(path): ast.parse(path.read_text()) for path in MODULES}
+
+
+def modules_imported_by(module: str) -> set[str]:
+    """The modules of the package that a module imports: at its top, inside functions, and only for types."""
+    found: set[str] = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in TREES else node.module for name in names}
+    return (found & TREES.keys()) - {module}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    above = {module: modules_imported_by(module) for module in TREES if module != "agentspan"}
+    while free := {module for module, imported in above.items() if not imported & above.keys()}:
+        above = {module: imported for module, imported in above.items() if module not in free}
+    assert {module: sorted(imported & above.keys()) for module, imported in above.items()} == {}
+
+
+def private(name: str) -> bool:
+    """Whether a name is private: it begins with one underscore, and is not a public method of named tuples."""
+    return name.startswith("_") and not name.startswith("__") and not hasattr(namedtuple("_", ()), name)
+
+
+def private_names_of(tree: ast.Module) -> set[str]:
+    """The private names that a module defines: of functions, classes, variables, and attributes of its classes."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            found.add(node.attr)
+    return {name for name in found if private(name)}
+
+
+def foreign_names_in(module: str, names: dict[str, set[str]]) -> set[str]:
+    """The private names of other modules that a module uses: by import, of a module, or of an object."""
+    own, elsewhere = names[module], set().union(*(names[other] for other in names if other != module))
+    aliases = {name.rpartition(".")[2] for name in modules_imported_by(module)}
+    found: set[str] = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agentspan"):
+            found |= {alias.name for alias in node.names if private(alias.name)}
+        elif isinstance(node, ast.Attribute) and private(node.attr) and node.attr in elsewhere:
+            is_of_a_module = isinstance(node.value, ast.Name) and node.value.id in aliases
+            if is_of_a_module or node.attr not in own:
+                found.add(ast.unparse(node))
+    return found
+
+
+def test_no_module_uses_a_private_name_of_another_one() -> None:
+    names = {module: private_names_of(tree) for module, tree in TREES.items()}
+    used = {module: foreign_names_in(module, names) for module in TREES}
+    assert {module: sorted(found) for module, found in used.items() if found} == {}
 
 
 def test_the_model_does_no_io_and_has_no_clock() -> None:

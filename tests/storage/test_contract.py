@@ -1,15 +1,11 @@
 """Both backends keep the same contract."""
 
-import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
-from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing import StorageContract
+from tests.storage.sqlite_contract import SQLiteContract
 
 
 class TestMemory(StorageContract):
@@ -20,19 +16,5 @@ class TestMemory(StorageContract):
         return MemoryStorage()
 
 
-class TestSQLite(StorageContract):
+class TestSQLite(SQLiteContract):
     """In a file."""
-
-    @pytest.fixture
-    def storage(self, tmp_path: Path) -> Iterator[Storage]:
-        made = SQLiteStorage(tmp_path / "runs.db")
-        yield made
-        made.close()
-
-    def damage(self, storage: Storage) -> None:
-        location = storage.capabilities().location
-        assert location is not None
-        connection = sqlite3.connect(location.text)
-        with connection:
-            connection.execute("update agent_spans set status = 'secret'")
-        connection.close()

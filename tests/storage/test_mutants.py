@@ -17,7 +17,7 @@ from tests.storage.entry_points import install
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants import MUTANTS
 from tests.storage.mutants.claiming import Capable
-from tests.storage.test_contract import TestSQLite as Proved  # has damage(); the name must not look like a test's
+from tests.storage.sqlite_contract import SQLiteContract as Proved
 
 TESTS = sorted(name for name, _ in inspect.getmembers(StorageContract, inspect.isfunction) if name.startswith("test_"))
 CAPABILITIES = set(Capabilities._fields) - {"backend"}

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from agentspan.interrupts import let_through
 from agentspan.recording.capture.capture import head_of_call
-from agentspan.recording.capture.plain import class_name
+from agentspan.recording.capture.values import class_name
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 

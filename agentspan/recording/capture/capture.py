@@ -12,8 +12,9 @@ from pydantic_core import to_json
 from agentspan import forks
 from agentspan.interrupts import let_through
 from agentspan.recording.capture.limits import Limits, encode, shrink
-from agentspan.recording.capture.plain import MAX_DEPTH, MAX_INT_BITS, Plain, class_name, exact_text
+from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
 
 to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
 

@@ -1,0 +1,95 @@
+"""Texts, numbers and bytes as JSON: redacted, and marked where they are longer than the limits."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+from agentspan.recording.capture.credentials import names_credential
+from agentspan.recording.capture.limits import MAX_HASHED, START, Limits, bytes_mark, text_mark
+from agentspan.recording.capture.redaction import REDACTED, Redaction
+from agentspan.recording.capture.values import finite, joined
+
+MAX_COPIED = 4
+"""How often a payload's limit of characters is copied; texts on top of that become marks, if they are not short."""
+
+
+class Leaves:
+    """The leaves of one value.
+
+    Attributes:
+        limits, redaction: of the capture; redaction is None where nothing is redacted.
+        characters: how many more may be copied.
+    """
+
+    def __init__(self, limits: Limits, redaction: Redaction | None) -> None:
+        self.limits = limits
+        self.redaction = redaction
+        self.characters = MAX_COPIED * limits.payload
+        self._hashable = MAX_HASHED
+        self._marks: dict[tuple[int, str], tuple[Any, dict[str, Any]]] = {}
+
+    def text(self, text: str, name: str) -> Any:
+        """Return a text, or what stands for it.
+
+        Args:
+            name: the member that it is in.
+        """
+        length, redaction = len(text), self.redaction
+        if not text.isascii():
+            text = joined(text)
+        if length > self.limits.value or (length > self.characters and length > START):
+            if redaction is None:
+                return self._text_mark(text, text)
+            start = redaction.value(name, redaction.start(text, START))
+            return self._text_mark(text, start) if type(start) is str and start != REDACTED else start
+        self.characters -= length
+        if redaction is None:
+            return text
+        kept = redaction.value(name, text)
+        return kept if kept is text else self._kept(kept)
+
+    def _text_mark(self, text: str, start: str) -> dict[str, Any]:
+        start = start[: min(START, self.limits.value)]
+        return self._mark(text, len(text), start, lambda hashed: text_mark(text, start, hashed=hashed))
+
+    def _mark(self, value: Any, size: int, start: str, make: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
+        """Return the mark of a value, made once for the same one, and without a hash when much was hashed already."""
+        known = self._marks.get((id(value), start))
+        if known is not None:
+            return known[1]
+        hashed = size <= self._hashable
+        if hashed:
+            self._hashable -= size
+        mark = make(hashed)
+        self._marks[id(value), start] = (value, mark)  # which keeps the value, so that its id is not another's
+        return mark
+
+    def _kept(self, kept: Any) -> Any:
+        """Return what redaction has put in the place of a value: a rule of one's own may return anything."""
+        if type(kept) is not str:
+            return finite(kept)
+        kept = joined(kept)
+        return kept if len(kept) <= self.limits.value else self._text_mark(kept, kept)
+
+    def number(self, value: Any, name: str) -> Any:
+        """Return a number, boolean or None, or what stands for it."""
+        value = finite(value)
+        if self.redaction is None or type(value) is dict:
+            return value
+        kept = self.redaction.value(name, value)
+        return kept if kept is value else self._kept(kept)
+
+    def binary(self, value: bytes | bytearray | memoryview, name: str) -> Any:
+        """Return bytes as base64, or what stands for them."""
+        view, redaction = memoryview(value), self.redaction
+        if redaction is not None and names_credential(name):
+            return redaction.value(name, "bytes")
+        if view.nbytes * 4 > self.limits.value * 3:  # base64 takes four for three
+            data = view if view.c_contiguous else view.tobytes()
+            return self._mark(value, view.nbytes, "", lambda hashed: bytes_mark(data, hashed=hashed))
+        data = view.tobytes()
+        if redaction is not None:
+            text = data.decode("latin-1")
+            cut = redaction.text(text)  # a header, the body of a request: base64 would hide what is in it
+            data = data if cut is text else cut.encode("latin-1")
+        return self.text(base64.b64encode(data).decode(), name)
