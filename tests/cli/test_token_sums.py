@@ -90,7 +90,7 @@ def of_viewer(columns: dict[str, Any]) -> dict[str, int]:
     """Let the page's own code add up."""
     script = (
         f"{assets.text('spans.js')}\nconst columns = {json.dumps(columns)}, sums = {{}};\n"
-        "for (const name in columns) {\n  const spans = new Spans();\n  spans.take(columns[name]);\n"
+        "for (const name in columns) {\n  const spans = new Spans();\n  spans.merge(columns[name]);\n"
         "  sums[name] = spans.sums().tokens;\n}\nconsole.log(JSON.stringify(sums));\n"
     )
     said = subprocess.run(

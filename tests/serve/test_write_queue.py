@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentspan.errors import DatabaseBusy, NotFound, NotPermitted
+from agentspan.errors import DatabaseBusy, NotFound, NotPermitted, NotStorable
 from agentspan.model.changes import Move, Unit
 from agentspan.operations import json_operations
 from agentspan.operations.context import Context
@@ -98,7 +98,7 @@ def test_each_is_refused_or_not_by_itself_and_sees_those_before_it(ctx: Context,
 def test_what_breaks_a_commit_costs_itself_only(ctx: Context, instance: str) -> None:
     before, wrong, after = together(WriteQueue(ctx), create(instance), broken, create(instance))
     assert before["status"] == after["status"] == "success"
-    assert isinstance(wrong, sqlite3.Error)
+    assert isinstance(wrong, NotStorable)
     assert spans(ctx, instance) == ["active", "active"]
 
 

@@ -50,6 +50,8 @@ def storage_error(error: Exception, path: Path) -> StorageError:
     A statement or a value that is wrong becomes NotStorable, without the value; what the surroundings did, the others.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if "user-defined function raised exception" in str(error):  # ours raise at a text that is no JSON
+        return damaged(path, "a payload in it cannot be read")
     if is_damage(error):  # the driver's words for a text that is none have the text in them
         return damaged(path, str(error) if code else "a text in it is not UTF-8")
     if isinstance(error, UnicodeError | OverflowError):
