@@ -45,7 +45,7 @@ class Block(Generic[N]):
     ) -> Literal[False]:
         entered = self._entered
         if entered[1:]:
-            node = nodes.last_entered(entered, entered[-1].recorder.current)
+            node = nodes.last_entered(entered)
         else:
             node = entered[0]
             del entered[0]  # no call up to here: an exception from a signal handler comes at calls
@@ -214,6 +214,10 @@ class RunBlock(Block[Run]):
             raise
         return run
 
+    def _again(self) -> "RunBlock":
+        """Return a block for one call: of calls in one context, none may end the run of another one."""
+        return RunBlock(self._resolve, self._name, **self._arguments)
+
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function or coroutine function: each call is a run; a dict that it returns is the run's result.
 
@@ -230,7 +234,7 @@ class RunBlock(Block[Run]):
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
                 if not self._resolve().enabled:
                     return await cast(Callable[P, Any], fn)(*args, **kwargs)
-                with self as run:
+                with self._again() as run:
                     value = await cast(Callable[P, Any], fn)(*args, **kwargs)
                     run.returned(value)
                 return value
@@ -241,7 +245,7 @@ class RunBlock(Block[Run]):
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if not self._resolve().enabled:
                 return fn(*args, **kwargs)
-            with self as run:
+            with self._again() as run:
                 value = fn(*args, **kwargs)
                 run.returned(value)
             return value

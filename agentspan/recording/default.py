@@ -20,7 +20,7 @@ from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
 from agentspan.recording.capture.redaction import REDACTED
 from agentspan.recording.generators import Reduce
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.settings import Settings, SettingsArguments, with_settings
+from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.recording.span_and_run import OnTerminate, Run, Span
 from agentspan.recording.tracer import Health, Tracer, new_recorder, tracer_of
@@ -89,7 +89,7 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
     """
     if isinstance(db, (str, os.PathLike)):
         db = location_of(db).absolute()
-    return _configure(Configuration(db, Settings(**settings)), CONFIGURE_WAIT_S)
+    return _configure(Configuration(db, settings_from("configure", settings)), CONFIGURE_WAIT_S)
 
 
 def _configure(told: Configuration | None, wait_s: float) -> Tracer:
@@ -114,7 +114,7 @@ def _completed(told: Configuration) -> Configuration:
         is_enabled = told.settings.enabled is not False  # AGENTSPAN_DISABLED is for programs, not for tests
         return Configuration(_captured, replace(told.settings, raise_errors=True, enabled=is_enabled))
     if told.db is None and _unreachable is not None and not os.environ.get(ENVIRONMENT):
-        raise _unreachable
+        raise _unreachable.with_traceback(None)  # else it grows with each attempt
     db = location_of(None).absolute() if told.db is None else told.db
     return Configuration(db, replace(told.settings, enabled=told.settings.is_enabled))
 
@@ -125,8 +125,8 @@ def get_tracer() -> Tracer:
     Never raises: where the file cannot be used, the tracer that is returned counts what it cannot record, and the
     file is tried again every second.
     """
-    get_recorder()
-    return cast(Tracer, _tracer)
+    recorder, tracer = get_recorder(), _tracer
+    return tracer if tracer is not None and tracer.recorder is recorder else tracer_of(recorder)
 
 
 def get_recorder() -> Recorder:
@@ -144,9 +144,9 @@ def get_recorder() -> Recorder:
             let_through(error)
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS
             if _recorder is None or _recorder.is_closed:
-                _recorder = new_recorder(None, Settings(), broken=error)
-                _tracer = tracer_of(_recorder)
-                _recorder.faults.add(error)
+                made = new_recorder(None, Settings(), broken=error)
+                _recorder, _tracer = made, tracer_of(made)
+                made.faults.add(error)
             return _recorder
 
 
@@ -163,8 +163,10 @@ def captured(storage: Storage) -> Iterator[None]:
     try:
         yield
     finally:
-        shutdown()
-        _tracer, _recorder, _told, _used, _retry_at_ns, _captured = before
+        try:
+            shutdown()
+        finally:
+            _tracer, _recorder, _told, _used, _retry_at_ns, _captured = before
 
 
 def forget() -> None:
@@ -263,7 +265,7 @@ def propagate(fn: Callable[P, R]) -> Callable[P, R]:
     when `propagate` was called, in a copy of the context of its own. It can be pickled as far as `fn` can; the other
     process then records into the same file. asyncio tasks and `asyncio.to_thread` need none of this.
     """
-    return get_tracer().propagate(fn)
+    return propagation.Propagated(fn, get_recorder())
 
 
 def arrive(location: Location, settings: Settings | None) -> Recorder | None:
@@ -318,17 +320,20 @@ def _everything(name: str, value: Any) -> str:
 
 def current_span() -> Span | None:
     """Return the innermost span that is active here, in this thread or task, or None."""
-    return None if _tracer is None else _tracer.current_span()
+    tracer = _tracer
+    return None if tracer is None else tracer.current_span()
 
 
 def current_run() -> Run | None:
     """Return the run that is active here, in this thread or task, or None."""
-    return None if _tracer is None else _tracer.current_run()
+    tracer = _tracer
+    return None if tracer is None else tracer.current_run()
 
 
 def flush(wait_s: float = 5.0) -> bool:
     """Write what could not be written yet, for at most `wait_s` seconds; tell whether everything is in the file."""
-    return _tracer is None or _tracer.flush(wait_s)
+    tracer = _tracer
+    return tracer is None or tracer.flush(wait_s)
 
 
 def shutdown(wait_s: float = 5.0) -> None:
@@ -352,7 +357,8 @@ forks.renewal(Renewal.LOCKS, _renew_lock)
 
 def health() -> Health:
     """Count the transitions that were recorded, that failed, and that wait to be written."""
-    return Health() if _tracer is None else _tracer.health()
+    tracer = _tracer
+    return Health() if tracer is None else tracer.health()
 
 
 propagation.set_arrivals(cast(propagation.Arrivals, sys.modules[__name__]))

@@ -55,7 +55,7 @@ class DisabledSpan(Span):
 
     def record_error(self, exception: BaseException) -> None:
         """Note that the span will finish as failed."""
-        self.error = {}
+        self.error_members = {}
 
     def start(self) -> None:
         """Become active."""
@@ -63,7 +63,7 @@ class DisabledSpan(Span):
 
     def finish(self, status: FinishStatus | None = None, result_payload: Mapping[str, Any] | None = None) -> None:
         """Take the status that the span would have."""
-        self.status = status or ("complete" if self.error is None else "failed")
+        self.status = status or ("complete" if self.error_members is None else "failed")
 
     def __enter__(self) -> Self:
         if self.status == "pending":

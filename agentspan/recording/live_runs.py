@@ -20,7 +20,7 @@ class LiveRun(Protocol):
         """The status, as far as this process knows."""
         ...
 
-    instance: AgentInstanceRow | None
+    registered_row: AgentInstanceRow | None
 
     def learn(self, reason: str) -> None:
         """Note that the run was terminated, and why."""

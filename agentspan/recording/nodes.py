@@ -9,6 +9,8 @@ class Node(Protocol):
 
     outer: Any
     """The node around it, or None."""
+    recorder: Any
+    """The recorder that it belongs to."""
 
     def goes_on(self) -> bool:
         """Return whether what begins now may be inside this node."""
@@ -41,13 +43,14 @@ def leave(current: ContextVar[Any], node: Node) -> None:
         node.outer = None  # a span that is kept must not keep those around it
 
 
-def last_entered(entered: list[N], current: ContextVar[Any]) -> N:
+def last_entered(entered: list[N]) -> N:
     """Remove the node to leave: the active one, of several that tasks or threads entered with one block."""
     if len(entered) > 1:
-        node: Any = current.get()
-        while node is not None:
-            if node in entered:
-                entered.remove(node)
-                return node  # type: ignore[no-any-return]
-            node = node.outer
+        for current in {each.recorder.current for each in entered}:
+            node: Any = current.get()
+            while node is not None:
+                if node in entered:
+                    entered.remove(node)
+                    return node  # type: ignore[no-any-return]
+                node = node.outer
     return entered.pop()

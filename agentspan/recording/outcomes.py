@@ -124,7 +124,7 @@ class Outcomes(RunListener):
         self._recorder.registrations.pop(instance.id, None)
         run = self._recorder.runs.get(instance.id)
         if run is not None:
-            run.instance = instance
+            run.registered_row = instance
 
 
 def _refusal(unit: Unit, refused: Refused) -> Exception:

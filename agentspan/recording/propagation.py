@@ -112,7 +112,7 @@ class Propagated(Generic[P, R]):
 def _pack(recorder: Recorder, node: Span | Run | None, location: Location | None) -> Luggage | None:
     """Return the facts to carry; None where no span or run is active, or nothing is recorded."""
     run = node.run if isinstance(node, Span) else node
-    if node is None or run is None or run.instance is None or location is None:
+    if node is None or run is None or run.registered_row is None or location is None:
         return None
     parent = node if isinstance(node, Span) else None
     while parent is not None and not parent.id:  # one that could not be recorded
@@ -121,7 +121,7 @@ def _pack(recorder: Recorder, node: Span | Run | None, location: Location | None
         location,
         _pickled(recorder.settings),
         run.name,
-        run.instance,
+        run.registered_row,
         None if parent is None else (parent.id, parent.schema_name),
         run.on_terminate == "raise",
     )

@@ -43,7 +43,7 @@ class Recorder:
         current: the innermost span or run that is active, in each thread and task.
         capture: makes JSON text of payloads.
         types: the span types that runs are registered with.
-        registry: the same, to look them up by name.
+        registry: finds a span type by its name.
         ids: mints ids.
         writer_id: the id of this process.
         out: where transitions go.
@@ -105,7 +105,8 @@ class Recorder:
             Exception: why nothing could be opened.
         """
         if self._destination is None:
-            raise self.broken or StorageError("recording is disabled: there is no storage")
+            reason = self.broken or StorageError("recording is disabled: there is no storage")
+            raise reason.with_traceback(None)  # else it grows with each run that is lost
         return self._destination
 
     @property
@@ -125,7 +126,7 @@ class Recorder:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it records into an open storage, or is meant to record nothing."""
+        """Whether no fault and no shutdown keeps it from recording."""
         return self.broken is None and not self.is_closed
 
     def check(self, span: SpanFacts, payload: str | None, result: str | None) -> None:
@@ -138,7 +139,7 @@ class Recorder:
             decoded = {} if payload is None else jsontext.decode(payload)
             returned = None if result is None else jsontext.decode(result)
             checked = (payload is not None, result is not None)
-            meaning = describe(span.type, span.schema_name, span.status, decoded, returned, None, checked)
+            meaning = describe(span.span_type, span.schema_name, span.status, decoded, returned, None, checked)
             refuse_violations(meaning.violations, span.schema_name)
 
     def flush(self, wait_s: float) -> bool:

@@ -27,9 +27,9 @@ class RunState:
         on_terminate: see agentspan.run.
 
     Attributes:
-        instance: the row that it is registered with; None where it could not be recorded.
+        registered_row: the row that it is registered with; None where it could not be recorded.
         outer: the node around it in the context.
-        result, error: what was set or recorded so far, as JSON members.
+        result_members, error_members: what was set or recorded so far, as JSON members.
         on_terminate: see agentspan.run.
     """
 
@@ -48,7 +48,7 @@ class RunState:
         self.id = ""
         self.status: InstanceStatus = "pending"
         self.termination_reason: str | None = None
-        self.instance: AgentInstanceRow | None = None
+        self.registered_row: AgentInstanceRow | None = None
         self.outer: Any = None
         self.on_terminate = on_terminate
         self._version = version
@@ -57,8 +57,8 @@ class RunState:
         self._writer_id = ""
         self._is_told = False
         self._is_left = False
-        self.result: dict[str, Any] | None = None
-        self.error: dict[str, Any] | None = None
+        self.result_members: dict[str, Any] | None = None
+        self.error_members: dict[str, Any] | None = None
         self._began_ns = 0
 
     def goes_on(self) -> bool:
@@ -78,7 +78,7 @@ class RunState:
             storage = recorder.store
             recorder.make_writer_known()
             done = self._register(storage, None, clock.now())
-            self.instance = done.instance
+            self.registered_row = done.instance
             self.id = done.instance.id
             recorder.runs.add(self)
             assert recorder.sink is not None
@@ -118,17 +118,17 @@ class RunState:
 
     def take_over(self, instance: AgentInstanceRow) -> None:
         """Stand for a run that another process began, and will finish."""
-        self.instance = instance
+        self.registered_row = instance
         self.id, self.status = instance.id, "active"
         self.recorder.runs.add(self)
 
     def register_again(self) -> AgentInstanceRow | None:
         """See LiveRun."""
-        instance, storage = self.instance, self.recorder.store
+        instance, storage = self.registered_row, self.recorder.store
         if instance is None or self.id in storage.find(self.id, instance_id=self.id).rows:
             return None
-        self.instance = self._register(storage, self.id, instance.started_at or clock.now()).instance
-        return self.instance
+        self.registered_row = self._register(storage, self.id, instance.started_at or clock.now()).instance
+        return self.registered_row
 
     def leave(self, exception: BaseException | None) -> None:
         """End the block: give the context back, and finish what is still active."""
@@ -141,7 +141,7 @@ class RunState:
         if exception is not None:
             self.keep_error(exception)
         if self.status in ("active", "terminated"):
-            self.end("complete" if self.error is None else "failed", reraise=exception is None)
+            self.store_end("complete" if self.error_members is None else "failed", reraise=exception is None)
 
     def leave_interrupted(self, error: BaseException) -> None:
         """Do what a signal handler's exception kept `leave` from doing."""
@@ -150,14 +150,14 @@ class RunState:
     def merge(self, result: Mapping[str, Any]) -> None:
         """Merge into what the run returned."""
         try:
-            self.result = {**(self.result or {}), **result}
+            self.result_members = {**(self.result_members or {}), **result}
         except Exception as error:
             self.recorder.faults.lose(error)
 
     def keep_error(self, exception: BaseException) -> None:
-        """Keep what the run dies of."""
+        """Store the exception that the run will fail with."""
         try:
-            self.error = self.recorder.capture.error(exception) if self.recorder.enabled else {}
+            self.error_members = self.recorder.capture.error(exception) if self.recorder.enabled else {}
         except Exception as error:
             self.recorder.faults.lose(error)
 
@@ -166,12 +166,12 @@ class RunState:
         if value is not None:
             self.merge(value if issubclass(type(value), dict) else {"output": value})
 
-    def end_with(self, status: str, error: dict[str, Any] | None) -> None:
+    def store_end_as(self, status: str, error: dict[str, Any] | None) -> None:
         """End the run of a single span as that span ended: with its error, as JSON members."""
-        self.error = error
-        self.end("failed" if status == "failed" else "complete")
+        self.error_members = error
+        self.store_end("failed" if status == "failed" else "complete")
 
-    def end(self, status: FinishStatus, *, reraise: bool = True) -> None:
+    def store_end(self, status: FinishStatus, *, reraise: bool = True) -> None:
         """Store how the run ended.
 
         Args:
@@ -181,19 +181,19 @@ class RunState:
         if self.termination_reason is None:
             self.status = status
         recorder = self.recorder
-        if self.instance is None:
+        if self.registered_row is None:
             recorder.faults.count_lost()
             return
         try:
             now = clock.now()
-            started_at = self.instance.started_at or now
+            started_at = self.registered_row.started_at or now
             move = instances.finished(
                 self.id,
                 status=status,
                 times=Times(started_at, max(started_at, now), (ended_ns - self._began_ns) / 1_000_000),
                 now=now,
-                result=None if self.result is None else recorder.capture.object(self.result),
-                error=None if self.error is None else recorder.capture.object(self.error),
+                result=None if self.result_members is None else recorder.capture.object(self.result_members),
+                error=None if self.error_members is None else recorder.capture.object(self.error_members),
             )
             recorder.out.write(Unit((move,)))
         except Exception as fault:

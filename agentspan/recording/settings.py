@@ -70,6 +70,20 @@ class Settings:
         return Capture(self.limits or Limits(), redaction)
 
 
+def settings_from(function: str, given: SettingsArguments) -> Settings:
+    """Return the settings that a function was called with.
+
+    Raises:
+        TypeError: there is no setting of a name.
+        InvalidValue: a value is not usable.
+    """
+    known = [each.name for each in fields(Settings)]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function}() has no setting {name!r}; there are {', '.join(known)}")
+    return Settings(**given)
+
+
 def is_disabled_by_environment() -> bool:
     """Return whether AGENTSPAN_DISABLED says that nothing is to be recorded."""
     return os.environ.get("AGENTSPAN_DISABLED", "").strip().lower() not in _NO

@@ -39,7 +39,7 @@ class Span(SpanState):
     def set_result(self, result: Mapping[str, Any]) -> None:
         """Merge into the result_payload, which is stored when the span finishes."""
         try:
-            self.result = dict(result) if self.result is None else {**self.result, **result}
+            self.result_members = dict(result) if self.result_members is None else {**self.result_members, **result}
         except Exception as error:
             self.recorder.faults.lose(error)
 
@@ -63,7 +63,7 @@ class Span(SpanState):
     def record_error(self, exception: BaseException) -> None:
         """Note an exception that was caught: the span will finish as failed, with this error."""
         try:
-            self.error = self.recorder.capture.error(exception)
+            self.error_members = self.recorder.capture.error(exception)
         except Exception as error:
             self.recorder.faults.lose(error)
 
@@ -94,9 +94,9 @@ class Span(SpanState):
         if result_payload is not None:
             self.set_result(result_payload)
         try:
-            wanted = status or ("failed" if self.error is not None else "complete")
+            wanted = status or ("failed" if self.error_members is not None else "complete")
             check_finish("agent span", self.id or "(not recorded)", self.status, wanted)
-            self.end(wanted, ended_ns)
+            self.store_end(wanted, ended_ns)
         except Exception as error:
             self.recorder.faults.lose(error)
 
@@ -190,7 +190,7 @@ class Run(RunState):
             forks.renew()
         if result is not None:
             self.set_result(result)
-        wanted: FinishStatus = "failed" if self.error is not None else "complete"
+        wanted: FinishStatus = "failed" if self.error_members is not None else "complete"
         try:
             wanted = status or wanted
             if not self.terminated:
@@ -198,4 +198,4 @@ class Run(RunState):
         except Exception as error:
             self.recorder.faults.lose(error)
         else:
-            self.end(wanted)
+            self.store_end(wanted)

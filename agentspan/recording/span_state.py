@@ -22,7 +22,7 @@ class SpanState:
     Attributes:
         outer: the node around it in the context.
         owns_run: whether its run was begun for it alone, and ends with it.
-        result, error: what was set or recorded so far, as JSON members.
+        result_members, error_members: what was set or recorded so far, as JSON members.
         began_ns: the monotonic time when it started, in ns.
         payload_text, started_ns, writer_id, decoded: see SpanFacts.
     """
@@ -36,8 +36,8 @@ class SpanState:
     payload_text = "{}"  # as text: the program may change what it passed
     started_ns = 0
     decoded: tuple[str, Any, int, str] | None = None
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
+    result_members: dict[str, Any] | None = None
+    error_members: dict[str, Any] | None = None
     began_ns = 0
 
     def __init__(self, recorder: Recorder, run: RunState, parent_span_id: str | None, schema_name: str) -> None:
@@ -48,7 +48,7 @@ class SpanState:
         self.writer_id = recorder.writer_id
 
     @property
-    def type(self) -> SpanType:
+    def span_type(self) -> SpanType:
         """The span type that the name means now."""
         return self.recorder.registry.resolve(self.schema_name)
 
@@ -64,7 +64,7 @@ class SpanState:
         """
         recorder = self.recorder
         self.status = status
-        if self.run.instance is None:
+        if self.run.registered_row is None:
             recorder.faults.count_lost()
             return
         self.payload_text = payload
@@ -95,9 +95,9 @@ class SpanState:
             return  # a forked child leaves a block of its parent's, which goes on
         try:
             if exception is not None and self.status in OPEN:
-                self.error = recorder.capture.error(exception)
+                self.error_members = recorder.capture.error(exception)
             if self.status == "active":
-                self.end("complete" if self.error is None else "failed", ended_ns, output)
+                self.store_end("complete" if self.error_members is None else "failed", ended_ns, output)
         except Exception as error:
             recorder.faults.lose(error, reraise=exception is None)
 
@@ -108,18 +108,18 @@ class SpanState:
     def merge(self, result: Mapping[str, Any]) -> None:
         """Merge into the result."""
         try:
-            self.result = {**(self.result or {}), **result}
+            self.result_members = {**(self.result_members or {}), **result}
         except Exception as error:
             self.recorder.faults.lose(error)
 
     def returned(self, value: Any) -> None:
         """End a decorated call that returned: a dict is the result, anything else its `output`."""
-        if self.result is None and self.error is None:
+        if self.result_members is None and self.error_members is None:
             self.leave(None, value)
             return
         if issubclass(type(value), dict):  # `__class__` may be anything
             self.merge(value)
-        elif value is not None or self.result is None:
+        elif value is not None or self.result_members is None:
             self.merge({"output": value})
         self.leave(None)
 
@@ -139,12 +139,12 @@ class SpanState:
 
     def _end_stopped(self, error: BaseException) -> None:
         try:
-            self.error = self.recorder.capture.error(error)
-            self.end("failed" if self.status == "active" else "cancelled", clock.monotonic_ns())
+            self.error_members = self.recorder.capture.error(error)
+            self.store_end("failed" if self.status == "active" else "cancelled", clock.monotonic_ns())
         except Exception as fault:
             self.recorder.faults.lose(fault, reraise=False)
 
-    def end(self, status: FinishStatus, ended_ns: int, output: Any = _NOTHING) -> None:
+    def store_end(self, status: FinishStatus, ended_ns: int, output: Any = _NOTHING) -> None:
         """Store how the span ended; its result is what was set, or what a function returned, its `output`."""
         recorder = self.recorder
         try:
@@ -154,12 +154,12 @@ class SpanState:
                     at_ns = self.started_ns
                 elapsed_ns = 0 if status == "cancelled" else ended_ns - self.began_ns
                 result: str | None
-                if self.error is not None:
-                    result = self._failure(self.error)
+                if self.error_members is not None:
+                    result = self._failure(self.error_members)
                 elif output is not _NOTHING:
                     result = recorder.capture.output(output)
                 else:
-                    result = None if self.result is None else recorder.capture.object(self.result)
+                    result = None if self.result_members is None else recorder.capture.object(self.result_members)
                 if recorder.is_strict and result is not None:
                     status, result = self._checked(status, result)
                 self.status = status
@@ -169,13 +169,13 @@ class SpanState:
                 self.status = status
         except BaseException as error:
             if self.owns_run and (self.status != "active" or not is_interrupt(error)):
-                self.run.end_with(self.status, self.error)
+                self.run.store_end_as(self.status, self.error_members)
             raise  # else a signal handler came first: nothing is stored yet, and `leave` is called again
         if self.owns_run:
-            self.run.end_with(self.status, self.error)
+            self.run.store_end_as(self.status, self.error_members)
 
     def _failure(self, error: dict[str, Any]) -> str:
-        capture, result = self.recorder.capture, self.result
+        capture, result = self.recorder.capture, self.result_members
         return capture.failure(error) if result is None else capture.object({**result, "error": error})
 
     def _checked(self, status: FinishStatus, result: str) -> tuple[FinishStatus, str]:
@@ -184,8 +184,8 @@ class SpanState:
             return status, result
         except ValidationErrors as refusal:  # the result is refused, but the span must not stay open
             self.recorder.faults.add(refusal, reraise=False)
-            self.error = self.recorder.capture.error(refusal)
-            return "failed", self.recorder.capture.failure(self.error)
+            self.error_members = self.recorder.capture.error(refusal)
+            return "failed", self.recorder.capture.failure(self.error_members)
 
     def need(self, statuses: frozenset[str], what: str) -> None:
         """Refuse what this status does not allow.

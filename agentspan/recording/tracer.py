@@ -14,7 +14,7 @@ from agentspan.recording.generators import Reduce
 from agentspan.recording.outcomes import Outcomes
 from agentspan.recording.propagation import Propagated
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.settings import Settings, SettingsArguments, with_settings
+from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
 from agentspan.recording.span_and_run import OnTerminate, Run, Span
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
@@ -82,13 +82,7 @@ class Tracer:
         db: str | os.PathLike[str] | Location | Storage | None = None,
         **settings: Unpack[SettingsArguments],
     ) -> None:
-        self._show(new_recorder(db, Settings(**settings)))
-
-    @classmethod
-    def _of(cls, recorder: Recorder) -> "Tracer":
-        tracer = cls.__new__(cls)
-        tracer._show(recorder)
-        return tracer
+        self._show(new_recorder(db, settings_from("Tracer", settings)))
 
     def _show(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -185,4 +179,6 @@ def new_recorder(
 
 def tracer_of(recorder: Recorder) -> Tracer:
     """Return the facade of a recorder."""
-    return Tracer._of(recorder)
+    tracer = Tracer.__new__(Tracer)
+    tracer._show(recorder)
+    return tracer

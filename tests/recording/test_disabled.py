@@ -123,7 +123,7 @@ def test_a_span_has_a_status_and_keeps_nothing(off: Tracer) -> None:
         assert (span.id, span.status, span.schema_name) == ("", "active", "llm")
         span.set_result({"text": "hi"})
         span.update_payload({"model": "n"})
-    assert (span.status, span.result, span.parent_span_id) == ("complete", None, None)
+    assert (span.status, span.result_members, span.parent_span_id) == ("complete", None, None)
     with pytest.raises(LookupError), off.span("llm") as failed:
         raise LookupError
     with off.span("llm") as noted:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Limits, Tracer
+from agentspan.recording.capture import leaves, plain
 from agentspan.recording.capture import limits as limits_module
-from agentspan.recording.capture import plain
 from agentspan.recording.capture.capture import Capture, head_of_call
 from agentspan.recording.capture.limits import encode, shrink, text_mark
 from agentspan.recording.capture.redaction import Redaction
@@ -118,14 +118,14 @@ def test_values_over_their_number_are_counted(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_same_long_text_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[int] = []
-    monkeypatch.setattr(plain, "text_mark", counting(hashed, text_mark))
+    monkeypatch.setattr(leaves, "text_mark", counting(hashed, text_mark))
     text = "a" * 1001
     assert recorded([text] * 500, value=1000) == [mark_of(text, start="a" * 200)] * 500
     assert hashed == [1001]
 
 
 def test_what_is_hashed_for_one_payload_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "MAX_HASHED", 5000)
+    monkeypatch.setattr(leaves, "MAX_HASHED", 5000)
     texts = [letter * 2000 for letter in "abcd"]
     shown = recorded([*texts, b"a" * 2000], value=1000)
     assert shown[:2] == [mark_of(text, start=text[:200]) for text in texts[:2]]

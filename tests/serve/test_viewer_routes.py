@@ -188,7 +188,9 @@ def test_a_file_that_is_in_use_is_said_to_people_and_to_scripts(
 
 def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Database, run: str) -> None:
     for number in range(60):
-        db.agent_instances.register("many", agent_version={}, agent_schema_version={}, external_identifier=f"the-{number}th")
+        db.agent_instances.register(
+            "many", agent_version={}, agent_schema_version={}, external_identifier=f"no-{number}-"
+        )
     client = make()
 
     def count(query: str) -> str:
@@ -199,7 +201,7 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert count("agent=researcher").startswith("1 of 1 run")
     assert count("status=active").startswith("1 of 1 run")
     assert count("failed=1").startswith("0 of 0 runs")
-    assert count("grep=the-42th").startswith("1 of 1 run")
+    assert count("grep=no-42-").startswith("1 of 1 run")
     assert count("since=24h").startswith("50 of 61")
     assert count("status=nonsense&since=ever&offset=-3").startswith("50 of 61")
     page = client.get("/?agent=many").text

@@ -21,6 +21,7 @@ class CommitSink:
         committer: makes a Committer whose outcomes a listener receives. It settles what was refused.
         listener: receives faults and outcomes.
         before_keep: called before a unit is kept in the backlog.
+        put_aside: keeps a unit that the storage could not take; in the backlog, when left out.
     """
 
     def __init__(
@@ -28,13 +29,16 @@ class CommitSink:
         storage: Storage,
         committer: Callable[[Listener], Committer],
         listener: Listener,
+        *,
         before_keep: Callable[[], None] | None = None,
+        put_aside: Callable[[Unit, StorageError], None] | None = None,
     ) -> None:
         self.progress = Progress(listener)
         self.committer = committer(self.progress.deferred)
         self.backlog = Backlog(self.committer, self.progress, *([] if before_keep is None else [before_keep]))
         self._storage = storage
         self._listener = listener
+        self._put_aside = put_aside or self.put_aside
 
     def counts(self) -> Counts:
         """See Sink."""
@@ -84,7 +88,7 @@ class CommitSink:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
         except Exception as error:
             if isinstance(error, StorageError) and not isinstance(error, NotStorable):
-                self.put_aside(unit, error)
+                self._put_aside(unit, error)
                 return
             let_through(error)  # what is left is a bug of ours or of the backend's: the same unit would fail again
             progress.failed += 1
@@ -96,7 +100,7 @@ class CommitSink:
         try:
             tally = self.committer.settle(unit, outcome)
         except StorageError as error:
-            self.put_aside(unit, error)
+            self._put_aside(unit, error)
             return
         progress.count(tally)
         progress.deferred.raise_kept()

@@ -45,7 +45,7 @@ class Drain:
         self._moved_ns = time.monotonic_ns()
 
     @property
-    def drained(self) -> int:
+    def last_drained(self) -> int:
         """The number of the last record that is in the storage."""
         return self._drained
 
@@ -59,8 +59,8 @@ class Drain:
         """Seconds since the log was drained last, in part or to its end; 0.0 where nothing is in it."""
         return (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0
 
-    def is_empty_now(self) -> None:
-        """Note that nothing is in the log at this moment."""
+    def note_empty(self) -> None:
+        """Note that nothing waits in the log at this moment, or nothing has for longer."""
         self._moved_ns = time.monotonic_ns()
 
     def run(self, wait_s: float, *, most: int | None = None) -> bool:

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 from agentspan.errors import StorageError
@@ -97,19 +98,21 @@ class DrainThread:
         log: the sink's log. Its `alert` makes the next record call the sink, which starts the thread again.
         progress: the counts of the sink.
         name: of the journal, for messages.
+        before_start: called before a thread is started: what is in the log has waited for no thread until now.
 
     Attributes:
         running: the thread, or None.
         bell: wakes it. Each thread has a bell of its own: two threads never wait for one.
     """
 
-    def __init__(self, work: Work, log: Log, progress: Progress, name: str) -> None:
+    def __init__(self, work: Work, log: Log, progress: Progress, name: str, before_start: Callable[[], None]) -> None:
         self.running: threading.Thread | None = None
         self.bell = _Bell()
         self._work = weakref.ref(work)
         self._log = log
         self._progress = progress
         self._name = name
+        self._before_start = before_start
         self._start_s = self._pause_s = 0.0
 
     def wake(self) -> None:
@@ -127,6 +130,7 @@ class DrainThread:
                 # A thread that is started while the interpreter ends blocks its starter for ever (Python 3.11).
                 if self.running is not None or sys.is_finalizing():
                     return
+                self._before_start()
                 self.bell = bell = _Bell()
                 thread = threading.Thread(target=_run, args=(self._work, bell), name="agentspan-journal", daemon=True)
                 self.running = thread

@@ -71,7 +71,7 @@ class JournalSink:
         path, writer_id, committer, adoption, late_types = surroundings
         folder = folder_of(path)
         self.log = log = Log(folder, writer_id, SIZE)
-        self.commits = CommitSink(storage, committer, listener, self._before_keep)
+        self.commits = CommitSink(storage, committer, listener, before_keep=self._before_keep, put_aside=self.put_aside)
         self._types = TypesFile(folder, writer_id, late_types)
         self.work = JournalWork(path, folder, log, self.commits, listener, adoption, self._types)
         self._listener = listener
@@ -99,7 +99,7 @@ class JournalSink:
         """See SpanSink."""
         if self._terminations.found:
             self._terminations.pass_on()
-        instance: AgentInstanceRow = span.run.instance  # type: ignore[assignment]  # the run is recorded
+        instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
         # Records are written out here (see events), and appended without a method between: 0.3 µs less.
         body = (
             f"C\x1f{span.id}\x1f{instance.id}\x1f{instance.agent_id}\x1f{span.parent_span_id or ''}"

@@ -66,7 +66,7 @@ class JournalWork:
     ) -> None:
         self.folder = folder
         self.drain = Drain(log, commits.committer, commits.progress)
-        self.thread = DrainThread(self, log, commits.progress, str(path))
+        self.thread = DrainThread(self, log, commits.progress, str(path), self.drain.note_empty)
         self.overflow = Overflow(path, log, self.drain, commits)
         self.terminations = Terminations(runs)
         self._log = log
@@ -89,8 +89,8 @@ class JournalWork:
     def catch_up(self) -> None:
         """See live.Journal."""
         target, drained = self._log.sequence, -1
-        while drained < self.drain.drained < target:  # however much there is, as long as it gets less
-            drained = self.drain.drained
+        while drained < self.drain.last_drained < target:  # however much there is, as long as it gets less
+            drained = self.drain.last_drained
             if self.drain.run(READ_WAIT_S):
                 break
         if self._commits.backlog.units:
@@ -115,7 +115,7 @@ class JournalWork:
             self.overflow.try_to_end()
         self._log.prepare()
         if not self.drain.journaled:
-            self.drain.is_empty_now()
+            self.drain.note_empty()
             ticks.quiet += 1
             ticks.burst = 0
             if ticks.is_quiet:
@@ -145,7 +145,7 @@ class JournalWork:
 
     def release(self, *, for_good: bool) -> None:
         """End the thread, close files. A segment that has records stays, for good or until more are appended."""
-        self.thread.stop(WAIT_S)  # it may be making a segment; the next record brings it back
+        self.thread.stop(WAIT_S)  # it may be making a segment; the next record starts it again
         with suppress(Occupied), within(self.drain.lock, WAIT_S):
             self._log.release(for_good=for_good)
         # Forked children end without a flush. Others may have left many journals, which this program does not wait for.

@@ -22,7 +22,7 @@ class RunFacts(Protocol):
         """The agent instance's PFID."""
 
     @property
-    def instance(self) -> AgentInstanceRow | None:
+    def registered_row(self) -> AgentInstanceRow | None:
         """The row that the run is registered with; None where it could not be recorded."""
 
 
@@ -38,7 +38,7 @@ class SpanFacts(Protocol):
 
     @property
     def run(self) -> RunFacts:
-        """The run that the span belongs to. It is recorded: its `instance` is not None."""
+        """The run that the span belongs to. It is recorded: its `registered_row` is not None."""
 
     @property
     def parent_span_id(self) -> str | None:
@@ -49,7 +49,7 @@ class SpanFacts(Protocol):
         """The name of the span type."""
 
     @property
-    def type(self) -> SpanType:
+    def span_type(self) -> SpanType:
         """The span type that the name means now."""
 
     @property

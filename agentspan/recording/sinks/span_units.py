@@ -20,11 +20,11 @@ _new = tuple.__new__  # see model.spans
 
 def created(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that puts a new span."""
-    span_type, now, text = span.type, clock.to_text(at_ns), span.payload_text
+    span_type, now, text = span.span_type, clock.to_text(at_ns), span.payload_text
     payload = jsontext.decode(text)
     span.decoded = (text, payload, at_ns, now)  # its end needs them, too: 1.3 µs
     meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
-    instance: AgentInstanceRow = span.run.instance  # type: ignore[assignment]  # the run is recorded
+    instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
     put = spans.created(
         span.id,
         instance.agent_id,
@@ -47,7 +47,7 @@ def created(span: SpanFacts, at_ns: int) -> Unit:
 def started(span: SpanFacts) -> Unit:
     """Return the unit that makes a pending span active."""
     now, payload = clock.to_text(span.started_ns), jsontext.decode(span.payload_text)
-    meaning = describe(span.type, span.schema_name, "active", payload, None, None, (False, False))
+    meaning = describe(span.span_type, span.schema_name, "active", payload, None, None, (False, False))
     run_id = span.run.id
     return unit_of(
         spans.started(span.id, started_at=now, meaning=meaning, now=now, also_closed=True, instance_id=run_id)
@@ -57,7 +57,7 @@ def started(span: SpanFacts) -> Unit:
 def updated(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that sets the changed payload of an open span."""
     text = span.payload_text
-    meaning = describe(span.type, span.schema_name, span.status, jsontext.decode(text), None, None, (True, False))
+    meaning = describe(span.span_type, span.schema_name, span.status, jsontext.decode(text), None, None, (True, False))
     now, run_id = clock.to_text(at_ns), span.run.id
     return unit_of(spans.updated(span.id, payload=text, meaning=meaning, now=now, instance_id=run_id))
 
@@ -74,6 +74,6 @@ def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -
         started_at = now
     elif started_ns != span.started_ns:
         started_at = clock.to_text(span.started_ns)
-    meaning = describe(span.type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
+    meaning = describe(span.span_type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
     times = _new(Times, (started_at, now, elapsed_ms))
     return unit_of(spans.finished(span.id, status, result, times, meaning, now, span.run.id))
