@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Literal, Self
 
 from agentspan import clock
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.analysis.runs import RunFilter, RunList, find_runs, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
@@ -114,7 +114,7 @@ class Reading:
         Raises:
             InvalidValue, NotFound: there is no such time, or run.
         """
-        run_id = None if run is None else find.run(self.storage, run).id
+        run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
         return stats(self.storage, run=run_id, since=_time("since", since), until=_time("until", until))
 
     def search(
@@ -136,7 +136,7 @@ class Reading:
             offset: how many to pass over.
             progress: called with how much is done, and of how much, while there is an index to be built.
         """
-        run_id = None if run is None else find.run(self.storage, run).id
+        run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
         return search(self.storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
 
     def dataframe(
@@ -182,7 +182,7 @@ class Reading:
         if run is None:
             found = find_runs(self.storage, limit=None)
         else:
-            one = list(summaries_of(self.storage, [find.run(self.storage, run)]))
+            one = list(summaries_of(self.storage, [id_prefixes.find_run(self.storage, run)]))
             found = RunList(one, len(one), totals_of(one))
         return found._replace(runs=found.runs[::-1])
 

@@ -9,7 +9,7 @@ from agentspan.model.rows import AgentSpanRow
 
 @dataclass(slots=True)
 class Node:
-    """A span and the spans that happened in it; `alike` are the siblings after it that it stands for (see shape)."""
+    """A span and its children. `alike` are the siblings after it that are folded into it (see tree_folding)."""
 
     span: AgentSpanRow
     children: list["Node"] = field(default_factory=list)

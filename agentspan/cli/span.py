@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
@@ -17,7 +17,7 @@ from agentspan.schemas.meaning import duration_text
 def command(database: Database, what: str, *, as_json: bool) -> None:
     """Print one span in full."""
     storage = database.storage
-    row = find.span(storage, what)
+    row = id_prefixes.find_span(storage, what)
     violations = storage.violations([row.id], instance_id=row.agent_instance_id)[row.id]
     if as_json:
         found = resources.plain(resources.span(row, storage.account()))

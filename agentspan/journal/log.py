@@ -14,7 +14,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from agentspan.interrupts import let_through
-from agentspan.journal.place import shares_blocks
+from agentspan.journal.journal_folder import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
 from agentspan.journal.spool import SIZE, create, place, tidy
@@ -266,7 +266,7 @@ class Guarded(Log):
 
 
 class Written(Log):
-    """A journal on a file system where writing through a mapping can end the process (see place.shares_blocks).
+    """A journal on a file system where a write through a mapping can end the process (journal_folder.shares_blocks).
 
     A record is written by one call of the system, or two, with the lock held, which takes four times as long. A signal
     handler or a finalizer may record in between: its record comes after the place that is taken already. Segments are

@@ -23,7 +23,7 @@ from zlib import crc32
 from agentspan import files, forks
 from agentspan.forks import Hold
 from agentspan.interrupts import let_through
-from agentspan.journal import place
+from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
 FORM = b"agentspan journal 1\n"
@@ -76,7 +76,7 @@ class Segment(_Locked):
 
     Args:
         is_mapped: append through a mapping; else by writing, which fails on a full disk where a mapping ends the
-            process (see place.shares_blocks).
+            process (see journal_folder.shares_blocks).
 
     Attributes:
         path: where it lies; no Path, which cannot be made any more while the interpreter ends.
@@ -90,7 +90,7 @@ class Segment(_Locked):
     _is_mapped = False
 
     def __init__(self, path: str, size: int, *, is_mapped: bool = True) -> None:
-        place.check(os.path.dirname(path))
+        journal_folder.check(os.path.dirname(path))
         self.path = path + NEW
         self.size = size
         self._maps = is_mapped
@@ -267,7 +267,7 @@ class Left(_Locked):
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             _held.add(self)
-            why = files.why_foreign(os.fstat(self._file), place.owners(path.parent))
+            why = files.why_foreign(os.fstat(self._file), journal_folder.owners(path.parent))
             if why is not None:
                 _refuse(path, why)
                 raise PermissionError(errno.EPERM, f"{path} may be of another user")
@@ -335,7 +335,7 @@ class Left(_Locked):
 def take_over(path: Path) -> Left | None:
     """Take over a segment whose owner has died; None while it lives, or when somebody else was faster.
 
-    Also None for a file that another user may have put there (see place), and the log says why.
+    Also None for a file that another user may have put there (see journal_folder), and the log says why.
     """
     with _Changing():
         return _taken_over(path)
@@ -352,7 +352,7 @@ def _taken_over(path: Path) -> Left | None:
 
 
 def _refuse(path: Path, why: str) -> None:
-    place.warn(f"the segment {path} of a journal is not read: {why}; look at what it is, and move it away")
+    journal_folder.warn(f"the segment {path} of a journal is not read: {why}; look at what it is, and move it away")
 
 
 def _contents(file: int) -> bytes:

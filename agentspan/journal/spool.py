@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agentspan import files
 from agentspan.interrupts import let_through
-from agentspan.journal.place import check, refusal, warn
+from agentspan.journal.journal_folder import check, refusal, warn
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
 SIZE = 2**20
@@ -55,7 +55,7 @@ def make(folder: Path) -> None:
 def segments(folder: Path) -> list[Path]:
     """Return the segments of a folder, whichever process owns them, each writer's in order.
 
-    None of a folder that is not used (see place), and the log says why.
+    None of a folder that is not used (see journal_folder), and the log says why.
     """
     why = refusal(folder)
     if why is not None:

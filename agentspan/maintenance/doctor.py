@@ -11,8 +11,8 @@ from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
-from agentspan.recovery.closing import Closer
-from agentspan.recovery.departed import Departed
+from agentspan.recovery.closing_spans import Closer
+from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.recovery.writers import Life
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Query
@@ -117,18 +117,18 @@ class _Closing:
 
     def __init__(self, ctx: Context, dead_hosts: Collection[str]) -> None:
         self._ctx = ctx
-        self._departed = Departed(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
-        self._closer = Closer(ctx.storage, ctx.registries)
+        self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
+        self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
     def close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
         """Close what dead programs left open in a run; None where nothing is open in it after all."""
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
         for each in {instance.writer_id, *(span.writer_id for span in open_spans)}:
-            self._departed.has(each)
+            self._dead_writers.has(each)
         instance = self._ctx.row(AgentInstanceRow, instance_id)  # its end may have been in a journal
         writer_id = instance.writer_id
-        run = RunReport(instance, self._departed.lives.writer(writer_id), self._departed.lives.of(writer_id))
+        run = RunReport(instance, self._dead_writers.lives.writer(writer_id), self._dead_writers.lives.of(writer_id))
         if not self._plan(run, self._ctx.storage.find(instance_id, instance_id=instance_id), clock.now()).changes:
             return run if run.left_open or instance.status in OPEN else None
         if not dry_run:
@@ -145,12 +145,12 @@ class _Closing:
             if instance.status == "terminated":
                 error = {"type": "Terminated", "message": instance.termination_reason or ""}
                 moves.append(self._closer.close(span, "terminated", error, now, now))
-            elif self._departed.has(span.writer_id):
-                error = _error(self._departed.lives.writer(span.writer_id))
+            elif self._dead_writers.has(span.writer_id):
+                error = _error(self._dead_writers.lives.writer(span.writer_id))
                 moves.append(self._closer.close(span, "abandoned", error, last, now))
         run.closed_spans, run.left_open = len(moves), len(open_spans) - len(moves)
         # A run goes on while anybody records into it.
-        run.closed_run = instance.status in OPEN and self._departed.has(instance.writer_id) and not run.left_open
+        run.closed_run = instance.status in OPEN and self._dead_writers.has(instance.writer_id) and not run.left_open
         if run.closed_run:
             moves.append(instances.abandoned(instance, jsontext.encode(_error(run.writer))[0], last, now))
         return Unit(tuple(moves), instance.id)

@@ -10,7 +10,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
-from agentspan.recovery.departed import Departed
+from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.storage.protocol import SpanCounts, StorageFile
 from agentspan.storage.scanning import count, pages
 
@@ -110,7 +110,7 @@ def _batches(
     """Yield the runs to remove, the oldest first, in batches for one commit each, until no more need to go."""
     batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
     spans = 0
-    departed = Departed(ctx.storage)
+    dead_writers = DeadWriters(ctx.storage)
     for chunk in pages(ctx.storage, AgentInstanceRow):
         counts = ctx.storage.counts([row.id for row in chunk])
         for row in chunk:
@@ -119,7 +119,7 @@ def _batches(
             is_old = older_than is not None and (row.finished_at or row.updated_at) < older_than
             if not is_old and not left.is_too_much(spans):
                 continue
-            if is_guess(row) and row.writer_id is not None and not departed.has(row.writer_id):
+            if is_guess(row) and row.writer_id is not None and not dead_writers.has(row.writer_id):
                 continue  # it was closed for its program, which may go on in it
             batch.append((row, counts[row.id]))
             spans += counts[row.id].total

@@ -87,7 +87,7 @@ def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: 
 
 
 def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
-    """Terminate an active instance, for good. Its open spans are closed with it (see recovery.closing).
+    """Terminate an active instance, for good. Its open spans are closed with it (see recovery.closing_spans).
 
     Raises:
         InvalidAction: the instance is not active.

@@ -19,7 +19,7 @@ from agentspan.model.rows import (
     AgentInstanceRow,
     Row,
 )
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Storage
@@ -50,7 +50,7 @@ class Context:
         self.wait_s = wait_s
         self.account: AccountRow = storage.account()
         self.ids = ids.IdSource(self.account.partition)
-        self.registries = Registries()
+        self.stored_span_types = StoredSpanTypes()
 
     def within(self, storage: Storage) -> "Context":
         """Return the same context over another view of its storage, such as a group."""
@@ -64,11 +64,11 @@ class Context:
         Raises:
             NotFound: no instance has this id.
         """
-        return self.registries.of(self.storage, instance_id)
+        return self.stored_span_types.of(self.storage, instance_id)
 
     def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
         """Remember an instance, and return it."""
-        return self.registries.keep(instance)
+        return self.stored_span_types.keep(instance)
 
     def kept(self, instance_id: Any) -> Found | None:
         """Return an instance as it was when it was remembered, or None.
@@ -76,7 +76,7 @@ class Context:
         What is fixed of it is still so, unless the file was replaced or what made it was rolled back: see to it with a
         guard that its agent is there.
         """
-        row = self.registries.kept(instance_id) if isinstance(instance_id, str) else None
+        row = self.stored_span_types.kept(instance_id) if isinstance(instance_id, str) else None
         return None if row is None else Found({row.id: ("agent_instance", row)})
 
     def row(self, row_type: type[R], id: Any) -> R:

@@ -12,12 +12,12 @@ from agentspan.errors import NotFound
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import outdated
-from agentspan.journal.place import folder_of
+from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.records import Gap, Record, read
 from agentspan.journal.segments import Left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.recovery.committer import Committer, Listener
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.protocol import Storage
 
@@ -169,19 +169,19 @@ def _taken(path: Path, wait_s: float) -> Left | None:
 
 
 def _committer(storage: Storage, folder: Path, writer_id: str) -> Committer:
-    kept, registries, unknown = types_of(folder, writer_id), Registries(), Registry()
+    kept, stored, unknown = types_of(folder, writer_id), StoredSpanTypes(), Registry()
     types = None if kept is None else from_schemas(kept)
 
     def resolve(instance_id: str, schema_name: str) -> SpanType:
         if types is not None:
             return types.resolve(schema_name)
         try:
-            return registries.of(storage, instance_id).resolve(schema_name)
+            return stored.of(storage, instance_id).resolve(schema_name)
         except NotFound:  # its file was replaced
             return unknown.resolve(schema_name)
 
     ids = IdSource(storage.account().partition)
-    return Committer(storage, lambda: writer_id, ids, resolve=resolve, registries=registries, listener=Listener())
+    return Committer(storage, lambda: writer_id, ids, resolve=resolve, stored_span_types=stored, listener=Listener())
 
 
 class _Taking:

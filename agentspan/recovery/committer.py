@@ -17,9 +17,9 @@ from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, 
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
 from agentspan.recovery import already_stored
-from agentspan.recovery.closing import Closer
+from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.rebasing import rebased, with_agents
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage.protocol import Query, Storage
 
 log = logging.getLogger("agentspan")
@@ -68,7 +68,7 @@ class Committer:
         writer_id: returns the writer's id.
         ids: mints the ids of rows of refused_changes.
         resolve: finds span types.
-        registries: finds those of stored runs.
+        stored_span_types: finds those of stored runs.
         listener: receives the outcomes.
         wait_s: how long a commit may wait for other writers.
     """
@@ -80,7 +80,7 @@ class Committer:
         ids: IdSource,
         *,
         resolve: Resolve,
-        registries: Registries,
+        stored_span_types: StoredSpanTypes,
         listener: Listener,
         wait_s: float = 5.0,
     ) -> None:
@@ -88,7 +88,7 @@ class Committer:
         self._writer_id = writer_id
         self._ids = ids
         self._resolve = resolve
-        self._registries = registries
+        self._stored_span_types = stored_span_types
         self._listener = listener
         self._wait_s = wait_s
         self._agents: dict[str, str] = {}
@@ -213,7 +213,7 @@ class Committer:
         """Close what is open in a terminated run that has ended."""
         for change in unit.changes:
             if isinstance(change, Move) and change.type == "agent_instance":
-                moves = Closer(self._storage, self._registries).close_terminated(change.id, reason, clock.now())
+                moves = Closer(self._storage, self._stored_span_types).close_terminated(change.id, reason, clock.now())
                 self._storage.apply([unit_of(move) for move in moves], wait_s=self._wait_s)
 
     def _unreadable(self, unreadable: Unreadable) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan import forks
-from agentspan.journal import live
-from agentspan.journal.place import folder_of, is_possible
+from agentspan.journal import own_journals
+from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.registry import open_direct
@@ -76,7 +76,7 @@ def _writable(path: Path) -> Iterator[Storage]:
 def _seen(storage: BesideJournals, *, read_only: bool) -> Callable[[], None]:
     folder = folder_of(storage.path)
     if not is_possible():
-        return lambda: live.catch_up(folder)
+        return lambda: own_journals.drain(folder)
     with forks.importing:
         from agentspan.recovery.adopting import Adoption
 
@@ -84,7 +84,7 @@ def _seen(storage: BesideJournals, *, read_only: bool) -> Callable[[], None]:
     adoption = Adoption(lend if read_only else lambda: nullcontext(storage.direct), storage.path)
 
     def see() -> None:
-        live.catch_up(folder)
+        own_journals.drain(folder)
         adoption.look()
 
     return see

@@ -11,7 +11,7 @@ MAX_CACHED = 1000
 V = TypeVar("V")
 
 
-class Registries:
+class StoredSpanTypes:
     """The span types of stored runs; kept, since neither a run's schema version nor its content ever changes."""
 
     def __init__(self) -> None:

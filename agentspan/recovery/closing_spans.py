@@ -7,7 +7,7 @@ from agentspan.model import spans
 from agentspan.model.changes import Move
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.meaning import describe
 from agentspan.storage.protocol import Storage
 
@@ -15,15 +15,15 @@ from agentspan.storage.protocol import Storage
 class Closer:
     """Makes the changes that close spans; the caller commits them."""
 
-    def __init__(self, storage: Storage, registries: Registries) -> None:
+    def __init__(self, storage: Storage, stored_span_types: StoredSpanTypes) -> None:
         self._storage = storage
-        self._registries = registries
+        self._stored_span_types = stored_span_types
 
     def close(self, span: AgentSpanRow, by: str, error: dict[str, str], at: str, now: str) -> Move:
         """Return what closes an open span, with `error` as what it failed of (see spans.closed)."""
         result: dict[str, Any] = {"error": error}
         status = "failed" if span.status == "active" else "cancelled"
-        span_type = self._registries.of(self._storage, span.agent_instance_id).resolve(span.schema_name)
+        span_type = self._stored_span_types.of(self._storage, span.agent_instance_id).resolve(span.schema_name)
         payload = jsontext.decode(span.payload)
         meaning = describe(span_type, span.schema_name, status, payload, result, None, (False, False))
         return spans.closed(span, by, result_payload=jsontext.encode(result)[0], meaning=meaning, at=at, now=now)

@@ -14,7 +14,7 @@ MAX_CANDIDATES = 1000
 R = TypeVar("R", bound=Row)
 
 
-def run(storage: Storage, what: str) -> AgentInstanceRow:
+def find_run(storage: Storage, what: str) -> AgentInstanceRow:
     """Return the run that `what` means.
 
     Raises:
@@ -29,8 +29,8 @@ def run(storage: Storage, what: str) -> AgentInstanceRow:
     return _as(AgentInstanceRow, _by_prefix(storage, "agent_instance", what), what)
 
 
-def span(storage: Storage, what: str) -> AgentSpanRow:
-    """Return the span that `what` means (see run)."""
+def find_span(storage: Storage, what: str) -> AgentSpanRow:
+    """Return the span that `what` means (see find_run)."""
     return _as(AgentSpanRow, _by_prefix(storage, "agent_span", what), what)
 
 

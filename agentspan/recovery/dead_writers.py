@@ -12,7 +12,7 @@ from agentspan.storage.protocol import Storage
 log = logging.getLogger("agentspan")
 
 
-class Departed:
+class DeadWriters:
     """Judges whether a writer is dead, and adopts what it left, in this order; once for each writer.
 
     A dead program records nothing more. So once its journal is adopted, the storage has everything that it did.

@@ -4,7 +4,7 @@ import builtins
 from datetime import datetime
 from typing import Any, cast
 
-from agentspan.journal import live
+from agentspan.journal import own_journals
 from agentspan.model import resources
 from agentspan.model.changes import Violation
 from agentspan.model.resources import (
@@ -265,7 +265,7 @@ class AgentInstances:
             InvalidAction: the instance is not active; nothing is touched.
         """
         done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
-        live.terminated(done.row.id, reason)
+        own_journals.terminated(done.row.id, reason)
         return self._models(done.row)[0]
 
     def record_quality(
