@@ -82,17 +82,17 @@ def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator
 
 def _sums(storage: Storage, run_id: str) -> tuple[int, int, int, int | None, int | None, float | None]:
     spans = failed = open_ = 0
-    given: int | None = None
-    made: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     cost: float | None = None
     for span in storage.iter_spans(run_id):
         spans += 1
         failed += span.status == "failed"
         open_ += span.status in OPEN
         if not span.is_aggregate:
-            given, made = _add(given, span.input_tokens), _add(made, span.output_tokens)
+            input_tokens, output_tokens = _add(input_tokens, span.input_tokens), _add(output_tokens, span.output_tokens)
             cost = _add(cost, span.cost_usd)
-    return spans, failed, open_, given, made, cost
+    return spans, failed, open_, input_tokens, output_tokens, cost
 
 
 def _add(sum_: N | None, value: N | None) -> N | None:

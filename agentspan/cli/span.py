@@ -62,7 +62,7 @@ def _show_json(name: str, value: Any) -> None:
     click.echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
 
 
-def _tokens(given: int | None, made: int | None) -> str | None:
-    if given is None and made is None:
+def _tokens(input_tokens: int | None, output_tokens: int | None) -> str | None:
+    if input_tokens is None and output_tokens is None:
         return None
-    return f"{'?' if given is None else given} in, {'?' if made is None else made} out"
+    return f"{'?' if input_tokens is None else input_tokens} in, {'?' if output_tokens is None else output_tokens} out"

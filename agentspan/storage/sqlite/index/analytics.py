@@ -39,8 +39,8 @@ _SURROUNDINGS = frozenset(
 )
 
 OPEN_SUMS = f"""
-select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as given,
-       sum(output_tokens) filter (where {USED}) as made, sum(cost_usd) filter (where {USED}) as cost
+select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as input_tokens,
+       sum(output_tokens) filter (where {USED}) as output_tokens, sum(cost_usd) filter (where {USED}) as cost
 from main.open_spans o cross join recorded.agent_spans s where s.rowid = o.row group by 1
 """
 RUNS = f"""
@@ -59,7 +59,8 @@ def _both(column: str) -> str:
 
 SUMS = (
     "ifnull(r.spans, 0) + ifnull(o.spans, 0) as spans, ifnull(r.failed, 0) as failed, ifnull(o.spans, 0) as open, "
-    f"{_both('given')} as given, {_both('made')} as made, {_both('cost')} as cost, i.duration_ms"
+    f"{_both('input_tokens')} as input_tokens, {_both('output_tokens')} as output_tokens, {_both('cost')} as cost, "
+    "i.duration_ms"
 )
 COLUMNS = ", ".join(f"i.{column}" for column in AgentInstanceRow._fields)
 OWN_TEXTS = (
@@ -85,7 +86,7 @@ class IndexAnalytics:
         page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where} order by i.id desc limit ? offset ?"
         totals = (
             "select count(*), ifnull(sum(spans), 0), ifnull(sum(failed), 0), ifnull(sum(open), 0), "
-            f"sum(given), sum(made), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
+            f"sum(input_tokens), sum(output_tokens), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
         )
 
         def answer(connection: sqlite3.Connection) -> RunList:
