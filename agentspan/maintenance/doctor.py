@@ -19,9 +19,9 @@ from agentspan.storage.protocol import Found, Query
 from agentspan.storage.scanning import scan
 
 ADOPT_WAIT_S = 10.0
-"""How long to wait, in all, for other processes that adopt the journals of dead programs."""
+"""Seconds to wait, in all, for other processes that adopt the journals of dead programs."""
 UNREAD = ("damaged", "unreadable")
-"""Why a row of refused_changes is there that tells of a place in a journal, not of a change."""
+"""The `why` of a row of refused_changes that describes damage in a journal, not a change."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class RunReport:
         life: whether that program still runs: alive, dead or unknown.
         closed_run: whether the run itself was closed.
         closed_spans: how many of its spans were.
-        left_open: how many of its spans were not: their programs are alive, or it is not known.
+        left_open: how many of its spans were not, because their programs are alive or may be.
     """
 
     run: AgentInstanceRow
@@ -50,11 +50,11 @@ class Report:
     """The findings of the doctor, and the changes that it made.
 
     Attributes:
-        problems: what is wrong with the file itself; empty where it is sound, or the storage cannot tell.
+        problems: damage of the file itself; empty if there is none, or the storage has no check.
         runs: those with something open in them.
-        refused: changes that came too late, or fitted nothing, the latest first.
+        refused: changes that came too late, or whose run is not stored, the latest first.
         refused_total: how many of those there are.
-        damage: what of the journals of programs that were killed could not be read, the latest first.
+        damage: parts of the journals of killed programs that could not be read, the latest first.
         damage_total: how many such places there are.
     """
 
@@ -71,11 +71,11 @@ def examine(
 ) -> Report:
     """Check the file, and close what dead programs left open: failed (pending: cancelled), `closed_by` abandoned.
 
-    What belongs to programs that are alive, to other hosts or containers, or to operations by id is left alone; but
-    everything that is open in a terminated run is closed.
+    Runs and spans of live programs, of other hosts or containers, and of operations by id stay open. But everything
+    that is open in a terminated run is closed.
 
     Args:
-        dry_run: only say what would be done.
+        dry_run: report what would be done, and change nothing.
         dead_hosts: hosts whose programs are known to be dead.
     """
     report = Report()
@@ -121,7 +121,7 @@ class _Closing:
         self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
     def close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
-        """Close what dead programs left open in a run; None where nothing is open in it after all."""
+        """Close the spans that dead programs left open in a run, and the run; None if nothing in it is open."""
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
         for each in {instance.writer_id, *(span.writer_id for span in open_spans)}:
@@ -157,7 +157,7 @@ class _Closing:
 
 
 def _open_spans(ctx: Context, instance: AgentInstanceRow) -> tuple[list[AgentSpanRow], str]:
-    """Return an instance's open spans, and the last time at which anything of it is known to have happened."""
+    """Return an instance's open spans, and the time of its last known event."""
     last, found = instance.updated_at, []
     for span in ctx.storage.iter_spans(instance.id):
         last = max(last, span.updated_at)

@@ -1,4 +1,4 @@
-"""Closes open spans in the place of their program: because their run was terminated, or because the program died."""
+"""Closes the open spans of a program, because their run was terminated or the program died."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class Closer:
         self._stored_span_types = stored_span_types
 
     def close(self, span: AgentSpanRow, by: str, error: dict[str, str], at: str, now: str) -> Move:
-        """Return what closes an open span, with `error` as what it failed of (see spans.closed)."""
+        """Return the move that closes an open span, with `error` in its result (see spans.closed)."""
         result: dict[str, Any] = {"error": error}
         status = "failed" if span.status == "active" else "cancelled"
         span_type = self._stored_span_types.of(self._storage, span.agent_instance_id).resolve(span.schema_name)
@@ -29,7 +29,7 @@ class Closer:
         return spans.closed(span, by, result_payload=jsontext.encode(result)[0], meaning=meaning, at=at, now=now)
 
     def close_terminated(self, instance_id: str, reason: str, now: str) -> list[Move]:
-        """Return what closes all that is open in a run that is terminated, for this reason."""
+        """Return the moves that close all open spans of a run that is terminated for this reason."""
         error = {"type": "Terminated", "message": reason}
         found = self._storage.iter_spans(instance_id)
         return [self.close(span, "terminated", error, now, now) for span in found if span.status in OPEN]

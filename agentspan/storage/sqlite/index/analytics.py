@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 SPAN_SUMS, FULL_TEXT = SpanSums(), FullText()
 
-# A general error, too: somebody may have dropped a table of it. What is then still wrong is a mistake of ours.
+# A general error, too: another program may have dropped a table of the index. After a rebuild it is agentspan's bug.
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
 _SURROUNDINGS = frozenset(
     {
@@ -53,7 +53,7 @@ left join recorded.agent_versions v on v.id = i.agent_version_id
 
 
 def _both(column: str) -> str:
-    """Return the sum of what is finished and what is open, null where neither says."""
+    """Return the SQL of the sum over finished and open spans; null if neither has a value."""
     return f"case when o.{column} is null then r.{column} else ifnull(r.{column}, 0) + o.{column} end"
 
 
@@ -76,7 +76,7 @@ class IndexAnalytics:
 
     @abstractmethod
     def _no_fork(self) -> AbstractContextManager[object]:
-        """Let a fork wait while a connection is open that is closed soon."""
+        """Make a fork wait while a connection of the block is open."""
 
     def find_runs(
         self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
@@ -122,7 +122,7 @@ class IndexAnalytics:
         *,
         or_in_memory: bool = False,
     ) -> T | None:
-        """Answer from a part of the index; where that cannot be written, from one in memory, or not at all."""
+        """Answer from a part of the index. If it cannot be written, use one in memory, or return None."""
         for attempt, in_memory in enumerate((False, False, True) if or_in_memory else (False, False)):
             try:
                 with (

@@ -59,7 +59,7 @@ def _taken(rows: str) -> str:
 
 
 def _plus(table: str, column: str) -> str:
-    """Return the assignment that adds to a sum in which null means that no span said."""
+    """Return the assignment that adds to a sum in which null means that no span has a value."""
     return f"{column} = case when excluded.{column} is null then {table}.{column} else " + (
         f"ifnull({table}.{column}, 0) + excluded.{column} end"
     )
