@@ -1,4 +1,4 @@
-"""What people and CI run in a checkout: `python -m tasks NAME …`, with a Python that has `.[dev]`; no NAME lists them.
+"""Tasks of a checkout: `python -m tasks NAME …`, with a Python that has `.[dev]`. Without a NAME, they are listed.
 
 Each task is a list of commands. Arguments after `--` are added to the last command:
 `python -m tasks fast -- -k journal -x`.
@@ -31,7 +31,7 @@ SLOW = (
     "recording/test_values.py", "recovery/test_adopting.py", "storage/test_example_backend.py", "storage/test_index.py",
     "storage/test_mutants.py",
 )  # fmt: skip
-"""What `fast` leaves out of tests/: browsers, servers, killed processes, and files that take longer than 5 s each.
+"""Tests that `fast` leaves out: browsers, servers, killed processes, and files that take longer than 5 s each.
 `python -m tasks tests -- --durations=50` shows what takes long."""
 
 TASKS: dict[str, tuple[str, list[list[str]]]] = {

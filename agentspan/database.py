@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from agentspan import forks
 from agentspan.errors import InvalidValue
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
-from agentspan.operations.by_id import AgentInstances, AgentSpans
 from agentspan.operations.context import Context
 from agentspan.operations.request import timestamp
+from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage

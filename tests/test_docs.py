@@ -16,7 +16,7 @@ import pytest
 
 import agentspan
 from agentspan import database, errors, testing
-from agentspan.analysis import search, shape
+from agentspan.analysis import search, tree_folding
 from agentspan.cli import main, reading, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
@@ -24,7 +24,7 @@ from agentspan.maintenance.prune import Pruned
 from agentspan.model.resources import AgentVersion, AvailableActions, InstanceCounts, Pagination, SpanCounts
 from agentspan.operations import agent_schema_versions, bulk, request
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
-from agentspan.operations.by_id import AgentInstances, AgentSpans
+from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 from agentspan.recording.capture import capture, limits, plain
 from agentspan.recording.sinks import backlog
 from agentspan.schemas import conformance, meaning, span_types, templates
@@ -292,7 +292,7 @@ LIMITS = [
     (tokenizing, "MAX_TERMS", "words of a search"),
     (tokenizing, "MAX_TERM", "words of a search"),
     (search, "SNIPPET", "a snippet"),
-    (shape, "FOLD_FROM", "siblings that"),
+    (tree_folding, "FOLD_FROM", "siblings that"),
     (tree, "PAYLOAD_LINES", "lines of a payload"),
     (prune, "BATCH_SPANS", "spans removed"),
     (capture, "MAX_FRAMES", "stack trace"),

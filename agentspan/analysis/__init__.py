@@ -1,1 +1,1 @@
-"""Questions about what was recorded, as functions over a storage's reads; shown by the command line."""
+"""Trees, statistics, search and export of recorded runs: functions over the reads of a storage."""

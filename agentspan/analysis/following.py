@@ -1,4 +1,4 @@
-"""Following runs while they happen, in whatever process: what changed since the last look, by time."""
+"""Follows runs while they are recorded, in any process: returns the changes since the last look, by time."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from agentspan.storage.scanning import scan
 
 
 class Transition(NamedTuple):
-    """A run or a span that came into a status.
+    """A run or a span that reached a status.
 
     Attributes:
         at: when, as stored text.
-        status: the status that it came into; the row may have gone on since.
+        status: the status that it reached; the row may have a later one.
         depth: how deep a span lies in its run; 0 for a run and for what has no parent.
     """
 
@@ -25,7 +25,7 @@ class Transition(NamedTuple):
 
 
 class Follower:
-    """Follows a run from its beginning, and then the ones after it, one at a time.
+    """Follows a run from its start, and then later runs, one at a time.
 
     Args:
         run: the run to begin with; None for the first one after `after`.
@@ -42,7 +42,7 @@ class Follower:
         self._depths: dict[str, int] = {}
 
     def look(self) -> list[Transition]:
-        """Return what has happened since the last look; what is written meanwhile comes with the next one."""
+        """Return the transitions since the last look. Rows that are written meanwhile are returned by the next look."""
         if self.run is None and not self._begin_next():
             return []
         assert self.run is not None
@@ -58,7 +58,7 @@ class Follower:
         return found
 
     def is_over(self) -> bool:
-        """Tell whether the run that is followed has ended, and nothing in it is open."""
+        """Return whether the followed run has ended and has no open span."""
         counts = self._counts
         return (
             self.run is not None
@@ -105,7 +105,7 @@ def _ends_run(transition: Transition) -> bool:
 
 
 def _since(row: AgentInstanceRow | AgentSpanRow, before: str | None) -> Iterator[tuple[str, str]]:
-    """Yield the statuses that a row went through since it had the one before."""
+    """Yield the statuses that a row reached after an earlier one."""
     if row.status == "pending" and before is None:
         yield row.inserted_at, "pending"
     if row.started_at is not None and before in (None, "pending") and row.status != "cancelled":

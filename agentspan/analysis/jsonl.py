@@ -1,6 +1,6 @@
 """Runs as lines of JSON, for another file or another program; `agentspan import` reads them back as they are.
 
-The first line says what it is. Then a line a row, each after those that it refers to, with the columns of its table
+The first line identifies the format. Then one line per row, after the rows that it refers to: the columns of its table
 and its `type`; JSON columns as JSON, a span's violations beside its columns.
 """
 
@@ -15,7 +15,7 @@ from agentspan.model.rows import AgentInstanceRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
 
 BATCH = 500
-"""How many spans are in memory at a time, whose violations are read together."""
+"""Spans in memory at a time. Their violations are read together."""
 FIRST = {"type": "agentspan_export", "version": 1}
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Literal, Self
 
 from agentspan import clock
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.analysis.runs import RunFilter, RunList, find_runs, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
@@ -61,7 +61,7 @@ RUNS = (
 
 
 class Reading:
-    """What was recorded, to be asked; also a context manager that closes it.
+    """Reads a storage: runs, statistics, search, data frames. Also a context manager that closes it.
 
     Attributes:
         storage: the backend underneath.
@@ -88,7 +88,7 @@ class Reading:
             status: of the run.
             since: the earliest start, an aware datetime or RFC 3339 text with an offset.
             failed: only runs that failed, or in which a span did.
-            grep: text in the run's own names, metadata, result or error, in whatever case.
+            grep: text in the run's own names, metadata, result or error, in any case.
             limit: how many at most; None for all.
             offset: how many to pass over.
 
@@ -105,16 +105,17 @@ class Reading:
         since: datetime | str | None = None,
         until: datetime | str | None = None,
     ) -> list[Stat]:
-        """Return statistics per span type, each followed by those of its labels; what takes most time comes first.
+        """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
 
         Args:
             run: only of this run: an id, the unique beginning of one, or `-` for the latest.
             since, until: only of spans that started in this time; the end does not belong to it.
 
         Raises:
-            InvalidValue, NotFound: there is no such time, or run.
+            InvalidValue: a time is invalid.
+            NotFound: there is no such run.
         """
-        run_id = None if run is None else find.run(self.storage, run).id
+        run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
         return stats(self.storage, run=run_id, since=_time("since", since), until=_time("until", until))
 
     def search(
@@ -126,7 +127,7 @@ class Reading:
         offset: int = 0,
         progress: Progress | None = None,
     ) -> Hits:
-        """Return the spans in which all of these words stand, the latest first.
+        """Return the spans that contain all of these words, the latest first.
 
         Args:
             words: one text, in which double quotes hold words together, or several texts, each held together. `*` at
@@ -136,7 +137,7 @@ class Reading:
             offset: how many to pass over.
             progress: called with how much is done, and of how much, while there is an index to be built.
         """
-        run_id = None if run is None else find.run(self.storage, run).id
+        run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
         return search(self.storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
 
     def dataframe(
@@ -182,7 +183,7 @@ class Reading:
         if run is None:
             found = find_runs(self.storage, limit=None)
         else:
-            one = list(summaries_of(self.storage, [find.run(self.storage, run)]))
+            one = list(summaries_of(self.storage, [id_prefixes.find_run(self.storage, run)]))
             found = RunList(one, len(one), totals_of(one))
         return found._replace(runs=found.runs[::-1])
 

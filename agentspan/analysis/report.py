@@ -1,4 +1,4 @@
-"""A run as Markdown that can be reviewed in git: the same run gives the same text, in whatever file it lies.
+"""A run as Markdown that can be reviewed in git: the same run gives the same text, in any file.
 
 Ids become ordinals (`span 3` is the third of the tree), times become offsets from the run's beginning. What came from
 a payload can neither end a fence nor become markup.
@@ -139,7 +139,7 @@ class _Report:
 
 
 def _without_stacktrace(value: Any) -> Any:
-    """Leave out what changes with every line that is added to the program."""
+    """Remove the stack trace: it changes with each line that is added to the program."""
     if not isinstance(value, dict):
         return value
     if isinstance(value.get("error"), dict):

@@ -1,4 +1,4 @@
-"""Which runs there are, with the sums over their spans, and the sums over all that match."""
+"""Lists runs with the sums over their spans, and the sums over all runs that match."""
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
@@ -24,7 +24,7 @@ def find_runs(
     offset: int = 0,
     progress: Progress | None = None,
 ) -> RunList:
-    """Return a page of the runs that match, the latest first, and the sums over all that do.
+    """Return a page of the runs that match, the latest first, and the sums over all of them.
 
     Args:
         filter: see RunFilter; all runs when left out.
@@ -51,14 +51,14 @@ def find_runs(
 
 
 class Name(NamedTuple):
-    """What a run is called."""
+    """The names of a run's agent and version."""
 
     agent: str
     version: str
 
 
 def names_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> dict[str, Name]:
-    """Return the agent and the version of runs, by their ids; what is not stored is called by its id."""
+    """Return the names of the agent and version of runs, by run id. One that is not stored has its id as name."""
     rows = list(rows)
     found = storage.find(*{id for row in rows for id in (row.agent_id, row.agent_version_id)}).rows
     names = {}
@@ -72,7 +72,7 @@ def names_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> dict[str, Na
 
 
 def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator[RunSummary]:
-    """Yield the sums over the spans of these runs, whose spans are read one by one."""
+    """Yield the sums over the spans of these runs. Spans are read one by one."""
     rows = list(rows)
     names = names_of(storage, rows)
     for run in rows:
@@ -82,17 +82,17 @@ def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator
 
 def _sums(storage: Storage, run_id: str) -> tuple[int, int, int, int | None, int | None, float | None]:
     spans = failed = open_ = 0
-    given: int | None = None
-    made: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     cost: float | None = None
     for span in storage.iter_spans(run_id):
         spans += 1
         failed += span.status == "failed"
         open_ += span.status in OPEN
         if not span.is_aggregate:
-            given, made = _add(given, span.input_tokens), _add(made, span.output_tokens)
+            input_tokens, output_tokens = _add(input_tokens, span.input_tokens), _add(output_tokens, span.output_tokens)
             cost = _add(cost, span.cost_usd)
-    return spans, failed, open_, given, made, cost
+    return spans, failed, open_, input_tokens, output_tokens, cost
 
 
 def _add(sum_: N | None, value: N | None) -> N | None:

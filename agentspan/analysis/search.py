@@ -1,4 +1,4 @@
-"""Full-text search over what is in spans: summaries, payloads, results. Matches are positions, never markup."""
+"""Full-text search over the summaries, payloads and results of spans. Matches are positions, never markup."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +29,7 @@ def search(
     offset: int = 0,
     progress: Progress | None = None,
 ) -> Hits:
-    """Return the spans in which all of these words stand, the latest first; case and accents do not matter.
+    """Return the spans that contain all of these words, the latest first. Case and accents do not matter.
 
     Args:
         words: one text, in which double quotes hold words together, or several texts, each held together. `*` at the
@@ -55,7 +55,7 @@ def search(
 
 
 def _latest(spans: Iterable[AgentSpanRow], number: int) -> tuple[list[AgentSpanRow], int]:
-    """Return the latest of some spans, and how many there are; no more than so many are in memory."""
+    """Return the latest spans, and the number of all; at most `number` of them are in memory."""
     kept: list[tuple[str, AgentSpanRow]] = []
     total = 0
     for span in spans:
@@ -68,7 +68,7 @@ def _latest(spans: Iterable[AgentSpanRow], number: int) -> tuple[list[AgentSpanR
 
 
 def _matching(storage: Storage, asked: list[str], run: str | None, progress: Progress | None) -> Iterator[AgentSpanRow]:
-    """Compare every span; yield those in which all terms stand."""
+    """Read every span; yield those that contain all terms."""
     matcher = tokenizing.Matcher(asked)
     runs = 1 if run is not None or progress is None else count(storage, "agent_instance")
     run_ids = iter((run,)) if run is not None else (row.id for row in scan(storage, AgentInstanceRow))
@@ -107,7 +107,7 @@ def hit(span: AgentSpanRow, asked: Iterable[str]) -> Hit:
 
 
 def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int]:
-    """Return where the terms stand in a text, in order, and how many of them do."""
+    """Return the positions of the terms in a text, in order, and how many terms were found."""
     spots = list(tokenizing.TOKEN.finditer(text))
     tokens = [tokenizing.fold(spot[0]) for spot in spots]
     places: set[tuple[int, int]] = set()
@@ -127,7 +127,7 @@ def _places(text: str, asked: Iterable[str]) -> tuple[list[tuple[int, int]], int
 
 
 def _around(text: str, places: list[tuple[int, int]]) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Cut a text around the first place; return it with the places that are in it."""
+    """Cut a text around the first position; return it with the positions that are in it."""
     first = places[0][0] if places else 0
     begin = 0 if len(text) <= SNIPPET or first <= LEAD else first - LEAD
     end = min(len(text), begin + SNIPPET - 2)

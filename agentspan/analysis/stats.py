@@ -1,4 +1,4 @@
-"""What the spans of each type, and of each model and tool, have in common: counts, durations, tokens, cost."""
+"""Statistics of the spans of each type, and of each model and tool: counts, durations, tokens, cost."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ def stats(
     until: str | None = None,
     progress: Progress | None = None,
 ) -> list[Stat]:
-    """Return statistics per span type, each followed by those of its labels; what takes most time comes first.
+    """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
 
     Args:
         run: only the spans of this run (its id).
@@ -38,7 +38,7 @@ def stats(
 
 
 def in_order(found: Iterable[Stat]) -> list[Stat]:
-    """Sort: types by the time that they took, each followed by its labels, by the same."""
+    """Sort types by their total time, each followed by its labels in the same order."""
     found = list(found)
     types = {stat.schema_name: (-stat.total_ms, stat.schema_name) for stat in found if stat.label is None}
     return sorted(found, key=lambda s: (types[s.schema_name], s.label is not None, -s.total_ms, s.label or ""))

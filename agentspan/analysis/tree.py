@@ -9,7 +9,7 @@ from agentspan.model.rows import AgentSpanRow
 
 @dataclass(slots=True)
 class Node:
-    """A span and the spans that happened in it; `alike` are the siblings after it that it stands for (see shape)."""
+    """A span and its children. `alike` are the siblings after it that are folded into it (see tree_folding)."""
 
     span: AgentSpanRow
     children: list["Node"] = field(default_factory=list)
@@ -17,7 +17,7 @@ class Node:
 
 
 class Sums(NamedTuple):
-    """What a run used; None where no span said."""
+    """The sums over a run's spans; None if no span has a value."""
 
     spans: int
     failed: int
@@ -43,7 +43,7 @@ def _cut_circles(nodes: dict[str, Node], roots: list[Node]) -> None:
         if node.span.id in reached:
             continue
         above: set[str] = set()
-        while node.span.id not in above:  # what only hangs on a circle leads to it
+        while node.span.id not in above:  # a span below a circle leads up into it
             above.add(node.span.id)
             node = _parent(node, nodes)
         circle = [node]
@@ -79,7 +79,7 @@ def _level(nodes: list[Node], above: tuple[bool, ...]) -> list[tuple[Node, tuple
 
 
 def sums(spans: Iterable[AgentSpanRow]) -> Sums:
-    """Add up a run; tokens and cost of a span that sums up others do not count (see schemas.aggregates)."""
+    """Add up a run. Tokens and cost of aggregates do not count (see schemas.aggregates)."""
     total = failed = tokens = 0
     cost = 0.0
     has_tokens = has_cost = False

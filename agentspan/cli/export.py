@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentspan import files
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
 from agentspan.cli.output import document, noun
@@ -42,7 +42,7 @@ def command(database: Database, what: Sequence[str], *, form: str, output: str |
 def _runs(storage: Storage, what: Sequence[str]) -> list[str]:
     if ALL in what:
         return [row.id for row in scan(storage, AgentInstanceRow)]  # ids only: 90 MB for a million runs
-    return list(dict.fromkeys(find.run(storage, one).id for one in what))
+    return list(dict.fromkeys(id_prefixes.find_run(storage, one).id for one in what))
 
 
 def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:

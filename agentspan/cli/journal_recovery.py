@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agentspan.errors import StorageError
-from agentspan.journal.place import folder_of, is_possible
+from agentspan.journal.journal_folder import folder_of, is_possible
 
 LARGE = 4 * 2**20
 """Bytes of segments from which on a person may want to know what takes so long: a third of a second."""

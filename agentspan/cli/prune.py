@@ -4,7 +4,7 @@ import re
 
 import click
 
-from agentspan.analysis import times
+from agentspan.analysis import time_expressions
 from agentspan.cli.output import document, noun
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
@@ -23,7 +23,7 @@ def command(
 ) -> None:
     """Remove old runs and keys, and print how many."""
     done = database.prune(
-        older_than=None if older_than is None else times.parse(older_than, "older_than"),
+        older_than=None if older_than is None else time_expressions.parse(older_than, "older_than"),
         max_bytes=None if max_size is None else size(max_size),
         keep_failed=keep_failed,
         dry_run=dry_run,

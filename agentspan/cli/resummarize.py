@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.cli.output import document
 from agentspan.database import Database
 from agentspan.maintenance import resummarize as operation
@@ -19,7 +19,7 @@ def command(database: Database, what: str | None, *, as_json: bool) -> None:
     if what is None:
         instances, total = scan(storage, AgentInstanceRow), count(storage, "agent_span")
     else:
-        run = find.run(storage, what)
+        run = id_prefixes.find_run(storage, what)
         instances, total = iter((run,)), storage.counts([run.id])[run.id].total
     seen = changed = 0
     with click.progressbar(length=total, label="resummarize", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:

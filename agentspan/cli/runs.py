@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import find, times
+from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.runs import Name, RunFilter, RunList, RunSummary, RunTotals, find_runs
 from agentspan.cli.output import (
     COLORS,
@@ -49,7 +49,7 @@ def command(
 ) -> None:
     """List runs, and print how many match in all."""
     storage = database.storage
-    filter = RunFilter(agent, status, None if since is None else times.parse(since), failed, grep)
+    filter = RunFilter(agent, status, None if since is None else time_expressions.parse(since), failed, grep)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, progress=progress)
     lives = Lives(storage)
@@ -139,4 +139,4 @@ def _short_ids(ids: list[str]) -> dict[str, str]:
     for length in range(SHORTEST_ID, ID_COLUMNS + 1):
         if len({id[:length] for id in ids}) == len(ids):
             return {id: id[:length] for id in ids}
-    return {id: f"{id[:SHORTEST_ID]}{find.BETWEEN}{id[-4:]}" for id in ids}
+    return {id: f"{id[:SHORTEST_ID]}{id_prefixes.BETWEEN}{id[-4:]}" for id in ids}

@@ -2,7 +2,7 @@
 
 import click
 
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.analysis.search import Hit, search
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
 from agentspan.cli.progress_bar import bar
@@ -14,7 +14,7 @@ def command(
 ) -> None:
     """Search; on a terminal, a progress bar shows while the index is built."""
     storage = database.storage
-    run_id = None if run is None else find.run(storage, run).id
+    run_id = None if run is None else id_prefixes.find_run(storage, run).id
     with bar("indexing") as progress:
         found = search(storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
     if as_json:

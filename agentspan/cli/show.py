@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from agentspan.analysis import find, shape
+from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.runs import names_of
 from agentspan.analysis.tree import Node, build, walk
 from agentspan.cli.output import colored, document, echo_lines, noun, width
@@ -32,16 +32,16 @@ def command(
 ) -> None:
     """Show a run, through the pager where it is longer than the terminal."""
     storage = database.storage
-    run = find.run(storage, what)
+    run = id_prefixes.find_run(storage, what)
     spans = list(storage.iter_spans(run.id))
     roots = build(spans)
     wanted = _wanted(roots, slow, failed)
     if as_json:
         _document(database, run, [span for span in spans if wanted is None or span.id in wanted], len(spans))
         return
-    shown = roots if wanted is None else shape.keep(roots, lambda node: node.span.id in wanted)
+    shown = roots if wanted is None else tree_folding.keep(roots, lambda node: node.span.id in wanted)
     if wanted is None and not full:
-        shown = shape.fold(shown)
+        shown = tree_folding.fold(shown)
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
     picture = Picture(
@@ -58,7 +58,7 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
     """Return the ids of the spans that were asked for; None for all."""
     wanted = None
     if slow is not None:
-        wanted = shape.slowest(roots, slow)
+        wanted = tree_folding.slowest(roots, slow)
     if failed:
         ids = {node.span.id for node, _ in walk(roots) if node.span.status == "failed"}
         wanted = ids if wanted is None else wanted & ids

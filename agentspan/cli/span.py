@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
@@ -17,7 +17,7 @@ from agentspan.schemas.meaning import duration_text
 def command(database: Database, what: str, *, as_json: bool) -> None:
     """Print one span in full."""
     storage = database.storage
-    row = find.span(storage, what)
+    row = id_prefixes.find_span(storage, what)
     violations = storage.violations([row.id], instance_id=row.agent_instance_id)[row.id]
     if as_json:
         found = resources.plain(resources.span(row, storage.account()))
@@ -62,7 +62,7 @@ def _show_json(name: str, value: Any) -> None:
     click.echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
 
 
-def _tokens(given: int | None, made: int | None) -> str | None:
-    if given is None and made is None:
+def _tokens(input_tokens: int | None, output_tokens: int | None) -> str | None:
+    if input_tokens is None and output_tokens is None:
         return None
-    return f"{'?' if given is None else given} in, {'?' if made is None else made} out"
+    return f"{'?' if input_tokens is None else input_tokens} in, {'?' if output_tokens is None else output_tokens} out"

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import find, times
+from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.stats import BOUNDS_MS, Stat, stats
 from agentspan.cli.output import cost_text, count_text, document, noun, table, width
 from agentspan.cli.progress_bar import bar
@@ -21,10 +21,10 @@ NARROW = {5: 88, 7: 76, 8: 84, 9: 84}
 def command(database: Database, run: str | None, *, since: str | None, until: str | None, as_json: bool) -> None:
     """Print the statistics of all runs, or of one."""
     storage = database.storage
-    run_id = None if run is None else find.run(storage, run).id
+    run_id = None if run is None else id_prefixes.find_run(storage, run).id
     window = {
-        "since": None if since is None else times.parse(since),
-        "until": None if until is None else times.parse(until, "until"),
+        "since": None if since is None else time_expressions.parse(since),
+        "until": None if until is None else time_expressions.parse(until, "until"),
     }
     with bar("indexing") as progress:
         found = stats(storage, run=run_id, **window, progress=progress)

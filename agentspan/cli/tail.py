@@ -5,7 +5,7 @@ import time
 import click
 
 from agentspan import jsontext
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.analysis.following import Follower, Transition
 from agentspan.analysis.runs import names_of
 from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, width
@@ -28,12 +28,16 @@ def command(database: Database, what: str | None, *, one: bool, as_json: bool) -
     """Follow runs until Ctrl-C, or until the end of one."""
     storage = database.storage
     if what is not None:
-        follower = Follower(storage, find.run(storage, what))
+        follower = Follower(storage, id_prefixes.find_run(storage, what))
     else:
         latest = storage.page(Query("agent_instance", descending=True, limit=1)).rows
         run = latest[0] if latest else None
         is_live = isinstance(run, AgentInstanceRow) and run.status in OPEN and not _is_dead(database, run)
-        follower = Follower(storage, find.run(storage, find.LATEST)) if is_live else Follower(storage, after=_id(run))
+        follower = (
+            Follower(storage, id_prefixes.find_run(storage, id_prefixes.LATEST))
+            if is_live
+            else Follower(storage, after=_id(run))
+        )
         if not is_live and not as_json:
             click.echo("waiting for a run", err=True)
     seen: list[Transition] = []

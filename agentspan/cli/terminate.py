@@ -2,14 +2,14 @@
 
 import click
 
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.cli.output import document
 from agentspan.database import Database
 
 
 def command(database: Database, what: str, reason: str, *, as_json: bool) -> None:
     """Terminate a run."""
-    run = database.agent_instances.terminate(find.run(database.storage, what).id, reason)
+    run = database.agent_instances.terminate(id_prefixes.find_run(database.storage, what).id, reason)
     if as_json:
         document({"run": run.model_dump(mode="json")})
     else:

@@ -1,4 +1,4 @@
-"""From what records say to units for the storage: summaries, labels and violations are derived here, once a span.
+"""Turns records into units for the storage. Summaries, labels and violations are derived here, once for each span.
 
 A span that started and finished in one batch becomes one row that is finished already.
 """
@@ -31,7 +31,7 @@ _decode = jsontext.decode
 
 
 class Unreadable(NamedTuple):
-    """A record that was read whole, and says nothing that this version understands."""
+    """A whole record whose body this version cannot decode."""
 
     body: bytes
     error: Exception
@@ -40,19 +40,19 @@ class Unreadable(NamedTuple):
 _CREATED_FIELDS, _FINISHED_FIELDS = 9, 6
 _PAYLOAD, _RESULT = _CREATED_FIELDS - 1, _FINISHED_FIELDS - 1
 AT_ONCE = 50
-"""How many spans are derived one after the other: what they were read into is in the processor's cache still, and gone
-before garbage is collected. With 700, it takes a tenth longer until they are in the file."""
+"""Batch size for deriving spans. Small enough that the decoded records stay in the CPU cache and are freed before the
+garbage collector runs. With 700, it takes a tenth longer until they are in the file."""
 
 
 def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
-    """Tell which payloads later ones replaced: where both are in the storage, only the last is seen."""
+    """Return the indexes of payload updates that a later update in the batch replaces. Only the last one is stored."""
     ids = [tuple(body.split(_SEPARATOR, 2)[1:2]) if body[:1] == _UPDATED else None for body in bodies]
     last = {id: number for number, id in enumerate(ids)}
     return frozenset(number for number, id in enumerate(ids) if id is not None and last[id] != number)
 
 
 def _decoded(spans: Sequence[tuple[list[Any], list[Any]]]) -> Iterable[tuple[Any, Any]]:
-    """Read the payloads and results of spans at once (0.4 µs less each); None for what is to be read by itself."""
+    """Decode the payloads and results of spans in one call (0.4 µs less each); None for those that need their own."""
     texts = [text for created, ended in spans for text in (created[_PAYLOAD], ended[_RESULT] if ended else "")]
     try:
         found = from_json(f"[{','.join([text or 'null' for text in texts])}]")
@@ -67,13 +67,13 @@ class Batch:
     """Turns the bodies of one batch of records into units, in an order that the storage can take.
 
     Args:
-        writer_id: who wrote them.
+        writer_id: the writer of the records.
         resolve: finds span types.
-        find: returns the stored spans with some ids, for what happened to spans of earlier batches.
+        find: returns the stored spans with some ids. Needed for records about spans of earlier batches.
 
     Attributes:
-        first: what must be in the storage before the units are made, and applied.
-        unreadable: records of which nothing can be made; they cost no others.
+        first: units that must be committed before the others are made and applied.
+        unreadable: records that cannot be decoded. The others are not affected.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class Batch:
         self.unreadable: list[Unreadable] = []
 
     def add(self, bodies: Iterable[bytes]) -> None:
-        """Take the bodies of records, and derive what nothing can happen to any more.
+        """Add the bodies of records, and derive the spans that no later record can change.
 
-        One that cannot be read is kept apart.
+        A body that cannot be read is added to `unreadable`.
         """
         created, finished = self._open, self._finished
         for body in bodies:
@@ -129,7 +129,7 @@ class Batch:
             raise ValueError("a record of a kind that this version does not know")
 
     def units(self) -> list[Unit]:
-        """Return the units of what was added, but for those in `first`: its new spans together, then what moved."""
+        """Return the units of what was added, except those in `first`: new spans together, then moves."""
         self._finished += [(created, []) for created in self._open.values()]
         self._open = {}
         self._derive()
@@ -146,7 +146,7 @@ class Batch:
         return units
 
     def _derive(self) -> None:
-        """Make the rows of the spans that nothing can happen to any more, in this batch."""
+        """Make the rows of the spans that no later record of this batch can change."""
         finished = self._finished.copy()
         self._finished.clear()
         for (created, ended), (payload, result) in zip(finished, _decoded(finished), strict=True):
@@ -220,7 +220,7 @@ class Batch:
         )
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:
-        """Return the move of a span that an earlier batch created; what it was then is looked up."""
+        """Return the move of a span that an earlier batch created. The stored row is looked up."""
         kind, id = fields[0], fields[1]
         row = stored.get(id)
         payload = {} if row is None else _decode(row.payload)

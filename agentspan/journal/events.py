@@ -1,4 +1,4 @@
-"""What a record says: one transition of a span, as its caller knew it, or a unit about something else.
+"""The body of a record: one transition of a span, as the recorder received it, or a unit about something else.
 
 A body is a letter and fields, separated by a character that neither JSON nor a printable name may hold. Nothing in it
 is derived: summaries, labels and violations are worked out when it is drained.
@@ -18,10 +18,10 @@ F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
 
 
 def encode_unit(unit: Unit) -> str:
-    """Write a unit without a key, as recorders have them, as the body of a record.
+    """Encode a unit as the body of a record. Recorders make units without a key.
 
     Raises:
-        ValueError: it has something in it that recorders do not do.
+        ValueError: a change is neither a Put nor a Move without `unchanged`.
     """
     changes: list[Any] = []
     for change in unit.changes:
@@ -36,7 +36,7 @@ def encode_unit(unit: Unit) -> str:
 
 
 def decode_unit(text: str) -> Unit:
-    """Read a unit back."""
+    """Decode a unit."""
     subject, changes = jsontext.decode(text)
     return Unit(tuple(_change(*change) for change in changes), subject)
 

@@ -1,6 +1,6 @@
-"""The segments that this process appends to: records go in at one end and are taken out at the other.
+"""The segments that this process appends to. Records are appended at one end and drained from the other.
 
-A lock lets one thread in at a time, but for who appends: the interpreter turns to another thread, or to a signal
+A lock serializes all work but appending. Appending needs none: the interpreter turns to another thread, or to a signal
 handler, at calls and at the ends of loops only, so whatever must not be seen half done is done without one in between.
 Where that does not hold, appending takes the lock, too: see Guarded.
 """
@@ -14,18 +14,18 @@ from typing import NamedTuple
 from zlib import crc32
 
 from agentspan.interrupts import let_through
-from agentspan.journal.place import shares_blocks
+from agentspan.journal.journal_folder import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
 from agentspan.journal.spool import SIZE, create, place, tidy
 
 _END = len(END)
 GROWTH = 8
-"""How much larger than the first one a segment may be: a program that says little takes little, and waits less."""
+"""The largest segment, in sizes of the first one. A program that records little needs little space and waits less."""
 
 
 class Portion(NamedTuple):
-    """Bytes of a segment that were not taken out before; they begin with a record, the last one may be cut off."""
+    """Bytes of a segment that were not drained before. They begin with a record; the last record may be cut off."""
 
     segment: Segment
     start: int
@@ -37,14 +37,14 @@ class Log:
 
     Args:
         folder: where segments lie.
-        writer_id: who this process is.
+        writer_id: the id of this process's writer.
         size: bytes of the first segment. Those that are made when one is full are larger and larger.
 
     Attributes:
         sequence: the number of the latest record, which is how many there were.
-        full_bytes: what segments take that are full and not drained.
-        begun: how many segments were appended to.
-        alert: that who appends is to look around before: a segment was begun, or the owner said so.
+        full_bytes: size of the segments that are full and not drained.
+        begun: number of segments that were appended to.
+        alert: True if the next append must look around first: a segment was begun, or the owner set it.
         error: why the latest segment could not be made, while there is none.
     """
 
@@ -66,7 +66,7 @@ class Log:
         self._guard()
 
     def append(self, body: bytes) -> bool:
-        """Append a record; tell whether that was possible (0.6 µs: without the lock, and in one method)."""
+        """Append a record; return whether that was possible (0.6 µs: without the lock, and in one method)."""
         length = len(body)
         while True:
             sequence = self.sequence + 1
@@ -92,7 +92,7 @@ class Log:
                     return False
 
     def _has_room(self, length: int) -> bool:
-        """Tell whether a record fits into the segment: another thread may have made one."""
+        """Return whether a record fits into the segment. Another thread may have made a new one."""
         segment = self._segment
         return segment is not None and segment.end + HEADER + length + _END <= segment.size
 
@@ -129,7 +129,7 @@ class Log:
 
     @property
     def undrained_bytes(self) -> int:
-        """How many bytes of records are not in the storage yet."""
+        """Size of the records that are not in the storage yet, in bytes."""
         with self.lock:
             current = self._segment
             segments = (*self._full, current) if current is not None else tuple(self._full)
@@ -155,14 +155,14 @@ class Log:
             spare.remove()  # all was released meanwhile, or another one has become free
 
     def look_after_files(self) -> None:
-        """Go on in a new segment if somebody has deleted this one; what is in it is still to be had."""
+        """Begin a new segment if the file of the current one was deleted. The records in it can still be read."""
         with self.lock:
             gone = self._segment
             if gone is not None and not gone.is_there():
                 self._put_behind(gone)
 
     def release(self, *, for_good: bool = False) -> None:
-        """Delete what has nothing in it, and let go of the rest, if that is for good."""
+        """Delete empty segments. With `for_good`, close the others too."""
         with self.lock:
             current = self._segment
             if current is not None and (for_good or current.drained == current.end):
@@ -182,7 +182,7 @@ class Log:
         tidy(self._folder)
 
     def leave(self) -> None:
-        """Let go of everything, in a forked child: it is the parent's."""
+        """In a forked child: close the parent's segments without deleting them."""
         segments = (*self._full, self._segment, self._spare)
         self._full, self._segment, self._spare = deque(), None, None
         for segment in segments:
@@ -266,7 +266,7 @@ class Guarded(Log):
 
 
 class Written(Log):
-    """A journal on a file system where writing through a mapping can end the process (see place.shares_blocks).
+    """A journal on a file system where a write through a mapping can end the process (journal_folder.shares_blocks).
 
     A record is written by one call of the system, or two, with the lock held, which takes four times as long. A signal
     handler or a finalizer may record in between: its record comes after the place that is taken already. Segments are
@@ -323,7 +323,7 @@ class Written(Log):
             super().release(for_good=for_good)
 
     def _is_in_the_middle(self) -> bool:
-        """Tell whether this thread is appending: any other one would wait here until that is over."""
+        """Return whether this thread is appending. If another thread is, this call waits until that has ended."""
         with self.lock:
             return self._is_appending
 

@@ -1,4 +1,4 @@
-"""The form of a record in a segment, and reading records back, also past damage.
+"""The format of a record in a segment, and a reader that continues after damage.
 
 A record is a header of 20 bytes (magic, length of the body, sequence number, CRC), then the body. The CRC is
 that of the body, begun with length and number, so that it stands for the header as well: one of the header's
@@ -76,7 +76,7 @@ def read(data: bytes, start: int, *, after: int | None = None) -> Iterator[Recor
 
 
 class Bodies(NamedTuple):
-    """What a part of a segment holds: bodies, where the first record begins that is not among them, the last number."""
+    """The bodies in a part of a segment, the position of the first record that is not among them, the last number."""
 
     bodies: list[bytes]
     end: int
@@ -86,8 +86,8 @@ class Bodies(NamedTuple):
 def bodies(data: bytes) -> Bodies:
     """Read the records of a process's own segment, from the start of one on; the last one may be cut off.
 
-    Their checksums are not looked at (0.7 µs each): memory of our own. A hole, where the program was interrupted in the
-    middle of a record, is passed over.
+    Checksums are not verified (0.7 µs each): it is this process's own memory. A hole, where the program was interrupted
+    in the middle of a record, is skipped.
     """
     found: list[bytes] = []
     position, last, size = 0, 0, len(data)
@@ -108,7 +108,7 @@ def bodies(data: bytes) -> Bodies:
 
 
 def length_of(head: bytes) -> int:
-    """Return how many bytes the record takes that has this header; 0 if it is none."""
+    """Return the size of the record with this header, in bytes; 0 if it is no header."""
     magic, length, _, _ = _unpack(head)
     return HEADER + int(length) if magic == MAGIC else 0
 

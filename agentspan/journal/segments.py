@@ -1,4 +1,4 @@
-"""One file of a journal: mapped into memory and appended to by the process that owns it, read by whoever drains it.
+"""One file of a journal. The process that owns it maps it and appends; the process that drains or recovers it reads.
 
 What is copied into a shared mapping is in the page cache, which outlives the process: a SIGKILL loses nothing. The
 file's room is allocated before it is mapped, because writing to a hole on a full disk ends the process with SIGBUS.
@@ -23,22 +23,22 @@ from zlib import crc32
 from agentspan import files, forks
 from agentspan.forks import Hold
 from agentspan.interrupts import let_through
-from agentspan.journal import place
+from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
 FORM = b"agentspan journal 1\n"
-"""The first bytes of a segment, for people. The form that counts is in the name, which no bit can flip in."""
+"""The first bytes of a segment, for people. Programs check the format in the file name, where no bit can flip."""
 SUFFIX = ".v1.segment"
-"""Another form of segments will have another one, and is left for the version that can read it."""
+"""Another format of segments will have another suffix. Such files are left for the version that can read them."""
 NEW = ".new"
 START = 48
-"""Where the first record begins."""
+"""Position of the first record."""
 
 _MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
 _mark = struct.Struct("<IQ")
 _SECOND = START + len(END)
 COLLECTS_ANYWHERE = sys.version_info < (3, 12)
-"""Whether garbage may be collected, which runs code, where a slice is made, unless one was made just before."""
+"""Python 3.11: to make a slice may run the garbage collector, and so other code, unless one was made just before."""
 
 FORK_WAIT_S = 0.5
 _changing: list[int] = []
@@ -76,7 +76,7 @@ class Segment(_Locked):
 
     Args:
         is_mapped: append through a mapping; else by writing, which fails on a full disk where a mapping ends the
-            process (see place.shares_blocks).
+            process (see journal_folder.shares_blocks).
 
     Attributes:
         path: where it lies; no Path, which cannot be made any more while the interpreter ends.
@@ -90,7 +90,7 @@ class Segment(_Locked):
     _is_mapped = False
 
     def __init__(self, path: str, size: int, *, is_mapped: bool = True) -> None:
-        place.check(os.path.dirname(path))
+        journal_folder.check(os.path.dirname(path))
         self.path = path + NEW
         self.size = size
         self._maps = is_mapped
@@ -107,7 +107,7 @@ class Segment(_Locked):
             raise
 
     def fill(self) -> None:
-        """Have its pages in memory, which takes 1 ms for 8 MB, or 20 where the machine has to find room for them.
+        """Load its pages into memory: 1 ms for 8 MB, or 20 ms if the machine must first free memory.
 
         Else those who append wait for each page. In one call: who works while others append waits 5 ms after each.
         """
@@ -117,10 +117,10 @@ class Segment(_Locked):
             os.pwritev(self._file, [zeros] * whole + [zeros[:rest]], 0)
 
     def begin(self, path: str, sequence: int) -> None:
-        """Put it in its place, to be appended to from its start.
+        """Move the spare to its path, ready for appending from the start.
 
         Args:
-            path: its place. Only now, that it is locked: who finds a segment that is not takes it over.
+            path: where it belongs. It gets there only when locked: another process would take over an unlocked segment.
             sequence: the number of the first record.
         """
         self._put(0, FORM)
@@ -131,7 +131,7 @@ class Segment(_Locked):
         self.path = path
 
     def recycle(self) -> None:
-        """Make a spare one of it again, when everything is drained: its room is there, its pages are in memory."""
+        """Turn it into a spare again when everything is drained: its space is allocated and its pages are in memory."""
         os.rename(self.path, self.path + NEW)
         self.path += NEW
         self._map()
@@ -168,7 +168,7 @@ class Segment(_Locked):
             raise
 
     def is_there(self) -> bool:
-        """Tell whether its file is still in its place: what is said to one that was deleted ends with the process."""
+        """Return whether the file is still at its path. Records in a deleted file are lost when the process ends."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self._file))
         except OSError as raised:
@@ -177,7 +177,7 @@ class Segment(_Locked):
 
     @property
     def is_mine(self) -> bool:
-        """Whether it was not let go of."""
+        """True until the segment is left or removed."""
         return self._file >= 0
 
     def read(self, start: int, size: int) -> bytes:
@@ -185,7 +185,7 @@ class Segment(_Locked):
         return self.map[start : start + size] if self._is_mapped else os.pread(self._file, size, start)
 
     def trim(self, drained: int, sequence: int) -> None:
-        """Note that everything before a place is in the storage, and the number of the record that begins there."""
+        """Store in the file that everything before a position is in the storage, and the number of the record there."""
         self.drained = drained
         try:
             self._put(_MARK, _marked(drained, sequence))
@@ -193,14 +193,14 @@ class Segment(_Locked):
             let_through(raised)
 
     def unmap(self) -> None:
-        """Append no more: what is mapped counts as the program's memory. What is in it can be read all the same."""
+        """Remove the mapping, which counts as the program's memory. The records can still be read."""
         with _Changing():
             if self._is_mapped:
                 self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
                 self.map.close()
 
     def reset(self, sequence: int) -> None:
-        """Begin anew at the start, if everything is drained: pages that are there cost less than new ones.
+        """Begin again at the start, if everything is drained: existing pages cost less than new ones.
 
         Args:
             sequence: the number of the next record.
@@ -220,12 +220,12 @@ class Segment(_Locked):
             self.leave()
 
     def leave(self) -> None:
-        """Let go of the mapping and the lock, as a forked child does; the file stays."""
+        """Close the mapping and the file, as a forked child does. The file stays on disk."""
         self.unmap()  # a mapping has a descriptor of its own
         self._let_go()
 
     def remove(self) -> None:
-        """Delete the file, and let go."""
+        """Delete the file, and close it."""
         if self._file >= 0:
             _unlink(self.path)
             self.leave()
@@ -244,12 +244,12 @@ def _unlink(path: str) -> None:
 
 
 def room_for(length: int) -> int:
-    """Return how large a segment must be at least for a body of so many bytes."""
+    """Return the least size of a segment for a body of so many bytes."""
     return START + HEADER + length + len(END)
 
 
 class Left(_Locked):
-    """A segment whose owner is dead, taken over; a context manager that lets go of it at the end.
+    """A segment of a dead owner, locked by this process; a context manager that unlocks it at the end.
 
     Attributes:
         data: all of it.
@@ -258,7 +258,7 @@ class Left(_Locked):
         damaged: what is wrong with its own start, or None.
 
     Raises:
-        OSError: its owner lives, or it is not there any more.
+        OSError: its owner is alive, or the file does not exist any more.
     """
 
     def __init__(self, path: Path) -> None:
@@ -267,7 +267,7 @@ class Left(_Locked):
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             _held.add(self)
-            why = files.why_foreign(os.fstat(self._file), place.owners(path.parent))
+            why = files.why_foreign(os.fstat(self._file), journal_folder.owners(path.parent))
             if why is not None:
                 _refuse(path, why)
                 raise PermissionError(errno.EPERM, f"{path} may be of another user")
@@ -281,7 +281,7 @@ class Left(_Locked):
             raise
 
     def _look(self) -> None:
-        """Learn from its first bytes what is in the storage already."""
+        """Read from its first bytes how much is in the storage already."""
         mark, check = self.data[_MARK : START - 4], self.data[START - 4 : START]
         self.start, after = _mark.unpack(mark) if len(mark) == _mark.size else (0, 0)
         known = crc32(mark).to_bytes(4, "little") == check and START <= self.start <= len(self.data)
@@ -295,7 +295,7 @@ class Left(_Locked):
             self.damaged = "its first bytes are damaged"
 
     def trim(self, drained: int, sequence: int) -> None:
-        """Note that everything before a place is in the storage: nobody needs to read it again."""
+        """Store in the file that everything before a position is in the storage, so that it is not read again."""
         os.pwrite(self._file, _marked(drained, sequence), _MARK)
 
     def remove(self) -> None:
@@ -318,7 +318,7 @@ class Left(_Locked):
                 os.close(folder)
 
     def leave(self) -> None:
-        """Let go of it."""
+        """Close the file, which releases the lock."""
         self._let_go()
 
     def __del__(self) -> None:
@@ -333,9 +333,9 @@ class Left(_Locked):
 
 
 def take_over(path: Path) -> Left | None:
-    """Take over a segment whose owner has died; None while it lives, or when somebody else was faster.
+    """Lock a segment whose owner has died; None if the owner is alive, or another process was faster.
 
-    Also None for a file that another user may have put there (see place), and the log says why.
+    Also None for a file that another user may have put there (see journal_folder), and the log says why.
     """
     with _Changing():
         return _taken_over(path)
@@ -352,7 +352,7 @@ def _taken_over(path: Path) -> Left | None:
 
 
 def _refuse(path: Path, why: str) -> None:
-    place.warn(f"the segment {path} of a journal is not read: {why}; look at what it is, and move it away")
+    journal_folder.warn(f"the segment {path} of a journal is not read: {why}; look at what it is, and move it away")
 
 
 def _contents(file: int) -> bytes:
@@ -374,11 +374,11 @@ def _wait_for_changes() -> None:
 
 
 def _stop_waiting() -> None:
-    """Do nothing: nobody was held."""
+    """Do nothing: no thread was made to wait."""
 
 
 def _leave_all() -> None:
-    """Let go, in a child, of what its parent owns or is about to read: the lock would outlive the parent."""
+    """In a forked child: close the segments that the parent owns or reads. Else the lock would outlive the parent."""
     _changing.clear()
     for each in list(_held):
         each.leave()

@@ -1,11 +1,11 @@
-"""The segments of a file: making them, finding them, tidying up."""
+"""Creates, finds and deletes the segments of a file."""
 
 import os
 from pathlib import Path
 
 from agentspan import files
 from agentspan.interrupts import let_through
-from agentspan.journal.place import check, refusal, warn
+from agentspan.journal.journal_folder import check, refusal, warn
 from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
 
 SIZE = 2**20
@@ -40,12 +40,12 @@ def create(
 
 
 def place(folder: Path, writer_id: str, number: int) -> str:
-    """Return where a writer's segment of a number lies."""
+    """Return the path of a writer's segment with a number."""
     return f"{folder}/{writer_id}-{number:08d}{SUFFIX}"
 
 
 def make(folder: Path) -> None:
-    """Make the folder, but not the one in which the file lies: who deleted that does not want it back."""
+    """Create the journal folder, but not the folder of the file: if that was deleted, it stays deleted."""
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
@@ -55,7 +55,7 @@ def make(folder: Path) -> None:
 def segments(folder: Path) -> list[Path]:
     """Return the segments of a folder, whichever process owns them, each writer's in order.
 
-    None of a folder that is not used (see place), and the log says why.
+    Empty for a folder that must not be used (see journal_folder); the reason is logged.
     """
     why = refusal(folder)
     if why is not None:
@@ -75,7 +75,7 @@ def writer_of(path: Path) -> str:
 
 
 def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
-    """Keep a writer's span types beside its segments, for whoever brings those in, should it be killed.
+    """Store a writer's span types beside its segments. If it is killed, the process that recovers them needs the types.
 
     Raises:
         OSError: no room for it, or no permission.
@@ -91,7 +91,7 @@ def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
 
 
 def types_of(folder: Path, writer_id: str) -> str | None:
-    """Return the span types that a writer has kept, None where it kept none: its runs were registered with all."""
+    """Return the span types that a writer has stored; None if none: its runs were registered with all."""
     try:
         return (folder / f"{writer_id}{_TYPES}").read_text(encoding="utf-8")
     except (OSError, ValueError) as raised:
@@ -100,10 +100,10 @@ def types_of(folder: Path, writer_id: str) -> str | None:
 
 
 def tidy(folder: Path) -> None:
-    """Delete what processes left that need it no more, and the folder where that is empty.
+    """Delete files that no process needs any more, and the folder if it is empty.
 
-    That is a segment that was being made, and span types where there are no segments: a writer that lives keeps them
-    again with its next one.
+    Those are unfinished segments, and span types without segments: a live writer stores them again with its next
+    segment.
     """
     if refusal(folder) is not None:
         return

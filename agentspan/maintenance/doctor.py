@@ -11,17 +11,17 @@ from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
-from agentspan.recovery.closing import Closer
-from agentspan.recovery.departed import Departed
+from agentspan.recovery.closing_spans import Closer
+from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.recovery.writers import Life
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Query
 from agentspan.storage.scanning import scan
 
 ADOPT_WAIT_S = 10.0
-"""How long to wait, in all, for other processes that adopt the journals of dead programs."""
+"""Seconds to wait, in all, for other processes that adopt the journals of dead programs."""
 UNREAD = ("damaged", "unreadable")
-"""Why a row of refused_changes is there that tells of a place in a journal, not of a change."""
+"""The `why` of a row of refused_changes that describes damage in a journal, not a change."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class RunReport:
         life: whether that program still runs: alive, dead or unknown.
         closed_run: whether the run itself was closed.
         closed_spans: how many of its spans were.
-        left_open: how many of its spans were not: their programs are alive, or it is not known.
+        left_open: how many of its spans were not, because their programs are alive or may be.
     """
 
     run: AgentInstanceRow
@@ -50,11 +50,11 @@ class Report:
     """The findings of the doctor, and the changes that it made.
 
     Attributes:
-        problems: what is wrong with the file itself; empty where it is sound, or the storage cannot tell.
+        problems: damage of the file itself; empty if there is none, or the storage has no check.
         runs: those with something open in them.
-        refused: changes that came too late, or fitted nothing, the latest first.
+        refused: changes that came too late, or whose run is not stored, the latest first.
         refused_total: how many of those there are.
-        damage: what of the journals of programs that were killed could not be read, the latest first.
+        damage: parts of the journals of killed programs that could not be read, the latest first.
         damage_total: how many such places there are.
     """
 
@@ -71,11 +71,11 @@ def examine(
 ) -> Report:
     """Check the file, and close what dead programs left open: failed (pending: cancelled), `closed_by` abandoned.
 
-    What belongs to programs that are alive, to other hosts or containers, or to operations by id is left alone; but
-    everything that is open in a terminated run is closed.
+    Runs and spans of live programs, of other hosts or containers, and of operations by id stay open. But everything
+    that is open in a terminated run is closed.
 
     Args:
-        dry_run: only say what would be done.
+        dry_run: report what would be done, and change nothing.
         dead_hosts: hosts whose programs are known to be dead.
     """
     report = Report()
@@ -117,18 +117,18 @@ class _Closing:
 
     def __init__(self, ctx: Context, dead_hosts: Collection[str]) -> None:
         self._ctx = ctx
-        self._departed = Departed(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
-        self._closer = Closer(ctx.storage, ctx.registries)
+        self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
+        self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
     def close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
-        """Close what dead programs left open in a run; None where nothing is open in it after all."""
+        """Close the spans that dead programs left open in a run, and the run; None if nothing in it is open."""
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
         for each in {instance.writer_id, *(span.writer_id for span in open_spans)}:
-            self._departed.has(each)
+            self._dead_writers.has(each)
         instance = self._ctx.row(AgentInstanceRow, instance_id)  # its end may have been in a journal
         writer_id = instance.writer_id
-        run = RunReport(instance, self._departed.lives.writer(writer_id), self._departed.lives.of(writer_id))
+        run = RunReport(instance, self._dead_writers.lives.writer(writer_id), self._dead_writers.lives.of(writer_id))
         if not self._plan(run, self._ctx.storage.find(instance_id, instance_id=instance_id), clock.now()).changes:
             return run if run.left_open or instance.status in OPEN else None
         if not dry_run:
@@ -145,19 +145,19 @@ class _Closing:
             if instance.status == "terminated":
                 error = {"type": "Terminated", "message": instance.termination_reason or ""}
                 moves.append(self._closer.close(span, "terminated", error, now, now))
-            elif self._departed.has(span.writer_id):
-                error = _error(self._departed.lives.writer(span.writer_id))
+            elif self._dead_writers.has(span.writer_id):
+                error = _error(self._dead_writers.lives.writer(span.writer_id))
                 moves.append(self._closer.close(span, "abandoned", error, last, now))
         run.closed_spans, run.left_open = len(moves), len(open_spans) - len(moves)
         # A run goes on while anybody records into it.
-        run.closed_run = instance.status in OPEN and self._departed.has(instance.writer_id) and not run.left_open
+        run.closed_run = instance.status in OPEN and self._dead_writers.has(instance.writer_id) and not run.left_open
         if run.closed_run:
             moves.append(instances.abandoned(instance, jsontext.encode(_error(run.writer))[0], last, now))
         return Unit(tuple(moves), instance.id)
 
 
 def _open_spans(ctx: Context, instance: AgentInstanceRow) -> tuple[list[AgentSpanRow], str]:
-    """Return an instance's open spans, and the last time at which anything of it is known to have happened."""
+    """Return an instance's open spans, and the time of its last known event."""
     last, found = instance.updated_at, []
     for span in ctx.storage.iter_spans(instance.id):
         last = max(last, span.updated_at)

@@ -43,8 +43,8 @@ class Imported(NamedTuple):
 
     Attributes:
         runs, spans: how many are new.
-        finished: how many were stored as open, and have finished by what was read.
-        known: how many rows were there already, and stayed as they are.
+        finished: how many were stored as open and are finished in the import.
+        known: how many rows were stored already, and did not change.
     """
 
     runs: int
@@ -66,8 +66,8 @@ def import_lines(ctx: Context, read: Callable[[], Iterable[bytes]]) -> Imported:
         read: gives the lines, from the first on, at each call: all of them are checked before anything is stored.
 
     Raises:
-        InvalidValue: a line is not what an export writes; the message has its number. Nothing is stored then, but
-            where only the storage can tell (a reference to what is nowhere): what stands before that line is.
+        InvalidValue: a line is not as an export writes it; the message has its number. Nothing is stored then. But if
+            only the storage can find the fault (a reference to a missing row), the lines before it are stored.
     """
     for _ in _entries(read()):
         pass
@@ -81,7 +81,7 @@ class _Import:
         self._runs = self._spans = self._finished = self._known = 0
 
     def run(self, entries: Iterator[_Entry]) -> Imported:
-        """Apply all, spans in batches; whatever spans refer to first, and alone, since its id may turn out another."""
+        """Apply all rows: first those that spans refer to (their ids may change); then spans, in batches."""
         batch: list[_Entry] = []
         for entry in entries:
             if not isinstance(entry.row, AgentSpanRow):
@@ -210,7 +210,7 @@ def _entry(number: int, data: dict[str, Any]) -> _Entry:
 
 
 def _value(number: int, column: Column, value: Any) -> Any:
-    """Return a column's value as it is stored."""
+    """Return the stored value of a column."""
     name, holds = column.name, column.holds
     if value is None:
         if column.nullable:

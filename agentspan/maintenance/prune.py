@@ -10,14 +10,14 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
-from agentspan.recovery.departed import Departed
+from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.storage.protocol import SpanCounts, StorageFile
 from agentspan.storage.scanning import count, pages
 
 KEY_DAYS = 7
-"""How long an idempotency key is kept, in days."""
+"""Days for which an idempotency key is kept."""
 BATCH_SPANS = 2000
-"""About how many spans are removed in one commit, so that recorders need not wait."""
+"""The approximate number of spans removed in one commit. Small, so that recorders need not wait."""
 BATCH_RUNS = 500
 
 
@@ -45,16 +45,16 @@ def prune(
 ) -> Pruned:
     """Remove finished runs, the oldest first, and old keys; a run with anything open in it stays.
 
-    So does a run that was closed for its program, while that is not known to be dead: it may go on.
+    A run that was closed for its program also stays, unless the program is known to be dead: it may go on.
 
     Args:
         older_than: those that finished before this time, as stored text.
         keep_failed: keep runs that failed, or in which a span did.
-        max_bytes: as many as it takes until no more of the file is in use.
-        dry_run: only say what would be done; with `max_bytes` that is an estimate, by what a span takes on average.
+        max_bytes: remove runs until at most so many bytes of the file are in use.
+        dry_run: report what would be done. With `max_bytes` that is an estimate, from the average size of a span.
 
     Raises:
-        InvalidValue: `max_bytes` is asked of a storage that lies in no file.
+        InvalidValue: `max_bytes` is given, and the storage has no file.
         StorageError: the storage cannot remove.
     """
     storage = ctx.storage
@@ -94,13 +94,13 @@ class _Left:
             self._per_span = self._used / max(1, count(ctx.storage, "agent_span"))
 
     def removed(self, spans: int, *, really: bool) -> None:
-        """Take into account that spans were removed."""
+        """Update the bytes in use after spans were removed."""
         if self._max is None or self._file is None:
             return
         self._used = self._file.used_bytes() if really else self._used - spans * self._per_span
 
     def is_too_much(self, without: int) -> bool:
-        """Tell whether more than `max_bytes` is in use without this many spans; False if there is no limit."""
+        """Return whether more than `max_bytes` is in use without this many spans; False if there is no limit."""
         return self._max is not None and self._used - without * self._per_span > self._max
 
 
@@ -110,7 +110,7 @@ def _batches(
     """Yield the runs to remove, the oldest first, in batches for one commit each, until no more need to go."""
     batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
     spans = 0
-    departed = Departed(ctx.storage)
+    dead_writers = DeadWriters(ctx.storage)
     for chunk in pages(ctx.storage, AgentInstanceRow):
         counts = ctx.storage.counts([row.id for row in chunk])
         for row in chunk:
@@ -119,7 +119,7 @@ def _batches(
             is_old = older_than is not None and (row.finished_at or row.updated_at) < older_than
             if not is_old and not left.is_too_much(spans):
                 continue
-            if is_guess(row) and row.writer_id is not None and not departed.has(row.writer_id):
+            if is_guess(row) and row.writer_id is not None and not dead_writers.has(row.writer_id):
                 continue  # it was closed for its program, which may go on in it
             batch.append((row, counts[row.id]))
             spans += counts[row.id].total

@@ -1,1 +1,1 @@
-"""What agentspan knows about spans, runs and agents: pure functions and values. No I/O, no clock, no ids made here."""
+"""Spans, runs and agents as pure functions and values. No I/O; nothing here reads the clock or makes an id."""

@@ -6,12 +6,12 @@ from agentspan.model.rows import AgentRow, Value
 
 
 def updated(agent: AgentRow, values: dict[str, Value], now: str) -> Move:
-    """Assemble a change of name and description."""
+    """Return the changes that set an agent's name and description."""
     return Move("agent", agent.id, frozenset(), {**values, "updated_at": now})
 
 
 def retire(agent: AgentRow, now: str) -> Move:
-    """Retire an agent: it stays, with its runs, and is no longer in use.
+    """Retire an agent. It and its runs stay stored.
 
     Raises:
         InvalidAction: it is retired already.
@@ -22,7 +22,7 @@ def retire(agent: AgentRow, now: str) -> Move:
 
 
 def reinstate(agent: AgentRow, *, was_used: bool, now: str) -> Move:
-    """Take a retirement back: active, or pending if no instance of it has started.
+    """Undo a retirement: the agent is active, or pending if no instance of it has started.
 
     Raises:
         InvalidAction: it is not retired.
@@ -34,6 +34,6 @@ def reinstate(agent: AgentRow, *, was_used: bool, now: str) -> Move:
 
 
 def available_actions(agent: AgentRow, *, has_instances: bool) -> dict[str, bool]:
-    """Tell what would succeed now."""
+    """Return which operations on an agent would succeed now."""
     retired = agent.status == "retired"
     return {"update": True, "retire": not retired, "reinstate": retired, "delete": not has_instances}

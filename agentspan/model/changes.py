@@ -1,4 +1,4 @@
-"""What the model asks of a storage, and what the storage answers: guarded changes, and outcomes as values.
+"""Guarded changes, which the model gives to a storage, and outcomes, which the storage returns as values.
 
 An operation becomes one Unit of changes, all of it or none of it. A change carries its guard, so an optimistic
 read followed by a guarded write is exact, also between processes. Named tuples: a recorder makes three a span.
@@ -14,7 +14,7 @@ Side = Literal["payload", "result_payload"]
 
 
 class Violation(NamedTuple):
-    """One place where a payload does not match its schema; never a value of it."""
+    """One place where a payload does not match its schema. Contains no value of the payload."""
 
     side: Side
     path: str
@@ -38,7 +38,7 @@ class Put(NamedTuple):
     """Insert a row.
 
     Guards: the id is unused, the UNIQUE columns clash with no other row, the REFERENCES exist, and so do `refs`.
-    Where the id and UNIQUE columns both clash, the refusal is of the id.
+    If the id and UNIQUE columns both clash, the refusal names the id.
 
     Attributes:
         minted: whether the recording process made the id, from 79 random bits. It is then refused as used only where a
@@ -52,9 +52,9 @@ class Put(NamedTuple):
 
 
 class PutSpans(NamedTuple):
-    """Insert new spans, all of them or none.
+    """Insert new spans: all of them or none.
 
-    Guards: those of a minted Put, for each row. A refusal does not say for which one they did not hold (see `parted`).
+    Guards: those of a minted Put, for each row. A refusal does not name the row whose guard failed (see `parted`).
 
     Attributes:
         violations: of these rows, each with its id.
@@ -65,7 +65,7 @@ class PutSpans(NamedTuple):
 
 
 class Over(NamedTuple):
-    """The values that a Move sets over a row that was closed for its program: an end is a fact, a close was a guess.
+    """The values that a Move sets on a row that was closed: the span's own end is a fact, the close was a guess.
 
     Guard: `closed_by` is `terminated` or `abandoned`, the row's own end has not come since (`ended_late` is null), and
     its status is one of `leaves`.
@@ -104,7 +104,7 @@ class Move(NamedTuple):
 
 
 def over_of(move: Move, stored: Row) -> Over | None:
-    """Return what a move sets over a stored row that was closed for its program, whole; None where no guard holds."""
+    """Return all values that a move sets on a stored row that was closed; None if no guard holds."""
     if not isinstance(stored, AgentSpanRow | AgentInstanceRow) or TYPE_OF[type(stored)] != move.type:
         return None
     if stored.closed_by not in CLOSERS or stored.ended_late:
@@ -113,7 +113,7 @@ def over_of(move: Move, stored: Row) -> Over | None:
 
 
 def overs(move: Move) -> Iterator[Over]:
-    """Yield what a move sets over closed rows, whole."""
+    """Yield all values that a move sets on closed rows, one mapping for each of `over`."""
     for over in move.over:
         yield Over(over.leaves, {**move.set, **over.set}) if over.adds else over
 
@@ -138,7 +138,7 @@ class Key(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """One operation: its changes in order, and the id whose row the caller wants back (None: it holds it already)."""
+    """One operation: its changes in order, and its subject: the id whose row the caller needs, or None."""
 
     changes: tuple[Change, ...]
     subject: str | None = None
@@ -146,7 +146,7 @@ class Unit(NamedTuple):
 
 
 def unit_of(change: Put | PutSpans | Move) -> Unit:
-    """Return the unit of one change whose row nobody wants back."""
+    """Return the unit of one change, without a subject."""
     # No Remove: only operations by id delete.
     return tuple.__new__(Unit, ((change,), None, None))  # see model.spans
 
@@ -187,16 +187,16 @@ class Refused(NamedTuple):
 Outcome = Applied | Replayed | KeyTaken | Refused
 
 FEWER = 50
-"""How many spans are put together where more could not be."""
+"""The number of spans in one PutSpans after a larger one was refused."""
 
 
 def parted(
     units: Sequence[Unit], outcomes: Sequence[Outcome | Exception]
 ) -> tuple[list[Unit], list[tuple[Unit, Outcome | Exception]]]:
-    """Part units that were applied in one call into what to apply again, and what has its outcome.
+    """Divide units that were applied in one call into those to apply again and those that have their outcome.
 
-    Where spans could not be put together, it is tried again with fewer of them, at last with each by itself, and with
-    what followed and missed them: so one that is at fault costs no other.
+    A refused PutSpans is tried again with fewer spans, at last with one each. Units after it that refer to its spans
+    are applied again too. So a faulty span causes the loss of no other.
     """
     again: list[Unit] = []
     settled: list[tuple[Unit, Outcome | Exception]] = []

@@ -17,8 +17,8 @@ class Column(NamedTuple):
     Attributes:
         type: str, int or float; in SQL TEXT, INTEGER or REAL.
         nullable: whether it may be None.
-        holds: what its values are, beyond their type; None where nothing more is known.
-        default: the value that a row has where it is left out; None also where it has none.
+        holds: the meaning of its values beyond their type (Time, JsonObject …); None if nothing more is known.
+        default: the value if a row leaves it out; None also if there is no default.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Column(NamedTuple):
 
     @property
     def is_json(self) -> bool:
-        """Whether its text is JSON."""
+        """True if the text of the column is JSON."""
         return self.holds in ("object", "list")
 
 

@@ -1,4 +1,4 @@
-"""An agent instance's life (one run of an agent), and what has to exist before it: agent, version, schema version."""
+"""Transitions of an agent instance (one run of an agent). It refers to an agent, a version and a schema version."""
 
 from agentspan.errors import InvalidAction
 from agentspan.model.changes import Move, Over, Put
@@ -29,7 +29,7 @@ def registered(
     external_identifier: str | None = None,
     minted: bool,
 ) -> Put:
-    """Assemble a new instance: pending, or active at once when `started_at` is given."""
+    """Return the row of a new instance: active if `started_at` is given, else pending."""
     row = AgentInstanceRow(
         id=id,
         agent_id=agent.id,
@@ -56,7 +56,7 @@ def registered(
 
 
 def start(instance: AgentInstanceRow, agent: AgentRow, timestamp: str | None, now: str) -> tuple[Move, ...]:
-    """Turn pending into active; an agent's first start makes the agent active too.
+    """Start a pending instance. The first start of an agent makes the agent active too.
 
     Raises:
         InvalidAction: the instance is not pending.
@@ -68,14 +68,14 @@ def start(instance: AgentInstanceRow, agent: AgentRow, timestamp: str | None, no
 
 
 def activate(agent: AgentRow, now: str) -> tuple[Move, ...]:
-    """Return what makes a pending agent active: nothing when it is already."""
+    """Return the change that makes a pending agent active; nothing if it is active."""
     if agent.status != "pending":
         return ()
     return (Move("agent", agent.id, frozenset({"pending"}), {"status": "active", "updated_at": now}),)
 
 
 def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: str) -> Move:
-    """Finish an instance by id; its spans are left alone. One that was terminated stays so, and takes the times.
+    """Finish an instance by id. Its spans do not change. A terminated instance keeps its status and gets the times.
 
     Raises:
         InvalidAction: the instance is not in a status that this one follows.
@@ -87,7 +87,7 @@ def finish(instance: AgentInstanceRow, status: str, timestamp: str | None, now: 
 
 
 def terminate(instance: AgentInstanceRow, reason: str, now: str) -> Move:
-    """Terminate an active instance, for good. Its open spans are closed with it (see recovery.closing).
+    """Terminate an active instance, for good. Its open spans are closed with it (see recovery.closing_spans).
 
     Raises:
         InvalidAction: the instance is not active.
@@ -116,7 +116,7 @@ def abandoned(instance: AgentInstanceRow, error: str, at: str, now: str) -> Move
 
 
 def quality_recorded(instance: AgentInstanceRow, payloads: str, summaries: str, now: str) -> Move:
-    """Set an instance's quality payloads, whatever its status, unless somebody set others meanwhile."""
+    """Set the quality payloads of an instance in any status. Guard: they have not changed since they were read."""
     values: dict[str, Value] = {"quality_payloads": payloads, "quality_summaries": summaries, "updated_at": now}
     unchanged: dict[str, Value] = {"quality_payloads": instance.quality_payloads}
     return Move("agent_instance", instance.id, frozenset(), values, unchanged=unchanged)
@@ -125,7 +125,7 @@ def quality_recorded(instance: AgentInstanceRow, payloads: str, summaries: str, 
 def finished(
     id: str, *, status: str, times: Times, now: str, result: str | None = None, error: str | None = None
 ) -> Move:
-    """Assemble the move to a terminal status."""
+    """Return the move to a terminal status."""
     values: dict[str, Value] = {
         "status": status,
         "finished_at": times.finished_at,

@@ -9,7 +9,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRo
 
 
 def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None, now: str) -> Put:
-    """Assemble the row that keeps what a unit of one change wanted."""
+    """Return the row of refused_changes for a unit of one change."""
     change = unit.changes[-1]
     assert not isinstance(change, PutSpans)  # nothing is refused before it stands alone
     if isinstance(change, Put):
@@ -44,7 +44,7 @@ def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None
 
 
 def termination_behind(refused: Refused) -> str | None:
-    """Return the id of the instance whose termination is why a change was refused, or None."""
+    """Return the id of the instance whose termination caused a refusal; None if something else did."""
     stored = refused.stored
     if isinstance(stored, AgentSpanRow) and stored.closed_by == "terminated":
         return stored.agent_instance_id

@@ -1,4 +1,4 @@
-"""Registers a run: the changes that put its instance, and whatever it refers to that is not stored yet."""
+"""Registers a run: the changes that put its instance, and the agent and versions that are not stored yet."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,9 +33,9 @@ class Registration(NamedTuple):
         purpose: one of PURPOSES.
         metadata: JSON text of an object.
         external_identifier: of the instance.
-        started_at: given, the run is active at once; else it is pending.
+        started_at: if given, the run is active at once; else it is pending.
         writer_id: the process that records the run; None for a run by id.
-        minted: whether the id is new for certain, so that no row needs to be looked for.
+        minted: True if the id is certainly new, so that no lookup is needed.
         update_version: give a stored version the name and description of `version`.
     """
 
@@ -53,7 +53,7 @@ class Registration(NamedTuple):
 
 
 class References(NamedTuple):
-    """The stored rows that a registration refers to; None for those to be made."""
+    """The stored rows that a registration refers to; None for each row that must be created."""
 
     agent: AgentRow | None
     version: AgentVersionRow | None
@@ -71,7 +71,7 @@ def check_purpose(purpose: str) -> None:
 
 
 def register(wanted: Registration, stored: References, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
-    """Assemble the changes that register a run.
+    """Return the changes that register a run.
 
     Args:
         new_id: returns the PFID of each row that is made beside the instance.

@@ -47,9 +47,9 @@ class AgentSpan(_Resource):
         updated_at: when it last changed, UTC.
         duration_ms: milliseconds from start to finish; None while in progress.
         label: the model's or tool's name, where the type has one.
-        input_tokens: tokens in, as the payloads say.
-        output_tokens: tokens out, as the payloads say.
-        cost_usd: cost in US dollars, as the payloads say.
+        input_tokens: tokens in, from the payloads.
+        output_tokens: tokens out, from the payloads.
+        cost_usd: cost in US dollars, from the payloads.
         writer_id: the process that recorded it; None when it was created by id.
         closed_by: who closed it for its program: "terminated", "abandoned", or None.
         closed_at: when that was, or None.
@@ -86,7 +86,7 @@ class AgentSpan(_Resource):
 
 
 class SpanCounts(_Resource):
-    """How many spans of an instance are in which status."""
+    """The number of an instance's spans in each status."""
 
     total: int = 0
     pending: int = 0
@@ -121,7 +121,7 @@ class AgentInstance(_Resource):
         duration_ms: milliseconds from start to finish; None while in progress.
         metadata: what the run was given (a JSON object), or None.
         result: what it returned (a JSON object), or None.
-        error: what it died of (`type`, `message`, `stacktrace`), or None.
+        error: the error that ended it (`type`, `message`, `stacktrace`), or None.
         quality_payloads: evaluations of the run, by the name of their quality schema.
         quality_summaries: their summaries, for those whose quality schema has a template.
         writer_id: the process that recorded it; None when it was registered by id.
@@ -160,7 +160,7 @@ class AgentInstance(_Resource):
 
 
 class InstanceCounts(_Resource):
-    """How many instances of an agent are in which status."""
+    """The number of an agent's instances in each status."""
 
     total: int = 0
     pending: int = 0
@@ -173,7 +173,7 @@ class InstanceCounts(_Resource):
 
 
 class AvailableActions(_Resource):
-    """What may be done with an agent now: update, retire, reinstate, delete."""
+    """The operations on an agent that would succeed now: update, retire, reinstate, delete."""
 
     update: bool
     retire: bool
@@ -182,7 +182,7 @@ class AvailableActions(_Resource):
 
 
 class Agent(_Resource):
-    """What the runs of one agent have in common.
+    """An agent: its name, status, and the counts of its runs.
 
     Attributes:
         type: always "agent".
@@ -192,7 +192,7 @@ class Agent(_Resource):
         name: for people.
         description: for people, or None.
         status: pending until its first instance starts, then active; retired by retire.
-        available_actions: what would succeed now; only where the agent was asked for by itself.
+        available_actions: the operations that would succeed now; only if one agent is returned, not a list.
         instance_counts: its instances by status; likewise.
         inserted_at: when it was created, UTC.
         updated_at: when it last changed, UTC.
@@ -268,7 +268,7 @@ class AgentSchemaVersion(_Resource):
 
 
 class Pagination(_Resource):
-    """Where a page lies in the whole list.
+    """The position of a page in the whole list.
 
     Attributes:
         item_count: items in the whole list.

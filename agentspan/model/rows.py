@@ -30,7 +30,7 @@ ResourceType = Literal[
 
 
 class AccountRow(NamedTuple):
-    """The file itself: the fixed local ids that the API wants on its resources, and the partition of all ids."""
+    """The file itself: the fixed local ids that the API has on its resources, and the partition of all ids."""
 
     id: str
     environment_id: str
@@ -40,7 +40,7 @@ class AccountRow(NamedTuple):
 
 
 class AgentRow(NamedTuple):
-    """An agent: what its runs have in common."""
+    """An agent, which groups runs."""
 
     id: str
     external_identifier: str | None
@@ -80,7 +80,7 @@ class AgentSchemaVersionRow(NamedTuple):
 class AgentInstanceRow(NamedTuple):
     """One run of an agent.
 
-    Where somebody closed it for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is when.
+    If it was closed for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is the time of that.
     `ended_late` is 1 where its own end came later and replaced the status (but not `terminated`), result and times.
     """
 
@@ -142,7 +142,7 @@ class AgentSpanRow(NamedTuple):
 
 
 class WriterRow(NamedTuple):
-    """A process that recorded: enough to tell later whether it is still alive.
+    """A process that recorded, with the fields that later decide whether it is still alive.
 
     `boot_id` is of the machine's start, followed by the namespace of its pids; `process_start` is what the system says
     of when the process began, in its own unit (Linux: ticks since boot).
@@ -158,7 +158,7 @@ class WriterRow(NamedTuple):
 
 
 class RefusedChangeRow(NamedTuple):
-    """What a recorder wanted to write and could not: somebody had finished the span before, or its run is gone.
+    """A change of a recorder that the storage refused: the span was finished before, or its run was removed.
 
     `subject` is the id that it was about, `wanted` a JSON object of columns and values, `why` is of changes.Refused.
     """

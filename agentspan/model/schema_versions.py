@@ -58,7 +58,7 @@ QUALITY_FIELDS = ("name", "title", "description", "schema", "template", "data_ri
 
 
 def canonical_quality(quality_schemas: Sequence[QualitySchema]) -> str | None:
-    """Return the same for quality schemas; None where there are none."""
+    """Return canonical JSON text of quality schemas; None if there are none."""
     if not quality_schemas:
         return None
     items = [

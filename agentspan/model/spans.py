@@ -1,4 +1,4 @@
-"""A span's life: each operation becomes a Put or a Move, or is refused with the API's error.
+"""Transitions of a span: each operation becomes a Put or a Move, or is refused with the API's error.
 
 Both ways in build on `created`, `started` and `finished`, which only assemble (new spans out of a journal are assembled
 where they are read, in journal.deriving); the rules for what comes by id (timestamps, allowed transitions) are in
@@ -24,11 +24,11 @@ _LATE = {status: (Over(leaves, {"ended_late": 1}, adds=True),) for status, leave
 """The values that an end sets over a close; made once, since most ends are not late (0.4 µs)."""
 
 CLOCK_SKEW_MS = 60_000
-"""How far a client's finish may lie before the start and still be taken, as the start."""
+"""The most seconds that a client's finish may be before the start. It is then stored as the start."""
 
 
 class Meaning(NamedTuple):
-    """What a span's payloads and its type say, drawn out once when it is written (see schemas.meaning)."""
+    """The columns derived from a span's payloads and type, once, when it is written (see schemas.meaning)."""
 
     summary: str | None = None
     label: str | None = None
@@ -44,7 +44,7 @@ DERIVED = tuple(name for name in Meaning._fields if name != "violations")
 
 
 class Times(NamedTuple):
-    """When a span started and finished, and how long it took."""
+    """The start, the finish and the duration of a span."""
 
     started_at: str | None
     finished_at: str | None = None
@@ -68,7 +68,7 @@ def created(
     minted: bool = False,
     refs: tuple[Ref, ...] = (),
 ) -> Put:
-    """Assemble a new span's row; the caller vouches for its values. Positional: keywords cost 0.6 µs here."""
+    """Return the row of a new span. The caller has checked its values. Positional: keywords cost 0.6 µs here."""
     summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate = meaning
     started_at, finished_at, duration_ms = times
     row = _span_row(
@@ -110,7 +110,7 @@ def started(
     also_closed: bool = False,
     instance_id: str | None = None,
 ) -> Move:
-    """Assemble pending → active.
+    """Return the move from pending to active.
 
     Args:
         also_closed: whether a span that was closed as cancelled fails instead, since it did start (a recorder's do; by
@@ -137,7 +137,7 @@ def finished(
     now: str,
     instance_id: str | None = None,
 ) -> Move:
-    """Assemble the move to a terminal status. Positional: see created."""
+    """Return the move to a terminal status. Positional: see created."""
     summary, _, input_tokens, output_tokens, cost_usd, violations, _ = meaning
     started_at, finished_at, duration_ms = times
     values: dict[str, Value] = {
@@ -161,7 +161,7 @@ FINISHED = tuple(finished("", "complete", None, Times(None), Meaning(), "").set)
 
 
 def also_started(move: Move, started_at: str | None) -> Move:
-    """Return the end of a span that was closed as cancelled, whose start nobody saw, with that start."""
+    """Add the start to the end of a span that was closed as cancelled before its start was stored."""
     over = move.over[0]
     return move._replace(over=(over._replace(set={**over.set, "started_at": started_at}),))
 
@@ -182,7 +182,7 @@ def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning
 
 
 def updated(id: str, *, payload: str, meaning: Meaning, now: str, instance_id: str | None = None) -> Move:
-    """Assemble a changed payload of an open span (recording only: by id, payloads never change)."""
+    """Return the move that changes the payload of an open span. Only recording does this; operations by id never do."""
     values: dict[str, Value] = {
         "payload": payload,
         "summary": meaning.summary,
@@ -224,7 +224,7 @@ def create_times(status: str, started_at: str | None, finished_at: str | None, *
 
 
 def start(span: AgentSpanRow, timestamp: str | None, now: str) -> Times:
-    """Check that a span may start, and say when.
+    """Check that a span may start. Return the time of the start.
 
     Raises:
         InvalidAction: it is not pending.
@@ -235,7 +235,7 @@ def start(span: AgentSpanRow, timestamp: str | None, now: str) -> Times:
 
 
 def finish(span: AgentSpanRow, status: str, timestamp: str | None, now: str) -> Times:
-    """Check that a span may finish with this status, and say when. A close does not count: see `is_guess`.
+    """Check that a span may finish with this status. Return its times. A close does not count: see `is_guess`.
 
     Raises:
         InvalidAction: the span is not in a status that this one follows.
@@ -247,7 +247,7 @@ def finish(span: AgentSpanRow, status: str, timestamp: str | None, now: str) -> 
 
 
 def is_guess(row: AgentSpanRow | AgentInstanceRow) -> bool:
-    """Tell whether a row was closed for its program, and its own end has not come yet."""
+    """Return whether a row was closed for its program and has not received its own end."""
     return row.closed_by in CLOSERS and not row.ended_late
 
 
@@ -269,7 +269,7 @@ def check_finish(noun: str, id: str, stored: str, status: str, *, closed: bool =
 
 
 def finish_times(started_at: str | None, status: str, timestamp: str | None, now: str) -> Times:
-    """Say when something finished: cancelled sets both timestamps, else the finish is not before the start."""
+    """Return the times of a finish: cancelled sets both timestamps, else the finish is not before the start."""
     if status == "cancelled" or started_at is None:
         at = timestamp or now
         return Times(at, at, 0.0)

@@ -1,12 +1,12 @@
-"""The statuses, and which status may follow which. This table is the only place that says so.
+"""The statuses, and which status may follow which. This table is the only definition.
 
     create ─▶ pending ──start──▶ active ──finish──▶ complete | failed
                  └──finish(cancelled)──▶ cancelled        active ──terminate──▶ terminated   (instances only)
 
-What its program left open is closed for it: `terminate` closes the open spans of a run, `doctor` those of a dead
-program (active → failed, pending → cancelled, `closed_by` says which). Such a close is a guess. The span's own first
-end, whenever it arrives, replaces status, result and times; `closed_by` and `closed_at` stay. A run that was closed as
-abandoned follows the same rule; one that was terminated stays terminated, and takes result, error and times of its end.
+Spans that a program left open are closed for it: `terminate` closes the open spans of a run, `doctor` those of a
+dead program (active → failed, pending → cancelled, `closed_by` says which). Such a close is a guess. The span's own
+first end, whenever it arrives, replaces status, result and times; `closed_by` and `closed_at` stay. A run that was
+closed as abandoned follows the same rule; a terminated run stays terminated, and takes result, error and times.
 
 Source: the page "Finish an agent span" of the Prefactor API; `terminated` from its official clients.
 """
@@ -35,10 +35,10 @@ LEAVES: Mapping[str, frozenset[str]] = {
 """The statuses from which a span or an instance may move to the key."""
 
 OPEN: frozenset[str] = frozenset({"pending", "active"})
-"""The statuses of what is not finished."""
+"""The statuses of a span or run that is not finished."""
 
 CLOSERS: frozenset[str] = frozenset({"terminated", "abandoned"})
-"""The values of `closed_by`: who closed a span or a run in the place of its program."""
+"""The values of `closed_by`: the reason why a span or a run was closed for its program."""
 
 REPLACED: Mapping[str, frozenset[str]] = {
     "complete": frozenset({"failed", "cancelled", "terminated"}),

@@ -18,7 +18,7 @@ from agentspan.model.rows import (
 from agentspan.model.status import PURPOSES
 from agentspan.operations import agent_schema_versions, request
 from agentspan.operations.context import Context, Done
-from agentspan.recovery.closing import Closer
+from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.lookup import check_unused, expect, references, unique
@@ -132,7 +132,7 @@ def finish(
         instance = expect(found, AgentInstanceRow, agent_instance_id)
         moves = [instances.finish(instance, wanted, at, now)]
         if instance.status == "terminated":
-            moves += Closer(ctx.storage, ctx.registries).close_terminated(
+            moves += Closer(ctx.storage, ctx.stored_span_types).close_terminated(
                 instance.id, instance.termination_reason or "", now
             )
         return Unit(tuple(moves), instance.id, key)
@@ -148,7 +148,7 @@ def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_
 
     def decide(found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, agent_instance_id)
-        closed = Closer(ctx.storage, ctx.registries).close_terminated(instance.id, reason, now)
+        closed = Closer(ctx.storage, ctx.stored_span_types).close_terminated(instance.id, reason, now)
         return Unit((instances.terminate(instance, reason, now), *closed), instance.id, key)
 
     return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)

@@ -64,7 +64,7 @@ def show(ctx: Context, *, agent_id: Any = None, external_identifier: Any = None)
 def update(
     ctx: Context, agent_id: Any, *, name: Any = None, description: Any = None, idempotency_key: Any = None
 ) -> Done:
-    """Change an agent's name and description; what is left out stays (see Agents.update)."""
+    """Change an agent's name and description; a field that is left out stays (see Agents.update)."""
     values: dict[str, Value] = {
         field: request.required_text(field, value) if field == "name" else request.text(field, value)
         for field, value in (("name", name), ("description", description))
@@ -91,7 +91,7 @@ def retire(ctx: Context, agent_id: Any, *, idempotency_key: Any = None) -> Done:
 
 
 def reinstate(ctx: Context, agent_id: Any, *, idempotency_key: Any = None) -> Done:
-    """Take a retirement back (see Agents.reinstate)."""
+    """Undo a retirement (see Agents.reinstate)."""
     key = request.idempotency_key("agents/reinstate", idempotency_key, {"agent_id": agent_id})
 
     def decide(found: Found, now: str) -> Unit:
@@ -104,7 +104,7 @@ def reinstate(ctx: Context, agent_id: Any, *, idempotency_key: Any = None) -> Do
 
 
 def delete(ctx: Context, agent_id: Any) -> AgentRow:
-    """Delete an agent that has no instances, with its versions (see Agents.delete); return what it was.
+    """Delete an agent that has no instances, with its versions (see Agents.delete); return its last row.
 
     Raises:
         InvalidAction: it has instances.

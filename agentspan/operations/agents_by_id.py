@@ -1,4 +1,4 @@
-"""The operations by id on agents, their versions and schema versions. The rules are not here."""
+"""The operations by id on agents, their versions and schema versions: call `operations`, return the API's models."""
 
 import builtins
 from typing import Any, cast
@@ -42,7 +42,7 @@ class Agents:
         return self._model(done.row)
 
     def get(self, agent_id: str) -> Agent:
-        """Return an agent, with what may be done with it and the counts of its instances."""
+        """Return an agent, with its available actions and the counts of its instances."""
         return self._full(self._ctx.row(AgentRow, agent_id))
 
     def show(self, agent_id: str | None = None, *, external_identifier: str | None = None) -> Agent:
@@ -61,7 +61,7 @@ class Agents:
         *,
         idempotency_key: str | None = None,
     ) -> Agent:
-        """Change an agent's name or description; what is left out stays."""
+        """Change an agent's name or description; a field that is left out stays."""
         done = agents.update(self._ctx, agent_id, name=name, description=description, idempotency_key=idempotency_key)
         return self._full(done.row)
 
@@ -74,7 +74,7 @@ class Agents:
         return self._full(agents.retire(self._ctx, agent_id, idempotency_key=idempotency_key).row)
 
     def reinstate(self, agent_id: str, idempotency_key: str | None = None) -> Agent:
-        """Take a retirement back.
+        """Undo a retirement.
 
         Raises:
             InvalidAction: it is not retired.
@@ -82,7 +82,7 @@ class Agents:
         return self._full(agents.reinstate(self._ctx, agent_id, idempotency_key=idempotency_key).row)
 
     def delete(self, agent_id: str) -> Agent:
-        """Delete an agent that has no instances, with its versions and schema versions; return what it was.
+        """Delete an agent that has no instances, with its versions and schema versions; return it as it was before.
 
         Raises:
             InvalidAction: it has instances; retire it instead.
@@ -104,7 +104,7 @@ class Agents:
 
 
 class AgentVersions:
-    """Operations on agent versions, which are made when an instance registers with an unseen one."""
+    """Operations on agent versions. A version is created when an instance registers with a new one."""
 
     def __init__(self, context: Context) -> None:
         self._ctx = context

@@ -20,13 +20,13 @@ log = logging.getLogger("agentspan")
 
 
 class Plan(NamedTuple):
-    """The items of a bulk request, of which each has a known type and a key of its own."""
+    """The items of a bulk request. Each has a known type and its own key."""
 
     items: list[tuple[JsonOperation, dict[str, Any]]]
 
     @property
     def writes(self) -> bool:
-        """Whether any of them may change something."""
+        """True if any item may change something."""
         # No generator: what a signal handler raises while one is dropped is lost.
         return not READS.issuperset([operation for operation, _ in self.items])
 
@@ -47,15 +47,15 @@ def plan(items: Any) -> Plan:
 def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
     """Run the items of a bulk request (see Database.bulk).
 
-    Each is a unit of its own, so that a refused one leaves nothing behind and those before it stay; that they share a
-    commit changes nothing of what they mean, but that none is durable before all are.
+    Each item is a unit of its own: a refused one stores nothing, and those before it stay. They share a commit, so none
+    is durable before all are.
 
     Raises:
-        DatabaseBusy, StorageError: nothing is done.
+        DatabaseBusy, StorageError: nothing is stored.
     """
     outputs: dict[str, Envelope] = {}
     storage = ctx.storage
-    # Reading needs no lock, nor a file that may be written to.
+    # Reading needs no lock, and no writable file.
     groups = storage.capabilities().groups if planned.writes else None
 
     def work(lent: Storage) -> None:

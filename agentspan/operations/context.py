@@ -19,7 +19,7 @@ from agentspan.model.rows import (
     AgentInstanceRow,
     Row,
 )
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Storage
@@ -37,7 +37,7 @@ class Done(NamedTuple):
 
 
 class Context:
-    """One opened storage, as the operations see it.
+    """One opened storage, with the state and settings that operations need.
 
     Args:
         strict_schemas: refuse payloads that do not match their schema, instead of recording the mismatch.
@@ -50,7 +50,7 @@ class Context:
         self.wait_s = wait_s
         self.account: AccountRow = storage.account()
         self.ids = ids.IdSource(self.account.partition)
-        self.registries = Registries()
+        self.stored_span_types = StoredSpanTypes()
 
     def within(self, storage: Storage) -> "Context":
         """Return the same context over another view of its storage, such as a group."""
@@ -64,19 +64,19 @@ class Context:
         Raises:
             NotFound: no instance has this id.
         """
-        return self.registries.of(self.storage, instance_id)
+        return self.stored_span_types.of(self.storage, instance_id)
 
     def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
-        """Remember an instance, and return it."""
-        return self.registries.keep(instance)
+        """Cache an instance, and return it."""
+        return self.stored_span_types.keep(instance)
 
     def kept(self, instance_id: Any) -> Found | None:
-        """Return an instance as it was when it was remembered, or None.
+        """Return a cached instance, or None.
 
-        What is fixed of it is still so, unless the file was replaced or what made it was rolled back: see to it with a
-        guard that its agent is there.
+        Its unchanging columns are correct unless the file was replaced, or its registration was rolled back. Add a
+        guard that its agent exists.
         """
-        row = self.registries.kept(instance_id) if isinstance(instance_id, str) else None
+        row = self.stored_span_types.kept(instance_id) if isinstance(instance_id, str) else None
         return None if row is None else Found({row.id: ("agent_instance", row)})
 
     def row(self, row_type: type[R], id: Any) -> R:
@@ -90,10 +90,10 @@ class Context:
         return expect(self.storage.find(id, instance_id=run_id) if ids.is_pfid(id) else _NOTHING, row_type, id)
 
     def check_strict(self, violations: tuple[Violation, ...], schema_name: str) -> None:
-        """Refuse violations in strict mode.
+        """Raise for violations in strict mode.
 
         Raises:
-            ValidationErrors: there are some, and `strict_schemas=True` was asked for.
+            ValidationErrors: there are violations, and `strict_schemas` is True.
         """
         if self.strict_schemas:
             refuse_violations(violations, schema_name)
@@ -109,13 +109,13 @@ class Context:
     ) -> Done:
         """Find, decide, apply. A refused unit is decided again on fresh rows, so that the model makes the error.
 
-        The first attempt does not look for the key: it is new nearly always, and apply looks for it anyway. It refuses
-        nothing, so that a replay is one whatever became of its resource.
+        The first attempt does not look for the key: it is new nearly always, and apply looks for it anyway. It raises
+        no error, so that a replay is answered as one whatever happened to its resource.
 
         Args:
-            wanted: ids to find; None among them are passed over.
-            decide: the model's part: turns what was found, and the time, into a unit with a subject; or raises.
-            kept: what the first attempt takes for found.
+            wanted: ids to find; None is skipped.
+            decide: the model's part: makes a unit with a subject from the found rows and the time, or raises.
+            kept: rows that the first attempt uses instead of reading.
             instance_id: the run that all wanted spans and runs are of (see Storage.find).
         """
         for attempt in range(ATTEMPTS):

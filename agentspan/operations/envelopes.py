@@ -24,7 +24,7 @@ Envelope = dict[str, Any]
 
 
 def of_row(ctx: Context, row: Row, *, terminated: str | None = None, **beside: Any) -> Envelope:
-    """Return the envelope of one resource; with the control signal where its instance was terminated."""
+    """Return the envelope of one resource; with the control signal if its instance was terminated."""
     return {"status": "success", "details": details(ctx, row), **beside, **_control(terminated)}
 
 
@@ -33,7 +33,7 @@ def _control(terminated: str | None) -> Envelope:
 
 
 def of_done(ctx: Context, outcome: Done) -> Envelope:
-    """Return the envelope of what an operation did; with the control signal for spans, and for ends of instances."""
+    """Return the envelope of an operation's result; with the control signal for spans, and for ends of instances."""
     row = outcome.row
     hears = isinstance(row, AgentSpanRow) or (isinstance(row, AgentInstanceRow) and row.ended_late)
     return of_row(ctx, row, terminated=outcome.terminated if hears else None)
@@ -56,7 +56,7 @@ def of_page(
 
 
 def details(ctx: Context, row: Row) -> Envelope:
-    """Return one resource with all that is known of it."""
+    """Return one resource with all its fields."""
     if isinstance(row, AgentRow):
         counts = agents.instance_counts(ctx, row.id)
         actions = available_actions(row, has_instances=counts["total"] > 0)

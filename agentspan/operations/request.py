@@ -12,7 +12,7 @@ from agentspan.storage.protocol import Query
 MAX_KEY = 64
 MAX_TEXT = 10_000
 MAX_DEPTH = 500
-"""Levels of a JSON object. What Python can read depends on its version, and on how deep its stack is just then (945 to
+"""Levels of a JSON object. The depth that Python can parse depends on its version and on its stack at the time (945 to
 9,970 levels): an object that was stored at one limit could not be read at another."""
 MAX_PAGE = 100
 MAX_OFFSET = 2**53
@@ -32,7 +32,7 @@ def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
-    """Tell whether plain JSON has more levels; level by level, as a function that calls itself could not."""
+    """Return whether plain JSON has more levels. Works level by level, because recursion would reach Python's limit."""
     level = [value]
     while level and levels >= 0:
         levels -= 1
@@ -86,7 +86,7 @@ def own_id(field: str, value: Any) -> str | None:
 def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key | None:
     """Return the key with the hash of its request: canonical JSON, nulls dropped; None without a key.
 
-    The request holds what the client said: path id included, defaults applied, never a generated id or time.
+    The request holds the client's values: path id included, defaults applied, never a generated id or time.
     """
     if value is None:
         return None

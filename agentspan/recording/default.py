@@ -12,7 +12,7 @@ from agentspan import clock, forks
 from agentspan.errors import StorageError
 from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
-from agentspan.journal import live
+from agentspan.journal import own_journals
 from agentspan.model.status import Purpose
 from agentspan.recording import propagation
 from agentspan.recording.beginning import DEFAULT_TYPE
@@ -253,7 +253,7 @@ def span_type(
         InvalidValue: the name or title is not usable.
     """
     span_types.REGISTRY.register(span_types.make(name, payload=payload, result=result, title=title, template=template))
-    live.types_changed()
+    own_journals.types_changed()
 
 
 def propagate(fn: Callable[P, R]) -> Callable[P, R]:

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from agentspan import forks, ids
-from agentspan.journal import place
+from agentspan.journal import journal_folder
 from agentspan.model.schema_versions import SchemaFields, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.opening import open_storage
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
-if place.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
+if journal_folder.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
     from agentspan.recording.sinks.journal import JournalSink, Surroundings
 
 log = logging.getLogger("agentspan")
@@ -86,7 +86,7 @@ class Destination:
         self.is_journaled = wants_journal and self._may_journal()
         self.account = self.store.account()
         self.ids = ids.IdSource(self.account.partition)
-        self._registries = Registries()
+        self._registries = StoredSpanTypes()
 
     def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:
         """Return a sink of this process.
@@ -102,7 +102,7 @@ class Destination:
                 writer_id,
                 self.ids,
                 resolve=types.resolve,
-                registries=self._registries,
+                stored_span_types=self._registries,
                 listener=listener,
                 wait_s=WAIT_S,
             )
@@ -127,10 +127,12 @@ class Destination:
     def _may_journal(self) -> bool:
         if self._file is None:
             return False
-        why_not = place.why_not(self._file)
+        why_not = journal_folder.why_not(self._file)
         if why_not is not None and why_not not in _logged:
             _logged.add(why_not)
-            log.log(logging.WARNING if place.is_possible() else logging.INFO, "recording by commits: %s", why_not)
+            log.log(
+                logging.WARNING if journal_folder.is_possible() else logging.INFO, "recording by commits: %s", why_not
+            )
         return why_not is None
 
 

@@ -1,1 +1,1 @@
-"""From journals into the storage: committing records once, adopting what dead programs left, and who is dead."""
+"""Commits journal records to the storage exactly once, adopts the journals of dead processes, finds dead processes."""

@@ -12,12 +12,12 @@ from agentspan.errors import NotFound
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import outdated
-from agentspan.journal.place import folder_of
+from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.records import Gap, Record, read
 from agentspan.journal.segments import Left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.recovery.committer import Committer, Listener
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.protocol import Storage
 
@@ -28,7 +28,7 @@ BATCH = 500
 LOOK_EVERY_S = 1.0
 
 Progress = Callable[[int, int], None]
-"""Is told of bytes that were read, and how many there are in all."""
+"""Called with the bytes read so far, and the bytes in all."""
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Adopted:
 
     Attributes:
         segments: how many were read and are gone.
-        records: how many transitions were in them.
-        refused: how many of those fitted nothing any more, and are in the table refused_changes.
+        records: how many transitions they held.
+        refused: how many of those were refused, and are in the table refused_changes.
         damage: what could not be read, a sentence each; it is in that table, too.
     """
 
@@ -51,11 +51,11 @@ class Adopted:
 class Adoption:
     """Adopts the journals that dead programs left beside one file.
 
-    The segments of a writer are read in order, by one process at a time: who holds its first segment has the writer.
-    Others leave all of it alone, or wait.
+    The segments of a writer are read in order, by one process at a time: the process that has locked the first segment.
+    Others skip this writer, or wait.
 
     Args:
-        lend: lends the file, to be written to.
+        lend: returns a with-block that gives the storage, for writing.
         path: where it lies.
     """
 
@@ -68,7 +68,7 @@ class Adoption:
         self._said = ""
 
     def look(self, *, at_once: bool = False, most_s: float | None = None) -> None:
-        """Adopt what is there, at most once a second; log a fault, and leave what it concerns for the next look.
+        """Adopt the journals that exist, at most once a second. A fault is logged, and tried again at the next look.
 
         Args:
             at_once: also if the last look was less than a second ago.
@@ -88,7 +88,7 @@ class Adoption:
                 log.warning("a journal in %s could not be read now: %s", self._folder, error)
 
     def stop(self) -> None:
-        """Look no more, and let a look that is under way in another thread fail in silence: the file is closed."""
+        """Stop looking. A look under way in another thread fails without a log line, because the file is closed."""
         self._stopped = True
 
     def adopt(
@@ -99,7 +99,7 @@ class Adoption:
         most_s: float | None = None,
         wait_s: float = 0.0,
     ) -> Adopted:
-        """Commit everything that dead programs have left.
+        """Commit all records that dead programs have left.
 
         Args:
             writer_id: only what this writer left.
@@ -126,7 +126,7 @@ class Adoption:
         return adopted
 
     def is_adopted(self, writer_id: str) -> bool:
-        """Tell whether a dead writer has left nothing that is not in the storage."""
+        """Return whether all records of a dead writer are in the storage."""
         return all(writer_of(path) != writer_id for path in segments(self._folder))
 
     def _adopt(
@@ -159,7 +159,7 @@ class Adoption:
 
 
 def _taken(path: Path, wait_s: float) -> Left | None:
-    """Take a segment over; wait for another process that has it."""
+    """Lock a segment; wait for another process that has it."""
     left, slept = take_over(path), 0.0
     while left is None and slept < wait_s and path.exists():
         time.sleep(0.01)
@@ -169,19 +169,19 @@ def _taken(path: Path, wait_s: float) -> Left | None:
 
 
 def _committer(storage: Storage, folder: Path, writer_id: str) -> Committer:
-    kept, registries, unknown = types_of(folder, writer_id), Registries(), Registry()
+    kept, stored, unknown = types_of(folder, writer_id), StoredSpanTypes(), Registry()
     types = None if kept is None else from_schemas(kept)
 
     def resolve(instance_id: str, schema_name: str) -> SpanType:
         if types is not None:
             return types.resolve(schema_name)
         try:
-            return registries.of(storage, instance_id).resolve(schema_name)
+            return stored.of(storage, instance_id).resolve(schema_name)
         except NotFound:  # its file was replaced
             return unknown.resolve(schema_name)
 
     ids = IdSource(storage.account().partition)
-    return Committer(storage, lambda: writer_id, ids, resolve=resolve, registries=registries, listener=Listener())
+    return Committer(storage, lambda: writer_id, ids, resolve=resolve, stored_span_types=stored, listener=Listener())
 
 
 class _Taking:
@@ -193,7 +193,7 @@ class _Taking:
         self._adopted = adopted
 
     def take(self, progress: Callable[[int], None], until: float) -> bool:
-        """Commit a segment, and delete it; tell whether there was time for all of it."""
+        """Commit a segment, and delete it; return whether there was time for all of it."""
         left, adopted = self._left, self._adopted
         found = list(read(left.data, left.start, after=left.after))
         self._report([each for each in found if isinstance(each, Gap)])
@@ -224,7 +224,7 @@ class _Taking:
 
 
 def _unheard(done: int, size: int) -> None:
-    """Hear of progress that nobody wants to see."""
+    """Ignore progress."""
 
 
 def _size_of(path: Path) -> int:

@@ -13,7 +13,7 @@ from agentspan.model.status import LEAVES, OPEN, REPLACED
 
 
 def is_stored(unit: Unit, refused: Refused) -> bool:
-    """Tell whether the storage already has what a refused unit wants."""
+    """Return whether the changes of a refused unit are stored already."""
     change, stored = unit.changes[-1], refused.stored
     if stored is None:
         return False
@@ -32,14 +32,14 @@ def _shows(stored: Row, values: Mapping[str, Value]) -> bool:
 
 
 def _telling(values: Mapping[str, Value]) -> tuple[str, ...]:
-    """Return the columns of a span that tell whether it was moved: those that nothing changes afterwards."""
+    """Return the columns that show whether a span was moved: those that nothing changes afterwards."""
     if "finished_at" in values:
         return ("status", "finished_at")
     return ("started_at",) if "started_at" in values else ("payload",)
 
 
 def _has(stored: Row, wanted: Row) -> bool:
-    """Tell whether a row is stored as it is wanted, or went on from there."""
+    """Return whether a row has the wanted values, or a later state."""
     if type(stored) is not type(wanted) or stored.id != wanted.id:
         return False
     if not isinstance(stored, AgentSpanRow) or not isinstance(wanted, AgentSpanRow):
@@ -52,7 +52,7 @@ def _has(stored: Row, wanted: Row) -> bool:
 
 
 def remainder(unit: Unit, refused: Refused) -> Unit | None:
-    """Return what a refused Put has on top of the stored span: how an open or closed span went on; else None."""
+    """Return the unit that takes the stored span to the later state of a refused Put; None if there is none."""
     change, stored = unit.changes[-1], refused.stored
     if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow) or not isinstance(stored, AgentSpanRow):
         return None
@@ -76,7 +76,7 @@ def remainder(unit: Unit, refused: Refused) -> Unit | None:
 
 
 def _later(stored: AgentSpanRow, wanted: AgentSpanRow) -> dict[str, Value]:
-    """Return what an open span is to have, but has not yet; empty if that is nothing."""
+    """Return the values that an open span does not have yet; empty if it has all."""
     if wanted.updated_at < stored.updated_at:
         return {}
     starts = (stored.status, wanted.status) == ("pending", "active")

@@ -1,4 +1,4 @@
-"""Commits journal records into a storage: together, else in parts, else one by one, so that none costs another.
+"""Commits journal records: together, else in parts, else one by one, so that a bad record loses only itself.
 
 Draining one's own journal and adopting a dead program's differ only in where the records come from. Idempotent: records
 that are committed twice are stored once.
@@ -17,17 +17,17 @@ from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, 
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
 from agentspan.recovery import already_stored
-from agentspan.recovery.closing import Closer
+from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.rebasing import rebased, with_agents
-from agentspan.recovery.registries import Registries
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage.protocol import Query, Storage
 
 log = logging.getLogger("agentspan")
 
 MAX_KEPT = 10_000
-"""Refused changes that are remembered, so that one that is read again is not kept twice."""
+"""The number of refused changes that are remembered. A remembered one is not stored twice when it is read again."""
 TAKEN = Applied()
-"""The outcome of a unit that is stored as it is, with nothing more to be said."""
+"""The outcome of a unit that was applied without a change."""
 
 
 class Tally(NamedTuple):
@@ -39,26 +39,26 @@ class Tally(NamedTuple):
 
 
 class Listener:
-    """Receives what a recorder wants to know of the outcomes; this one ignores it."""
+    """Receives the outcomes that a recorder needs. This class ignores them."""
 
     def fault(self, error: Exception) -> None:
-        """Receive a fault of ours, or of the storage."""
+        """Receive a fault of agentspan or of the storage."""
 
     def recovered(self) -> None:
-        """Receive that the storage takes changes again after a fault, other than that it was busy."""
+        """Called when the storage accepts changes again after a fault (a busy storage is none)."""
 
     def refused(self, unit: Unit, refused: Refused) -> None:
-        """Receive a change that somebody else's change forbids; it is kept in refused_changes."""
+        """Receive a change that an earlier change made impossible. It is stored in refused_changes."""
 
     def missing(self, unit: Unit) -> Unit | None:
-        """Return a unit that fits what is stored now, in the place of one whose run is not there; None for none."""
+        """Return a unit to apply in place of one whose run is not stored; None if there is none."""
         return None
 
     def registered(self, instance: AgentInstanceRow) -> None:
-        """Receive a run whose registration had to wait: it is stored, perhaps with another agent than thought."""
+        """Receive a run whose delayed registration is stored now, perhaps with another agent than expected."""
 
     def terminated(self, unit: Unit, reason: str) -> None:
-        """Receive a unit that was applied in a run which is terminated, and why."""
+        """Receive a unit that was applied in a terminated run, and the reason of the termination."""
 
 
 class Committer:
@@ -68,7 +68,7 @@ class Committer:
         writer_id: returns the writer's id.
         ids: mints the ids of rows of refused_changes.
         resolve: finds span types.
-        registries: finds those of stored runs.
+        stored_span_types: finds those of stored runs.
         listener: receives the outcomes.
         wait_s: how long a commit may wait for other writers.
     """
@@ -80,7 +80,7 @@ class Committer:
         ids: IdSource,
         *,
         resolve: Resolve,
-        registries: Registries,
+        stored_span_types: StoredSpanTypes,
         listener: Listener,
         wait_s: float = 5.0,
     ) -> None:
@@ -88,7 +88,7 @@ class Committer:
         self._writer_id = writer_id
         self._ids = ids
         self._resolve = resolve
-        self._registries = registries
+        self._stored_span_types = stored_span_types
         self._listener = listener
         self._wait_s = wait_s
         self._agents: dict[str, str] = {}
@@ -115,7 +115,7 @@ class Committer:
         return Tally(len(bodies) - refused - failed, refused, failed)
 
     def apply(self, units: Sequence[Unit], wait_s: float) -> Tally:
-        """Apply units in one commit, and deal with each that was not taken as it is; `recorded` counts units.
+        """Apply units in one commit, then settle each that was not applied as it is. `recorded` counts units.
 
         Raises:
             StorageError: the storage cannot take them now. Some may be stored; apply the same again.
@@ -138,10 +138,10 @@ class Committer:
         return Tally(recorded, refused, failed)
 
     def settle(self, unit: Unit, outcome: Outcome | Exception) -> Tally:
-        """Deal with the outcome of one unit.
+        """Settle the outcome of one unit.
 
         Raises:
-            StorageError: what it takes cannot be stored now; settle it again.
+            StorageError: a change that this needs cannot be stored now; settle it again.
         """
         if isinstance(outcome, Exception):
             self._unreadable(Unreadable(_wanted(unit), outcome))
@@ -157,10 +157,10 @@ class Committer:
         return Tally(recorded=1)
 
     def note(self, subject: str, why: str, wanted: Mapping[str, str]) -> None:
-        """Keep what could not be read among the refused changes, once.
+        """Store one row of refused_changes for records that could not be read.
 
         Raises:
-            StorageError: the storage cannot take it now.
+            StorageError: the storage cannot commit it now.
         """
         text = jsontext.encode(wanted)[0]
         row = RefusedChangeRow(self._ids.new(), subject, None, why, None, text, self._writer_id(), clock.now())
@@ -183,7 +183,7 @@ class Committer:
         return Tally(refused=1)
 
     def _settle_repeated(self, unit: Unit, refused: Refused) -> Tally:
-        """Deal with a unit that is stored already; what follows from it may not have been done."""
+        """Settle a unit that is stored already. Its consequences may be missing."""
         stored = refused.stored
         if (
             isinstance(stored, AgentInstanceRow)
@@ -199,7 +199,7 @@ class Committer:
         return already_stored.remainder(unit, refused)
 
     def _registered(self, unit: Unit, refused: Refused) -> Unit | None:
-        """Return the registration of a run whose agent or version others have stored meanwhile."""
+        """Return the registration of a run whose agent or version another process has stored meanwhile."""
         if refused.why != "not_unique" or len(unit.changes) < 2:
             return None
         fitting, instance = rebased(self._storage, unit)
@@ -210,10 +210,10 @@ class Committer:
         return self._listener.missing(unit) if refused.why == "missing" else None
 
     def _close_ended(self, unit: Unit, reason: str) -> None:
-        """Close what is open in a terminated run that has ended."""
+        """Close the open spans of a terminated run that has ended."""
         for change in unit.changes:
             if isinstance(change, Move) and change.type == "agent_instance":
-                moves = Closer(self._storage, self._registries).close_terminated(change.id, reason, clock.now())
+                moves = Closer(self._storage, self._stored_span_types).close_terminated(change.id, reason, clock.now())
                 self._storage.apply([unit_of(move) for move in moves], wait_s=self._wait_s)
 
     def _unreadable(self, unreadable: Unreadable) -> None:
@@ -237,7 +237,7 @@ class Committer:
 
 
 def _wanted(unit: Unit) -> bytes:
-    """Return what a unit wanted to write, as far as that can be written at all."""
+    """Return the values that a unit would have written, as JSON; empty if that is not possible."""
     try:
         row = cast(RefusedChangeRow, refused_change("", unit, Refused("missing"), None, "").row)
         return row.wanted.encode(errors="replace")
@@ -247,7 +247,7 @@ def _wanted(unit: Unit) -> bytes:
 
 
 def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[Outcome | Exception]:
-    """Apply units together, or one by one where one of them is at fault; fewer where the storage takes no more."""
+    """Apply units together, or one by one if one is faulty. Returns fewer outcomes if the storage fails midway."""
     try:
         return [*storage.apply(units, wait_s=wait_s)]
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Opens a storage whose reads see what journals hold: what this process recorded, and what dead programs left."""
+"""Opens a storage whose reads drain and recover journals first: those of this process, and those of dead programs."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan import forks
-from agentspan.journal import live
-from agentspan.journal.place import folder_of, is_possible
+from agentspan.journal import own_journals
+from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.registry import open_direct
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Opened(NamedTuple):
-    """One opened storage, as its two kinds of users need it.
+    """One opened storage, in the two forms that its users need.
 
     Attributes:
-        seeing: its reads see what journals hold; for everybody who reads.
-        direct: its reads see what is committed only; for the recorder, whose journal is committed to it. The same
-            object as `seeing` where there can be no journals.
-        file: the file beside which journals may lie; None where there can be none.
+        seeing: its reads include records in journals. For all readers.
+        direct: its reads include committed rows only. For the recorder, which commits its journal to it. The same
+            object as `seeing` if there can be no journals.
+        file: the file beside which journals may be; None if there can be none.
     """
 
     seeing: Storage
@@ -36,7 +36,7 @@ class Opened(NamedTuple):
 def open_storage(
     db: str | os.PathLike[str] | Location | Storage | None, *, read_only: bool = False, wait_s: float = 10.0
 ) -> Opened:
-    """Open the storage that `db` names (see open); closing either of what is returned closes both."""
+    """Open the storage that `db` names (see open). To close one of the two forms closes both."""
     storage = open_direct(db, read_only=read_only, wait_s=wait_s)
     journals = storage.capabilities().journals
     if journals is None:
@@ -45,16 +45,16 @@ def open_storage(
 
 
 def see_journals(storage: BesideJournals, *, read_only: bool) -> Storage:
-    """Return a storage whose reads see what journals hold.
+    """Return a storage whose reads include records in journals.
 
-    One that only reads adopts the journals of dead programs, too, where its file may be written to: they are a part of
-    the recording that is not in its place yet.
+    A read-only storage also adopts the journals of dead programs, if its file is writable: they are a part of the
+    recording that is not in the file yet.
     """
     return storage.seeing(_seen(storage, read_only=read_only))
 
 
 def adoption_beside(storage: Storage) -> "Adoption | None":
-    """Return what adopts the journals beside a storage; None where there can be none."""
+    """Return the Adoption for the journals beside a storage; None if there can be none."""
     journals = storage.capabilities().journals
     if journals is None or not is_possible():
         return None
@@ -76,7 +76,7 @@ def _writable(path: Path) -> Iterator[Storage]:
 def _seen(storage: BesideJournals, *, read_only: bool) -> Callable[[], None]:
     folder = folder_of(storage.path)
     if not is_possible():
-        return lambda: live.catch_up(folder)
+        return lambda: own_journals.drain(folder)
     with forks.importing:
         from agentspan.recovery.adopting import Adoption
 
@@ -84,7 +84,7 @@ def _seen(storage: BesideJournals, *, read_only: bool) -> Callable[[], None]:
     adoption = Adoption(lend if read_only else lambda: nullcontext(storage.direct), storage.path)
 
     def see() -> None:
-        live.catch_up(folder)
+        own_journals.drain(folder)
         adoption.look()
 
     return see

@@ -1,4 +1,4 @@
-"""Fits a run's registration to a storage in which others made the same agent or version meanwhile."""
+"""Adapts a run's registration to a storage in which another process created its agent or version meanwhile."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -36,7 +36,7 @@ def rebased(storage: Storage, unit: Unit) -> tuple[Unit, AgentInstanceRow]:
 
 
 def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:
-    """Return a unit whose spans have the agents that their runs were registered with after all.
+    """Return a unit whose spans have the agent with which their run was stored in the end.
 
     Args:
         agents: their ids, by the instance's.

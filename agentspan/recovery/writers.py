@@ -1,4 +1,4 @@
-"""Writers: what tells one process that records from every other one, and whether it is still alive."""
+"""Writers: identifies a process that records, and checks whether it is still alive."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def this_process(id: str) -> WriterRow:
 
 
 def program_name() -> str:
-    """Return what this program is called: its script or module, without a suffix."""
+    """Return the name of this program: its script or module, without a suffix."""
     name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     if name == "__main__.py":  # python -m package
         name = os.path.basename(os.path.dirname(sys.argv[0]))
@@ -37,7 +37,7 @@ Life = Literal["alive", "dead", "unknown"]
 
 
 def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
-    """Tell whether the process that a row describes still runs; unknown of other hosts, and of other containers.
+    """Return whether the process of a row still runs: alive or dead; unknown for other hosts and other containers.
 
     Args:
         dead_hosts: hosts whose processes are known to be dead, where that cannot be seen from here.
@@ -47,7 +47,7 @@ def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
 
 
 class Lives:
-    """Tells which of the programs that wrote are alive; looks each up once.
+    """Checks which writers are alive, each once.
 
     Args:
         dead_hosts: hosts whose programs are known to be dead.
@@ -59,11 +59,11 @@ class Lives:
         self._known: dict[str, tuple[WriterRow | None, Life]] = {}
 
     def writer(self, id: str | None) -> WriterRow | None:
-        """Return what is known of a writer; None where nothing is, and for what was written by id."""
+        """Return the row of a writer; None if it is unknown, or the id is None (written by id)."""
         return self._look_up(id)[0]
 
     def of(self, id: str | None) -> Life:
-        """Tell whether a writer is alive."""
+        """Return whether a writer is alive, dead or unknown."""
         return self._look_up(id)[1]
 
     def _look_up(self, id: str | None) -> tuple[WriterRow | None, Life]:

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import json_operations
@@ -190,7 +190,7 @@ class Viewer:
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
         id = request.path_params["span_id"]
-        span = await asyncio.to_thread(find.span, self._storage, id)
+        span = await asyncio.to_thread(id_prefixes.find_span, self._storage, id)
         if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
             raise NotFound("this run has no such span")
         return respond(await asyncio.to_thread(data.detail, self._storage, span))
@@ -258,7 +258,7 @@ class Viewer:
         return task.result() if task.done() else None
 
     async def _found(self, request: Request) -> AgentInstanceRow:
-        return await asyncio.to_thread(find.run, self._storage, request.path_params["run_id"])
+        return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
 
     def _to_login(self, request: Request) -> Response:
         if not _wants_page(request):

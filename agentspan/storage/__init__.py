@@ -1,1 +1,1 @@
-"""Where rows live: the protocol, and two backends that are peers, SQLite and memory."""
+"""Storage of rows: the protocol of backends, and two backends under the same contract, SQLite and memory."""

@@ -1,4 +1,4 @@
-"""What a storage may answer by itself about many runs; one that does not is asked row by row, by the analysis."""
+"""Queries over many runs that a storage may answer by itself. For other storages, `analysis` reads row by row."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
 
 BOUNDS_MS: tuple[float, ...] = tuple(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5))
-"""Where the buckets of a duration histogram begin, in milliseconds: 0.1, 0.2, 0.5, 1, 2, 5 … up to 5,000,000.
+"""The lower bounds of the buckets of a duration histogram, in milliseconds: 0.1, 0.2, 0.5, 1, 2, 5 … up to 5,000,000.
 
-There is one bucket more than bounds: what is shorter than the first.
+There is one bucket more than bounds, for shorter durations.
 """
 
 
@@ -24,15 +24,15 @@ def bucket_of(duration_ms: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs; what is left out does not matter.
+    """A filter for runs. Fields left at None match everything.
 
     Attributes:
         agent: the agent's name, id or external_identifier.
         status: the run's.
         since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
         failed: only runs that failed, or in which a span did.
-        grep: text that stands, in whatever case, in the run's own: id, agent, version, external_identifier, metadata,
-            result, error or termination reason. What stands in its spans is found by `search`.
+        grep: text, in any case, in the run's id, agent, version, external_identifier, metadata, result, error or
+            termination reason. To find text in its spans, use `search`.
     """
 
     agent: str | None = None
@@ -43,7 +43,7 @@ class RunFilter:
 
 
 class RunSummary(NamedTuple):
-    """A run, and the sums over its spans; None where no span said.
+    """A run, and the sums over its spans; None if no span has a value.
 
     Attributes:
         agent: the agent's name.
@@ -89,7 +89,7 @@ class RunList(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What the spans of one type, or of one label of a type, have in common.
+    """Statistics of the spans of one type, or of one label of a type.
 
     Attributes:
         schema_name: the span type.
@@ -99,8 +99,8 @@ class Stat:
         p50_ms, p95_ms, p99_ms: the shortest duration that so many hundredths of those that ran do not exceed (nearest
             rank). Those that ran are the complete and the failed ones; None when there are none.
         max_ms, total_ms: of those that ran.
-        histogram: how many of those that ran lie in each bucket of BOUNDS_MS.
-        input_tokens, output_tokens, cost_usd: sums, None where no span said.
+        histogram: the number of those that ran in each bucket of BOUNDS_MS.
+        input_tokens, output_tokens, cost_usd: sums, None if no span has a value.
         is_aggregate: whether these spans sum up others: add up the other types only.
     """
 
@@ -123,17 +123,17 @@ class Stat:
 
     @property
     def ran(self) -> int:
-        """How many are complete or failed."""
+        """The number of complete and failed spans."""
         return self.count - self.cancelled - self.open
 
     @property
     def error_rate(self) -> float | None:
-        """The failed ones' part of those that ran, from 0 to 1; None when none did."""
+        """Failed spans divided by those that ran, from 0 to 1; None if none ran."""
         return self.failed / self.ran if self.ran else None
 
 
 class Hit(NamedTuple):
-    """A span in which all words of a search stand.
+    """A span that contains all words of a search.
 
     Attributes:
         summary: the span's, else its type's title.
@@ -154,14 +154,14 @@ class Hit(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """A page of what a search found, the latest first, and how much it found in all."""
+    """A page of the hits of a search, the latest first, and the number of all hits."""
 
     hits: list[Hit]
     total: int
 
 
 class Analytics(Protocol):
-    """A storage that answers these by itself, exactly as `agentspan.analysis` would; None where it cannot just now."""
+    """A storage that answers these queries by itself, exactly as `agentspan.analysis` would; None if it cannot now."""
 
     def find_runs(
         self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
@@ -178,7 +178,7 @@ class Analytics(Protocol):
     def search_spans(
         self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
     ) -> tuple[list[str], int] | None:
-        """Return the ids of a page of the spans of all runs in which these words stand, the latest first; and how many.
+        """Return the ids of a page of spans, of all runs, that contain these words, the latest first; and the total.
 
         Args:
             words: each the tokens that must stand side by side, separated by blanks; the last one of those may end

@@ -1,4 +1,4 @@
-"""Where a storage is: the one parser of what `db` may be, on the command line, in AGENTSPAN_DB and in Python.
+"""Parses the location of a storage: `db` on the command line, in AGENTSPAN_DB and in Python.
 
 `NAME://…` and `NAME:…` name a backend, unless a slash stands before the colon: `./x:y` is a file. `:memory:` is the
 memory backend, anything else the path of an SQLite file.
@@ -24,13 +24,13 @@ _IN_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789+-.")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a storage is.
+    """The location of a storage.
 
-    `str()` and `repr()` are for people, logs and errors: no password is in them.
+    `str()` and `repr()` are for people, logs and errors: they contain no password.
 
     Attributes:
         scheme: the backend's name: `sqlite`, `memory`, or another one's.
-        text: what names the storage, whole, as a backend needs it to open it: a path, or the URL with its password.
+        text: the whole text that a backend needs to open it: a path, or the URL with its password.
     """
 
     scheme: str
@@ -50,11 +50,11 @@ class Location:
         return f"Location({str(self)!r})"
 
     def absolute(self) -> "Location":
-        """Return one that names the same file after a change of folder."""
+        """Return a location that stays valid when the current folder changes."""
         return self if self.path is None else Location(self.scheme, str(self.path.absolute()))
 
     def hidden_in(self, text: str) -> str:
-        """Return a text, such as a driver's error, with this location as people may see it, and no password."""
+        """Return a text, such as a driver's error, with the password of this location replaced."""
         if self.path is not None:
             return text
         secrets = [user[0][:-1].partition(":")[2] for user in re.finditer(_USER, self.text)]
@@ -66,7 +66,7 @@ class Location:
 
 
 def parse(text: "str | os.PathLike[str]") -> Location:
-    """Return what a text names; a path-like is always a file.
+    """Return the location that a text names; a path-like is always a file.
 
     Raises:
         InvalidValue: it is empty.
@@ -107,7 +107,7 @@ def memory() -> Location:
 
 
 def default() -> Location:
-    """Return what is used when nothing is named: AGENTSPAN_DB, else agentspan.db in the current folder."""
+    """Return the default location: AGENTSPAN_DB, else agentspan.db in the current folder."""
     return parse(os.environ.get(ENVIRONMENT) or DEFAULT)
 
 

@@ -26,7 +26,7 @@ def unique(storage: Storage, row_type: type[R], **where: Value) -> R | None:
 
 
 def references(storage: Storage, agent: AgentRow | None, version: str, content_hash: str) -> References:
-    """Return what a run's registration refers to.
+    """Return the stored rows that a run's registration refers to.
 
     Args:
         agent: its agent, None for a new one.

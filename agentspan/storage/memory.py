@@ -1,4 +1,4 @@
-"""Rows in dictionaries: a peer of SQLite under the same contract, for tests and for `agentspan.open(":memory:")`."""
+"""Rows in dictionaries, under the same contract as SQLite. For tests and for `agentspan.open(":memory:")`."""
 
 import threading
 import weakref
@@ -45,7 +45,7 @@ Undo = Callable[[], object]
 
 
 class MemoryStorage:
-    """Everything in this process's memory, under one lock; gone with it."""
+    """All rows in this process's memory, under one lock. They are lost when the process ends."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -57,7 +57,7 @@ class MemoryStorage:
         self._keys: dict[tuple[str, str], StoredKey] = {}
         self._key_times: dict[tuple[str, str], str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
-        self._undo: list[Undo] | None = None  # what takes back a group that is under way
+        self._undo: list[Undo] | None = None  # undoes the group that is under way
         self._closed = False
         _all.add(self)
 
@@ -82,7 +82,7 @@ class MemoryStorage:
         return outcomes
 
     def group(self, work: Callable[["MemoryStorage"], T], wait_s: float) -> T:
-        """See Groups: others wait until it is done; what a group of groups wrote is part of it."""
+        """See Groups. Other threads wait until it is done. A group within a group is part of the outer one."""
         with self._writing(wait_s):
             outer, self._undo = self._undo, []
             try:
@@ -175,7 +175,7 @@ class MemoryStorage:
         return self._lock
 
     def _writing(self, wait_s: float) -> "threading.RLock | within":
-        """Return what holds the lock for a block; within a group of this thread, that is the lock itself."""
+        """Return a context manager that holds the lock; within a group of this thread, the lock itself."""
         lock = self._open()
         return lock if is_mine(lock) else _Writing(lock, wait_s)
 
@@ -187,7 +187,7 @@ class MemoryStorage:
                 if stored.request_hash != key.request_hash:
                     return KeyTaken()
                 found = self._rows.get(stored.subject)
-                if found is None:  # what the request made was deleted since
+                if found is None:  # the row that the request created was deleted since
                     return Refused("missing")
                 return Replayed(found, self._terminated(found))
         undo: list[Undo] = []
@@ -299,7 +299,7 @@ class MemoryStorage:
 
 
 class _Writing(within):
-    """Waits for a group of another thread, but no longer than it may."""
+    """Waits for a group of another thread, at most `wait_s` seconds."""
 
     def _refusal(self, is_mine: bool) -> Exception:
         return DatabaseBusy("another thread keeps the storage in memory for a group; try again")

@@ -1,11 +1,11 @@
-"""The account row of a new storage: fixed local ids for what the API expects and a file has only one of."""
+"""The account row of a new storage: the ids of its one account, one environment and one deployment."""
 
 from agentspan import clock, ids
 from agentspan.model.rows import AccountRow
 
 
 def new_account() -> AccountRow:
-    """Choose a partition at random, and mint the ids in it."""
+    """Return a new account row: a random partition, and ids in it."""
     partition = ids.random_partition()
     source = ids.IdSource(partition)
     return AccountRow(source.new(), source.new(), source.new(), partition, clock.now())

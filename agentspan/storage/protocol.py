@@ -1,7 +1,7 @@
 """The contract of a storage backend. A new one proves itself with `agentspan.testing.StorageContract`.
 
-`Storage` is what each must do. What it can do beyond that it returns from `capabilities()`: code above storages asks
-there, never by isinstance, since a storage that wraps another one would lose what nobody forwards.
+Every backend implements `Storage`. Its optional capabilities are returned by `capabilities()`. Code above storages uses
+that, never isinstance: a storage that wraps another one would lose the methods that it does not forward.
 
 Until agentspan 1.0 this may change from one minor version to the next; `PROTOCOL` counts the changes.
 """
@@ -33,7 +33,7 @@ class Storage(Protocol):
 
     Safe to call from any thread, and usable in a forked child. Faults of the storage itself, and all errors of
     its driver, raise a `StorageError`: `DatabaseBusy` when trying again may help, `NotStorable` when it never
-    does. Everything else is a value.
+    does. All other outcomes are values.
     """
 
     def capabilities(self) -> Capabilities:
@@ -41,7 +41,7 @@ class Storage(Protocol):
         ...
 
     def account(self) -> AccountRow:
-        """Return the row that names this storage: made when the storage was, the same for ever after."""
+        """Return the row that identifies this storage: created with the storage, and never changed."""
         ...
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
@@ -52,7 +52,7 @@ class Storage(Protocol):
         KeyTaken or Refused is the last: later units are not tried, and the list is shorter.
 
         Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is stored.
+            DatabaseBusy: other writers held the write lock for `wait_s` seconds; nothing is stored.
             StorageError: nothing is stored either.
         """
         ...
@@ -92,23 +92,23 @@ class Storage(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; closing twice is fine, anything else afterwards raises StorageError."""
+        """Close files and connections. Closing twice is fine; any other call afterwards raises StorageError."""
         ...
 
 
 class Capabilities(NamedTuple):
-    """What a storage can do beyond Storage: for each capability the object that provides it, None where it cannot.
+    """The optional capabilities of a storage: for each, the object that provides it, or None.
 
     Attributes:
         backend: the backend's name, for messages.
-        location: what opens the same storage again, here or in another process; None where nothing does.
+        location: opens the same storage again, here or in another process; None if that is impossible.
         groups: several operations in one commit.
         removal: removing old runs and keys.
-        outlines: spans without most of their payloads.
+        outlines: reads spans without most of their payloads.
         analytics: answers about many runs.
         check: finding damage.
         waiting: setting how long reads wait.
-        file: the size of the file, and giving room back.
+        file: the size of the file, and making it smaller.
         backup: copying everything to a new file.
         sql: answering SELECTs over the tables and views.
         journals: having journals beside the file.
@@ -132,7 +132,7 @@ class Groups(Protocol):
     """Lets several operations, reads and writes in turn, share one commit."""
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
-        """Call `work` with a storage that sees what is written through it, and return what it returns.
+        """Call `work` with a storage whose reads include its own writes, and return its result.
 
         All that it wrote is durable then; nothing of it, if it raised. A function and no with-block, whose end can be
         kept from running: an exception from a signal handler may come before the first line of an `__exit__`.
@@ -144,7 +144,7 @@ class Groups(Protocol):
 
 
 class Removal(Protocol):
-    """Removes what is old."""
+    """Removes old runs and keys."""
 
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
         """Remove runs with all that belongs to them, in one commit; return how many, and how many spans.
@@ -157,12 +157,12 @@ class Removal(Protocol):
         ...
 
     def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
-        """Forget the idempotency keys that were stored before a time; return how many those are."""
+        """Remove the idempotency keys that were stored before a time; return their number."""
         ...
 
 
 class Outlines(Protocol):
-    """Returns a run's spans without what a list of them does not show."""
+    """Returns a run's spans without the columns that a list does not show."""
 
     def outlines(
         self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
@@ -183,12 +183,12 @@ class Check(Protocol):
     """Finds damage."""
 
     def check(self) -> list[str]:
-        """Return what is wrong with what is stored, a sentence each without values; empty when it is sound."""
+        """Return the damage that was found, a sentence each without stored values; empty if there is none."""
         ...
 
 
 class Waiting(Protocol):
-    """Has reads that may wait for other processes."""
+    """Sets how long reads wait for other processes."""
 
     def wait_at_most(self, wait_s: float) -> None:
         """Change how long reading, and opening again, may wait."""
@@ -199,15 +199,15 @@ class StorageFile(Protocol):
     """Keeps its rows in a file that can shrink."""
 
     def used_bytes(self) -> int:
-        """Return how much of the file is in use."""
+        """Return the number of bytes of the file that are in use."""
         ...
 
     def file_bytes(self) -> int:
-        """Return how large the file is, what is not yet merged into it included."""
+        """Return the size of the file, including its write-ahead log."""
         ...
 
     def compact(self, wait_s: float) -> None:
-        """Give what is not in use back to the system, in steps that let others write in between."""
+        """Return unused space to the system, in steps between which others can write."""
         ...
 
 
@@ -215,7 +215,7 @@ class Backup(Protocol):
     """Copies everything to a new file."""
 
     def backup(self, path: str | os.PathLike[str]) -> int:
-        """Write a copy of the whole as of now to a new file, while others read and write; return its size in bytes.
+        """Copy everything, as of now, to a new file, while others read and write; return its size in bytes.
 
         Raises:
             InvalidValue: there is a file at the path already, or no folder.
@@ -227,17 +227,17 @@ class Sql(Protocol):
     """Answers a person's own SELECT over the documented tables and views."""
 
     def select(self, query: str, values: Sequence[Any] = ()) -> Answer:
-        """Run one SELECT, which can do nothing but read.
+        """Run one SELECT. It can only read.
 
         Raises:
-            InvalidValue: it is no SQL, or not only a question.
+            InvalidValue: it is no SQL, or does more than read.
             StorageError: what is stored is damaged.
         """
         ...
 
 
 class BesideJournals(Protocol):
-    """Keeps its rows in a file beside which there may be journals, which are committed to it before it is read."""
+    """Keeps its rows in a file that may have journals beside it. They are drained before the file is read."""
 
     @property
     def path(self) -> Path:
@@ -246,11 +246,11 @@ class BesideJournals(Protocol):
 
     @property
     def direct(self) -> Storage:
-        """The same storage, whose reads do not look into journals first."""
+        """The same storage, whose reads do not drain journals first."""
         ...
 
     def seeing(self, look: Callable[[], None]) -> Storage:
-        """Return the same storage as one that calls `look` before each read; itself where it does that already."""
+        """Return this storage with `look` called before each read; itself if it does that already."""
         ...
 
 
@@ -289,7 +289,7 @@ class Query:
         offset: how many rows to skip.
         limit: how many rows at most; None for all.
         after: only rows whose id is greater than this one; with `descending`, less. Only in the order of ids.
-        with_total: whether the answer says how many rows there are in all, without regard to `after`, `offset` and
+        with_total: return the number of all rows too, without regard to `after`, `offset` and
             `limit`. Counting reads all of them: 77 ms among a million on PostgreSQL.
     """
 
@@ -317,13 +317,13 @@ class Rows(NamedTuple):
     total: int | None = None
 
     def counted(self) -> int:
-        """Return `total`, of a query that asks for it."""
+        """Return `total` of a query that requested it."""
         assert self.total is not None
         return self.total
 
 
 class SpanCounts(NamedTuple):
-    """How many spans of an instance are in which status."""
+    """The number of an instance's spans in each status."""
 
     total: int = 0
     pending: int = 0

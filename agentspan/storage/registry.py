@@ -1,7 +1,7 @@
-"""Which backend opens what: by the name that stands before the colon of a location.
+"""Opens a storage by the name of its backend, the text before the colon of a location.
 
-Others than SQLite and memory are entry points of the group `agentspan.storages`: a function that takes a Location,
-`read_only` and `wait_s`, and returns a Storage. It is looked for only when its name is asked for.
+Other backends than SQLite and memory are entry points of the group `agentspan.storages`: a function of a Location,
+`read_only` and `wait_s`, and returns a Storage. It is looked up only when its name is used.
 """
 
 import os
@@ -22,10 +22,10 @@ GROUP = "agentspan.storages"
 
 
 class Opener(Protocol):
-    """What an entry point of the group is."""
+    """The function that an entry point of the group names."""
 
     def __call__(self, location: Location, *, read_only: bool, wait_s: float) -> Storage:
-        """Open the storage at a location, made where there is none and `read_only` is False.
+        """Open the storage at a location. Create it if it does not exist and `read_only` is False.
 
         Raises:
             DatabaseUnusable: it cannot be opened; the message says why and what to do, without a password.
@@ -36,7 +36,7 @@ class Opener(Protocol):
 def open_direct(
     db: str | os.PathLike[str] | Location | Storage | None, *, read_only: bool = False, wait_s: float = 10.0
 ) -> Storage:
-    """Return the storage that `db` names, whose reads do not look into journals (recovery.opening has those that do).
+    """Return the storage that `db` names. Its reads do not drain journals (recovery.opening returns those that do).
 
     Args:
         db: see location_of; a Storage is returned as it is.
@@ -44,8 +44,8 @@ def open_direct(
         wait_s: how long opening may wait for other processes.
 
     Raises:
-        InvalidValue: `db` is nothing that names a storage, or names an unknown backend.
-        DatabaseUnusable: what it names cannot be opened.
+        InvalidValue: `db` names no storage, or an unknown backend.
+        DatabaseUnusable: the storage cannot be opened.
     """
     if db is not None and not isinstance(db, (str, os.PathLike, Location)):
         if not hasattr(db, "apply"):
@@ -68,7 +68,7 @@ def open_direct(
 
 
 def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
-    """Return what `db` names; AGENTSPAN_DB, else ./agentspan.db, for None.
+    """Return the location that `db` names; for None, AGENTSPAN_DB, else ./agentspan.db.
 
     Raises:
         InvalidValue: it is empty, or names an unknown backend.

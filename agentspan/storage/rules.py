@@ -9,7 +9,7 @@ from agentspan.storage.protocol import Query, Rows
 
 
 def puts_of(change: PutSpans) -> list[Put]:
-    """Return spans that are put together as one Put each."""
+    """Return the spans of a PutSpans as one Put each."""
     violations: dict[str, list[Violation]] = {}
     for id, violation in change.violations:
         violations.setdefault(id, []).append(violation)
@@ -36,7 +36,7 @@ class Moved(NamedTuple):
 
 
 def moved(move: Move, stored: Row | None) -> Moved | Refused:
-    """Return the row as a move sets it, or why the move is refused.
+    """Return the row as a move sets it, or the refusal.
 
     Args:
         stored: the row with the move's id; None where there is none.
@@ -62,7 +62,7 @@ def violations_after(move: Move, before: Iterable[Violation]) -> tuple[Violation
 
 
 def terminated(run: Row | None) -> str | None:
-    """Return why an instance was terminated; None where it was not, or where the row is no instance."""
+    """Return the reason of an instance's termination; None if it was not terminated, or the row is no instance."""
     is_terminated = isinstance(run, AgentInstanceRow) and run.status == "terminated"
     return cast(AgentInstanceRow, run).termination_reason or "" if is_terminated else None
 

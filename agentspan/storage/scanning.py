@@ -1,4 +1,4 @@
-"""Reading all rows of a type, page by page: each page begins after the last id of the one before, never at an offset.
+"""Reads all rows of a type, page by page. Each page begins after the last id of the one before, never at an offset.
 
 One page is in memory at a time, and no row is read twice. The pages are no snapshot: a row that is stored meanwhile is
 among them if its id comes later, and a row that is removed meanwhile may be missing.
@@ -14,7 +14,7 @@ from agentspan.storage.protocol import Query, Storage
 R = TypeVar("R", bound=Row)
 
 PAGE_ROWS = 500
-"""How many rows a page has: 50 MB where payloads have 100 kB each."""
+"""Rows in a page: 50 MB if payloads have 100 kB each."""
 
 
 def scan(

@@ -1,6 +1,6 @@
-"""The words of a span, the same for every storage: how texts are taken apart, and what a search asks of them.
+"""Splits texts and searches into words, in the same way for every storage.
 
-A token is a run of letters and digits, in lower case, without accents. A term is tokens that stand side by side.
+A token is a run of letters and digits, in lower case, without accents. A term is a sequence of adjacent tokens.
 """
 
 import json
@@ -19,12 +19,12 @@ _PARTS = re.compile(r'"([^"]*)"?|(\S+)')
 
 
 def terms(words: str | Sequence[str]) -> list[str]:
-    """Return what a search asks for: terms as lower-case tokens with blanks between; `*` at the end is any ending.
+    """Return the terms of a search: lower-case tokens with blanks between; `*` at the end is any ending.
 
     Args:
         words: one text, in which double quotes hold words together; or several texts, each held together.
 
-    Whatever else it holds is no syntax, and no error: a text without letters and digits asks for nothing.
+    Nothing else is syntax, and nothing is an error: a text without letters and digits has no terms.
     """
     parts = [quoted or word for quoted, word in _PARTS.findall(words)] if isinstance(words, str) else list(words)
     found: dict[str, None] = {}
@@ -64,12 +64,12 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def of_span(summary: str | None, payload: str, result_payload: str | None) -> str:
-    """Return the text in which a span's words are looked for."""
+    """Return the text of a span that is searched."""
     return fold(" ".join((summary or "", of_json(payload), of_json(result_payload or ""))))
 
 
 class Matcher:
-    """Tells whether all of some terms stand in a span.
+    """Checks whether a span contains all terms of a search.
 
     Args:
         asked: see terms.
@@ -80,7 +80,7 @@ class Matcher:
         self._first = [needle.split()[0] for needle in self._needles]
 
     def matches(self, span: AgentSpanRow) -> bool:
-        """Tell whether all terms stand in the span; without terms: no."""
+        """Return whether the span contains all terms; False if there are no terms."""
         text = of_span(span.summary, span.payload, span.result_payload)
         if not self._needles or not all(token in text for token in self._first):  # most end here
             return False

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
@@ -27,7 +27,7 @@ def parts(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
     """Yield the document piece by piece (see html)."""
     if not run_ids:
         raise InvalidValue("run_ids", "must name at least one run")
-    runs = [find.run(storage, run_id) for run_id in run_ids]
+    runs = [id_prefixes.find_run(storage, run_id) for run_id in run_ids]
     facts = [data.run_facts(storage, run) for run in runs]
     name = f"{facts[0]['agent']} {facts[0]['version']}".strip() if len(runs) == 1 else f"{len(runs)} runs"
     yield _head(name)

@@ -145,10 +145,10 @@ def _sums(totals: RunTotals) -> list[str]:
     return parts + ([f"{tokens} tokens"] if tokens else []) + ([_cost(totals.cost_usd)] if totals.cost_usd else [])
 
 
-def _tokens(given: int | None, made: int | None) -> str:
-    if given is None and made is None:
+def _tokens(input_tokens: int | None, output_tokens: int | None) -> str:
+    if input_tokens is None and output_tokens is None:
         return ""
-    number = (given or 0) + (made or 0)
+    number = (input_tokens or 0) + (output_tokens or 0)
     for unit, size in (("M", 1_000_000), ("k", 1000)):
         if number >= 10 * size or (unit == "M" and number >= size):
             return f"{number / size:.1f}{unit}"

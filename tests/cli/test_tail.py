@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import agentspan
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.analysis.following import Follower
 from agentspan.database import Database
 from tests.cli.calling import call, lines, process
@@ -31,7 +31,7 @@ for number in range(2):
 
 def test_each_transition_is_told_once_and_in_order(db: Database) -> None:
     run = db.agent_instances.register("a")
-    follower = Follower(db.storage, find.run(db.storage, run.id))
+    follower = Follower(db.storage, id_prefixes.find_run(db.storage, run.id))
 
     def look() -> list[tuple[str, str, int]]:
         return [(t.row.id, t.status, t.depth) for t in follower.look()]
@@ -61,7 +61,7 @@ def test_each_transition_is_told_once_and_in_order(db: Database) -> None:
 def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monkeypatch: object) -> None:
     run = db.agent_instances.register("a")
     db.agent_spans.create(run.id, "tool", "active", {"name": "x"})
-    follower = Follower(db.storage, find.run(db.storage, run.id))
+    follower = Follower(db.storage, id_prefixes.find_run(db.storage, run.id))
     assert len(follower.look()) == 2
     read = db.storage.iter_spans
     monkeypatch.setattr(db.storage, "iter_spans", lambda id: 1 / 0)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ import pytest
 import agentspan
 from agentspan.analysis.runs import find_runs, summaries_of
 from agentspan.analysis.stats import Stat, of_spans, stats
-from agentspan.journal.place import is_possible
+from agentspan.journal.journal_folder import is_possible
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Storage

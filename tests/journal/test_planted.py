@@ -13,8 +13,8 @@ import pytest
 
 import agentspan
 from agentspan.errors import DatabaseUnusable
-from agentspan.journal import place
-from agentspan.journal.place import folder_of, is_possible
+from agentspan.journal import journal_folder
+from agentspan.journal.journal_folder import folder_of, is_possible
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import call
@@ -37,7 +37,7 @@ with agentspan.run("killed"):
 
 @pytest.fixture(autouse=True)
 def _said_anew() -> None:
-    place.warn.cache_clear()
+    journal_folder.warn.cache_clear()
     index_file._warn.cache_clear()
 
 

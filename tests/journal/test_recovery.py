@@ -12,7 +12,7 @@ import pytest
 
 import agentspan
 from agentspan.cli import journal_recovery
-from agentspan.journal.place import folder_of
+from agentspan.journal.journal_folder import folder_of
 from tests.checkout import ROOT
 from tests.journal.recorded import leave, statuses
 from tests.journal.segment_files import segments_of

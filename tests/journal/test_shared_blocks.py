@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import agentspan
+from agentspan.journal import journal_folder
 from agentspan.journal import log as log_module
-from agentspan.journal import place
-from agentspan.journal.place import is_possible
+from agentspan.journal.journal_folder import is_possible
 from agentspan.journal.segments import Segment
 from agentspan.storage.protocol import Query
 from tests.journal.recorded import sink_of
@@ -71,7 +71,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_does_not_end_a_program_whose_journal_was_copied(disk: Path) -> None:
-    assert place.shares_blocks(disk / "runs.db.spool")
+    assert journal_folder.shares_blocks(disk / "runs.db.spool")
     done = subprocess.run([sys.executable, "-c", FILLED, str(disk)], capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr)
     assert done.stdout.split() == ["604", "0", "0", "0", "0"]
@@ -80,7 +80,7 @@ def test_a_full_disk_does_not_end_a_program_whose_journal_was_copied(disk: Path)
 
 
 def test_where_no_blocks_are_shared_segments_are_mapped(tmp_path: Path) -> None:
-    if place.shares_blocks(tmp_path / "runs.db.spool"):
+    if journal_folder.shares_blocks(tmp_path / "runs.db.spool"):
         pytest.skip("they are here")
     tracer = agentspan.Tracer(tmp_path / "runs.db")
     assert type(sink_of(tracer).log) in (log_module.Log, log_module.Guarded)

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import agentspan
 from agentspan import Tracer
-from agentspan.journal.place import folder_of
+from agentspan.journal.journal_folder import folder_of
 from agentspan.recording.sinks.commit import CommitSink
 
 FOLDERS = (os.path.dirname(agentspan.__file__) + os.sep, contextlib.__file__)

@@ -1,4 +1,4 @@
-"""The benchmarks run and say what they are to say. What is measured is nobody's business here: tests count, at most."""
+"""The benchmarks run and print their tables. Measured times are not checked: tests count, at most."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def run(script: str, *args: object, path: Path | None = None, check: bool = True
 
 
 def rows(said: str, *names: str) -> list[str]:
-    """The lines of a table that begin so, one each."""
+    """Return the line of a table for each beginning."""
     found = [line for name in names for line in said.splitlines() if line.startswith(f"{name}  ")]
     assert len(found) == len(names), said
     return found

@@ -1,4 +1,4 @@
-"""The house keeps its plan: who may import whom, what the package exports, what an import costs."""
+"""The layers of the code: allowed imports, exported names, the cost of an import."""
 
 import ast
 import subprocess
@@ -35,12 +35,12 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
 def layer_of(module: str) -> int:
-    """The number of a module's layer, by its first part below the package."""
+    """Return the number of a module's layer, from the first part of its name below the package."""
     return next(number for number, names in enumerate(LAYERS) if module in names)
 
 
 def imports_of(path: Path) -> set[str]:
-    """The modules of the package that a file imports, at its top or inside a function, but not only for types."""
+    """Return the modules of the package that a file imports, at its top or in a function, except for types only."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":

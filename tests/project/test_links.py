@@ -1,4 +1,4 @@
-"""Every link in the documentation leads to something that is there: a file, or a heading of a page."""
+"""Every link in the documentation leads to an existing file, or heading of a page."""
 
 import re
 from pathlib import Path
@@ -19,13 +19,13 @@ HTML = re.compile(r"<(?:a|img)\b[^>]*\b(?:href|src)=\"([^\"]+)\"")
 
 
 def targets(text: str) -> list[str]:
-    """What a page links to, outside of examples."""
+    """Return the targets of a page's links, outside of examples."""
     prose = CODE.sub("", FENCE.sub("", text))
     return [target for form in (INLINE, REFERENCE, HTML) for target in form.findall(prose)]
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub gives to a page's headings: the second of the same name ends in -1."""
+    """Return the anchors that GitHub gives to a page's headings: the second of the same name ends in -1."""
     found: dict[str, int] = {}
     for heading in re.findall(r"^#+ (.+?)\s*#*$", FENCE.sub("", text), re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
@@ -38,7 +38,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(page: Path) -> list[str]:
-    """The links of a page that lead nowhere."""
+    """Return the links of a page that lead nowhere."""
     missing = []
     for target in targets(page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", target):

@@ -1,4 +1,4 @@
-"""The tasks for people: each is listed, runs its commands in order, and names tests that are there."""
+"""The tasks: each is listed, runs its commands in order, and names existing tests."""
 
 import subprocess
 import sys

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan.journal.place import is_possible
+from agentspan.journal.journal_folder import is_possible
 from agentspan.recording.sinks import journal, journal_work
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import SQLiteStorage

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agentspan import Tracer
-from agentspan.journal import place
-from agentspan.journal.place import folder_of
+from agentspan.journal import journal_folder
+from agentspan.journal.journal_folder import folder_of
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
 
@@ -124,5 +124,5 @@ def test_what_comes_while_files_are_looked_at_goes_through(
     with monkeypatch.context() as patch:
         patch.setattr(os, looked, interrupted)
         with pytest.raises(Late):
-            place.check(folder)
+            journal_folder.check(folder)
     assert not interrupts

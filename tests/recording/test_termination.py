@@ -13,7 +13,7 @@ from agentspan import AgentTerminated, Run, Tracer
 from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Move
 from agentspan.model.rows import RefusedChangeRow
-from agentspan.recovery.closing import Closer
+from agentspan.recovery.closing_spans import Closer
 from agentspan.storage.protocol import Query
 from tests.recording.stored import spans_of
 

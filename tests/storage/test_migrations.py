@@ -12,7 +12,7 @@ import agentspan
 from agentspan.analysis.runs import find_runs
 from agentspan.errors import DatabaseUnusable
 from agentspan.journal.events import SEPARATOR, decode_unit, encode_unit
-from agentspan.journal.place import is_possible
+from agentspan.journal.journal_folder import is_possible
 from agentspan.maintenance.resummarize import resummarize
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentSpanRow

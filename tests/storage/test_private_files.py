@@ -14,7 +14,7 @@ import pytest
 
 import agentspan
 from agentspan import files
-from agentspan.journal.place import is_possible
+from agentspan.journal.journal_folder import is_possible
 from tests.cli.calling import call
 
 PROGRAM = """

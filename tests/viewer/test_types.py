@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentspan.analysis import find
+from agentspan.analysis import id_prefixes
 from agentspan.analysis.stats import Stat
 from agentspan.database import Database
 from agentspan.model.changes import Violation
@@ -36,7 +36,7 @@ def written(db: Database) -> dict[str, Any]:
     db.agent_instances.start(run)
     payload = {"model": 7, "messages": [{"role": "user", "content": "Hello"}]}
     span = db.agent_spans.create(run, "llm", "complete", payload, {"text": "Hi"}).id
-    row, stored = find.run(db.storage, run), find.span(db.storage, span)
+    row, stored = id_prefixes.find_run(db.storage, run), id_prefixes.find_span(db.storage, span)
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
     detail, page = data.detail(db.storage, stored), listing(db.storage, Asked())

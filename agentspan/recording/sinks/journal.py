@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan.errors import StorageError
 from agentspan.journal.events import encode_unit
+from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.log import Log
-from agentspan.journal.place import folder_of
 from agentspan.journal.spool import SIZE
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow

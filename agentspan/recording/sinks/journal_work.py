@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentspan import forks
 from agentspan.forks import Hold
-from agentspan.journal import live
+from agentspan.journal import own_journals
 from agentspan.journal.log import Log
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
@@ -76,18 +76,18 @@ class JournalWork:
         self._types = types
         self._held: list[threading.RLock] = []
         _works.add(self)
-        live.register(self)
+        own_journals.register(self)
 
     def types_changed(self) -> None:
-        """See live.Journal."""
+        """See own_journals.Journal."""
         self._types.is_due = self._log.alert = True
 
     def terminated(self, instance_id: str, reason: str) -> None:
-        """See live.Journal."""
+        """See own_journals.Journal."""
         self.terminations.add(instance_id, reason)
 
-    def catch_up(self) -> None:
-        """See live.Journal."""
+    def drain_now(self) -> None:
+        """See own_journals.Journal."""
         target, drained = self._log.sequence, -1
         while drained < self.drain.last_drained < target:  # however much there is, as long as it gets less
             drained = self.drain.last_drained
@@ -156,7 +156,7 @@ class JournalWork:
     def leave(self) -> None:
         """In a forked child: drop the parent's files without closing them."""
         _works.discard(self)
-        live.forget(self)
+        own_journals.forget(self)
         self._log.leave()
 
     def hold(self) -> None:

@@ -1,4 +1,4 @@
-"""SQLite: one file that anybody can open. The idea of each part stands at the top of its module."""
+"""SQLite: one file that anybody can open. The docstring of each module explains its design."""
 
 from agentspan.storage.sqlite.storage import SQLiteStorage
 

@@ -18,14 +18,14 @@ _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Tell whether a driver's error means that somebody else holds the lock (extended codes included)."""
+    """Return whether a driver's error means that another connection holds the lock (extended codes included)."""
     return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _BUSY
 
 
 def waiting(attempt: Callable[[], T], path: Path, wait_s: float) -> T:
     """Call `attempt` until the database is not busy, for about `wait_s` seconds.
 
-    Time is counted in what was slept, not read: a frozen clock must not make this wait for ever.
+    Time is the sum of the sleeps, not read from a clock: with a frozen clock this would wait for ever.
 
     Raises:
         DatabaseBusy: it stayed busy.

@@ -1,4 +1,4 @@
-"""What is wrong in a file: in its pages and indexes, in what its rows refer to, and in their values."""
+"""Finds damage in a file: in its pages and indexes, its references, and its values."""
 
 import sqlite3
 
@@ -8,7 +8,7 @@ from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
 from agentspan.storage.sqlite.tables import table_of
 
 MOST = 20
-"""How many problems of a kind are told."""
+"""The most problems of one kind that are returned."""
 
 _STATUSES = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}
 _DIGIT = "[0-9]"
@@ -16,9 +16,9 @@ _TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in ra
 
 
 def problems(connection: sqlite3.Connection) -> list[str]:
-    """Return what is wrong, a sentence each; never a value.
+    """Return the problems found, a sentence each, without stored values.
 
-    SQLite's own check does not see a bit that flipped within a text, so each text is looked at, too.
+    SQLite's own check does not see a bit that flipped within a text, so each text is checked, too.
     """
     said = [row[0] for row in connection.execute(f"pragma integrity_check({MOST})")]
     found = [] if said == ["ok"] else said
@@ -41,7 +41,7 @@ def _is_text(value: bytes) -> bool:
 
 
 def _unreadable(type_: ResourceType) -> str:
-    """Return the SELECT that counts the rows with a value that nobody could have written."""
+    """Return the SELECT that counts the rows with a value that no program could have written."""
     columns = columns_of(type_)
     whole = " || ',' || ".join(f"ifnull({column.name}, '')" for column in columns)
     conditions = [f"is_text(cast({whole} as blob))"]

@@ -1,4 +1,4 @@
-"""Moving the write-ahead log into the database, in a thread of its own, so that no recording call has to.
+"""Moves the write-ahead log into the database (a checkpoint) in a thread of its own, so that no recording call has to.
 
 SQLite does it by itself within a commit: every 4 MB, and with two fsyncs of everything since. That is 25 of the 65 µs
 that a span costs on average, 28 ms at once at 32 MB, and far more than a recorder may wait on a slow disk. So a thread
@@ -17,8 +17,8 @@ EVERY = 1000
 MAX_FRAMES = 12_000
 """Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
 _RESTART_FRAMES = 8_000
-"""Pages of the log (32 MB) after which writers wait for a moment, so that it begins anew: it never does by itself
-while somebody writes without a pause."""
+"""Pages of the log (32 MB) after which writers wait for a moment, so that the log can restart: it cannot while they
+write without a pause."""
 
 
 class Checkpoints:
@@ -38,7 +38,7 @@ class Checkpoints:
         self.paused = False
 
     def start(self) -> None:
-        """Checkpoint soon, unless that is going on; the caller holds the lock."""
+        """Start a checkpoint unless one is under way. The caller holds the lock."""
         self.commits = 0
         if not self.paused and (self._thread is None or not self._thread.is_alive()):
             thread = threading.Thread(target=self._run, name="agentspan-checkpoint", daemon=True)
@@ -49,7 +49,7 @@ class Checkpoints:
                 self._thread = None
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Wait for the one that is going on; the caller does not hold the lock."""
+        """Wait for a checkpoint under way. The caller must not hold the lock."""
         thread = self._thread
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout_s)

@@ -1,6 +1,6 @@
 """Connections to one file: a writer behind a lock, a pool of readers, both opened by us and closed before a fork.
 
-How one is opened is in opening.py, how a busy file is waited for in busy.py, what a fork needs in forking.py.
+See opening.py for opening one, busy.py for waiting, forking.py for forks.
 """
 
 import os
@@ -26,28 +26,28 @@ from agentspan.storage.sqlite.reader_gate import Gate
 T = TypeVar("T")
 
 FORK_WAIT_S = 5.0
-"""How long a fork waits for threads that are inside SQLite; a child that inherits its mutexes locked would hang."""
+"""Seconds that a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
-"""How often a writer looks whether its file is still there."""
+"""Seconds between two checks that the writer's file still exists."""
 DRIVER_ERRORS = (sqlite3.Error, UnicodeError, OverflowError)
-"""What the driver raises: the last two for text that is not Unicode, and for whole numbers of more than 64 bits."""
+"""The exceptions of the driver: the last two for text that is not Unicode, and for integers of more than 64 bits."""
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether an error means that what the file holds cannot be read."""
+    """Return whether an error means that the content of the file cannot be read."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error)
 
 
 def damaged(path: Path, why: str) -> DatabaseUnusable:
-    """Return what is said of a file that is damaged."""
+    """Return the error for a damaged file."""
     return DatabaseUnusable(f"{path} is damaged ({why}); `sqlite3 {path} .recover` can save its rows")
 
 
 def storage_error(error: Exception, path: Path) -> StorageError:
     """Turn a driver's error into ours, with what to do; called once, at the boundary.
 
-    A statement or a value that is wrong becomes NotStorable, without the value; what the surroundings did, the others.
+    A wrong statement or value becomes NotStorable, without the value; faults of the disk or the file become the others.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if "user-defined function raised exception" in str(error):  # ours raise at a text that is no JSON
@@ -154,16 +154,16 @@ class Connections:
         return _Snapshot(self)
 
     def no_fork(self) -> AbstractContextManager[object]:
-        """Let a fork wait while somebody has a connection of their own open."""
+        """Make a fork wait while the block has a connection of its own open."""
         if not page[0]:
             forks.renew()
         opening.check_fork(self.path)
         return self._gate.inside()
 
     def check_file(self) -> None:
-        """Notice that the file was deleted or replaced, and open the one at the path from now on.
+        """Reopen the database if the file at its path was deleted or replaced.
 
-        A file deleted under an open connection takes writes silently into nowhere.
+        Writes to a deleted file would succeed and be lost.
         """
         if not page[0]:
             forks.renew()
@@ -172,7 +172,7 @@ class Connections:
                 self._drop()
 
     def check_now_and_then(self) -> None:
-        """Notice the same within 250 ms of writing; the caller holds the lock. (A look each time costs 1.5 µs.)"""
+        """Call check_file at most every 250 ms of writing (a check costs 1.5 µs). The caller holds the lock."""
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY_S
@@ -211,7 +211,7 @@ class Connections:
                 pass
 
     def is_in_use(self) -> bool:
-        """Tell, in a forked child, whether a thread that it does not have was inside SQLite, or anyone in a commit."""
+        """In a forked child: return whether another thread was inside SQLite, or any thread in a commit."""
         is_locked = not self.lock.acquire(False)
         if not is_locked:
             self.lock.release()
@@ -219,7 +219,7 @@ class Connections:
         return is_locked or is_open or self._gate.has_others() or self._checkpoints.connection is not None
 
     def leave_behind(self) -> None:
-        """Forget in a forked child what could not be closed before, without closing: that would drop locks."""
+        """In a forked child: drop connections that are still open, without closing them: closing would drop locks."""
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
             opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
             forking.keep_open(self.path, self._file, opened)
@@ -227,7 +227,7 @@ class Connections:
         self._generation += 1
 
     def renew(self) -> None:
-        """Have locks of its own in a forked child, and no thread yet."""
+        """In a forked child: make new locks, and start no thread yet."""
         self._held = False
         self.lock = threading.RLock()
         self._writing = None
@@ -235,7 +235,7 @@ class Connections:
         self._gate = Gate()
 
     def hold(self) -> None:
-        """Let no thread of this process be inside SQLite, or wait in vain for FORK_WAIT_S; close the connections.
+        """Before a fork: wait up to FORK_WAIT_S until no thread is inside SQLite; close the connections.
 
         SQLite remembers for the whole process which files it has locked, and a child inherits that memory without
         the locks: what it opened would be unprotected, and another process that closes the file would take the
@@ -278,7 +278,7 @@ class Connections:
             self._readers.append(connection)
 
     def open_now(self) -> None:
-        """Open the file once, so that what is wrong with it is said now."""
+        """Open the file once, so that errors are raised now."""
         try:
             if self.read_only:
                 self._readers.append(self._open())
@@ -312,7 +312,7 @@ class Connections:
         return opening.connect(self.path, read_only=self.read_only)
 
     def _migrate_by_another(self, version: int) -> None:
-        """Bring an older file up to date before it is only read: by connections that write, where they may."""
+        """Migrate an older file before it is opened read-only, with connections that may write."""
         if not version:
             raise DatabaseUnusable(f"{self.path} has no agentspan tables yet; record into it, or open it once to write")
         writing = Connections(self.path, read_only=False, wait_s=self.wait_s)
@@ -380,7 +380,7 @@ class _Snapshot:
             raise storage_error(error, self._connections.path) from error
 
     def _end(self) -> None:
-        """End the transaction, and give the reader back; after an exception from a signal handler, too."""
+        """End the transaction, and return the reader to the pool; after an exception from a signal handler, too."""
         connection, self._connection = self._connection, None
         try:
             if connection is not None:

@@ -25,7 +25,7 @@ class Held(Protocol):
         ...
 
     def is_in_use(self) -> bool:
-        """Tell, in the child, whether a thread that it does not have was inside SQLite."""
+        """In the child: return whether another thread of the parent was inside SQLite."""
         ...
 
     def leave_behind(self) -> None:
@@ -43,7 +43,7 @@ _inherited: list[object] = []
 
 
 def enrol(connections: Held) -> None:
-    """Have connections held before each fork, for as long as they exist."""
+    """Register connections, to be held before each fork for as long as they exist."""
     _all.add(connections)
 
 
@@ -79,7 +79,7 @@ _forking: list[Held] = []
 
 
 def _hold_all() -> None:
-    """Let no other thread be inside SQLite: the child would inherit its mutexes locked, and hang."""
+    """Wait until no other thread is inside SQLite: the child would inherit its mutexes locked, and hang."""
     for interrupted in list(_forking):
         interrupted.hold()
     while fresh := [each for each in list(_all) if each not in _forking]:  # some may be made meanwhile

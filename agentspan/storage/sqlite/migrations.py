@@ -169,14 +169,14 @@ def _first(db: "Database") -> None:
 
 
 def _add_closes(db: "Database") -> None:
-    """When a run or span was closed for its program, and whether its own end came after that."""
+    """Add the time at which a run or span was closed for its program, and whether its own end came after that."""
     for table in ("agent_instances", "agent_spans"):
         db.execute(f'ALTER TABLE "{table}" ADD COLUMN "closed_at" TEXT')
         db.execute(f'ALTER TABLE "{table}" ADD COLUMN "ended_late" INTEGER')
 
 
 def _add_is_aggregate(db: "Database") -> None:
-    """Whether a span sums up others: the second part of its name is `agent`, or its only part.
+    """Add whether a span sums up others: the second part of its name is `agent`, or its only part.
 
     Not null with a default, so that only those spans are written again: null would need a pass that writes every row.
     """

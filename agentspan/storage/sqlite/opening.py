@@ -1,4 +1,4 @@
-"""Opening one connection to a file: what is checked before, its settings, and bringing its tables up to date.
+"""Opens one connection to a file: checks the file, configures the connection, and migrates the tables.
 
 Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only.
 """
@@ -28,7 +28,7 @@ def _check_library() -> None:
 
 
 def check_fork(path: Path) -> None:
-    """Refuse to use SQLite in a child that was forked while a thread was inside SQLite.
+    """Raise in a child that was forked while a thread was inside SQLite.
 
     Raises:
         StorageError: it was.
@@ -50,7 +50,7 @@ def _check_path(path: Path, read_only: bool) -> None:
 
 
 def _check_logs(path: Path) -> None:
-    """Refuse a log that another user put beside the file: SQLite would read it as a part of the file.
+    """Raise if another user put a log beside the file: SQLite would read it as a part of the file.
 
     Where others may write to the file, they may have left a log in good faith.
     """
@@ -76,14 +76,14 @@ def _check_logs(path: Path) -> None:
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Return a bare connection to a file that is there."""
+    """Return an unconfigured connection to an existing file."""
     # Not "rwc": SQLite would make a file that others may read.
     uri = path.as_uri() + ("?mode=ro" if read_only else "?mode=rw")
     return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
 
 
 def check(path: Path, *, read_only: bool) -> None:
-    """Refuse a path that cannot be opened, with what to do; make the file where it is missing and may be made.
+    """Raise if a path cannot be opened, with what to do. Create the file if it is missing and may be created.
 
     Raises:
         DatabaseUnusable: of the path, its folder, the files beside it, or this Python's SQLite.
@@ -109,7 +109,7 @@ def prepare(
     is_checked: bool,
     migrate_by_another: Callable[[int], None],
 ) -> None:
-    """Set a new connection up, and bring the tables up to date.
+    """Configure a new connection, and migrate the tables.
 
     Args:
         is_checked: whether the tables of this file were checked by an earlier connection.

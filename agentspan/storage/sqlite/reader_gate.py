@@ -8,7 +8,7 @@ from agentspan.locks import is_mine
 
 
 class Gate:
-    """Counts the threads that read. A fork shuts it: it waits until none reads, and no thread enters meanwhile."""
+    """Tracks the threads that read. A fork shuts it: it waits until none reads, and no thread enters meanwhile."""
 
     def __init__(self) -> None:
         self._entrance = threading.RLock()  # reentrant: a signal handler may read while its own thread is in here
@@ -22,9 +22,9 @@ class Gate:
         return Inside(self)
 
     def shut(self, wait_s: float) -> None:
-        """Let nobody in, and wait for those that are inside, but for this thread's own."""
+        """Block new readers, and wait for those of other threads to leave."""
         if not is_mine(self._entrance):
-            self._shut = True  # first: who is interrupted right after it is acquired opens it all the same
+            self._shut = True  # first: a thread interrupted right after acquiring it still opens it
             self._entrance.acquire(timeout=wait_s)
         slept = 0.0
         while slept < wait_s and self.has_others():
@@ -32,12 +32,12 @@ class Gate:
             slept += 0.0005
 
     def has_others(self) -> bool:
-        """Tell whether other threads are inside."""
+        """Return whether other threads are inside."""
         own = threading.get_ident()
         return any(thread != own and block() is not None for block, thread in list(self._inside.values()))
 
     def open(self) -> None:
-        """Let them in again."""
+        """Let readers in again."""
         if self._shut:
             if is_mine(self._entrance):
                 self._entrance.release()

@@ -32,7 +32,7 @@ _TYPES: tuple[ResourceType, ...] = (
 
 
 CHUNK = 500
-"""How many ids one statement is given."""
+"""The most ids in one statement."""
 
 
 class Reads:
@@ -40,7 +40,7 @@ class Reads:
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        """Lend a connection whose statements all see the same state."""
+        """Return a with-block that gives a connection whose statements all read the same snapshot."""
 
     def account(self) -> AccountRow:
         """See Storage."""
@@ -113,7 +113,7 @@ def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:
-    """Return the row of an id, whatever it is."""
+    """Return the row of an id, of any type."""
     for type_ in _TYPES:
         values = connection.execute(statements.BY_ID[type_], (id,)).fetchone()
         if values is not None:
@@ -122,7 +122,7 @@ def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] 
 
 
 def terminated_in(connection: sqlite3.Connection, row: Row) -> str | None:
-    """Return why the instance that a row is, or belongs to, was terminated; None where it was not."""
+    """Return the reason why a row's instance (or the row itself) was terminated; None if it was not."""
     if isinstance(row, AgentInstanceRow):
         return row.termination_reason or "" if row.status == "terminated" else None
     if not isinstance(row, AgentSpanRow):

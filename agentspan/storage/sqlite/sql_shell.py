@@ -1,4 +1,4 @@
-"""A person's own SELECT over a file, which can do nothing but read: SQLite itself sees to that, three times over.
+"""Runs a person's own SELECT over a file. SQLite itself prevents writes, in three ways.
 
 The file is opened with mode=ro, the connection has `query_only`, and an authorizer allows reading and functions only:
 no ATTACH (it could make another file), no pragma that changes anything, no extension.
@@ -14,14 +14,14 @@ _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_R
 _PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"})
 _FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 STEPS = 100_000
-"""After how many steps of SQLite's a Ctrl-C is looked for."""
+"""SQLite virtual machine steps between two checks for Ctrl-C."""
 
 
 def ask(path: Path, query: str, values: tuple[Any, ...] = ()) -> Answer:
     """Run one SELECT over the file.
 
     Raises:
-        sqlite3.Error: it is no SQL, or not only a question.
+        sqlite3.Error: it is no SQL, or does more than read.
     """
     connection = sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, timeout=5)
     try:

@@ -1,4 +1,4 @@
-"""The newest version of a file: its views, what must be in it, and how older files become one.
+"""The newest version of a file: its views, its required tables and columns, and the migration of older files.
 
 A file's version is its `user_version`: the number of the migrations that it has been through (see migrations, which
 use sqlite-utils; an up-to-date file never imports it). Tables change by migrations only. Views hold nothing, so they
@@ -43,7 +43,7 @@ VIEWS = {"runs": RUNS_VIEW, "spans": SPANS_VIEW}
 
 
 def migrate(connection: sqlite3.Connection, from_version: int) -> None:
-    """Bring the tables from a version to the current one; the caller holds the write transaction."""
+    """Migrate the tables from a version to the current one. The caller holds the write transaction."""
     from sqlite_utils import Database
 
     db = Database(connection, execute_plugins=False)
@@ -58,7 +58,7 @@ def migrate(connection: sqlite3.Connection, from_version: int) -> None:
 
 
 def table_of(type_: ResourceType) -> str:
-    """Return the table in which rows of a type lie."""
+    """Return the table of a type."""
     return f"{type_}s"
 
 

@@ -1,4 +1,4 @@
-"""Looking after a file: removing runs, giving room back in steps, and copying the file while others write."""
+"""Maintenance of a file: removes runs, returns unused space in steps, and copies the file while others write."""
 
 import os
 import sqlite3
@@ -18,7 +18,7 @@ from agentspan.storage.sqlite.index.rewrites import removed
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 
 PAGES = 500
-"""How many pages go back in one transaction: 2 MB, about 10 ms."""
+"""Pages that are returned in one transaction: 2 MB, about 10 ms."""
 REMOVABLE = (
     f"select 1 from agent_instances i where id = ? and not {IS_OPEN} "
     f"and not exists (select 1 from agent_spans where agent_instance_id = i.id and {IS_OPEN})"
@@ -68,7 +68,7 @@ class Upkeep:
         return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self.path}{end}"))
 
     def compact(self, wait_s: float) -> None:
-        """See StorageFile. A file made before this was asked of it is written anew once, in one go."""
+        """See StorageFile. A file that was created without `auto_vacuum` is rewritten once, in one step."""
         connections = self._connections
         try:
             with connections.writing(wait_s):
@@ -87,7 +87,7 @@ class Upkeep:
         self._compact_index()
 
     def _compact_index(self) -> None:
-        """Let the index forget the words of what was removed, where there is one."""
+        """Remove the words of removed spans from the index, if there is one."""
         if not index_file.path_of(self.path).exists():
             return
         try:

@@ -1,4 +1,4 @@
-"""Applying changes over a connection: guards become WHERE clauses and constraints; refusals are values."""
+"""Applies changes over a connection. Guards become WHERE clauses and constraints; refusals are values."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ APPLIED = Applied()
 
 
 def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
-    """Return the statement of a change that takes no other one, or None."""
+    """Return the statement of a change that needs only one, else None."""
     if type(change) is Put:
         row, refs, violations, minted = change
         return _insert(row) if minted and not refs and not violations else None
@@ -51,7 +51,7 @@ def _insert(row: Row) -> tuple[str, Sequence[Any]]:
 
 
 def insert_late(cursor: sqlite3.Cursor | sqlite3.Connection, row: Row) -> None:
-    """Put a span although its instance is terminated: nothing that an agent did is lost."""
+    """Put a span although its instance is terminated, so that no recorded step is lost."""
     cursor.execute(statements.INSERT[type(row)], tuple(row))
 
 
@@ -104,7 +104,7 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
 
 
 def _outcome_before(connection: sqlite3.Connection, key: Key) -> Outcome:
-    """Return what became of the request that used a key."""
+    """Return the outcome of a unit whose key was used before."""
     request_hash, subject = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
     if request_hash != key.request_hash:
         return KeyTaken()
@@ -147,7 +147,7 @@ def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused |
 
 
 TOGETHER = (500, 50, 5, 1)
-"""How many spans are put by one statement: as many as there are (SQLite takes 32,766 values)."""
+"""Numbers of spans in one INSERT, the largest that fits first (SQLite takes 32,766 values)."""
 _instance_id = itemgetter(AgentSpanRow._fields.index("agent_instance_id"))
 
 
@@ -196,7 +196,7 @@ def _move(connection: sqlite3.Connection, move: Move, late: list[Row]) -> Refuse
 
 
 def _moved_over(connection: sqlite3.Connection, move: Move, stored: Row) -> Row | None:
-    """Set what a move has for a row that was closed for its program, and return it; None where it has nothing."""
+    """Set the values that a move has for a closed row, and return the new row; None if it has none."""
     over = over_of(move, stored)
     if over is None:
         return None
@@ -222,7 +222,7 @@ def _add_violations(connection: sqlite3.Connection, id: str, violations: tuple[V
 
 
 def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
-    """Say why a move changed nothing."""
+    """Return the refusal of a move that changed nothing."""
     values = connection.execute(statements.BY_ID[move.type], (move.id,)).fetchone()
     if values is not None:
         row = ROWS[move.type]._make(values)
@@ -233,7 +233,7 @@ def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
 
 
 def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.IntegrityError) -> Refused:
-    """Say why a row was not put, from the constraint that it broke."""
+    """Return the refusal of a row that was not put, from the constraint that it broke."""
     row, type_ = put.row, TYPE_OF[type(put.row)]
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
         return Refused("missing")

@@ -1,1 +1,1 @@
-"""The index beside a database file, from which reading answers questions about many runs. `index_file` has the idea."""
+"""The index beside a database file, for queries over many runs. `index_file` explains the design."""

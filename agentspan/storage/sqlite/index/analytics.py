@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 SPAN_SUMS, FULL_TEXT = SpanSums(), FullText()
 
-# A general error, too: somebody may have dropped a table of it. What is then still wrong is a mistake of ours.
+# A general error, too: another program may have dropped a table of the index. After a rebuild it is agentspan's bug.
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
 _SURROUNDINGS = frozenset(
     {
@@ -39,8 +39,8 @@ _SURROUNDINGS = frozenset(
 )
 
 OPEN_SUMS = f"""
-select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as given,
-       sum(output_tokens) filter (where {USED}) as made, sum(cost_usd) filter (where {USED}) as cost
+select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as input_tokens,
+       sum(output_tokens) filter (where {USED}) as output_tokens, sum(cost_usd) filter (where {USED}) as cost
 from main.open_spans o cross join recorded.agent_spans s where s.rowid = o.row group by 1
 """
 RUNS = f"""
@@ -53,13 +53,14 @@ left join recorded.agent_versions v on v.id = i.agent_version_id
 
 
 def _both(column: str) -> str:
-    """Return the sum of what is finished and what is open, null where neither says."""
+    """Return the SQL of the sum over finished and open spans; null if neither has a value."""
     return f"case when o.{column} is null then r.{column} else ifnull(r.{column}, 0) + o.{column} end"
 
 
 SUMS = (
     "ifnull(r.spans, 0) + ifnull(o.spans, 0) as spans, ifnull(r.failed, 0) as failed, ifnull(o.spans, 0) as open, "
-    f"{_both('given')} as given, {_both('made')} as made, {_both('cost')} as cost, i.duration_ms"
+    f"{_both('input_tokens')} as input_tokens, {_both('output_tokens')} as output_tokens, {_both('cost')} as cost, "
+    "i.duration_ms"
 )
 COLUMNS = ", ".join(f"i.{column}" for column in AgentInstanceRow._fields)
 OWN_TEXTS = (
@@ -75,7 +76,7 @@ class IndexAnalytics:
 
     @abstractmethod
     def _no_fork(self) -> AbstractContextManager[object]:
-        """Let a fork wait while a connection is open that is closed soon."""
+        """Make a fork wait while a connection of the block is open."""
 
     def find_runs(
         self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
@@ -85,7 +86,7 @@ class IndexAnalytics:
         page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where} order by i.id desc limit ? offset ?"
         totals = (
             "select count(*), ifnull(sum(spans), 0), ifnull(sum(failed), 0), ifnull(sum(open), 0), "
-            f"sum(given), sum(made), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
+            f"sum(input_tokens), sum(output_tokens), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
         )
 
         def answer(connection: sqlite3.Connection) -> RunList:
@@ -121,7 +122,7 @@ class IndexAnalytics:
         *,
         or_in_memory: bool = False,
     ) -> T | None:
-        """Answer from a part of the index; where that cannot be written, from one in memory, or not at all."""
+        """Answer from a part of the index. If it cannot be written, use one in memory, or return None."""
         for attempt, in_memory in enumerate((False, False, True) if or_in_memory else (False, False)):
             try:
                 with (

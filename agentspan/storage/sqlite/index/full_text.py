@@ -1,4 +1,4 @@
-"""The words of finished spans: an FTS5 index without a copy of the texts, which stand in the recorded file.
+"""The words of finished spans: an FTS5 index without a copy of the texts, which are in the recorded file.
 
 Triggers that keep such an index up to date would cost each write four times as much.
 """
@@ -11,7 +11,7 @@ from agentspan.storage.sqlite.index.rewrites import Rewrites
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 
 _CAN_DELETE = sqlite3.sqlite_version_info >= (3, 43, 0)
-"""Whether rows of an index without texts can be taken out; where not, all of it is made anew."""
+"""True if SQLite can delete rows of an index without texts; else the index is rebuilt."""
 
 DELETES = ", contentless_delete = 1"
 CREATE = (

@@ -1,12 +1,12 @@
-"""The index beside a file (`NAME-index`): small copies of what every span says in numbers, and the words of its texts.
+"""The index beside a file (`NAME-index`): a small copy of the numbers of every span, and of the words of its texts.
 
-Made by the reading that wants it, kept up to date by the next one, and only ever a copy: it may be deleted at any time.
+Created by the first read that needs it, and brought up to date by each later one. It may be deleted at any time.
 A file of its own, because indexing a million spans takes longer than a recorder may wait for the file's lock; and
 because an index on `agent_spans` would be paid for by every write. docs/reading.md has the figures.
 
-What is new is told by rowid, which SQLite gives in the order of commits: not by id, since spans of several processes,
+New spans are found by rowid, which SQLite gives in the order of commits: not by id, since spans of several processes,
 or from a journal, arrive in another order than they began. Open spans are not copied but listed, and read anew each
-time. A finished span never changes, but by what leaves a note in `rewritten_runs` (see rewrites).
+time. A finished span never changes, except by changes that are noted in `rewritten_runs` (see rewrites).
 """
 
 import logging
@@ -31,9 +31,9 @@ STATE = (
     "rewrite integer)"
 )
 WAIT_S = 10.0
-"""How long a reading waits for another one that is bringing the index up to date."""
+"""Seconds that a read waits for another one that is updating the index."""
 PAUSE_S = 0.02
-"""How long the index is left to others between two batches."""
+"""Seconds between two batches in which others can lock the index."""
 CACHE_KIB = 64 * 1024
 
 
@@ -43,8 +43,8 @@ class Part:
     Attributes:
         name: under which its state is kept.
         batch: how many spans it takes in one transaction.
-        statements: all SQL that decides what stands in its tables. The version of the part follows from it, so a part
-            that other SQL made is made anew.
+        statements: all SQL that decides the content of its tables. The part's version is derived from it: a part that
+            other SQL made is rebuilt.
         other: what else decides that, raised by hand: 1 unless it is computed in Python.
     """
 
@@ -55,34 +55,34 @@ class Part:
 
     @property
     def version(self) -> int:
-        """The version of its tables and of what stands in them."""
+        """The version of its tables and of their content."""
         return fingerprint(*self.statements, str(self.other))
 
     def create(self, connection: sqlite3.Connection) -> None:
-        """Make its tables, empty, in the place of any that are there."""
+        """Create its tables, empty, and drop existing ones."""
         raise NotImplementedError
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
-        """Take in the spans that were listed as open and are finished, and those with rowids in (after, until]."""
+        """Add the spans that were listed as open and are finished, and those with rowids in (after, until]."""
         raise NotImplementedError
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
-        """Take out what was rewritten or removed, and list as open what is to be read again; False where it cannot."""
+        """Remove spans that were rewritten or removed, and list those to read again as open; False if impossible."""
         raise NotImplementedError
 
 
 def fingerprint(*statements: str) -> int:
-    """Return a number that differs, as good as surely, where SQL differs; it fits into `pragma user_version`."""
+    """Return a 31-bit hash of the SQL, which fits into `pragma user_version`."""
     return zlib.crc32("\n".join(statements).encode()) & 0x7FFFFFFF
 
 
 def path_of(path: Path) -> Path:
-    """Return where the index of a file lies."""
+    """Return the path of a file's index."""
     return path.with_name(path.name + SUFFIX)
 
 
 def discard(path: Path) -> None:
-    """Delete the index of a file; nothing is lost but the time to make it again."""
+    """Delete the index of a file. The next read that needs it builds it again."""
     for end in ("", "-wal", "-shm"):
         with suppress(OSError):
             os.unlink(f"{path_of(path)}{end}")
@@ -90,10 +90,10 @@ def discard(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
-    """Lend a connection to the index of a file, with that file, for reading only, attached as `recorded`.
+    """Open a connection to the index of a file, with the file attached read-only as `recorded`.
 
     Args:
-        in_memory: use an index that is made for this one time.
+        in_memory: use a temporary index.
     """
     if in_memory:
         uri = ":memory:"
@@ -117,7 +117,7 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
 
 
 def _check(path: Path) -> None:
-    """Refuse an index, or a log of it, that another user may have put there: it is written to.
+    """Raise if another user may have made the index, or its log: agentspan writes to both.
 
     Raises:
         PermissionError: why, as its `strerror`; the log says so, too.
@@ -137,7 +137,7 @@ def _warn(said: str) -> None:
 
 
 def is_made(connection: sqlite3.Connection, part: Part) -> bool:
-    """Tell whether somebody has asked for a part before."""
+    """Return whether a part exists: a read has needed it before."""
     known = connection.execute("select 1 from main.sqlite_master where name = 'state'").fetchone()
     return known is not None and bool(connection.execute("select 1 from state where part = ?", (part.name,)).fetchone())
 
@@ -146,7 +146,7 @@ def is_made(connection: sqlite3.Connection, part: Part) -> bool:
 def current(
     connection: sqlite3.Connection, part: Part, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[None]:
-    """Bring a part up to date; in the block all is of that moment, the recorded file too."""
+    """Bring a part up to date. In the block, reads of it and of the recorded file are one snapshot."""
     while True:
         with connection:  # the driver rolls back what is not committed
             connection.execute("begin immediate")
@@ -162,7 +162,7 @@ def current(
 
 
 def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
-    """Take in one batch; return up to which rowid all are in, and the last one that there is."""
+    """Add one batch; return the rowid up to which all spans are in, and the last rowid of the file."""
     row, row_id, seen = _state(connection, part)
     rewrites = unseen(connection, seen)
     usable = rewrites.last >= seen  # else an older copy of the file is in its place
@@ -184,7 +184,7 @@ def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:
 
 
 def _state(connection: sqlite3.Connection, part: Part) -> tuple[int, str, int]:
-    """Return up to which row a part goes, that row's id, and the last rewrite that it knows; make it where needed."""
+    """Return the last row of a part, that row's id, and its last rewrite; create the part if needed."""
     if connection.execute("pragma user_version").fetchone()[0] != fingerprint(STATE):
         connection.execute("drop table if exists state")
         connection.execute(STATE)

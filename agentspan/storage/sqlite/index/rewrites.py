@@ -1,7 +1,7 @@
-"""Notes of what changed finished spans, or removed them, so that copies of them (see index_file) can follow.
+"""Notes of changes and removals of finished spans, so that copies of them (see index_file) can follow.
 
-A table that is made when it is first needed, in the recorded file, so that a note is committed with the change. What
-records writes to it only where a span's own end replaces a close. Else `resummarize` changes finished spans, and
+The table is created in the recorded file when it is first needed, so that a note is committed with its change.
+Recording writes to it only if a span's own end replaces a close. Else `resummarize` changes finished spans, and
 `prune` removes them.
 """
 
@@ -18,13 +18,13 @@ NEVER = 2**63 - 1
 
 
 class Rewrites(NamedTuple):
-    """What was changed since.
+    """The changes since a note.
 
     Attributes:
         last: the number of the last note; 0 where there never was one.
         runs: ids of the runs in which finished spans have changed, and of those that were removed.
         removed: whether runs were removed.
-        floor: the last rowid that is still of the span that it was of: SQLite gives the ones above it again.
+        floor: the last rowid that still belongs to the same span. SQLite reuses the ones above it.
     """
 
     last: int
@@ -53,7 +53,7 @@ def removed(connection: sqlite3.Connection, runs: Sequence[str]) -> None:
 
 
 def unseen(connection: sqlite3.Connection, seen: int) -> Rewrites:
-    """Return what was noted after note `seen` in the file that is attached as `recorded`."""
+    """Return the notes after note `seen` in the file that is attached as `recorded`."""
     known = "select 1 from recorded.sqlite_master where name = 'rewritten_runs'"
     if connection.execute(known).fetchone() is None:
         return Rewrites(0, [], False, NEVER)

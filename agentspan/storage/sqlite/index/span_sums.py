@@ -26,14 +26,14 @@ BUCKET = (
 
 TABLES = {
     "runs": "(run integer primary key, id text not null unique, spans integer not null, failed integer not null, "
-    "given integer, made integer, cost real)",
+    "input_tokens integer, output_tokens integer, cost real)",
     "groups": "(grp integer primary key, schema_name text not null, label text not null, "
     "is_aggregate integer not null, unique (schema_name, label))",
     "facts": "(grp integer not null, bucket integer not null, ms real not null, row integer not null, run integer, "
-    "at integer, failed integer, given integer, made integer, cost real, "
+    "at integer, failed integer, input_tokens integer, output_tokens integer, cost real, "
     "primary key (grp, bucket, ms, row)) without rowid",
     "cells": "(grp integer not null, bucket integer not null, spans integer not null, failed integer not null, "
-    "ms real not null, longest real not null, given integer, made integer, cost real, "
+    "ms real not null, longest real not null, input_tokens integer, output_tokens integer, cost real, "
     "primary key (grp, bucket)) without rowid",
     "open_spans": "(row integer primary key)",
 }
@@ -44,7 +44,7 @@ CREATE = tuple(
 )
 FRESH = (
     "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
-    "bucket integer, ms real, at integer, failed integer, given integer, made integer, cost real, "
+    "bucket integer, ms real, at integer, failed integer, input_tokens integer, output_tokens integer, cost real, "
     "is_aggregate integer)"
 )
 
@@ -59,7 +59,7 @@ def _taken(rows: str) -> str:
 
 
 def _plus(table: str, column: str) -> str:
-    """Return the assignment that adds to a sum in which null means that no span said."""
+    """Return the assignment that adds to a sum in which null means that no span has a value."""
     return f"{column} = case when excluded.{column} is null then {table}.{column} else " + (
         f"ifnull({table}.{column}, 0) + excluded.{column} end"
     )
@@ -81,23 +81,23 @@ on conflict (schema_name, label) do update set is_aggregate = excluded.is_aggreg
 where excluded.is_aggregate > groups.is_aggregate
 """
 ADD_RUNS = f"""
-insert into runs (id, spans, failed, given, made, cost)
-select run, count(*), sum(failed), sum(given) filter (where {USED}), sum(made) filter (where {USED}),
+insert into runs (id, spans, failed, input_tokens, output_tokens, cost)
+select run, count(*), sum(failed), sum(input_tokens) filter (where {USED}), sum(output_tokens) filter (where {USED}),
        sum(cost) filter (where {USED}) from temp.fresh group by run
 on conflict (id) do update set spans = runs.spans + excluded.spans, failed = runs.failed + excluded.failed,
-{_plus("runs", "given")}, {_plus("runs", "made")}, {_plus("runs", "cost")}
+{_plus("runs", "input_tokens")}, {_plus("runs", "output_tokens")}, {_plus("runs", "cost")}
 """
 ADD_FACTS = """
-insert into facts select g.grp, f.bucket, f.ms, f.row, r.run, f.at, f.failed, f.given, f.made, f.cost
+insert into facts select g.grp, f.bucket, f.ms, f.row, r.run, f.at, f.failed, f.input_tokens, f.output_tokens, f.cost
 from temp.fresh f join groups g using (schema_name, label) join runs r on r.id = f.run
 order by g.grp, f.bucket, f.ms, f.row
 """
-SUMS = "count(*), sum(failed), sum(ms), max(ms), sum(given), sum(made), sum(cost)"
+SUMS = "count(*), sum(failed), sum(ms), max(ms), sum(input_tokens), sum(output_tokens), sum(cost)"
 ADD_CELLS = f"""
 insert into cells select g.grp, bucket, {SUMS} from temp.fresh join groups g using (schema_name, label) group by 1, 2
 on conflict (grp, bucket) do update set spans = cells.spans + excluded.spans, failed = cells.failed + excluded.failed,
 ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
-{_plus("cells", "given")}, {_plus("cells", "made")}, {_plus("cells", "cost")}
+{_plus("cells", "input_tokens")}, {_plus("cells", "output_tokens")}, {_plus("cells", "cost")}
 """
 
 
@@ -146,7 +146,7 @@ class SpanSums(Part):
             connection.execute(statement)
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
-        """See Part: whole runs are taken out, and the sums made anew from what is left."""
+        """See Part: whole runs are taken out, and the sums are computed again from the rest."""
         connection.execute(GONE)
         connection.executemany(ADD_GONE, [(run,) for run in rewrites.runs])
         connection.execute(LIST_GONE, (rewrites.floor,))

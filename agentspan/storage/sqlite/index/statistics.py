@@ -9,8 +9,8 @@ from agentspan.storage.sqlite.index.span_sums import CANCELLED, MICROS
 
 CELLS = "select * from cells"
 WITHIN = (
-    "select grp, bucket, count(*), sum(failed), sum(ms), max(ms), sum(given), sum(made), sum(cost) from facts "
-    "where true{0} group by grp, bucket"
+    "select grp, bucket, count(*), sum(failed), sum(ms), max(ms), sum(input_tokens), sum(output_tokens), sum(cost) "
+    "from facts where true{0} group by grp, bucket"
 )
 OPEN = (
     "select schema_name, ifnull(label, ''), count(*), max(is_aggregate), "

@@ -1,6 +1,6 @@
-"""Where the segments of a file lie, and whether they may: told without anything that only Linux has.
+"""The folder of a file's journal: its path, and whether it may be used. Imports nothing that only Linux has.
 
-They lie in `runs.db.spool` beside `runs.db`; SQLite deletes what is called `runs.db-journal`.
+The folder of `runs.db` is `runs.db.spool` beside it. The name `runs.db-journal` is SQLite's, which deletes what has it.
 """
 
 import errno
@@ -18,26 +18,26 @@ log = logging.getLogger("agentspan")
 
 _SUFFIX = ".spool"
 _UNSHARED = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
-"""File systems that keep the room which they have allocated, and share mapped pages with all who read the file."""
+"""File systems on which allocated space stays allocated, and all readers of a file share its mapped pages."""
 _SOUND = _UNSHARED | {"xfs", "overlay"}
-"""Those, and file systems on which files may share blocks. Others copy on write always (btrfs, zfs), where SQLite's own
-mapping, too, ends a process on a full disk, or lie across a network."""
+"""`_UNSHARED`, and file systems on which files may share blocks. Of the others, some always copy on write (btrfs, zfs):
+there, SQLite's own mapping can end a process on a full disk too. The rest are network file systems."""
 _FICLONE = 0x40049409
 
 
 def folder_of(path: Path) -> Path:
-    """Return the folder of the segments of a file: the same by whichever link to it, as SQLite's own log."""
+    """Return the journal folder of a file. Links are resolved, as SQLite does for its own log."""
     real = os.path.realpath(path)
     return Path(real + _SUFFIX)
 
 
 def is_possible() -> bool:
-    """Tell whether there can be journals on this platform at all."""
+    """Return whether this platform supports journals."""
     return sys.platform == "linux"
 
 
 def why_not(path: Path) -> str | None:
-    """Say why there can be no journal beside a file; None where there can be."""
+    """Return the reason why a file can have no journal; None if it can."""
     if not is_possible():
         return f"a journal needs Linux, this is {sys.platform}"
     folder = folder_of(path).parent
@@ -48,11 +48,12 @@ def why_not(path: Path) -> str | None:
 
 
 def shares_blocks(folder: Path) -> bool:
-    """Tell whether a copy of a segment in a folder may share its blocks with it, as `cp` makes one on XFS and btrfs.
+    """Return whether files in a folder may share blocks: on XFS and btrfs, `cp` makes a copy that does.
 
-    What is written to a shared block needs a new one. On a full disk, writing through a mapping then ends the process
-    (SIGBUS), although the segment's room was allocated. Asked of the file system itself: XFS can share or cannot, as
-    it was made, and overlay does what the one under it does.
+    A write to a shared block allocates a new block. On a full disk, a write through a mapping then ends the process
+    (SIGBUS), although the space of the segment was allocated. The function tries it on two files, because the name of
+    the file system does not decide: XFS is formatted with or without shared blocks, and overlay does as the file system
+    under it.
     """
     beside = folder.parent
     if _file_system(beside) in _UNSHARED:
@@ -74,15 +75,15 @@ def shares_blocks(folder: Path) -> bool:
 
 
 def owners(folder: str | os.PathLike[str]) -> frozenset[int]:
-    """Return who may own a journal folder, and what is in it."""
+    """Return the ids of the users who may own a journal folder and the files in it."""
     return files.owners_of(str(folder).removesuffix(_SUFFIX))
 
 
 def refusal(folder: str | os.PathLike[str]) -> str | None:
-    """Say why a journal folder is not used; None where it is, or there is none.
+    """Return the reason why a journal folder is not used; None if it is used, or does not exist.
 
-    Where others may write beside the file, one of them may have made the folder, to have records of their own read
-    into the file, or files deleted elsewhere.
+    If other users may write beside the file, one of them may have made the folder: to add records of their own to the
+    file, or to have files deleted elsewhere.
     """
     try:
         found = os.lstat(folder)
@@ -96,10 +97,10 @@ def refusal(folder: str | os.PathLike[str]) -> str | None:
 
 
 def check(folder: str) -> None:
-    """Refuse a folder that is not used.
+    """Raise if a folder must not be used.
 
     Raises:
-        PermissionError: why, as its `strerror`.
+        PermissionError: with the reason as its `strerror`.
     """
     why = refusal(folder)
     if why is not None:
@@ -108,7 +109,7 @@ def check(folder: str) -> None:
 
 @cache
 def warn(said: str) -> None:
-    """Log a refusal, once: it is met again with every look."""
+    """Log a refusal once in a process: each look at the folder finds it again."""
     log.warning("%s", said)
 
 

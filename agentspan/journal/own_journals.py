@@ -1,4 +1,4 @@
-"""The journals that this process writes, by file: what reads the file here sees what was recorded here."""
+"""The journals that this process writes. They are drained before their file is read, so that a read includes them."""
 
 import weakref
 from pathlib import Path
@@ -13,16 +13,16 @@ class Journal(Protocol):
 
     folder: Path
 
-    def catch_up(self) -> None:
-        """Bring into the storage what is not there yet."""
+    def drain_now(self) -> None:
+        """Move its records to the storage."""
         ...
 
     def types_changed(self) -> None:
-        """Take note that a span type was registered."""
+        """Note that a span type was registered."""
         ...
 
     def terminated(self, instance_id: str, reason: str) -> None:
-        """Take note that a run was terminated, which may be one of this process."""
+        """Note that a run was terminated. The run may be one of another process."""
         ...
 
 
@@ -30,31 +30,31 @@ _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
 def register(journal: Journal) -> None:
-    """Have a journal be caught up with before its file is read."""
+    """Add a journal. From now on it is drained before its file is read."""
     _journals.add(journal)
 
 
 def forget(journal: Journal) -> None:
-    """Leave a journal alone, which is another process's now."""
+    """Remove a journal: in a forked child it belongs to the parent."""
     _journals.discard(journal)
 
 
-def catch_up(folder: Path) -> None:
-    """Bring into a file what this process has recorded for it; its journals lie in this folder."""
+def drain(folder: Path) -> None:
+    """Drain the journals of this process that are in a folder."""
     if not page[0]:
         forks.renew()
     for journal in list(_journals):
         if journal.folder == folder:
-            journal.catch_up()
+            journal.drain_now()
 
 
 def types_changed() -> None:
-    """Tell the journals that a span type was registered, which runs that began before do not have."""
+    """Notify all journals that a span type was registered: runs that began before do not have it."""
     for journal in list(_journals):
         journal.types_changed()
 
 
 def terminated(instance_id: str, reason: str) -> None:
-    """Tell the journals that a run was terminated by somebody in this process."""
+    """Notify all journals that this process terminated a run."""
     for journal in list(_journals):
         journal.terminated(instance_id, reason)

@@ -1,4 +1,4 @@
-"""Times as people type them: how long ago, a day, a moment; as the stored text, and never of local time."""
+"""Parses times that people type: a duration before now, a day, or a time, in UTC. Returns the stored text."""
 
 import re
 from datetime import timedelta
@@ -17,10 +17,10 @@ def parse(text: str, field: str = "since") -> str:
 
     Args:
         text: `90s`, `15m`, `2h`, `7d`, `4w` (so long ago); `2026-11-24`, `2026-11-24 03:00` (UTC); or RFC 3339.
-        field: what to call it in the error.
+        field: its name in the error.
 
     Raises:
-        InvalidValue: it is none of these.
+        InvalidValue: the text is none of these.
     """
     ago = _AGO.match(text.strip())
     try:

@@ -1,4 +1,4 @@
-"""Finding runs and spans by what a person types: an id, the unique beginning of one, or `-` for the latest run."""
+"""Finds runs and spans by the text that a person types: an id, a unique prefix of one, or `-` for the latest run."""
 
 from typing import TypeVar
 
@@ -9,13 +9,13 @@ from agentspan.storage.protocol import Query, Storage
 
 LATEST = "-"
 BETWEEN = "…"
-"""Stands for the middle of an id, as in `013xrzp12g…hn3t`."""
+"""Replaces the middle of an id, as in `013xrzp12g…hn3t`."""
 MAX_CANDIDATES = 1000
 R = TypeVar("R", bound=Row)
 
 
-def run(storage: Storage, what: str) -> AgentInstanceRow:
-    """Return the run that `what` means.
+def find_run(storage: Storage, what: str) -> AgentInstanceRow:
+    """Return the run that `what` names.
 
     Raises:
         NotFound: there is none.
@@ -29,8 +29,8 @@ def run(storage: Storage, what: str) -> AgentInstanceRow:
     return _as(AgentInstanceRow, _by_prefix(storage, "agent_instance", what), what)
 
 
-def span(storage: Storage, what: str) -> AgentSpanRow:
-    """Return the span that `what` means (see run)."""
+def find_span(storage: Storage, what: str) -> AgentSpanRow:
+    """Return the span that `what` names (see find_run)."""
     return _as(AgentSpanRow, _by_prefix(storage, "agent_span", what), what)
 
 

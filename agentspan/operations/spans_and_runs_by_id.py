@@ -1,10 +1,10 @@
-"""The operations by id on spans and instances, with the API's models as answers. The rules are not here."""
+"""The operations by id on spans and instances: call `operations`, return the API's models."""
 
 import builtins
 from datetime import datetime
 from typing import Any, cast
 
-from agentspan.journal import live
+from agentspan.journal import own_journals
 from agentspan.model import resources
 from agentspan.model.changes import Violation
 from agentspan.model.resources import (
@@ -160,7 +160,7 @@ class AgentSpans:
         return Page(items, pagination(page.counted(), offset, page_size))
 
     def violations(self, agent_span_id: str) -> builtins.list[Violation]:
-        """Return where a span's payloads do not match their schema: side, path, keyword and message of each."""
+        """Return the violations of a span's payloads: side, path, keyword and message of each."""
         span = self._ctx.row(AgentSpanRow, agent_span_id)
         return self._ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
 
@@ -241,7 +241,7 @@ class AgentInstances:
         timestamp: Time | None = None,
         idempotency_key: str | None = None,
     ) -> AgentInstance:
-        """Finish an instance by the rules of a span's finish. Its spans are left alone.
+        """Finish an instance by the rules of a span's finish. Its spans do not change.
 
         Raises:
             InvalidAction: the instance is not in a status that this one follows; it is untouched.
@@ -265,7 +265,7 @@ class AgentInstances:
             InvalidAction: the instance is not active; nothing is touched.
         """
         done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
-        live.terminated(done.row.id, reason)
+        own_journals.terminated(done.row.id, reason)
         return self._models(done.row)[0]
 
     def record_quality(
@@ -275,7 +275,7 @@ class AgentInstances:
         payload: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AgentInstance:
-        """Record an evaluation of a run, whatever its status: set one named quality payload; others stay.
+        """Record an evaluation of a run in any status: set one named quality payload; others stay.
 
         Args:
             agent_instance_id: the run.
@@ -293,7 +293,7 @@ class AgentInstances:
         return self._models(done.row)[0]
 
     def agent_context(self, agent_instance_id: str) -> dict[str, Any]:
-        """Return all that is known of a run as plain JSON: `instance`, `agent`, `schema`, and `spans` in order."""
+        """Return a run as plain JSON: `instance`, `agent`, `schema`, and all `spans` in order."""
         return agent_instances.agent_context(self._ctx, agent_instance_id)
 
     def get(self, agent_instance_id: str) -> AgentInstance:

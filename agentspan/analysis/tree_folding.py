@@ -1,4 +1,4 @@
-"""Making a large tree small enough to read: siblings that repeat become one, and only some are kept."""
+"""Makes a large tree small enough to read: folds siblings that repeat, and keeps only some nodes."""
 
 from collections.abc import Callable, Iterable
 
@@ -7,14 +7,14 @@ from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
 
 FOLD_FROM = 4
-"""How many siblings in a row must be alike before they are shown as one."""
+"""The least number of equal siblings in a row that are shown as one."""
 
 
 def fold(roots: list[Node]) -> list[Node]:
-    """Let the first of several siblings in a row that are alike stand for the others, which its `alike` then has.
+    """Fold equal siblings in a row into the first one. Its `alike` then holds the others.
 
-    Alike are spans of the same type, label and status with the same below them, unless something in them failed, or is
-    open: that is to be seen.
+    Equal are spans of the same type, label and status with equal children. A span is never folded if it, or a span in
+    it, failed or is open.
     """
     shapes: dict[object, int] = {}
     shape_of: dict[int, int | None] = {}
@@ -54,13 +54,13 @@ def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
 
 
 def slowest(roots: list[Node], number: int) -> set[str]:
-    """Return the ids of the spans that took longest by themselves: while nothing in them was going on."""
+    """Return the ids of the spans with the longest own time (see own_ms)."""
     own = {node.span.id: own_ms(node.span, (child.span for child in node.children)) for node, _ in walk(roots)}
     return set(sorted((id for id in own if own[id] > 0), key=lambda id: (-own[id], id))[:number])
 
 
 def own_ms(span: AgentSpanRow, children: Iterable[AgentSpanRow]) -> float:
-    """Return the milliseconds of a span in which none of its children was going on; 0 while it is open."""
+    """Return the milliseconds of a span in which none of its children ran; 0 while it is open."""
     if span.duration_ms is None or span.started_at is None:
         return 0.0
     covered, reached = 0.0, 0.0

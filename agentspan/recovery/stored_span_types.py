@@ -1,4 +1,4 @@
-"""Finds the span types that a stored run was registered with."""
+"""Finds the span types that a stored run was registered with, and caches them."""
 
 from typing import TypeVar
 
@@ -11,8 +11,8 @@ MAX_CACHED = 1000
 V = TypeVar("V")
 
 
-class Registries:
-    """The span types of stored runs; kept, since neither a run's schema version nor its content ever changes."""
+class StoredSpanTypes:
+    """The span types of stored runs, cached: a run's schema version and its content never change."""
 
     def __init__(self) -> None:
         self._instances: dict[str, AgentInstanceRow] = {}
@@ -39,11 +39,11 @@ class Registries:
         return registry
 
     def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
-        """Remember a run, and return it."""
+        """Add a run to the cache, and return it."""
         return _keep(self._instances, instance.id, instance)
 
     def kept(self, instance_id: str) -> AgentInstanceRow | None:
-        """Return a run that was remembered; what is fixed of it is still so, unless the file was replaced."""
+        """Return a cached run, or None. Its unchanging columns are correct unless the file was replaced."""
         return self._instances.get(instance_id)
 
 

@@ -3,8 +3,8 @@
 import itertools
 import random
 
-from agentspan.analysis.shape import FOLD_FROM, fold, keep, own_ms, slowest
 from agentspan.analysis.tree import Node, build, walk
+from agentspan.analysis.tree_folding import FOLD_FROM, fold, keep, own_ms, slowest
 from agentspan.model.rows import AgentSpanRow
 
 _ids = itertools.count()

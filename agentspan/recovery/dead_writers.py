@@ -1,4 +1,4 @@
-"""The writers that are dead, and have nothing left in a journal: only of those is it known what they did not finish."""
+"""Writers that are dead and whose journals are adopted. Only then is it known which of their spans did not finish."""
 
 import logging
 import time
@@ -12,8 +12,8 @@ from agentspan.storage.protocol import Storage
 log = logging.getLogger("agentspan")
 
 
-class Departed:
-    """Judges whether a writer is dead, and adopts what it left, in this order; once for each writer.
+class DeadWriters:
+    """Checks whether a writer is dead, and then adopts its journal; once for each writer.
 
     A dead program records nothing more. So once its journal is adopted, the storage has everything that it did.
 
@@ -32,7 +32,7 @@ class Departed:
         self._adopted: dict[str, bool] = {}
 
     def has(self, writer_id: str | None) -> bool:
-        """Tell whether a writer is dead, and everything that it recorded is in the storage."""
+        """Return whether a writer is dead and all its records are in the storage."""
         if writer_id is None or self.lives.of(writer_id) != "dead":
             return False
         if self._adoption is None:
