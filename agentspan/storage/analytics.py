@@ -33,6 +33,7 @@ class RunFilter:
         failed: only runs that failed, or in which a span did.
         grep: text that stands, in whatever case, in the run's own: id, agent, version, external_identifier, metadata,
             result, error or termination reason. What stands in its spans is found by `search`.
+        git_commit: the beginning of the run's, in upper or lower case.
     """
 
     agent: str | None = None
@@ -40,6 +41,7 @@ class RunFilter:
     since: str | None = None
     failed: bool = False
     grep: str | None = None
+    git_commit: str | None = None
 
 
 class RunSummary(NamedTuple):
