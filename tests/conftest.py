@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 import agentspan
 from agentspan.database import Database
+from agentspan.recording.git_commit import commit_replaced
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
@@ -55,6 +56,13 @@ def _same_span_types() -> Iterator[None]:
     if types != REGISTRY._types:
         REGISTRY._types, REGISTRY._resolved = types, {}
         REGISTRY.version += 1
+
+
+@pytest.fixture(autouse=True)
+def _no_commit() -> Iterator[None]:
+    """What a test records in this process is the same in a git checkout and outside."""
+    with commit_replaced(None):
+        yield
 
 
 @pytest.fixture(autouse=True)

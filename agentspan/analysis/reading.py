@@ -78,6 +78,7 @@ class Reading:
         since: datetime | str | None = None,
         failed: bool = False,
         grep: str | None = None,
+        git_commit: str | None = None,
         limit: int | None = 50,
         offset: int = 0,
     ) -> RunList:
@@ -89,13 +90,14 @@ class Reading:
             since: the earliest start, an aware datetime or RFC 3339 text with an offset.
             failed: only runs that failed, or in which a span did.
             grep: text in the run's own names, metadata, result or error, in any case.
+            git_commit: the beginning of the commit of the git checkout in which its program ran.
             limit: how many at most; None for all.
             offset: how many to pass over.
 
         Raises:
             InvalidValue: `since` is no such time.
         """
-        filter = RunFilter(agent, status, _time("since", since), failed, grep)
+        filter = RunFilter(agent, status, _time("since", since), failed, grep, git_commit)
         return find_runs(self.storage, filter, limit=limit, offset=offset)
 
     def stats(

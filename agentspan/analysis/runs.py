@@ -122,11 +122,17 @@ def _matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
         return False
     if filter.failed and row.status != "failed" and not run.failed:
         return False
+    if filter.git_commit is not None and not _begins(row.git_commit, filter.git_commit.lower()):
+        return False
     if filter.agent is not None and filter.agent not in (run.agent, row.agent_id):
         agent = storage.find(row.agent_id).rows.get(row.agent_id)
         if agent is None or not isinstance(agent[1], AgentRow) or agent[1].external_identifier != filter.agent:
             return False
     return filter.grep is None or any(filter.grep.lower() in text.lower() for text in _own_texts(run))
+
+
+def _begins(text: str | None, beginning: str) -> bool:
+    return text is not None and text.startswith(beginning)
 
 
 def _own_texts(run: RunSummary) -> Iterator[str]:

@@ -43,13 +43,15 @@ def command(
     since: str | None,
     failed: bool,
     grep: str | None,
+    git_commit: str | None,
     limit: int,
     offset: int,
     as_json: bool,
 ) -> None:
     """List runs, and print how many match in all."""
     storage = database.storage
-    filter = RunFilter(agent, status, None if since is None else time_expressions.parse(since), failed, grep)
+    since = None if since is None else time_expressions.parse(since)
+    filter = RunFilter(agent, status, since, failed, grep, git_commit)
     with bar("indexing") as progress:
         found = find_runs(storage, filter, limit=limit, offset=offset, progress=progress)
     lives = Lives(storage)

@@ -29,6 +29,8 @@ from agentspan.text import cut
 DURATION_COLUMNS = 9
 PAYLOAD_LINES = 12
 """Lines of a payload that a picture shows, at most."""
+SHORT_COMMIT = 10
+"""Characters of a commit that a picture shows: enough for git to find it in a large repository."""
 
 
 class Picture:
@@ -58,7 +60,8 @@ class Picture:
     def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow]) -> Iterator[str]:
         """Yield the lines about the run itself."""
         width = self.width
-        yield style(fit(f"run {run.id}", width), bold=True)
+        commit = f" · commit {run.git_commit[:SHORT_COMMIT]}" if run.git_commit else ""
+        yield style(fit(f"run {run.id}{commit}", width), bold=True)
         yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")

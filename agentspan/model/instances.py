@@ -27,6 +27,7 @@ def registered(
     writer_id: str | None = None,
     started_at: str | None = None,
     external_identifier: str | None = None,
+    git_commit: str | None = None,
     minted: bool,
 ) -> Put:
     """Return the row of a new instance: active if `started_at` is given, else pending."""
@@ -51,6 +52,7 @@ def registered(
         updated_at=now,
         writer_id=writer_id,
         closed_by=None,
+        git_commit=git_commit,
     )
     return Put(row, minted=minted)
 

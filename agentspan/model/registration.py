@@ -37,6 +37,7 @@ class Registration(NamedTuple):
         writer_id: the process that records the run; None for a run by id.
         minted: True if the id is certainly new, so that no lookup is needed.
         update_version: give a stored version the name and description of `version`.
+        git_commit: of the checkout in which the program runs; None for a run by id.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Registration(NamedTuple):
     writer_id: str | None = None
     minted: bool = True
     update_version: bool = False
+    git_commit: str | None = None
 
 
 class References(NamedTuple):
@@ -107,6 +109,7 @@ def register(wanted: Registration, stored: References, new_id: Callable[[], str]
             writer_id=wanted.writer_id,
             started_at=wanted.started_at,
             external_identifier=wanted.external_identifier,
+            git_commit=wanted.git_commit,
             minted=wanted.minted,
         )
     )

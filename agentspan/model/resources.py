@@ -128,6 +128,7 @@ class AgentInstance(_Resource):
         closed_by: who closed it for its program: "terminated", "abandoned", or None.
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
+        git_commit: the commit of the git checkout in which its program ran, or None.
     """
 
     type: Literal["agent_instance"] = "agent_instance"
@@ -157,6 +158,7 @@ class AgentInstance(_Resource):
     closed_by: str | None
     closed_at: datetime | None
     ended_late: bool
+    git_commit: str | None
 
 
 class InstanceCounts(_Resource):

@@ -82,6 +82,7 @@ class AgentInstanceRow(NamedTuple):
 
     If it was closed for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is the time of that.
     `ended_late` is 1 where its own end came later and replaced the status (but not `terminated`), result and times.
+    `git_commit` is the commit of the git checkout in which its program ran, 40 or 64 hexadecimal digits.
     """
 
     id: str
@@ -106,6 +107,7 @@ class AgentInstanceRow(NamedTuple):
     closed_by: str | None
     closed_at: Time | None = None
     ended_late: Flag | None = None
+    git_commit: str | None = None
 
 
 class AgentSpanRow(NamedTuple):

@@ -12,6 +12,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import Times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
+from agentspan.recording.git_commit import git_commit
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, register
 from agentspan.recording.sinks.protocol import WAIT_S
@@ -105,6 +106,7 @@ class RunState:
             started_at=started_at,
             writer_id=recorder.writer_id,
             minted=id is None,
+            git_commit=git_commit() if self.registered_row is None else self.registered_row.git_commit,
         )
         return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=WAIT_S)
 

@@ -336,6 +336,7 @@ def _asked(request: Request) -> Asked:
         since=said.get("since", ""),
         failed=bool(said.get("failed")),
         grep=said.get("grep", ""),
+        git_commit=said.get("git_commit", ""),
         offset=_number(said.get("offset")),
     )
 

@@ -33,6 +33,7 @@ class RunFilter:
         failed: only runs that failed, or in which a span did.
         grep: text, in any case, in the run's id, agent, version, external_identifier, metadata, result, error or
             termination reason. To find text in its spans, use `search`.
+        git_commit: the beginning of the run's commit, in upper or lower case.
     """
 
     agent: str | None = None
@@ -40,6 +41,7 @@ class RunFilter:
     since: str | None = None
     failed: bool = False
     grep: str | None = None
+    git_commit: str | None = None
 
 
 class RunSummary(NamedTuple):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from agentspan import clock, ids
 from agentspan.errors import InvalidValue
 from agentspan.recording.beginning import program_called
+from agentspan.recording.git_commit import commit_replaced
 
 START = "2026-01-01T00:00:00Z"
 PARTITION = 0
@@ -24,7 +25,7 @@ def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Ite
 
     The first reading of the clock is `start`, and each reading is a step after the one before. Durations use a clock of
     their own: an empty span takes one step. Ids are PFIDs that count up from 1, all with the time of `start` and
-    partition 0. A nested block changes the clock only; its ids go on counting.
+    partition 0. Runs have no `git_commit`. A nested block changes the clock only; its ids go on counting.
 
     The block affects all threads of the process, and tracers and databases that were opened before it. Each
     block mints the same ids, so record into a new database in each. Other code that reads the time is not affected.
@@ -43,6 +44,7 @@ def deterministic(*, start: datetime | str = START, step_ms: float = 1.0) -> Ite
     with (
         ids.counted(start_ns // 1_000_000, PARTITION),
         program_called(PROGRAM),
+        commit_replaced(None),
         clock.replaced(_ticks(start_ns, step_ns), _ticks(0, step_ns)),
     ):
         yield

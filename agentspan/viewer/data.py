@@ -60,6 +60,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "error": run.error,
         "quality": run.quality_payloads,
         "program": _program(lives, run.writer_id),
+        "git_commit": run.git_commit,
         "spans": storage.counts([run.id])[run.id]._asdict() if counted else None,
     }
 

@@ -29,6 +29,7 @@ class Asked(NamedTuple):
     since: str = ""
     failed: bool = False
     grep: str = ""
+    git_commit: str = ""
     offset: int = 0
 
     def filter(self) -> RunFilter:
@@ -43,6 +44,7 @@ class Asked(NamedTuple):
             since=earliest,
             failed=self.failed,
             grep=self.grep.strip() or None,
+            git_commit=self.git_commit.strip() or None,
         )
 
 

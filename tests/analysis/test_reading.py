@@ -10,6 +10,7 @@ import agentspan
 from agentspan.analysis.reading import RUNS, SPANS
 from agentspan.database import Database
 from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.recording.git_commit import commit_replaced
 
 
 @pytest.fixture
@@ -31,10 +32,24 @@ def test_it_asks_what_the_command_line_asks(db: Database, runs: list[str]) -> No
     assert reading.runs(since="2020-01-01T00:00:00Z", limit=1).total == 2
     assert [stat.label for stat in reading.stats("-")] == [None, "m", None, "fetch"]
     assert reading.stats(until="2020-01-01T00:00:00Z") == []
+    assert reading.runs(git_commit="").total == 0  # runs by id have none
     assert reading.search("fetch").total == 2
     assert reading.search("fetch", run=runs[0]).hits[0].run_id == runs[0]
     with pytest.raises(InvalidValue, match="since: not an RFC 3339 time"):
         reading.runs(since="2020-01-01T00:00:00")
+
+
+def test_runs_are_found_by_the_beginning_of_their_commit(tracer: agentspan.Tracer) -> None:
+    made = []
+    for commit in ("ab" * 20, "ac" * 20, None):
+        with commit_replaced(commit), tracer.run("a") as run:
+            made.append(run.id)
+    tracer.flush()
+    reading = agentspan.read(tracer.storage)
+    found = {
+        beginning: [run.run.id for run in reading.runs(git_commit=beginning).runs] for beginning in ("a", "AB", "b")
+    }
+    assert found == {"a": [made[1], made[0]], "AB": [made[0]], "b": []}
 
 
 def test_a_file_is_opened_for_reading_only(tmp_path: Path) -> None:

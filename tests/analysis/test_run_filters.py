@@ -20,6 +20,7 @@ ROWS = Rows()
 AGENTS = [ROWS.agent("one"), ROWS.agent("two")._replace(name="Zwei"), ROWS.agent(None)._replace(name="one")]
 FAMILIES = [ROWS.family(agent) for agent in AGENTS]
 TIMES = st.sampled_from([f"2026-01-0{day}T00:00:00.000000Z" for day in range(1, 4)])
+COMMIT = st.sampled_from(["ab" * 20, "ac" * 20, "ba" * 32])
 TEXTS = st.none() | st.sampled_from(['{"a": "Straße"}', '{"a": "STRASSE %_"}', '{"b": "one"}'])
 
 
@@ -35,6 +36,7 @@ def runs(draw: st.DrawFn) -> tuple[Row, ...]:
         metadata=draw(TEXTS),
         result=draw(TEXTS),
         error=draw(TEXTS),
+        git_commit=draw(st.none() | COMMIT),
         termination_reason=draw(st.sampled_from([None, "Too dear"])),
     )
     steps = draw(
@@ -58,6 +60,7 @@ FILTERS = st.builds(
     since=st.none() | TIMES,
     failed=st.booleans(),
     grep=st.none() | GREP,
+    git_commit=st.none() | st.sampled_from(["", "a", "AB", "b", "%", "\ud800"]) | COMMIT,
 )
 
 

@@ -11,6 +11,7 @@ from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
 from agentspan.model.rows import ResourceType, Row
 from agentspan.operations.context import Context
+from agentspan.recording.git_commit import commit_replaced
 from agentspan.storage.protocol import Query
 from tests.cli.calling import call, lines
 
@@ -63,6 +64,16 @@ def test_what_is_imported_is_what_was_exported(source: Path, db: Database) -> No
             assert db.storage.violations([row.id]) == original.storage.violations([row.id])
     again = import_lines(Context(db.storage), lambda: text)
     assert again == (0, 0, 0, len(text) - 1)
+
+
+def test_the_commit_of_a_run_is_exported_and_imported(tmp_path: Path, db: Database) -> None:
+    tracer = agentspan.Tracer(tmp_path / "source.db", raise_errors=True)
+    with commit_replaced("ab" * 20), tracer.run("a") as run:
+        pass
+    tracer.shutdown()
+    text = exported(tmp_path / "source.db")
+    import_lines(Context(db.storage), lambda: text)
+    assert db.agent_instances.get(run.id).git_commit == "ab" * 20
 
 
 def test_an_agent_that_is_known_by_another_id_is_found_again(source: Path, db: Database) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import agentspan
 from agentspan.cli.output import columns_of
+from agentspan.recording.git_commit import commit_replaced
 from tests.cli.calling import call, lines
 
 
@@ -46,6 +47,18 @@ def test_runs_are_filtered_and_the_totals_are_of_all_that_match(db: Path) -> Non
     document = json.loads(call(db, "runs", "--agent", "odd", "--limit", "1", "--json").output)
     assert (len(document["runs"]), document["total"], document["totals"]["spans"]) == (1, 2, 4)
     assert document["runs"][0]["cost_usd"] == 0.5
+
+
+def test_runs_are_filtered_by_the_beginning_of_their_commit(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    for commit in ("ab" * 20, "ac" * 20):
+        with commit_replaced(commit), tracer.run("a"):
+            pass
+    tracer.shutdown()
+    for beginning, number in {"a": 2, "AB": 1, "ac" * 20: 1, "b": 0, "a%": 0, "": 2}.items():
+        document = json.loads(call(db, "runs", "--git-commit", beginning, "--json").output)
+        assert document["total"] == len(document["runs"]) == number
+        assert all(run["git_commit"].startswith(beginning.lower()) for run in document["runs"])
 
 
 @pytest.mark.parametrize("what", ["yesterday", "7", "2026-13-01", "-1h", "9" * 30 + "d", ""])

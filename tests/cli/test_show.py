@@ -9,6 +9,7 @@ import pytest
 import agentspan
 from agentspan.cli.output import columns_of
 from agentspan.cli.tree import PAYLOAD_LINES
+from agentspan.recording.git_commit import commit_replaced
 from tests.cli.calling import call, lines
 
 
@@ -79,6 +80,16 @@ def test_siblings_that_repeat_are_folded_with_their_count_but_not_those_that_fai
     assert "│    TimeoutError: read timed out" in text
     full = call(db, "show", "-", "--full").output
     assert full.count("✓ turn") == full.count("✓ LLM m") == 5
+
+
+def test_the_commit_of_the_program_is_shown_short_and_is_whole_in_json(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with commit_replaced("9fceb02d0ae598e95dc970b74767f19372d61af8"), tracer.run("a") as run:
+        pass
+    tracer.shutdown()
+    assert lines(db, "show", "-")[0] == f"run {run.id} · commit 9fceb02d0a"
+    document = json.loads(call(db, "show", "-", "--json").output)
+    assert document["run"]["git_commit"] == "9fceb02d0ae598e95dc970b74767f19372d61af8"
 
 
 def test_only_what_failed_with_what_leads_to_it(db: Path, run: str) -> None:

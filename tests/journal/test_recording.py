@@ -19,6 +19,7 @@ from agentspan import Tracer, ids
 from agentspan.errors import StorageError
 from agentspan.journal.segments import take_over
 from agentspan.journal.spool import segments
+from agentspan.recording.git_commit import commit_replaced
 from agentspan.recording.sinks import journal_work, terminations
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recovery import adopting
@@ -295,6 +296,21 @@ def test_a_run_whose_agent_others_made_meanwhile_is_brought_in_with_its_spans(pa
         assert (span.status, span.agent_id) == ("complete", first.agent_id)
         assert db.doctor().refused_total == 0
     other.close()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_run_that_waited_in_the_journal_has_the_commit_of_its_program(path: Path) -> None:
+    agentspan.open(path).close()
+    tracer, other = Tracer(path), sqlite3.connect(path, isolation_level=None)
+    other.execute("begin immediate")
+    with commit_replaced("ab" * 20), tracer.run("a") as run:
+        pass
+    other.execute("rollback")
+    other.close()
+    die(tracer)
+    with agentspan.open(path) as db:
+        assert db.agent_instances.get(run.id).git_commit == "ab" * 20
+        assert db.doctor().refused_total == 0
 
 
 def not_bad(span_type: Any, schema_name: str, *args: Any) -> Any:

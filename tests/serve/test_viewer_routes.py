@@ -202,6 +202,7 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert count("status=active").startswith("1 of 1 run")
     assert count("failed=1").startswith("0 of 0 runs")
     assert count("grep=no-42-").startswith("1 of 1 run")
+    assert count("git_commit=ab").startswith("0 of 0 runs")
     assert count("since=24h").startswith("50 of 61")
     assert count("status=nonsense&since=ever&offset=-3").startswith("50 of 61")
     page = client.get("/?agent=many").text

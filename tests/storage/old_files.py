@@ -9,6 +9,10 @@ SECOND = "version-2.tar.gz"
 """Made by the code before there was a third version: runs in which a span repeats the tokens of the one in it, by four
 names; the index of that code beside it, whose sums count two of these names twice; and the journal of a killed
 program, with both spans of such a run."""
+THIRD = "version-3.tar.gz"
+"""Made by the code before there was a fourth version: four runs with spans, a key, an error; the index of that code
+beside it; and the journal of a killed program, with a run in it that could not be registered while the file was
+locked."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import RunFilter, find_runs
 from agentspan.errors import DatabaseUnusable
 from agentspan.journal.events import SEPARATOR, decode_unit, encode_unit
 from agentspan.journal.journal_folder import is_possible
@@ -20,7 +20,7 @@ from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import migrations, tables
-from tests.storage.old_files import FILES, unpacked
+from tests.storage.old_files import FILES, THIRD, unpacked
 
 
 def structure(path: Path) -> dict[str, str]:
@@ -92,6 +92,17 @@ def test_an_old_file_is_read_and_recorded_into_with_what_its_journal_holds(tmp_p
         assert db.doctor().problems == []
     with agentspan.open(path, read_only=True) as db:
         assert db.storage.page(agentspan.storage.protocol.Query("refused_change")).rows == []
+
+
+@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+def test_a_run_of_an_older_program_has_no_commit_also_where_its_journal_registers_it(tmp_path: Path) -> None:
+    path = unpacked(tmp_path, THIRD)
+    with agentspan.open(path) as db:
+        found = find_runs(db.storage)
+        assert {run.agent for run in found.runs} == {"planner", "broken", "by id", "killed", "never registered"}
+        assert {run.run.git_commit for run in found.runs} == {None}
+        assert find_runs(db.storage, RunFilter(git_commit="")).total == 0
+        assert db.doctor().problems == []
 
 
 NAMES = [

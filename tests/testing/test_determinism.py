@@ -9,6 +9,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer, clock, ids
+from agentspan.recording.git_commit import commit_replaced
 from agentspan.testing import CapturedRuns, capture, deterministic
 
 
@@ -98,6 +99,13 @@ def test_a_block_within_another_changes_the_clock_only(captured_runs: CapturedRu
     stored = agentspan.open(captured_runs.storage).agent_spans.get(slow.id)
     assert stored.started_at is not None
     assert stored.started_at.year == 2030
+
+
+def test_runs_have_no_commit() -> None:
+    with commit_replaced("ab" * 20), capture() as runs:
+        with agentspan.run("a") as run:
+            pass
+        assert agentspan.open(runs.storage).agent_instances.get(run.id).git_commit is None
 
 
 def test_threads_share_the_count() -> None:

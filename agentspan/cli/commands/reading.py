@@ -18,6 +18,7 @@ _since = click.option("--since", metavar="TIME", help="Only from then on: 90s, 1
 @_since
 @click.option("--failed", is_flag=True, help="Only runs that failed, or in which a span did.")
 @click.option("--grep", metavar="TEXT", help="Only with this text in the run's own metadata, result, error or names.")
+@click.option("--git-commit", metavar="PREFIX", help="Only of this git commit: its hash, or the beginning of it.")
 @click.option("--limit", default=LATEST_RUNS, show_default=True, type=click.IntRange(0), help="How many to list.")
 @click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")
 @options

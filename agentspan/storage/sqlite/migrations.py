@@ -187,5 +187,10 @@ def _add_is_aggregate(db: "Database") -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _add_closes, _add_is_aggregate)
+def _add_git_commit(db: "Database") -> None:
+    """The commit of the git checkout in which a run's program ran; null for the runs of older programs."""
+    db.execute('ALTER TABLE "agent_instances" ADD COLUMN "git_commit" TEXT')
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _add_closes, _add_is_aggregate, _add_git_commit)
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

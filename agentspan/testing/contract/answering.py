@@ -21,6 +21,7 @@ from agentspan.testing.contract.rows import finish
 WORDS = ("flight", "Zürich", "timeout", "hotel", "train", "snake_case", "42")
 SEARCHES = ("flight", "ho*", '"hotel train"', "zurich", "flight -hotel 42", "nothing", "snake")
 MODELS = (None, "gpt-4.1", "small")
+COMMITS = (None, "a1" * 20, "a2" * 20, "1a" * 32)
 
 
 class Answering(Base):
@@ -66,6 +67,7 @@ class Answering(Base):
         agent = storage.find(runs[0].agent_id).rows.get(runs[0].agent_id)
         names = [None, "nobody", runs[0].agent_id, getattr(agent and agent[1], "name", None)]
         filters = [RunFilter(), RunFilter(failed=True), RunFilter(grep="NOTE 1"), RunFilter(grep=runs[0].id[-9:])]
+        filters += [RunFilter(git_commit=beginning) for beginning in ("", "a", "A1", COMMITS[1], "a0", "%")]
         for _ in range(4):
             status = chance.choice((None, "active", "complete", "failed", "terminated"))
             filters.append(RunFilter(chance.choice(names), status, chance.choice(times), chance.random() < 0.3))
@@ -147,7 +149,10 @@ def _history(base: Base, storage: Storage, chance: random.Random, steps: int) ->
         version, schema, run = base.rows.family(agent)
         at = f"2026-01-0{chance.randrange(1, 9)}T00:00:00.000000Z"
         run = run._replace(
-            metadata=f'"note {chance.randrange(3)}"', inserted_at=at, started_at=chance.choice((None, at))
+            metadata=f'"note {chance.randrange(3)}"',
+            inserted_at=at,
+            started_at=chance.choice((None, at)),
+            git_commit=COMMITS[len(runs)],
         )
         base.put(storage, agent, version, schema, run)
         runs.append(run)

@@ -255,6 +255,7 @@ export class RunPage {
     fact("finished", run.finished_at);
     fact("closed", run.closed_by ? `by being ${run.closed_by}` : null);
     fact("program", run.program);
+    fact("commit", run.git_commit);
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     const reason = run.termination_reason;
     const parts = [

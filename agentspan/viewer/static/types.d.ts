@@ -36,6 +36,7 @@ interface Run {
   error: string | null;
   quality: string | null;
   program: string | null;
+  git_commit: string | null;
   spans: SpanCounts | null;
 }
 

@@ -161,6 +161,9 @@ def _where(filter: RunFilter) -> tuple[str, list[str]]:
         conditions.append("(i.status = 'failed' or r.failed > 0)")
     if filter.grep is not None:
         conditions.append(f"is_said_in({OWN_TEXTS})")
+    if filter.git_commit is not None:
+        conditions.append("instr(i.git_commit, ?) = 1")
+        values.append(filter.git_commit.lower())
     values = [
         value.encode("utf-8", "replace").decode() for value in values
     ]  # a shell's odd bytes are no text for SQLite
