@@ -22,7 +22,7 @@ def width() -> int:
 
 
 def colored() -> bool:
-    """Tell whether to use colours: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
+    """Return whether to use colours: on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 

@@ -1,4 +1,4 @@
-"""What `agentspan.span(...)` and `agentspan.run(...)` return: with-blocks, and decorators for each kind of function.
+"""Blocks: `agentspan.span(...)` and `agentspan.run(...)` return one; a with-block, and a decorator for functions.
 
 Each entry of a block makes a new Span or Run, so several tasks or threads may share a block.
 """

@@ -36,11 +36,11 @@ class LoginSessions:
         return self._token is not None
 
     def allows(self, request: Request) -> bool:
-        """Tell whether a request may see the viewer."""
+        """Return whether a request may see the viewer."""
         return not self.is_asked or self._is_valid(request.cookies.get(self.cookie, ""))
 
     def is_token(self, given: object) -> bool:
-        """Tell whether a text is the token, in constant time."""
+        """Return whether a text is the token, in constant time."""
         if not isinstance(given, str) or self._token is None:
             return False
         return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
@@ -80,7 +80,7 @@ class LoginSessions:
 
 
 def is_own_page(request: Request) -> bool:
-    """Tell whether a request comes from a page of this server, as the browser says: pages cannot set these headers."""
+    """Return whether a request comes from a page of this server, as the browser says: pages cannot set these headers."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -89,7 +89,7 @@ def is_own_page(request: Request) -> bool:
 
 
 def _is_encrypted(request: Request) -> bool:
-    """Tell whether the browser came by TLS; where a proxy ended that, only the page's Origin still says so."""
+    """Return whether the browser came by TLS; where a proxy ended that, only the page's Origin still says so."""
     return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
 
 

@@ -129,7 +129,7 @@ def replay(message: Message, receive: Receive) -> Receive:
 
 
 def _is_guarded(scope: Scope) -> bool:
-    """Tell whether a path lies below /api; mounted in another application, it begins with where that is."""
+    """Return whether a path lies below /api; mounted in another application, it begins with where that is."""
     path: str = scope["path"]
     return path.startswith("/api") or path.removeprefix(scope.get("root_path", "")).startswith("/api")
 

@@ -173,7 +173,7 @@ def _bulk() -> dict[str, Any]:
 
 
 def _fits(example: Any, schema: Mapping[str, Any]) -> bool:
-    """Tell whether an example is of a type that the schema allows: a name can mean two things."""
+    """Return whether an example is of a type that the schema allows: a name can mean two things."""
     kinds = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
     options = schema.get("anyOf", [schema])
     return any(option.get("type") == kinds[type(example)] and _in_enum(example, option) for option in options)

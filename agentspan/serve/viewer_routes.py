@@ -324,7 +324,7 @@ def _with_headers(response: Response) -> Response:
 
 
 def _wants_page(request: Request) -> bool:
-    """Tell whether a request is for a page, not for a script's JSON."""
+    """Return whether a request is for a page, not for a script's JSON."""
     return request.method == "GET" and "text/html" in request.headers.get("accept", "")
 
 

@@ -209,7 +209,7 @@ def _members(exception: BaseExceptionGroup[Any]) -> tuple[BaseException, ...]:
 
 
 def _are_few(exception: BaseException) -> bool:
-    """Tell whether an exception, with its causes and members, may be formatted: that takes 50 µs for each way to it."""
+    """Return whether an exception, with its causes and members, may be formatted: that takes 50 µs for each way to it."""
     found, waiting, seen = 0, [exception], {id(exception)}
     while waiting:
         found += 1

@@ -286,7 +286,7 @@ def _search(pattern: str) -> _Found:
 
 
 def names_credential(name: str) -> bool:
-    """Tell whether a member of this name holds a credential, whatever that looks like."""
+    """Return whether a member of this name holds a credential, whatever that looks like."""
     return looks_of(name) is ANY
 
 

@@ -112,7 +112,7 @@ def fields_of(value: Any) -> Mapping[str, Any] | None:
 
 
 def is_small(value: Any, room: list[int], depth: int) -> bool:
-    """Tell whether the encoder may have a value: not much, not deep, and nothing in it that iterating uses up."""
+    """Return whether the encoder may have a value: not much, not deep, and nothing in it that iterating uses up."""
     room[0] -= 1
     if room[0] < 0 or depth > 50:
         return False
