@@ -42,7 +42,7 @@ Database = str | os.PathLike[str] | Location | Storage
 
 
 class Configuration(NamedTuple):
-    """Where and how this process records.
+    """The storage and the settings with which this process records.
 
     Attributes:
         db: None where nothing was said: then it is looked up each time.

@@ -29,7 +29,7 @@ class Outcomes(RunListener):
         self._recorder.faults.storage_recovered()
 
     def terminated(self, unit: Unit, reason: str) -> None:
-        """Tell a run of this process that somebody terminated it; of several, find out which."""
+        """Notify the run of this process that was terminated; of several, find out which."""
         change = unit.changes[0]
         try:
             if isinstance(change, PutSpans):

@@ -30,7 +30,7 @@ class SettingsArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a recorder records.
+    """The settings of one recorder.
 
     Attributes:
         raise_errors: raise agentspan's own faults instead of counting and logging them; for tests.

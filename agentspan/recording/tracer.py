@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class Health(NamedTuple):
-    """How recording goes, counted in transitions since the tracer was made.
+    """The state of recording, counted in transitions since the tracer was made.
 
     `recorded` are on disk, in the storage or in the journal before it (`flush` tells whether all are in the storage);
     `waiting` could not be written yet and are tried again; `failed` are lost.

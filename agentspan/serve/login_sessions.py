@@ -80,7 +80,7 @@ class LoginSessions:
 
 
 def is_own_page(request: Request) -> bool:
-    """Return whether a request comes from a page of this server, as the browser says: pages cannot set these headers."""
+    """Return whether a request comes from a page of this server, by headers that pages cannot set."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"

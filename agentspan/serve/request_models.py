@@ -1,4 +1,4 @@
-"""What requests say, as models: for parsing, and for the OpenAPI document. Unknown fields are ignored."""
+"""Models of requests: for parsing, and for the OpenAPI document. Unknown fields are ignored."""
 
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ class CreateAgent(Body):
 
 
 class AgentForUpdate(Body):
-    """What to change of an agent; what is left out stays.
+    """Changes of an agent. Fields that are left out stay as they are.
 
     Attributes:
         name: for people.

@@ -1,4 +1,4 @@
-"""What responses look like, as models: for the OpenAPI document only; answers are made in operations.envelopes."""
+"""Models of responses: for the OpenAPI document only; answers are made in operations.envelopes."""
 
 from typing import Any, Generic, Literal, TypeVar
 
@@ -29,7 +29,7 @@ Code = Literal[
 
 
 class Control(BaseModel):
-    """What the client is asked to do.
+    """A request to the client.
 
     Attributes:
         terminate: the instance was terminated; its program should stop.
@@ -77,7 +77,7 @@ class Registered(One[T], Generic[T]):
 
 
 class Sorting(BaseModel):
-    """How a list is sorted.
+    """The order of a list.
 
     Attributes:
         field: by which field.
@@ -159,7 +159,7 @@ class Pong(BaseModel):
 
 
 class FieldError(BaseModel):
-    """What is wrong with a field.
+    """The error of a field.
 
     Attributes:
         code: `required_value` or `invalid_value`.

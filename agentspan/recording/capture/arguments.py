@@ -15,7 +15,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def kind_of(fn: Any) -> Kind:
-    """Tell what calling gives: a result, or an awaitable, or a generator of either kind.
+    """Return what a call of the function returns: a result, an awaitable, or a generator of either kind.
 
     Of a partial that is what its function gives, of an object what its `__call__` does.
     """
@@ -59,7 +59,7 @@ def wrapper_of(fn: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _is_awaited(fn: Any) -> bool:
-    """Tell a generator function that `types.coroutine` made awaitable: what it yields is for the event loop."""
+    """Return whether `types.coroutine` made this generator function awaitable: it yields to the event loop."""
     code = getattr(fn, "__code__", None)
     return inspect.iscode(code) and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 

@@ -34,7 +34,7 @@ _LEAST = -_MOST
 
 
 class Capture:
-    """How one recorder takes values.
+    """Turns values into JSON text for one recorder.
 
     Args:
         limits: how much of a payload is kept.
@@ -209,7 +209,7 @@ def _members(exception: BaseExceptionGroup[Any]) -> tuple[BaseException, ...]:
 
 
 def _are_few(exception: BaseException) -> bool:
-    """Return whether an exception, with its causes and members, may be formatted: that takes 50 µs for each way to it."""
+    """Return whether an exception, with its causes and members, may be formatted. It takes 50 µs for each way to it."""
     found, waiting, seen = 0, [exception], {id(exception)}
     while waiting:
         found += 1

@@ -1,4 +1,4 @@
-"""What credentials look like: the names of the members that hold them, and how they stand in a text.
+"""Recognises credentials: by the names of the members that hold them, and by their form in a text.
 
 One search with an engine of linear time tells for nearly every payload that there is nothing to do: 0.6 µs for 300
 characters, 0.2 ms for 100 KB, where `re` takes forty times that. Only what it finds is looked at closely.
@@ -91,7 +91,7 @@ _LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-")
 
 
 def _key(match: re.Match[str]) -> str | None:
-    """Tell a key from the middle of a longer word, and from words with dashes between (`sk-learn-compatible-…`)."""
+    """Distinguish a key from a part of a longer word, and from words with dashes (`sk-learn-compatible-…`)."""
     secret, text, start = match["secret"], match.string, match.start()
     before = text[start - 1 : start]
     if (
@@ -164,7 +164,7 @@ def _assigned(match: re.Match[str]) -> str | None:
 
 
 def _mixed(match: re.Match[str]) -> str | None:
-    """Tell base64 from a path or a word."""
+    """Distinguish base64 from a path or a word."""
     secret = match["secret"]
     return None if secret.islower() or secret.isupper() or (secret.isalpha() and secret.istitle()) else "secret"
 
@@ -310,12 +310,12 @@ def _is_id_token(name: str, start: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_harmless_name(name: str) -> bool:
-    """Tell of a member's name that it is one plain word: no credential, and nothing odd."""
+    """Return whether a member's name is one plain word: no credential, and nothing odd."""
     return name.isascii() and not suspicious()(name)
 
 
 def is_schema(keys: Iterable[Any]) -> bool:
-    """Tell of an object's keys whether it is a JSON Schema: what it says of a `password` is no password."""
+    """Return whether an object with these keys is a JSON Schema, in which `password` is no password."""
     found = False
     for key in keys:
         if type(key) is not str or not _SCHEMA_WORD.fullmatch(key):

@@ -1,4 +1,4 @@
-"""How much of a payload is kept, and the marks that stand for what is not: nothing is cut without a trace."""
+"""Limits of payloads, and the marks that replace what is cut: nothing is cut without a trace."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Limits(NamedTuple):
-    """What one payload, or result, may hold. Beyond that a mark tells how much was there.
+    """The limits of one payload, or result. A mark says how much there was beyond them.
 
     Attributes:
         value: characters of one text (or of bytes as base64). Of a longer one: `bytes`, `sha256` and `start`.

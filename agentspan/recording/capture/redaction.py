@@ -18,7 +18,7 @@ MARGIN = 512
 
 
 class Redaction:
-    """What a recorder keeps out of its file.
+    """Replaces credentials, and whatever a rule of the program finds, before anything is stored.
 
     Args:
         rule: one's own, asked after the rules for credentials.

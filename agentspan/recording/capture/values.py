@@ -20,7 +20,7 @@ _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.va
 
 
 def is_fault(error: BaseException) -> bool:
-    """Tell what a value raises from what is raised meanwhile to end the program: the latter is not ours to hide."""
+    """Return whether a value raised this error. Else it was raised to end the program, and must go through."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"  # what a crash in Rust becomes
 
 

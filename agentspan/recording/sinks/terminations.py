@@ -45,6 +45,6 @@ class Terminations:
         self._next_look_s = ended + max(LOOK_S, (ended - began) / LOOK_SHARE)
 
     def pass_on(self) -> None:
-        """Tell the runs, in the thread of a call that records."""
+        """Notify the runs, in the thread of a call that records."""
         found, self.found = self.found, {}
         self._runs.learn(found)

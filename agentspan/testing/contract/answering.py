@@ -100,7 +100,7 @@ class Answering(Base):
         assert sql.select("select id from agents where 1 = 0") == (["id"], [])
 
     def test_sql_can_do_nothing_but_read(self, storage: Storage) -> None:
-        """What writes, and what is no SQL, raises InvalidValue."""
+        """A statement that writes, or is no SQL, raises InvalidValue."""
         sql: Sql = self.claimed(storage, "sql")
         span = self.rows.span(self.instance(storage))
         self.put(storage, span)

@@ -1,4 +1,4 @@
-"""What all tests of the contract use: rows, steps that must succeed, and skipping what a storage does not claim."""
+"""Tools of all tests of the contract: rows, steps that must succeed, and skipping what a storage does not claim."""
 
 import contextlib
 from collections.abc import Iterator

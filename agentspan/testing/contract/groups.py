@@ -20,7 +20,7 @@ class Grouping(Base):
     """Contract: groups."""
 
     def test_a_group_sees_what_it_wrote_and_is_whole_or_nothing(self, storage: Storage) -> None:
-        """What it returns or raises comes out as it is."""
+        """A group returns, or raises, what its function returns or raises."""
         groups: Groups = self.claimed(storage, "groups")
         instance = self.instance(storage)
         one, two = self.rows.span(instance), self.rows.span(instance)

@@ -46,7 +46,7 @@ class Keeping(Base):
         assert not [problem for problem in problems if run.id in problem or "secret" in problem]
 
     def test_a_file_grows_and_shrinks(self, storage: Storage) -> None:
-        """What is used is less after removing, and the file is smaller after compacting; the rest is as it was."""
+        """Fewer bytes are in use after removing, and the file is smaller after compacting; the rest stays."""
         file: StorageFile = self.claimed(storage, "file")
         removal = self.claimed(storage, "removal")
         stays, goes = self._filled(storage), self.instance(storage)
