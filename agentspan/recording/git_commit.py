@@ -31,7 +31,7 @@ _is_known = False
 def git_commit() -> str | None:
     """Return the commit of the checkout around the program's script, else around the working directory, else None.
 
-    The first call of the process searches (0.1 ms), all others return what it found: the program goes on running the
+    The first call of the process searches (0.3 ms), all others return what it found: the program goes on running the
     code that it has loaded, whatever is checked out meanwhile. A forked child has what its parent found. Two threads
     may both search, and find the same. Never raises but for signal handlers, and waits for no pipe or device.
     """
