@@ -102,13 +102,13 @@ class Capable(MemoryStorage):
         return [outlined(span) for span in spans[:limit]]
 
     def find_runs(self, filter: Any, **more: Any) -> Any:
-        return find_runs(RowByRow(self), filter, **more)  # type: ignore[arg-type]
+        return find_runs(RowByRow(self), filter, **more)
 
     def span_stats(self, **more: Any) -> Any:
-        return stats(RowByRow(self), **more)  # type: ignore[arg-type]
+        return stats(RowByRow(self), **more)
 
     def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
-        hits = search(RowByRow(self), words, limit=limit, offset=offset)  # type: ignore[arg-type]
+        hits = search(RowByRow(self), words, limit=limit, offset=offset)
         return [hit.span_id for hit in hits.hits], hits.total
 
     def wait_at_most(self, wait_s: float) -> None:
@@ -230,6 +230,11 @@ class NeverLooksIntoJournals(SQLiteStorage):
         return super().seeing(lambda: None)
 
 
+def new_state() -> State:
+    account = new_account()
+    return State({account.id: ("account", account)}, {}, {})
+
+
 @found_by("test_another_process_opens_its_location")
 class NeverWritesItsFile(JsonStorage):
     """Shares what it has within the process, so that only another process notices."""
@@ -237,18 +242,15 @@ class NeverWritesItsFile(JsonStorage):
     shared: ClassVar[dict[Path, State]] = {}
 
     def read(self) -> State:
-        self.account_or_error()
-        return self.shared[self.path].copy()
+        if self.closed:
+            raise StorageError("the storage is closed; open it again")
+        if self.path not in self.shared:
+            self.shared[self.path] = new_state()
+        return self.shared[self.path]
 
     def write(self, state: State) -> None:
         self.path.touch()
         self.shared[self.path] = state
-
-    def account_or_error(self) -> None:
-        if self.closed:
-            raise StorageError("the storage is closed; open it again")
-        if self.path not in self.shared:
-            self.shared[self.path] = State(new_account(), {}, {}, {})
 
 
 @found_by("test_what_was_applied_is_there_in_another_instance_and_after_reopening")
@@ -258,7 +260,7 @@ class WritesWhenItIsClosed(NeverWritesItsFile):
             self.own = JsonStorage.read(self)
         if self.closed:
             raise StorageError("the storage is closed; open it again")
-        return self.own.copy()
+        return self.own
 
     def write(self, state: State) -> None:
         self.own = state
