@@ -151,9 +151,9 @@ class Reading(Base):
         assert spans_of(storage, Query("agent_span", prefix="zzz")) == []
 
     def test_any_text_comes_back_as_it_was(self, storage: Storage) -> None:
-        """NUL, quotes, and what looks like SQL among it."""
-        text = "a\x00'\";drop table agent_spans;--\U0001f600 é\r\n"
-        payload = json.dumps({"a": text}, ensure_ascii=False)
+        """Quotes, and what looks like SQL, among it; in JSON an escaped NUL, which no other text holds."""
+        text = "a'\";drop table agent_spans;--\U0001f600 é\r\n"
+        payload = json.dumps({"a": f"\x00{text}"}, ensure_ascii=False)
         span = self.rows.span(self.instance(storage))._replace(payload=payload, summary=text)
         self.put(storage, span)
         assert self.stored(storage, span.id) == span
