@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from agentspan import ids
-from agentspan.model.changes import Applied, Key, Put, Ref, Unit
+from agentspan.model.changes import Applied, Key, Put, Ref, Refused, Unit
 from agentspan.storage.protocol import Query, SpanCounts, Storage
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, spans_of, violation
@@ -20,6 +20,14 @@ class Reading(Base):
         for id in (account.id, account.environment_id, account.agent_deployment_id):
             assert ids.is_pfid(id)
             assert ids.decode(id)[1] == account.partition
+
+    def test_the_account_is_a_row_like_others(self, storage: Storage) -> None:
+        """Found by its id, alone in the page of its type; no other row may have its id."""
+        account = storage.account()
+        assert storage.find(account.id).rows == {account.id: ("account", account)}
+        assert storage.page(Query("account", with_total=True)) == ([account], 1)
+        agent = self.rows.agent()._replace(id=account.id)
+        assert storage.apply([Unit((Put(agent),))]) == [Refused("id_used", account)]
 
     def test_spans_are_iterated_in_the_order_of_their_ids(self, storage: Storage) -> None:
         """Only those of the instance."""
