@@ -41,7 +41,10 @@ class Storage(Protocol):
         ...
 
     def account(self) -> AccountRow:
-        """Return the row that names this storage: made when the storage was, the same for ever after."""
+        """Return the row that names this storage: made when the storage was, the same for ever after.
+
+        It is a row like others: find and page return it, too.
+        """
         ...
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
@@ -92,7 +95,10 @@ class Storage(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections; closing twice is fine, anything else afterwards raises StorageError."""
+        """Close files and connections; closing twice is fine.
+
+        Afterwards everything but capabilities() raises StorageError, the methods of each capability included.
+        """
         ...
 
 
