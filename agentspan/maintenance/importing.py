@@ -24,6 +24,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
+from agentspan.model.texts import check_text
 from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 
@@ -237,6 +238,7 @@ def _value(number: int, column: Column, value: Any) -> Any:
             value.encode()
         except UnicodeEncodeError:
             raise _wrong(number, f"{name} holds half a character") from None
+        check_text(f"line {number}: {name}", value)
     return value
 
 
@@ -249,5 +251,5 @@ def _violations(number: int, items: Any) -> tuple[Violation, ...]:
             raise _wrong(number, "a violation must have side, path, keyword and message")
         if item["side"] not in ("payload", "result_payload"):
             raise _wrong(number, "a violation's side must be payload or result_payload")
-        found.append(Violation(*(item[name] for name in Violation._fields)))
+        found.append(Violation._make(check_text(f"line {number}: {name}", item[name]) for name in Violation._fields))
     return tuple(found)

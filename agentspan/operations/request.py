@@ -7,6 +7,7 @@ from typing import Any
 from agentspan import clock, ids, jsontext
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.changes import Key
+from agentspan.model.texts import check_text
 from agentspan.storage.protocol import Query
 
 MAX_KEY = 64
@@ -65,7 +66,7 @@ def text(field: str, value: Any) -> str | None:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidValue(field, "has a lone surrogate; it is no Unicode text") from None
-    return value
+    return check_text(field, value)
 
 
 def required_text(field: str, value: Any) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from agentspan import clock, forks
+from agentspan.errors import InvalidValue
 from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit
@@ -94,14 +95,12 @@ class RunState:
         recorder = self.recorder
         metadata = None if self._metadata is None else recorder.capture.object(self._metadata)
         version = None if self._version is None else self._text(self._version)
-        purpose = self._purpose if type(self._purpose) is str else "live"
-        check_purpose(purpose)
         wanted = Registration(
             id or recorder.ids.new(),
             self._text(self.name) or DEFAULT,
             VersionFields(version or DEFAULT),
             recorder.types.content(),
-            purpose,
+            self._checked_purpose(),
             metadata,
             started_at=started_at,
             writer_id=recorder.writer_id,
@@ -117,6 +116,17 @@ class RunState:
         except Exception as raised:
             self.recorder.faults.add(raised, reraise=False)
             return None
+
+    def _checked_purpose(self) -> Purpose:
+        """Return the purpose; `live`, with a fault, where it is an unknown one."""
+        if type(self._purpose) is not str:
+            return "live"
+        try:
+            check_purpose(self._purpose)
+        except InvalidValue as error:
+            self.recorder.faults.add(error)
+            return "live"
+        return self._purpose
 
     def take_over(self, instance: AgentInstanceRow) -> None:
         """Stand for a run that another process began, and will finish."""

@@ -9,6 +9,7 @@ from typing import Literal
 from agentspan import clock
 from agentspan.interrupts import let_through
 from agentspan.model.rows import WriterRow
+from agentspan.model.texts import without_nul
 from agentspan.storage.protocol import Storage
 
 
@@ -20,7 +21,7 @@ def this_process(id: str) -> WriterRow:
         boot_id=_boot_id(),
         pid=os.getpid(),
         process_start=_start_ticks("self"),
-        program=program_name(),
+        program=without_nul(program_name()),
         inserted_at=clock.now(),
     )
 

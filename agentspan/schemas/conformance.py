@@ -17,6 +17,7 @@ from agentspan.errors import SchemaError
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Side, Violation
 from agentspan.schemas.precheck import Check, simple
+from agentspan.text import printable
 
 MAX_SCHEMA = 65_536
 MAX_SCHEMA_DEPTH = 64
@@ -83,7 +84,7 @@ class Conformance:
 
     def _violations(self, payload: Any) -> Iterator[Violation]:
         for error in self._validator.iter_errors(payload):
-            yield Violation(self.side, error.json_path[:200], error.validator or "false", _message(error))
+            yield Violation(self.side, printable(error.json_path[:200]), error.validator or "false", _message(error))
 
 
 def _message(error: Any) -> str:
@@ -91,7 +92,7 @@ def _message(error: Any) -> str:
     keyword, wanted = error.validator, error.validator_value
     if keyword == "required":
         missing = [name for name in wanted if name not in error.instance]
-        return f"lacks {', '.join(missing)}"[:200]
+        return printable(f"lacks {', '.join(missing)}"[:200])
     if keyword == "type":
         return f"is not of type {wanted if isinstance(wanted, str) else ' or '.join(wanted)}"
     if keyword == "additionalProperties":

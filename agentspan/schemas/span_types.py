@@ -11,6 +11,7 @@ from typing import Any
 from agentspan.errors import InvalidValue, SchemaError, TemplateError
 from agentspan.interrupts import let_through
 from agentspan.model.schema_versions import SpanTypeSchema
+from agentspan.model.texts import check_text, without_nul
 from agentspan.schemas.aggregates import built_in_part, is_aggregate
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn
 from agentspan.schemas.conformance import Conformance, JSONSchema
@@ -52,7 +53,8 @@ class SpanType:
         self.name: str = item["name"]
         payload_schema: Any = item.get("params_schema")
         named = payload_schema.get("title") if isinstance(payload_schema, Mapping) else None
-        self.title: str = item.get("title") or (named if isinstance(named, str) and named else self.name)
+        title: str = item.get("title") or (named if isinstance(named, str) and named else self.name)
+        self.title = without_nul(title)
         self.template: str | None = item.get("template")
         self.label_field = label_field
         self.is_aggregate = int(is_aggregate(self.name))
@@ -249,6 +251,7 @@ def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]],
         for field in ("title", "description", "template"):
             if not isinstance(item.get(field), (str, type(None))):
                 raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be text")
+        check_text("title", item.get("title") or "")
         try:
             SpanType({k: v for k, v in item.items() if k != "template"})
         except SchemaError as error:

@@ -50,8 +50,8 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._account = new_account()
-        self._types: dict[str, ResourceType] = {}
-        self._rows: dict[str, Row] = {}
+        self._types: dict[str, ResourceType] = {self._account.id: "account"}
+        self._rows: dict[str, Row] = {self._account.id: self._account}
         self._unique: dict[tuple[ResourceType, tuple[object, ...]], str] = {}
         self._by_instance: dict[str, list[str]] = {}
         self._keys: dict[tuple[str, str], StoredKey] = {}

@@ -41,7 +41,10 @@ class Storage(Protocol):
         ...
 
     def account(self) -> AccountRow:
-        """Return the row that identifies this storage: created with the storage, and never changed."""
+        """Return the row that identifies this storage: created with the storage, and never changed.
+
+        It is a row like others: find and page return it, too.
+        """
         ...
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
@@ -92,7 +95,10 @@ class Storage(Protocol):
         ...
 
     def close(self) -> None:
-        """Close files and connections. Closing twice is fine; any other call afterwards raises StorageError."""
+        """Close files and connections. Closing twice is fine.
+
+        Afterwards every call except capabilities() raises StorageError, also of the methods of a capability.
+        """
         ...
 
 

@@ -125,6 +125,11 @@ def broken(line: bytes, **changes: object) -> bytes:
         ({"input_tokens": 1.5}, "input_tokens has the wrong type"),
         ({"input_tokens": 2**70}, "input_tokens has the wrong type"),
         ({"summary": "\ud800"}, "summary holds half a character"),
+        ({"summary": "a\x00b"}, "summary: has a NUL character"),
+        (
+            {"violations": [{"side": "payload", "path": "$.\x00", "keyword": "type", "message": "m"}]},
+            "path: has a NUL character",
+        ),
         ({"violations": [{"side": "x"}]}, "a violation must have"),
         ({"agent_instance_id": "0" * 32}, "refers to a row that is neither before it nor stored"),
     ],

@@ -62,7 +62,7 @@ def test_an_exception_at_any_point_of_a_write_leaves_no_transaction_and_no_lock(
     lock = storage._connections.lock
 
     def write() -> None:
-        storage.remove_keys("2020-01-01", 1.0)
+        storage.capabilities().removal.remove_keys("2020-01-01", 1.0)
 
     write()  # the first one makes what the others use
     with Points() as points:

@@ -540,6 +540,24 @@ def test_a_lone_surrogate_is_kept(api: Api, agent: str) -> None:
     assert refusal(api.post("/agent", {"details": {"name": "\ud800"}}))[0] == 422
 
 
+def test_a_nul_is_refused_but_in_payloads(api: Api, agent: str) -> None:
+    bad = "a\x00b"
+    run = api.instance(agent)
+    for path, body in (
+        ("/agent", {"details": {"name": bad}}),
+        ("/agent_instance/register", {"agent_id": bad, "agent_version": {"name": "1"}}),
+        ("/agent_instance/register", {"agent_id": "a", "agent_version": {"name": bad}}),
+        (f"/agent_instance/{run}/terminate", {"reason": bad}),
+        ("/agent_spans", {"details": {**SPAN, "agent_instance_id": run, "status": "active", "schema_name": bad}}),
+        ("/agent_spans", {"details": {**SPAN, "agent_instance_id": run, "status": "active"}, "idempotency_key": bad}),
+    ):
+        assert refusal(api.post(path, body)) == (422, "invalid_value"), (path, body)
+    answer = api.post("/bulk", {"items": [item("agents/create", name=bad)]}).json()
+    (output,) = answer["outputs"].values()
+    assert output["code"] == "invalid_value"
+    assert details(api.get(f"/agent_spans/{api.span(run, payload={bad: bad})}"))["payload"] == {bad: bad}
+
+
 @pytest.mark.parametrize("payload", [{"n": 10**30, "f": 1e300, "z": -0.0}, {"": {"": ""}}, {"\x00": "\x00\u2028"}])
 def test_payloads_come_back_as_they_were(api: Api, agent: str, payload: dict[str, Any]) -> None:
     span = api.span(api.instance(agent), payload=payload)

@@ -6,8 +6,10 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from agentspan.storage import authoring as spi
 from agentspan.storage.authoring import Applied, Key, Location, Move, Put, PutSpans, Query, Refused, Row, Unit
@@ -23,67 +25,84 @@ def open_json(location: Location, *, read_only: bool, wait_s: float) -> spi.Stor
     return JsonStorage(path, read_only, wait_s)
 
 
-class State:
-    """Everything that is stored, and how a unit changes it."""
+class State(NamedTuple):
+    """Everything that is stored: rows and violations by id, keys by their scope. A unit changes it in place."""
 
-    def __init__(self, account: spi.AccountRow, rows: dict, keys: dict, violations: dict) -> None:
-        self.account, self.rows, self.keys, self.violations = account, rows, keys, violations
-
-    def copy(self) -> "State":
-        return State(self.account, {**self.rows}, {**self.keys}, {**self.violations})
+    rows: dict[str, tuple[spi.ResourceType, Row]]
+    keys: dict[str, spi.StoredKey]
+    violations: dict[str, Sequence[spi.Violation]]
 
     def apply(self, unit: Unit) -> spi.Outcome:
-        key = "" if unit.key is None else json.dumps(unit.key[:2])
-        if key in self.keys:
-            stored = self.keys[key]
-            if stored.request_hash != unit.key.request_hash:
+        used = self.key(unit.key)
+        if unit.key is not None and used is not None:
+            subject = self.row(used.subject)
+            if used.request_hash != unit.key.request_hash:
                 return spi.KeyTaken()
-            row = self.rows.get(stored.subject)
-            return Refused("missing") if row is None else spi.Replayed(row, self.terminated(row))
-        told: list[Row] = []  # the rows whose run may be terminated, which their recorder has to learn
+            return Refused("missing") if subject is None else spi.Replayed(subject, self.terminated(subject))
+        reasons = []
         for change in unit.changes:
             for each in spi.puts_of(change) if isinstance(change, PutSpans) else [change]:
-                refused = self.change(each, told)
-                if refused is not None:
-                    return refused
-        if unit.key is not None:
-            self.keys[key] = spi.StoredKey(unit.key.request_hash, unit.subject)
-        if unit.subject is not None:
-            row = self.rows[unit.subject]
-            return Applied(row, self.terminated(row))
-        return Applied(None, next((self.terminated(row) for row in told if self.terminated(row) is not None), None))
+                done = self.change(each)
+                if isinstance(done, Refused):
+                    return done
+                reasons += [] if done.terminated is None else [done.terminated]
+        subject = self.row(unit.subject)
+        if unit.key is not None and subject is not None:
+            self.keys[scope(unit.key)] = spi.StoredKey(unit.key.request_hash, subject.id)
+        return (
+            Applied(None, next(iter(reasons), None)) if subject is None else Applied(subject, self.terminated(subject))
+        )
 
-    def change(self, change: Put | Move | spi.Remove, told: list[Row]) -> Refused | None:
-        stored = self.rows.get(change.row.id if isinstance(change, Put) else change.id)
+    def change(self, change: Put | Move | spi.Remove) -> Applied | Refused:
         if isinstance(change, Put):
-            if stored is not None:
-                return Refused("id_used", stored)
-            row, unique = change.row, spi.unique_of(change.row)
-            for other in self.rows.values():
-                if unique is not None and type(other) is type(row) and spi.unique_of(other) == unique:
-                    return Refused("not_unique", other)
-            for ref in (*spi.references_of(row), *change.refs):
-                if ref.id not in self.rows or spi.TYPE_OF[type(self.rows[ref.id])] != ref.type:
-                    return Refused("missing", self.rows.get(ref.id))
-            self.rows[row.id], self.violations[row.id] = row, change.violations
-            told.append(row)
-        elif isinstance(change, Move):
+            return self.put(change)
+        stored = self.row(change.id)
+        if isinstance(change, Move):
             moved = spi.moved(change, stored)
             if isinstance(moved, Refused):
                 return moved
-            self.rows[change.id] = moved.row
+            self.rows[change.id] = change.type, moved.row
             self.violations[change.id] = spi.violations_after(change, self.violations.get(change.id, ()))
-            told += [moved.row] * moved.is_over
-        else:
-            if stored is None or spi.TYPE_OF[type(stored)] != change.type:
-                return Refused("missing", stored)
-            if any(spi.Ref(change.type, change.id) in spi.references_of(other) for other in self.rows.values()):
-                return Refused("referenced", stored)
-            del self.rows[change.id]
-        return None
+            return Applied(None, self.terminated(moved.row) if moved.is_over else None)
+        if stored is None or self.rows[change.id][0] != change.type:
+            return Refused("missing", stored)
+        if any(spi.Ref(change.type, change.id) in spi.references_of(row) for _, row in self.rows.values()):
+            return Refused("referenced", stored)
+        del self.rows[change.id]
+        return Applied()
+
+    def put(self, put: Put) -> Applied | Refused:
+        row, type_, unique = put.row, spi.TYPE_OF[type(put.row)], spi.unique_of(put.row)
+        if row.id in self.rows:
+            return Refused("id_used", self.row(row.id))
+        for other_type, other in self.rows.values():
+            if unique is not None and other_type == type_ and spi.unique_of(other) == unique:
+                return Refused("not_unique", other)
+        for ref in (*spi.references_of(row), *put.refs):
+            if ref.id not in self.rows or self.rows[ref.id][0] != ref.type:
+                return Refused("missing", self.row(ref.id))
+        self.rows[row.id], self.violations[row.id] = (type_, row), put.violations
+        return Applied(None, self.terminated(row))
+
+    def row(self, id: str | None) -> Row | None:
+        return self.rows[id][1] if id in self.rows else None
+
+    def key(self, key: Key | None) -> spi.StoredKey | None:
+        return None if key is None else self.keys.get(scope(key))
 
     def terminated(self, row: Row) -> str | None:
-        return spi.terminated(self.rows.get(spi.instance_of(row)))
+        return spi.terminated(self.row(spi.instance_of(row)))
+
+    def page(self, query: Query) -> spi.Rows:
+        return spi.page_of([row for _, row in self.rows.values()], query)
+
+    def spans(self, run: str) -> list[spi.AgentSpanRow]:
+        rows = self.page(Query("agent_span", {"agent_instance_id": run})).rows
+        return [row for row in rows if isinstance(row, spi.AgentSpanRow)]
+
+
+def scope(key: Key) -> str:
+    return json.dumps([key.operation, key.key])
 
 
 class JsonStorage:
@@ -94,22 +113,24 @@ class JsonStorage:
         if not path.exists():
             with self.locked(wait_s):
                 if not path.exists():
-                    self.write(State(spi.new_account(), {}, {}, {}))
+                    account = spi.new_account()
+                    self.write(State({account.id: ("account", account)}, {}, {}))
 
     def capabilities(self) -> spi.Capabilities:
         return spi.Capabilities("jsonfile", location=Location("jsonfile", f"jsonfile://{self.path}"))
 
     def account(self) -> spi.AccountRow:
-        return self.read().account
+        return next(row for _, row in self.read().rows.values() if isinstance(row, spi.AccountRow))
 
-    def apply(self, units, *, stop_at_refusal=False, wait_s=5.0) -> list[spi.Outcome]:
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[spi.Outcome]:
         if self.read_only:
             raise spi.NotPermitted(f"{self.path} was opened to be read only")
         outcomes: list[spi.Outcome] = []
         with self.locked(wait_s):
             state = self.read()
             for unit in units:
-                changed = state.copy()  # dropped if the unit is refused, so nothing of it is stored
+                # A copy, which is dropped if the unit is refused.
+                changed = State({**state.rows}, {**state.keys}, {**state.violations})
                 outcomes.append(changed.apply(unit))
                 if isinstance(outcomes[-1], Applied):
                     state = changed
@@ -121,24 +142,23 @@ class JsonStorage:
 
     def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> spi.Found:
         state = self.read()
-        stored = None if key is None else state.keys.get(json.dumps(key[:2]))
-        rows = [state.rows[id] for id in (*ids, stored and stored.subject) if id in state.rows]
-        reasons = {spi.instance_of(row): state.terminated(row) for row in rows}
-        terminated = {id: reason for id, reason in reasons.items() if reason is not None}
-        return spi.Found({row.id: (spi.TYPE_OF[type(row)], row) for row in rows}, stored, terminated)
+        used = state.key(key)
+        wanted = ids if used is None else (*ids, used.subject)
+        found = {id: state.rows[id] for id in wanted if id in state.rows}
+        reasons = {spi.instance_of(row): state.terminated(row) for _, row in found.values()}
+        return spi.Found(found, used, {run: reason for run, reason in reasons.items() if reason is not None})
 
     def page(self, query: Query) -> spi.Rows:
-        return spi.page_of(self.read().rows.values(), query)
+        return self.read().page(query)
 
-    def iter_spans(self, instance_id: str):
-        return iter(self.page(Query("agent_span", {"agent_instance_id": instance_id})).rows)
+    def iter_spans(self, instance_id: str) -> Iterator[spi.AgentSpanRow]:
+        return iter(self.read().spans(instance_id))
 
-    def counts(self, instance_ids) -> dict[str, spi.SpanCounts]:
-        spans = self.page(Query("agent_span")).rows
-        by_run = {id: Counter(span.status for span in spans if span.agent_instance_id == id) for id in instance_ids}
-        return {id: spi.span_counts(by_status) for id, by_status in by_run.items()}
+    def counts(self, instance_ids: Sequence[str]) -> dict[str, spi.SpanCounts]:
+        state = self.read()
+        return {id: spi.span_counts(Counter(span.status for span in state.spans(id))) for id in instance_ids}
 
-    def violations(self, span_ids, *, instance_id: str | None = None) -> dict[str, list[spi.Violation]]:
+    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> dict[str, list[spi.Violation]]:
         violations = self.read().violations
         return {id: [*violations.get(id, ())] for id in span_ids}
 
@@ -150,20 +170,20 @@ class JsonStorage:
         if self.closed:
             raise spi.StorageError("the storage is closed; open it again")
         try:
-            stored = json.loads(self.path.read_bytes())
-            rows = {values[0]: spi.ROWS[type]._make(values) for type, values in stored["rows"]}
-            violations = {id: [spi.Violation(*each) for each in found] for id, found in stored["violations"].items()}
-            keys = {key: spi.StoredKey(*values) for key, values in stored["keys"].items()}
-            return State(spi.AccountRow(*stored["account"]), rows, keys, violations)
+            rows, keys, violations = json.loads(self.path.read_bytes())
+            return State(
+                {id: (type_, spi.ROWS[type_]._make(values)) for id, (type_, values) in rows.items()},
+                {used: spi.StoredKey(*values) for used, values in keys.items()},
+                {id: [spi.Violation(*values) for values in found] for id, found in violations.items()},
+            )
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise spi.DatabaseUnusable(f"{self.path} cannot be read: {type(error).__name__}") from error
 
     def write(self, state: State) -> None:
         """Replace the file; it is on disk when this returns."""
-        rows = [[spi.TYPE_OF[type(row)], row] for row in state.rows.values()]
         try:
             with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:
-                json.dump({**vars(state), "rows": rows}, file)
+                json.dump(state, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(file.name, self.path)
@@ -171,7 +191,7 @@ class JsonStorage:
             raise spi.StorageError(f"{self.path} cannot be written: {error.strerror}") from error
 
     @contextmanager
-    def locked(self, wait_s: float):
+    def locked(self, wait_s: float) -> Iterator[None]:
         """Keep other threads and processes out."""
         until = time.monotonic() + wait_s
         with open(f"{self.path}-lock", "w") as lock:

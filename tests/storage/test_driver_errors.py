@@ -23,6 +23,15 @@ VERSION, SCHEMA, RUN = ROWS.family(AGENT)
 SPAN = ROWS.span(RUN)
 KEY = Key("create", "k", "h", T0)
 
+
+def analytics(storage: SQLiteStorage) -> Any:
+    return storage.capabilities().analytics
+
+
+def upkeep(storage: SQLiteStorage) -> Any:
+    return storage.capabilities().file
+
+
 READS: dict[str, Callable[[SQLiteStorage], object]] = {
     "account": lambda storage: storage.account(),
     "find": lambda storage: storage.find(RUN.id, SPAN.id, key=KEY),
@@ -32,12 +41,12 @@ READS: dict[str, Callable[[SQLiteStorage], object]] = {
     "violations": lambda storage: storage.violations([SPAN.id]),
     "outlines": lambda storage: storage.outlines(RUN.id),
     "check": lambda storage: storage.check(),
-    "used_bytes": lambda storage: storage.used_bytes(),
+    "used_bytes": lambda storage: upkeep(storage).used_bytes(),
 }
 OTHERS: dict[str, Callable[[SQLiteStorage], object]] = {
-    "find_runs": lambda storage: storage.find_runs(RunFilter(), limit=1, offset=0),
-    "span_stats": lambda storage: storage.span_stats(since=None, until=None),
-    "search_spans": lambda storage: storage.search_spans(["x"], limit=1, offset=0, progress=None),
+    "find_runs": lambda storage: analytics(storage).find_runs(RunFilter(), limit=1, offset=0),
+    "span_stats": lambda storage: analytics(storage).span_stats(since=None, until=None),
+    "search_spans": lambda storage: analytics(storage).search_spans(["x"], limit=1, offset=0, progress=None),
 }
 WRITES: dict[str, Callable[[SQLiteStorage], object]] = {
     "apply one": lambda storage: storage.apply([Unit((Put(ROWS.span(RUN), minted=True),))], wait_s=0),
@@ -45,9 +54,9 @@ WRITES: dict[str, Callable[[SQLiteStorage], object]] = {
     "apply several": lambda storage: storage.apply([Unit((Put(ROWS.span(RUN)),), None)] * 2, wait_s=0),
     "apply together": lambda storage: storage.apply([Unit((PutSpans([ROWS.span(RUN)]),))], wait_s=0),
     "group": lambda storage: storage.group(lambda lent: lent.apply([move({"summary": "y"})]), 0),
-    "remove_runs": lambda storage: storage.remove_runs([RUN.id], 0),
-    "remove_keys": lambda storage: storage.remove_keys("9", 0),
-    "compact": lambda storage: storage.compact(0),
+    "remove_runs": lambda storage: upkeep(storage).remove_runs([RUN.id], 0),
+    "remove_keys": lambda storage: upkeep(storage).remove_keys("9", 0),
+    "compact": lambda storage: upkeep(storage).compact(0),
 }
 
 

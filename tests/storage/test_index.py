@@ -264,7 +264,7 @@ def test_the_version_of_a_part_follows_from_all_sql_that_it_runs(
     ask(path)
     with agentspan.open(path) as db:
         runs = [run.id for run in db.agent_instances.list()]
-        db.storage.remove_runs(runs[:1], 5)  # type: ignore[attr-defined]
+        db.storage.capabilities().removal.remove_runs(runs[:1], 5)  # type: ignore[union-attr]
     assert ask(path) == (2, 2, 2)
     deletes = full_text.DELETES if full_text._CAN_DELETE else ""
     listed = {statement.format(deletes=deletes) for statement in part.statements}
@@ -307,7 +307,7 @@ def test_a_vacuum_by_somebody_changes_no_answer(path: Path, with_gaps: bool) -> 
     with agentspan.open(path) as db:
         runs = [run.id for run in db.agent_instances.list()]
         if with_gaps:
-            db.storage.remove_runs(runs[1:3], 5)  # type: ignore[attr-defined]
+            db.storage.capabilities().removal.remove_runs(runs[1:3], 5)  # type: ignore[union-attr]
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("vacuum")
     connection.close()

@@ -23,7 +23,8 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self.tracer = agentspan.Tracer(path, raise_errors=True, durability="commit")
         self.seen: list[str] = []
-        storage = self.tracer.storage
+        journals = self.tracer.storage.capabilities().journals
+        storage = None if journals is None else journals.direct
         assert isinstance(storage, agentspan.SQLiteStorage)
         self.connection = storage._connections.writer()
 

@@ -104,8 +104,7 @@ class Connections:
     def writer(self) -> sqlite3.Connection:
         """Return the writer's connection, opening it first if need be; the caller holds the lock."""
         if self._writer is None:
-            if self._closed:
-                raise StorageError(f"{self.path} was closed here; open it again")
+            self.check_open()
             if self.read_only:
                 raise NotPermitted(f"{self.path} was opened with read_only=True")
             writer = self._open()
@@ -159,6 +158,15 @@ class Connections:
             forks.renew()
         opening.check_fork(self.path)
         return self._gate.inside()
+
+    def check_open(self) -> None:
+        """Check that this was not closed; for what opens a connection of its own, or none.
+
+        Raises:
+            StorageError: it was closed.
+        """
+        if self._closed:
+            raise StorageError(f"{self.path} was closed here; open it again")
 
     def check_file(self) -> None:
         """Reopen the database if the file at its path was deleted or replaced.
@@ -267,8 +275,7 @@ class Connections:
             return self._readers.pop()
         except IndexError:
             pass
-        if self._closed:
-            raise StorageError(f"{self.path} was closed here; open it again")
+        self.check_open()
         return self._open()
 
     def _give_reader(self, connection: sqlite3.Connection, generation: int) -> None:

@@ -1,8 +1,7 @@
 """The reads of a file, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
 
 import sqlite3
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from agentspan.model.changes import Key, Violation
@@ -35,12 +34,19 @@ CHUNK = 500
 """The most ids in one statement."""
 
 
-class Reads:
-    """See Storage."""
+Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
+"""Lends a connection whose statements all see the same state."""
 
-    @abstractmethod
-    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        """Return a with-block that gives a connection whose statements all read the same snapshot."""
+
+class Reads:
+    """The reads of Storage, and Outlines.
+
+    Args:
+        reading: lends the connection of each read.
+    """
+
+    def __init__(self, reading: Lend) -> None:
+        self._reading = reading
 
     def account(self) -> AccountRow:
         """See Storage."""

@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,14 +15,82 @@ from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storag
 from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import DRIVER_ERRORS, Connections, is_damage, storage_error
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
-from agentspan.storage.sqlite.reads import Reads, terminated_in
+from agentspan.storage.sqlite.reads import Lend, Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
 
 T = TypeVar("T")
 
 
-class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
+Look = Callable[[], None]
+"""Does what is due before a read; of a storage that sees journals, it drains and recovers them."""
+
+
+class FileReads(Reads):
+    """All that reads one file: what SQLiteStorage and Seeing share.
+
+    Args:
+        look: called before each read; None where nothing is due.
+    """
+
+    def __init__(self, connections: Connections, look: Look | None = None) -> None:
+        super().__init__(connections.snapshot if look is None else partial(_after, look, connections.snapshot))
+        self.path = connections.path
+        self._connections = connections
+        self._look = look
+        self._analytics = IndexAnalytics(connections.path, partial(_apart, connections, look))
+
+    def page(self, query: Query) -> Rows:
+        """See Storage."""
+        self._connections.check_file()
+        return super().page(query)
+
+    def check(self) -> list[str]:
+        """See Check."""
+        from agentspan.storage.sqlite.checking import problems
+
+        with self._reading() as connection:
+            return problems(connection)
+
+    def backup(self, path: str | os.PathLike[str]) -> int:
+        """See Backup."""
+        from agentspan.storage.sqlite import copying
+
+        target = Path(path).absolute()
+        copying.check_target(target)
+        with self._reading() as connection:
+            copying.copy(connection, target)
+        return target.stat().st_size
+
+    def select(self, query: str, values: Sequence[Any] = ()) -> Answer:
+        """See Sql."""
+        from agentspan.storage.sqlite.sql_shell import ask
+
+        self._connections.check_open()
+        if self._look is not None:
+            self._look()
+        try:
+            return ask(self.path, query, tuple(values))
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise storage_error(error, self.path) from error
+            raise InvalidValue("query", f"SQLite says: {error}") from None
+
+
+def _after(look: Look, lend: Lend) -> AbstractContextManager[sqlite3.Connection]:
+    look()
+    return lend()
+
+
+def _apart(connections: Connections, look: Look | None) -> AbstractContextManager[object]:
+    """Let a fork wait while the index, which answers reads, has connections of its own."""
+    connections.check_open()
+    if look is not None:
+        look()
+    return connections.no_fork()
+
+
+class SQLiteStorage(FileReads):
     """One SQLite file (see Storage for the contract).
 
     Args:
@@ -34,8 +103,9 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0) -> None:
-        self.path = Path(path).absolute()  # the same file after a change of folder
-        self._connections = Connections(self.path, read_only=read_only, wait_s=wait_s)
+        file = Path(path).absolute()  # the same file after a change of folder
+        super().__init__(Connections(file, read_only=read_only, wait_s=wait_s))
+        self._upkeep = Upkeep(self._connections)
         self._connections.open_now()
 
     def capabilities(self) -> Capabilities:
@@ -44,12 +114,12 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
             backend=SQLITE,
             location=Location(SQLITE, str(self.path)),
             groups=self,
-            removal=self,
+            removal=self._upkeep,
             outlines=self,
-            analytics=self,
+            analytics=self._analytics,
             check=self,
             waiting=self,
-            file=self,
+            file=self._upkeep,
             backup=self,
             sql=self,
             journals=self,
@@ -60,7 +130,7 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
         """See BesideJournals."""
         return self
 
-    def seeing(self, look: Callable[[], None]) -> "SQLiteStorage":
+    def seeing(self, look: Look) -> "Seeing":
         """See BesideJournals."""
         return Seeing(self, look)
 
@@ -80,7 +150,6 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """See Groups."""
-        self._look()
 
         def grouped(connection: sqlite3.Connection) -> T:
             group = _Group(connection, self.path)
@@ -91,37 +160,14 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
 
         return self._connections.transact(grouped, wait_s)
 
-    def page(self, query: Query) -> Rows:
-        """See Storage."""
-        self._connections.check_file()
-        return super().page(query)
-
-    def check(self) -> list[str]:
-        """See Check."""
-        from agentspan.storage.sqlite.checking import problems
-
-        with self._reading() as connection:
-            return problems(connection)
-
     def close(self) -> None:
         """See Storage."""
         self._connections.close()
 
     def wait_at_most(self, wait_s: float) -> None:
         """See Waiting: a recorder has less time than its set-up."""
+        self._connections.check_open()
         self._connections.wait_s = wait_s
-
-    def select(self, query: str, values: Sequence[Any] = ()) -> Answer:
-        """See Sql."""
-        from agentspan.storage.sqlite.sql_shell import ask
-
-        self._look()
-        try:
-            return ask(self.path, query, tuple(values))
-        except sqlite3.Error as error:
-            if is_damage(error):
-                raise storage_error(error, self.path) from error
-            raise InvalidValue("query", f"SQLite says: {error}") from None
 
     def _apply_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
         """Apply a change by its statement; None where that moved nothing, which takes a transaction to look into."""
@@ -149,33 +195,27 @@ class SQLiteStorage(Reads, IndexAnalytics, Upkeep):
         except DRIVER_ERRORS as error:
             raise storage_error(error, self.path) from error
 
-    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        self._look()
-        return self._connections.snapshot()
 
-    def _no_fork(self) -> AbstractContextManager[object]:
-        self._look()  # the index answers reads, too
-        return self._connections.no_fork()
+class Seeing(FileReads):
+    """A storage that calls `look` before each read, and before a group. It writes through another one, `direct`."""
 
-    def _look(self) -> None:
-        """Do what is due before a read."""
-
-
-class Seeing(SQLiteStorage):
-    """A storage that calls `look` before each read; it writes through another one, whose connections it shares."""
-
-    def __init__(self, direct: SQLiteStorage, look: Callable[[], None]) -> None:
-        self.path = direct.path
-        self._connections = direct._connections
+    def __init__(self, direct: SQLiteStorage, look: Look) -> None:
+        super().__init__(direct._connections, look)
         self._direct = direct
         self._before_reading = look
+
+    def capabilities(self) -> Capabilities:
+        """See Storage: what reads looks first; the rest is of the other storage."""
+        return self._direct.capabilities()._replace(
+            groups=self, outlines=self, analytics=self._analytics, check=self, backup=self, sql=self, journals=self
+        )
 
     @property
     def direct(self) -> SQLiteStorage:
         """See BesideJournals."""
         return self._direct
 
-    def seeing(self, look: Callable[[], None]) -> "Seeing":
+    def seeing(self, look: Look) -> "Seeing":
         """See BesideJournals."""
         return self
 
@@ -183,18 +223,21 @@ class Seeing(SQLiteStorage):
         """See Storage."""
         return self._direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
 
+    def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
+        """See Groups."""
+        self._before_reading()
+        return self._direct.group(work, wait_s)
+
     def close(self) -> None:
         """See Storage."""
         self._direct.close()
-
-    def _look(self) -> None:
-        self._before_reading()
 
 
 class _Group(Reads):
     """The storage within one transaction: sees what it has written, and commits nothing by itself."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        super().__init__(partial(_lent, connection, path))
         self._connection = connection
         self._path = path
         self.broken: Exception | None = None
@@ -217,9 +260,10 @@ class _Group(Reads):
     def close(self) -> None:
         """Do nothing: the storage is not this one's to close."""
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            yield self._connection
-        except DRIVER_ERRORS as error:
-            raise storage_error(error, self._path) from error
+
+@contextmanager
+def _lent(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+    except DRIVER_ERRORS as error:
+        raise storage_error(error, path) from error

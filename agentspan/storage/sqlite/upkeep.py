@@ -2,13 +2,9 @@
 
 import os
 import sqlite3
-from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
 
-from agentspan import files
-from agentspan.errors import InvalidValue, StorageError
+from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.connections import Connections, storage_error
@@ -27,14 +23,11 @@ OLD_KEYS = "from idempotency_keys where inserted_at < ?"
 
 
 class Upkeep:
-    """See Removal, StorageFile and Backup."""
+    """See Removal and StorageFile."""
 
-    path: Path
-    _connections: Connections
-
-    @abstractmethod
-    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        """See Reads."""
+    def __init__(self, connections: Connections) -> None:
+        self._path = connections.path
+        self._connections = connections
 
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
         """See Removal."""
@@ -65,7 +58,8 @@ class Upkeep:
 
     def file_bytes(self) -> int:
         """See StorageFile."""
-        return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self.path}{end}"))
+        self._connections.check_open()
+        return sum(os.path.getsize(path) for end in ("", "-wal") if os.path.exists(path := f"{self._path}{end}"))
 
     def compact(self, wait_s: float) -> None:
         """See StorageFile. A file that was created without `auto_vacuum` is rewritten once, in one step."""
@@ -75,60 +69,30 @@ class Upkeep:
                 connection = connections.writer()
                 if _pragma(connection, "auto_vacuum") == 0 and _pragma(connection, "freelist_count"):
                     connection.execute("pragma auto_vacuum = incremental")
-                    waiting(lambda: connection.execute("vacuum"), self.path, wait_s)
+                    waiting(lambda: connection.execute("vacuum"), self._path, wait_s)
                 while before := _pragma(connection, "freelist_count"):
                     step = f"pragma incremental_vacuum({PAGES})"
-                    waiting(lambda step=step: connection.execute(step).fetchall(), self.path, wait_s)  # type: ignore[misc]
+                    waiting(lambda step=step: connection.execute(step).fetchall(), self._path, wait_s)  # type: ignore[misc]
                     if _pragma(connection, "freelist_count") >= before:
                         break
                 connection.execute("pragma wal_checkpoint(truncate)").fetchall()  # does what readers let it do
         except sqlite3.Error as error:
-            raise storage_error(error, self.path) from error
+            raise storage_error(error, self._path) from error
         self._compact_index()
 
     def _compact_index(self) -> None:
         """Remove the words of removed spans from the index, if there is one."""
-        if not index_file.path_of(self.path).exists():
+        if not index_file.path_of(self._path).exists():
             return
         try:
-            with self._connections.no_fork(), index_file.opened(self.path, in_memory=False) as connection:
+            with self._connections.no_fork(), index_file.opened(self._path, in_memory=False) as connection:
                 for part in (SPAN_SUMS, FULL_TEXT):
                     if index_file.is_made(connection, part):
                         with index_file.current(connection, part):
                             pass
         except (OSError, StorageError, sqlite3.Error) as raised:
             let_through(raised)
-            index_file.discard(self.path)
-
-    def backup(self, path: str | os.PathLike[str]) -> int:
-        """See Backup: SQLite's own way, from one snapshot, under another name until it is whole."""
-        target = Path(path).absolute()
-        if target.exists():
-            raise InvalidValue("path", f"{target} exists already; choose another name, or move it away")
-        if not target.parent.is_dir():
-            raise InvalidValue("path", f"the folder {target.parent} does not exist; create it")
-        with self._reading() as source:
-            source.execute("select 1 from sqlite_master").fetchone()  # the snapshot begins here
-            try:
-                number, name = files.aside(target)
-                os.close(number)
-                try:
-                    copy = sqlite3.connect(name)
-                    try:
-                        source.backup(copy)
-                    finally:
-                        copy.close()
-                    os.link(name, target)  # unlike a rename it fails where a file has come meanwhile
-                finally:
-                    for end in ("", "-wal", "-shm", "-journal"):
-                        if os.path.exists(name + end):
-                            os.unlink(name + end)
-            except FileExistsError:
-                raise InvalidValue("path", f"{target} exists already; choose another name, or move it away") from None
-            except OSError as error:
-                let_through(error)
-                raise InvalidValue("path", f"{target} cannot be written: {error.strerror}") from error
-        return target.stat().st_size
+            index_file.discard(self._path)
 
 
 def _remove(connection: sqlite3.Connection, run: str) -> int:

@@ -13,14 +13,15 @@ Each capability that the storage claims is proved. The tests of one that it does
 import pytest
 
 PARTS = (
-    "agreeing", "answering", "base", "changing", "groups", "keeping", "reading", "removing", "reopening", "rows",
-    "units", "using",
+    "agreeing", "answering", "base", "changing", "closing", "groups", "keeping", "reading", "removing", "reopening",
+    "rows", "units", "using",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in PARTS))  # before they are imported
 
 from agentspan.testing.contract.agreeing import Agreeing  # noqa: E402
 from agentspan.testing.contract.answering import Answering  # noqa: E402
 from agentspan.testing.contract.changing import Changing  # noqa: E402
+from agentspan.testing.contract.closing import Closing  # noqa: E402
 from agentspan.testing.contract.groups import Grouping  # noqa: E402
 from agentspan.testing.contract.keeping import Keeping  # noqa: E402
 from agentspan.testing.contract.reading import Reading  # noqa: E402
@@ -33,7 +34,9 @@ from agentspan.testing.contract.using import Using  # noqa: E402
 __all__ = ["T0", "Rows", "StorageContract"]
 
 
-class StorageContract(Changing, Units, Reading, Using, Agreeing, Reopening, Grouping, Removing, Answering, Keeping):
+class StorageContract(
+    Changing, Units, Reading, Using, Closing, Agreeing, Reopening, Grouping, Removing, Answering, Keeping
+):
     """Inherit it, and give it a fixture `storage` that yields an empty storage.
 
     Override `copy_at` if `agentspan.open(path)` does not open a backup, and `damage` to prove `check`.

@@ -89,11 +89,11 @@ class Answering(Base):
         """With values, and the names of the columns."""
         sql: Sql = self.claimed(storage, "sql")
         run = self.instance(storage)
-        spans = [self.rows.span(run, summary="it's\x00a") for _ in range(3)]
+        spans = [self.rows.span(run, summary="it's a") for _ in range(3)]
         self.put(storage, *spans)
         assert sql.select("select ? as one, 'a' as two", (1,)) == (["one", "two"], [(1, "a")])
         by_id = "select id, payload from agent_spans where agent_instance_id = ? and summary = ? order by id"
-        answer = sql.select(by_id, (run.id, "it's\x00a"))
+        answer = sql.select(by_id, (run.id, "it's a"))
         assert answer == (["id", "payload"], [(span.id, span.payload) for span in spans])
         assert sql.select("select run, spans from runs").rows == [(run.id, 3)]
         assert sql.select("select span, status from spans order by span limit 1").rows == [(spans[0].id, "active")]

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from agentspan import ids
-from agentspan.model.changes import Applied, Key, Put, Ref, Unit
+from agentspan.model.changes import Applied, Key, Put, Ref, Refused, Unit
 from agentspan.storage.protocol import Query, SpanCounts, Storage
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, spans_of, violation
@@ -20,6 +20,14 @@ class Reading(Base):
         for id in (account.id, account.environment_id, account.agent_deployment_id):
             assert ids.is_pfid(id)
             assert ids.decode(id)[1] == account.partition
+
+    def test_the_account_is_a_row_like_others(self, storage: Storage) -> None:
+        """Found by its id, alone in the page of its type; no other row may have its id."""
+        account = storage.account()
+        assert storage.find(account.id).rows == {account.id: ("account", account)}
+        assert storage.page(Query("account", with_total=True)) == ([account], 1)
+        agent = self.rows.agent()._replace(id=account.id)
+        assert storage.apply([Unit((Put(agent),))]) == [Refused("id_used", account)]
 
     def test_spans_are_iterated_in_the_order_of_their_ids(self, storage: Storage) -> None:
         """Only those of the instance."""
@@ -151,9 +159,9 @@ class Reading(Base):
         assert spans_of(storage, Query("agent_span", prefix="zzz")) == []
 
     def test_any_text_comes_back_as_it_was(self, storage: Storage) -> None:
-        """NUL, quotes, and what looks like SQL among it."""
-        text = "a\x00'\";drop table agent_spans;--\U0001f600 é\r\n"
-        payload = json.dumps({"a": text}, ensure_ascii=False)
+        """Quotes, and what looks like SQL, among it; in JSON an escaped NUL, which no other text holds."""
+        text = "a'\";drop table agent_spans;--\U0001f600 é\r\n"
+        payload = json.dumps({"a": f"\x00{text}"}, ensure_ascii=False)
         span = self.rows.span(self.instance(storage))._replace(payload=payload, summary=text)
         self.put(storage, span)
         assert self.stored(storage, span.id) == span

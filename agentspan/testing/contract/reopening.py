@@ -36,7 +36,7 @@ class Reopening(Base):
         instance = self.instance(storage)
         span, key = self.rows.span(instance), Key("create", "k", "h", T0)
         create = Unit((Put(span, violations=(violation(),)),), span.id, key)
-        more = [self.rows.span(instance, summary="a\x00\U0001f600", cost_usd=0.5) for _ in range(3)]
+        more = [self.rows.span(instance, summary="a\U0001f600", cost_usd=0.5) for _ in range(3)]
         agents = [self.rows.agent("stays"), self.rows.agent("goes")]
         account = storage.account()
         with self.opened_again(storage) as other:

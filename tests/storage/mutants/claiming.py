@@ -16,6 +16,8 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Capabilities
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sqlite.sql_shell import ask
+from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.testing.contract.answering import RowByRow, outlined
 from tests.storage.json_storage import JsonStorage, State
 from tests.storage.mutants.noting import found_by
@@ -87,6 +89,12 @@ class RemovesKeysInADryRun(MemoryStorage):
         return super().remove_keys(before, wait_s)
 
 
+@found_by("test_what_a_closed_storage_claims_says_that_it_is_closed")
+class RemovesKeysWhenItIsClosed(MemoryStorage):
+    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> Any:
+        return 0 if self._closed else super().remove_keys(before, wait_s, dry_run=dry_run)
+
+
 class Capable(MemoryStorage):
     """The memory backend with outlines, analytics and waiting, all of them right."""
 
@@ -102,16 +110,17 @@ class Capable(MemoryStorage):
         return [outlined(span) for span in spans[:limit]]
 
     def find_runs(self, filter: Any, **more: Any) -> Any:
-        return find_runs(RowByRow(self), filter, **more)  # type: ignore[arg-type]
+        return find_runs(RowByRow(self), filter, **more)
 
     def span_stats(self, **more: Any) -> Any:
-        return stats(RowByRow(self), **more)  # type: ignore[arg-type]
+        return stats(RowByRow(self), **more)
 
     def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
-        hits = search(RowByRow(self), words, limit=limit, offset=offset)  # type: ignore[arg-type]
+        hits = search(RowByRow(self), words, limit=limit, offset=offset)
         return [hit.span_id for hit in hits.hits], hits.total
 
     def wait_at_most(self, wait_s: float) -> None:
+        super()._open()
         self.wait_s = wait_s
 
     def _open(self) -> Any:
@@ -171,6 +180,18 @@ class ReadsWaitForEver(Capable):
         self.wait_s = 600
 
 
+@found_by("test_what_a_closed_storage_claims_says_that_it_is_closed")
+class WaitsWhenItIsClosed(Capable):
+    def wait_at_most(self, wait_s: float) -> None:
+        self.wait_s = wait_s
+
+
+@found_by("test_what_a_closed_storage_claims_says_that_it_is_closed")
+class AnswersWhenItIsClosed(SQLiteStorage):
+    def select(self, query: str, values: Any = ()) -> Any:
+        return ask(self.path, query, values)
+
+
 @found_by("test_a_sound_storage_has_no_problems")
 class FindsDamageEverywhere(SQLiteStorage):
     def check(self) -> list[str]:
@@ -185,6 +206,11 @@ class FindsNoDamage(SQLiteStorage):
 
 @found_by("test_a_file_grows_and_shrinks")
 class NeverShrinks(SQLiteStorage):
+    def capabilities(self) -> Capabilities:
+        return super().capabilities()._replace(file=NeverCompacts(self._connections))
+
+
+class NeverCompacts(Upkeep):
     def compact(self, wait_s: float) -> None:
         pass
 
@@ -230,6 +256,11 @@ class NeverLooksIntoJournals(SQLiteStorage):
         return super().seeing(lambda: None)
 
 
+def new_state() -> State:
+    account = new_account()
+    return State({account.id: ("account", account)}, {}, {})
+
+
 @found_by("test_another_process_opens_its_location")
 class NeverWritesItsFile(JsonStorage):
     """Shares what it has within the process, so that only another process notices."""
@@ -237,18 +268,15 @@ class NeverWritesItsFile(JsonStorage):
     shared: ClassVar[dict[Path, State]] = {}
 
     def read(self) -> State:
-        self.account_or_error()
-        return self.shared[self.path].copy()
+        if self.closed:
+            raise StorageError("the storage is closed; open it again")
+        if self.path not in self.shared:
+            self.shared[self.path] = new_state()
+        return self.shared[self.path]
 
     def write(self, state: State) -> None:
         self.path.touch()
         self.shared[self.path] = state
-
-    def account_or_error(self) -> None:
-        if self.closed:
-            raise StorageError("the storage is closed; open it again")
-        if self.path not in self.shared:
-            self.shared[self.path] = State(new_account(), {}, {}, {})
 
 
 @found_by("test_what_was_applied_is_there_in_another_instance_and_after_reopening")
@@ -258,7 +286,7 @@ class WritesWhenItIsClosed(NeverWritesItsFile):
             self.own = JsonStorage.read(self)
         if self.closed:
             raise StorageError("the storage is closed; open it again")
-        return self.own.copy()
+        return self.own
 
     def write(self, state: State) -> None:
         self.own = state

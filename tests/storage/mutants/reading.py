@@ -20,6 +20,13 @@ class HasAnotherAccountEachTime(MemoryStorage):
         return new_account()
 
 
+@found_by("test_the_account_is_a_row_like_others")
+class DoesNotFindItsAccount(MemoryStorage):
+    def find(self, *ids: str, **more: Any) -> Any:
+        found = super().find(*ids, **more)
+        return found._replace(rows={id: located for id, located in found.rows.items() if located[0] != "account"})
+
+
 @found_by("test_a_closed_storage_says_so")
 class AnswersWhenClosed(MemoryStorage):
     def close(self) -> None:

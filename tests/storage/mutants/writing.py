@@ -164,10 +164,10 @@ class WantsParentsFirst(MemoryStorage):
 
 
 @found_by("test_any_text_comes_back_as_it_was")
-class CutsTextsAtNul(MemoryStorage):
+class CutsTextsAtLineBreaks(MemoryStorage):
     def _put(self, put: Any, undo: Any, late: Any) -> Any:
         if isinstance(put.row, AgentSpanRow) and put.row.summary is not None:
-            put = put._replace(row=put.row._replace(summary=put.row.summary.split("\0")[0]))
+            put = put._replace(row=put.row._replace(summary=put.row.summary.split("\r")[0]))
         return super()._put(put, undo, late)
 
 

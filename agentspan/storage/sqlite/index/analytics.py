@@ -1,7 +1,6 @@
 """SQLite's own answers about many runs (see Analytics), in its SQL, from the index beside the file."""
 
 import sqlite3
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -70,13 +69,17 @@ NAMES = "ifnull(a.name, i.agent_id), ifnull(v.external_identifier, i.agent_versi
 
 
 class IndexAnalytics:
-    """See Analytics."""
+    """See Analytics.
 
-    path: Path
+    Args:
+        path: the recorded file.
+        no_fork: lets a fork wait while a connection is open that is closed soon. Raises StorageError where the
+            storage is closed, and is called before anything is opened.
+    """
 
-    @abstractmethod
-    def _no_fork(self) -> AbstractContextManager[object]:
-        """Make a fork wait while a connection of the block is open."""
+    def __init__(self, path: Path, no_fork: Callable[[], AbstractContextManager[object]]) -> None:
+        self._path = path
+        self._no_fork = no_fork
 
     def find_runs(
         self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
@@ -124,10 +127,11 @@ class IndexAnalytics:
     ) -> T | None:
         """Answer from a part of the index. If it cannot be written, use one in memory, or return None."""
         for attempt, in_memory in enumerate((False, False, True) if or_in_memory else (False, False)):
+            no_fork = self._no_fork()
             try:
                 with (
-                    self._no_fork(),
-                    index_file.opened(self.path, in_memory=in_memory) as connection,
+                    no_fork,
+                    index_file.opened(self._path, in_memory=in_memory) as connection,
                     index_file.current(connection, part, progress),
                 ):
                     return answer(connection)
@@ -137,11 +141,11 @@ class IndexAnalytics:
             except sqlite3.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code in _DAMAGED and attempt == 0:
-                    index_file.discard(self.path)
+                    index_file.discard(self._path)
                     continue
                 is_text = is_damage(error) and code == 0  # of the recorded file
                 if is_text or (code not in _SURROUNDINGS and "no such module: fts5" not in str(error)):
-                    raise storage_error(error, self.path) from error
+                    raise storage_error(error, self._path) from error
         return None
 
 
