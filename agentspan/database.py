@@ -140,4 +140,4 @@ def open(
     Raises:
         DatabaseUnusable: the file is no database, or a newer version's, its folder does not exist …
     """
-    return Database(open_storage(db, read_only=read_only).seeing, strict_schemas=strict_schemas)
+    return Database(open_storage(db, read_only=read_only), strict_schemas=strict_schemas)

@@ -209,7 +209,7 @@ def read(db: "str | os.PathLike[str] | Location | Storage | None" = None) -> Rea
     Raises:
         DatabaseUnusable: the file does not exist, is no database …
     """
-    return Reading(open_storage(db, read_only=db is None or isinstance(db, (str, os.PathLike, Location))).seeing)
+    return Reading(open_storage(db, read_only=db is None or isinstance(db, (str, os.PathLike, Location))))
 
 
 def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:

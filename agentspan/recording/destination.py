@@ -63,7 +63,7 @@ class Destination:
 
     Attributes:
         storage: for readers: what is in `store` and in its journals.
-        store: for recording.
+        store: the plain storage, for recording.
         account: the row of its account.
         ids: mints ids for it.
         is_journaled: whether a journal lies in front of it.
@@ -79,7 +79,10 @@ class Destination:
         wants_journal: bool,
         open_wait_s: float,
     ) -> None:
-        self.storage, self.store, self._file = open_storage(db, wait_s=open_wait_s)
+        self.storage = open_storage(db, wait_s=open_wait_s)
+        journals = self.storage.capabilities().journals
+        self.store: Storage = self.storage if journals is None else journals.direct
+        self._file = None if journals is None else journals.path
         waiting = self.store.capabilities().waiting
         if waiting is not None:
             waiting.wait_at_most(WAIT_S)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from agentspan import forks
 from agentspan.journal import own_journals
@@ -18,39 +18,36 @@ if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
 
 
-class Opened(NamedTuple):
-    """One opened storage, in the two forms that its users need.
+class SeesJournals(Storage, Protocol):
+    """A storage whose reads include records in journals; any storage if there can be no journals.
 
-    Attributes:
-        seeing: its reads include records in journals. For all readers.
-        direct: its reads include committed rows only. For the recorder, which commits its journal to it. The same
-            object as `seeing` if there can be no journals.
-        file: the file beside which journals may be; None if there can be none.
+    For all readers. Recording and recovery commit what journals hold, so they take the plain storage:
+    `capabilities().journals.direct`. A type of its own, so that a type checker tells the two apart.
     """
 
-    seeing: Storage
-    direct: Storage
-    file: Path | None
+    if TYPE_CHECKING:
+
+        @property
+        def sees_journals(self) -> Literal[True]:
+            """No storage has it: only this module returns this type, by a cast (NewType takes no protocol)."""
 
 
 def open_storage(
     db: str | os.PathLike[str] | Location | Storage | None, *, read_only: bool = False, wait_s: float = 10.0
-) -> Opened:
-    """Open the storage that `db` names (see open). To close one of the two forms closes both."""
+) -> SeesJournals:
+    """Open the storage that `db` names (see open), for reading. Closing it closes the plain one, too."""
     storage = open_direct(db, read_only=read_only, wait_s=wait_s)
     journals = storage.capabilities().journals
-    if journals is None:
-        return Opened(storage, storage, None)
-    return Opened(see_journals(journals, read_only=read_only), journals.direct, journals.path)
+    return cast(SeesJournals, storage) if journals is None else see_journals(journals, read_only=read_only)
 
 
-def see_journals(storage: BesideJournals, *, read_only: bool) -> Storage:
+def see_journals(storage: BesideJournals, *, read_only: bool) -> SeesJournals:
     """Return a storage whose reads include records in journals.
 
     A read-only storage also adopts the journals of dead programs, if its file is writable: they are a part of the
     recording that is not in the file yet.
     """
-    return storage.seeing(_seen(storage, read_only=read_only))
+    return cast(SeesJournals, storage.seeing(_seen(storage, read_only=read_only)))
 
 
 def adoption_beside(storage: Storage) -> "Adoption | None":

@@ -67,7 +67,7 @@ def create_app(
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
-    storage = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only).seeing
+    storage = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
 
     @asynccontextmanager
