@@ -46,16 +46,16 @@ class Reads:
     """
 
     def __init__(self, reading: Lend) -> None:
-        self._reading = reading
+        self.reading = reading
 
     def account(self) -> AccountRow:
         """See Storage."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return AccountRow(*connection.execute(statements.SELECT["account"]).fetchone())
 
     def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
         """See Storage."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             stored = None
             if key is not None:
                 values = connection.execute(statements.KEY, (key.operation, key.key)).fetchone()
@@ -73,7 +73,7 @@ class Reads:
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             make = ROWS[query.type]._make
             rows = [make(row) for row in connection.execute(*statements.page(query))]
             if not query.with_total:
@@ -83,7 +83,7 @@ class Reads:
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
         """See Storage."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             yield from map(AgentSpanRow._make, connection.execute(statements.SPANS, (instance_id,)))
 
     def outlines(
@@ -91,13 +91,13 @@ class Reads:
     ) -> list[AgentSpanRow]:
         """See Outlines."""
         values = (instance_id, after, since or "", -1 if limit is None else limit)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [AgentSpanRow._make(row) for row in connection.execute(statements.OUTLINES, values)]
 
     def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
         """See Storage."""
         by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}
-        with self._reading() as connection:
+        with self.reading() as connection:
             for chunk in _chunks(instance_ids):
                 for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
                     by_instance[id][status] = number
@@ -106,7 +106,7 @@ class Reads:
     def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
         """See Storage."""
         found: dict[str, list[Violation]] = {id: [] for id in span_ids}
-        with self._reading() as connection:
+        with self.reading() as connection:
             for chunk in _chunks(span_ids):
                 for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
                     found[id].append(Violation._make(violation))

@@ -49,7 +49,7 @@ class FileReads(Reads):
         """See Check."""
         from agentspan.storage.sqlite.checking import problems
 
-        with self._reading() as connection:
+        with self.reading() as connection:
             return problems(connection)
 
     def backup(self, path: str | os.PathLike[str]) -> int:
@@ -58,7 +58,7 @@ class FileReads(Reads):
 
         target = Path(path).absolute()
         copying.check_target(target)
-        with self._reading() as connection:
+        with self.reading() as connection:
             copying.copy(connection, target)
         return target.stat().st_size
 

@@ -1,4 +1,4 @@
-"""Maintenance of a file: removes runs, returns unused space in steps, and copies the file while others write."""
+"""Maintenance of a file: removes runs and keys, and returns unused space in steps."""
 
 import os
 import sqlite3
