@@ -8,9 +8,10 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import agentspan
 from agentspan import Run, Span, Tracer
@@ -248,17 +249,18 @@ def terminate(db: Path, said: Path, rng: random.Random) -> Iterator[object]:
 def prune(db: Path, said: Path, rng: random.Random) -> Iterator[object]:
     """Remove old runs without failures, and write down which, before they are removed."""
     with agentspan.open(db) as database:
-        storage = database.storage
-        remove = storage.remove_runs  # type: ignore[attr-defined]
+        removal = database.storage.capabilities().removal
+        assert removal is not None
+        remove = removal.remove_runs
 
-        def noted(ids: list[str], *args: float) -> object:
+        def noted(ids: Sequence[str], wait_s: float) -> tuple[int, int]:
             for id in ids:
                 note(said, f"pruned {id}")
-            return remove(ids, *args)
+            return remove(ids, wait_s)
 
-        storage.remove_runs = noted  # type: ignore[attr-defined]
-        while True:
-            yield database.prune(older_than=datetime.now(UTC) - timedelta(seconds=PRUNE_AFTER_S), keep_failed=True)
+        with patch.object(removal, "remove_runs", noted):
+            while True:
+                yield database.prune(older_than=datetime.now(UTC) - timedelta(seconds=PRUNE_AFTER_S), keep_failed=True)
 
 
 PRUNE_AFTER_S = 2.0
