@@ -1,7 +1,7 @@
 """The life of a run in the recorded program: registered, terminated from outside, finished."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from agentspan import clock, forks
 from agentspan.errors import InvalidValue
@@ -94,13 +94,13 @@ class RunState:
     def _register(self, storage: Storage, id: str | None, started_at: str) -> Registered:
         recorder = self.recorder
         metadata = None if self._metadata is None else recorder.capture.object(self._metadata)
-        version = None if self._version is None else self._text(self._version)
+        version = None if self._version is None else _text(recorder, self._version)
         wanted = Registration(
             id or recorder.ids.new(),
-            self._text(self.name) or DEFAULT,
+            _text(recorder, self.name) or DEFAULT,
             VersionFields(version or DEFAULT),
             recorder.types.content(),
-            self._checked_purpose(),
+            _checked_purpose(recorder, self._purpose),
             metadata,
             started_at=started_at,
             writer_id=recorder.writer_id,
@@ -108,25 +108,6 @@ class RunState:
             git_commit=git_commit() if self.registered_row is None else self.registered_row.git_commit,
         )
         return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=WAIT_S)
-
-    def _text(self, value: Any) -> str | None:
-        """Return the text of a name or version, or None of an object that has none."""
-        try:
-            return one_line(self.recorder.capture.text(str(value)), MAX_NAME)
-        except Exception as raised:
-            self.recorder.faults.add(raised, reraise=False)
-            return None
-
-    def _checked_purpose(self) -> Purpose:
-        """Return the purpose; `live`, with a fault, where it is an unknown one."""
-        if type(self._purpose) is not str:
-            return "live"
-        try:
-            check_purpose(self._purpose)
-        except InvalidValue as error:
-            self.recorder.faults.add(error)
-            return "live"
-        return self._purpose
 
     def take_over(self, instance: AgentInstanceRow) -> None:
         """Stand for a run that another process began, and will finish."""
@@ -226,3 +207,24 @@ class RunState:
                 on_terminate(self)
             except Exception as error:
                 self.recorder.faults.add(error)
+
+
+def _text(recorder: Recorder, value: Any) -> str | None:
+    """Return the text of a name or version, or None of an object that has none."""
+    try:
+        return one_line(recorder.capture.text(str(value)), MAX_NAME)
+    except Exception as raised:
+        recorder.faults.add(raised, reraise=False)
+        return None
+
+
+def _checked_purpose(recorder: Recorder, purpose: Any) -> Purpose:
+    """Return the purpose; `live`, with a fault, where it is an unknown one."""
+    if type(purpose) is not str:
+        return "live"
+    try:
+        check_purpose(purpose)
+    except InvalidValue as error:
+        recorder.faults.add(error)
+        return "live"
+    return cast(Purpose, purpose)

@@ -7,7 +7,6 @@ program's, and goes through.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from reprlib import repr as short_repr
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -21,16 +20,16 @@ from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.values import (
     MAX_NAME,
     SEQUENCES,
-    class_name,
     contents_of,
     exact_text,
     fields_of,
     first,
     is_fault,
     is_small,
-    joined,
+    key_name,
     length_of,
     not_json,
+    pairs_of,
 )
 
 MAX_DEPTH = 190  # the encoder's own limit is 200
@@ -156,15 +155,7 @@ class Plain(Leaves):
         return [self.of(first), self.of(second, first_name)]
 
     def _mapping(self, value: Mapping[Any, Any], name: str) -> dict[str, Any]:
-        try:
-            items, length = value.items(), length_of(value)
-            pairs = [(key, item) for key, item in first(items, self.limits.items)]
-        except Exception as raised:
-            let_through(raised)
-            if not isinstance(value, dict):
-                raise
-            length = dict.__len__(value)
-            pairs = first(dict.items(value), self.limits.items)  # whatever its class makes of them
+        pairs, length = pairs_of(value, self.limits.items)
         return self._object(pairs, length, name)
 
     def _object(self, pairs: Sequence[tuple[Any, Any]], length: int | None, name: str) -> dict[str, Any]:
@@ -179,7 +170,7 @@ class Plain(Leaves):
             if type(key) is str and len(key) <= 64 and is_harmless_name(key):
                 own = shown = key
             else:
-                own = self._name(key)
+                own = key_name(key)
                 shown = own if self.redaction is None else self.redaction.start(own, MAX_NAME)
                 if len(own) > MAX_NAME:
                     shown = shown[:MAX_NAME] + "…"
@@ -190,22 +181,6 @@ class Plain(Leaves):
         if length is not None and length > len(out):
             out[TRUNCATED] = {"items": length - len(out)}
         return out
-
-    def _name(self, key: Any) -> str:
-        try:
-            if key is None or key is True or key is False:
-                return {None: "null", True: "true", False: "false"}[key]
-            key = key.value if isinstance(key, Enum) else key
-            if isinstance(key, str):
-                return joined(exact_text(key))
-            if isinstance(key, bytes):
-                return bytes.decode(key, "utf-8", "replace")
-            if isinstance(key, tuple | frozenset) and not (len(key) < 100 and all(type(p) in _SCALARS for p in key)):
-                return short_repr(key)  # whose time does not grow with what is nested in it
-            return joined(exact_text(str(key)))
-        except Exception as raised:
-            let_through(raised)
-            return f"(a key of type {class_name(key)})"
 
     def _table(self, table: Table, name: str) -> dict[str, Any]:
         """Take a table: each cell is in a member of its column's name."""

@@ -4,7 +4,9 @@ import dataclasses
 from array import array
 from collections import UserList, deque
 from collections.abc import ItemsView, Iterable, KeysView, Mapping, ValuesView
+from enum import Enum
 from itertools import islice
+from reprlib import repr as short_repr
 from typing import Any
 
 from agentspan.interrupts import let_through
@@ -16,6 +18,7 @@ MAX_NAME = 1000
 MAX_INT_BITS = 14_000  # 4,200 digits: Python refuses to write more than 4,300
 
 SEQUENCES = (list, tuple, set, frozenset, deque, UserList, array, KeysView, ValuesView, ItemsView)
+_SCALARS = (str, int, float, bool, type(None))
 _AT_ONCE: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
 
 
@@ -64,6 +67,36 @@ def first(values: Iterable[Any], limit: int) -> list[Any]:
     if type(values) in _AT_ONCE and len(values) <= limit:  # type: ignore[arg-type]
         return list(values)  # in one step: another thread may be changing it
     return list(islice(values, limit))
+
+
+def pairs_of(value: Mapping[Any, Any], limit: int) -> tuple[list[tuple[Any, Any]], int | None]:
+    """Return the first members of a mapping, and its length, or None if it has none."""
+    try:
+        items, length = value.items(), length_of(value)
+        return [(key, item) for key, item in first(items, limit)], length
+    except Exception as raised:
+        let_through(raised)
+        if not isinstance(value, dict):
+            raise
+        return first(dict.items(value), limit), dict.__len__(value)  # whatever its class makes of them
+
+
+def key_name(key: Any) -> str:
+    """Return the text that stands for a key in JSON."""
+    try:
+        if key is None or key is True or key is False:
+            return {None: "null", True: "true", False: "false"}[key]
+        key = key.value if isinstance(key, Enum) else key
+        if isinstance(key, str):
+            return joined(exact_text(key))
+        if isinstance(key, bytes):
+            return bytes.decode(key, "utf-8", "replace")
+        if isinstance(key, tuple | frozenset) and not (len(key) < 100 and all(type(p) in _SCALARS for p in key)):
+            return short_repr(key)  # whose time does not grow with what is nested in it
+        return joined(exact_text(str(key)))
+    except Exception as raised:
+        let_through(raised)
+        return f"(a key of type {class_name(key)})"
 
 
 def contents_of(value: Any) -> list[Any] | None:

@@ -1,7 +1,4 @@
-"""Connections to one file: a writer behind a lock, a pool of readers, both opened by us and closed before a fork.
-
-See opening.py for opening one, busy.py for waiting, forking.py for forks.
-"""
+"""Connections to one file: a writer behind a lock, and a pool of readers. See opening.py, busy.py and forking.py."""
 
 import os
 import sqlite3
@@ -50,7 +47,7 @@ def storage_error(error: Exception, path: Path) -> StorageError:
     A wrong statement or value becomes NotStorable, without the value; faults of the disk or the file become the others.
     """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if "user-defined function raised exception" in str(error):  # ours raise at a text that is no JSON
+    if "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON
         return damaged(path, "a payload in it cannot be read")
     if is_damage(error):  # the driver's words for a text that is none have the text in them
         return damaged(path, str(error) if code else "a text in it is not UTF-8")
