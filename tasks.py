@@ -20,15 +20,17 @@ JAVASCRIPT = [
 """npx keeps the package in its own cache: the checkout needs no package.json and no node_modules."""
 DOCS = ["tests/test_docs.py", "tests/project/test_links.py"]
 SLOW = (
-    "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py",
+    "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py", "analysis/test_search.py", "schemas/test_conformance.py",
     "cli/test_damaged_files.py", "cli/test_every_command.py", "cli/test_tail.py", "journal/test_equivalence.py",
     "journal/test_exits.py", "journal/test_full_disks.py", "journal/test_log.py", "journal/test_recording.py",
-    "maintenance/test_doctor.py", "maintenance/test_prune.py", "operations/test_state_machine.py",
-    "project/test_benchmarks.py", "recording/test_async_generators.py", "recording/test_call_tree.py",
-    "recording/test_exceptions.py", "recording/test_faults.py", "recording/test_generators.py",
-    "recording/test_host.py", "recording/test_kinds.py", "recording/test_limits.py", "recording/test_pitfalls.py",
+    "journal/test_recovery.py", "maintenance/test_doctor.py", "maintenance/test_prune.py",
+    "operations/test_state_machine.py", "project/test_benchmarks.py", "recording/test_async_generators.py",
+    "recording/test_call_tree.py", "recording/test_exceptions.py", "recording/test_faults.py",
+    "recording/test_generators.py", "recording/test_git_commit.py", "recording/test_host.py",
+    "recording/test_kinds.py", "recording/test_limits.py", "recording/test_pitfalls.py",
     "recording/test_programs.py", "recording/test_redaction.py", "recording/test_streams.py",
-    "recording/test_values.py", "recovery/test_adopting.py", "storage/test_example_backend.py", "storage/test_index.py",
+    "recording/test_values.py", "recovery/test_adopting.py", "schemas/test_hostile.py",
+    "storage/test_checkpoints.py", "storage/test_example_backend.py", "storage/test_index.py",
     "storage/test_mutants.py",
 )  # fmt: skip
 """Tests that `fast` leaves out: browsers, servers, killed processes, and files that take longer than 5 s each.
