@@ -20,7 +20,8 @@ JAVASCRIPT = [
 """npx keeps the package in its own cache: the checkout needs no package.json and no node_modules."""
 DOCS = ["tests/test_docs.py", "tests/project/test_links.py"]
 SLOW = (
-    "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py", "analysis/test_search.py", "schemas/test_conformance.py",
+    "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py",
+    "analysis/test_search.py", "schemas/test_conformance.py",
     "cli/test_damaged_files.py", "cli/test_every_command.py", "cli/test_tail.py", "journal/test_equivalence.py",
     "journal/test_exits.py", "journal/test_full_disks.py", "journal/test_log.py", "journal/test_recording.py",
     "journal/test_recovery.py", "maintenance/test_doctor.py", "maintenance/test_prune.py",
