@@ -18,17 +18,19 @@ def is_stored(unit: Unit, refused: Refused) -> bool:
     if stored is None:
         return False
     if refused.why in ("id_used", "not_unique") and len(unit.changes) > 1:  # a unit is whole or not at all
-        return any(isinstance(each, Put) and each.row.id == stored.id for each in unit.changes)
+        return stored.id in [each.row.id for each in unit.changes if isinstance(each, Put)]
     if isinstance(change, Put):
         return refused.why == "id_used" and _has(stored, change.row)
     if not isinstance(change, Move):
         return False
-    return any(_shows(stored, values) for values in (change.set, *(over.set for over in overs(change))))
+    # No `any` of a generator: one that is left before its end drops the exception of a signal handler.
+    shown = [_shows(stored, values) for values in (change.set, *[over.set for over in overs(change)])]
+    return True in shown
 
 
 def _shows(stored: Row, values: Mapping[str, Value]) -> bool:
     names = _telling(values) if isinstance(stored, AgentSpanRow) else tuple(values)
-    return all(getattr(stored, name) == values[name] for name in names)
+    return [getattr(stored, name) for name in names] == [values[name] for name in names]
 
 
 def _telling(values: Mapping[str, Value]) -> tuple[str, ...]:

@@ -95,8 +95,7 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
     if several:
         connection.execute("release unit")
     if unit.subject is None:
-        reasons = (terminated_in(connection, row) for row in late)
-        return Applied(None, next((reason for reason in reasons if reason is not None), None)) if late else APPLIED
+        return Applied(None, _first_reason(connection, late)) if late else APPLIED
     row = _subject(connection, unit)
     if not late and not several and isinstance(unit.changes[0], Put) and isinstance(row, AgentSpanRow):
         return Applied(row)  # the statement that put it has looked
@@ -112,6 +111,15 @@ def _outcome_before(connection: sqlite3.Connection, key: Key) -> Outcome:
     if located is None:  # what the request made was deleted since
         return Refused("missing")
     return Replayed(located[1], terminated_in(connection, located[1]))
+
+
+def _first_reason(connection: sqlite3.Connection, late: Sequence[Row]) -> str | None:
+    """Return why the run of one of these rows was terminated. A loop: a generator that is left drops interrupts."""
+    for row in late:
+        reason = terminated_in(connection, row)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _subject(connection: sqlite3.Connection, unit: Unit) -> Row:
