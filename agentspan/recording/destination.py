@@ -89,7 +89,7 @@ class Destination:
         self.is_journaled = wants_journal and self._may_journal()
         self.account = self.store.account()
         self.ids = ids.IdSource(self.account.partition)
-        self._registries = StoredSpanTypes()
+        self._stored_span_types = StoredSpanTypes()
 
     def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:
         """Return a sink of this process.
@@ -105,7 +105,7 @@ class Destination:
                 writer_id,
                 self.ids,
                 resolve=types.resolve,
-                stored_span_types=self._registries,
+                stored_span_types=self._stored_span_types,
                 listener=listener,
                 wait_s=WAIT_S,
             )

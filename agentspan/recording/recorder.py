@@ -121,12 +121,12 @@ class Recorder:
 
     @property
     def is_open(self) -> bool:
-        """Whether a storage was opened."""
+        """True if a storage was opened."""
         return self._destination is not None
 
     @property
     def is_usable(self) -> bool:
-        """Whether no fault and no shutdown keeps it from recording."""
+        """True unless a fault or a shutdown keeps it from recording."""
         return self.broken is None and not self.is_closed
 
     def check(self, span: SpanFacts, payload: str | None, result: str | None) -> None:

@@ -60,7 +60,7 @@ class Settings:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether to record, now."""
+        """True if recording is wanted now: by these settings, or else by the environment."""
         return self.enabled if self.enabled is not None else not is_disabled_by_environment()
 
     def new_capture(self) -> Capture:

@@ -167,7 +167,7 @@ def test_views_are_made_again_when_the_version_changes(tmp_path: Path, monkeypat
     monkeypatch.setitem(tables.VIEWS, "spans", "select id as span, mood from agent_spans")
     agentspan.open(path).close()
     connection = sqlite3.connect(path)
-    connection.execute("select span, mood from spans").fetchall()
+    assert connection.execute("select span, mood from spans").fetchall() == []
     connection.close()
 
 

@@ -9,7 +9,7 @@ from agentspan.recording.sinks.drain import Drain
 
 
 class Overflow:
-    """Whether transitions go to the storage, or the backlog, instead of the log.
+    """The state in which transitions go to the storage, or the backlog, instead of the log.
 
     Args:
         path: the file in front of which the journal lies, for messages.
@@ -27,7 +27,7 @@ class Overflow:
 
     @property
     def keeps_order(self) -> bool:
-        """Whether what is recorded now must wait for earlier transitions that are not in the log."""
+        """True if a new transition must wait for earlier transitions that are not in the log."""
         return self.is_on or bool(self._commits.backlog.units)
 
     def begin(self, why: str | None) -> None:
