@@ -5,7 +5,8 @@
     what is written  Unit: changes (Put, PutSpans, Move, Remove) and a Key; each is answered by an Outcome
     what is stored   the rows, by type: ROWS, TYPE_OF, UNIQUE, REFERENCES
     what is read     Query → Rows, Found, SpanCounts, Violation
-    their rules      pure functions: moved, unique_of, references_of, page_of …, for a backend that decides in Python
+    their rules      pure functions: moved, unique_of, references_of, page_of …, for a backend that decides in Python;
+                     MemoryStorage, the rows of a whole storage in dictionaries, with from_json and to_json
     what may fail    StorageError and its subclasses, InvalidValue, NotPermitted
 
 `PROTOCOL` is the number of the contract's version. Until agentspan 1.0 the contract may change from one minor version
@@ -74,6 +75,7 @@ from agentspan.storage.analytics import (
     Stat,
 )
 from agentspan.storage.location import Location
+from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import (
     PROTOCOL,
@@ -140,6 +142,7 @@ __all__ = [
     "Key",
     "KeyTaken",
     "Location",
+    "MemoryStorage",
     "Move",
     "Moved",
     "NotPermitted",

@@ -1,5 +1,6 @@
 """Rows in dictionaries, under the same contract as SQLite. For tests and for `agentspan.open(":memory:")`."""
 
+import json
 import threading
 import weakref
 from collections import Counter
@@ -26,6 +27,7 @@ from agentspan.model.changes import (
 )
 from agentspan.model.rows import (
     REFERENCES,
+    ROWS,
     TYPE_OF,
     AccountRow,
     AgentInstanceRow,
@@ -45,21 +47,52 @@ Undo = Callable[[], object]
 
 
 class MemoryStorage:
-    """All rows in this process's memory, under one lock. They are lost when the process ends."""
+    """All rows in this process's memory, under one lock. They are lost when the process ends, unless `to_json` is kept.
 
-    def __init__(self) -> None:
+    Args:
+        account: the account row; a new one when left out.
+    """
+
+    def __init__(self, account: AccountRow | None = None) -> None:
         self._lock = threading.RLock()
-        self._account = new_account()
+        self._account = account or new_account()
         self._types: dict[str, ResourceType] = {self._account.id: "account"}
         self._rows: dict[str, Row] = {self._account.id: self._account}
         self._unique: dict[tuple[ResourceType, tuple[object, ...]], str] = {}
-        self._by_instance: dict[str, list[str]] = {}
+        self._by_instance: dict[str, dict[str, None]] = {}  # span ids by run; a dict as an ordered set
         self._keys: dict[tuple[str, str], StoredKey] = {}
         self._key_times: dict[tuple[str, str], str] = {}
         self._violations: dict[str, tuple[Violation, ...]] = {}
         self._undo: list[Undo] | None = None  # undoes the group that is under way
         self._closed = False
         _all.add(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "MemoryStorage":
+        """Return a storage with everything that `to_json` wrote.
+
+        Raises:
+            ValueError: the text was not written by `to_json`.
+        """
+        try:
+            rows, keys, violations = json.loads(text)
+            stored = cls(AccountRow._make(rows.pop(0)[1]))
+            for type_, values in rows:
+                stored._add(ROWS[type_]._make(values))
+            for operation, key, hash, subject, at in keys:
+                stored._keys[operation, key] = StoredKey(hash, subject)
+                stored._key_times[operation, key] = at
+            stored._violations = {id: tuple(Violation(*each) for each in found) for id, found in violations.items()}
+        except (LookupError, TypeError) as error:
+            raise ValueError("these are not the rows of a MemoryStorage") from error
+        return stored
+
+    def to_json(self) -> str:
+        """Return everything that is stored, as JSON: the rows (the account first), the keys and the violations."""
+        with self._open():
+            rows = [(self._types[id], row) for id, row in self._rows.items()]
+            keys = [(*used, *stored, self._key_times[used]) for used, stored in self._keys.items()]
+            return json.dumps((rows, keys, self._violations))
 
     def capabilities(self) -> Capabilities:
         """See Storage. It has no location: nothing else can open what is in this object."""
@@ -146,12 +179,8 @@ class MemoryStorage:
                 refused = [row for row in self._rows.values() if isinstance(row, RefusedChangeRow)]
                 rows: list[Row] = [run, *inside, *(row for row in refused if row.agent_instance_id == id)]
                 for row in rows:
-                    del self._rows[row.id], self._types[row.id]
+                    self._drop(row)
                     self._violations.pop(row.id, None)
-                self._by_instance.pop(id, None)
-                unique = unique_of(run)
-                if unique is not None:
-                    del self._unique["agent_instance", unique]
                 runs, spans = runs + 1, spans + len(inside)
         return runs, spans
 
@@ -227,19 +256,29 @@ class MemoryStorage:
         for ref in (*references_of(row), *put.refs):
             if self._types.get(ref.id) != ref.type:
                 return Refused("missing", self._rows.get(ref.id))
-        self._rows[row.id], self._types[row.id] = row, type_
-        undo.append(lambda: (self._rows.pop(row.id), self._types.pop(row.id)))
-        if unique is not None:
-            self._unique[type_, unique] = row.id
-            undo.append(lambda: self._unique.pop((type_, unique)))
-        if isinstance(row, AgentSpanRow):
-            siblings = self._by_instance.setdefault(row.agent_instance_id, [])
-            siblings.append(row.id)
-            undo.append(siblings.pop)
-            if self._terminated(row) is not None:
-                late.append(row)
+        self._add(row)
+        undo.append(lambda: self._drop(row))
+        if isinstance(row, AgentSpanRow) and self._terminated(row) is not None:
+            late.append(row)
         self._add_violations(row.id, put.violations, undo)
         return None
+
+    def _add(self, row: Row) -> None:
+        type_, unique = TYPE_OF[type(row)], unique_of(row)
+        self._rows[row.id], self._types[row.id] = row, type_
+        if unique is not None:
+            self._unique[type_, unique] = row.id
+        if isinstance(row, AgentSpanRow):
+            self._by_instance.setdefault(row.agent_instance_id, {})[row.id] = None
+
+    def _drop(self, row: Row) -> None:
+        unique = unique_of(row)
+        del self._rows[row.id]
+        type_ = self._types.pop(row.id)
+        if unique is not None:
+            del self._unique[type_, unique]
+        if isinstance(row, AgentSpanRow):
+            del self._by_instance[row.agent_instance_id][row.id]
 
     def _put_spans(self, put: PutSpans, undo: list[Undo], late: list[Row]) -> Refused | None:
         for row in put.rows:
@@ -280,12 +319,8 @@ class MemoryStorage:
             for id, other in self._rows.items():
                 if self._types[id] == type_ and getattr(other, column) == remove.id:
                     return Refused("referenced", row)
-        del self._rows[remove.id], self._types[remove.id]
-        undo.append(lambda: (self._rows.update({row.id: row}), self._types.update({row.id: remove.type})))
-        unique = unique_of(row)
-        if unique is not None:
-            del self._unique[remove.type, unique]
-            undo.append(lambda: self._unique.update({(remove.type, unique): row.id}))
+        self._drop(row)
+        undo.append(lambda: self._add(row))
         return None
 
     def _add_violations(self, id: str, violations: tuple[Violation, ...], undo: list[Undo]) -> None:

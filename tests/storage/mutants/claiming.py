@@ -19,7 +19,7 @@ from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.testing.contract.answering import RowByRow, outlined
-from tests.storage.json_storage import JsonStorage, State
+from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants.noting import found_by
 
 
@@ -65,7 +65,7 @@ class RemovesOpenRuns(RemovesMore):
 @found_by("test_a_run_with_anything_open_in_it_is_not_removed")
 class RemovesRunsWithOpenSpans(RemovesMore):
     def guards(self, id: str) -> list[str]:
-        return self._by_instance.get(id, [])
+        return [*self._by_instance.get(id, ())]
 
 
 @found_by("test_runs_are_removed_with_all_that_belongs_to_them")
@@ -256,42 +256,37 @@ class NeverLooksIntoJournals(SQLiteStorage):
         return super().seeing(lambda: None)
 
 
-def new_state() -> State:
-    account = new_account()
-    return State({account.id: ("account", account)}, {}, {})
-
-
 @found_by("test_another_process_opens_its_location")
 class NeverWritesItsFile(JsonStorage):
     """Shares what it has within the process, so that only another process notices."""
 
-    shared: ClassVar[dict[Path, State]] = {}
+    shared: ClassVar[dict[Path, MemoryStorage]] = {}
 
-    def read(self) -> State:
+    def read(self) -> MemoryStorage:
         if self.closed:
             raise StorageError("the storage is closed; open it again")
         if self.path not in self.shared:
-            self.shared[self.path] = new_state()
+            self.shared[self.path] = MemoryStorage()
         return self.shared[self.path]
 
-    def write(self, state: State) -> None:
+    def write(self, stored: MemoryStorage) -> None:
         self.path.touch()
-        self.shared[self.path] = state
+        self.shared[self.path] = stored
 
 
 @found_by("test_what_was_applied_is_there_in_another_instance_and_after_reopening")
 class WritesWhenItIsClosed(NeverWritesItsFile):
-    def read(self) -> State:
+    def read(self) -> MemoryStorage:
         if "own" not in vars(self):
             self.own = JsonStorage.read(self)
         if self.closed:
             raise StorageError("the storage is closed; open it again")
         return self.own
 
-    def write(self, state: State) -> None:
-        self.own = state
+    def write(self, stored: MemoryStorage) -> None:
+        self.own = stored
         if not self.path.exists():
-            JsonStorage.write(self, state)
+            JsonStorage.write(self, stored)
 
     def close(self) -> None:
         if not self.closed:

@@ -1,0 +1,27 @@
+"""A storage in memory as JSON: backends that keep their rows in memory and write them whole are made of it."""
+
+import json
+
+import pytest
+
+import agentspan
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.memory import MemoryStorage
+
+
+def test_everything_comes_back() -> None:
+    storage = MemoryStorage()
+    tracer = agentspan.Tracer(storage, raise_errors=True)
+    with tracer.run("traveller") as run, tracer.span("tool", {"name": "search"}):
+        pass
+    tracer.flush()
+    again = MemoryStorage.from_json(storage.to_json())
+    assert again.to_json() == storage.to_json()
+    assert [*again.iter_spans(run.id)] == [*storage.iter_spans(run.id)]
+    assert all(type(span) is AgentSpanRow for span in again.iter_spans(run.id))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[[], [], {}]", json.dumps([[["account", [1]]], [], {}])])
+def test_another_text_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        MemoryStorage.from_json(text)
