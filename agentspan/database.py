@@ -35,8 +35,12 @@ class Database:
         storage: the backend underneath.
     """
 
-    def __init__(self, storage: Storage, *, strict_schemas: bool = False) -> None:
-        self._context = context = Context(storage, strict_schemas=strict_schemas)
+    def __init__(
+        self, storage: Storage, *, strict_schemas: bool = False, sensitive: Literal["redact", "keep"] = "redact"
+    ) -> None:
+        if sensitive not in ("redact", "keep"):
+            raise InvalidValue("sensitive", 'must be "redact" or "keep"')
+        self._context = context = Context(storage, strict_schemas=strict_schemas, keep_sensitive=sensitive == "keep")
         self.storage = storage
         self.agents = Agents(context)
         self.agent_versions = AgentVersions(context)
@@ -128,6 +132,7 @@ def open(
     *,
     read_only: bool = False,
     strict_schemas: bool = False,
+    sensitive: Literal["redact", "keep"] = "redact",
 ) -> Database:
     """Open a database for operations by id.
 
@@ -136,8 +141,9 @@ def open(
             AGENTSPAN_DB, else ./agentspan.db, when left out.
         read_only: never write; operations that would raise NotPermitted.
         strict_schemas: refuse payloads that do not match their schema.
+        sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
 
     Raises:
         DatabaseUnusable: the file is no database, or a newer version's, its folder does not exist …
     """
-    return Database(open_storage(db, read_only=read_only), strict_schemas=strict_schemas)
+    return Database(open_storage(db, read_only=read_only), strict_schemas=strict_schemas, sensitive=sensitive)

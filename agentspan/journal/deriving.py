@@ -12,9 +12,10 @@ from pydantic_core import from_json
 from agentspan import clock, jsontext
 from agentspan.interrupts import let_through
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UNIT, UPDATED, decode_unit
-from agentspan.model import spans
+from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, PutSpans, Unit, Violation, unit_of
 from agentspan.model.rows import AgentSpanRow
+from agentspan.model.sensitive import IN_TEXT, unwrapped
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
 from agentspan.schemas.meaning import describe
@@ -187,6 +188,10 @@ class Batch:
             span_type = self._resolve(instance_id, schema_name)
             title = title_of(span_type, schema_name)
             self._types[instance_id, schema_name] = (span_type, title)
+        is_marked = 0
+        if IN_TEXT in payload_text or (result_text and IN_TEXT in result_text):
+            marked, payload, result = (payload, result), unwrapped(payload), unwrapped(result)
+            is_marked = int(payload is not marked[0] or result is not marked[1])
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms)
         summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate = meaning
         if violations:
@@ -217,13 +222,14 @@ class Batch:
             None,
             None,
             is_aggregate,
+            is_marked,
         )
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:
         """Return the move of a span that an earlier batch created. The stored row is looked up."""
         kind, id = fields[0], fields[1]
         row = stored.get(id)
-        payload = {} if row is None else _decode(row.payload)
+        payload = {} if row is None else sensitive.read(row.payload)[0]
         instance_id, schema_name = (None, "custom") if row is None else (row.agent_instance_id, row.schema_name)
         span_type = self._resolve(instance_id or "", schema_name)
         if kind == STARTED:
@@ -238,17 +244,19 @@ class Batch:
             at = _text_of(at_ns)
             # The later time: it may be read again after the span went on.
             status, at = ("active", at) if row is None else (row.status, max(at, row.updated_at))
-            meaning = describe(span_type, schema_name, status, _decode(text), None, None, (True, False))
+            payload, is_marked = sensitive.read(text)
+            meaning = describe(span_type, schema_name, status, payload, None, None, (True, False))
             if row is not None:
                 stored[id] = row._replace(payload=text, updated_at=at)
-            return unit_of(spans.updated(id, payload=text, meaning=meaning, now=at, instance_id=instance_id))
+            move = spans.updated(id, payload=text, meaning=meaning, now=at, instance_id=instance_id)
+            return unit_of(spans.with_sensitive(move) if is_marked else move)
         _, _, status, at_ns, elapsed_ns, result_text = fields
         at, elapsed_ms = _text_of(at_ns), int(elapsed_ns) / 1_000_000
-        result = _decode(result_text) if result_text else None
+        result, is_marked = sensitive.read(result_text) if result_text else (None, 0)
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (False, True))
         started_at = at if row is None or status == "cancelled" else row.started_at
         times = Times(started_at, at, elapsed_ms)
         move = spans.finished(id, cast(FinishStatus, status), result_text or None, times, meaning, at, instance_id)
         if row is not None and row.closed_by is not None and row.status == "cancelled" != status:
             move = spans.also_started(move, clock.to_text(int(at_ns) - int(elapsed_ns)))
-        return unit_of(move)
+        return unit_of(spans.with_sensitive(move) if is_marked else move)

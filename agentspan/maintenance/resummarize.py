@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agentspan import clock, jsontext
+from agentspan import clock
+from agentspan.model import sensitive
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.model.spans import DERIVED
@@ -57,13 +58,13 @@ def _render(ctx: Context, registry: Registry, spans: list[AgentSpanRow]) -> Prog
 
 
 def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
-    span_type, payload = registry.resolve(span.schema_name), jsontext.decode(span.payload)
+    span_type, payload = registry.resolve(span.schema_name), sensitive.read(span.payload)[0]
     meaning = describe(
         span_type,
         span.schema_name,
         span.status,
         payload,
-        None if span.result_payload is None else jsontext.decode(span.result_payload),
+        None if span.result_payload is None else sensitive.read(span.result_payload)[0],
         span.duration_ms,
         check=(False, False),
     )._replace(label=label_of(span_type, payload))

@@ -55,6 +55,7 @@ class AgentSpan(_Resource):
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
         is_aggregate: whether it sums up other spans: its tokens and cost repeat theirs, and sums leave them out.
+        sensitive_encoding: whether values in it are marked as sensitive, or its client said so.
     """
 
     type: Literal["agent_span"] = "agent_span"
@@ -83,6 +84,7 @@ class AgentSpan(_Resource):
     closed_at: datetime | None
     ended_late: bool
     is_aggregate: bool
+    sensitive_encoding: bool
 
 
 class SpanCounts(_Resource):

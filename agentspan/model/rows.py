@@ -114,7 +114,8 @@ class AgentSpanRow(NamedTuple):
     """One step of a run; closed_by, closed_at and ended_late as in AgentInstanceRow.
 
     `is_aggregate` is 1 where the span sums up others: it repeats their tokens and cost, which sums leave out (see
-    schemas.aggregates).
+    schemas.aggregates). `sensitive_encoding` is 1 where its client says that values are marked as sensitive, or one is
+    (see model.sensitive).
     """
 
     id: str
@@ -141,6 +142,7 @@ class AgentSpanRow(NamedTuple):
     closed_at: Time | None = None
     ended_late: Flag | None = None
     is_aggregate: Flag = 0
+    sensitive_encoding: Flag = 0
 
 
 class WriterRow(NamedTuple):

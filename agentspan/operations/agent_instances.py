@@ -65,7 +65,7 @@ def register(
         version,
         schema,
         purpose,
-        metadata_text and metadata_text[0],
+        metadata_text and ctx.admit(*metadata_text).text,
         external_identifier,
         minted=id is None,
         update_version=bool(update_current_version),
@@ -145,6 +145,7 @@ def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_
     reason = request.required_text("reason", reason)
     said = {"agent_instance_id": agent_instance_id, "reason": reason}
     key = request.idempotency_key("agent_instances/terminate", idempotency_key, said)
+    reason = ctx.admit_text(reason)
 
     def decide(found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, agent_instance_id)
@@ -159,9 +160,10 @@ def record_quality(
 ) -> Done:
     """Set, or with None remove, a named quality payload of an instance (see AgentInstances.record_quality)."""
     name = request.required_text("name", name)
-    plain = None if payload is None else request.json_object("payload", payload)[1]
-    said = {"agent_instance_id": agent_instance_id, "name": name, "payload": plain}
+    sent = None if payload is None else request.json_object("payload", payload)
+    said = {"agent_instance_id": agent_instance_id, "name": name, "payload": sent and sent[1]}
     key = request.idempotency_key("agent_instances/record_quality", idempotency_key, said)
+    admitted = None if sent is None else ctx.admit(*sent)
 
     def decide(found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, agent_instance_id)
@@ -170,10 +172,10 @@ def record_quality(
         quality = _quality_type(ctx, instance, name)
         payloads.pop(name, None)
         summaries.pop(name, None)
-        if plain is not None:
-            meaning = describe(quality, name, instance.status, plain, None, None)
+        if admitted is not None:
+            meaning = describe(quality, name, instance.status, admitted.plain, None, None)
             ctx.check_strict(meaning.violations, name)
-            payloads[name] = plain
+            payloads[name] = jsontext.decode(admitted.text)
             if meaning.summary is not None:
                 summaries[name] = meaning.summary
         texts = (jsontext.encode(payloads)[0], jsontext.encode(summaries)[0])

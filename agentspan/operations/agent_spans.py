@@ -2,9 +2,9 @@
 
 from typing import Any, cast
 
-from agentspan import ids, jsontext
+from agentspan import ids
 from agentspan.errors import RequiredValue
-from agentspan.model import spans
+from agentspan.model import sensitive, spans
 from agentspan.model.changes import Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import request
@@ -29,6 +29,7 @@ def create(
     parent_span_id: Any = None,
     started_at: Any = None,
     finished_at: Any = None,
+    sensitive_encoding: Any = None,
     idempotency_key: Any = None,
 ) -> Done:
     """Create a span in any status (see AgentSpans.create)."""
@@ -41,24 +42,25 @@ def create(
             raise RequiredValue(field, "is required")
     check_name(schema_name)
     request.own_id("id", id)
-    text, plain = request.json_object("payload", {} if payload is None else payload)
-    result_text: str | None = None
-    result: dict[str, Any] | None = None
-    if result_payload is not None:
-        result_text, result = request.json_object("result_payload", result_payload)
+    is_marked = request.flag("sensitive_encoding", sensitive_encoding)
+    sent = request.json_object("payload", {} if payload is None else payload)
+    sent_result = None if result_payload is None else request.json_object("result_payload", result_payload)
     start, finish = request.timestamp("started_at", started_at), request.timestamp("finished_at", finished_at)
     said = {
         "agent_instance_id": agent_instance_id,
         "schema_name": schema_name,
         "status": status,
-        "payload": plain,
-        "result_payload": result,
+        "payload": sent[1],
+        "result_payload": sent_result and sent_result[1],
         "id": id,
         "parent_span_id": parent_span_id,
         "started_at": start,
         "finished_at": finish,
+        "sensitive_encoding": is_marked or None,
     }
     key = request.idempotency_key("agent_spans/create", idempotency_key, said)
+    text, plain, marks = ctx.admit(*sent)
+    result_text, result, result_marks = (None, None, 0) if sent_result is None else ctx.admit(*sent_result)
     span_id = id or ctx.ids.new()
     kept = ctx.kept(agent_instance_id) if parent_span_id is None or ids.is_pfid(parent_span_id) else None
 
@@ -94,6 +96,7 @@ def create(
             now=now,
             minted=id is None,
             refs=refs,
+            sensitive_encoding=int(is_marked or marks or result_marks),
         )
         return Unit((put,), span_id, key)
 
@@ -110,7 +113,7 @@ def start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotenc
         span = expect(found, AgentSpanRow, agent_span_id)
         times = spans.start(span, at, now)
         span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
-        payload = jsontext.decode(span.payload)
+        payload = sensitive.read(span.payload)[0]
         meaning = describe(span_type, span.schema_name, "active", payload, None, None, check=(False, False))
         started_at, run_id = cast(str, times.started_at), span.agent_instance_id
         move = spans.started(span.id, started_at=started_at, meaning=meaning, now=now, instance_id=run_id)
@@ -126,28 +129,36 @@ def finish(
     status: Any = None,
     result_payload: Any = None,
     timestamp: Any = None,
+    sensitive_encoding: Any = None,
     idempotency_key: Any = None,
 ) -> Done:
     """Finish a span (see AgentSpans.finish)."""
     wanted = "complete" if status is None else status
     at = request.timestamp("timestamp", timestamp)
-    text: str | None = None
-    result: dict[str, Any] | None = None
-    if result_payload is not None:
-        text, result = request.json_object("result_payload", result_payload)
-    said = {"agent_span_id": agent_span_id, "status": wanted, "result_payload": result, "timestamp": at}
+    is_marked = request.flag("sensitive_encoding", sensitive_encoding)
+    sent = None if result_payload is None else request.json_object("result_payload", result_payload)
+    said = {
+        "agent_span_id": agent_span_id,
+        "status": wanted,
+        "result_payload": sent and sent[1],
+        "timestamp": at,
+        "sensitive_encoding": is_marked or None,
+    }
     key = request.idempotency_key("agent_spans/finish", idempotency_key, said)
+    text, result, marks = (None, None, 0) if sent is None else ctx.admit(*sent)
 
     def decide(found: Found, now: str) -> Unit:
         span = expect(found, AgentSpanRow, agent_span_id)
         times = spans.finish(span, wanted, at, now)
         span_type = ctx.registry_of(span.agent_instance_id).resolve(span.schema_name)
-        payload = jsontext.decode(span.payload)
+        payload = sensitive.read(span.payload)[0]
         meaning = describe(span_type, span.schema_name, wanted, payload, result, times.duration_ms, check=(False, True))
         ctx.check_strict(meaning.violations, span.schema_name)
         move = spans.finished(span.id, wanted, text, times, meaning, now, span.agent_instance_id)
         if spans.is_guess(span) and span.status == "cancelled":
             move = spans.also_started(move, times.started_at)
+        if is_marked or marks:
+            move = spans.with_sensitive(move)
         return Unit((move,), span.id, key)
 
     return ctx.commit((agent_span_id,), key, decide)

@@ -2,9 +2,9 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from agentspan import clock, ids
+from agentspan import clock, ids, jsontext
 from agentspan.errors import (
     AgentspanError,
     DatabaseBusy,
@@ -12,6 +12,7 @@ from agentspan.errors import (
     InvalidAction,
     NotFound,
 )
+from agentspan.model import sensitive
 from agentspan.model.changes import Applied, Key, KeyTaken, Refused, Replayed, Unit, Violation
 from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
@@ -36,16 +37,54 @@ class Done(NamedTuple):
     terminated: str | None
 
 
+class Redacts(Protocol):
+    """Keeps credentials out of what is stored; recording.capture.sent has one."""
+
+    def text(self, text: str) -> str:
+        """Return a text without them."""
+        ...
+
+    def object(self, text: str, plain: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return a JSON object without them, as text and parsed; it is given in both forms, too."""
+        ...
+
+
+class Admitted(NamedTuple):
+    """A payload as it may be stored.
+
+    Attributes:
+        text: JSON text, to be stored.
+        plain: the same, parsed, without the wrappers of sensitive values: to be checked and summed up.
+        is_marked: 1 if values in it are marked as sensitive, else 0.
+    """
+
+    text: str
+    plain: dict[str, Any]
+    is_marked: int
+
+
 class Context:
     """One opened storage, with the state and settings that operations need.
 
     Args:
         strict_schemas: refuse payloads that do not match their schema, instead of recording the mismatch.
         wait_s: how long a write may wait for other writers.
+        redacts: what keeps credentials out of what is stored; None for nothing.
+        keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
     """
 
-    def __init__(self, storage: Storage, *, strict_schemas: bool = False, wait_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        strict_schemas: bool = False,
+        wait_s: float = 5.0,
+        redacts: Redacts | None = None,
+        keep_sensitive: bool = False,
+    ) -> None:
         self.storage = storage
+        self._redacts = redacts
+        self._keep_sensitive = keep_sensitive
         self.strict_schemas = strict_schemas
         self.wait_s = wait_s
         self.account: AccountRow = storage.account()
@@ -57,6 +96,26 @@ class Context:
         context = copy.copy(self)
         context.storage = storage
         return context
+
+    def admit(self, text: str, plain: dict[str, Any]) -> Admitted:
+        """Return a payload as it may be stored. Call it after the request's hash is made, which is of what was sent.
+
+        Args:
+            text, plain: a JSON object in both forms (see request.json_object).
+        """
+        is_marked = 0
+        if sensitive.IN_TEXT in text:
+            is_marked = int(sensitive.unwrapped(plain) is not plain)
+            if is_marked and not self._keep_sensitive:
+                plain = sensitive.masked(plain)
+                text = jsontext.encode(plain)[0]
+        if self._redacts is not None:
+            text, plain = self._redacts.object(text, plain)
+        return Admitted(text, sensitive.unwrapped(plain) if is_marked else plain, is_marked)
+
+    def admit_text(self, text: str) -> str:
+        """Return a text as it may be stored."""
+        return text if self._redacts is None else self._redacts.text(text)
 
     def registry_of(self, instance_id: str) -> Registry:
         """Return the span types that an instance was registered with.

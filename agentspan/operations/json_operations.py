@@ -166,6 +166,7 @@ def create_agent_span(ctx: Context, fields: Fields) -> Envelope:
         "parent_span_id",
         "started_at",
         "finished_at",
+        "sensitive_encoding",
         "idempotency_key",
     )
     needed = ("agent_instance_id", "schema_name", "status")
@@ -180,7 +181,7 @@ def start_agent_span(ctx: Context, fields: Fields) -> Envelope:
 
 def finish_agent_span(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/finish."""
-    names = ("status", "result_payload", "timestamp", "idempotency_key")
+    names = ("status", "result_payload", "timestamp", "sensitive_encoding", "idempotency_key")
     return envelopes.of_done(ctx, agent_spans.finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
 
 

@@ -32,6 +32,13 @@ def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
     return text, plain
 
 
+def flag(field: str, value: Any) -> bool:
+    """Return a boolean; None is False."""
+    if value is not None and type(value) is not bool:
+        raise InvalidValue(field, "must be true or false")
+    return bool(value)
+
+
 def _is_deeper(value: Any, levels: int) -> bool:
     """Return whether plain JSON has more levels. Works level by level, because recursion would reach Python's limit."""
     level = [value]

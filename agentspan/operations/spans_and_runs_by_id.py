@@ -40,6 +40,7 @@ class AgentSpans:
         parent_span_id: str | None = None,
         started_at: Time | None = None,
         finished_at: Time | None = None,
+        sensitive_encoding: bool | None = None,
         idempotency_key: str | None = None,
     ) -> AgentSpan:
         """Create a span in any status.
@@ -54,6 +55,9 @@ class AgentSpans:
             parent_span_id: an existing span.
             started_at: now when left out; of a pending span it is not kept.
             finished_at: only with a terminal status; now when left out.
+            sensitive_encoding: whether values are marked as sensitive, `{"$sensitive": "string", "labels": ["email"],
+                "value": …}`. The value of such a mark is not stored in any case, unless the database was opened with
+                `sensitive="keep"`.
             idempotency_key: at most 64 characters; the same request again returns the span as it is now.
 
         Raises:
@@ -72,6 +76,7 @@ class AgentSpans:
             parent_span_id=parent_span_id,
             started_at=started_at,
             finished_at=finished_at,
+            sensitive_encoding=sensitive_encoding,
             idempotency_key=idempotency_key,
         )
         return self._model(done.row)
@@ -92,6 +97,8 @@ class AgentSpans:
         result_payload: dict[str, Any] | None = None,
         timestamp: Time | None = None,
         idempotency_key: str | None = None,
+        *,
+        sensitive_encoding: bool | None = None,
     ) -> AgentSpan:
         """Finish a span. Of several that try at the same moment, in any process, exactly one succeeds.
 
@@ -102,6 +109,7 @@ class AgentSpans:
             timestamp: now when left out; up to 60 s before started_at counts as started_at. A cancelled span's
                 started_at and finished_at are both set to it.
             idempotency_key: at most 64 characters; the same request again succeeds again.
+            sensitive_encoding: as in `create`.
 
         Raises:
             InvalidAction: the span is not in a status that this one follows; it is untouched.
@@ -115,6 +123,7 @@ class AgentSpans:
             status=status,
             result_payload=result_payload,
             timestamp=timestamp,
+            sensitive_encoding=sensitive_encoding,
             idempotency_key=idempotency_key,
         )
         return self._model(done.row)

@@ -13,11 +13,11 @@ from agentspan.errors import StorageError
 from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
 from agentspan.journal import own_journals
+from agentspan.model.sensitive import REDACTED
 from agentspan.model.status import Purpose
 from agentspan.recording import propagation
 from agentspan.recording.beginning import DEFAULT_TYPE
 from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
-from agentspan.recording.capture.redaction import REDACTED
 from agentspan.recording.generators import Reduce
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from agentspan import forks, ids, jsontext
+from agentspan import forks, ids
 from agentspan.errors import StorageError
 from agentspan.forks import Renewal, page
 from agentspan.interrupts import let_through
+from agentspan.model import sensitive
 from agentspan.model.changes import Put, Unit, unit_of
 from agentspan.model.refusals import refuse_violations
 from agentspan.recording.destination import Destination, RunTypes
@@ -136,8 +137,8 @@ class Recorder:
             ValidationErrors: it does not.
         """
         if self.is_strict:
-            decoded = {} if payload is None else jsontext.decode(payload)
-            returned = None if result is None else jsontext.decode(result)
+            decoded = {} if payload is None else sensitive.read(payload)[0]
+            returned = None if result is None else sensitive.read(result)[0]
             checked = (payload is not None, result is not None)
             meaning = describe(span.span_type, span.schema_name, span.status, decoded, returned, None, checked)
             refuse_violations(meaning.violations, span.schema_name)

@@ -9,10 +9,12 @@ from agentspan.errors import InvalidValue
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction, Rule
+from agentspan.recording.capture.sent import SentRedaction
 
 F = TypeVar("F")
 
 Durability = Literal["journal", "commit"]
+Sensitive = Literal["redact", "keep"]
 
 _NO = frozenset({"", "0", "false", "no", "off"})
 
@@ -25,6 +27,7 @@ class SettingsArguments(TypedDict, total=False):
     redact: Rule | Literal["credentials"] | None
     limits: Limits | None
     durability: Durability
+    sensitive: Sensitive
     enabled: bool | None
 
 
@@ -39,6 +42,7 @@ class Settings:
         redact: what is kept out of the storage: "credentials", a function that adds a rule to that, or None.
         limits: how much of a payload is kept; `Limits()` where None.
         durability: "journal" or "commit".
+        sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
         enabled: whether to record; where None, the variable AGENTSPAN_DISABLED says.
 
     Raises:
@@ -50,11 +54,14 @@ class Settings:
     redact: Rule | Literal["credentials"] | None = "credentials"
     limits: Limits | None = None
     durability: Durability = "journal"
+    sensitive: Sensitive = "redact"
     enabled: bool | None = None
 
     def __post_init__(self) -> None:
         if self.durability not in ("journal", "commit"):
             raise InvalidValue("durability", 'must be "journal" or "commit"')
+        if self.sensitive not in ("redact", "keep"):
+            raise InvalidValue("sensitive", 'must be "redact" or "keep"')
         if self.redact is not None and self.redact != "credentials" and not callable(self.redact):
             raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
 
@@ -67,7 +74,12 @@ class Settings:
         """Return a Capture that redacts and limits as these settings say."""
         redact = self.redact
         redaction = None if redact is None else Redaction(redact if callable(redact) else None)
-        return Capture(self.limits or Limits(), redaction)
+        return Capture(self.limits or Limits(), redaction, keep_sensitive=self.sensitive == "keep")
+
+    def new_sent_redaction(self) -> SentRedaction | None:
+        """Return what redacts JSON that clients send as these settings say; None for nothing."""
+        redact = self.redact
+        return None if redact is None else SentRedaction(redact if callable(redact) else None)
 
 
 def settings_from(function: str, given: SettingsArguments) -> Settings:

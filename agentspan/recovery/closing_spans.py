@@ -3,7 +3,7 @@
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.model import spans
+from agentspan.model import sensitive, spans
 from agentspan.model.changes import Move
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
@@ -24,7 +24,7 @@ class Closer:
         result: dict[str, Any] = {"error": error}
         status = "failed" if span.status == "active" else "cancelled"
         span_type = self._stored_span_types.of(self._storage, span.agent_instance_id).resolve(span.schema_name)
-        payload = jsontext.decode(span.payload)
+        payload = sensitive.read(span.payload)[0]
         meaning = describe(span_type, span.schema_name, status, payload, result, None, (False, False))
         return spans.closed(span, by, result_payload=jsontext.encode(result)[0], meaning=meaning, at=at, now=now)
 

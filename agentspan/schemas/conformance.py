@@ -15,6 +15,7 @@ from typing import Any
 from agentspan import forks
 from agentspan.errors import SchemaError
 from agentspan.interrupts import let_through
+from agentspan.model import sensitive
 from agentspan.model.changes import Side, Violation
 from agentspan.schemas.precheck import Check, simple
 from agentspan.text import printable
@@ -84,6 +85,8 @@ class Conformance:
 
     def _violations(self, payload: Any) -> Iterator[Violation]:
         for error in self._validator.iter_errors(payload):
+            if sensitive.is_unknown(error.instance, error.validator):
+                continue
             yield Violation(self.side, printable(error.json_path[:200]), error.validator or "false", _message(error))
 
 

@@ -4,7 +4,7 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +15,8 @@ from agentspan import __version__
 from agentspan.database import Database
 from agentspan.errors import AgentspanError
 from agentspan.operations.context import Context
+from agentspan.recording.capture.redaction import Rule
+from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import open_storage
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
 from agentspan.serve.openapi import document
@@ -45,6 +47,8 @@ def create_app(
     token: str | None = None,
     read_only: bool = False,
     strict_schemas: bool = False,
+    redact: Rule | Literal["credentials"] | None = "credentials",
+    sensitive: Literal["redact", "keep"] = "redact",
     allowed_hosts: Collection[str] | None = None,
     cors_origins: Collection[str] = (),
     max_body: int = MAX_BODY,
@@ -58,6 +62,9 @@ def create_app(
         token: what clients must send as `Authorization: Bearer TOKEN`; None for nothing.
         read_only: refuse every write with `not_permitted`.
         strict_schemas: refuse payloads that do not match their schema.
+        redact: what is kept out of the storage of what clients send, as in `configure`: "credentials", a function that
+            adds a rule to that, or None.
+        sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
         allowed_hosts: names that the Host header may have; when left out those of this machine without a token, and any
             with one.
         cors_origins: origins whose pages may use the API from a browser.
@@ -76,7 +83,14 @@ def create_app(
         if is_ours:
             storage.close()
 
-    ctx = Context(storage, strict_schemas=strict_schemas, wait_s=wait_s)
+    settings = Settings(redact=redact, sensitive=sensitive)
+    ctx = Context(
+        storage,
+        strict_schemas=strict_schemas,
+        wait_s=wait_s,
+        redacts=settings.new_sent_redaction(),
+        keep_sensitive=sensitive == "keep",
+    )
     write_queue = WriteQueue(ctx, wait_s)
     app = FastAPI(
         title="agentspan",

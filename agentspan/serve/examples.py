@@ -27,6 +27,7 @@ FIELDS: Mapping[str, Any] = {
     "ended_late": False,
     "git_commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
     "is_aggregate": False,
+    "sensitive_encoding": False,
     "schema_name": "llm",
     "schema_title": "LLM",
     "payload": {"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}]},

@@ -291,6 +291,8 @@ class SpanForCreate(_Flat):
         parent_span_id: PFID of the span in which it happens.
         started_at: RFC 3339 with an offset; now when left out, not kept of a pending span.
         finished_at: RFC 3339 with an offset; only with a terminal status, now when left out.
+        sensitive_encoding: whether values are marked as sensitive, as `{"$sensitive": "string", "labels": ["email"],
+            "value": …}`; such values are not stored, with this or without, unless the server keeps them.
         idempotency_key: the same request with the same key again answers with the span as it is now.
     """
 
@@ -303,6 +305,7 @@ class SpanForCreate(_Flat):
     parent_span_id: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
+    sensitive_encoding: bool | None = None
     idempotency_key: str | None = Field(None, max_length=64)
 
 
@@ -330,12 +333,14 @@ class FinishSpan(_Flat):
             one, whose times are then both set to the timestamp.
         result_payload: what came out.
         timestamp: when it finished, RFC 3339 with an offset; now when left out.
+        sensitive_encoding: whether values of the result are marked as sensitive (see the creation of a span).
         idempotency_key: the same request with the same key again succeeds again.
     """
 
     status: FinishStatus | None = None
     result_payload: dict[str, Any] | None = None
     timestamp: str | None = None
+    sensitive_encoding: bool | None = None
     idempotency_key: str | None = Field(None, max_length=64)
 
 

@@ -78,6 +78,7 @@ def test_the_fields_of_a_span_are_the_apis(db: Database, run: AgentInstance) -> 
         "closed_at": None,
         "ended_late": False,
         "is_aggregate": False,
+        "sensitive_encoding": False,
     }
 
 

@@ -13,6 +13,9 @@ THIRD = "version-3.tar.gz"
 """Made by the code before there was a fourth version: four runs with spans, a key, an error; the index of that code
 beside it; and the journal of a killed program, with a run in it that could not be registered while the file was
 locked."""
+FOURTH = "version-4.tar.gz"
+"""Made by the code before there was a fifth version: the same, and a span with a value that is marked as sensitive,
+which that code stored."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""

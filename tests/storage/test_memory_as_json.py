@@ -23,5 +23,5 @@ def test_everything_comes_back() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[[], [], {}]", json.dumps([[["account", [1]]], [], {}])])
 def test_another_text_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"rows of a MemoryStorage|Expecting value|to unpack"):
         MemoryStorage.from_json(text)

@@ -20,7 +20,7 @@ from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import migrations, tables
-from tests.storage.old_files import FILES, THIRD, unpacked
+from tests.storage.old_files import FILES, FOURTH, THIRD, unpacked
 
 
 def structure(path: Path) -> dict[str, str]:
@@ -105,6 +105,14 @@ def test_a_run_of_an_older_program_has_no_commit_also_where_its_journal_register
         assert db.doctor().problems == []
 
 
+def test_in_spans_of_an_older_program_nothing_is_marked_as_sensitive(tmp_path: Path) -> None:
+    with agentspan.open(unpacked(tmp_path, FOURTH)) as db:
+        runs = db.agent_instances.list()
+        spans = [span for run in runs for span in db.agent_spans.list(run.id)]
+        assert len(spans) == (6 if is_possible() else 5)
+        assert not any(span.sensitive_encoding for span in spans)
+
+
 NAMES = [
     ":".join(parts) for n in range(5) for parts in product(("agent", "llm", "", "Agent", "agents", "a%"), repeat=n)
 ]
@@ -154,7 +162,7 @@ def test_a_span_that_an_older_program_put_into_a_journal_is_marked_when_it_is_re
     row = AgentSpanRow("s", "a", "r", None, "prefactor:agent:main", "", "complete", "{}", *[None] * 15)  # type: ignore[arg-type]
     _, _, text = encode_unit(Unit((Put(row),), "s")).partition(SEPARATOR)
     subject, [[*put, values, violations, minted]] = json.loads(text)
-    older = json.dumps([subject, [[*put, values[:-1], violations, minted]]])
+    older = json.dumps([subject, [[*put, values[:-2], violations, minted]]])
     (change,) = decode_unit(older).changes
     assert isinstance(change, Put)
     assert change.row == row._replace(is_aggregate=1)

@@ -59,6 +59,20 @@ def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None
 @click.option("--token-file", metavar="PATH", help="A file with the token that clients must send; or AGENTSPAN_TOKEN.")
 @click.option("--read-only", is_flag=True, help="Refuse every write.")
 @click.option("--strict-schemas", is_flag=True, help="Refuse payloads that do not match their schema.")
+@click.option(
+    "--redact",
+    type=click.Choice(["credentials", "off"]),
+    default="credentials",
+    show_default=True,
+    help="What is not stored.",
+)
+@click.option(
+    "--sensitive",
+    type=click.Choice(["redact", "keep"]),
+    default="redact",
+    show_default=True,
+    help="Values marked as $sensitive.",
+)
 @click.option("--allowed-host", "allowed_hosts", metavar="NAME", multiple=True, help="A name to be reached by, too.")
 @click.option("--cors-origin", "cors_origins", metavar="URL", multiple=True, help="An origin whose pages may call.")
 @click.option("--max-body", default=10 * 2**20, show_default=True, help="Bytes of a request's body, at most.")

@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from agentspan import forks
 from agentspan.interrupts import let_through
+from agentspan.recording.capture.credentials import marked_sensitive
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction
@@ -39,11 +40,13 @@ class Capture:
     Args:
         limits: how much of a payload is kept.
         redaction: what is kept out of the file; None for nothing.
+        keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
     """
 
     __slots__ = (
         "_depth",
         "_items",
+        "_keep_sensitive",
         "_payload",
         "_suspicious",
         "_value",
@@ -53,7 +56,7 @@ class Capture:
         "redaction",
     )
 
-    def __init__(self, limits: Limits, redaction: Redaction | None) -> None:
+    def __init__(self, limits: Limits, redaction: Redaction | None, *, keep_sensitive: bool = False) -> None:
         self.limits = limits
         self.redaction = redaction
         # What the common case looks up: 0.2 µs less than from those two.
@@ -62,7 +65,9 @@ class Capture:
         wraps = self._depth >= 2 and self._items >= 2 and self._value >= _LONGEST_NAME
         self._wrapped_value = self._value if wraps else -1
         self._wrapped_payload = self._payload if wraps else -1
-        self._suspicious = None if redaction is None else redaction.suspicious
+        self._keep_sensitive = keep_sensitive
+        kept = None if keep_sensitive else marked_sensitive()
+        self._suspicious = kept if redaction is None else redaction.suspicious
 
     def object(self, value: Mapping[str, Any]) -> str:
         """Return a mapping as JSON text (1 µs for 300 bytes); what is no mapping is put under `input`."""
@@ -137,7 +142,7 @@ class Capture:
             return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
 
     def _slowly(self, value: Any) -> str:
-        plain = Plain(self.limits, self.redaction).of(value)
+        plain = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive).of(value)
         if type(plain) is not dict:
             plain = {"input": plain}
         text = encode(plain)

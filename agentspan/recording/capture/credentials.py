@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import SchemaValidator, core_schema
 
+from agentspan.model.sensitive import IN_TEXT
+
 _S = "[_ .-]?"
 _NAMES = (
     f"(?:api|access|secret|private){_S}keys?"
@@ -274,9 +276,18 @@ def ready() -> tuple[tuple[_Found, tuple[_Ready, ...]], ...]:
 
 @cache
 def suspicious() -> _Found:
-    """Return the search that tells of a text, JSON or plain, whether there may be a credential in it."""
+    """Return the search that tells of a text, JSON or plain, whether there may be a credential in it.
+
+    It finds values that are marked as sensitive, too (see model.sensitive): one search costs less than two.
+    """
     named = rf'(?i-u:{_NAMES}|{_ID_TOKEN})"[,}}]'  # {"name": "Authorization", "value": …}
-    return _search("|".join([*(kind.detect for kind in _KINDS), named, _SOME_KEY]))
+    return _search("|".join([*(kind.detect for kind in _KINDS), named, _SOME_KEY, re.escape(IN_TEXT)]))
+
+
+@cache
+def marked_sensitive() -> _Found:
+    """Return the search that tells of a JSON text whether there may be a value in it that is marked as sensitive."""
+    return _search(re.escape(IN_TEXT))
 
 
 def _search(pattern: str) -> _Found:

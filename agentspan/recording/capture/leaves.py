@@ -4,9 +4,10 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import MAX_HASHED, START, Limits, bytes_mark, text_mark
-from agentspan.recording.capture.redaction import REDACTED, Redaction
+from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.values import finite, joined
 
 MAX_COPIED = 4
@@ -70,6 +71,12 @@ class Leaves:
             return finite(kept)
         kept = joined(kept)
         return kept if len(kept) <= self.limits.value else self._text_mark(kept, kept)
+
+    def hidden(self) -> str:
+        """Return what stands for a value that is marked as sensitive (see model.sensitive)."""
+        if self.redaction is not None:
+            self.redaction.count += 1
+        return REDACTED
 
     def number(self, value: Any, name: str) -> Any:
         """Return a number, boolean or None, or what stands for it."""

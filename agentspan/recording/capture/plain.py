@@ -39,14 +39,16 @@ MAX_REPR = 1000
 _RESERVE = 256  # values that no member may take from those after it: token counts often come last
 
 _SCALARS = (str, int, float, bool, type(None))
-_BASIC_AUTH = frozenset({"auth", "basic_auth", "proxy_auth", "http_auth"})
+BASIC_AUTH = frozenset({"auth", "basic_auth", "proxy_auth", "http_auth"})
+"""Names of members whose value may be a user's name and password."""
 
 
 class Plain(Leaves):
     """One walk through one value."""
 
-    def __init__(self, limits: Limits, redaction: Redaction | None) -> None:
+    def __init__(self, limits: Limits, redaction: Redaction | None, *, keep_sensitive: bool = False) -> None:
         super().__init__(limits, redaction)
+        self._keep_sensitive = keep_sensitive
         self._depth = min(limits.depth, MAX_DEPTH)
         self._room = MAX_VALUES
         self._looks = MAX_VALUES  # how many values may be looked at for whether their own serializer may have them
@@ -146,7 +148,7 @@ class Plain(Leaves):
         first, second = pair
         if names_credential(name):
             return [self.of(first, name), self.of(second, name)]
-        if name.lower() in _BASIC_AUTH:
+        if name.lower() in BASIC_AUTH:
             return [self.of(first), self.of(second, "password")]
         if type(first) is bytes and len(first) <= MAX_NAME:
             first_name = first.decode("latin-1")
@@ -161,7 +163,8 @@ class Plain(Leaves):
     def _object(self, pairs: Sequence[tuple[Any, Any]], length: int | None, name: str) -> dict[str, Any]:
         # Everything in `credentials: {…}` is one; but not what a tool's JSON Schema says of a member `password`.
         secret = bool(name) and names_credential(name) and not is_schema(key for key, _ in pairs)
-        described = "" if secret else _described(pairs)
+        described = "" if secret else described_by(pairs)
+        is_hidden = not self._keep_sensitive and any(type(key) is str and key == "$sensitive" for key, _ in pairs)
         out: dict[str, Any] = {}
         taken: dict[str, int] = {}
         for key, item in pairs:
@@ -177,7 +180,10 @@ class Plain(Leaves):
             if shown in out:  # 1 and "1"
                 shown = _another(shown, out, taken)
             self.characters -= len(shown)
-            out[shown] = self.of(item, name if secret else described if described and own == "value" else own)
+            if is_hidden and own == "value":
+                out[shown] = self.hidden()
+            else:
+                out[shown] = self.of(item, name if secret else described if described and own == "value" else own)
         if length is not None and length > len(out):
             out[TRUNCATED] = {"items": length - len(out)}
         return out
@@ -249,7 +255,7 @@ def _another(shown: str, out: dict[str, Any], taken: dict[str, int]) -> str:
     return another
 
 
-def _described(pairs: Sequence[tuple[Any, Any]]) -> str:
+def described_by(pairs: Sequence[tuple[Any, Any]]) -> str:
     """Return the name of a credential that an object like `{"name": "Authorization", "value": …}` is about, or ""."""
     if 2 <= len(pairs) <= 12:
         for key, item in pairs:

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from agentspan.interrupts import let_through
+from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import ANY, PLACEHOLDER, looks_of, ready, suspicious
-
-REDACTED = "[redacted]"
 
 Rule = Callable[[str, Any], Any]
 """One's own rule: takes the name of a member (of the nearest one, for what is in a list; "" where there is none) and

@@ -5,8 +5,8 @@ The journal derives the same from its records, in journal/deriving.py; tests com
 
 from typing import cast
 
-from agentspan import clock, jsontext
-from agentspan.model import spans
+from agentspan import clock
+from agentspan.model import sensitive, spans
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import Times
@@ -21,7 +21,7 @@ _new = tuple.__new__  # see model.spans
 def created(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that puts a new span."""
     span_type, now, text = span.span_type, clock.to_text(at_ns), span.payload_text
-    payload = jsontext.decode(text)
+    payload, is_marked = sensitive.read(text)
     span.decoded = (text, payload, at_ns, now)  # its end needs them, too: 1.3 µs
     meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
     instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
@@ -40,13 +40,14 @@ def created(span: SpanFacts, at_ns: int) -> Unit:
         now,
         writer_id=span.writer_id,
         minted=True,
+        sensitive_encoding=is_marked,
     )
     return unit_of(put)
 
 
 def started(span: SpanFacts) -> Unit:
     """Return the unit that makes a pending span active."""
-    now, payload = clock.to_text(span.started_ns), jsontext.decode(span.payload_text)
+    now, payload = clock.to_text(span.started_ns), sensitive.read(span.payload_text)[0]
     meaning = describe(span.span_type, span.schema_name, "active", payload, None, None, (False, False))
     run_id = span.run.id
     return unit_of(
@@ -57,9 +58,11 @@ def started(span: SpanFacts) -> Unit:
 def updated(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that sets the changed payload of an open span."""
     text = span.payload_text
-    meaning = describe(span.span_type, span.schema_name, span.status, jsontext.decode(text), None, None, (True, False))
+    payload, is_marked = sensitive.read(text)
+    meaning = describe(span.span_type, span.schema_name, span.status, payload, None, None, (True, False))
     now, run_id = clock.to_text(at_ns), span.run.id
-    return unit_of(spans.updated(span.id, payload=text, meaning=meaning, now=now, instance_id=run_id))
+    move = spans.updated(span.id, payload=text, meaning=meaning, now=now, instance_id=run_id)
+    return unit_of(spans.with_sensitive(move) if is_marked else move)
 
 
 def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
@@ -68,12 +71,13 @@ def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -
     decoded, span.decoded = span.decoded, None
     text, payload, started_ns, started_at = decoded or ("", {}, 0, "")
     if text is not span.payload_text:
-        payload = jsontext.decode(span.payload_text)
-    returned = None if result is None else jsontext.decode(result)
+        payload = sensitive.read(span.payload_text)[0]
+    returned, is_marked = (None, 0) if result is None else sensitive.read(result)
     if status == "cancelled":
         started_at = now
     elif started_ns != span.started_ns:
         started_at = clock.to_text(span.started_ns)
     meaning = describe(span.span_type, span.schema_name, status, payload, returned, elapsed_ms, (False, True))
     times = _new(Times, (started_at, now, elapsed_ms))
-    return unit_of(spans.finished(span.id, status, result, times, meaning, now, span.run.id))
+    move = spans.finished(span.id, status, result, times, meaning, now, span.run.id)
+    return unit_of(spans.with_sensitive(move) if is_marked else move)

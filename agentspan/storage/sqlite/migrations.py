@@ -192,5 +192,16 @@ def _add_git_commit(db: "Database") -> None:
     db.execute('ALTER TABLE "agent_instances" ADD COLUMN "git_commit" TEXT')
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (_first, _add_closes, _add_is_aggregate, _add_git_commit)
+def _add_sensitive_encoding(db: "Database") -> None:
+    """Add whether values of a span are marked as sensitive; older versions stored such values as they came."""
+    db.execute('ALTER TABLE "agent_spans" ADD COLUMN "sensitive_encoding" INTEGER NOT NULL DEFAULT 0')
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
+    _first,
+    _add_closes,
+    _add_is_aggregate,
+    _add_git_commit,
+    _add_sensitive_encoding,
+)
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

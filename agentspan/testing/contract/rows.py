@@ -35,7 +35,8 @@ class Rows:
         """An active span of an instance."""
         values: dict[str, Any] = dict.fromkeys(AgentSpanRow._fields)
         values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id, status="active")
-        values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0, is_aggregate=0)
+        values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0)
+        values.update(is_aggregate=0, sensitive_encoding=0)
         values.update(inserted_at=T0, updated_at=T0, **changed)
         return AgentSpanRow(**values)
 
