@@ -170,7 +170,7 @@ def started(*command: str) -> Iterator[Server]:
 
 
 def agentspan_serve(path: Path) -> AbstractContextManager[Server]:
-    return started("-m", "agentspan", "serve", "--db", str(path), "--port", "0")
+    return started("-m", "agentspan", "serve", "--db", str(path), "--port", "0", "--create")
 
 
 def register(server: Server) -> str:

@@ -91,7 +91,7 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="agentspan-") as folder:
         db, *runs = record(Path(folder), options.file)
-        serve = [sys.executable, "-m", "agentspan", "serve", "--db", str(db), "--port", "0"]
+        serve = [sys.executable, "-m", "agentspan", "serve", "--db", str(db), "--port", "0", "--create"]
         server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None

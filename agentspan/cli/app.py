@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentspan import __version__
+from agentspan.cli.encoding import adapt_output
+from agentspan.cli.output import Failed
 from agentspan.errors import AgentspanError
 from agentspan.storage.location import Location
 from agentspan.storage.registry import location_of
@@ -21,16 +23,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Group(click.Group):
     """Turns agentspan's errors into one line on stderr and exit code 1."""
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        adapt_output()
+        return super().main(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except AgentspanError as error:
-            raise click.ClickException(str(error)) from None
+        except AgentspanError as error:  # its message may name a file, whose name may hold control characters
+            raise Failed(str(error)) from None
         except BrokenPipeError:  # `agentspan show - | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(0) from None
         except OSError as error:  # `agentspan show - > /dev/full`
-            raise click.ClickException(f"cannot write the answer: {error.strerror}") from None
+            raise Failed(f"cannot write the answer: {error.strerror}") from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their descriptions whole: on as many lines as they need."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(limit=1000)) for name, each in commands if each])
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -78,7 +90,7 @@ def _explain(error: Exception, location: Location, database: "Database") -> None
     if problems and location.path is not None:
         raise damaged(location.path, problems[0]) from error
     if problems:
-        raise click.ClickException(f"{location} is damaged: {problems[0]}") from error
+        raise Failed(f"{location} is damaged: {problems[0]}") from error
 
 
 @contextmanager
@@ -86,7 +98,7 @@ def opened_existing(ctx: click.Context, db: str | None, *, read_only: bool = Fal
     """Open the storage of a command that changes a file which must exist."""
     path = location_in(ctx, db).path
     if path is not None and not path.exists():  # opening for writing would make it
-        raise click.ClickException(f"{path} does not exist; nothing has been recorded there yet")
+        raise Failed(f"{path} does not exist; nothing has been recorded there yet")
     with opened(ctx, db, read_only=read_only) as database:
         yield database
 

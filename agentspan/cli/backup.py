@@ -2,7 +2,7 @@
 
 import click
 
-from agentspan.cli.output import document, noun
+from agentspan.cli.output import document, noun, safe
 from agentspan.database import Database
 from agentspan.maintenance import backup
 
@@ -13,4 +13,4 @@ def command(database: Database, file: str, *, as_json: bool) -> None:
     if as_json:
         document({"file": file, "bytes": copied})
     else:
-        click.echo(f"copied to {file}: {noun(copied, 'byte')}")
+        click.echo(f"copied to {safe(file)}: {noun(copied, 'byte')}")

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from agentspan import files
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
-from agentspan.cli.output import document, noun
+from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
@@ -31,12 +32,13 @@ def command(database: Database, what: Sequence[str], *, form: str, output: str |
         if as_json:
             document({"file": output, "format": form, "bytes": size, "total": len(runs)})
         else:
-            click.echo(f"{noun(len(runs), 'run')} written to {output}: {noun(size, 'byte')}")
+            click.echo(f"{noun(len(runs), 'run')} written to {safe(output)}: {noun(size, 'byte')}")
     elif as_json:
         document({"format": form, "content": "".join(_text(storage, runs, form)), "total": len(runs)})
     else:
         for part in _text(storage, runs, form):
-            click.echo(part, nl=False)
+            # A file for elsewhere is UTF-8, whatever the encoding of this terminal is.
+            click.echo(part if sys.stdout.isatty() else part.encode("utf-8", "replace"), nl=False)
 
 
 def _runs(storage: Storage, what: Sequence[str]) -> list[str]:
@@ -60,7 +62,7 @@ def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
     location = storage.capabilities().location
     read = None if location is None else location.path
     if read is not None and path.exists() and path.samefile(read):
-        raise click.ClickException(f"{path} is the file that is read; choose another name")
+        raise Failed(f"{path} is the file that is read; choose another name")
     target = Path(os.path.realpath(path))
     try:
         if target.exists() and not target.is_file():  # a pipe, /dev/stdout: nothing to be put in its place
@@ -68,7 +70,7 @@ def _write(storage: Storage, path: Path, parts: Iterable[str]) -> int:
                 return sum(file.write(part) and len(part.encode("utf-8", "replace")) for part in parts)
         number, name = files.aside(target)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+        raise Failed(f"{path} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(number, "w", **_AS_TEXT) as file:
             file.writelines(parts)

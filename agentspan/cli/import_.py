@@ -9,7 +9,7 @@ from typing import IO
 
 import click
 
-from agentspan.cli.output import document, noun
+from agentspan.cli.output import Failed, document, noun
 from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
 from agentspan.operations.context import Context
@@ -49,7 +49,7 @@ def seekable(file: str) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.filename is None:
             raise
-        raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
+        raise Failed(f"{file} cannot be read: {error.strerror}") from None
     with tempfile.TemporaryFile() as aside:
         shutil.copyfileobj(sys.stdin.buffer, aside)
         yield aside

@@ -16,6 +16,13 @@ MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", 
 COLORS = {"active": "yellow", "complete": "green", "failed": "red", "cancelled": "bright_black", "terminated": "red"}
 
 
+class Failed(click.ClickException):
+    """Ends a command with one line on stderr and exit code 1. The message may name a file with control characters."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
 def width() -> int:
     """Return the width of the output in columns: COLUMNS, else the terminal's, else 80."""
     return max(40, shutil.get_terminal_size((80, 24)).columns)

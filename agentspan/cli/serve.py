@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from agentspan.cli.output import Failed, safe
 from agentspan.storage.location import Location
 
 END_S = 3
@@ -28,20 +29,24 @@ def command(
     allowed_hosts: tuple[str, ...],
     cors_origins: tuple[str, ...],
     max_body: int,
+    create: bool,
 ) -> None:
     """Serve a file until a signal ends it; then exit code 0."""
     token = _token(token_file)
     if token is None and not _is_loopback(host):
-        raise click.ClickException(
+        raise Failed(
             f"{host} can be reached from other machines, so a token is needed: AGENTSPAN_TOKEN, or --token-file"
         )
     try:
         import uvicorn
 
         from agentspan.serve.app import create_app
+        from agentspan.serve.listening import listening
         from agentspan.serve.middleware import LOOPBACK
     except ImportError:
-        raise click.ClickException('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
+        raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
+    if db.path is not None and not create and not db.path.exists():
+        raise Failed(f"{db.path} does not exist; --create makes an empty file")
     hosts = {*LOOPBACK, host, *allowed_hosts} if token is None or allowed_hosts else None
     app = create_app(
         db,
@@ -69,11 +74,11 @@ def command(
     # a signal that comes before uvicorn listens for it must end it too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    socket = config.bind_socket()
-    socket.listen(config.backlog)  # else a client that connects as soon as the line below is printed is refused
+    socket = listening(host, port, config.backlog)
     name = f"[{host}]" if ":" in host else host
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
-    click.echo(f"agentspan serves {db} on http://{name}:{socket.getsockname()[1]} ({guarded}); Ctrl-C ends it")
+    address = f"http://{name}:{socket.getsockname()[1]}"
+    click.echo(f"agentspan serves {safe(str(db))} on {address} ({guarded}); Ctrl-C ends it")
     # What is there now stays: the collector need not look through it again, 24 times in 10 s of load, 40 to 90 ms each.
     # And a request leaves few circles behind: looking for them after every 700 objects took 6 % of the time.
     gc.collect()
@@ -90,14 +95,14 @@ def _token(token_file: str | None) -> str | None:
     try:
         token = Path(token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"the token file cannot be read: {getattr(error, 'strerror', 'no text')}") from None
+        raise Failed(f"the token file cannot be read: {getattr(error, 'strerror', 'no text')}") from None
     return _checked(token, token_file)
 
 
 def _checked(token: str, where: str) -> str:
     """Return a token that a client can send in a header."""
     if not token or len(token) > LONGEST_TOKEN or any(character.isspace() for character in token):
-        raise click.ClickException(f"{where} must hold one token: a line without blanks")
+        raise Failed(f"{where} must hold one token: a line without blanks")
     return token
 
 

@@ -1,5 +1,6 @@
 """`agentspan show`: prints a run as a tree; whole, or only the failed or slow spans."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,7 @@ def _page(lines: Iterator[str]) -> None:
     if len(first) < height:
         click.echo("\n".join(first))
         return
+    os.environ.setdefault("LESS", "-R")  # else less shows the codes of colours as text
     click.echo_via_pager((f"{line}\n" for part in (first, lines) for line in part), color=colored())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agentspan.cli.output import columns_of, document, fit, noun, pad, safe, style, table, width
+from agentspan.cli.output import Failed, columns_of, document, fit, noun, pad, safe, style, table, width
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.storage.protocol import Answer
@@ -22,12 +22,12 @@ def command(database: Database, query: str, *, form: str) -> None:
     """Run one SELECT and print its rows as a table, CSV or JSON."""
     can = database.storage.capabilities()
     if can.sql is None:
-        raise click.ClickException(f"the storage {can.backend!r} answers no SQL")
+        raise Failed(f"the storage {can.backend!r} answers no SQL")
     text = (sys.stdin.read() if query == "-" else query).encode("utf-8", "replace").decode()
     try:
         answer = can.sql.select(text)
     except InvalidValue as error:
-        raise click.ClickException(safe(str(error).removeprefix(f"{error.field}: "))) from None
+        raise Failed(safe(str(error).removeprefix(f"{error.field}: "))) from None
     if form == "json":
         rows = [[_json(value) for value in row] for row in answer.rows]
         document({"columns": answer.columns, "rows": rows, "total": len(rows)})

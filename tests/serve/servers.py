@@ -33,7 +33,7 @@ class Server:
     def __init__(self, db: Path, *args: str, **env: str) -> None:
         self.db = db
         self.log = db.with_name(f"{db.name}-{time.monotonic_ns()}.log")
-        command = [sys.executable, "-m", "agentspan", "serve", "--db", str(db), "--port", "0", *args]
+        command = [sys.executable, "-m", "agentspan", "serve", "--db", str(db), "--port", "0", "--create", *args]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AGENTSPAN_")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

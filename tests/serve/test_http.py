@@ -4,6 +4,7 @@ import json
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -826,3 +827,26 @@ def test_an_end_that_comes_after_a_termination_is_kept_and_tells_of_it(api: Api)
 
 
 SPAN = {"schema_name": "tool", "payload": {"name": "x"}}
+
+
+# The command line
+
+
+def serve_fails(*args: str) -> str:
+    command = [sys.executable, "-m", "agentspan", "serve", *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_file_that_does_not_exist_is_made_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    assert "does not exist; --create makes an empty file" in serve_fails("--db", str(tmp_path / "typo.db"))
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_port_in_use_is_a_sentence(server: Server) -> None:
+    said = serve_fails("--db", str(server.db), "--port", str(server.port))
+    assert f"port: {server.port} of 127.0.0.1 is in use; stop what listens there, or choose another" in said
+    assert "port: must be a number from 0 to 65535" in serve_fails("--db", str(server.db), "--port", "70000")

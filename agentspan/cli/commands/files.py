@@ -57,6 +57,7 @@ def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8484, show_default=True, help="The port; 0 for any that is free.")
 @click.option("--token-file", metavar="PATH", help="A file with the token that clients must send; or AGENTSPAN_TOKEN.")
+@click.option("--create", is_flag=True, help="Make the file, if it does not exist.")
 @click.option("--read-only", is_flag=True, help="Refuse every write.")
 @click.option("--strict-schemas", is_flag=True, help="Refuse payloads that do not match their schema.")
 @click.option(

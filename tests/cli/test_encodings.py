@@ -1,0 +1,92 @@
+"""Output where it is not UTF-8, names with control characters, and the pager: nothing raises, nothing is raw."""
+
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import agentspan
+from agentspan.cli import main
+
+COMMANDS = [
+    ["runs"],
+    ["show", "-"],
+    ["show", "-", "--payloads"],
+    ["search", "Zoë"],
+    ["stats"],
+    ["doctor"],
+    ["schemas"],
+    ["export", "all"],
+    ["export", "all", "--format", "markdown"],
+]
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with tracer.run("Zoë 中"):
+        for number in range(60):
+            with tracer.span("tool", {"name": f"zoë{number}", "text": "Zoë → 中 😀"}):
+                pass
+    tracer.shutdown()
+    return tmp_path / "runs.db"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "cp437", "utf-8"])
+def test_each_command_prints_what_the_encoding_has(db: Path, encoding: str, command: list[str]) -> None:
+    result = CliRunner(charset=encoding).invoke(main, ["--db", str(db), *command], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.output
+    if command[:1] == ["export"]:
+        assert "Zo" in result.stdout_bytes.decode()  # a file for elsewhere: UTF-8
+
+
+def test_marks_have_a_form_in_ascii_and_accents_stay_where_they_can(db: Path) -> None:
+    runner = CliRunner(charset="latin-1")
+    shown = runner.invoke(main, ["--db", str(db), "show", "-"], catch_exceptions=False).stdout_bytes.decode("latin-1")
+    assert "+ " in shown
+    assert "Zoë ?" in shown
+    assert "|" in shown
+
+
+@pytest.mark.parametrize("command", [["runs"], ["doctor"], ["backup", "x"], ["export", "all", "-o", "x"]])
+def test_the_name_of_a_file_is_printed_without_its_control_characters(tmp_path: Path, command: list[str]) -> None:
+    result = CliRunner().invoke(main, ["--db", str(tmp_path / "a\x1b[31mb.db"), *command])
+    assert result.exit_code == 1
+    assert "\x1b" not in result.output
+    assert "a�[31mb.db" in result.output
+
+
+@pytest.mark.skipif(shutil.which("less") is None, reason="there is no less here")
+def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
+    environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "less", "COLUMNS": "80", "LINES": "24"}
+    for name in ("LESS", "NO_COLOR", "LESSOPEN"):
+        environment.pop(name, None)
+    main_end, other_end = pty.openpty()
+    command = [sys.executable, "-m", "agentspan", "--db", str(db), "show", "-", "--full"]
+    process = subprocess.Popen(command, stdin=other_end, stdout=other_end, stderr=other_end, env=environment)
+    os.close(other_end)
+    shown, until = b"", time.monotonic() + 20
+    while b"zo\xc3\xab5" not in shown and time.monotonic() < until:
+        if select.select([main_end], [], [], 0.1)[0]:
+            shown += os.read(main_end, 65536)
+    os.write(main_end, b"q")
+    while select.select([main_end], [], [], 0.5)[0]:
+        try:
+            if not os.read(main_end, 65536):
+                break
+        except OSError:  # the other end is closed
+            break
+    process.wait(20)
+    os.close(main_end)
+    assert b"zo\xc3\xab5" in shown
+    assert b"ESC[" not in shown
+    assert b"\x1b[3" in shown  # colours
