@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 from agentspan.errors import SchemaError
+from agentspan.schemas.dialects import DRAFT4, Dialect, specification
 from agentspan.schemas.keywords import compile_pattern
 
 MAX_SCHEMA = 65_536
@@ -44,7 +45,7 @@ def _children(node: Any) -> list[Any]:
     return [value for value in node if isinstance(value, (dict, list))] if isinstance(node, list) else []
 
 
-def check_references(schema: Any) -> None:
+def check_references(schema: Any, dialect: Dialect) -> None:
     """Check the references and patterns of a schema that the metaschema allows.
 
     Raises:
@@ -52,19 +53,18 @@ def check_references(schema: Any) -> None:
     """
     from referencing import Registry
     from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
 
-    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+    resolver = Registry().resolver_with_root(specification(dialect).create_resource(schema))
     nodes = [schema]
     patterns: set[str] = set()
     words: set[str] = set()
-    has_base = False
+    has_base, base = False, "id" if dialect == DRAFT4 else "$id"
     while nodes:
         node = nodes.pop()
         nodes.extend(_children(node))
         if not isinstance(node, dict):
             continue
-        has_base = has_base or "$id" in node
+        has_base = has_base or base in node
         for word in ("$ref", "$dynamicRef"):
             reference = node.get(word)
             if not isinstance(reference, str):
