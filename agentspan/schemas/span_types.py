@@ -186,7 +186,7 @@ def _stored(item: SpanTypeSchema) -> SpanType:
     built_in = BUILT_IN_TYPES.get(item["name"])
     if built_in is not None and built_in.item == item:
         return built_in
-    return SpanType(item, label_field=built_in.label_field if built_in else None, trusted=True)
+    return SpanType(item, label_field=_label_field(item["name"]), trusted=True)
 
 
 def make(
@@ -215,8 +215,12 @@ def make(
             item[field] = _json_schema(schema)
     if template is not None:
         item["template"] = template
-    built_in = BUILT_IN_TYPES.get(name)
-    return SpanType(item, label_field=built_in.label_field if built_in else None)
+    return SpanType(item, label_field=_label_field(name))
+
+
+def _label_field(name: str) -> str | None:
+    """Return the field of the label of a registered type: that of the built-in that its name would fall back to."""
+    return fallback(name).label_field
 
 
 def _json_schema(schema: JSONSchema | type) -> Any:
