@@ -1,4 +1,4 @@
-"""`agentspan schemas`: lists the span types that agents were registered with."""
+"""`agentspan schemas`: lists the span types that agents were registered with, and what of them cannot be used."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.schemas.span_types import BUILT_IN_TYPES
+from agentspan.schemas.unusable import SIDES, Unusable, unusable_parts
 from agentspan.storage.scanning import scan
 
 
@@ -21,7 +22,10 @@ def command(database: Database, *, as_json: bool, all_types: bool) -> None:
         account = storage.account()
         document(
             {
-                "schemas": [resources.plain(resources.schema_version(row, account)) for row in versions],
+                "schemas": [
+                    resources.plain(resources.schema_version(row, account)) | {"unusable": _unusable(row)}
+                    for row in versions
+                ],
                 "total": len(versions),
             }
         )
@@ -35,9 +39,28 @@ def command(database: Database, *, as_json: bool, all_types: bool) -> None:
         for item in own:
             template = item.get("template") or "(no template)"
             click.echo(f"  {pad(fit(item['name'], 20), 20)}  {fit(template, width() - 24)}")
+            for part in unusable_parts(item):
+                click.echo(f"    {fit(_note(part), width() - 4)}")
+        for part in _unusable_quality(row):
+            click.echo(f"  {fit('quality ' + part.name, 40)}: {fit(_note(part), width() - 44)}")
         if len(own) < len(items):
             click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
     click.echo(f"{len(versions)} of {noun(len(versions), 'schema version')}")
+
+
+def _unusable(row: AgentSchemaVersionRow) -> list[dict[str, str]]:
+    parts = [part for item in jsontext.decode(row.span_type_schemas) for part in unusable_parts(item)]
+    return [part._asdict() for part in parts + _unusable_quality(row)]
+
+
+def _unusable_quality(row: AgentSchemaVersionRow) -> list[Unusable]:
+    return [part for item in jsontext.decode(row.quality_schemas or "[]") for part in unusable_parts(item)]
+
+
+def _note(part: Unusable) -> str:
+    if part.field == "template":
+        return f"no summary: the template {part.reason}"
+    return f"unchecked {SIDES[part.field]}: the schema {part.reason}"
 
 
 def _is_built_in(item: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from agentspan.cli.output import MARKS, document, fit, safe, status_style, style
 from agentspan.cli.tree import title
 from agentspan.database import Database
 from agentspan.model import resources
-from agentspan.schemas.meaning import duration_text
+from agentspan.schemas.meaning import duration_text, error_of
 
 
 def command(database: Database, what: str, *, as_json: bool) -> None:
@@ -42,10 +42,11 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
     _show_json("payload", jsontext.decode(row.payload))
     if row.result_payload is not None:
         result = jsontext.decode(row.result_payload)
-        error = result.get("error")
+        error = error_of(result)
         trace = error.get("stacktrace") if isinstance(error, dict) else None
         if isinstance(trace, str):
-            result = {**result, "error": {key: value for key, value in error.items() if key != "stacktrace"}}
+            shown = {key: value for key, value in error.items() if key != "stacktrace"}
+            result = shown if error is result else {**result, "error": shown}
         _show_json("result_payload", result)
         if isinstance(trace, str):
             click.echo(style("stacktrace", bold=True))

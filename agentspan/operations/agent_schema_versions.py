@@ -13,10 +13,13 @@ from agentspan.model.schema_versions import SchemaFields
 from agentspan.operations import request
 from agentspan.operations.context import Context, Done
 from agentspan.schemas.span_types import REGISTRY, check_quality_schemas, check_span_type_schemas
+from agentspan.schemas.unusable import Unusable
 from agentspan.storage.lookup import expect, unique
 from agentspan.storage.protocol import Found, Query, Rows
 
 MAX_TYPES = 500
+LISTED = 20
+"""Span types named in one line of the log."""
 SORTABLE = frozenset({"id", "inserted_at", "external_identifier"})
 
 
@@ -30,15 +33,27 @@ def fields(value: Any) -> SchemaFields:
     if not isinstance(value, Mapping):
         raise InvalidValue("agent_schema_version", "must be an object")
     external = request.text("external_identifier", value.get("external_identifier"))
-    checked, unsupported = check_span_type_schemas(_items(value))
-    quality = check_quality_schemas(_list(value, "quality_schemas"))
+    checked, unusable = check_span_type_schemas(_items(value))
+    quality, unusable_quality = check_quality_schemas(_list(value, "quality_schemas"))
     wanted = schema_versions.fields_of(checked, quality, external)
-    if unsupported and wanted.content_hash not in _warned:
-        _warned.add(wanted.content_hash)
-        logging.getLogger("agentspan").warning(
-            "no summaries for %s: the template is not Mustache; it is stored as it is", ", ".join(unsupported)
-        )
+    _warn(unusable + unusable_quality, wanted.content_hash)
     return wanted
+
+
+def _warn(unusable: list[Unusable], content_hash: str) -> None:
+    """Log once what of a schema version is stored, but cannot be used."""
+    if not unusable or content_hash in _warned:
+        return
+    _warned.add(content_hash)
+    logger = logging.getLogger("agentspan")
+    templates = [each.name for each in unusable if each.field == "template"]
+    schemas = [f"{each.name} (its {each.field} {each.reason})" for each in unusable if each.field != "template"]
+    if templates:
+        logger.warning(
+            "no summaries for %s: the template is not Mustache; it is stored as it is", ", ".join(templates[:LISTED])
+        )
+    if schemas:
+        logger.warning("payloads are not checked, the schema is stored as it is, for %s", "; ".join(schemas[:LISTED]))
 
 
 _warned: set[str] = set()

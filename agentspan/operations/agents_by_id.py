@@ -142,7 +142,7 @@ class AgentSchemaVersions:
         """Create a schema version of an agent, or return the one with the same content.
 
         Raises:
-            InvalidValue: an entry is wrong; SchemaError for a JSON Schema that cannot be used.
+            InvalidValue: an entry is wrong.
         """
         done = agent_schema_versions.create(
             self._ctx,

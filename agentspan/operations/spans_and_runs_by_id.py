@@ -215,7 +215,7 @@ class AgentInstances:
             external_identifier: a name of one's own for the instance, unique among its agent's.
 
         Raises:
-            InvalidValue: a value is wrong; SchemaError for a JSON Schema that cannot be used.
+            InvalidValue: a value is wrong.
             IdempotencyKeyAlreadyUsed: the key was used for another request.
         """
         done = agent_instances.register(

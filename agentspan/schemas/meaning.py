@@ -4,9 +4,12 @@ from typing import Any
 
 from agentspan.model.changes import Violation
 from agentspan.model.spans import Meaning
+from agentspan.schemas import aliases
+from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.span_types import SpanType
 from agentspan.text import one_line
 
+_no_usage = USAGE_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
 _INT64 = 2**63
 MAX_LABEL = 200
@@ -40,8 +43,8 @@ def describe(
     if result is None:
         context = payload
     else:
-        if new_result and not span_type.result.quick(result) and "error" not in result:
-            # The result of an exception has only `error`: no type's schema describes it.
+        if new_result and not span_type.result.quick(result) and not _is_error(result, status):
+            # The result of an exception has only the error: no type's schema describes it.
             violations += span_type.result.check(result)
         context = {**payload, **result}
     summary = label = None
@@ -55,9 +58,13 @@ def describe(
         label = label_of(span_type, payload)
     get = context.get
     input_tokens, output_tokens, cost = get("input_tokens"), get("output_tokens"), get("cost_usd")
+    if (input_tokens is None or output_tokens is None) and not _no_usage(context):  # 0.1 µs
+        input_tokens = aliases.tokens_of(context, "input_tokens") if input_tokens is None else input_tokens
+        output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
+        cost = aliases.cost_of(context) if cost is None else cost
     if input_tokens is None and output_tokens is None and cost is None:
         return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate))
-    used = _int(input_tokens), _int(output_tokens), _cost(cost)
+    used = count(input_tokens), count(output_tokens), _cost(cost)
     return Meaning(summary, label, *used, violations, span_type.is_aggregate)
 
 
@@ -74,14 +81,16 @@ def _reserved(
 
 def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
     """Return the label of a span, such as the model's or tool's name; None if its type has no label."""
-    value = payload.get(span_type.label_field or "")
+    field = span_type.label_field or ""
+    value = payload.get(field)
+    if field == "name":  # of a tool of another package it is the name of the span
+        if not NAME_MEMBERS.isdisjoint(payload):
+            value = aliases.label_of(payload, field) or value
+    elif field == "model" and type(value) is not str:
+        value = aliases.label_of(payload, field)
     if type(value) is not str:
         return None
     return value if len(value) <= 40 and value.isidentifier() else one_line(value, MAX_LABEL)
-
-
-def _int(value: Any) -> int | None:
-    return value if type(value) is int and -_INT64 <= value < _INT64 else None
 
 
 def _cost(value: Any) -> float | None:
@@ -90,14 +99,31 @@ def _cost(value: Any) -> float | None:
     return value if type(value) is float and value - value == 0 else None  # not NaN, not infinite
 
 
+def _is_error(result: dict[str, Any], status: str) -> bool:
+    return "error" in result or (status == "failed" and "error_type" in result)
+
+
+def error_of(result: dict[str, Any] | None) -> Any:
+    """Return the error in a failed span's result: its `error`, or the result itself as @prefactor/core sends it."""
+    if result is None:
+        return None
+    error = result.get("error")
+    return result if error is None and type(result.get("error_type")) is str else error
+
+
+def error_type(error: Any) -> str | None:
+    """Return the type of an error without its module, by each name that clients send it under; None without one."""
+    if type(error) is not dict:
+        return None
+    found = next((name for key in ERROR_TYPES if type(name := error.get(key)) is str), None)
+    return None if found is None else found.rpartition(".")[2]
+
+
 def error_text(result: dict[str, Any] | None) -> str | None:
     """Return a failed span's error as `Type: message`, the type without its module."""
-    error = (result or {}).get("error")
+    error = error_of(result)
     if type(error) is dict:
-        type_, message = error.get("type"), error.get("message")
-        if type(type_) is str:
-            type_ = type_.rpartition(".")[2]
-        parts = [part for part in (type_, message) if type(part) is str and part]
+        parts = [part for part in (error_type(error), error.get("message")) if type(part) is str and part]
         return ": ".join(parts) or None
     return error if type(error) is str and error else None
 

@@ -16,6 +16,7 @@ from agentspan.schemas.aggregates import built_in_part, is_aggregate
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn
 from agentspan.schemas.conformance import Conformance, JSONSchema
 from agentspan.schemas.templates import Template
+from agentspan.schemas.unusable import Unusable, unusable_parts
 from agentspan.text import one_line
 
 MAX_NAME = 200
@@ -185,7 +186,7 @@ def _stored(item: SpanTypeSchema) -> SpanType:
     built_in = BUILT_IN_TYPES.get(item["name"])
     if built_in is not None and built_in.item == item:
         return built_in
-    return SpanType(item, label_field=built_in.label_field if built_in else None, trusted=True)
+    return SpanType(item, label_field=_label_field(item["name"]), trusted=True)
 
 
 def make(
@@ -214,8 +215,12 @@ def make(
             item[field] = _json_schema(schema)
     if template is not None:
         item["template"] = template
-    built_in = BUILT_IN_TYPES.get(name)
-    return SpanType(item, label_field=built_in.label_field if built_in else None)
+    return SpanType(item, label_field=_label_field(name))
+
+
+def _label_field(name: str) -> str | None:
+    """Return the field of the label of a registered type: that of the built-in that its name would fall back to."""
+    return fallback(name).label_field
 
 
 def _json_schema(schema: JSONSchema | type) -> Any:
@@ -231,19 +236,17 @@ def _json_schema(schema: JSONSchema | type) -> Any:
     return dict(schema) if isinstance(schema, Mapping) else schema
 
 
-def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Check the span types that a client registers.
-
-    An unusable schema is refused. An unusable template is accepted, because clients of the API send Liquid, too.
+def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], list[Unusable]]:
+    """Check the span types that a client registers. Schemas and templates that cannot be used are accepted.
 
     Returns:
-        The span types, and the names of those with an unusable template.
+        The span types, and their unusable parts.
 
     Raises:
-        InvalidValue: an entry is not an object, has no usable name, or has an unusable schema.
+        InvalidValue: an entry is not an object, has no usable name, or has a field of a wrong type.
     """
     checked: list[dict[str, Any]] = []
-    unsupported: list[str] = []
+    unusable: list[Unusable] = []
     for item in items:
         if not isinstance(item, Mapping):
             raise InvalidValue("span_type_schemas", "each entry must be an object with a name")
@@ -251,32 +254,33 @@ def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]],
         for field in ("title", "description", "template"):
             if not isinstance(item.get(field), (str, type(None))):
                 raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be text")
+        for field in ("params_schema", "result_schema"):
+            if not isinstance(item.get(field), (dict, bool, type(None))):
+                raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be a JSON object or a boolean")
         check_text("title", item.get("title") or "")
-        try:
-            SpanType({k: v for k, v in item.items() if k != "template"})
-        except SchemaError as error:
-            raise SchemaError("span_type_schemas", f"{name!r}: {error}") from None
-        try:
-            if item.get("template") is not None:
-                Template(item["template"])
-        except TemplateError:
-            unsupported.append(name)
+        unusable += unusable_parts(item)
         checked.append(dict(item))
     names = [item["name"] for item in checked]
     if len(set(names)) < len(names):
         raise InvalidValue("span_type_schemas", "two entries have the same name")
-    return checked, unsupported
+    return checked, unusable
 
 
-def check_quality_schemas(items: Sequence[Any]) -> list[dict[str, Any]]:
+def check_quality_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], list[Unusable]]:
     """Check the quality schemas that a client registers: name, schema, title, description and template of each.
 
+    Schemas and templates that cannot be used are accepted.
+
+    Returns:
+        The quality schemas, and their unusable parts.
+
     Raises:
-        InvalidValue: an entry is not an object, has no usable name, or has an unusable schema.
+        InvalidValue: an entry is not an object, has no usable name, or has a field of a wrong type.
     """
     if len(items) > MAX_QUALITY_SCHEMAS:
         raise InvalidValue("quality_schemas", f"at most {MAX_QUALITY_SCHEMAS} are allowed")
     checked: list[dict[str, Any]] = []
+    unusable: list[Unusable] = []
     for item in items:
         if not isinstance(item, Mapping):
             raise InvalidValue("quality_schemas", "each entry must be an object with a name and a schema")
@@ -284,14 +288,14 @@ def check_quality_schemas(items: Sequence[Any]) -> list[dict[str, Any]]:
         for field in ("title", "description", "template"):
             if not isinstance(item.get(field), (str, type(None))):
                 raise InvalidValue("quality_schemas", f"{field} of {name!r} must be text")
-        try:
-            SpanType({"name": name, "params_schema": item.get("schema")})
-        except SchemaError as error:
-            raise SchemaError("quality_schemas", f"{name!r}: {error}") from None
+        for field in ("schema",):
+            if not isinstance(item.get(field), (dict, bool, type(None))):
+                raise InvalidValue("quality_schemas", f"{field} of {name!r} must be a JSON object or a boolean")
+        unusable += unusable_parts(item)
         checked.append(dict(item))
     if len({item["name"] for item in checked}) < len(checked):
         raise InvalidValue("quality_schemas", "two entries have the same name")
-    return checked
+    return checked, unusable
 
 
 REGISTRY = Registry()

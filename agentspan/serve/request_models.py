@@ -94,7 +94,7 @@ class SpanTypeSchema(Body):
 
     Attributes:
         name: its schema_name.
-        params_schema: JSON Schema (2020-12) of payloads.
+        params_schema: JSON Schema (draft-04 to 2020-12) of payloads. One that cannot be used leaves payloads unchecked.
         result_schema: JSON Schema of result payloads.
         title: for people.
         description: for people.
@@ -118,7 +118,7 @@ class QualitySchema(Body):
 
     Attributes:
         name: what quality payloads are recorded under.
-        schema: JSON Schema (2020-12) of the payloads.
+        schema: JSON Schema (draft-04 to 2020-12) of the payloads. One that cannot be used leaves them unchecked.
         title: for people.
         description: for people.
         template: Mustache for summaries.

@@ -11,7 +11,7 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.analysis.tree import build, walk
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import duration_text, error_of, error_text, error_type
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage
@@ -70,15 +70,14 @@ def _line(span: AgentSpanRow, registry: Registry) -> str:
         name = span.label or jsontext.decode(span.payload).get("name")
         shown = one_line(name, MAX_NAME) if isinstance(name, str) and name != span.schema_name else ""
     text = f"{span.schema_name} · {shown}" if shown else span.schema_name
-    return _with_error(text, None if result is None or span.status != "failed" else result.get("error"))
+    return _with_error(text, None if result is None or span.status != "failed" else error_of(result))
 
 
 def _with_error(text: str, error: Any) -> str:
     """Append the type of an error to a line. It replaces the error message that a summary may end in."""
     if error is None:
         return text
-    type_ = error.get("type") if isinstance(error, dict) else None
-    arrow = f" → {type_.rpartition('.')[2] if isinstance(type_, str) else 'error'}"
+    arrow = f" → {error_type(error) or 'error'}"
     whole = f" → {inline(error_text({'error': error}) or '', MAX_INLINE)}"  # as the built-in types have it
     if text.endswith(whole):
         return text.removesuffix(whole) + arrow
@@ -89,6 +88,8 @@ def _payloads(span: AgentSpanRow) -> dict[str, Any]:
     result = None if span.result_payload is None else jsontext.decode(span.result_payload)
     if result is not None and "error" in result:
         result = {**result, "error": _without_stacktrace(result["error"])}
+    elif error_of(result) is not None:
+        result = _without_stacktrace(result)
     return {"payload": jsontext.decode(span.payload), "result": result}
 
 

@@ -10,6 +10,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import SpanStatus
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
+from agentspan.schemas.meaning import error_of
 from agentspan.text import one_line
 
 MAX_SHOWN = 80
@@ -61,7 +62,7 @@ class CapturedSpan:
     @property
     def error(self) -> Any:
         """The `error` in the result: `type`, `message` and `stacktrace`; None when there is none."""
-        return None if self.result is None else self.result.get("error")
+        return error_of(self.result)
 
     @property
     def arguments(self) -> dict[str, Any]:

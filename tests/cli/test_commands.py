@@ -194,6 +194,33 @@ def test_schemas_lists_what_agents_were_registered_with(db: Path) -> None:
     assert json.loads(call(db, "schemas", "--json").output)["total"] == 2
 
 
+def test_schemas_says_what_cannot_be_used_and_why(db: Path) -> None:
+    types = [
+        {"name": "good", "params_schema": {"type": "object"}, "template": "{{a}}"},
+        {"name": "elsewhere", "params_schema": {"$ref": "https://example.org/a"}, "result_schema": {"pattern": "(["}},
+        {"name": "odd", "template": "{{a b}}"},
+    ]
+    quality = [{"name": "tone", "schema": {"$ref": "#/gone"}}]
+    with agentspan.open(db) as database:
+        version = {"span_type_schemas": types, "quality_schemas": quality}
+        database.agent_instances.register("payer", agent_schema_version=version)
+    lines = call(db, "schemas", columns=160).output.splitlines()
+    assert [line.strip() for line in lines if "unchecked" in line or "no summary" in line] == [
+        "unchecked payload: the schema has a $ref to another document; put it under $defs and refer to #/$defs/…",
+        "unchecked result_payload: the schema has a pattern that is no regular expression, or cannot be matched in "
+        "bounded time (look-around, back-references, or to…",
+        "no summary: the template has a tag that is no name; use {{field}} or {{object.field}}",
+        "quality tone: unchecked payload: the schema has a $ref that leads nowhere",
+    ]
+    unusable = json.loads(call(db, "schemas", "--json").output)["schemas"][0]["unusable"]
+    assert [(part["name"], part["field"]) for part in unusable] == [
+        ("elsewhere", "params_schema"),
+        ("elsewhere", "result_schema"),
+        ("odd", "template"),
+        ("tone", "schema"),
+    ]
+
+
 def test_resummarize_renders_by_the_newest_template(db: Path) -> None:
     types = [{"name": "charge", "params_schema": {}, "template": "old {{amount}}"}]
     with agentspan.open(db) as database:

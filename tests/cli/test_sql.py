@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,27 @@ def test_a_table_csv_and_json(db: Path) -> None:
     assert call(db, "sql", query, "--format", "json").output == call(db, "sql", query, "--json").output
     assert call(db, "sql", "-", stdin="select 1 as one\n").output == "one\n  1\n1 row\n"
     assert lines(db, "sql", "select 1 where 0")[-1] == "0 rows"
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "error"),
+    [
+        ("failed", {"error": {"type": "ValueError", "message": "no such flight"}}, "no such flight"),
+        ("failed", {"error": {"error_type": "ValueError", "message": "no such flight"}}, "no such flight"),
+        ("failed", {"error": "no such flight"}, "no such flight"),
+        ("failed", {"error_type": "Error", "message": "no such flight", "stacktrace": "at f"}, "no such flight"),
+        ("failed", {"message": "data"}, None),
+        ("complete", {"error_type": "none", "message": "data"}, None),
+    ],
+)
+def test_the_error_of_the_view_is_the_message_in_each_form_that_clients_send(
+    db: Path, status: Any, result: dict[str, Any], error: str | None
+) -> None:
+    with agentspan.open(db) as database:
+        run = database.agent_instances.register("client")
+        span = database.agent_spans.create(run.id, "x:llm", status=status, payload={}, result_payload=result)
+    query = f"select error from spans where span = '{span.id}'"
+    assert json.loads(call(db, "sql", query, "--json").output)["rows"] == [[error]]
 
 
 @pytest.mark.parametrize(

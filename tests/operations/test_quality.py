@@ -96,11 +96,10 @@ def test_evaluations_at_the_same_moment_do_not_overwrite_each_other(db: Database
     [
         "text",
         [{"schema": {}}],
-        [{"name": "a", "schema": {"type": 3}}],
+        [{"name": "a", "schema": [3]}],
         [{"name": "a"}, {"name": "a"}],
         [{"name": "a", "template": 3}],
         [3],
-        [{"name": "a", "schema": {"$ref": "https://example.com/x"}}],
     ],
 )
 def test_what_is_no_quality_schema_is_refused_at_registration(db: Database, wrong: Any) -> None:

@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator
 
 from agentspan.errors import SchemaError
 from agentspan.model.changes import Violation
-from agentspan.schemas.conformance import MAX_PATTERNS, MAX_SCHEMA, MAX_SCHEMA_DEPTH, MAX_VIOLATIONS, Conformance
+from agentspan.schemas.conformance import MAX_VIOLATIONS, Conformance
+from agentspan.schemas.schema_checks import MAX_PATTERNS, MAX_SCHEMA, MAX_SCHEMA_DEPTH
 from tests.strategies import json_of, names, rich_schemas, simple_schemas, with_values
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -34,7 +34,12 @@ SPANS_VIEW = """
 select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_id as parent, s.schema_name as type,
        s.label, s.status, s.summary, s.started_at, s.finished_at, s.duration_ms, s.input_tokens, s.output_tokens,
        s.cost_usd,
-       case when json_valid(s.result_payload) then json_extract(s.result_payload, '$.error.message') end as error,
+       case when json_valid(s.result_payload) then coalesce(
+           json_extract(s.result_payload, '$.error.message'),
+           case when json_type(s.result_payload, '$.error') = 'text' then json_extract(s.result_payload, '$.error') end,
+           case when s.status = 'failed' and json_type(s.result_payload, '$.error_type') = 'text'
+                then json_extract(s.result_payload, '$.message') end
+       ) end as error,
        s.payload, s.result_payload, s.closed_by, s.closed_at, s.is_aggregate
 from agent_spans s join agents a on a.id = s.agent_id
 """

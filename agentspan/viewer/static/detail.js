@@ -149,7 +149,7 @@ export class Detail {
    */
   _body(at, detail) {
     const result = detail.result_payload === null ? undefined : parse(detail.result_payload);
-    const parts = [failure(result?.error), violationList(detail.violations), ...messageSections(detail.messages)];
+    const parts = [failure(errorOf(result)), violationList(detail.violations), ...messageSections(detail.messages)];
     parts.push(jsonSection("Payload", detail.payload));
     if (detail.result_payload !== null) parts.push(jsonSection("Result", detail.result_payload));
     else if (this.spans.isOpen(at)) parts.push(el("p", { class: "hint" }, "No result yet: the span has not finished."));
@@ -167,13 +167,22 @@ export function statusMark(status, text = status) {
 }
 
 /**
+ * Return the error in a result: its member `error`, or the result itself as @prefactor/core sends it.
+ * @param {any} result
+ */
+function errorOf(result) {
+  return result?.error ?? (typeof result?.error_type === "string" ? result : null);
+}
+
+/**
  * Return the error of a span or a run, whose JSON may have any form; null where there is none.
  * @param {any} error
  */
 export function failure(error) {
   if (error === null || error === undefined) return null;
   const isObject = typeof error === "object";
-  const name = isObject && typeof error.type === "string" ? error.type : "Error";
+  const names = isObject ? [error.type, error.error_type, error.errorType] : [];
+  const name = names.find((each) => typeof each === "string") ?? "Error";
   const message = isObject ? error.message : error;
   const box = el("section", { class: "failure" }, el("h3", null, name));
   if (message !== null && message !== undefined) {

@@ -1,0 +1,143 @@
+"""Other names of the fields that columns are filled from: the one table of them, each row with its source.
+
+The names of the built-in types come first: a payload that has them never reaches this table. OpenTelemetry's names are
+no part of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+_INT64 = 2**63
+
+
+class Alias(NamedTuple):
+    """Another name of a field.
+
+    Attributes:
+        field: the field as the built-in types name it.
+        path: the names of members that lead to the value, from the top of the payload merged with the result.
+        source: who sends it.
+    """
+
+    field: str
+    path: tuple[str, ...]
+    source: str
+
+
+_CORE = "@prefactor/core 0.2.9, transport/http.ts; prefactor-langchain 0.3.0, spans.py"
+_LANGCHAIN = "LangChain's UsageMetadata; @prefactor/langchain, metadata-extractor.ts"
+_OPENAI = "OpenAI, chat completions: usage"
+_ANTHROPIC = "Anthropic and OpenAI responses: usage"
+_VERCEL = "Vercel AI SDK 5 and 6: usage; @prefactor/ai, middleware.ts"
+_VERCEL_4 = "Vercel AI SDK 4: usage; @prefactor/ai, middleware.ts"
+_GOOGLE = "Gemini API: usageMetadata"
+_LIVEKIT_PY = "livekit-agents 1.8, LLMMetrics; prefactor-livekit 0.1.5, session.py"
+_LIVEKIT_JS = "@livekit/agents, LLMMetrics; @prefactor/livekit, session.ts"
+
+# Where, the names of tokens in and out there, and the source. Each is looked up at the top, then in `outputs` and
+# `response_metadata`, which the official packages put around what a model returned.
+_USAGES: tuple[tuple[str, str, str, str], ...] = (
+    ("token_usage", "prompt_tokens", "completion_tokens", _CORE),
+    ("token_usage", "input_tokens", "output_tokens", _LANGCHAIN),
+    ("token_usage", "promptTokens", "completionTokens", _CORE),
+    ("tokenUsage", "promptTokens", "completionTokens", _CORE),
+    ("usage", "prompt_tokens", "completion_tokens", _OPENAI),
+    ("usage", "input_tokens", "output_tokens", _ANTHROPIC),
+    ("usage", "inputTokens", "outputTokens", _VERCEL),
+    ("usage", "promptTokens", "completionTokens", _VERCEL_4),
+    ("usage_metadata", "input_tokens", "output_tokens", _LANGCHAIN),
+    ("usage_metadata", "prompt_token_count", "candidates_token_count", _GOOGLE),
+    ("usageMetadata", "promptTokenCount", "candidatesTokenCount", _GOOGLE),
+    ("usageMetadata", "input_tokens", "output_tokens", _LANGCHAIN),
+    ("usageMetadata", "inputTokens", "outputTokens", _LANGCHAIN),
+    ("metrics", "prompt_tokens", "completion_tokens", _LIVEKIT_PY),
+    ("metrics", "promptTokens", "completionTokens", _LIVEKIT_JS),
+)
+_WRAPPERS: tuple[tuple[str, ...], ...] = ((), ("outputs",), ("response_metadata",), ("outputs", "response_metadata"))
+
+
+def _usages() -> Iterator[Alias]:
+    for wrapper in _WRAPPERS:
+        for holder, tokens_in, tokens_out, source in _USAGES:
+            yield Alias("input_tokens", (*wrapper, holder, tokens_in), source)
+            yield Alias("output_tokens", (*wrapper, holder, tokens_out), source)
+
+
+ALIASES: tuple[Alias, ...] = (
+    *_usages(),
+    Alias("input_tokens", ("prompt_tokens",), _OPENAI),
+    Alias("output_tokens", ("completion_tokens",), _OPENAI),
+    Alias("input_tokens", ("inputTokens",), _VERCEL),
+    Alias("output_tokens", ("outputTokens",), _VERCEL),
+    Alias("input_tokens", ("promptTokens",), _VERCEL_4),
+    Alias("output_tokens", ("completionTokens",), _VERCEL_4),
+    Alias("cost_usd", ("total_cost_usd",), "@prefactor/claude, traced-query.ts"),
+    Alias("model", ("model_name",), "prefactor-langchain 0.3.0, payloads.py; prefactor-livekit 0.1.5, session.py"),
+    Alias("model", ("modelName",), "@prefactor/livekit, session.ts"),
+    Alias("model", ("model_id",), "the service's guide to templates"),
+    Alias("model", ("modelId",), "Vercel AI SDK: response.modelId"),
+    Alias("model", ("inputs", "ai.model.id"), "@prefactor/ai, middleware.ts"),
+    Alias("model", ("inputs", "ai", "model", "id"), "@prefactor/ai, its dotted names nested"),
+    Alias("model", ("inputs", "langchain.model.name"), "@prefactor/langchain 0.2, middleware.ts"),
+    Alias("model", ("inputs", "model"), "prefactor-langchain 0.3.0, callback_handler.py; @prefactor/claude"),
+    Alias("model", ("inputs", "model_name"), "prefactor-langchain 0.3.0, middleware.py"),
+    Alias("name", ("tool_name",), "prefactor-langchain 0.3.0, payloads.py; prefactor-livekit 0.1.5, schemas.py"),
+    Alias("name", ("toolName",), "@prefactor/livekit, schema.ts; the OpenClaw plug-in"),
+    Alias("name", ("inputs", "toolName"), "@prefactor/core, tool-span-contract.ts"),
+    Alias("name", ("inputs", "langchain.tool.name"), "@prefactor/langchain 0.2, middleware.ts"),
+    Alias("name", ("agent_name",), "prefactor-langchain 0.3.0, payloads.py"),
+)
+
+ERROR_TYPES = ("type", "error_type", "errorType")
+"""Names of an error's type: the first is ours, the second that of @prefactor/core, prefactor-langchain and
+prefactor-livekit, the third that of @prefactor/livekit. @prefactor/core sends the error as the result itself."""
+
+_USED = ("input_tokens", "output_tokens", "cost_usd")
+USAGE_MEMBERS = frozenset(alias.path[0] for alias in ALIASES if alias.field in _USED)
+"""Top members of payloads that may hold tokens or a cost: without one of them, no alias is looked up (0.1 µs)."""
+
+NAME_MEMBERS = frozenset(alias.path[0] for alias in ALIASES if alias.field == "name")
+"""Top members of payloads that may hold the name of a tool or an agent."""
+
+_PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    field: tuple(alias.path for alias in ALIASES if alias.field == field)
+    for field in dict.fromkeys(alias.field for alias in ALIASES)
+}
+
+
+def tokens_of(context: Mapping[str, Any], field: str) -> int | None:
+    """Return `input_tokens` or `output_tokens` by the first alias that holds a count, or None."""
+    for path in _PATHS[field]:
+        value = count(_at(context, path))
+        if value is not None:
+            return value
+    return None
+
+
+def cost_of(context: Mapping[str, Any]) -> Any:
+    """Return the value of the first alias of `cost_usd` that is there, or None."""
+    return next((value for path in _PATHS["cost_usd"] if (value := _at(context, path)) is not None), None)
+
+
+def label_of(payload: Mapping[str, Any], field: str) -> str | None:
+    """Return the text of the first alias of the field whose value is a label, or None."""
+    return next((value for path in _PATHS[field] if type(value := _at(payload, path)) is str and value), None)
+
+
+def count(value: Any) -> int | None:
+    """Return a number of tokens: an int, a whole float (`648.0`), or the `total` of an object of them; else None."""
+    if type(value) is int:
+        return value if -_INT64 <= value < _INT64 else None
+    if type(value) is dict:  # Vercel AI SDK 6: {"total": 812, "noCache": 700, "cacheRead": 112}
+        value = value.get("total")
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -_INT64 <= value < _INT64 else None
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        if type(value) is not dict:
+            return None
+        value = value.get(name)
+    return value
