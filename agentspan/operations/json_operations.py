@@ -5,7 +5,7 @@ from typing import Any
 
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
-from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, envelopes
+from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, envelopes, request
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.storage.protocol import Rows
@@ -239,4 +239,5 @@ def _list(
     size = PAGE_SIZE if size is None else size
     sorting = fields.get("sorting")
     rows = page(ctx, **_picked(fields, names), sorting=sorting, offset=offset, page_size=size)
+    offset, size = request.whole(offset), request.whole(size)
     return envelopes.of_page(ctx, rows, sorting=sorting, offset=offset, page_size=size, summaries=summaries)

@@ -84,6 +84,19 @@ def own_id(field: str, value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def whole(value: Any) -> Any:
+    """Return a whole number that has a point, such as `2.0`, as an int; any other value as it is."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def count(field: str, value: Any, least: int, most: int) -> int:
+    """Return a whole number within limits."""
+    number = whole(value)
+    if type(number) is not int or not least <= number <= most:
+        raise InvalidValue(field, f"must be a whole number from {least} to {most}")
+    return number
+
+
 def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key | None:
     """Return the key with the hash of its request: canonical JSON, nulls dropped; None without a key.
 
@@ -108,8 +121,5 @@ def page(query: Query, sorting: str | None, offset: int, page_size: int, *, colu
         order, descending = str(sorting).removeprefix("-"), str(sorting).startswith("-")
         if order not in columns:
             raise InvalidValue("sorting", f"must be one of {', '.join(sorted(columns))}, with - for descending")
-    if type(offset) is not int or not 0 <= offset <= MAX_OFFSET:
-        raise InvalidValue("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
-    if type(page_size) is not int or not 1 <= page_size <= MAX_PAGE:
-        raise InvalidValue("page_size", f"must be a whole number from 1 to {MAX_PAGE}")
+    offset, page_size = count("offset", offset, 0, MAX_OFFSET), count("page_size", page_size, 1, MAX_PAGE)
     return replace(query, order=order, descending=descending, offset=offset, limit=page_size, with_total=True)

@@ -81,6 +81,8 @@ def label_of(span_type: SpanType, payload: dict[str, Any]) -> str | None:
 
 
 def _int(value: Any) -> int | None:
+    if type(value) is float and value.is_integer():  # 648.0, as programs write whose numbers have one type
+        value = int(value)
     return value if type(value) is int and -_INT64 <= value < _INT64 else None
 
 

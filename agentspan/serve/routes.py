@@ -236,7 +236,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         summary="Register an instance",
         tags=["instances"],
     )
-    async def register_instance(body: request_models.RegisterInstance) -> Response:
+    async def register_instance(body: request_models.RegisterInstance | None = None) -> Response:
         return await write(json_operations.register_agent_instance, body)
 
     @api.get(

@@ -51,7 +51,7 @@ def locked(db: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b"1" * 5000, b"{'a': 1}"])
-@pytest.mark.parametrize("path", ["/agent_spans", "/bulk", "/agent_instance/register"])
+@pytest.mark.parametrize("path", ["/agent_spans", "/bulk", "/agent"])
 def test_a_body_that_is_no_json_object_is_a_bad_request(api: Api, path: str, content: bytes) -> None:
     assert refusal(api.client.post(path, content=content, headers=JSON)) == (400, "bad_request")
 
@@ -174,8 +174,8 @@ def test_a_body_just_under_the_limit_is_taken_whole(api: Api, agent: str) -> Non
 @pytest.mark.parametrize("path", ["/agent", "/pfid/generate", f"/agent_spans/{NOBODY}/finish"])
 def test_what_a_form_of_a_foreign_page_can_post_is_refused(server: Server, path: str, kind: str | None) -> None:
     with server.client() as client:
-        for content in (b"", b'{"details":{"name":"a"}}'):
-            headers = {} if kind is None else {"Content-Type": kind}
+        for content, page in ((b"", {"Origin": "https://evil.example"}), (b'{"details":{"name":"a"}}', {})):
+            headers = page if kind is None else {"Content-Type": kind, **page}
             assert refusal(client.post(path, content=content, headers=headers)) == (415, "bad_request")
 
 
