@@ -1,6 +1,7 @@
 """Checks an operation's parameters: each function returns the value, or raises the API's error for the field."""
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -97,6 +98,16 @@ def count(field: str, value: Any, least: int, most: int) -> int:
     return number
 
 
+_WHOLE_NUMBERS = json.JSONDecoder(parse_float=lambda text: whole(float(text)))
+
+
+def check_key(field: str, value: Any) -> str:
+    """Return an idempotency key."""
+    if not isinstance(value, str) or not value or len(value) > MAX_KEY or not value.isprintable():
+        raise InvalidValue(field, f"must be 1 to {MAX_KEY} printable characters")
+    return value
+
+
 def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key | None:
     """Return the key with the hash of its request: canonical JSON, nulls dropped; None without a key.
 
@@ -104,11 +115,13 @@ def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key 
     """
     if value is None:
         return None
-    if not isinstance(value, str) or not value or len(value) > MAX_KEY or not value.isprintable():
-        raise InvalidValue("idempotency_key", f"must be 1 to {MAX_KEY} printable characters")
+    check_key("idempotency_key", value)
     said = {name: item for name, item in request.items() if item is not None}
     try:
-        digest = hashlib.sha256(jsontext.canonical(said).encode()).hexdigest()
+        text = jsontext.canonical(said)
+        if ".0" in text or "e+" in text:  # 1.0 is the same number as 1; few requests have one
+            text = jsontext.canonical(_WHOLE_NUMBERS.decode(text))
+        digest = hashlib.sha256(text.encode()).hexdigest()
     except (TypeError, ValueError):
         raise InvalidValue("idempotency_key", "the request that it labels holds a value that is no JSON") from None
     return Key(operation, value, digest, clock.now())

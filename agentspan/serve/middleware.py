@@ -59,7 +59,7 @@ class GuardMiddleware:
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
             return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
-        if self._token is not None and _is_guarded(scope):
+        if self._token is not None and is_api(scope):
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not given:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
@@ -147,7 +147,7 @@ def _wrong_type() -> Response:
     return refuse("bad_request", "send Content-Type: application/json", status=415)
 
 
-def _is_guarded(scope: Scope) -> bool:
+def is_api(scope: Scope) -> bool:
     """Return whether a path lies below /api; mounted in another application, it begins with where that is."""
     path: str = scope["path"]
     return path.startswith("/api") or path.removeprefix(scope.get("root_path", "")).startswith("/api")
