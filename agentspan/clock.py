@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)\Z")
 
@@ -69,16 +69,31 @@ def parse(value: object) -> str:
     if isinstance(value, str):
         if not _RFC3339.match(value):
             raise ValueError("not an RFC 3339 time with an offset, such as 2026-11-24T15:20:11Z")
-        try:
-            value = datetime.fromisoformat(value.replace(" ", "T").upper())
-        except ValueError:
-            raise ValueError("no such date or time of day") from None
+        value = _moment(value.replace(" ", "T").upper())
     if not isinstance(value, datetime):
         raise ValueError("neither a datetime nor RFC 3339 text")
     if value.utcoffset() is None:
         raise ValueError("a time without an offset; use datetime.now(timezone.utc) or end the text in Z")
     try:
         return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except OverflowError:
+        raise ValueError("outside the years 1 to 9999") from None
+
+
+def _moment(text: str) -> datetime:
+    """Return the moment of RFC 3339 text. A leap second, 23:59:60 UTC, is the first of the next day."""
+    is_leap = text[17:19] == "60"
+    try:
+        moment = datetime.fromisoformat(f"{text[:17]}59{text[19:]}" if is_leap else text)
+    except ValueError:
+        raise ValueError("no such date or time of day") from None
+    if not is_leap:
+        return moment
+    try:
+        utc = moment.astimezone(UTC)
+        if (utc.hour, utc.minute) != (23, 59):
+            raise ValueError("no such date or time of day")
+        return utc + timedelta(seconds=1)
     except OverflowError:
         raise ValueError("outside the years 1 to 9999") from None
 

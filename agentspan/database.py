@@ -9,6 +9,7 @@ from agentspan import forks
 from agentspan.errors import InvalidValue
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.context import Context
+from agentspan.operations.request import count as count_of
 from agentspan.operations.request import timestamp
 from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 from agentspan.recovery.opening import open_storage
@@ -93,9 +94,7 @@ class Database:
         Raises:
             InvalidValue: the count is no whole number from 1 to 1,000.
         """
-        if type(count) is not int or not 1 <= count <= MAX_PFIDS:
-            raise InvalidValue("count", f"must be a whole number from 1 to {MAX_PFIDS}")
-        return [self._context.ids.new() for _ in range(count)]
+        return [self._context.ids.new() for _ in range(count_of("count", count, 1, MAX_PFIDS))]
 
     def bulk(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Run several operations in order, each whole or not at all; the first that is refused is the last.

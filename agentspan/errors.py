@@ -80,13 +80,15 @@ class ValidationErrors(AgentspanError, ValueError):
 
     Attributes:
         problems: one text for each mismatch, `PATH: MESSAGE`, without values of the payload.
+        fields: the field of each problem, such as `payload.messages[0].role`.
     """
 
     code = "validation_errors"
 
-    def __init__(self, message: str, problems: Sequence[str]) -> None:
+    def __init__(self, message: str, problems: Sequence[str], fields: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+        self.fields = tuple(fields)
 
 
 class NotFound(AgentspanError, LookupError):

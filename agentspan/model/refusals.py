@@ -40,7 +40,9 @@ def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None
     if violations:
         problems = [f"{violation.path}: {violation.message}" for violation in violations]
         listed = "; ".join(problems)[:500]
-        raise ValidationErrors(f"{violations[0].side} does not match the schema of {schema_name!r}: {listed}", problems)
+        fields = [violation.side + violation.path.removeprefix("$") for violation in violations]
+        message = f"{violations[0].side} does not match the schema of {schema_name!r}: {listed}"
+        raise ValidationErrors(message, problems, fields)
 
 
 def termination_behind(refused: Refused) -> str | None:

@@ -17,6 +17,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import PURPOSES
 from agentspan.operations import agent_schema_versions, request
+from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
 from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
@@ -43,8 +44,10 @@ def register(
 ) -> Done:
     """Register an instance (see AgentInstances.register)."""
     name = request.text("agent_id", agent_id) or DEFAULT
-    version = _version_fields(agent_version)
-    schema = agent_schema_versions.fields(agent_schema_version)
+    with inside("agent_version"):
+        version = _version_fields(agent_version)
+    with inside("agent_schema_version"):
+        schema = agent_schema_versions.fields(agent_schema_version)
     purpose = PURPOSES[0] if purpose is None else purpose
     check_purpose(purpose)
     metadata_text = None if metadata is None else request.json_object("metadata", metadata)

@@ -10,9 +10,11 @@ from agentspan.model import schema_versions
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.model.schema_versions import SchemaFields
+from agentspan.model.texts import check_text
 from agentspan.operations import request
+from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
-from agentspan.schemas.span_types import REGISTRY, check_quality_schemas, check_span_type_schemas
+from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
 from agentspan.schemas.unusable import Unusable
 from agentspan.storage.lookup import expect, unique
 from agentspan.storage.protocol import Found, Query, Rows
@@ -77,7 +79,21 @@ def _list(value: Mapping[str, Any], field: str) -> list[Any]:
         return []
     if not isinstance(found, (list, tuple)):
         raise InvalidValue(field, "must be a list")
-    return _plain(list(found), field)
+    entries = _plain(list(found), field)
+    for number, entry in enumerate(entries):
+        if isinstance(entry, Mapping):
+            with inside(f"{field}[{number}]"):
+                _check_name("name", entry.get("name"))
+                title = entry.get("title")
+                check_text("title", title if isinstance(title, str) else "")
+    return entries
+
+
+def _check_name(field: str, name: Any) -> None:
+    try:
+        check_name(name)
+    except InvalidValue as error:
+        raise InvalidValue(field, str(error).removeprefix(f"{error.field}: ")) from None
 
 
 def _plain(items: list[Any], field: str) -> list[Any]:
@@ -92,6 +108,8 @@ def _map(value: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     found = value.get(field) or {}
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise InvalidValue(field, "must be an object of schemas by name")
+    for name in found:
+        _check_name(field, name)
     return found
 
 

@@ -1,12 +1,13 @@
 """Several operations in one request: in order, each whole or not at all, and one commit for all of them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
 from agentspan.interrupts import let_through
 from agentspan.operations import envelopes
+from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.json_operations import BULK, READS, JsonOperation
@@ -22,13 +23,14 @@ log = logging.getLogger("agentspan")
 class Plan(NamedTuple):
     """The items of a bulk request. Each has a known type and its own key."""
 
-    items: list[tuple[JsonOperation, dict[str, Any]]]
+    items: list[tuple[JsonOperation, dict[str, Any], Collection[str]]]
+    """Of each: the operation, its fields, and the names of those that came in `details`."""
 
     @property
     def writes(self) -> bool:
         """True if any item may change something."""
         # No generator: what a signal handler raises while one is dropped is lost.
-        return not READS.issuperset([operation for operation, _ in self.items])
+        return not READS.issuperset([operation for operation, _, _ in self.items])
 
 
 def plan(items: Any) -> Plan:
@@ -38,7 +40,7 @@ def plan(items: Any) -> Plan:
         InvalidValue, RequiredValue: an item has no usable type or key.
     """
     planned = [_planned(number, item) for number, item in enumerate(_checked(items))]
-    keys = {fields["idempotency_key"] for _, fields in planned}
+    keys = {fields["idempotency_key"] for _, fields, _ in planned}
     if len(keys) < len(planned):
         raise InvalidValue("items", "two items have the same idempotency_key")
     return Plan(planned)
@@ -60,8 +62,8 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)
-        for operation, fields in planned.items:
-            answer = outputs[fields["idempotency_key"]] = _answer(within, operation, fields)
+        for operation, fields, details in planned.items:
+            answer = outputs[fields["idempotency_key"]] = _answer(within, operation, fields, details)
             if answer["status"] == "error":
                 break
 
@@ -72,13 +74,13 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
     return outputs
 
 
-def _answer(ctx: Context, operation: JsonOperation, fields: Mapping[str, Any]) -> Envelope:
+def _answer(ctx: Context, operation: JsonOperation, fields: Mapping[str, Any], details: Collection[str]) -> Envelope:
     try:
         return operation(ctx, fields)
     except StorageError:
         raise  # the transaction is lost, and with it what came before
     except AgentspanError as error:
-        return envelopes.of_error(error)
+        return envelopes.of_error(as_sent(error, details))
     except Exception as raised:
         let_through(raised)
         log.exception("bulk: an item failed unexpectedly")
@@ -95,7 +97,7 @@ def _checked(items: Any) -> Sequence[Any]:
     return items
 
 
-def _planned(number: int, item: Any) -> tuple[JsonOperation, dict[str, Any]]:
+def _planned(number: int, item: Any) -> tuple[JsonOperation, dict[str, Any], Collection[str]]:
     where = f"items[{number}]"
     if not isinstance(item, Mapping):
         raise InvalidValue(where, "must be an object")
@@ -106,5 +108,5 @@ def _planned(number: int, item: Any) -> tuple[JsonOperation, dict[str, Any]]:
     if not isinstance(key, str) or not MIN_KEY <= len(key) <= MAX_KEY or not key.isprintable():
         raise InvalidValue(f"{where}.idempotency_key", f"must be {MIN_KEY} to {MAX_KEY} printable characters")
     details = item.get("details")
-    fields = {**item, **(details if isinstance(details, Mapping) else {}), "idempotency_key": key}
-    return operation, fields
+    inner: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
+    return operation, {**item, **inner, "idempotency_key": key}, inner

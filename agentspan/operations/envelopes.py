@@ -91,9 +91,13 @@ def of_error(error: AgentspanError) -> Envelope:
     """Return the envelope of an error."""
     answer: Envelope = {"status": "error", "code": error.code, "message": str(error)}
     if isinstance(error, ValidationErrors):
-        answer["errors"] = {
-            str(number): {"code": "invalid_value", "message": problem} for number, problem in enumerate(error.problems)
-        }
+        errors: dict[str, dict[str, str]] = {}
+        for field, problem in zip(error.fields, error.problems, strict=True):
+            message = problem.partition(": ")[2]
+            told = errors.setdefault(field, {"code": "invalid_value", "message": message})
+            if told["message"] != message:
+                told["message"] += f"; {message}"
+        answer["errors"] = errors
     if isinstance(error, InvalidAction):
         answer.update(_control(error.terminated))
     return answer

@@ -5,7 +5,7 @@ from typing import Any
 
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
-from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, envelopes
+from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, envelopes, request
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.storage.protocol import Rows
@@ -235,9 +235,9 @@ def _list(
     if wanted is not None and not isinstance(wanted, Mapping):
         raise InvalidValue("pagination", "must be an object with offset and page_size")
     offset = (wanted or {}).get("offset")
-    offset = 0 if offset is None else offset
+    offset = 0 if offset is None else request.count("pagination.offset", offset, 0, request.MAX_OFFSET)
     size = (wanted or {}).get("page_size")
-    size = PAGE_SIZE if size is None else size
+    size = PAGE_SIZE if size is None else request.count("pagination.page_size", size, 1, request.MAX_PAGE)
     sorting = fields.get("sorting")
     rows = page(ctx, **_picked(fields, names), sorting=sorting, offset=offset, page_size=size)
     return envelopes.of_page(ctx, rows, sorting=sorting, offset=offset, page_size=size, summaries=summaries)

@@ -1,6 +1,7 @@
 """Checks an operation's parameters: each function returns the value, or raises the API's error for the field."""
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -91,6 +92,29 @@ def own_id(field: str, value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def whole(value: Any) -> Any:
+    """Return a whole number that has a point, such as `2.0`, as an int; any other value as it is."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def count(field: str, value: Any, least: int, most: int) -> int:
+    """Return a whole number within limits."""
+    number = whole(value)
+    if type(number) is not int or not least <= number <= most:
+        raise InvalidValue(field, f"must be a whole number from {least} to {most}")
+    return number
+
+
+_WHOLE_NUMBERS = json.JSONDecoder(parse_float=lambda text: whole(float(text)))
+
+
+def check_key(field: str, value: Any) -> str:
+    """Return an idempotency key."""
+    if not isinstance(value, str) or not value or len(value) > MAX_KEY or not value.isprintable():
+        raise InvalidValue(field, f"must be 1 to {MAX_KEY} printable characters")
+    return value
+
+
 def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key | None:
     """Return the key with the hash of its request: canonical JSON, nulls dropped; None without a key.
 
@@ -98,11 +122,13 @@ def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key 
     """
     if value is None:
         return None
-    if not isinstance(value, str) or not value or len(value) > MAX_KEY or not value.isprintable():
-        raise InvalidValue("idempotency_key", f"must be 1 to {MAX_KEY} printable characters")
+    check_key("idempotency_key", value)
     said = {name: item for name, item in request.items() if item is not None}
     try:
-        digest = hashlib.sha256(jsontext.canonical(said).encode()).hexdigest()
+        text = jsontext.canonical(said)
+        if ".0" in text or "e+" in text:  # 1.0 is the same number as 1; few requests have one
+            text = jsontext.canonical(_WHOLE_NUMBERS.decode(text))
+        digest = hashlib.sha256(text.encode()).hexdigest()
     except (TypeError, ValueError):
         raise InvalidValue("idempotency_key", "the request that it labels holds a value that is no JSON") from None
     return Key(operation, value, digest, clock.now())
@@ -115,8 +141,5 @@ def page(query: Query, sorting: str | None, offset: int, page_size: int, *, colu
         order, descending = str(sorting).removeprefix("-"), str(sorting).startswith("-")
         if order not in columns:
             raise InvalidValue("sorting", f"must be one of {', '.join(sorted(columns))}, with - for descending")
-    if type(offset) is not int or not 0 <= offset <= MAX_OFFSET:
-        raise InvalidValue("offset", f"must be a whole number from 0 to {MAX_OFFSET}")
-    if type(page_size) is not int or not 1 <= page_size <= MAX_PAGE:
-        raise InvalidValue("page_size", f"must be a whole number from 1 to {MAX_PAGE}")
+    offset, page_size = count("offset", offset, 0, MAX_OFFSET), count("page_size", page_size, 1, MAX_PAGE)
     return replace(query, order=order, descending=descending, offset=offset, limit=page_size, with_total=True)

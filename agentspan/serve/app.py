@@ -18,6 +18,8 @@ from agentspan.operations.context import Context
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import open_storage
+from agentspan.serve.invalid_requests import refuse_invalid
+from agentspan.serve.methods import MethodsMiddleware, allow
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
 from agentspan.serve.openapi import document
 from agentspan.serve.responses import refuse, refuse_error
@@ -109,6 +111,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
+    app.add_middleware(MethodsMiddleware, routes=app.router.routes)
     app.add_middleware(GuardMiddleware, token=token, allowed_hosts=allowed_hosts, max_body=max_body)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
@@ -133,9 +136,10 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return refuse("not_found", "there is no such path")
+        return refuse("not_found", "there is no such path, or an id in it is no PFID")
     if error.status_code == 405:
-        return refuse("bad_request", "this path has no such method", status=405, headers=error.headers)
+        methods = allow(request.app.router.routes, request.scope)
+        return refuse("bad_request", f"this path has only {methods}", status=405, headers={"Allow": methods})
     code = "bad_request" if error.status_code < 500 else "unexpected"
     return refuse(
         code, "the body is no JSON" if error.status_code == 400 else str(error.detail), status=error.status_code
@@ -143,24 +147,5 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
-    """Say which fields do not parse, without their values."""
     assert isinstance(error, RequestValidationError)
-    problems = error.errors()
-    places = [problem["loc"] for problem in problems]
-    if any(place[0] == "query" for place in places):
-        names = ", ".join(sorted({str(place[1]) for place in places if place[0] == "query" and len(place) > 1}))
-        return refuse("bad_request", f"query parameters without the right form: {names}")
-    if any(place[0] == "path" for place in places):
-        return refuse("not_found", "the id in the path is no PFID")
-    if any(
-        len(place) < 2 or problem["type"] == "json_invalid" for place, problem in zip(places, problems, strict=True)
-    ):
-        return refuse("bad_request", "the body must be a JSON object")
-    errors = {
-        ".".join(str(part) for part in place[1:]): {
-            "code": "required_value" if problem["type"] == "missing" else "invalid_value",
-            "message": problem["msg"],
-        }
-        for place, problem in zip(places, problems, strict=True)
-    }
-    return refuse("validation_errors", f"these fields are missing or wrong: {', '.join(errors)}", errors=errors)
+    return refuse_invalid(error)

@@ -6,18 +6,23 @@ routes as any others.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 from fastapi import Path
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from pydantic_core import from_json
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from agentspan import ids
 from agentspan.serve.middleware import replay
 
+KEY_HEADER = b"idempotency-key"
+keys: ContextVar[Sequence[bytes]] = ContextVar("keys", default=())
+"""The headers Idempotency-Key of the request. A parameter of the handlers would need FastAPI's parsing."""
 Id = Annotated[str, Path(pattern="^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$")]
 
 
@@ -28,12 +33,23 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         parameters = dict(inspect.signature(endpoint).parameters)
         body = parameters.pop("body", None)
-        self._is_direct = all(parameter.annotation == Id for parameter in parameters.values())
+        self._ids = [name for name, parameter in parameters.items() if parameter.annotation == Id]
+        self._is_direct = len(self._ids) == len(parameters)
         self._body = None if body is None else TypeAdapter(body.annotation)
         self._may_be_empty = body is not None and body.default is None
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match the paths whose ids are PFIDs: `/agent/show` is no agent's path, whatever the method."""
+        match, found = super().matches(scope)
+        if self._ids and match is not Match.NONE:
+            values = found["path_params"]
+            if not all(ids.is_pfid(values[name]) for name in self._ids):
+                return Match.NONE, {}
+        return match, found
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request whose path is this route's."""
+        keys.set([value for name, value in scope["headers"] if name == KEY_HEADER])
         if self._is_direct and scope["method"] in (self.methods or ()):
             values: dict[str, Any] = dict(scope["path_params"])
             is_right = all(map(ids.is_pfid, values.values()))

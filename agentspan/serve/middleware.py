@@ -48,6 +48,8 @@ class GuardMiddleware:
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
             body = await self._body(receive)
+            if not isinstance(body, Response) and body and not _is_json(headers) and _writes(scope):
+                body = _wrong_type()  # it came in chunks, so that only now it is known not to be empty
             if isinstance(body, Response):
                 await body(scope, receive, send)
                 return
@@ -57,7 +59,7 @@ class GuardMiddleware:
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
             return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
-        if self._token is not None and _is_guarded(scope):
+        if self._token is not None and is_api(scope):
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not given:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
@@ -66,11 +68,8 @@ class GuardMiddleware:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._max_body:
             return self._too_large()
-        has_body = length != b"0" or b"transfer-encoding" in headers
-        if scope["method"] in ("POST", "PUT", "PATCH") or (scope["method"] == "DELETE" and has_body):
-            kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-            if kind != b"application/json":
-                return refuse("bad_request", "send Content-Type: application/json", status=415)
+        if _writes(scope) and not _is_json(headers) and (int(length) > 0 or _is_of_a_page(scope, headers)):
+            return _wrong_type()
         return None
 
     def _too_large(self) -> Response:
@@ -128,7 +127,27 @@ def replay(message: Message, receive: Receive) -> Receive:
     return replayed
 
 
-def _is_guarded(scope: Scope) -> bool:
+def _writes(scope: Scope) -> bool:
+    return scope["method"] in ("POST", "PUT", "PATCH", "DELETE")
+
+
+def _is_json(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == b"application/json"
+
+
+def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Return whether a browser may have sent a request for a foreign page without a preflight: a POST with no type.
+
+    Browsers name the page's origin in every POST.
+    """
+    return scope["method"] == "POST" and (b"origin" in headers or b"sec-fetch-site" in headers)
+
+
+def _wrong_type() -> Response:
+    return refuse("bad_request", "send Content-Type: application/json", status=415)
+
+
+def is_api(scope: Scope) -> bool:
     """Return whether a path lies below /api; mounted in another application, it begins with where that is."""
     path: str = scope["path"]
     return path.startswith("/api") or path.removeprefix(scope.get("root_path", "")).startswith("/api")

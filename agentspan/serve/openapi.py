@@ -45,6 +45,15 @@ ONLY_WITH_BODY = ("409", "413", "415")
 """What requests without a body are never answered with."""
 
 
+KEY: Mapping[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 64},
+    "description": "Counts like `idempotency_key` in the body; if both are there, they must be equal.",
+    "example": examples.FIELDS["idempotency_key"],
+}
+
 GENERATED: Mapping[str, Any] = {"boolean": True, "integer": 1, "number": 1.0, "string": "text"}
 """What stands for a field without an example, by its type. A test names such fields; the document is served anyway."""
 
@@ -107,6 +116,8 @@ def _complete_operation(method: str, operation: dict[str, Any], schemas: Mapping
     for parameter in operation.get("parameters", ()):
         _complete_parameter(name, parameter)
     body = operation.get("requestBody")
+    if body is not None and name not in ("run_bulk", "generate_pfids"):
+        operation.setdefault("parameters", []).append(KEY)
     if body is not None:
         content = body["content"]["application/json"]
         if name == "run_bulk":

@@ -1,10 +1,11 @@
 """Models of requests: for parsing, and for the OpenAPI document. Unknown fields are ignored."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentspan.model.status import FinishStatus, Purpose, SpanStatus
+from agentspan.operations.request import whole
 
 
 class Body(BaseModel):
@@ -390,7 +391,7 @@ class GeneratePfids(Body):
         count: how many.
     """
 
-    count: int = Field(1, ge=1, le=1000)
+    count: Annotated[int, BeforeValidator(whole), Field(ge=1, le=1000)] = 1
 
 
 Sorted = Literal["asc", "desc"]

@@ -1,18 +1,20 @@
 """The routes: each parses, calls one operation, and answers with its envelope."""
 
 import asyncio
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
 
+from agentspan.errors import AgentspanError
 from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion
 from agentspan.operations import bulk, json_operations
+from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.json_operations import JsonOperation
 from agentspan.serve import request_models
 from agentspan.serve.direct_route import DirectRoute, Id
+from agentspan.serve.fields import fields_of
 from agentspan.serve.response_models import (
     AgentContext,
     BulkOutputs,
@@ -55,8 +57,11 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     api = APIRouter(prefix="/api/v1", route_class=DirectRoute, responses=REFUSALS)
 
     async def write(operation: JsonOperation, body: request_models.Body | None, **more: Any) -> Response:
-        fields = _fields(body, more)
-        return respond(await write_queue.run(lambda context: operation(context, fields)))
+        fields, details = fields_of(body, more)
+        try:
+            return respond(await write_queue.run(lambda context: operation(context, fields)))
+        except AgentspanError as error:
+            raise as_sent(error, details) from None
 
     async def read(operation: JsonOperation, **fields: Any) -> Response:
         return respond(operation(ctx, fields))
@@ -236,7 +241,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         summary="Register an instance",
         tags=["instances"],
     )
-    async def register_instance(body: request_models.RegisterInstance) -> Response:
+    async def register_instance(body: request_models.RegisterInstance | None = None) -> Response:
         return await write(json_operations.register_agent_instance, body)
 
     @api.get(
@@ -297,15 +302,6 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         return await write(json_operations.record_quality, body, agent_instance_id=agent_instance_id)
 
     return api
-
-
-def _fields(body: request_models.Body | None, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a request: of its body, of `details`, and of its path."""
-    said = {} if body is None else body.said()
-    details = said.pop("details", None) or {}
-    if said.get("idempotency_key") is None:
-        said.pop("idempotency_key", None)
-    return {**details, **said, **more}
 
 
 def _said(**fields: Any) -> dict[str, Any]:

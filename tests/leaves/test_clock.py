@@ -104,6 +104,9 @@ def test_a_datetime_of_any_offset_becomes_the_same_moment(moment: datetime) -> N
         ("2026-11-24T23:20:11-05:30", "2026-11-25T04:50:11.000000Z"),
         ("2026-11-24T15:20:11-00:00", "2026-11-24T15:20:11.000000Z"),
         ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00.000000Z"),
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000000Z"),
+        ("2016-12-31T23:59:60.25Z", "2017-01-01T00:00:00.250000Z"),
+        ("2016-12-31T15:59:60-08:00", "2017-01-01T00:00:00.000000Z"),
     ],
 )
 def test_rfc_3339_text_is_converted_to_the_stored_text(given_text: str, stored: str) -> None:
@@ -141,6 +144,8 @@ def test_text_that_names_no_moment_is_refused(text: str) -> None:
         "2026-11-24T24:00:01Z",
         "2026-11-24T15:60:00Z",
         "2026-11-24T15:20:61Z",
+        "2026-11-24T15:20:60Z",
+        "2026-11-24T23:59:60+01:00",
         "2026-11-24T15:20:11+24:00",
         "0000-01-01T00:00:00Z",
         "２０２６-11-24T00:00:00Z",
@@ -151,7 +156,10 @@ def test_a_date_or_time_of_day_that_does_not_exist_is_refused(text: str) -> None
         clock.parse(text)
 
 
-@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+@pytest.mark.parametrize(
+    "text",
+    ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "9999-12-31T23:59:60Z", "9999-12-31T15:59:60-08:00"],
+)
 def test_a_moment_outside_the_calendar_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="years 1 to 9999"):
         clock.parse(text)

@@ -26,19 +26,22 @@ CALLS: dict[str, tuple[str, Callable[[Database], object]]] = {
     "run's agent": ("agent_id", lambda db: register(db, agent_id=BAD)),
     "run identifier": ("external_identifier", lambda db: register(db, external_identifier=BAD)),
     "run purpose": ("purpose", lambda db: register(db, purpose=BAD)),
-    "version name": ("name", lambda db: register(db, agent_version={"name": BAD})),
-    "version identifier": ("external_identifier", lambda db: register(db, agent_version={"external_identifier": BAD})),
-    "version description": ("description", lambda db: register(db, agent_version={"description": BAD})),
+    "version name": ("agent_version.name", lambda db: register(db, agent_version={"name": BAD})),
+    "version identifier": (
+        "agent_version.external_identifier",
+        lambda db: register(db, agent_version={"external_identifier": BAD}),
+    ),
+    "version description": ("agent_version.description", lambda db: register(db, agent_version={"description": BAD})),
     "schema version": (
-        "external_identifier",
+        "agent_schema_version.external_identifier",
         lambda db: register(db, agent_schema_version={"external_identifier": BAD}),
     ),
     "type name": (
-        "schema_name",
+        "agent_schema_version.span_type_schemas[0].name",
         lambda db: register(db, agent_schema_version={"span_type_schemas": [{"name": BAD}]}),
     ),
     "type title": (
-        "title",
+        "agent_schema_version.span_type_schemas[0].title",
         lambda db: register(db, agent_schema_version={"span_type_schemas": [{"name": "a", "title": BAD}]}),
     ),
     "reason": ("reason", lambda db: db.agent_instances.terminate(register(db).id, BAD)),

@@ -52,7 +52,7 @@ def locked(db: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"null", b"\xff\xfe", b"1" * 5000, b"{'a': 1}"])
-@pytest.mark.parametrize("path", ["/agent_spans", "/bulk", "/agent_instance/register"])
+@pytest.mark.parametrize("path", ["/agent_spans", "/bulk", "/agent"])
 def test_a_body_that_is_no_json_object_is_a_bad_request(api: Api, path: str, content: bytes) -> None:
     assert refusal(api.client.post(path, content=content, headers=JSON)) == (400, "bad_request")
 
@@ -132,21 +132,16 @@ def test_nothing_that_is_not_there_starts_or_finishes(api: Api, kind: str, actio
     assert refusal(api.post(f"/{kind}/{NOBODY}/{action}")) == (404, "not_found")
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "TRACE"])
-def test_a_wrong_method_is_a_bad_request_with_405(api: Api, method: str) -> None:
-    response = api.client.request(method, "/agent_spans", headers=JSON)
-    assert response.status_code == 405
-    assert response.headers["allow"]
-    if method == "HEAD":
-        assert response.content == b""
-    else:
-        assert refusal(response) == (405, "bad_request")
-
-
-@pytest.mark.parametrize("path", ["/ping", "/agent", "/nothing", f"/agent/{NOBODY}"])
+@pytest.mark.parametrize("path", ["/ping", "/agent", "/nothing", f"/agent/{NOBODY}", "/bulk"])
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
-def test_head_and_options_are_answered_everywhere(api: Api, method: str, path: str) -> None:
-    assert api.client.request(method, path).status_code in (404, 405)
+def test_head_and_options_leave_the_connection_as_they_found_it(api: Api, method: str, path: str) -> None:
+    response = api.client.request(method, path)
+    assert (response.status_code, response.content == b"") in (
+        (200, True),
+        (204, True),
+        (404, method == "HEAD"),
+        (405, True),
+    )
     assert api.get("/ping").status_code == 200
 
 
@@ -175,8 +170,8 @@ def test_a_body_just_under_the_limit_is_taken_whole(api: Api, agent: str) -> Non
 @pytest.mark.parametrize("path", ["/agent", "/pfid/generate", f"/agent_spans/{NOBODY}/finish"])
 def test_what_a_form_of_a_foreign_page_can_post_is_refused(server: Server, path: str, kind: str | None) -> None:
     with server.client() as client:
-        for content in (b"", b'{"details":{"name":"a"}}'):
-            headers = {} if kind is None else {"Content-Type": kind}
+        for content, page in ((b"", {"Origin": "https://evil.example"}), (b'{"details":{"name":"a"}}', {})):
+            headers = page if kind is None else {"Content-Type": kind, **page}
             assert refusal(client.post(path, content=content, headers=headers)) == (415, "bad_request")
 
 
