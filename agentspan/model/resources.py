@@ -276,14 +276,14 @@ class Pagination(_Resource):
 
     Attributes:
         item_count: items in the whole list.
-        item_start: the first item of this page, counted from one.
-        item_end: the last item of this page, counted from one.
+        item_start: the first item of this page, counted from one; 0 if the page has none.
+        item_end: the last item of this page, counted from one; 0 if the page has none.
         page_count: pages in all.
-        page_index: this page, counted from one.
+        page_index: this page, counted from one; more than `page_count` beyond the end.
         page_offset: items before this page.
         page_size: items of a page.
         next_page_offset: the offset of the next page, or null.
-        previous_page_offset: the offset of the page before, or null.
+        previous_page_offset: the offset of the page before, or null. Beyond the end, that of the last page.
     """
 
     item_count: int
@@ -325,17 +325,18 @@ class Page(Sequence[T], Generic[T]):
 
 def pagination(total: int, offset: int, page_size: int) -> Pagination:
     """Describe the page of `page_size` items that begins at `offset`."""
-    end = min(offset + page_size, total)
+    end = min(offset + page_size, total) if offset < total else 0
+    previous = max(offset - page_size, 0) if offset <= total else (max(total - 1, 0) // page_size) * page_size
     return Pagination(
         item_count=total,
-        item_start=min(offset + 1, total),
+        item_start=offset + 1 if end else 0,
         item_end=end,
         page_count=-(-total // page_size),
         page_index=offset // page_size + 1,
         page_offset=offset,
         page_size=page_size,
-        next_page_offset=offset + page_size if end < total else None,
-        previous_page_offset=max(offset - page_size, 0) if offset > 0 else None,
+        next_page_offset=offset + page_size if offset + page_size < total else None,
+        previous_page_offset=previous if offset > 0 else None,
     )
 
 

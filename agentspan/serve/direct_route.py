@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from starlette.types import Receive, Scope, Send
 
 from agentspan import ids
+from agentspan.serve import query_strings
 from agentspan.serve.middleware import replay
 
 Id = Annotated[str, Path(pattern="^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$")]
@@ -31,9 +32,16 @@ class DirectRoute(APIRoute):
         self._is_direct = all(parameter.annotation == Id for parameter in parameters.values())
         self._body = None if body is None else TypeAdapter(body.annotation)
         self._may_be_empty = body is not None and body.default is None
+        self._query_names = query_strings.names_of(self.dependant)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request whose path is this route's."""
+        """Handle a request whose path is this route's.
+
+        Raises:
+            InvalidValue: the route has query parameters, but not all of those in the request.
+        """
+        if self._query_names and scope["method"] in (self.methods or ()):
+            query_strings.check(scope["query_string"], self._query_names)
         if self._is_direct and scope["method"] in (self.methods or ()):
             values: dict[str, Any] = dict(scope["path_params"])
             is_right = all(map(ids.is_pfid, values.values()))
