@@ -1,4 +1,4 @@
-"""The query parameters of lists: sorting, paging, and which names a list takes. Other names are refused, not ignored."""
+"""The query parameters of lists: sorting, paging, and which names a list takes. Other names are refused by name."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
