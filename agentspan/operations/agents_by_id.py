@@ -5,7 +5,8 @@ from typing import Any, cast
 
 from agentspan.model import resources
 from agentspan.model.agents import available_actions
-from agentspan.model.resources import Agent, AgentSchemaVersion, AgentVersion, Page, pagination
+from agentspan.model.pages import Page, pagination
+from agentspan.model.resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, AgentVersionRow
 from agentspan.model.status import AgentStatus
 from agentspan.operations import agent_schema_versions, agents

@@ -7,12 +7,8 @@ from typing import Any, cast
 from agentspan.journal import own_journals
 from agentspan.model import resources
 from agentspan.model.changes import Violation
-from agentspan.model.resources import (
-    AgentInstance,
-    AgentSpan,
-    Page,
-    pagination,
-)
+from agentspan.model.pages import Page, pagination
+from agentspan.model.resources import AgentInstance, AgentSpan
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
 from agentspan.operations import agent_instances, agent_spans

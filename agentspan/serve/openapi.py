@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from agentspan.model import resources, status
+from agentspan.model import pages, resources, status
 from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
 from agentspan.serve import examples, request_models, response_models
 
@@ -209,7 +209,7 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
 
 
 def _models() -> Iterator[type[BaseModel]]:
-    for module in (resources, request_models, response_models):
+    for module in (pages, resources, request_models, response_models):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, BaseModel):
                 yield value
