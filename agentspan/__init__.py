@@ -51,7 +51,8 @@ from agentspan.recording.tracer import Health, Tracer
 if TYPE_CHECKING:
     from agentspan.analysis.reading import Reading, read
     from agentspan.database import Database, open
-    from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, Page
+    from agentspan.model.pages import Page
+    from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
@@ -109,7 +110,7 @@ _LAZY = {
     "AgentInstance": "agentspan.model.resources",
     "AgentSchemaVersion": "agentspan.model.resources",
     "AgentSpan": "agentspan.model.resources",
-    "Page": "agentspan.model.resources",
+    "Page": "agentspan.model.pages",
     "Reading": "agentspan.analysis.reading",
     "read": "agentspan.analysis.reading",
     "Database": "agentspan.database",

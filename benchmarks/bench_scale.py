@@ -3,8 +3,9 @@
 Makes a file for each size, by `executemany` into agentspan's own tables: one run with a tree of 10,000 spans, then as
 many spans as the size says, in runs of 1,000. Then the files take turns, each in a process of its own: spans are
 recorded until they are in the file, in journal mode and in commit mode; pages of 100 spans of random runs, and of
-the tree's run, are read by `Database.agent_spans.list`; the whole tree is read and built. What is recorded stays: the
-smaller files grow by it. A file of 5,000,000 spans takes 7.5 GB, and is in the page cache if there is room for it.
+the tree's run, are read by `Database.agent_spans.list`, with and without a time range; so are pages of all spans of the
+agent, at any offset; the whole tree is read and built. What is recorded stays: the smaller files grow by it. A file of
+5,000,000 spans takes 7.5 GB, and is in the page cache if there is room for it.
 
     python benchmarks/bench_scale.py [--sizes 10000,100000,1000000,5000000] [--spans 10000] [--rounds 5] [--folder DIR]
 """
@@ -27,7 +28,7 @@ import click
 from measuring import OUTPUT, PAYLOAD, QUERY, RESULT, bar, machine, medians, turn, verdict
 
 import agentspan
-from agentspan import ids
+from agentspan import clock, ids
 from agentspan.analysis import tree
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 
@@ -40,6 +41,15 @@ PAGE = 100
 PAGES = 50
 WARM_UP = 200
 COMMIT_SHARE = 5
+FIRST_NS = 1_700_000_000 * 10**9
+STEP_NS = 10**9
+"""The first span of the runs starts at that time; they start one after the other at this distance."""
+BOUNDS = ("start_time", "end_time")
+MILLISECONDS = (
+    "page", "slowest page", "page in time", "first of agent", "agent's page", "agent's newest", "first in time",
+    "agent in time",
+    "tree's page", "tree",
+)  # fmt: skip
 BASE, MILLION = 100_000, 1_000_000
 
 
@@ -96,8 +106,11 @@ class Maker:
                 self._left = RUN
             now = min(number, self._left)
             span = self._span._replace(agent_instance_id=self.run)
-            self._put(AgentSpanRow, "agent_spans", (span._replace(id=self._ids.new()) for _ in range(now)))
+            times = (clock.to_text(FIRST_NS + (self.spans + n) * STEP_NS) for n in range(now))
+            rows = (span._replace(id=self._ids.new(), started_at=time) for time in times)
+            self._put(AgentSpanRow, "agent_spans", rows)
             number -= now
+            self.spans += now
             self._left -= now
         self._connection.execute("commit")
 
@@ -167,20 +180,41 @@ def measure(path: Path, tree_run: str, spans: int, seed: int) -> dict[str, float
     connection.close()
     with agentspan.open(path) as db:
 
-        def page(run: str, offset: int) -> float:
-            return milliseconds(lambda: db.agent_spans.list(run, offset=offset, page_size=PAGE))
+        def page(run: str, offset: int, **options: Any) -> float:
+            return milliseconds(lambda: db.agent_spans.list(run, offset=offset, page_size=PAGE, **options))
 
         page(tree_run, 0)
         pages = [page(chosen.choice(runs), chosen.randrange(RUN - PAGE)) for _ in range(PAGES)] if runs else [0.0]
         figures["page"] = statistics.median(pages)
         figures["slowest page"] = max(pages)
+        agent = db.agents.list()[0].id
+        figures["first of agent"] = milliseconds(lambda: db.agent_spans.list(agent_id=agent, page_size=PAGE))
+        total = db.agent_spans.list(agent_id=agent, page_size=1).pagination.item_count
+
+        def of_agent(**options: Any) -> float:
+            return milliseconds(lambda: db.agent_spans.list(agent_id=agent, page_size=PAGE, **options))
+
+        figures["agent's page"] = statistics.median(of_agent(offset=chosen.randrange(total)) for _ in range(PAGES))
+        newest = (of_agent(sorting="-id", offset=i * PAGE) for i in range(PAGES))
+        figures["agent's newest"] = statistics.median(newest)
+        half = {"start_time": clock.to_text(FIRST_NS)}
+        figures["page in time"] = statistics.median(
+            page(chosen.choice(runs or [tree_run]), 0, **half) for _ in range(PAGES)
+        )
+        figures["first in time"] = of_agent(start_time=clock.to_text(FIRST_NS))
+        ranges = [sorted(chosen.choices(range(total), k=2)) for _ in range(PAGES)]
+        in_time = (
+            of_agent(**{n: clock.to_text(FIRST_NS + at * STEP_NS) for n, at in zip(BOUNDS, each, strict=True)})
+            for each in ranges
+        )
+        figures["agent in time"] = statistics.median(in_time)
         figures["tree's page"] = statistics.median(page(tree_run, i * TREE // PAGES) for i in range(PAGES))
         figures["tree"] = milliseconds(lambda: tree.build(db.storage.iter_spans(tree_run)))
     return figures
 
 
 def report(figures: dict[int, dict[str, float]]) -> None:
-    columns = {"journal": "µs", "commit": "µs", "page": "ms", "slowest page": "ms", "tree's page": "ms", "tree": "ms"}
+    columns = {"journal": "µs", "commit": "µs"} | dict.fromkeys(MILLISECONDS, "ms")
     print(f"\n{'spans':>10}" + "".join(f"{name:>16}" for name in columns))
     for size, each in figures.items():
         print(f"{size:>10,}" + "".join(f"{each[name]:13.2f} {unit}" for name, unit in columns.items()))
@@ -191,7 +225,11 @@ def report(figures: dict[int, dict[str, float]]) -> None:
             what = f"{name}: a span at {largest:,} / at {BASE:,}"
             print(verdict(what, figures[largest][name] / figures[BASE][name], 1.2))
     if MILLION in figures:
-        print(verdict(f"page of {PAGE} spans at {MILLION:,}", figures[MILLION]["page"], 5, "ms"))
+        at = figures[MILLION]
+        print(verdict(f"page of {PAGE} spans at {MILLION:,}", at["page"], 5, "ms"))
+        for name in ("agent's page", "agent's newest"):
+            print(verdict(f"{name} / page of a run, at {MILLION:,}", at[name] / at["page"], 1.5))
+        print(verdict(f"agent in time / page in time, at {MILLION:,}", at["agent in time"] / at["page in time"], 1.5))
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
 """The API's resources as pydantic models, made from rows: what operations by id return. Importing this costs 60 ms."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,8 +16,6 @@ from agentspan.model.rows import (
     AgentVersionRow,
 )
 from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
-
-T = TypeVar("T")
 
 
 class _Resource(BaseModel):
@@ -269,74 +266,6 @@ class AgentSchemaVersion(_Resource):
     quality_schemas: list[dict[str, Any]]
     inserted_at: datetime
     updated_at: datetime
-
-
-class Pagination(_Resource):
-    """The position of a page in the whole list.
-
-    Attributes:
-        item_count: items in the whole list.
-        item_start: the first item of this page, counted from one.
-        item_end: the last item of this page, counted from one.
-        page_count: pages in all.
-        page_index: this page, counted from one.
-        page_offset: items before this page.
-        page_size: items of a page.
-        next_page_offset: the offset of the next page, or null.
-        previous_page_offset: the offset of the page before, or null.
-    """
-
-    item_count: int
-    item_start: int
-    item_end: int
-    page_count: int
-    page_index: int
-    page_offset: int
-    page_size: int
-    next_page_offset: int | None
-    previous_page_offset: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Sequence[T], Generic[T]):
-    """A page of a list: a sequence of its items, with where it lies in the whole.
-
-    Attributes:
-        summaries: the items, as the API calls them.
-        pagination: how many there are in all, and where the neighbouring pages begin.
-    """
-
-    summaries: list[T]
-    pagination: Pagination
-
-    def __len__(self) -> int:
-        return len(self.summaries)
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self.summaries)
-
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        return self.summaries[index]
-
-
-def pagination(total: int, offset: int, page_size: int) -> Pagination:
-    """Describe the page of `page_size` items that begins at `offset`."""
-    end = min(offset + page_size, total)
-    return Pagination(
-        item_count=total,
-        item_start=min(offset + 1, total),
-        item_end=end,
-        page_count=-(-total // page_size),
-        page_index=offset // page_size + 1,
-        page_offset=offset,
-        page_size=page_size,
-        next_page_offset=offset + page_size if end < total else None,
-        previous_page_offset=max(offset - page_size, 0) if offset > 0 else None,
-    )
 
 
 def span(row: AgentSpanRow, account: AccountRow, *, summary: bool = True) -> AgentSpan:

@@ -22,6 +22,7 @@ Purpose = Literal["live", "smoke_test", "eval"]
 
 SPAN_STATUSES: tuple[SpanStatus, ...] = ("pending", "active", "complete", "failed", "cancelled")
 INSTANCE_STATUSES: tuple[InstanceStatus, ...] = (*SPAN_STATUSES, "terminated")
+AGENT_STATUSES: tuple[AgentStatus, ...] = ("pending", "active", "retired")
 FINISH_STATUSES: tuple[FinishStatus, ...] = ("complete", "failed", "cancelled")
 PURPOSES: tuple[Purpose, ...] = ("live", "smoke_test", "eval")
 

@@ -15,7 +15,7 @@ from agentspan.model.rows import (
     AgentVersionRow,
     Value,
 )
-from agentspan.model.status import PURPOSES
+from agentspan.model.status import INSTANCE_STATUSES, PURPOSES
 from agentspan.operations import agent_schema_versions, request
 from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
@@ -56,7 +56,7 @@ def register(
         "agent_version": version._asdict(),
         "agent_schema_version": [schema.external_identifier, schema.content_hash],
         "id": request.own_id("id", id),
-        "update_current_version": bool(update_current_version),
+        "update_current_version": request.flag("update_current_version", update_current_version),
         "purpose": purpose,
         "metadata": metadata_text and metadata_text[1],
         "external_identifier": request.text("external_identifier", external_identifier),
@@ -71,7 +71,7 @@ def register(
         metadata_text and ctx.admit(*metadata_text).text,
         external_identifier,
         minted=id is None,
-        update_version=bool(update_current_version),
+        update_version=said["update_current_version"],
     )
     is_id = ids.is_pfid(name)
 
@@ -220,7 +220,10 @@ def page(
     *,
     agent_id: Any = None,
     agent_version_id: Any = None,
-    sorting: str | None = None,
+    status: Any = None,
+    purpose: Any = None,
+    environment_id: Any = None,
+    sorting: Any = None,
     offset: int = 0,
     page_size: int = 50,
 ) -> Rows:
@@ -230,5 +233,11 @@ def page(
         where["agent_id"] = ctx.row(AgentRow, agent_id).id
     if agent_version_id is not None:
         where["agent_version_id"] = ctx.row(AgentVersionRow, agent_version_id).id
+    ctx.check_environment(environment_id)
+    filters = {
+        "status": request.one_of("status", status, INSTANCE_STATUSES),
+        "purpose": request.one_of("purpose", purpose, PURPOSES),
+    }
+    where |= {column: value for column, value in filters.items() if value is not None}
     query = Query("agent_instance", where)
     return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))

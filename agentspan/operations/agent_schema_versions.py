@@ -133,9 +133,7 @@ def create(ctx: Context, *, agent_id: Any, idempotency_key: Any = None, **agent_
     return ctx.commit((agent_id,), key, decide)
 
 
-def page(
-    ctx: Context, *, agent_id: Any = None, sorting: str | None = None, offset: int = 0, page_size: int = 50
-) -> Rows:
+def page(ctx: Context, *, agent_id: Any = None, sorting: Any = None, offset: int = 0, page_size: int = 50) -> Rows:
     """Return a page of schema versions (see AgentSchemaVersions.list)."""
     where = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
     query = Query("agent_schema_version", where)

@@ -6,7 +6,8 @@ from agentspan import ids
 from agentspan.errors import RequiredValue
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Ref, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
+from agentspan.model.status import SPAN_STATUSES
 from agentspan.operations import request
 from agentspan.operations.context import Context, Done
 from agentspan.schemas.meaning import describe
@@ -167,20 +168,33 @@ def finish(
 def page(
     ctx: Context,
     *,
-    agent_instance_id: Any,
+    agent_instance_id: Any = None,
+    agent_id: Any = None,
     start_time: Any = None,
     end_time: Any = None,
-    sorting: str | None = None,
+    status: Any = None,
+    schema_name: Any = None,
+    environment_id: Any = None,
+    sorting: Any = None,
     offset: int = 0,
     page_size: int = 50,
 ) -> Rows:
-    """Return a page of an instance's spans (see AgentSpans.list)."""
-    if agent_instance_id is None:
-        raise RequiredValue("agent_instance_id", "is required")
-    instance = ctx.row(AgentInstanceRow, agent_instance_id)
+    """Return a page of an instance's or an agent's spans (see AgentSpans.list)."""
+    if agent_instance_id is None and agent_id is None:
+        raise RequiredValue("agent_instance_id", "is required where agent_id is not given")
+    where: dict[str, Value] = {}
+    if agent_instance_id is not None:
+        where["agent_instance_id"] = ctx.row(AgentInstanceRow, agent_instance_id).id
+    if agent_id is not None:
+        where["agent_id"] = ctx.row(AgentRow, agent_id).id
+    ctx.check_environment(environment_id)
+    filters = {
+        "status": request.one_of("status", status, SPAN_STATUSES),
+        "schema_name": request.text("schema_name", schema_name),
+    }
     query = Query(
         "agent_span",
-        {"agent_instance_id": instance.id},
+        where | {column: value for column, value in filters.items() if value is not None},
         request.timestamp("start_time", start_time),
         request.timestamp("end_time", end_time),
     )

@@ -6,7 +6,7 @@ from agentspan.errors import DatabaseBusy, InvalidAction, InvalidValue, NotFound
 from agentspan.model import agents
 from agentspan.model.changes import Applied, Put, Remove, Unit
 from agentspan.model.rows import AgentRow, ResourceType, Value
-from agentspan.model.status import INSTANCE_STATUSES, OPEN
+from agentspan.model.status import AGENT_STATUSES, INSTANCE_STATUSES, OPEN
 from agentspan.operations import request
 from agentspan.operations.context import ATTEMPTS, Context, Done
 from agentspan.storage.lookup import check_unused, expect, unique
@@ -134,14 +134,23 @@ def instance_counts(ctx: Context, agent_id: str) -> dict[str, int]:
     return {"total": sum(counts.values()), **counts, "finished": finished}
 
 
-def page(ctx: Context, *, sorting: str | None = None, offset: int = 0, page_size: int = 50) -> Rows:
-    """Return a page of agents (see Agents.list)."""
-    return ctx.storage.page(request.page(Query("agent"), sorting, offset, page_size, columns=SORTABLE))
-
-
-def versions(
-    ctx: Context, *, agent_id: Any = None, sorting: str | None = None, offset: int = 0, page_size: int = 50
+def page(
+    ctx: Context,
+    *,
+    status: Any = None,
+    environment_id: Any = None,
+    sorting: Any = None,
+    offset: int = 0,
+    page_size: int = 50,
 ) -> Rows:
+    """Return a page of agents (see Agents.list)."""
+    ctx.check_environment(environment_id)
+    wanted = request.one_of("status", status, AGENT_STATUSES)
+    query = Query("agent", {} if wanted is None else {"status": wanted})
+    return ctx.storage.page(request.page(query, sorting, offset, page_size, columns=SORTABLE))
+
+
+def versions(ctx: Context, *, agent_id: Any = None, sorting: Any = None, offset: int = 0, page_size: int = 50) -> Rows:
     """Return a page of agent versions (see AgentVersions.list)."""
     where: dict[str, Value] = {} if agent_id is None else {"agent_id": ctx.row(AgentRow, agent_id).id}
     query = Query("agent_version", where)

@@ -5,8 +5,10 @@ from typing import Any, cast
 
 from agentspan.model import resources
 from agentspan.model.agents import available_actions
-from agentspan.model.resources import Agent, AgentSchemaVersion, AgentVersion, Page, pagination
+from agentspan.model.pages import Page, pagination
+from agentspan.model.resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, AgentVersionRow
+from agentspan.model.status import AgentStatus
 from agentspan.operations import agent_schema_versions, agents
 from agentspan.operations.context import Context
 
@@ -89,9 +91,16 @@ class Agents:
         """
         return self._model(agents.delete(self._ctx, agent_id))
 
-    def list(self, *, sorting: str | None = None, offset: int = 0, page_size: int = 50) -> Page[Agent]:
+    def list(
+        self,
+        *,
+        status: AgentStatus | None = None,
+        sorting: str | None = None,
+        offset: int = 0,
+        page_size: int = 50,
+    ) -> Page[Agent]:
         """Return a page of agents; `sorting` by `name` or `-name`, among others."""
-        page = agents.page(self._ctx, sorting=sorting, offset=offset, page_size=page_size)
+        page = agents.page(self._ctx, status=status, sorting=sorting, offset=offset, page_size=page_size)
         return Page([self._model(row) for row in page.rows], pagination(page.counted(), offset, page_size))
 
     def _model(self, row: Any) -> Agent:

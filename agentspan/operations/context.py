@@ -148,6 +148,15 @@ class Context:
         run_id = id if row_type is AgentInstanceRow else None
         return expect(self.storage.find(id, instance_id=run_id) if ids.is_pfid(id) else _NOTHING, row_type, id)
 
+    def check_environment(self, environment_id: Any) -> None:
+        """Check the id of an environment. A storage has one, so a filter by it matches everything; None is fine.
+
+        Raises:
+            NotFound: the id is of no environment.
+        """
+        if environment_id is not None and environment_id != self.account.environment_id:
+            raise NotFound(f"no environment has this id; the only one is {self.account.environment_id}")
+
     def check_strict(self, violations: tuple[Violation, ...], schema_name: str) -> None:
         """Raise for violations in strict mode.
 

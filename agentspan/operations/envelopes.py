@@ -7,7 +7,7 @@ from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
 from agentspan.model import resources
 from agentspan.model.agents import available_actions
 from agentspan.model.columns import values_of
-from agentspan.model.resources import pagination
+from agentspan.model.pages import pagination
 from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,

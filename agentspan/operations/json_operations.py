@@ -9,6 +9,7 @@ from agentspan.operations import agent_instances, agent_schema_versions, agent_s
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.storage.protocol import Rows
+from agentspan.text import one_line
 
 Fields = Mapping[str, Any]
 JsonOperation = Callable[[Context, Fields], Envelope]
@@ -53,7 +54,7 @@ def show_agent(ctx: Context, fields: Fields) -> Envelope:
 
 def list_agents(ctx: Context, fields: Fields) -> Envelope:
     """agents/list."""
-    return _list(ctx, fields, agents.page, ())
+    return _list(ctx, fields, agents.page, ("status", "environment_id"))
 
 
 def list_agent_versions(ctx: Context, fields: Fields) -> Envelope:
@@ -151,7 +152,8 @@ def agent_context(ctx: Context, fields: Fields) -> Envelope:
 
 def list_agent_instances(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/list."""
-    return _list(ctx, fields, agent_instances.page, ("agent_id", "agent_version_id"))
+    names = ("agent_id", "agent_version_id", "status", "purpose", "environment_id")
+    return _list(ctx, fields, agent_instances.page, names)
 
 
 def create_agent_span(ctx: Context, fields: Fields) -> Envelope:
@@ -192,9 +194,16 @@ def show_agent_span(ctx: Context, fields: Fields) -> Envelope:
 
 def list_agent_spans(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/list."""
-    summaries = bool(fields.get("include_summaries"))
-    names = ("agent_instance_id", "start_time", "end_time")
-    _id(fields, "agent_instance_id")
+    summaries = request.flag("include_summaries", fields.get("include_summaries"))
+    names = (
+        "agent_instance_id",
+        "agent_id",
+        "start_time",
+        "end_time",
+        "status",
+        "schema_name",
+        "environment_id",
+    )
     return _list(ctx, fields, agent_spans.page, names, summaries=summaries)
 
 
@@ -216,6 +225,13 @@ READS = frozenset({list_agents, show_agent, list_agent_spans})
 """Those among them that change nothing."""
 
 
+LISTS = frozenset({"_type", "idempotency_key", "details", "pagination", "sorting"}) | {
+    "include_summaries",
+    "include_risk_level",
+}
+"""The fields that any list takes. A field that a list does not know could be a filter, so it is refused."""
+
+
 def _picked(fields: Fields, names: tuple[str, ...], *needed: str) -> dict[str, Any]:
     """Return the known fields; unknown ones are ignored, as the API does. Needed ones that are missing are None."""
     return dict.fromkeys(needed) | {name: fields[name] for name in names if name in fields}
@@ -231,6 +247,9 @@ def _id(fields: Fields, name: str) -> Any:
 def _list(
     ctx: Context, fields: Fields, page: Callable[..., Rows], names: tuple[str, ...], *, summaries: bool = True
 ) -> Envelope:
+    unknown = fields.keys() - LISTS - {*names}
+    if unknown:
+        raise InvalidValue(one_line(min(unknown), 40), f"is no field of this list; it has {', '.join(names)}")
     wanted = fields.get("pagination")
     if wanted is not None and not isinstance(wanted, Mapping):
         raise InvalidValue("pagination", "must be an object with offset and page_size")
@@ -238,6 +257,6 @@ def _list(
     offset = 0 if offset is None else request.count("pagination.offset", offset, 0, request.MAX_OFFSET)
     size = (wanted or {}).get("page_size")
     size = PAGE_SIZE if size is None else request.count("pagination.page_size", size, 1, request.MAX_PAGE)
-    sorting = fields.get("sorting")
+    sorting = request.sorting(fields.get("sorting"))
     rows = page(ctx, **_picked(fields, names), sorting=sorting, offset=offset, page_size=size)
     return envelopes.of_page(ctx, rows, sorting=sorting, offset=offset, page_size=size, summaries=summaries)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +35,12 @@ def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def flag(field: str, value: Any) -> bool:
-    """Return a boolean; None is False."""
-    if value is not None and type(value) is not bool:
-        raise InvalidValue(field, "must be true or false")
-    return bool(value)
+    """Return a yes or no, which may be text, since a client of bulk may send what it read from a form; None is no."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if value in ("true", "false"):
+        return bool(value == "true")
+    raise InvalidValue(field, "must be true or false")
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -134,11 +137,36 @@ def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key 
     return Key(operation, value, digest, clock.now())
 
 
-def page(query: Query, sorting: str | None, offset: int, page_size: int, *, columns: frozenset[str]) -> Query:
+def one_of(field: str, value: Any, allowed: Sequence[str]) -> str | None:
+    """Return one of the allowed values; None stays None."""
+    if value is not None and value not in allowed:
+        raise InvalidValue(field, f"must be one of {', '.join(allowed)}")
+    return value if isinstance(value, str) else None
+
+
+def sorting(value: Any) -> str | None:
+    """Return how a list is sorted, as `column` or `-column`; None stays None.
+
+    Args:
+        value: that text, or an object with `field` and `direction` (`asc`, which is also the default, or `desc`).
+    """
+    if not isinstance(value, Mapping):
+        return None if value is None else str(value)
+    unknown = value.keys() - {"field", "direction"}
+    if unknown:
+        raise InvalidValue("sorting", "must have nothing but field and direction")
+    field, direction = value.get("field"), one_of("sorting[direction]", value.get("direction"), ("asc", "desc"))
+    if not isinstance(field, str) or field.startswith("-"):
+        raise InvalidValue("sorting[field]", "must be the name of a field, without a sign")
+    return f"-{field}" if direction == "desc" else field
+
+
+def page(query: Query, sorted_by: str | None, offset: int, page_size: int, *, columns: frozenset[str]) -> Query:
     """Add sorting (`column` or `-column`) and a page to a query."""
     order, descending = "id", False
-    if sorting is not None:
-        order, descending = str(sorting).removeprefix("-"), str(sorting).startswith("-")
+    sorted_by = sorting(sorted_by)
+    if sorted_by is not None:
+        order, descending = sorted_by.removeprefix("-"), sorted_by.startswith("-")
         if order not in columns:
             raise InvalidValue("sorting", f"must be one of {', '.join(sorted(columns))}, with - for descending")
     offset, page_size = count("offset", offset, 0, MAX_OFFSET), count("page_size", page_size, 1, MAX_PAGE)

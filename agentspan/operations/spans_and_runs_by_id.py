@@ -7,14 +7,10 @@ from typing import Any, cast
 from agentspan.journal import own_journals
 from agentspan.model import resources
 from agentspan.model.changes import Violation
-from agentspan.model.resources import (
-    AgentInstance,
-    AgentSpan,
-    Page,
-    pagination,
-)
+from agentspan.model.pages import Page, pagination
+from agentspan.model.resources import AgentInstance, AgentSpan
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.model.status import FinishStatus, Purpose, SpanStatus
+from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
 from agentspan.operations import agent_instances, agent_spans
 from agentspan.operations.context import Context
 
@@ -134,29 +130,41 @@ class AgentSpans:
 
     def list(
         self,
-        agent_instance_id: str,
+        agent_instance_id: str | None = None,
         start_time: Time | None = None,
         end_time: Time | None = None,
         *,
+        agent_id: str | None = None,
+        status: SpanStatus | None = None,
+        schema_name: str | None = None,
         include_summaries: bool = False,
         sorting: str | None = None,
         offset: int = 0,
         page_size: int = 50,
     ) -> Page[AgentSpan]:
-        """Return a page of an instance's spans, in order of creation unless `sorting` says otherwise.
+        """Return a page of the spans of a run or of an agent, in order of creation unless `sorting` says otherwise.
 
         Args:
-            agent_instance_id: the run.
+            agent_instance_id: the run. It or `agent_id` is required.
+            agent_id: the agent.
+            status: only spans with this status.
+            schema_name: only spans of this type.
             start_time: the first started_at (else inserted_at) that counts.
             end_time: the first one that no longer counts.
             include_summaries: fill `summary` in, as the API does only when asked.
             sorting: a field such as `started_at`, or `-started_at` for descending.
             offset: how many spans to pass over.
             page_size: 1 to 100.
+
+        Raises:
+            RequiredValue: neither a run nor an agent is given.
         """
         page = agent_spans.page(
             self._ctx,
             agent_instance_id=agent_instance_id,
+            agent_id=agent_id,
+            status=status,
+            schema_name=schema_name,
             start_time=start_time,
             end_time=end_time,
             sorting=sorting,
@@ -314,6 +322,8 @@ class AgentInstances:
         agent_id: str | None = None,
         agent_version_id: str | None = None,
         *,
+        status: InstanceStatus | None = None,
+        purpose: Purpose | None = None,
         sorting: str | None = None,
         offset: int = 0,
         page_size: int = 50,
@@ -323,6 +333,8 @@ class AgentInstances:
             self._ctx,
             agent_id=agent_id,
             agent_version_id=agent_version_id,
+            status=status,
+            purpose=purpose,
             sorting=sorting,
             offset=offset,
             page_size=page_size,

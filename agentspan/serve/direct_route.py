@@ -18,6 +18,7 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from agentspan import ids
+from agentspan.serve import query_strings
 from agentspan.serve.middleware import replay
 
 KEY_HEADER = b"idempotency-key"
@@ -37,6 +38,7 @@ class DirectRoute(APIRoute):
         self._is_direct = len(self._ids) == len(parameters)
         self._body = None if body is None else TypeAdapter(body.annotation)
         self._may_be_empty = body is not None and body.default is None
+        self._query_names = query_strings.names_of(self.dependant)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match the paths whose ids are PFIDs: `/agent/show` is no agent's path, whatever the method."""
@@ -48,8 +50,14 @@ class DirectRoute(APIRoute):
         return match, found
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request whose path is this route's."""
+        """Handle a request whose path is this route's.
+
+        Raises:
+            InvalidValue: the route has query parameters, but not all of those in the request.
+        """
         keys.set([value for name, value in scope["headers"] if name == KEY_HEADER])
+        if self._query_names and scope["method"] in (self.methods or ()):
+            query_strings.check(scope["query_string"], self._query_names)
         if self._is_direct and scope["method"] in (self.methods or ()):
             values: dict[str, Any] = dict(scope["path_params"])
             is_right = all(map(ids.is_pfid, values.values()))

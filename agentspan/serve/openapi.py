@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from agentspan.model import resources
+from agentspan.model import pages, resources, status
 from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
 from agentspan.serve import examples, request_models, response_models
 
@@ -25,7 +25,17 @@ PARAMETERS: Mapping[str, str] = {
     "external_identifier": "The client's own name for the agent.",
     "start_time": "RFC 3339 with an offset: the earliest start (else creation) that counts.",
     "end_time": "RFC 3339 with an offset: the first start (else creation) that no longer counts.",
+    "environment_id": "PFID of the environment. A file has one, so this selects everything.",
+    "status": "Only those in this status.",
+    "purpose": "Only those with this purpose.",
+    "schema_name": "Only spans of this type.",
     "include_summaries": "Whether the items have their summaries.",
+    "include_risk_level": "Accepted, without effect: a file has no risk levels, so they are null.",
+    "include_risk_score": "Accepted, without effect: a file has no risk scores, so they are null.",
+    "include_risk_rollup": "Accepted, without effect: a file has no risks.",
+    "include_counts": "Accepted, without effect: counts are always there.",
+    "include_costs": "Accepted, without effect: costs are always there.",
+    "sorting[direction]": "The order of `sorting[field]`.",
     "pagination[offset]": "Items before the page.",
     "pagination[page_size]": "Items of the page.",
 }
@@ -35,6 +45,11 @@ SORTABLE: Mapping[str, frozenset[str]] = {
     "list_schema_versions": agent_schema_versions.SORTABLE,
     "list_instances": agent_instances.SORTABLE,
     "list_spans": agent_spans.SORTABLE,
+}
+STATUSES: Mapping[str, tuple[str, ...]] = {
+    "list_agents": status.AGENT_STATUSES,
+    "list_instances": status.INSTANCE_STATUSES,
+    "list_spans": status.SPAN_STATUSES,
 }
 ACTIONS: Mapping[str, str] = {
     name: f"Whether {name} would succeed now." for name in ("update", "retire", "reinstate", "delete")
@@ -142,15 +157,25 @@ def _complete_operation(method: str, operation: dict[str, Any], schemas: Mapping
 
 def _complete_parameter(operation: str, parameter: dict[str, Any]) -> None:
     name = parameter["name"]
-    if name == "sorting":
+    parameter["description"] = PARAMETERS.get(name, "")
+    if name in ("sorting", "sorting[field]"):
         fields = sorted(SORTABLE[operation])
+        with_sign = [f"-{field}" for field in fields] if name == "sorting" else []
         parameter["description"] = "The field to sort by; with - in front for descending."
-        parameter["schema"] = {"type": "string", "enum": [*fields, *(f"-{field}" for field in fields)]}
-    else:
-        parameter["description"] = PARAMETERS.get(name, "")
+        if not with_sign:
+            parameter["description"] = "The field to sort by, in the form that has its direction beside it."
+        parameter["schema"] = {"type": "string", "enum": [*fields, *with_sign]}
+    elif name == "sorting[direction]":
+        parameter["schema"] = {"type": "string", "enum": ["asc", "desc"]}
+    elif name == "status":
+        parameter["schema"] = {"type": "string", "enum": [*STATUSES[operation]]}
+    elif name == "purpose":
+        parameter["schema"] = {"type": "string", "enum": [*status.PURPOSES]}
     if name in TIMES:
         parameter["schema"] = {"type": "string", "format": "date-time"}
     parameter["example"] = examples.FIELDS.get(name) or sample(parameter["schema"], {})
+    if "enum" in parameter["schema"] and parameter["example"] not in parameter["schema"]["enum"]:
+        parameter["example"] = parameter["schema"]["enum"][0]
 
 
 def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
@@ -195,7 +220,7 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
 
 
 def _models() -> Iterator[type[BaseModel]]:
-    for module in (resources, request_models, response_models):
+    for module in (pages, resources, request_models, response_models):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, BaseModel):
                 yield value

@@ -5,7 +5,8 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from agentspan.model.resources import AgentSchemaVersion, Pagination
+from agentspan.model.pages import Pagination
+from agentspan.model.resources import AgentSchemaVersion
 from agentspan.serve.request_models import Sorted
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Response
 
 from agentspan.errors import AgentspanError
 from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion
@@ -15,6 +15,7 @@ from agentspan.operations.json_operations import JsonOperation
 from agentspan.serve import request_models
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
+from agentspan.serve.query_strings import Paging
 from agentspan.serve.response_models import (
     AgentContext,
     BulkOutputs,
@@ -29,9 +30,7 @@ from agentspan.serve.response_models import (
 from agentspan.serve.responses import respond
 from agentspan.serve.write_queue import WriteQueue
 
-Offset = Annotated[int, Query(alias="pagination[offset]", ge=0, le=2**53)]
-PageSize = Annotated[int, Query(alias="pagination[page_size]", ge=1, le=100)]
-Sorting = Annotated[str | None, Query()]
+Page = Annotated[Paging, Depends()]
 
 AT_ONCE = 100
 """Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
@@ -72,9 +71,6 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         """Run a read that may take long, in a thread, so that it does not block the event loop."""
         return respond(await asyncio.get_running_loop().run_in_executor(readers, operation, ctx, fields))
 
-    def page(offset: int, size: int) -> dict[str, int]:
-        return {"offset": offset, "page_size": size}
-
     # The spans first: routes are tried one after the other, and behind all the rest they took 90 of 380 µs.
     @api.post(
         "/agent_spans/{agent_span_id}/finish",
@@ -102,25 +98,35 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     async def get_span(agent_span_id: Id) -> Response:
         return await read(json_operations.show_agent_span, agent_span_id=agent_span_id)
 
-    @api.get("/agent_spans", response_model=Many[AgentSpan], summary="List the spans of an instance", tags=["spans"])
+    @api.get(
+        "/agent_spans",
+        response_model=Many[AgentSpan],
+        summary="List the spans of an instance, or of an agent",
+        tags=["spans"],
+    )
     async def list_spans(
-        agent_instance_id: str,
+        page: Page,
+        agent_instance_id: str | None = None,
+        agent_id: str | None = None,
         start_time: str | None = None,
         end_time: str | None = None,
+        status: str | None = None,
+        schema_name: str | None = None,
+        environment_id: str | None = None,
         include_summaries: bool = False,
-        sorting: Sorting = None,
-        offset: Offset = 0,
-        page_size: PageSize = 50,
+        include_risk_level: bool = False,
     ) -> Response:
-        fields = _said(start_time=start_time, end_time=end_time)
-        return await scan(
-            json_operations.list_agent_spans,
-            **fields,
+        fields = page.fields(
             agent_instance_id=agent_instance_id,
+            agent_id=agent_id,
+            start_time=start_time,
+            end_time=end_time,
+            status=status,
+            schema_name=schema_name,
+            environment_id=environment_id,
             include_summaries=include_summaries,
-            sorting=sorting,
-            pagination=page(offset, page_size),
         )
+        return await scan(json_operations.list_agent_spans, **fields)
 
     @api.get("/ping", response_model=One[Pong], summary="Check the token", tags=["service"])
     async def ping() -> Response:
@@ -141,15 +147,22 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         return respond({"status": "success", "outputs": outputs})
 
     @api.get("/agent", response_model=Many[Agent], summary="List agents", tags=["agents"])
-    async def list_agents(sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50) -> Response:
-        return await scan(json_operations.list_agents, sorting=sorting, pagination=page(offset, page_size))
+    async def list_agents(page: Page, status: str | None = None, environment_id: str | None = None) -> Response:
+        return await scan(json_operations.list_agents, **page.fields(status=status, environment_id=environment_id))
 
     @api.post("/agent", response_model=One[Agent], summary="Create an agent", tags=["agents"])
     async def create_agent(body: request_models.CreateAgent) -> Response:
         return await write(json_operations.create_agent, body)
 
     @api.get("/agent/show", response_model=One[Agent], summary="Show an agent by one of its names", tags=["agents"])
-    async def show_agent(agent_id: str | None = None, external_identifier: str | None = None) -> Response:
+    async def show_agent(
+        agent_id: str | None = None,
+        external_identifier: str | None = None,
+        environment_id: str | None = None,
+        include_counts: bool = False,
+        include_risk_rollup: bool = False,
+    ) -> Response:
+        ctx.check_environment(environment_id)
         return await read(json_operations.show_agent, agent_id=agent_id, external_identifier=external_identifier)
 
     @api.get("/agent/{agent_id}", response_model=One[Agent], summary="Get an agent", tags=["agents"])
@@ -173,13 +186,8 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         return await write(json_operations.reinstate_agent, body, agent_id=agent_id)
 
     @api.get("/agent_version", response_model=Many[AgentVersion], summary="List agent versions", tags=["versions"])
-    async def list_agent_versions(
-        agent_id: str | None = None, sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50
-    ) -> Response:
-        fields = _said(agent_id=agent_id)
-        return await scan(
-            json_operations.list_agent_versions, **fields, sorting=sorting, pagination=page(offset, page_size)
-        )
+    async def list_agent_versions(page: Page, agent_id: str | None = None) -> Response:
+        return await scan(json_operations.list_agent_versions, **page.fields(agent_id=agent_id))
 
     @api.get(
         "/agent_version/{agent_version_id}",
@@ -196,13 +204,8 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         summary="List schema versions",
         tags=["versions"],
     )
-    async def list_schema_versions(
-        agent_id: str | None = None, sorting: Sorting = None, offset: Offset = 0, page_size: PageSize = 50
-    ) -> Response:
-        fields = _said(agent_id=agent_id)
-        return await scan(
-            json_operations.list_agent_schema_versions, **fields, sorting=sorting, pagination=page(offset, page_size)
-        )
+    async def list_schema_versions(page: Page, agent_id: str | None = None) -> Response:
+        return await scan(json_operations.list_agent_schema_versions, **page.fields(agent_id=agent_id))
 
     @api.post(
         "/agent_schema_version",
@@ -224,16 +227,24 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
 
     @api.get("/agent_instance", response_model=Many[AgentInstance], summary="List instances", tags=["instances"])
     async def list_instances(
+        page: Page,
         agent_id: str | None = None,
         agent_version_id: str | None = None,
-        sorting: Sorting = None,
-        offset: Offset = 0,
-        page_size: PageSize = 50,
+        status: str | None = None,
+        purpose: str | None = None,
+        environment_id: str | None = None,
+        include_counts: bool = False,
+        include_costs: bool = False,
+        include_risk_score: bool = False,
     ) -> Response:
-        fields = _said(agent_id=agent_id, agent_version_id=agent_version_id)
-        return await scan(
-            json_operations.list_agent_instances, **fields, sorting=sorting, pagination=page(offset, page_size)
+        fields = page.fields(
+            agent_id=agent_id,
+            agent_version_id=agent_version_id,
+            status=status,
+            purpose=purpose,
+            environment_id=environment_id,
         )
+        return await scan(json_operations.list_agent_instances, **fields)
 
     @api.post(
         "/agent_instance/register",
@@ -302,7 +313,3 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         return await write(json_operations.record_quality, body, agent_instance_id=agent_instance_id)
 
     return api
-
-
-def _said(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -82,5 +82,5 @@ def test_files_of_several_sizes_are_compared(tmp_path: Path) -> None:
     options = ("--sizes", "3000,5000", "--spans", 100, "--rounds", 1, "--folder", tmp_path)
     said = run("bench_scale.py", *options).stdout
     lines = [line for line in said.splitlines() if line.startswith(("     3,000", "     5,000"))]
-    assert [len(FIGURE.findall(line)) for line in lines] == [6, 6]
+    assert [len(FIGURE.findall(line)) for line in lines] == [12, 12]
     assert list(tmp_path.iterdir()) == []

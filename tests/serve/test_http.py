@@ -111,8 +111,8 @@ def test_a_query_parameter_without_the_right_form_is_a_bad_request(api: Api, age
     assert query.partition("=")[0] in response.json()["message"]
 
 
-def test_a_query_parameter_that_is_missing_is_a_bad_request(api: Api) -> None:
-    assert refusal(api.get("/agent_spans")) == (400, "bad_request")
+def test_a_query_parameter_that_is_missing_is_required(api: Api) -> None:
+    assert refusal(api.get("/agent_spans")) == (422, "required_value")
     assert refusal(api.get("/agent/show")) == (422, "required_value")
 
 
@@ -508,7 +508,6 @@ def test_unknown_fields_are_ignored(api: Api, agent: str) -> None:
     assert "surprise" not in details(api.create(run, surprise=1))
     span = api.span(run)
     assert details(api.finish(span, surprise={"a": 1}))["status"] == "complete"
-    assert api.get("/agent", surprise="x").status_code == 200
 
 
 def test_bodies_may_be_empty_where_nothing_is_required(api: Api, agent: str) -> None:

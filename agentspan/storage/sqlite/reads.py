@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from agentspan.model.changes import Key, Violation
 from agentspan.model.rows import (
@@ -29,6 +30,7 @@ _TYPES: tuple[ResourceType, ...] = (
     "account",
 )
 
+T = TypeVar("T")
 
 CHUNK = 500
 """The most ids in one statement."""
@@ -98,7 +100,7 @@ class Reads:
         """See Storage."""
         by_instance: dict[str, dict[str, int]] = {id: {} for id in instance_ids}
         with self.reading() as connection:
-            for chunk in _chunks(instance_ids):
+            for chunk in chunks(instance_ids):
                 for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
                     by_instance[id][status] = number
         return {id: span_counts(numbers) for id, numbers in by_instance.items()}
@@ -107,14 +109,14 @@ class Reads:
         """See Storage."""
         found: dict[str, list[Violation]] = {id: [] for id in span_ids}
         with self.reading() as connection:
-            for chunk in _chunks(span_ids):
+            for chunk in chunks(span_ids):
                 for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
                     found[id].append(Violation._make(violation))
         return found
 
 
-def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield ids in portions of which each fits into one statement."""
+def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield ids, or what has one, in portions of which each fits into one statement."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 

@@ -123,6 +123,9 @@ def _conditions(query: Query) -> tuple[list[str], list[object]]:
     if unknown:
         raise ValueError(f"{query.type} has no column {', '.join(unknown)}")
     conditions = [f"{column} is ?" for column in query.where]
+    if query.type == "agent_span" and "agent_id" in query.where and "agent_instance_id" not in query.where:
+        by_agent = "agent_instance_id in (select id from agent_instances where agent_id is ?)"  # which has an index
+        conditions[[*query.where].index("agent_id")] = by_agent
     values: list[object] = list(query.where.values())
     if query.type == "agent_span":
         for bound, sign in ((query.start_time, ">="), (query.end_time, "<")):

@@ -12,6 +12,8 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storage
+from agentspan.storage.sqlite import agent_pages
+from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import DRIVER_ERRORS, Connections, is_damage, storage_error
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
@@ -31,18 +33,23 @@ class FileReads(Reads):
 
     Args:
         look: called before each read; None where nothing is due.
+        pages: what is kept for pages of agents' spans.
     """
 
-    def __init__(self, connections: Connections, look: Look | None = None) -> None:
+    def __init__(self, connections: Connections, look: Look | None = None, *, pages: AgentPages) -> None:
         super().__init__(connections.snapshot if look is None else partial(_after, look, connections.snapshot))
         self.path = connections.path
         self._connections = connections
         self._look = look
+        self._agent_pages = pages
         self._analytics = IndexAnalytics(connections.path, partial(_apart, connections, look))
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
         self._connections.check_file()
+        if agent_pages.answers(query):
+            with self.reading() as connection:
+                return self._agent_pages.page(connection, query)
         return super().page(query)
 
     def check(self) -> list[str]:
@@ -104,7 +111,8 @@ class SQLiteStorage(FileReads):
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0) -> None:
         file = Path(path).absolute()  # the same file after a change of folder
-        super().__init__(Connections(file, read_only=read_only, wait_s=wait_s))
+        connections = Connections(file, read_only=read_only, wait_s=wait_s)
+        super().__init__(connections, pages=AgentPages())
         self._upkeep = Upkeep(self._connections)
         self._connections.open_now()
 
@@ -200,7 +208,7 @@ class Seeing(FileReads):
     """A storage that calls `look` before each read, and before a group. It writes through another one, `direct`."""
 
     def __init__(self, direct: SQLiteStorage, look: Look) -> None:
-        super().__init__(direct._connections, look)
+        super().__init__(direct._connections, look, pages=direct._agent_pages)
         self._direct = direct
         self._before_reading = look
 

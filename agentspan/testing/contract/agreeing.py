@@ -55,6 +55,53 @@ class Agreeing(Base):
             query = _query(chance, rows)
             assert storage.page(query) == like.page(query), query
 
+    def test_pages_of_an_agents_spans_are_those_in_memory_while_it_grows(self, storage: Storage) -> None:
+        """Runs at the same time or one after the other, late ids, spans that start later, runs that are removed."""
+        like, chance = MemoryStorage(), random.Random(3)
+        agents = [self.rows.agent(name) for name in "ab"]
+        runs: list[AgentInstanceRow] = []
+
+        def both(*changes: Change) -> None:
+            units = [Unit((change,)) for change in changes]
+            assert storage.apply(units) == like.apply(units)
+
+        both(*(Put(agent) for agent in agents))
+        for _ in range(60):
+            kind = chance.random()
+            if not runs or kind < 0.3:
+                version, schema, run = self.rows.family(chance.choice(agents))
+                both(*(Put(row) for row in (version, schema, run)))
+                runs.append(run)
+            elif kind < 0.35 and (removal := storage.capabilities().removal) is not None:
+                run = runs.pop(chance.randrange(len(runs)))
+                for span in [*like.iter_spans(run.id)]:
+                    both(Move("agent_span", span.id, frozenset(), {"status": "complete", "started_at": T1}))
+                both(Move("agent_instance", run.id, frozenset(), {"status": "complete"}))
+                assert removal.remove_runs([run.id], 5.0) == like.remove_runs([run.id], 5.0)
+            elif kind < 0.45:
+                found = chance.choice([span for run in runs for span in like.iter_spans(run.id)] or [None])
+                if found is not None and found.started_at is None:
+                    both(
+                        Move("agent_span", found.id, frozenset({found.status}), {"started_at": chance.choice((T0, T2))})
+                    )
+            else:
+                latest = runs[-3:] if chance.random() < 0.7 else runs
+                spans = [_queried_span(chance, self.rows, chance.choice(latest)) for _ in range(chance.randrange(1, 9))]
+                chance.shuffle(spans)
+                both(*(Put(span) for span in spans))
+            for _ in range(4):
+                query = Query(
+                    "agent_span",
+                    {"agent_id": chance.choice(agents).id},
+                    start_time=chance.choice((None, None, T0, T1)),
+                    end_time=chance.choice((None, None, T1, T2)),
+                    descending=chance.random() < 0.5,
+                    offset=chance.choice((0, 0, 1, 7, 40)),
+                    limit=chance.choice((0, 1, 3, 100)),
+                    with_total=True,
+                )
+                assert storage.page(query) == like.page(query), query
+
 
 def _told(unit: Unit, outcome: Outcome) -> Outcome:
     """Return what every storage must tell: of spans that are put together, not for which one a guard did not hold."""

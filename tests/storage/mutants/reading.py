@@ -233,3 +233,16 @@ class PagesHaveTiesReversed(MemoryStorage):
         rows.sort(key=lambda row: getattr(row, query.order) or "", reverse=query.descending)
         end = None if query.limit is None else query.offset + query.limit
         return Rows(rows[query.offset : end], total)
+
+
+@found_by("test_pages_of_an_agents_spans_are_those_in_memory_while_it_grows")
+class CountsTheSpansOfAnAgentOnce(MemoryStorage):
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: dict[str, int] = {}
+
+    def page(self, query: Any) -> Rows:
+        found = super().page(query)
+        if query.type != "agent_span" or query.where.keys() != {"agent_id"} or found.total is None:
+            return found
+        return found._replace(total=self.totals.setdefault(repr(query.where), found.total))

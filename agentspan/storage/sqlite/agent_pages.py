@@ -1,0 +1,311 @@
+"""Pages of an agent's spans, without an index over agents: agent → its runs → their spans, in the order of ids.
+
+Every write would pay for an index on (agent_id, id). Instead, the extent of each run of an agent is kept in memory: its
+first and last id, and how many spans it has; if a time range was asked for, also its earliest and latest time. Reading
+the extents of 1,000,000 spans in 28,000 runs takes 0.1 s, from the index on (agent_instance_id, id); with times, which
+no index has, 2 s. Later pages add the spans with higher rowids, as the index file does (see index/index_file.py).
+
+A page is then found by counting: whole runs are skipped by their number of spans, and only those that the page cuts are
+read. It costs about what a page of one run costs, however many runs there are; `benchmarks/bench_scale.py` measures it.
+"""
+
+import sqlite3
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
+from typing import NamedTuple
+
+from agentspan.model.rows import AgentSpanRow, Row
+from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.sqlite import statements
+from agentspan.storage.sqlite.reads import CHUNK, chunks
+
+END = "\U0010ffff"
+"""Comes after every id and time."""
+MAX_AGENTS = 16
+"""Agents whose extents are kept: 10 MB for an agent with 28,000 runs."""
+MAX_NEW = 50_000
+"""Spans that are added one by one; of more, all extents are read again."""
+AT = "coalesce(started_at, inserted_at)"
+TIMES = f"min({AT}), max({AT}), sum(started_at is null)"
+OF_AGENT = "agent_instance_id in (select id from agent_instances where agent_id = ?)"
+
+
+class Extent(NamedTuple):
+    """Bounds of the spans of one run.
+
+    Attributes:
+        first, last: the lowest and the highest id.
+        spans: how many there are.
+        since, until: no span has an earlier or a later time (started_at, else inserted_at); None where not read.
+        pending: how many have not started. Their time may still change.
+    """
+
+    run: str
+    first: str
+    last: str
+    spans: int
+    since: str | None = None
+    until: str | None = None
+    pending: int = 0
+
+    def plus(self, other: "Extent") -> "Extent":
+        """Return the bounds of the spans of both."""
+        since = None if self.since is None or other.since is None else min(self.since, other.since)
+        until = None if self.until is None or other.until is None else max(self.until, other.until)
+        first, last = min(self.first, other.first), max(self.last, other.last)
+        return Extent(self.run, first, last, self.spans + other.spans, since, until, self.pending + other.pending)
+
+
+class Position(NamedTuple):
+    """How much of the file the extents have seen: the last row, that row's id, and the last note of a rewrite."""
+
+    row: int = 0
+    id: str = ""
+    note: int = 0
+
+
+class Extents:
+    """The extents of an agent's runs in the order of their first ids; never changed.
+
+    Attributes:
+        has_times: whether `since` and `until` were read.
+        total: the number of spans.
+    """
+
+    def __init__(self, extents: Iterable[Extent], position: Position, *, has_times: bool) -> None:
+        self.runs = sorted(extents, key=_first)
+        self.position = position
+        self.has_times = has_times
+        self.firsts = [extent.first for extent in self.runs]
+        self.before = [0, *accumulate(extent.spans for extent in self.runs)]
+        self.reach = [*accumulate((extent.last for extent in self.runs), max)]
+        self.total = self.before[-1]
+
+    def across(self, id: str) -> list[Extent]:
+        """Return the runs that have spans both before an id and from it on."""
+        number = bisect_left(self.firsts, id)
+        found = []
+        while number and self.reach[number - 1] >= id:
+            number -= 1
+            if self.runs[number].last >= id:
+                found.append(self.runs[number])
+        return found
+
+
+def _first(extent: Extent) -> str:
+    return extent.first
+
+
+class AgentPages:
+    """Answers queries for pages of agents' spans. Safe in any thread: what is kept is replaced, never changed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Extents] = {}
+        self._cut: tuple[Extents, tuple[str, str], Cut] | None = None
+
+    def page(self, connection: sqlite3.Connection, query: Query) -> Rows:
+        """Return the page of a query for which `answers` is True.
+
+        Args:
+            connection: sees one state in all its statements.
+        """
+        agent = str(query.where["agent_id"])
+        has_times = query.start_time is not None or query.end_time is not None
+        extents = self._current(connection, agent, has_times=has_times)
+        lists: Mapping[str, list[str]] = {}
+        if has_times:
+            extents, lists = self._between(connection, query, extents)
+        assert query.limit is not None
+        low, high = query.offset, query.offset + query.limit
+        if query.descending:
+            low, high = extents.total - high, extents.total - low
+        low, high = max(low, 0), min(high, extents.total)
+        found = _window(connection, extents, lists, low, high) if low < high else []
+        if query.descending:
+            found.reverse()
+        rows: list[Row] = list(_rows(connection, found))
+        return Rows(rows, extents.total if query.with_total else None)
+
+    def _current(self, connection: sqlite3.Connection, agent: str, *, has_times: bool) -> Extents:
+        """Return the extents of an agent's runs in the state that the connection sees."""
+        kept = self._kept.get(agent)
+        position = _position(connection)
+        found = (
+            None if kept is None or (has_times and not kept.has_times) else _added(connection, agent, kept, position)
+        )
+        if found is None:
+            found = Extents(_read(connection, OF_AGENT, agent, has_times), position, has_times=has_times)
+        self._kept.pop(agent, None)
+        self._kept[agent] = found
+        for oldest in [*self._kept][:-MAX_AGENTS]:
+            self._kept.pop(oldest, None)
+        return found
+
+    def _between(self, connection: sqlite3.Connection, query: Query, extents: Extents) -> "Cut":
+        """Return the extents of the spans in a query's time range; the last answer, if it is for the same extents."""
+        since, until = query.start_time or "", query.end_time or END
+        last = self._cut
+        if last is None or last[:2] != (extents, (since, until)):
+            last = self._cut = extents, (since, until), _cut(connection, extents, since, until)
+        return last[2]
+
+
+class Cut(NamedTuple):
+    """The spans in a time range.
+
+    Attributes:
+        extents: of the spans in the range.
+        lists: the ids of the spans in the range, for runs that are only partly in it.
+    """
+
+    extents: Extents
+    lists: Mapping[str, list[str]]
+
+
+def _cut(connection: sqlite3.Connection, extents: Extents, since: str, until: str) -> Cut:
+    whole: list[Extent] = []
+    parts: list[str] = []
+    for extent in extents.runs:
+        assert extent.since is not None
+        assert extent.until is not None
+        if extent.pending or (extent.since < until and extent.until >= since):
+            if extent.pending or extent.since < since or extent.until >= until:
+                parts.append(extent.run)
+            else:
+                whole.append(extent)
+    lists: dict[str, list[str]] = {}
+    for chunk in chunks(parts):
+        for run, id in connection.execute(
+            f"select agent_instance_id, id from agent_spans where agent_instance_id in ({_marks(chunk)}) "
+            f"and {AT} >= ? and {AT} < ? order by id",
+            (*chunk, since, until),
+        ):
+            lists.setdefault(run, []).append(id)
+    cut = [Extent(run, ids[0], ids[-1], len(ids)) for run, ids in lists.items()]
+    return Cut(Extents([*whole, *cut], extents.position, has_times=True), lists)
+
+
+def answers(query: Query) -> bool:
+    """Return whether a query is for a page of an agent's spans in the order of their ids, with no other condition."""
+    return (
+        query.type == "agent_span"
+        and query.where.keys() == {"agent_id"}
+        and query.order == "id"
+        and query.limit is not None
+        and not query.after
+        and not query.prefix
+    )
+
+
+def _position(connection: sqlite3.Connection) -> Position:
+    row, id = connection.execute("select rowid, id from agent_spans order by rowid desc limit 1").fetchone() or (0, "")
+    noted = connection.execute("select 1 from sqlite_master where name = 'rewritten_runs'").fetchone()
+    note = 0 if noted is None else connection.execute("select ifnull(max(id), 0) from rewritten_runs").fetchone()[0]
+    return Position(row, id, note)
+
+
+def _read(connection: sqlite3.Connection, where: str, value: object, has_times: bool) -> list[Extent]:
+    columns = f"agent_instance_id, min(id), max(id), count(*){f', {TIMES}' if has_times else ''}"
+    found = connection.execute(f"select {columns} from agent_spans where {where} group by 1", (value,))
+    return [Extent._make((*row, None, None, 0)[:7]) for row in found]
+
+
+def _added(connection: sqlite3.Connection, agent: str, kept: Extents, now: Position) -> Extents | None:
+    """Return kept extents with the spans that were added since; None where they must be read again."""
+    was = kept.position
+    if now == was and not any(extent.pending for extent in kept.runs if kept.has_times):
+        return kept
+    if now.row < was.row or now.row - was.row > MAX_NEW or now.note < was.note:
+        return None
+    same = connection.execute("select 1 from agent_spans where rowid = ? and id = ?", was[:2]).fetchone()
+    if was.row and same is None:
+        return None
+    again = [extent.run for extent in kept.runs if extent.pending]
+    if now.note > was.note:
+        notes = connection.execute(
+            "select agent_instance_id, last_row from rewritten_runs where id > ?", (was.note,)
+        ).fetchall()
+        if any(last_row is not None for _, last_row in notes):
+            return None
+        again += [run for run, _ in notes]
+    extents = {extent.run: extent for extent in kept.runs}
+    new = connection.execute(
+        f"select agent_instance_id, min(id), max(id), count(*), {TIMES} from agent_spans "
+        "where rowid > ? and agent_id = ? group by 1",
+        (was.row, agent),
+    )
+    for each in map(Extent._make, new):
+        known = extents.get(each.run)
+        extents[each.run] = each if known is None else known.plus(each)
+    for run in again if kept.has_times else ():
+        if run in extents:
+            (extents[run],) = _read(connection, "agent_instance_id = ?", run, True)
+    return Extents(extents.values(), now, has_times=kept.has_times)
+
+
+def _window(
+    connection: sqlite3.Connection, extents: Extents, lists: Mapping[str, list[str]], low: int, high: int
+) -> list[str]:
+    """Return the ids of the spans with the ranks from `low` up to, but without, `high`."""
+
+    def rank(number: int) -> int:
+        """Return how many spans have an id below the first id of a run."""
+        id = extents.firsts[number]
+        return extents.before[number] - sum(_count_from(connection, lists, run, id) for run in extents.across(id))
+
+    # Both are exact where no two runs are at the same time; else the rank is lower than the sum of the runs before.
+    start, step = bisect_right(extents.before, low) - 1, 1
+    while step:
+        is_before = start + step < len(extents.runs) and rank(start + step) <= low
+        start, step = (start + step, step * 2) if is_before else (start, step // 2)
+    end = min(max(bisect_left(extents.before, high), start + 1), len(extents.runs))
+    step = 1
+    while end < len(extents.runs) and rank(end) < high:
+        end, step = min(end + step, len(extents.runs)), step * 2
+    first = extents.firsts[start]
+    last = extents.firsts[end] if end < len(extents.runs) else END
+    skip = low - rank(start)
+    runs = [*extents.across(first), *extents.runs[start:end]]
+    listed = [id for run in runs for id in lists.get(run.run, ()) if first <= id < last]
+    read = [run for run in runs if run.run not in lists]
+    wanted = skip + high - low
+    if not listed:
+        return _ids(connection, read, first, last, limit=high - low, offset=skip)
+    return sorted([*listed, *_ids(connection, read, first, last, limit=wanted, offset=0)])[skip:wanted]
+
+
+def _count_from(connection: sqlite3.Connection, lists: Mapping[str, list[str]], extent: Extent, id: str) -> int:
+    """Return how many spans of a run have this id or a higher one."""
+    ids = lists.get(extent.run)
+    if ids is not None:
+        return len(ids) - bisect_left(ids, id)
+    count: int = connection.execute(
+        "select count(*) from agent_spans where agent_instance_id = ? and id >= ?", (extent.run, id)
+    ).fetchone()[0]
+    return count
+
+
+def _ids(
+    connection: sqlite3.Connection, runs: Sequence[Extent], first: str, last: str, *, limit: int, offset: int
+) -> list[str]:
+    """Return ids of spans of runs between two ids, from the index over runs alone."""
+    if len(runs) > CHUNK:
+        parts = [_ids(connection, part, first, last, limit=limit + offset, offset=0) for part in chunks(runs)]
+        return sorted(chain.from_iterable(parts))[offset : offset + limit]
+    found = connection.execute(
+        f"select id from agent_spans where agent_instance_id in ({_marks(runs)}) and id >= ? and id < ? "
+        "order by id limit ? offset ?",
+        (*(run.run for run in runs), first, last, limit, offset),
+    )
+    return [id for (id,) in found]
+
+
+def _rows(connection: sqlite3.Connection, ids: Sequence[str]) -> Iterable[AgentSpanRow]:
+    select = f"{statements.SELECT['agent_span']} where id in ({_marks(ids)})"
+    rows = {values[0]: AgentSpanRow._make(values) for values in connection.execute(select, tuple(ids))}
+    return (rows[id] for id in ids)
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
