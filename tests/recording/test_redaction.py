@@ -121,6 +121,44 @@ def test_a_pass_is_redacted_if_it_looks_like_a_password() -> None:
     assert recorded({"pass": "hunter2", "SMTP_PASS": "hunter2"}) == {"pass": R, "SMTP_PASS": R}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["tool", "--password", "two words"], ["tool", "--password", R]),
+        (["tool", "--api-key", KEY, "--verbose"], ["tool", "--api-key", R, "--verbose"]),
+        (["tool", "--db-password", "hunter2", "x"], ["tool", "--db-password", R, "x"]),
+        (
+            ["/usr/bin/curl", "-s", "-u", "ada:hunter2", "https://x"],
+            ["/usr/bin/curl", "-s", "-u", f"ada:{R}", "https://x"],
+        ),
+        (["sshpass", "-p", "letmein", "ssh"], ["sshpass", "-p", R, "ssh"]),
+        (["docker", "login", "-u", "me", "-p", "letmein"], ["docker", "login", "-u", "me", "-p", R]),
+        (["mysql", "-u", "root", "-pletmein"], ["mysql", "-u", "root", f"-p{R}"]),
+    ],
+)
+def test_an_argument_after_an_option_that_takes_a_credential(arguments: list[str], shown: list[str]) -> None:
+    assert recorded(arguments) == shown
+    assert recorded({"args": tuple(arguments)}) == {"args": shown}
+    assert SECRET not in recorded(str(["--password", SECRET]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tool", "--password-file", "/run/x"],
+        ["tool", "--max-tokens", "4096"],
+        ["tool", "--password", "--verbose"],
+        ["ls", "-u", "ada:group"],
+        ["tool", "--next-token", "abc123def"],
+        ["-", "--", "x"],
+        ["parser", "--token", "help"],
+        ["words", "-", "of a sentence", "-p 1"],
+    ],
+)
+def test_other_arguments_stay(arguments: list[str]) -> None:
+    assert recorded(arguments) == arguments
+
+
 def test_a_folder_is_no_password() -> None:
     environment = {"PWD": "/home/ada", "OLDPWD": "/tmp", "HOME": "/home/ada"}
     assert recorded(environment) == environment
@@ -136,11 +174,13 @@ def test_names_and_values_apart() -> None:
         {"name": "Authorization", "value": "x"},
         {"key": "DB_PASSWORD", "value": "x"},
         {"name": "a", "value": "x"},
+        {"Key": "DB_PASSWORD", "Value": "x"},
     ]
     assert recorded(entries) == [
         {"name": "Authorization", "value": R},
         {"key": "DB_PASSWORD", "value": R},
         {"name": "a", "value": "x"},
+        {"Key": "DB_PASSWORD", "Value": R},
     ]
     assert recorded({b"authorization": b"x"}) == {"authorization": R}
     assert recorded({"auth": ("ada", "hunter2")}) == {"auth": ["ada", R]}
@@ -328,6 +368,8 @@ docker login -u me -p letmein registry.example
 sshpass -p letmein ssh host
 machine example.com login ada password letmein
 CREATE USER ada WITH PASSWORD 'letmein'
+ALTER ROLE ada PASSWORD 'letmein'
+mysql -u root -pletmein db
 Authorization: Bearer S3cretVal9xQ
 Authorization: Basic bGV0bWVpbjpsZXRtZWlu S3cretVal9xQ=gone?
 authorization: token S3cretVal9xQ
@@ -418,6 +460,8 @@ Authorization: required for all endpoints
 if password == "":
 <input type="password" placeholder="Enter it">
 SELECT password FROM users WHERE id = 1
+the password 'x' is wrong; mysql -p
+parser.add_argument("--token", "-t")
 bearer of bad news, Bearer authentication is required, a basic authentication
 basic src/components/Button2/index.tsx
 Basic HTML5 template

@@ -236,6 +236,19 @@ _KINDS = (
         r"|(?:-b|--cookie)[ \t=]{0,3}(?:\\*[\"'])?[\w.-]{1,100}="
         r")(?P<secret>[^\s\"'\\]{1,4096})",
     ),
+    _Kind(  # an option and its value in the repr of a list
+        rf"-(?i-u:{_OPTIONS})[\\\"']+,",
+        rf"(?i)-(?P<prefix>[a-z0-9-]{{0,30}}-)?{_OPTIONS}\\*[\"'],[ \t]{{0,3}}b?{_QUOTE}(?P<secret>(?!-){_UNTIL})",
+        _option,
+    ),
+    _Kind(
+        r"(?:mysql(?:dump|admin)?|mariadb)(?s:.*)-p",
+        r"(?:mysql(?:dump|admin)?|mariadb)\b[^\r\n|;]{0,300}?[ \t]-p(?P<secret>[^\s\"'\\-][^\s\"'\\]{2,4096})",
+    ),
+    _Kind(  # SQL
+        r"(?i-u:password)[ \t]+'",
+        r"(?i)\b(?:user|role|login)\b[^;']{1,200}?\bpassword[ \t]+'(?P<secret>[^'\r\n]{1,4096})'",
+    ),
     _Kind(
         rf"-(?i-u:{_OPTIONS})(?:[ \t]|\\t)",
         rf"(?i)(?<!-)--(?P<prefix>[a-z0-9-]{{0,30}}-)?{_OPTIONS}[ \t]{{1,4}}(?:\\*[\"'])?"
@@ -243,7 +256,7 @@ _KINDS = (
         _option,
     ),
     _Kind(
-        r"(?i-u:sshpass|docker login|login(?:[ \t]|\\[nrt])|identified by|with (?:encrypted )?password)",
+        r"(?i-u:sshpass|docker[\\\"', \t]+login|login(?:[ \t]|\\[nrt])|identified by|with (?:encrypted )?password)",
         r"(?i)(?:sshpass[ \t]+-p[ \t]*|docker login\b[^\r\n|;]{0,300}?[ \t](?:-p[ \t]*|--password[ \t]+)"
         r"|login[ \t\r\n]+\S{1,100}[ \t\r\n]+password[ \t\r\n]+|(?:identified by|with (?:encrypted )?password)[ \t]+)"
         r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;-][^\s\"'\\;]{0,4096})",

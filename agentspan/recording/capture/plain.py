@@ -134,6 +134,8 @@ class Plain(Leaves):
         for item in first(values, self.limits.items):
             if self._room <= 0:
                 break
+            if self.redaction is not None and type(item) is str:
+                item = self.redaction.argument(kept, item)
             if pairs and type(item) is list and len(item) == 2:
                 item = tuple(item)
             member = names[len(kept)] if len(kept) < len(names) and type(names[len(kept)]) is str else name
@@ -183,7 +185,9 @@ class Plain(Leaves):
             if is_hidden and own == "value":
                 out[shown] = self.hidden()
             else:
-                out[shown] = self.of(item, name if secret else described if described and own == "value" else own)
+                out[shown] = self.of(
+                    item, name if secret else described if described and own.lower() == "value" else own
+                )
         if length is not None and length > len(out):
             out[TRUNCATED] = {"items": length - len(out)}
         return out
@@ -259,7 +263,7 @@ def described_by(pairs: Sequence[tuple[Any, Any]]) -> str:
     """Return the name of a credential that an object like `{"name": "Authorization", "value": …}` is about, or ""."""
     if 2 <= len(pairs) <= 12:
         for key, item in pairs:
-            if type(key) is str and key in ("name", "key") and type(item) is str and names_credential(item):
+            if type(key) is str and key.lower() in ("name", "key") and type(item) is str and names_credential(item):
                 return item
     return ""
 

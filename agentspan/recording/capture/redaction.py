@@ -1,12 +1,12 @@
 """Keeping credentials out of what is recorded, and what one's own rule says; how they are found is in credentials."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from agentspan.interrupts import let_through
 from agentspan.model.sensitive import REDACTED
-from agentspan.recording.capture.credentials import ANY, PLACEHOLDER, looks_of, ready, suspicious
+from agentspan.recording.capture.credentials import ANY, PLACEHOLDER, looks_of, names_credential, ready, suspicious
 
 Rule = Callable[[str, Any], Any]
 """One's own rule: takes the name of a member (of the nearest one, for what is in a list; "" where there is none) and
@@ -14,6 +14,11 @@ its text, number, boolean or None; returns what to record instead, or the same."
 
 MARGIN = 512
 """Characters beyond a cut that are looked at: what a cut leaves of a credential may not look like one any more."""
+
+
+LONGEST_ARGUMENTS = 4096
+"""Characters of an option and its value together; longer ones are texts of another kind."""
+_BLANKS = re.compile(r"\s")
 
 
 class Redaction:
@@ -47,6 +52,29 @@ class Redaction:
                     if cut != text:
                         text, readable = cut, cut if cut.isascii() else _readable(cut)
         return text
+
+    def argument(self, before: Sequence[Any], value: Any) -> Any:
+        """Return one of a program's arguments, redacted if it is a credential by the option in it or before it.
+
+        Args:
+            before: the arguments before it, perhaps with the program's name first; values of any type.
+        """
+        option = before[-1] if before else None
+        if type(value) is not str or type(option) is not str or not value or value[:1] != "-" != option[:1]:
+            return value
+        if len(option) + len(value) > LONGEST_ARGUMENTS:
+            return value
+        names = [each[-64:].rpartition("/")[2] for each in before[:2] if type(each) is str and each[:1] != "-"]
+        line = " ".join(names) + " "
+        if value[:1] != "-":
+            if names_credential(option.lstrip("-")):
+                return self._redacted()
+            line += f"{option} "
+        # One word, as it is one argument. What separates words in other alphabets separates none in these rules.
+        cut = self.text(line + _BLANKS.sub("\xa0", value))
+        if not cut.startswith(line) or REDACTED not in cut:
+            return value
+        return cut[len(line) :].replace("\xa0", " ")
 
     def start(self, text: str, length: int) -> str:
         """Return the start of a text, redacted, without what the cut may have made unrecognisable."""

@@ -50,7 +50,7 @@ class SentRedaction:
                 shown = key if len(key) <= 64 and is_harmless_name(key) else redaction.text(key)
                 while shown in out:  # two keys of which the same is left
                     shown += "'"
-                member = name if is_secret else described if described and key == "value" else key
+                member = name if is_secret else described if described and key.lower() == "value" else key
                 out[shown] = self._clean(item, member)
             return out
         if type(value) is list:
@@ -61,6 +61,7 @@ class SentRedaction:
                 if is_header and type(item) is list and len(item) == 2 and type(item[0]) is str:
                     kept.append([self._clean(item[0], ""), self._clean(item[1], item[0])])
                 else:
+                    item = redaction.argument(kept, item)
                     kept.append(self._clean(item, "password" if is_login and index else name))
             return kept
         return redaction.value(name, value)
