@@ -40,6 +40,8 @@ def describe(
     violations: tuple[Violation, ...] = ()
     if new_payload and not span_type.payload.quick(payload):
         violations = span_type.payload.check(payload)
+    if type(payload) is not dict:  # all of it was marked as sensitive, and the value is no object
+        payload = {}
     if result is None:
         context = payload
     else:

@@ -102,6 +102,31 @@ def test_a_result_that_is_no_json_is_refused(db: Database, wrong: Any) -> None:
         db.agent_spans.finish(span_in(db), "complete", wrong)
 
 
+@pytest.mark.parametrize("value", ["mia@example.com", ["mia@example.com"], 5, None])
+def test_a_payload_or_result_that_is_sensitive_as_a_whole_is_stored(tmp_path: Path, value: Any) -> None:
+    whole = {"$sensitive": "string", "labels": ["email"], "value": value}
+    kept = {**whole, "value": "[redacted]"}
+    with agentspan.open(tmp_path / "runs.db") as db, Client(create_app(db)) as client:
+        run = db.agent_instances.register("a").id
+        fields = {"agent_instance_id": run, "schema_name": "llm", "status": "active", "payload": whole}
+        made = details(client.post(f"{API}/agent_spans", json={"details": fields}))
+        assert (made["payload"], made["sensitive_encoding"]) == (kept, True)
+        done = details(client.post(f"{API}/agent_spans/{made['id']}/finish", json={"result_payload": whole}))
+        assert (done["payload"], done["result_payload"]) == (kept, kept)
+        listed = {"agent_instance_id": run, "schema_name": "llm", "status": "failed", "result_payload": [whole, 1]}
+        assert details(client.post(f"{API}/agent_spans", json={"details": listed}))["result_payload"] == [kept, 1]
+    assert call(tmp_path / "runs.db", "resummarize").exit_code == 0
+
+
+def test_a_text_as_result_is_redacted_over_http(tmp_path: Path) -> None:
+    secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+    with agentspan.open(tmp_path / "runs.db") as db, Client(create_app(db)) as client:
+        run = db.agent_instances.register("a").id
+        for result in (f"aws_secret_access_key={secret}", [f"aws_secret_access_key={secret}"]):
+            fields = {"agent_instance_id": run, "schema_name": "llm", "status": "failed", "result_payload": result}
+            assert secret not in client.post(f"{API}/agent_spans", json={"details": fields}).text
+
+
 def test_a_payload_must_still_be_an_object(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "runs.db") as db, Client(create_app(db)) as client:
         run = db.agent_instances.register("a").id
