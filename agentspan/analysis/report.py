@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentspan import jsontext
+from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.runs import RunSummary, summaries_of
 from agentspan.analysis.tree import Node, build, walk
 from agentspan.clock import millis_between
@@ -94,7 +95,8 @@ class _Report:
         yield f"### {self._number[span.id]}. {_escaped(self._title(span))}"
         yield ""
         yield f"- type: {_escaped(self._text(span.schema_name, TITLE))}"
-        yield f"- status: {span.status}" + (f" (closed by {span.closed_by})" if span.closed_by else "")
+        closed = closed_text(span)
+        yield f"- status: {span.status}" + (f" (closed by being {closed})" if closed else "")
         if span.parent_span_id in self._number:
             yield f"- in: span {self._number[span.parent_span_id]}"
         if span.started_at is not None:

@@ -20,7 +20,7 @@ def fold(roots: list[Node]) -> list[Node]:
     shape_of: dict[int, int | None] = {}
     for node, _ in reversed(list(walk(roots))):  # children first
         below = tuple(shape_of[id(child)] for child in node.children)
-        calm = node.span.status in ("complete", "cancelled") and None not in below
+        calm = node.span.status in ("complete", "cancelled") and not node.span.ended_late and None not in below
         key = (node.span.schema_name, node.span.label, node.span.status, below)
         shape_of[id(node)] = shapes.setdefault(key, len(shapes)) if calm else None
         node.children = _fold(node.children, shape_of)

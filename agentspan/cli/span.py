@@ -7,6 +7,7 @@ import click
 
 from agentspan import jsontext
 from agentspan.analysis import id_prefixes
+from agentspan.analysis.late_ends import closed_text
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
@@ -24,12 +25,13 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
         document({"span": found, "violations": [violation._asdict() for violation in violations]})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
+    closed = closed_text(row)
     facts = {
         "id": row.id,
         "run": row.agent_instance_id,
         "parent": row.parent_span_id,
         "type": row.schema_name,
-        "status": row.status if row.closed_by is None else f"{row.status} (closed by {row.closed_by})",
+        "status": row.status if closed is None else f"{row.status} (closed by being {closed})",
         "started": row.started_at,
         "finished": row.finished_at,
         "took": None if row.duration_ms is None else duration_text(row.duration_ms),

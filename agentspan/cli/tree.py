@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection, Iterator
 
 from agentspan import jsontext
+from agentspan.analysis.late_ends import late_text
 from agentspan.analysis.tree import Node, Sums, sums
 from agentspan.cli.output import (
     COLORS,
@@ -65,6 +66,9 @@ class Picture:
         yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
+        late = late_text(run)
+        if late is not None:
+            yield "    " + style(fit(late, width - 4), fg="bright_black")
         if run.error is not None:
             text = error_text({"error": jsontext.decode(run.error)})
             yield "    " + status_style(fit(text or "failed", width - 4), "failed")
@@ -98,6 +102,9 @@ class Picture:
         if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
             room = self.width - columns_of(below) - 1
             yield style(below, fg="bright_black") + " " + status_style(fit(error, room), "failed")
+        late = late_text(span)
+        if late is not None:
+            yield style(fit_end(f"{below} {late}", self.width), fg="bright_black")
         if span.id in self.with_ids:
             yield style(fit_end(f"{below}   {span.id}", self.width), fg="bright_black")
         if self.payloads and not node.alike:

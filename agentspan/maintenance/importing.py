@@ -218,7 +218,7 @@ def _value(number: int, column: Column, value: Any) -> Any:
             return None
         raise _wrong(number, f"{name} is missing")
     if column.is_json:
-        if not isinstance(value, dict if holds == "object" else list):
+        if holds != "json" and not isinstance(value, dict if holds == "object" else list):
             raise _wrong(number, f"{name} must be {'an object' if holds == 'object' else 'a list'}")
         try:
             return jsontext.encode(value)[0]

@@ -67,7 +67,7 @@ def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
         None if span.result_payload is None else sensitive.read(span.result_payload)[0],
         span.duration_ms,
         check=(False, False),
-    )._replace(label=label_of(span_type, payload))
+    )._replace(label=label_of(span_type, payload) if isinstance(payload, dict) else None)
     fresh = {name: getattr(meaning, name) for name in DERIVED}
     if all(getattr(span, name) == value for name, value in fresh.items()):
         return None

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from agentspan import jsontext
 from agentspan.model.rows import ROWS, TYPE_OF, ResourceType, Row, Value
 
-Holds = Literal["time", "object", "list", "flag"]
-"""The names in rows.Time, JsonObject, JsonList and Flag."""
+Holds = Literal["time", "object", "list", "json", "flag"]
+"""The names in rows.Time, JsonObject, JsonList, Json and Flag."""
 NoneType = type(None)
 
 
@@ -30,7 +30,7 @@ class Column(NamedTuple):
     @property
     def is_json(self) -> bool:
         """True if the text of the column is JSON."""
-        return self.holds in ("object", "list")
+        return self.holds in ("object", "list", "json")
 
 
 @cache

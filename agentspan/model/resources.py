@@ -36,7 +36,7 @@ class AgentSpan(_Resource):
         schema_title: the span type's title, for people.
         status: pending, active, complete, failed or cancelled.
         payload: what went in (a JSON object).
-        result_payload: what came out; None until the span has finished.
+        result_payload: what came out, any JSON; None until the span has finished.
         started_at: UTC; None while pending.
         finished_at: UTC; None while in progress.
         summary: one line for people; None when the span type has no template.
@@ -65,7 +65,7 @@ class AgentSpan(_Resource):
     schema_title: str
     status: SpanStatus
     payload: dict[str, Any]
-    result_payload: dict[str, Any] | None
+    result_payload: Any
     started_at: datetime | None
     finished_at: datetime | None
     summary: str | None
@@ -320,6 +320,6 @@ def schema_version(row: AgentSchemaVersionRow, account: AccountRow) -> AgentSche
 
 def plain(model: BaseModel) -> dict[str, Any]:
     """Return a resource as plain JSON; payloads as they are, since pydantic refuses their lone surrogates."""
-    kept = {name: value for name, value in model if isinstance(value, dict | list)}
+    kept = {name: value for name, value in model if isinstance(value, dict | list) or name == "result_payload"}
     dumped = model.model_dump(mode="json", exclude=set(kept))
     return {name: kept.get(name, dumped.get(name)) for name in type(model).model_fields}

@@ -15,6 +15,8 @@ Time = Annotated[str, "time"]
 """Text that sorts: ISO 8601, UTC, six digits and `Z` (see clock)."""
 JsonObject = Annotated[str, "object"]
 JsonList = Annotated[str, "list"]
+Json = Annotated[str, "json"]
+"""JSON of any type."""
 Flag = Annotated[int, "flag"]
 """1 for yes; 0 or None for no."""
 ResourceType = Literal[
@@ -126,7 +128,7 @@ class AgentSpanRow(NamedTuple):
     schema_title: str
     status: str
     payload: JsonObject
-    result_payload: JsonObject | None
+    result_payload: Json | None
     summary: str | None
     label: str | None
     started_at: Time | None

@@ -45,7 +45,7 @@ def create(
     request.own_id("id", id)
     is_marked = request.flag("sensitive_encoding", sensitive_encoding)
     sent = request.json_object("payload", {} if payload is None else payload)
-    sent_result = None if result_payload is None else request.json_object("result_payload", result_payload)
+    sent_result = None if result_payload is None else request.json_value("result_payload", result_payload)
     start, finish = request.timestamp("started_at", started_at), request.timestamp("finished_at", finished_at)
     said = {
         "agent_instance_id": agent_instance_id,
@@ -137,11 +137,11 @@ def finish(
     wanted = "complete" if status is None else status
     at = request.timestamp("timestamp", timestamp)
     is_marked = request.flag("sensitive_encoding", sensitive_encoding)
-    sent = None if result_payload is None else request.json_object("result_payload", result_payload)
+    sent = None if result_payload is None else request.json_value("result_payload", result_payload)
     said = {
         "agent_span_id": agent_span_id,
         "status": wanted,
-        "result_payload": sent and sent[1],
+        "result_payload": None if sent is None else sent[1],
         "timestamp": at,
         "sensitive_encoding": is_marked or None,
     }

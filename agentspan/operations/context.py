@@ -44,8 +44,8 @@ class Redacts(Protocol):
         """Return a text without them."""
         ...
 
-    def object(self, text: str, plain: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return a JSON object without them, as text and parsed; it is given in both forms, too."""
+    def object(self, text: str, plain: Any) -> tuple[str, Any]:
+        """Return JSON without them, as text and parsed; it is given in both forms, too."""
         ...
 
 
@@ -59,7 +59,7 @@ class Admitted(NamedTuple):
     """
 
     text: str
-    plain: dict[str, Any]
+    plain: Any
     is_marked: int
 
 
@@ -97,11 +97,11 @@ class Context:
         context.storage = storage
         return context
 
-    def admit(self, text: str, plain: dict[str, Any]) -> Admitted:
+    def admit(self, text: str, plain: Any) -> Admitted:
         """Return a payload as it may be stored. Call it after the request's hash is made, which is of what was sent.
 
         Args:
-            text, plain: a JSON object in both forms (see request.json_object).
+            text, plain: JSON in both forms (see request.json_value).
         """
         is_marked = 0
         if sensitive.IN_TEXT in text:

@@ -23,12 +23,18 @@ MAX_OFFSET = 2**53
 
 def json_object(field: str, value: Any) -> tuple[str, dict[str, Any]]:
     """Return a JSON object as text and as plain JSON."""
+    text, plain = json_value(field, value)
+    if type(plain) is not dict:
+        raise InvalidValue(field, "must be a JSON object (a dict)")
+    return text, plain
+
+
+def json_value(field: str, value: Any) -> tuple[str, Any]:
+    """Return JSON of any type as text and as plain JSON."""
     try:
         text, plain = jsontext.encode(value)
     except ValueError as error:
         raise InvalidValue(field, str(error)) from None
-    if type(plain) is not dict:
-        raise InvalidValue(field, "must be a JSON object (a dict)")
     if text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(plain, MAX_DEPTH):
         raise InvalidValue(field, f"is nested deeper than {MAX_DEPTH} levels")
     return text, plain
@@ -45,7 +51,7 @@ def flag(field: str, value: Any) -> bool:
 
 def _is_deeper(value: Any, levels: int) -> bool:
     """Return whether plain JSON has more levels. Works level by level, because recursion would reach Python's limit."""
-    level = [value]
+    level = [value] if type(value) is dict or type(value) is list else []
     while level and levels >= 0:
         levels -= 1
         level = [

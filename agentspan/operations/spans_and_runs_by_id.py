@@ -30,7 +30,7 @@ class AgentSpans:
         schema_name: str,
         status: SpanStatus,
         payload: dict[str, Any] | None = None,
-        result_payload: dict[str, Any] | None = None,
+        result_payload: Any = None,
         *,
         id: str | None = None,
         parent_span_id: str | None = None,
@@ -46,7 +46,7 @@ class AgentSpans:
             schema_name: the span type; one that was not registered falls back as `prefix:type` says, else to `custom`.
             status: the status to begin in.
             payload: what went in, a JSON object; `{}` when left out.
-            result_payload: what came out; only with a terminal status.
+            result_payload: what came out, any JSON; None for no result; only with a terminal status.
             id: a PFID of one's own; minted when left out.
             parent_span_id: an existing span.
             started_at: now when left out; of a pending span it is not kept.
@@ -90,7 +90,7 @@ class AgentSpans:
         self,
         agent_span_id: str,
         status: FinishStatus | None = None,
-        result_payload: dict[str, Any] | None = None,
+        result_payload: Any = None,
         timestamp: Time | None = None,
         idempotency_key: str | None = None,
         *,
@@ -101,7 +101,7 @@ class AgentSpans:
         Args:
             agent_span_id: the span.
             status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending one.
-            result_payload: what came out, a JSON object.
+            result_payload: what came out, any JSON; None for no result.
             timestamp: now when left out; up to 60 s before started_at counts as started_at. A cancelled span's
                 started_at and finished_at are both set to it.
             idempotency_key: at most 64 characters; the same request again succeeds again.

@@ -20,7 +20,7 @@ def describe(
     schema_name: str,
     status: str,
     payload: dict[str, Any],
-    result: dict[str, Any] | None,
+    result: Any,
     duration_ms: float | None,
     check: tuple[bool, bool] = (True, True),
 ) -> Meaning:
@@ -31,7 +31,7 @@ def describe(
         schema_name: the span's own name, for `{{_schema}}`.
         status: the span's status.
         payload: plain JSON, as a parser returns it.
-        result: the same, or None.
+        result: the same, of any type, or None.
         duration_ms: milliseconds, or None while it is open.
         check: whether the payload and the result are new. A new one is checked against its schema; the label is derived
             from a new payload only.
@@ -40,13 +40,16 @@ def describe(
     violations: tuple[Violation, ...] = ()
     if new_payload and not span_type.payload.quick(payload):
         violations = span_type.payload.check(payload)
+    if type(payload) is not dict:  # all of it was marked as sensitive, and the value is no object
+        payload = {}
     if result is None:
         context = payload
     else:
-        if new_result and not span_type.result.quick(result) and not _is_error(result, status):
+        is_object = type(result) is dict
+        if new_result and not span_type.result.quick(result) and not (is_object and _is_error(result, status)):
             # The result of an exception has only the error: no type's schema describes it.
             violations += span_type.result.check(result)
-        context = {**payload, **result}
+        context = {**payload, **result} if is_object else payload
     summary = label = None
     template = span_type.ready or span_type.compiled()
     if template is not None:
@@ -68,9 +71,7 @@ def describe(
     return Meaning(summary, label, *used, violations, span_type.is_aggregate)
 
 
-def _reserved(
-    schema_name: str, status: str, result: dict[str, Any] | None, duration_ms: float | None
-) -> dict[str, str | None]:
+def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | None) -> dict[str, str | None]:
     return {
         "_status": status,
         "_schema": schema_name,
@@ -103,9 +104,9 @@ def _is_error(result: dict[str, Any], status: str) -> bool:
     return "error" in result or (status == "failed" and "error_type" in result)
 
 
-def error_of(result: dict[str, Any] | None) -> Any:
+def error_of(result: Any) -> Any:
     """Return the error in a failed span's result: its `error`, or the result itself as @prefactor/core sends it."""
-    if result is None:
+    if type(result) is not dict:
         return None
     error = result.get("error")
     return result if error is None and type(result.get("error_type")) is str else error
@@ -119,7 +120,7 @@ def error_type(error: Any) -> str | None:
     return None if found is None else found.rpartition(".")[2]
 
 
-def error_text(result: dict[str, Any] | None) -> str | None:
+def error_text(result: Any) -> str | None:
     """Return a failed span's error as `Type: message`, the type without its module."""
     error = error_of(result)
     if type(error) is dict:

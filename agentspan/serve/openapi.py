@@ -212,7 +212,12 @@ def _fits(example: Any, schema: Mapping[str, Any]) -> bool:
     """Return whether an example is of a type that the schema allows: a name can mean two things."""
     kinds = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
     options = schema.get("anyOf", [schema])
-    return any(option.get("type") == kinds[type(example)] and _in_enum(example, option) for option in options)
+    kind = kinds[type(example)]
+    return any(_type(option, kind) == kind and _in_enum(example, option) for option in options)
+
+
+def _type(option: Mapping[str, Any], otherwise: str) -> Any:
+    return None if "$ref" in option else option.get("type", otherwise)
 
 
 def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:

@@ -287,7 +287,7 @@ class SpanForCreate(_Flat):
         schema_name: the span type.
         status: the status to begin in.
         payload: what went in.
-        result_payload: what came out; only with a terminal status.
+        result_payload: what came out, any JSON; only with a terminal status.
         id: a PFID of the client's own; minted when left out.
         parent_span_id: PFID of the span in which it happens.
         started_at: RFC 3339 with an offset; now when left out, not kept of a pending span.
@@ -301,7 +301,7 @@ class SpanForCreate(_Flat):
     schema_name: str
     status: SpanStatus
     payload: dict[str, Any] = Field(default_factory=dict)
-    result_payload: dict[str, Any] | None = None
+    result_payload: Any = None
     id: str | None = None
     parent_span_id: str | None = None
     started_at: str | None = None
@@ -332,14 +332,14 @@ class FinishSpan(_Flat):
     Attributes:
         status: terminal status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending
             one, whose times are then both set to the timestamp.
-        result_payload: what came out.
+        result_payload: what came out, any JSON.
         timestamp: when it finished, RFC 3339 with an offset; now when left out.
         sensitive_encoding: whether values of the result are marked as sensitive (see the creation of a span).
         idempotency_key: the same request with the same key again succeeds again.
     """
 
     status: FinishStatus | None = None
-    result_payload: dict[str, Any] | None = None
+    result_payload: Any = None
     timestamp: str | None = None
     sensitive_encoding: bool | None = None
     idempotency_key: str | None = Field(None, max_length=64)

@@ -86,7 +86,7 @@ def _with_error(text: str, error: Any) -> str:
 
 def _payloads(span: AgentSpanRow) -> dict[str, Any]:
     result = None if span.result_payload is None else jsontext.decode(span.result_payload)
-    if result is not None and "error" in result:
+    if isinstance(result, dict) and "error" in result:
         result = {**result, "error": _without_stacktrace(result["error"])}
     elif error_of(result) is not None:
         result = _without_stacktrace(result)

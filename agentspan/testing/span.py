@@ -26,7 +26,7 @@ class CapturedSpan:
         name: its label (the model of an llm, the name of a tool), else the `name` in its payload, else its schema_name.
         status: pending, active, complete, failed or cancelled.
         payload: the input of the step, a JSON object.
-        result: its result_payload, a JSON object; None if it has none.
+        result: its result_payload, any JSON; None if it has none.
         summary: one line for people; None if its type has no template.
         duration_ms: milliseconds from start to finish; None while it is open.
         input_tokens: the value in its payloads, or None.
@@ -41,7 +41,7 @@ class CapturedSpan:
     name: str
     status: SpanStatus
     payload: dict[str, Any] = field(hash=False)
-    result: dict[str, Any] | None = field(hash=False)
+    result: Any = field(hash=False)
     summary: str | None
     duration_ms: float | None
     input_tokens: int | None

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from agentspan import clock, jsontext
+from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.stats import BOUNDS_MS, stats
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, SPAN_STATUSES
@@ -53,7 +54,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "inserted_at": run.inserted_at,
         "duration_ms": run.duration_ms,
         "termination_reason": run.termination_reason,
-        "closed_by": run.closed_by,
+        "closed": closed_text(run),
         "left_open": run.status in OPEN and lives.of(run.writer_id) == "dead",
         "metadata": run.metadata,
         "result": run.result,
@@ -142,7 +143,7 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
         "started_at": span.started_at,
         "finished_at": span.finished_at,
         "inserted_at": span.inserted_at,
-        "closed_by": span.closed_by,
+        "closed": closed_text(span),
         "program": _program(lives, span.writer_id),
         "payload": span.payload,
         "result_payload": span.result_payload,

@@ -457,6 +457,14 @@ def test_a_run_is_terminated_with_a_reason(live: tuple[Server, Writer], open_pag
     expect(page.locator("#tree .mark.failed")).to_be_visible()
     with agentspan.open(server.db, read_only=True) as db:
         assert db.agent_instances.get(run).termination_reason == "it loops <b>"
+    with agentspan.open(server.db) as db:
+        (span,) = db.agent_spans.list(run)
+        db.agent_spans.finish(span.id)
+        db.agent_instances.finish(run)
+    page.reload()
+    expect(page.locator("#detail")).to_contain_text("its own end came after the termination")
+    page.locator("#tree .row:not([hidden])").first.click()
+    expect(page.locator("#detail")).to_contain_text("by being terminated; its own end came after the termination")
 
 
 def test_a_server_that_is_away_is_noticed_and_so_is_its_return(tmp_path: Path, open_page: Opener) -> None:

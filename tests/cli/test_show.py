@@ -152,3 +152,51 @@ def test_a_run_without_time_has_no_bars(db: Path) -> None:
         opened.agent_spans.create(run.id, "tool", "complete", {"name": "x"}, {}, started_at=at(1), finished_at=at(1))
         opened.agent_instances.finish(run.id, "complete", at(1))
     assert "Tool x" in call(db, "show", "-").output
+
+
+LATE = "its own end came after the termination"
+
+
+def late(db: Path, spans: int = 1, *, run_ends: bool = False) -> tuple[str, list[str]]:
+    """A terminated run whose spans end after that, but for the last one."""
+    with agentspan.open(db) as opened:
+        run = opened.agent_instances.register("late").id
+        opened.agent_instances.start(run)
+        made = [opened.agent_spans.create(run, "tool", "active", {"name": "pay"}).id for _ in range(spans + 1)]
+        opened.agent_instances.terminate(run, "too dear")
+        for id in made[:-1]:
+            opened.agent_spans.finish(id, "complete", {"output": "paid"})
+        if run_ends:
+            opened.agent_instances.finish(run)
+    return run, made
+
+
+def test_an_end_after_the_termination_is_shown_as_one(db: Path) -> None:
+    run, made = late(db)
+    shown = lines(db, "show", run)
+    (at,) = (number for number, line in enumerate(shown) if LATE in line)
+    assert "pay" in shown[at - 1]
+    assert "✓" in shown[at - 1]
+    assert f"complete (closed by being terminated; {LATE})" in call(db, "span", made[0]).output
+    assert "failed (closed by being terminated)" in call(db, "span", made[1]).output
+    assert call(db, "export", run, "--format", "markdown").output.count(LATE) == 1
+
+
+def test_the_late_end_of_a_run_is_shown_below_the_reason(db: Path) -> None:
+    run, _ = late(db, 0)
+    assert not any(LATE in line for line in lines(db, "show", run))
+    run, _ = late(db, 0, run_ends=True)
+    shown = lines(db, "show", run)
+    (at,) = (number for number, line in enumerate(shown) if LATE in line)
+    assert "terminated: too dear" in shown[at - 1]
+
+
+def test_ends_after_the_termination_are_not_folded_away(db: Path) -> None:
+    run, _ = late(db, 9)
+    assert sum(LATE in line for line in lines(db, "show", run)) == 9
+
+
+def test_a_late_end_fits_into_a_narrow_terminal(db: Path) -> None:
+    run, _ = late(db, 2, run_ends=True)
+    for columns in (40, 60, 80):
+        assert all(columns_of(line) <= columns for line in lines(db, "show", run, columns=columns))

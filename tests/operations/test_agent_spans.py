@@ -253,9 +253,6 @@ def test_missing_values_are_required_values(db: Database, run: AgentInstance) ->
 @pytest.mark.parametrize("payload", [[], "x", 1, {"a": float("nan")}, {"a": float("inf")}, {"a": object()}])
 def test_a_payload_is_a_json_object(db: Database, run: AgentInstance, payload: Any) -> None:
     assert code_of(lambda: db.agent_spans.create(run.id, "tool", "active", payload)) == "invalid_value"
-    span = make(db, run)
-    assert code_of(lambda: db.agent_spans.finish(span.id, result_payload=payload)) == "invalid_value"
-    assert db.agent_spans.get(span.id).status == "active"
 
 
 def test_no_error_has_a_payloads_value_in_it(db: Database, run: AgentInstance) -> None:

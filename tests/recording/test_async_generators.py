@@ -99,7 +99,7 @@ def test_a_generator_that_its_consumer_left_is_closed_by_the_event_loop_once(tra
     assert problems_in(main) == []
     assert journal == ["closing", "closed"]
     assert only_span(tracer).result is not None
-    assert only_span(tracer).result["stopped"] == "closed"  # type: ignore[index]
+    assert only_span(tracer).result["stopped"] == "closed"
 
 
 def step_by_hand(awaitable: Any) -> Any:

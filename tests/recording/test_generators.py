@@ -159,7 +159,7 @@ def test_a_collected_generator_leaves_no_open_span_and_no_trace_in_the_context(t
     run = CapturedRuns(tracer.storage).one()
     run.assert_tree("chain cyclic\ntool now\ntool after")
     assert run.find("cyclic")[0].result is not None
-    assert run.find("cyclic")[0].result["stopped"] == "closed"  # type: ignore[index]
+    assert run.find("cyclic")[0].result["stopped"] == "closed"
 
 
 def test_a_generator_can_be_consumed_by_a_thread(tracer: Tracer) -> None:

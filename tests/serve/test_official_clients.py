@@ -428,6 +428,57 @@ def test_prefactor_core_hears_of_a_termination_while_it_only_waits(server: Serve
     play(server, scene)
 
 
+@pytest.mark.parametrize("polls", [False, True])
+def test_prefactor_core_ends_cleanly_when_its_run_is_terminated_under_it(
+    server: Server, api: Api, agent: str, polls: bool
+) -> None:
+    """Leaving the client raises if any of its requests was refused for good."""
+    runs: list[str] = []
+
+    async def scene(client: PrefactorCoreClient) -> None:
+        monitor = client._termination_monitor
+        assert monitor is not None
+        if polls:
+            monitor._poll_interval = 0.01
+        run = await client.create_agent_instance(VERSION, SCHEMA, agent_id=agent)
+        runs.append(run.id)
+        await run.start()
+        await status_of(client, run, "active")
+        async with run.span("agent:llm") as outer:
+            await outer.start({"n": 1})
+            async with run.span("agent:llm") as inner, run.span("agent:llm") as planned:
+                await inner.start({"n": 2})
+                await spans_of(client, run, 2)
+                await asyncio.to_thread(api.post, f"/agent_instance/{run.id}/terminate", {"reason": "enough"})
+                await planned.start({"n": 3})
+                await planned.complete({"text": "c"})
+                await inner.fail({"text": "b"})
+            await outer.complete({"text": "a"})
+        await run.finish()
+
+    play(server, scene)
+    with agentspan.open(server.db) as db:
+        run = db.agent_instances.get(runs[0])
+        assert (run.status, run.ended_late, run.termination_reason) == ("terminated", True, "enough")
+        ends = {span.payload["n"]: span for span in db.agent_spans.list(runs[0])}
+        assert {n: (span.status, span.result_payload, span.ended_late) for n, span in ends.items()} == {
+            1: ("complete", {"text": "a"}, True),
+            2: ("failed", {"text": "b"}, True),
+            3: ("complete", {"text": "c"}, False),
+        }
+
+
+async def spans_of(client: PrefactorCoreClient, instance: AgentInstanceHandle, number: int) -> None:
+    """Wait until the queue has sent the spans of an instance."""
+    assert client._http is not None
+    for _ in range(500):
+        counts = (await client._http.agent_instances.get(instance.id)).span_counts
+        if counts is not None and counts.total >= number:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{number} spans did not come")
+
+
 def test_the_workers_of_prefactor_core_race_and_nothing_is_lost(server: Server, agent: str) -> None:
     spans, at_once = 600, 30
     runs: list[str] = []

@@ -43,7 +43,8 @@ def test_the_tables_of_a_file_are_declared_as_the_rows_are(tmp_path: Path, type_
 
 def test_what_a_column_holds_stands_beside_its_name() -> None:
     by_name = {column.name: column for column in columns.columns_of("agent_span")}
-    assert by_name["result_payload"] == ("result_payload", str, True, "object", None)
+    assert by_name["result_payload"] == ("result_payload", str, True, "json", None)
+    assert by_name["payload"] == ("payload", str, False, "object", None)
     assert by_name["started_at"] == ("started_at", str, True, "time", None)
     assert by_name["is_aggregate"] == ("is_aggregate", int, False, "flag", 0)
     assert by_name["cost_usd"] == ("cost_usd", float, True, None, None)

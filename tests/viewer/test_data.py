@@ -175,6 +175,20 @@ def test_the_head_of_a_run_has_its_names_and_counts(db: Database) -> None:
     assert not facts["left_open"]  # written by id: nobody knows of a program that could be dead
 
 
+def test_an_end_that_came_after_the_termination_is_told(db: Database) -> None:
+    run = instance(db)
+    span = db.agent_spans.create(run.id, "tool", "active").id
+    assert data.run_facts(db.storage, run)["closed"] is None
+    db.agent_instances.terminate(run.id, "too dear")
+    assert data.detail(db.storage, db.storage.find(span).rows[span][1])["closed"] == "terminated"  # type: ignore[arg-type]
+    db.agent_spans.finish(span)
+    db.agent_instances.finish(run.id)
+    late = "terminated; its own end came after the termination"
+    row, run_row = db.storage.find(span).rows[span][1], db.storage.find(run.id).rows[run.id][1]
+    assert data.detail(db.storage, row)["closed"] == late  # type: ignore[arg-type]
+    assert data.run_facts(db.storage, run_row)["closed"] == late  # type: ignore[arg-type]
+
+
 def test_words_are_found_in_payloads_and_results(db: Database) -> None:
     run = instance(db)
     by_payload = finished(db, run, payload={"name": "look", "arguments": {"q": "HATHAT twice"}})

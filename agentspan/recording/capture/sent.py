@@ -27,11 +27,11 @@ class SentRedaction:
         """Return a text without credentials."""
         return self._redaction.text(text)
 
-    def object(self, text: str, plain: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Return a JSON object without credentials, as text and as plain JSON.
+    def object(self, text: str, plain: Any) -> tuple[str, Any]:
+        """Return JSON without credentials, as text and as plain JSON.
 
         Args:
-            text: the object as JSON text.
+            text: the JSON text.
             plain: the same, parsed.
         """
         if not self._redaction.suspicious(text):

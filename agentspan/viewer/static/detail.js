@@ -136,7 +136,7 @@ export class Detail {
     if (detail) {
       const time = { datetime: detail.started_at, title: detail.started_at ?? "" };
       fact("started", el("time", time, format.moment(detail.started_at)));
-      if (detail.closed_by) fact("closed", `by being ${detail.closed_by}`);
+      if (detail.closed) fact("closed", `by being ${detail.closed}`);
       fact("program", detail.program);
     }
     fact("id", el("code", null, this.spans.ids[at]), copyButton(this.spans.ids[at]));

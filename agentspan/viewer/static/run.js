@@ -253,7 +253,7 @@ export class RunPage {
     fact("purpose", run.purpose === "live" ? null : run.purpose);
     fact("started", run.started_at);
     fact("finished", run.finished_at);
-    fact("closed", run.closed_by ? `by being ${run.closed_by}` : null);
+    fact("closed", run.closed ? `by being ${run.closed}` : null);
     fact("program", run.program);
     fact("commit", run.git_commit);
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;

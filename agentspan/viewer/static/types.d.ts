@@ -29,7 +29,7 @@ interface Run {
   inserted_at: string;
   duration_ms: number | null;
   termination_reason: string | null;
-  closed_by: string | null;
+  closed: string | null;
   left_open: boolean;
   metadata: string | null;
   result: string | null;
@@ -83,7 +83,7 @@ interface SpanDetail {
   started_at: string | null;
   finished_at: string | null;
   inserted_at: string;
-  closed_by: string | null;
+  closed: string | null;
   program: string | null;
   payload: string;
   result_payload: string | null;
