@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -52,6 +52,10 @@ class AgentSpan(_Resource):
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
         is_aggregate: whether it sums up other spans: its tokens and cost repeat theirs, and sums leave them out.
+        purpose: the instance's: live, smoke_test or eval.
+        payload_byte_size_estimate: bytes of the payload and the result as JSON.
+        risk_level: always None: a file has no risk levels.
+        risk_score: always None.
         sensitive_encoding: whether values in it are marked as sensitive, or its client said so.
     """
 
@@ -82,6 +86,23 @@ class AgentSpan(_Resource):
     ended_late: bool
     is_aggregate: bool
     sensitive_encoding: bool
+
+    purpose: Purpose
+    payload_byte_size_estimate: int
+    risk_level: str | None = None
+    risk_score: float | None = None
+
+
+class CostBreakdown(_Resource):
+    """The cost of a run in US dollars, from the cost of its spans.
+
+    Attributes:
+        total_cost: the sum; None if no span has a cost.
+        by_model: the sum of each model's spans, by the model's name (their label); `unknown` where they have none.
+    """
+
+    total_cost: float | None
+    by_model: dict[str, float]
 
 
 class SpanCounts(_Resource):
@@ -128,6 +149,9 @@ class AgentInstance(_Resource):
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
         git_commit: the commit of the git checkout in which its program ran, or None.
+        cost_breakdown: the cost of its spans; None in lists.
+        span_schema_counts: its spans by type; None in lists.
+        risk_score: always None: a file has no risk scores.
     """
 
     type: Literal["agent_instance"] = "agent_instance"
@@ -158,6 +182,13 @@ class AgentInstance(_Resource):
     closed_at: datetime | None
     ended_late: bool
     git_commit: str | None
+    cost_breakdown: CostBreakdown | None = None
+    span_schema_counts: dict[str, int] | None = None
+    risk_score: float | None = None
+
+
+NO_MODEL = "unknown"
+"""Where CostBreakdown counts the cost of spans that have no label."""
 
 
 class InstanceCounts(_Resource):
@@ -268,17 +299,38 @@ class AgentSchemaVersion(_Resource):
     updated_at: datetime
 
 
-def span(row: AgentSpanRow, account: AccountRow, *, summary: bool = True) -> AgentSpan:
-    """Make a span from its row."""
+def span(row: AgentSpanRow, account: AccountRow, purpose: str, *, summary: bool = True) -> AgentSpan:
+    """Make a span from its row and the purpose of its instance."""
     values = values_of(row)
     if not summary:
         values["summary"] = None
-    return AgentSpan(account_id=account.id, **values)
+    size = byte_size(row)
+    return AgentSpan(account_id=account.id, purpose=cast(Purpose, purpose), payload_byte_size_estimate=size, **values)
 
 
-def instance(row: AgentInstanceRow, account: AccountRow, counts: Mapping[str, int]) -> AgentInstance:
-    """Make an instance from its row and the count of its spans by status."""
+def byte_size(row: AgentSpanRow) -> int:
+    """Return the size of a span's payloads in bytes."""
+    texts = (row.payload, row.result_payload or "")
+    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+
+def instance(
+    row: AgentInstanceRow,
+    account: AccountRow,
+    counts: Mapping[str, int],
+    *,
+    types: Mapping[str, int] | None = None,
+    costs: Mapping[str, float] | None = None,
+) -> AgentInstance:
+    """Make an instance from its row and the count of its spans by status, and by type and cost where those were asked.
+
+    Args:
+        costs: by model, in US dollars.
+    """
     values = values_of(row)
+    if costs is not None:
+        total = sum(costs.values()) if costs else None
+        values["cost_breakdown"] = CostBreakdown(total_cost=total, by_model=dict(costs))
     for field in ("quality_payloads", "quality_summaries"):
         values[field] = values[field] or {}
     return AgentInstance(
@@ -286,6 +338,7 @@ def instance(row: AgentInstanceRow, account: AccountRow, counts: Mapping[str, in
         environment_id=account.environment_id,
         agent_deployment_id=account.agent_deployment_id,
         span_counts=SpanCounts(**counts),
+        span_schema_counts=None if types is None else dict(types),
         **values,
     )
 

@@ -19,6 +19,7 @@ from agentspan.model.status import INSTANCE_STATUSES, PURPOSES
 from agentspan.operations import agent_schema_versions, request
 from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
+from agentspan.operations.run_details import details_of
 from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType
@@ -202,16 +203,18 @@ def agent_context(ctx: Context, agent_instance_id: Any) -> dict[str, Any]:
         from agentspan.model import resources
 
     instance = ctx.row(AgentInstanceRow, agent_instance_id)
-    counts = ctx.storage.counts([instance.id])[instance.id]._asdict()
     agent, schema = (
         ctx.row(AgentRow, instance.agent_id),
         ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id),
     )
     return {
-        "instance": resources.plain(resources.instance(instance, ctx.account, counts)),
+        "instance": resources.plain(details_of(ctx.storage, instance, ctx.account)),
         "agent": resources.plain(resources.agent(agent, ctx.account)),
         "schema": resources.plain(resources.schema_version(schema, ctx.account)),
-        "spans": [resources.plain(resources.span(row, ctx.account)) for row in ctx.storage.iter_spans(instance.id)],
+        "spans": [
+            resources.plain(resources.span(row, ctx.account, instance.purpose))
+            for row in ctx.storage.iter_spans(instance.id)
+        ],
     }
 
 
