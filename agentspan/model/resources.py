@@ -15,6 +15,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     AgentVersionRow,
 )
+from agentspan.model.schema_versions import UNNAMED
 from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
 
 
@@ -144,6 +145,8 @@ class AgentInstance(_Resource):
         error: the error that ended it (`type`, `message`, `stacktrace`), or None.
         quality_payloads: evaluations of the run, by the name of their quality schema.
         quality_summaries: their summaries, for those whose quality schema has a template.
+        quality_payload: the evaluation without a name, which is replaced as a whole, or None.
+        quality_summary: its summary, if the instance was registered with a quality_schema that has a template, or None.
         writer_id: the process that recorded it; None when it was registered by id.
         closed_by: who closed it for its program: "terminated", "abandoned", or None.
         closed_at: when that was, or None.
@@ -177,6 +180,8 @@ class AgentInstance(_Resource):
     error: dict[str, Any] | None
     quality_payloads: dict[str, dict[str, Any]]
     quality_summaries: dict[str, str]
+    quality_payload: dict[str, Any] | None
+    quality_summary: str | None
     writer_id: str | None
     closed_by: str | None
     closed_at: datetime | None
@@ -283,6 +288,7 @@ class AgentSchemaVersion(_Resource):
         content_hash: SHA-256 of its content, as hex: equal content is one version.
         span_type_schemas: the span types, each with name, title, params_schema, result_schema and template.
         quality_schemas: the quality schemas, each with name, schema, title and template.
+        quality_schema: the one without a name, which quality_payload of instances follows, or None.
         inserted_at: when it was created, UTC.
         updated_at: when it last changed, UTC.
     """
@@ -295,6 +301,7 @@ class AgentSchemaVersion(_Resource):
     content_hash: str
     span_type_schemas: list[dict[str, Any]]
     quality_schemas: list[dict[str, Any]]
+    quality_schema: dict[str, Any] | None
     inserted_at: datetime
     updated_at: datetime
 
@@ -331,8 +338,9 @@ def instance(
     if costs is not None:
         total = sum(costs.values()) if costs else None
         values["cost_breakdown"] = CostBreakdown(total_cost=total, by_model=dict(costs))
-    for field in ("quality_payloads", "quality_summaries"):
+    for field, unnamed in (("quality_payloads", "quality_payload"), ("quality_summaries", "quality_summary")):
         values[field] = values[field] or {}
+        values[unnamed] = values[field].pop(UNNAMED, None)
     return AgentInstance(
         account_id=account.id,
         environment_id=account.environment_id,
@@ -367,7 +375,10 @@ def agent_version(row: AgentVersionRow, account: AccountRow) -> AgentVersion:
 def schema_version(row: AgentSchemaVersionRow, account: AccountRow) -> AgentSchemaVersion:
     """Make a schema version from its row."""
     values = values_of(row)
-    values["quality_schemas"] = values["quality_schemas"] or []
+    schemas = {item["name"]: item for item in values["quality_schemas"] or []}
+    unnamed = schemas.pop(UNNAMED, None)
+    values["quality_schemas"] = [*schemas.values()]
+    values["quality_schema"] = unnamed and {name: value for name, value in unnamed.items() if name != "name"}
     return AgentSchemaVersion(account_id=account.id, **values)
 
 

@@ -11,7 +11,7 @@ from agentspan.model.pages import Page, pagination
 from agentspan.model.resources import AgentInstance, AgentSpan
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
-from agentspan.operations import agent_instances, agent_spans
+from agentspan.operations import agent_instances, agent_spans, quality
 from agentspan.operations.context import Context
 from agentspan.operations.run_details import details_of
 
@@ -217,7 +217,8 @@ class AgentInstances:
             agent_version: `external_identifier`, `name`, `description`, `runtime_environment`.
             agent_schema_version: `span_type_schemas`, a list of objects with name, title, params_schema,
                 result_schema and template; or `span_schemas` and `span_result_schemas`, JSON Schemas by name; and
-                `quality_schemas`, a list of objects with name, schema, title and template. The built-in and
+                `quality_schemas`, a list of objects with name, schema, title and template, and `quality_schema`, the
+                one without a name. The built-in and
                 registered span types of this process when left out.
             id: a PFID of one's own; minted when left out.
             idempotency_key: at most 64 characters; the same request again returns the instance as it is now.
@@ -310,6 +311,25 @@ class AgentInstances:
         """
         done = agent_instances.record_quality(
             self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key
+        )
+        return self._model(done.row)
+
+    def update(
+        self, agent_instance_id: str, *, quality_payload: dict[str, Any] | None, idempotency_key: str | None = None
+    ) -> AgentInstance:
+        """Replace the evaluation of a run that has no name, as a whole, in any status of the run.
+
+        Args:
+            agent_instance_id: the run.
+            quality_payload: a JSON object, or None to remove it. It needs no schema; with the `quality_schema` that the
+                run was registered with it is summed up in `quality_summary`.
+            idempotency_key: at most 64 characters; the same request again succeeds again.
+
+        Raises:
+            ValidationErrors: strict_schemas, and the payload does not match.
+        """
+        done = quality.replace(
+            self._ctx, agent_instance_id, quality_payload=quality_payload, idempotency_key=idempotency_key
         )
         return self._model(done.row)
 

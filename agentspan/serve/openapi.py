@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from agentspan.model import pages, resources, status
 from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
-from agentspan.serve import examples, request_models, response_models
+from agentspan.serve import examples, quality_models, request_models, response_models
 
 _ATTRIBUTE = re.compile(r"    (\w+): (.*(?:\n        \s*.*)*)")
 _REF = "#/components/schemas/"
@@ -220,7 +220,7 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
 
 
 def _models() -> Iterator[type[BaseModel]]:
-    for module in (pages, resources, request_models, response_models):
+    for module in (pages, resources, quality_models, request_models, response_models):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, BaseModel):
                 yield value

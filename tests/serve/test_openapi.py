@@ -46,7 +46,7 @@ PATHS = {
     "/agent_instance/{agent_instance_id}/record_quality": {"post"},
     "/agent_instance/{agent_instance_id}/agent_context": {"get"},
     "/agent_instance": {"get"},
-    "/agent_instance/{agent_instance_id}": {"get"},
+    "/agent_instance/{agent_instance_id}": {"get", "put"},
     "/agent": {"get", "post"},
     "/agent/show": {"get"},
     "/agent/{agent_id}": {"get", "put", "delete"},
