@@ -12,7 +12,7 @@ from agentspan.operations import bulk, json_operations
 from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.json_operations import JsonOperation
-from agentspan.serve import bodies, quality_models, request_models
+from agentspan.serve import account_routes, bodies, published, quality_models, request_models
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
 from agentspan.serve.query_strings import Paging
@@ -225,6 +225,8 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     async def get_schema_version(agent_schema_version_id: Id) -> Response:
         return await read(json_operations.show_agent_schema_version, agent_schema_version_id=agent_schema_version_id)
 
+    account_routes.add_show_to(api, ctx)
+
     @api.get("/agent_instance", response_model=Many[AgentInstance], summary="List instances", tags=["instances"])
     async def list_instances(
         page: Page,
@@ -321,4 +323,6 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     async def record_quality(agent_instance_id: Id, body: quality_models.RecordQuality) -> Response:
         return await write(json_operations.record_quality, body, agent_instance_id=agent_instance_id)
 
+    account_routes.add_to(api, ctx)
+    published.add_to(api)
     return api

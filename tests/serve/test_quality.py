@@ -81,9 +81,15 @@ def test_named_and_unnamed_evaluations_do_not_touch_each_other(api: Api, agent: 
 
 def test_a_replacement_is_refused_by_name(api: Api, agent: str) -> None:
     run = api.instance(agent)
-    for wrong in ({}, {"details": {}}, {"details": {"quality_payload": 1}}, {"details": {"quality_payload": [1]}}):
+    bodies: list[Any] = [
+        {},
+        {"details": {}},
+        {"details": {"quality_payload": 1}},
+        {"details": {"quality_payload": [1]}},
+    ]
+    for wrong in bodies:
         assert refusal(put(api, run, wrong)) == (422, "validation_errors")
-    payload = {"details": {"quality_payload": {}}}
+    payload: Any = {"details": {"quality_payload": {}}}
     assert refusal(put(api, ids.IdSource(1).new(), payload)) == (404, "not_found")
     assert refusal(put(api, api.span(run), payload)) == (422, "unexpected_ref_type")
     for schema in (1, {"schema": 1}, {"template": 1}):
