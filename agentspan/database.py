@@ -30,7 +30,7 @@ class Database:
     Attributes:
         agents: create, get, show, update, retire, reinstate, delete, list.
         agent_versions: get, list.
-        agent_instances: register, start, finish, terminate, record_quality, agent_context, get, list.
+        agent_instances: register, start, finish, terminate, record_quality, update, agent_context, get, list.
         agent_schema_versions: create, get, list.
         agent_spans: create, start, finish, get, list, violations.
         storage: the backend underneath.

@@ -18,6 +18,7 @@ from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
+from agentspan.operations.run_details import details_of
 from agentspan.recovery.writers import Lives
 
 
@@ -103,14 +104,13 @@ def _page(lines: Iterator[str]) -> None:
 def _document(database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int) -> None:
     storage = database.storage
     account = storage.account()
-    counts = storage.counts([run.id])[run.id]
     document(
         {
             "run": {
-                **resources.plain(resources.instance(run, account, counts._asdict())),
+                **resources.plain(details_of(storage, run, account)),
                 "agent": name_of(names_of(storage, [run])[run.id]),
             },
-            "spans": [resources.plain(resources.span(span, account)) for span in spans],
+            "spans": [resources.plain(resources.span(span, account, run.purpose)) for span in spans],
             "total": total,
         }
     )

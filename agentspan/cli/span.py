@@ -12,7 +12,9 @@ from agentspan.cli.output import MARKS, document, fit, safe, status_style, style
 from agentspan.cli.tree import title
 from agentspan.database import Database
 from agentspan.model import resources
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.schemas.meaning import duration_text, error_of
+from agentspan.storage.lookup import expect
 
 
 def command(database: Database, what: str, *, as_json: bool) -> None:
@@ -21,7 +23,9 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
     row = id_prefixes.find_span(storage, what)
     violations = storage.violations([row.id], instance_id=row.agent_instance_id)[row.id]
     if as_json:
-        found = resources.plain(resources.span(row, storage.account()))
+        run = storage.find(row.agent_instance_id, instance_id=row.agent_instance_id)
+        instance = expect(run, AgentInstanceRow, row.agent_instance_id)
+        found = resources.plain(resources.span(row, storage.account(), instance.purpose))
         document({"span": found, "violations": [violation._asdict() for violation in violations]})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))

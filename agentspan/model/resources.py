@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     AgentVersionRow,
 )
+from agentspan.model.schema_versions import UNNAMED
 from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
 
 
@@ -52,6 +53,10 @@ class AgentSpan(_Resource):
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
         is_aggregate: whether it sums up other spans: its tokens and cost repeat theirs, and sums leave them out.
+        purpose: the instance's: live, smoke_test or eval.
+        payload_byte_size_estimate: bytes of the payload and the result as JSON.
+        risk_level: always None: a file has no risk levels.
+        risk_score: always None.
         sensitive_encoding: whether values in it are marked as sensitive, or its client said so.
     """
 
@@ -82,6 +87,23 @@ class AgentSpan(_Resource):
     ended_late: bool
     is_aggregate: bool
     sensitive_encoding: bool
+
+    purpose: Purpose
+    payload_byte_size_estimate: int
+    risk_level: str | None = None
+    risk_score: float | None = None
+
+
+class CostBreakdown(_Resource):
+    """The cost of a run in US dollars, from the cost of its spans.
+
+    Attributes:
+        total_cost: the sum; None if no span has a cost.
+        by_model: the sum of each model's spans, by the model's name (their label); `unknown` where they have none.
+    """
+
+    total_cost: float | None
+    by_model: dict[str, float]
 
 
 class SpanCounts(_Resource):
@@ -123,11 +145,16 @@ class AgentInstance(_Resource):
         error: the error that ended it (`type`, `message`, `stacktrace`), or None.
         quality_payloads: evaluations of the run, by the name of their quality schema.
         quality_summaries: their summaries, for those whose quality schema has a template.
+        quality_payload: the evaluation without a name, which is replaced as a whole, or None.
+        quality_summary: its summary, if the instance was registered with a quality_schema that has a template, or None.
         writer_id: the process that recorded it; None when it was registered by id.
         closed_by: who closed it for its program: "terminated", "abandoned", or None.
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
         git_commit: the commit of the git checkout in which its program ran, or None.
+        cost_breakdown: the cost of its spans; None in lists.
+        span_schema_counts: its spans by type; None in lists.
+        risk_score: always None: a file has no risk scores.
     """
 
     type: Literal["agent_instance"] = "agent_instance"
@@ -153,11 +180,20 @@ class AgentInstance(_Resource):
     error: dict[str, Any] | None
     quality_payloads: dict[str, dict[str, Any]]
     quality_summaries: dict[str, str]
+    quality_payload: dict[str, Any] | None
+    quality_summary: str | None
     writer_id: str | None
     closed_by: str | None
     closed_at: datetime | None
     ended_late: bool
     git_commit: str | None
+    cost_breakdown: CostBreakdown | None = None
+    span_schema_counts: dict[str, int] | None = None
+    risk_score: float | None = None
+
+
+NO_MODEL = "unknown"
+"""Where CostBreakdown counts the cost of spans that have no label."""
 
 
 class InstanceCounts(_Resource):
@@ -252,6 +288,7 @@ class AgentSchemaVersion(_Resource):
         content_hash: SHA-256 of its content, as hex: equal content is one version.
         span_type_schemas: the span types, each with name, title, params_schema, result_schema and template.
         quality_schemas: the quality schemas, each with name, schema, title and template.
+        quality_schema: the one without a name, which quality_payload of instances follows, or None.
         inserted_at: when it was created, UTC.
         updated_at: when it last changed, UTC.
     """
@@ -264,28 +301,52 @@ class AgentSchemaVersion(_Resource):
     content_hash: str
     span_type_schemas: list[dict[str, Any]]
     quality_schemas: list[dict[str, Any]]
+    quality_schema: dict[str, Any] | None
     inserted_at: datetime
     updated_at: datetime
 
 
-def span(row: AgentSpanRow, account: AccountRow, *, summary: bool = True) -> AgentSpan:
-    """Make a span from its row."""
+def span(row: AgentSpanRow, account: AccountRow, purpose: str, *, summary: bool = True) -> AgentSpan:
+    """Make a span from its row and the purpose of its instance."""
     values = values_of(row)
     if not summary:
         values["summary"] = None
-    return AgentSpan(account_id=account.id, **values)
+    size = byte_size(row)
+    return AgentSpan(account_id=account.id, purpose=cast(Purpose, purpose), payload_byte_size_estimate=size, **values)
 
 
-def instance(row: AgentInstanceRow, account: AccountRow, counts: Mapping[str, int]) -> AgentInstance:
-    """Make an instance from its row and the count of its spans by status."""
+def byte_size(row: AgentSpanRow) -> int:
+    """Return the size of a span's payloads in bytes."""
+    texts = (row.payload, row.result_payload or "")
+    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+
+def instance(
+    row: AgentInstanceRow,
+    account: AccountRow,
+    counts: Mapping[str, int],
+    *,
+    types: Mapping[str, int] | None = None,
+    costs: Mapping[str, float] | None = None,
+) -> AgentInstance:
+    """Make an instance from its row and the count of its spans by status, and by type and cost where those were asked.
+
+    Args:
+        costs: by model, in US dollars.
+    """
     values = values_of(row)
-    for field in ("quality_payloads", "quality_summaries"):
+    if costs is not None:
+        total = sum(costs.values()) if costs else None
+        values["cost_breakdown"] = CostBreakdown(total_cost=total, by_model=dict(costs))
+    for field, unnamed in (("quality_payloads", "quality_payload"), ("quality_summaries", "quality_summary")):
         values[field] = values[field] or {}
+        values[unnamed] = values[field].pop(UNNAMED, None)
     return AgentInstance(
         account_id=account.id,
         environment_id=account.environment_id,
         agent_deployment_id=account.agent_deployment_id,
         span_counts=SpanCounts(**counts),
+        span_schema_counts=None if types is None else dict(types),
         **values,
     )
 
@@ -314,7 +375,10 @@ def agent_version(row: AgentVersionRow, account: AccountRow) -> AgentVersion:
 def schema_version(row: AgentSchemaVersionRow, account: AccountRow) -> AgentSchemaVersion:
     """Make a schema version from its row."""
     values = values_of(row)
-    values["quality_schemas"] = values["quality_schemas"] or []
+    schemas = {item["name"]: item for item in values["quality_schemas"] or []}
+    unnamed = schemas.pop(UNNAMED, None)
+    values["quality_schemas"] = [*schemas.values()]
+    values["quality_schema"] = unnamed and {name: value for name, value in unnamed.items() if name != "name"}
     return AgentSchemaVersion(account_id=account.id, **values)
 
 

@@ -54,6 +54,8 @@ def _canonical(schemas: Sequence[Mapping[str, Any]], fields: tuple[str, ...]) ->
 QualitySchema = Mapping[str, Any]
 """A quality schema as the API writes it: name, title, description, schema, template."""
 
+UNNAMED = ""
+"""The name under which the one quality schema without a name is stored, and its payload; no other schema has it."""
 QUALITY_FIELDS = ("name", "title", "description", "schema", "template", "data_risk")
 
 

@@ -19,9 +19,10 @@ from agentspan.model.status import INSTANCE_STATUSES, PURPOSES
 from agentspan.operations import agent_schema_versions, request
 from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
+from agentspan.operations.quality import quality_type
+from agentspan.operations.run_details import details_of
 from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
-from agentspan.schemas.span_types import SpanType
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.text import one_line
@@ -172,7 +173,10 @@ def record_quality(
         instance = expect(found, AgentInstanceRow, agent_instance_id)
         payloads = jsontext.decode(instance.quality_payloads or "{}")
         summaries = jsontext.decode(instance.quality_summaries or "{}")
-        quality = _quality_type(ctx, instance, name)
+        quality = quality_type(ctx, instance, name)
+        if quality is None:
+            shown = one_line(name, 60)
+            raise InvalidValue("name", f"the instance was registered without a quality schema called {shown!r}")
         payloads.pop(name, None)
         summaries.pop(name, None)
         if admitted is not None:
@@ -187,31 +191,24 @@ def record_quality(
     return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)
 
 
-def _quality_type(ctx: Context, instance: AgentInstanceRow, name: str) -> SpanType:
-    version = ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id)
-    for item in jsontext.decode(version.quality_schemas or "[]"):
-        if item["name"] == name:
-            shape = {"name": name, "params_schema": item.get("schema"), "template": item.get("template")}
-            return SpanType(shape, trusted=True)
-    raise InvalidValue("name", f"the instance was registered without a quality schema called {one_line(name, 60)!r}")
-
-
 def agent_context(ctx: Context, agent_instance_id: Any) -> dict[str, Any]:
     """Return all that is known of an instance (see AgentInstances.agent_context)."""
     with forks.importing:
         from agentspan.model import resources
 
     instance = ctx.row(AgentInstanceRow, agent_instance_id)
-    counts = ctx.storage.counts([instance.id])[instance.id]._asdict()
     agent, schema = (
         ctx.row(AgentRow, instance.agent_id),
         ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id),
     )
     return {
-        "instance": resources.plain(resources.instance(instance, ctx.account, counts)),
+        "instance": resources.plain(details_of(ctx.storage, instance, ctx.account)),
         "agent": resources.plain(resources.agent(agent, ctx.account)),
         "schema": resources.plain(resources.schema_version(schema, ctx.account)),
-        "spans": [resources.plain(resources.span(row, ctx.account)) for row in ctx.storage.iter_spans(instance.id)],
+        "spans": [
+            resources.plain(resources.span(row, ctx.account, instance.purpose))
+            for row in ctx.storage.iter_spans(instance.id)
+        ],
     }
 
 

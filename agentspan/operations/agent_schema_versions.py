@@ -37,6 +37,9 @@ def fields(value: Any) -> SchemaFields:
     external = request.text("external_identifier", value.get("external_identifier"))
     checked, unusable = check_span_type_schemas(_items(value))
     quality, unusable_quality = check_quality_schemas(_list(value, "quality_schemas"))
+    if value.get("quality_schema") is not None:
+        unnamed, unusable_unnamed = _unnamed(value["quality_schema"])
+        quality, unusable_quality = [*quality, unnamed], [*unusable_quality, *unusable_unnamed]
     wanted = schema_versions.fields_of(checked, quality, external)
     _warn(unusable + unusable_quality, wanted.content_hash)
     return wanted
@@ -59,6 +62,15 @@ def _warn(unusable: list[Unusable], content_hash: str) -> None:
 
 
 _warned: set[str] = set()
+
+
+def _unnamed(schema: Any) -> tuple[dict[str, Any], list[Unusable]]:
+    """Check the one quality schema without a name; return it with the name that it is stored under."""
+    if not isinstance(schema, Mapping):
+        raise InvalidValue("quality_schema", "must be an object with a schema")
+    named = {**_plain([schema], "quality_schema")[0], "name": "quality_schema"}
+    (checked,), unusable = check_quality_schemas([named])
+    return {**checked, "name": schema_versions.UNNAMED}, unusable
 
 
 def _items(value: Mapping[str, Any]) -> list[Any]:

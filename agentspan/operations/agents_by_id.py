@@ -146,6 +146,7 @@ class AgentSchemaVersions:
         span_schemas: dict[str, Any] | None = None,
         span_result_schemas: dict[str, Any] | None = None,
         quality_schemas: builtins.list[dict[str, Any]] | None = None,
+        quality_schema: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AgentSchemaVersion:
         """Create a schema version of an agent, or return the one with the same content.
@@ -162,6 +163,7 @@ class AgentSchemaVersions:
             span_schemas=span_schemas,
             span_result_schemas=span_result_schemas,
             quality_schemas=quality_schemas,
+            quality_schema=quality_schema,
         )
         return self._model(done.row)
 

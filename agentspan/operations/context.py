@@ -1,7 +1,7 @@
 """The context of an operation: a storage, its ids, the span types of its instances, and the loop that commits."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from agentspan import clock, ids, jsontext
@@ -18,8 +18,10 @@ from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
+    AgentSpanRow,
     Row,
 )
+from agentspan.model.status import PURPOSES
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry
 from agentspan.storage.lookup import expect
@@ -137,6 +139,17 @@ class Context:
         """
         row = self.stored_span_types.kept(instance_id) if isinstance(instance_id, str) else None
         return None if row is None else Found({row.id: ("agent_instance", row)})
+
+    def purposes_of(self, spans: Iterable[AgentSpanRow]) -> dict[str, str]:
+        """Return the purposes of the instances of spans, by the instance's id. Cached: a purpose never changes."""
+        kept = {span.agent_instance_id: self.stored_span_types.kept(span.agent_instance_id) for span in spans}
+        unknown = [id for id, row in kept.items() if row is None]
+        if unknown:
+            hint = unknown[0] if len(unknown) == 1 else None
+            for _, row in self.storage.find(*unknown, instance_id=hint).rows.values():
+                if isinstance(row, AgentInstanceRow):
+                    kept[row.id] = self.keep(row)
+        return {id: PURPOSES[0] if row is None else row.purpose for id, row in kept.items()}
 
     def row(self, row_type: type[R], id: Any) -> R:
         """Return the row of an id.

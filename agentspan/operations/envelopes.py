@@ -18,6 +18,7 @@ from agentspan.model.rows import (
 )
 from agentspan.operations import agents
 from agentspan.operations.context import Context, Done
+from agentspan.operations.run_details import details_of
 from agentspan.storage.protocol import Rows
 
 Envelope = dict[str, Any]
@@ -44,7 +45,8 @@ def of_page(
 ) -> Envelope:
     """Return the envelope of a list."""
     counts = ctx.storage.counts([row.id for row in page.rows if isinstance(row, AgentInstanceRow)])
-    items = [_resource(ctx, row, counts, summaries=summaries) for row in page.rows]
+    purposes = ctx.purposes_of(row for row in page.rows if isinstance(row, AgentSpanRow))
+    items = [_resource(ctx, row, counts, purposes, summaries=summaries) for row in page.rows]
     field = (sorting or "id").removeprefix("-")
     direction = "desc" if (sorting or "").startswith("-") else "asc"
     return {
@@ -61,14 +63,17 @@ def details(ctx: Context, row: Row) -> Envelope:
         counts = agents.instance_counts(ctx, row.id)
         actions = available_actions(row, has_instances=counts["total"] > 0)
         return resources.plain(resources.agent(row, ctx.account, actions=actions, counts=counts))
-    counts_of = ctx.storage.counts([row.id]) if isinstance(row, AgentInstanceRow) else {}
-    return _resource(ctx, row, counts_of)
+    if isinstance(row, AgentInstanceRow):
+        return resources.plain(details_of(ctx.storage, row, ctx.account))
+    return _resource(ctx, row, {}, ctx.purposes_of([row]) if isinstance(row, AgentSpanRow) else {})
 
 
-def _resource(ctx: Context, row: Row, counts: Mapping[str, Any], *, summaries: bool = True) -> Envelope:
+def _resource(
+    ctx: Context, row: Row, counts: Mapping[str, Any], purposes: Mapping[str, str], *, summaries: bool = True
+) -> Envelope:
     account = ctx.account
     if isinstance(row, AgentSpanRow):
-        return span(row, account.id, summary=summaries)
+        return span(row, account.id, purposes[row.agent_instance_id], summary=summaries)
     if isinstance(row, AgentInstanceRow):
         return resources.plain(resources.instance(row, account, counts[row.id]._asdict()))
     if isinstance(row, AgentRow):
@@ -79,9 +84,12 @@ def _resource(ctx: Context, row: Row, counts: Mapping[str, Any], *, summaries: b
     return resources.plain(resources.schema_version(row, account))
 
 
-def span(row: AgentSpanRow, account_id: str, *, summary: bool = True) -> Envelope:
+def span(row: AgentSpanRow, account_id: str, purpose: str, *, summary: bool = True) -> Envelope:
     """Return a span as the API writes it, straight from its row: a model in between costs 15 µs."""
     answer: Envelope = {"type": "agent_span", "id": row.id, "account_id": account_id, **values_of(row)}
+    answer["purpose"] = purpose
+    answer["payload_byte_size_estimate"] = resources.byte_size(row)
+    answer["risk_level"] = answer["risk_score"] = None
     if not summary:
         answer["summary"] = None
     return answer

@@ -5,7 +5,15 @@ from typing import Any
 
 from agentspan.errors import InvalidValue, RequiredValue
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
-from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents, envelopes, request
+from agentspan.operations import (
+    agent_instances,
+    agent_schema_versions,
+    agent_spans,
+    agents,
+    envelopes,
+    quality,
+    request,
+)
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.storage.protocol import Rows
@@ -69,7 +77,14 @@ def show_agent_version(ctx: Context, fields: Fields) -> Envelope:
 
 def create_agent_schema_version(ctx: Context, fields: Fields) -> Envelope:
     """agent_schema_versions/create."""
-    names = ("external_identifier", "span_type_schemas", "span_schemas", "span_result_schemas", "quality_schemas")
+    names = (
+        "external_identifier",
+        "span_type_schemas",
+        "span_schemas",
+        "span_result_schemas",
+        "quality_schemas",
+        "quality_schema",
+    )
     done = agent_schema_versions.create(
         ctx,
         agent_id=fields.get("agent_id"),
@@ -137,6 +152,12 @@ def record_quality(ctx: Context, fields: Fields) -> Envelope:
     names = ("name", "payload", "idempotency_key")
     id = _id(fields, "agent_instance_id")
     return envelopes.of_done(ctx, agent_instances.record_quality(ctx, id, **_picked(fields, names, "name", "payload")))
+
+
+def update_agent_instance(ctx: Context, fields: Fields) -> Envelope:
+    """agent_instances/update."""
+    names = ("quality_payload", "idempotency_key")
+    return envelopes.of_done(ctx, quality.replace(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names)))
 
 
 def show_agent_instance(ctx: Context, fields: Fields) -> Envelope:

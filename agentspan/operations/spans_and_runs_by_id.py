@@ -11,8 +11,9 @@ from agentspan.model.pages import Page, pagination
 from agentspan.model.resources import AgentInstance, AgentSpan
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
-from agentspan.operations import agent_instances, agent_spans
+from agentspan.operations import agent_instances, agent_spans, quality
 from agentspan.operations.context import Context
+from agentspan.operations.run_details import details_of
 
 Time = datetime | str
 """An aware datetime, or RFC 3339 text with an offset."""
@@ -171,8 +172,11 @@ class AgentSpans:
             offset=offset,
             page_size=page_size,
         )
+        rows = cast("builtins.list[AgentSpanRow]", page.rows)
+        purposes = self._ctx.purposes_of(rows)
         items = [
-            resources.span(cast(AgentSpanRow, row), self._ctx.account, summary=include_summaries) for row in page.rows
+            resources.span(row, self._ctx.account, purposes[row.agent_instance_id], summary=include_summaries)
+            for row in rows
         ]
         return Page(items, pagination(page.counted(), offset, page_size))
 
@@ -182,7 +186,7 @@ class AgentSpans:
         return self._ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
 
     def _model(self, row: Any) -> AgentSpan:
-        return resources.span(row, self._ctx.account)
+        return resources.span(row, self._ctx.account, self._ctx.purposes_of([row])[row.agent_instance_id])
 
 
 class AgentInstances:
@@ -213,7 +217,8 @@ class AgentInstances:
             agent_version: `external_identifier`, `name`, `description`, `runtime_environment`.
             agent_schema_version: `span_type_schemas`, a list of objects with name, title, params_schema,
                 result_schema and template; or `span_schemas` and `span_result_schemas`, JSON Schemas by name; and
-                `quality_schemas`, a list of objects with name, schema, title and template. The built-in and
+                `quality_schemas`, a list of objects with name, schema, title and template, and `quality_schema`, the
+                one without a name. The built-in and
                 registered span types of this process when left out.
             id: a PFID of one's own; minted when left out.
             idempotency_key: at most 64 characters; the same request again returns the instance as it is now.
@@ -238,7 +243,7 @@ class AgentInstances:
             metadata=metadata,
             external_identifier=external_identifier,
         )
-        return self._models(done.row)[0]
+        return self._model(done.row)
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
@@ -249,7 +254,7 @@ class AgentInstances:
             InvalidAction: it is not pending.
         """
         done = agent_instances.start(self._ctx, agent_instance_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._models(done.row)[0]
+        return self._model(done.row)
 
     def finish(
         self,
@@ -268,7 +273,7 @@ class AgentInstances:
         done = agent_instances.finish(
             self._ctx, agent_instance_id, status=status, timestamp=timestamp, idempotency_key=idempotency_key
         )
-        return self._models(done.row)[0]
+        return self._model(done.row)
 
     def terminate(self, agent_instance_id: str, reason: str, idempotency_key: str | None = None) -> AgentInstance:
         """Terminate an active instance, for good, and close its open spans: active ones failed, pending ones cancelled.
@@ -283,7 +288,7 @@ class AgentInstances:
         """
         done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
         own_journals.terminated(done.row.id, reason)
-        return self._models(done.row)[0]
+        return self._model(done.row)
 
     def record_quality(
         self,
@@ -307,7 +312,26 @@ class AgentInstances:
         done = agent_instances.record_quality(
             self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key
         )
-        return self._models(done.row)[0]
+        return self._model(done.row)
+
+    def update(
+        self, agent_instance_id: str, *, quality_payload: dict[str, Any] | None, idempotency_key: str | None = None
+    ) -> AgentInstance:
+        """Replace the evaluation of a run that has no name, as a whole, in any status of the run.
+
+        Args:
+            agent_instance_id: the run.
+            quality_payload: a JSON object, or None to remove it. It needs no schema; with the `quality_schema` that the
+                run was registered with it is summed up in `quality_summary`.
+            idempotency_key: at most 64 characters; the same request again succeeds again.
+
+        Raises:
+            ValidationErrors: strict_schemas, and the payload does not match.
+        """
+        done = quality.replace(
+            self._ctx, agent_instance_id, quality_payload=quality_payload, idempotency_key=idempotency_key
+        )
+        return self._model(done.row)
 
     def agent_context(self, agent_instance_id: str) -> dict[str, Any]:
         """Return a run as plain JSON: `instance`, `agent`, `schema`, and all `spans` in order."""
@@ -315,7 +339,7 @@ class AgentInstances:
 
     def get(self, agent_instance_id: str) -> AgentInstance:
         """Return an instance, with the counts of its spans."""
-        return self._models(self._ctx.row(AgentInstanceRow, agent_instance_id))[0]
+        return self._model(self._ctx.row(AgentInstanceRow, agent_instance_id))
 
     def list(
         self,
@@ -340,6 +364,9 @@ class AgentInstances:
             page_size=page_size,
         )
         return Page(self._models(*page.rows), pagination(page.counted(), offset, page_size))
+
+    def _model(self, row: Any) -> AgentInstance:
+        return details_of(self._ctx.storage, row, self._ctx.account)
 
     def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
         counts = self._ctx.storage.counts([row.id for row in rows])

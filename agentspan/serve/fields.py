@@ -5,11 +5,11 @@ from typing import Any
 
 from agentspan.errors import InvalidValue
 from agentspan.operations.request import check_key
-from agentspan.serve import request_models
+from agentspan.serve import bodies
 from agentspan.serve.direct_route import keys
 
 
-def fields_of(body: request_models.Body | None, more: Mapping[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
+def fields_of(body: bodies.Body | None, more: Mapping[str, Any]) -> tuple[dict[str, Any], Collection[str]]:
     """Return the fields of a request, and the names of those that came in `details`.
 
     Args:

@@ -11,12 +11,16 @@ from pydantic import BaseModel
 
 from agentspan.model import pages, resources, status
 from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
-from agentspan.serve import examples, request_models, response_models
+from agentspan.serve import examples, quality_models, request_models, response_models
 
 _ATTRIBUTE = re.compile(r"    (\w+): (.*(?:\n        \s*.*)*)")
 _REF = "#/components/schemas/"
 
 PARAMETERS: Mapping[str, str] = {
+    "account_id": "PFID of the account.",
+    "agent_deployment_id": "PFID of the deployment.",
+    "sorting": "Accepted, without effect: the list is empty.",
+    "severity": "Accepted, without effect: a file has no alerts.",
     "agent_id": "PFID of the agent.",
     "agent_span_id": "PFID of the span.",
     "agent_instance_id": "PFID of the instance.",
@@ -158,7 +162,7 @@ def _complete_operation(method: str, operation: dict[str, Any], schemas: Mapping
 def _complete_parameter(operation: str, parameter: dict[str, Any]) -> None:
     name = parameter["name"]
     parameter["description"] = PARAMETERS.get(name, "")
-    if name in ("sorting", "sorting[field]"):
+    if name in ("sorting", "sorting[field]") and operation in SORTABLE:
         fields = sorted(SORTABLE[operation])
         with_sign = [f"-{field}" for field in fields] if name == "sorting" else []
         parameter["description"] = "The field to sort by; with - in front for descending."
@@ -167,7 +171,7 @@ def _complete_parameter(operation: str, parameter: dict[str, Any]) -> None:
         parameter["schema"] = {"type": "string", "enum": [*fields, *with_sign]}
     elif name == "sorting[direction]":
         parameter["schema"] = {"type": "string", "enum": ["asc", "desc"]}
-    elif name == "status":
+    elif name == "status" and operation in STATUSES:
         parameter["schema"] = {"type": "string", "enum": [*STATUSES[operation]]}
     elif name == "purpose":
         parameter["schema"] = {"type": "string", "enum": [*status.PURPOSES]}
@@ -225,7 +229,7 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
 
 
 def _models() -> Iterator[type[BaseModel]]:
-    for module in (pages, resources, request_models, response_models):
+    for module in (pages, resources, quality_models, request_models, response_models):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, BaseModel):
                 yield value

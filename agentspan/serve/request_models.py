@@ -6,16 +6,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentspan.model.status import FinishStatus, Purpose, SpanStatus
 from agentspan.operations.request import whole
-
-
-class Body(BaseModel):
-    """The body of a request."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    def said(self) -> dict[str, Any]:
-        """Return the fields that the request has, as plain JSON."""
-        return self.model_dump(exclude_unset=True, by_alias=True)
+from agentspan.serve.bodies import Body
+from agentspan.serve.quality_models import QualitySchema, UnnamedQualitySchema
 
 
 class _Flat(Body):
@@ -114,28 +106,6 @@ class SpanTypeSchema(Body):
     data_risk: dict[str, Any] | None = None
 
 
-class QualitySchema(Body):
-    """A kind of evaluation of an instance.
-
-    Attributes:
-        name: what quality payloads are recorded under.
-        schema: JSON Schema (draft-04 to 2020-12) of the payloads. One that cannot be used leaves them unchecked.
-        title: for people.
-        description: for people.
-        template: Mustache for summaries.
-        data_risk: kept as it is.
-    """
-
-    model_config = ConfigDict(extra="allow", serialize_by_alias=True)
-
-    name: str
-    schema_: dict[str, Any] | bool = Field(alias="schema")
-    title: str | None = None
-    description: str | None = None
-    template: str | None = None
-    data_risk: dict[str, Any] | None = None
-
-
 class SchemaVersion(Body):
     """The span types and quality schemas of an instance: a list, or maps of JSON Schemas by name.
 
@@ -145,6 +115,7 @@ class SchemaVersion(Body):
         span_schemas: JSON Schemas of payloads by schema_name.
         span_result_schemas: JSON Schemas of result payloads by schema_name.
         quality_schemas: the quality schemas.
+        quality_schema: the quality schema without a name.
     """
 
     external_identifier: str | None = None
@@ -152,6 +123,7 @@ class SchemaVersion(Body):
     span_schemas: dict[str, Any] | None = None
     span_result_schemas: dict[str, Any] | None = None
     quality_schemas: list[QualitySchema] | None = None
+    quality_schema: UnnamedQualitySchema | None = None
 
 
 class SchemaVersionForCreate(SchemaVersion):
@@ -164,6 +136,7 @@ class SchemaVersionForCreate(SchemaVersion):
         span_schemas: JSON Schemas of payloads by schema_name.
         span_result_schemas: JSON Schemas of result payloads by schema_name.
         quality_schemas: the quality schemas.
+        quality_schema: the quality schema without a name.
         idempotency_key: the same request with the same key again answers with the version as it is now.
     """
 
@@ -262,20 +235,6 @@ class Terminate(Body):
     """
 
     reason: str
-    idempotency_key: str | None = Field(None, max_length=64)
-
-
-class RecordQuality(Body):
-    """Record an evaluation of an instance.
-
-    Attributes:
-        name: the quality schema's name.
-        payload: the evaluation; null removes it.
-        idempotency_key: the same request with the same key again changes nothing.
-    """
-
-    name: str
-    payload: dict[str, Any] | None = None
     idempotency_key: str | None = Field(None, max_length=64)
 
 

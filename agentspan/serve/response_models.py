@@ -1,5 +1,6 @@
 """Models of responses: for the OpenAPI document only; answers are made in operations.envelopes."""
 
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -157,6 +158,90 @@ class Pong(BaseModel):
     """
 
     account_id: str
+
+
+class Account(BaseModel):
+    """The file itself.
+
+    Attributes:
+        type: always `account`.
+        id: PFID of the account.
+        name: always `local`.
+        inserted_at: when the file was created, UTC.
+        updated_at: the same.
+    """
+
+    type: Literal["account"]
+    id: str
+    name: str
+    inserted_at: datetime
+    updated_at: datetime
+
+
+class Environment(BaseModel):
+    """The one environment of a file.
+
+    Attributes:
+        type: always `environment`.
+        id: PFID of the environment.
+        account_id: PFID of the account.
+        name: always `local`.
+        inserted_at: when the file was created, UTC.
+        updated_at: the same.
+    """
+
+    type: Literal["environment"]
+    id: str
+    account_id: str
+    name: str
+    inserted_at: datetime
+    updated_at: datetime
+
+
+class AgentDeployment(BaseModel):
+    """The one deployment of a file, which all agents share.
+
+    Attributes:
+        type: always `agent_deployment`.
+        id: PFID of the deployment.
+        account_id: PFID of the account.
+        agent_id: PFID of the agent that was asked for, or null.
+        environment_id: PFID of the environment.
+        current_version_id: always null: each run says its version.
+        inserted_at: when the file was created, UTC.
+        updated_at: the same.
+    """
+
+    type: Literal["agent_deployment"]
+    id: str
+    account_id: str
+    agent_id: str | None
+    environment_id: str
+    current_version_id: str | None
+    inserted_at: datetime
+    updated_at: datetime
+
+
+class AlertCount(BaseModel):
+    """The number of alerts.
+
+    Attributes:
+        status: always `success`.
+        count: always 0: a file has no alerts.
+    """
+
+    status: Literal["success"]
+    count: int
+
+
+class Nothing(BaseModel):
+    """What a file does not have: lists of it are empty.
+
+    Attributes:
+        id: PFID of the resource.
+    """
+
+    id: str
 
 
 class FieldError(BaseModel):

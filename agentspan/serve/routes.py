@@ -12,7 +12,7 @@ from agentspan.operations import bulk, json_operations
 from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.json_operations import JsonOperation
-from agentspan.serve import request_models
+from agentspan.serve import account_routes, bodies, published, quality_models, request_models
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
 from agentspan.serve.query_strings import Paging
@@ -55,7 +55,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     """Return the API's routes over one storage."""
     api = APIRouter(prefix="/api/v1", route_class=DirectRoute, responses=REFUSALS)
 
-    async def write(operation: JsonOperation, body: request_models.Body | None, **more: Any) -> Response:
+    async def write(operation: JsonOperation, body: bodies.Body | None, **more: Any) -> Response:
         fields, details = fields_of(body, more)
         try:
             return respond(await write_queue.run(lambda context: operation(context, fields)))
@@ -225,6 +225,8 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     async def get_schema_version(agent_schema_version_id: Id) -> Response:
         return await read(json_operations.show_agent_schema_version, agent_schema_version_id=agent_schema_version_id)
 
+    account_routes.add_show_to(api, ctx)
+
     @api.get("/agent_instance", response_model=Many[AgentInstance], summary="List instances", tags=["instances"])
     async def list_instances(
         page: Page,
@@ -263,6 +265,15 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     )
     async def get_instance(agent_instance_id: Id) -> Response:
         return await scan(json_operations.show_agent_instance, agent_instance_id=agent_instance_id)
+
+    @api.put(
+        "/agent_instance/{agent_instance_id}",
+        response_model=One[AgentInstance],
+        summary="Replace the evaluation of an instance",
+        tags=["instances"],
+    )
+    async def update_instance(agent_instance_id: Id, body: quality_models.UpdateInstance) -> Response:
+        return await write(json_operations.update_agent_instance, body, agent_instance_id=agent_instance_id)
 
     @api.get(
         "/agent_instance/{agent_instance_id}/agent_context",
@@ -309,7 +320,9 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         summary="Record an evaluation of an instance",
         tags=["instances"],
     )
-    async def record_quality(agent_instance_id: Id, body: request_models.RecordQuality) -> Response:
+    async def record_quality(agent_instance_id: Id, body: quality_models.RecordQuality) -> Response:
         return await write(json_operations.record_quality, body, agent_instance_id=agent_instance_id)
 
+    account_routes.add_to(api, ctx)
+    published.add_to(api)
     return api

@@ -91,10 +91,12 @@ from agentspan.storage.protocol import (
     Removal,
     Rows,
     SpanCounts,
+    SpanSum,
     Sql,
     Storage,
     StorageFile,
     StoredKey,
+    Sums,
     Waiting,
     span_counts,
 )
@@ -109,6 +111,7 @@ from agentspan.storage.rules import (
     unique_of,
     violations_after,
 )
+from agentspan.storage.sums import added_up
 
 __all__ = [
     "CLOSERS",
@@ -169,17 +172,20 @@ __all__ = [
     "RunSummary",
     "RunTotals",
     "SpanCounts",
+    "SpanSum",
     "Sql",
     "Stat",
     "Storage",
     "StorageError",
     "StorageFile",
     "StoredKey",
+    "Sums",
     "Unit",
     "Value",
     "Violation",
     "Waiting",
     "WriterRow",
+    "added_up",
     "instance_of",
     "moved",
     "new_account",

@@ -118,6 +118,7 @@ class Capabilities(NamedTuple):
         backup: copying everything to a new file.
         sql: answering SELECTs over the tables and views.
         journals: having journals beside the file.
+        sums: adding up the spans of a run.
     """
 
     backend: str
@@ -132,6 +133,7 @@ class Capabilities(NamedTuple):
     backup: Backup | None = None
     sql: Sql | None = None
     journals: BesideJournals | None = None
+    sums: Sums | None = None
 
 
 class Groups(Protocol):
@@ -182,6 +184,14 @@ class Outlines(Protocol):
             limit: how many at most.
             since: only spans whose updated_at is not before this.
         """
+        ...
+
+
+class Sums(Protocol):
+    """Adds up the spans of a run without returning them."""
+
+    def sums(self, instance_id: str) -> list[SpanSum]:
+        """Return the sums over the spans of an instance, in any order; an empty list for one without spans."""
         ...
 
 
@@ -338,6 +348,21 @@ class SpanCounts(NamedTuple):
     failed: int = 0
     cancelled: int = 0
     finished: int = 0
+
+
+class SpanSum(NamedTuple):
+    """The spans of a run with the same status, type and label.
+
+    Attributes:
+        spans: how many there are.
+        cost_usd: what they cost, in US dollars; None if none of them has a cost. Spans that sum up others are left out.
+    """
+
+    status: str
+    schema_name: str
+    label: str | None
+    spans: int
+    cost_usd: float | None
 
 
 def span_counts(by_status: Mapping[str, int]) -> SpanCounts:

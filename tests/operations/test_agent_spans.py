@@ -77,6 +77,10 @@ def test_the_fields_of_a_span_are_the_apis(db: Database, run: AgentInstance) -> 
         "closed_by": None,
         "closed_at": None,
         "ended_late": False,
+        "purpose": "live",
+        "payload_byte_size_estimate": 12,
+        "risk_level": None,
+        "risk_score": None,
         "is_aggregate": False,
         "sensitive_encoding": False,
     }

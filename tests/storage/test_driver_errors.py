@@ -40,6 +40,7 @@ READS: dict[str, Callable[[SQLiteStorage], object]] = {
     "counts": lambda storage: storage.counts([RUN.id]),
     "violations": lambda storage: storage.violations([SPAN.id]),
     "outlines": lambda storage: storage.outlines(RUN.id),
+    "sums": lambda storage: storage.sums(RUN.id),
     "check": lambda storage: storage.check(),
     "used_bytes": lambda storage: upkeep(storage).used_bytes(),
 }

@@ -15,7 +15,7 @@ from agentspan.model.rows import (
     Row,
     instance_of,
 )
-from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, StoredKey, span_counts
+from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts
 from agentspan.storage.sqlite import statements
 
 # Where an id is looked for, the likeliest first.
@@ -41,7 +41,7 @@ Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 class Reads:
-    """The reads of Storage, and Outlines.
+    """The reads of Storage, Outlines and Sums.
 
     Args:
         reading: lends the connection of each read.
@@ -104,6 +104,11 @@ class Reads:
                 for id, status, number in connection.execute(statements.counts(len(chunk)), chunk):
                     by_instance[id][status] = number
         return {id: span_counts(numbers) for id, numbers in by_instance.items()}
+
+    def sums(self, instance_id: str) -> list[SpanSum]:
+        """See Sums."""
+        with self.reading() as connection:
+            return [SpanSum._make(row) for row in connection.execute(statements.SUMS, (instance_id,))]
 
     def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
         """See Storage."""

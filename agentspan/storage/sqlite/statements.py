@@ -85,6 +85,12 @@ def counts(number: int) -> str:
     )
 
 
+SUMS = (
+    "select status, schema_name, label, count(*), sum(cost_usd) filter (where not is_aggregate) from agent_spans "
+    "where agent_instance_id = ? group by 1, 2, 3"
+)
+
+
 def violations(number: int) -> str:
     """Return the SELECT of the violations of so many spans, for each the oldest first."""
     marks = ", ".join("?" * number)

@@ -131,6 +131,7 @@ class SQLiteStorage(FileReads):
             backup=self,
             sql=self,
             journals=self,
+            sums=self,
         )
 
     @property
@@ -215,7 +216,14 @@ class Seeing(FileReads):
     def capabilities(self) -> Capabilities:
         """See Storage: what reads looks first; the rest is of the other storage."""
         return self._direct.capabilities()._replace(
-            groups=self, outlines=self, analytics=self._analytics, check=self, backup=self, sql=self, journals=self
+            groups=self,
+            outlines=self,
+            analytics=self._analytics,
+            check=self,
+            backup=self,
+            sql=self,
+            journals=self,
+            sums=self,
         )
 
     @property
@@ -252,7 +260,7 @@ class _Group(Reads):
 
     def capabilities(self) -> Capabilities:
         """See Storage."""
-        return Capabilities(backend=SQLITE, outlines=self)
+        return Capabilities(backend=SQLITE, outlines=self, sums=self)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage; durable when the group is committed, which it is not after an error in here."""

@@ -1,4 +1,4 @@
-"""Contract of a storage that claims outlines, analytics or SQL: they answer exactly as reading row by row does."""
+"""Contract of a storage that claims outlines, sums, analytics or SQL: they answer as reading row by row does."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,8 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.analytics import Analytics, RunFilter
-from agentspan.storage.protocol import Capabilities, Outlines, Sql, Storage
+from agentspan.storage.protocol import Capabilities, Outlines, Sql, Storage, Sums
+from agentspan.storage.sums import added_up
 from agentspan.storage.tokenizing import terms
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import finish
@@ -25,7 +26,7 @@ COMMITS = (None, "a1" * 20, "a2" * 20, "1a" * 32)
 
 
 class Answering(Base):
-    """Contract: outlines, analytics, sql."""
+    """Contract: outlines, sums, analytics, sql."""
 
     def test_outlines_are_the_spans_without_most_of_their_payloads(self, storage: Storage) -> None:
         """In the order of ids; cut by id, time and number."""
@@ -41,6 +42,19 @@ class Answering(Base):
             for since in {span.updated_at for span in spans}:
                 assert outlines.outlines(run.id, since=since) == [span for span in spans if span.updated_at >= since]
         assert outlines.outlines("nothing") == []
+
+    def test_sums_of_a_run_are_those_of_its_spans(self, storage: Storage) -> None:
+        """By status, type and label; spans that sum up others have no cost."""
+        sums: Sums = self.claimed(storage, "sums")
+        chance = random.Random(4)
+        for run in _history(self, storage, chance, steps=60):
+            costs = (None, 0.5, 0.25)
+            for _ in range(5):
+                cost, is_aggregate = chance.choice(costs), chance.randrange(2)
+                self.put(storage, self.rows.span(run)._replace(cost_usd=cost, is_aggregate=is_aggregate))
+            wanted = added_up(storage.iter_spans(run.id))
+            assert sorted(sums.sums(run.id), key=repr) == sorted(wanted, key=repr)
+        assert sums.sums(self.rows.ids.new()) == []
 
     def test_analytics_answer_as_reading_row_by_row_does(self, storage: Storage) -> None:
         """Over random runs, while they grow, end and are removed."""

@@ -20,6 +20,7 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
         "remove_keys, dry": lambda removal, run, path: removal.remove_keys("2", 1.0, dry_run=True),
     },
     "outlines": {"outlines": lambda outlines, run, path: outlines.outlines(run)},
+    "sums": {"sums": lambda sums, run, path: sums.sums(run)},
     "analytics": {
         "find_runs": lambda analytics, run, path: analytics.find_runs(RunFilter(), limit=1, offset=0),
         "span_stats": lambda analytics, run, path: analytics.span_stats(since=None, until=None),

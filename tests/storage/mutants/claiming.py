@@ -14,10 +14,11 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Capabilities
+from agentspan.storage.protocol import Capabilities, SpanSum
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask
 from agentspan.storage.sqlite.upkeep import Upkeep
+from agentspan.storage.sums import added_up
 from agentspan.testing.contract.answering import RowByRow, outlined
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants.noting import found_by
@@ -101,13 +102,16 @@ class Capable(MemoryStorage):
     wait_s = 10.0
 
     def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(outlines=self, analytics=self, waiting=self)
+        return super().capabilities()._replace(outlines=self, sums=self, analytics=self, waiting=self)
 
     def outlines(
         self, instance_id: str, *, after: str = "", limit: int | None = None, since: str | None = None
     ) -> list[AgentSpanRow]:
         spans = [span for span in self.iter_spans(instance_id) if span.id > after and span.updated_at >= (since or "")]
         return [outlined(span) for span in spans[:limit]]
+
+    def sums(self, instance_id: str) -> list[SpanSum]:
+        return added_up(self.iter_spans(instance_id))
 
     def find_runs(self, filter: Any, **more: Any) -> Any:
         return find_runs(RowByRow(self), filter, **more)
@@ -133,6 +137,12 @@ class Capable(MemoryStorage):
 class _Opened:
     def __init__(self, lock: Any) -> None:
         self._open = lambda: lock
+
+
+@found_by("test_sums_of_a_run_are_those_of_its_spans")
+class SumsCountAggregates(Capable):
+    def sums(self, instance_id: str) -> list[SpanSum]:
+        return added_up(span._replace(is_aggregate=0) for span in self.iter_spans(instance_id))
 
 
 @found_by("test_outlines_are_the_spans_without_most_of_their_payloads")

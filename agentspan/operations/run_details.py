@@ -1,0 +1,31 @@
+"""A run with all its fields, also those that lists leave out: its spans by type, and what they cost."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agentspan import forks
+from agentspan.model.rows import AccountRow, AgentInstanceRow
+from agentspan.storage.protocol import Storage, span_counts
+from agentspan.storage.sums import sums_of
+
+if TYPE_CHECKING:
+    from agentspan.model.resources import AgentInstance
+
+
+def details_of(storage: Storage, row: AgentInstanceRow, account: AccountRow) -> "AgentInstance":
+    """Return an instance with the counts and costs of its spans."""
+    with forks.importing:
+        from agentspan.model import resources
+
+    statuses, types = Counter[str](), Counter[str]()
+    costs: dict[str, float] = {}
+    for each in sums_of(storage, row.id):
+        statuses[each.status] += each.spans
+        types[each.schema_name] += each.spans
+        if each.cost_usd is not None:
+            model = each.label or resources.NO_MODEL
+            costs[model] = costs.get(model, 0.0) + each.cost_usd
+    counts = span_counts(statuses)._asdict()
+    return resources.instance(
+        row, account, counts, types=dict(sorted(types.items())), costs=dict(sorted(costs.items()))
+    )
