@@ -63,6 +63,9 @@ def register(
         "external_identifier": request.text("external_identifier", external_identifier),
     }
     key = request.idempotency_key("agent_instances/register", idempotency_key, said)
+    if version.runtime_environment is not None:
+        runtime = ctx.admit(version.runtime_environment, jsontext.decode(version.runtime_environment))
+        version = version._replace(runtime_environment=runtime.text)
     wanted = Registration(
         id or ctx.ids.new(),
         name,

@@ -73,7 +73,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 def test_payloads_results_metadata_evaluations_and_reasons(served: Served) -> None:
     quality = {"quality_schemas": [{"name": "tone", "schema": True, "template": "{{said}}"}]}
-    run = served.run(metadata=SECRETS, agent_schema_version=quality)
+    version = {"name": "1", "runtime_environment": SECRETS}
+    run = served.run(metadata=SECRETS, agent_schema_version=quality, agent_version=version)
     assert run["metadata"] == CLEAN
     span = served.post(
         "/agent_spans",
