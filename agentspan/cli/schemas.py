@@ -10,7 +10,7 @@ from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow
 from agentspan.schemas.span_types import BUILT_IN_TYPES
-from agentspan.schemas.unusable import SIDES, Unusable, unusable_parts
+from agentspan.schemas.unusable import SIDES, TEMPLATES, Unusable, unusable_parts
 from agentspan.storage.scanning import scan
 
 
@@ -58,8 +58,9 @@ def _unusable_quality(row: AgentSchemaVersionRow) -> list[Unusable]:
 
 
 def _note(part: Unusable) -> str:
-    if part.field == "template":
-        return f"no summary: the template {part.reason}"
+    if part.field in TEMPLATES:
+        missing = "summary" if part.field == "template" else "outcome in the summary"
+        return f"no {missing}: the {part.field} {part.reason}"
     return f"unchecked {SIDES[part.field]}: the schema {part.reason}"
 
 

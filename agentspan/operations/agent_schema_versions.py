@@ -15,7 +15,7 @@ from agentspan.operations import request
 from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
 from agentspan.schemas.span_types import REGISTRY, check_name, check_quality_schemas, check_span_type_schemas
-from agentspan.schemas.unusable import Unusable
+from agentspan.schemas.unusable import TEMPLATES, Unusable
 from agentspan.storage.lookup import expect, unique
 from agentspan.storage.protocol import Found, Query, Rows
 
@@ -51,12 +51,11 @@ def _warn(unusable: list[Unusable], content_hash: str) -> None:
         return
     _warned.add(content_hash)
     logger = logging.getLogger("agentspan")
-    templates = [each.name for each in unusable if each.field == "template"]
-    schemas = [f"{each.name} (its {each.field} {each.reason})" for each in unusable if each.field != "template"]
+    parts = [f"{each.name} (its {each.field} {each.reason})" for each in unusable]
+    templates = [part for part, each in zip(parts, unusable, strict=True) if each.field in TEMPLATES]
+    schemas = [part for part, each in zip(parts, unusable, strict=True) if each.field not in TEMPLATES]
     if templates:
-        logger.warning(
-            "no summaries for %s: the template is not Mustache; it is stored as it is", ", ".join(templates[:LISTED])
-        )
+        logger.warning("no summaries, the template is stored as it is, for %s", "; ".join(templates[:LISTED]))
     if schemas:
         logger.warning("payloads are not checked, the schema is stored as it is, for %s", "; ".join(schemas[:LISTED]))
 

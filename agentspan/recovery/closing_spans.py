@@ -26,6 +26,8 @@ class Closer:
         span_type = self._stored_span_types.of(self._storage, span.agent_instance_id).resolve(span.schema_name)
         payload = sensitive.read(span.payload)[0]
         meaning = describe(span_type, span.schema_name, status, payload, result, None, (False, False))
+        if span_type.lacks_liquid:  # another program rendered it, with python-liquid
+            meaning = meaning._replace(summary=span.summary)
         return spans.closed(span, by, result_payload=jsontext.encode(result)[0], meaning=meaning, at=at, now=now)
 
     def close_terminated(self, instance_id: str, reason: str, now: str) -> list[Move]:

@@ -7,6 +7,7 @@ from agentspan.model.spans import Meaning
 from agentspan.schemas import aliases
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.span_types import SpanType
+from agentspan.schemas.templates import MAX_SUMMARY
 from agentspan.text import one_line
 
 _no_usage = USAGE_MEMBERS.isdisjoint
@@ -57,6 +58,8 @@ def describe(
             summary = template.render(context, _reserved(schema_name, status, result, duration_ms))
         else:  # the common case: the template uses no reserved name
             summary = template.render(context)
+    if result is not None and span_type.result_template is not None:
+        summary = _with_outcome(summary, span_type, context, result, status)
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
     get = context.get
@@ -69,6 +72,22 @@ def describe(
         return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate))
     used = count(input_tokens), count(output_tokens), _cost(cost)
     return Meaning(summary, label, *used, violations, span_type.is_aggregate)
+
+
+def _with_outcome(
+    summary: str | None, span_type: SpanType, context: dict[str, Any], result: Any, status: str
+) -> str | None:
+    """Append what a client's result_template makes of the result, or the error of a failed span: `exec: ls → exit 0`.
+
+    The service does not render that template today. It stands where built-in types have their outcome.
+    """
+    if status == "failed":
+        outcome = error_text(result)
+    else:
+        template = span_type.result_compiled()
+        outcome = None if template is None else template.render(context)
+    parts = [part for part in (summary, outcome) if part]
+    return one_line(" → ".join(parts), MAX_SUMMARY) if parts else summary
 
 
 def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | None) -> dict[str, str | None]:

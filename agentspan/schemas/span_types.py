@@ -15,6 +15,7 @@ from agentspan.model.texts import check_text, without_nul
 from agentspan.schemas.aggregates import built_in_part, is_aggregate
 from agentspan.schemas.builtin import BUILT_IN, BuiltIn
 from agentspan.schemas.conformance import Conformance, JSONSchema
+from agentspan.schemas.liquid import LiquidMissing, LiquidTemplate, client_template
 from agentspan.schemas.templates import Template
 from agentspan.schemas.unusable import Unusable, unusable_parts
 from agentspan.text import one_line
@@ -29,22 +30,27 @@ class SpanType:
     Attributes:
         name: the schema_name under which it is registered.
         title: a name for people; without one the payload schema's title, else the name.
-        template: the Mustache source of its summaries, or None.
+        template: the source of its summaries, or None. Types of one's own are Mustache, those of clients also Liquid.
+        result_template: the source of what the result adds to a summary, which clients may send, or None.
         fields: the names of the properties in its payload schema.
         ready: the compiled template; None until its first use.
+        lacks_liquid: whether python-liquid is missing for the template or the result template.
         label_field: the payload field whose value is the span's label, or None.
         is_aggregate: 1 if its spans are aggregates (see aggregates), else 0. Also for names that fall back to it.
     """
 
     __slots__ = (
+        "_result_ready",
         "fields",
         "is_aggregate",
         "item",
         "label_field",
+        "lacks_liquid",
         "name",
         "payload",
         "ready",
         "result",
+        "result_template",
         "template",
         "title",
     )
@@ -57,23 +63,42 @@ class SpanType:
         title: str = item.get("title") or (named if isinstance(named, str) and named else self.name)
         self.title = without_nul(title)
         self.template: str | None = item.get("template")
+        self.result_template: str | None = item.get("result_template")
+        self.lacks_liquid = False
         self.label_field = label_field
         self.is_aggregate = int(is_aggregate(self.name))
         self.fields: frozenset[str] = _property_names(payload_schema)
         self.payload = Conformance(payload_schema, "payload", trusted=trusted)
         self.result = Conformance(item.get("result_schema"), "result_payload", trusted=trusted)
-        self.ready: Template | None = None
+        self.ready: Template | LiquidTemplate | None = None
+        self._result_ready: Template | LiquidTemplate | None = None
         if self.template is not None and not trusted:
             self.ready = Template(self.template)
 
-    def compiled(self) -> Template | None:
+    def compiled(self) -> Template | LiquidTemplate | None:
         """Return the template, compiled at its first use; None without one, or if a client's template is not usable."""
         if self.ready is None and self.template is not None:
-            try:
-                self.ready = Template(self.template)
-            except TemplateError:
+            self.ready = self._client_template(self.template)
+            if self.ready is None:
                 self.template = None
         return self.ready
+
+    def result_compiled(self) -> Template | LiquidTemplate | None:
+        """Return the result template as `compiled` returns the template."""
+        if self._result_ready is None and self.result_template is not None:
+            self._result_ready = self._client_template(self.result_template)
+            if self._result_ready is None:
+                self.result_template = None
+        return self._result_ready
+
+    def _client_template(self, source: str) -> Template | LiquidTemplate | None:
+        try:
+            return client_template(source)
+        except LiquidMissing:
+            self.lacks_liquid = True
+        except TemplateError:
+            pass
+        return None
 
 
 def _property_names(schema: Any) -> frozenset[str]:
@@ -251,7 +276,7 @@ def check_span_type_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]],
         if not isinstance(item, Mapping):
             raise InvalidValue("span_type_schemas", "each entry must be an object with a name")
         name = check_name(item.get("name"))
-        for field in ("title", "description", "template"):
+        for field in ("title", "description", "template", "result_template"):
             if not isinstance(item.get(field), (str, type(None))):
                 raise InvalidValue("span_type_schemas", f"{field} of {name!r} must be text")
         for field in ("params_schema", "result_schema"):

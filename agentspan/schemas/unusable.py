@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 from agentspan.errors import SchemaError, TemplateError
 from agentspan.model.changes import Side
 from agentspan.schemas.conformance import Conformance, problem_of
-from agentspan.schemas.templates import Template
+from agentspan.schemas.liquid import client_template
 
 SIDES: Mapping[str, Side] = {"params_schema": "payload", "result_schema": "result_payload", "schema": "payload"}
+
+TEMPLATES = ("template", "result_template")
 
 
 class Unusable(NamedTuple):
@@ -19,7 +21,7 @@ class Unusable(NamedTuple):
 
     Attributes:
         name: the type's schema_name, or the quality schema's name.
-        field: `params_schema`, `result_schema`, `schema` or `template`.
+        field: `params_schema`, `result_schema`, `schema`, `template` or `result_template`.
         reason: what prevents its use, without a value of a payload.
     """
 
@@ -37,9 +39,10 @@ def unusable_parts(item: Mapping[str, Any]) -> list[Unusable]:
             Conformance(item.get(field), side)
         except SchemaError as error:
             found.append(Unusable(name, field, problem_of(error)))
-    if item.get("template") is not None:
-        try:
-            Template(item["template"])
-        except TemplateError as error:
-            found.append(Unusable(name, "template", problem_of(error)))
+    for field in TEMPLATES:
+        if item.get(field) is not None:
+            try:
+                client_template(item[field])
+            except TemplateError as error:
+                found.append(Unusable(name, field, problem_of(error)))
     return found

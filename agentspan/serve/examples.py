@@ -60,6 +60,7 @@ FIELDS: Mapping[str, Any] = {
     "description": "Finds things out",
     "external_identifier": "researcher-1",
     "template": "Charge {{amount}}",
+    "result_template": "{% if approved %}approved{% else %}declined{% endif %}",
     "purpose": "live",
     "metadata": {"ticket": "A-17"},
     "result": {"output": "done"},

@@ -91,7 +91,8 @@ class SpanTypeSchema(Body):
         result_schema: JSON Schema of result payloads.
         title: for people.
         description: for people.
-        template: Mustache for summaries; another language is kept, and gives none.
+        template: Mustache or Liquid for summaries; one that cannot be used is kept, and gives none.
+        result_template: what the result adds to the summary.
         data_risk: kept as it is.
     """
 
@@ -103,6 +104,7 @@ class SpanTypeSchema(Body):
     title: str | None = None
     description: str | None = None
     template: str | None = None
+    result_template: str | None = None
     data_risk: dict[str, Any] | None = None
 
 

@@ -540,13 +540,14 @@ def test_one_bad_entry_of_a_stored_version_does_not_cost_the_others() -> None:
 def test_what_clients_send_is_kept_as_it_is_with_what_cannot_be_read_named() -> None:
     items = [
         {"name": "a", "template": "{{x}}", "params_schema": {"type": "object"}},
-        {"name": "b", "template": "{% if x %}y{% endif %}", "result_template": "{{ y | upcase }}"},
-        {"name": "c", "template": "{{ y | truncate: 60 }}", "title": "C"},
+        {"name": "b", "template": "{% include 'x' %}", "result_template": "{{ y | upcase }}"},
+        {"name": "c", "template": "{{ y z }}", "result_template": "{{ y | system }}", "title": "C"},
         {"name": "d", "template": None, "description": None},
     ]
     checked, unusable = check_span_type_schemas(items)
     assert checked == items
-    assert [(each.name, each.field) for each in unusable] == [("b", "template"), ("c", "template")]
+    found = [(each.name, each.field) for each in unusable]
+    assert found == [("b", "template"), ("c", "template"), ("c", "result_template")]
 
 
 @pytest.mark.parametrize(
