@@ -5,8 +5,9 @@ Source: the clients of the official command line (`@prefactor/cli`).
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
+from agentspan.serve.direct_route import Id
 from agentspan.serve.responses import refuse
 
 NO_PEOPLE = "a file has no people and teams"
@@ -57,11 +58,22 @@ def add_to(api: APIRouter) -> None:
     """Add a route for each of these operations. They come last: what is implemented is matched before."""
     for path, methods in NOT_IMPLEMENTED.items():
         for method, reason in methods.items():
-            api.add_api_route(path, _refusing(reason), methods=[method], include_in_schema=False)
+            handler = _by_id(reason) if "{id}" in path else _refusing(reason)
+            api.add_api_route(path, handler, methods=[method], include_in_schema=False)
 
 
-def _refusing(reason: str) -> Callable[[Request], Awaitable[Response]]:
-    async def refuse_it(request: Request) -> Response:
+def _refusing(reason: str) -> Callable[[], Awaitable[Response]]:
+    async def refuse_it() -> Response:
         return refuse("not_implemented", f"{reason}; the service has this operation, a local file has not")
 
     return refuse_it
+
+
+def _by_id(reason: str) -> Callable[[str], Awaitable[Response]]:
+    """Return a handler for a path with an id: a text that is no PFID is a path that does not exist."""
+    refuse_it = _refusing(reason)
+
+    async def refuse_by_id(id: Id) -> Response:
+        return await refuse_it()
+
+    return refuse_by_id
