@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.templates import inline
 
 
 @dataclass(slots=True)
@@ -95,6 +97,17 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
             has_cost = True
             cost += span.cost_usd
     return Sums(total, failed, tokens if has_tokens else None, cost if has_cost else None)
+
+
+def title_of(span: AgentSpanRow, limit: int) -> str:
+    """Return a span's summary; for a type without a template, its title, its label, and the beginning of its payload.
+
+    The label comes first: payloads of other packages begin with ids.
+    """
+    if span.summary:
+        return span.summary
+    payload = inline(jsontext.decode(span.payload), limit)
+    return " ".join(text for text in (span.schema_title, span.label, payload) if text and text != "{}")
 
 
 def _order(node: Node) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 
 from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
-from agentspan.analysis.tree import Node, Sums, sums
+from agentspan.analysis.tree import Node, Sums, sums, title_of
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -182,11 +182,8 @@ def _without_error(text: str, error: str | None) -> str:
 
 
 def title(span: AgentSpanRow) -> str:
-    """Return a span's summary; for a type without a template, its name and payload."""
-    if span.summary:
-        return span.summary
-    payload = inline(jsontext.decode(span.payload), 80)
-    return span.schema_title if payload == "{}" else f"{span.schema_title} {payload}"
+    """Return a span's title (see analysis.tree)."""
+    return title_of(span, 80)
 
 
 def _duration(node: Node) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from agentspan import clock, jsontext
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.stats import BOUNDS_MS, stats
+from agentspan.analysis.tree import title_of
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, SPAN_STATUSES
 from agentspan.recovery.writers import Lives
@@ -101,7 +102,7 @@ def columns(
             "type": [types.setdefault(row.schema_name, len(types)) for row in rows],
             "label": _column(_number(labels, row.label) for row in rows),
             "status": [SPAN_STATUSES.index(row.status) for row in rows],
-            "summary": [row.summary or _without_template(row) for row in rows],
+            "summary": [title_of(row, MAX_INLINE) for row in rows],
             "start_ms": [_since(origin, row.started_at or row.inserted_at) for row in rows],
             "duration_ms": [row.duration_ms for row in rows],
             "input_tokens": _column(row.input_tokens for row in rows),
@@ -172,11 +173,6 @@ def _number(known: dict[str, int], text: str | None) -> int | None:
 def _types(numbers: dict[str, int], rows: Sequence[AgentSpanRow]) -> list[dict[str, str]]:
     titles = {row.schema_name: row.schema_title for row in rows}
     return [{"name": name, "kind": fallback(name).name, "title": titles[name]} for name in numbers]
-
-
-def _without_template(row: AgentSpanRow) -> str:
-    payload = inline(jsontext.decode(row.payload), MAX_INLINE)
-    return row.schema_title if payload == "{}" else f"{row.schema_title} {payload}"
 
 
 def _since(origin: datetime, time: str) -> float:

@@ -200,3 +200,14 @@ def test_a_late_end_fits_into_a_narrow_terminal(db: Path) -> None:
     run, _ = late(db, 2, run_ends=True)
     for columns in (40, 60, 80):
         assert all(columns_of(line) <= columns for line in lines(db, "show", run, columns=columns))
+
+
+def test_a_span_without_a_template_shows_its_label_before_its_payload(db: Path) -> None:
+    with agentspan.open(db) as opened:
+        run = opened.agent_instances.register("worker", agent_schema_version={"span_schemas": {"tool": True}})
+        opened.agent_instances.start(run.id, at(0))
+        for payload in ({"span_id": "01m8akv0n6fsxmbtht5kvad3w1kp8gga", "name": "fetch"}, {}):
+            opened.agent_spans.create(run.id, "tool", "active", payload, started_at=at(1))
+    shown = lines(db, "show", "-", columns=80)
+    assert any('tool fetch {"span_id"' in line for line in shown)
+    assert any("tool  " in line for line in shown)

@@ -64,6 +64,15 @@ def test_a_span_without_a_template_shows_its_title_and_what_went_in(db: Database
     assert second == "step"
 
 
+def test_a_span_without_a_template_shows_its_label_before_what_went_in(db: Database) -> None:
+    made = db.agent_instances.register("researcher", agent_schema_version={"span_schemas": {"tool": True}})
+    db.agent_instances.start(made.id, timestamp="2026-11-24T10:00:00Z")
+    finished(db, stored(db, made.id), "tool", payload={"span_id": "01m8akv0n6fsxmbtht5kvad3w1kp8gga", "name": "look"})
+    assert data.columns(db.storage, stored(db, made.id))["columns"]["summary"] == [
+        'tool look {"span_id":"01m8akv0n6fsxmbtht5kvad3w1kp8gga","name":"look"}'
+    ]
+
+
 def test_a_failed_span_says_what_it_died_of(db: Database) -> None:
     run = instance(db)
     error = {"type": "os.PermissionError", "message": "no\nway", "stacktrace": "Traceback"}
