@@ -42,7 +42,8 @@ def command(database: Database, *, as_json: bool, all_types: bool) -> None:
             for part in unusable_parts(item):
                 click.echo(f"    {fit(_note(part), width() - 4)}")
         for part in _unusable_quality(row):
-            click.echo(f"  {fit('quality ' + part.name, 40)}: {fit(_note(part), width() - 44)}")
+            named = fit(f"quality {part.name}".rstrip(), 40)  # the one without a name has none
+            click.echo(f"  {named}: {fit(_note(part), max(20, width() - len(named) - 4))}")
         if len(own) < len(items):
             click.echo(f"  and {len(items) - len(own)} built-in span types (--all shows them)")
     click.echo(f"{len(versions)} of {noun(len(versions), 'schema version')}")

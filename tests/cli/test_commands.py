@@ -212,6 +212,8 @@ def test_schemas_says_what_cannot_be_used_and_why(db: Path) -> None:
         "no summary: the template has a tag that is no name; use {{field}} or {{object.field}}",
         "quality tone: unchecked payload: the schema has a $ref that leads nowhere",
     ]
+    narrow = call(db, "schemas", columns=80).output
+    assert "  quality tone: unchecked payload: the schema has a $ref that leads nowhere\n" in narrow
     unusable = json.loads(call(db, "schemas", "--json").output)["schemas"][0]["unusable"]
     assert [(part["name"], part["field"]) for part in unusable] == [
         ("elsewhere", "params_schema"),
