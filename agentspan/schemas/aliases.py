@@ -85,6 +85,7 @@ ALIASES: tuple[Alias, ...] = (
     Alias("name", ("toolName",), "@prefactor/livekit, schema.ts; the OpenClaw plug-in"),
     Alias("name", ("inputs", "toolName"), "@prefactor/core, tool-span-contract.ts"),
     Alias("name", ("inputs", "langchain.tool.name"), "@prefactor/langchain 0.2, middleware.ts"),
+    Alias("name", ("outputs", "output", "kwargs", "name"), "@prefactor/langchain 0.2, middleware.ts: its ToolMessage"),
     Alias("name", ("agent_name",), "prefactor-langchain 0.3.0, payloads.py"),
 )
 

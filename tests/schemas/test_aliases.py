@@ -104,6 +104,16 @@ def test_cost_of_the_agent_sdk_of_claude() -> None:
         ("ai-sdk:llm", {"inputs": {"ai": {"model": {"id": "gpt"}}}}, "gpt"),
         ("langchain:llm", {**ENVELOPE, "inputs": {"langchain.model.name": "gpt", "messages": []}}, "gpt"),
         ("langchain:tool", {**ENVELOPE, "name": "langchain:tool-call", "inputs": {"toolName": "search"}}, "search"),
+        (
+            "langchain:tool",
+            {
+                **ENVELOPE,
+                "name": "langchain:tool-call",
+                "inputs": {"langchain.tool.name": {"lc": 1, "type": "not_implemented"}},
+                "outputs": {"output": {"lc": 1, "kwargs": {"content": "found", "name": "search"}}},
+            },
+            "search",
+        ),
         ("langchain:tool", {"tool_name": "search", "inputs": {"name": "x"}}, "search"),
         ("tool", {"name": "search", "inputs": {"q": 1}}, "search"),
         ("langchain:agent", {"agent_name": "researcher"}, "researcher"),

@@ -1,4 +1,4 @@
-"""Writes the stored spans of a run as an outline: for each its name, label, tokens, status, error, and its late end."""
+"""Writes the stored spans of a run as an outline: name, label, tokens, status, late end, error, violation of each."""
 
 import sqlite3
 from contextlib import closing
@@ -15,11 +15,13 @@ def outline(db: Path, run: str) -> str:
     with closing(sqlite3.connect(db)) as connection:
         connection.row_factory = sqlite3.Row
         spans = connection.execute(QUERY, (run,)).fetchall()
+        found = connection.execute("select agent_span_id, path, keyword from schema_violations").fetchall()
+    violations = {id: f", violates {keyword} of {path}" for id, path, keyword in found}
     depths: dict[str | None, int] = {None: 0}
     lines = []
     for span in spans:
         depths[span["span"]] = depths[span["parent"]] + 1
-        lines.append("  " * depths[span["parent"]] + _line(span))
+        lines.append("  " * depths[span["parent"]] + _line(span) + violations.get(span["span"], ""))
     return "\n".join(lines)
 
 

@@ -114,17 +114,17 @@ PROGRAMS = (
         livekit:session: complete, terminated, ended late
           livekit:assistant_turn: complete
             livekit:llm fake-large-1 21→8: complete
-            livekit:tool weather: complete
+            livekit:tool weather: complete, violates type of $.group_id
             livekit:llm fake-large-1 34→2: complete
           livekit:assistant_turn: complete
             livekit:llm fake-large-1 40→4: complete
-            livekit:tool:book-seat book: failed
+            livekit:tool:book-seat book: failed, violates type of $.group_id
             livekit:llm fake-large-1 50→3: complete
           livekit:assistant_turn: failed: {LIVEKIT_ERROR}
           livekit:error: failed: {LIVEKIT_ERROR}
           livekit:assistant_turn: complete, terminated, ended late
             livekit:llm fake-large-1 60→5: complete
-            livekit:tool wait: complete
+            livekit:tool wait: complete, violates type of $.group_id
             livekit:llm fake-large-1 70→1: complete
         """,
     ),
@@ -148,13 +148,13 @@ PROGRAMS = (
         (7, 0),
         """
         langchain:llm fake-large-1 21→8: complete
-        langchain:tool langchain:tool-call: complete
+        langchain:tool weather: complete
         langchain:llm fake-large-1 34→2: complete
         langchain:llm fake-large-1 11→3: complete
         langchain:tool langchain:tool-call: failed: no seats left
         langchain:llm fake-large-1: failed: the model is overloaded
         langchain:llm fake-large-1 40→4: complete
-        langchain:tool langchain:tool-call: complete
+        langchain:tool wait: complete
         langchain:llm fake-large-1 50→1: complete
         """,
     ),
