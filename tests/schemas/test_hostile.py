@@ -19,7 +19,7 @@ from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType, check_span_type_schemas, from_schemas, make
 
 SECRET = "hunter2-do-not-show"
-SAFE_S = 2.0
+SAFE_S = 8.0
 EVIL_PATTERN = "^(a+)+$"
 EVIL_TEXT = "a" * 5000 + "!"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -40,7 +40,7 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
            case when s.status = 'failed' and json_type(s.result_payload, '$.error_type') = 'text'
                 then json_extract(s.result_payload, '$.message') end
        ) end as error,
-       s.payload, s.result_payload, s.closed_by, s.closed_at, s.is_aggregate
+       s.payload, s.result_payload, s.closed_by, s.closed_at, s.is_aggregate, s.ended_late
 from agent_spans s join agents a on a.id = s.agent_id
 """
 
