@@ -49,7 +49,9 @@ class FileReads(Reads):
         self._connections.check_file()
         if agent_pages.answers(query):
             with self.reading() as connection:
-                return self._agent_pages.page(connection, query)
+                found = self._agent_pages.page(connection, query)
+            if found is not None:
+                return found
         return super().page(query)
 
     def check(self) -> list[str]:

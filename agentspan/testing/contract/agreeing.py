@@ -95,6 +95,7 @@ class Agreeing(Base):
                     {"agent_id": chance.choice(agents).id},
                     start_time=chance.choice((None, None, T0, T1)),
                     end_time=chance.choice((None, None, T1, T2)),
+                    order=chance.choice(("id", "id", "started_at")),
                     descending=chance.random() < 0.5,
                     offset=chance.choice((0, 0, 1, 7, 40)),
                     limit=chance.choice((0, 1, 3, 100)),
