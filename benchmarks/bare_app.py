@@ -52,7 +52,7 @@ connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("pragma synchronous = normal")
 agent = connection.execute("select id from agents").fetchone()[0]
 source = ids.IdSource(1)
-no_values: dict[str, Any] = {**dict.fromkeys(AgentSpanRow._fields), "is_aggregate": 0}
+no_values: dict[str, Any] = {**dict.fromkeys(AgentSpanRow._fields), "is_aggregate": 0, "sensitive_encoding": 0}
 none = AgentSpanRow(**no_values)
 
 
