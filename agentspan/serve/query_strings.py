@@ -31,12 +31,7 @@ class Paging:
     """
 
     def __init__(
-        self,
-        sorting: Sorting = None,
-        sorting_field: SortingField = None,
-        sorting_direction: SortingDirection = None,
-        offset: Offset = 0,
-        page_size: PageSize = 50,
+        self, sorting: str | None, sorting_field: str | None, sorting_direction: str | None, offset: int, page_size: int
     ) -> None:
         in_parts = sorting_field is not None or sorting_direction is not None
         if sorting is not None and in_parts:
@@ -48,6 +43,17 @@ class Paging:
         """Return the fields of a list operation: these, and the filters that are given."""
         given = {name: value for name, value in filters.items() if value is not None}
         return {**given, "sorting": self._sorting, "pagination": self._page}
+
+
+async def paging(
+    sorting: Sorting = None,
+    sorting_field: SortingField = None,
+    sorting_direction: SortingDirection = None,
+    offset: Offset = 0,
+    page_size: PageSize = 50,
+) -> Paging:
+    """Return the order and the page of a request. A coroutine: FastAPI calls others in a thread, for 0.4 ms."""
+    return Paging(sorting, sorting_field, sorting_direction, offset, page_size)
 
 
 def names_of(dependant: Dependant) -> frozenset[str]:

@@ -15,7 +15,7 @@ from agentspan.operations.json_operations import JsonOperation
 from agentspan.serve import account_routes, bodies, published, quality_models, request_models
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
-from agentspan.serve.query_strings import Paging
+from agentspan.serve.query_strings import Paging, paging
 from agentspan.serve.response_models import (
     AgentContext,
     BulkOutputs,
@@ -30,7 +30,7 @@ from agentspan.serve.response_models import (
 from agentspan.serve.responses import respond
 from agentspan.serve.write_queue import WriteQueue
 
-Page = Annotated[Paging, Depends()]
+Page = Annotated[Paging, Depends(paging)]
 
 AT_ONCE = 100
 """Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
