@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from agentspan.analysis.reading import Reading, read
     from agentspan.database import Database, open
     from agentspan.model.pages import Page
-    from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan
+    from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion, Control
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
@@ -64,7 +64,9 @@ __all__ = [
     "AgentSchemaVersion",
     "AgentSpan",
     "AgentTerminated",
+    "AgentVersion",
     "AgentspanError",
+    "Control",
     "Database",
     "DatabaseBusy",
     "DatabaseUnusable",
@@ -110,6 +112,8 @@ _LAZY = {
     "AgentInstance": "agentspan.model.resources",
     "AgentSchemaVersion": "agentspan.model.resources",
     "AgentSpan": "agentspan.model.resources",
+    "AgentVersion": "agentspan.model.resources",
+    "Control": "agentspan.model.resources",
     "Page": "agentspan.model.pages",
     "Reading": "agentspan.analysis.reading",
     "read": "agentspan.analysis.reading",

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from agentspan.model.columns import values_of
 from agentspan.model.rows import (
@@ -23,7 +23,36 @@ class _Resource(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class AgentSpan(_Resource):
+class Control(_Resource):
+    """A request to the program of an instance.
+
+    Attributes:
+        terminate: the instance was terminated; its program should stop.
+        reason: why, as whoever terminated it said.
+    """
+
+    terminate: Literal[True] = True
+    reason: str
+
+
+class Answered(_Resource):
+    """A resource that is in the answer of a write. What the answer has beside it does not count for equality."""
+
+    _control: Control | None = PrivateAttr(None)
+
+    @property
+    def control(self) -> Control | None:
+        """The request to stop, in the answer of a write to a terminated instance; else None."""
+        return self._control
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+
+A = TypeVar("A", bound=Answered)
+
+
+class AgentSpan(Answered):
     """One step of a run.
 
     Attributes:
@@ -118,7 +147,7 @@ class SpanCounts(_Resource):
     finished: int = 0
 
 
-class AgentInstance(_Resource):
+class AgentInstance(Answered):
     """One run of an agent.
 
     Attributes:
@@ -191,6 +220,13 @@ class AgentInstance(_Resource):
     span_schema_counts: dict[str, int] | None = None
     risk_score: float | None = None
 
+    _schema_version: "AgentSchemaVersion | None" = PrivateAttr(None)
+
+    @property
+    def agent_schema_version(self) -> "AgentSchemaVersion | None":
+        """The schema version that it was registered with, in the answer of `register`; else None."""
+        return self._schema_version
+
 
 NO_MODEL = "unknown"
 """Where CostBreakdown counts the cost of spans that have no label."""
@@ -229,7 +265,7 @@ class Agent(_Resource):
         name: for people.
         description: for people, or None.
         status: pending until its first instance starts, then active; retired by retire.
-        available_actions: the operations that would succeed now; only if one agent is returned, not a list.
+        available_actions: the operations that its state allows now; None in lists, and of a deleted agent.
         instance_counts: its instances by status; likewise.
         inserted_at: when it was created, UTC.
         updated_at: when it last changed, UTC.
@@ -349,6 +385,19 @@ def instance(
         span_schema_counts=None if types is None else dict(types),
         **values,
     )
+
+
+def controlled(resource: A, reason: str | None) -> A:
+    """Add the request to stop to the answer of a write, if its instance was terminated for this reason."""
+    if reason is not None:
+        resource._control = Control(reason=reason)
+    return resource
+
+
+def registered(resource: AgentInstance, version: AgentSchemaVersion) -> AgentInstance:
+    """Add the schema version to the answer of a registration."""
+    resource._schema_version = version
+    return resource
 
 
 def agent(

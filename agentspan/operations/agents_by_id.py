@@ -41,7 +41,7 @@ class Agents:
             id=id,
             idempotency_key=idempotency_key,
         )
-        return self._model(done.row)
+        return self._full(done.row)
 
     def get(self, agent_id: str) -> Agent:
         """Return an agent, with its available actions and the counts of its instances."""

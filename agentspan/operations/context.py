@@ -38,6 +38,13 @@ class Done(NamedTuple):
     row: Row
     terminated: str | None
 
+    @property
+    def control(self) -> str | None:
+        """The reason for the control signal: of spans, and of ends of instances; None where there is none."""
+        row = self.row
+        tells = isinstance(row, AgentSpanRow) or (isinstance(row, AgentInstanceRow) and row.ended_late)
+        return self.terminated if tells else None
+
 
 class Redacts(Protocol):
     """Keeps credentials out of what is stored; recording.capture.sent has one."""

@@ -35,9 +35,7 @@ def _control(terminated: str | None) -> Envelope:
 
 def of_done(ctx: Context, outcome: Done) -> Envelope:
     """Return the envelope of an operation's result; with the control signal for spans, and for ends of instances."""
-    row = outcome.row
-    hears = isinstance(row, AgentSpanRow) or (isinstance(row, AgentInstanceRow) and row.ended_late)
-    return of_row(ctx, row, terminated=outcome.terminated if hears else None)
+    return of_row(ctx, outcome.row, terminated=outcome.control)
 
 
 def of_page(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow, AgentVersionRow
 from agentspan.operations import (
     agent_instances,
@@ -52,7 +53,7 @@ def reinstate_agent(ctx: Context, fields: Fields) -> Envelope:
 def delete_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/delete."""
     row = agents.delete(ctx, _id(fields, "agent_id"))
-    return envelopes.of_row(ctx, row)
+    return {"status": "success", "details": resources.plain(resources.agent(row, ctx.account))}
 
 
 def show_agent(ctx: Context, fields: Fields) -> Envelope:
@@ -213,6 +214,14 @@ def show_agent_span(ctx: Context, fields: Fields) -> Envelope:
     return envelopes.of_row(ctx, ctx.row(AgentSpanRow, _id(fields, "agent_span_id")))
 
 
+def list_violations(ctx: Context, fields: Fields) -> Envelope:
+    """agent_spans/violations."""
+    span = ctx.row(AgentSpanRow, _id(fields, "agent_span_id"))
+    found = ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
+    summaries = [violation._asdict() for violation in found]
+    return {"status": "success", "summaries": summaries, "pagination": None, "sorting": None}
+
+
 def list_agent_spans(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/list."""
     summaries = request.flag("include_summaries", fields.get("include_summaries"))
@@ -236,8 +245,10 @@ BULK: Mapping[str, JsonOperation] = {
     "agent_instances/register": register_agent_instance,
     "agent_instances/start": start_agent_instance,
     "agent_instances/finish": finish_agent_instance,
+    "agent_instances/terminate": terminate_agent_instance,
     "agent_instances/record_quality": record_quality,
     "agent_spans/create": create_agent_span,
+    "agent_spans/start": start_agent_span,
     "agent_spans/finish": finish_agent_span,
     "agent_spans/list": list_agent_spans,
 }

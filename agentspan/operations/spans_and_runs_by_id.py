@@ -9,10 +9,10 @@ from agentspan.model import resources
 from agentspan.model.changes import Violation
 from agentspan.model.pages import Page, pagination
 from agentspan.model.resources import AgentInstance, AgentSpan
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
 from agentspan.operations import agent_instances, agent_spans, quality
-from agentspan.operations.context import Context
+from agentspan.operations.context import Context, Done
 from agentspan.operations.run_details import details_of
 
 Time = datetime | str
@@ -76,7 +76,7 @@ class AgentSpans:
             sensitive_encoding=sensitive_encoding,
             idempotency_key=idempotency_key,
         )
-        return self._model(done.row)
+        return self._answer(done)
 
     def start(self, agent_span_id: str, timestamp: Time | None = None, idempotency_key: str | None = None) -> AgentSpan:
         """Start a pending span, now or at `timestamp`.
@@ -85,7 +85,7 @@ class AgentSpans:
             InvalidAction: it is not pending.
         """
         done = agent_spans.start(self._ctx, agent_span_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._model(done.row)
+        return self._answer(done)
 
     def finish(
         self,
@@ -123,7 +123,7 @@ class AgentSpans:
             sensitive_encoding=sensitive_encoding,
             idempotency_key=idempotency_key,
         )
-        return self._model(done.row)
+        return self._answer(done)
 
     def get(self, agent_span_id: str) -> AgentSpan:
         """Return a span."""
@@ -185,6 +185,9 @@ class AgentSpans:
         span = self._ctx.row(AgentSpanRow, agent_span_id)
         return self._ctx.storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
 
+    def _answer(self, done: Done) -> AgentSpan:
+        return resources.controlled(self._model(done.row), done.control)
+
     def _model(self, row: Any) -> AgentSpan:
         return resources.span(row, self._ctx.account, self._ctx.purposes_of([row])[row.agent_instance_id])
 
@@ -243,7 +246,8 @@ class AgentInstances:
             metadata=metadata,
             external_identifier=external_identifier,
         )
-        return self._model(done.row)
+        version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
+        return resources.registered(self._answer(done), resources.schema_version(version, self._ctx.account))
 
     def start(
         self, agent_instance_id: str, timestamp: Time | None = None, idempotency_key: str | None = None
@@ -254,7 +258,7 @@ class AgentInstances:
             InvalidAction: it is not pending.
         """
         done = agent_instances.start(self._ctx, agent_instance_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._model(done.row)
+        return self._answer(done)
 
     def finish(
         self,
@@ -273,7 +277,7 @@ class AgentInstances:
         done = agent_instances.finish(
             self._ctx, agent_instance_id, status=status, timestamp=timestamp, idempotency_key=idempotency_key
         )
-        return self._model(done.row)
+        return self._answer(done)
 
     def terminate(self, agent_instance_id: str, reason: str, idempotency_key: str | None = None) -> AgentInstance:
         """Terminate an active instance, for good, and close its open spans: active ones failed, pending ones cancelled.
@@ -288,7 +292,7 @@ class AgentInstances:
         """
         done = agent_instances.terminate(self._ctx, agent_instance_id, reason, idempotency_key=idempotency_key)
         own_journals.terminated(done.row.id, reason)
-        return self._model(done.row)
+        return self._answer(done)
 
     def record_quality(
         self,
@@ -312,7 +316,7 @@ class AgentInstances:
         done = agent_instances.record_quality(
             self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key
         )
-        return self._model(done.row)
+        return self._answer(done)
 
     def update(
         self, agent_instance_id: str, *, quality_payload: dict[str, Any] | None, idempotency_key: str | None = None
@@ -331,7 +335,7 @@ class AgentInstances:
         done = quality.replace(
             self._ctx, agent_instance_id, quality_payload=quality_payload, idempotency_key=idempotency_key
         )
-        return self._model(done.row)
+        return self._answer(done)
 
     def agent_context(self, agent_instance_id: str) -> dict[str, Any]:
         """Return a run as plain JSON: `instance`, `agent`, `schema`, and all `spans` in order."""
@@ -364,6 +368,9 @@ class AgentInstances:
             page_size=page_size,
         )
         return Page(self._models(*page.rows), pagination(page.counted(), offset, page_size))
+
+    def _answer(self, done: Done) -> AgentInstance:
+        return resources.controlled(self._model(done.row), done.control)
 
     def _model(self, row: Any) -> AgentInstance:
         return details_of(self._ctx.storage, row, self._ctx.account)

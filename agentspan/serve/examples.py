@@ -54,6 +54,8 @@ FIELDS: Mapping[str, Any] = {
     "end_time": "2024-01-02T00:00:00Z",
     "idempotency_key": "finish-013xrzp12g3nqk8n",
     "reason": "costs more than it may",
+    "path": "$.messages[0].role",
+    "keyword": "type",
     "termination_reason": "costs more than it may",
     "name": "researcher",
     "title": "Researcher",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentspan.model.status import FinishStatus, Purpose, SpanStatus
+from agentspan.operations.json_operations import BULK
 from agentspan.operations.request import whole
 from agentspan.serve.bodies import Body
 from agentspan.serve.quality_models import QualitySchema, UnnamedQualitySchema
@@ -306,21 +307,6 @@ class FinishSpan(_Flat):
     idempotency_key: str | None = Field(None, max_length=64)
 
 
-BulkType = Literal[
-    "agents/list",
-    "agents/show",
-    "agents/create",
-    "agents/update",
-    "agent_instances/register",
-    "agent_instances/start",
-    "agent_instances/finish",
-    "agent_instances/record_quality",
-    "agent_spans/create",
-    "agent_spans/finish",
-    "agent_spans/list",
-]
-
-
 class BulkItem(BaseModel):
     """One action of a bulk request, with its own fields beside these, or in `details`.
 
@@ -331,7 +317,7 @@ class BulkItem(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: BulkType = Field(alias="_type")
+    type: str = Field(alias="_type", json_schema_extra={"enum": [*BULK]})
     idempotency_key: str = Field(min_length=8, max_length=64)
 
 

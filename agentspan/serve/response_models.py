@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
 from agentspan.model.pages import Pagination
-from agentspan.model.resources import AgentSchemaVersion
+from agentspan.model.resources import AgentSchemaVersion, Control
 from agentspan.serve.request_models import Sorted
 
 T = TypeVar("T")
@@ -28,18 +28,6 @@ Code = Literal[
     "idempotency_key_already_used",
     "validation_errors",
 ]
-
-
-class Control(BaseModel):
-    """A request to the client.
-
-    Attributes:
-        terminate: the instance was terminated; its program should stop.
-        reason: why, as whoever terminated it said.
-    """
-
-    terminate: Literal[True]
-    reason: str
 
 
 class One(BaseModel, Generic[T]):
@@ -104,6 +92,22 @@ class Many(BaseModel, Generic[T]):
     summaries: list[T]
     pagination: Pagination | None
     sorting: Sorting | None
+
+
+class Violation(BaseModel):
+    """A place where a payload does not match its schema.
+
+    Attributes:
+        side: in the payload, or in the result payload.
+        path: where, as a JSON path.
+        keyword: the keyword of the schema that it does not satisfy; `$unchecked` where the check was given up.
+        message: what is wrong, without the value.
+    """
+
+    side: Literal["payload", "result_payload"]
+    path: str
+    keyword: str
+    message: str
 
 
 class ContextBody(BaseModel):

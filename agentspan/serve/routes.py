@@ -26,6 +26,7 @@ from agentspan.serve.response_models import (
     Pfids,
     Pong,
     Registered,
+    Violation,
 )
 from agentspan.serve.responses import respond
 from agentspan.serve.write_queue import WriteQueue
@@ -97,6 +98,15 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     @api.get("/agent_spans/{agent_span_id}", response_model=One[AgentSpan], summary="Get a span", tags=["spans"])
     async def get_span(agent_span_id: Id) -> Response:
         return await read(json_operations.show_agent_span, agent_span_id=agent_span_id)
+
+    @api.get(
+        "/agent_spans/{agent_span_id}/violations",
+        response_model=Many[Violation],
+        summary="List the places where a span's payloads do not match their schemas",
+        tags=["spans"],
+    )
+    async def list_violations(agent_span_id: Id) -> Response:
+        return await read(json_operations.list_violations, agent_span_id=agent_span_id)
 
     @api.get(
         "/agent_spans",

@@ -39,6 +39,7 @@ PATHS = {
     "/agent_spans": {"get", "post"},
     "/agent_spans/{agent_span_id}": {"get"},
     "/agent_spans/{agent_span_id}/start": {"post"},
+    "/agent_spans/{agent_span_id}/violations": {"get"},
     "/agent_instance/register": {"post"},
     "/agent_instance/{agent_instance_id}/start": {"post"},
     "/agent_instance/{agent_instance_id}/finish": {"post"},
