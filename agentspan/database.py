@@ -49,17 +49,25 @@ class Database:
         self.agent_schema_versions = AgentSchemaVersions(context)
         self.agent_spans = AgentSpans(context)
 
-    def doctor(self, *, dry_run: bool = False, dead_hosts: Collection[str] = ()) -> "Report":
+    def doctor(
+        self, *, dry_run: bool = False, dead_hosts: Collection[str] = (), idle_since: datetime | str | None = None
+    ) -> "Report":
         """Check the file, and close what programs that have died left open: failed (pending: cancelled), abandoned.
 
         Args:
             dry_run: only say what would be done.
             dead_hosts: hosts whose programs are known to be dead; else those of other hosts are left alone.
+            idle_since: close also the runs that were made by id and have not changed since this time, an aware datetime
+                or RFC 3339 text with an offset, with their spans. Their programs are not known.
+
+        Raises:
+            InvalidValue: `idle_since` is no time.
         """
         with forks.importing:
             from agentspan.maintenance.doctor import examine
 
-        return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts)
+        at = timestamp("idle_since", idle_since)
+        return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts, idle_since=at)
 
     def prune(
         self,

@@ -6,14 +6,18 @@ from typing import Any
 import click
 
 from agentspan import jsontext
+from agentspan.analysis import time_expressions
 from agentspan.cli.output import document, fit, safe, status_style, width
 from agentspan.database import Database
 from agentspan.maintenance.doctor import Report, RunReport
 
 
-def command(database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool) -> None:
+def command(
+    database: Database, *, dry_run: bool, dead_hosts: tuple[str, ...], as_json: bool, idle: str | None = None
+) -> None:
     """Examine a file and print the report; exit code 1 if the file is damaged."""
-    report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts)
+    since = None if idle is None else time_expressions.parse(idle, "idle")
+    report = database.doctor(dry_run=dry_run, dead_hosts=dead_hosts, idle_since=since)
     if as_json:
         document(_plain(report))
     else:
@@ -78,7 +82,7 @@ def _left(run: RunReport) -> str:
 
 def _who(run: RunReport) -> str:
     return (
-        "a program that died"
+        "a program that is not known"
         if run.writer is None
         else f"{run.writer.program} (pid {run.writer.pid} on {run.writer.host})"
     )
@@ -86,7 +90,7 @@ def _who(run: RunReport) -> str:
 
 def _why(run: RunReport) -> tuple[str, ...]:
     if run.writer is None:
-        return ("it was made by id; its program is not known",)
+        return ("it was made by id; its program is not known; to close it if it does not change: --idle 2h",)
     if run.life == "alive":
         return (f"{_who(run)} is alive",)
     return (f"{_who(run)} cannot be seen from here; to say that it is dead:", f"--dead-host {run.writer.host}")

@@ -67,7 +67,12 @@ class Report:
 
 
 def examine(
-    ctx: Context, *, dry_run: bool = False, dead_hosts: Collection[str] = (), latest_refused: int = 20
+    ctx: Context,
+    *,
+    dry_run: bool = False,
+    dead_hosts: Collection[str] = (),
+    idle_since: str | None = None,
+    latest_refused: int = 20,
 ) -> Report:
     """Check the file, and close what dead programs left open: failed (pending: cancelled), `closed_by` abandoned.
 
@@ -77,12 +82,13 @@ def examine(
     Args:
         dry_run: report what would be done, and change nothing.
         dead_hosts: hosts whose programs are known to be dead.
+        idle_since: close also the runs that were made by id, and have not changed since this time.
     """
     report = Report()
     checking = ctx.storage.capabilities().check
     if checking is not None:
         report.problems = checking.check()
-    closing = _Closing(ctx, dead_hosts)
+    closing = _Closing(ctx, dead_hosts, idle_since)
     for instance_id in _with_open(ctx):
         try:
             run = closing.close(instance_id, dry_run=dry_run)
@@ -113,10 +119,11 @@ def _with_open(ctx: Context) -> list[str]:
 
 
 class _Closing:
-    """Closes open runs and spans of dead writers, once their journals are recovered."""
+    """Closes open runs and spans of dead writers, once their journals are recovered; and idle ones without a writer."""
 
-    def __init__(self, ctx: Context, dead_hosts: Collection[str]) -> None:
+    def __init__(self, ctx: Context, dead_hosts: Collection[str], idle_since: str | None) -> None:
         self._ctx = ctx
+        self._idle_since = idle_since
         self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
         self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
@@ -140,6 +147,7 @@ class _Closing:
     def _plan(self, run: RunReport, found: Found, now: str) -> Unit:
         instance = expect(found, AgentInstanceRow, run.run.id)
         open_spans, last = _open_spans(self._ctx, instance)
+        is_idle = instance.writer_id is None and self._idle_since is not None and last < self._idle_since
         moves: list[Move] = []
         for span in open_spans:
             if instance.status == "terminated":
@@ -148,11 +156,15 @@ class _Closing:
             elif self._dead_writers.has(span.writer_id):
                 error = _error(self._dead_writers.lives.writer(span.writer_id))
                 moves.append(self._closer.close(span, "abandoned", error, last, now))
+            elif is_idle and span.writer_id is None:
+                moves.append(self._closer.close(span, "abandoned", _idle(last), last, now))
         run.closed_spans, run.left_open = len(moves), len(open_spans) - len(moves)
         # A run goes on while anybody records into it.
-        run.closed_run = instance.status in OPEN and self._dead_writers.has(instance.writer_id) and not run.left_open
+        is_over = is_idle or self._dead_writers.has(instance.writer_id)
+        run.closed_run = instance.status in OPEN and is_over and not run.left_open
         if run.closed_run:
-            moves.append(instances.abandoned(instance, jsontext.encode(_error(run.writer))[0], last, now))
+            error = _idle(last) if is_idle else _error(run.writer)
+            moves.append(instances.abandoned(instance, jsontext.encode(error)[0], last, now))
         return Unit(tuple(moves), instance.id)
 
 
@@ -164,6 +176,10 @@ def _open_spans(ctx: Context, instance: AgentInstanceRow) -> tuple[list[AgentSpa
         if span.status in OPEN:
             found.append(span)
     return found, last
+
+
+def _idle(last: str) -> dict[str, str]:
+    return {"type": "Abandoned", "message": f"it has not changed since {last}, and its program is not known"}
 
 
 def _error(writer: WriterRow | None) -> dict[str, str]:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan import clock
 from agentspan.model.rows import WriterRow
 from agentspan.recovery.writers import life_of, this_process
 from tests.checkout import ROOT
+from tests.cli.calling import call
 
 
 def die(path: Path, code: str) -> None:
@@ -157,3 +159,73 @@ def test_a_zombie_is_dead(tmp_path: Path) -> None:
         assert life_of(HERE._replace(pid=child)) == "dead"
     finally:
         os.waitpid(child, 0)
+
+
+def by_id(db: agentspan.Database, at: str, *, status: str = "active", spans: int = 0) -> str:
+    """A run that was made by id at some time, as clients of the API do."""
+    with clock.replaced(lambda: int(clock.to_datetime(at).timestamp() * 1e9), clock.monotonic_ns):
+        run = db.agent_instances.register("remote").id
+        if status == "active":
+            db.agent_instances.start(run)
+        for _ in range(spans):
+            db.agent_spans.create(run, "tool", "active", {"name": "x"})
+            db.agent_spans.create(run, "tool", "pending", {"name": "x"})
+    return run
+
+
+EARLY, LATER, SINCE = "2026-01-01T00:00:00.000000Z", "2026-01-01T03:00:00.000000Z", "2026-01-01T02:00:00Z"
+
+
+def test_runs_made_by_id_are_closed_only_if_they_are_idle(db: agentspan.Database) -> None:
+    idle = [by_id(db, EARLY), by_id(db, EARLY, status="pending"), by_id(db, EARLY, spans=2)]
+    busy = [by_id(db, LATER), by_id(db, EARLY)]
+    with clock.replaced(lambda: int(clock.to_datetime(LATER).timestamp() * 1e9), clock.monotonic_ns):
+        db.agent_spans.create(busy[1], "tool", "complete")  # the run itself has not changed
+    assert not any(run.closed_run for run in db.doctor().runs)
+    report = db.doctor(idle_since=SINCE, dry_run=True)
+    assert {run.run.id for run in report.runs if run.closed_run} == set(idle)
+    assert db.agent_instances.get(idle[0]).status == "active"
+    assert {run.run.id: run.closed_spans for run in db.doctor(idle_since=SINCE).runs if run.closed_run} == {
+        idle[0]: 0,
+        idle[1]: 0,
+        idle[2]: 4,
+    }
+    closed = [db.agent_instances.get(run) for run in idle]
+    assert [run.status for run in closed] == ["failed", "cancelled", "failed"]
+    assert {run.closed_by for run in closed} == {"abandoned"}
+    assert closed[0].error == {
+        "type": "Abandoned",
+        "message": f"it has not changed since {EARLY}, and its program is not known",
+    }
+    assert closed[0].finished_at == clock.to_datetime(EARLY)
+    assert [span.status for span in db.agent_spans.list(idle[2])] == ["failed", "cancelled"] * 2
+    assert [db.agent_instances.get(run).status for run in busy] == ["active", "active"]
+    ended = db.agent_instances.finish(idle[0])  # a close is a guess
+    assert (ended.status, ended.ended_late) == ("complete", True)
+
+
+def test_an_idle_run_of_a_living_program_is_not_closed(tmp_path: Path) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with tracer.run("alive"), tracer.span("tool", {"name": "x"}), agentspan.open(tmp_path / "runs.db") as db:
+        (found,) = db.doctor(idle_since="2099-01-01T00:00:00Z").runs
+        assert (found.closed_run, found.closed_spans, found.left_open) == (False, 0, 1)
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize("wrong", ["noon", 5, "2026-01-01T00:00:00"])
+def test_a_time_that_is_none_is_refused(db: agentspan.Database, wrong: Any) -> None:
+    with pytest.raises(agentspan.InvalidValue):
+        db.doctor(idle_since=wrong)
+
+
+def test_the_command_closes_idle_runs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        run = by_id(db, EARLY)
+    said = call(path, "doctor").output
+    assert "--idle 2h" in said
+    assert f"would close run {run}" in call(path, "doctor", "--idle", "2h", "--dry-run", columns=120).output
+    assert call(path, "doctor", "--idle", "1000000000d").exit_code == 1
+    assert f"closed run {run}" in call(path, "doctor", "--idle", "2h", columns=120).output
+    with agentspan.open(path) as db:
+        assert db.agent_instances.get(run).status == "failed"

@@ -43,14 +43,17 @@ def terminate(ctx: click.Context, run: str, db: str | None, as_json: bool, reaso
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--dead-host", "dead_hosts", metavar="NAME", multiple=True, help="A host whose programs are all dead.")
+@click.option("--idle", metavar="TIME", help="Close runs made by id that have not changed for so long: 2h, 7d …")
 @options
 @click.pass_context
-def doctor(ctx: click.Context, db: str | None, as_json: bool, dry_run: bool, dead_hosts: tuple[str, ...]) -> None:
+def doctor(
+    ctx: click.Context, db: str | None, as_json: bool, dry_run: bool, dead_hosts: tuple[str, ...], idle: str | None
+) -> None:
     """Check the file, and close the runs and spans that programs left open when they died."""
     from agentspan.cli import doctor as doctor_
 
     with opened_existing(ctx, db, read_only=dry_run) as database:
-        doctor_.command(database, dry_run=dry_run, dead_hosts=dead_hosts, as_json=as_json)
+        doctor_.command(database, dry_run=dry_run, dead_hosts=dead_hosts, idle=idle, as_json=as_json)
 
 
 @main.command()
