@@ -1,6 +1,7 @@
 """The OpenAPI document: complete, valid, and kept by the server, whatever it is asked."""
 
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import schemathesis
 from fastapi import FastAPI
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -27,6 +28,10 @@ from agentspan.serve import examples
 from agentspan.serve.app import create_app
 
 API = "/api/v1"
+EXAMPLES = int(os.environ.get("AGENTSPAN_TEST_REQUESTS", "15"))
+"""Requests of each operation, right ones and as many wrong ones."""
+SEED = int(os.environ["AGENTSPAN_TEST_SEED"]) if "AGENTSPAN_TEST_SEED" in os.environ else None
+"""A seed for other requests than those of each run."""
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -195,12 +200,18 @@ def test_whatever_is_asked_the_answer_is_one_that_the_document_describes(
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.path_parameters or operation.query):
         pytest.skip("there is nothing to say wrongly")
 
-    @settings(max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=SEED is None,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(checks=CHECKS)
 
-    ask()
+    (ask if SEED is None else seed(SEED)(ask))()
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
