@@ -1,8 +1,8 @@
 """A route that calls its handler without FastAPI's parsing, which takes longer than creating a span.
 
-It is for routes that take nothing but ids in the path and a JSON body, and only for requests that are right: any other
-goes FastAPI's way, which says what is wrong. So errors are made in one place, and the OpenAPI document knows these
-routes as any others.
+It is for routes that take ids in the path, a JSON body and a query string, and only for requests that are right: any
+other goes FastAPI's way, which says what is wrong. So errors are made in one place, and the OpenAPI document knows
+these routes as any others.
 """
 
 import inspect
@@ -18,8 +18,9 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from agentspan import ids
-from agentspan.serve import query_strings
+from agentspan.errors import InvalidValue
 from agentspan.serve.middleware import replay
+from agentspan.serve.query_strings import QueryParser, is_of_query
 
 KEY_HEADER = b"idempotency-key"
 keys: ContextVar[Sequence[bytes]] = ContextVar("keys", default=())
@@ -28,17 +29,18 @@ Id = Annotated[str, Path(pattern="^[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}$")]
 
 
 class DirectRoute(APIRoute):
-    """A route whose handler is called directly if its parameters are all Ids, but for a `body`."""
+    """A route whose handler is called directly. Its parameters are Ids, a `body`, and those of the query string."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         parameters = dict(inspect.signature(endpoint).parameters)
         body = parameters.pop("body", None)
         self._ids = [name for name, parameter in parameters.items() if parameter.annotation == Id]
-        self._is_direct = len(self._ids) == len(parameters)
+        of_query = {name: parameter for name, parameter in parameters.items() if name not in self._ids}
+        self._is_direct = all(map(is_of_query, of_query.values()))
+        self._query = QueryParser(of_query) if of_query and self._is_direct else None
         self._body = None if body is None else TypeAdapter(body.annotation)
         self._may_be_empty = body is not None and body.default is None
-        self._query_names = query_strings.names_of(self.dependant)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match the paths whose ids are PFIDs: `/agent/show` is no agent's path, whatever the method."""
@@ -56,11 +58,16 @@ class DirectRoute(APIRoute):
             InvalidValue: the route has query parameters, but not all of those in the request.
         """
         keys.set([value for name, value in scope["headers"] if name == KEY_HEADER])
-        if self._query_names and scope["method"] in (self.methods or ()):
-            query_strings.check(scope["query_string"], self._query_names)
         if self._is_direct and scope["method"] in (self.methods or ()):
-            values: dict[str, Any] = dict(scope["path_params"])
-            is_right = all(map(ids.is_pfid, values.values()))
+            values: dict[str, Any] = {name: scope["path_params"][name] for name in self._ids}
+            is_right = True
+            if self._query is not None:
+                try:
+                    values |= self._query.arguments(scope["query_string"])
+                except InvalidValue:
+                    raise
+                except ValueError:  # FastAPI says which
+                    is_right = False
             if self._body is not None:
                 message = await receive()
                 receive = replay(message, receive)

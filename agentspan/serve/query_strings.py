@@ -1,11 +1,12 @@
 """The query parameters of lists: sorting, paging, and which names a list takes. Other names are refused by name."""
 
 from collections.abc import Mapping
+from inspect import Parameter, signature
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from fastapi import Query
-from fastapi.dependencies.models import Dependant
+from fastapi import Depends, Query
+from pydantic import BaseModel, create_model
 
 from agentspan.errors import InvalidValue
 
@@ -56,24 +57,50 @@ async def paging(
     return Paging(sorting, sorting_field, sorting_direction, offset, page_size)
 
 
-def names_of(dependant: Dependant) -> frozenset[str]:
-    """Return the names of a route's query parameters."""
-    names = {parameter.alias for parameter in dependant.query_params}
-    return frozenset(names.union(*(names_of(inner) for inner in dependant.dependencies)))
+Page = Annotated[Paging, Depends(paging)]
 
 
-def check(query_string: bytes, known: frozenset[str]) -> None:
-    """Check the names in a query string.
+def is_of_query(parameter: Parameter) -> bool:
+    """Return whether a parameter of a handler is in the query string."""
+    return parameter.annotation == Page or parameter.default is not Parameter.empty
 
-    Raises:
-        InvalidValue: a name is not known, or there twice.
+
+class QueryParser:
+    """Parses the query strings of a route. FastAPI's own parsing takes half of the time of a list.
+
+    Args:
+        parameters: those of the handler that are in the query string: with a default, or a Page.
     """
-    seen: set[str] = set()
-    for name, _ in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        self._page = next((name for name, parameter in parameters.items() if parameter.annotation == Page), None)
+        self._of_page = signature(paging).parameters if self._page is not None else {}
+        given = {**self._of_page, **{name: each for name, each in parameters.items() if name != self._page}}
+        fields: dict[str, Any] = {name: (each.annotation, each.default) for name, each in given.items()}
+        self._model: type[BaseModel] = create_model("Query", **fields)
+        self._known = frozenset(field.alias or name for name, field in self._model.model_fields.items())
+
+    def arguments(self, query_string: bytes) -> dict[str, Any]:
+        """Return the arguments of the handler.
+
+        Raises:
+            InvalidValue: a name is not known, or there twice.
+            ValueError: a value has not the form that its parameter needs.
+        """
+        values = dict(self._model.model_validate(_checked(query_string, self._known)))
+        if self._page is not None:
+            values[self._page] = Paging(**{name: values.pop(name) for name in self._of_page})
+        return values
+
+
+def _checked(query_string: bytes, known: frozenset[str]) -> dict[str, str]:
+    seen: dict[str, str] = {}
+    for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
         if name not in known:
             shown = name if name.isprintable() and len(name) <= 40 else f"{name[:40]!r}"
             why = ABSENT.get(name, f"this operation has no such parameter; it has {', '.join(sorted(known))}")
             raise InvalidValue(shown, why)
         if name in seen:
             raise InvalidValue(name, "is given twice")
-        seen.add(name)
+        seen[name] = value
+    return seen

@@ -4,7 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Response
+from fastapi import APIRouter, Body, Response
 
 from agentspan.errors import AgentspanError
 from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion
@@ -15,7 +15,7 @@ from agentspan.operations.json_operations import JsonOperation
 from agentspan.serve import account_routes, bodies, published, quality_models, request_models
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
-from agentspan.serve.query_strings import Paging, paging
+from agentspan.serve.query_strings import Page
 from agentspan.serve.response_models import (
     AgentContext,
     BulkOutputs,
@@ -30,8 +30,6 @@ from agentspan.serve.response_models import (
 )
 from agentspan.serve.responses import respond
 from agentspan.serve.write_queue import WriteQueue
-
-Page = Annotated[Paging, Depends(paging)]
 
 AT_ONCE = 100
 """Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
