@@ -353,8 +353,11 @@ def span(row: AgentSpanRow, account: AccountRow, purpose: str, *, summary: bool 
 
 def byte_size(row: AgentSpanRow) -> int:
     """Return the size of a span's payloads in bytes."""
-    texts = (row.payload, row.result_payload or "")
-    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return _bytes_of(row.payload) + (_bytes_of(row.result_payload) if row.result_payload else 0)
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def instance(

@@ -147,6 +147,11 @@ class Context:
         row = self.stored_span_types.kept(instance_id) if isinstance(instance_id, str) else None
         return None if row is None else Found({row.id: ("agent_instance", row)})
 
+    def purpose_of(self, span: AgentSpanRow) -> str:
+        """Return the purpose of a span's instance."""
+        kept = self.stored_span_types.kept(span.agent_instance_id)
+        return self.purposes_of([span])[span.agent_instance_id] if kept is None else kept.purpose
+
     def purposes_of(self, spans: Iterable[AgentSpanRow]) -> dict[str, str]:
         """Return the purposes of the instances of spans, by the instance's id. Cached: a purpose never changes."""
         kept = {span.agent_instance_id: self.stored_span_types.kept(span.agent_instance_id) for span in spans}

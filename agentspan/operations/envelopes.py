@@ -57,13 +57,15 @@ def of_page(
 
 def details(ctx: Context, row: Row) -> Envelope:
     """Return one resource with all its fields."""
+    if isinstance(row, AgentSpanRow):
+        return span(row, ctx.account.id, ctx.purpose_of(row))
     if isinstance(row, AgentRow):
         counts = agents.instance_counts(ctx, row.id)
         actions = available_actions(row, has_instances=counts["total"] > 0)
         return resources.plain(resources.agent(row, ctx.account, actions=actions, counts=counts))
     if isinstance(row, AgentInstanceRow):
         return resources.plain(details_of(ctx.storage, row, ctx.account))
-    return _resource(ctx, row, {}, ctx.purposes_of([row]) if isinstance(row, AgentSpanRow) else {})
+    return _resource(ctx, row, {}, {})
 
 
 def _resource(
@@ -84,10 +86,16 @@ def _resource(
 
 def span(row: AgentSpanRow, account_id: str, purpose: str, *, summary: bool = True) -> Envelope:
     """Return a span as the API writes it, straight from its row: a model in between costs 15 µs."""
-    answer: Envelope = {"type": "agent_span", "id": row.id, "account_id": account_id, **values_of(row)}
-    answer["purpose"] = purpose
-    answer["payload_byte_size_estimate"] = resources.byte_size(row)
-    answer["risk_level"] = answer["risk_score"] = None
+    answer: Envelope = {
+        "type": "agent_span",
+        "id": row.id,
+        "account_id": account_id,
+        **values_of(row),
+        "purpose": purpose,
+        "payload_byte_size_estimate": resources.byte_size(row),
+        "risk_level": None,
+        "risk_score": None,
+    }
     if not summary:
         answer["summary"] = None
     return answer
