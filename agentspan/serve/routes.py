@@ -332,5 +332,5 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         return await write(json_operations.record_quality, body, agent_instance_id=agent_instance_id)
 
     account_routes.add_to(api, ctx)
-    published.add_to(api)
+    api.routes += published.routes(api.prefix)
     return api
