@@ -353,7 +353,10 @@ def span(row: AgentSpanRow, account: AccountRow, purpose: str, *, summary: bool 
 
 def byte_size(row: AgentSpanRow) -> int:
     """Return the size of a span's payloads in bytes."""
-    return _bytes_of(row.payload) + (_bytes_of(row.result_payload) if row.result_payload else 0)
+    payload, result = row.payload, row.result_payload or ""
+    if payload.isascii() and result.isascii():
+        return len(payload) + len(result)
+    return _bytes_of(payload) + _bytes_of(result)
 
 
 def _bytes_of(text: str) -> int:

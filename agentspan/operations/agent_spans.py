@@ -43,7 +43,7 @@ def create(
             raise RequiredValue(field, "is required")
     check_name(schema_name)
     request.own_id("id", id)
-    is_marked = request.flag("sensitive_encoding", sensitive_encoding)
+    is_marked = sensitive_encoding is not None and request.flag("sensitive_encoding", sensitive_encoding)
     sent = request.json_object("payload", {} if payload is None else payload)
     sent_result = None if result_payload is None else request.json_value("result_payload", result_payload)
     start, finish = request.timestamp("started_at", started_at), request.timestamp("finished_at", finished_at)
@@ -136,7 +136,7 @@ def finish(
     """Finish a span (see AgentSpans.finish)."""
     wanted = "complete" if status is None else status
     at = request.timestamp("timestamp", timestamp)
-    is_marked = request.flag("sensitive_encoding", sensitive_encoding)
+    is_marked = sensitive_encoding is not None and request.flag("sensitive_encoding", sensitive_encoding)
     sent = None if result_payload is None else request.json_value("result_payload", result_payload)
     said = {
         "agent_span_id": agent_span_id,

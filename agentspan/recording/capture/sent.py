@@ -13,10 +13,14 @@ class SentRedaction:
 
     Args:
         rule: one's own, asked after the rules for credentials.
+
+    Attributes:
+        suspicious: tells of a JSON text whether something in it may need redaction, or is marked as sensitive.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
         self._redaction = Redaction(rule)
+        self.suspicious = self._redaction.suspicious
 
     @property
     def count(self) -> int:
@@ -34,7 +38,7 @@ class SentRedaction:
             text: the JSON text.
             plain: the same, parsed.
         """
-        if not self._redaction.suspicious(text):
+        if not self.suspicious(text):
             return text, plain
         cleaned = self._clean(plain, "")
         return encode(cleaned), cleaned
