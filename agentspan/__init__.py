@@ -51,8 +51,9 @@ from agentspan.recording.tracer import Health, Tracer
 if TYPE_CHECKING:
     from agentspan.analysis.reading import Reading, read
     from agentspan.database import Database, open
+    from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
     from agentspan.model.pages import Page
-    from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion, Control
+    from agentspan.model.resources import AgentInstance, AgentSpan, Control
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
@@ -108,11 +109,11 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Agent": "agentspan.model.resources",
+    "Agent": "agentspan.model.agent_resources",
     "AgentInstance": "agentspan.model.resources",
-    "AgentSchemaVersion": "agentspan.model.resources",
+    "AgentSchemaVersion": "agentspan.model.agent_resources",
     "AgentSpan": "agentspan.model.resources",
-    "AgentVersion": "agentspan.model.resources",
+    "AgentVersion": "agentspan.model.agent_resources",
     "Control": "agentspan.model.resources",
     "Page": "agentspan.model.pages",
     "Reading": "agentspan.analysis.reading",

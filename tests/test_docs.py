@@ -21,8 +21,9 @@ from agentspan.cli import main, reading, tree
 from agentspan.maintenance import prune
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.prune import Pruned
+from agentspan.model.agent_resources import AgentVersion, AvailableActions, InstanceCounts
 from agentspan.model.pages import Pagination
-from agentspan.model.resources import AgentVersion, AvailableActions, InstanceCounts, SpanCounts
+from agentspan.model.resources import SpanCounts
 from agentspan.operations import agent_schema_versions, bulk, request
 from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans

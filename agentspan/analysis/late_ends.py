@@ -1,4 +1,4 @@
-"""Says of a span or a run that its own end came after it was closed for its program."""
+"""Sentences about late ends: the own end of a span or run that came after it was closed for its program."""
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 

@@ -4,8 +4,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, PrivateAttr
 
+from agentspan.model.agent_resources import (
+    Agent,
+    AgentSchemaVersion,
+    AgentVersion,
+    AvailableActions,
+    InstanceCounts,
+    Resource,
+)
 from agentspan.model.columns import values_of
 from agentspan.model.rows import (
     AccountRow,
@@ -16,14 +24,10 @@ from agentspan.model.rows import (
     AgentVersionRow,
 )
 from agentspan.model.schema_versions import UNNAMED
-from agentspan.model.status import AgentStatus, InstanceStatus, Purpose, SpanStatus
+from agentspan.model.status import InstanceStatus, Purpose, SpanStatus
 
 
-class _Resource(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Control(_Resource):
+class Control(Resource):
     """A request to the program of an instance.
 
     Attributes:
@@ -35,7 +39,7 @@ class Control(_Resource):
     reason: str
 
 
-class Answered(_Resource):
+class Answered(Resource):
     """A resource that is in the answer of a write. What the answer has beside it does not count for equality."""
 
     _control: Control | None = PrivateAttr(None)
@@ -123,7 +127,7 @@ class AgentSpan(Answered):
     risk_score: float | None = None
 
 
-class CostBreakdown(_Resource):
+class CostBreakdown(Resource):
     """The cost of a run in US dollars, from the cost of its spans.
 
     Attributes:
@@ -135,7 +139,7 @@ class CostBreakdown(_Resource):
     by_model: dict[str, float]
 
 
-class SpanCounts(_Resource):
+class SpanCounts(Resource):
     """The number of an instance's spans in each status."""
 
     total: int = 0
@@ -229,117 +233,7 @@ class AgentInstance(Answered):
 
 
 NO_MODEL = "unknown"
-"""Where CostBreakdown counts the cost of spans that have no label."""
-
-
-class InstanceCounts(_Resource):
-    """The number of an agent's instances in each status."""
-
-    total: int = 0
-    pending: int = 0
-    active: int = 0
-    complete: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    terminated: int = 0
-    finished: int = 0
-
-
-class AvailableActions(_Resource):
-    """The operations on an agent that would succeed now: update, retire, reinstate, delete."""
-
-    update: bool
-    retire: bool
-    reinstate: bool
-    delete: bool
-
-
-class Agent(_Resource):
-    """An agent: its name, status, and the counts of its runs.
-
-    Attributes:
-        type: always "agent".
-        id: PFID of the agent.
-        account_id: PFID of the file's account.
-        external_identifier: the client's own name for it, unique in the file, or None.
-        name: for people.
-        description: for people, or None.
-        status: pending until its first instance starts, then active; retired by retire.
-        available_actions: the operations that its state allows now; None in lists, and of a deleted agent.
-        instance_counts: its instances by status; likewise.
-        inserted_at: when it was created, UTC.
-        updated_at: when it last changed, UTC.
-    """
-
-    type: Literal["agent"] = "agent"
-    id: str
-    account_id: str
-    external_identifier: str | None
-    name: str
-    description: str | None
-    status: AgentStatus
-    available_actions: AvailableActions | None = None
-    instance_counts: InstanceCounts | None = None
-    inserted_at: datetime
-    updated_at: datetime
-
-
-class AgentVersion(_Resource):
-    """A version of an agent, as instances were registered with it.
-
-    Attributes:
-        type: always "agent_version".
-        id: PFID of the version.
-        account_id: PFID of the file's account.
-        agent_id: PFID of the agent.
-        external_identifier: the client's name for it, unique among the agent's versions.
-        name: for people, or None.
-        description: for people, or None.
-        runtime_environment: the frameworks and the system that it ran with, as the client said, or None.
-        inserted_at: when it was created, UTC.
-        updated_at: when it last changed, UTC.
-    """
-
-    type: Literal["agent_version"] = "agent_version"
-    id: str
-    account_id: str
-    agent_id: str
-    external_identifier: str
-    name: str | None
-    description: str | None
-    runtime_environment: dict[str, Any] | None
-    inserted_at: datetime
-    updated_at: datetime
-
-
-class AgentSchemaVersion(_Resource):
-    """A set of span types that instances of an agent are registered with.
-
-    Attributes:
-        type: always "agent_schema_version".
-        id: PFID of the schema version.
-        account_id: PFID of the file's account.
-        agent_id: PFID of the agent.
-        external_identifier: the name it was first registered under, or None.
-        content_hash: SHA-256 of its content, as hex: equal content is one version.
-        span_type_schemas: the span types, each with name, title, params_schema, result_schema and template.
-        quality_schemas: the quality schemas, each with name, schema, title and template.
-        quality_schema: the one without a name, which quality_payload of instances follows, or None.
-        inserted_at: when it was created, UTC.
-        updated_at: when it last changed, UTC.
-    """
-
-    type: Literal["agent_schema_version"] = "agent_schema_version"
-    id: str
-    account_id: str
-    agent_id: str
-    external_identifier: str | None
-    content_hash: str
-    span_type_schemas: list[dict[str, Any]]
-    quality_schemas: list[dict[str, Any]]
-    quality_schema: dict[str, Any] | None
-    inserted_at: datetime
-    updated_at: datetime
+"""The name under which CostBreakdown counts the cost of spans that have no label."""
 
 
 def span(row: AgentSpanRow, account: AccountRow, purpose: str, *, summary: bool = True) -> AgentSpan:

@@ -1,4 +1,4 @@
-"""What a file truthfully has of an account: itself, one environment and one deployment; no alerts, tokens or users."""
+"""Operations on the account of a file: the file itself, one environment, one deployment; no alerts, tokens or users."""
 
 from collections.abc import Sequence
 from typing import Any

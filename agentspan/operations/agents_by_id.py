@@ -4,9 +4,9 @@ import builtins
 from typing import Any, cast
 
 from agentspan.model import resources
+from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.model.agents import available_actions
 from agentspan.model.pages import Page, pagination
-from agentspan.model.resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, AgentVersionRow
 from agentspan.model.status import AgentStatus
 from agentspan.operations import agent_schema_versions, agents

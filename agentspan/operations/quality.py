@@ -16,7 +16,7 @@ from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found
 
 MISSING: Any = object()
-"""What a request says that has no quality_payload: not the same as null, which removes it."""
+"""Stands for a quality_payload that the request does not have. Null is another thing: it removes the stored one."""
 
 
 def replace(

@@ -59,9 +59,9 @@ ACTIONS: Mapping[str, str] = {
     name: f"Whether {name} would succeed now." for name in ("update", "retire", "reinstate", "delete")
 }
 TIMES = frozenset({"timestamp", "started_at", "finished_at", "start_time", "end_time"})
-"""What requests say in words of their own, since operations read them: RFC 3339."""
+"""Fields whose form only operations check, so that requests describe it in words: RFC 3339."""
 ONLY_WITH_BODY = ("409", "413", "415")
-"""What requests without a body are never answered with."""
+"""Statuses with which a request without a body is never answered."""
 
 
 KEY: Mapping[str, Any] = {

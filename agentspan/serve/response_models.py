@@ -6,8 +6,9 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
+from agentspan.model.agent_resources import AgentSchemaVersion
 from agentspan.model.pages import Pagination
-from agentspan.model.resources import AgentSchemaVersion, Control
+from agentspan.model.resources import Control
 from agentspan.serve.request_models import Sorted
 
 T = TypeVar("T")
@@ -239,7 +240,7 @@ class AlertCount(BaseModel):
 
 
 class Nothing(BaseModel):
-    """What a file does not have: lists of it are empty.
+    """A kind of resource that a file does not have; lists of it are empty.
 
     Attributes:
         id: PFID of the resource.

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 
 from agentspan.errors import AgentspanError
-from agentspan.model.resources import Agent, AgentInstance, AgentSchemaVersion, AgentSpan, AgentVersion
+from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
+from agentspan.model.resources import AgentInstance, AgentSpan
 from agentspan.operations import bulk, json_operations
 from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context

@@ -8,7 +8,7 @@ import pytest
 
 import agentspan
 from agentspan import Database
-from agentspan.model.resources import AvailableActions
+from agentspan.model.agent_resources import AvailableActions
 from agentspan.operations.json_operations import BULK
 from agentspan.serve.app import create_app
 from tests.serve.asgi import Client

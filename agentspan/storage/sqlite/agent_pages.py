@@ -29,7 +29,7 @@ MAX_NEW = 50_000
 """Spans that are added one by one; of more, all extents are read again."""
 AT = "coalesce(started_at, inserted_at)"
 STARTED = "ifnull(started_at, '')"
-"""What spans are sorted by in the order of started_at: those without come first."""
+"""SQL of the order by started_at: spans without one come first."""
 TIMES = f"min({AT}), max({AT}), sum(started_at is null)"
 OF_AGENT = "agent_instance_id in (select id from agent_instances where agent_id = ?)"
 
@@ -61,7 +61,7 @@ class Extent(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How much of the file the extents have seen: the last row, that row's id, and the last note of a rewrite."""
+    """The part of the file that the extents have seen: its last row, that row's id, and the last note of a rewrite."""
 
     row: int = 0
     id: str = ""
