@@ -138,7 +138,7 @@ def idempotency_key(operation: str, value: Any, request: dict[str, Any]) -> Key 
         if ".0" in text or "e+" in text:  # 1.0 is the same number as 1; few requests have one
             text = jsontext.canonical(_WHOLE_NUMBERS.decode(text))
         digest = hashlib.sha256(text.encode()).hexdigest()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise InvalidValue("idempotency_key", "the request that it labels holds a value that is no JSON") from None
     return Key(operation, value, digest, clock.now())
 
