@@ -74,9 +74,12 @@ class Capture:
         try:
             # The common case: JSON already, not too much of it, and nothing to redact.
             if type(value) is dict and _room(value, self._payload, self._items, self._value, self._depth) >= 0:
-                text = to_json(value, inf_nan_mode="strings").decode()  # what another thread puts in now is JSON, too
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
-                    return text
+                # What another thread puts in now is JSON, too. As bytes it is searched without being encoded again.
+                data = to_json(value, inf_nan_mode="strings")
+                if self._suspicious is None or not self._suspicious(data):
+                    text = data.decode()
+                    if len(text) <= self._payload:
+                        return text
         except Exception as raised:
             if type(raised) is not RecursionError:  # no stack left for a call
                 let_through(raised)
@@ -97,9 +100,11 @@ class Capture:
         try:
             room = self._wrapped_payload - len(head)
             if head and _room(arguments, room, self._items, self._value, self._depth - 1) >= 0:
-                text = f"{head}{to_json(arguments, inf_nan_mode='strings').decode()}}}"
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
-                    return text
+                data = to_json(arguments, inf_nan_mode="strings")
+                if self._suspicious is None or not self._suspicious(data):
+                    text = f"{head}{data.decode()}}}"
+                    if len(text) <= self._payload:
+                        return text
         except Exception as raised:
             let_through(raised)
         return self.object({"name": name, "arguments": arguments})
@@ -108,9 +113,11 @@ class Capture:
         """Return what a function returned as JSON text: a dict is all of it, anything else its `output`."""
         try:
             if type(value) is str and len(value) <= self._wrapped_value:  # the most common
-                text = f'{{"output":{to_json(value).decode()}}}'
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(text)):
-                    return text
+                data = to_json(value)
+                if self._suspicious is None or not self._suspicious(data):
+                    text = f'{{"output":{data.decode()}}}'
+                    if len(text) <= self._payload:
+                        return text
         except Exception as raised:
             let_through(raised)
         return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything

@@ -19,6 +19,7 @@ MAX_HASHED = 64 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _SMALL = 300  # what takes no more is kept whole or left out: its mark would take nearly as much
 _MORE = len('"$truncated":{"items":1000000},')
+_CONTAINERS = frozenset({dict, list})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -110,7 +111,8 @@ class _Shrinking:
         room -= 2 + _MORE + 2
         count = least = 0
         for item in members:  # as many from the start as can have their marks at least
-            least += min(self._size(item), _SMALL) + 1
+            # A text of this length takes more than its mark; it is measured once it is known to be among them.
+            least += (_SMALL if type(item) is str and len(item) > _SMALL else min(self._size(item), _SMALL)) + 1
             if least > room:
                 break
             count += 1
@@ -125,16 +127,18 @@ class _Shrinking:
         A text is kept whole if the bigger ones can still have their marks. A container, of which a part says something,
         gets an equal share of what is left.
         """
-        order = sorted(members, key=lambda key: self._size(members[key]))
-        marks = sum(min(self._size(members[key]), _SMALL) + labels[key] for key in order)
+        sizes = {key: self._size(item) for key, item in members.items()}
+        order = sorted(sizes, key=sizes.__getitem__)
+        marks = sum(min(sizes[key], _SMALL) + labels[key] for key in order)
         kept: dict[Any, Any] = {}
         for left, key in zip(range(len(order), 0, -1), order, strict=True):
-            item, label = members[key], labels[key]
-            marks -= min(self._size(item), _SMALL) + label
+            item, label, size = members[key], labels[key], sizes[key]
+            marks -= min(size, _SMALL) + label
             share = (room if type(item) is str else room // left) - label
-            if self._size(item) > max(share - (marks if type(item) is str else 0), _SMALL):
+            if size > max(share - (marks if type(item) is str else 0), _SMALL):
                 item = self.to(item, max(room // left - label, 1))
-            cost = label + self._size(item)
+                size = self._size(item)
+            cost = label + size
             if cost <= room:
                 kept[key] = item
                 room -= cost
@@ -149,7 +153,9 @@ class _Shrinking:
         if known is not None:
             return known[1]
         size = max(len(value), 1) + 1  # brackets and commas
-        if kind is dict:
+        if _CONTAINERS.isdisjoint(map(type, value.values() if kind is dict else value)):
+            size = len(encode(value))  # one call for all of them
+        elif kind is dict:
             size += sum(len(encode(key)) + 1 + self._size(item) for key, item in value.items())
         else:
             size += sum(map(self._size, value))
