@@ -63,6 +63,8 @@ def register(
         "external_identifier": request.text("external_identifier", external_identifier),
     }
     key = request.idempotency_key("agent_instances/register", idempotency_key, said)
+    named = version.name and ctx.admit_text(version.name), version.description and ctx.admit_text(version.description)
+    version = version._replace(name=named[0], description=named[1])
     if version.runtime_environment is not None:
         runtime = ctx.admit(version.runtime_environment, jsontext.decode(version.runtime_environment))
         version = version._replace(runtime_environment=runtime.text)

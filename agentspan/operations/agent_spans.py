@@ -62,6 +62,7 @@ def create(
     key = request.idempotency_key("agent_spans/create", idempotency_key, said)
     text, plain, marks = ctx.admit(*sent)
     result_text, result, result_marks = (None, None, 0) if sent_result is None else ctx.admit(*sent_result)
+    schema_name = ctx.admit_text(schema_name)
     span_id = id or ctx.ids.new()
     kept = ctx.kept(agent_instance_id) if parent_span_id is None or ids.is_pfid(parent_span_id) else None
 

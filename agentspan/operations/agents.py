@@ -42,7 +42,8 @@ def create(
             other = unique(ctx.storage, AgentRow, external_identifier=external_identifier)
             if other is not None:
                 raise InvalidValue("external_identifier", f"already names the agent {other.id}")
-        row = AgentRow(agent_id, external_identifier, name, description, "pending", now, now)
+        about = ctx.admit_text(name), description and ctx.admit_text(description)
+        row = AgentRow(agent_id, external_identifier, *about, "pending", now, now)
         return Unit((Put(row, minted=id is None),), agent_id, key)
 
     return ctx.commit((id,), key, decide)
@@ -74,7 +75,8 @@ def update(
 
     def decide(found: Found, now: str) -> Unit:
         agent = expect(found, AgentRow, agent_id)
-        return Unit((agents.updated(agent, values, now),), agent.id, key)
+        admitted = {field: value and ctx.admit_text(str(value)) for field, value in values.items()}
+        return Unit((agents.updated(agent, admitted, now),), agent.id, key)
 
     return ctx.commit((agent_id,), key, decide)
 

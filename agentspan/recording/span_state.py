@@ -9,6 +9,7 @@ from agentspan.forks import page
 from agentspan.interrupts import is_interrupt
 from agentspan.model.status import OPEN, FinishStatus, SpanStatus
 from agentspan.recording import nodes
+from agentspan.recording.capture.credentials import is_harmless_name
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import RunState
 from agentspan.schemas.span_types import SpanType
@@ -43,7 +44,7 @@ class SpanState:
     def __init__(self, recorder: Recorder, run: RunState, parent_span_id: str | None, schema_name: str) -> None:
         self.run = run
         self.parent_span_id = parent_span_id
-        self.schema_name = schema_name
+        self.schema_name = schema_name if is_harmless_name(schema_name) else recorder.capture.text(schema_name)
         self.recorder = recorder
         self.writer_id = recorder.writer_id
 

@@ -914,6 +914,23 @@ def test_the_fast_test_sees_whatever_a_name_tells(prefix: str, name: str) -> Non
             assert Redaction().suspicious(json.dumps(value, separators=(",", ":")))
 
 
+@pytest.mark.parametrize("redact", ["credentials", None])
+def test_names_of_spans_and_runs_are_redacted(redact: Any) -> None:
+    named = f"curl -u mia:hunter2 with {KEY}"
+    tracer = Tracer(MemoryStorage(), redact=redact)
+    with tracer.run(named) as run:
+        with tracer.span(named):
+            pass
+        tracer.span(named)(lambda: 1)()
+        run.create_span(named).cancel()
+        run.create_span("überprüfen").cancel()
+    tracer.flush()
+    shown = f"curl -u mia:{R} with {R}" if redact else named
+    names = [span.schema_name for span in spans_of(tracer)]
+    assert names == [shown, shown, shown, "überprüfen"]
+    tracer.shutdown()
+
+
 def test_most_texts_take_the_fast_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
     closely: list[Any] = []
     monkeypatch.setattr("agentspan.recording.capture.capture.Plain", lambda *args: closely.append(args))

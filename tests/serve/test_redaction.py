@@ -103,6 +103,17 @@ def test_payloads_results_metadata_evaluations_and_reasons(served: Served) -> No
     assert b"hunter2!" not in stored
 
 
+def test_names_and_descriptions(served: Served) -> None:
+    said, shown = f"it is {KEY}", f"it is {R}"
+    agent = served.post("/agent", details={"name": said, "description": said})
+    assert (agent["name"], agent["description"]) == (shown, shown)
+    version = {"name": said, "description": said, "external_identifier": "1"}
+    run = served.run(agent_version=version)
+    details = {"agent_instance_id": run["id"], "schema_name": said, "status": "active"}
+    assert served.post("/agent_spans", details=details)["schema_name"] == shown
+    assert KEY.encode() not in served.files()
+
+
 def test_a_request_is_compared_as_it_was_sent(served: Served) -> None:
     run = served.run()
     body = {"agent_instance_id": run["id"], "schema_name": "llm", "status": "active", "idempotency_key": "k-1"}

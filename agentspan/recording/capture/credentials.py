@@ -334,7 +334,7 @@ def _is_id_token(name: str, start: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_harmless_name(name: str) -> bool:
-    """Return whether a member's name is one plain word: no credential, and nothing odd."""
+    """Return whether a name, of a member or of a span, is plain: no credential in it, and nothing odd."""
     return name.isascii() and not suspicious()(name)
 
 

@@ -29,14 +29,14 @@ class Redaction:
 
     Attributes:
         count: how many texts or values were replaced or cut.
-        suspicious: tells of a payload's JSON text whether something in it may need redaction.
+        suspicious: tells of a payload's JSON text, or its bytes, whether something in it may need redaction.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
         self.count = 0
         self._rule = rule
         self._suspicious = suspicious()
-        self.suspicious: Callable[[str], bool] = self._suspicious if rule is None else lambda text: True
+        self.suspicious: Callable[[str | bytes], bool] = self._suspicious if rule is None else lambda text: True
 
     def text(self, text: str) -> str:
         """Cut out of a text what looks like a credential."""
