@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer, ids
+from agentspan import Tracer
 from agentspan.errors import StorageError
 from agentspan.journal.segments import take_over
 from agentspan.journal.spool import segments
@@ -369,25 +369,31 @@ def test_a_span_takes_two_records_few_calls_and_none_of_the_system(
             span.set_result({"output": "y" * 280})
 
     def count(frame: Any, event: str, argument: Any) -> None:
-        if event == "call" and (frame.f_code.co_filename != ids.__file__ or frame.f_code.co_name == "new"):
-            calls["python"] += 1  # not those for new random bits: once a millisecond, so a slow machine makes more
+        if event == "call":
+            calls["python"] += 1
         elif event == "c_call":
             calls[getattr(argument, "__module__", None) or "method"] += 1
 
     with tracer.run("a"):
         one()
         before = sink_of(tracer).log.sequence
-        sys.setprofile(count)
-        try:
-            for _ in range(200):
+        counted: list[Counter[str]] = []
+        for _ in range(200):
+            calls = Counter()
+            sys.setprofile(count)
+            try:
                 one()
-        finally:
-            sys.setprofile(None)
+            finally:
+                sys.setprofile(None)
+            counted.append(calls)
         assert sink_of(tracer).log.sequence == before + 2 * 200
-    asked = {module: number for module, number in calls.items() if module in SYSTEM}
-    assert sum(asked.values()) < 20, asked  # for random bits, once in 256 milliseconds, and for a segment
-    assert calls["python"] < 25 * 200, calls
-    assert sum(calls.values()) < 65 * 200, calls
+    # Of the spans in the middle, which are the same on every machine: now and then one takes new random bits (once a
+    # millisecond, so more of them on a slow machine) or a new segment.
+    counted.sort(key=Counter.total)
+    usual = counted[len(counted) // 2]
+    assert not usual.keys() & {*SYSTEM}, usual
+    assert usual["python"] <= 26, usual
+    assert usual.total() <= 64, usual
     tracer.shutdown()
 
 

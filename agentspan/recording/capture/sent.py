@@ -1,5 +1,6 @@
 """Redacts JSON that a client sent. It has no limits but those of the request: what was sent is stored whole."""
 
+from collections.abc import Callable
 from typing import Any
 
 from agentspan.recording.capture.credentials import is_harmless_name, is_schema, names_credential
@@ -23,7 +24,7 @@ class SentRedaction:
 
     def __init__(self, rule: Rule | None = None) -> None:
         self._redaction = Redaction(rule)
-        self.suspicious = self._redaction.suspicious
+        self.suspicious: Callable[[str], bool] = self._redaction.suspicious
 
     @property
     def count(self) -> int:
