@@ -6,14 +6,16 @@ from agentspan.model.changes import Violation
 from agentspan.model.spans import Meaning
 from agentspan.schemas import aliases
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
-from agentspan.schemas.span_types import SpanType
-from agentspan.schemas.templates import MAX_SUMMARY
+from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType
+from agentspan.schemas.templates import MAX_SUMMARY, arguments_text
 from agentspan.text import one_line
 
 _no_usage = USAGE_MEMBERS.isdisjoint
 _new = tuple.__new__  # see model.spans
 _INT64 = 2**63
 MAX_LABEL = 200
+_WITH_OUTPUT = frozenset({BUILT_IN_TYPES["tool"], BUILT_IN_TYPES["chain"]})
+"""The built-in types whose summaries end with the result's `output`."""
 
 
 def describe(
@@ -60,6 +62,9 @@ def describe(
             summary = template.render(context)
     if result is not None and span_type.result_template is not None:
         summary = _with_outcome(summary, span_type, context, result, status)
+    elif result and summary and type(result) is dict and "output" not in result and span_type in _WITH_OUTPUT:
+        if status != "failed":  # the function returned a dict, which is all of the result
+            summary = one_line(f"{summary} → {arguments_text(result)}", MAX_SUMMARY)
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
     get = context.get

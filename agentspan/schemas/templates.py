@@ -219,7 +219,8 @@ def _inline(value: Any) -> Any:
     return None if value is None else inline(value, MAX_INLINE)
 
 
-def _args(value: Any) -> Any:
+def arguments_text(value: Any) -> Any:
+    """Return an object as `key=value, …` on one line, of about 80 characters at most; None of None (see `_args`)."""
     if type(value) is not dict:
         return _inline(value)
     text = ""
@@ -236,7 +237,7 @@ def _count(value: Any) -> Any:
     return len(value) if type(value) is list or type(value) is dict else None
 
 
-_VIRTUAL: Mapping[str, Callable[[Any], Any]] = {"_inline": _inline, "_args": _args, "_count": _count}
+_VIRTUAL: Mapping[str, Callable[[Any], Any]] = {"_inline": _inline, "_args": arguments_text, "_count": _count}
 _CLEAN = frozenset({"_inline", "_args"})
 _HELPERS: Mapping[str, Any] = {
     "__builtins__": {"len": len, "str": str, "type": type},

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentspan.model.spans import Meaning
 from agentspan.schemas.meaning import describe, duration_text, error_text, label_of
-from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, make
+from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, fallback, make
 from tests.strategies import any_text, json_objects, json_values
 
 LLM = BUILT_IN_TYPES["llm"]
@@ -265,3 +265,28 @@ def test_any_payload_means_something_and_the_same_every_time(
     assert first.label is None or len(first.label) <= 200
     assert type(first.input_tokens) in (int, type(None))
     assert type(first.cost_usd) in (float, type(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "result", "summary"),
+    [
+        ("tool", "complete", {"sky": "clear", "wind": {"kmh": 3}}, 'Tool w(city=Rome) → sky=clear, wind={"kmh":3}'),
+        ("shop:tool", "complete", {"sky": "clear"}, "Tool w(city=Rome) → sky=clear"),
+        ("chain", "complete", {"sky": "clear"}, "w → sky=clear"),
+        ("tool", "complete", {"output": "clear", "exit_code": 0}, "Tool w(city=Rome) → clear"),
+        ("tool", "complete", {"output": None}, "Tool w(city=Rome)"),
+        ("tool", "complete", {}, "Tool w(city=Rome)"),
+        ("tool", "failed", {"error": {"type": "E", "message": "no"}}, "Tool w(city=Rome) → E: no"),
+        ("agent", "complete", {"steps": 3}, "Agent w → done in 3 steps"),
+    ],
+)
+def test_a_dict_that_a_tool_returned_is_its_outcome(
+    name: str, status: str, result: dict[str, Any], summary: str
+) -> None:
+    payload = {"name": "w", "arguments": {"city": "Rome"}}
+    assert describe(fallback(name), name, status, payload, result, 1.0).summary == summary
+
+
+def test_a_type_of_ones_own_says_itself_what_its_outcome_is() -> None:
+    own = SpanType({"name": "tool", "template": "{{name}}"})
+    assert describe(own, "tool", "complete", {"name": "w"}, {"sky": "clear"}, 1.0).summary == "w"
