@@ -17,6 +17,7 @@ MODULES = (
     "format",
     "theme",
     "source",
+    "longtext",
     "json",
     "messages",
     "spans",

@@ -1,7 +1,8 @@
 // The conversation of a run: its messages, and its tool calls with their answers.
 
-import { byId, el, longText, messageOf } from "./dom.js";
+import { byId, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
+import { longText } from "./longtext.js";
 import { argumentList, callCard, folded, messageCard } from "./messages.js";
 import { jsonSection, parse } from "./json.js";
 
@@ -107,8 +108,8 @@ export class Conversation {
     if (turn.role === "assistant" && turn.name) notes.push(turn.name);
     if ((turn.role === "assistant" || turn.role === "tool") && duration !== null && duration >= 1) notes.push(format.duration(duration));
     const note = notes.join(" · ");
-    parts.push(turn.role === "tool" ? this._toolCard(turn, text, note, onOpen) : messageCard({ ...turn, text }, { note, onOpen }));
-    return el("div", { class: `turn from-${turn.role}` }, ...parts);
+    parts.push(turn.role === "tool" ? this._toolCard(turn, text, note, onOpen) : messageCard({ ...turn, text }, { note, onOpen, isCut }));
+    return el("div", { class: `turn from-${turn.role}`, "data-part": turn.span }, ...parts);
   }
 
   /**
@@ -120,8 +121,9 @@ export class Conversation {
   _toolCard(turn, text, note, onOpen) {
     const status = turn.error ? "failed" : turn.status;
     const value = text.length < 200_000 && /^\s*[[{]/.test(text) ? parse(text) : undefined;
+    const isCut = turn.length > turn.text.length;
     const isJson = value !== undefined && typeof value === "object" && value !== null;
-    const body = () => (isJson ? jsonSection("answer", text) : longText(text, SHORT, { class: "prose" }));
+    const body = () => (isJson ? jsonSection("answer", text) : longText(text, SHORT, { class: "prose" }, isCut ? null : undefined));
     const start = text.replace(/\s+/g, " ").slice(0, 150);
     const answer = isJson || text.length > 160 ? folded("answer", `→ ${start}`, body) : text ? body() : null;
     const head = el(

@@ -1,8 +1,9 @@
 // The selected span: its facts, its error, its messages, its payload and its result.
 
-import { add, byId, copyButton, el, longText, messageOf } from "./dom.js";
+import { add, byId, copyButton, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection, parse } from "./json.js";
+import { longText } from "./longtext.js";
 import { messageCard } from "./messages.js";
 import { withoutError } from "./tree.js";
 
@@ -73,6 +74,7 @@ export class Detail {
   replace(parts) {
     this.turn++; // a span that is still being read is not shown any more
     this.box.dataset.span = "";
+    this.box.dataset.part = "run";
     this.box.replaceChildren(...parts);
   }
 
@@ -89,7 +91,7 @@ export class Detail {
     const body = detail ? this._body(at, detail) : [el("p", { class: "loading" }, "…")];
     const isSame = this.box.dataset.span === this.spans.ids[at];
     const top = this.box.scrollTop;
-    this.box.dataset.span = this.spans.ids[at];
+    this.box.dataset.span = this.box.dataset.part = this.spans.ids[at];
     this.box.replaceChildren(this._head(at), this._facts(at, detail), ...body);
     this.box.scrollTop = isSame ? top : 0;
     this.box.setAttribute("aria-busy", String(!detail));
@@ -184,12 +186,12 @@ export function failure(error) {
   const names = isObject ? [error.type, error.error_type, error.errorType] : [];
   const name = names.find((each) => typeof each === "string") ?? "Error";
   const message = isObject ? error.message : error;
-  const box = el("section", { class: "failure" }, el("h3", null, name));
+  const box = el("section", { class: "failure", "data-part": "error" }, el("h3", null, name));
   if (message !== null && message !== undefined) {
     box.append(longText(typeof message === "string" ? message : JSON.stringify(message), 2000, { class: "prose" }));
   }
   if (isObject && typeof error.stacktrace === "string" && error.stacktrace) {
-    const trace = el("details", { open: error.stacktrace.length < 3000 }, el("summary", null, "Traceback"));
+    const trace = el("details", { "data-part": "traceback", open: error.stacktrace.length < 3000 }, el("summary", null, "Traceback"));
     trace.append(longText(error.stacktrace, 6000, { class: "source trace" }));
     box.append(trace);
   }

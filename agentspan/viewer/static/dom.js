@@ -127,22 +127,3 @@ export function copyButton(text) {
   });
   return button;
 }
-
-/**
- * Return an element with a text, cut at `limit` characters where a button shows the rest.
- * @param {string} text
- * @param {number} limit
- * @param {Attributes} attributes
- */
-export function longText(text, limit, attributes) {
-  const node = el("div", attributes);
-  if (text.length <= limit * 1.2) return add(node, text);
-  const shown = document.createTextNode(visible(text.slice(0, limit)) + "…");
-  const more = el("button", { type: "button", class: "more" }, `Show all ${text.length.toLocaleString("en")} characters`);
-  more.addEventListener("click", () => {
-    shown.data = visible(text);
-    more.remove();
-  });
-  node.append(shown, more);
-  return node;
-}

@@ -1,11 +1,13 @@
 // JSON as a tree that folds. Members become elements when their parent is unfolded, a hundred at a time.
 
-import { add, copyButton, el, longText, visible } from "./dom.js";
+import { add, copyButton, el, visible } from "./dom.js";
 import { whole } from "./format.js";
+import { longText, saveButton } from "./longtext.js";
 
 const PAGE = 100;
 const LONG = 1200;
 const AT_ONCE = 60;
+const SOURCE = 20_000;
 
 /** A number that a browser's own type would round: its digits. */
 export class ExactNumber {
@@ -47,7 +49,8 @@ export function jsonSection(title, text) {
   raw.addEventListener("click", () => show(raw.getAttribute("aria-pressed") === "false"));
   show(false);
   const head = el("header", null, el("h3", null, title), el("span", { class: "gap" }), raw, copyButton(text));
-  return el("section", { class: "payload" }, head, body);
+  if (text.length > SOURCE) head.append(saveButton({ text, suffix: "json" }));
+  return el("section", { class: "payload", "data-part": title.toLowerCase() }, head, body);
 }
 
 /**
@@ -57,7 +60,8 @@ export function jsonSection(title, text) {
 function indented(text, value) {
   /** @type {(key: string, item: unknown) => unknown} */
   const replacer = (_key, item) => (item instanceof ExactNumber ? (JSON.rawJSON?.(item.digits) ?? item.digits) : item);
-  return longText(value === undefined ? text : JSON.stringify(value, replacer, 2), 20_000, { class: "source" });
+  const shown = value === undefined ? text : JSON.stringify(value, replacer, 2);
+  return longText(shown, SOURCE, { class: "source" }, { text, suffix: "json" });
 }
 
 /**
@@ -104,12 +108,12 @@ function memberLine(key, item, room) {
   const name = el("span", { class: typeof key === "number" ? "index" : "key" }, String(key));
   const value = nestedJson(item) ?? item;
   if (!isBranch(value) || !Object.keys(value).length) {
-    return el("div", { class: "member" }, name, leaf(item));
+    return el("div", { class: "member", "data-part": key }, name, leaf(item));
   }
   let size = Array.isArray(value) ? `[${whole(value.length)}]` : `{${whole(Object.keys(value).length)}}`;
   if (value !== item) size = `"${size}"`;
   const summary = el("summary", null, name, el("span", { class: "size" }, size), el("span", { class: "hint" }, preview(value)));
-  const node = el("details", null, summary);
+  const node = el("details", { "data-part": key }, summary);
   const fill = () => {
     if (node.children.length < 2) node.append(members(value, room));
   };

@@ -1,7 +1,8 @@
 // Chat messages, as a span's detail and the conversation show them.
 
-import { el, longText } from "./dom.js";
+import { el } from "./dom.js";
 import { ExactNumber, jsonSection, parse } from "./json.js";
+import { longText } from "./longtext.js";
 
 const LONG = 1500;
 const FOLDED = 280;
@@ -9,17 +10,17 @@ const FOLDED = 280;
 /**
  * Return a message: its role, its text, its tool calls. A long system prompt begins folded.
  * @param {{ role: string, text: string, others: string[], calls: Call[], error?: string | null }} message
- * @param {{ onOpen?: () => void, note?: string }} [options]
+ * @param {{ onOpen?: () => void, note?: string, isCut?: boolean }} [options] `isCut`: the text is only the beginning of the recorded one
  */
-export function messageCard(message, { onOpen, note } = {}) {
+export function messageCard(message, { onOpen, note, isCut } = {}) {
   const head = el("header", null, el("b", null, message.role), note ? el("span", { class: "note" }, note) : null);
   if (onOpen) head.append(el("span", { class: "gap" }), el("button", { type: "button", class: "quiet", onclick: onOpen }, "Open span"));
   const limit = message.role === "system" ? FOLDED : LONG;
   return el(
     "article",
-    { class: `message ${roleClass(message.role)}` },
+    { class: `message ${roleClass(message.role)}`, "data-part": message.role },
     head,
-    message.text ? longText(message.text, limit, { class: "prose" }) : null,
+    message.text ? longText(message.text, limit, { class: "prose" }, isCut ? null : undefined) : null,
     ...message.others.map((name) => el("span", { class: "chip" }, name)),
     ...message.calls.map(callCard),
     message.error ? el("div", { class: "error-text" }, message.error) : null,

@@ -223,6 +223,11 @@ type SpanValues = { [Name in keyof SpanColumns]: SpanColumns[Name][number] };
 
 /** Attributes of a new element: functions become listeners, true an empty attribute; null and false are left out. */
 type Attributes = Record<string, string | number | boolean | null | undefined | ((event: any) => void)>;
+/** What a button saves as a file: the text, and the end of the name (longtext.js). */
+interface Saved {
+  text: string;
+  suffix: string;
+}
 type Child = Node | string | number | null | undefined;
 
 interface JSON {

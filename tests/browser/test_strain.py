@@ -1,0 +1,117 @@
+"""The viewer under strain: very long texts, a server that is away, a run that goes on while somebody reads."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentspan.viewer import export
+from tests.browser.conftest import Opener
+from tests.browser.recorded import Recording, database
+from tests.browser.test_viewer import expect, press
+from tests.serve.servers import Server, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+LINES = "".join(f"{number}: why are invoices late? \U0001f600 " + "\n" * (number % 3 == 0) for number in range(8_000))
+ONE_LINE = "0123456é\U0001f600" * 12_000
+"""Each character counts: a block of an even number of them would end inside a pair."""
+
+
+class Site:
+    """A server, and the runs in its file."""
+
+    def __init__(self, server: Server, texts: str) -> None:
+        self.server = server
+        self.texts = f"{server.url}/runs/{texts}"
+
+
+@pytest.fixture(scope="module")
+def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One server for all tests."""
+    path = tmp_path_factory.mktemp("strain") / "runs.db"
+    with database(path) as db:
+        texts = Recording(db, "writer")
+        texts.span("step", {"content": LINES}, {"ok": True})
+        texts.span("step", {"list": [ONE_LINE]}, {"error": {"message": LINES}}, status="failed")
+        texts.finish(2)
+    with serving(path) as server:
+        yield Site(server, texts.id)
+        assert "Traceback" not in server.stderr
+
+
+# Long texts
+
+WATCH_LAYOUT = """() => {
+    window.laidOut = 0;
+    document.addEventListener("contentvisibilityautostatechange", (event) => { if (!event.skipped) laidOut++; });
+}"""
+COPIED = """() => document.addEventListener("copy", (event) => {
+    window.copied = event.clipboardData.getData("text/plain");
+})"""
+
+
+def show_all(page: "Page", part: "Locator") -> "Locator":
+    """Show all of a long text; the element with it."""
+    part.get_by_role("button", name="Show all").click()
+    expect(part.locator(".block").first).to_be_visible()
+    return part
+
+
+def saved_by(page: "Page", part: "Locator") -> tuple[str, str]:
+    """The name and the text of the file that "Download" saves."""
+    with page.expect_download() as saving:
+        part.get_by_role("button", name="Download").click()
+    return saving.value.suggested_filename, Path(saving.value.path()).read_bytes().decode()
+
+
+def test_a_long_text_is_shown_whole_in_blocks_of_which_few_are_laid_out(site: Site, open_page: Opener) -> None:
+    page = open_page(site.texts)
+    press(page, "j")
+    text = page.locator("#detail .string.long")
+    span = page.evaluate("document.getElementById('detail').dataset.span")
+    assert saved_by(page, text) == (f"{span}-payload-content.txt", LINES)
+    page.evaluate(WATCH_LAYOUT)
+    show_all(page, text)
+    assert page.evaluate("document.activeElement.classList.contains('long')")
+    blocks = page.evaluate("[...document.querySelectorAll('#detail .block')].map((block) => block.textContent)")
+    assert "".join(blocks) == LINES
+    assert all(block.endswith("\n") for block in blocks[:-1])
+    assert max(map(len, blocks)) < 20_000
+    assert 0 < page.evaluate("laidOut") < 10 < len(blocks)
+    # Blocks that are not laid out are as high as they will be, so that the scroll bar does not jump.
+    height = "document.querySelector('#detail .long').offsetHeight"
+    before = page.evaluate(height)
+    page.evaluate("document.querySelectorAll('.block').forEach((block) => (block.style.contentVisibility = 'visible'))")
+    assert 0.8 < before / page.evaluate(height) < 1.25
+    assert saved_by(page, text)[1] == LINES
+
+
+def test_a_long_line_is_found_and_copied_as_it_is(site: Site, open_page: Opener, tmp_path: Path) -> None:
+    page = open_page(site.texts)
+    press(page, "j", "j")
+    show_all(page, page.locator("#detail .string.long").first)
+    blocks = page.evaluate("[...document.querySelectorAll('#detail .string .block')].map((block) => block.textContent)")
+    assert "".join(blocks) == ONE_LINE  # no half of a pair was escaped
+    assert len(blocks) > 10
+    page.evaluate(COPIED)
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#detail .string.long'))")
+    press(page, "Control+c")
+    assert page.evaluate("copied") == ONE_LINE
+    show_all(page, page.locator("#detail .failure .long"))
+    assert page.evaluate("window.find('7997: why', false, false, true)")
+    expect(page.locator("#detail .failure .block").last).to_be_in_viewport()
+    payload = page.locator("#detail .payload").first
+    payload.get_by_role("button", name="Text").click()
+    name, text = saved_by(page, payload.locator(".source"))
+    assert name.endswith("-payload.json")
+    assert json.loads(text) == {"list": [ONE_LINE]}
+    run = tmp_path / "run.html"
+    with database(site.server.db) as db:
+        run.write_text(export.html(db.storage, [site.texts.rpartition("/")[2]]), encoding="utf-8")
+    page = open_page(run.as_uri())
+    press(page, "j")
+    assert saved_by(page, page.locator("#detail .string.long"))[1] == LINES
