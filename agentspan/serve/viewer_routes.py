@@ -353,9 +353,11 @@ def _number(text: str | None) -> int:
 
 def _onward(where: object) -> str:
     """Return the address to redirect to after the login, always within the viewer."""
-    if not isinstance(where, str) or not where.startswith("runs/") or "//" in where or "\\" in where:
+    where = where.removeprefix("./") if isinstance(where, str) else ""
+    if not where.startswith(("runs/", "?")) or "//" in where or "\\" in where:
         return "./"
-    return quote(where[:500], safe="/?=&%-_.~")
+    onward = quote(where[:2000], safe="/?=&%+-_.~")
+    return f"./{onward}" if where.startswith("?") else onward
 
 
 async def _said(request: Request) -> dict[str, Any]:

@@ -17,6 +17,7 @@ MODULES = (
     "format",
     "theme",
     "source",
+    "lost",
     "longtext",
     "json",
     "messages",

@@ -10,11 +10,11 @@ import pytest
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
 from tests.browser.recorded import Recording, database
-from tests.browser.test_viewer import expect, press
+from tests.browser.test_viewer import TOKEN, expect, press, selected
 from tests.serve.servers import Server, serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Route
 
 LINES = "".join(f"{number}: why are invoices late? \U0001f600 " + "\n" * (number % 3 == 0) for number in range(8_000))
 ONE_LINE = "0123456é\U0001f600" * 12_000
@@ -24,9 +24,9 @@ ONE_LINE = "0123456é\U0001f600" * 12_000
 class Site:
     """A server, and the runs in its file."""
 
-    def __init__(self, server: Server, texts: str) -> None:
+    def __init__(self, server: Server, texts: str, going: str) -> None:
         self.server = server
-        self.texts = f"{server.url}/runs/{texts}"
+        self.texts, self.going = (f"{server.url}/runs/{id}" for id in (texts, going))
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,10 @@ def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         texts.span("step", {"content": LINES}, {"ok": True})
         texts.span("step", {"list": [ONE_LINE]}, {"error": {"message": LINES}}, status="failed")
         texts.finish(2)
+        going = Recording(db, "worker")
+        going.span("step", {"n": 1})
     with serving(path) as server:
-        yield Site(server, texts.id)
+        yield Site(server, texts.id, going.id)
         assert "Traceback" not in server.stderr
 
 
@@ -115,3 +117,98 @@ def test_a_long_line_is_found_and_copied_as_it_is(site: Site, open_page: Opener,
     page = open_page(run.as_uri())
     press(page, "j")
     assert saved_by(page, page.locator("#detail .string.long"))[1] == LINES
+
+
+# A server that is away
+
+AWAY = ("ERR_FAILED",)
+
+
+def refuse(route: "Route") -> None:
+    """Answer nothing, as a server that is away."""
+    route.abort()
+
+
+def test_a_page_whose_first_request_fails_asks_again(site: Site, open_page: Opener) -> None:
+    page = open_page(site.server.url, ready=False)
+    page.expected = AWAY  # type: ignore[attr-defined]
+    asked: list[str] = []
+    page.on("requestfailed", lambda request: asked.append(request.url))
+    page.route("**/spans?*", refuse)
+    page.goto(site.texts)
+    lost = page.locator("#lost")
+    expect(lost).to_contain_text("The server does not answer. Next try in")
+    page.wait_for_event("requestfailed")  # by itself
+    expect(lost).to_contain_text("Next try in 2 s")
+    page.unroute("**/spans?*")
+    lost.get_by_role("button", name="Try now").click()
+    page.wait_for_selector("html[data-ready]")
+    expect(lost).to_be_hidden()
+    assert 2 <= len(asked) <= 4
+
+    # The details of a span too, and the list of runs while its sums are not ready.
+    page.route("**/spans/*", refuse)
+    press(page, "j")
+    expect(page.locator("#detail .error-text")).to_contain_text("The server does not answer. Try again")
+    page.unroute("**/spans/*")
+    page.locator("#detail .error-text button").click()
+    expect(page.locator("#detail .string")).to_contain_text("why are invoices late?")
+
+    def unready(route: "Route") -> None:
+        answer = route.fetch()
+        body = answer.text().replace('data-page="runs"', 'data-page="runs" data-preparing="true"')
+        route.fulfill(response=answer, body=body.replace("data-run=", "data-old="))
+
+    page.route(f"{site.server.url}/", unready)
+    page.route("**/runs.json", refuse)
+    page.goto(f"{site.server.url}/")
+    expect(lost).to_contain_text("The server does not answer.")
+    assert page.locator("#runs tr[data-run]").count() == 0
+    page.unroute("**/runs.json")
+    expect(page.locator("#runs tr[data-run]")).not_to_have_count(0)
+    expect(lost).to_be_hidden()
+
+
+def test_the_banner_goes_with_the_first_answer_to_anything(site: Site, open_page: Opener) -> None:
+    page = open_page(site.going)
+    page.expected = AWAY  # type: ignore[attr-defined]
+    page.route("**/spans?*", refuse)
+    lost = page.locator("#lost")
+    expect(lost).to_be_visible()
+    page.route("**/spans?*", lambda route: None)  # from now on these requests wait for ever
+    press(page, "j")
+    expect(page.locator("#detail .json .number").first).to_be_visible()
+    expect(lost).to_be_hidden()
+
+
+def test_the_login_keeps_filters_and_span_and_the_logout_says_that_it_failed(tmp_path: Path, open_page: Opener) -> None:
+    with database(tmp_path / "runs.db") as db:
+        run = Recording(db, "worker", metadata={"why": "late & lost"})
+        run.span("step", {"n": 1})
+        span = run.span("step", {"n": 2})
+    with serving(tmp_path / "runs.db", AGENTSPAN_TOKEN=TOKEN) as server:
+        page = open_page(f"{server.url}/?agent=worker&grep=late+%26+lost", ready=False)
+        page.expected = (*AWAY, "401")  # type: ignore[attr-defined]
+        page.fill("#token", TOKEN)
+        press(page, "Enter")
+        page.wait_for_url(f"{server.url}/?agent=worker&grep=late+%26+lost")
+        expect(page.locator("#grep")).to_have_value("late & lost")
+        expect(page.locator("#runs tr")).to_have_count(1)
+        page.context.clear_cookies()
+        page.goto(f"{server.url}/runs/{run.id}#span={span}&view=conversation")
+        page.fill("#token", TOKEN)
+        press(page, "Enter")
+        page.wait_for_selector("html[data-ready]")
+        assert page.url == f"{server.url}/runs/{run.id}#span={span}&view=conversation"
+        press(page, "1")
+        expect(selected(page)).to_contain_text("2")
+        page.route("**/logout", refuse)
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_text("You are still logged in. The server does not answer.")).to_be_visible()
+        page.unroute("**/logout")
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/login")
+        # Only a page of this server is next, whatever the address says.
+        for elsewhere in ("//evil.example/", "https:evil.example", "javascript:alert(1)", "?a//evil", "./?\\evil"):
+            page.goto(f"{server.url}/login?next={elsewhere}#span=x")
+            assert page.locator("#login").get_attribute("data-next") == "./"

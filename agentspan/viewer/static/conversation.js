@@ -73,6 +73,9 @@ export class Conversation {
       try {
         const { turns } = await this.source.conversation(this.turns.length);
         this.turns.push(...turns);
+      } catch (error) {
+        this.note.textContent = messageOf(error);
+        return;
       } finally {
         this.isFetching = false;
       }

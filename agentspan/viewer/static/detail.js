@@ -33,6 +33,7 @@ export class Detail {
     /** @type {Map<string, { status: SpanStatus, detail: SpanDetail }>} */
     this.cache = new Map();
     this.turn = 0;
+    this.unread = -1; // the span that is shown without its payloads, because they could not be read
   }
 
   /**
@@ -42,6 +43,7 @@ export class Detail {
    */
   async show(at, { again = false } = {}) {
     const turn = ++this.turn;
+    this.unread = -1;
     if (at < 0) return;
     const id = this.spans.ids[at];
     const status = this.spans.columns.status[at];
@@ -58,7 +60,7 @@ export class Detail {
     try {
       detail = await this.source.detail(id);
     } catch (error) {
-      if (turn === this.turn) this._showError(error);
+      if (turn === this.turn) this._showError(at, error);
       return;
     }
     const [oldest] = this.cache.keys();
@@ -73,14 +75,26 @@ export class Detail {
    */
   replace(parts) {
     this.turn++; // a span that is still being read is not shown any more
+    this.unread = -1;
     this.box.dataset.span = "";
     this.box.dataset.part = "run";
     this.box.replaceChildren(...parts);
   }
 
-  /** @param {unknown} error */
-  _showError(error) {
-    this.box.querySelector(".loading")?.replaceWith(el("p", { class: "error-text" }, messageOf(error)));
+  /** Read the shown span again, if that failed. */
+  retry() {
+    if (this.unread >= 0) this.show(this.unread);
+  }
+
+  /**
+   * @param {number} at
+   * @param {unknown} error
+   */
+  _showError(at, error) {
+    this.unread = at;
+    const again = el("button", { type: "button", class: "link", onclick: () => this.retry() }, "Try again");
+    this.box.querySelector(".loading")?.replaceWith(el("p", { class: "error-text" }, messageOf(error), " ", again));
+    this.box.setAttribute("aria-busy", "false");
   }
 
   /**

@@ -1,6 +1,6 @@
 // The entry point: starts the page that this document is.
 
-import { byId, findById, messageOf, setText } from "./dom.js";
+import { byId, el, findById, messageOf, setText } from "./dom.js";
 import { RunPage } from "./run.js";
 import { fileList, startRunsPage } from "./runs.js";
 import { FileSource, jsonBlock, post, ServerSource } from "./source.js";
@@ -13,7 +13,7 @@ function startLoginPage() {
     event.preventDefault();
     try {
       const { next } = await post("login", { token: token.value, next: form.dataset.next });
-      location.replace(next);
+      location.replace(placeToGo(next));
     } catch (error) {
       setText(byId("problem"), messageOf(error));
       token.select();
@@ -21,11 +21,22 @@ function startLoginPage() {
   });
 }
 
+/**
+ * Return the address after the login: the page that was asked for, with the span and view that its fragment names. Only the
+ * browser knows the fragment, and keeps it when the server redirects to the login.
+ * @param {string} next
+ */
+function placeToGo(next) {
+  const place = new URL(next, location.href);
+  if (place.origin !== location.origin) return "./";
+  place.hash = location.hash;
+  return place.href;
+}
+
 function startRunPage() {
   /** @type {Run} */
   const run = jsonBlock("data");
-  const page = new RunPage(run, new ServerSource(run));
-  page.load().catch((error) => page.showProblem(error));
+  new RunPage(run, new ServerSource(run)).load();
 }
 
 function startFilePage() {
@@ -44,10 +55,18 @@ function startFilePage() {
 
 function listenToLogout() {
   const button = findById("logout");
+  const problem = el("p", { class: "lost", role: "alert", hidden: true });
+  findById("lost")?.before(problem);
   button?.addEventListener("click", async () => {
-    await post(button.dataset.to ?? "", {});
-    location.assign(button.dataset.then ?? "");
+    try {
+      await post(button.dataset.to ?? "", {});
+      location.assign(button.dataset.then ?? "");
+    } catch (error) {
+      setText(problem, `You are still logged in. ${messageOf(error)}`);
+      problem.hidden = false;
+    }
   });
+  addEventListener("serverback", () => (problem.hidden = true));
 }
 
 startTheme();

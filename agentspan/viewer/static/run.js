@@ -7,6 +7,7 @@ import { add, byId, el, findById, messageOf, setText } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection, parse } from "./json.js";
 import { listenToKeys } from "./keys.js";
+import { Lost } from "./lost.js";
 import { Search } from "./search.js";
 import { isOpenStatus, Spans } from "./spans.js";
 import { Stats } from "./stats.js";
@@ -33,6 +34,7 @@ export class RunPage {
     this.lastEnd = 0;
     /** @type {string | null} */
     this.next = null;
+    this.lost = new Lost();
     this.loadAll = () => {};
     this.isLoadingAll = false;
     /** @type {SpanStatus | null} */
@@ -58,9 +60,9 @@ export class RunPage {
   }
 
   async load() {
-    if (!this.run.spans) this._readFacts().catch((error) => this.showProblem(error));
+    if (!this.run.spans) this._readFacts().catch(() => {}); // the first poll brings them too
     do {
-      const chunk = await this.source.spans(this.next ? { after: this.next } : {});
+      const chunk = await this.lost.until(() => this.source.spans(this.next ? { after: this.next } : {}));
       this._merge(chunk);
       this.next = chunk.next;
       this._drawLoaded();
@@ -86,15 +88,6 @@ export class RunPage {
     if (at !== undefined && at !== this.tree.selected) this.tree.select(at);
     const view = VIEWS.find((name) => name === (wanted.get("view") ?? "tree"));
     if (view && view !== this.view) this.show(view);
-  }
-
-  /**
-   * Show why data could not be read.
-   * @param {unknown} error
-   */
-  showProblem(error) {
-    setText(byId("lost"), messageOf(error));
-    byId("lost").hidden = false;
   }
 
   /** Read the run's facts with its counts, while its spans are being read. */
@@ -162,13 +155,13 @@ export class RunPage {
           readAll = began;
           changed = (await this._readChanges("")) || changed;
         }
+        this.lost.clear();
         if (changed) this._updateViews();
-        byId("lost").hidden = true;
+        const wait = Math.max(this._isActive() ? POLL_ACTIVE_MS : POLL_IDLE_MS, 10 * (performance.now() - began));
+        await new Promise((resolve) => setTimeout(resolve, wait));
       } catch (error) {
-        this.showProblem(error);
+        await this.lost.wait(error);
       }
-      const wait = Math.max(this._isActive() ? POLL_ACTIVE_MS : POLL_IDLE_MS, 10 * (performance.now() - began));
-      await new Promise((resolve) => setTimeout(resolve, wait));
       while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
     }
   }
@@ -332,6 +325,10 @@ export class RunPage {
       this.loadAll();
     });
     new ResizeObserver(() => this._drawOverview()).observe(byId("axis"));
+    addEventListener("serverback", () => {
+      this._updateViews();
+      this.detail.retry();
+    });
     addEventListener("themechange", () => this._drawOverview());
     listenToKeys(this);
     this._listenToTerminate();

@@ -1,7 +1,8 @@
 // The list of runs: the rows that the server wrote stay, and their cells are updated.
 
-import { byId, el, inside, messageOf, setAttribute, setText, targetOf } from "./dom.js";
-import { get } from "./source.js";
+import { byId, el, inside, setAttribute, setText, targetOf } from "./dom.js";
+import { Lost } from "./lost.js";
+import { poll } from "./source.js";
 
 const EVERY_MS = 1000;
 
@@ -51,20 +52,18 @@ function moveByKey(event) {
 }
 
 async function follow() {
-  let took = 0;
-  if (document.body.dataset.preparing) update(await get(`runs.json${location.search}`));
-  for (;;) {
+  const lost = new Lost();
+  const ask = () => poll(`runs.json${location.search}`);
+  if (document.body.dataset.preparing) update(await lost.until(ask));
+  for (let took = 0; ; ) {
     await new Promise((resolve) => setTimeout(resolve, Math.max(EVERY_MS, 20 * took)));
     while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
-    const began = performance.now();
-    try {
-      update(await get(`runs.json${location.search}`));
-      byId("lost").hidden = true;
-    } catch (error) {
-      setText(byId("lost"), messageOf(error));
-      byId("lost").hidden = false;
-    }
-    took = performance.now() - began;
+    const page = await lost.until(() => {
+      took = -performance.now();
+      return ask();
+    });
+    took += performance.now();
+    update(page);
   }
 }
 

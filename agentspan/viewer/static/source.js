@@ -11,24 +11,53 @@ export function jsonBlock(id) {
   return node ? JSON.parse(node.textContent ?? "") : null;
 }
 
+/** The server could not be reached, or its answer broke off. */
+export class NoAnswer extends Error {
+  constructor() {
+    super("The server does not answer.");
+  }
+}
+
+const PATIENCE_MS = 30_000; // for spans; a page that waits for a server that hangs says nothing
+let isAway = false;
+
 /**
+ * Send a request. The first answer after a request without one is an event, `serverback`.
  * @param {string} url
  * @param {RequestInit} [options]
  */
 async function request(url, options) {
-  let response;
+  let response, body;
   try {
     response = await fetch(url, { credentials: "same-origin", ...options });
+    body = await response.text();
   } catch {
-    throw new Error("The server does not answer.");
+    isAway = true;
+    throw new NoAnswer();
+  }
+  if (isAway) {
+    isAway = false;
+    dispatchEvent(new Event("serverback"));
   }
   if (response.status === 401) {
     location.reload(); // the session has ended: the server shows the login
     throw new Error("The session has ended.");
   }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.message ?? `The server answered with status ${response.status}.`);
-  return body;
+  if (response.ok) return JSON.parse(body);
+  throw new Error(problemOf(body) ?? `The server answered with status ${response.status}.`);
+}
+
+/**
+ * Return the message of a refusal; undefined where a proxy has answered with something else.
+ * @param {string} body
+ * @returns {string | undefined}
+ */
+function problemOf(body) {
+  try {
+    return JSON.parse(body).message;
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -40,6 +69,12 @@ export const post = (url, body) =>
 
 /** @param {string} url */
 export const get = (url) => request(url);
+
+/**
+ * Get what a page asks for again and again: a server that hangs does not answer.
+ * @param {string} url
+ */
+export const poll = (url) => request(url, { signal: AbortSignal.timeout(PATIENCE_MS) });
 
 /**
  * A run on the server.
@@ -57,7 +92,7 @@ export class ServerSource {
    * @returns {Promise<SpanChunk & { run: Run }>}
    */
   spans(query) {
-    return get(`${this.base}spans?${new URLSearchParams(query)}`);
+    return poll(`${this.base}spans?${new URLSearchParams(query)}`);
   }
 
   /** @returns {Promise<Run>} */
