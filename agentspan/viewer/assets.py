@@ -24,6 +24,8 @@ MODULES = (
     "spans",
     "axis",
     "tree",
+    "cache",
+    "parts",
     "detail",
     "conversation",
     "stats",

@@ -1,6 +1,8 @@
 """The viewer under strain: very long texts, a server that is away, a run that goes on while somebody reads."""
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ import pytest
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
 from tests.browser.recorded import Recording, database
+from tests.browser.recorded import at as moment
 from tests.browser.test_viewer import TOKEN, expect, press, selected
 from tests.serve.servers import Server, serving
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 LINES = "".join(f"{number}: why are invoices late? \U0001f600 " + "\n" * (number % 3 == 0) for number in range(8_000))
 ONE_LINE = "0123456é\U0001f600" * 12_000
 """Each character counts: a block of an even number of them would end inside a pair."""
+
+LARGE_SPANS = int(os.environ.get("AGENTSPAN_TEST_LARGE_SPANS", "5"))
+"""Spans of 9 MB; 40 of them take 20 seconds. Without a limit they would take 370 MB in the browser."""
 
 
 class Site:
@@ -38,8 +44,9 @@ def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         texts.span("step", {"content": LINES}, {"ok": True})
         texts.span("step", {"list": [ONE_LINE]}, {"error": {"message": LINES}}, status="failed")
         texts.finish(2)
-        going = Recording(db, "worker")
-        going.span("step", {"n": 1})
+        going = Recording(db, "worker", metadata={"plan": {"goal": {"of": "a reader"}}})
+        for number in range(60):
+            going.span("step", {"n": number}, begin=number + 1, end=number + 2)
     with serving(path) as server:
         yield Site(server, texts.id, going.id)
         assert "Traceback" not in server.stderr
@@ -117,6 +124,83 @@ def test_a_long_line_is_found_and_copied_as_it_is(site: Site, open_page: Opener,
     page = open_page(run.as_uri())
     press(page, "j")
     assert saved_by(page, page.locator("#detail .string.long"))[1] == LINES
+
+
+def test_details_are_kept_up_to_a_number_of_bytes(site: Site, open_page: Opener) -> None:
+    kept = 3  # of 9 million characters, in 64 MiB with two bytes each
+    with database(site.server.db) as db:
+        run = Recording(db, "writer")
+        for number in range(LARGE_SPANS):
+            run.span("step", {"content": f"{number} " + "a" * 9_000_000})
+        run.finish(2)
+    page = open_page(f"{site.server.url}/runs/{run.id}")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/spans/" in request.url else None)
+    numbers = [*range(LARGE_SPANS), *reversed(range(LARGE_SPANS - 1))]
+    for step, number in enumerate(numbers):
+        press(page, "j" if step < LARGE_SPANS else "k")
+        expect(page.locator("#detail .string")).to_contain_text(re.compile(rf"^{number} a"))
+    assert len(asked) == LARGE_SPANS + LARGE_SPANS - kept
+    inspector = page.context.new_cdp_session(page)
+    inspector.send("HeapProfiler.collectGarbage")
+    assert inspector.send("Runtime.getHeapUsage")["usedSize"] < 80e6
+
+
+# A run under way
+
+PLACE = "document.querySelector('#tree .row.selected')?.getBoundingClientRect().top"
+
+
+def test_new_steps_leave_the_reader_alone(site: Site, open_page: Opener) -> None:
+    page = open_page(site.going)
+    detail = page.locator("#detail")
+
+    run = site.going.rpartition("/")[2]
+    with database(site.server.db) as db:
+
+        def record(*, begin: float) -> None:
+            before = int(page.locator("#fact-spans").inner_text())
+            db.agent_spans.create(
+                run, "step", "complete", {"n": "new"}, started_at=moment(begin), finished_at=moment(begin)
+            )
+            expect(page.locator("#fact-spans")).to_have_text(str(before + 1))
+
+        # The overview of the run: what is folded, focused and selected there.
+        expect(detail.locator(".json")).to_contain_text("a reader")
+        detail.locator("summary", has_text="plan").click()
+        detail.get_by_role("button", name="Text").focus()
+        page.evaluate("getSelection().selectAllChildren(document.querySelector('#detail h2'))")
+        record(begin=3)
+        expect(detail.locator(".json .string")).to_be_hidden()
+        assert page.evaluate("document.activeElement.textContent") == "Text"
+        assert page.evaluate("String(getSelection())") == "worker 1.2"
+
+        # The tree: the place of the selected step, and the focus.
+        press(page, *["j"] * 40)
+        expect(selected(page)).to_contain_text("38")
+        page.locator("#tree").focus()
+        where, detail_of = page.evaluate(PLACE), page.evaluate("document.getElementById('detail').dataset.span")
+        record(begin=5)
+        assert page.evaluate(PLACE) == where
+        assert page.evaluate("document.activeElement.id") == "tree"
+        assert page.evaluate("document.getElementById('detail').dataset.span") == detail_of
+
+        # The scroll, at the end too; and an open step that ends: only its result is new.
+        page.evaluate("document.getElementById('tree').scrollTop = 1e6")
+        step = db.agent_spans.create(run, "step", "active", {"list": [[1], [2]]}, started_at=moment(90)).id
+        expect(page.locator("#fact-spans")).to_have_text("63")
+        below = "(tree => tree.scrollHeight - tree.clientHeight - tree.scrollTop)(document.getElementById('tree'))"
+        assert page.evaluate(below) > 20
+        page.evaluate("document.getElementById('tree').scrollTop = 1e6")
+        page.locator("#tree .row", has_text="list").click()
+        payload = detail.locator(".payload").first
+        payload.locator("summary", has_text="list").click()
+        payload.get_by_role("button", name="Text").focus()
+        db.agent_spans.finish(step, "complete", {"said": "done"})
+        expect(detail.locator(".payload").nth(1)).to_contain_text("done")
+        expect(detail.locator(".head .state")).to_have_text("complete")
+        expect(payload.locator(".members .members").first).to_be_hidden()
+        assert page.evaluate("document.activeElement.textContent") == "Text"
 
 
 # A server that is away

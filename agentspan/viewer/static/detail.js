@@ -1,10 +1,12 @@
 // The selected span: its facts, its error, its messages, its payload and its result.
 
+import { DetailCache } from "./cache.js";
 import { add, byId, copyButton, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection, parse } from "./json.js";
 import { longText } from "./longtext.js";
 import { messageCard } from "./messages.js";
+import { Parts } from "./parts.js";
 import { withoutError } from "./tree.js";
 
 /** @import { Spans } from "./spans.js" */
@@ -16,7 +18,7 @@ const SIDES = [
   { side: undefined, title: "" },
 ];
 const SHOWN = 12;
-const CACHED = 200;
+const UNFINISHED = "No result yet: the span has not finished.";
 
 export class Detail {
   /**
@@ -30,8 +32,10 @@ export class Detail {
     this.onSelect = onSelect;
     this.now = now;
     this.box = byId("detail");
-    /** @type {Map<string, { status: SpanStatus, detail: SpanDetail }>} */
-    this.cache = new Map();
+    this.parts = new Parts(this.box);
+    this.cache = new DetailCache();
+    /** @type {SpanDetail | null} */
+    this.shown = null;
     this.turn = 0;
     this.unread = -1; // the span that is shown without its payloads, because they could not be read
   }
@@ -47,38 +51,38 @@ export class Detail {
     if (at < 0) return;
     const id = this.spans.ids[at];
     const status = this.spans.columns.status[at];
-    const cached = this.cache.get(id);
-    if (cached?.status === status && !again) {
-      this._draw(at, cached.detail);
+    const cached = this.cache.get(id, status);
+    if (cached && !again) {
+      this._draw(at, cached);
       return;
     }
-    this._draw(at, null);
+    this._draw(at, this.shown?.id === id ? this.shown : null); // what is there stays until the rest has been read
+    this.box.setAttribute("aria-busy", "true");
     // While a key is held down in the tree, the spans that are passed are not read.
     await new Promise((resolve) => setTimeout(resolve, this.source.isLocal ? 0 : 60));
     if (turn !== this.turn) return;
-    let detail;
     try {
-      detail = await this.source.detail(id);
+      const detail = await this.source.detail(id);
+      this.cache.put(id, status, detail);
+      if (turn === this.turn) this._draw(at, detail);
     } catch (error) {
       if (turn === this.turn) this._showError(at, error);
-      return;
     }
-    const [oldest] = this.cache.keys();
-    if (oldest !== undefined && this.cache.size > CACHED) this.cache.delete(oldest);
-    this.cache.set(id, { status, detail });
-    if (turn === this.turn) this._draw(at, detail);
   }
 
   /**
-   * Show other elements than a span's.
-   * @param {Node[]} parts
+   * Show other parts than a span's.
+   * @param {string} subject
+   * @param {Part[]} parts
    */
-  replace(parts) {
+  replace(subject, parts) {
     this.turn++; // a span that is still being read is not shown any more
     this.unread = -1;
+    this.shown = null;
     this.box.dataset.span = "";
     this.box.dataset.part = "run";
-    this.box.replaceChildren(...parts);
+    this.parts.show(subject, parts);
+    this.box.setAttribute("aria-busy", "false");
   }
 
   /** Read the shown span again, if that failed. */
@@ -93,22 +97,34 @@ export class Detail {
   _showError(at, error) {
     this.unread = at;
     const again = el("button", { type: "button", class: "link", onclick: () => this.retry() }, "Try again");
-    this.box.querySelector(".loading")?.replaceWith(el("p", { class: "error-text" }, messageOf(error), " ", again));
-    this.box.setAttribute("aria-busy", "false");
+    const problem = el("p", { class: "error-text" }, messageOf(error), " ", again);
+    this._draw(at, this.shown?.id === this.spans.ids[at] ? this.shown : null, problem);
   }
 
   /**
    * @param {number} at
    * @param {SpanDetail | null} detail
+   * @param {Node} [problem] why there is no newer detail
    */
-  _draw(at, detail) {
-    const body = detail ? this._body(at, detail) : [el("p", { class: "loading" }, "…")];
-    const isSame = this.box.dataset.span === this.spans.ids[at];
-    const top = this.box.scrollTop;
-    this.box.dataset.span = this.box.dataset.part = this.spans.ids[at];
-    this.box.replaceChildren(this._head(at), this._facts(at, detail), ...body);
-    this.box.scrollTop = isSame ? top : 0;
-    this.box.setAttribute("aria-busy", String(!detail));
+  _draw(at, detail, problem) {
+    const { columns, ids } = this.spans;
+    const facts = this._facts(at, detail);
+    /** @type {Part[]} */
+    const parts = [
+      {
+        name: "head",
+        data: [columns.title[at], columns.status[at], columns.left_open[at], columns.summary[at], columns.error[at]],
+        make: () => this._head(at),
+      },
+      { name: "facts", data: [facts.textContent], make: () => facts },
+    ];
+    if (problem) parts.push({ name: "problem", data: [problem], make: () => problem });
+    if (detail) parts.push(...this._body(at, detail));
+    else if (!problem) parts.push({ name: "loading", data: [], make: () => el("p", { class: "loading" }, "…") });
+    this.shown = detail;
+    this.box.dataset.span = this.box.dataset.part = ids[at];
+    this.parts.show(ids[at], parts);
+    this.box.setAttribute("aria-busy", String(!detail && !problem));
   }
 
   /** @param {number} at */
@@ -162,14 +178,25 @@ export class Detail {
   /**
    * @param {number} at
    * @param {SpanDetail} detail
+   * @returns {Part[]}
    */
-  _body(at, detail) {
-    const result = detail.result_payload === null ? undefined : parse(detail.result_payload);
-    const parts = [failure(errorOf(result)), violationList(detail.violations), ...messageSections(detail.messages)];
-    parts.push(jsonSection("Payload", detail.payload));
-    if (detail.result_payload !== null) parts.push(jsonSection("Result", detail.result_payload));
-    else if (this.spans.isOpen(at)) parts.push(el("p", { class: "hint" }, "No result yet: the span has not finished."));
-    return parts.filter((part) => part !== null);
+  _body(at, { payload, result_payload: result, violations, messages }) {
+    const isOpen = this.spans.isOpen(at);
+    return [
+      { name: "failure", data: [result], make: () => (result === null ? null : failure(errorOf(parse(result)))) },
+      { name: "violations", data: [JSON.stringify(violations)], make: () => violationList(violations) },
+      ...SIDES.map(({ side, title }) => ({
+        name: `messages ${side}`,
+        data: side === "in" ? [payload] : [payload, result],
+        make: () => messageSection(title, messages.filter((message) => message.side === side)),
+      })),
+      { name: "payload", data: [payload], make: () => jsonSection("Payload", payload) },
+      {
+        name: "result",
+        data: [result, isOpen],
+        make: () => (result !== null ? jsonSection("Result", result) : isOpen ? el("p", { class: "hint" }, UNFINISHED) : null),
+      },
+    ];
   }
 }
 
@@ -222,19 +249,19 @@ function violationList(violations) {
   return el("section", { class: "violations" }, el("h3", null, "Does not match its schema"), el("ul", null, ...items));
 }
 
-/** @param {SpanMessage[]} messages */
-function messageSections(messages) {
-  return SIDES.flatMap(({ side, title }) => {
-    const ofSide = messages.filter((message) => message.side === side);
-    if (!ofSide.length) return [];
-    const early = ofSide.slice(0, Math.max(0, ofSide.length - SHOWN));
-    const box = el("section", { class: "messages" }, title ? el("h3", null, title) : null);
-    if (early.length) {
-      const more = el("button", { type: "button", class: "more" }, `Show ${format.plural(early.length, "earlier message")}`);
-      more.addEventListener("click", () => more.replaceWith(...early.map((message) => messageCard(message))));
-      box.append(more);
-    }
-    box.append(...ofSide.slice(early.length).map((message) => messageCard(message)));
-    return [box];
-  });
+/**
+ * @param {string} title
+ * @param {SpanMessage[]} messages
+ */
+function messageSection(title, messages) {
+  if (!messages.length) return null;
+  const early = messages.slice(0, Math.max(0, messages.length - SHOWN));
+  const box = el("section", { class: "messages" }, title ? el("h3", null, title) : null);
+  if (early.length) {
+    const more = el("button", { type: "button", class: "more" }, `Show ${format.plural(early.length, "earlier message")}`);
+    more.addEventListener("click", () => more.replaceWith(...early.map((message) => messageCard(message))));
+    box.append(more);
+  }
+  box.append(...messages.slice(early.length).map((message) => messageCard(message)));
+  return box;
 }

@@ -104,7 +104,7 @@ export class RunPage {
   _merge(chunk) {
     if (chunk.run) this.run = chunk.run;
     const atEnd = this.tree.box.scrollTop + this.tree.box.clientHeight >= this.tree.box.scrollHeight - 4;
-    const follows = atEnd && this.tree.box.scrollTop > 0;
+    const follows = atEnd && this.tree.box.scrollTop > 0 && this.tree.selected < 0;
     const changed = this.spans.merge(chunk);
     if (changed) {
       this.spans.buildTree();
@@ -235,7 +235,6 @@ export class RunPage {
   /** Show the run in the detail, while no span is selected. */
   _showRun() {
     const { run } = this;
-    const error = run.error ? parse(run.error) : null;
     const facts = el("dl", { class: "facts" });
     /** @type {(name: string, value: Node | string | null) => void} */
     const fact = (name, value) => {
@@ -251,17 +250,22 @@ export class RunPage {
     fact("commit", run.git_commit);
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     const reason = run.termination_reason;
-    const parts = [
-      el("header", { class: "head" }, el("div", { class: "what" }, "Run"), el("h2", null, name)),
-      facts,
-      reason ? el("section", { class: "failure" }, el("h3", null, "Terminated"), el("div", { class: "prose" }, reason)) : null,
-      failure(error),
-      run.metadata ? jsonSection("Metadata", run.metadata) : null,
-      run.result ? jsonSection("Result", run.result) : null,
-      run.quality ? jsonSection("Quality", run.quality) : null,
-      el("p", { class: "hint" }, "Select a step to see what went in and what came out. Press ? for the keys."),
-    ];
-    this.detail.replace(parts.filter((part) => part !== null));
+    const head = () => el("header", { class: "head" }, el("div", { class: "what" }, "Run"), el("h2", null, name));
+    /** @type {(text: string) => Node} */
+    const terminated = (text) => el("section", { class: "failure" }, el("h3", null, "Terminated"), el("div", { class: "prose" }, text));
+    const hint = () => el("p", { class: "hint" }, "Select a step to see what went in and what came out. Press ? for the keys.");
+    /** @type {(name: string, text: string | null, make?: (text: string) => Node | null) => Part} */
+    const part = (name, text, make = (json) => jsonSection(name, json)) => ({ name, data: [text], make: () => (text ? make(text) : null) });
+    this.detail.replace(run.id, [
+      part("head", name, head),
+      { name: "facts", data: [facts.textContent], make: () => facts },
+      part("Terminated", reason, terminated),
+      part("Error", run.error, (json) => failure(parse(json))),
+      part("Metadata", run.metadata),
+      part("Result", run.result),
+      part("Quality", run.quality),
+      part("hint", "hint", hint),
+    ]);
   }
 
   /** @param {number} at */

@@ -42,9 +42,22 @@ export class Tree {
 
   /** List the rows again, after spans were added or folded. */
   relist() {
+    const anchor = this._anchor();
+    const before = this.spans.rowOf[anchor] ?? -1;
     this.spans.listRows();
     this.room.style.height = `${this.spans.rows.length * ROW}px`;
+    const after = this.spans.rowOf[anchor] ?? -1;
+    if (before >= 0 && after >= 0 && before !== after) this.box.scrollTop += (after - before) * ROW;
     this.refresh();
+  }
+
+  /** Return the span whose row stays at its place when rows come above it: the selected one if it is visible, else the first one. */
+  _anchor() {
+    const { rows, rowOf } = this.spans;
+    const top = this.box.scrollTop / ROW;
+    const row = this.selected < 0 ? -1 : rowOf[this.selected];
+    if (row >= top - 1 && row < top + this.box.clientHeight / ROW) return this.selected;
+    return top > 0 ? (rows[Math.ceil(top)] ?? -1) : -1;
   }
 
   /** Draw all visible rows again. */

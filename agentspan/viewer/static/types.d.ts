@@ -223,6 +223,12 @@ type SpanValues = { [Name in keyof SpanColumns]: SpanColumns[Name][number] };
 
 /** Attributes of a new element: functions become listeners, true an empty attribute; null and false are left out. */
 type Attributes = Record<string, string | number | boolean | null | undefined | ((event: any) => void)>;
+/** A part of an element (parts.js); it is made anew when one of its data is another value. */
+interface Part {
+  name: string;
+  data: unknown[];
+  make: () => Node | null;
+}
 /** What a button saves as a file: the text, and the end of the name (longtext.js). */
 interface Saved {
   text: string;
