@@ -84,9 +84,9 @@ def columns(
 
     Returns:
         `columns` by name, each a list, or None where no span has a value; `types`, `labels` and `statuses`, which the
-        columns `type`, `label` and `status` point into; `errors`, `left_open` and `aggregates` (spans that sum up
-        others), by position; `origin`, the time from which `start_ms` counts; `next`, None when no more follow;
-        `latest`, the last change among them.
+        columns `type`, `label` and `status` point into; `errors`, `left_open`, `abandoned` (closed because their
+        programs died) and `aggregates` (spans that sum up others), by position; `origin`, the time from which
+        `start_ms` counts; `next`, None when no more follow; `latest`, the last change among them.
     """
     rows = _outlines(storage, run.id, after, limit, since)
     place = {row.id: number for number, row in enumerate(rows)}
@@ -114,6 +114,7 @@ def columns(
         "statuses": list(SPAN_STATUSES),
         "errors": {number: text for number, row in enumerate(rows) if (text := _error(row))},
         "aggregates": [number for number, row in enumerate(rows) if row.is_aggregate],
+        "abandoned": [n for n, row in enumerate(rows) if row.closed_by == "abandoned" and not row.ended_late],
         "left_open": [n for n, row in enumerate(rows) if row.status in OPEN and lives.of(row.writer_id) == "dead"],
         "next": rows[-1].id if limit is not None and len(rows) == limit else None,
         "latest": max((row.updated_at for row in rows), default=since),

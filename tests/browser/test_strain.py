@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ from tests.browser.conftest import Opener
 from tests.browser.recorded import Recording, database
 from tests.browser.recorded import at as moment
 from tests.browser.test_viewer import TOKEN, expect, press, selected
+from tests.checkout import ROOT
 from tests.serve.servers import Server, serving
 
 if TYPE_CHECKING:
@@ -201,6 +205,49 @@ def test_new_steps_leave_the_reader_alone(site: Site, open_page: Opener) -> None
         expect(detail.locator(".head .state")).to_have_text("complete")
         expect(payload.locator(".members .members").first).to_be_hidden()
         assert page.evaluate("document.activeElement.textContent") == "Text"
+
+
+# A program that was killed
+
+KILLED = """
+import os, signal, sys, time, agentspan
+agentspan.configure(db=sys.argv[1])
+with agentspan.run("worker"), agentspan.span("agent", {"name": "worker"}):
+    with agentspan.span("tool", {"name": "first"}):
+        time.sleep(0.05)
+    with agentspan.span("tool", {"name": "last"}):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+BARS = """() => [...document.querySelectorAll("#tree .row:not([hidden])")].map((row) => {
+    const bar = row.querySelector(".bar"), lane = row.querySelector(".lane").getBoundingClientRect();
+    const { left, right } = bar.getBoundingClientRect();
+    return [bar.classList.contains("killed"), (left - lane.left) / lane.width, (right - lane.left) / lane.width];
+})"""
+
+
+def test_a_killed_run_has_bars_up_to_the_last_known_moment(open_page: Opener, tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    program = subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, timeout=60, check=False)
+    assert program.returncode == -signal.SIGKILL
+    with database(path) as db:
+        (run,) = db.agent_instances.list()
+        for closed in (False, True):
+            if closed:
+                db.doctor()
+            exported = tmp_path / f"{closed}.html"
+            exported.write_text(export.html(db.storage, [run.id]), encoding="utf-8")
+            page = open_page(exported.as_uri())
+            page.wait_for_function("() => document.querySelectorAll('#tree .row:not([hidden])').length === 3")
+            root, first, last = page.evaluate(BARS)
+            assert [root[0], first[0], last[0]] == [True, False, True]
+            assert 0 <= root[1] <= first[1]
+            assert root[2] == pytest.approx(1, abs=0.01)
+            assert first[2] < 1.01
+            assert last[1] < last[2] <= 1.001  # within the lane, and so visible
+            press(page, "j")
+            if not closed:
+                expect(page.locator("#fact-took")).to_contain_text("≥")
+                expect(page.locator("#detail .facts")).to_contain_text("not known; the run's last known moment is +")
 
 
 # A server that is away

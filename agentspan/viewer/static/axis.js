@@ -142,7 +142,7 @@ export class Axis {
       for (let number = 0; number < n; number += failed ? 1 : step) {
         const at = spans.order[number];
         if ((status[at] === "failed") !== failed) continue;
-        const x = ((start_ms[at] - this.start) / all) * width;
+        const x = Math.min(((start_ms[at] - this.start) / all) * width, width - 2);
         const w = Math.max(2, ((spans.end(at, now) - start_ms[at]) / all) * width);
         context.fillStyle = failed ? colors.failed : (colors[kind[at]] ?? colors.custom);
         context.globalAlpha = failed ? 1 : 0.75;

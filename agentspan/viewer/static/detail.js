@@ -152,6 +152,7 @@ export class Detail {
     };
     const isRunning = columns.status[at] === "active" && !columns.left_open[at];
     fact("took", format.duration(columns.duration_ms[at] ?? (isRunning ? this.now() - columns.start_ms[at] : null)));
+    if (columns.left_open[at]) fact("ended", `not known; the run's last known moment is +${format.duration(this.spans.lastKnown)}`);
     fact("began", columns.status[at] === "pending" ? "" : `+${format.duration(Math.max(0, columns.start_ms[at]))}`);
     fact("model or name", columns.label[at]);
     if (columns.input_tokens[at] !== null || columns.output_tokens[at] !== null) {

@@ -221,7 +221,7 @@ export class RunPage {
     const sums = this.spans.sums();
     const took = run.duration_ms ?? (this._isActive() && run.started_at ? this.now() : null);
     setText(byId("fact-started"), format.moment(run.started_at ?? run.inserted_at));
-    setText(byId("fact-took"), format.duration(took) || "–");
+    setText(byId("fact-took"), format.duration(took) || (run.left_open && this.lastEnd ? `≥ ${format.duration(this.lastEnd)}` : "–"));
     const counts = run.spans ?? { total: 0, failed: 0 };
     setText(byId("fact-spans"), run.spans ? format.whole(counts.total) : "…");
     setText(byId("fact-failed"), counts.failed ? format.whole(counts.failed) : "–");

@@ -31,6 +31,7 @@ export class Spans {
       cost_usd: [],
       error: [],
       left_open: [],
+      abandoned: [],
       aggregate: [],
     };
     /** @type {Set<number>} */
@@ -38,6 +39,8 @@ export class Spans {
     /** @type {string | null} */
     this.latest = null;
     this.changes = 0;
+    /** The last moment at which something is known to have happened, in ms since the run's start. */
+    this.lastKnown = 0;
     // The tree: spans in its order, and facts about each span by its index.
     this.order = this.depth = this.size = this.position = this.siblings = this.parents = new Int32Array(0);
     // The rows that are not folded away: span by row, row by span.
@@ -56,6 +59,7 @@ export class Spans {
   merge(chunk) {
     const sent = chunk.columns;
     const left = new Set(chunk.left_open);
+    const abandoned = new Set(chunk.abandoned);
     const aggregates = new Set(chunk.aggregates);
     const before = this.changes;
     for (let n = 0; n < sent.id.length; n++) {
@@ -77,6 +81,7 @@ export class Spans {
         cost_usd: sent.cost_usd?.[n] ?? null,
         error: chunk.errors[n] ?? null,
         left_open: left.has(n),
+        abandoned: abandoned.has(n),
         aggregate: aggregates.has(n),
       });
     }
@@ -110,7 +115,16 @@ export class Spans {
   }
 
   /**
-   * When a span ended, in ms since the run's start; an active one has not ended before `now`.
+   * Tell whether a span ended with its program, which died.
+   * @param {number} at
+   */
+  isKilled(at) {
+    return this.columns.left_open[at] || this.columns.abandoned[at];
+  }
+
+  /**
+   * When a span ended, in ms since the run's start; an active one has not ended before `now`, and one whose program died not
+   * before the last known moment.
    * @param {number} at
    * @param {number} now
    */
@@ -118,13 +132,15 @@ export class Spans {
     const { start_ms, duration_ms, status, left_open } = this.columns;
     const duration = duration_ms[at];
     if (duration !== null) return start_ms[at] + duration;
-    return status[at] === "active" && !left_open[at] ? Math.max(start_ms[at], now) : start_ms[at];
+    if (status[at] !== "active") return start_ms[at];
+    return Math.max(start_ms[at], left_open[at] ? this.lastKnown : now);
   }
 
   /** Order the spans as a tree: parents first, siblings by start. A span whose parent is not here is a root. */
   buildTree() {
     const n = this.length;
-    const { start_ms, parent } = this.columns;
+    const { start_ms, duration_ms, parent } = this.columns;
+    this.lastKnown = start_ms.reduce((last, start, at) => Math.max(last, start + (duration_ms[at] ?? 0)), 0);
     const ids = this.ids;
     /** @type {(a: number, b: number) => number} */
     const byStart = (a, b) => start_ms[a] - start_ms[b] || (ids[a] < ids[b] ? -1 : 1);

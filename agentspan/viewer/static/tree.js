@@ -165,17 +165,19 @@ export class Tree {
     drawn.bar.hidden = hidden;
     if (hidden) return;
     const left = Math.max(0, Math.min(from, 1));
-    drawn.bar.className = `bar k-${columns.kind[at]} ${columns.status[at]}`;
-    drawn.bar.style.left = `${100 * left}%`;
+    const isKilled = this.spans.isKilled(at);
+    drawn.bar.className = `bar k-${columns.kind[at]} ${columns.status[at]}${isKilled ? " killed" : ""}`;
+    // A bar that begins at the right edge is still visible: that of the step in which a program died often does.
+    drawn.bar.style.left = `min(${100 * left}%, 100% - ${isKilled ? 12 : 2}px)`;
     drawn.bar.style.width = `${100 * Math.max(0, Math.min(to, 1) - left)}%`;
   }
 
   /** @param {number} at */
   _durationOf(at) {
-    const { status, duration_ms, start_ms, left_open } = this.spans.columns;
+    const { status, duration_ms, start_ms, left_open, abandoned } = this.spans.columns;
     if (status[at] === "pending" || status[at] === "cancelled") return status[at];
     if (left_open[at]) return "left open";
-    return duration(duration_ms[at] ?? Math.max(0, this.now - start_ms[at]));
+    return (abandoned[at] ? "≥ " : "") + duration(duration_ms[at] ?? Math.max(0, this.now - start_ms[at]));
   }
 
   /**

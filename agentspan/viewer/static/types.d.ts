@@ -71,6 +71,7 @@ interface SpanChunk {
   errors: Record<string, string>;
   aggregates: number[];
   left_open: number[];
+  abandoned: number[];
   next: string | null;
   latest: string | null;
 }
@@ -217,6 +218,7 @@ type SpanColumns = {
   cost_usd: (number | null)[];
   error: (string | null)[];
   left_open: boolean[];
+  abandoned: boolean[];
   aggregate: boolean[];
 };
 type SpanValues = { [Name in keyof SpanColumns]: SpanColumns[Name][number] };
