@@ -152,7 +152,10 @@ def test_details_are_kept_up_to_a_number_of_bytes(site: Site, open_page: Opener)
 
 # A run under way
 
-PLACE = "document.querySelector('#tree .row.selected')?.getBoundingClientRect().top"
+PLACE = """() => new Promise((resolve) => requestAnimationFrame(() => setTimeout(() => {
+    resolve(document.querySelector("#tree .row.selected")?.getBoundingClientRect().top);
+})))"""
+"""Where the selected row is, once it has been drawn."""
 
 
 def test_new_steps_leave_the_reader_alone(site: Site, open_page: Opener) -> None:
