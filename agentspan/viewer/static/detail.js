@@ -73,7 +73,7 @@ export class Detail {
   /**
    * Show other parts than a span's.
    * @param {string} subject
-   * @param {Part[]} parts
+   * @param {DetailPart[]} parts
    */
   replace(subject, parts) {
     this.turn++; // a span that is still being read is not shown any more
@@ -109,7 +109,7 @@ export class Detail {
   _draw(at, detail, problem) {
     const { columns, ids } = this.spans;
     const facts = this._facts(at, detail);
-    /** @type {Part[]} */
+    /** @type {DetailPart[]} */
     const parts = [
       {
         name: "head",
@@ -179,7 +179,7 @@ export class Detail {
   /**
    * @param {number} at
    * @param {SpanDetail} detail
-   * @returns {Part[]}
+   * @returns {DetailPart[]}
    */
   _body(at, { payload, result_payload: result, violations, messages }) {
     const isOpen = this.spans.isOpen(at);

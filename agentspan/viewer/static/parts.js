@@ -13,7 +13,7 @@ export class Parts {
   /**
    * Show the parts of a subject, in their order; those of another subject are all made anew.
    * @param {string} subject
-   * @param {Part[]} parts
+   * @param {DetailPart[]} parts
    */
   show(subject, parts) {
     const hadFocus = this.box.contains(document.activeElement) && document.activeElement !== this.box;

@@ -254,7 +254,7 @@ export class RunPage {
     /** @type {(text: string) => Node} */
     const terminated = (text) => el("section", { class: "failure" }, el("h3", null, "Terminated"), el("div", { class: "prose" }, text));
     const hint = () => el("p", { class: "hint" }, "Select a step to see what went in and what came out. Press ? for the keys.");
-    /** @type {(name: string, text: string | null, make?: (text: string) => Node | null) => Part} */
+    /** @type {(name: string, text: string | null, make?: (text: string) => Node | null) => DetailPart} */
     const part = (name, text, make = (json) => jsonSection(name, json)) => ({ name, data: [text], make: () => (text ? make(text) : null) });
     this.detail.replace(run.id, [
       part("head", name, head),

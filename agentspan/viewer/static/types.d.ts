@@ -226,7 +226,7 @@ type SpanValues = { [Name in keyof SpanColumns]: SpanColumns[Name][number] };
 /** Attributes of a new element: functions become listeners, true an empty attribute; null and false are left out. */
 type Attributes = Record<string, string | number | boolean | null | undefined | ((event: any) => void)>;
 /** A part of an element (parts.js); it is made anew when one of its data is another value. */
-interface Part {
+interface DetailPart {
   name: string;
   data: unknown[];
   make: () => Node | null;
