@@ -1,6 +1,8 @@
 // Parts of an element, of which each is made anew only when its data changed: what a reader has unfolded, selected or focused
 // in the others stays.
 
+const FOCUSABLE = "button, a, summary, input, [tabindex]";
+
 export class Parts {
   /** @param {HTMLElement} box */
   constructor(box) {
@@ -11,12 +13,13 @@ export class Parts {
   }
 
   /**
-   * Show the parts of a subject, in their order; those of another subject are all made anew.
+   * Show the parts of a subject, in their order; those of another subject are all made anew. A focus in a part that is made
+   * anew goes to the same control of the new one, else to the box.
    * @param {string} subject
    * @param {DetailPart[]} parts
    */
   show(subject, parts) {
-    const hadFocus = this.box.contains(document.activeElement) && document.activeElement !== this.box;
+    const focus = this._focus();
     const isSame = subject === this.subject;
     const before = isSame ? this.shown : new Map();
     const top = isSame ? this.box.scrollTop : 0;
@@ -34,6 +37,25 @@ export class Parts {
       if (this.box.childNodes[n] !== node) this.box.insertBefore(node, this.box.childNodes[n] ?? null);
     });
     this.box.scrollTop = top;
-    if (hadFocus && !this.box.contains(document.activeElement)) this.box.focus({ preventScroll: true });
+    if (focus && !this.box.contains(document.activeElement)) this._focusAgain(isSame ? focus : { name: "", number: 0 });
+  }
+
+  /** Return the part that has the focus, and the number of the control in it; null where the focus is elsewhere. */
+  _focus() {
+    const focused = document.activeElement;
+    if (!focused || focused === this.box) return null;
+    for (const [name, { node }] of this.shown) {
+      if (node.contains(focused)) return { name, number: controls(node).indexOf(focused) };
+    }
+    return null;
+  }
+
+  /** @param {{ name: string, number: number }} focus */
+  _focusAgain({ name, number }) {
+    const control = controls(this.shown.get(name)?.node)[number];
+    (control instanceof HTMLElement ? control : this.box).focus({ preventScroll: true });
   }
 }
+
+/** @param {Node | undefined} node */
+const controls = (node) => (node instanceof Element ? [...node.querySelectorAll(FOCUSABLE)] : []);

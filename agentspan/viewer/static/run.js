@@ -37,8 +37,7 @@ export class RunPage {
     this.lost = new Lost();
     this.loadAll = () => {};
     this.isLoadingAll = false;
-    /** @type {SpanStatus | null} */
-    this.shownStatus = null;
+    this.shown = ""; // what the detail of the selected span was made of
     /** @type {View} */
     this.view = "tree";
     this.axis = new Axis(byId("axis"), () => this._redraw());
@@ -190,7 +189,7 @@ export class RunPage {
     if (this.view === "stats") this.stats.update();
     const at = this.tree.selected;
     if (at < 0) this._showRun();
-    else if (this.spans.columns.status[at] !== this.shownStatus) this._showDetail(at);
+    else if (this._outlineOf(at) !== this.shown) this._showDetail(at);
   }
 
   _redraw() {
@@ -268,9 +267,18 @@ export class RunPage {
     ]);
   }
 
+  /**
+   * Return what tells that a span has changed: a program may also change the payload of an open one.
+   * @param {number} at
+   */
+  _outlineOf(at) {
+    const { status, summary, error, left_open } = this.spans.columns;
+    return JSON.stringify([status[at], summary[at], error[at], left_open[at]]);
+  }
+
   /** @param {number} at */
   _showDetail(at) {
-    this.shownStatus = this.spans.columns.status[at];
+    this.shown = this._outlineOf(at);
     this.detail.show(at, { again: this.spans.isOpen(at) });
     this.search.showCount();
     this._writeAddress();
@@ -332,6 +340,7 @@ export class RunPage {
     addEventListener("serverback", () => {
       this._updateViews();
       this.detail.retry();
+      this.search.retry();
     });
     addEventListener("themechange", () => this._drawOverview());
     listenToKeys(this);

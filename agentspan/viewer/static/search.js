@@ -26,6 +26,7 @@ export class Search {
     this.count = byId("found");
     this.note = "";
     this.turn = 0;
+    this.hasFailed = false;
     this.timer = 0;
     this.input.addEventListener("input", () => this._schedule());
     this.input.addEventListener("keydown", (event) => {
@@ -64,6 +65,11 @@ export class Search {
     this.showCount();
   }
 
+  /** Search again, if the server did not answer. */
+  retry() {
+    if (this.hasFailed) this._run();
+  }
+
   _schedule() {
     clearTimeout(this.timer);
     this.timer = window.setTimeout(() => this._run(), WAIT_MS);
@@ -72,6 +78,7 @@ export class Search {
   async _run() {
     const text = this.input.value.trim();
     const turn = ++this.turn;
+    this.hasFailed = false;
     if (!text) return this.clear();
     const matches = this._matchesHere(text.toLowerCase());
     this._mark(matches, "");
@@ -84,7 +91,9 @@ export class Search {
       }
       this._mark(matches, ids.length < total ? ` (${whole(ids.length)} of ${whole(total)} marked)` : "");
     } catch (error) {
-      if (turn === this.turn) setText(this.count, messageOf(error));
+      if (turn !== this.turn) return;
+      this.hasFailed = true;
+      setText(this.count, messageOf(error));
     }
   }
 
