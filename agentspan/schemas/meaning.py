@@ -62,9 +62,8 @@ def describe(
             summary = template.render(context)
     if result is not None and span_type.result_template is not None:
         summary = _with_outcome(summary, span_type, context, result, status)
-    elif result and summary and type(result) is dict and "output" not in result and span_type in _WITH_OUTPUT:
-        if status != "failed":  # the function returned a dict, which is all of the result
-            summary = one_line(f"{summary} → {arguments_text(result)}", MAX_SUMMARY)
+    elif type(result) is dict and "output" not in result and result and span_type in _WITH_OUTPUT:
+        summary = _with_all_of(result, summary, status)
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
     get = context.get
@@ -93,6 +92,13 @@ def _with_outcome(
         outcome = None if template is None else template.render(context)
     parts = [part for part in (summary, outcome) if part]
     return one_line(" → ".join(parts), MAX_SUMMARY) if parts else summary
+
+
+def _with_all_of(result: dict[str, Any], summary: str | None, status: str) -> str | None:
+    """Append the result of a function that returned a dict, which is all of the result: `Tool f() → a=1, b=2`."""
+    if summary is None or status == "failed":
+        return summary
+    return one_line(f"{summary} → {arguments_text(result)}", MAX_SUMMARY)
 
 
 def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | None) -> dict[str, str | None]:
