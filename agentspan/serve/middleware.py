@@ -9,6 +9,7 @@ from collections.abc import Collection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentspan.serve.paths import is_api
 from agentspan.serve.responses import refuse
 
 log = logging.getLogger("agentspan")
@@ -145,12 +146,6 @@ def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 def _wrong_type() -> Response:
     return refuse("bad_request", "send Content-Type: application/json", status=415)
-
-
-def is_api(scope: Scope) -> bool:
-    """Return whether a path lies below /api; mounted in another application, it begins with where that is."""
-    path: str = scope["path"]
-    return path.startswith("/api") or path.removeprefix(scope.get("root_path", "")).startswith("/api")
 
 
 def _host(header: bytes) -> str:

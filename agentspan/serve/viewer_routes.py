@@ -25,6 +25,7 @@ from agentspan.operations import json_operations
 from agentspan.operations.context import Context
 from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
+from agentspan.serve.paths import route_path
 from agentspan.serve.responses import refuse, refuse_error, respond
 from agentspan.serve.write_queue import WriteQueue
 from agentspan.viewer import assets, conversation, data, export
@@ -307,9 +308,8 @@ def _templates() -> Environment:
 
 
 def _path(request: Request) -> str:
-    """Return a request's path below where the application is mounted."""
-    path: str = request.scope["path"]
-    return path.removeprefix(request.scope.get("root_path", "")).lstrip("/")
+    """Return a request's path below where the application is mounted, without a slash at its start."""
+    return route_path(request.scope).lstrip("/")
 
 
 def _up(request: Request) -> str:
@@ -355,7 +355,10 @@ def _onward(where: object) -> str:
     """Return the address to redirect to after the login, always within the viewer."""
     if not isinstance(where, str) or not where.startswith("runs/") or "//" in where or "\\" in where:
         return "./"
-    return quote(where[:500], safe="/?=&%-_.~")
+    try:
+        return quote(where[:500], safe="/?=&%-_.~")
+    except UnicodeEncodeError:  # half a character, which JSON can escape
+        return "./"
 
 
 async def _said(request: Request) -> dict[str, Any]:
