@@ -40,14 +40,19 @@ def command(
     try:
         import uvicorn
 
+        from agentspan.serve.access_token import check
         from agentspan.serve.app import create_app
         from agentspan.serve.listening import listening
         from agentspan.serve.middleware import LOOPBACK
     except ImportError:
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
+    if token is not None:
+        check(token)
     if db.path is not None and not create and not db.path.exists():
         raise Failed(f"{db.path} does not exist; --create makes an empty file")
-    hosts = {*LOOPBACK, host, *allowed_hosts} if token is None or allowed_hosts else None
+    # A page in a browser of this machine could reach the server by a name of its own (DNS rebinding), and guess.
+    has_hosts = token is None or bool(allowed_hosts) or _is_loopback(host)
+    hosts = {*LOOPBACK, host, *allowed_hosts} if has_hosts else None
     app = create_app(
         db,
         token=token,

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentspan.serve.access_token import AccessToken
+
 DAYS = 30
 MAX_REVOKED = 10_000
 
@@ -23,9 +25,9 @@ class LoginSessions:
     The key is derived from the token, so a session outlives a restart of the server, and ends with the token.
     """
 
-    def __init__(self, token: str | None) -> None:
-        self._token = None if token is None else token.encode()
-        self._key = b"" if token is None else hmac.digest(token.encode(), b"agentspan viewer session", "sha256")
+    def __init__(self, token: AccessToken | None) -> None:
+        self._token = token
+        self._key = b"" if token is None else token.key(secret=b"agentspan", purpose=b"viewer session")
         # Cookies do not know ports: servers with other tokens on this machine must not overwrite this one's.
         self.cookie = f"agentspan_{hashlib.sha256(self._key).hexdigest()[:8]}"
         self._revoked: dict[str, None] = {}
@@ -39,11 +41,16 @@ class LoginSessions:
         """Return whether a request may see the viewer."""
         return not self.is_asked or self._is_valid(request.cookies.get(self.cookie, ""))
 
-    def is_token(self, given: object) -> bool:
-        """Return whether a text is the token, in constant time."""
-        if not isinstance(given, str) or self._token is None:
-            return False
-        return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
+    def wait_s(self, request: Request) -> int:
+        """Return the seconds after which the token may be given again; 0 for at once (see AccessToken)."""
+        return 0 if self._token is None else self._token.wait_s(request.scope.get("client"))
+
+    def is_token(self, given: object, request: Request) -> bool:
+        """Return whether a request gives the token, in constant time; always where there is none."""
+        if self._token is None:
+            return True
+        text = given if isinstance(given, str) else ""
+        return self._token.is_right(text.encode("utf-8", "surrogatepass"), request.scope.get("client"))
 
     def begin(self, request: Request, response: Response) -> None:
         """Set the cookie of a new session."""

@@ -1,7 +1,6 @@
 """Middleware around all routes: checks Host, token and body size, and answers 500 where a handler raises."""
 
 import asyncio
-import hmac
 import logging
 import secrets
 from collections.abc import Collection
@@ -9,8 +8,9 @@ from collections.abc import Collection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentspan.serve.access_token import AccessToken
 from agentspan.serve.paths import is_api
-from agentspan.serve.responses import refuse
+from agentspan.serve.responses import refuse, refuse_guess
 
 log = logging.getLogger("agentspan")
 
@@ -30,10 +30,10 @@ class GuardMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, *, token: str | None, allowed_hosts: Collection[str] | None, max_body: int
+        self, app: ASGIApp, *, token: AccessToken | None, allowed_hosts: Collection[str] | None, max_body: int
     ) -> None:
         self._app = app
-        self._token = None if token is None else token.encode()
+        self._token = token
         self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
         self._max_body = max_body
 
@@ -64,7 +64,11 @@ class GuardMiddleware:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not given:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
-            if not hmac.compare_digest(given.strip(), self._token):
+            client = scope.get("client")
+            wait_s = self._token.wait_s(client)
+            if wait_s:
+                return refuse_guess(wait_s)
+            if not self._token.is_right(given.strip(), client):
                 return refuse("bad_authtoken", "the token is not this server's")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._max_body:

@@ -46,6 +46,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": Error, "description": "The body is too large"},
     415: {"model": Error, "description": "The body is not application/json"},
     422: {"model": Error, "description": "A value is missing or wrong"},
+    429: {"model": Error, "description": "Too many wrong tokens; try again later"},
     500: {"model": Error, "description": "A fault of the server"},
     503: {"model": Error, "description": "The database is busy; try again"},
 }
