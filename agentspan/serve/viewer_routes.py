@@ -88,7 +88,8 @@ class Viewer:
     def __init__(self, ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool) -> None:
         self._storage = ctx.storage
         self._write_queue = write_queue
-        self._sessions = LoginSessions(token)
+        journals = ctx.storage.capabilities().journals
+        self._sessions = LoginSessions(token, None if journals is None else journals.path)
         self._read_only = read_only
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
 
