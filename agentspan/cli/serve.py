@@ -42,8 +42,10 @@ def command(
 
         from agentspan.serve.access_token import check
         from agentspan.serve.app import create_app
+        from agentspan.serve.connections import limits_of_process
         from agentspan.serve.listening import listening
         from agentspan.serve.middleware import LOOPBACK
+        from agentspan.serve.uvicorn_protocol import limited
     except ImportError:
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
     if token is not None:
@@ -64,10 +66,14 @@ def command(
         cors_origins=cors_origins,
         max_body=max_body,
     )
+    limits = limits_of_process()
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=limited(limits),
+        ws="none",  # else a connection could leave our protocol
+        backlog=limits.backlog,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=END_S,

@@ -17,6 +17,8 @@ log = logging.getLogger("agentspan")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 BODY_S = 30.0
 """How long a client may take to send a body."""
+READ_S = 10.0
+"""How long it may pause meanwhile."""
 
 
 class GuardMiddleware:
@@ -85,7 +87,8 @@ class GuardMiddleware:
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(READ_S) as pause:
+                end_s = asyncio.get_running_loop().time() + BODY_S
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":  # the client has gone
@@ -97,8 +100,10 @@ class GuardMiddleware:
                     parts.append(part)
                     if not message.get("more_body"):
                         return b"".join(parts)
+                    pause.reschedule(min(asyncio.get_running_loop().time() + READ_S, end_s))
         except TimeoutError:
-            return refuse("bad_request", f"the body did not come within {BODY_S:g} s", status=408)
+            said = f"the body did not arrive within {BODY_S:g} s, or paused for {READ_S:g} s"
+            return refuse("bad_request", said, status=408, headers={"Connection": "close"})
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
