@@ -23,9 +23,11 @@ from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import json_operations
 from agentspan.operations.context import Context
+from agentspan.serve.access_token import AccessToken
 from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
-from agentspan.serve.responses import refuse, refuse_error, respond
+from agentspan.serve.paths import route_path
+from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.write_queue import WriteQueue
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
@@ -55,7 +57,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(ctx: Context, write_queue: WriteQueue, *, token: str | None, read_only: bool) -> list[Route]:
+def routes(ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool) -> list[Route]:
     """Return the viewer's routes over one storage."""
     viewer = Viewer(ctx, write_queue, token=token, read_only=read_only)
     guarded: list[tuple[str, Handler, str]] = [
@@ -83,10 +85,11 @@ def routes(ctx: Context, write_queue: WriteQueue, *, token: str | None, read_onl
 class Viewer:
     """The handlers."""
 
-    def __init__(self, ctx: Context, write_queue: WriteQueue, *, token: str | None, read_only: bool) -> None:
+    def __init__(self, ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool) -> None:
         self._storage = ctx.storage
         self._write_queue = write_queue
-        self._sessions = LoginSessions(token)
+        journals = ctx.storage.capabilities().journals
+        self._sessions = LoginSessions(token, None if journals is None else journals.path)
         self._read_only = read_only
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
 
@@ -233,7 +236,10 @@ class Viewer:
         if not is_own_page(request):
             return _with_headers(refuse("not_permitted", "only this server's own page may log in"))
         said = await _said(request)
-        if self._sessions.is_asked and not self._sessions.is_token(said.get("token")):
+        wait_s = self._sessions.wait_s(request)
+        if wait_s:
+            return _with_headers(refuse_guess(wait_s))
+        if not self._sessions.is_token(said.get("token"), request):
             return _with_headers(refuse("bad_authtoken", "That is not this server's token.", status=403))
         response = respond({"next": _onward(said.get("next"))})
         if self._sessions.is_asked:
@@ -307,9 +313,8 @@ def _templates() -> Environment:
 
 
 def _path(request: Request) -> str:
-    """Return a request's path below where the application is mounted."""
-    path: str = request.scope["path"]
-    return path.removeprefix(request.scope.get("root_path", "")).lstrip("/")
+    """Return a request's path below where the application is mounted, without a slash at its start."""
+    return route_path(request.scope).lstrip("/")
 
 
 def _up(request: Request) -> str:
@@ -355,7 +360,10 @@ def _onward(where: object) -> str:
     """Return the address to redirect to after the login, always within the viewer."""
     if not isinstance(where, str) or not where.startswith("runs/") or "//" in where or "\\" in where:
         return "./"
-    return quote(where[:500], safe="/?=&%-_.~")
+    try:
+        return quote(where[:500], safe="/?=&%-_.~")
+    except UnicodeEncodeError:  # half a character, which JSON can escape
+        return "./"
 
 
 async def _said(request: Request) -> dict[str, Any]:
