@@ -114,19 +114,6 @@ def noun(number: int, word: str, many: str | None = None) -> str:
     return f"{number:,} {word if number == 1 else many or word + 's'}"
 
 
-def count_text(number: int) -> str:
-    """Write a count as a person says it: 950, 8.1k, 1.2M."""
-    for unit, size in (("M", 1_000_000), ("k", 1000)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
-
-
-def cost_text(usd: float) -> str:
-    """Write US dollars, the smaller the more digits: $0.0123, $12.30, $2,059."""
-    return f"${usd:,.0f}" if usd >= 1000 else f"${usd:.2f}" if usd >= 10 else f"${usd:.4f}"
-
-
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = (), shrink: int = 0
 ) -> None:

@@ -7,10 +7,10 @@ import click
 
 from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.stats import BOUNDS_MS, Stat, stats
-from agentspan.cli.output import cost_text, count_text, document, noun, table, width
+from agentspan.cli.output import document, noun, table, width
 from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
-from agentspan.schemas.meaning import duration_text
+from agentspan.figures import cost_text, count_text, duration_text, share_text
 
 HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
 RIGHT = range(1, len(HEADER))
@@ -63,16 +63,12 @@ def _row(stat: Stat) -> list[str]:
     return [
         stat.schema_name if stat.label is None else f"  {stat.label}",
         f"{stat.count:,}",
-        "" if not rate else f"{rate:.1%}" if rate >= 0.0005 else "<0.1%",
-        *("" if ms is None else _took(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
-        _took(stat.total_ms) if stat.ran else "",
+        "" if not rate else share_text(rate, 1),
+        *("" if ms is None else duration_text(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
+        duration_text(stat.total_ms) if stat.ran else "",
         "" if tokens is None else count_text(tokens),
         "" if stat.cost_usd is None else cost_text(stat.cost_usd),
     ]
-
-
-def _took(ms: float) -> str:
-    return f"{ms * 1000:.0f} µs" if 0 < ms < 0.95 else duration_text(ms)
 
 
 def _tokens(stat: Stat) -> int | None:

@@ -12,11 +12,12 @@ from agentspan.cli.output import MARKS, document, fit, noun, status_style, style
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import title
 from agentspan.database import Database
+from agentspan.figures import duration_text
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import error_text
 from agentspan.storage.protocol import Query
 
 EVERY_S = 0.2

@@ -10,8 +10,6 @@ from agentspan.cli.output import (
     COLORS,
     MARKS,
     columns_of,
-    cost_text,
-    count_text,
     fit,
     fit_end,
     noun,
@@ -21,9 +19,10 @@ from agentspan.cli.output import (
     style,
 )
 from agentspan.cli.timeline import Timeline
+from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.text import cut
 

@@ -34,7 +34,7 @@ def db(tmp_path: Path) -> Path:
 
 def test_runs_are_filtered_and_the_totals_are_of_all_that_match(db: Path) -> None:
     def total(*args: str) -> str:
-        return re.sub(r" · \d[\d.]* m?s$", "", lines(db, "runs", *args)[-1])
+        return re.sub(r" · \d[\d.]* [mµ]?s$", "", lines(db, "runs", *args)[-1])
 
     assert total() == "4 of 4 runs · 8 spans · 1 failed · 4.0k tok · $2.0000"
     assert total("--agent", "odd", "--limit", "1") == "1 of 2 runs · 4 spans · 1 failed · 2.0k tok · $1.0000"
@@ -77,7 +77,7 @@ def test_statistics_name_what_fails_and_what_takes_long(db: Path) -> None:
     shown = lines(db, "stats", columns=120)
     assert shown[0].split() == ["span", "type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost"]
     (book,) = [line for line in shown if line.startswith("  book")]
-    assert book.split()[1:3] == ["4", "25.0%"]
+    assert book.split()[1:3] == ["4", "25%"]
     (model,) = [line for line in shown if line.startswith("  m ")]
     assert model.split()[-2:] == ["4.0k", "$2.0000"]
     assert shown[-1] == "8 spans · 1 failed · of 2 types · 4.0k tok · $2.0000"
