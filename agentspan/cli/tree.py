@@ -27,6 +27,8 @@ from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.text import cut
 
 DURATION_COLUMNS = 9
+TITLE = 80
+"""Characters of a payload in a title without a summary."""
 PAYLOAD_LINES = 12
 """Lines of a payload that a picture shows, at most."""
 SHORT_COMMIT = 10
@@ -182,7 +184,7 @@ def _without_error(text: str, error: str | None) -> str:
 
 def title(span: AgentSpanRow) -> str:
     """Return a span's title (see analysis.tree)."""
-    return title_of(span, 80)
+    return title_of(span, TITLE)
 
 
 def _duration(node: Node) -> str:

@@ -50,14 +50,16 @@ def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: 
 @main.command()
 @click.argument("run", required=False)
 @click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
+@click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
+@_since
 @options
 @click.pass_context
-def tail(ctx: click.Context, run: str | None, db: str | None, as_json: bool, one: bool) -> None:
-    """Follow RUN while it happens, a line for each transition, then the runs after it; without RUN from the latest."""
+def tail(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
+    """Follow RUN from now on, a line for each transition, then the runs after it; without RUN from the latest."""
     from agentspan.cli import tail as tail_
 
     with opened(ctx, db) as database:
-        tail_.command(database, run, one=one, as_json=as_json)
+        tail_.command(database, run, as_json=as_json, **how)
 
 
 @main.command()
