@@ -134,3 +134,27 @@ def test_all_lists_fit_the_terminal(db: Path, columns: int) -> None:
         ["schemas"],
     ):
         assert max(columns_of(line) for line in lines(db, *command, columns=columns)) <= columns, command
+
+
+def test_statistics_are_bounded_and_show_the_cost_at_80_columns(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("wide"):
+        for number in range(120):
+            with tracer.span("tool" if number % 2 else f"type{number}", {"name": f"a tool {number}"}) as span:
+                span.set_result({"cost_usd": 0.000016, "input_tokens": 70_123})
+    tracer.shutdown()
+    shown = lines(path, "stats", columns=80)
+    assert len(shown) <= 45
+    assert max(map(columns_of, shown)) <= 80
+    assert shown[0].split()[-1] == "cost"
+    assert sum("$0.000016" in line for line in shown) >= 38
+    assert any(line.startswith("  … and ") for line in shown)
+    assert re.fullmatch(r"… and \d+ more types; --all shows each", shown[-2])
+    assert "$0.0019" in shown[-1]
+    assert len(lines(path, "stats", "--all")) == 1 + 61 + 60 + 1
+    assert len(lines(path, "stats", "--limit", "4")) == 1 + 4 + 2 + 1
+    document = json.loads(call(path, "stats", "--json").output)
+    assert document["total"] == len(document["stats"]) == 121
+    document = json.loads(call(path, "stats", "--json", "--limit", "4").output)
+    assert (document["total"], len(document["stats"])) == (121, 4)

@@ -78,14 +78,16 @@ def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
 @click.argument("run", required=False)
 @_since
 @click.option("--until", metavar="TIME", help="Only up to then.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
+@click.option("--all", "whole", is_flag=True, help="List all types, models and tools.")
 @options
 @click.pass_context
-def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **window: Any) -> None:
+def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
     """Sum up all spans, or those of RUN, by type and by model or tool: counts, errors, durations, tokens, cost."""
     from agentspan.cli import stats as stats_
 
     with opened(ctx, db) as database:
-        stats_.command(database, run, as_json=as_json, **window)
+        stats_.command(database, run, as_json=as_json, **how)
 
 
 @main.command()
