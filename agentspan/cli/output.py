@@ -48,9 +48,9 @@ def safe(text: str) -> str:
     return printable(text.replace("\t", "    "), keep="\n")
 
 
-def document(value: Any) -> None:
-    """Print the one JSON document that `--json` promises."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True))
+def document(value: Any, *, err: bool = False) -> None:
+    """Print the one JSON document that `--json` promises; on stderr if stdout has something else."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True), err=err)
 
 
 BATCH_LINES = 500
