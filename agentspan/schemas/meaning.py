@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agentspan.figures import duration_text
 from agentspan.model.changes import Violation
 from agentspan.model.spans import Meaning
 from agentspan.schemas import aliases
@@ -157,18 +158,3 @@ def error_text(result: Any) -> str | None:
         parts = [part for part in (error_type(error), error.get("message")) if type(part) is str and part]
         return ": ".join(parts) or None
     return error if type(error) is str and error else None
-
-
-def duration_text(duration_ms: float) -> str:
-    """Format milliseconds for people: `0.4 ms`, `312 ms`, `2.1 s`, `3m 07s`, `1h 02m`."""
-    if duration_ms < 9.95:
-        return f"{duration_ms:.1f} ms"
-    if duration_ms < 999.5:
-        return f"{duration_ms:.0f} ms"
-    seconds = duration_ms / 1000
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m {rest:02d}s"
-    return f"{minutes // 60}h {minutes % 60:02d}m"

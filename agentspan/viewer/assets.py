@@ -19,6 +19,7 @@ MODULES = (
     "source",
     "json",
     "messages",
+    "failures",
     "spans",
     "axis",
     "tree",

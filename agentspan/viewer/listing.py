@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 from agentspan import clock, jsontext
 from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import INSTANCE_STATUSES, OPEN
 from agentspan.recovery.writers import Lives
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage.protocol import Query, Rows, Storage
 from agentspan.text import one_line
@@ -150,17 +151,8 @@ def _sums(totals: RunTotals) -> list[str]:
 def _tokens(input_tokens: int | None, output_tokens: int | None) -> str:
     if input_tokens is None and output_tokens is None:
         return ""
-    number = (input_tokens or 0) + (output_tokens or 0)
-    for unit, size in (("M", 1_000_000), ("k", 1000)):
-        if number >= 10 * size or (unit == "M" and number >= size):
-            return f"{number / size:.1f}{unit}"
-    return f"{number:,}"
+    return count_text((input_tokens or 0) + (output_tokens or 0))
 
 
 def _cost(usd: float | None) -> str:
-    if usd is None:
-        return ""
-    if not 0 < abs(usd) < 0.01:
-        return f"${usd:.4f}"
-    text = f"${usd:.6f}"
-    return text[:-2] + text[-2:].rstrip("0")
+    return "" if usd is None else cost_text(usd)

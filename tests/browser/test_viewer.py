@@ -284,7 +284,7 @@ def test_statistics_say_how_long_steps_take(site: Site, open_page: Opener, shots
     press(page, "3")
     row = page.locator("#stats tr", has_text="search_logs")
     expect(row).to_contain_text("30.0 s")
-    expect(row).to_contain_text("1 · 100 %")
+    expect(row).to_contain_text("1 · 100%")
     expect(row.locator("svg")).to_have_attribute("aria-label", "1 from 20.0 s")
     page.screenshot(path=shots / "stats.png")
     row.get_by_role("button").click()

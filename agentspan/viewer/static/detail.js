@@ -15,6 +15,7 @@ const SIDES = [
   { side: undefined, title: "" },
 ];
 const SHOWN = 12;
+const TRACE = 6000; // characters of a traceback that are shown at once
 const CACHED = 200;
 
 export class Detail {
@@ -190,10 +191,24 @@ export function failure(error) {
   }
   if (isObject && typeof error.stacktrace === "string" && error.stacktrace) {
     const trace = el("details", { open: error.stacktrace.length < 3000 }, el("summary", null, "Traceback"));
-    trace.append(longText(error.stacktrace, 6000, { class: "source trace" }));
+    trace.append(...traceback(error.stacktrace));
     box.append(trace);
   }
   return box;
+}
+
+/**
+ * Return a traceback. Its last line is the error's message: where it is long, its beginning is left out until asked for.
+ * @param {string} text
+ */
+function traceback(text) {
+  /** @param {string} part */
+  const lines = (part) => longText(part, TRACE, { class: "source trace" });
+  if (text.length <= TRACE * 1.2) return [lines(text)];
+  const begin = text.indexOf("\n", text.length - TRACE) + 1 || text.length - TRACE;
+  const more = el("button", { type: "button", class: "more" }, `Show the ${format.whole(begin)} characters before`);
+  more.addEventListener("click", () => more.replaceWith(lines(text.slice(0, begin))));
+  return [more, lines(text.slice(begin))];
 }
 
 /** @param {Violation[]} violations */

@@ -15,8 +15,6 @@ const SEEKING = new Set(["e", "E", "n", "N"]); // these show the tree from every
  */
 export function listenToKeys(page) {
   const { tree, axis, spans } = page;
-  /** @param {number} at */
-  const isError = (at) => spans.columns.status[at] === "failed";
   /** @type {Record<string, () => void>} */
   const inTree = {
     j: () => tree.move(1),
@@ -37,11 +35,11 @@ export function listenToKeys(page) {
     PageUp: () => tree.move(-tree.pageSize()),
     " ": () => {
       const at = tree.selected;
-      if (at >= 0 && spans.size[at] > 1) tree.fold(at, !spans.folded.has(at));
+      if (at >= 0 && spans.canFold(at)) tree.fold(at, !spans.isFolded(at));
     },
     Enter: () => byId("detail").focus(),
-    e: () => tree.seek(isError, 1),
-    E: () => tree.seek(isError, -1),
+    e: () => tree.seekCause(1),
+    E: () => tree.seekCause(-1),
     n: () => page.search.step(1),
     N: () => page.search.step(-1),
     "+": () => axis.zoom(0.5, middle(page)),

@@ -1,7 +1,7 @@
 // The tree with its bars: as many row elements as are visible, whatever the length of the run.
 
 import { byId, el, setAttribute, setText, targetOf } from "./dom.js";
-import { duration } from "./format.js";
+import { duration, whole } from "./format.js";
 
 /**
  * @import { Axis } from "./axis.js"
@@ -110,7 +110,7 @@ export class Tree {
    * @param {number} at
    */
   _fill(drawn, row, at) {
-    const { columns, depth, size, folded } = this.spans;
+    const { columns, depth, size } = this.spans;
     const status = columns.status[at];
     const deep = Math.min(depth[at], DEEPEST);
     drawn.row = row;
@@ -120,13 +120,14 @@ export class Tree {
     drawn.node.id = `row-${at}`;
     drawn.step.style.paddingLeft = `${8 + deep * 16}px`;
     drawn.step.style.setProperty("--deep", String(deep));
-    const isParent = size[at] > 1;
-    drawn.fold.className = `fold${isParent ? (folded.has(at) ? " shut" : " wide") : ""}`;
+    const canFold = this.spans.canFold(at);
+    const isFolded = this.spans.isFolded(at);
+    drawn.fold.className = `fold${canFold ? (isFolded ? " shut" : " wide") : ""}`;
     drawn.mark.className = `mark ${columns.left_open[at] ? "left" : status}`;
     drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
-    setText(drawn.text, withoutError(columns.summary[at], error));
-    setText(drawn.error, error ?? (isParent && folded.has(at) ? `+${(size[at] - 1).toLocaleString("en")}` : ""));
+    setText(drawn.text, this._titleOf(at));
+    setText(drawn.error, error ?? (isFolded ? `+${(size[at] - 1).toLocaleString("en")}` : ""));
     drawn.error.classList.toggle("plain", !error);
     setText(drawn.took, this._durationOf(at));
     const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status];
@@ -135,7 +136,7 @@ export class Tree {
     setAttribute(drawn.node, "aria-level", depth[at] + 1);
     setAttribute(drawn.node, "aria-posinset", this.spans.position[at]);
     setAttribute(drawn.node, "aria-setsize", this.spans.siblings[at]);
-    setAttribute(drawn.node, "aria-expanded", isParent ? String(!folded.has(at)) : null);
+    setAttribute(drawn.node, "aria-expanded", canFold ? String(!isFolded) : null);
     setAttribute(drawn.node, "aria-selected", String(at === this.selected));
     setAttribute(drawn.node, "aria-label", this.labelOf(at));
   }
@@ -147,7 +148,8 @@ export class Tree {
   _placeBar(drawn, at) {
     const { columns } = this.spans;
     const from = this.axis.place(columns.start_ms[at]);
-    const to = this.axis.place(this.spans.end(at, this.now));
+    const end = this.spans.hidden(at).reduce((latest, other) => Math.max(latest, this.spans.end(other, this.now)), this.spans.end(at, this.now));
+    const to = this.axis.place(end);
     const hidden = to < 0 || from > 1 || columns.status[at] === "pending";
     drawn.bar.hidden = hidden;
     if (hidden) return;
@@ -162,7 +164,19 @@ export class Tree {
     const { status, duration_ms, start_ms, left_open } = this.spans.columns;
     if (status[at] === "pending" || status[at] === "cancelled") return status[at];
     if (left_open[at]) return "left open";
-    return duration(duration_ms[at] ?? Math.max(0, this.now - start_ms[at]));
+    const others = this.spans.hidden(at).reduce((sum, other) => sum + (duration_ms[other] ?? 0), 0);
+    return duration((duration_ms[at] ?? Math.max(0, this.now - start_ms[at])) + others);
+  }
+
+  /**
+   * The title of a row. That of equal failures has their number, and no arguments, which differ.
+   * @param {number} at
+   */
+  _titleOf(at) {
+    const { title, label, summary, error } = this.spans.columns;
+    const others = this.spans.hidden(at).length;
+    if (!others) return withoutError(summary[at], error[at]);
+    return `${title[at]}${label[at] ? ` ${label[at]}` : ""} × ${whole(others + 1)} failed`;
   }
 
   /**
@@ -173,7 +187,7 @@ export class Tree {
     const { columns } = this.spans;
     const error = columns.error[at];
     const status = columns.left_open[at] ? "left open" : columns.status[at];
-    return [withoutError(columns.summary[at], error), error, status, this._durationOf(at)].filter(Boolean).join(", ");
+    return [this._titleOf(at), error, status, this._durationOf(at)].filter(Boolean).join(", ");
   }
 
   /**
@@ -214,20 +228,21 @@ export class Tree {
     return Math.max(1, Math.floor(this.box.clientHeight / ROW) - 1);
   }
 
-  /** Fold the selected span, or go to its parent. */
+  /** Fold the selected span, or go to the first of its equal siblings or to its parent. */
   left() {
     const at = this.selected;
     if (at < 0) return this.move(1);
-    if (this.spans.size[at] > 1 && !this.spans.folded.has(at)) this.fold(at, true);
-    else if (this.spans.parents[at] >= 0) this.select(this.spans.parents[at]);
+    const out = this.spans.firstOf.get(at) ?? this.spans.parents[at];
+    if (this.spans.canFold(at) && !this.spans.isFolded(at)) this.fold(at, true);
+    else if (out >= 0) this.select(out);
   }
 
-  /** Unfold the selected span, or go to its first child. */
+  /** Unfold the selected span, or go to its first child or equal sibling. */
   right() {
     const at = this.selected;
     if (at < 0) return this.move(1);
-    if (this.spans.folded.has(at)) this.fold(at, false);
-    else if (this.spans.size[at] > 1) this.move(1);
+    if (this.spans.isFolded(at)) this.fold(at, false);
+    else if (this.spans.canFold(at)) this.move(1);
   }
 
   /**
@@ -235,19 +250,28 @@ export class Tree {
    * @param {boolean} shut
    */
   fold(at, shut) {
-    if (shut) this.spans.folded.add(at);
-    else this.spans.folded.delete(at);
+    this.spans.fold(at, shut);
     this.relist();
   }
 
   /** @param {boolean} shut */
   foldAll(shut) {
-    this.spans.folded.clear();
-    for (let at = 0; shut && at < this.spans.length; at++) if (this.spans.size[at] > 1) this.spans.folded.add(at);
+    this.spans.foldAll(shut);
     let at = this.selected;
+    if (shut) at = this.spans.firstOf.get(at) ?? at;
     while (shut && at >= 0 && this.spans.parents[at] >= 0) at = this.spans.parents[at];
     this.relist();
     if (at >= 0) this.select(at);
+  }
+
+  /**
+   * Select the next span in which a failure arose. Equal failures in one row are one of them.
+   * @param {1 | -1} by
+   */
+  seekCause(by) {
+    const { causes, firstOf, unfolded } = this.spans;
+    const isShown = (/** @type {number | undefined} */ first) => first === undefined || unfolded.has(first);
+    return this.seek((at) => causes.has(at) && isShown(firstOf.get(at)), by);
   }
 
   /**
@@ -280,7 +304,7 @@ export class Tree {
     const drawn = this._rowOf(event);
     if (!drawn) return;
     const at = this.spans.rows[drawn.row];
-    if (event.target === drawn.fold && this.spans.size[at] > 1) this._toggle(drawn);
+    if (event.target === drawn.fold && this.spans.canFold(at)) this._toggle(drawn);
     else this.select(at);
   }
 
@@ -288,7 +312,7 @@ export class Tree {
   _toggle(drawn) {
     if (!drawn) return;
     const at = this.spans.rows[drawn.row];
-    if (this.spans.size[at] > 1) this.fold(at, !this.spans.folded.has(at));
+    if (this.spans.canFold(at)) this.fold(at, !this.spans.isFolded(at));
   }
 
   /** @param {WheelEvent} event */
