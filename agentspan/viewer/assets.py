@@ -27,6 +27,7 @@ MODULES = (
     "stats",
     "search",
     "keys",
+    "print",
     "run",
     "runs",
     "main",
@@ -51,8 +52,8 @@ def script() -> str:
 
 
 def style() -> str:
-    """Return the style sheet."""
-    return text("viewer.css")
+    """Return the whole style sheet."""
+    return text("viewer.css") + text("media.css")
 
 
 def shell() -> str:

@@ -190,7 +190,7 @@ export function failure(error) {
   }
   if (isObject && typeof error.stacktrace === "string" && error.stacktrace) {
     const trace = el("details", { open: error.stacktrace.length < 3000 }, el("summary", null, "Traceback"));
-    trace.append(longText(error.stacktrace, 6000, { class: "source trace" }));
+    trace.append(longText(error.stacktrace, 6000, { class: "source trace", role: "group", "aria-label": "Traceback", tabindex: 0 }));
     box.append(trace);
   }
   return box;
