@@ -29,6 +29,7 @@ MODULES = (
     "keys",
     "print",
     "run",
+    "found",
     "runs",
     "main",
 )

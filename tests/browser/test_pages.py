@@ -1,4 +1,4 @@
-"""The pages in narrow windows, on paper and in forced colours; and what axe-core finds in them."""
+"""The pages in narrow windows, on paper and in forced colours; their search; and what axe-core finds in them."""
 
 import os
 import subprocess
@@ -64,6 +64,58 @@ def wide_run(db: Any) -> str:
             end=60 * number + 59,
         )
     return run.finish(721)
+
+
+# Search
+
+
+def test_the_list_finds_what_stands_in_a_payload(pages: Pages, open_page: Opener) -> None:
+    page = open_page(f"{pages.runs}/?grep=no+answ", ready=False)  # only in a result
+    expect(page.locator("#found-count")).to_have_text("1 step:")
+    assert "No run is like that" not in page.inner_text("body")
+    expect(page.locator("#nothing")).to_contain_text("in its own id, names, metadata, result or error")
+    step = page.locator("#found-steps li")
+    expect(step).to_contain_text("Tool search_logs(query=timeout)")
+    expect(step.locator("mark")).to_have_text(["no", "answer"])
+    step.get_by_role("link").click()
+    page.wait_for_selector("html[data-ready]")
+    expect(selected(page)).to_contain_text("Tool search_logs")
+    page.goto(f"{pages.runs}/?grep=no+answ&agent=crawler")
+    expect(page.locator("#found-count")).to_contain_text("0 steps")
+    page.goto(f"{pages.runs}/?grep=researcher")
+    expect(page.locator("#runs tr")).to_have_count(1)
+    expect(page.locator("#found-steps li")).to_have_count(1)
+
+
+def test_nothing_is_said_to_be_missing_while_the_server_searches(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.failing)
+    held: list[Any] = []
+    page.route("**/search?*", lambda route: held.append(route))
+    page.evaluate(
+        """() => { window.said = new Set(); const found = document.getElementById("found");
+        new MutationObserver(() => said.add(found.textContent)).observe(found, {childList: true}); }"""
+    )
+    press(page, "/")
+    page.keyboard.type("no answ")
+    expect(page.locator("#found")).to_have_text("searching…")
+    press(page, "Enter")  # too early: it counts when the answer comes
+    page.wait_for_timeout(400)
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.locator("#found")).to_have_text("1 of 1")
+    expect(selected(page)).to_contain_text("Tool search_logs")
+    assert "no match" not in page.evaluate("[...said]")
+    page.unroute("**/search?*")
+    page.fill("#search", "nowhere at all")
+    expect(page.locator("#found")).to_have_text("no match")
+
+
+def test_an_empty_file_says_how_to_record_a_run(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.empty, ready=False)
+    expect(page.locator("#nothing")).to_contain_text("agentspan.run(")
+    expect(page.locator("#nothing")).to_contain_text("agentspan demo")
+    page.goto(f"{pages.empty}/?status=failed")
+    expect(page.locator("#nothing")).to_contain_text("No run matches these filters")
 
 
 # Narrow, low, touch
@@ -240,6 +292,7 @@ def axe() -> str:
 def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Pages, and the keys that lead to a state of them."""
     yield "runs", pages.runs, ()
+    yield "found", f"{pages.runs}/?grep=timeout", ()
     yield "empty", pages.empty, ()
     yield "login", pages.login, ()
     yield "problem", f"{pages.runs}/runs/none", ()
@@ -270,6 +323,8 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
                 expect(page.locator("[aria-busy=true]")).to_have_count(0)
             if name == "search":
                 expect(page.locator("#found")).to_have_text("1 of 2")
+            if name == "found":
+                expect(page.locator("#found-steps li")).to_have_count(2)
             page.evaluate(axe)
             for width in (1440, 400):
                 page.set_viewport_size({"width": width, "height": 900})
@@ -279,4 +334,4 @@ def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> N
                 found += [(name, width, "dark", *each) for each in page.evaluate(run, colours)]
                 looked += 2
     assert found == []
-    assert looked == 48
+    assert looked == 52

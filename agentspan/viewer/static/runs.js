@@ -1,6 +1,7 @@
 // The list of runs: the rows that the server wrote stay, and their cells are updated.
 
 import { byId, el, inside, messageOf, setAttribute, setText, targetOf } from "./dom.js";
+import { followSteps } from "./found.js";
 import { isForKeys, startKeyHelp } from "./keys.js";
 import { get } from "./source.js";
 
@@ -25,6 +26,7 @@ export function startRunsPage() {
   for (const row of tableBody().rows) openOnClick(row);
   document.addEventListener("keydown", moveByKey);
   startKeyHelp();
+  followSteps();
   follow();
 }
 
@@ -88,6 +90,7 @@ function update(page) {
   if (focused instanceof HTMLElement && focused.isConnected && document.activeElement !== focused) focused.focus();
   setText(byId("count"), page.count);
   byId("nothing").hidden = page.runs.length > 0;
+  byId("runs-table").hidden = !page.runs.length;
 }
 
 /** @param {string} id */
