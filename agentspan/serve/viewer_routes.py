@@ -30,6 +30,7 @@ from agentspan.serve.paths import route_path
 from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.write_queue import WriteQueue
 from agentspan.viewer import assets, conversation, data, export
+from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
 
 POLICY = (
@@ -63,6 +64,7 @@ def routes(ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, 
     guarded: list[tuple[str, Handler, str]] = [
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
+        ("/steps.json", viewer.steps_data, "GET"),
         ("/runs/{run_id}", viewer.run, "GET"),
         ("/runs/{run_id}/facts", viewer.facts, "GET"),
         ("/runs/{run_id}/spans", viewer.spans, "GET"),
@@ -165,6 +167,10 @@ class Viewer:
         found = await self._listing(_asked(request))
         assert found is not None  # without a limit of time
         return respond(found)
+
+    async def steps_data(self, request: Request) -> Response:
+        """Answer with the steps that contain the text of the list's filter (see found_steps)."""
+        return respond(await asyncio.to_thread(found_steps, self._storage, _asked(request)))
 
     async def facts(self, request: Request) -> Response:
         """Answer with the head of a run's page (see data.run_facts)."""

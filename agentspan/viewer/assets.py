@@ -28,7 +28,9 @@ MODULES = (
     "stats",
     "search",
     "keys",
+    "print",
     "run",
+    "found",
     "runs",
     "main",
 )
@@ -52,8 +54,8 @@ def script() -> str:
 
 
 def style() -> str:
-    """Return the style sheet."""
-    return text("viewer.css")
+    """Return the whole style sheet."""
+    return text("viewer.css") + text("media.css")
 
 
 def shell() -> str:

@@ -33,6 +33,11 @@ class Asked(NamedTuple):
     git_commit: str = ""
     offset: int = 0
 
+    @property
+    def is_filtered(self) -> bool:
+        """Return whether not all runs are asked for."""
+        return self._replace(offset=0) != Asked()
+
     def filter(self) -> RunFilter:
         """Return the filter for a storage; unknown values are ignored."""
         hours = _HOURS.get(self.since)

@@ -70,7 +70,7 @@ def pages_of(run: str) -> list[str]:
 
 def data_of(run: str) -> list[str]:
     names = ("facts", "spans", "conversation", "stats", "search?q=a", "export")
-    return ["/runs.json", *(f"/runs/{run}/{name}" for name in names)]
+    return ["/runs.json", "/steps.json?grep=a", *(f"/runs/{run}/{name}" for name in names)]
 
 
 # Headers
@@ -209,6 +209,35 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert len(re.findall(r"<tr data-run=", page)) == 50 + 1  # and the one to make new rows of
     assert 'href="?agent=many&amp;offset=50"' in page
     assert 'href="?agent=many"' in client.get("/?agent=many&offset=50").text
+
+
+def test_steps_with_a_text_are_found_in_runs_that_match_the_other_filters(make: Make, db: Database, run: str) -> None:
+    other = db.agent_instances.register("other", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(other)
+    for _ in range(40):
+        db.agent_spans.create(other, "tool", "complete", {"name": "dig", "arguments": {"where": "garden"}}, {})
+    client = make()
+
+    def found(query: str) -> tuple[str, int]:
+        answer = client.get(f"/steps.json?grep={query}").json()
+        return answer["count"], len(answer["steps"])
+
+    assert found("gard") == ("the latest 30 of 41 steps", 30)
+    assert found("garden&agent=researcher") == ("1 step", 1)
+    assert found("garden&agent=other") == ("the latest 30 of 40 steps", 30)
+    assert found("garden&status=complete") == ("0 steps", 0)
+    assert found("nowhere") == ("0 steps", 0)
+    assert found("") == ("0 steps", 0)
+    (step,) = client.get("/steps.json?grep=garden&agent=researcher").json()["steps"]
+    assert (step["run"], step["agent"]) == (run, "researcher")
+    assert step["parts"][1::2] == ["gardens"]
+    page = client.get("/", params={"grep": "<img src=x>"}).text
+    assert "<img src=x>" not in page
+    assert "No run has “&lt;img src=x&gt;” in its own id" in page
+    for _ in range(170):
+        db.agent_spans.create(other, "tool", "complete", {"name": "dig", "arguments": {"where": "garden"}}, {})
+    assert found("garden&agent=researcher") == ("0 of the latest 200 steps with this text (211 in the file)", 0)
+    assert found("garden&failed=1") == ("0 of the latest 200 steps with this text (211 in the file)", 0)
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(make: Make, run: str) -> None:

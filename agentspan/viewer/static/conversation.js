@@ -82,6 +82,14 @@ export class Conversation {
     this._showCount();
   }
 
+  /** Show all turns that are loaded. */
+  showLoaded() {
+    const part = this.turns.slice(this.shown);
+    this.box.append(...part.map((turn, n) => this._turn(turn, this.turns[this.shown + n - 1])));
+    this.shown += part.length;
+    this._showCount();
+  }
+
   _showCount() {
     this.more.hidden = this.shown >= this.total;
     this.more.textContent = `${format.whole(this.shown)} of ${format.whole(this.total)} turns; show more`;

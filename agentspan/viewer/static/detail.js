@@ -203,7 +203,8 @@ export function failure(error) {
  */
 function traceback(text) {
   /** @param {string} part */
-  const lines = (part) => longText(part, TRACE, { class: "source trace" });
+  const lines = (part) =>
+    longText(part, TRACE, { class: "source trace", role: "group", "aria-label": "Traceback", tabindex: 0 });
   if (text.length <= TRACE * 1.2) return [lines(text)];
   const begin = text.indexOf("\n", text.length - TRACE) + 1 || text.length - TRACE;
   const more = el("button", { type: "button", class: "more" }, `Show the ${format.whole(begin)} characters before`);

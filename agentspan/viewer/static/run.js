@@ -7,6 +7,7 @@ import { add, byId, el, findById, messageOf, setText } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection, parse } from "./json.js";
 import { listenToKeys } from "./keys.js";
+import { listenToPrinting } from "./print.js";
 import { Search } from "./search.js";
 import { isOpenStatus, Spans } from "./spans.js";
 import { Stats } from "./stats.js";
@@ -334,6 +335,7 @@ export class RunPage {
     new ResizeObserver(() => this._drawOverview()).observe(byId("axis"));
     addEventListener("themechange", () => this._drawOverview());
     listenToKeys(this);
+    listenToPrinting(this);
     this._listenToTerminate();
     setInterval(() => this._grow(), 500);
   }

@@ -1,6 +1,6 @@
 // The tree with its bars: as many row elements as are visible, whatever the length of the run.
 
-import { byId, el, setAttribute, setText, targetOf } from "./dom.js";
+import { byId, el, setAttribute, setText, targetOf, visible } from "./dom.js";
 import { duration, whole } from "./format.js";
 
 /**
@@ -33,6 +33,7 @@ export class Tree {
     this.matches = new Set();
     this.now = 0;
     this.isWaiting = false;
+    this.limit = 0; // rows that are drawn for print; 0 where only the visible ones are
     this.box.addEventListener("scroll", () => this.draw(), { passive: true });
     this.box.addEventListener("click", (event) => this._click(event));
     this.box.addEventListener("dblclick", (event) => this._toggle(this._rowOf(event)));
@@ -63,11 +64,28 @@ export class Tree {
     });
   }
 
+  /**
+   * Draw the first rows now, in their order, whether they are visible or not: for print.
+   * @param {number} limit
+   */
+  drawAll(limit) {
+    this.limit = limit;
+    this.version++;
+    this._drawRows();
+  }
+
+  /** Draw only the visible rows again. */
+  drawVisible() {
+    this.limit = 0;
+    this.refresh();
+  }
+
   _drawRows() {
     const rows = this.spans.rows;
-    const from = Math.max(0, Math.floor(this.box.scrollTop / ROW) - SPARE);
-    const to = Math.min(rows.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW) + SPARE);
-    const needed = Math.ceil(this.box.clientHeight / ROW) + 2 * SPARE + 1;
+    const isAll = this.limit > 0;
+    const from = isAll ? 0 : Math.max(0, Math.floor(this.box.scrollTop / ROW) - SPARE);
+    const to = Math.min(rows.length, isAll ? this.limit : Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW) + SPARE);
+    const needed = isAll ? to : Math.ceil(this.box.clientHeight / ROW) + 2 * SPARE + 1;
     while (this.pool.length < needed) this.pool.push(this._make());
     while (this.pool.length > needed) this.pool.pop()?.node.remove();
     const used = new Set();
@@ -95,7 +113,7 @@ export class Tree {
     const kind = el("i");
     const text = el("span", { class: "text" });
     const error = el("span", { class: "error" });
-    const step = el("span", { class: "step" }, fold, mark, kind, text, error);
+    const step = el("span", { class: "step" }, fold, mark, kind, text, " ", error, " ");
     const took = el("span", { class: "took" });
     const bar = el("i", { class: "bar" });
     const lane = el("span", { class: "lane" }, bar);
@@ -110,7 +128,7 @@ export class Tree {
    * @param {number} at
    */
   _fill(drawn, row, at) {
-    const { columns, depth, size } = this.spans;
+    const { columns, depth } = this.spans;
     const status = columns.status[at];
     const deep = Math.min(depth[at], DEEPEST);
     drawn.row = row;
@@ -127,7 +145,7 @@ export class Tree {
     drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
     setText(drawn.text, this._titleOf(at));
-    setText(drawn.error, error ?? (isFolded ? `+${(size[at] - 1).toLocaleString("en")}` : ""));
+    setText(drawn.error, this._noteOf(at));
     drawn.error.classList.toggle("plain", !error);
     setText(drawn.took, this._durationOf(at));
     const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status];
@@ -159,6 +177,15 @@ export class Tree {
     drawn.bar.style.width = `${100 * Math.max(0, Math.min(to, 1) - left)}%`;
   }
 
+  /**
+   * The error of a row, or how many spans are folded in it.
+   * @param {number} at
+   */
+  _noteOf(at) {
+    const { columns, size, folded } = this.spans;
+    return columns.error[at] ?? (size[at] > 1 && folded.has(at) ? `+${(size[at] - 1).toLocaleString("en")}` : "");
+  }
+
   /** @param {number} at */
   _durationOf(at) {
     const { status, duration_ms, start_ms, left_open } = this.spans.columns;
@@ -185,9 +212,10 @@ export class Tree {
    */
   labelOf(at) {
     const { columns } = this.spans;
-    const error = columns.error[at];
     const status = columns.left_open[at] ? "left open" : columns.status[at];
-    return [this._titleOf(at), error, status, this._durationOf(at)].filter(Boolean).join(", ");
+    // As the row reads, then the status: who speaks to a computer says what is seen.
+    const parts = [this._titleOf(at), this._noteOf(at), this._durationOf(at), status];
+    return visible([...new Set(parts)].filter(Boolean).join(", "));
   }
 
   /**

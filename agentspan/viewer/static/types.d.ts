@@ -187,6 +187,22 @@ interface RunListPage {
   preparing: boolean;
 }
 
+/** A step with the text that the list of runs is asked for; every second part of its snippet is a match (found_steps). */
+interface FoundStep {
+  run: string;
+  span: string;
+  agent: string;
+  status: SpanStatus;
+  summary: string;
+  started: string;
+  parts: string[];
+}
+
+interface FoundSteps {
+  steps: FoundStep[];
+  count: string;
+}
+
 /** Reads a run's data: from the server, or from the exported file that the page is. */
 interface RunSource {
   isLocal: boolean;
