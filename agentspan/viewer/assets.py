@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 MODULES = (
+    "visible",
     "dom",
     "format",
     "theme",

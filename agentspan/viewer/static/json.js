@@ -1,7 +1,8 @@
 // JSON as a tree that folds. Members become elements when their parent is unfolded, a hundred at a time.
 
-import { add, copyButton, el, longText, visible } from "./dom.js";
+import { add, copyButton, el, longText } from "./dom.js";
 import { whole } from "./format.js";
+import { visible } from "./visible.js";
 
 const PAGE = 100;
 const LONG = 1200;

@@ -12,6 +12,7 @@ import { isOpenStatus, Spans } from "./spans.js";
 import { Stats } from "./stats.js";
 import { colors } from "./theme.js";
 import { Tree } from "./tree.js";
+import { visible } from "./visible.js";
 
 /** @type {View[]} */
 const VIEWS = ["tree", "conversation", "stats"];
@@ -222,7 +223,7 @@ export class RunPage {
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     setText(byId("agent"), run.agent);
     setText(byId("version"), run.version);
-    document.title = `${name} · ${run.status}`;
+    document.title = visible(`${name} · ${run.status}`);
     const mark = run.left_open ? statusMark("left", "left open, its program died") : statusMark(run.status);
     if (byId("status").textContent !== mark.textContent) byId("status").replaceChildren(mark);
     const sums = this.spans.sums();
