@@ -18,6 +18,7 @@ MODULES = (
     "format",
     "theme",
     "source",
+    "jsontext",
     "json",
     "messages",
     "spans",

@@ -3,7 +3,8 @@
 import { byId, el, longText, messageOf } from "./dom.js";
 import * as format from "./format.js";
 import { argumentList, callCard, folded, messageCard } from "./messages.js";
-import { jsonSection, parse } from "./json.js";
+import { jsonSection } from "./json.js";
+import { parse } from "./jsontext.js";
 
 /** @import { Spans } from "./spans.js" */
 

@@ -1,7 +1,8 @@
 // Chat messages, as a span's detail and the conversation show them.
 
 import { el, longText } from "./dom.js";
-import { ExactNumber, jsonSection, parse } from "./json.js";
+import { jsonTree } from "./json.js";
+import { Members, parse, write } from "./jsontext.js";
 
 const LONG = 1500;
 const FOLDED = 280;
@@ -35,28 +36,21 @@ export function callCard(call) {
 }
 
 /**
- * Return the arguments of a call: in one line where they are short, else as JSON.
+ * Return the arguments of a call, all of them: in one line where they are short, else as a tree.
  * @param {string} text
  */
 export function argumentList(text) {
-  const value = text ? parse(text) : null;
-  if (value === null || value === undefined || typeof value !== "object") return el("span", { class: "args" }, text);
-  const entries = Object.entries(value);
-  const isFlat = entries.every(([, item]) => typeof item !== "object" || item === null || item instanceof ExactNumber);
-  const parts = entries.flatMap(([key, item], n) => [
+  const value = parse(text);
+  const isObject = value instanceof Members;
+  if (!isObject && !Array.isArray(value)) return longText(text, LONG, { class: "args" });
+  if (!isObject || text.length >= FOLDED) return jsonTree(value);
+  const parts = value.entries.flatMap(([key, item], n) => [
     n ? ", " : "",
     el("span", { class: "key" }, key),
     "=",
-    el("span", { class: "value" }, argumentText(item).slice(0, FOLDED)),
+    el("span", { class: "value" }, typeof item === "string" ? item : write(item)),
   ]);
-  const line = el("span", { class: "args" }, "(", ...parts, ")");
-  return isFlat && text.length < FOLDED ? line : folded("args", line, () => jsonSection("arguments", text));
-}
-
-/** @param {unknown} value */
-function argumentText(value) {
-  if (value instanceof ExactNumber) return value.digits;
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return el("span", { class: "args" }, "(", ...parts, ")");
 }
 
 /**

@@ -299,12 +299,14 @@ export class Tree {
 }
 
 /**
- * Remove the error from a failed span's summary, because it is shown beside it.
+ * Remove the error from the end of a failed span's summary, because it is shown beside it. Any other end stays.
  * @param {string} summary
  * @param {string | null} error
  */
 export function withoutError(summary, error) {
   if (!error) return summary;
   const end = summary.lastIndexOf(` → ${error.slice(0, 24)}`);
-  return end < 0 ? summary : summary.slice(0, end);
+  if (end < 0) return summary;
+  const tail = summary.slice(end + 3).replace(/…$/, "").trimEnd();
+  return error.replace(/…$/, "").startsWith(tail) ? summary.slice(0, end) : summary;
 }
