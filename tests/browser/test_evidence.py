@@ -1,4 +1,4 @@
-"""What was recorded is shown as it was recorded, in a real browser. The pages are exported files: they need no server."""
+"""What was recorded is shown as it was recorded, in a real browser. Pages are exported files and need no server."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,8 @@ def detail_of(page: "Page", row: int) -> "Locator":
 
 def test_only_a_failure_gets_the_box_of_a_failure(pages: Pages) -> None:
     run = pages.recording()
-    for number, error in enumerate((False, None, "", {}, [])):
+    nothing: tuple[Any, ...] = (False, None, "", {}, [])
+    for number, error in enumerate(nothing):
         run.span("step", {"n": number}, {"error": error}, begin=number)
     run.span("step", {"n": 5}, {"error": {"type": "Late", "message": {"2": 1, "1": 2}}}, begin=5)
     run.span("step", {"n": 6}, {"error": False}, status="failed", begin=6)
