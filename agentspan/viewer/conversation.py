@@ -26,10 +26,10 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
         return [dict(message) for message in turns.spoken(span)]
     if kind != "llm":
         return []
-    answered = turns.answered(span) if turns.as_object(span.result_payload) else []
-    return [{**message, "side": "in"} for message in turns.sent(span)] + [
-        {**message, "side": "out"} for message in answered
-    ]
+    result = turns.value_of(span.result_payload)
+    answered = turns.answered(result) if isinstance(result, dict) else []
+    sent = [message for message, _ in turns.sent(turns.value_of(span.payload))]
+    return [{**message, "side": "in"} for message in sent] + [{**message, "side": "out"} for message in answered]
 
 
 def of_run(spans: Iterable[AgentSpanRow]) -> list[Turn]:
@@ -77,6 +77,7 @@ class _Reader:
         self._steps_in: dict[tuple[str, Thread], list[Step]] = {}
         self._by_answer: dict[tuple[str, Thread, str], Step] = {}
         self._claimed: set[str] = set()
+        self._known: turns.Known = {}
         self._names: dict[tuple[Thread, str], str] = {}
         # What is a number at the end is a turn until then.
         self._again: list[tuple[Turn, list[Turn]]] = []
@@ -126,28 +127,29 @@ class _Reader:
             turn = self._say(span, message, _start(span), "")
             if isinstance(result, dict):
                 turn["others"] = turn["others"] + messages.rest(result, {"error"})
-            turn["error"], more = turns.error_parts(span)
+            turn["error"], more = turns.error_parts(result, span.status)
             turn["others"] = turn["others"] + more
             said.spoken[turns.key_of(message)] = turn
 
     def _read_llm(self, span: AgentSpanRow) -> None:
         thread = self._threads.of(span)
         said = self._said[thread]
-        again = list(self._read_sent(span, thread, said))
+        payload, result = turns.value_of(span.payload), turns.value_of(span.result_payload)
+        again = list(self._read_sent(span, turns.sent(payload, self._known), thread, said))
         ended = span.finished_at or span.updated_at
         answers: list[Turn] = []
         quiet: list[_Call] = []
-        for message in turns.answered(span):
+        for message in turns.answered(result):
             calls = [self._done(call, span, thread) for call in message["calls"]]
             if calls and all(call.is_equal for call in calls) and not (message["text"] or message["others"]):
                 quiet += calls  # each of them is a turn
                 said.shown[turns.key_of(message)] += [call.turn for call in calls[:1] if call.turn is not None]
             else:
                 answers.append(self._say(span, message, ended, "out", calls))
-        given = [part for part in turns.settings(span) if said.settings.get(part["name"]) != part["text"]]
+        given = [part for part in turns.settings(payload) if said.settings.get(part["name"]) != part["text"]]
         said.settings.update({part["name"]: part["text"] for part in given})
-        error, more = turns.error_parts(span)
-        others = given + turns.outcome(span) + more
+        error, more = turns.error_parts(result, span.status)
+        others = given + turns.outcome(result) + more
         is_closed = span.status not in OPEN
         if not answers and (error is not None or others or (again and is_closed and not quiet)):
             turn = self._turn(span, "assistant", "", ended, side="out", name=span.label)
@@ -160,14 +162,12 @@ class _Reader:
         if again and anchor is not None:
             self._again.append((anchor, again))
 
-    def _read_sent(self, span: AgentSpanRow, thread: Thread, said: _Said) -> Iterator[Turn]:
+    def _read_sent(self, span: AgentSpanRow, sent: list[turns.Keyed], thread: Thread, said: _Said) -> Iterator[Turn]:
         """Show what a model was sent and no turn shows; yield the turns that show the rest."""
         seen: Counter[tuple[str, ...]] = Counter()
         ids: Counter[str] = Counter()
         system: dict[tuple[str, ...], Turn] = {}
-        sent = turns.sent(span)
-        for place, message in enumerate(sent):
-            key = turns.key_of(message)
+        for place, (message, key) in enumerate(sent):
             step = None
             if message["call_id"] is not None:
                 ids[message["call_id"]] += 1
@@ -304,9 +304,9 @@ class _Reader:
 
 def _opening(span: AgentSpanRow) -> Opening | None:
     """Return how an llm span's conversation begins (see threads)."""
-    sent = turns.sent(span)
-    system = tuple(turns.key_of(message) for message in sent if message["role"] == "system")
-    rest = [turns.key_of(message) for message in sent if message["role"] != "system"]
+    sent = turns.sent(turns.value_of(span.payload))
+    system = tuple(key for message, key in sent if message["role"] == "system")
+    rest = [key for message, key in sent if message["role"] != "system"]
     return (system, rest[0], len(rest)) if rest else None
 
 

@@ -17,6 +17,10 @@ _ANSWERED = ("text", "tool_calls", "output_messages", "output")
 _COUNTED = ("input_tokens", "output_tokens", "cost_usd")
 
 
+Keyed = tuple[Message, tuple[str, ...]]
+Known = dict[tuple[str, str], list[Keyed]]
+
+
 class TurnCall(Call):
     """A call that a model asked for. `same` is the turn of the tool's step if that is equal, else `differs` is."""
 
@@ -81,16 +85,17 @@ class Step(NamedTuple):
 
 def step_of(span: AgentSpanRow) -> Step:
     """Return a tool span as a step."""
-    payload, result = as_object(span.payload), value_of(span.result_payload)
+    given, result = value_of(span.payload), value_of(span.result_payload)
+    payload = given if isinstance(given, dict) else {}
     call_id, arguments = payload.get("call_id"), payload.get("arguments")
-    others = _strange(span.payload) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
+    others = _strange(given) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
     output: Any = result
     if isinstance(result, dict):
         output = result.get("output") if result.keys() & {"output", "error", "error_type"} else result
         if output is not result:
             others += messages.rest(result, {"output", "error"} if error_of(result) is not result else result)
     text, parts = ("", []) if output is None or output == {} else messages.text_of(output)
-    error, more = error_parts(span)
+    error, more = error_parts(result, span.status)
     return Step(
         span,
         call_id if isinstance(call_id, str) else None,
@@ -108,27 +113,46 @@ def spoken(span: AgentSpanRow) -> list[Message]:
     return messages.read(value_of(span.payload))
 
 
-def sent(span: AgentSpanRow) -> list[Message]:
-    """Return the messages that a model was sent: its system prompt first."""
-    payload = as_object(span.payload)
-    found = [message for name in _SYSTEM for message in messages.read(payload.get(name), "system")]
+def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
+    """Return the messages that a model was sent, its system prompt first, each with its key (see key_of).
+
+    Args:
+        payload: the span's, decoded.
+        known: messages that were read before, by their JSON; a history that is sent again is not read again.
+    """
+    if not isinstance(payload, dict):
+        return []
+    known = {} if known is None else known
+    found = [each for name in _SYSTEM for each in _read(payload.get(name), "system", known)]
     given: list[Any] = []
     for name in _SENT:
         if (value := payload.get(name)) is not None and value not in given:
             given.append(value)
-            found += messages.read(value)
+            found += _read(value, "user", known)
     return found
 
 
-def settings(span: AgentSpanRow) -> list[Part]:
+def _read(value: Any, role: str, known: Known) -> list[Keyed]:
+    if value is None or value == "":
+        return []
+    found: list[Keyed] = []
+    for item in value if isinstance(value, list) else [value]:
+        text = messages.json_of(item)
+        if (read := known.get((role, text))) is None:
+            read = known[role, text] = [(message, key_of(message)) for message in messages.read([item], role)]
+        found += read
+    return found
+
+
+def settings(payload: Any) -> list[Part]:
     """Return what a model was given besides messages, such as its tools."""
-    known = {*_SYSTEM, *_SENT, *_if_text(as_object(span.payload), "model")}
-    return _strange(span.payload) + messages.rest(as_object(span.payload), known)
+    if not isinstance(payload, dict):
+        return _strange(payload)
+    return messages.rest(payload, {*_SYSTEM, *_SENT, *_if_text(payload, "model")})
 
 
-def answered(span: AgentSpanRow) -> list[Message]:
+def answered(result: Any) -> list[Message]:
     """Return a model's answer: its text and its calls, and the messages in its result where they are not equal."""
-    result = value_of(span.result_payload)
     if not isinstance(result, dict):
         return messages.read(result, "assistant")
     made = messages.calls(result.get("tool_calls"))
@@ -144,19 +168,20 @@ def answered(span: AgentSpanRow) -> list[Message]:
     return said
 
 
-def outcome(span: AgentSpanRow) -> list[Part]:
+def outcome(result: Any) -> list[Part]:
     """Return what a model's result holds besides its answer; the tree shows tokens and cost."""
-    result = as_object(span.result_payload)
+    if not isinstance(result, dict) or error_of(result) is result:
+        return []
     counted = {name for name in _COUNTED if isinstance(result.get(name), int | float)}
-    return messages.rest(result, {*_ANSWERED, "error", *counted} if error_of(result) is not result else result)
+    return messages.rest(result, {*_ANSWERED, "error", *counted})
 
 
-def error_parts(span: AgentSpanRow) -> tuple[str | None, list[Part]]:
-    """Return the error of a span as a text, and as a part where the text has not all of it."""
-    error = error_of(as_object(span.result_payload))
-    if not error and span.status != "failed":
+def error_parts(result: Any, status: str) -> tuple[str | None, list[Part]]:
+    """Return the error in a result as a text, and as a part where the text has not all of it."""
+    error = error_of(result)
+    if not error and status != "failed":
         return None, [] if error is None else [messages.part("error", error)]
-    text = error_text(as_object(span.result_payload)) or (messages.json_of(error) if error else "failed")
+    text = error_text(result) or (messages.json_of(error) if error else "failed")
     return text, [] if error is None or _is_said(error) else [messages.part("error", error)]
 
 
@@ -229,16 +254,9 @@ def value_of(text: str | None) -> Any:
     return None if text is None else jsontext.decode(text)
 
 
-def as_object(text: str | None) -> dict[str, Any]:
-    """Return a payload as a dict; {} if it is no object."""
-    value = value_of(text)
-    return value if isinstance(value, dict) else {}
-
-
-def _strange(payload: str) -> list[Part]:
+def _strange(payload: Any) -> list[Part]:
     """Return a payload that is no object: all of it was marked as sensitive, or it was written by hand."""
-    value = value_of(payload)
-    return [] if isinstance(value, dict) or value is None else [messages.part("payload", value)]
+    return [] if isinstance(payload, dict) or payload is None else [messages.part("payload", payload)]
 
 
 def _if_text(payload: dict[str, Any], name: str) -> set[str]:
