@@ -29,6 +29,7 @@ from agentspan.serve.middleware import log
 from agentspan.serve.paths import route_path
 from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.write_queue import WriteQueue
+from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
@@ -314,8 +315,19 @@ async def static(request: Request) -> Response:
 def _templates() -> Environment:
     loader = PackageLoader("agentspan.serve")
     return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, cache_size=20
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        cache_size=20,
+        finalize=_shown,
     )
+
+
+def _shown(value: Any) -> Any:
+    """Return the value of an expression as it is written into a page; `{{ name|e }}` writes a form's value as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _path(request: Request) -> str:

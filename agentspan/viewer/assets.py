@@ -13,10 +13,12 @@ from importlib.resources import files
 from typing import Any
 
 MODULES = (
+    "visible",
     "dom",
     "format",
     "theme",
     "source",
+    "jsontext",
     "json",
     "messages",
     "failures",

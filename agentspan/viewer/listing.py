@@ -12,7 +12,7 @@ from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage.protocol import Query, Rows, Storage
-from agentspan.text import one_line
+from agentspan.text import one_line, visible
 
 PAGE = 50
 MAX_AGENTS = 500
@@ -130,13 +130,22 @@ def _about(summary: RunSummary) -> str:
     """Return the text that distinguishes a run: its error, its name, or its metadata."""
     run = summary.run
     if run.termination_reason:
-        return one_line(run.termination_reason, MAX_ABOUT)
+        return _line(run.termination_reason)
     if run.error is not None and (text := error_text({"error": jsontext.decode(run.error)})):
-        return one_line(text, MAX_ABOUT)
+        return _line(text)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
     given = metadata if isinstance(metadata, dict) else {}
-    parts = [f"{name}={inline(value, 60)}" for name, value in list(given.items())[:6]]
-    return one_line(" ".join([run.external_identifier or "", *parts]), MAX_ABOUT)
+    parts = [f"{name}={_value(value)}" for name, value in list(given.items())[:6]]
+    return _line(" ".join([run.external_identifier or "", *parts]))
+
+
+def _value(value: Any) -> str:
+    return inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)
+
+
+def _line(text: str) -> str:
+    """Return a text on one line, in which nothing is invisible."""
+    return one_line(visible(text[: 4 * MAX_ABOUT]), MAX_ABOUT)
 
 
 def _count(found: RunList, offset: int) -> str:

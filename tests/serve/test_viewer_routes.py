@@ -160,6 +160,18 @@ def test_what_a_payload_says_is_escaped(make: Make, db: Database) -> None:
     assert json.loads(data[1])["agent"] == HOSTILE
 
 
+def test_no_page_hides_characters_that_a_name_holds(make: Make, db: Database) -> None:
+    name = "a\u202eb\u200bc\U000e0041d\u00ade"
+    shown = "a\\u202eb\\u200bc\\u{e0041}d\\u00ade"
+    made = db.agent_instances.register(name, agent_version={}, agent_schema_version={}, metadata={"m": f"meta {name}"})
+    listed, page = (make().get(path, headers=HTML).text for path in ("/", f"/runs/{made.id}"))
+    assert f">{shown}</span>" in listed
+    assert f'<option value="{name}">{shown}</option>' in listed  # what is chosen is the name as it is
+    assert f"m=meta {shown}" in listed
+    assert f"<title>{shown} " in page
+    assert f"<title>{shown}</title>" in export.html(db.storage, [made.id])
+
+
 def test_a_path_that_is_not_there_is_said_without_repeating_it_as_markup(make: Make) -> None:
     response = make().get("/runs/<script>alert(1)<", headers=HTML)
     assert response.status_code == 404

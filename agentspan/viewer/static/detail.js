@@ -2,7 +2,8 @@
 
 import { add, byId, copyButton, el, longText, messageOf } from "./dom.js";
 import * as format from "./format.js";
-import { jsonSection, parse } from "./json.js";
+import { jsonSection } from "./json.js";
+import { member, Members, parse, write } from "./jsontext.js";
 import { messageCard } from "./messages.js";
 import { withoutError } from "./tree.js";
 
@@ -150,7 +151,9 @@ export class Detail {
    */
   _body(at, detail) {
     const result = detail.result_payload === null ? undefined : parse(detail.result_payload);
-    const parts = [failure(errorOf(result)), violationList(detail.violations), ...messageSections(detail.messages)];
+    const error = errorOf(result);
+    const hasFailed = this.spans.columns.status[at] === "failed" || !isNothing(error);
+    const parts = [hasFailed ? failure(error) : null, violationList(detail.violations), ...messageSections(detail.messages)];
     parts.push(jsonSection("Payload", detail.payload));
     if (detail.result_payload !== null) parts.push(jsonSection("Result", detail.result_payload));
     else if (this.spans.isOpen(at)) parts.push(el("p", { class: "hint" }, "No result yet: the span has not finished."));
@@ -169,29 +172,35 @@ export function statusMark(status, text = status) {
 
 /**
  * Return the error in a result: its member `error`, or the result itself as @prefactor/core sends it.
- * @param {any} result
+ * @param {unknown} result
  */
 function errorOf(result) {
-  return result?.error ?? (typeof result?.error_type === "string" ? result : null);
+  return member(result, "error") ?? (typeof member(result, "error_type") === "string" ? result : null);
 }
 
 /**
+ * Tell whether an error says that there is none, as `{"error": false}` does.
+ * @param {unknown} error
+ */
+const isNothing = (error) => !error || (Array.isArray(error) && !error.length) || (error instanceof Members && !error.size);
+
+/**
  * Return the error of a span or a run, whose JSON may have any form; null where there is none.
- * @param {any} error
+ * @param {unknown} error
  */
 export function failure(error) {
   if (error === null || error === undefined) return null;
-  const isObject = typeof error === "object";
-  const names = isObject ? [error.type, error.error_type, error.errorType] : [];
-  const name = names.find((each) => typeof each === "string") ?? "Error";
-  const message = isObject ? error.message : error;
-  const box = el("section", { class: "failure" }, el("h3", null, name));
+  const isObject = error instanceof Members;
+  const name = ["type", "error_type", "errorType"].map((each) => member(error, each)).find((each) => typeof each === "string");
+  const message = isObject ? member(error, "message") : error;
+  const box = el("section", { class: "failure" }, el("h3", null, name || "Error"));
   if (message !== null && message !== undefined) {
-    box.append(longText(typeof message === "string" ? message : JSON.stringify(message), 2000, { class: "prose" }));
+    box.append(longText(typeof message === "string" ? message : write(message), 2000, { class: "prose" }));
   }
-  if (isObject && typeof error.stacktrace === "string" && error.stacktrace) {
-    const trace = el("details", { open: error.stacktrace.length < 3000 }, el("summary", null, "Traceback"));
-    trace.append(...traceback(error.stacktrace));
+  const stacktrace = member(error, "stacktrace");
+  if (typeof stacktrace === "string" && stacktrace) {
+    const trace = el("details", { open: stacktrace.length < 3000 }, el("summary", null, "Traceback"));
+    trace.append(...traceback(stacktrace));
     box.append(trace);
   }
   return box;

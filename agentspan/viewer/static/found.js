@@ -1,6 +1,6 @@
 // The steps that contain the text of the list's filter: searched when the page is shown, and again from time to time.
 
-import { add, byId, el, findById, messageOf, setText, visible } from "./dom.js";
+import { add, byId, el, findById, messageOf, setText } from "./dom.js";
 import { get } from "./source.js";
 
 const EVERY_MS = 10_000;
@@ -34,7 +34,7 @@ function show({ steps, count }) {
 function item(step) {
   const address = `runs/${encodeURIComponent(step.run)}#${new URLSearchParams({ span: step.span })}`;
   const snippet = el("span", { class: "snippet" });
-  step.parts.forEach((part, n) => add(snippet, n % 2 ? el("mark", null, visible(part)) : part));
+  step.parts.forEach((part, n) => add(snippet, n % 2 ? el("mark", null, part) : part));
   return el(
     "li",
     null,

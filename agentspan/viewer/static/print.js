@@ -29,7 +29,8 @@ function missing({ view, run, spans, conversation }) {
   if (view === "stats") return "";
   const command = `\`agentspan show ${run.id}\` prints all.`;
   if (view === "conversation") {
-    const { shown, total } = conversation;
+    const { cards, total } = conversation;
+    const shown = cards.length;
     return shown < total ? `Only the first ${whole(shown)} of ${plural(total, "turn")} are printed here. ${command}` : "";
   }
   const rows = spans.rows.length;

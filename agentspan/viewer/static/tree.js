@@ -1,6 +1,6 @@
 // The tree with its bars: as many row elements as are visible, whatever the length of the run.
 
-import { byId, el, setAttribute, setText, targetOf, visible } from "./dom.js";
+import { byId, el, setAttribute, setText, targetOf } from "./dom.js";
 import { duration, whole } from "./format.js";
 
 /**
@@ -215,7 +215,7 @@ export class Tree {
     const status = columns.left_open[at] ? "left open" : columns.status[at];
     // As the row reads, then the status: who speaks to a computer says what is seen.
     const parts = [this._titleOf(at), this._noteOf(at), this._durationOf(at), status];
-    return visible([...new Set(parts)].filter(Boolean).join(", "));
+    return [...new Set(parts)].filter(Boolean).join(", ");
   }
 
   /**
@@ -351,12 +351,14 @@ export class Tree {
 }
 
 /**
- * Remove the error from a failed span's summary, because it is shown beside it.
+ * Remove the error from the end of a failed span's summary, because it is shown beside it. Any other end stays.
  * @param {string} summary
  * @param {string | null} error
  */
 export function withoutError(summary, error) {
   if (!error) return summary;
   const end = summary.lastIndexOf(` → ${error.slice(0, 24)}`);
-  return end < 0 ? summary : summary.slice(0, end);
+  if (end < 0) return summary;
+  const tail = summary.slice(end + 3).replace(/…$/, "").trimEnd();
+  return error.replace(/…$/, "").startsWith(tail) ? summary.slice(0, end) : summary;
 }
