@@ -1,5 +1,6 @@
 """Text for people: on one line, without control characters, cut between visible characters. Does not escape HTML."""
 
+import re
 import unicodedata
 
 _JOINER = "\u200d"
@@ -8,6 +9,24 @@ _CLINGING = frozenset(map(chr, (0x200D, *range(0x1F3FB, 0x1F400), *range(0xE0020
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REPLACEMENT = "\ufffd"
 _BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+# The two rules of `visible`. viewer/static/visible.js has the same; a test compares them for each code point.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_EMOJI = (
+    "[\xa9\xae\u203c\u2049\u2122\u2139\u2194-\u21aa\u231a-\u23ff\u24c2\u25aa-\u25fe\u2600-\u27bf\u2934\u2935\u2b05-\u2b55"
+    "\u3030\u303d\u3297\u3299\U0001f000-\U0001faff][\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]?"
+)
+# Where those have a visible effect: in emoji, in three flags, in a keycap, between letters of cursive scripts.
+_SEEN = (
+    f"{_EMOJI}(?:\u200d{_EMOJI})*"
+    "|(?<=\U0001f3f4)\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074|\U000e0077\U000e006c\U000e0073)\U000e007f"
+    "|(?<=[#*0-9])\ufe0f(?=\u20e3)"
+    "|(?<=[\u0620-\u0dff])[\u200c\u200d](?=[\u0620-\u0dff])"
+)
+_SEEN_OR_UNSEEN = re.compile(f"{_SEEN}|({_UNSEEN.pattern})")
 
 
 def one_line(text: str, limit: int) -> str:
@@ -36,6 +55,24 @@ def printable(text: str, *, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c in keep or _is_shown(c) else _REPLACEMENT for c in text)
+
+
+def visible(text: str) -> str:
+    r"""Spell out each character that would hide, reorder or corrupt text on a screen, as `\u202e` or `\u{e0041}`.
+
+    That is control characters other than tab and line feed, direction overrides, characters without a width, tags,
+    variation selectors, and halves of surrogate pairs. Emoji, and joiners between letters of cursive scripts, stay.
+    """
+    if _UNSEEN.search(text) is None:
+        return text
+    return _SEEN_OR_UNSEEN.sub(_spelled, text.replace("\r\n", "\n"))
+
+
+def _spelled(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return match[0]
+    code = ord(match[1])
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\u{{{code:x}}}"
 
 
 def _is_shown(character: str) -> bool:

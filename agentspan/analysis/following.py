@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from agentspan.analysis.tree import title_of
+from agentspan.model import sensitive
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import Registry
 from agentspan.storage.protocol import SpanCounts, Storage
 from agentspan.storage.scanning import scan
 
@@ -22,6 +26,48 @@ class Transition(NamedTuple):
     status: str
     row: AgentInstanceRow | AgentSpanRow
     depth: int
+
+
+class Recent(NamedTuple):
+    """The transitions of a run that a reader is shown first.
+
+    Attributes:
+        run: the start of the run, if it lies before the others; at most one.
+        passed: how many transitions between it and the others are not shown.
+        shown: the last ones.
+    """
+
+    run: list[Transition]
+    passed: int
+    shown: list[Transition]
+
+
+def recent(found: list[Transition], at: str, context: int) -> Recent:
+    """Split the transitions of a run: those from a time on are shown, and so many before it.
+
+    Args:
+        found: all transitions of the run so far, by time.
+        at: the time, as stored text.
+        context: how many earlier ones are shown; with 0 the start of the run is not, either.
+    """
+    before = sum(transition.at < at for transition in found)
+    first = max(0, before - context)
+    passed = found[:first]
+    if not context:
+        return Recent([], 0, found[first:])
+    start = [t for t in passed if isinstance(t.row, AgentInstanceRow)][-1:]
+    return Recent(start, len(passed) - len(start), found[first:])
+
+
+def title_before(span: AgentSpanRow, types: Registry, limit: int) -> str:
+    """Return the title that a span had before it ended: the summary of its payload, without an outcome."""
+    if span.status in OPEN:
+        return title_of(span, limit)
+    payload = sensitive.read(span.payload)[0]
+    meaning = describe(
+        types.resolve(span.schema_name), span.schema_name, "active", payload, None, None, check=(False, False)
+    )
+    return title_of(span._replace(summary=meaning.summary), limit)
 
 
 class Follower:

@@ -14,8 +14,9 @@ from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.runs import RunSummary, summaries_of
 from agentspan.analysis.tree import Node, build, walk
 from agentspan.clock import millis_between
+from agentspan.figures import cost_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import error_text
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line, printable
 
@@ -71,7 +72,7 @@ class _Report:
         if run.input_tokens is not None or run.output_tokens is not None:
             yield "tokens", f"{run.input_tokens or 0} in, {run.output_tokens or 0} out"
         if run.cost_usd is not None:
-            yield "cost", f"${run.cost_usd:.6f}"
+            yield "cost", _escaped(cost_text(run.cost_usd))
         if run.run.termination_reason is not None:
             yield "terminated", _escaped(self._text(run.run.termination_reason, TITLE))
 
@@ -106,7 +107,7 @@ class _Report:
         if span.input_tokens is not None or span.output_tokens is not None:
             yield f"- tokens: {span.input_tokens or 0} in, {span.output_tokens or 0} out"
         if span.cost_usd is not None:
-            yield f"- cost: ${span.cost_usd:.6f}"
+            yield f"- cost: {_escaped(cost_text(span.cost_usd))}"
         error = error_text(jsontext.decode(span.result_payload)) if span.result_payload is not None else None
         if span.status == "failed" and error:
             yield f"- error: {_escaped(self._text(error, TITLE))}"

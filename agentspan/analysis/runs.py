@@ -10,7 +10,7 @@ from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import pages
 
-__all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "names_of", "summaries_of"]
+__all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "ids_that_match", "names_of", "summaries_of"]
 
 PAGE = 50
 N = TypeVar("N", int, float)
@@ -80,6 +80,21 @@ def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator
         yield RunSummary(run, agent, version, *_sums(storage, run.id), run.duration_ms)
 
 
+def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: RunFilter) -> set[str]:
+    """Return the ids of those of these runs that match. Their spans are counted by the storage, not read."""
+    rows = list(rows)
+    names = names_of(storage, rows)
+    counts = storage.counts([row.id for row in rows])
+    found = set()
+    for row in rows:
+        agent, version = names[row.id]
+        spans = counts[row.id]
+        sums = (spans.total, spans.failed, spans.pending + spans.active, None, None, None, row.duration_ms)
+        if _matches(storage, RunSummary(row, agent, version, *sums), filter):
+            found.add(row.id)
+    return found
+
+
 def _sums(storage: Storage, run_id: str) -> tuple[int, int, int, int | None, int | None, float | None]:
     spans = failed = open_ = 0
     input_tokens: int | None = None
@@ -118,6 +133,8 @@ def _plus(totals: RunTotals, run: RunSummary) -> RunTotals:
 
 def _matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
     row = run.run
+    if filter.status is not None and row.status != filter.status:
+        return False
     if filter.since is not None and (row.started_at or row.inserted_at) < filter.since:
         return False
     if filter.failed and row.status != "failed" and not run.failed:

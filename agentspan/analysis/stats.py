@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
@@ -9,7 +10,7 @@ from agentspan.storage.analytics import BOUNDS_MS, Progress, Stat, bucket_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import scan
 
-__all__ = ["BOUNDS_MS", "Stat", "stats"]
+__all__ = ["BOUNDS_MS", "Rest", "Stat", "shorten", "stats"]
 
 
 def stats(
@@ -42,6 +43,40 @@ def in_order(found: Iterable[Stat]) -> list[Stat]:
     found = list(found)
     types = {stat.schema_name: (-stat.total_ms, stat.schema_name) for stat in found if stat.label is None}
     return sorted(found, key=lambda s: (types[s.schema_name], s.label is not None, -s.total_ms, s.label or ""))
+
+
+class Rest(NamedTuple):
+    """What `shorten` left out at this place: so many labels of a span type, or with None so many types."""
+
+    schema_name: str | None
+    number: int
+
+
+def shorten(found: list[Stat], rows: int) -> list[Stat | Rest]:
+    """Leave out types and labels until so many rows are left; a Rest stands where some were left out.
+
+    At least half of the rows are for types, if there are so many. The labels with the longest total time stay.
+
+    Args:
+        found: statistics in the order of `stats`.
+    """
+    types = [stat for stat in found if stat.label is None]
+    labels = [stat for stat in found if stat.label is not None]
+    shown = {stat.schema_name for stat in types[: max(1, rows // 2, rows - len(labels))]}
+    longest = sorted((s for s in labels if s.schema_name in shown), key=lambda stat: -stat.total_ms)
+    kept = {(stat.schema_name, stat.label) for stat in longest[: max(0, rows - len(shown))]}
+    short: list[Stat | Rest] = []
+    for type_ in types:
+        if type_.schema_name not in shown:
+            continue
+        own = [stat for stat in labels if stat.schema_name == type_.schema_name]
+        some = [stat for stat in own if (stat.schema_name, stat.label) in kept]
+        short += [type_, *some]
+        if len(some) < len(own):
+            short.append(Rest(type_.schema_name, len(own) - len(some)))
+    if len(shown) < len(types):
+        short.append(Rest(None, len(types) - len(shown)))
+    return short
 
 
 @dataclass(slots=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
+from agentspan import jsontext
 from agentspan.analysis.tree import Node, walk
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.meaning import error_text
 
 FOLD_FROM = 4
 """The least number of equal siblings in a row that are shown as one."""
@@ -13,18 +15,26 @@ FOLD_FROM = 4
 def fold(roots: list[Node]) -> list[Node]:
     """Fold equal siblings in a row into the first one. Its `alike` then holds the others.
 
-    Equal are spans of the same type, label and status with equal children. A span is never folded if it, or a span in
-    it, failed or is open.
+    Equal are spans of the same type, label, status and error with equal children. A span is never folded if it, or a
+    span in it, is open, was terminated, or ended late.
     """
     shapes: dict[object, int] = {}
     shape_of: dict[int, int | None] = {}
     for node, _ in reversed(list(walk(roots))):  # children first
         below = tuple(shape_of[id(child)] for child in node.children)
-        calm = node.span.status in ("complete", "cancelled") and not node.span.ended_late and None not in below
-        key = (node.span.schema_name, node.span.label, node.span.status, below)
-        shape_of[id(node)] = shapes.setdefault(key, len(shapes)) if calm else None
+        span = node.span
+        may = span.status in ("complete", "cancelled", "failed") and not span.ended_late and None not in below
+        key = (span.schema_name, span.label, span.status, error_of(span), below)
+        shape_of[id(node)] = shapes.setdefault(key, len(shapes)) if may else None
         node.children = _fold(node.children, shape_of)
     return _fold(roots, shape_of)
+
+
+def error_of(span: AgentSpanRow) -> str | None:
+    """Return the error of a failed span as one text."""
+    if span.status != "failed" or span.result_payload is None:
+        return None
+    return error_text(jsontext.decode(span.result_payload))
 
 
 def _fold(nodes: list[Node], shape_of: dict[int, int | None]) -> list[Node]:

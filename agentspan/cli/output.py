@@ -48,9 +48,9 @@ def safe(text: str) -> str:
     return printable(text.replace("\t", "    "), keep="\n")
 
 
-def document(value: Any) -> None:
-    """Print the one JSON document that `--json` promises."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True))
+def document(value: Any, *, err: bool = False) -> None:
+    """Print the one JSON document that `--json` promises; on stderr if stdout has something else."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=True), err=err)
 
 
 BATCH_LINES = 500
@@ -103,6 +103,19 @@ def fit(text: str, columns: int) -> str:
     return text[:end].rstrip() + "…"
 
 
+def wrap(text: str, columns: int, lines: int) -> list[str]:
+    """Put a text on at most so many lines, each of at most so many columns; what is longer ends in `…`."""
+    shown: list[str] = []
+    rest = one_line(text, 4 * columns * lines)
+    while len(shown) < lines - 1 and columns_of(rest) > columns:
+        head = fit_end(rest, columns + 1)[:-1]
+        blank = head.rfind(" ") + 1
+        head = head[:blank] if blank > len(head) // 2 else head  # a long word goes on the next line in its middle
+        shown.append(head.rstrip())
+        rest = rest[len(head) :].lstrip()
+    return [*shown, fit(rest, columns)]
+
+
 def pad(text: str, columns: int, *, right: bool = False) -> str:
     """Fill a text up to so many columns."""
     blanks = " " * max(0, columns - columns_of(text))
@@ -114,33 +127,24 @@ def noun(number: int, word: str, many: str | None = None) -> str:
     return f"{number:,} {word if number == 1 else many or word + 's'}"
 
 
-def count_text(number: int) -> str:
-    """Write a count as a person says it: 950, 8.1k, 1.2M."""
-    for unit, size in (("M", 1_000_000), ("k", 1000)):
-        if number >= size:
-            return f"{number / size:.1f}{unit}"
-    return str(number)
-
-
-def cost_text(usd: float) -> str:
-    """Write US dollars, the smaller the more digits: $0.0123, $12.30, $2,059."""
-    return f"${usd:,.0f}" if usd >= 1000 else f"${usd:.2f}" if usd >= 10 else f"${usd:.4f}"
-
-
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = (), shrink: int = 0
+    header: Sequence[str], rows: Sequence[Sequence[str] | str], *, right: Collection[int] = (), shrink: int = 0
 ) -> None:
     """Print a table that fits the terminal: columns as wide as their texts, one of them cut where that is too much.
 
     Args:
+        rows: the cells of each; a text is a line over all columns.
         right: the numbers of the columns that are flush right.
         shrink: the number of the column that is cut.
     """
-    cells = [[_indented(cell, 1000) for cell in row] for row in (header, *rows)]
-    widths = [max(columns_of(row[number]) for row in cells) for number in range(len(header))]
+    cells = [row if isinstance(row, str) else [_indented(cell, 1000) for cell in row] for row in (header, *rows)]
+    widths = [max(columns_of(row[n]) for row in cells if not isinstance(row, str)) for n in range(len(header))]
     others = sum(widths) - widths[shrink] + 2 * (len(widths) - 1)
     widths[shrink] = min(widths[shrink], max(8, width() - others))
     for index, row in enumerate(cells):
+        if isinstance(row, str):
+            click.echo(style(_indented(row, width()), fg="bright_black"))
+            continue
         texts = [pad(_indented(row[n], widths[n]), widths[n], right=n in right) for n in range(len(row))]
         line = fit_end("  ".join(texts).rstrip(), width())
         click.echo(style(line, bold=True) if index == 0 else line)

@@ -9,8 +9,6 @@ from agentspan.analysis.runs import Name, RunFilter, RunList, RunSummary, RunTot
 from agentspan.cli.output import (
     COLORS,
     MARKS,
-    cost_text,
-    count_text,
     document,
     fit,
     noun,
@@ -21,10 +19,10 @@ from agentspan.cli.output import (
 )
 from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
+from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model import resources
 from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
-from agentspan.schemas.meaning import duration_text
 
 SHORTEST_ID = 10
 """Characters of an id that hold its time: fewer are the same for all runs of a long while."""

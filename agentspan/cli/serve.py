@@ -40,14 +40,21 @@ def command(
     try:
         import uvicorn
 
+        from agentspan.serve.access_token import check
         from agentspan.serve.app import create_app
+        from agentspan.serve.connections import limits_of_process
         from agentspan.serve.listening import listening
         from agentspan.serve.middleware import LOOPBACK
+        from agentspan.serve.uvicorn_protocol import limited
     except ImportError:
         raise Failed('serving needs more packages; run: pip install "agentspan-sqlite[serve]"') from None
+    if token is not None:
+        check(token)
     if db.path is not None and not create and not db.path.exists():
         raise Failed(f"{db.path} does not exist; --create makes an empty file")
-    hosts = {*LOOPBACK, host, *allowed_hosts} if token is None or allowed_hosts else None
+    # A page in a browser of this machine could reach the server by a name of its own (DNS rebinding), and guess.
+    has_hosts = token is None or bool(allowed_hosts) or _is_loopback(host)
+    hosts = {*LOOPBACK, host, *allowed_hosts} if has_hosts else None
     app = create_app(
         db,
         token=token,
@@ -59,10 +66,14 @@ def command(
         cors_origins=cors_origins,
         max_body=max_body,
     )
+    limits = limits_of_process()
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=limited(limits),
+        ws="none",  # else a connection could leave our protocol
+        backlog=limits.backlog,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=END_S,

@@ -42,7 +42,8 @@ def command(
         _document(database, run, [span for span in spans if wanted is None or span.id in wanted], len(spans))
         return
     shown = roots if wanted is None else tree_folding.keep(roots, lambda node: node.span.id in wanted)
-    if wanted is None and not full:
+    kept = sum(1 for _ in walk(shown))
+    if not full and slow is None:  # each of the slow ones was asked for
         shown = tree_folding.fold(shown)
     lives = Lives(storage)
     writers = {run.writer_id, *(span.writer_id for span in spans if span.status in OPEN)}
@@ -53,7 +54,7 @@ def command(
         payloads=payloads,
         with_ids=wanted or (),
     )
-    _page(_lines(database, picture, run, shown, spans, is_part=wanted is not None))
+    _page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept))
 
 
 def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | None:
@@ -74,15 +75,16 @@ def _lines(
     shown: list[Node],
     spans: list[AgentSpanRow],
     *,
-    is_part: bool,
+    part: int | None,
 ) -> Iterator[str]:
     yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans)
     drawn = 0
     for node, lasts in walk(shown):
         drawn += 1
         yield from picture.span(node, lasts)
-    if is_part:
-        yield f"{drawn:,} of {noun(len(spans), 'span')}"
+    if part is not None:
+        folded = f", in {noun(drawn, 'line')}; --full shows each" if drawn < part else ""
+        yield f"{part:,} of {noun(len(spans), 'span')}{folded}"
     elif drawn < len(spans):
         yield f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each"
 

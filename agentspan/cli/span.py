@@ -11,9 +11,10 @@ from agentspan.analysis.late_ends import closed_text
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
+from agentspan.figures import cost_text, duration_text
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.schemas.meaning import duration_text, error_of
+from agentspan.schemas.meaning import error_of
 from agentspan.storage.lookup import expect
 
 
@@ -40,7 +41,7 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
         "finished": row.finished_at,
         "took": None if row.duration_ms is None else duration_text(row.duration_ms),
         "tokens": _tokens(row.input_tokens, row.output_tokens),
-        "cost": None if row.cost_usd is None else f"${row.cost_usd:.6f}",
+        "cost": None if row.cost_usd is None else cost_text(row.cost_usd),
     }
     for name, value in facts.items():
         if value is not None:

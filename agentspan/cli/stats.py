@@ -6,19 +6,31 @@ from typing import Any
 import click
 
 from agentspan.analysis import id_prefixes, time_expressions
-from agentspan.analysis.stats import BOUNDS_MS, Stat, stats
-from agentspan.cli.output import cost_text, count_text, document, noun, table, width
+from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, shorten, stats
+from agentspan.cli.output import columns_of, document, noun, table, width
 from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
-from agentspan.schemas.meaning import duration_text
+from agentspan.figures import cost_text, count_text, duration_text, share_text
 
 HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
-RIGHT = range(1, len(HEADER))
-NARROW = {5: 88, 7: 76, 8: 84, 9: 84}
-"""Columns of the table that need so many columns of the terminal."""
+SPARED = (5, 6, 8, 3, 7, 4)
+"""Columns of the table that are left out where the terminal is too narrow, the first one first: cost stays."""
+NAME_COLUMNS = 24
+"""Columns of the terminal that a name has before columns are left out for it."""
+ROWS = 40
+"""Rows of types and labels that are printed, unless more are asked for."""
 
 
-def command(database: Database, run: str | None, *, since: str | None, until: str | None, as_json: bool) -> None:
+def command(
+    database: Database,
+    run: str | None,
+    *,
+    since: str | None,
+    until: str | None,
+    limit: int | None,
+    whole: bool,
+    as_json: bool,
+) -> None:
     """Print the statistics of all runs, or of one."""
     storage = database.storage
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
@@ -28,18 +40,33 @@ def command(database: Database, run: str | None, *, since: str | None, until: st
     }
     with bar("indexing") as progress:
         found = stats(storage, run=run_id, **window, progress=progress)
+    shown = found if whole or (as_json and limit is None) else shorten(found, ROWS if limit is None else limit)
     if as_json:
-        plain = [_plain(stat) for stat in found]
-        document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(plain)})
+        plain = [_plain(stat) for stat in shown if isinstance(stat, Stat)]
+        document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(found)})
         return
-    uses = {8: any(_tokens(stat) is not None for stat in found), 9: any(stat.cost_usd is not None for stat in found)}
-    columns = [n for n in range(len(HEADER)) if width() >= NARROW.get(n, 0) and uses.get(n, True)]
-    rows = [_row(stat) for stat in found]
+    rows = [_row(stat) if isinstance(stat, Stat) else _rest(stat) for stat in shown]
+    columns = _columns([row for row in rows if not isinstance(row, str)])
     table(
         [HEADER[n] for n in columns],
-        [[row[n] for n in columns] for row in rows],
+        [row if isinstance(row, str) else [row[n] for n in columns] for row in rows],
         right=range(1, len(columns)),
     )
+    click.echo(_total(found))
+
+
+def _columns(rows: list[list[str]]) -> list[int]:
+    """Return the numbers of the columns that fit beside the names."""
+    widths = [max(columns_of(row[n]) for row in (HEADER, *rows)) for n in range(len(HEADER))]
+    columns = [n for n in range(len(HEADER)) if n not in (8, 9) or any(row[n] for row in rows)]
+    for spared in SPARED:
+        if min(widths[0], NAME_COLUMNS) + sum(widths[n] + 2 for n in columns[1:]) <= width():
+            break
+        columns = [n for n in columns if n != spared]
+    return columns
+
+
+def _total(found: list[Stat]) -> str:
     types = [stat for stat in found if stat.label is None]
     failed = sum(stat.failed for stat in types)
     open_ = sum(stat.open for stat in types)
@@ -54,7 +81,13 @@ def command(database: Database, run: str | None, *, since: str | None, until: st
         f"{count_text(sum(tokens))} tok" if tokens else "",
         cost_text(sum(costs)) if costs else "",
     )
-    click.echo(" · ".join(part for part in parts if part))
+    return " · ".join(part for part in parts if part)
+
+
+def _rest(rest: Rest) -> str:
+    if rest.schema_name is None:
+        return f"… and {noun(rest.number, 'more type')}; --all shows each"
+    return f"  … and {rest.number:,} more; --all shows each"
 
 
 def _row(stat: Stat) -> list[str]:
@@ -63,16 +96,12 @@ def _row(stat: Stat) -> list[str]:
     return [
         stat.schema_name if stat.label is None else f"  {stat.label}",
         f"{stat.count:,}",
-        "" if not rate else f"{rate:.1%}" if rate >= 0.0005 else "<0.1%",
-        *("" if ms is None else _took(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
-        _took(stat.total_ms) if stat.ran else "",
+        "" if not rate else share_text(rate, 1),
+        *("" if ms is None else duration_text(ms) for ms in (stat.p50_ms, stat.p95_ms, stat.p99_ms, stat.max_ms)),
+        duration_text(stat.total_ms) if stat.ran else "",
         "" if tokens is None else count_text(tokens),
         "" if stat.cost_usd is None else cost_text(stat.cost_usd),
     ]
-
-
-def _took(ms: float) -> str:
-    return f"{ms * 1000:.0f} µs" if 0 < ms < 0.95 else duration_text(ms)
 
 
 def _tokens(stat: Stat) -> int | None:

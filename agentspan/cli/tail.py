@@ -4,28 +4,38 @@ import time
 
 import click
 
-from agentspan import jsontext
-from agentspan.analysis import id_prefixes
-from agentspan.analysis.following import Follower, Transition
+from agentspan import clock, jsontext
+from agentspan.analysis import id_prefixes, time_expressions
+from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
 from agentspan.analysis.runs import names_of
-from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, width
+from agentspan.cli.output import MARKS, Failed, document, fit, noun, status_style, style, width
 from agentspan.cli.runs import name_of
-from agentspan.cli.tree import title
+from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
+from agentspan.figures import duration_text
 from agentspan.model import resources
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
+from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.recovery.writers import Lives
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import error_text
 from agentspan.storage.protocol import Query
 
 EVERY_S = 0.2
 SHARE = 5
 """How many times as long as a look takes is waited until the next one: a large run must not keep a core busy."""
+CONTEXT = 10
+"""Transitions of a run from before the command began that are printed, at most."""
 
 
-def command(database: Database, what: str | None, *, one: bool, as_json: bool) -> None:
-    """Follow runs until Ctrl-C, or until the end of one."""
+def command(database: Database, what: str | None, *, one: bool, whole: bool, since: str | None, as_json: bool) -> None:
+    """Follow runs from now on until Ctrl-C, or until the end of one."""
+    if whole and since is not None:
+        raise Failed("--all and --since exclude each other")
+    if since is not None:
+        tail = _Tail(database, time_expressions.parse(since), context=0, is_quiet=as_json)
+    else:
+        tail = _Tail(database, "" if whole or as_json else clock.now(), context=CONTEXT, is_quiet=as_json)
     storage = database.storage
     if what is not None:
         follower = Follower(storage, id_prefixes.find_run(storage, what))
@@ -40,34 +50,122 @@ def command(database: Database, what: str | None, *, one: bool, as_json: bool) -
         )
         if not is_live and not as_json:
             click.echo("waiting for a run", err=True)
-    seen: list[Transition] = []
     try:
-        _follow(database, follower, one=one or as_json, seen=seen, is_quiet=as_json)
+        tail.follow(follower, one=one or as_json)
     except KeyboardInterrupt:
         pass
     if as_json:
-        document(_plain(database, seen))
+        document(tail.plain())
 
 
-def _follow(database: Database, follower: Follower, *, one: bool, seen: list[Transition], is_quiet: bool) -> None:
-    while True:
-        began = time.monotonic()
-        found = follower.look()
-        if is_quiet:
-            seen += found
+class _Tail:
+    """Prints the transitions of runs, or keeps them for one document.
+
+    Args:
+        at: the time from which on transitions are printed, as stored text; "" for all.
+        context: how many earlier ones of a run are printed.
+    """
+
+    def __init__(self, database: Database, at: str, *, context: int, is_quiet: bool) -> None:
+        self._database = database
+        self._at = at
+        self._context = context
+        self._is_quiet = is_quiet
+        self._types = StoredSpanTypes()
+        self._seen: list[Transition] = []
+        self._run: AgentInstanceRow | None = None
+
+    def follow(self, follower: Follower, *, one: bool) -> None:
+        """Print what happens in a run, and then in the runs after it; only in one if `one`."""
+        asked = follower.run
+        known: str | None = None
+        while True:
+            began = time.monotonic()
+            found = follower.look()
+            self._run = run = follower.run
+            if run is not None and run.id != known:
+                known = run.id
+                is_past = run.status not in OPEN and all(transition.at < self._at for transition in found)
+                if asked is None or run.id == asked.id or not is_past:  # later runs that are over are history, too
+                    self._show(recent(found, self._at, self._context))
+            else:
+                self._show(Recent([], 0, found))
+            is_dead = not found and run is not None and run.status in OPEN and _is_dead(self._database, run)
+            if run is not None and (follower.is_over() or is_dead or (not found and run.status not in OPEN)):
+                if is_dead and not self._is_quiet:
+                    text = f"run {run.id}: its program died; `agentspan doctor` closes what it left open"
+                    click.echo(fit(text, width()))
+                if one:
+                    return
+                follower.leave()
+                continue
+            time.sleep(max(EVERY_S, SHARE * (time.monotonic() - began)))
+
+    def _show(self, some: Recent) -> None:
+        if self._is_quiet:
+            self._seen += some.shown
+            return
+        for transition in some.run:
+            click.echo(self._line(transition))
+        if some.passed:
+            text = f"… {noun(some.passed, 'earlier line')}; --all prints each"
+            click.echo(style(" " * 15 + text, fg="bright_black"))
+        for transition in some.shown:
+            click.echo(self._line(transition))
+
+    def _line(self, transition: Transition) -> str:
+        """Write a transition on a line: when, what, and how it ended. The start of a span shows no outcome."""
+        at, status, row, depth = transition
+        columns = width()
+        if isinstance(row, AgentInstanceRow):
+            storage = self._database.storage
+            if status in OPEN:
+                text = f"run {row.id} {name_of(names_of(storage, [row])[row.id])}"
+            else:
+                text = f"run {row.id} {status}, {noun(storage.counts([row.id])[row.id].total, 'span')}"
+            result = row.error and {"error": jsontext.decode(row.error)}
         else:
-            for transition in found:
-                click.echo(_line(database, transition))
-        run = follower.run
-        is_dead = not found and run is not None and run.status in OPEN and _is_dead(database, run)
-        if run is not None and (follower.is_over() or is_dead or (not found and run.status not in OPEN)):
-            if is_dead and not is_quiet:
-                click.echo(fit(f"run {run.id}: its program died; `agentspan doctor` closes what it left open", width()))
-            if one:
-                return
-            follower.leave()
-            continue
-        time.sleep(max(EVERY_S, SHARE * (time.monotonic() - began)))
+            text = "  " * min(depth + 1, columns // 8) + self._title(row, status)
+            result = jsontext.decode(row.result_payload) if status == "failed" and row.result_payload else None
+        end = (
+            "" if row.duration_ms is None or status in OPEN or status == "cancelled" else duration_text(row.duration_ms)
+        )
+        error = error_text(result) if status == "failed" and isinstance(result, dict) else None
+        indent = text[: len(text) - len(text.lstrip(" "))]
+        shown = indent + fit(text, max(8, columns - 15 - len(indent) - (len(end) + 2 if end else 0)))
+        line = f"{at[11:23]} {status_style(MARKS[status], status)} "
+        line += style(shown, bold=True) if isinstance(row, AgentInstanceRow) else shown
+        line += f"  {end}" if end else ""
+        if error is not None and error not in text:
+            line += f"\n{' ' * 15}{indent}" + status_style(fit(error, max(8, columns - 15 - len(indent))), "failed")
+        return line
+
+    def _title(self, span: AgentSpanRow, status: str) -> str:
+        """Return the title that a span had in a status; it may have ended since."""
+        if status not in OPEN:
+            return title(span)
+        return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
+
+    def plain(self) -> dict[str, object]:
+        """Return the document of `--json`."""
+        storage, seen, run = self._database.storage, self._seen, self._run
+        account = storage.account()
+        counts = {} if run is None else storage.counts([run.id])[run.id]._asdict()
+        return {
+            "run": None if run is None else resources.plain(resources.instance(run, account, counts)),
+            "transitions": [
+                {
+                    "at": t.at,
+                    "id": t.row.id,
+                    "type": "agent_instance" if isinstance(t.row, AgentInstanceRow) else "agent_span",
+                    "status": t.status,
+                    "summary": None if isinstance(t.row, AgentInstanceRow) else self._title(t.row, t.status),
+                    "depth": t.depth,
+                }
+                for t in seen
+            ],
+            "total": len(seen),
+        }
 
 
 def _id(row: object) -> str:
@@ -76,50 +174,3 @@ def _id(row: object) -> str:
 
 def _is_dead(database: Database, run: AgentInstanceRow) -> bool:
     return Lives(database.storage).of(run.writer_id) == "dead"
-
-
-def _line(database: Database, transition: Transition) -> str:
-    """Write a transition on a line: when, what, and how it ended."""
-    at, status, row, depth = transition
-    columns = width()
-    if isinstance(row, AgentInstanceRow):
-        if status in OPEN:
-            text = f"run {row.id} {name_of(names_of(database.storage, [row])[row.id])}"
-        else:
-            text = f"run {row.id} {status}, {noun(database.storage.counts([row.id])[row.id].total, 'span')}"
-        result = row.error and {"error": jsontext.decode(row.error)}
-    else:
-        text = "  " * min(depth + 1, columns // 8) + title(row)
-        result = jsontext.decode(row.result_payload) if status == "failed" and row.result_payload else None
-    end = "" if row.duration_ms is None or status in OPEN or status == "cancelled" else duration_text(row.duration_ms)
-    error = error_text(result) if status == "failed" and isinstance(result, dict) else None
-    indent = text[: len(text) - len(text.lstrip(" "))]
-    shown = indent + fit(text, max(8, columns - 15 - len(indent) - (len(end) + 2 if end else 0)))
-    line = f"{at[11:23]} {status_style(MARKS[status], status)} "
-    line += style(shown, bold=True) if isinstance(row, AgentInstanceRow) else shown
-    line += f"  {end}" if end else ""
-    if error is not None and error not in text:
-        line += f"\n{' ' * 15}{indent}" + status_style(fit(error, max(8, columns - 15 - len(indent))), "failed")
-    return line
-
-
-def _plain(database: Database, seen: list[Transition]) -> dict[str, object]:
-    storage = database.storage
-    account = storage.account()
-    run = next((t.row for t in reversed(seen) if isinstance(t.row, AgentInstanceRow)), None)
-    counts = {} if run is None else storage.counts([run.id])[run.id]._asdict()
-    return {
-        "run": None if run is None else resources.plain(resources.instance(run, account, counts)),
-        "transitions": [
-            {
-                "at": t.at,
-                "id": t.row.id,
-                "type": "agent_instance" if isinstance(t.row, AgentInstanceRow) else "agent_span",
-                "status": t.status,
-                "summary": None if isinstance(t.row, AgentInstanceRow) else title(t.row),
-                "depth": t.depth,
-            }
-            for t in seen
-        ],
-        "total": len(seen),
-    }

@@ -6,12 +6,11 @@ from collections.abc import Collection, Iterator
 from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
 from agentspan.analysis.tree import Node, Sums, sums, title_of
+from agentspan.analysis.tree_folding import error_of
 from agentspan.cli.output import (
     COLORS,
     MARKS,
     columns_of,
-    cost_text,
-    count_text,
     fit,
     fit_end,
     noun,
@@ -19,15 +18,21 @@ from agentspan.cli.output import (
     safe,
     status_style,
     style,
+    wrap,
 )
 from agentspan.cli.timeline import Timeline
+from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import MAX_INLINE, inline
-from agentspan.text import cut
+from agentspan.text import cut, one_line
 
 DURATION_COLUMNS = 9
+TITLE = 80
+"""Characters of a payload in a title without a summary."""
+ERROR_LINES = 4
+"""Lines of an error that a picture shows, at most."""
 PAYLOAD_LINES = 12
 """Lines of a payload that a picture shows, at most."""
 SHORT_COMMIT = 10
@@ -71,7 +76,8 @@ class Picture:
             yield "    " + style(fit(late, width - 4), fg="bright_black")
         if run.error is not None:
             text = error_text({"error": jsontext.decode(run.error)})
-            yield "    " + status_style(fit(text or "failed", width - 4), "failed")
+            for line in wrap(text or "failed", width - 4, ERROR_LINES):
+                yield "    " + status_style(line, "failed")
         if self.payloads:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")
@@ -101,7 +107,8 @@ class Picture:
         below = above + ("  " if lasts[-1] else "│ ") + ("│ " if node.children else "  ")
         if error is not None and all(_error(child.span) != error for child in node.children):  # shown where it arose
             room = self.width - columns_of(below) - 1
-            yield style(below, fg="bright_black") + " " + status_style(fit(error, room), "failed")
+            for line in wrap(error, room, ERROR_LINES):
+                yield style(below, fg="bright_black") + " " + status_style(line, "failed")
         late = late_text(span)
         if late is not None:
             yield style(fit_end(f"{below} {late}", self.width), fg="bright_black")
@@ -162,7 +169,8 @@ def _title(node: Node) -> str:
     span, number = node.span, len(node.alike) + 1
     below = _below(node)
     each = f" · {noun(below, 'span')} in each" if below else ""
-    return f"{span.schema_title}{f' {span.label}' if span.label else ''} × {number:,}{each}"
+    name = f"{span.schema_title}{f' {span.label}' if span.label else ''}"
+    return f"{name} × {number:,}{' failed' if span.status == 'failed' else ''}{each}"
 
 
 def _below(node: Node) -> int:
@@ -183,7 +191,7 @@ def _without_error(text: str, error: str | None) -> str:
 
 def title(span: AgentSpanRow) -> str:
     """Return a span's title (see analysis.tree)."""
-    return title_of(span, 80)
+    return title_of(span, TITLE)
 
 
 def _duration(node: Node) -> str:
@@ -196,7 +204,5 @@ def _duration(node: Node) -> str:
 
 
 def _error(span: AgentSpanRow) -> str | None:
-    if span.status != "failed" or span.result_payload is None:
-        return None
-    text = error_text(jsontext.decode(span.result_payload))
-    return fit(text, 1000) if text else None
+    text = error_of(span)
+    return one_line(text, 1000) if text else None

@@ -57,8 +57,8 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
     """
     outputs: dict[str, Envelope] = {}
     storage = ctx.storage
-    # Reading needs no lock, and no writable file.
-    groups = storage.capabilities().groups if planned.writes else None
+    # Reading needs no lock, and no writable file. One item commits itself, and needs the lock in its last step only.
+    groups = storage.capabilities().groups if planned.writes and len(planned.items) > 1 else None
 
     def work(lent: Storage) -> None:
         within = ctx.within(lent)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from agentspan.figures import duration_text
 from agentspan.model.changes import Violation
 from agentspan.model.spans import Meaning
 from agentspan.schemas import aliases
@@ -62,9 +63,8 @@ def describe(
             summary = template.render(context)
     if result is not None and span_type.result_template is not None:
         summary = _with_outcome(summary, span_type, context, result, status)
-    elif result and summary and type(result) is dict and "output" not in result and span_type in _WITH_OUTPUT:
-        if status != "failed":  # the function returned a dict, which is all of the result
-            summary = one_line(f"{summary} → {arguments_text(result)}", MAX_SUMMARY)
+    elif type(result) is dict and "output" not in result and result and span_type in _WITH_OUTPUT:
+        summary = _with_all_of(result, summary, status)
     if new_payload and span_type.label_field is not None:
         label = label_of(span_type, payload)
     get = context.get
@@ -93,6 +93,13 @@ def _with_outcome(
         outcome = None if template is None else template.render(context)
     parts = [part for part in (summary, outcome) if part]
     return one_line(" → ".join(parts), MAX_SUMMARY) if parts else summary
+
+
+def _with_all_of(result: dict[str, Any], summary: str | None, status: str) -> str | None:
+    """Append the result of a function that returned a dict, which is all of the result: `Tool f() → a=1, b=2`."""
+    if summary is None or status == "failed":
+        return summary
+    return one_line(f"{summary} → {arguments_text(result)}", MAX_SUMMARY)
 
 
 def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | None) -> dict[str, str | None]:
@@ -151,18 +158,3 @@ def error_text(result: Any) -> str | None:
         parts = [part for part in (error_type(error), error.get("message")) if type(part) is str and part]
         return ": ".join(parts) or None
     return error if type(error) is str and error else None
-
-
-def duration_text(duration_ms: float) -> str:
-    """Format milliseconds for people: `0.4 ms`, `312 ms`, `2.1 s`, `3m 07s`, `1h 02m`."""
-    if duration_ms < 9.95:
-        return f"{duration_ms:.1f} ms"
-    if duration_ms < 999.5:
-        return f"{duration_ms:.0f} ms"
-    seconds = duration_ms / 1000
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m {rest:02d}s"
-    return f"{minutes // 60}h {minutes % 60:02d}m"

@@ -18,6 +18,7 @@ from agentspan.operations.context import Context
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import open_storage
+from agentspan.serve.access_token import AccessToken
 from agentspan.serve.invalid_requests import refuse_invalid
 from agentspan.serve.methods import MethodsMiddleware, allow
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
@@ -61,7 +62,7 @@ def create_app(
     Args:
         db: a file, `NAME://…`, a Storage or an opened Database; AGENTSPAN_DB, else ./agentspan.db, when left out. What
             is opened here is closed with the application.
-        token: what clients must send as `Authorization: Bearer TOKEN`; None for nothing.
+        token: what clients must send as `Authorization: Bearer TOKEN`, at least 12 characters; None for nothing.
         read_only: refuse every write with `not_permitted`.
         strict_schemas: refuse payloads that do not match their schema.
         redact: what is kept out of the storage of what clients send, as in `configure`: "credentials", a function that
@@ -74,8 +75,10 @@ def create_app(
         wait_s: how long a request may wait for other writers before it is answered with 503.
 
     Raises:
+        InvalidValue: the token can be guessed easily.
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
+    access = None if token is None else AccessToken(token)
     storage = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
 
@@ -105,14 +108,14 @@ def create_app(
         lifespan=lifespan,
         routes=router(ctx, write_queue).routes,  # a router that is included is searched twice for each request
     )
-    app.router.routes += viewer_routes(ctx, write_queue, token=token, read_only=read_only)
+    app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only)
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
     app.add_middleware(MethodsMiddleware, routes=app.router.routes)
-    app.add_middleware(GuardMiddleware, token=token, allowed_hosts=allowed_hosts, max_body=max_body)
+    app.add_middleware(GuardMiddleware, token=access, allowed_hosts=allowed_hosts, max_body=max_body)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
 

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from agentspan import ids
 from agentspan.errors import InvalidValue
+from agentspan.serve import large_bodies
 from agentspan.serve.middleware import replay
 from agentspan.serve.query_strings import QueryParser, is_of_query
 
@@ -56,6 +57,7 @@ class DirectRoute(APIRoute):
 
         Raises:
             InvalidValue: the route has query parameters, but not all of those in the request.
+            RequestValidationError: a large body is not what the route takes.
         """
         keys.set([value for name, value in scope["headers"] if name == KEY_HEADER])
         if self._is_direct and scope["method"] in (self.methods or ()):
@@ -72,10 +74,15 @@ class DirectRoute(APIRoute):
                 message = await receive()
                 receive = replay(message, receive)
                 is_right = is_right and message["type"] == "http.request" and not message.get("more_body")
-                try:
-                    values["body"] = self._parsed(self._body, message["body"]) if is_right else None
-                except ValueError:  # no JSON, or not what the route takes
-                    is_right = False
+                is_large = is_right and len(message["body"]) > large_bodies.LARGE
+                large_bodies.is_large.set(is_large)
+                if is_large:
+                    values["body"] = await large_bodies.in_thread(large_bodies.parsed, self._body, message["body"])
+                else:
+                    try:
+                        values["body"] = self._parsed(self._body, message["body"]) if is_right else None
+                    except ValueError:  # no JSON, or not what the route takes
+                        is_right = False
             if is_right:
                 response = await self.endpoint(**values)
                 await response(scope, receive, send)

@@ -226,6 +226,7 @@ ERRORS: Mapping[str, Mapping[str, Any]] = {
             "status": {"code": "invalid_value", "message": "Input should be 'complete', 'failed' or 'cancelled'"}
         },
     },
+    "429": {"code": "not_permitted", "message": "too many wrong tokens; try again after 3 s"},
     "500": {"code": "unexpected", "message": "an unexpected fault; the server's log has more under request 5a1f03c2"},
     "503": {"code": "unknown", "message": "the database is busy; try again"},
 }

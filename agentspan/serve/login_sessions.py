@@ -1,4 +1,4 @@
-"""Login sessions of the viewer: a signed cookie. Its key is derived from the server's token, which it does not reveal.
+"""Login sessions of the viewer: a signed cookie. Its key is made of a stored secret and of the server's token.
 
 Only the viewer's own pages take the cookie. The API takes the token alone, so that no other site's page can use a
 session that a browser holds.
@@ -8,27 +8,36 @@ import hashlib
 import hmac
 import secrets
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentspan.serve.access_token import AccessToken
+from agentspan.serve.login_store import LoginStore
+
 DAYS = 30
-MAX_REVOKED = 10_000
 
 
 class LoginSessions:
     """The login sessions of a server with a token; with None, every request is allowed.
 
-    The key is derived from the token, so a session outlives a restart of the server, and ends with the token.
+    A session and a logout outlive a restart of the server, if the storage is a file. A session ends with the token.
+
+    Args:
+        path: the file that is served; None if the storage has none.
     """
 
-    def __init__(self, token: str | None) -> None:
-        self._token = None if token is None else token.encode()
-        self._key = b"" if token is None else hmac.digest(token.encode(), b"agentspan viewer session", "sha256")
+    def __init__(self, token: AccessToken | None, path: Path | None) -> None:
+        self._token = token
+        self._store = LoginStore(None if token is None else path)
         # Cookies do not know ports: servers with other tokens on this machine must not overwrite this one's.
         self.cookie = f"agentspan_{hashlib.sha256(self._key).hexdigest()[:8]}"
-        self._revoked: dict[str, None] = {}
+
+    @property
+    def _key(self) -> bytes:
+        return b"" if self._token is None else self._token.key(secret=self._store.secret, purpose=b"viewer session")
 
     @property
     def is_asked(self) -> bool:
@@ -37,13 +46,18 @@ class LoginSessions:
 
     def allows(self, request: Request) -> bool:
         """Return whether a request may see the viewer."""
-        return not self.is_asked or self._is_valid(request.cookies.get(self.cookie, ""))
+        return not self.is_asked or self._session(request.cookies.get(self.cookie, "")) is not None
 
-    def is_token(self, given: object) -> bool:
-        """Return whether a text is the token, in constant time."""
-        if not isinstance(given, str) or self._token is None:
-            return False
-        return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
+    def wait_s(self, request: Request) -> int:
+        """Return the seconds after which the token may be given again; 0 for at once (see AccessToken)."""
+        return 0 if self._token is None else self._token.wait_s(request.scope.get("client"))
+
+    def is_token(self, given: object, request: Request) -> bool:
+        """Return whether a request gives the token, in constant time; always where there is none."""
+        if self._token is None:
+            return True
+        text = given if isinstance(given, str) else ""
+        return self._token.is_right(text.encode("utf-8", "surrogatepass"), request.scope.get("client"))
 
     def begin(self, request: Request, response: Response) -> None:
         """Set the cookie of a new session."""
@@ -60,20 +74,20 @@ class LoginSessions:
         )
 
     def end(self, request: Request, response: Response) -> None:
-        """Delete the cookie, and revoke the session in this process."""
-        value = request.cookies.get(self.cookie, "")
-        if self._is_valid(value):
-            if len(self._revoked) >= MAX_REVOKED:
-                del self._revoked[next(iter(self._revoked))]
-            self._revoked[value] = None
+        """Delete the cookie, and end the session for every server of this file."""
+        session = self._session(request.cookies.get(self.cookie, ""))
+        if session is not None:
+            self._store.end(*session)
         response.delete_cookie(self.cookie, path=_path(request), httponly=True, samesite="strict")
 
-    def _is_valid(self, value: str) -> bool:
+    def _session(self, value: str) -> tuple[str, int] | None:
+        """Return the name of a cookie's session and when it expires; None if it is not valid."""
         said, _, signature = value.rpartition(".")
-        expires, _, _ = said.partition(".")
         if not hmac.compare_digest(signature.encode("utf-8", "surrogatepass"), self._sign(said).encode()):
-            return False
-        return int(expires) > time.time() and value not in self._revoked
+            return None
+        expires, _, name = said.partition(".")
+        session = name, int(expires)
+        return None if int(expires) <= time.time() or self._store.has_ended(*session) else session
 
     def _sign(self, said: str) -> str:
         return hmac.new(self._key, said.encode("utf-8", "surrogatepass"), "sha256").hexdigest()

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentspan.serve.middleware import is_api
+from agentspan.serve.paths import is_api
 
 
 class MethodsMiddleware:

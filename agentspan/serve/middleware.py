@@ -1,7 +1,6 @@
 """Middleware around all routes: checks Host, token and body size, and answers 500 where a handler raises."""
 
 import asyncio
-import hmac
 import logging
 import secrets
 from collections.abc import Collection
@@ -9,13 +8,17 @@ from collections.abc import Collection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentspan.serve.responses import refuse
+from agentspan.serve.access_token import AccessToken
+from agentspan.serve.paths import is_api
+from agentspan.serve.responses import refuse, refuse_guess
 
 log = logging.getLogger("agentspan")
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 BODY_S = 30.0
 """How long a client may take to send a body."""
+READ_S = 10.0
+"""How long it may pause meanwhile."""
 
 
 class GuardMiddleware:
@@ -29,10 +32,10 @@ class GuardMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, *, token: str | None, allowed_hosts: Collection[str] | None, max_body: int
+        self, app: ASGIApp, *, token: AccessToken | None, allowed_hosts: Collection[str] | None, max_body: int
     ) -> None:
         self._app = app
-        self._token = None if token is None else token.encode()
+        self._token = token
         self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
         self._max_body = max_body
 
@@ -63,7 +66,11 @@ class GuardMiddleware:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not given:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
-            if not hmac.compare_digest(given.strip(), self._token):
+            client = scope.get("client")
+            wait_s = self._token.wait_s(client)
+            if wait_s:
+                return refuse_guess(wait_s)
+            if not self._token.is_right(given.strip(), client):
                 return refuse("bad_authtoken", "the token is not this server's")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._max_body:
@@ -80,7 +87,8 @@ class GuardMiddleware:
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_S):
+            async with asyncio.timeout(READ_S) as pause:
+                end_s = asyncio.get_running_loop().time() + BODY_S
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":  # the client has gone
@@ -92,8 +100,10 @@ class GuardMiddleware:
                     parts.append(part)
                     if not message.get("more_body"):
                         return b"".join(parts)
+                    pause.reschedule(min(asyncio.get_running_loop().time() + READ_S, end_s))
         except TimeoutError:
-            return refuse("bad_request", f"the body did not come within {BODY_S:g} s", status=408)
+            said = f"the body did not arrive within {BODY_S:g} s, or paused for {READ_S:g} s"
+            return refuse("bad_request", said, status=408, headers={"Connection": "close"})
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -145,12 +155,6 @@ def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
 
 def _wrong_type() -> Response:
     return refuse("bad_request", "send Content-Type: application/json", status=415)
-
-
-def is_api(scope: Scope) -> bool:
-    """Return whether a path lies below /api; mounted in another application, it begins with where that is."""
-    path: str = scope["path"]
-    return path.startswith("/api") or path.removeprefix(scope.get("root_path", "")).startswith("/api")
 
 
 def _host(header: bytes) -> str:

@@ -62,3 +62,9 @@ def refuse_error(error: AgentspanError) -> Response:
     if isinstance(error, NotPermitted):
         return refuse("not_permitted", "this server only reads")
     return respond(envelopes.of_error(error), STATUS[error.code])
+
+
+def refuse_guess(wait_s: int) -> Response:
+    """Return the response to a token that came after too many wrong ones; it was not looked at."""
+    said = f"too many wrong tokens; try again after {wait_s} s"
+    return refuse("not_permitted", said, status=429, headers={"Retry-After": str(wait_s)})

@@ -23,11 +23,15 @@ from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import json_operations
 from agentspan.operations.context import Context
+from agentspan.serve.access_token import AccessToken
 from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
-from agentspan.serve.responses import refuse, refuse_error, respond
+from agentspan.serve.paths import route_path
+from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.write_queue import WriteQueue
+from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data, export
+from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
 
 POLICY = (
@@ -55,12 +59,13 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(ctx: Context, write_queue: WriteQueue, *, token: str | None, read_only: bool) -> list[Route]:
+def routes(ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool) -> list[Route]:
     """Return the viewer's routes over one storage."""
     viewer = Viewer(ctx, write_queue, token=token, read_only=read_only)
     guarded: list[tuple[str, Handler, str]] = [
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
+        ("/steps.json", viewer.steps_data, "GET"),
         ("/runs/{run_id}", viewer.run, "GET"),
         ("/runs/{run_id}/facts", viewer.facts, "GET"),
         ("/runs/{run_id}/spans", viewer.spans, "GET"),
@@ -83,10 +88,11 @@ def routes(ctx: Context, write_queue: WriteQueue, *, token: str | None, read_onl
 class Viewer:
     """The handlers."""
 
-    def __init__(self, ctx: Context, write_queue: WriteQueue, *, token: str | None, read_only: bool) -> None:
+    def __init__(self, ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool) -> None:
         self._storage = ctx.storage
         self._write_queue = write_queue
-        self._sessions = LoginSessions(token)
+        journals = ctx.storage.capabilities().journals
+        self._sessions = LoginSessions(token, None if journals is None else journals.path)
         self._read_only = read_only
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
 
@@ -163,6 +169,10 @@ class Viewer:
         assert found is not None  # without a limit of time
         return respond(found)
 
+    async def steps_data(self, request: Request) -> Response:
+        """Answer with the steps that contain the text of the list's filter (see found_steps)."""
+        return respond(await asyncio.to_thread(found_steps, self._storage, _asked(request)))
+
     async def facts(self, request: Request) -> Response:
         """Answer with the head of a run's page (see data.run_facts)."""
         run = await self._found(request)
@@ -233,7 +243,10 @@ class Viewer:
         if not is_own_page(request):
             return _with_headers(refuse("not_permitted", "only this server's own page may log in"))
         said = await _said(request)
-        if self._sessions.is_asked and not self._sessions.is_token(said.get("token")):
+        wait_s = self._sessions.wait_s(request)
+        if wait_s:
+            return _with_headers(refuse_guess(wait_s))
+        if not self._sessions.is_token(said.get("token"), request):
             return _with_headers(refuse("bad_authtoken", "That is not this server's token.", status=403))
         response = respond({"next": _onward(said.get("next"))})
         if self._sessions.is_asked:
@@ -302,14 +315,24 @@ async def static(request: Request) -> Response:
 def _templates() -> Environment:
     loader = PackageLoader("agentspan.serve")
     return Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, cache_size=20
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        cache_size=20,
+        finalize=_shown,
     )
 
 
+def _shown(value: Any) -> Any:
+    """Return the value of an expression as it is written into a page; `{{ name|e }}` writes a form's value as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _path(request: Request) -> str:
-    """Return a request's path below where the application is mounted."""
-    path: str = request.scope["path"]
-    return path.removeprefix(request.scope.get("root_path", "")).lstrip("/")
+    """Return a request's path below where the application is mounted, without a slash at its start."""
+    return route_path(request.scope).lstrip("/")
 
 
 def _up(request: Request) -> str:
@@ -356,7 +379,10 @@ def _onward(where: object) -> str:
     where = where.removeprefix("./") if isinstance(where, str) else ""
     if not where.startswith(("runs/", "?")) or "//" in where or "\\" in where:
         return "./"
-    onward = quote(where[:2000], safe="/?=&%+-_.~")
+    try:
+        onward = quote(where[:2000], safe="/?=&%+-_.~")
+    except UnicodeEncodeError:  # half a character, which JSON can escape
+        return "./"
     return f"./{onward}" if where.startswith("?") else onward
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.analysis.tree import build, walk
+from agentspan.figures import duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
-from agentspan.schemas.meaning import duration_text, error_of, error_text, error_type
+from agentspan.schemas.meaning import error_of, error_text, error_type
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.schemas.templates import MAX_INLINE, inline
 from agentspan.storage.protocol import Storage

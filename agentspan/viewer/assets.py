@@ -13,14 +13,17 @@ from importlib.resources import files
 from typing import Any
 
 MODULES = (
+    "visible",
     "dom",
     "format",
     "theme",
     "source",
     "lost",
     "longtext",
+    "jsontext",
     "json",
     "messages",
+    "failures",
     "spans",
     "axis",
     "tree",
@@ -31,7 +34,9 @@ MODULES = (
     "stats",
     "search",
     "keys",
+    "print",
     "run",
+    "found",
     "runs",
     "main",
 )
@@ -55,8 +60,8 @@ def script() -> str:
 
 
 def style() -> str:
-    """Return the style sheet."""
-    return text("viewer.css")
+    """Return the whole style sheet."""
+    return text("viewer.css") + text("media.css")
 
 
 def shell() -> str:

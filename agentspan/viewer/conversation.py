@@ -1,167 +1,291 @@
-"""The conversation of a run: the messages of its llm, tool and message spans, each once, in order of time.
+"""The conversation of a run: the messages of its llm, tool and message spans, thread by thread, in order of time.
 
-A model is sent the whole conversation again with every call; what was shown before is passed over. A tool's call and
-its answer are one turn.
+A model is sent the whole conversation again with every call. What is equal to a turn of its thread is not shown again,
+but named by the numbers of those turns; what differs is shown, and marked. The same holds for what a model asked a tool
+for and was told by it, beside the tool's own step.
 """
 
-from collections import Counter
-from collections.abc import Iterable
-from typing import Any, TypedDict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
-from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.meaning import error_text
+from agentspan.model.status import OPEN
 from agentspan.schemas.span_types import fallback
-from agentspan.viewer import messages
+from agentspan.viewer import messages, turns
 from agentspan.viewer.messages import Call, Message
-
-MAX_TEXT = 20_000
-"""Characters of a text that a turn shows; the span has all of it."""
-
-
-class Turn(TypedDict):
-    """A turn of the conversation: one message.
-
-    Attributes:
-        span: the span that it is from.
-        role: system, user, assistant, tool, or what the program calls it.
-        text: the message; of a tool, its answer.
-        length: characters of the whole text, of which `text` has at most MAX_TEXT.
-        name: the tool's or model's.
-        arguments: a tool's, as JSON text.
-        calls: tools that the model asked for and whose answers are no turns of their own.
-        asked_by: the span of the model that called the tool.
-        others: parts that are no text, such as `image_url`.
-        error: what a failed span died of.
-        agent: the agent in whose span it was said, where there is one.
-        at: when.
-        status: the span's.
-    """
-
-    span: str
-    role: str
-    text: str
-    length: int
-    name: str | None
-    arguments: str | None
-    calls: list[Call]
-    asked_by: str | None
-    others: list[str]
-    error: str | None
-    agent: str | None
-    at: str
-    status: str
+from agentspan.viewer.threads import Opening, Thread, Threads, in_order
+from agentspan.viewer.turns import MAX_TEXT, Step, Turn, TurnCall
 
 
 def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
     """Return the messages that went into a span and came out of it, for the types that have any."""
     kind = fallback(span.schema_name).name
     if kind == "message":
-        return [dict(message) for message in _spoken(span)]
+        return [dict(message) for message in turns.spoken(span)]
     if kind != "llm":
         return []
-    sent, answered = _sent(span), _answered(span)
+    result = turns.value_of(span.result_payload)
+    answered = turns.answered(result) if isinstance(result, dict) else []
+    sent = [message for message, _ in turns.sent(turns.value_of(span.payload))]
     return [{**message, "side": "in"} for message in sent] + [{**message, "side": "out"} for message in answered]
 
 
 def of_run(spans: Iterable[AgentSpanRow]) -> list[Turn]:
     """Return the turns of a run."""
-    ordered = sorted(spans, key=lambda span: (span.started_at or span.inserted_at, span.id))
-    reader = _Reader({span.id: span for span in ordered if fallback(span.schema_name).name == "agent"}, ordered)
-    for span in ordered:
-        reader.read(span)
-    # A model answers at its end: other spans may have begun in between.
-    return sorted(reader.turns, key=lambda turn: turn["at"])
+    reader = _Reader(sorted(spans, key=lambda span: (_start(span), span.id)))
+    return reader.ordered()
+
+
+@dataclass(slots=True)
+class _Said:
+    """What was shown of a thread so far.
+
+    Attributes:
+        turns: its turns.
+        shown: of each message the turns that show it.
+        system: the system prompt of the latest call, by message.
+        settings: what models were given besides messages.
+        spoken: of each message of message spans its turn.
+    """
+
+    turns: list[Turn] = field(default_factory=list)
+    shown: dict[tuple[str, ...], list[Turn]] = field(default_factory=lambda: defaultdict(list))
+    system: dict[tuple[str, ...], Turn] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    spoken: dict[tuple[str, ...], Turn] = field(default_factory=dict)
+
+
+class _Call(NamedTuple):
+    """A call as a turn shows it, the turn of the step that did it, and whether both are equal."""
+
+    shown: TurnCall
+    turn: Turn | None
+    is_equal: bool | None
 
 
 class _Reader:
-    """Reads spans in order, and remembers the messages that were shown."""
+    """Reads spans in order, and remembers what was shown."""
 
-    def __init__(self, agents: dict[str, AgentSpanRow], spans: list[AgentSpanRow]) -> None:
-        self.turns: list[Turn] = []
-        self._agents = agents
-        self._parents = {span.id: span.parent_span_id for span in spans}
-        tools = [span for span in spans if fallback(span.schema_name).name == "tool"]
-        self._answered = {id for span in tools if isinstance(id := _object(span.payload).get("call_id"), str)}
-        self._shown: Counter[tuple[str, str]] = Counter()
-        self._calls: dict[str, tuple[str, Call]] = {}
+    def __init__(self, spans: list[AgentSpanRow]) -> None:
+        self._threads = Threads(spans, _opening)
+        self._said: dict[Thread, _Said] = defaultdict(_Said)
+        self._turns: list[Turn] = []
+        self._tools: dict[str, Turn] = {}
+        self._of_call: dict[str, list[Step]] = defaultdict(list)
+        self._steps_in: dict[tuple[str, Thread], list[Step]] = {}
+        self._by_answer: dict[tuple[str, Thread, str], Step] = {}
+        self._claimed: set[str] = set()
+        self._known: turns.Known = {}
+        self._names: dict[tuple[Thread, str], str] = {}
+        # What is a number at the end is a turn until then.
+        self._again: list[tuple[Turn, list[Turn]]] = []
+        self._differing: list[tuple[Turn, Turn]] = []
+        self._done_by: list[tuple[TurnCall, Literal["same", "differs"], Turn]] = []
+        for span in spans:
+            if fallback(span.schema_name).name == "tool":
+                self._prepare(span)
+        for span in spans:
+            match fallback(span.schema_name).name:
+                case "message":
+                    self._read_message(span)
+                case "llm":
+                    self._read_llm(span)
+                case "tool":
+                    self._add(self._tools[span.id], self._threads.of(span))
 
-    def read(self, span: AgentSpanRow) -> None:
-        """Add a span's turns."""
-        match fallback(span.schema_name).name:
-            case "message":
-                for message in _spoken(span):
-                    self._say(span, message, span.started_at or span.inserted_at)
-            case "llm":
-                self._read_llm(span)
-            case "tool":
-                self._read_tool(span)
+    def ordered(self) -> list[Turn]:
+        """Return all turns in their order, which gives them their numbers."""
+        items: dict[Thread, list[tuple[str, int]]] = {}
+        for thread, said in self._said.items():
+            if said.turns:
+                items[thread] = [(turn["at"], number) for number, turn in enumerate(said.turns)]
+        ordered = [self._said[thread].turns[number] for thread, number in in_order(items)]
+        numbers = {id(turn): number for number, turn in enumerate(ordered, 1)}
+        for turn, again in self._again:
+            turn["again"] = _ranges({numbers[id(one)] for one in again})
+        for turn, other in self._differing:
+            turn["differs"] = sorted({*turn["differs"], numbers[id(other)]})
+        for call, how, turn in self._done_by:
+            call[how] = numbers[id(turn)]
+        return ordered
+
+    def _prepare(self, span: AgentSpanRow) -> None:
+        """Make the turn of a tool span before any is read: calls and answers are compared with it."""
+        step = turns.step_of(span)
+        turn = self._turn(span, "tool", step.text, _start(span), name=step.name, error=step.error)
+        turn["arguments"], turn["others"] = step.arguments, step.others
+        self._tools[span.id] = turn
+        if step.call_id is not None:
+            self._of_call[step.call_id].append(step)
+
+    def _read_message(self, span: AgentSpanRow) -> None:
+        said = self._said[self._threads.of(span)]
+        result = turns.value_of(span.result_payload)
+        for message in turns.spoken(span):
+            turn = self._say(span, message, _start(span), "")
+            if isinstance(result, dict):
+                turn["others"] = turn["others"] + messages.rest(result, {"error"})
+            turn["error"], more = turns.error_parts(result, span.status)
+            turn["others"] = turn["others"] + more
+            said.spoken[turns.key_of(message)] = turn
 
     def _read_llm(self, span: AgentSpanRow) -> None:
-        began = span.started_at or span.inserted_at
-        sent = _sent(span)
-        seen: Counter[tuple[str, str]] = Counter()
-        for place, message in enumerate(sent):
-            key = _key(message)
-            seen[key] += 1
-            if self._is_new(message, key, seen[key], is_last=place == len(sent) - 1):
-                self._say(span, message, began)
+        thread = self._threads.of(span)
+        said = self._said[thread]
+        payload, result = turns.value_of(span.payload), turns.value_of(span.result_payload)
+        again = list(self._read_sent(span, turns.sent(payload, self._known), thread, said))
         ended = span.finished_at or span.updated_at
-        for message in _answered(span):
-            for call in message["calls"]:
-                if call["id"]:
-                    self._calls[call["id"]] = (span.id, call)
-            self._say(span, message, ended)
-        if span.status == "failed":
-            self._add(span, "assistant", "", ended, name=span.label, error=_error(span) or "failed")
+        answers: list[Turn] = []
+        quiet: list[_Call] = []
+        for message in turns.answered(result):
+            calls = [self._done(call, span, thread) for call in message["calls"]]
+            if calls and all(call.is_equal for call in calls) and not (message["text"] or message["others"]):
+                quiet += calls  # each of them is a turn
+                said.shown[turns.key_of(message)] += [call.turn for call in calls[:1] if call.turn is not None]
+            else:
+                answers.append(self._say(span, message, ended, "out", calls))
+        given = [part for part in turns.settings(payload) if said.settings.get(part["name"]) != part["text"]]
+        said.settings.update({part["name"]: part["text"] for part in given})
+        error, more = turns.error_parts(result, span.status)
+        others = given + turns.outcome(result) + more
+        is_closed = span.status not in OPEN
+        if not answers and (error is not None or others or (again and is_closed and not quiet)):
+            turn = self._turn(span, "assistant", "", ended, side="out", name=span.label)
+            turn["calls"] = [call.shown for call in quiet]
+            answers.append(self._add(turn, thread))
+        if answers:
+            answers[0]["others"] = answers[0]["others"] + others
+            answers[-1]["error"] = error
+        anchor = next(iter(answers), quiet[0].turn if quiet else None)
+        if again and anchor is not None:
+            self._again.append((anchor, again))
 
-    def _is_new(self, message: Message, key: tuple[str, str], seen: int, *, is_last: bool) -> bool:
-        if message["call_id"] in self._answered:
-            return False
-        if seen > self._shown[key]:
-            return True
+    def _read_sent(self, span: AgentSpanRow, sent: list[turns.Keyed], thread: Thread, said: _Said) -> Iterator[Turn]:
+        """Show what a model was sent and no turn shows; yield the turns that show the rest."""
+        seen: Counter[tuple[str, ...]] = Counter()
+        ids: Counter[str] = Counter()
+        system: dict[tuple[str, ...], Turn] = {}
+        for place, (message, key) in enumerate(sent):
+            step = None
+            if message["call_id"] is not None:
+                ids[message["call_id"]] += 1
+                step = self._answered_by(message, ids[message["call_id"]], thread)
+                if step is not None and turns.is_answer(message, step):
+                    yield self._tools[step.span.id]
+                    continue
+            seen[key] += 1
+            shown = self._shown(message, key, seen[key], said, thread, is_last=place == len(sent) - 1)
+            if shown is None:
+                calls = [self._done(call, span, thread, is_sent=True) for call in message["calls"]]
+                shown = self._say(span, message, _start(span), "in", calls)
+                if step is not None:
+                    tool = self._tools[step.span.id]
+                    shown["name"] = step.name
+                    self._differing += [(shown, tool), (tool, shown)]
+            else:
+                yield shown
+            if message["role"] == "system":
+                system[key] = shown
+        said.system = system or said.system
+
+    def _shown(
+        self, message: Message, key: tuple[str, ...], seen: int, said: _Said, thread: Thread, *, is_last: bool
+    ) -> Turn | None:
+        """Return the turn that shows a message which a model was sent; None if it must be shown."""
+        if message["role"] == "system":
+            return said.system.get(key)
+        if seen > len(said.shown[key]):
+            outer = thread.parent
+            while outer is not None:
+                if (found := self._said[outer].spoken.get(key)) is not None:
+                    said.shown[key].append(found)
+                    return found
+                outer = outer.parent
+            return None
         # A program that sends only the latest messages says the same "yes" again without the one before.
-        last = self.turns[-1] if self.turns else None
-        return (
-            is_last
-            and message["role"] == "user"
-            and last is not None
-            and last["role"] == "assistant"
-            and (last["error"] is None and not last["calls"])
-        )
+        last = said.turns[-1] if said.turns else None
+        is_new = last is not None and last["role"] == "assistant" and last["error"] is None and not last["calls"]
+        return None if is_last and message["role"] == "user" and is_new else said.shown[key][seen - 1]
 
-    def _read_tool(self, span: AgentSpanRow) -> None:
-        payload, result = _object(span.payload), _object(span.result_payload)
-        asked_by, _ = self._calls.get(str(payload.get("call_id")), (None, None))
-        output = result.get("output") if "output" in result or "error" in result else result
-        turn = self._add(
-            span,
-            "tool",
-            "" if output is None or output == {} else messages.text_of(output),
-            span.started_at or span.inserted_at,
-            name=span.label or span.schema_title,
-            error=(_error(span) or "failed") if span.status == "failed" else None,
-        )
-        arguments = payload.get("arguments", {})
-        turn["arguments"] = arguments if isinstance(arguments, str) else jsontext.encode(arguments)[0]
-        turn["asked_by"] = asked_by
+    def _steps_of(self, call_id: str, thread: Thread) -> list[Step]:
+        """Return the steps of a call: those in its thread, else in threads around it or within it."""
+        known = self._steps_in.get((call_id, thread))
+        if known is None:
+            found = [(step, self._threads.of(step.span)) for step in self._of_call.get(call_id, ())]
+            known = [step for step, of in found if of is thread]
+            known = known or [step for step, of in found if _is_related(of, thread)]
+            self._steps_in[call_id, thread] = known
+            self._by_answer.update({(call_id, thread, step.text): step for step in reversed(known)})
+        return known
 
-    def _say(self, span: AgentSpanRow, message: Message, at: str) -> None:
-        self._shown[_key(message)] += 1
-        open_calls = [call for call in message["calls"] if call["id"] not in self._answered or call["id"] is None]
-        if message["calls"] and not (open_calls or message["text"] or message["others"]):
-            return  # each of its calls is a turn
-        asked_by, call = self._calls.get(message["call_id"] or "", (None, None))
-        turn = self._add(span, message["role"], message["text"], at, name=span.label)
-        turn["calls"], turn["others"], turn["asked_by"] = open_calls, message["others"], asked_by
-        if call is not None:
-            turn["name"], turn["arguments"] = call["name"], call["arguments"]
+    def _answered_by(self, message: Message, nth: int, thread: Thread) -> Step | None:
+        """Return the step whose answer a tool's message is. Some models count their calls from 0 again and again."""
+        call_id = message["call_id"] or ""
+        steps = self._steps_of(call_id, thread)
+        if not steps:
+            return None
+        step = steps[min(nth, len(steps)) - 1]
+        return step if turns.is_answer(message, step) else self._by_answer.get((call_id, thread, message["text"]), step)
 
-    def _add(
-        self, span: AgentSpanRow, role: str, text: str, at: str, *, name: str | None, error: str | None = None
+    def _done(self, asked: Call, span: AgentSpanRow, thread: Thread, *, is_sent: bool = False) -> "_Call":
+        """Return a call that a model asked for, or that it was sent, with the step that did it."""
+        call = _Call({**asked, "same": None, "differs": None}, None, None)
+        if asked["id"] is None:
+            return call
+        self._names[thread, asked["id"]] = asked["name"]
+        steps = self._steps_of(asked["id"], thread)
+        if not is_sent:
+            steps = [step for step in steps if step.span.id not in self._claimed and _start(step.span) >= _start(span)]
+        if not steps:
+            return call
+        step = next((each for each in steps if turns.is_call(asked, each)), steps[0])
+        turn = self._tools[step.span.id]
+        if not is_sent:
+            self._claimed.add(step.span.id)
+            turn["asked_by"] = span.id
+        is_equal = turns.is_call(asked, step)
+        if is_equal is not None:
+            self._done_by.append((call.shown, "same" if is_equal else "differs", turn))
+        return call._replace(turn=turn, is_equal=is_equal)
+
+    def _say(self, span: AgentSpanRow, message: Message, at: str, side: str, calls: Sequence["_Call"] = ()) -> Turn:
+        thread = self._threads.of(span)
+        name = message["name"]
+        if message["role"] == "tool" and name is None:
+            name = self._names.get((thread, message["call_id"] or ""), "tool")
+        elif side == "out":
+            name = span.label
+        turn = self._turn(span, message["role"], message["text"], at, side=side, name=name)
+        turn["calls"], turn["others"] = [call.shown for call in calls], message["others"]
+        self._differing += [(call.turn, turn) for call in calls if call.turn is not None and call.is_equal is False]
+        if side == "out" and message["name"] is not None:
+            turn["others"] = [*turn["others"], messages.part("name", message["name"])]
+        self._said[thread].shown[turns.key_of(message)].append(turn)
+        return self._add(turn, thread)
+
+    def _add(self, turn: Turn, thread: Thread) -> Turn:
+        self._said[thread].turns.append(turn)
+        return turn
+
+    def _turn(
+        self,
+        span: AgentSpanRow,
+        role: str,
+        text: str,
+        at: str,
+        *,
+        side: str = "",
+        name: str | None = None,
+        error: str | None = None,
     ) -> Turn:
-        turn: Turn = {
+        thread = self._threads.of(span)
+        return {
             "span": span.id,
+            "thread": thread.id,
+            "agent": thread.name,
+            "side": side,
             "role": role,
             "text": text[:MAX_TEXT],
             "length": len(text),
@@ -170,62 +294,43 @@ class _Reader:
             "calls": [],
             "asked_by": None,
             "others": [],
+            "again": [],
+            "differs": [],
             "error": error,
-            "agent": self._agent_of(span),
             "at": at,
             "status": span.status,
         }
-        self.turns.append(turn)
-        return turn
-
-    def _agent_of(self, span: AgentSpanRow) -> str | None:
-        above = {span.id}
-        parent = span.parent_span_id
-        while parent is not None and parent not in above:  # hand-made spans may be their own ancestors
-            if parent in self._agents:
-                return self._agents[parent].label
-            above.add(parent)
-            parent = self._parents.get(parent)
-        return None
 
 
-def _spoken(span: AgentSpanRow) -> list[Message]:
-    """Return the messages of a message span."""
-    return messages.read(_object(span.payload))
+def _opening(span: AgentSpanRow) -> Opening | None:
+    """Return how an llm span's conversation begins (see threads)."""
+    sent = turns.sent(turns.value_of(span.payload))
+    system = tuple(key for message, key in sent if message["role"] == "system")
+    rest = [key for message, key in sent if message["role"] != "system"]
+    return (system, rest[0], len(rest)) if rest else None
 
 
-def _sent(span: AgentSpanRow) -> list[Message]:
-    """Return the messages that a model was sent."""
-    payload = _object(span.payload)
-    given = payload.get("messages", payload.get("input", payload.get("prompt")))
-    return messages.read(payload.get("system"), "system") + messages.read(given)
+def _is_related(one: Thread, other: Thread) -> bool:
+    """Return whether one of two threads began within the other."""
+    for low, high in ((one, other), (other, one)):
+        at: Thread | None = low
+        while at is not None:
+            if at is high:
+                return True
+            at = at.parent
+    return False
 
 
-def _answered(span: AgentSpanRow) -> list[Message]:
-    """Return a model's answer: its text and its calls, or the messages in its result."""
-    result = _object(span.result_payload)
-    made = messages.calls(result.get("tool_calls"))
-    said = messages.read(result.get("text"), "assistant")
-    if not said and not made:
-        given = result.get("output_messages", result.get("output"))
-        return messages.read(given, "assistant")
-    if not said:
-        said = [{"role": "assistant", "text": "", "calls": [], "call_id": None, "others": []}]
-    said[-1]["calls"] = made
-    return said
+def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return numbers as ranges: 1, 2, 3, 7 as 1 to 3 and 7 to 7."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
-def _key(message: Message) -> tuple[str, str]:
-    """Return a key that is equal for equal messages."""
-    called = "".join(f"\0{call['name']}" for call in message["calls"])
-    return (message["role"], message["text"].strip() + called)
-
-
-def _error(span: AgentSpanRow) -> str | None:
-    return error_text(_object(span.result_payload))
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    """Return a payload as a dict; {} if it is no object."""
-    value = None if text is None else jsontext.decode(text)
-    return value if isinstance(value, dict) else {}
+def _start(span: AgentSpanRow) -> str:
+    return span.started_at or span.inserted_at

@@ -7,6 +7,7 @@ from agentspan.analysis import id_prefixes
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
+from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data
 
 
@@ -59,7 +60,7 @@ def _head(name: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="referrer" content="no-referrer">\n'
-        f"<title>{escape(name)}</title>\n<style>{assets.style()}</style>\n</head>\n"
+        f"<title>{escape(visible(name))}</title>\n<style>{assets.style()}</style>\n</head>\n"
         '<body data-page="file" data-view="tree" data-read-only="true">\n'
     )
 

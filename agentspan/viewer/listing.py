@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 from agentspan import clock, jsontext
 from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
 from agentspan.model.status import INSTANCE_STATUSES, OPEN
 from agentspan.recovery.writers import Lives
-from agentspan.schemas.meaning import duration_text, error_text
+from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage.protocol import Query, Rows, Storage
-from agentspan.text import one_line
+from agentspan.text import one_line, visible
 
 PAGE = 50
 MAX_AGENTS = 500
@@ -31,6 +32,11 @@ class Asked(NamedTuple):
     grep: str = ""
     git_commit: str = ""
     offset: int = 0
+
+    @property
+    def is_filtered(self) -> bool:
+        """Return whether not all runs are asked for."""
+        return self._replace(offset=0) != Asked()
 
     def filter(self) -> RunFilter:
         """Return the filter for a storage; unknown values are ignored."""
@@ -124,13 +130,22 @@ def _about(summary: RunSummary) -> str:
     """Return the text that distinguishes a run: its error, its name, or its metadata."""
     run = summary.run
     if run.termination_reason:
-        return one_line(run.termination_reason, MAX_ABOUT)
+        return _line(run.termination_reason)
     if run.error is not None and (text := error_text({"error": jsontext.decode(run.error)})):
-        return one_line(text, MAX_ABOUT)
+        return _line(text)
     metadata = None if run.metadata is None else jsontext.decode(run.metadata)
     given = metadata if isinstance(metadata, dict) else {}
-    parts = [f"{name}={inline(value, 60)}" for name, value in list(given.items())[:6]]
-    return one_line(" ".join([run.external_identifier or "", *parts]), MAX_ABOUT)
+    parts = [f"{name}={_value(value)}" for name, value in list(given.items())[:6]]
+    return _line(" ".join([run.external_identifier or "", *parts]))
+
+
+def _value(value: Any) -> str:
+    return inline(visible(value[:MAX_ABOUT]) if isinstance(value, str) else value, 60)
+
+
+def _line(text: str) -> str:
+    """Return a text on one line, in which nothing is invisible."""
+    return one_line(visible(text[: 4 * MAX_ABOUT]), MAX_ABOUT)
 
 
 def _count(found: RunList, offset: int) -> str:
@@ -150,17 +165,8 @@ def _sums(totals: RunTotals) -> list[str]:
 def _tokens(input_tokens: int | None, output_tokens: int | None) -> str:
     if input_tokens is None and output_tokens is None:
         return ""
-    number = (input_tokens or 0) + (output_tokens or 0)
-    for unit, size in (("M", 1_000_000), ("k", 1000)):
-        if number >= 10 * size or (unit == "M" and number >= size):
-            return f"{number / size:.1f}{unit}"
-    return f"{number:,}"
+    return count_text((input_tokens or 0) + (output_tokens or 0))
 
 
 def _cost(usd: float | None) -> str:
-    if usd is None:
-        return ""
-    if not 0 < abs(usd) < 0.01:
-        return f"${usd:.4f}"
-    text = f"${usd:.6f}"
-    return text[:-2] + text[-2:].rstrip("0")
+    return "" if usd is None else cost_text(usd)

@@ -1,15 +1,35 @@
 """Chat messages in the forms that model clients use, as one form: OpenAI's (chat, responses), Anthropic's, Google's.
 
-What is in no known form is shown as JSON text, never dropped.
+Nothing is dropped: what is in no known form is shown as JSON text, and unknown members of a message as parts of it.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypedDict
 
 from agentspan import jsontext
 
 ROLES = {"model": "assistant", "ai": "assistant", "human": "user", "developer": "system", "function": "tool"}
+MAX_PART = 20_000
+"""Characters of a part that are shown; the span has all of it."""
 _TEXT_PARTS = frozenset({"text", "input_text", "output_text", "thinking", "reasoning", "refusal"})
+_TEXTS = ("text", "thinking", "refusal")
+_ARGUMENTS = ("arguments", "input", "args")
+_CALL_TYPES = ("function", "function_call", "tool_use", "tool_call")
+# Members that say nothing to a reader; only where they are short texts or numbers.
+_MARKS = ("id", "index", "status", "object", "created")
+_MAX_MARK = 100
+
+
+class Part(TypedDict):
+    """What is not the text of a message: another member of it, or a part such as `image_url`; as JSON text.
+
+    `length` counts the characters of the whole text, of which `text` has at most MAX_PART.
+    """
+
+    name: str
+    text: str
+    length: int
 
 
 class Call(TypedDict):
@@ -18,19 +38,21 @@ class Call(TypedDict):
     id: str | None
     name: str
     arguments: str
+    others: list[Part]
 
 
 class Message(TypedDict):
     """One message.
 
-    `call_id` is what a tool's message answers; `others` names the parts that are no text, such as `image_url`.
+    `name` is that of its author or tool; `call_id` is what a tool's message answers; `others` is what is no text.
     """
 
     role: str
+    name: str | None
     text: str
     calls: list[Call]
     call_id: str | None
-    others: list[str]
+    others: list[Part]
 
 
 def read(value: Any, role: str = "user") -> list[Message]:
@@ -42,101 +64,155 @@ def read(value: Any, role: str = "user") -> list[Message]:
 
 
 def calls(value: Any) -> list[Call]:
-    """Return the tool calls in a list of them."""
-    return [_call(item) for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    """Return the tool calls in a list of them, or in one."""
+    if value is None:
+        return []
+    return [_call(item) for item in (value if isinstance(value, list) else [value])]
 
 
-def text_of(value: Any) -> str:
-    """Return any value as text: a text as it is, the text of chat parts, anything else as JSON."""
+def text_of(value: Any) -> tuple[str, list[Part]]:
+    """Return any value as text: a text as it is, chat parts as their text and the rest, anything else as JSON."""
     if isinstance(value, str):
-        return value
-    parts = value if isinstance(value, list) else [value]
-    if parts and all(isinstance(part, dict) and isinstance(_part_text(part), str) and "type" in part for part in parts):
-        return _content(value)[0]
-    return jsontext.encode(value)[0]
+        return value, []
+    items = value if isinstance(value, list) else [value]
+    if items and all(isinstance(part, dict) and "type" in part and _text_name(part) for part in items):
+        return _content(value)
+    return json_of(value), []
+
+
+def rest(value: Mapping[str, Any], known: Collection[str]) -> list[Part]:
+    """Return the members of an object that are not known, and not empty."""
+    return [
+        part(name, item)
+        for name, item in value.items()
+        if name not in known and item is not None and item != "" and item != [] and item != {}
+    ]
+
+
+def part(name: str, value: Any) -> Part:
+    """Return a value as a part."""
+    text = json_of(value)
+    return {"name": name, "text": text[:MAX_PART], "length": len(text)}
 
 
 def _messages(item: Any, role: str) -> Iterator[Message]:
     if not isinstance(item, dict):
-        yield _message(role, item if isinstance(item, str) else jsontext.encode(item)[0])
+        yield _message(role, item if isinstance(item, str) else json_of(item))
         return
-    kind = _text(item.get("type"))
+    kind = item.get("type")
     if kind == "function_call":  # OpenAI's responses have calls and answers beside the messages
         yield {**_message("assistant", ""), "calls": [_call(item)]}
     elif kind == "function_call_output":
-        yield {**_message("tool", text_of(item.get("output"))), "call_id": _text(item.get("call_id"))}
-    elif kind in _TEXT_PARTS and "role" not in item:
+        text, others = text_of(item.get("output"))
+        others += rest(item, _known(item, "type", "output", "call_id"))
+        yield {**_message("tool", text, others), "call_id": _text(item.get("call_id"))}
+    elif _text_name(item) and "type" in item and "role" not in item:
         yield _message(role, *_content([item]))
     elif not item.keys() & {"role", "content", "parts", "tool_calls"}:
-        yield _message(role, jsontext.encode(item)[0])
+        yield _message(role, json_of(item))
     else:
         yield from _chat(item, role)
 
 
 def _chat(item: dict[str, Any], role: str) -> Iterator[Message]:
-    said = item.get("role") if isinstance(item.get("role"), str) else role
-    said = ROLES.get(said or "", said or "")
-    content = item.get("content", item.get("parts"))
+    said = item.get("role", role)
+    said = said if isinstance(said, str) else role if said is None else json_of(said)
+    field = "content" if "content" in item else "parts"
+    content = item.get(field)
     parts = content if isinstance(content, list) else []
-    for part in parts:  # Anthropic's answers of tools are parts of a user's message
-        if isinstance(part, dict) and part.get("type") == "tool_result":
-            answer = _message("tool", text_of(part.get("content")))
-            yield {**answer, "call_id": _text(part.get("tool_use_id"))}
-    rest = [part for part in parts if not _is_type(part, "tool_result", "tool_use")] if parts else content
-    text, others = _content(rest)
-    made = calls(item.get("tool_calls")) + [_call(part) for part in parts if _is_type(part, "tool_use")]
-    if isinstance(item.get("function_call"), dict):
+    for each in parts:  # Anthropic's answers of tools are parts of a user's message
+        if _is_type(each, "tool_result"):
+            text, others = text_of(each.get("content"))
+            others += rest(each, _known(each, "type", "content", "tool_use_id"))
+            yield {**_message("tool", text, others), "call_id": _text(each.get("tool_use_id"))}
+    remaining = [each for each in parts if not _is_type(each, "tool_result", "tool_use")] if parts else content
+    text, others = _content(remaining)
+    made = calls(item.get("tool_calls")) + [_call(each) for each in parts if _is_type(each, "tool_use")]
+    if item.get("function_call") is not None:
         made.append(_call(item["function_call"]))
+    name, call_id = _text(item.get("name")), _text(item.get("tool_call_id"))
+    known = _known(item, "role", field, "tool_calls", "function_call")
+    known |= {key for key, value in (("name", name), ("tool_call_id", call_id)) if value is not None}
+    known |= {"type"} if item.get("type") == "message" else set()
+    others += rest(item, known)
     if text or others or made or not parts:
-        message = _message(said, text, others)
-        yield {**message, "calls": made, "call_id": _text(item.get("tool_call_id"))}
+        message = _message(ROLES.get(said, said), text, others)
+        yield {**message, "name": name, "calls": made, "call_id": call_id}
 
 
-def _message(role: str, text: str, others: list[str] | None = None) -> Message:
-    return {"role": role, "text": text, "calls": [], "call_id": None, "others": others or []}
+def _message(role: str, text: str, others: list[Part] | None = None) -> Message:
+    return {"role": role, "name": None, "text": text, "calls": [], "call_id": None, "others": others or []}
 
 
-def _content(value: Any) -> tuple[str, list[str]]:
-    """Return the text of a message's content, and the names of its parts that are no text."""
+def _content(value: Any) -> tuple[str, list[Part]]:
+    """Return the text of a message's content, and what in it is no text."""
     if value is None:
         return "", []
     if isinstance(value, str):
         return value, []
-    if not isinstance(value, list):
-        value = [value]
     texts: list[str] = []
-    others: list[str] = []
-    for part in value:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict) and isinstance(text := _part_text(part), str):
-            texts.append(text)
-        elif isinstance(part, dict) and isinstance(part.get("type"), str):
-            others.append(part["type"])
+    others: list[Part] = []
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, str):
+            texts.append(each)
+        elif isinstance(each, dict) and (name := _text_name(each)):
+            texts.append(each[name])
+            others += rest(each, _known(each, "type", name))
+        elif isinstance(each, dict) and isinstance(each.get("type"), str):
+            others.append(part(each["type"], {key: item for key, item in each.items() if key != "type"}))
         else:
-            texts.append(jsontext.encode(part)[0])
+            texts.append(json_of(each))
     return "\n".join(texts), others
 
 
-def _part_text(part: dict[str, Any]) -> Any:
-    if _text(part.get("type", "text")) not in _TEXT_PARTS:
+def _text_name(item: dict[str, Any]) -> str | None:
+    """Return the name of the member that is the text of a part; None for a part that is no text."""
+    kind = item.get("type", "text")
+    if not isinstance(kind, str) or kind not in _TEXT_PARTS:
         return None
-    return next((part[name] for name in ("text", "thinking", "refusal") if name in part), None)
+    return next((name for name in _TEXTS if isinstance(item.get(name), str)), None)
 
 
-def _call(item: dict[str, Any]) -> Call:
-    function = item["function"] if isinstance(item.get("function"), dict) else item
-    arguments: Any = next((function[name] for name in ("arguments", "input", "args") if name in function), {})
+def _call(item: Any) -> Call:
+    if not isinstance(item, dict):
+        return {"id": None, "name": "?", "arguments": json_of(item), "others": []}
+    wrapped = isinstance(item.get("function"), dict)
+    function = item["function"] if wrapped else item
+    field = next((name for name in _ARGUMENTS if name in function), "arguments")
+    arguments = function.get(field, {})
+    id = _text(item.get("id")) if item.get("call_id") is None else _text(item["call_id"])
+    name = _text(function.get("name"))
+    known = _known(item, "call_id") | ({"function"} if wrapped else {field})
+    known |= {"type"} if item.get("type") in _CALL_TYPES else set()
+    known |= set() if wrapped or name is None else {"name"}
+    others = rest(item, known)
+    if wrapped:
+        others += rest(function, {field} if name is None else {field, "name"})
     return {
-        "id": _text(item.get("id")) if item.get("call_id") is None else _text(item["call_id"]),
-        "name": _text(function.get("name")) or "?",
-        "arguments": arguments if isinstance(arguments, str) else jsontext.encode(arguments)[0],
+        "id": id,
+        "name": name or "?",
+        "arguments": arguments if isinstance(arguments, str) else json_of(arguments),
+        "others": others,
     }
+
+
+def _known(item: dict[str, Any], *names: str) -> set[str]:
+    """Return names of members, and of those that only mark an object."""
+    marks = {name for name in _MARKS if isinstance(mark := item.get(name), int | str) and len(str(mark)) <= _MAX_MARK}
+    return {*names, *marks}
+
+
+def json_of(value: Any) -> str:
+    """Return any decoded JSON as text again."""
+    try:
+        return jsontext.encode(value)[0]
+    except ValueError:  # 1e400 in a row made by hand is infinite for Python
+        return json.dumps(value, separators=(",", ":"))
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _is_type(part: Any, *types: str) -> bool:
-    return isinstance(part, dict) and part.get("type") in types
+def _is_type(value: Any, *types: str) -> bool:
+    return isinstance(value, dict) and value.get("type") in types

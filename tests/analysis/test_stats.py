@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentspan.analysis.stats import BOUNDS_MS, Stat, rank, stats
+from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, rank, shorten, stats
 from agentspan.database import Database
 from agentspan.storage.analytics import bucket_of
 
@@ -81,3 +81,24 @@ def test_a_bucket_begins_with_its_bound() -> None:
     assert bucket_of(BOUNDS_MS[0]) == 1
     assert bucket_of(BOUNDS_MS[-1]) == len(BOUNDS_MS)
     assert [f"{bound:g}" for bound in BOUNDS_MS[:7]] == ["0.1", "0.2", "0.5", "1", "2", "5", "10"]
+
+
+@pytest.mark.parametrize("types", [1, 3, 25, 200])
+@pytest.mark.parametrize("labels", [0, 2, 50])
+@pytest.mark.parametrize("rows", [1, 10, 40])
+def test_statistics_are_shortened_to_so_many_rows_and_say_what_is_left_out(types: int, labels: int, rows: int) -> None:
+    found = [stat(f"t{type_}", label) for type_ in range(types) for label in (None, *map(str, range(labels)))]
+    shown = shorten(found, rows)
+    kept = [each for each in shown if isinstance(each, Stat)]
+    assert len(kept) == min(rows, len(found))
+    assert kept == [each for each in found if each in kept]  # in the same order
+    left = sum(each.number for each in shown if isinstance(each, Rest))
+    known = {each.schema_name for each in kept}
+    assert left == sum(each.label is None or each.schema_name in known for each in found) - len(kept)
+    assert [each.schema_name for each in kept if each.label is None] == [f"t{n}" for n in range(len(known))]
+    if types <= rows // 2:
+        assert len(known) == types
+
+
+def stat(schema_name: str, label: str | None) -> Stat:
+    return Stat(schema_name, label, 1, 0, 0, 0, 1.0, 1.0, 1.0, 1.0, 1.0, (), None, None, None, False)

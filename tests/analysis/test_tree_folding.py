@@ -31,8 +31,19 @@ def test_only_neighbours_that_are_alike_are_folded() -> None:
     assert names(fold([])) == []
 
 
-def test_what_failed_or_is_open_is_never_folded_and_neither_is_what_holds_it() -> None:
-    for status in ("failed", "active", "pending"):
+def test_what_failed_is_folded_only_with_what_failed_of_the_same_error() -> None:
+    def failed(message: str, parent: AgentSpanRow | None = None) -> AgentSpanRow:
+        return span("a", status="failed", parent=parent)._replace(result_payload=f'{{"error": "{message}"}}')
+
+    spans = [span("a"), *(failed("x") for _ in range(5)), *(failed("y") for _ in range(4)), failed("x"), span("a")]
+    assert names(fold(build(spans))) == [("a", 0), ("a", 4), ("a", 3), ("a", 0), ("a", 0)]
+    turns = [span("turn", n) for n in range(5)]
+    tools = [failed("x" if n < 4 else "y", turn) for n, turn in enumerate(turns)]
+    assert names(fold(build([*turns, *tools]))) == [("turn", 3), ("a", 0), ("turn", 0), ("a", 0)]
+
+
+def test_what_is_open_or_terminated_is_never_folded_and_neither_is_what_holds_it() -> None:
+    for status in ("terminated", "active", "pending"):
         parents = [span("turn", n) for n in range(6)]
         children = [span("x", n, status=status if n == 2 else "complete", parent=p) for n, p in enumerate(parents)]
         assert names(fold(build([*parents, *children]))) == [("turn", 0), ("x", 0)] * 6

@@ -24,9 +24,8 @@ class Recording:
 
     def __init__(self, db: Database, agent: str, **fields: Any) -> None:
         self.db = db
-        made = db.agent_instances.register(
-            agent, agent_version={"external_identifier": "1.2"}, agent_schema_version={}, **fields
-        )
+        versions = {"agent_version": {"external_identifier": "1.2"}, "agent_schema_version": {}}
+        made = db.agent_instances.register(agent, **{**versions, **fields})
         self.id = made.id
         db.agent_instances.start(self.id, timestamp=at(0))
 
@@ -40,14 +39,14 @@ class Recording:
         parent: str | None = None,
         begin: float = 0,
         end: float = 1,
+        **fields: Any,
     ) -> str:
         """A span's id."""
-        times: dict[str, Any] = {"started_at": at(begin)}
+        if status != "pending":
+            fields["started_at"] = at(begin)
         if status not in ("pending", "active"):
-            times["finished_at"] = at(end)
-        made = self.db.agent_spans.create(
-            self.id, name, status, payload, result, parent_span_id=parent, **({} if status == "pending" else times)
-        )
+            fields["finished_at"] = at(end)
+        made = self.db.agent_spans.create(self.id, name, status, payload, result, parent_span_id=parent, **fields)
         return made.id
 
     def finish(self, seconds: float) -> str:

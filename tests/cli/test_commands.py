@@ -55,7 +55,7 @@ def test_show_draws_the_run(db: Path) -> None:
     result = call(db, "show", "-")
     assert result.exit_code == 0
     assert len(set(map(columns_of, result.output.splitlines()[3:]))) <= 3  # the bars are aligned
-    text = re.sub(r"\d+(\.\d)? ms", "N ms", re.sub(r" ▕.{10}▏$", "", result.output, flags=re.MULTILINE))
+    text = re.sub(r"\d+(\.\d)? (m|µ)s", "N ms", re.sub(r" ▕.{10}▏$", "", result.output, flags=re.MULTILINE))
     lines = [re.sub(r" {2,}(?=\S+( ms)?$)", "  ", line) for line in text.splitlines()]
     assert lines == [
         f"run {run.id}",

@@ -34,7 +34,7 @@ def db(tmp_path: Path) -> Path:
 
 def test_runs_are_filtered_and_the_totals_are_of_all_that_match(db: Path) -> None:
     def total(*args: str) -> str:
-        return re.sub(r" · \d[\d.]* m?s$", "", lines(db, "runs", *args)[-1])
+        return re.sub(r" · \d[\d.]* [mµ]?s$", "", lines(db, "runs", *args)[-1])
 
     assert total() == "4 of 4 runs · 8 spans · 1 failed · 4.0k tok · $2.0000"
     assert total("--agent", "odd", "--limit", "1") == "1 of 2 runs · 4 spans · 1 failed · 2.0k tok · $1.0000"
@@ -77,7 +77,7 @@ def test_statistics_name_what_fails_and_what_takes_long(db: Path) -> None:
     shown = lines(db, "stats", columns=120)
     assert shown[0].split() == ["span", "type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost"]
     (book,) = [line for line in shown if line.startswith("  book")]
-    assert book.split()[1:3] == ["4", "25.0%"]
+    assert book.split()[1:3] == ["4", "25%"]
     (model,) = [line for line in shown if line.startswith("  m ")]
     assert model.split()[-2:] == ["4.0k", "$2.0000"]
     assert shown[-1] == "8 spans · 1 failed · of 2 types · 4.0k tok · $2.0000"
@@ -134,3 +134,27 @@ def test_all_lists_fit_the_terminal(db: Path, columns: int) -> None:
         ["schemas"],
     ):
         assert max(columns_of(line) for line in lines(db, *command, columns=columns)) <= columns, command
+
+
+def test_statistics_are_bounded_and_show_the_cost_at_80_columns(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("wide"):
+        for number in range(120):
+            with tracer.span("tool" if number % 2 else f"type{number}", {"name": f"a tool {number}"}) as span:
+                span.set_result({"cost_usd": 0.000016, "input_tokens": 70_123})
+    tracer.shutdown()
+    shown = lines(path, "stats", columns=80)
+    assert len(shown) <= 45
+    assert max(map(columns_of, shown)) <= 80
+    assert shown[0].split()[-1] == "cost"
+    assert sum("$0.000016" in line for line in shown) >= 38
+    assert any(line.startswith("  … and ") for line in shown)
+    assert re.fullmatch(r"… and \d+ more types; --all shows each", shown[-2])
+    assert "$0.0019" in shown[-1]
+    assert len(lines(path, "stats", "--all")) == 1 + 61 + 60 + 1
+    assert len(lines(path, "stats", "--limit", "4")) == 1 + 4 + 2 + 1
+    document = json.loads(call(path, "stats", "--json").output)
+    assert document["total"] == len(document["stats"]) == 121
+    document = json.loads(call(path, "stats", "--json", "--limit", "4").output)
+    assert (document["total"], len(document["stats"])) == (121, 4)

@@ -102,6 +102,26 @@ def test_only_what_failed_with_what_leads_to_it(db: Path, run: str) -> None:
     assert ([span["status"] for span in document["spans"]], document["total"]) == (["failed"], 18)
 
 
+def test_equal_failures_are_one_line_with_their_count_and_their_error(db: Path) -> None:
+    with agentspan.open(db) as opened:
+        made = opened.agent_instances.register("retry")
+        opened.agent_instances.start(made.id, at(0))
+        message = "read timed out, because the server that was asked does not answer on this port, whoever asks it"
+        for number in range(39):
+            payload = {"name": "fetch", "arguments": {"n": number}}
+            error = {"error": {"type": "TimeoutError", "message": message}}
+            opened.agent_spans.create(made.id, "tool", "failed", payload, error, started_at=at(1), finished_at=at(2))
+        opened.agent_instances.finish(made.id, "complete", at(3))
+    shown = lines(db, "show", "-")
+    assert "Tool fetch × 39 failed" in shown[2]
+    assert "TimeoutError: read timed out" in shown[3]
+    assert shown[4].endswith("whoever asks it")  # the end of the message is not cut
+    assert shown[5:] == ["1 line for 39 spans; --full shows each"]
+    assert call(db, "show", "-", "--full").output.count("✗ Tool fetch(n=") == 39
+    assert lines(db, "show", "-", "--failed")[-1] == "39 of 39 spans, in 1 line; --full shows each"
+    assert call(db, "show", "-", "--failed", "--full").output.count("✗ Tool fetch(n=") == 39
+
+
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
     shown = "\n".join(lines(db, "show", "-", "--slow", "2"))
     assert "plan → x" in shown

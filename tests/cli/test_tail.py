@@ -88,7 +88,7 @@ def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) 
         program.stdin.write("go on\n")
         program.stdin.flush()
         rest = [tail.stdout.readline() for _ in range(4)]
-        assert "●     Tool fetch()" in rest[0]
+        assert "●     Tool fetch()\n" in rest[0]  # no outcome yet
         assert "✗     Tool fetch() → TimeoutError: read timed out" in rest[1]
         assert "✓   Agent worker: x" in rest[2]
         assert "complete, 2 spans" in rest[3]
@@ -110,6 +110,70 @@ def test_one_run_that_has_ended_is_told_and_that_is_all(tmp_path: Path) -> None:
     document = json.loads(call(db, "tail", run.id, "--json").output)
     assert [t["status"] for t in document["transitions"]] == ["active", "active", "complete", "complete"]
     assert (document["run"]["id"], document["total"]) == (run.id, 4)
+
+
+def test_it_begins_with_now_and_the_last_lines_before(tmp_path: Path) -> None:
+    db = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    for name in ("first", "second"):
+        with tracer.run(name):
+            for number in range(20):
+                with tracer.span("tool", {"name": f"{name}{number}"}):
+                    pass
+    tracer.shutdown()
+    first = json.loads(call(db, "runs", "--json").output)["runs"][1]["id"]
+    shown = lines(db, "tail", first, "--one")
+    assert len(shown) == 1 + 1 + 10
+    assert shown[0].split()[1:3] == ["●", "run"]
+    assert shown[1].strip() == "… 31 earlier lines; --all prints each"
+    assert "Tool first15()" in shown[2]
+    assert "complete, 20 spans" in shown[-1]
+    assert len(lines(db, "tail", first, "--one", "--all")) == 42
+    assert len(lines(db, "tail", first, "--one", "--since", "1h")) == 42
+    assert lines(db, "tail", first, "--one", "--since", "2999-01-01") == []
+    assert call(db, "tail", first, "--all", "--since", "1h").exit_code == 1
+    assert json.loads(call(db, "tail", first, "--json").output)["total"] == 42
+    document = json.loads(call(db, "tail", first, "--json", "--since", "2999-01-01").output)
+    assert (document["run"]["id"], document["total"]) == (first, 0)
+
+
+def test_the_start_of_a_step_shows_no_outcome_although_it_has_ended_since(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    template = "Fetch {{url}}{{#size}}: {{size}} bytes{{/size}}"
+    types = [{"name": "fetch", "params_schema": {"type": "object"}, "template": template}]
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("a", agent_schema_version={"span_type_schemas": types})
+        db.agent_instances.start(run.id)
+        answer = {"text": "the answer", "input_tokens": 3, "output_tokens": 4}
+        db.agent_spans.create(run.id, "llm", "complete", {"model": "m"}, answer)
+        db.agent_spans.create(run.id, "fetch", "complete", {"url": "x"}, {"size": 7})
+        error = {"type": "ValueError", "message": "no luck"}
+        db.agent_spans.create(run.id, "tool", "failed", {"name": "t"}, {"error": error})
+        db.agent_instances.finish(run.id)
+    shown = [line[13:] for line in lines(path, "tail", "-", "--one", "--all")[1:-1]]
+    starts = [line[1:].strip() for line in shown if line.startswith("●")]
+    assert starts == ["LLM m", "Fetch x", "Tool t()"]
+    ends = [line for line in shown if line.startswith(("✓", "✗"))]
+    assert ['"the answer"' in ends[0], "7 bytes" in ends[1], "no luck" in ends[2]] == [True, True, True]
+    told = json.loads(call(path, "tail", "-", "--json").output)["transitions"]
+    assert [t["summary"] for t in told if t["status"] == "active"] == [None, *starts]
+
+
+def test_of_the_runs_after_the_one_that_was_named_those_that_are_over_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        first, past, live = (db.agent_instances.register(name) for name in ("first", "past", "live"))
+        for run in (first, past, live):
+            db.agent_instances.start(run.id)
+        for run in (first, past):
+            db.agent_instances.finish(run.id)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    tail = process(path, "tail", first.id, preexec_fn=heed)
+    assert tail.stdout is not None
+    told = [tail.stdout.readline().split() for _ in range(3)]
+    assert [(line[1], line[3]) for line in told] == [("●", first.id), ("✓", first.id), ("●", live.id)]
+    tail.send_signal(signal.SIGINT)
+    tail.communicate(timeout=20)
 
 
 def test_a_run_whose_program_died_does_not_hold_it_up(tmp_path: Path) -> None:

@@ -88,8 +88,11 @@ def of_python(storage: Storage) -> dict[str, dict[str, int]]:
 
 def of_viewer(columns: dict[str, Any]) -> dict[str, int]:
     """Let the page's own code add up."""
+    modules = "".join(
+        re.sub(r"^import .*\n", "", assets.text(f"{name}.js"), flags=re.M) for name in ("failures", "spans")
+    )
     script = (
-        f"{assets.text('spans.js')}\nconst columns = {json.dumps(columns)}, sums = {{}};\n"
+        f"{modules}\nconst columns = {json.dumps(columns)}, sums = {{}};\n"
         "for (const name in columns) {\n  const spans = new Spans();\n  spans.merge(columns[name]);\n"
         "  sums[name] = spans.sums().tokens;\n}\nconsole.log(JSON.stringify(sums));\n"
     )

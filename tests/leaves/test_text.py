@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentspan.text import cut, one_line, printable
+from agentspan.text import cut, one_line, printable, visible
 from tests.strategies import any_text
 
 REPLACED = "\ufffd"
@@ -169,3 +169,32 @@ def test_only_the_beginning_of_a_long_text_is_looked_at() -> None:
 
     assert one_line(Watched("word\n" * 1_000_000), 20) == "word word word word…"
     assert 0 < Watched.longest <= 80
+
+
+SHY, TAG = "\u00ad", "\U000e0041"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("dos\r\nlines\r", "dos\nlines\\u000d"),
+        (f"a{SHY}b\u200bc\u2060d\u202ee\ufefff\u3164", "a\\u00adb\\u200bc\\u2060d\\u202ee\\ufefff\\u3164"),
+        (f"{TAG}\U000e0042\U000e0100", "\\u{e0041}\\u{e0042}\\u{e0100}"),
+        ("half \ud83d, \udc4b\ud83d", "half \\ud83d, \\udc4b\\ud83d"),
+        (f"{FAMILY} {WAVE} {KEYCAP} {SCOTLAND} ❤\ufe0f", f"{FAMILY} {WAVE} {KEYCAP} {SCOTLAND} ❤\ufe0f"),
+        (f"👋\ufe0f\ufe0f {SCOTLAND}{TAG} 👩\u200d", f"👋\ufe0f\\ufe0f {SCOTLAND}\\u{{e0041}} 👩\\u200d"),
+        ("a\ufe0f a\u200cb 1\ufe0f", "a\\ufe0f a\\u200cb 1\\ufe0f"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("\u0915\u094d\u200d\u0937 \u0915\u200d\u200d\u0937", "\u0915\u094d\u200d\u0937 \u0915\\u200d\\u200d\u0937"),
+    ],
+)
+def test_what_cannot_be_seen_is_spelled_out(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@given(any_text)
+def test_what_is_visible_stays_as_it_is(text: str) -> None:
+    shown = visible(text)
+    assert visible(shown) == shown
+    shown.encode()

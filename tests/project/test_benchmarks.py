@@ -47,6 +47,13 @@ def test_spans_are_measured_and_counted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_payloads_are_measured_beside_json() -> None:
+    said = run("bench_payload.py", "--turns", 1).stdout
+    for line in rows(said, "10 kB, ASCII", "100 kB, not ASCII", "1,000 kB, ASCII", "1,200 kB, not ASCII"):
+        assert line.count(" µs") == 3
+    assert said.count("wanted") == 6
+
+
 def test_it_says_what_to_install_for_the_comparison(tmp_path: Path) -> None:
     (tmp_path / "opentelemetry").mkdir()
     (tmp_path / "opentelemetry" / "__init__.py").write_text("raise ImportError")

@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentspan.model.spans import Meaning
-from agentspan.schemas.meaning import describe, duration_text, error_text, label_of
+from agentspan.schemas.meaning import describe, error_text, label_of
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType, fallback, make
 from tests.strategies import any_text, json_objects, json_values
 
@@ -196,48 +196,6 @@ def test_without_a_template_there_is_no_summary() -> None:
 )
 def test_an_error_is_its_type_and_message(result: dict[str, Any] | None, text: str | None) -> None:
     assert error_text(result) == text
-
-
-@pytest.mark.parametrize(
-    ("ms", "text"),
-    [
-        (0, "0.0 ms"),
-        (0.4, "0.4 ms"),
-        (9.94, "9.9 ms"),
-        (9.96, "10 ms"),
-        (10, "10 ms"),
-        (312, "312 ms"),
-        (999.4, "999 ms"),
-        (999.5, "1.0 s"),
-        (2100, "2.1 s"),
-        (59_949, "59.9 s"),
-        (59_950, "1m 00s"),
-        (187_000, "3m 07s"),
-        (3_599_499, "59m 59s"),
-        (3_599_500, "1h 00m"),
-        (3_720_000, "1h 02m"),
-        (172_800_000, "48h 00m"),
-    ],
-)
-def test_a_duration_as_a_person_says_it(ms: float, text: str) -> None:
-    assert duration_text(ms) == text
-
-
-@given(st.floats(0, 1e12))
-@example(9.95)
-@example(59_999.9)
-@example(3_599_999.9)
-def test_a_duration_never_shows_more_of_a_unit_than_there_is(ms: float) -> None:
-    text = duration_text(ms)
-    value, _, unit = text.partition(" ")
-    if unit == "ms":
-        assert float(value) < 1000
-        assert ("." in value) == (float(value) < 10)
-    elif unit == "s":
-        assert 1 <= float(value) < 60
-    else:
-        assert 0 <= int(unit[:-1]) < 60
-        assert value[-1] + unit[-1] in ("ms", "hm")
 
 
 @given(

@@ -217,10 +217,10 @@ def test_a_token_is_seen_nowhere(guarded: Server) -> None:
 
 def test_a_token_can_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text("from-a-file\n")
+    file.write_text("from-that-file\n")
     with (
         serving(tmp_path / "runs.db", "--token-file", str(file), AGENTSPAN_TOKEN="from-elsewhere") as server,
-        server.client("from-a-file") as client,
+        server.client("from-that-file") as client,
     ):
         assert client.get("/ping").status_code == 200
         assert refusal(client.get("/ping", headers={"Authorization": "Bearer from-elsewhere"})) == (

@@ -171,12 +171,12 @@ def visit(app: FastAPI, scene: Callable[[httpx.AsyncClient], Coroutine[Any, Any,
 
 
 HERE = "http://localhost"
-RIGHT = {"Authorization": "Bearer s3cret"}
+RIGHT = {"Authorization": "Bearer s3cret-token"}
 
 
 def mounted(db: Path) -> FastAPI:
     outer = FastAPI()
-    outer.mount("/flights", create_app(db, token="s3cret"))
+    outer.mount("/flights", create_app(db, token="s3cret-token"))
     return outer
 
 

@@ -93,6 +93,6 @@ def test_the_viewer_knows_its_methods_too(client: Client) -> None:
 
 
 def test_without_a_token_no_path_is_told(tmp_path: Path) -> None:
-    with Database(agentspan.MemoryStorage()) as db, Client(create_app(db, token="s3cret")) as client:
+    with Database(agentspan.MemoryStorage()) as db, Client(create_app(db, token="s3cret-token")) as client:
         for method in ("OPTIONS", "HEAD", "DELETE"):
             assert client.request(method, f"{API}/ping").status_code == 401

@@ -70,7 +70,7 @@ def pages_of(run: str) -> list[str]:
 
 def data_of(run: str) -> list[str]:
     names = ("facts", "spans", "conversation", "stats", "search?q=a", "export")
-    return ["/runs.json", *(f"/runs/{run}/{name}" for name in names)]
+    return ["/runs.json", "/steps.json?grep=a", *(f"/runs/{run}/{name}" for name in names)]
 
 
 # Headers
@@ -160,6 +160,18 @@ def test_what_a_payload_says_is_escaped(make: Make, db: Database) -> None:
     assert json.loads(data[1])["agent"] == HOSTILE
 
 
+def test_no_page_hides_characters_that_a_name_holds(make: Make, db: Database) -> None:
+    name = "a\u202eb\u200bc\U000e0041d\u00ade"
+    shown = "a\\u202eb\\u200bc\\u{e0041}d\\u00ade"
+    made = db.agent_instances.register(name, agent_version={}, agent_schema_version={}, metadata={"m": f"meta {name}"})
+    listed, page = (make().get(path, headers=HTML).text for path in ("/", f"/runs/{made.id}"))
+    assert f">{shown}</span>" in listed
+    assert f'<option value="{name}">{shown}</option>' in listed  # what is chosen is the name as it is
+    assert f"m=meta {shown}" in listed
+    assert f"<title>{shown} " in page
+    assert f"<title>{shown}</title>" in export.html(db.storage, [made.id])
+
+
 def test_a_path_that_is_not_there_is_said_without_repeating_it_as_markup(make: Make) -> None:
     response = make().get("/runs/<script>alert(1)<", headers=HTML)
     assert response.status_code == 404
@@ -209,6 +221,35 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert len(re.findall(r"<tr data-run=", page)) == 50 + 1  # and the one to make new rows of
     assert 'href="?agent=many&amp;offset=50"' in page
     assert 'href="?agent=many"' in client.get("/?agent=many&offset=50").text
+
+
+def test_steps_with_a_text_are_found_in_runs_that_match_the_other_filters(make: Make, db: Database, run: str) -> None:
+    other = db.agent_instances.register("other", agent_version={}, agent_schema_version={}).id
+    db.agent_instances.start(other)
+    for _ in range(40):
+        db.agent_spans.create(other, "tool", "complete", {"name": "dig", "arguments": {"where": "garden"}}, {})
+    client = make()
+
+    def found(query: str) -> tuple[str, int]:
+        answer = client.get(f"/steps.json?grep={query}").json()
+        return answer["count"], len(answer["steps"])
+
+    assert found("gard") == ("the latest 30 of 41 steps", 30)
+    assert found("garden&agent=researcher") == ("1 step", 1)
+    assert found("garden&agent=other") == ("the latest 30 of 40 steps", 30)
+    assert found("garden&status=complete") == ("0 steps", 0)
+    assert found("nowhere") == ("0 steps", 0)
+    assert found("") == ("0 steps", 0)
+    (step,) = client.get("/steps.json?grep=garden&agent=researcher").json()["steps"]
+    assert (step["run"], step["agent"]) == (run, "researcher")
+    assert step["parts"][1::2] == ["gardens"]
+    page = client.get("/", params={"grep": "<img src=x>"}).text
+    assert "<img src=x>" not in page
+    assert "No run has “&lt;img src=x&gt;” in its own id" in page
+    for _ in range(170):
+        db.agent_spans.create(other, "tool", "complete", {"name": "dig", "arguments": {"where": "garden"}}, {})
+    assert found("garden&agent=researcher") == ("0 of the latest 200 steps with this text (211 in the file)", 0)
+    assert found("garden&failed=1") == ("0 of the latest 200 steps with this text (211 in the file)", 0)
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(make: Make, run: str) -> None:
@@ -288,10 +329,21 @@ def test_one_comes_back_to_where_one_wanted_to_go(make: Make, run: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["https://evil.example/", "//evil.example", "javascript:alert(1)", "runs//evil", "runs/\\evil", 7, None]
+    "where",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "javascript:alert(1)",
+        "runs//evil",
+        "runs/\\evil",
+        "runs/\ud800",
+        7,
+        None,
+    ],
 )
 def test_the_login_leads_nowhere_else(make: Make, where: Any) -> None:
-    response = make(token=TOKEN).post("/login", json={"token": TOKEN, "next": where}, headers=SAME)
+    body = json.dumps({"token": TOKEN, "next": where}).encode()
+    response = make(token=TOKEN).post("/login", content=body, headers={**SAME, "Content-Type": "application/json"})
     assert response.json() == {"next": "./"}
 
 
@@ -341,9 +393,6 @@ def test_a_session_that_was_changed_or_is_of_another_token_is_none(make: Make) -
     other = make(token="another-token")
     other.cookies.set(name, value)
     assert other.get("/", headers=HTML).status_code == 303
-    restarted = make(token=TOKEN)
-    restarted.cookies.set(name, value)
-    assert restarted.get("/", headers=HTML).status_code == 200
 
 
 def test_a_session_ends_after_a_while(make: Make) -> None:
@@ -469,29 +518,33 @@ def test_a_file_that_is_opened_for_reading_only_is_not_written(tmp_path: Path) -
 # Below another application
 
 
-def test_it_works_below_a_prefix(db: Database, run: str, span: str) -> None:
+@pytest.mark.parametrize("prefix", ["/recorder/here", "/api", "/api/v1", "/apitrace"])
+def test_it_works_below_a_prefix(db: Database, run: str, span: str, prefix: str) -> None:
     outer = FastAPI()
-    outer.mount("/recorder/here", create_app(db, token=TOKEN))
+    outer.mount(prefix, create_app(db, token=TOKEN))
     with Client(outer, follow_redirects=True) as client:
-        at = client.get("/recorder/here/", headers=HTML)
-        assert str(at.url) == "http://localhost/recorder/here/login?next="
-        assert client.get(f"/recorder/here/runs/{run}", headers=HTML).url.path == "/recorder/here/login"
-        response = client.post("/recorder/here/login", json={"token": TOKEN}, headers=SAME)
-        assert "Path=/recorder/here/" in response.headers["set-cookie"]
-        page = client.get("/recorder/here/", headers=HTML)
+        at = client.get(f"{prefix}/", headers=HTML)
+        assert str(at.url) == f"http://localhost{prefix}/login?next="
+        assert client.get(f"{prefix}/runs/{run}", headers=HTML).url.path == f"{prefix}/login"
+        response = client.post(f"{prefix}/login", json={"token": TOKEN}, headers=SAME)
+        assert f"Path={prefix}/" in response.headers["set-cookie"]
+        page = client.get(f"{prefix}/", headers=HTML)
         (link,) = re.findall(r'href="(runs/\w+)"', page.text)
         below = client.get(str(page.url.join(link)), headers=HTML)
-        assert below.url.path == f"/recorder/here/runs/{run}"
+        assert below.url.path == f"{prefix}/runs/{run}"
         assert client.get(str(below.url.join(f"{run}/spans/{span}"))).json()["id"] == span
         for address in re.findall(r'(?:src|href)="([^":]*static/[^"]+)"', page.text + below.text):
             base = page.url if address.startswith("static") else below.url
             assert client.get(str(base.join(address))).status_code == 200, address
         for wrong in ("runs/none", "runs/none/export"):
-            problem = client.get(f"/recorder/here/{wrong}", headers=HTML)
+            problem = client.get(f"{prefix}/{wrong}", headers=HTML)
             (link,) = re.findall(r'<a href="([^"]*)">All runs', problem.text)
-            assert problem.url.join(link).path == "/recorder/here/"
-        terminated = client.post(f"/recorder/here/runs/{run}/terminate", json={"reason": "x"}, headers=SAME)
+            assert problem.url.join(link).path == f"{prefix}/"
+        terminated = client.post(f"{prefix}/runs/{run}/terminate", json={"reason": "x"}, headers=SAME)
         assert terminated.json()["run"]["status"] == "terminated"
+        assert refusal(client.get(f"{prefix}/api/v1/ping")) == (401, "not_authenticated")
+        right = {"Authorization": f"Bearer {TOKEN}"}
+        assert details(client.get(f"{prefix}/api/v1/agent_instance/{run}/", headers=right))["id"] == run
 
 
 # A real server

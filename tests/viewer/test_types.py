@@ -14,9 +14,10 @@ from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import SpanCounts
 from agentspan.viewer import assets, data
-from agentspan.viewer.conversation import Turn
+from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import Asked, listing, unsummed
-from agentspan.viewer.messages import Call, Message
+from agentspan.viewer.messages import Call, Message, Part
+from agentspan.viewer.turns import Turn, TurnCall
 
 INTERFACE = re.compile(r"^interface (\w+)(?: extends (\w+))? \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 MEMBER = re.compile(r"^  (\w+)\??:", re.MULTILINE)
@@ -40,6 +41,7 @@ def written(db: Database) -> dict[str, Any]:
     assert isinstance(stored, AgentSpanRow)
     columns, statistics = data.columns(db.storage, row), data.statistics(db.storage, run)
     detail, page = data.detail(db.storage, stored), listing(db.storage, Asked())
+    found = found_steps(db.storage, Asked(grep="hello"))
     return {
         "Run": data.run_facts(db.storage, row),
         "SpanChunk": columns,
@@ -51,6 +53,8 @@ def written(db: Database) -> dict[str, Any]:
         "Stat": statistics["stats"][0],
         "RunListPage": page,
         "RunRow": page["runs"][0],
+        "FoundSteps": found,
+        "FoundStep": found["steps"][0],
     }
 
 
@@ -58,7 +62,7 @@ def written(db: Database) -> dict[str, Any]:
     "name",
     [
         "Run", "SpanChunk", "SentColumns", "SpanType", "SpanDetail", "SpanMessage", "Statistics", "Stat", "RunListPage",
-        "RunRow",
+        "RunRow", "FoundSteps", "FoundStep",
     ],
 )  # fmt: skip
 def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None:
@@ -72,6 +76,8 @@ def test_the_types_describe_the_json(written: dict[str, Any], name: str) -> None
         ("Turn", Turn.__annotations__),
         ("Message", Message.__annotations__),
         ("Call", Call.__annotations__),
+        ("TurnCall", TurnCall.__annotations__),
+        ("Part", Part.__annotations__),
         ("Violation", Violation._fields),
         ("Stat", {"kind", *(field.name for field in fields(Stat))}),
     ],

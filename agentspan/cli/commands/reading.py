@@ -50,14 +50,16 @@ def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: 
 @main.command()
 @click.argument("run", required=False)
 @click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
+@click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
+@_since
 @options
 @click.pass_context
-def tail(ctx: click.Context, run: str | None, db: str | None, as_json: bool, one: bool) -> None:
-    """Follow RUN while it happens, a line for each transition, then the runs after it; without RUN from the latest."""
+def tail(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
+    """Follow RUN from now on, a line for each transition, then the runs after it; without RUN from the latest."""
     from agentspan.cli import tail as tail_
 
     with opened(ctx, db) as database:
-        tail_.command(database, run, one=one, as_json=as_json)
+        tail_.command(database, run, as_json=as_json, **how)
 
 
 @main.command()
@@ -76,14 +78,16 @@ def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
 @click.argument("run", required=False)
 @_since
 @click.option("--until", metavar="TIME", help="Only up to then.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
+@click.option("--all", "whole", is_flag=True, help="List all types, models and tools.")
 @options
 @click.pass_context
-def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **window: Any) -> None:
+def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
     """Sum up all spans, or those of RUN, by type and by model or tool: counts, errors, durations, tokens, cost."""
     from agentspan.cli import stats as stats_
 
     with opened(ctx, db) as database:
-        stats_.command(database, run, as_json=as_json, **window)
+        stats_.command(database, run, as_json=as_json, **how)
 
 
 @main.command()

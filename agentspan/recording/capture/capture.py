@@ -74,12 +74,11 @@ class Capture:
         try:
             # The common case: JSON already, not too much of it, and nothing to redact.
             if type(value) is dict and _room(value, self._payload, self._items, self._value, self._depth) >= 0:
-                # What another thread puts in now is JSON, too. As bytes it is searched without being encoded again.
-                data = to_json(value, inf_nan_mode="strings")
-                if self._suspicious is None or not self._suspicious(data):
-                    text = data.decode()
-                    if len(text) <= self._payload:
-                        return text
+                data = to_json(value, inf_nan_mode="strings")  # what another thread puts in now is JSON, too
+                text = data.decode()
+                searched = text if text.isascii() else data  # which text would be encoded again for the search
+                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(searched)):
+                    return text
         except Exception as raised:
             if type(raised) is not RecursionError:  # no stack left for a call
                 let_through(raised)
@@ -101,10 +100,10 @@ class Capture:
             room = self._wrapped_payload - len(head)
             if head and _room(arguments, room, self._items, self._value, self._depth - 1) >= 0:
                 data = to_json(arguments, inf_nan_mode="strings")
-                if self._suspicious is None or not self._suspicious(data):
-                    text = f"{head}{data.decode()}}}"
-                    if len(text) <= self._payload:
-                        return text
+                text = f"{head}{data.decode()}}}"
+                searched = text if text.isascii() else data  # which text would be encoded again for the search
+                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(searched)):
+                    return text
         except Exception as raised:
             let_through(raised)
         return self.object({"name": name, "arguments": arguments})
@@ -114,10 +113,10 @@ class Capture:
         try:
             if type(value) is str and len(value) <= self._wrapped_value:  # the most common
                 data = to_json(value)
-                if self._suspicious is None or not self._suspicious(data):
-                    text = f'{{"output":{data.decode()}}}'
-                    if len(text) <= self._payload:
-                        return text
+                text = f'{{"output":{data.decode()}}}'
+                searched = text if text.isascii() else data  # which text would be encoded again for the search
+                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(searched)):
+                    return text
         except Exception as raised:
             let_through(raised)
         return self.object(value if issubclass(type(value), dict) else {"output": value})  # `__class__` may be anything

@@ -106,9 +106,11 @@ export class Axis {
     times.forEach((ms, n) => {
       const mark = this.marks[n];
       const place = this.place(ms);
-      mark.textContent = tick(ms, step);
+      const isLast = place * width > width - 50;
+      // The last one is written to the left, where there may be no room for two.
+      mark.textContent = isLast && (step / (this.to - this.from)) * width < 130 ? "" : tick(ms, step);
       mark.style.left = `${100 * place}%`;
-      mark.classList.toggle("last", place * width > width - 50);
+      mark.classList.toggle("last", isLast);
     });
     this.brush.hidden = !this.zoomed;
     const all = this.end - this.start;

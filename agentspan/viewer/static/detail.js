@@ -3,8 +3,9 @@
 import { DetailCache } from "./cache.js";
 import { add, byId, copyButton, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
-import { jsonSection, parse } from "./json.js";
-import { longText } from "./longtext.js";
+import { jsonSection } from "./json.js";
+import { member, Members, parse, write } from "./jsontext.js";
+import { longText, named, saveButton } from "./longtext.js";
 import { messageCard } from "./messages.js";
 import { Parts } from "./parts.js";
 import { withoutError } from "./tree.js";
@@ -19,6 +20,7 @@ const SIDES = [
 ];
 const SHOWN = 12;
 const UNFINISHED = "No result yet: the span has not finished.";
+const TRACE = 6000; // characters of a traceback that are shown at once
 
 export class Detail {
   /**
@@ -80,7 +82,7 @@ export class Detail {
     this.unread = -1;
     this.shown = null;
     this.box.dataset.span = "";
-    this.box.dataset.part = "run";
+    named(this.box, "run");
     this.parts.show(subject, parts);
     this.box.setAttribute("aria-busy", "false");
   }
@@ -122,7 +124,8 @@ export class Detail {
     if (detail) parts.push(...this._body(at, detail));
     else if (!problem) parts.push({ name: "loading", data: [], make: () => el("p", { class: "loading" }, "…") });
     this.shown = detail;
-    this.box.dataset.span = this.box.dataset.part = ids[at];
+    this.box.dataset.span = ids[at];
+    named(this.box, ids[at]);
     this.parts.show(ids[at], parts);
     this.box.setAttribute("aria-busy", String(!detail && !problem));
   }
@@ -183,8 +186,9 @@ export class Detail {
    */
   _body(at, { payload, result_payload: result, violations, messages }) {
     const isOpen = this.spans.isOpen(at);
+    const hasFailed = this.spans.columns.status[at] === "failed";
     return [
-      { name: "failure", data: [result], make: () => (result === null ? null : failure(errorOf(parse(result)))) },
+      { name: "failure", data: [result, hasFailed], make: () => failureOf(result, hasFailed) },
       { name: "violations", data: [JSON.stringify(violations)], make: () => violationList(violations) },
       ...SIDES.map(({ side, title }) => ({
         name: `messages ${side}`,
@@ -212,32 +216,64 @@ export function statusMark(status, text = status) {
 
 /**
  * Return the error in a result: its member `error`, or the result itself as @prefactor/core sends it.
- * @param {any} result
+ * @param {unknown} result
  */
 function errorOf(result) {
-  return result?.error ?? (typeof result?.error_type === "string" ? result : null);
+  return member(result, "error") ?? (typeof member(result, "error_type") === "string" ? result : null);
+}
+
+/**
+ * Tell whether an error says that there is none, as `{"error": false}` does.
+ * @param {unknown} error
+ */
+const isNothing = (error) => !error || (Array.isArray(error) && !error.length) || (error instanceof Members && !error.size);
+
+/**
+ * Return the error in a result; null where the step has not failed, and its result says that there is no error.
+ * @param {string | null} text
+ * @param {boolean} hasFailed
+ */
+function failureOf(text, hasFailed) {
+  const error = text === null ? null : errorOf(parse(text));
+  return hasFailed || !isNothing(error) ? failure(error) : null;
 }
 
 /**
  * Return the error of a span or a run, whose JSON may have any form; null where there is none.
- * @param {any} error
+ * @param {unknown} error
  */
 export function failure(error) {
   if (error === null || error === undefined) return null;
-  const isObject = typeof error === "object";
-  const names = isObject ? [error.type, error.error_type, error.errorType] : [];
-  const name = names.find((each) => typeof each === "string") ?? "Error";
-  const message = isObject ? error.message : error;
-  const box = el("section", { class: "failure", "data-part": "error" }, el("h3", null, name));
+  const isObject = error instanceof Members;
+  const name = ["type", "error_type", "errorType"].map((each) => member(error, each)).find((each) => typeof each === "string");
+  const message = isObject ? member(error, "message") : error;
+  const box = named(el("section", { class: "failure" }, el("h3", null, name || "Error")), "error");
   if (message !== null && message !== undefined) {
-    box.append(longText(typeof message === "string" ? message : JSON.stringify(message), 2000, { class: "prose" }));
+    box.append(longText(typeof message === "string" ? message : write(message), 2000, { class: "prose" }));
   }
-  if (isObject && typeof error.stacktrace === "string" && error.stacktrace) {
-    const trace = el("details", { "data-part": "traceback", open: error.stacktrace.length < 3000 }, el("summary", null, "Traceback"));
-    trace.append(longText(error.stacktrace, 6000, { class: "source trace" }));
+  const stacktrace = member(error, "stacktrace");
+  if (typeof stacktrace === "string" && stacktrace) {
+    const trace = named(el("details", { open: stacktrace.length < 3000 }, el("summary", null, "Traceback")), "traceback");
+    trace.append(...traceback(stacktrace));
     box.append(trace);
   }
   return box;
+}
+
+/**
+ * Return a traceback. Its last line is the error's message: where it is long, its beginning is left out until asked for.
+ * @param {string} text
+ */
+function traceback(text) {
+  const saved = { text, suffix: "txt" };
+  /** @param {string} part */
+  const lines = (part) =>
+    longText(part, TRACE, { class: "source trace", role: "group", "aria-label": "Traceback", tabindex: 0 }, saved);
+  if (text.length <= TRACE * 1.2) return [lines(text)];
+  const begin = text.indexOf("\n", text.length - TRACE) + 1 || text.length - TRACE;
+  const more = el("button", { type: "button", class: "more" }, `Show the ${format.whole(begin)} characters before`);
+  more.addEventListener("click", () => more.replaceWith(lines(text.slice(0, begin))));
+  return [more, lines(text.slice(begin)), saveButton(saved)];
 }
 
 /** @param {Violation[]} violations */

@@ -1,17 +1,11 @@
 // Makes and changes elements. A text of a payload only ever becomes a text node: nothing here parses HTML.
 
-// Control characters, direction overrides and lone surrogates would hide, reorder or corrupt a text: they are shown as escapes.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]|\p{Cs}/gu;
+import { visible } from "./visible.js";
 
-/**
- * Return a value as text whose invisible characters are escaped.
- * @param {unknown} value
- */
-export function visible(value) {
-  return String(value)
-    .replaceAll("\r\n", "\n")
-    .replace(UNSEEN, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
-}
+const READ = new Set(["title", "aria-label"]); // attributes that people read
+
+/** @type {(name: string, value: unknown) => string} */
+const attribute = (name, value) => (READ.has(name) ? visible(value) : String(value));
 
 /**
  * Make an element: attributes (`class`, `on…` as listeners, the rest as attributes), then texts and elements.
@@ -24,7 +18,7 @@ export function el(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : String(value));
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : attribute(name, value));
   }
   return add(node, ...children);
 }
@@ -61,7 +55,7 @@ export function setText(node, text) {
  */
 export function setAttribute(node, name, value) {
   if (value === null || value === undefined || value === false) node.removeAttribute(name);
-  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, String(value));
+  else if (node.getAttribute(name) !== attribute(name, value)) node.setAttribute(name, attribute(name, value));
 }
 
 /**

@@ -1,19 +1,40 @@
-// Numbers and times as text for people. Durations read as on the command line, and below 1 ms in µs.
+// Numbers and times as text for people: the same text as figures.py writes for the same number.
+// Numbers are rounded by `floor(x + 0.5)`, because Python rounds ties in another way than `toFixed`.
 
 /** @param {number} n */
 const twoDigits = (n) => String(n).padStart(2, "0");
 
-/** @param {number | null | undefined} ms */
+/** @param {number} n */
+const rounded = (n) => Math.floor(n + 0.5);
+
+/**
+ * Round a positive number to so many digits after the point.
+ * @param {number} n
+ * @param {number} digits
+ */
+function decimals(n, digits) {
+  const size = 10 ** digits;
+  const scaled = rounded(n * size);
+  const fraction = digits ? `.${String(scaled % size).padStart(digits, "0")}` : "";
+  return whole(Math.floor(scaled / size)) + fraction;
+}
+
+/**
+ * Milliseconds with a unit.
+ * @param {number | null | undefined} ms
+ * @returns {string}
+ */
 export function duration(ms) {
   if (ms === null || ms === undefined) return "";
-  if (ms < 0.9995) return ms === 0 ? "0 ms" : `${Math.max(1, Math.round(ms * 1000))} µs`;
-  if (ms < 9.95) return `${ms.toFixed(1)} ms`;
-  if (ms < 999.5) return `${Math.round(ms)} ms`;
+  if (ms <= 0) return ms ? `-${duration(-ms)}` : "0 ms";
+  if (ms < 0.9995) return `${Math.max(1, rounded(ms * 1000))} µs`;
+  if (ms < 9.95) return `${decimals(ms, 1)} ms`;
+  if (ms < 999.5) return `${rounded(ms)} ms`;
   const seconds = ms / 1000;
-  if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
-  const rounded = Math.round(seconds);
-  const minutes = Math.floor(rounded / 60);
-  if (minutes < 60) return `${minutes}m ${twoDigits(rounded % 60)}s`;
+  if (seconds < 59.95) return `${decimals(seconds, 1)} s`;
+  const all = rounded(seconds);
+  const minutes = Math.floor(all / 60);
+  if (minutes < 60) return `${minutes}m ${twoDigits(all % 60)}s`;
   return `${Math.floor(minutes / 60)}h ${twoDigits(minutes % 60)}m`;
 }
 
@@ -42,27 +63,38 @@ export function tick(ms, step) {
 export const whole = (n) => n.toLocaleString("en");
 
 /**
- * A number in few characters: 12.3k.
+ * A number in few characters: 950, 12.3k.
  * @param {number} n
  */
 export function count(n) {
-  if (n >= 1e6) return `${(n / 1e6).toFixed(1)}M`;
-  if (n >= 10_000) return `${(n / 1000).toFixed(1)}k`;
-  return whole(n);
-}
-
-/** @param {number} usd */
-export function cost(usd) {
-  const digits = usd !== 0 && Math.abs(usd) < 0.01 ? 6 : 4;
-  return `$${usd.toFixed(digits).replace(/(\.\d{4}\d*?)0+$/, "$1")}`;
+  if (n >= 999_950) return `${decimals(n / 1e6, 1)}M`; // as thousands it would be 1,000.0k
+  if (n >= 1000) return `${decimals(n / 1000, 1)}k`;
+  return String(n);
 }
 
 /**
+ * US dollars, the smaller the more digits.
+ * @param {number} usd
+ * @returns {string}
+ */
+export function cost(usd) {
+  if (usd <= 0) return usd ? `-${cost(-usd)}` : "$0";
+  if (usd < 0.0000005) return "<$0.000001";
+  if (usd < 0.01) return `$${decimals(usd, 6).replace(/0{1,2}$/, "")}`;
+  return `$${decimals(usd, usd < 9.99995 ? 4 : usd < 999.995 ? 2 : 0)}`;
+}
+
+/**
+ * A share as a percentage. Only nothing is empty, and only all is 100%.
  * @param {number} part
  * @param {number} all
  */
 export function percent(part, all) {
-  return all ? `${((100 * part) / all).toFixed(part / all < 0.1 ? 1 : 0)} %` : "";
+  const share = all ? part / all : 0;
+  if (share <= 0) return "";
+  if (share >= 1) return "100%";
+  if (share < 0.001) return "<0.1%";
+  return `${share < 0.0995 ? decimals(100 * share, 1) : Math.min(99, rounded(100 * share))}%`;
 }
 
 /**

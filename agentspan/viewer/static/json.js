@@ -1,36 +1,15 @@
 // JSON as a tree that folds. Members become elements when their parent is unfolded, a hundred at a time.
 
-import { add, copyButton, el, visible } from "./dom.js";
+import { add, copyButton, el } from "./dom.js";
 import { whole } from "./format.js";
-import { longText, saveButton } from "./longtext.js";
+import { ExactNumber, Members, parse, write } from "./jsontext.js";
+import { longText, named, saveButton } from "./longtext.js";
+import { cut, visible } from "./visible.js";
 
 const PAGE = 100;
 const LONG = 1200;
 const AT_ONCE = 60;
 const SOURCE = 20_000;
-
-/** A number that a browser's own type would round: its digits. */
-export class ExactNumber {
-  /** @param {string} digits */
-  constructor(digits) {
-    this.digits = digits;
-  }
-}
-
-/**
- * Parse JSON without rounding; undefined where the text is no JSON.
- * @param {string} text
- * @returns {any}
- */
-export function parse(text) {
-  try {
-    return JSON.parse(text, (_key, value, context) =>
-      typeof value === "number" && context?.source && String(value) !== context.source ? new ExactNumber(context.source) : value,
-    );
-  } catch {
-    return undefined;
-  }
-}
 
 /**
  * Return a section that shows a JSON text, as a tree or as text.
@@ -50,26 +29,40 @@ export function jsonSection(title, text) {
   show(false);
   const head = el("header", null, el("h3", null, title), el("span", { class: "gap" }), raw, copyButton(text));
   if (text.length > SOURCE) head.append(saveButton({ text, suffix: "json" }));
-  return el("section", { class: "payload", "data-part": title.toLowerCase() }, head, body);
+  return named(el("section", { class: "payload" }, head, body), title.toLowerCase());
 }
+
+/**
+ * Return a parsed value as a tree without a head.
+ * @param {unknown} value
+ */
+export const jsonTree = (value) => el("div", { class: "json" }, members(value, AT_ONCE));
 
 /**
  * @param {string} text
  * @param {unknown} value
  */
 function indented(text, value) {
-  /** @type {(key: string, item: unknown) => unknown} */
-  const replacer = (_key, item) => (item instanceof ExactNumber ? (JSON.rawJSON?.(item.digits) ?? item.digits) : item);
-  const shown = value === undefined ? text : JSON.stringify(value, replacer, 2);
+  const shown = value === undefined ? text : write(value, "  ");
   return longText(shown, SOURCE, { class: "source" }, { text, suffix: "json" });
 }
 
 /**
  * Tell whether a value is an object or a list.
  * @param {unknown} value
- * @returns {value is Record<string, unknown> | unknown[]}
+ * @returns {value is Members | unknown[]}
  */
-const isBranch = (value) => typeof value === "object" && value !== null && !(value instanceof ExactNumber);
+const isBranch = (value) => Array.isArray(value) || value instanceof Members;
+
+/**
+ * Return the members of an object or a list, each with its name or its number.
+ * @param {Members | unknown[]} value
+ * @returns {[string | number, unknown][]}
+ */
+const entriesOf = (value) => (Array.isArray(value) ? value.map((item, n) => [n, item]) : value.entries);
+
+/** @param {Members | unknown[]} value */
+const sizeOf = (value) => (Array.isArray(value) ? value.length : value.size);
 
 /**
  * Return the members of an object or list as lines; those that do not fit into `room` elements begin folded.
@@ -78,8 +71,7 @@ const isBranch = (value) => typeof value === "object" && value !== null && !(val
  */
 function members(value, room) {
   if (!isBranch(value)) return leaf(value);
-  /** @type {[string | number, unknown][]} */
-  const entries = Array.isArray(value) ? value.map((item, n) => [n, item]) : Object.entries(value);
+  const entries = entriesOf(value);
   const node = el("div", { class: "members" });
   if (!entries.length) return add(node, el("span", { class: "empty" }, Array.isArray(value) ? "[]" : "{}"));
   const roomOfEach = Math.floor((room - entries.length) / entries.filter(([, item]) => isBranch(item)).length || 1);
@@ -107,20 +99,20 @@ function members(value, room) {
 function memberLine(key, item, room) {
   const name = el("span", { class: typeof key === "number" ? "index" : "key" }, String(key));
   const value = nestedJson(item) ?? item;
-  if (!isBranch(value) || !Object.keys(value).length) {
-    return el("div", { class: "member", "data-part": key }, name, leaf(item));
+  if (!isBranch(value) || !sizeOf(value)) {
+    return named(el("div", { class: "member" }, name, leaf(item)), key);
   }
-  let size = Array.isArray(value) ? `[${whole(value.length)}]` : `{${whole(Object.keys(value).length)}}`;
+  let size = Array.isArray(value) ? `[${whole(value.length)}]` : `{${whole(value.size)}}`;
   if (value !== item) size = `"${size}"`;
   const summary = el("summary", null, name, el("span", { class: "size" }, size), el("span", { class: "hint" }, preview(value)));
-  const node = el("details", { "data-part": key }, summary);
+  const node = named(el("details", null, summary), key);
   const fill = () => {
     if (node.children.length < 2) node.append(members(value, room));
   };
   node.addEventListener("toggle", () => {
     if (node.open) fill();
   });
-  if (room > Object.keys(value).length + 2) {
+  if (room > sizeOf(value) + 2) {
     node.open = true;
     fill();
   }
@@ -139,23 +131,22 @@ function nestedJson(value) {
 
 /**
  * The first members of a folded object or list, in one line.
- * @param {Record<string, unknown> | unknown[]} value
+ * @param {Members | unknown[]} value
  */
 function preview(value) {
   const parts = [];
   let length = 0;
-  for (const key in value) {
-    const item = Array.isArray(value) ? value[Number(key)] : value[key];
+  for (const [key, item] of entriesOf(value)) {
     const text = isBranch(item) ? (Array.isArray(item) ? "[…]" : "{…}") : leafText(item);
     parts.push(Array.isArray(value) ? text : `${key}: ${text}`);
-    if ((length += text.length + key.length) > 90) break;
+    if ((length += text.length + String(key).length) > 90) break;
   }
-  return parts.join(", ").slice(0, 110);
+  return cut(parts.join(", "), 110);
 }
 
 /** @param {unknown} value */
 function leafText(value) {
-  if (typeof value === "string") return value.length > 40 ? `${value.slice(0, 40)}…` : value;
+  if (typeof value === "string") return cut(value, 40);
   return value instanceof ExactNumber ? value.digits : String(value);
 }
 

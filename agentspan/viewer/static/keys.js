@@ -1,6 +1,6 @@
-// The keys of a run's page, and the splitter between the tree and the detail.
+// The keys of the pages, the setting that turns those of one character off, and the splitter between tree and detail.
 
-import { byId, targetOf } from "./dom.js";
+import { byId, setAttribute, targetOf } from "./dom.js";
 
 /** @import { RunPage } from "./run.js" */
 
@@ -8,6 +8,39 @@ import { byId, targetOf } from "./dom.js";
 const isTyping = (target) => target?.closest("input, textarea, select, dialog[open]");
 
 const SEEKING = new Set(["e", "E", "n", "N"]); // these show the tree from every view
+const STORED = "agentspan-letter-keys";
+const NARROWEST = 300;
+const ROOM_OF_TREE = 360;
+
+/**
+ * Tell whether a page's keys may take a key: not while somebody types, and a single character only while the setting is on.
+ * Who dictates, or hits keys by accident, turns it off (WCAG 2.1.4).
+ * @param {KeyboardEvent} event
+ */
+export function isForKeys(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(targetOf(event))) return false;
+  return event.key.length > 1 || event.key === " " || byId("letter-keys", HTMLInputElement).checked;
+}
+
+/** Let a button show the keys, and keep the setting in this browser. */
+export function startKeyHelp() {
+  const help = byId("help-dialog", HTMLDialogElement);
+  const setting = byId("letter-keys", HTMLInputElement);
+  try {
+    setting.checked = localStorage.getItem(STORED) !== "off";
+  } catch {
+    // A page opened from a file may have no storage.
+  }
+  setting.addEventListener("change", () => {
+    try {
+      localStorage.setItem(STORED, setting.checked ? "on" : "off");
+    } catch {
+      // as above
+    }
+  });
+  byId("help").addEventListener("click", () => help.showModal());
+  byId("help-close").addEventListener("click", () => help.close());
+}
 
 /**
  * Listen to the keys of a page.
@@ -15,8 +48,6 @@ const SEEKING = new Set(["e", "E", "n", "N"]); // these show the tree from every
  */
 export function listenToKeys(page) {
   const { tree, axis, spans } = page;
-  /** @param {number} at */
-  const isError = (at) => spans.columns.status[at] === "failed";
   /** @type {Record<string, () => void>} */
   const inTree = {
     j: () => tree.move(1),
@@ -37,11 +68,11 @@ export function listenToKeys(page) {
     PageUp: () => tree.move(-tree.pageSize()),
     " ": () => {
       const at = tree.selected;
-      if (at >= 0 && spans.size[at] > 1) tree.fold(at, !spans.folded.has(at));
+      if (at >= 0 && spans.canFold(at)) tree.fold(at, !spans.isFolded(at));
     },
     Enter: () => byId("detail").focus(),
-    e: () => tree.seek(isError, 1),
-    E: () => tree.seek(isError, -1),
+    e: () => tree.seekCause(1),
+    E: () => tree.seekCause(-1),
     n: () => page.search.step(1),
     N: () => page.search.step(-1),
     "+": () => axis.zoom(0.5, middle(page)),
@@ -64,7 +95,7 @@ export function listenToKeys(page) {
   };
   document.addEventListener("keydown", (event) => {
     const target = targetOf(event);
-    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(target)) return;
+    if (!isForKeys(event)) return;
     const isElsewhere = target?.closest("#detail, button, a, summary, [role=tab], [role=separator]");
     // Arrows, blanks and the like belong to the element with the focus; letters work everywhere.
     const isLetter = event.key.length === 1 && event.key !== " ";
@@ -75,8 +106,7 @@ export function listenToKeys(page) {
     if (SEEKING.has(event.key) && page.view !== "tree") page.show("tree");
     action();
   });
-  byId("help").addEventListener("click", () => help.showModal());
-  byId("help-close").addEventListener("click", () => help.close());
+  startKeyHelp();
   listenToSplitter(byId("splitter"), byId("run"));
 }
 
@@ -122,10 +152,17 @@ function zoomTo({ tree, axis, spans }) {
 function listenToSplitter(handle, box) {
   /** @param {number} px */
   const set = (px) => {
-    const width = Math.round(Math.min(Math.max(px, 300), box.clientWidth - 360));
-    box.style.setProperty("--detail", `${width}px`);
-    handle.setAttribute("aria-valuenow", String(width));
+    box.style.setProperty("--detail", `${Math.round(Math.min(Math.max(px, NARROWEST), widest()))}px`);
+    tell();
   };
+  const widest = () => Math.max(NARROWEST, box.clientWidth - ROOM_OF_TREE);
+  const tell = () => {
+    setAttribute(handle, "aria-valuemin", NARROWEST);
+    setAttribute(handle, "aria-valuemax", widest());
+    setAttribute(handle, "aria-valuenow", Math.min(byId("detail").offsetWidth, widest()));
+  };
+  new ResizeObserver(tell).observe(box);
+  tell();
   handle.addEventListener("pointerdown", (event) => handle.setPointerCapture(event.pointerId));
   handle.addEventListener("pointermove", (event) => {
     if (handle.hasPointerCapture(event.pointerId)) set(box.getBoundingClientRect().right - event.clientX);

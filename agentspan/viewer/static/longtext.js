@@ -1,11 +1,11 @@
 // Long texts: the beginning at first; then all of it in blocks, of which a browser lays out only those on the screen.
 // One element with 10 MB of text takes a browser between 10 and 80 seconds.
 
-import { add, el, visible } from "./dom.js";
+import { add, el } from "./dom.js";
+import { boundary, visible } from "./visible.js";
 
 const BLOCK = 8192;
 const HALF = /\p{Cs}/gu;
-const JOINED = /[\p{M}\u200d]/u;
 
 /**
  * Return an element with a text, cut at `limit` characters where one button shows the rest, and another one saves the text.
@@ -18,7 +18,7 @@ export function longText(text, limit, attributes, saved = { text, suffix: "txt" 
   const node = el("div", attributes);
   if (text.length <= limit * 1.2) return add(node, text);
   node.classList.add("long");
-  const beginning = document.createTextNode(visible(text.slice(0, endOfCharacter(text, limit))) + "…");
+  const beginning = document.createTextNode(visible(text.slice(0, boundary(text, limit))) + "…");
   const more = el("button", { type: "button", class: "more" }, `Show all ${text.length.toLocaleString("en")} characters`);
   const tools = el("div", { class: "tools" }, more, saved ? saveButton(saved) : null);
   more.addEventListener("click", () => {
@@ -47,14 +47,29 @@ export function saveButton({ text, suffix }) {
   return button;
 }
 
+/** The names of elements that show a part of a payload. Not attributes: no text of a payload becomes one. */
+const NAMES = new WeakMap();
+
 /**
- * Return a name for a file: the span, then the way to the text in it, as the elements around the button name it.
+ * Name an element for the files that are saved in it.
+ * @template {HTMLElement} Kind
+ * @param {Kind} node
+ * @param {string | number} name
+ * @returns {Kind}
+ */
+export function named(node, name) {
+  NAMES.set(node, name);
+  return node;
+}
+
+/**
+ * Return a name for a file: the span, then the way to the text in it, as the elements around the button are named.
  * @param {HTMLElement} node
  */
 function nameOf(node) {
   const parts = [];
-  for (let around = node.closest("[data-part]"); around; around = around.parentElement?.closest("[data-part]") ?? null) {
-    parts.unshift(around.getAttribute("data-part"));
+  for (let around = node.parentElement; around; around = around.parentElement) {
+    if (NAMES.has(around)) parts.unshift(NAMES.get(around));
   }
   const name = parts.join("-").replace(/[^\p{L}\p{N}_-]+/gu, "_");
   return name.slice(0, 100) || "text";
@@ -98,21 +113,7 @@ function endOfBlock(ahead) {
   const line = ahead.indexOf("\n", BLOCK) + 1 || ahead.lastIndexOf("\n", BLOCK) + 1;
   if (line) return line;
   const blank = ahead.lastIndexOf(" ", BLOCK) + 1;
-  return blank > BLOCK / 2 ? blank : endOfCharacter(ahead, BLOCK);
-}
-
-/**
- * Return a place at which a text can be cut, not far before another one: not inside a character, nor before an accent of it.
- * @param {string} text
- * @param {number} at
- */
-function endOfCharacter(text, at) {
-  for (let end = at; end > Math.max(0, at - 64); end--) {
-    const isPair = text.codePointAt(end - 1) !== text.charCodeAt(end - 1);
-    const isJoined = JOINED.test(String.fromCodePoint(text.codePointAt(end) ?? 32)) || text[end - 1] === "\u200d";
-    if (!isPair && !isJoined) return end;
-  }
-  return at;
+  return blank > BLOCK / 2 ? blank : boundary(ahead, BLOCK);
 }
 
 /**

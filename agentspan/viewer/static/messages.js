@@ -1,63 +1,95 @@
 // Chat messages, as a span's detail and the conversation show them.
 
 import { el } from "./dom.js";
-import { ExactNumber, jsonSection, parse } from "./json.js";
-import { longText } from "./longtext.js";
+import { plural } from "./format.js";
+import { jsonTree } from "./json.js";
+import { Members, parse, write } from "./jsontext.js";
+import { longText, named } from "./longtext.js";
 
 const LONG = 1500;
 const FOLDED = 280;
+const SHORT = 60;
+
+/** How a message looks. A role of any other name is shown as text, and never becomes the name of a class. */
+const LOOKS = new Map([
+  ["system", "system"],
+  ["user", "user"],
+  ["assistant", "assistant"],
+  ["tool", "tool"],
+]);
+
+/** @param {string} role */
+export const lookOf = (role) => LOOKS.get(role) ?? "other";
 
 /**
- * Return a message: its role, its text, its tool calls. A long system prompt begins folded.
- * @param {{ role: string, text: string, others: string[], calls: Call[], error?: string | null }} message
- * @param {{ onOpen?: () => void, note?: string, isCut?: boolean }} [options] `isCut`: the text is only the beginning of the recorded one
+ * Return a message: its role, its text, its tool calls, and what else it holds. A long system prompt begins folded.
+ * @param {{ role: string, name?: string | null, text: string, others: Part[], calls: Call[], error?: string | null }} message
+ * @param {{ head?: Child[], card?: (call: any) => Node, isCut?: boolean }} [options] what follows the role; how a call is
+ *   shown; whether the text is only the beginning of the recorded one
  */
-export function messageCard(message, { onOpen, note, isCut } = {}) {
-  const head = el("header", null, el("b", null, message.role), note ? el("span", { class: "note" }, note) : null);
-  if (onOpen) head.append(el("span", { class: "gap" }), el("button", { type: "button", class: "quiet", onclick: onOpen }, "Open span"));
+export function messageCard(message, { head = [], card = (call) => callCard(call), isCut } = {}) {
   const limit = message.role === "system" ? FOLDED : LONG;
-  return el(
+  const name = message.name && message.name !== message.role ? el("span", { class: "note" }, message.name) : null;
+  const article = el(
     "article",
-    { class: `message ${roleClass(message.role)}`, "data-part": message.role },
-    head,
+    { class: `message ${lookOf(message.role)}` },
+    el("header", null, el("b", null, message.role || "no role"), name, ...head),
     message.text ? longText(message.text, limit, { class: "prose" }, isCut ? null : undefined) : null,
-    ...message.others.map((name) => el("span", { class: "chip" }, name)),
-    ...message.calls.map(callCard),
-    message.error ? el("div", { class: "error-text" }, message.error) : null,
+    partList(message.others),
+    ...message.calls.map(card),
+    message.error ? longText(message.error, LONG, { class: "error-text" }) : null,
   );
+  return named(article, message.role || "message");
 }
 
 /**
  * Return a tool call with its arguments.
  * @param {Call} call
+ * @param {...Child} notes
  */
-export function callCard(call) {
-  return el("div", { class: "call" }, el("b", null, call.name), argumentList(call.arguments));
+export function callCard(call, ...notes) {
+  return el("div", { class: "call" }, el("b", null, call.name), ...notes, argumentList(call.arguments), partList(call.others));
 }
 
 /**
- * Return the arguments of a call: in one line where they are short, else as JSON.
+ * Return the arguments of a call, all of them: in one line where they are short, else as a tree.
  * @param {string} text
  */
 export function argumentList(text) {
-  const value = text ? parse(text) : null;
-  if (value === null || value === undefined || typeof value !== "object") return el("span", { class: "args" }, text);
-  const entries = Object.entries(value);
-  const isFlat = entries.every(([, item]) => typeof item !== "object" || item === null || item instanceof ExactNumber);
-  const parts = entries.flatMap(([key, item], n) => [
+  const value = parse(text);
+  const isObject = value instanceof Members;
+  if (!isObject && !Array.isArray(value)) return longText(text, LONG, { class: "args" });
+  if (!isObject || text.length >= FOLDED) return jsonTree(value);
+  const parts = value.entries.flatMap(([key, item], n) => [
     n ? ", " : "",
     el("span", { class: "key" }, key),
     "=",
-    el("span", { class: "value" }, argumentText(item).slice(0, FOLDED)),
+    el("span", { class: "value" }, typeof item === "string" ? item : write(item)),
   ]);
-  const line = el("span", { class: "args" }, "(", ...parts, ")");
-  return isFlat && text.length < FOLDED ? line : folded("args", line, () => jsonSection("arguments", text));
+  return el("span", { class: "args" }, "(", ...parts, ")");
 }
 
-/** @param {unknown} value */
-function argumentText(value) {
-  if (value instanceof ExactNumber) return value.digits;
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+/**
+ * Return what a message holds besides text, the short in one line; null where there is nothing.
+ * @param {Part[]} parts
+ */
+export function partList(parts) {
+  return parts.length ? el("div", { class: "parts" }, ...parts.map(partChip)) : null;
+}
+
+/** @param {Part} part */
+function partChip(part) {
+  const value = part.length > part.text.length ? undefined : parse(part.text);
+  if (part.text.length <= SHORT) {
+    return el("span", { class: "chip" }, el("span", { class: "key" }, part.name), " ", typeof value === "string" ? value : part.text);
+  }
+  const size = plural(part.length, "character");
+  const line = el("span", null, el("span", { class: "key" }, part.name), ` ${size}`);
+  const rest = part.length > part.text.length ? `… (${plural(part.length - part.text.length, "more character")} in the span)` : "";
+  return folded("part", line, () => {
+    if (typeof value === "string") return longText(value, LONG, { class: "prose" });
+    return value === undefined ? longText(part.text + rest, LONG, { class: "source" }) : jsonTree(value);
+  });
 }
 
 /**
@@ -73,8 +105,3 @@ export function folded(name, line, makeBody) {
   });
   return node;
 }
-
-const KNOWN = new Set(["system", "user", "assistant", "tool"]);
-
-/** @param {string} role */
-const roleClass = (role) => (KNOWN.has(role) ? role : "other");

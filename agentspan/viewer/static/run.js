@@ -5,14 +5,17 @@ import { Conversation } from "./conversation.js";
 import { Detail, failure, statusMark } from "./detail.js";
 import { add, byId, el, findById, messageOf, setText } from "./dom.js";
 import * as format from "./format.js";
-import { jsonSection, parse } from "./json.js";
+import { jsonSection } from "./json.js";
+import { parse } from "./jsontext.js";
 import { listenToKeys } from "./keys.js";
 import { Lost } from "./lost.js";
+import { listenToPrinting } from "./print.js";
 import { Search } from "./search.js";
 import { isOpenStatus, Spans } from "./spans.js";
 import { Stats } from "./stats.js";
 import { colors } from "./theme.js";
 import { Tree } from "./tree.js";
+import { visible } from "./visible.js";
 
 /** @type {View[]} */
 const VIEWS = ["tree", "conversation", "stats"];
@@ -214,7 +217,7 @@ export class RunPage {
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     setText(byId("agent"), run.agent);
     setText(byId("version"), run.version);
-    document.title = `${name} · ${run.status}`;
+    document.title = visible(`${name} · ${run.status}`);
     const mark = run.left_open ? statusMark("left", "left open, its program died") : statusMark(run.status);
     if (byId("status").textContent !== mark.textContent) byId("status").replaceChildren(mark);
     const sums = this.spans.sums();
@@ -344,6 +347,7 @@ export class RunPage {
     });
     addEventListener("themechange", () => this._drawOverview());
     listenToKeys(this);
+    listenToPrinting(this);
     this._listenToTerminate();
     setInterval(() => this._grow(), 500);
   }

@@ -1,6 +1,8 @@
 // The list of runs: the rows that the server wrote stay, and their cells are updated.
 
 import { byId, el, inside, setAttribute, setText, targetOf } from "./dom.js";
+import { followSteps } from "./found.js";
+import { isForKeys, startKeyHelp } from "./keys.js";
 import { Lost } from "./lost.js";
 import { poll } from "./source.js";
 
@@ -24,6 +26,8 @@ export function startRunsPage() {
   });
   for (const row of tableBody().rows) openOnClick(row);
   document.addEventListener("keydown", moveByKey);
+  startKeyHelp();
+  followSteps();
   follow();
 }
 
@@ -37,13 +41,13 @@ function openOnClick(row) {
 
 /** @param {KeyboardEvent} event */
 function moveByKey(event) {
-  const isTyping = targetOf(event)?.closest("input, select, textarea, dialog[open]");
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
+  if (!isForKeys(event)) return;
   const links = [...tableBody().querySelectorAll("a")];
   /** @type {Record<string, number>} */
   const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
   const by = steps[event.key];
   if (event.key === "/") byId("grep").focus();
+  else if (event.key === "?") byId("help-dialog", HTMLDialogElement).showModal();
   else if (by && links.length) {
     const focused = links.findIndex((link) => link === document.activeElement);
     links[focused < 0 ? 0 : Math.min(links.length - 1, Math.max(0, focused + by))].focus();
@@ -85,6 +89,7 @@ function update(page) {
   if (focused instanceof HTMLElement && focused.isConnected && document.activeElement !== focused) focused.focus();
   setText(byId("count"), page.count);
   byId("nothing").hidden = page.runs.length > 0;
+  byId("runs-table").hidden = !page.runs.length;
 }
 
 /** @param {string} id */

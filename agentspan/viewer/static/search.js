@@ -25,6 +25,9 @@ export class Search {
     this.input = byId("search", HTMLInputElement);
     this.count = byId("found");
     this.note = "";
+    this.isSearching = false; // the source has not answered yet: what matches so far is not all
+    /** @type {1 | -1 | 0} */
+    this.wanted = 0; // a step that was asked for while nothing had been found yet
     this.turn = 0;
     this.hasFailed = false;
     this.timer = 0;
@@ -50,6 +53,8 @@ export class Search {
     this.input.value = "";
     this.turn++;
     clearTimeout(this.timer);
+    this.isSearching = false;
+    this.wanted = 0;
     this._mark(new Set(), "");
   }
 
@@ -59,6 +64,7 @@ export class Search {
    */
   step(by) {
     const matches = this.tree.matches;
+    this.wanted = matches.size || !this.isSearching ? 0 : by;
     if (!matches.size) return;
     this.onStep();
     this.tree.seek((at) => matches.has(at), by);
@@ -73,6 +79,10 @@ export class Search {
   _schedule() {
     clearTimeout(this.timer);
     this.timer = window.setTimeout(() => this._run(), WAIT_MS);
+    this.turn++; // an answer to the text before is too late
+    this.wanted = 0;
+    this.isSearching = this.input.value.trim() !== "";
+    this._mark(new Set(), "");
   }
 
   async _run() {
@@ -89,10 +99,13 @@ export class Search {
         const at = this.spans.indexOf.get(id);
         if (at !== undefined) matches.add(at);
       }
+      this.isSearching = false;
       this._mark(matches, ids.length < total ? ` (${whole(ids.length)} of ${whole(total)} marked)` : "");
+      if (this.wanted) this.step(this.wanted);
     } catch (error) {
       if (turn !== this.turn) return;
       this.hasFailed = true;
+      this.isSearching = false;
       setText(this.count, messageOf(error));
     }
   }
@@ -127,7 +140,7 @@ export class Search {
   showCount() {
     const matches = this.tree.matches;
     if (!this.input.value.trim()) return setText(this.count, "");
-    if (!matches.size) return setText(this.count, "no match");
+    if (!matches.size) return setText(this.count, this.isSearching ? "searching…" : "no match");
     let before = 0;
     if (matches.has(this.tree.selected)) {
       for (const at of this.spans.order) {
@@ -135,6 +148,6 @@ export class Search {
         if (at === this.tree.selected) break;
       }
     }
-    setText(this.count, `${before ? `${whole(before)} of ` : ""}${whole(matches.size)}${this.note}`);
+    setText(this.count, `${before ? `${whole(before)} of ` : ""}${whole(matches.size)}${this.isSearching ? ", searching…" : this.note}`);
   }
 }

@@ -1,6 +1,8 @@
 // The spans of a run in memory, column by column, and their order as a tree.
 // A span is its index in the columns; in all modules, `at` and `parent` are such indexes, and -1 is no span.
 
+import { alikeOf, causesOf } from "./failures.js";
+
 const OPEN = new Set(["pending", "active"]);
 
 /**
@@ -8,6 +10,9 @@ const OPEN = new Set(["pending", "active"]);
  * @param {string} status
  */
 export const isOpenStatus = (status) => OPEN.has(status);
+
+/** @type {number[]} */
+const NONE = [];
 
 export class Spans {
   constructor() {
@@ -36,6 +41,14 @@ export class Spans {
     };
     /** @type {Set<number>} */
     this.folded = new Set();
+    /** @type {Set<number>} the failed spans in which a failure arose */
+    this.causes = new Set();
+    /** @type {Map<number, number[]>} the first of equal failed siblings, with the others, which its row stands for */
+    this.alike = new Map();
+    /** @type {Map<number, number>} each of those others, with the first */
+    this.firstOf = new Map();
+    /** @type {Set<number>} the first ones whose others have rows of their own */
+    this.unfolded = new Set();
     /** @type {string | null} */
     this.latest = null;
     this.changes = 0;
@@ -165,6 +178,10 @@ export class Spans {
       }
     }
     this._walk(root, first, next, children);
+    this.causes = causesOf(this);
+    this.alike = alikeOf(this);
+    this.firstOf.clear();
+    for (const [at, others] of this.alike) for (const other of others) this.firstOf.set(other, at);
   }
 
   /**
@@ -240,17 +257,57 @@ export class Spans {
       const at = this.order[number];
       this.rowOf[at] = count;
       rows[count++] = at;
-      number += this.folded.has(at) ? this.size[at] : 1;
+      number += this.folded.has(at) ? this.size[at] : 1 + this.hidden(at).length;
     }
     this.rows = rows.subarray(0, count);
   }
 
   /**
-   * Unfold the ancestors of a span; tell whether one was folded.
+   * The equal failed siblings that the row of a span stands for, beside itself.
+   * @param {number} at
+   */
+  hidden(at) {
+    return (!this.unfolded.has(at) && this.alike.get(at)) || NONE;
+  }
+
+  /**
+   * Tell whether the row of a span can be folded: it has children, or equal failed siblings.
+   * @param {number} at
+   */
+  canFold(at) {
+    return this.size[at] > 1 || this.alike.has(at);
+  }
+
+  /** @param {number} at */
+  isFolded(at) {
+    return this.folded.has(at) || this.hidden(at).length > 0;
+  }
+
+  /**
+   * @param {number} at
+   * @param {boolean} shut
+   */
+  fold(at, shut) {
+    const [set, isIn] = this.size[at] > 1 ? [this.folded, shut] : [this.unfolded, !shut];
+    if (isIn) set.add(at);
+    else set.delete(at);
+  }
+
+  /** @param {boolean} shut */
+  foldAll(shut) {
+    this.folded.clear();
+    this.unfolded.clear();
+    for (let at = 0; at < this.length; at++) if (this.canFold(at) && (shut || this.size[at] === 1)) this.fold(at, shut);
+  }
+
+  /**
+   * Unfold what hides a span; tell whether something did.
    * @param {number} at
    */
   reveal(at) {
-    let changed = false;
+    const first = this.firstOf.get(at);
+    let changed = first !== undefined && !this.unfolded.has(first);
+    if (first !== undefined) this.unfolded.add(first);
     for (let above = this.parents[at]; above >= 0; above = this.parents[above]) changed = this.folded.delete(above) || changed;
     return changed;
   }

@@ -7,6 +7,7 @@ import * as format from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 7;
+const ROWS = 60; // until more are asked for
 
 export class Stats {
   /**
@@ -21,6 +22,9 @@ export class Stats {
     this.box = byId("stats");
     this.changes = -1;
     this.isUpdating = false;
+    /** @type {Set<string>} the types whose labels are all shown */
+    this.whole = new Set();
+    this.hasAllTypes = false;
   }
 
   async update() {
@@ -38,7 +42,8 @@ export class Stats {
   }
 
   /** @param {Statistics} statistics */
-  _draw({ stats, bounds_ms: bounds }) {
+  _draw(statistics) {
+    const { stats, bounds_ms: bounds } = statistics;
     const used = stats.flatMap((stat) => stat.histogram.flatMap((n, bucket) => (n ? [bucket] : [])));
     // At least a handful of buckets, so that one bar does not look like all there is.
     const first = Math.max(0, Math.min(...used, bounds.length) - 1);
@@ -48,7 +53,25 @@ export class Stats {
     /** @param {number} bucket */
     const edge = (bucket) => el("span", null, bucket ? format.duration(bounds[bucket - 1]) : "0");
     head.push(el("th", { scope: "col" }, el("span", { class: "scale" }, edge(first), edge(last))));
-    const rows = stats.map((stat) => this._row(stat, bounds, first, last));
+    const slowest = this._slowest();
+    /** @type {(name: string | null, text: string) => HTMLElement} */
+    const rest = (name, text) => {
+      const button = el("button", { type: "button", class: "link" }, text);
+      const row = el("tr", null, el("th", { scope: "row", colspan: names.length + 1 }, button));
+      button.addEventListener("click", () => {
+        const place = [...(row.parentNode?.children ?? [])].indexOf(row);
+        if (name === null) this.hasAllTypes = true;
+        else this.whole.add(name);
+        this._draw(statistics);
+        this.box.querySelectorAll("tbody tr")[place]?.querySelector("button")?.focus();
+      });
+      return row;
+    };
+    const rows = this._shorten(stats).map((each) => {
+      if ("schema_name" in each) return this._row(each, slowest, bounds, first, last);
+      const { of, left } = each;
+      return rest(of, of === null ? `Show ${format.plural(left, "more type")}` : `Show ${format.whole(left)} more of ${of}`);
+    });
     this.box.replaceChildren(
       el("table", null, el("thead", null, el("tr", null, ...head)), el("tbody", null, ...rows)),
       el("p", { class: "hint" }, "Durations are those of complete and failed spans. An agent span's tokens and cost repeat those of the spans in it."),
@@ -56,13 +79,42 @@ export class Stats {
   }
 
   /**
+   * Leave out types and labels until so many rows are left, as shorten in analysis/stats.py does; but what was asked
+   * for is shown whole. `left` are the labels of a type, or with null the types, that are left out at this place.
+   * @param {Stat[]} stats
+   */
+  _shorten(stats) {
+    const types = stats.filter((stat) => stat.label === null);
+    const labels = stats.filter((stat) => stat.label !== null);
+    const most = this.hasAllTypes ? types.length : Math.max(1, Math.floor(ROWS / 2), ROWS - labels.length);
+    const shown = new Set(types.slice(0, most).map((stat) => stat.schema_name));
+    const longest = labels.filter((stat) => shown.has(stat.schema_name)).sort((a, b) => b.total_ms - a.total_ms);
+    const kept = new Set(longest.slice(0, Math.max(0, ROWS - shown.size)));
+    /** @type {(Stat | { of: string | null, left: number })[]} */
+    const rows = [];
+    let left = 0;
+    stats.forEach((stat, n) => {
+      if (!shown.has(stat.schema_name)) return;
+      if (stat.label === null || kept.has(stat) || this.whole.has(stat.schema_name)) rows.push(stat);
+      else left++;
+      if (left && stats[n + 1]?.schema_name !== stat.schema_name) {
+        rows.push({ of: stat.schema_name, left });
+        left = 0;
+      }
+    });
+    if (shown.size < types.length) rows.push({ of: null, left: types.length - shown.size });
+    return rows;
+  }
+
+  /**
    * @param {Stat} stat
+   * @param {Map<string, number>} slowestOf
    * @param {number[]} bounds
    * @param {number} first the first bucket that is shown
    * @param {number} last
    */
-  _row(stat, bounds, first, last) {
-    const slowest = this._slowest(stat);
+  _row(stat, slowestOf, bounds, first, last) {
+    const slowest = slowestOf.get(keyOf(stat.schema_name, stat.label)) ?? -1;
     const max = format.duration(stat.max_ms);
     const pick = () => this.onPick(slowest);
     const failed = stat.failed ? `${format.whole(stat.failed)} · ${format.percent(stat.failed, stat.count)}` : "";
@@ -80,22 +132,29 @@ export class Stats {
     return el("tr", { class: stat.label === null ? "group" : null }, name, ...numbers, spread);
   }
 
-  /**
-   * Return the slowest span that a row counts; -1 where none has ended.
-   * @param {Stat} stat
-   */
-  _slowest(stat) {
+  /** Return the slowest span of each type, and of each of its labels, of those that have ended. */
+  _slowest() {
     const { schema_name, label, duration_ms } = this.spans.columns;
-    let slowest = -1;
-    let longest = -1;
+    /** @type {Map<string, number>} */
+    const slowest = new Map();
     for (let at = 0; at < this.spans.length; at++) {
-      if (schema_name[at] !== stat.schema_name || (stat.label !== null && label[at] !== stat.label)) continue;
       const duration = duration_ms[at];
-      if (duration !== null && duration > longest) [slowest, longest] = [at, duration];
+      if (duration === null) continue;
+      for (const name of new Set([null, label[at]])) {
+        const key = keyOf(schema_name[at], name);
+        const known = slowest.get(key);
+        if (known === undefined || duration > (duration_ms[known] ?? 0)) slowest.set(key, at);
+      }
     }
     return slowest;
   }
 }
+
+/**
+ * @param {string} schema_name
+ * @param {string | null} label
+ */
+const keyOf = (schema_name, label) => (label === null ? schema_name : `${schema_name}\0${label}`);
 
 /**
  * Draw how many spans are in each bucket. One path has all bars: as rectangles, each would be an element.

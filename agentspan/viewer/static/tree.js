@@ -1,7 +1,7 @@
 // The tree with its bars: as many row elements as are visible, whatever the length of the run.
 
 import { byId, el, setAttribute, setText, targetOf } from "./dom.js";
-import { duration } from "./format.js";
+import { duration, whole } from "./format.js";
 
 /**
  * @import { Axis } from "./axis.js"
@@ -33,6 +33,7 @@ export class Tree {
     this.matches = new Set();
     this.now = 0;
     this.isWaiting = false;
+    this.limit = 0; // rows that are drawn for print; 0 where only the visible ones are
     this.box.addEventListener("scroll", () => this.draw(), { passive: true });
     this.box.addEventListener("click", (event) => this._click(event));
     this.box.addEventListener("dblclick", (event) => this._toggle(this._rowOf(event)));
@@ -76,11 +77,28 @@ export class Tree {
     });
   }
 
+  /**
+   * Draw the first rows now, in their order, whether they are visible or not: for print.
+   * @param {number} limit
+   */
+  drawAll(limit) {
+    this.limit = limit;
+    this.version++;
+    this._drawRows();
+  }
+
+  /** Draw only the visible rows again. */
+  drawVisible() {
+    this.limit = 0;
+    this.refresh();
+  }
+
   _drawRows() {
     const rows = this.spans.rows;
-    const from = Math.max(0, Math.floor(this.box.scrollTop / ROW) - SPARE);
-    const to = Math.min(rows.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW) + SPARE);
-    const needed = Math.ceil(this.box.clientHeight / ROW) + 2 * SPARE + 1;
+    const isAll = this.limit > 0;
+    const from = isAll ? 0 : Math.max(0, Math.floor(this.box.scrollTop / ROW) - SPARE);
+    const to = Math.min(rows.length, isAll ? this.limit : Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW) + SPARE);
+    const needed = isAll ? to : Math.ceil(this.box.clientHeight / ROW) + 2 * SPARE + 1;
     while (this.pool.length < needed) this.pool.push(this._make());
     while (this.pool.length > needed) this.pool.pop()?.node.remove();
     const used = new Set();
@@ -108,7 +126,7 @@ export class Tree {
     const kind = el("i");
     const text = el("span", { class: "text" });
     const error = el("span", { class: "error" });
-    const step = el("span", { class: "step" }, fold, mark, kind, text, error);
+    const step = el("span", { class: "step" }, fold, mark, kind, text, " ", error, " ");
     const took = el("span", { class: "took" });
     const bar = el("i", { class: "bar" });
     const lane = el("span", { class: "lane" }, bar);
@@ -123,7 +141,7 @@ export class Tree {
    * @param {number} at
    */
   _fill(drawn, row, at) {
-    const { columns, depth, size, folded } = this.spans;
+    const { columns, depth } = this.spans;
     const status = columns.status[at];
     const deep = Math.min(depth[at], DEEPEST);
     drawn.row = row;
@@ -133,13 +151,14 @@ export class Tree {
     drawn.node.id = `row-${at}`;
     drawn.step.style.paddingLeft = `${8 + deep * 16}px`;
     drawn.step.style.setProperty("--deep", String(deep));
-    const isParent = size[at] > 1;
-    drawn.fold.className = `fold${isParent ? (folded.has(at) ? " shut" : " wide") : ""}`;
+    const canFold = this.spans.canFold(at);
+    const isFolded = this.spans.isFolded(at);
+    drawn.fold.className = `fold${canFold ? (isFolded ? " shut" : " wide") : ""}`;
     drawn.mark.className = `mark ${columns.left_open[at] ? "left" : status}`;
     drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
-    setText(drawn.text, withoutError(columns.summary[at], error));
-    setText(drawn.error, error ?? (isParent && folded.has(at) ? `+${(size[at] - 1).toLocaleString("en")}` : ""));
+    setText(drawn.text, this._titleOf(at));
+    setText(drawn.error, this._noteOf(at));
     drawn.error.classList.toggle("plain", !error);
     setText(drawn.took, this._durationOf(at));
     const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status];
@@ -148,7 +167,7 @@ export class Tree {
     setAttribute(drawn.node, "aria-level", depth[at] + 1);
     setAttribute(drawn.node, "aria-posinset", this.spans.position[at]);
     setAttribute(drawn.node, "aria-setsize", this.spans.siblings[at]);
-    setAttribute(drawn.node, "aria-expanded", isParent ? String(!folded.has(at)) : null);
+    setAttribute(drawn.node, "aria-expanded", canFold ? String(!isFolded) : null);
     setAttribute(drawn.node, "aria-selected", String(at === this.selected));
     setAttribute(drawn.node, "aria-label", this.labelOf(at));
   }
@@ -160,7 +179,8 @@ export class Tree {
   _placeBar(drawn, at) {
     const { columns } = this.spans;
     const from = this.axis.place(columns.start_ms[at]);
-    const to = this.axis.place(this.spans.end(at, this.now));
+    const end = this.spans.hidden(at).reduce((latest, other) => Math.max(latest, this.spans.end(other, this.now)), this.spans.end(at, this.now));
+    const to = this.axis.place(end);
     const hidden = to < 0 || from > 1 || columns.status[at] === "pending";
     drawn.bar.hidden = hidden;
     if (hidden) return;
@@ -172,12 +192,33 @@ export class Tree {
     drawn.bar.style.width = `${100 * Math.max(0, Math.min(to, 1) - left)}%`;
   }
 
+  /**
+   * The error of a row, or how many spans are folded in it.
+   * @param {number} at
+   */
+  _noteOf(at) {
+    const { columns, size, folded } = this.spans;
+    return columns.error[at] ?? (size[at] > 1 && folded.has(at) ? `+${(size[at] - 1).toLocaleString("en")}` : "");
+  }
+
   /** @param {number} at */
   _durationOf(at) {
     const { status, duration_ms, start_ms, left_open, abandoned } = this.spans.columns;
     if (status[at] === "pending" || status[at] === "cancelled") return status[at];
     if (left_open[at]) return "left open";
-    return (abandoned[at] ? "≥ " : "") + duration(duration_ms[at] ?? Math.max(0, this.now - start_ms[at]));
+    const others = this.spans.hidden(at).reduce((sum, other) => sum + (duration_ms[other] ?? 0), 0);
+    return (abandoned[at] ? "≥ " : "") + duration((duration_ms[at] ?? Math.max(0, this.now - start_ms[at])) + others);
+  }
+
+  /**
+   * The title of a row. That of equal failures has their number, and no arguments, which differ.
+   * @param {number} at
+   */
+  _titleOf(at) {
+    const { title, label, summary, error } = this.spans.columns;
+    const others = this.spans.hidden(at).length;
+    if (!others) return withoutError(summary[at], error[at]);
+    return `${title[at]}${label[at] ? ` ${label[at]}` : ""} × ${whole(others + 1)} failed`;
   }
 
   /**
@@ -186,9 +227,10 @@ export class Tree {
    */
   labelOf(at) {
     const { columns } = this.spans;
-    const error = columns.error[at];
     const status = columns.left_open[at] ? "left open" : columns.status[at];
-    return [withoutError(columns.summary[at], error), error, status, this._durationOf(at)].filter(Boolean).join(", ");
+    // As the row reads, then the status: who speaks to a computer says what is seen.
+    const parts = [this._titleOf(at), this._noteOf(at), this._durationOf(at), status];
+    return [...new Set(parts)].filter(Boolean).join(", ");
   }
 
   /**
@@ -229,20 +271,21 @@ export class Tree {
     return Math.max(1, Math.floor(this.box.clientHeight / ROW) - 1);
   }
 
-  /** Fold the selected span, or go to its parent. */
+  /** Fold the selected span, or go to the first of its equal siblings or to its parent. */
   left() {
     const at = this.selected;
     if (at < 0) return this.move(1);
-    if (this.spans.size[at] > 1 && !this.spans.folded.has(at)) this.fold(at, true);
-    else if (this.spans.parents[at] >= 0) this.select(this.spans.parents[at]);
+    const out = this.spans.firstOf.get(at) ?? this.spans.parents[at];
+    if (this.spans.canFold(at) && !this.spans.isFolded(at)) this.fold(at, true);
+    else if (out >= 0) this.select(out);
   }
 
-  /** Unfold the selected span, or go to its first child. */
+  /** Unfold the selected span, or go to its first child or equal sibling. */
   right() {
     const at = this.selected;
     if (at < 0) return this.move(1);
-    if (this.spans.folded.has(at)) this.fold(at, false);
-    else if (this.spans.size[at] > 1) this.move(1);
+    if (this.spans.isFolded(at)) this.fold(at, false);
+    else if (this.spans.canFold(at)) this.move(1);
   }
 
   /**
@@ -250,19 +293,28 @@ export class Tree {
    * @param {boolean} shut
    */
   fold(at, shut) {
-    if (shut) this.spans.folded.add(at);
-    else this.spans.folded.delete(at);
+    this.spans.fold(at, shut);
     this.relist();
   }
 
   /** @param {boolean} shut */
   foldAll(shut) {
-    this.spans.folded.clear();
-    for (let at = 0; shut && at < this.spans.length; at++) if (this.spans.size[at] > 1) this.spans.folded.add(at);
+    this.spans.foldAll(shut);
     let at = this.selected;
+    if (shut) at = this.spans.firstOf.get(at) ?? at;
     while (shut && at >= 0 && this.spans.parents[at] >= 0) at = this.spans.parents[at];
     this.relist();
     if (at >= 0) this.select(at);
+  }
+
+  /**
+   * Select the next span in which a failure arose. Equal failures in one row are one of them.
+   * @param {1 | -1} by
+   */
+  seekCause(by) {
+    const { causes, firstOf, unfolded } = this.spans;
+    const isShown = (/** @type {number | undefined} */ first) => first === undefined || unfolded.has(first);
+    return this.seek((at) => causes.has(at) && isShown(firstOf.get(at)), by);
   }
 
   /**
@@ -295,7 +347,7 @@ export class Tree {
     const drawn = this._rowOf(event);
     if (!drawn) return;
     const at = this.spans.rows[drawn.row];
-    if (event.target === drawn.fold && this.spans.size[at] > 1) this._toggle(drawn);
+    if (event.target === drawn.fold && this.spans.canFold(at)) this._toggle(drawn);
     else this.select(at);
   }
 
@@ -303,7 +355,7 @@ export class Tree {
   _toggle(drawn) {
     if (!drawn) return;
     const at = this.spans.rows[drawn.row];
-    if (this.spans.size[at] > 1) this.fold(at, !this.spans.folded.has(at));
+    if (this.spans.canFold(at)) this.fold(at, !this.spans.isFolded(at));
   }
 
   /** @param {WheelEvent} event */
@@ -314,12 +366,14 @@ export class Tree {
 }
 
 /**
- * Remove the error from a failed span's summary, because it is shown beside it.
+ * Remove the error from the end of a failed span's summary, because it is shown beside it. Any other end stays.
  * @param {string} summary
  * @param {string | null} error
  */
 export function withoutError(summary, error) {
   if (!error) return summary;
   const end = summary.lastIndexOf(` → ${error.slice(0, 24)}`);
-  return end < 0 ? summary : summary.slice(0, end);
+  if (end < 0) return summary;
+  const tail = summary.slice(end + 3).replace(/…$/, "").trimEnd();
+  return error.replace(/…$/, "").startsWith(tail) ? summary.slice(0, end) : summary;
 }

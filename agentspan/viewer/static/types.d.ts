@@ -99,20 +99,29 @@ interface Violation {
   message: string;
 }
 
+/** What is not the text of a message (messages.Part), as JSON text, of whose `length` characters `text` has the first. */
+interface Part {
+  name: string;
+  text: string;
+  length: number;
+}
+
 /** A tool call that a model asks for. */
 interface Call {
   id: string | null;
   name: string;
   arguments: string;
+  others: Part[];
 }
 
-/** A chat message (messages.Message). `others` names the parts that are not text. */
+/** A chat message (messages.Message). `others` is what is not text. */
 interface Message {
   role: string;
+  name: string | null;
   text: string;
   calls: Call[];
   call_id: string | null;
-  others: string[];
+  others: Part[];
 }
 
 /** A message of a span: `side` tells whether an LLM received or returned it. */
@@ -120,19 +129,29 @@ interface SpanMessage extends Message {
   side?: "in" | "out";
 }
 
-/** A turn of a run's conversation (conversation.Turn). */
+/** A call, and the number of the turn of the tool's step that is equal, or that differs (turns.TurnCall). */
+interface TurnCall extends Call {
+  same: number | null;
+  differs: number | null;
+}
+
+/** A turn of a run's conversation (turns.Turn). Numbers of turns count from 1. */
 interface Turn {
   span: string;
+  thread: string;
+  agent: string | null;
+  side: "in" | "out" | "";
   role: string;
   text: string;
   length: number;
   name: string | null;
   arguments: string | null;
-  calls: Call[];
+  calls: TurnCall[];
   asked_by: string | null;
-  others: string[];
+  others: Part[];
+  again: [number, number][];
+  differs: number[];
   error: string | null;
-  agent: string | null;
   at: string;
   status: SpanStatus;
 }
@@ -186,6 +205,22 @@ interface RunListPage {
   total: number;
   count: string;
   preparing: boolean;
+}
+
+/** A step with the text that the list of runs is asked for; every second part of its snippet is a match (found_steps). */
+interface FoundStep {
+  run: string;
+  span: string;
+  agent: string;
+  status: SpanStatus;
+  summary: string;
+  started: string;
+  parts: string[];
+}
+
+interface FoundSteps {
+  steps: FoundStep[];
+  count: string;
 }
 
 /** Reads a run's data: from the server, or from the exported file that the page is. */

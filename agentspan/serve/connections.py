@@ -1,0 +1,187 @@
+"""Limits on a server's connections: how many may be open, and how long one may take to send a request.
+
+A client that says nothing, or one byte a second, costs an open file as long as it likes: 260 of them once took all that
+a server may have, and nobody else was served. uvicorn has no limit for that: `timeout_keep_alive` begins after a
+response, and `limit_concurrency` counts silent connections too, so it refuses everybody. Here a connection *waits*
+until it has sent a whole request, and *works* until it is answered. A new connection above a limit ends the one that
+waits longest, and never one that works; if all work, it is refused itself.
+"""
+
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import NamedTuple, Protocol
+
+MOST_FILES = 4096
+"""Open files that a server asks its system for."""
+OTHER_FILES = 100
+"""Open files for anything but connections: SQLite's for each thread, the journal's, the program's."""
+
+
+class Limits(NamedTuple):
+    """How much connections may take.
+
+    Attributes:
+        open: connections at once.
+        of_peer: of one address. Not of this machine: a proxy here has the connections of all its clients, and another
+            local program has better ways to do harm.
+        head_s: for the head of a request, from the opening of the connection or the response before.
+        body_s: beyond that for its body. The application answers late bodies itself, with 408, before that.
+        read_s: for a client to read what waits for it in a full buffer.
+        head_bytes: the size of a head.
+    """
+
+    open: int = 1000
+    of_peer: int = 100
+    head_s: float = 10.0
+    body_s: float = 60.0
+    read_s: float = 30.0
+    head_bytes: int = 64 * 2**10
+
+    @property
+    def sweep_s(self) -> float:
+        """How often late connections are looked for."""
+        return self.head_s / 10
+
+    @property
+    def backlog(self) -> int:
+        """Connections that the system may accept in one turn of the event loop, before the first is counted."""
+        return self.open
+
+
+class Connection(Protocol):
+    """One connection, as its protocol sees it."""
+
+    @property
+    def address(self) -> str:
+        """The address of the client, empty for a local socket."""
+        ...
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the head of the request that it sends has arrived."""
+        ...
+
+    def abort(self) -> None:
+        """Close it at once, without sending what is buffered."""
+        ...
+
+
+class Connections:
+    """The open connections of one server. For one thread: that of the event loop.
+
+    Args:
+        later: calls a function after seconds, as `loop.call_later` does.
+    """
+
+    def __init__(self, limits: Limits, later: Callable[[float, Callable[[], None]], object]) -> None:
+        self.limits = limits
+        self._later = later
+        self._of_peer: dict[str, int] = {}
+        self._peers: dict[Connection, str] = {}
+        self._waiting: dict[Connection, float] = {}  # since when; who waits longest is first
+        self._full: dict[Connection, float] = {}
+        self._sweeps = False
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def open(self, connection: Connection) -> None:
+        """Add a connection, and end another one if there are too many."""
+        peer = _peer(connection.address)
+        self._peers[connection] = peer
+        self._of_peer[peer] = self._of_peer.get(peer, 0) + 1
+        self._waiting[connection] = time.monotonic()
+        if not self._sweeps:
+            self._sweeps = True
+            self._later(self.limits.sweep_s, self._sweep)
+        if peer and self._of_peer[peer] > self.limits.of_peer:
+            self._end(next(each for each in self._waiting if self._peers[each] == peer))
+        elif len(self._peers) > self.limits.open:
+            self._end(next(iter(self._waiting)))
+
+    def close(self, connection: Connection) -> None:
+        """Remove a connection, if it is not removed already."""
+        peer = self._peers.pop(connection, None)
+        if peer is None:
+            return
+        self._waiting.pop(connection, None)
+        self._full.pop(connection, None)
+        left = self._of_peer[peer] - 1
+        if left:
+            self._of_peer[peer] = left
+        else:
+            del self._of_peer[peer]
+
+    def wait(self, connection: Connection) -> None:
+        """Note that a connection was answered, and has not sent its next request."""
+        if connection in self._peers:
+            self._waiting[connection] = time.monotonic()
+
+    def work(self, connection: Connection) -> None:
+        """Note that a connection has sent a whole request."""
+        self._waiting.pop(connection, None)
+
+    def fill(self, connection: Connection) -> None:
+        """Note that a client does not read: the buffer of its response is full."""
+        if connection in self._peers:
+            self._full[connection] = time.monotonic()
+
+    def drain(self, connection: Connection) -> None:
+        """Note that a client has read enough that more can be sent."""
+        self._full.pop(connection, None)
+
+    def _sweep(self) -> None:
+        """End what takes too long."""
+        limits, now = self.limits, time.monotonic()
+        late = [each for each, since in self._full.items() if now - since > limits.read_s]
+        for each, since in self._waiting.items():
+            waits_s = now - since
+            if waits_s <= limits.head_s:
+                break
+            if not each.has_head or waits_s > limits.head_s + limits.body_s:
+                late.append(each)
+        for each in late:
+            self._end(each)
+        self._sweeps = bool(self._peers)
+        if self._sweeps:
+            self._later(self.limits.sweep_s, self._sweep)
+
+    def _end(self, connection: Connection) -> None:
+        self.close(connection)  # now: the event loop reports it in its next turn only
+        connection.abort()
+
+
+def limits_of_process() -> Limits:
+    """Return limits that fit how many files this process may open, after asking for more."""
+    return limits_for(_open_files())
+
+
+def limits_for(files: int) -> Limits:
+    """Return limits for a number of open files. In one turn of the event loop as many may come as may be open."""
+    return Limits(open=max(16, min(Limits().open, (files - OTHER_FILES) // 2)))
+
+
+def _open_files() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return MOST_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    wanted = MOST_FILES if hard == unlimited else min(hard, MOST_FILES)
+    if soft == unlimited or soft >= wanted:
+        return MOST_FILES if soft == unlimited else soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS has a lower limit for the whole system
+        return soft
+    return wanted
+
+
+def _peer(address: str) -> str:
+    """Return the address that connections are counted for; empty for this machine."""
+    try:
+        return "" if not address or ip_address(address.partition("%")[0]).is_loopback else address
+    except ValueError:
+        return address

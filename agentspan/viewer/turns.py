@@ -1,0 +1,263 @@
+"""What the spans of a conversation hold: messages sent and answered, steps of tools; and when two are equal."""
+
+import json
+from typing import Any, NamedTuple, TypedDict
+
+from agentspan import jsontext
+from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.meaning import error_of, error_text
+from agentspan.viewer import messages
+from agentspan.viewer.messages import Call, Message, Part
+
+MAX_TEXT = 20_000
+"""Characters of a text that a turn shows; the span has all of it."""
+_SYSTEM = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
+_SENT = ("messages", "input", "prompt", "contents")
+_ANSWERED = ("text", "tool_calls", "output_messages", "output")
+_COUNTED = ("input_tokens", "output_tokens", "cost_usd")
+
+
+Keyed = tuple[Message, tuple[str, ...]]
+Known = dict[tuple[str, str], list[Keyed]]
+
+
+class TurnCall(Call):
+    """A call that a model asked for. `same` is the turn of the tool's step if that is equal, else `differs` is."""
+
+    same: int | None
+    differs: int | None
+
+
+class Turn(TypedDict):
+    """A turn of the conversation: one message, or a step of a tool. Turns have numbers from 1, in their order.
+
+    Attributes:
+        span: the span that it is from.
+        thread: the thread that it is in: the id of the span that began it, or "" outside any agent.
+        agent: the thread's name; None outside any agent.
+        side: "in" what a model was sent, "out" what it answered, "" of other spans.
+        role: system, user, assistant, tool, or what the program calls it.
+        text: the message; of a tool, its output.
+        length: characters of the whole text, of which `text` has at most MAX_TEXT.
+        name: the tool's, model's or author's.
+        arguments: a tool's, as JSON text.
+        calls: tools that the model asked for.
+        asked_by: the span of the model that called the tool.
+        others: what else the message, or the span's payload and result, hold.
+        again: what the model was sent besides new turns: equal to these turns, each range by its first and last number.
+        differs: turns of the same call that say something else.
+        error: what a failed span died of.
+        at: when.
+        status: the span's.
+    """
+
+    span: str
+    thread: str
+    agent: str | None
+    side: str
+    role: str
+    text: str
+    length: int
+    name: str | None
+    arguments: str | None
+    calls: list[TurnCall]
+    asked_by: str | None
+    others: list[Part]
+    again: list[tuple[int, int]]
+    differs: list[int]
+    error: str | None
+    at: str
+    status: str
+
+
+class Step(NamedTuple):
+    """A tool span: what it was given and what it returned. `arguments` is None where they were not recorded."""
+
+    span: AgentSpanRow
+    call_id: str | None
+    name: str
+    arguments: str | None
+    output: Any
+    text: str
+    others: list[Part]
+    error: str | None
+
+
+def step_of(span: AgentSpanRow) -> Step:
+    """Return a tool span as a step."""
+    given, result = value_of(span.payload), value_of(span.result_payload)
+    payload = given if isinstance(given, dict) else {}
+    call_id, arguments = payload.get("call_id"), payload.get("arguments")
+    others = _strange(given) + messages.rest(payload, {"name", "arguments", *_if_text(payload, "call_id")})
+    output: Any = result
+    if isinstance(result, dict):
+        output = result.get("output") if result.keys() & {"output", "error", "error_type"} else result
+        if output is not result:
+            others += messages.rest(result, {"output", "error"} if error_of(result) is not result else result)
+    text, parts = ("", []) if output is None or output == {} else messages.text_of(output)
+    error, more = error_parts(result, span.status)
+    return Step(
+        span,
+        call_id if isinstance(call_id, str) else None,
+        payload["name"] if isinstance(payload.get("name"), str) else span.label or span.schema_title,
+        None if arguments is None else arguments if isinstance(arguments, str) else messages.json_of(arguments),
+        output,
+        text,
+        others + parts + more,
+        error,
+    )
+
+
+def spoken(span: AgentSpanRow) -> list[Message]:
+    """Return the messages of a message span."""
+    return messages.read(value_of(span.payload))
+
+
+def sent(payload: Any, known: Known | None = None) -> list[Keyed]:
+    """Return the messages that a model was sent, its system prompt first, each with its key (see key_of).
+
+    Args:
+        payload: the span's, decoded.
+        known: messages that were read before, by their JSON; a history that is sent again is not read again.
+    """
+    if not isinstance(payload, dict):
+        return []
+    known = {} if known is None else known
+    found = [each for name in _SYSTEM for each in _read(payload.get(name), "system", known)]
+    given: list[Any] = []
+    for name in _SENT:
+        if (value := payload.get(name)) is not None and value not in given:
+            given.append(value)
+            found += _read(value, "user", known)
+    return found
+
+
+def _read(value: Any, role: str, known: Known) -> list[Keyed]:
+    if value is None or value == "":
+        return []
+    found: list[Keyed] = []
+    for item in value if isinstance(value, list) else [value]:
+        text = messages.json_of(item)
+        if (read := known.get((role, text))) is None:
+            read = known[role, text] = [(message, key_of(message)) for message in messages.read([item], role)]
+        found += read
+    return found
+
+
+def settings(payload: Any) -> list[Part]:
+    """Return what a model was given besides messages, such as its tools."""
+    if not isinstance(payload, dict):
+        return _strange(payload)
+    return messages.rest(payload, {*_SYSTEM, *_SENT, *_if_text(payload, "model")})
+
+
+def answered(result: Any) -> list[Message]:
+    """Return a model's answer: its text and its calls, and the messages in its result where they are not equal."""
+    if not isinstance(result, dict):
+        return messages.read(result, "assistant")
+    made = messages.calls(result.get("tool_calls"))
+    said = messages.read(result.get("text"), "assistant")
+    if made and not said:
+        said = messages.read({"role": "assistant", "content": None})
+    if made:
+        said[-1]["calls"] = said[-1]["calls"] + made
+    for name in ("output_messages", "output"):
+        more = messages.read(result.get(name), "assistant")
+        if _joined(more) != _joined(said):
+            said += [message for message in more if key_of(message) not in {key_of(one) for one in said}]
+    return said
+
+
+def outcome(result: Any) -> list[Part]:
+    """Return what a model's result holds besides its answer; the tree shows tokens and cost."""
+    if not isinstance(result, dict) or error_of(result) is result:
+        return []
+    counted = {name for name in _COUNTED if isinstance(result.get(name), int | float)}
+    return messages.rest(result, {*_ANSWERED, "error", *counted})
+
+
+def error_parts(result: Any, status: str) -> tuple[str | None, list[Part]]:
+    """Return the error in a result as a text, and as a part where the text has not all of it."""
+    error = error_of(result)
+    if not error and status != "failed":
+        return None, [] if error is None else [messages.part("error", error)]
+    text = error_text(result) or (messages.json_of(error) if error else "failed")
+    return text, [] if error is None or _is_said(error) else [messages.part("error", error)]
+
+
+def _is_said(error: Any) -> bool:
+    """Return whether `Type: message` is all of an error."""
+    if not isinstance(error, dict):
+        return isinstance(error, str)
+    is_text = error.keys() <= {"type", "message"} and all(isinstance(value, str) for value in error.values())
+    return is_text and "." not in error.get("type", "")
+
+
+def key_of(message: Message) -> tuple[str, ...]:
+    """Return a key that is equal for equal messages; ids of calls do not count."""
+    called = (part for call in message["calls"] for part in ("\0call", call["name"], exact(call["arguments"])))
+    others = (part for one in message["others"] for part in ("\0part", one["name"], one["text"]))
+    return (message["role"], message["name"] or "", message["text"], *called, *others)
+
+
+def is_answer(message: Message, step: Step) -> bool:
+    """Return whether a tool's message says what the tool's step returned, as text or as its JSON."""
+    if step.error is not None or message["others"]:
+        return False
+    if message["text"] == step.text:
+        return True
+    return step.output is not None and exact(message["text"]) == exact(messages.json_of(step.output))
+
+
+def is_call(call: Call, step: Step) -> bool | None:
+    """Return whether a step did what a model asked for; None where that was not recorded."""
+    if step.arguments is None:
+        return None
+    return call["name"] == step.name and not call["others"] and exact(call["arguments"]) == exact(step.arguments)
+
+
+def exact(text: str) -> str:
+    """Return JSON text in a form that is equal for equal values: numbers as written, members of one name all kept."""
+    try:
+        return _form(json.loads(text, object_pairs_hook=_Members, parse_int=_Number, parse_float=_Number))
+    except (ValueError, RecursionError):
+        return text
+
+
+class _Number(str):
+    """The digits of a number."""
+
+    __slots__ = ()
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of an object."""
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, _Members):
+        members = (f"{json.dumps(name)}:{_form(item)}" for name, item in sorted(value, key=lambda pair: pair[0]))
+        return f"{{{','.join(members)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_form, value))}]"
+    return str(value) if isinstance(value, _Number) else json.dumps(value)
+
+
+def _joined(said: list[Message]) -> tuple[str, list[tuple[str, str]]]:
+    """Return all text and all calls of messages: in some forms they are one message, in others several."""
+    calls = [(call["name"], exact(call["arguments"])) for message in said for call in message["calls"]]
+    return "".join(message["text"] for message in said), calls
+
+
+def value_of(text: str | None) -> Any:
+    """Return the value of JSON text; None without one."""
+    return None if text is None else jsontext.decode(text)
+
+
+def _strange(payload: Any) -> list[Part]:
+    """Return a payload that is no object: all of it was marked as sensitive, or it was written by hand."""
+    return [] if isinstance(payload, dict) or payload is None else [messages.part("payload", payload)]
+
+
+def _if_text(payload: dict[str, Any], name: str) -> set[str]:
+    return {name} if isinstance(payload.get(name), str) else set()

@@ -1,0 +1,81 @@
+"""What a large payload costs its caller, beside `json.dumps` of the same payload.
+
+A payload is the messages of a conversation, as a model is called with it: English texts of 50 to 3,000 characters, in
+one half of the rows with a character in each that is not ASCII. Each figure is the least of many short turns, in which
+the contestants take turns: what disturbs a turn makes it longer, never shorter. Nothing is stored: the price is that of
+turning a payload into the text that is recorded, with all defaults, without redaction, and over the limit.
+
+    python benchmarks/bench_payload.py [--turns 200]
+"""
+
+import argparse
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from measuring import machine, verdict
+
+from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.limits import Limits
+from agentspan.recording.capture.redaction import Redaction
+
+SIZES = (10_000, 100_000, 1_000_000)
+OVER = 1_200_000
+WANTED = 1.2
+WORDS = re.findall(
+    r"\w+",
+    "the reservation of your flight to that city on the next morning was changed and a refund of the fare goes to the "
+    "card that you paid with unless the policy of the company says otherwise please confirm with yes before I go on",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=200, help="of the smallest payload; larger ones take fewer")
+    turns = parser.parse_args().turns
+    print(machine())
+    with_all, unredacted = Capture(Limits(), Redaction()), Capture(Limits(), None)
+    print(f"{'payload':<24}{'json.dumps':>14}{'recorded':>14}{'redact=None':>14}{'recorded / json.dumps':>24}")
+    for size in (*SIZES, OVER):
+        for text, apostrophe in (("ASCII", "'"), ("not ASCII", "’")):
+            payload = conversation(size, apostrophe)
+            dumps, recorded, plain = least(
+                max(turns * SIZES[0] // size, 5),
+                partial(json.dumps, payload),
+                partial(with_all.object, payload),
+                partial(unredacted.object, payload),
+            )
+            what = f"{size // 1000:,} kB, {text}"
+            row = f"{what:<24}{dumps:>11.0f} µs{recorded:>11.0f} µs{plain:>11.0f} µs"
+            print(verdict(row, recorded / dumps, WANTED) if size != OVER else f"{row}{recorded / dumps:>12.2f} × (cut)")
+
+
+def conversation(size: int, apostrophe: str) -> dict[str, Any]:
+    """Return the payload of a call of a model, of about so many characters as JSON."""
+    choice = random.Random(1)
+    messages: list[dict[str, str]] = []
+    while size > 0:
+        words = choice.choices(WORDS, k=choice.randrange(10, 600))
+        content = " ".join(words) + f", it{apostrophe}s done"
+        messages.append({"role": choice.choice(("user", "assistant")), "content": content})
+        size -= len(content) + 30
+    return {"model": "gpt-4.1", "messages": messages}
+
+
+def least(turns: int, *contestants: Callable[[], object]) -> list[float]:
+    """Return the shortest turn of each contestant, in µs."""
+    best = [float("inf")] * len(contestants)
+    for _ in range(turns):
+        for index, contestant in enumerate(contestants):
+            began = time.perf_counter_ns()
+            contestant()
+            best[index] = min(best[index], (time.perf_counter_ns() - began) / 1000)
+    return best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""The pages in narrow windows, on paper and in forced colours; their search; and what axe-core finds in them."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentspan.viewer import export
+from tests.browser.conftest import Opener
+from tests.browser.gestures import count_of, expect, press, selected
+from tests.browser.recorded import Recording, database, failing_run, hostile_run, long_run
+from tests.serve.servers import serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+AXE = "axe-core@4.14.1"
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+ROWS = 1100
+NAME = "invoice-reconciliation-agent-with-a-long-name"
+
+
+class Pages:
+    """The addresses of pages."""
+
+    def __init__(self, runs: str, empty: str, login: str, ids: dict[str, str], file: str) -> None:
+        self.runs, self.empty, self.login, self.file = runs, empty, login, file
+        self.failing, self.hostile, self.wide, self.long = (f"{runs}/runs/{ids[name]}" for name in ids)
+
+
+@pytest.fixture(scope="module")
+def pages(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """Servers of a file with runs, of an empty one, and of one behind a token; and a file."""
+    folder = tmp_path_factory.mktemp("pages")
+    with database(folder / "runs.db") as db:
+        ids = {"failing": failing_run(db), "hostile": hostile_run(db), "wide": wide_run(db), "long": long_run(db, ROWS)}
+        page = folder / "run.html"
+        page.write_text(export.html(db.storage, [ids["failing"], ids["wide"]]), encoding="utf-8")
+    database(folder / "empty.db").close()
+    with (
+        serving(folder / "runs.db") as runs,
+        serving(folder / "empty.db") as empty,
+        serving(folder / "empty.db", AGENTSPAN_TOKEN="s3cret-token") as guarded,
+    ):
+        yield Pages(runs.url, empty.url, f"{guarded.url}/login", ids, page.as_uri())
+
+
+def wide_run(db: Any) -> str:
+    """A run whose names and figures take room."""
+    run = Recording(db, NAME, metadata={"ticket": "OPS-2", "customer": "Example GmbH & Co. KG"})
+    for number in range(12):
+        fails = number == 5
+        run.span(
+            "llm",
+            {"model": f"claude-opus-4.1-20260101-{number % 3}", "messages": [{"role": "user", "content": "hi"}]},
+            {"error": {"type": "Overloaded", "message": "try later"}}
+            if fails
+            else {"text": "x", "input_tokens": 1_200_345, "output_tokens": 77, "cost_usd": 11.2345},
+            status="failed" if fails else "complete",
+            begin=60 * number,
+            end=60 * number + 59,
+        )
+    return run.finish(721)
+
+
+# Search
+
+
+def test_the_list_finds_what_stands_in_a_payload(pages: Pages, open_page: Opener) -> None:
+    page = open_page(f"{pages.runs}/?grep=no+answ", ready=False)  # only in a result
+    expect(page.locator("#found-count")).to_have_text("1 step:")
+    assert "No run is like that" not in page.inner_text("body")
+    expect(page.locator("#nothing")).to_contain_text("in its own id, names, metadata, result or error")
+    step = page.locator("#found-steps li")
+    expect(step).to_contain_text("Tool search_logs(query=timeout)")
+    expect(step.locator("mark")).to_have_text(["no", "answer"])
+    step.get_by_role("link").click()
+    page.wait_for_selector("html[data-ready]")
+    expect(selected(page)).to_contain_text("Tool search_logs")
+    page.goto(f"{pages.runs}/?grep=no+answ&agent=crawler")
+    expect(page.locator("#found-count")).to_contain_text("0 steps")
+    page.goto(f"{pages.runs}/?grep=researcher")
+    expect(page.locator("#runs tr")).to_have_count(1)
+    expect(page.locator("#found-steps li")).to_have_count(1)
+
+
+def test_nothing_is_said_to_be_missing_while_the_server_searches(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.failing)
+    held: list[Any] = []
+    page.route("**/search?*", lambda route: held.append(route))
+    page.evaluate(
+        """() => { window.said = new Set(); const found = document.getElementById("found");
+        new MutationObserver(() => said.add(found.textContent)).observe(found, {childList: true}); }"""
+    )
+    press(page, "/")
+    page.keyboard.type("no answ")
+    expect(page.locator("#found")).to_have_text("searching…")
+    press(page, "Enter")  # too early: it counts when the answer comes
+    page.wait_for_timeout(400)
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.locator("#found")).to_have_text("1 of 1")
+    expect(selected(page)).to_contain_text("Tool search_logs")
+    assert "no match" not in page.evaluate("[...said]")
+    page.unroute("**/search?*")
+    page.fill("#search", "nowhere at all")
+    expect(page.locator("#found")).to_have_text("no match")
+
+
+def test_an_empty_file_says_how_to_record_a_run(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.empty, ready=False)
+    expect(page.locator("#nothing")).to_contain_text("agentspan.run(")
+    expect(page.locator("#nothing")).to_contain_text("agentspan demo")
+    page.goto(f"{pages.empty}/?status=failed")
+    expect(page.locator("#nothing")).to_contain_text("No run matches these filters")
+
+
+# Narrow, low, touch
+
+CLIPPED = """() => [...document.querySelectorAll("#runs :is(td, a), #stats tbody :is(th, td)")]
+  .filter((e) => e.offsetParent && (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== "inline"
+    || e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < 0))
+  .map((e) => e.outerHTML)"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 700), (400, 900), (560, 800), (640, 360)])
+def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener, width: int, height: int) -> None:
+    """640 × 360 is a window of 1280 × 720 at 200 %."""
+    page = open_page(pages.runs, ready=False)
+    page.set_viewport_size({"width": width, "height": height})
+    row = page.locator("#runs tr", has_text=NAME)
+    expect(row).to_contain_text("$123.5795")
+    name, figures = (row.locator(f"[data-cell={cell}]").bounding_box() for cell in ("agent", "tokens"))
+    assert name
+    assert figures
+    assert name["width"] > 150
+    assert name["y"] < figures["y"]
+    assert page.evaluate(CLIPPED) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.goto(f"{pages.wide}#view=stats")
+    label = page.locator("#stats th", has_text="claude-opus").first
+    expect(label).to_be_visible()
+    assert label.evaluate("(e) => e.offsetHeight") < 45  # two lines
+    assert page.evaluate(CLIPPED) == []
+    page.locator("#tab-tree").click()
+    cut = """() => [...document.querySelectorAll(".run-head :is(h1, dd, dt, button)")].filter((e) => e.offsetParent)
+      .filter((e) => e.getBoundingClientRect().right > innerWidth || e.scrollWidth > e.clientWidth + 1)
+      .map((e) => e.outerHTML)"""
+    assert page.evaluate(cut) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.getElementById('tree').clientHeight") > 100
+    assert page.evaluate("document.querySelector('.row .text').clientWidth") > 100
+
+
+def test_open_span_is_visible_without_a_pointer_that_hovers(pages: Pages, browser: "Browser") -> None:
+    with browser.new_context(viewport={"width": 400, "height": 800}, is_mobile=True, has_touch=True) as context:
+        page = context.new_page()
+        page.goto(f"{pages.failing}#view=conversation")
+        button = page.locator(".turn button", has_text="Open span").nth(2)
+        expect(button).to_have_css("opacity", "1")
+        button.tap()
+        expect(selected(page)).to_contain_text("Tool search_logs")
+
+
+# Keys
+
+
+def test_keys_of_one_character_can_be_turned_off(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.failing)
+    press(page, "j")
+    expect(selected(page)).to_contain_text("Agent researcher")
+    page.get_by_role("button", name="Keys").click()
+    page.get_by_label("Keys of one character").uncheck()
+    page.get_by_role("button", name="Close").click()
+    page.locator("#tree").focus()
+    press(page, "j", "3", "/", "?")
+    expect(selected(page)).to_contain_text("Agent researcher")
+    expect(page.locator("#panel-tree")).to_be_visible()
+    expect(page.locator("#tree")).to_be_focused()
+    press(page, "ArrowDown")
+    expect(selected(page)).to_contain_text("user: Why are invoices late?")
+    page.goto(pages.runs)  # the setting is this browser's, for every page
+    press(page, "j", "/", "?")
+    assert page.evaluate("document.activeElement === document.body")
+    press(page, "ArrowDown")
+    assert page.evaluate("document.activeElement.closest('tr') !== null")
+    page.get_by_role("button", name="Keys").click()
+    page.get_by_label("Keys of one character").check()
+    press(page, "Escape", "/")
+    expect(page.locator("#grep")).to_be_focused()
+
+
+def test_the_splitter_says_where_it_is(pages: Pages, open_page: Opener) -> None:
+    page = open_page(pages.failing)
+    splitter = page.locator("#splitter")
+    expect(splitter).to_have_attribute("aria-valuenow", "440")
+    splitter.focus()
+    press(page, "ArrowLeft")
+    expect(splitter).to_have_attribute("aria-valuenow", "472")
+    press(page, *["ArrowRight"] * 8)
+    expect(splitter).to_have_attribute("aria-valuenow", str(splitter.get_attribute("aria-valuemin")))
+
+
+# Paper
+
+
+def on_paper(page: "Page") -> None:
+    """Show a page as it is printed."""
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+
+def test_a_print_has_all_rows_or_says_what_it_lacks(pages: Pages, open_page: Opener, tmp_path: Path) -> None:
+    page = open_page(pages.long)
+    expect(page.locator("#fact-spans")).to_have_text(f"{ROWS:,}")
+    expect(page.locator("#loaded")).to_be_hidden()
+    on_paper(page)
+    assert count_of(page, "#tree .row:not([hidden])") == 1000
+    expect(page.locator("#on-paper")).to_contain_text("Only the first 1,000 of 1,100 rows are printed here.")
+    assert page.evaluate("document.getElementById('tree').scrollHeight") >= 1000 * 26
+    places = "[...document.querySelectorAll('#tree .row')].map((row) => row.getBoundingClientRect().top)"
+    tops = page.evaluate(places)
+    assert tops == sorted(set(tops))  # one below the other
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(page.locator("#on-paper")).to_be_hidden()
+    page.wait_for_function("document.querySelectorAll('#tree .row').length < 100")
+    press(page, "H")
+    on_paper(page)
+    expect(page.locator("#on-paper")).to_contain_text("1,000 spans in folded rows are not printed.")
+    page.goto(pages.failing)
+    page.wait_for_selector("html[data-ready]")
+    on_paper(page)
+    assert page.inner_text("#on-paper") == ""
+    assert count_of(page, "#tree .row:not([hidden])") == 9
+    assert page.evaluate("document.getElementById('run').scrollHeight <= document.getElementById('run').clientHeight")
+
+
+# Forced colours
+
+VANISHED = """() => [...document.querySelectorAll(".mark, .kind, .bar, .fold.wide, .fold.shut")]
+  .filter((e) => e.offsetParent && getComputedStyle(e).borderTopWidth === "0px")
+  .filter((e) => {
+    const behind = getComputedStyle(e.closest(".row.selected") ?? document.body).backgroundColor;
+    return ["rgba(0, 0, 0, 0)", behind].includes(getComputedStyle(e).backgroundColor);
+  }).map((e) => e.className)"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_vanishes_in_forced_colours(pages: Pages, open_page: Opener, scheme: str) -> None:
+    page = open_page(pages.failing, color_scheme=scheme)
+    page.emulate_media(forced_colors="active")
+    press(page, "e")
+    expect(page.locator("#detail .failure")).to_be_visible()
+    assert count_of(page, ".bar:visible") >= 9
+    assert page.evaluate(VANISHED) == []
+    colours = "[...document.querySelectorAll('.row:not([hidden])')].map((row) => getComputedStyle(row).backgroundColor)"
+    backgrounds = page.evaluate(colours)
+    assert len(set(backgrounds)) == 2, "the selected row looks like the others"
+    tabs = "[...document.querySelectorAll('.tabs button')].map((tab) => getComputedStyle(tab).borderBottomColor)"
+    assert len(set(page.evaluate(tabs))) == 2
+    before = "getComputedStyle(document.querySelector('#detail .json summary'), '::before').backgroundColor"
+    press(page, "k")
+    expect(page.locator("#detail .json summary").first).to_be_visible()
+    assert page.evaluate(before.replace("#detail summary", "#detail .json summary")) not in (
+        "rgba(0, 0, 0, 0)",
+        backgrounds[0],
+    )
+    page.goto(pages.runs)
+    assert page.evaluate(VANISHED) == []
+
+
+# axe-core
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The source of axe-core. npx downloads it into its own cache, as it does TypeScript for `python -m tasks js`."""
+    if not os.environ.get("AGENTSPAN_TEST_AXE"):
+        if os.environ.get("CI"):
+            pytest.fail("AGENTSPAN_TEST_AXE is not set")
+        pytest.skip("AGENTSPAN_TEST_AXE=1 fetches axe-core from npm, and runs this test")
+    command = ["npx", "--yes", "--prefer-offline", f"--package={AXE}", "-c", 'echo "$PATH"']
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    binaries = Path(found.split(":")[0])  # npx puts the folder of the package's programs first
+    return (binaries.parent / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+def states(pages: Pages) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Pages, and the keys that lead to a state of them."""
+    yield "runs", pages.runs, ()
+    yield "found", f"{pages.runs}/?grep=timeout", ()
+    yield "empty", pages.empty, ()
+    yield "login", pages.login, ()
+    yield "problem", f"{pages.runs}/runs/none", ()
+    yield "tree", pages.failing, ()
+    yield "detail", pages.failing, ("j", "j", "j")
+    yield "error", pages.hostile, ("e",)
+    yield "conversation", pages.failing, ("2",)
+    yield "stats", pages.wide, ("3",)
+    yield "search", pages.failing, ("/", *"time", "Enter")
+    yield "keys", pages.failing, ("?",)
+    yield "file", pages.file, ("e",)
+
+
+def test_axe_finds_no_violation(pages: Pages, browser: "Browser", axe: str) -> None:
+    run = """(only) => axe.run(document, { resultTypes: ["violations"], runOnly: only,
+      rules: only.type === "tag" ? { "label-content-name-mismatch": { enabled: true } } : {} })
+      .then((found) => found.violations.map((each) => [each.id, each.nodes.map((node) => node.html.slice(0, 120))]))"""
+    everything, colours = {"type": "tag", "values": TAGS}, {"type": "rule", "values": ["color-contrast"]}
+    found = []
+    looked = 0
+    for name, url, keys in states(pages):
+        with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+            page = context.new_page()
+            page.goto(url)
+            if keys or name == "tree":
+                page.wait_for_selector("html[data-ready]")
+                press(page, *keys)
+                expect(page.locator("[aria-busy=true]")).to_have_count(0)
+            if name == "search":
+                expect(page.locator("#found")).to_have_text("1 of 2")
+            if name == "found":
+                expect(page.locator("#found-steps li")).to_have_count(2)
+            page.evaluate(axe)
+            for width in (1440, 400):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.emulate_media(color_scheme="light")
+                found += [(name, width, "light", *each) for each in page.evaluate(run, everything)]
+                page.emulate_media(color_scheme="dark")  # which changes colours, and nothing else
+                found += [(name, width, "dark", *each) for each in page.evaluate(run, colours)]
+                looked += 2
+    assert found == []
+    assert looked == 52

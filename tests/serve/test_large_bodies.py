@@ -1,0 +1,198 @@
+"""Large bodies: others are answered meanwhile, and the answers are those of small ones. Nothing here counts time."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import agentspan
+from agentspan.database import Database
+from agentspan.operations import bulk
+from agentspan.serve import large_bodies
+from agentspan.serve.app import create_app
+from agentspan.serve.large_bodies import LARGE, PART, parts_of
+from tests.serve.asgi import Client
+from tests.serve.servers import details
+
+MUCH = "much " * (LARGE // 5)
+WAIT_S = 10
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[Database]:
+    with agentspan.open(tmp_path / "runs.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(db: Database) -> str:
+    made = db.agent_instances.register("a", agent_version={}, agent_schema_version={})
+    db.agent_instances.start(made.id)
+    return made.id
+
+
+def span(run: str, payload: Any, **fields: Any) -> dict[str, Any]:
+    return {"agent_instance_id": run, "schema_name": "step", "status": "active", "payload": payload, **fields}
+
+
+class Stop:
+    """A rule of redaction that waits, at a text `stop`, until the others have been answered."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.waited = False
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if value == "stop":
+            self.reached.set()
+            self.waited = self.go_on.wait(WAIT_S)
+        return value
+
+
+def beside(
+    db: Database, rule: Stop, path: str, body: Any, others: Callable[[httpx.AsyncClient], Awaitable[None]]
+) -> Any:
+    """Send a large request, and others while it is in the middle of its work; return its answer."""
+
+    async def main() -> Any:
+        transport = httpx.ASGITransport(create_app(db, redact=rule))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            large = asyncio.create_task(client.post(path, json=body))
+            assert await asyncio.to_thread(rule.reached.wait, WAIT_S)
+            await others(client)
+            assert not large.done()
+            rule.go_on.set()
+            return await large
+
+    return asyncio.run(main())
+
+
+def test_others_read_and_write_while_a_large_span_is_created(db: Database, run: str) -> None:
+    rule = Stop()
+
+    async def others(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/api/v1/ping")).status_code == 200
+        made = details(await client.post("/api/v1/agent_spans", json={"details": span(run, {"n": 1})}))
+        assert details(await client.post(f"/api/v1/agent_spans/{made['id']}/finish", json={}))["status"] == "complete"
+
+    body = {"details": span(run, {"a": MUCH, "b": "stop"})}
+    made = details(beside(db, rule, "/api/v1/agent_spans", body, others))
+    assert rule.waited
+    assert made["payload"] == {"a": MUCH, "b": "stop"}
+    assert sorted(each.status for each in db.agent_spans.list(run)) == ["active", "complete"]
+
+
+def test_others_read_and_write_while_a_large_bulk_runs(db: Database, run: str) -> None:
+    rule = Stop()
+    items = [
+        {
+            "_type": "agent_spans/create",
+            "idempotency_key": f"key-{number:05}",
+            "details": span(run, {"a": MUCH * 3, "b": "stop" if number == 3 else "", "n": number}),
+        }
+        for number in range(6)
+    ]
+
+    async def others(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/api/v1/ping")).status_code == 200
+        details(await client.post("/api/v1/agent_spans", json={"details": span(run, {"n": "other"})}))
+
+    outputs = beside(db, rule, "/api/v1/bulk", {"items": items}, others).json()["outputs"]
+    assert rule.waited
+    assert [answer["status"] for answer in outputs.values()] == ["success"] * 6
+    assert [each.payload["n"] for each in db.agent_spans.list(run)] == [0, 1, 2, "other", 3, 4, 5]
+
+
+def test_a_large_bulk_ends_at_the_first_refusal_and_is_sent_again_without_harm(db: Database, run: str) -> None:
+    def item(number: int) -> dict[str, Any]:
+        payload = {"a": "x" * 1000, "n": number} if number != 700 else "no object"
+        return {
+            "_type": "agent_spans/create",
+            "idempotency_key": f"key-{number:05}",
+            "details": span(run, payload, schema_name="step"),
+        }
+
+    with Client(create_app(db)) as client:
+        answers = [client.post("/api/v1/bulk", json={"items": [item(n) for n in range(900)]}).json() for _ in range(2)]
+        outputs = answers[0]["outputs"]
+        assert [answer["status"] for answer in outputs.values()] == ["success"] * 700 + ["error"]
+        assert answers[1] == answers[0]
+    assert db.agent_spans.list(run).pagination.item_count == 700
+
+
+def test_the_parts_of_a_large_bulk_have_few_bytes_and_the_same_order() -> None:
+    sizes = [10, PART * 3, 20, PART - 200, 300, 10, PART // 2, PART // 2, 5]
+    plan = bulk.plan(
+        [
+            {"_type": "agent_spans/create", "idempotency_key": f"key-{n:05}", "details": {"payload": {"a": "x" * size}}}
+            for n, size in enumerate(sizes)
+        ]
+    )
+    parts = [*parts_of(plan)]
+    assert [item for part in parts for item in part.items] == plan.items
+    for part in parts:
+        size = sum(len(json.dumps(fields, separators=(",", ":"))) for _, fields, _ in part.items)
+        assert size <= PART or len(part.items) == 1
+    assert len(parts) < len(sizes)
+
+
+SPAN = b'"agent_instance_id": "RUN", "schema_name": "s", "status": "active"'
+WRONG: list[bytes] = [
+    b'{"details": {"schema_name": 7, "status": "active"}, "pad": PAD}',
+    b'{"details": {"agent_instance_id": "RUN", "schema_name": "s", "status": "nonsense", "payload": {}}, "pad": PAD}',
+    b'{"details": {' + SPAN + b', "payload": []}, "pad": PAD}',
+    b'{"details": {"agent_instance_id": "no", "schema_name": "s", "status": "active", "payload": {}}, "pad": PAD}',
+    b'{"details": {"agent_instance_id": "RUN", "status": "active", "schema_name": "\\ud800"}, "pad": PAD}',
+    b'{"details": {' + SPAN + b', "payload": {"n": NaN}}, "pad": PAD}',
+    b'{"pad": PAD}',
+    b"[PAD]",
+    b"PAD",
+    b'{"details": PAD',
+    b'{"details": PAD}\xff',
+    b'{"pad": PAD, "details": ' + b"[" * 3000 + b"]" * 3000 + b"}",
+]
+
+
+def test_a_large_body_that_is_wrong_is_answered_as_a_small_one(db: Database, run: str) -> None:
+    with Client(create_app(db)) as client:
+
+        def send(path: str, body: bytes, pad: str) -> tuple[int, Any]:
+            content = body.replace(b"RUN", run.encode()).replace(b"PAD", json.dumps(pad).encode())
+            response = client.post(f"/api/v1{path}", content=content, headers={"Content-Type": "application/json"})
+            return response.status_code, response.json()
+
+        for path in ("/agent_spans", "/bulk"):
+            for body in WRONG:
+                small, large = send(path, body, "x"), send(path, body, MUCH + MUCH)
+                assert small == large, body[:200]
+                assert small[0] in (400, 404, 422), body[:200]
+
+
+def test_half_a_character_and_an_empty_route_are_taken(db: Database, run: str) -> None:
+    with Client(create_app(db)) as client:
+        body = json.dumps({"details": span(run, {"a": MUCH, "b": "\ud800"})}).encode()
+        response = client.post("/api/v1/agent_spans", content=body, headers={"Content-Type": "application/json"})
+        made = details(response)
+        finished = client.post(f"/api/v1/agent_spans/{made['id']}/finish", json={"pad": MUCH})
+        assert details(finished)["status"] == "complete"
+
+
+def test_only_large_bodies_take_a_thread(db: Database, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+    original = large_bodies.in_thread
+
+    async def counted(work: Any, *args: Any) -> Any:
+        taken.append(work)
+        return await original(work, *args)
+
+    monkeypatch.setattr(large_bodies, "in_thread", counted)
+    with Client(create_app(db)) as client:
+        details(client.post("/api/v1/agent_spans", json={"details": span(run, {"a": MUCH})}))
+        assert len(taken) == 1
+        details(client.post("/api/v1/agent_spans", json={"details": span(run, {"a": MUCH[: LARGE - 1000]})}))
+        assert len(taken) == 1
