@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
 from agentspan.errors import InvalidValue
+from agentspan.interrupts import let_through
 from agentspan.model.status import Purpose
 from agentspan.recording import nodes
 from agentspan.recording.beginning import DEFAULT_TYPE, begin, begin_call
@@ -254,9 +255,19 @@ class RunBlock(Block[Run]):
 
 
 def span_block(
-    resolve: Callable[[], Recorder], what: Any, payload: Mapping[str, Any] | None, reduce: Reduce | None = None
+    resolve: Callable[[], Recorder],
+    what: Any,
+    payload: Mapping[str, Any] | None,
+    reduce: Reduce | None,
+    members: dict[str, Any],
 ) -> Any:
-    """Return a SpanBlock, or the decorated function where `what` is a function (a bare `@span`)."""
+    """Return a SpanBlock, or the decorated function where `what` is a function (a bare `@span`).
+
+    Args:
+        members: more members of the payload, which were given as keywords.
+    """
+    if members:
+        payload = _with_members(payload, members)
     if type(what) is str and reduce is None:
         return SpanBlock(resolve, _usable(what), payload)
     # Not by isinstance: `__class__` may be anything, or raise. A property is refused below, with a message.
@@ -265,6 +276,14 @@ def span_block(
     if reduce is not None and not callable(reduce):
         raise TypeError("reduce must be a function of the list of items")
     return SpanBlock(resolve, usable_name(what, DEFAULT_TYPE), payload, reduce)
+
+
+def _with_members(payload: Any, members: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return members if payload is None else {**payload, **members}
+    except Exception as raised:  # it is no mapping, or one that fails
+        let_through(raised)
+        return {"input": payload, **members}
 
 
 @functools.lru_cache(maxsize=1024)

@@ -180,10 +180,14 @@ def forget() -> None:
 def span(fn: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
 def span(
-    schema_name: str = DEFAULT_TYPE, payload: Mapping[str, Any] | None = None, *, reduce: Reduce | None = None
+    schema_name: str = DEFAULT_TYPE,
+    payload: Mapping[str, Any] | None = None,
+    *,
+    reduce: Reduce | None = None,
+    **members: Any,
 ) -> SpanBlock: ...
-def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None) -> Any:
-    """Record a step of an agent: `with span("llm", {...}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
+def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None, **members: Any) -> Any:
+    """Record a step of an agent: `with span("llm", {…}) as s:`, `async with`, `@span("tool")`, or a bare `@span`.
 
     On return the span completes; on an exception it fails, with `result_payload.error`, and the exception goes on
     unchanged. Its parent is the span, or the run, that is active here; outside any run it opens one of its own.
@@ -197,11 +201,12 @@ def span(schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = 
         payload: what goes in, for a decorator added to what the call says.
         reduce: for a decorated generator: turns the list of its items into the result, such as `"".join`. Without it
             the items are the `output`, as many as the limits allow.
+        members: more members of the payload: `span("llm", model="gpt-4.1")` is `span("llm", {"model": "gpt-4.1"})`.
 
     Raises:
         TypeError: what is decorated cannot be called, or has `reduce` and is no generator function.
     """
-    return span_block(get_recorder, schema_name, payload, reduce)
+    return span_block(get_recorder, schema_name, payload, reduce, members)
 
 
 def run(

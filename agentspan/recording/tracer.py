@@ -102,10 +102,11 @@ class Tracer:
         payload: Mapping[str, Any] | None = None,
         *,
         reduce: Reduce | None = None,
+        **members: Any,
     ) -> SpanBlock: ...
-    def span(self, schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None) -> Any:
+    def span(self, schema_name: Any = DEFAULT_TYPE, payload: Any = None, *, reduce: Any = None, **members: Any) -> Any:
         """Record a step: a with-block, or a decorator (see agentspan.span)."""
-        return span_block(self._resolve, schema_name, payload, reduce)
+        return span_block(self._resolve, schema_name, payload, reduce, members)
 
     def run(
         self,

@@ -95,6 +95,27 @@ def test_results_are_merged_and_payloads_updated(tracer: Tracer) -> None:
     assert spans_of(tracer)[0].result_payload == {"text": "b", "input_tokens": 1}
 
 
+def test_keywords_are_members_of_the_payload(tracer: Tracer) -> None:
+    @tracer.span("tool", retries=3)
+    def search(query: str) -> str:
+        return query
+
+    with tracer.run("a"):
+        with tracer.span("llm", model="m", messages=[]):
+            pass
+        with tracer.span("llm", {"model": "m", "stream": True}, model="n"):
+            pass
+        with tracer.span("llm", "no mapping", model="m"):  # type: ignore[call-overload]
+            pass
+        search("x")
+    assert [span.payload for span in spans_of(tracer)] == [
+        {"model": "m", "messages": []},
+        {"model": "n", "stream": True},
+        {"input": "no mapping", "model": "m"},
+        {"name": "search", "arguments": {"query": "x"}, "retries": 3},
+    ]
+
+
 def test_a_block_without_a_result_has_none(tracer: Tracer) -> None:
     with tracer.span("tool", {"name": "x"}):
         pass

@@ -19,7 +19,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
-from agentspan.storage.sqlite import migrations, tables
+from agentspan.storage.sqlite import migrations, opening, tables
 from tests.storage.old_files import FILES, FOURTH, THIRD, unpacked
 
 
@@ -198,6 +198,18 @@ def test_an_old_file_can_be_opened_to_read(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     assert connection.execute("pragma user_version").fetchone() == (tables.CURRENT,)
     connection.close()
+
+
+def test_the_migration_of_a_large_file_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(opening, "TOLD_BYTES", 10_000)
+    path = unpacked(tmp_path)
+    for _ in range(2):
+        agentspan.open(path).close()
+        agentspan.open(tmp_path / "new.db").close()
+    (told,) = caplog.messages
+    assert told.startswith(f"{path} is brought up to date once (from file version 1 to {tables.CURRENT})")
 
 
 def test_an_old_file_that_may_not_be_written_to_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

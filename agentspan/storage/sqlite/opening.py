@@ -3,6 +3,7 @@
 Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only.
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable
@@ -16,7 +17,11 @@ from agentspan.storage.sqlite import tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
 
+log = logging.getLogger("agentspan")
+
 _MINIMUM = (3, 37, 0)  # STRICT tables
+TOLD_BYTES = 200 * 2**20
+"""Size of a file whose migration is told of. It may take seconds: SQLite reads all of a table that gets a column."""
 
 
 def _check_library() -> None:
@@ -160,12 +165,22 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int, wait_s: f
     try:
         version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
         if version < tables.CURRENT:
+            _tell(path, version)
             _migrate_from(connection, path, version)
         _check_tables(connection, path)
         connection.execute("commit")
     except BaseException:
         connection.execute("rollback")
         raise
+
+
+def _tell(path: Path, version: int) -> None:
+    size = os.stat(path).st_size
+    if version and size > TOLD_BYTES:
+        log.warning(
+            "%s is brought up to date once (from file version %d to %d), for which its %d MB are read",
+            path, version, tables.CURRENT, size // 2**20,
+        )  # fmt: skip
 
 
 def _migrate_from(connection: sqlite3.Connection, path: Path, version: int) -> None:
