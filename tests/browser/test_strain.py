@@ -211,6 +211,28 @@ def test_new_steps_leave_the_reader_alone(site: Site, open_page: Opener) -> None
         expect(copy).to_be_focused()
 
 
+def test_new_steps_leave_readers_of_the_other_views_alone(site: Site, open_page: Opener) -> None:
+    with database(site.server.db) as db:
+        run = Recording(db, "worker")
+        first = run.span("tool", {"name": "first"}, status="active")
+        run.span("tool", {"name": "second"}, {"output": 2}, begin=2, end=3)
+        page = open_page(f"{site.server.url}/runs/{run.id}#view=conversation")
+        expect(page.locator(".turn")).to_have_count(2)
+        focused = page.locator(".turn").nth(1).get_by_role("button", name="Open span")
+        focused.focus()
+        db.agent_spans.finish(first, "complete", {"output": "the first is done"})
+        expect(page.locator(".turn").first).to_contain_text("the first is done")
+        expect(focused).to_be_focused()
+        press(page, "3")
+        row = page.locator("#stats tr", has=page.locator("th", has_text=re.compile("^second$")))
+        row.get_by_role("button").focus()
+        page.evaluate("getSelection().selectAllChildren(document.querySelector('#stats .hint'))")
+        run.span("step", {"n": 1}, begin=4, end=5)
+        expect(page.locator("#stats")).to_contain_text("step")
+        expect(row.get_by_role("button")).to_be_focused()
+        assert "Durations are those" in page.evaluate("String(getSelection())")
+
+
 # A program that was killed
 
 KILLED = """

@@ -107,11 +107,13 @@ export class Conversation {
       const key = JSON.stringify([turn, heading]);
       return known.get(key)?.shift() ?? this._card(key, turn, heading);
     });
+    const kept = new Set(this.cards.map(({ node }) => node));
+    for (const child of [...this.box.children]) if (!(child instanceof HTMLElement && kept.has(child))) child.remove();
+    // Cards that stay are not moved: that would drop the focus.
     this.cards.forEach(({ node, number }, n) => {
       setText(number, `${n + 1}`);
       if (this.box.children[n] !== node) this.box.insertBefore(node, this.box.children[n] ?? null);
     });
-    while (this.box.children.length > count) this.box.lastChild?.remove();
   }
 
   _showCount() {

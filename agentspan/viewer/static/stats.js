@@ -2,12 +2,14 @@
 
 import { add, byId, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
+import { Parts } from "./parts.js";
 
 /** @import { Spans } from "./spans.js" */
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 7;
 const ROWS = 60; // until more are asked for
+const HINT = "Durations are those of complete and failed spans. An agent span's tokens and cost repeat those of the spans in it.";
 
 export class Stats {
   /**
@@ -25,6 +27,12 @@ export class Stats {
     /** @type {Set<string>} the types whose labels are all shown */
     this.whole = new Set();
     this.hasAllTypes = false;
+    const [head, body] = [el("thead"), el("tbody")];
+    this.head = new Parts(head);
+    this.body = new Parts(body);
+    this.shown = [el("table", null, head, body), el("p", { class: "hint" }, HINT)];
+    /** @type {Statistics} */
+    this.statistics = { stats: [], bounds_ms: [] };
   }
 
   async update() {
@@ -32,18 +40,19 @@ export class Stats {
     this.isUpdating = true;
     try {
       const changes = this.spans.changes;
-      this._draw(await this.source.stats());
+      this.statistics = await this.source.stats();
+      this._draw();
       this.changes = changes;
     } catch (error) {
-      this.box.replaceChildren(el("p", { class: "error-text" }, messageOf(error)));
+      if (!this.shown[0].isConnected) this.box.replaceChildren(el("p", { class: "error-text" }, messageOf(error)));
     } finally {
       this.isUpdating = false;
     }
   }
 
-  /** @param {Statistics} statistics */
-  _draw(statistics) {
-    const { stats, bounds_ms: bounds } = statistics;
+  /** Draw the rows that have changed; the others keep the focus and what is selected in them. */
+  _draw() {
+    const { stats, bounds_ms: bounds } = this.statistics;
     const used = stats.flatMap((stat) => stat.histogram.flatMap((n, bucket) => (n ? [bucket] : [])));
     // At least a handful of buckets, so that one bar does not look like all there is.
     const first = Math.max(0, Math.min(...used, bounds.length) - 1);
@@ -62,20 +71,25 @@ export class Stats {
         const place = [...(row.parentNode?.children ?? [])].indexOf(row);
         if (name === null) this.hasAllTypes = true;
         else this.whole.add(name);
-        this._draw(statistics);
+        this._draw();
         this.box.querySelectorAll("tbody tr")[place]?.querySelector("button")?.focus();
       });
       return row;
     };
+    /** @type {DetailPart[]} */
     const rows = this._shorten(stats).map((each) => {
-      if ("schema_name" in each) return this._row(each, slowest, bounds, first, last);
+      if ("schema_name" in each) {
+        const name = keyOf(each.schema_name, each.label);
+        const make = () => this._row(each, slowest, bounds, first, last);
+        return { name, data: [JSON.stringify(each), slowest.get(name), first, last], make };
+      }
       const { of, left } = each;
-      return rest(of, of === null ? `Show ${format.plural(left, "more type")}` : `Show ${format.whole(left)} more of ${of}`);
+      const text = of === null ? `Show ${format.plural(left, "more type")}` : `Show ${format.whole(left)} more of ${of}`;
+      return { name: `\0${of}`, data: [text], make: () => rest(of, text) };
     });
-    this.box.replaceChildren(
-      el("table", null, el("thead", null, el("tr", null, ...head)), el("tbody", null, ...rows)),
-      el("p", { class: "hint" }, "Durations are those of complete and failed spans. An agent span's tokens and cost repeat those of the spans in it."),
-    );
+    this.head.show("", [{ name: "head", data: [first, last], make: () => el("tr", null, ...head) }]);
+    this.body.show("", rows);
+    if (!this.shown[0].isConnected) this.box.replaceChildren(...this.shown);
   }
 
   /**
