@@ -1,6 +1,6 @@
 """Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentspan import forks, ids, jsontext
@@ -12,6 +12,7 @@ from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
     AgentSchemaVersionRow,
+    AgentSpanRow,
     AgentVersionRow,
     Value,
 )
@@ -25,6 +26,7 @@ from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Found, Query, Rows
+from agentspan.storage.scanning import FEW_ROWS, scan
 from agentspan.text import one_line
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
@@ -198,6 +200,12 @@ def record_quality(
 
 def agent_context(ctx: Context, agent_instance_id: Any) -> dict[str, Any]:
     """Return all that is known of an instance (see AgentInstances.agent_context)."""
+    context, spans = agent_context_parts(ctx, agent_instance_id)
+    return {**context, "spans": [*spans]}
+
+
+def agent_context_parts(ctx: Context, agent_instance_id: Any) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """Return the same in two parts: what is not a span, and the spans, a few of which are in memory at a time."""
     with forks.importing:
         from agentspan.model import resources
 
@@ -206,15 +214,13 @@ def agent_context(ctx: Context, agent_instance_id: Any) -> dict[str, Any]:
         ctx.row(AgentRow, instance.agent_id),
         ctx.row(AgentSchemaVersionRow, instance.agent_schema_version_id),
     )
-    return {
+    context = {
         "instance": resources.plain(details_of(ctx.storage, instance, ctx.account)),
         "agent": resources.plain(resources.agent(agent, ctx.account)),
         "schema": resources.plain(resources.schema_version(schema, ctx.account)),
-        "spans": [
-            resources.plain(resources.span(row, ctx.account, instance.purpose))
-            for row in ctx.storage.iter_spans(instance.id)
-        ],
     }
+    rows = scan(ctx.storage, AgentSpanRow, {"agent_instance_id": instance.id}, page_rows=FEW_ROWS)
+    return context, (resources.plain(resources.span(row, ctx.account, instance.purpose)) for row in rows)
 
 
 def page(

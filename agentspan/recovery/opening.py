@@ -50,6 +50,16 @@ def see_journals(storage: BesideJournals, *, read_only: bool) -> SeesJournals:
     return cast(SeesJournals, storage.seeing(_seen(storage, read_only=read_only)))
 
 
+def without_adoption(storage: Storage) -> Storage:
+    """Return a storage whose reads drain the journals of this process only.
+
+    For a program that adopts those of dead programs in a thread (see adoption_beside), because that may take seconds.
+    """
+    journals = storage.capabilities().journals
+    plain = None if journals is None else journals.direct.capabilities().journals
+    return storage if plain is None else plain.seeing(partial(own_journals.drain, folder_of(plain.path)))
+
+
 def adoption_beside(storage: Storage) -> "Adoption | None":
     """Return the Adoption for the journals beside a storage; None if there can be none."""
     journals = storage.capabilities().journals

@@ -17,8 +17,9 @@ from agentspan.errors import AgentspanError
 from agentspan.operations.context import Context
 from agentspan.recording.capture.redaction import Rule
 from agentspan.recording.settings import Settings
-from agentspan.recovery.opening import open_storage
+from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption
 from agentspan.serve.access_token import AccessToken
+from agentspan.serve.adopting import Adopting
 from agentspan.serve.invalid_requests import refuse_invalid
 from agentspan.serve.methods import MethodsMiddleware, allow
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
@@ -79,12 +80,15 @@ def create_app(
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
     access = None if token is None else AccessToken(token)
-    storage = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
+    opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
+    adopting = Adopting(adoption_beside(opened))
+    storage = without_adoption(opened)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await adopting.stop()
         if is_ours:
             storage.close()
 
@@ -115,7 +119,7 @@ def create_app(
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
     app.add_middleware(MethodsMiddleware, routes=app.router.routes)
-    app.add_middleware(GuardMiddleware, token=access, allowed_hosts=allowed_hosts, max_body=max_body)
+    app.add_middleware(GuardMiddleware, token=access, allowed_hosts=allowed_hosts, max_body=max_body, adopting=adopting)
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
 

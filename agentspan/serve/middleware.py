@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentspan.serve.access_token import AccessToken
+from agentspan.serve.adopting import Adopting
 from agentspan.serve.paths import is_api
 from agentspan.serve.responses import refuse, refuse_guess
 
@@ -29,15 +30,23 @@ class GuardMiddleware:
         allowed_hosts: names that the Host header may have; None for any. Without this check a page in a browser could
             reach a server on this machine by a name of its own (DNS rebinding).
         max_body: bytes of a request's body.
+        adopting: what is done from time to time before a request.
     """
 
     def __init__(
-        self, app: ASGIApp, *, token: AccessToken | None, allowed_hosts: Collection[str] | None, max_body: int
+        self,
+        app: ASGIApp,
+        *,
+        token: AccessToken | None,
+        allowed_hosts: Collection[str] | None,
+        max_body: int,
+        adopting: Adopting,
     ) -> None:
         self._app = app
         self._token = token
         self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
         self._max_body = max_body
+        self._adopting = adopting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -57,6 +66,8 @@ class GuardMiddleware:
                 await body(scope, receive, send)
                 return
             receive = replay({"type": "http.request", "body": body, "more_body": False}, receive)
+        if self._adopting.is_due():
+            await self._adopting.look()
         await self._guarded(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:

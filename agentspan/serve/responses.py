@@ -31,11 +31,15 @@ STATUS: Mapping[str, int] = {
 
 def respond(answer: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return an envelope as a response."""
+    return Response(encoded(answer), status, headers, media_type="application/json")
+
+
+def encoded(answer: Mapping[str, Any]) -> bytes:
+    """Return an object as JSON."""
     try:
-        content = to_json(answer)
+        return to_json(answer)
     except ValueError:  # a lone surrogate in a payload, which JSON can escape but UTF-8 cannot say
-        content = json.dumps(answer).encode()
-    return Response(content, status, headers, media_type="application/json")
+        return json.dumps(answer).encode()
 
 
 def refuse(

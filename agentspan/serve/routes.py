@@ -1,6 +1,7 @@
 """The routes: each parses, calls one operation, and answers with its envelope."""
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Body, Response
 from agentspan.errors import AgentspanError
 from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.model.resources import AgentInstance, AgentSpan
-from agentspan.operations import bulk, json_operations
+from agentspan.operations import agent_instances, bulk, json_operations
 from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.json_operations import JsonOperation
@@ -31,7 +32,8 @@ from agentspan.serve.response_models import (
     Registered,
     Violation,
 )
-from agentspan.serve.responses import respond
+from agentspan.serve.responses import encoded, respond
+from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import WriteQueue
 
 AT_ONCE = 100
@@ -310,10 +312,8 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         tags=["instances"],
     )
     async def get_agent_context(agent_instance_id: Id) -> Response:
-        # A whole run may be long: in a thread of its own, so that lists do not wait for it.
-        return respond(
-            await asyncio.to_thread(json_operations.agent_context, ctx, {"agent_instance_id": agent_instance_id})
-        )
+        context, spans = await asyncio.to_thread(agent_instances.agent_context_parts, ctx, agent_instance_id)
+        return await streamed(_agent_context(context, spans), "application/json")
 
     @api.post(
         "/agent_instance/{agent_instance_id}/start",
@@ -354,3 +354,11 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     account_routes.add_to(api, ctx)
     api.routes += published.routes(api.prefix)
     return api
+
+
+def _agent_context(context: dict[str, Any], spans: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the envelope of json_operations.agent_context in pieces."""
+    yield b'{"status":"success","agent_context":{"body":' + encoded(context)[:-1] + b',"spans":['
+    for number, span in enumerate(spans):
+        yield b"," + encoded(span) if number else encoded(span)
+    yield b"]}}}"

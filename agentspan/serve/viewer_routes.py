@@ -28,6 +28,7 @@ from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
 from agentspan.serve.paths import route_path
 from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
+from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import WriteQueue
 from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data, export
@@ -157,9 +158,10 @@ class Viewer:
     async def export(self, request: Request) -> Response:
         """Answer with a run as one file."""
         run = await self._found(request)
-        content = await asyncio.to_thread(export.html, self._storage, [run.id])
         headers = {"Content-Disposition": f'attachment; filename="run-{run.id}.html"'}
-        return Response(content.encode(), 200, headers, media_type="text/html")
+        # JSON in it is ASCII, but the name of an agent may have half a character.
+        parts = (part.encode("utf-8", "backslashreplace") for part in export.parts(self._storage, [run.id]))
+        return await streamed(parts, "text/html", headers)
 
     # JSON
 
@@ -203,14 +205,18 @@ class Viewer:
         span = await asyncio.to_thread(id_prefixes.find_span, self._storage, id)
         if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
             raise NotFound("this run has no such span")
-        return respond(await asyncio.to_thread(data.detail, self._storage, span))
+        return await asyncio.to_thread(lambda: respond(data.detail(self._storage, span)))
 
     async def conversation(self, request: Request) -> Response:
         """Answer with turns of the conversation, and how many there are."""
         run = await self._found(request)
         offset = _number(request.query_params.get("offset"))
-        turns = await asyncio.to_thread(lambda: conversation.of_run(self._storage.iter_spans(run.id)))
-        return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
+
+        def read() -> Response:
+            turns = conversation.of_run(self._storage.iter_spans(run.id))
+            return respond({"turns": turns[offset : offset + TURNS], "total": len(turns)})
+
+        return await asyncio.to_thread(read)
 
     async def stats(self, request: Request) -> Response:
         """Answer with the run's statistics."""

@@ -15,6 +15,8 @@ R = TypeVar("R", bound=Row)
 
 PAGE_ROWS = 500
 """Rows in a page: 50 MB if payloads have 100 kB each."""
+FEW_ROWS = 20
+"""Rows in a page of spans that are sent to a client, who may take long to read them, or have many of 1 MB."""
 
 
 def scan(
@@ -25,6 +27,7 @@ def scan(
     after: str = "",
     descending: bool = False,
     limit: int | None = None,
+    page_rows: int = PAGE_ROWS,
 ) -> Iterator[R]:
     """Yield the rows of a type that equal `where`, by id.
 
@@ -33,8 +36,9 @@ def scan(
         after: the id to begin after.
         descending: the latest first; `after` is then the id to begin before.
         limit: how many rows at most; None for all.
+        page_rows: how many are read at once.
     """
-    for page in pages(storage, row_type, where, after=after, descending=descending, limit=limit):
+    for page in pages(storage, row_type, where, after=after, descending=descending, limit=limit, page_rows=page_rows):
         yield from page
 
 
@@ -46,12 +50,13 @@ def pages(
     after: str = "",
     descending: bool = False,
     limit: int | None = None,
+    page_rows: int = PAGE_ROWS,
 ) -> Iterator[list[R]]:
-    """Yield the same rows in pages of at most PAGE_ROWS, none of them empty."""
+    """Yield the same rows in pages of at most `page_rows`, none of them empty."""
     query = Query(TYPE_OF[cast(type[Row], row_type)], where or {}, after=after, descending=descending)
     left = limit
     while left is None or left > 0:
-        wanted = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
+        wanted = page_rows if left is None else min(left, page_rows)
         rows = storage.page(replace(query, limit=wanted)).rows
         if rows:
             yield cast(list[R], rows)

@@ -32,9 +32,13 @@ def of_span(span: AgentSpanRow) -> list[dict[str, Any]]:
     return [{**message, "side": "in"} for message in sent] + [{**message, "side": "out"} for message in answered]
 
 
+_KEPT = frozenset({"agent", "llm", "message", "tool"})
+
+
 def of_run(spans: Iterable[AgentSpanRow]) -> list[Turn]:
-    """Return the turns of a run."""
-    reader = _Reader(sorted(spans, key=lambda span: (_start(span), span.id)))
+    """Return the turns of a run. Payloads of spans that have none are not kept in memory."""
+    kept = (span if fallback(span.schema_name).name in _KEPT else span._replace(payload="{}") for span in spans)
+    reader = _Reader(sorted(kept, key=lambda span: (_start(span), span.id)))
     return reader.ordered()
 
 

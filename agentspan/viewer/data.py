@@ -4,7 +4,7 @@ Columns, because 10,000 spans as objects would say every name 10,000 times; what
 is listed once and meant by its position. Payloads come with one span at a time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
@@ -21,7 +21,8 @@ from agentspan.schemas.meaning import error_text
 from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import Outlines, Storage
+from agentspan.storage.scanning import FEW_ROWS
 from agentspan.viewer import conversation
 
 CHUNK = 20_000
@@ -156,10 +157,23 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
 
 def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, since: str | None) -> list[AgentSpanRow]:
     outlines = storage.capabilities().outlines
+    if outlines is not None and limit is None:
+        return list(_titled(outlines, run_id, after, since))
     if outlines is not None:
         return outlines.outlines(run_id, after=after, limit=limit, since=since)
     spans = storage.iter_spans(run_id)
     return list(islice((row for row in spans if row.id > after and row.updated_at >= (since or "")), limit))
+
+
+def _titled(outlines: Outlines, run_id: str, after: str, since: str | None) -> Iterator[AgentSpanRow]:
+    """Yield all spans with their titles as summaries: where there is none, it is made of the payload, however large."""
+    while True:
+        rows = outlines.outlines(run_id, after=after, limit=FEW_ROWS, since=since)
+        for row in rows:
+            yield row if row.summary else row._replace(summary=title_of(row, MAX_INLINE), payload="{}")
+        if len(rows) < FEW_ROWS:
+            return
+        after = rows[-1].id
 
 
 def _column(values: Iterable[Any]) -> list[Any] | None:

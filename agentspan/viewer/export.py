@@ -5,8 +5,9 @@ from html import escape
 
 from agentspan.analysis import id_prefixes
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import FEW_ROWS, scan
 from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data
 
@@ -44,7 +45,9 @@ def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"conversation-{run.id}", conversation.of_run(storage.iter_spans(run.id)))
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['
-    for number, span in enumerate(storage.iter_spans(run.id)):  # payloads are most of it: one at a time
+    # Payloads are most of it: few at a time, and no read transaction that lasts as long as the reader of this takes.
+    spans = scan(storage, AgentSpanRow, {"agent_instance_id": run.id}, page_rows=FEW_ROWS)
+    for number, span in enumerate(spans):
         yield ("," if number else "") + assets.embedded(data.detail(storage, span))
     yield "]</script>\n"
 
