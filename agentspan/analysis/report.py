@@ -93,7 +93,7 @@ class _Report:
         return f"  ({self._offset(span)}, {took})"
 
     def _offset(self, span: AgentSpanRow) -> str:
-        return f"+{millis_between(self._begin, span.started_at or span.inserted_at) / 1000:.3f} s"
+        return f"+{duration_text(millis_between(self._begin, span.started_at or span.inserted_at))}"
 
     def _details(self, node: Node) -> Iterator[str]:
         span = node.span
