@@ -1,11 +1,13 @@
 """Figures as text for people: durations, US dollars, counts, shares.
 
-The viewer's `format.js` writes the same text for the same number, and a test compares both. So numbers are rounded by
-`floor(x + 0.5)`: `format` rounds ties to the even digit, and JavaScript's `toFixed` rounds them up.
+The viewer's `format.js` writes the same text for the same number, and a test compares both. So both round by `floor`:
+`format` rounds ties to the even digit, and JavaScript's `toFixed` rounds them up. What is below a tie by less than a
+millionth of the last digit counts as one: sums of the same costs in another order differ by less.
 """
 
 from math import floor
 
+_HALF = 0.500001
 _UNITS = ((999_950, 1_000_000, "M"), (1000, 1000, "k"))
 """From which number on, the size of the unit, and its letter: 999,950 would be `1,000.0k`."""
 
@@ -14,14 +16,14 @@ def duration_text(duration_ms: float) -> str:
     """Format milliseconds for people: `6 µs`, `1.4 ms`, `312 ms`, `2.1 s`, `3m 07s`, `1h 02m`. Zero is `0 ms`."""
     if duration_ms <= 0:
         return f"-{duration_text(-duration_ms)}" if duration_ms else "0 ms"
-    if duration_ms < 0.9995:
-        return f"{max(1, _rounded(duration_ms * 1000))} µs"
-    if duration_ms < 9.95:
+    if (micros := _rounded(duration_ms * 1000)) < 1000:
+        return f"{max(1, micros)} µs"
+    if _rounded(duration_ms * 10) < 100:
         return f"{_decimals(duration_ms, 1)} ms"
-    if duration_ms < 999.5:
-        return f"{_rounded(duration_ms)} ms"
+    if (millis := _rounded(duration_ms)) < 1000:
+        return f"{millis} ms"
     seconds = duration_ms / 1000
-    if seconds < 59.95:
+    if _rounded(seconds * 10) < 600:
         return f"{_decimals(seconds, 1)} s"
     minutes, rest = divmod(_rounded(seconds), 60)
     if minutes < 60:
@@ -33,12 +35,13 @@ def cost_text(usd: float) -> str:
     """Format US dollars, the smaller the more digits: `$2,059`, `$12.30`, `$0.0123`, `$0.000016`. Zero is `$0`."""
     if usd <= 0:
         return f"-{cost_text(-usd)}" if usd else "$0"
-    if usd < 0.000_000_5:
+    if _rounded(usd * 1_000_000) < 1:
         return "<$0.000001"
     if usd < 0.01:
         text = _decimals(usd, 6)
         return f"${text[:-2]}{text[-2:].rstrip('0')}"
-    return f"${_decimals(usd, 4 if usd < 9.999_95 else 2 if usd < 999.995 else 0)}"
+    digits = 4 if _rounded(usd * 10_000) < 100_000 else 2 if _rounded(usd * 100) < 100_000 else 0
+    return f"${_decimals(usd, digits)}"
 
 
 def count_text(number: int) -> str:
@@ -58,11 +61,11 @@ def share_text(part: float, whole: float) -> str:
         return "100%"
     if share < 0.001:
         return "<0.1%"
-    return f"{_decimals(100 * share, 1)}%" if share < 0.0995 else f"{min(99, _rounded(100 * share))}%"
+    return f"{_decimals(100 * share, 1)}%" if _rounded(1000 * share) < 100 else f"{min(99, _rounded(100 * share))}%"
 
 
 def _rounded(number: float) -> int:
-    return floor(number + 0.5)
+    return floor(number + _HALF)
 
 
 def _decimals(number: float, digits: int) -> str:

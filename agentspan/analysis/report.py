@@ -12,7 +12,7 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.runs import RunSummary, summaries_of
-from agentspan.analysis.tree import Node, build, walk
+from agentspan.analysis.tree import Node, build, every, walk
 from agentspan.clock import millis_between
 from agentspan.figures import cost_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -22,6 +22,8 @@ from agentspan.text import one_line, printable
 
 MARKS = {"pending": "◌", "active": "●", "complete": "✓", "failed": "✗", "cancelled": "○", "terminated": "■"}
 TITLE = 200
+DEEPEST = 20
+"""Levels that a step is indented by, at most; below that its depth is a number. Else a chain of 5,000 takes 28 MB."""
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&])")
 _TICKS = re.compile(r"`+")
 
@@ -40,8 +42,8 @@ def markdown(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
 class _Report:
     def __init__(self, storage: Storage, run: RunSummary, number: int) -> None:
         self._run = run
-        self._nodes = list(walk(build(storage.iter_spans(run.run.id))))
-        spans = [node.span for node, _ in self._nodes]
+        self._roots = build(storage.iter_spans(run.run.id))
+        spans = [node.span for node in every(self._roots)]
         self._number = {span.id: place for place, span in enumerate(spans, start=1)}
         self._names = {run.run.id: f"run {number}", **{id: f"span {place}" for id, place in self._number.items()}}
         self._id = re.compile("|".join(map(re.escape, self._names)))
@@ -60,8 +62,8 @@ class _Report:
         yield ""
         yield "## Steps"
         yield ""
-        yield from self._fenced("text", [self._step(node, lasts) for node, lasts in self._nodes])
-        for node, _ in self._nodes:
+        yield from self._fenced("text", [self._step(node, lasts) for node, lasts in walk(self._roots)])
+        for node in every(self._roots):
             yield from self._details(node)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
@@ -77,8 +79,11 @@ class _Report:
             yield "terminated", _escaped(self._text(run.run.termination_reason, TITLE))
 
     def _step(self, node: Node, lasts: tuple[bool, ...]) -> str:
-        span = node.span
-        above = "".join("  " if last else "│ " for last in lasts[:-1]) + ("└─" if lasts[-1] else "├─")
+        span, depth = node.span, len(lasts) - 1
+        above = "".join("  " if last else "│ " for last in lasts[max(0, depth - DEEPEST) : -1])
+        above += "└─" if lasts[-1] else "├─"
+        if depth > DEEPEST:
+            above = f"… {depth} {above}"
         return f"{above}{MARKS[span.status]} {self._number[span.id]} {self._title(span)}{self._when(span)}"
 
     def _when(self, span: AgentSpanRow) -> str:
@@ -88,7 +93,7 @@ class _Report:
         return f"  ({self._offset(span)}, {took})"
 
     def _offset(self, span: AgentSpanRow) -> str:
-        return f"+{millis_between(self._begin, span.started_at or span.inserted_at) / 1000:.3f} s"
+        return f"+{duration_text(millis_between(self._begin, span.started_at or span.inserted_at))}"
 
     def _details(self, node: Node) -> Iterator[str]:
         span = node.span

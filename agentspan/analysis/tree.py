@@ -40,7 +40,7 @@ def build(spans: Iterable[AgentSpanRow]) -> list[Node]:
 
 def _cut_circles(nodes: dict[str, Node], roots: list[Node]) -> None:
     """Make a root of the first span of each circle: spans that are their own ancestors, as only hand-made rows are."""
-    reached = {node.span.id for node in _all(roots)}
+    reached = {node.span.id for node in every(roots)}
     for node in nodes.values():
         if node.span.id in reached:
             continue
@@ -54,7 +54,7 @@ def _cut_circles(nodes: dict[str, Node], roots: list[Node]) -> None:
         first = min(circle, key=_order)
         _parent(first, nodes).children.remove(first)
         roots.append(first)
-        reached.update(below.span.id for below in _all([first]))
+        reached.update(below.span.id for below in every([first]))
     roots.sort(key=_order)
 
 
@@ -62,8 +62,13 @@ def _parent(node: Node, nodes: dict[str, Node]) -> Node:
     return nodes[node.span.parent_span_id or ""]
 
 
-def _all(roots: list[Node]) -> Iterator[Node]:
-    return (node for node, _ in walk(roots))
+def every(roots: list[Node]) -> Iterator[Node]:
+    """Yield each node, parents first. Unlike walk, it takes no longer for a deeper tree."""
+    stack = roots[::-1]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack += reversed(node.children)
 
 
 def walk(roots: list[Node]) -> Iterator[tuple[Node, tuple[bool, ...]]]:

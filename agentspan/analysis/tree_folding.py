@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from agentspan import jsontext
-from agentspan.analysis.tree import Node, walk
+from agentspan.analysis.tree import Node, every
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.meaning import error_text
@@ -20,7 +20,7 @@ def fold(roots: list[Node]) -> list[Node]:
     """
     shapes: dict[object, int] = {}
     shape_of: dict[int, int | None] = {}
-    for node, _ in reversed(list(walk(roots))):  # children first
+    for node in reversed(list(every(roots))):  # children first
         below = tuple(shape_of[id(child)] for child in node.children)
         span = node.span
         may = span.status in ("complete", "cancelled", "failed") and not span.ended_late and None not in below
@@ -56,7 +56,7 @@ def _fold(nodes: list[Node], shape_of: dict[int, int | None]) -> list[Node]:
 def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
     """Keep the wanted nodes, and those that lead to them."""
     kept: set[int] = set()
-    for node, _ in reversed(list(walk(roots))):
+    for node in reversed(list(every(roots))):
         node.children = [child for child in node.children if id(child) in kept]
         if node.children or wanted(node):
             kept.add(id(node))
@@ -65,7 +65,7 @@ def keep(roots: list[Node], wanted: Callable[[Node], bool]) -> list[Node]:
 
 def slowest(roots: list[Node], number: int) -> set[str]:
     """Return the ids of the spans with the longest own time (see own_ms)."""
-    own = {node.span.id: own_ms(node.span, (child.span for child in node.children)) for node, _ in walk(roots)}
+    own = {node.span.id: own_ms(node.span, (child.span for child in node.children)) for node in every(roots)}
     return set(sorted((id for id in own if own[id] > 0), key=lambda id: (-own[id], id))[:number])
 
 

@@ -13,11 +13,22 @@ from agentspan.cli.output import Failed
 from agentspan.errors import AgentspanError
 from agentspan.storage.location import Location
 from agentspan.storage.registry import location_of
+from agentspan.text import printable
 
 if TYPE_CHECKING:
     from agentspan.database import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@contextmanager
+def _printable() -> Iterator[None]:
+    """Replace the control characters in click's own errors: they repeat arguments, which may be names of files."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable(error.message, keep="\n")  # type: ignore[misc]  # declared final, but it is read later
+        raise
 
 
 class _Group(click.Group):
@@ -27,9 +38,14 @@ class _Group(click.Group):
         adapt_output()
         return super().main(*args, **extra)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _printable():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _printable():
+                return super().invoke(ctx)
         except AgentspanError as error:  # its message may name a file, whose name may hold control characters
             raise Failed(str(error)) from None
         except BrokenPipeError:  # `agentspan show - | head`

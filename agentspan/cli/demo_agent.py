@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentspan.cli import show
-from agentspan.cli.output import document
+from agentspan.cli.output import argument, document, safe
 from agentspan.database import open as open_database
 from agentspan.recording.tracer import Tracer
 from agentspan.storage.location import DEFAULT, Location, parse
@@ -125,8 +125,8 @@ def command(db: Location, *, as_json: bool) -> None:
             document({"db": str(db), "run": run.model_dump(mode="json")})
             return
         show.command(database, "-", as_json=False)
-    option = "" if db == parse(DEFAULT) else f" --db {db}"
-    click.echo(f"\nRecorded in {db}. Try next:")
+    option = "" if db == parse(DEFAULT) else f" --db {argument(db)}"
+    click.echo(f"\nRecorded in {safe(str(db))}. Try next:")
     hints = {
         f"agentspan{option} runs": "the runs of the file",
         f"agentspan{option} show -": "this tree again; - is the latest run",
@@ -135,4 +135,4 @@ def command(db: Location, *, as_json: bool) -> None:
     for hint, meaning in hints.items():
         click.echo(f"  {hint:<{max(map(len, hints))}}  {meaning}")
     if db.path is not None:
-        click.echo(f'  sqlite3 {db} "select status, summary, duration_ms from spans"')
+        click.echo(f'  sqlite3 {argument(db)} "select status, summary, duration_ms from spans"')

@@ -7,7 +7,7 @@ import click
 
 from agentspan import jsontext
 from agentspan.analysis import time_expressions
-from agentspan.cli.output import document, fit, safe, status_style, width
+from agentspan.cli.output import argument, document, fit, safe, status_style, width
 from agentspan.database import Database
 from agentspan.maintenance.doctor import Report, RunReport
 
@@ -25,7 +25,7 @@ def command(
             click.echo(line)
         location = database.storage.capabilities().location
         if report.problems and location is not None and location.path is not None:
-            click.echo(f"the file is damaged; `sqlite3 {location.path} .recover` can save its rows")
+            click.echo(f"the file is damaged; `sqlite3 {argument(location.path)} .recover` can save its rows")
     if report.problems:
         raise SystemExit(1)
 

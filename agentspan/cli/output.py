@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -46,6 +47,11 @@ def status_style(text: str, status: str) -> str:
 def safe(text: str) -> str:
     """Replace control characters in a payload's text, which may have several lines."""
     return printable(text.replace("\t", "    "), keep="\n")
+
+
+def argument(value: object) -> str:
+    """Write a path as an argument of a command to be copied: in quotes if it needs them, without control characters."""
+    return printable(shlex.quote(str(value)))
 
 
 def document(value: Any, *, err: bool = False) -> None:

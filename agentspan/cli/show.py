@@ -9,7 +9,7 @@ import click
 
 from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.runs import names_of
-from agentspan.analysis.tree import Node, build, walk
+from agentspan.analysis.tree import Node, build, every, walk
 from agentspan.cli.output import colored, document, echo_lines, noun, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.timeline import Timeline
@@ -42,7 +42,7 @@ def command(
         _document(database, run, [span for span in spans if wanted is None or span.id in wanted], len(spans))
         return
     shown = roots if wanted is None else tree_folding.keep(roots, lambda node: node.span.id in wanted)
-    kept = sum(1 for _ in walk(shown))
+    kept = sum(1 for _ in every(shown))
     if not full and slow is None:  # each of the slow ones was asked for
         shown = tree_folding.fold(shown)
     lives = Lives(storage)
@@ -63,7 +63,7 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
     if slow is not None:
         wanted = tree_folding.slowest(roots, slow)
     if failed:
-        ids = {node.span.id for node, _ in walk(roots) if node.span.status == "failed"}
+        ids = {node.span.id for node in every(roots) if node.span.status == "failed"}
         wanted = ids if wanted is None else wanted & ids
     return wanted
 

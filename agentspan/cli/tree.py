@@ -92,7 +92,7 @@ class Picture:
         branch = above + ("└─" if lasts[-1] else "├─")
         room = self.width - columns_of(branch) - 2 - DURATION_COLUMNS - 1 - bar_columns
         error = _error(span)
-        text = fit(_title(node) if node.alike else _without_error(title(span), error), room)
+        text = _title(node, room) if node.alike else fit(_without_error(title(span), error), room)
         duration = "left open" if is_left else _duration(node)
         bar = self.timeline.bar(span, [other.span for other in node.alike]) if bar_columns else ""
         yield (
@@ -164,13 +164,14 @@ def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left
     return status_style(text[0], run.status) + text[1:]
 
 
-def _title(node: Node) -> str:
-    """Return the title of a group of similar spans."""
+def _title(node: Node, columns: int) -> str:
+    """Return the title of a group of similar spans. What is cut is their name, not their number."""
     span, number = node.span, len(node.alike) + 1
     below = _below(node)
     each = f" · {noun(below, 'span')} in each" if below else ""
     name = f"{span.schema_title}{f' {span.label}' if span.label else ''}"
-    return f"{name} × {number:,}{' failed' if span.status == 'failed' else ''}{each}"
+    count = f" × {number:,}{' failed' if span.status == 'failed' else ''}{each}"
+    return fit(fit(name, max(8, columns - columns_of(count))) + count, columns)
 
 
 def _below(node: Node) -> int:

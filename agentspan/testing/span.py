@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from agentspan import jsontext
-from agentspan.analysis.tree import build, walk
+from agentspan.analysis.tree import build, every
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import SpanStatus
 from agentspan.recording.capture.capture import Capture
@@ -77,7 +77,7 @@ def captured(rows: Iterable[AgentSpanRow]) -> list[CapturedSpan]:
     """Return spans in the order in which they began, each with its parent and children."""
     made: dict[str, CapturedSpan] = {}
     began: dict[str, str] = {}
-    for node, _ in walk(build(rows)):
+    for node in every(build(rows)):
         row = node.span
         parent = made.get(row.parent_span_id or "")
         made[row.id] = span = _captured(row, parent)

@@ -65,6 +65,50 @@ def test_the_name_of_a_file_is_printed_without_its_control_characters(tmp_path: 
     assert "a�[31mb.db" in result.output
 
 
+EVIL = "e\x1b[31mv\x07\u202e\r"
+WRONG = [
+    [EVIL],
+    [f"--{EVIL}"],
+    ["runs", EVIL],
+    ["runs", f"--{EVIL}"],
+    ["runs", "--status", EVIL],
+    ["runs", "--limit", EVIL],
+    ["runs", "--since", EVIL],
+    ["show", EVIL],
+    ["show", "-", f"--slow={EVIL}"],
+    ["span", EVIL],
+    ["sql", f"select {EVIL}"],
+    ["search", "x", "--run", EVIL],
+    ["export", "-", "--format", EVIL],
+    ["export", "-", "-o", f"/none/{EVIL}"],
+    ["import", f"/none/{EVIL}"],
+    ["backup", f"/none/{EVIL}"],
+    ["prune", "--max-size", EVIL],
+    ["doctor", "--idle", EVIL],
+    ["serve", "--port", EVIL],
+    ["serve", "--token-file", f"/none/{EVIL}"],
+]
+
+
+@pytest.mark.parametrize("command", WRONG, ids=ascii)
+def test_an_error_repeats_no_control_character_of_an_argument(db: Path, command: list[str]) -> None:
+    result = CliRunner().invoke(main, ["--db", str(db), *command], color=True)
+    assert result.exit_code in (1, 2)
+    assert not set(EVIL) & set(result.output) - set("ev[31m")
+
+
+def test_what_is_to_be_copied_is_quoted_and_has_no_control_character(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"a b {EVIL}").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"a b {EVIL}" / "runs.db"
+    result = CliRunner().invoke(main, ["--db", str(path), "demo"], color=True)
+    assert result.exit_code == 0
+    assert not set(EVIL) & set(result.output) - set("ev[31m")
+    assert f"--db '{tmp_path}/a b e\ufffd[31mv\ufffd\ufffd\ufffd/runs.db' runs" in result.output
+
+
 @pytest.mark.skipif(shutil.which("less") is None, reason="there is no less here")
 def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "less", "COLUMNS": "80", "LINES": "24"}

@@ -1,11 +1,11 @@
 // Numbers and times as text for people: the same text as figures.py writes for the same number.
-// Numbers are rounded by `floor(x + 0.5)`, because Python rounds ties in another way than `toFixed`.
+// Numbers are rounded as there: Python rounds ties in another way than `toFixed`, and sums are not exact.
 
 /** @param {number} n */
 const twoDigits = (n) => String(n).padStart(2, "0");
 
 /** @param {number} n */
-const rounded = (n) => Math.floor(n + 0.5);
+const rounded = (n) => Math.floor(n + 0.500001);
 
 /**
  * Round a positive number to so many digits after the point.
@@ -27,11 +27,11 @@ function decimals(n, digits) {
 export function duration(ms) {
   if (ms === null || ms === undefined) return "";
   if (ms <= 0) return ms ? `-${duration(-ms)}` : "0 ms";
-  if (ms < 0.9995) return `${Math.max(1, rounded(ms * 1000))} µs`;
-  if (ms < 9.95) return `${decimals(ms, 1)} ms`;
-  if (ms < 999.5) return `${rounded(ms)} ms`;
+  if (rounded(ms * 1000) < 1000) return `${Math.max(1, rounded(ms * 1000))} µs`;
+  if (rounded(ms * 10) < 100) return `${decimals(ms, 1)} ms`;
+  if (rounded(ms) < 1000) return `${rounded(ms)} ms`;
   const seconds = ms / 1000;
-  if (seconds < 59.95) return `${decimals(seconds, 1)} s`;
+  if (rounded(seconds * 10) < 600) return `${decimals(seconds, 1)} s`;
   const all = rounded(seconds);
   const minutes = Math.floor(all / 60);
   if (minutes < 60) return `${minutes}m ${twoDigits(all % 60)}s`;
@@ -79,9 +79,9 @@ export function count(n) {
  */
 export function cost(usd) {
   if (usd <= 0) return usd ? `-${cost(-usd)}` : "$0";
-  if (usd < 0.0000005) return "<$0.000001";
+  if (rounded(usd * 1e6) < 1) return "<$0.000001";
   if (usd < 0.01) return `$${decimals(usd, 6).replace(/0{1,2}$/, "")}`;
-  return `$${decimals(usd, usd < 9.99995 ? 4 : usd < 999.995 ? 2 : 0)}`;
+  return `$${decimals(usd, rounded(usd * 10_000) < 100_000 ? 4 : rounded(usd * 100) < 100_000 ? 2 : 0)}`;
 }
 
 /**
@@ -94,7 +94,7 @@ export function percent(part, all) {
   if (share <= 0) return "";
   if (share >= 1) return "100%";
   if (share < 0.001) return "<0.1%";
-  return `${share < 0.0995 ? decimals(100 * share, 1) : Math.min(99, rounded(100 * share))}%`;
+  return `${rounded(1000 * share) < 100 ? decimals(100 * share, 1) : Math.min(99, rounded(100 * share))}%`;
 }
 
 /**

@@ -211,14 +211,14 @@ export class Tree {
   }
 
   /**
-   * The title of a row. That of equal failures has their number, and no arguments, which differ.
+   * The title of a row. That of equal failures begins with their number, which is then never cut, and has no arguments, which differ.
    * @param {number} at
    */
   _titleOf(at) {
     const { title, label, summary, error } = this.spans.columns;
     const others = this.spans.hidden(at).length;
     if (!others) return withoutError(summary[at], error[at]);
-    return `${title[at]}${label[at] ? ` ${label[at]}` : ""} × ${whole(others + 1)} failed`;
+    return `${whole(others + 1)} × ${title[at]}${label[at] ? ` ${label[at]}` : ""} failed`;
   }
 
   /**
