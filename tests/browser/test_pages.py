@@ -135,7 +135,7 @@ WINDOWS = [(320, 700), (400, 900), (560, 800), (640, 360)]
 def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener) -> None:
     page = open_page(pages.runs, ready=False)
     row = page.locator("#runs tr", has_text=NAME)
-    expect(row).to_contain_text("$123.5795")
+    expect(row).to_contain_text("$123.58")
     for width, height in WINDOWS:
         page.set_viewport_size({"width": width, "height": height})
         name, figures = (row.locator(f"[data-cell={cell}]").bounding_box() for cell in ("agent", "tokens"))
