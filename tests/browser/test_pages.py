@@ -161,6 +161,9 @@ def test_nothing_is_clipped_in_a_narrow_window(pages: Pages, open_page: Opener) 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.getElementById('tree').clientHeight") > 100
         assert page.evaluate("document.querySelector('.row .text').clientWidth") > 100
+        page.locator("#tree").focus()
+        press(page, "g", "G")
+        expect(page.locator(".row.selected")).to_be_in_viewport(ratio=0.9)
 
 
 def test_open_span_is_visible_without_a_pointer_that_hovers(pages: Pages, browser: "Browser") -> None:
