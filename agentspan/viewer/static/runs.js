@@ -42,14 +42,15 @@ function openOnClick(row) {
 /** @param {KeyboardEvent} event */
 function moveByKey(event) {
   if (!isForKeys(event)) return;
-  const links = [...tableBody().querySelectorAll("a")];
+  /** @type {NodeListOf<HTMLAnchorElement>} */
+  const links = document.querySelectorAll("#runs a, #found-steps a");
   /** @type {Record<string, number>} */
   const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
   const by = steps[event.key];
   if (event.key === "/") byId("grep").focus();
   else if (event.key === "?") byId("help-dialog", HTMLDialogElement).showModal();
   else if (by && links.length) {
-    const focused = links.findIndex((link) => link === document.activeElement);
+    const focused = [...links].findIndex((link) => link === document.activeElement);
     links[focused < 0 ? 0 : Math.min(links.length - 1, Math.max(0, focused + by))].focus();
   } else return;
   event.preventDefault();

@@ -245,6 +245,14 @@ export class Tree {
     }
     this.refresh();
     this.onSelect(at);
+    // In a low window the page itself scrolls.
+    if (at >= 0 && document.documentElement.scrollHeight > innerHeight) requestAnimationFrame(() => this._scrollPage(at));
+  }
+
+  /** @param {number} at */
+  _scrollPage(at) {
+    const drawn = this.pool.find(({ row }) => row === this.spans.rowOf[at]);
+    drawn?.node.scrollIntoView({ block: "nearest" });
   }
 
   /** @param {number} row */
