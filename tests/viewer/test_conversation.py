@@ -247,6 +247,32 @@ def test_ids_of_calls_that_begin_again_name_each_its_own_step(recorded: Recorded
     assert recorded.turns()[-1]["again"] == [(1, 3)]
 
 
+def test_only_the_latest_answer_is_sent_and_ids_begin_again(recorded: Recorded) -> None:
+    sent: list[dict[str, Any]] = [user("Pay all")]
+    for whom in ("bob", "eve", "zoe"):
+        call = {"id": "0", "function": {"name": "pay", "arguments": json.dumps({"to": whom})}}
+        result = {"tool_calls": [call], "finish_reason": "tool_calls", "usage": {"prompt_tokens": 3}}
+        recorded.add("llm", {"model": "m", "messages": sent}, result)
+        recorded.add("tool", {"name": "pay", "arguments": {"to": whom}, "call_id": "0"}, {"output": f"paid {whom}"})
+        text = "no" if whom == "eve" else f"paid {whom}"
+        sent = [{"role": "tool", "tool_call_id": "0", "content": text}]
+    recorded.add("llm", {"model": "m", "messages": sent}, {"text": "Done."})
+    found = recorded.turns()
+    assert [(turn["text"], turn["again"], turn["differs"]) for turn in found] == [
+        ("Pay all", [], []), ("paid bob", [], []), ("paid eve", [(2, 2)], [4]), ("no", [], [3]), ("paid zoe", [], []),
+        ("Done.", [(5, 5)], []),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "is_equal"), [("no money", True), ("Broke: no money", True), ("no money!", False)])
+def test_an_error_is_equal_if_it_is_the_steps_message(recorded: Recorded, text: str, is_equal: bool) -> None:
+    recorded.add("llm", {"model": "m", "messages": [user("Pay")]}, {"tool_calls": [CALL]})
+    failure = {"error": {"type": "Broke", "message": "no money"}}
+    recorded.add("tool", {"name": "pay", "call_id": "c1"}, failure, status="failed")
+    recorded.add("llm", {"model": "m", "messages": [answer(text)]}, {"text": "Done."})
+    assert [turn["text"] for turn in recorded.turns() if turn["side"] == "in"] == ["Pay"] + [text] * (not is_equal)
+
+
 def test_a_tools_message_without_a_call_is_named_after_its_tool_not_after_the_model(recorded: Recorded) -> None:
     sent = [{"role": "tool", "content": "a"}, {"role": "function", "name": "look", "content": "b"}]
     recorded.add("llm", {"model": "m", "messages": sent}, {"text": "Done."})
@@ -264,7 +290,7 @@ def test_nothing_that_a_span_of_the_conversation_holds_is_left_out(recorded: Rec
     call = {"id": "c9", "type": "function", "function": {"name": "look", "arguments": "{}", "hidden": 1}, "extra": 2}
     result = {
         "text": "Hello", "tool_calls": [call], "output": [assistant("Psst")], "input_tokens": 3,
-        "finish_reason": "stop",
+        "finish_reason": "length",
     }  # fmt: skip
     recorded.add("llm", payload, result)
     payload = {"name": "look", "arguments": {"q": 1}, "tenant": "t"}
@@ -277,7 +303,7 @@ def test_nothing_that_a_span_of_the_conversation_holds_is_left_out(recorded: Rec
     assert (system["role"], system["text"], more["text"], psst["text"]) == ("system", "Be kind.", "More", "Psst")
     assert (hi["text"], hi["name"]) == ("Hi", "bob")
     assert part_names(hi) == [("note", "1"), ("image_url", '{"image_url":{"url":"data:x"}}'), ("mood", '"bad"')]
-    assert part_names(hello) == [("temperature", "0.5"), ("finish_reason", '"stop"')]
+    assert part_names(hello) == [("temperature", "0.5"), ("finish_reason", '"length"')]
     (asked,) = hello["calls"]
     assert [(part["name"], part["text"]) for part in asked["others"]] == [("extra", "2"), ("hidden", "1")]
     assert (tool["text"], part_names(tool)) == ("found", [("tenant", '"t"'), ("seen", "[1]")])
