@@ -45,7 +45,7 @@ def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 SCAN = r"""() => {
-    const marked = /b\d{3}|e\d{3}|unseen/, found = [];
+    const marked = /B\d{3}|E\d{3}|unseen/, found = [];
     if (window.hit) found.push(`it ran: ${window.hit}`);
     const forbidden = new Set("IMG IFRAME OBJECT EMBED BASE AUDIO VIDEO FORM STYLE SCRIPT LINK".split(" "));
     const forms = new Set(["filters", "terminate-form"]), read = new Set(["title", "aria-label", "value"]);
