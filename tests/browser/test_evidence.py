@@ -72,3 +72,67 @@ def test_json_has_the_order_and_the_numbers_of_the_text(pages: Pages) -> None:
         ["10", "2", "b", "1", "text", "to", "to", "n"]
     )
     expect(detail.locator(".members").last.locator(".number")).to_have_text(["1e400", "12345678901234567890", "1.50"])
+
+
+def conversation(pages: Pages) -> Recording:
+    """Two agents at the same time; a step that differs from what was asked, and an answer that differs from it."""
+    run = pages.recording()
+    system, question = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Pay bob."}
+    for number, name in enumerate(("left", "right")):
+        agent = run.span("agent", {"name": name}, begin=1, end=30)
+        call = {
+            "id": f"c{number}",
+            "function": {"name": "pay", "arguments": '{"to":"bob","body":{"text":"x","bcc":"y"}}'},
+        }
+        asked = {"text": "I pay.", "tool_calls": [call]}
+        messages: list[dict[str, Any]] = [system, question]
+        run.span("llm", {"model": "m", "messages": messages}, asked, parent=agent, begin=2 + number, end=5)
+        arguments = {"to": ("bob", "eve")[number], "body": {"text": "x", "bcc": "y"}}
+        step = {"name": "pay", "arguments": arguments, "call_id": f"c{number}"}
+        run.span("tool", step, {"output": "paid"}, parent=agent, begin=6, end=7)
+        told = {"role": "tool", "tool_call_id": f"c{number}", "content": ("paid", "paid twice")[number]}
+        messages = [*messages, {"role": "assistant", "content": "I pay.", "tool_calls": [call]}, told]
+        messages.append({"role": "critic unseen", "content": "Hm."})
+        run.span("llm", {"model": "m", "messages": messages}, {"text": "Done."}, parent=agent, begin=8, end=9 + number)
+    return run
+
+
+def test_a_conversation_shows_what_differs_and_leads_to_what_is_equal(pages: Pages) -> None:
+    page = pages.show(conversation(pages), "conversation")
+    turns = page.locator(".turn")
+    expect(page.locator(".turn .agent")).to_have_text(["left", "right"])
+    assert [text.split("\n")[0] for text in page.locator(".turn .message > header b").all_inner_texts()] == [
+        *("system", "user", "assistant", "pay", "critic unseen", "assistant"),
+        *("system", "user", "assistant", "pay", "tool", "critic unseen", "assistant"),
+    ]
+    expect(turns.nth(2).locator(".call")).to_have_text("pay same as turn 4")
+    expect(turns.nth(3).locator(".args")).to_have_text('(to=bob, body={"text":"x","bcc":"y"})')
+    expect(turns.nth(5)).to_contain_text("The model was sent again: turns 1–4")
+    expect(turns.nth(8).locator(".differs")).to_have_text("differs from the tool's step, turn 10")
+    expect(turns.nth(9).locator(".differs")).to_have_text(
+        "differs from what the model asked or was told, turn 9, turn 11"
+    )
+    expect(turns.nth(10).locator(".differs")).to_have_text("differs from the tool's step, turn 10")
+    expect(turns.nth(10)).to_contain_text("paid twice")
+    expect(turns.nth(12)).to_contain_text("The model was sent again: turns 7–9")
+    for class_name in page.locator(".turn, .message").evaluate_all("(nodes) => nodes.map((node) => node.className)"):
+        assert "critic" not in class_name
+        assert "unseen" not in class_name
+    expect(page.locator(".from-other .message.other")).to_have_count(2)
+    turns.nth(12).get_by_role("button", name="turns 7–9").click()
+    expect(turns.nth(6)).to_be_focused()
+    turns.nth(3).get_by_role("button", name="m", exact=True).click()
+    expect(page.locator("#tree .row.selected .text")).to_contain_text("LLM m")
+
+
+def test_a_part_that_is_no_text_can_be_read(pages: Pages) -> None:
+    run = pages.recording()
+    image = {"type": "image_url", "image_url": {"url": "data:" + "x" * 100}}
+    run.span("message", {"role": "user", "content": [image], "mood": "bad", "long": "y" * 25_000})
+    turn = pages.show(run, "conversation").locator(".turn")
+    expect(turn.locator(".chip")).to_have_text("mood bad")
+    turn.locator("summary", has_text="image_url").click()
+    expect(turn.locator(".part .json")).to_contain_text("data:xxx")
+    turn.locator("summary", has_text="long").click()
+    turn.get_by_role("button", name="Show all").click()
+    expect(turn.locator(".part .source")).to_contain_text("5,002 more characters in the span")
