@@ -116,7 +116,8 @@ class _Reader:
         """Make the turn of a tool span before any is read: calls and answers are compared with it."""
         step = turns.step_of(span)
         turn = self._turn(span, "tool", step.text, _start(span), name=step.name, error=step.error)
-        turn["arguments"], turn["others"] = step.arguments, step.others
+        turn["arguments"] = None if step.arguments is None else turns.arguments_of(step.arguments)
+        turn["others"] = step.others
         self._tools[span.id] = turn
         if step.call_id is not None:
             self._of_call[step.call_id].append(step)
@@ -241,7 +242,8 @@ class _Reader:
 
     def _done(self, asked: Call, span: AgentSpanRow, thread: Thread, *, is_sent: bool = False) -> "_Call":
         """Return a call that a model asked for, or that it was sent, with the step that did it."""
-        call = _Call({**asked, "same": None, "differs": None}, None, None)
+        arguments = turns.arguments_of(asked["arguments"])
+        call = _Call({**asked, "arguments": arguments, "same": None, "differs": None}, None, None)
         if asked["id"] is None:
             return call
         self._names[thread, asked["id"]] = asked["name"]

@@ -12,6 +12,8 @@ from agentspan.viewer.messages import Call, Message, Part
 
 MAX_TEXT = 20_000
 """Characters of a text that a turn shows; the span has all of it."""
+MAX_ARGUMENTS = 200_000
+"""Characters of arguments that are shown as JSON; of longer ones the beginning is shown, as text."""
 _SYSTEM = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
 _SENT = ("messages", "input", "prompt", "contents")
 _ANSWERED = ("text", "tool_calls", "output_messages", "output")
@@ -238,7 +240,16 @@ def is_call(call: Call, step: Step) -> bool | None:
     """Return whether a step did what a model asked for; None where that was not recorded."""
     if step.arguments is None:
         return None
-    return call["name"] == step.name and not call["others"] and exact(call["arguments"]) == exact(step.arguments)
+    if call["name"] != step.name or call["others"]:
+        return False
+    return call["arguments"] == step.arguments or exact(call["arguments"]) == exact(step.arguments)
+
+
+def arguments_of(text: str) -> str:
+    """Return arguments as a turn shows them."""
+    if len(text) <= MAX_ARGUMENTS:
+        return text
+    return f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT:,} more characters in the span)"
 
 
 def exact(text: str) -> str:
