@@ -5,6 +5,7 @@ but named by the numbers of those turns; what differs is shown, and marked. The 
 for and was told by it, beside the tool's own step.
 """
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,8 @@ class _Reader:
         """Make the turn of a tool span before any is read: calls and answers are compared with it."""
         step = turns.step_of(span)
         turn = self._turn(span, "tool", step.text, _start(span), name=step.name, error=step.error)
-        turn["arguments"], turn["others"] = step.arguments, step.others
+        turn["arguments"] = None if step.arguments is None else turns.arguments_of(step.arguments)
+        turn["others"] = step.others
         self._tools[span.id] = turn
         if step.call_id is not None:
             self._of_call[step.call_id].append(step)
@@ -169,21 +171,23 @@ class _Reader:
     def _read_sent(self, span: AgentSpanRow, sent: list[turns.Keyed], thread: Thread, said: _Said) -> Iterator[Turn]:
         """Show what a model was sent and no turn shows; yield the turns that show the rest."""
         seen: Counter[tuple[str, ...]] = Counter()
-        ids: Counter[str] = Counter()
+        left = Counter(message["call_id"] for message, _ in sent)  # of each call, its answers that follow
         system: dict[tuple[str, ...], Turn] = {}
         for place, (message, key) in enumerate(sent):
             step = None
             if message["call_id"] is not None:
-                ids[message["call_id"]] += 1
-                step = self._answered_by(message, ids[message["call_id"]], thread)
+                step = self._answered_by(message, left[message["call_id"]], _start(span), thread)
+                left[message["call_id"]] -= 1
                 if step is not None and turns.is_answer(message, step):
                     yield self._tools[step.span.id]
                     continue
+            if step is not None:
+                key = (*key, step.span.id)
             seen[key] += 1
             shown = self._shown(message, key, seen[key], said, thread, is_last=place == len(sent) - 1)
             if shown is None:
                 calls = [self._done(call, span, thread, is_sent=True) for call in message["calls"]]
-                shown = self._say(span, message, _start(span), "in", calls)
+                shown = self._say(span, message, _start(span), "in", calls, key)
                 if step is not None:
                     tool = self._tools[step.span.id]
                     shown["name"] = step.name
@@ -224,18 +228,26 @@ class _Reader:
             self._by_answer.update({(call_id, thread, step.text): step for step in reversed(known)})
         return known
 
-    def _answered_by(self, message: Message, nth: int, thread: Thread) -> Step | None:
-        """Return the step whose answer a tool's message is. Some models count their calls from 0 again and again."""
+    def _answered_by(self, message: Message, left: int, until: str, thread: Thread) -> Step | None:
+        """Return the step whose answer a tool's message is. Some models count their calls from 0 again and again.
+
+        Args:
+            message: the tool's.
+            left: how many messages of this call follow in what the model was sent, this one included.
+            until: when the model was called.
+        """
         call_id = message["call_id"] or ""
         steps = self._steps_of(call_id, thread)
-        if not steps:
+        count = bisect_right(steps, until, key=lambda step: _start(step.span))
+        if not count:
             return None
-        step = steps[min(nth, len(steps)) - 1]
+        step = steps[max(0, count - left)]
         return step if turns.is_answer(message, step) else self._by_answer.get((call_id, thread, message["text"]), step)
 
     def _done(self, asked: Call, span: AgentSpanRow, thread: Thread, *, is_sent: bool = False) -> "_Call":
         """Return a call that a model asked for, or that it was sent, with the step that did it."""
-        call = _Call({**asked, "same": None, "differs": None}, None, None)
+        arguments = turns.arguments_of(asked["arguments"])
+        call = _Call({**asked, "arguments": arguments, "same": None, "differs": None}, None, None)
         if asked["id"] is None:
             return call
         self._names[thread, asked["id"]] = asked["name"]
@@ -254,7 +266,15 @@ class _Reader:
             self._done_by.append((call.shown, "same" if is_equal else "differs", turn))
         return call._replace(turn=turn, is_equal=is_equal)
 
-    def _say(self, span: AgentSpanRow, message: Message, at: str, side: str, calls: Sequence["_Call"] = ()) -> Turn:
+    def _say(
+        self,
+        span: AgentSpanRow,
+        message: Message,
+        at: str,
+        side: str,
+        calls: Sequence["_Call"] = (),
+        key: tuple[str, ...] = (),
+    ) -> Turn:
         thread = self._threads.of(span)
         name = message["name"]
         if message["role"] == "tool" and name is None:
@@ -266,7 +286,7 @@ class _Reader:
         self._differing += [(call.turn, turn) for call in calls if call.turn is not None and call.is_equal is False]
         if side == "out" and message["name"] is not None:
             turn["others"] = [*turn["others"], messages.part("name", message["name"])]
-        self._said[thread].shown[turns.key_of(message)].append(turn)
+        self._said[thread].shown[key or turns.key_of(message)].append(turn)
         return self._add(turn, thread)
 
     def _add(self, turn: Turn, thread: Thread) -> Turn:

@@ -5,16 +5,23 @@ from typing import Any, NamedTuple, TypedDict
 
 from agentspan import jsontext
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.aliases import USAGE_MEMBERS
 from agentspan.schemas.meaning import error_of, error_text
 from agentspan.viewer import messages
 from agentspan.viewer.messages import Call, Message, Part
 
 MAX_TEXT = 20_000
 """Characters of a text that a turn shows; the span has all of it."""
+MAX_ARGUMENTS = 200_000
+"""Characters of arguments that are shown as JSON; of longer ones the beginning is shown, as text."""
 _SYSTEM = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
 _SENT = ("messages", "input", "prompt", "contents")
 _ANSWERED = ("text", "tool_calls", "output_messages", "output")
-_COUNTED = ("input_tokens", "output_tokens", "cost_usd")
+_FIGURES = frozenset(
+    {"input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd", "time_to_first_token_ms"}
+)
+# Why a model ended, where that is as usual; a limit or a filter is shown.
+_USUAL_ENDS = frozenset({"stop", "end_turn", "tool_calls", "tool_use", "function_call", "STOP", "completed"})
 
 
 Keyed = tuple[Message, tuple[str, ...]]
@@ -71,7 +78,10 @@ class Turn(TypedDict):
 
 
 class Step(NamedTuple):
-    """A tool span: what it was given and what it returned. `arguments` is None where they were not recorded."""
+    """A tool span: what it was given and what it returned. `arguments` is None where they were not recorded.
+
+    `said` are the texts of its error: its message, with and without the type.
+    """
 
     span: AgentSpanRow
     call_id: str | None
@@ -81,6 +91,7 @@ class Step(NamedTuple):
     text: str
     others: list[Part]
     error: str | None
+    said: tuple[str, ...]
 
 
 def step_of(span: AgentSpanRow) -> Step:
@@ -105,7 +116,12 @@ def step_of(span: AgentSpanRow) -> Step:
         text,
         others + parts + more,
         error,
+        () if error is None else (error, *_messages_of(error_of(result))),
     )
+
+
+def _messages_of(error: Any) -> list[str]:
+    return [error["message"]] if isinstance(error, dict) and isinstance(error.get("message"), str) else []
 
 
 def spoken(span: AgentSpanRow) -> list[Message]:
@@ -169,11 +185,20 @@ def answered(result: Any) -> list[Message]:
 
 
 def outcome(result: Any) -> list[Part]:
-    """Return what a model's result holds besides its answer; the tree shows tokens and cost."""
+    """Return what a model's result holds besides its answer, its figures, which the tree has, and an end as usual."""
     if not isinstance(result, dict) or error_of(result) is result:
         return []
-    counted = {name for name in _COUNTED if isinstance(result.get(name), int | float)}
-    return messages.rest(result, {*_ANSWERED, "error", *counted})
+    known = {name for name in (_FIGURES | USAGE_MEMBERS) & result.keys() if _is_figures(result[name])}
+    for name in ("finish_reason", "stop_reason"):
+        known |= {name} if isinstance(result.get(name), str) and result[name] in _USUAL_ENDS else set()
+    return messages.rest(result, {*_ANSWERED, "error", *known})
+
+
+def _is_figures(value: Any) -> bool:
+    """Return whether a value is a number, or an object of such."""
+    if isinstance(value, dict):
+        return all(item is None or _is_figures(item) for item in value.values())
+    return isinstance(value, int | float)
 
 
 def error_parts(result: Any, status: str) -> tuple[str | None, list[Part]]:
@@ -202,8 +227,10 @@ def key_of(message: Message) -> tuple[str, ...]:
 
 def is_answer(message: Message, step: Step) -> bool:
     """Return whether a tool's message says what the tool's step returned, as text or as its JSON."""
-    if step.error is not None or message["others"]:
+    if message["others"]:
         return False
+    if step.error is not None:
+        return message["text"] in step.said and step.output is None
     if message["text"] == step.text:
         return True
     return step.output is not None and exact(message["text"]) == exact(messages.json_of(step.output))
@@ -213,7 +240,16 @@ def is_call(call: Call, step: Step) -> bool | None:
     """Return whether a step did what a model asked for; None where that was not recorded."""
     if step.arguments is None:
         return None
-    return call["name"] == step.name and not call["others"] and exact(call["arguments"]) == exact(step.arguments)
+    if call["name"] != step.name or call["others"]:
+        return False
+    return call["arguments"] == step.arguments or exact(call["arguments"]) == exact(step.arguments)
+
+
+def arguments_of(text: str) -> str:
+    """Return arguments as a turn shows them."""
+    if len(text) <= MAX_ARGUMENTS:
+        return text
+    return f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT:,} more characters in the span)"
 
 
 def exact(text: str) -> str:

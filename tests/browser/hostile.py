@@ -11,7 +11,7 @@ from agentspan import text
 from agentspan.database import Database
 from tests.browser.recorded import Recording, at
 
-MARKED = re.compile(r"b\d{3}.*?e\d{3}")
+MARKED = re.compile(r"B\d{3}.*?E\d{3}")
 ATTACKS = (
     "<img src=x onerror=\"window.hit='img'\">",
     "</script><script>window.hit='script'</script>",
@@ -37,7 +37,7 @@ class Texts:
 
     def __call__(self, attacks: Any = ATTACKS) -> str:
         self.count += 1
-        return f"b{self.count:03}{attacks[self.count % len(attacks)]}e{self.count:03}"
+        return f"B{self.count:03}{attacks[self.count % len(attacks)]}E{self.count:03}"
 
 
 def marked(value: Any) -> list[str]:

@@ -45,7 +45,7 @@ def site(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 SCAN = r"""() => {
-    const marked = /b\d{3}|e\d{3}|unseen/, found = [];
+    const marked = /B\d{3}|E\d{3}|unseen/, found = [];
     if (window.hit) found.push(`it ran: ${window.hit}`);
     const forbidden = new Set("IMG IFRAME OBJECT EMBED BASE AUDIO VIDEO FORM STYLE SCRIPT LINK".split(" "));
     const forms = new Set(["filters", "terminate-form"]), read = new Set(["title", "aria-label", "value"]);
@@ -76,14 +76,20 @@ UNFOLD = r"""async (root) => {
         await new Promise((resolve) => setTimeout(resolve));
         await new Promise((resolve) => requestAnimationFrame(resolve));
     }
-    // Only texts that a reader sees: not transparent, not without a size, not tiny.
+    // Only texts that a reader sees: not transparent, without a size, tiny, or cut off.
     const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT), seen = [];
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
         const range = document.createRange(), parent = node.parentElement;
         range.selectNodeContents(node);
         const box = range.getBoundingClientRect(), size = parseFloat(getComputedStyle(parent).fontSize);
         const isSeen = parent.checkVisibility({ opacityProperty: true, visibilityProperty: true });
-        if (isSeen && box.width >= 1 && box.height >= 1 && size >= 9) seen.push(node.data);
+        let isCut = box.width < 1 || box.height < 1;
+        for (let around = parent; around !== root && !isCut; around = around.parentElement) {
+            if (!/hidden|clip/.test(getComputedStyle(around).overflow)) continue;
+            const room = around.getBoundingClientRect();
+            isCut = box.right > room.right + 1 || box.bottom > room.bottom + 1;
+        }
+        if (isSeen && !isCut && size >= 9) seen.push(node.data);
     }
     return seen.join("");
 }"""
@@ -117,12 +123,16 @@ def assert_nothing_is_hidden(page: "Page", hostile: Hostile) -> None:
             "document.querySelectorAll('#detail .payload button[aria-pressed=false]').forEach((b) => b.click())"
         )
         assert_harmless(page)
-    page.keyboard.press("2")
-    page.wait_for_selector(".turn")
-    assert unreadable(hostile.said, read_whole(page, "#turns")) == []
+    assert_the_conversation_hides_nothing(page, hostile)
     page.keyboard.press("3")
     page.wait_for_selector("#stats tr")
     assert_harmless(page)
+
+
+def assert_the_conversation_hides_nothing(page: "Page", hostile: Hostile) -> None:
+    page.keyboard.press("2")
+    page.wait_for_selector(".turn")
+    assert unreadable(hostile.said, read_whole(page, "#turns")) == []
 
 
 def test_no_field_of_a_run_is_executed_or_hidden(site: Site, open_page: Opener) -> None:
@@ -137,11 +147,12 @@ def test_no_field_of_a_run_is_executed_or_hidden(site: Site, open_page: Opener) 
 def test_no_field_is_executed_in_lists_and_on_pages_of_problems(site: Site, open_page: Opener) -> None:
     page = open_page(site.server.url, ready=False)
     agent, reason = site.hostile.run["agent"], site.hostile.reason
-    assert unreadable([agent], read_whole(page, "#runs")) == []
+    assert unreadable([agent], page.inner_text("#runs")) == []
     with page.expect_response("**/runs.json*"):  # with which the page's script updates what the server wrote
         pass
     expect(page.locator("#runs tr")).to_have_count(2)
-    assert unreadable([agent, reason], read_whole(page, "#runs")) == []
+    assert unreadable([agent, reason], page.inner_text("#runs")) == []
+    assert_harmless(page)
     page.expected = ("404",)  # type: ignore[attr-defined]
     for path in (
         f"?agent={quote(agent)}&grep={quote(reason)}",
@@ -160,4 +171,7 @@ def test_no_field_is_executed_or_hidden_in_an_exported_file(site: Site, open_pag
         ids = [site.hostile.recording.id, site.hostile.terminated.id]
         (tmp_path / "run.html").write_text(export.html(db.storage, ids), encoding="utf-8")
     page = open_page((tmp_path / "run.html").as_uri())
-    assert_nothing_is_hidden(page, site.hostile)
+    for _ in site.hostile.spans:
+        page.keyboard.press("j")
+        assert_harmless(page)
+    assert_the_conversation_hides_nothing(page, site.hostile)

@@ -379,6 +379,14 @@ def test_a_run_under_way_is_followed(live: tuple[Server, Writer], open_page: Ope
     write("end", first, "complete")
     expect(page.locator("#tree .row.selected .mark.complete")).to_be_visible()
     expect(page.locator("#detail")).to_contain_text("it is done")
+    press(page, "2")
+    turns = page.locator(".turn")
+    expect(turns).to_have_count(2)
+    turns.first.evaluate("(node) => (node.kept = true)")
+    write("begin", run, "gamma")
+    expect(turns).to_have_count(3)
+    expect(turns.locator(".place")).to_have_text(["1", "2", "3"])
+    assert turns.first.evaluate("(node) => node.kept")  # with what the reader unfolded in it
     write("finish", run)
     expect(page.locator("#status")).to_have_text("complete")
 

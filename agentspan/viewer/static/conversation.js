@@ -163,7 +163,8 @@ export class Conversation {
     const body = isStep
       ? this._stepCard(turn, text, head)
       : messageCard({ ...turn, text }, { head, isCut, card: (call) => this._callCard(call) });
-    if (turn.again.length) body.append(el("p", { class: "again" }, "The model was sent again: ", ...this._links(turn.again)));
+    const model = turn.role === "tool" ? "The model that asked" : "The model";
+    if (turn.again.length) body.append(el("p", { class: "again" }, `${model} was sent again: `, ...this._links(turn.again)));
     const node = el("div", { class: `turn from-${lookOf(turn.role)}`, tabindex: "-1" }, heading ? el("div", { class: "agent" }, heading) : null, body);
     return { key, node: named(node, turn.span), number };
   }
