@@ -8,7 +8,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
 from agentspan.analysis.runs import names_of
-from agentspan.cli.output import MARKS, Failed, document, fit, noun, status_style, style, width
+from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
@@ -24,6 +24,8 @@ from agentspan.storage.protocol import Query
 EVERY_S = 0.2
 SHARE = 5
 """How many times as long as a look takes is waited until the next one: a large run must not keep a core busy."""
+LOOKED_AT = 200
+"""Runs that are read at a time to find the first one since a time."""
 CONTEXT = 10
 """Transitions of a run from before the command began that are printed, at most."""
 
@@ -31,14 +33,17 @@ CONTEXT = 10
 def command(database: Database, what: str | None, *, one: bool, whole: bool, since: str | None, as_json: bool) -> None:
     """Follow runs from now on until Ctrl-C, or until the end of one."""
     if whole and since is not None:
-        raise Failed("--all and --since exclude each other")
-    if since is not None:
-        tail = _Tail(database, time_expressions.parse(since), context=0, is_quiet=as_json)
+        raise click.UsageError("--all and --since exclude each other")
+    at = None if since is None else time_expressions.parse(since)
+    if at is not None:
+        tail = _Tail(database, at, context=0, is_quiet=as_json)
     else:
         tail = _Tail(database, "" if whole or as_json else clock.now(), context=CONTEXT, is_quiet=as_json)
     storage = database.storage
     if what is not None:
         follower = Follower(storage, id_prefixes.find_run(storage, what))
+    elif at is not None and (first := _first_since(database, at)) is not None:
+        follower = Follower(storage, first)
     else:
         latest = storage.page(Query("agent_instance", descending=True, limit=1)).rows
         run = latest[0] if latest else None
@@ -166,6 +171,20 @@ class _Tail:
             ],
             "total": len(seen),
         }
+
+
+def _first_since(database: Database, at: str) -> AgentInstanceRow | None:
+    """Return the first of the latest runs that began since a time."""
+    first: AgentInstanceRow | None = None
+    while True:
+        query = Query("agent_instance", descending=True, limit=LOOKED_AT, after="" if first is None else first.id)
+        rows = [row for row in database.storage.page(query).rows if isinstance(row, AgentInstanceRow)]
+        for row in rows:
+            if (row.started_at or row.inserted_at) < at:
+                return first
+            first = row
+        if len(rows) < LOOKED_AT:
+            return first
 
 
 def _id(row: object) -> str:

@@ -122,6 +122,19 @@ def test_equal_failures_are_one_line_with_their_count_and_their_error(db: Path) 
     assert call(db, "show", "-", "--failed", "--full").output.count("✗ Tool fetch(n=") == 39
 
 
+@pytest.mark.parametrize("word", ["x" * 3000, "日本語" * 900, "a word and " * 300])
+def test_a_long_error_goes_on_over_a_few_lines_that_fit(db: Path, word: str) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with pytest.raises(ValueError, match=word[:9]), tracer.run("a"), tracer.span("tool", {"name": "x"}):
+        raise ValueError(word)
+    tracer.shutdown()
+    shown = lines(db, "show", "-")
+    assert max(map(columns_of, shown)) <= 80
+    assert len(shown) == 2 + 4 + 1 + 4
+    assert shown[5].endswith("…")
+    assert shown[-1].endswith("…")
+
+
 def test_only_what_took_longest_by_itself(db: Path, run: str) -> None:
     shown = "\n".join(lines(db, "show", "-", "--slow", "2"))
     assert "plan → x" in shown

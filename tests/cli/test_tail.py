@@ -131,7 +131,8 @@ def test_it_begins_with_now_and_the_last_lines_before(tmp_path: Path) -> None:
     assert len(lines(db, "tail", first, "--one", "--all")) == 42
     assert len(lines(db, "tail", first, "--one", "--since", "1h")) == 42
     assert lines(db, "tail", first, "--one", "--since", "2999-01-01") == []
-    assert call(db, "tail", first, "--all", "--since", "1h").exit_code == 1
+    assert call(db, "tail", first, "--all", "--since", "1h").exit_code == 2
+    assert "first0" in call(db, "tail", "--one", "--since", "1h").output  # without RUN from the first one since then
     assert json.loads(call(db, "tail", first, "--json").output)["total"] == 42
     document = json.loads(call(db, "tail", first, "--json", "--since", "2999-01-01").output)
     assert (document["run"]["id"], document["total"]) == (first, 0)
