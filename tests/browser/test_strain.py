@@ -326,6 +326,13 @@ def test_a_page_whose_first_request_fails_asks_again(site: Site, open_page: Open
     expect(page.locator("#runs tr[data-run]")).not_to_have_count(0)
     expect(lost).to_be_hidden()
 
+    # The search in the steps goes on with the first answer to anything, too.
+    page.route("**/steps.json*", refuse)
+    page.goto(f"{site.server.url}/?grep=invoices")
+    expect(page.locator("#found-count")).to_contain_text("could not be searched: The server does not answer.")
+    page.unroute("**/steps.json*")
+    expect(page.locator("#found-steps a")).not_to_have_count(0)
+
 
 def test_the_banner_goes_with_the_first_answer_to_anything(site: Site, open_page: Opener) -> None:
     page = open_page(site.going)

@@ -1,33 +1,42 @@
 // The steps that contain the text of the list's filter: searched when the page is shown, and again from time to time.
 
 import { add, byId, el, findById, messageOf, setText } from "./dom.js";
-import { get } from "./source.js";
+import { Parts } from "./parts.js";
+import { poll } from "./source.js";
 
 const EVERY_MS = 10_000;
 
 /** Search the steps, if the page of runs has a text to search. */
 export async function followSteps() {
   if (!findById("found")) return;
+  const list = new Parts(byId("found-steps"));
   for (;;) {
     const began = performance.now();
+    let wait = EVERY_MS;
     try {
-      show(await get(`steps.json${location.search}`));
+      show(await poll(`steps.json${location.search}`), list);
+      wait = Math.max(EVERY_MS, 20 * (performance.now() - began));
     } catch (error) {
       setText(byId("found-count"), `The steps could not be searched: ${messageOf(error)}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, Math.max(EVERY_MS, 20 * (performance.now() - began))));
+    await new Promise((resolve) => {
+      setTimeout(resolve, wait);
+      addEventListener("serverback", resolve, { once: true });
+    });
     while (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
   }
 }
 
-/** @param {FoundSteps} found */
-function show({ steps, count }) {
+/**
+ * @param {FoundSteps} found
+ * @param {Parts} list
+ */
+function show({ steps, count }, list) {
   setText(byId("found-count"), steps.length ? `${count}:` : `${count}. Steps are searched for whole words; the last one may be a beginning.`);
-  const list = byId("found-steps");
-  const shown = JSON.stringify(steps);
-  if (list.dataset.shown === shown) return; // it would lose the focus
-  list.dataset.shown = shown;
-  list.replaceChildren(...steps.map(item));
+  list.show(
+    "",
+    steps.map((step) => ({ name: step.span, data: [JSON.stringify(step)], make: () => item(step) })),
+  );
 }
 
 /** @param {FoundStep} step */
