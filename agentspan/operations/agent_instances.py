@@ -1,6 +1,7 @@
 """Operations on agent instances (runs). Registering finds or makes the agent, its version and its schema version."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from agentspan import forks, ids, jsontext
@@ -12,7 +13,6 @@ from agentspan.model.rows import (
     AgentInstanceRow,
     AgentRow,
     AgentSchemaVersionRow,
-    AgentSpanRow,
     AgentVersionRow,
     Value,
 )
@@ -26,7 +26,7 @@ from agentspan.recovery.closing_spans import Closer
 from agentspan.schemas.meaning import describe
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Found, Query, Rows
-from agentspan.storage.scanning import FEW_ROWS, scan
+from agentspan.storage.scanning import whole_spans_of
 from agentspan.text import one_line
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
@@ -219,7 +219,7 @@ def agent_context_parts(ctx: Context, agent_instance_id: Any) -> tuple[dict[str,
         "agent": resources.plain(resources.agent(agent, ctx.account)),
         "schema": resources.plain(resources.schema_version(schema, ctx.account)),
     }
-    rows = scan(ctx.storage, AgentSpanRow, {"agent_instance_id": instance.id}, page_rows=FEW_ROWS)
+    rows = chain.from_iterable(whole_spans_of(ctx.storage, instance.id))
     return context, (resources.plain(resources.span(row, ctx.account, instance.purpose)) for row in rows)
 
 

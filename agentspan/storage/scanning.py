@@ -4,11 +4,11 @@ One page is in memory at a time, and no row is read twice. The pages are no snap
 among them if its id comes later, and a row that is removed meanwhile may be missing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar, cast
 
-from agentspan.model.rows import TYPE_OF, ResourceType, Row, Value
+from agentspan.model.rows import TYPE_OF, AgentSpanRow, ResourceType, Row, Value
 from agentspan.storage.protocol import Query, Storage
 
 R = TypeVar("R", bound=Row)
@@ -16,7 +16,9 @@ R = TypeVar("R", bound=Row)
 PAGE_ROWS = 500
 """Rows in a page: 50 MB if payloads have 100 kB each."""
 FEW_ROWS = 20
-"""Rows in a page of spans that are sent to a client, who may take long to read them, or have many of 1 MB."""
+"""Spans in a page at least, where a client reads them: it may take long, and a span may have 10 MB."""
+PAGE_BYTES = 2 * 2**20
+"""Bytes of payloads in such a page, if the next ones are like the last ones."""
 
 
 def scan(
@@ -27,7 +29,6 @@ def scan(
     after: str = "",
     descending: bool = False,
     limit: int | None = None,
-    page_rows: int = PAGE_ROWS,
 ) -> Iterator[R]:
     """Yield the rows of a type that equal `where`, by id.
 
@@ -36,9 +37,8 @@ def scan(
         after: the id to begin after.
         descending: the latest first; `after` is then the id to begin before.
         limit: how many rows at most; None for all.
-        page_rows: how many are read at once.
     """
-    for page in pages(storage, row_type, where, after=after, descending=descending, limit=limit, page_rows=page_rows):
+    for page in pages(storage, row_type, where, after=after, descending=descending, limit=limit):
         yield from page
 
 
@@ -50,13 +50,12 @@ def pages(
     after: str = "",
     descending: bool = False,
     limit: int | None = None,
-    page_rows: int = PAGE_ROWS,
 ) -> Iterator[list[R]]:
-    """Yield the same rows in pages of at most `page_rows`, none of them empty."""
+    """Yield the same rows in pages of at most PAGE_ROWS, none of them empty."""
     query = Query(TYPE_OF[cast(type[Row], row_type)], where or {}, after=after, descending=descending)
     left = limit
     while left is None or left > 0:
-        wanted = page_rows if left is None else min(left, page_rows)
+        wanted = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
         rows = storage.page(replace(query, limit=wanted)).rows
         if rows:
             yield cast(list[R], rows)
@@ -69,3 +68,28 @@ def pages(
 def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | None = None) -> int:
     """Return how many rows of a type equal `where`, without reading them."""
     return storage.page(Query(type_, where or {}, limit=0, with_total=True)).counted()
+
+
+def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]]) -> Iterator[Sequence[AgentSpanRow]]:
+    """Yield the spans of a run by id, in pages of few bytes, none of them empty.
+
+    Args:
+        read: returns the spans after an id, at most so many.
+    """
+    after, wanted = "", FEW_ROWS
+    while True:
+        rows = read(after, wanted)
+        if rows:
+            yield rows
+        if len(rows) < wanted:
+            return
+        size = sum(len(row.payload) + len(row.result_payload or "") for row in rows) // len(rows)
+        after, wanted = rows[-1].id, max(FEW_ROWS, min(PAGE_ROWS, PAGE_BYTES // max(size, 1)))
+
+
+def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[Sequence[AgentSpanRow]]:
+    """Yield such pages of whole spans. No read transaction lasts as long as the caller takes."""
+    query = Query("agent_span", {"agent_instance_id": instance_id})
+    return span_pages(
+        lambda after, wanted: cast(list[AgentSpanRow], storage.page(replace(query, after=after, limit=wanted)).rows)
+    )

@@ -14,6 +14,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.stats import BOUNDS_MS, stats
 from agentspan.analysis.tree import title_of
+from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, SPAN_STATUSES
 from agentspan.recovery.writers import Lives
@@ -22,7 +23,7 @@ from agentspan.schemas.span_types import fallback
 from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
 from agentspan.storage.protocol import Outlines, Storage
-from agentspan.storage.scanning import FEW_ROWS
+from agentspan.storage.scanning import span_pages
 from agentspan.viewer import conversation
 
 CHUNK = 20_000
@@ -58,6 +59,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "termination_reason": run.termination_reason,
         "closed": closed_text(run),
         "left_open": run.status in OPEN and lives.of(run.writer_id) == "dead",
+        "abandoned": [n for n, row in enumerate(rows) if row.closed_by == "abandoned" and not row.ended_late],
         "metadata": run.metadata,
         "result": run.result,
         "error": run.error,
@@ -115,7 +117,6 @@ def columns(
         "statuses": list(SPAN_STATUSES),
         "errors": {number: text for number, row in enumerate(rows) if (text := _error(row))},
         "aggregates": [number for number, row in enumerate(rows) if row.is_aggregate],
-        "abandoned": [n for n, row in enumerate(rows) if row.closed_by == "abandoned" and not row.ended_late],
         "left_open": [n for n, row in enumerate(rows) if row.status in OPEN and lives.of(row.writer_id) == "dead"],
         "next": rows[-1].id if limit is not None and len(rows) == limit else None,
         "latest": max((row.updated_at for row in rows), default=since),
@@ -137,8 +138,17 @@ def matches(storage: Storage, run_id: str, text: str) -> list[str]:
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
     """Return one span in full. Payloads stay text: a browser's numbers would round large integers."""
-    lives = Lives(storage)
-    violations = storage.violations([span.id], instance_id=span.agent_instance_id)[span.id]
+    (found,) = details(storage, [span], Lives(storage))
+    return found
+
+
+def details(storage: Storage, spans: Sequence[AgentSpanRow], lives: Lives) -> Iterator[dict[str, Any]]:
+    """Yield spans of one run in full."""
+    violations = storage.violations([span.id for span in spans], instance_id=spans[0].agent_instance_id)
+    return (_detail(span, lives, violations[span.id]) for span in spans)
+
+
+def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation]) -> dict[str, Any]:
     return {
         "id": span.id,
         "schema_name": span.schema_name,
@@ -157,23 +167,19 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
 
 def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, since: str | None) -> list[AgentSpanRow]:
     outlines = storage.capabilities().outlines
-    if outlines is not None and limit is None:
-        return list(_titled(outlines, run_id, after, since))
+    if outlines is not None and limit is None and not after:
+        return list(_titled(outlines, run_id, since))
     if outlines is not None:
         return outlines.outlines(run_id, after=after, limit=limit, since=since)
     spans = storage.iter_spans(run_id)
     return list(islice((row for row in spans if row.id > after and row.updated_at >= (since or "")), limit))
 
 
-def _titled(outlines: Outlines, run_id: str, after: str, since: str | None) -> Iterator[AgentSpanRow]:
+def _titled(outlines: Outlines, run_id: str, since: str | None) -> Iterator[AgentSpanRow]:
     """Yield all spans with their titles as summaries: where there is none, it is made of the payload, however large."""
-    while True:
-        rows = outlines.outlines(run_id, after=after, limit=FEW_ROWS, since=since)
+    for rows in span_pages(lambda after, wanted: outlines.outlines(run_id, after=after, limit=wanted, since=since)):
         for row in rows:
             yield row if row.summary else row._replace(summary=title_of(row, MAX_INLINE), payload="{}")
-        if len(rows) < FEW_ROWS:
-            return
-        after = rows[-1].id
 
 
 def _column(values: Iterable[Any]) -> list[Any] | None:

@@ -5,9 +5,10 @@ from html import escape
 
 from agentspan.analysis import id_prefixes
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.recovery.writers import Lives
 from agentspan.storage.protocol import Storage
-from agentspan.storage.scanning import FEW_ROWS, scan
+from agentspan.storage.scanning import whole_spans_of
 from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data
 
@@ -46,9 +47,11 @@ def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
     yield _block(f"stats-{run.id}", data.statistics(storage, run.id))
     yield f'<script id="details-{run.id}" type="application/json">['
     # Payloads are most of it: few at a time, and no read transaction that lasts as long as the reader of this takes.
-    spans = scan(storage, AgentSpanRow, {"agent_instance_id": run.id}, page_rows=FEW_ROWS)
-    for number, span in enumerate(spans):
-        yield ("," if number else "") + assets.embedded(data.detail(storage, span))
+    comma, lives = "", Lives(storage)
+    for spans in whole_spans_of(storage, run.id):
+        for detail in data.details(storage, spans, lives):
+            yield comma + assets.embedded(detail)
+            comma = ","
     yield "]</script>\n"
 
 

@@ -101,13 +101,14 @@ def test_a_run_is_never_whole_in_memory(db: Database, path: str) -> None:
 
 def test_a_run_is_sent_while_it_is_made(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     run, made = filled(db, 50, 2 * CHUNK), [0]
-    original = data.detail
+    original = data.details
 
-    def counted(*given: Any) -> Any:
-        made[0] += 1
-        return original(*given)
+    def counted(*given: Any) -> Iterator[Any]:
+        for each in original(*given):
+            made[0] += 1
+            yield each
 
-    monkeypatch.setattr(data, "detail", counted)
+    monkeypatch.setattr(data, "details", counted)
     app = create_app(db)
     seen: list[int] = []
 
