@@ -59,7 +59,6 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "termination_reason": run.termination_reason,
         "closed": closed_text(run),
         "left_open": run.status in OPEN and lives.of(run.writer_id) == "dead",
-        "abandoned": [n for n, row in enumerate(rows) if row.closed_by == "abandoned" and not row.ended_late],
         "metadata": run.metadata,
         "result": run.result,
         "error": run.error,
@@ -118,6 +117,7 @@ def columns(
         "errors": {number: text for number, row in enumerate(rows) if (text := _error(row))},
         "aggregates": [number for number, row in enumerate(rows) if row.is_aggregate],
         "left_open": [n for n, row in enumerate(rows) if row.status in OPEN and lives.of(row.writer_id) == "dead"],
+        "abandoned": [n for n, row in enumerate(rows) if row.closed_by == "abandoned" and not row.ended_late],
         "next": rows[-1].id if limit is not None and len(rows) == limit else None,
         "latest": max((row.updated_at for row in rows), default=since),
     }
