@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+TOKEN = "s3cret-token"
+"""Of servers that want one."""
+
 
 def press(page: "Page", *keys: str) -> None:
     """Press keys one after the other."""

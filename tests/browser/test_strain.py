@@ -14,10 +14,9 @@ import pytest
 
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
-from tests.browser.gestures import expect, press, selected
+from tests.browser.gestures import TOKEN, expect, press, selected
 from tests.browser.recorded import Recording, database
 from tests.browser.recorded import at as moment
-from tests.browser.test_viewer import TOKEN
 from tests.checkout import ROOT
 from tests.serve.servers import Server, serving
 

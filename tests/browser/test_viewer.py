@@ -14,7 +14,7 @@ import agentspan
 from agentspan.model.changes import Put, unit_of
 from agentspan.viewer import export
 from tests.browser.conftest import Opener
-from tests.browser.gestures import count_of, expect, press, selected
+from tests.browser.gestures import TOKEN, count_of, expect, press, selected
 from tests.browser.recorded import HOSTILE, Recording, database, failing_run, hostile_run, long_run
 from tests.checkout import ROOT
 from tests.serve.servers import Server, serving
@@ -22,7 +22,6 @@ from tests.serve.servers import Server, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-TOKEN = "s3cret-token"
 SPANS = 10_000
 
 
