@@ -272,8 +272,12 @@ function traceback(text) {
   if (text.length <= TRACE * 1.2) return [lines(text)];
   const begin = text.indexOf("\n", text.length - TRACE) + 1 || text.length - TRACE;
   const more = el("button", { type: "button", class: "more" }, `Show the ${format.whole(begin)} characters before`);
-  more.addEventListener("click", () => more.replaceWith(lines(text.slice(0, begin))));
-  return [more, lines(text.slice(begin)), saveButton(saved)];
+  const tools = el("div", { class: "tools" }, more, saveButton(saved));
+  more.addEventListener("click", () => {
+    tools.after(lines(text.slice(0, begin)));
+    more.remove();
+  });
+  return [tools, lines(text.slice(begin))];
 }
 
 /** @param {Violation[]} violations */
