@@ -8,11 +8,9 @@ import asyncio
 import gzip
 import json
 from collections.abc import Awaitable, Callable
-from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -26,11 +24,11 @@ from agentspan.operations.context import Context
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
+from agentspan.serve.page_templates import templates
 from agentspan.serve.paths import route_path
 from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import WriteQueue
-from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
@@ -288,7 +286,7 @@ class Viewer:
     def _page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> Response:
         theme = request.cookies.get("agentspan_theme")
         shown = (
-            _templates()
+            templates()
             .get_template(name)
             .render(
                 up=_up(request),
@@ -315,25 +313,6 @@ async def static(request: Request) -> Response:
     response = _with_headers(Response(content(), media_type=kind))
     response.headers["Cache-Control"] = FOREVER if request.query_params.get("v") == assets.version() else "no-cache"
     return response
-
-
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader("agentspan.serve")
-    return Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        cache_size=20,
-        finalize=_shown,
-    )
-
-
-def _shown(value: Any) -> Any:
-    """Return the value of an expression as it is written into a page; `{{ name|e }}` writes a form's value as it is."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _path(request: Request) -> str:
