@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from agentspan.errors import AgentspanError, InvalidValue, RequiredValue, StorageError
+from agentspan.errors import AgentspanError, InvalidValue, NotPermitted, RequiredValue, StorageError
 from agentspan.interrupts import let_through
 from agentspan.operations import envelopes
 from agentspan.operations.as_sent import as_sent
@@ -77,8 +77,8 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
 def _answer(ctx: Context, operation: JsonOperation, fields: Mapping[str, Any], details: Collection[str]) -> Envelope:
     try:
         return operation(ctx, fields)
-    except StorageError:
-        raise  # the transaction is lost, and with it what came before
+    except (StorageError, NotPermitted):
+        raise  # the transaction is lost, and with it what came before; or nothing may be written
     except AgentspanError as error:
         return envelopes.of_error(as_sent(error, details))
     except Exception as raised:
