@@ -1,4 +1,4 @@
-"""What a large payload costs its caller, beside `json.dumps` of the same payload.
+"""The price of a large payload for its caller, beside `json.dumps` of the same payload.
 
 A payload is the messages of a conversation, as a model is called with it: English texts of 50 to 3,000 characters, in
 one half of the rows with a character in each that is not ASCII. Each figure is the least of many short turns, in which

@@ -46,7 +46,7 @@ def in_order(found: Iterable[Stat]) -> list[Stat]:
 
 
 class Rest(NamedTuple):
-    """What `shorten` left out at this place: so many labels of a span type, or with None so many types."""
+    """The number of what `shorten` left out at this place: labels of a span type, or types where that is None."""
 
     schema_name: str | None
     number: int

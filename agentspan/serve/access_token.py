@@ -71,7 +71,7 @@ class AccessToken:
 
     @property
     def remembered(self) -> int:
-        """How much is remembered of clients."""
+        """Number of entries that are remembered of clients."""
         right = len(self._right_connections) + len(self._right_addresses)
         return right + len(self._wrong) + len(self._guesses.due)
 
@@ -113,7 +113,7 @@ class AccessToken:
 
 
 class _Guesses:
-    """When each address would have made its guesses, had it made them at the rate of the limit."""
+    """The times at which each address would have made its guesses, had it made them at the rate of the limit."""
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit

@@ -19,7 +19,7 @@ OTHER_FILES = 100
 
 
 class Limits(NamedTuple):
-    """How much connections may take.
+    """The limits of connections.
 
     Attributes:
         open: connections at once.
@@ -40,7 +40,7 @@ class Limits(NamedTuple):
 
     @property
     def sweep_s(self) -> float:
-        """How often late connections are looked for."""
+        """Seconds between two searches for late connections."""
         return self.head_s / 10
 
     @property
@@ -59,7 +59,7 @@ class Connection(Protocol):
 
     @property
     def has_head(self) -> bool:
-        """Whether the head of the request that it sends has arrived."""
+        """True once the head of the request that it sends has arrived."""
         ...
 
     def abort(self) -> None:

@@ -27,7 +27,7 @@ THREADS = 2
 """More would wait for the interpreter lock only."""
 
 is_large: ContextVar[bool] = ContextVar("is_large", default=False)
-"""Whether the body of the request under way is large."""
+"""True while a request with a large body is under way."""
 T = TypeVar("T")
 
 

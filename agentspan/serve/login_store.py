@@ -1,4 +1,4 @@
-"""What login sessions keep on disk: the secret that signs them, and which of them have ended by a logout.
+"""The files of login sessions: the secret that signs them, and which of them have ended by a logout.
 
 Both are in the folder `NAME-logins` beside the file. The file itself does not have them, because it is copied, exported
 and handed to others, who could then log in. They are kept together, because deleting one without the other would make

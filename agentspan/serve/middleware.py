@@ -17,9 +17,9 @@ log = logging.getLogger("agentspan")
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 BODY_S = 30.0
-"""How long a client may take to send a body."""
+"""Seconds that a client may take to send a body."""
 READ_S = 10.0
-"""How long it may pause meanwhile."""
+"""Seconds that it may pause meanwhile."""
 
 
 class GuardMiddleware:

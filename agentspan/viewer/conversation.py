@@ -45,7 +45,7 @@ def of_run(spans: Iterable[AgentSpanRow]) -> list[Turn]:
 
 @dataclass(slots=True)
 class _Said:
-    """What was shown of a thread so far.
+    """The part of a thread that was shown so far.
 
     Attributes:
         turns: its turns.

@@ -22,7 +22,7 @@ _MAX_MARK = 100
 
 
 class Part(TypedDict):
-    """What is not the text of a message: another member of it, or a part such as `image_url`; as JSON text.
+    """A part that is not the text of a message: another member of it, or a part such as `image_url`; as JSON text.
 
     `length` counts the characters of the whole text, of which `text` has at most MAX_PART.
     """

@@ -1,4 +1,4 @@
-"""What the spans of a conversation hold: messages sent and answered, steps of tools; and when two are equal."""
+"""The contents of the spans of a conversation: messages sent and answered, steps of tools; and when two are equal."""
 
 import json
 from typing import Any, NamedTuple, TypedDict
