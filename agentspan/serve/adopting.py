@@ -7,7 +7,7 @@ import time
 from agentspan.recovery.adopting import LOOK_EVERY_S, Adoption
 
 PATIENCE_S = 0.1
-"""Seconds that the request that found a journal waits for it. Most are small, and then its answer has what is in them."""
+"""Seconds that the request that found a journal waits for it. Most are small; then its answer has what is in them."""
 END_S = 1.0
 
 
