@@ -15,7 +15,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.span_types import fallback
 
 Opening = tuple[Hashable, Hashable, int]
-"""The beginning of an llm span's conversation: its system prompt, the message after it, and the number of messages left."""
+"""The beginning of an llm span's conversation: its system prompt, the message after it, and how many follow."""
 
 
 @dataclass(eq=False, slots=True)
