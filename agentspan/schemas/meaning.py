@@ -97,7 +97,7 @@ def _with_outcome(
 
 def _with_all_of(result: dict[str, Any], summary: str | None, status: str) -> str | None:
     """Append the result of a function that returned a dict, which is all of the result: `Tool f() → a=1, b=2`."""
-    if summary is None or status == "failed":
+    if summary is None or status != "complete":
         return summary
     return one_line(f"{summary} → {arguments_text(result)}", MAX_SUMMARY)
 
