@@ -58,7 +58,7 @@ def parsed(adapter: TypeAdapter[Any], body: bytes) -> Any:
         except (ValueError, RecursionError):  # no UTF-8, or too deep
             raise HTTPException(400) from None
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, from_attributes=True)  # as FastAPI does: it is in the messages
     except ValidationError as error:
         problems = [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
         raise RequestValidationError(problems, body=value) from None
