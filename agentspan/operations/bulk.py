@@ -50,10 +50,11 @@ def run(ctx: Context, planned: Plan) -> dict[str, Envelope]:
     """Run the items of a bulk request (see Database.bulk).
 
     Each item is a unit of its own: a refused one stores nothing, and those before it stay. They share a commit, so none
-    is durable before all are.
+    is durable before all are. If the file is only read, no answer is given for the items: the error is raised.
 
     Raises:
         DatabaseBusy, StorageError: nothing is stored.
+        NotPermitted: the file is only read, and an item would write.
     """
     outputs: dict[str, Envelope] = {}
     storage = ctx.storage

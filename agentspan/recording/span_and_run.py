@@ -143,7 +143,7 @@ class Run(RunState):
 
     @property
     def terminated(self) -> bool:
-        """Whether somebody terminated the run. It learns that when a span of it begins, or ends too late."""
+        """True if somebody terminated the run. It learns that when a span of it begins, or ends too late."""
         return self.termination_reason is not None
 
     def set_result(self, result: Mapping[str, Any]) -> None:

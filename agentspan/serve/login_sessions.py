@@ -41,7 +41,7 @@ class LoginSessions:
 
     @property
     def is_asked(self) -> bool:
-        """Whether the viewer requires a login."""
+        """True if the viewer requires a login."""
         return self._token is not None
 
     def allows(self, request: Request) -> bool:

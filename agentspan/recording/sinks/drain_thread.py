@@ -39,7 +39,7 @@ class Ticks:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing was recorded for a second."""
+        """True if nothing was recorded for a second."""
         return self.quiet >= QUIET_TICKS
 
 
