@@ -16,6 +16,9 @@ locked."""
 FOURTH = "version-4.tar.gz"
 """Made by the code before there was a fifth version: the same, and a span with a value that is marked as sensitive,
 which that code stored."""
+FIFTH = "version-5.tar.gz"
+"""Made by the code before there was a sixth version: a run of llm spans with growing histories, and members that look
+like references to contents; the index of that code beside it; and the journal of a killed program with such a run."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""

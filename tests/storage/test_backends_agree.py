@@ -25,6 +25,14 @@ RUNS = [RUN, RUN._replace(id=ROWS.ids.new())]
 IDS = [ROWS.ids.new() for _ in range(3)]
 STATUSES = st.sampled_from(["pending", "active", "complete", "failed", "cancelled"])
 CLOSERS = st.sampled_from([None, "terminated", "abandoned"])
+SAID = ['"a"', f'{{"role":"user","content":"{"long " * 50}"}}', '{"n":1}', f'"{"b" * 300}"']
+PAYLOADS = st.sampled_from(['{"n": 1}', "{}"]) | st.builds(
+    lambda said, text, odd: f'{{"of":1.0,"said":[{",".join(said)}],"text":"{text}","odd":{odd}}}',
+    st.lists(st.sampled_from(SAID), max_size=5),
+    st.sampled_from(["", "t" * 500, "u" * 600]),
+    st.sampled_from(["1e400", '{"$contents":"1"}', '{"$content":1}', "[]"]),
+)
+"""Payloads of which some have parts that are stored once in a run, and some look like that."""
 VIOLATIONS = st.lists(
     st.builds(Violation, st.sampled_from(["payload", "result_payload"]), st.just("$"), st.just("type"), st.just("no")),
     max_size=1,
@@ -36,6 +44,7 @@ def spans(draw: st.DrawFn) -> AgentSpanRow:
     run = draw(st.sampled_from(RUNS)).id
     late = draw(st.sampled_from([None, 1]))
     row = ROWS.span(RUN)._replace(id=draw(st.sampled_from(IDS)), agent_instance_id=run, status=draw(STATUSES))
+    row = row._replace(payload=draw(PAYLOADS), result_payload=draw(st.none() | PAYLOADS))
     return row._replace(closed_by=draw(CLOSERS), ended_late=late, closed_at=draw(st.sampled_from([None, AT])))
 
 
@@ -55,10 +64,12 @@ def moves(draw: st.DrawFn) -> Move:
     id = draw(st.sampled_from([*IDS, RUNS[0].id] if of_span else [each.id for each in RUNS]))
     values = draw(VALUES)
     if of_span and draw(st.booleans()):
-        values["payload"] = '{"n": 1}'
+        values["payload"] = draw(PAYLOADS)
+    elif of_span and draw(st.booleans()):
+        values["result_payload"] = draw(st.none() | PAYLOADS)
     elif not of_span and draw(st.booleans()):
         values = {**values, "status": "terminated", "termination_reason": "enough", "closed_by": "terminated"}
-    unchanged = draw(st.sampled_from([{}, {"finished_at": None}]))
+    unchanged = draw(st.sampled_from([{}, {"finished_at": None}] + ([{"payload": draw(PAYLOADS)}] if of_span else [])))
     violations = draw(VIOLATIONS) if of_span else ()
     type_: Any = "agent_span" if of_span else "agent_instance"
     return Move(type_, id, draw(LEAVES), values, violations, unchanged, draw(OVERS))
@@ -66,7 +77,9 @@ def moves(draw: st.DrawFn) -> Move:
 
 PUTS: Any = st.builds(Put, spans(), st.just(()), VIOLATIONS, st.booleans())
 TOGETHER: Any = st.builds(PutSpans, st.lists(spans(), min_size=1, max_size=2), st.just(()))
-REMOVES: Any = st.builds(Remove, st.just("agent_instance"), st.sampled_from([each.id for each in RUNS]))
+REMOVES: Any = st.builds(Remove, st.just("agent_instance"), st.sampled_from([each.id for each in RUNS])) | st.builds(
+    Remove, st.just("agent_span"), st.sampled_from(IDS)
+)
 CHANGES: Any = st.lists(PUTS | moves() | moves() | TOGETHER | REMOVES, min_size=1, max_size=2).map(tuple)
 
 
@@ -83,6 +96,12 @@ def units(draw: st.DrawFn) -> Unit:
 def everything(storage: Storage) -> Any:
     rows = [row for type_ in ("agent_instance", "agent_span") for row in storage.page(Query(type_)).rows]
     return sorted(rows, key=lambda row: row.id), [sorted(found) for found in storage.violations(IDS).values()]
+
+
+def damage(storage: Storage) -> list[str]:
+    check = storage.capabilities().check
+    assert check is not None
+    return check.check()
 
 
 def told(unit: Unit, outcome: Outcome) -> Outcome:
@@ -104,6 +123,7 @@ def test_any_units_do_the_same_in_both_backends(done: list[Unit]) -> None:
                 of_memory, of_file = (told(unit, storage.apply([unit])[0]) for storage in storages)
                 assert of_memory == of_file
             assert everything(storages[0]) == everything(storages[1])
+            assert damage(storages[1]) == []
         finally:
             for storage in storages:
                 storage.close()

@@ -30,6 +30,8 @@ def test_the_tables_of_a_file_are_declared_as_the_rows_are(tmp_path: Path, type_
         for _, name, of, required, default, in_key in connection.execute(f"pragma table_info({table_of(type_)})")
     }
     connection.close()
+    if type_ == "agent_span":  # how payloads are stored, which is nothing of the row's
+        assert found.pop("contents") == ("INTEGER", True, "0")
     assert found == {
         column.name: (
             SQL[column.type],

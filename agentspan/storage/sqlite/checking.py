@@ -5,11 +5,13 @@ import sqlite3
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
+from agentspan.storage.sqlite.contents.joining import BIT, missing
 from agentspan.storage.sqlite.tables import table_of
 
 MOST = 20
 """The most problems of one kind that are returned."""
 
+UNREADABLE_PARTS = "select count(*) from contents where not (is_text(cast(text as blob)) and json_valid(text))"
 _STATUSES = {"agent_instance": INSTANCE_STATUSES, "agent_span": SPAN_STATUSES}
 _DIGIT = "[0-9]"
 _TIME = "{4}-{2}-{2}T{2}:{2}:{2}.{6}Z".format(*(_DIGIT * number for number in range(7)))
@@ -29,6 +31,13 @@ def problems(connection: sqlite3.Connection) -> list[str]:
         (count,) = connection.execute(_unreadable(type_)).fetchone()
         if count:
             found.append(f"{count} row{'s' * (count != 1)} of {table_of(type_)} cannot be read")
+    (count,) = connection.execute(UNREADABLE_PARTS).fetchone()
+    if count:
+        found.append(f"{count} row{'s' * (count != 1)} of contents cannot be read")
+    for column in BIT:
+        (count,) = connection.execute(missing(column)).fetchone()
+        if count:
+            found.append(f"{count} reference{'s' * (count != 1)} of {column} to contents that are not there")
     return found
 
 

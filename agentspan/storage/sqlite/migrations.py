@@ -197,11 +197,35 @@ def _add_sensitive_encoding(db: "Database") -> None:
     db.execute('ALTER TABLE "agent_spans" ADD COLUMN "sensitive_encoding" INTEGER NOT NULL DEFAULT 0')
 
 
+_CONTENTS = (
+    """CREATE TABLE "content_runs" (
+   "id" INTEGER PRIMARY KEY,
+   "agent_instance_id" TEXT NOT NULL UNIQUE REFERENCES "agent_instances"("id")
+) STRICT""",
+    """CREATE TABLE "contents" (
+   "id" INTEGER PRIMARY KEY,
+   "run" INTEGER NOT NULL REFERENCES "content_runs"("id"),
+   "hash" INTEGER NOT NULL,
+   "text" TEXT NOT NULL
+) STRICT""",
+    """CREATE INDEX "idx_contents_run_hash"
+    ON "contents" ("run", "hash")""",
+    'ALTER TABLE "agent_spans" ADD COLUMN "contents" INTEGER NOT NULL DEFAULT 0',
+)
+
+
+def _add_contents(db: "Database") -> None:
+    """Add the parts of payloads that are stored once in a run (see contents). Spans of before stay whole."""
+    for statement in _CONTENTS:
+        db.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     _first,
     _add_closes,
     _add_is_aggregate,
     _add_git_commit,
     _add_sensitive_encoding,
+    _add_contents,
 )
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

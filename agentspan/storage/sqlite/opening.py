@@ -19,7 +19,7 @@ from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
 
 log = logging.getLogger("agentspan")
 
-_MINIMUM = (3, 37, 0)  # STRICT tables
+_MINIMUM = (3, 38, 0)  # `->`
 TOLD_BYTES = 200 * 2**20
 """Size of a file whose migration is told of. It may take seconds: SQLite reads all of a table that gets a column."""
 

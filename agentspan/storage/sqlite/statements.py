@@ -3,22 +3,43 @@
 from functools import lru_cache
 
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType
+from agentspan.model.status import OPEN
 from agentspan.storage.protocol import Query
+from agentspan.storage.sqlite.contents.joining import BIT, BOTH, whole
 from agentspan.storage.sqlite.tables import table_of
 
 INSERT = {
     row: f"insert into {table_of(type_)} ({', '.join(row._fields)}) values ({', '.join('?' * len(row._fields))})"
     for type_, row in ROWS.items()
 }
-# Puts a span, but not in a terminated instance: this costs 0.8 µs, a query before it would cost 4.
-INSERT_UNLESS_TERMINATED = (
-    f"insert into agent_spans ({', '.join(AgentSpanRow._fields)}) "
-    f"select {', '.join(f'?{n}' for n in range(1, len(AgentSpanRow._fields) + 1))} where not exists "
-    f"(select 1 from agent_instances where id = ?{AgentSpanRow._fields.index('agent_instance_id') + 1} "
-    "and status = 'terminated')"
-)
+_STORED = (*AgentSpanRow._fields, "contents")
+INSERT_SPAN = f"insert into agent_spans ({', '.join(_STORED)}) values ({', '.join('?' * len(_STORED))})"
+"""Puts a span whose payload or result has references."""
+
+
+def _unless_terminated(columns: tuple[str, ...]) -> str:
+    """Return the INSERT of a span in a run that is not terminated (0.8 µs more; a query before it would cost 4)."""
+    return (
+        f"insert into agent_spans ({', '.join(columns)}) "
+        f"select {', '.join(f'?{n}' for n in range(1, len(columns) + 1))} where not exists "
+        f"(select 1 from agent_instances where id = ?{columns.index('agent_instance_id') + 1} "
+        "and status = 'terminated')"
+    )
+
+
+INSERT_UNLESS_TERMINATED = _unless_terminated(AgentSpanRow._fields)
+INSERT_SPAN_UNLESS_TERMINATED = _unless_terminated(_STORED)
 DELETE = {type_: f"delete from {table_of(type_)} where id = ?" for type_ in ROWS}
-SELECT = {type_: f"select {', '.join(row._fields)} from {table_of(type_)}" for type_, row in ROWS.items()}
+
+
+def column_of(type_: ResourceType, column: str, table: str = "", schema: str = "") -> str:
+    """Return the SQL of a column's value: the column, or what puts a payload together (see contents)."""
+    table = table or table_of(type_)
+    return whole(column, table, schema) if type_ == "agent_span" and column in BIT else f"{table}.{column}"
+
+
+_VALUES = {type_: [f"{column_of(type_, field)} as {field}" for field in row._fields] for type_, row in ROWS.items()}
+SELECT = {type_: f"select {', '.join(values)} from {table_of(type_)}" for type_, values in _VALUES.items()}
 BY_ID = {type_: f"{select} where id = ?" for type_, select in SELECT.items()}
 EXISTS = {type_: f"select 1 from {table_of(type_)} where id = ?" for type_ in ROWS}
 BY_UNIQUE = {
@@ -26,12 +47,14 @@ BY_UNIQUE = {
     for type_, columns in UNIQUE.items()
 }
 
+HAS_SPANS = "select 1 from agent_spans where agent_instance_id = ? limit 1"
+RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = ?"
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
 # 5,000 spans with 20 kB of payload each: 0.07 s, where whole rows take 0.15 to 0.35; with small payloads as long.
 _OUTLINE = {
-    "payload": "case when summary is null then payload else '{}' end",
-    "result_payload": "case when status = 'failed' then result_payload end",
+    "payload": f"case when summary is null then {column_of('agent_span', 'payload')} else '{{}}' end",
+    "result_payload": f"case when status = 'failed' then {column_of('agent_span', 'result_payload')} end",
 }
 OUTLINES = (
     f"select {', '.join(_OUTLINE.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
@@ -49,10 +72,11 @@ FORGET_KEY = "delete from idempotency_keys where operation = ? and key = ?"
 
 
 @lru_cache(maxsize=8)
-def insert_spans(number: int) -> str:
+def insert_spans(number: int, *, with_contents: bool = False) -> str:
     """Return the INSERT of so many spans at once."""
-    row = f"({', '.join('?' * len(AgentSpanRow._fields))})"
-    return f"insert into agent_spans ({', '.join(AgentSpanRow._fields)}) values {', '.join([row] * number)}"
+    columns = _STORED if with_contents else AgentSpanRow._fields
+    row = f"({', '.join('?' * len(columns))})"
+    return f"insert into agent_spans ({', '.join(columns)}) values {', '.join([row] * number)}"
 
 
 def terminated(number: int) -> str:
@@ -66,13 +90,28 @@ def terminated(number: int) -> str:
 
 @lru_cache(maxsize=512)
 def update(
-    type_: ResourceType, columns: tuple[str, ...], leaves: frozenset[str], unchanged: tuple[str, ...] = ()
+    type_: ResourceType,
+    columns: tuple[str, ...],
+    leaves: frozenset[str],
+    unchanged: tuple[str, ...] = (),
+    *,
+    has_contents: bool = False,
 ) -> str:
-    """Return the UPDATE of a Move: its values in the order of the columns, the id, the values that must not change."""
+    """Return the UPDATE of a Move: its values in the order of the columns, the id, the values that must not change.
+
+    Args:
+        has_contents: whether the new payload or result of a span has references. The new bits of its column `contents`
+            are the first value then.
+    """
     values = ", ".join(f"{column} = ?" for column in columns)
+    replaced = sum(bit for column, bit in BIT.items() if column in columns) if type_ == "agent_span" else 0
+    if has_contents:
+        values = f"contents = contents & {BOTH - replaced} | ?, {values}"
+    elif replaced and not (leaves and leaves <= OPEN and "payload" not in columns):  # else it has no result yet
+        values = f"contents = contents & ~{replaced}, {values}"
     statuses = ", ".join(f"'{status}'" for status in sorted(leaves))
     guard = f" and status in ({statuses})" if leaves else ""
-    guard += "".join(f" and {column} is ?" for column in unchanged)
+    guard += "".join(f" and {column_of(type_, column)} is ?" for column in unchanged)
     return f"update {table_of(type_)} set {values} where id = ?{guard}"
 
 
@@ -128,7 +167,7 @@ def _conditions(query: Query) -> tuple[list[str], list[object]]:
     unknown = [column for column in (*query.where, query.order) if column not in fields]
     if unknown:
         raise ValueError(f"{query.type} has no column {', '.join(unknown)}")
-    conditions = [f"{column} is ?" for column in query.where]
+    conditions = [f"{column_of(query.type, column)} is ?" for column in query.where]
     if query.type == "agent_span" and "agent_id" in query.where and "agent_instance_id" not in query.where:
         by_agent = "agent_instance_id in (select id from agent_instances where agent_id is ?)"  # which has an index
         conditions[[*query.where].index("agent_id")] = by_agent

@@ -7,7 +7,8 @@ are dropped before the migrations and made again after them, always as the code 
 
 import sqlite3
 
-from agentspan.model.rows import ROWS, ResourceType
+from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
+from agentspan.storage.sqlite.contents.joining import error_text, whole
 from agentspan.storage.sqlite.migrations import MIGRATIONS
 
 APPLICATION_ID = 0x61677370  # "agsp": marks the file as ours for `file` and for us
@@ -30,17 +31,19 @@ left join agent_spans s on s.agent_instance_id = i.id
 group by i.id
 """
 
-SPANS_VIEW = """
+SPANS_VIEW = f"""
 select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_id as parent, s.schema_name as type,
        s.label, s.status, s.summary, s.started_at, s.finished_at, s.duration_ms, s.input_tokens, s.output_tokens,
        s.cost_usd,
        case when json_valid(s.result_payload) then coalesce(
+           {error_text("s")},
            json_extract(s.result_payload, '$.error.message'),
            case when json_type(s.result_payload, '$.error') = 'text' then json_extract(s.result_payload, '$.error') end,
            case when s.status = 'failed' and json_type(s.result_payload, '$.error_type') = 'text'
                 then json_extract(s.result_payload, '$.message') end
        ) end as error,
-       s.payload, s.result_payload, s.closed_by, s.closed_at, s.is_aggregate, s.ended_late
+       {whole("payload", "s")} as payload,
+       {whole("result_payload", "s")} as result_payload, s.closed_by, s.closed_at, s.is_aggregate, s.ended_late
 from agent_spans s join agents a on a.id = s.agent_id
 """
 
@@ -69,8 +72,11 @@ def table_of(type_: ResourceType) -> str:
 
 _COLUMNS = {
     **{table_of(type_): row._fields for type_, row in ROWS.items()},
+    "agent_spans": (*AgentSpanRow._fields, "contents"),
     "schema_violations": ("id", "agent_span_id", "side", "path", "keyword", "message"),
     "idempotency_keys": ("operation", "key", "request_hash", "subject", "inserted_at"),
+    "content_runs": ("id", "agent_instance_id"),
+    "contents": ("id", "run", "hash", "text"),
 }
 _FOUND = f"""
 select t.name, c.name from main.sqlite_master t join pragma_table_info(t.name, 'main') c

@@ -8,6 +8,7 @@ from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.connections import Connections, storage_error
+from agentspan.storage.sqlite.contents.numbering import remove_contents
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.analytics import FULL_TEXT, SPAN_SUMS
 from agentspan.storage.sqlite.index.rewrites import removed
@@ -100,6 +101,7 @@ def _remove(connection: sqlite3.Connection, run: str) -> int:
     connection.execute(f"delete from schema_violations where agent_span_id in ({spans})", (run,))
     count = connection.execute("delete from agent_spans where agent_instance_id = ?", (run,)).rowcount
     connection.execute("delete from refused_changes where agent_instance_id = ?", (run,))
+    remove_contents(connection, run)
     connection.execute("delete from agent_instances where id = ?", (run,))
     return count
 

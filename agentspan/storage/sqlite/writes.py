@@ -1,7 +1,7 @@
 """Applies changes over a connection. Guards become WHERE clauses and constraints; refusals are values."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, cast
@@ -22,9 +22,12 @@ from agentspan.model.changes import (
     Violation,
     over_of,
 )
-from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row
+from agentspan.model.rows import ROWS, TYPE_OF, UNIQUE, AgentSpanRow, Row, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
+from agentspan.storage.sqlite.contents.joining import BIT
+from agentspan.storage.sqlite.contents.numbering import Numbering, are_large, remove_contents, stored_row
+from agentspan.storage.sqlite.contents.splitting import LEAST
 from agentspan.storage.sqlite.index.rewrites import rewritten
 from agentspan.storage.sqlite.reads import locate, terminated_in
 
@@ -35,11 +38,15 @@ def alone(change: Change) -> tuple[str, Sequence[Any]] | None:
     """Return the statement of a change that needs only one, else None."""
     if type(change) is Put:
         row, refs, violations, minted = change
-        return _insert(row) if minted and not refs and not violations else None
+        if not minted or refs or violations or (type(row) is AgentSpanRow and are_large(row)):
+            return None
+        return _insert(row)
     if type(change) is not Move:
         return None
     type_, id, leaves, values, violations, unchanged, _, _ = change
     if violations or unchanged or "payload" in values or "status" not in values:  # more to be noted than a statement
+        return None
+    if len(cast(str, values.get("result_payload") or "")) >= LEAST:
         return None
     return statements.update(type_, (*values,), leaves), (*values.values(), id)
 
@@ -145,13 +152,29 @@ def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused |
             located = locate(connection, ref.id)
             return Refused("missing", located[1] if located is not None else None)
     try:
-        if connection.execute(*_insert(put.row)).rowcount != 1:
-            insert_late(connection, put.row)
-            late.append(put.row)
+        if type(put.row) is AgentSpanRow and are_large(put.row):
+            inserted = _insert_large(connection, put.row)
+        else:
+            inserted = connection.execute(*_insert(put.row)).rowcount == 1
+            if not inserted:
+                insert_late(connection, put.row)
     except sqlite3.IntegrityError as error:
         return refused_put(connection, put, error)
+    if not inserted:
+        late.append(put.row)
     _add_violations(connection, put.row.id, put.violations)
     return None
+
+
+def _insert_large(connection: sqlite3.Connection, row: AgentSpanRow) -> bool:
+    """Insert a span and the new parts of its payloads; return False if its run is terminated."""
+    numbering = Numbering(connection, row.agent_instance_id)
+    values = stored_row(numbering, row)
+    in_time = connection.execute(statements.INSERT_SPAN_UNLESS_TERMINATED, values).rowcount == 1
+    if not in_time:
+        connection.execute(statements.INSERT_SPAN, values)
+    numbering.write()
+    return in_time
 
 
 TOGETHER = (500, 50, 5, 1)
@@ -169,10 +192,16 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     instances = set(map(_instance_id, rows))
     terminated = [id for id, _ in connection.execute(statements.terminated(len(instances)), tuple(instances))]
     try:
+        large = _stored(connection, rows)
         for number in TOGETHER:
             while len(rows) - start >= number:
-                values = list(chain.from_iterable(rows[start : start + number]))
-                connection.execute(statements.insert_spans(number), values)
+                some = rows[start : start + number]
+                with_contents = any(row.id in large for row in some) if large else False
+                if with_contents:
+                    values = list(chain.from_iterable(large.get(row.id) or (*row, 0) for row in some))
+                else:
+                    values = list(chain.from_iterable(some))
+                connection.execute(statements.insert_spans(number, with_contents=with_contents), values)
                 start += number
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
@@ -187,9 +216,45 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     return None
 
 
+def _stored(connection: sqlite3.Connection, rows: Sequence[AgentSpanRow]) -> dict[str, tuple[Value, ...]]:
+    """Store the new parts of large payloads, and return how these rows are stored, by id; others stay as they are."""
+    numberings: dict[str, Numbering] = {}
+    stored: dict[str, tuple[Value, ...]] = {}
+    for row in rows:
+        if are_large(row):
+            run = row.agent_instance_id
+            numbering = numberings.get(run)
+            if numbering is None:
+                numbering = numberings[run] = Numbering(connection, run)
+            stored[row.id] = stored_row(numbering, row)
+            numbering.write()
+    return stored
+
+
+def _updated(connection: sqlite3.Connection, move: Move, set: Mapping[str, Value], leaves: frozenset[str]) -> bool:
+    """Set columns of a row, with the new parts of its payloads; return whether a guard let it."""
+    large = {column: text for column in BIT if type(text := set.get(column)) is str and len(text) >= LEAST}
+    stored, numbering = None, None
+    if large and move.type == "agent_span":
+        run = move.instance_id or connection.execute(statements.RUN_OF_SPAN, (move.id,)).fetchone()
+        if run is not None:
+            numbering = Numbering(connection, run if isinstance(run, str) else run[0])
+            # Of an open span's payload, each update would leave the long text of before.
+            stored = numbering.stored(large, with_texts="payload" not in large)
+    unchanged = tuple(move.unchanged)
+    sql = statements.update(move.type, tuple(set), leaves, unchanged, has_contents=stored is not None)
+    values = [*set.values(), move.id, *move.unchanged.values()]
+    if numbering is None or stored is None:
+        return connection.execute(sql, values).rowcount == 1
+    values[: len(set)] = (stored.contents, *{**set, **stored.texts}.values())
+    if connection.execute(sql, values).rowcount != 1:
+        return False
+    numbering.write()
+    return True
+
+
 def _move(connection: sqlite3.Connection, move: Move, late: list[Row]) -> Refused | None:
-    sql = statements.update(move.type, tuple(move.set), move.leaves, tuple(move.unchanged))
-    if connection.execute(sql, (*move.set.values(), move.id, *move.unchanged.values())).rowcount != 1:
+    if not _updated(connection, move, move.set, move.leaves):
         refused = _refused_move(connection, move)
         moved = None if refused.stored is None else _moved_over(connection, move, refused.stored)
         if moved is None:
@@ -208,7 +273,7 @@ def _moved_over(connection: sqlite3.Connection, move: Move, stored: Row) -> Row 
     over = over_of(move, stored)
     if over is None:
         return None
-    connection.execute(statements.update(move.type, tuple(over.set), over.leaves), (*over.set.values(), move.id))
+    _updated(connection, move._replace(unchanged={}), over.set, over.leaves)
     if move.type == "agent_span":
         rewritten(connection, move.id)
     return cast(Row, cast(Any, stored)._replace(**over.set))
@@ -216,6 +281,11 @@ def _moved_over(connection: sqlite3.Connection, move: Move, stored: Row) -> Row 
 
 def _remove(connection: sqlite3.Connection, remove: Remove) -> Refused | None:
     try:
+        if (
+            remove.type == "agent_instance"
+            and connection.execute(statements.HAS_SPANS, (remove.id,)).fetchone() is None
+        ):
+            remove_contents(connection, remove.id)
         if connection.execute(statements.DELETE[remove.type], (remove.id,)).rowcount == 1:
             return None
     except sqlite3.IntegrityError:

@@ -16,6 +16,7 @@ from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import USED, SpanSums
 from agentspan.storage.sqlite.index.statistics import statistics
+from agentspan.storage.sqlite.statements import column_of
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ def _search(connection: sqlite3.Connection, terms: Sequence[str], limit: int, of
     ending = tokenizing.PREFIX
     query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
     matcher = tokenizing.Matcher(terms)
-    columns = ", ".join(f"s.{column}" for column in AgentSpanRow._fields)
+    columns = ", ".join(column_of("agent_span", column, "s", "recorded") for column in AgentSpanRow._fields)
     open_rows = [
         row
         for row, *values in connection.execute(

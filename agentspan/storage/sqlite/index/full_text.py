@@ -9,6 +9,7 @@ from agentspan.storage import tokenizing
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.rewrites import Rewrites
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
+from agentspan.storage.sqlite.statements import column_of
 
 _CAN_DELETE = sqlite3.sqlite_version_info >= (3, 43, 0)
 """True if SQLite can delete rows of an index without texts; else the index is rebuilt."""
@@ -20,15 +21,16 @@ CREATE = (
     "create virtual table main.texts using fts5(text, content = ''{deletes})",
     "create table main.text_open (row integer primary key)",
 )
+WHOLE = ", ".join(column_of("agent_span", column, "s", "recorded") for column in ("payload", "result_payload"))
 CLOSED = f"""
 insert into texts (rowid, text)
-select s.rowid, of_span(summary, payload, result_payload)
+select s.rowid, of_span(summary, {WHOLE})
 from text_open o cross join recorded.agent_spans s where s.rowid = o.row and not {IS_OPEN} order by 1
 """
 NEW = f"""
 insert into texts (rowid, text)
-select rowid, of_span(summary, payload, result_payload)
-from recorded.agent_spans where rowid > ? and rowid <= ? and not {IS_OPEN} order by 1
+select rowid, of_span(summary, {WHOLE})
+from recorded.agent_spans s where rowid > ? and rowid <= ? and not {IS_OPEN} order by 1
 """
 LIST_OPEN = f"""
 insert or ignore into text_open select rowid from recorded.agent_spans where rowid > ? and rowid <= ? and {IS_OPEN}

@@ -1,0 +1,110 @@
+"""Cuts the JSON text of a payload into a small text and the parts that are stored once in a run. Pure.
+
+A part is an element of a list, or a long text, that is a direct member of the payload. The list of an llm call's
+messages grows from call to call, and is a range of parts: a call adds only what is new in it.
+
+Nothing is decoded: parts are slices of the text, so that joining them gives back the same bytes (`1.0`, `1e400`,
+escapes, the order of keys).
+"""
+
+import re
+from typing import NamedTuple
+
+LEAST = 512
+"""Characters of the shortest payload, list and text that is cut. What is shorter costs less where it is."""
+LEAST_ELEMENT = 32
+"""Characters of an element in the shortest list that is cut, on average. A row for each number of an embedding would
+take six times the room of the list."""
+MOST_NESTED = 500
+"""Opening brackets in the text that stays. SQLite reads JSON that is nested up to 1,000 deep."""
+REFERENCE = '{"$content'
+"""The start of a reference: `{"$contents":"1-25,31"}` for a list, `{"$content":7}` for a member that is one part."""
+
+_KEY = re.compile(r'"([^"\\\x00-\x1f]*)":')
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_SCALAR = re.compile(r"[^,\]}]+")
+_TO_BRACKET = re.compile(r'[^"\[\]{}]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^"\[\]{}]*)*')
+_CUT = ("{", "[", '"')
+
+
+class Part(NamedTuple):
+    """The member that is stored apart: the texts of a list's elements, or the one text of another value."""
+
+    texts: list[str]
+    is_list: bool
+
+
+def split(text: str, *, with_texts: bool = True) -> list[str | Part] | None:
+    """Return the pieces of a payload in order, texts that stay and parts that go; None where all of it stays.
+
+    A member that looks like a reference is a part, so that what is left has no other than ours. A text that SQLite's
+    JSON functions would not give back byte for byte stays whole: spaces between values, escapes in keys, a key twice.
+
+    Args:
+        with_texts: whether long texts are parts, too.
+    """
+    if len(text) < LEAST or text[0] != "{":
+        return None
+    try:
+        pieces = _pieces(text, with_texts)
+    except (AttributeError, IndexError):  # it is no JSON
+        return None
+    if len(pieces) == 1:
+        return None
+    kept = _STRING.sub('""', "null".join([piece for piece in pieces if type(piece) is str]))
+    if kept.count("{") + kept.count("[") > MOST_NESTED or len(kept.split()) > 1:
+        return None
+    return pieces
+
+
+def _pieces(text: str, with_texts: bool) -> list[str | Part]:
+    pieces: list[str | Part] = []
+    keys: set[str] = set()
+    copied, at = 0, 1
+    while True:
+        key = _KEY.match(text, at)
+        if key is None or key[1] in keys:
+            return [text]
+        keys.add(key[1])
+        start = key.end()
+        texts, end = _elements(text, start) if text[start] == "[" else ([], _end(text, start))
+        length = end - start
+        is_list = bool(texts) and length >= LEAST and length >= LEAST_ELEMENT * len(texts)
+        is_text = text[start] == '"' and length >= LEAST and with_texts
+        if is_list or is_text or text.startswith(REFERENCE, start):
+            pieces += (text[copied:start], Part(texts if is_list else [text[start:end]], is_list))
+            copied = end
+        if text[end] == "}":
+            pieces.append(text[copied:])
+            return pieces if end + 1 == len(text) else [text]
+        at = end + 1
+
+
+def _elements(text: str, start: int) -> tuple[list[str], int]:
+    """Return the texts of a list's elements, and where the list ends; no texts where it is a list of numbers."""
+    at = start + 1
+    if text[at] not in _CUT:
+        return [], _end(text, start)
+    texts = []
+    while True:
+        end = _end(text, at)
+        texts.append(text[at:end])
+        if text[end] == "]":
+            return texts, end + 1
+        at = end + 1
+
+
+def _end(text: str, start: int) -> int:
+    """Return where the JSON value ends that begins at a place (1 ns for a character of a text)."""
+    first = text[start]
+    if first == '"':
+        return _STRING.match(text, start).end()  # type: ignore[union-attr]
+    if first not in "[{":
+        return _SCALAR.match(text, start).end()  # type: ignore[union-attr]
+    depth, at = 0, start
+    while True:
+        depth += 1 if text[at] in "[{" else -1
+        at += 1
+        if not depth:
+            return at
+        at = _TO_BRACKET.match(text, at).end()  # type: ignore[union-attr]

@@ -1,0 +1,328 @@
+"""What was said is stored once in a run of a file, and payloads are read as they were, also by plain SQLite."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan.jsontext import encode
+from agentspan.model.changes import Move, Put, PutSpans, Refused, Remove, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sqlite.contents.numbering import ranges
+from agentspan.storage.sqlite.contents.splitting import split
+from agentspan.testing.contract.rows import Rows, finish
+from tests.storage.old_files import FIFTH, unpacked
+from tests.strategies import any_text, json_values
+
+ROWS = Rows()
+AGENT = ROWS.agent("a")
+VERSION, SCHEMA, RUN = ROWS.family(AGENT)
+OTHER = RUN._replace(id=ROWS.ids.new())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def begun(storage: Storage) -> None:
+    storage.apply([Unit(tuple(Put(row) for row in (AGENT, VERSION, SCHEMA, RUN, OTHER)))])
+
+
+def message(number: int, size: int = 200) -> dict[str, Any]:
+    return {"role": "user", "content": f"{number} " + "x" * size}
+
+
+def history(length: int, **more: Any) -> str:
+    return encode({"model": "m", "messages": [message(number) for number in range(length)], **more})[0]
+
+
+def span(payload: str, result: str | None = None, run: AgentInstanceRow = RUN, **values: Any) -> AgentSpanRow:
+    return ROWS.span(run, **values)._replace(payload=payload, result_payload=result)
+
+
+def sql(path: Path, query: str) -> list[Any]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def parts(path: Path) -> list[str]:
+    return [text for (text,) in sql(path, "select text from contents order by id")]
+
+
+def test_a_growing_history_is_a_range_and_each_message_one_row(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    spans = [span(history(length)) for length in range(3, 20)]
+    for each in spans[:8]:
+        storage.apply([Unit((Put(each, minted=True),))])
+    storage.apply([Unit((PutSpans(spans[8:]),))])
+    assert [json.loads(text) for text in parts(path)] == [message(number) for number in range(19)]
+    stored = [json.loads(payload) for (payload,) in sql(path, "select payload from agent_spans order by id")]
+    assert [payload["messages"] for payload in stored] == [{"$contents": f"1-{length}"} for length in range(3, 20)]
+    assert sql(path, "select distinct payload ->> '$.model' from agent_spans") == [("m",)]
+    assert storage.page(Query("agent_span")).rows == spans
+    assert list(storage.iter_spans(RUN.id)) == spans
+    assert storage.find(spans[4].id).rows[spans[4].id][1] == spans[4]
+    assert sql(path, "select payload from spans order by span") == [(each.payload,) for each in spans]
+    storage.close()
+
+
+def test_each_run_counts_for_itself(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    for length in (3, 4):
+        storage.apply([Unit((PutSpans([span(history(length)), span(history(length), run=OTHER)]),))])
+    assert len(parts(path)) == 8
+    assert {payload for (payload,) in sql(path, "select payload ->> '$.messages' from agent_spans")} == {
+        '{"$contents":"1-3"}',
+        '{"$contents":"1-4"}',
+    }
+
+
+def test_a_long_text_is_stored_once_and_results_too(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    system, answer = "be kind. " * 100, '{"text":"' + "y" * 600 + '","n":1}'
+    spans = [span(history(2, system=system), status="active") for _ in range(3)]
+    for each in spans:
+        storage.apply([Unit((Put(each, minted=True),))])
+        storage.apply([Unit((finish(each.id, result_payload=answer),))])
+    found = storage.page(Query("agent_span")).rows
+    assert [(row.payload, row.result_payload) for row in found] == [(each.payload, answer) for each in spans]  # type: ignore[union-attr]
+    assert len(parts(path)) == 2  # the system prompt and the answer: two messages are too short to be cut
+    assert sql(path, "select distinct result_payload from spans") == [(answer,)]
+
+
+def test_a_repeated_short_text_breaks_no_range(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    said: list[Any] = [message(0, 600)]
+    for number in range(1, 20):
+        said += [{"role": "user", "content": "continue"}, message(number)]
+        storage.apply([Unit((Put(span(encode({"messages": said})[0])),))])
+    (last,) = sql(path, "select payload ->> '$.messages' from agent_spans order by id desc limit 1")
+    assert last == ('{"$contents":"1-39"}',)
+
+
+def test_a_history_of_which_the_start_is_cut_is_a_range_still(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    messages = [message(number) for number in range(12)]
+    for part in (messages, [messages[0], *messages[6:]], messages[9:4:-1]):
+        storage.apply([Unit((Put(span(encode({"messages": part})[0])),))])
+    found = sql(path, "select payload ->> '$.messages.\"$contents\"' from agent_spans order by id")
+    assert found == [("1-12",), ("1,7-12",), ("10,9,8,7,6",)]
+    assert len(parts(path)) == 12
+
+
+def test_numbers_are_written_as_ranges() -> None:
+    assert ranges([1, 2, 3, 5, 7, 8]) == "1-3,5,7-8"
+    assert ranges([4]) == "4"
+    assert ranges([2, 1, 2]) == "2,1-2"
+
+
+ODD = [
+    '{"a":1.0,"b":1e400,"c":-0.0,"d":[1.50,"\\u00e9"],"é.k":"\\u001f\\ud83d","m":12345678901234567890123,"":null,"$x":{}',
+    '{"a b":true,"a\'b":[],"x[0]":{"y":{"$contents":"1"}},"$.z":"\\"","n":{"$contents":"1-2"},"k":{"$content":1}',
+    '{"n":{"$content":"no number"},"k":{"$contents":[1]},"l":{"$contents":"1","more":[{"$content":2}]}',
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_any_json_text_is_read_byte_for_byte(path: Path, odd: str) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    text = f'{odd},"messages":[{",".join(f"""["{number}{"x" * 200}"]""" for number in range(4))}]}}'
+    assert split(text) is not None
+    row = span(text, text)
+    storage.apply([Unit((PutSpans([row]),))])
+    assert storage.page(Query("agent_span")).rows == [row]
+    assert sql(path, "select payload, result_payload from spans") == [(text, text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1,"m":["%s"]}',
+        '{"a":{"b" :1},"m":["%s"]}',
+        '{"a\\n":1,"m":["%s"]}',
+        '{"a":1,"a":2,"m":["%s"]}',
+        '{"a":{"b":' + "[" * 900 + "]" * 900 + '},"m":["%s"]}',
+        '["%s"]',
+        '{"m":["%s"],"n":{"$contents":"1"}} ',
+    ],
+)
+def test_what_sqlite_would_not_give_back_as_it_was_stays_whole(path: Path, text: str) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    row = span(text % ("x" * 600))
+    storage.apply([Unit((Put(row),))])
+    assert storage.page(Query("agent_span")).rows == [row]
+    assert parts(path) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.dictionaries(any_text, json_values, max_size=4), st.integers(0, 9)), max_size=6))
+def test_any_payloads_are_read_as_they_were_in_both_backends(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[dict[str, Any], int]]
+) -> None:
+    path = tmp_path_factory.mktemp("contents") / "runs.db"
+    storages: list[Storage] = [SQLiteStorage(path), MemoryStorage()]
+    texts = [encode({**more, "messages": [*map(message, range(length)), more]})[0] for more, length in said]
+    rows = [span(text, text) for text in texts]
+    for storage in storages:
+        begun(storage)
+        for row in rows[::2]:
+            storage.apply([Unit((Put(row, minted=True),))])
+        storage.apply([Unit((PutSpans(rows[1::2]),))])
+        assert sorted(storage.page(Query("agent_span")).rows) == sorted(rows)
+    check = storages[0].capabilities().check
+    assert check is not None
+    assert check.check() == []
+    assert sql(path, "select payload from spans order by span") == [(row.payload,) for row in rows]
+    for storage in storages:
+        storage.close()
+
+
+def test_a_refused_span_leaves_no_parts(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    first = span(history(4))
+    storage.apply([Unit((Put(first),))])
+    stranger = RUN._replace(id=ROWS.ids.new())
+    for change in (
+        Put(first._replace(payload=history(9)), minted=True),
+        PutSpans([span(history(9)), first]),
+        Put(span(history(9), run=stranger), minted=True),
+        PutSpans([span(history(9), run=stranger)]),
+        finish(ROWS.ids.new(), result_payload=history(9)),
+        Move("agent_span", first.id, frozenset({"failed"}), {"result_payload": history(9), "updated_at": "x"}),
+    ):
+        assert isinstance(storage.apply([Unit((change,))])[0], Refused), change
+        assert len(parts(path)) == 4, change
+    assert sql(path, "select count(*) from content_runs") == [(1,)]
+
+
+def test_what_is_late_in_a_terminated_run_has_its_parts(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    ended = {"status": "terminated", "closed_by": "terminated", "updated_at": "x"}
+    open_ = span(history(3))
+    storage.apply([Unit((Put(open_),)), Unit((Move("agent_instance", RUN.id, frozenset({"active"}), ended),))])
+    late = span(history(5))
+    (outcome,) = storage.apply([Unit((Put(late, minted=True),))])
+    assert outcome.terminated is not None  # type: ignore[union-attr]
+    assert storage.find(late.id).rows[late.id][1] == late
+    assert len(parts(path)) == 5
+
+
+def test_an_update_of_an_open_payload_leaves_no_long_texts_behind(path: Path) -> None:
+    with agentspan.open(path) as db:
+        tracer = agentspan.Tracer(db.storage, durability="commit", raise_errors=True)
+        with tracer.run("writer"), tracer.span("llm", {"text": ""}) as written:
+            for length in range(1, 30):
+                written.update_payload({"text": "so far " * 100 * length})
+        tracer.flush()
+        assert parts(path) == []
+        (found,) = db.storage.page(Query("agent_span")).rows
+        assert json.loads(found.payload)["text"] == "so far " * 2900  # type: ignore[union-attr]
+
+
+def test_parts_go_with_their_run(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    storage.apply([Unit((Put(span(history(4))), Put(span(history(5), run=OTHER))))])
+    removal = storage.capabilities().removal
+    assert removal is not None
+    ended = {"status": "complete", "updated_at": "x"}
+    for row in storage.page(Query("agent_span")).rows:
+        storage.apply([Unit((finish(row.id),))])
+    storage.apply([Unit((Move("agent_instance", RUN.id, frozenset({"active"}), ended),))])
+    assert removal.remove_runs([RUN.id], 5.0) == (1, 1)
+    assert len(parts(path)) == 5
+    (last,) = storage.page(Query("agent_span")).rows
+    storage.apply([Unit((Remove("agent_span", last.id), Remove("agent_instance", OTHER.id)))])
+    assert parts(path) == []
+    assert sql(path, "select count(*) from content_runs") == [(0,)]
+    again = span(history(6))
+    storage.apply([Unit((Put(RUN), Put(again)))])  # a number of a run is used again
+    assert storage.page(Query("agent_span")).rows == [again]
+
+
+def test_a_transaction_that_is_rolled_back_leaves_no_parts(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+
+    def work(group: Storage) -> None:
+        group.apply([Unit((Put(span(history(4))),))])
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        storage.group(work, 5.0)
+    assert parts(path) == []
+    row = span(history(5))
+    storage.apply([Unit((Put(row),))])
+    assert storage.page(Query("agent_span")).rows == [row]
+
+
+def test_a_guard_on_a_payload_compares_the_whole(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    row = span(history(4))
+    storage.apply([Unit((Put(row),))])
+    move = Move("agent_span", row.id, frozenset(), {"summary": "s"}, unchanged={"payload": row.payload})
+    assert not isinstance(storage.apply([Unit((move,))])[0], Refused)
+    assert isinstance(storage.apply([Unit((move._replace(unchanged={"payload": "{}"}),))])[0], Refused)
+    assert storage.page(Query("agent_span", {"payload": row.payload})).rows == [row._replace(summary="s")]
+
+
+def test_the_error_of_a_span_is_in_the_view_however_long(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    long = "it broke \\n" * 100
+    results = [f'{{"error":"{long}"}}', f'{{"error":{{"message":"{long}"}},"m":["{"x" * 600}"]}}', '{"error":"short"}']
+    for result in results:
+        storage.apply([Unit((Put(span("{}", result, status="failed")),))])
+    text = long.replace("\\n", "\n")
+    assert sql(path, "select error from spans order by span") == [(text,), (text,), ("short",)]
+
+
+def test_parts_that_are_gone_are_damage(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    storage.apply([Unit((Put(span(history(4, system="x" * 600))),))])
+    connection = sqlite3.connect(path)
+    connection.execute("delete from contents where id % 2 = 0")
+    connection.execute("update contents set text = '[' where id % 4 = 3")
+    connection.commit()
+    connection.close()
+    check = storage.capabilities().check
+    assert check is not None
+    assert check.check() == [
+        "1 row of contents cannot be read",
+        "1 reference of payload to contents that are not there",
+    ]
+
+
+def test_payloads_of_an_older_program_that_look_like_references_are_none(tmp_path: Path) -> None:
+    path = unpacked(tmp_path, FIFTH)
+    with agentspan.open(path) as db:
+        spans = [row for run in db.agent_instances.list() for row in db.storage.iter_spans(run.id)]
+        payloads = [json.loads(row.payload) for row in spans if row.schema_name == "llm"]
+        assert len(payloads) == 10
+        assert {json.dumps(payload["mark"]) for payload in payloads} == {'{"$contents": "1-2"}'}
+        assert sorted(len(payload["messages"]) for payload in payloads) == sorted([2, 3, 4, 5, 6] * 2)
+        assert db.doctor().problems == []
+    assert sql(path, "select count(*) from agent_spans where contents = 0") == [(6,)]  # and the first of the journal
