@@ -34,7 +34,7 @@ def begin(recorder: Recorder, schema_name: str, payload: Mapping[str, Any] | Non
         span = Span(recorder, _run_of_one_span(recorder), None, schema_name)
         span.owns_run = True
     try:
-        span.create(text if payload is None else recorder.capture.object(payload), "active")
+        span.create(text if payload is None else recorder.capture.object(payload, span.run.repeats), "active")
     except Exception as error:
         span.not_created("active", error)
     if span.run.termination_reason is not None:
@@ -67,7 +67,10 @@ def begin_call(
                 bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
             elif "name" in fields:
                 bound = {"name": arguments.name, **bound}
-            text = recorder.capture.object(bound if payload is None else {**bound, **payload})
+            node = recorder.current.get()
+            run = node.run if type(node) is Span else node
+            repeats = None if run is None else run.repeats
+            text = recorder.capture.object(bound if payload is None else {**bound, **payload}, repeats)
     except Exception as error:
         text = "{}"
         recorder.faults.add(error)

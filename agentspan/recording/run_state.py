@@ -13,6 +13,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import Times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
+from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, register
@@ -33,6 +34,7 @@ class RunState:
         outer: the node around it in the context.
         result_members, error_members: what was set or recorded so far, as JSON members.
         on_terminate: see agentspan.run.
+        repeats: what was captured of its spans' payloads.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class RunState:
         self.result_members: dict[str, Any] | None = None
         self.error_members: dict[str, Any] | None = None
         self._began_ns = 0
+        self.repeats = Repeats()
 
     def goes_on(self) -> bool:
         """Return whether what begins now may be in this run; in a terminated one, as long as its block lasts."""

@@ -177,7 +177,7 @@ class Run(RunState):
             )
             status = "pending"
         try:
-            span.create(recorder.capture.object({} if payload is None else payload), status)
+            span.create(recorder.capture.object({} if payload is None else payload, self.repeats), status)
         except Exception as error:
             span.not_created(status, error)
         if self.termination_reason is not None:

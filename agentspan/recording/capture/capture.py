@@ -11,10 +11,11 @@ from pydantic_core import to_json
 
 from agentspan import forks
 from agentspan.interrupts import let_through
-from agentspan.recording.capture.credentials import marked_sensitive
+from agentspan.recording.capture.credentials import marked_sensitive, names_credential
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
 
 to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
@@ -28,6 +29,11 @@ MAX_MEMBERS = 20
 MAX_TRACED = 200
 """Exceptions, with those that caused them and the members of groups, whose stack traces are written together."""
 
+LONG = 4096
+"""Characters of a payload from which on its lists are looked up among those that were captured before."""
+LIST = "\ue000list\ue000"
+"""Stands for a list while the rest of a payload is encoded."""
+_LIST_TEXT = to_json(LIST)
 _NOT_WRITTEN = '{"$not_json":{}}'
 _LONGEST_NAME = 100
 _MOST = 1 << MAX_INT_BITS
@@ -48,6 +54,7 @@ class Capture:
         "_items",
         "_keep_sensitive",
         "_payload",
+        "_short",
         "_suspicious",
         "_value",
         "_wrapped_payload",
@@ -65,20 +72,31 @@ class Capture:
         wraps = self._depth >= 2 and self._items >= 2 and self._value >= _LONGEST_NAME
         self._wrapped_value = self._value if wraps else -1
         self._wrapped_payload = self._payload if wraps else -1
+        self._short = self._payload - LONG
         self._keep_sensitive = keep_sensitive
         kept = None if keep_sensitive else marked_sensitive()
         self._suspicious = kept if redaction is None else redaction.suspicious
 
-    def object(self, value: Mapping[str, Any]) -> str:
-        """Return a mapping as JSON text (1 µs for 300 bytes); what is no mapping is put under `input`."""
+    def object(self, value: Mapping[str, Any], repeats: Repeats | None = None) -> str:
+        """Return a mapping as JSON text (1 µs for 300 bytes); what is no mapping is put under `input`.
+
+        Args:
+            repeats: what was captured before in the same run.
+        """
         try:
-            # The common case: JSON already, not too much of it, and nothing to redact.
-            if type(value) is dict and _room(value, self._payload, self._items, self._value, self._depth) >= 0:
-                data = to_json(value, inf_nan_mode="strings")  # what another thread puts in now is JSON, too
-                text = data.decode()
-                searched = text if text.isascii() else data  # which text would be encoded again for the search
-                if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(searched)):
-                    return text
+            if type(value) is dict:
+                room = _room(value, self._payload, self._items, self._value, self._depth)
+                if room < self._short and repeats is not None:
+                    known = self._with_repeats(value, repeats, is_plain=room >= 0)
+                    if known is not None:
+                        return known
+                # The common case: JSON already, not too much of it, and nothing to redact.
+                if room >= 0:
+                    data = to_json(value, inf_nan_mode="strings")  # what another thread puts in now is JSON, too
+                    text = data.decode()
+                    searched = text if text.isascii() else data  # which text would be encoded again for the search
+                    if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(searched)):
+                        return text
         except Exception as raised:
             if type(raised) is not RecursionError:  # no stack left for a call
                 let_through(raised)
@@ -146,6 +164,52 @@ class Capture:
             if type(raised) is not RecursionError:
                 let_through(raised)
             return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
+
+    def _with_repeats(self, value: dict[str, Any], repeats: Repeats, *, is_plain: bool) -> str | None:
+        """Return a dict as JSON text whose lists of objects may have been captured before; None where it has none.
+
+        The limit of a payload is one of what is new: a long history is no reason to cut.
+
+        Args:
+            is_plain: whether all of it is known to be plain JSON within the limits.
+        """
+        rest: dict[str, Any] = {}
+        lists: list[tuple[str, list[Any]]] = []
+        for key, item in value.items():
+            is_history = type(item) is list and len(item) > 1 and self._are_objects(item, is_plain)
+            is_history = is_history and type(key) is str and not names_credential(key)
+            rest[key] = LIST if is_history else item
+            if is_history:
+                lists.append((key, item))
+        if not lists or not (is_plain or _room(rest, self._payload, self._items, self._value, self._depth) >= 0):
+            return None
+        data = self._fresh(to_json(rest, inf_nan_mode="strings"), rest, "")
+        pieces = data.split(_LIST_TEXT)
+        if len(pieces) != len(lists) + 1:  # the program's own rule has replaced one
+            return None
+        new, joined = len(data), [pieces[0]]
+        for (key, item), piece in zip(lists, pieces[1:], strict=True):
+            taken = repeats.take(key, item, self._fresh)
+            if taken is None:
+                return None
+            joined += (taken.data, piece)
+            new += taken.new
+        return b"".join(joined).decode() if new <= self._payload else None
+
+    def _are_objects(self, items: list[Any], is_plain: bool) -> bool:
+        """Return whether all elements are plain JSON objects within the limits."""
+        for item in items:
+            if type(item) is not dict:
+                return False
+            if not is_plain and _room(item, self._payload, self._items, self._value, self._depth - 2) < 0:
+                return False
+        return len(items) <= self._items
+
+    def _fresh(self, data: bytes, item: Any, name: str) -> bytes:
+        """Return the JSON text of plain JSON, redacted."""
+        if self._suspicious is None or not self._suspicious(data):
+            return data
+        return encode(Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive).of(item, name)).encode()
 
     def _slowly(self, value: Any) -> str:
         plain = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive).of(value)

@@ -1,0 +1,199 @@
+"""Histories that grow from call to call: only what is new is redacted, and what is recorded is the same."""
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.settings import Settings
+from agentspan.storage.protocol import Query
+from tests.strategies import json_objects
+
+SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCD"
+
+
+def message(number: int, size: int = 300) -> dict[str, Any]:
+    return {"role": "user", "content": f"{number} " + "x" * size}
+
+
+MESSAGES = st.sampled_from(
+    [
+        *map(message, range(6)),
+        {"role": "user", "content": f"my key is {SECRET} " + "y" * 300},
+        {"role": "tool", "password": "hunter2 " * 40, "content": "z" * 200},
+        {"role": "tool", "content": [{"type": "text", "text": "deep " * 60}]},
+        {"role": "user", "content": "é" * 300},
+        {},
+    ]
+)
+EDITS = st.lists(
+    st.tuples(st.integers(0, 8), st.sampled_from(["add", "set", "cut", "inner", "same"]), MESSAGES), max_size=8
+)
+
+
+def edited(messages: list[Any], at: int, how: str, value: Any) -> None:
+    """Change a history in place, as programs do."""
+    value = json.loads(json.dumps(value))
+    at = min(at, len(messages))
+    if how == "add":
+        messages.insert(at, value)
+    elif how == "set":
+        messages[at : at + 1] = [value]
+    elif how == "cut":
+        del messages[at:]
+    elif how == "inner" and at < len(messages) and type(messages[at]) is dict:
+        messages[at]["content"] = value.get("content", 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(MESSAGES | json_objects, max_size=12), EDITS, st.sampled_from(["messages", "tools", "password", "x y"]))
+def test_a_payload_is_the_same_with_and_without_what_was_known(start: list[Any], edits: list[Any], name: str) -> None:
+    capture = Settings().new_capture()
+    repeats = Repeats()
+    messages = [message(number) for number in range(14)] + start
+    for at, how, value in [(0, "same", {}), *edits, (0, "same", {})]:
+        edited(messages, at, how, value)
+        payload = {"model": "m", name: messages, "n": 1.0}
+        assert capture.object(payload, repeats) == capture.object(payload)
+
+
+def looked_at(capture: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the bytes that are searched for credentials from now on."""
+    searched: list[int] = []
+    suspicious = capture._suspicious
+
+    def counting(text: str | bytes) -> bool:
+        searched.append(len(text))
+        return bool(suspicious(text))
+
+    monkeypatch.setattr(capture, "_suspicious", counting)
+    return searched
+
+
+def test_only_what_is_new_is_searched_for_credentials(
+    tracer: agentspan.Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = tracer.recorder.capture
+    searched = looked_at(capture, monkeypatch)
+    messages = [message(number, 1000) for number in range(100)]
+    with tracer.run("agent"):
+        for number in range(100, 120):
+            searched.clear()
+            messages.append(message(number, 1000))
+            with tracer.span("llm", {"model": "m", "messages": messages}):
+                pass
+            if number > 100:
+                assert 1000 < sum(searched) < 2000
+        searched.clear()
+        messages[3]["content"] = "another " * 200
+        with tracer.span("llm", {"model": "m", "messages": messages}):
+            pass
+        assert 1600 < sum(searched) < 2600
+        searched.clear()
+        with tracer.span("llm", {"model": "m", "messages": messages[50:]}):
+            pass
+        assert sum(searched) < 500
+    with tracer.run("another"), tracer.span("llm", {"model": "m", "messages": messages}):
+        pass
+    assert sum(searched) > 100_000  # what one run knows is nothing for another
+
+
+def test_a_long_history_is_no_reason_to_cut(tracer: agentspan.Tracer) -> None:
+    messages: list[Any] = []
+    with tracer.run("agent"):
+        for number in range(30):
+            messages.append(message(number, 60_000))
+            with tracer.span("llm", {"model": "m", "messages": messages}):
+                pass
+        with tracer.span("llm", {"model": "m", "messages": [*messages, *(message(n, 60_000) for n in range(99, 120))]}):
+            pass
+    tracer.flush()
+    payloads = [json.loads(row.payload) for row in tracer.recorder.store.page(Query("agent_span")).rows]  # type: ignore[union-attr]
+    assert payloads[29]["messages"] == messages
+    assert "$truncated" in json.dumps(payloads[30])
+
+
+def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.recording.capture.repeats.MOST", 10_000)
+    capture, repeats = Settings().new_capture(), Repeats()
+    for number in range(50):
+        payload = {"messages": [message(number), *(message(each, 500) for each in range(number, number + 10))]}
+        assert capture.object(payload, repeats) == capture.object(payload)
+        assert repeats._size <= 10_000
+
+
+def test_threads_that_share_a_history_record_it(tracer: agentspan.Tracer) -> None:
+    messages = [message(number) for number in range(40)]
+
+    def call(run: agentspan.Run, number: int) -> None:
+        for _ in range(30):
+            messages.append(message(number))
+            run.create_span("llm", {"model": "m", "messages": list(messages)}, status="active").finish()
+
+    with tracer.run("agent") as run:
+        threads = [threading.Thread(target=call, args=(run, number)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    tracer.flush()
+    rows = tracer.recorder.store.page(Query("agent_span")).rows
+    assert len(rows) == 120
+    for row in rows:
+        found = json.loads(row.payload)["messages"]  # type: ignore[union-attr]
+        assert found == messages[: len(found)]
+
+
+def test_a_rule_of_the_program_is_asked_once_for_what_is_repeated() -> None:
+    asked: list[str] = []
+
+    def rule(name: str, text: Any) -> Any:
+        asked.append(name)
+        return "…" if text == "secret" else text
+
+    capture = Settings(redact=rule).new_capture()
+    repeats = Repeats()
+    messages = [*(message(number) for number in range(20)), {"role": "user", "content": "secret"}]
+    first = capture.object({"messages": messages, "n": 1}, repeats)
+    assert json.loads(first)["messages"][-1]["content"] == "…"
+    asked.clear()
+    assert capture.object({"messages": [*messages, message(21)], "n": 1}, repeats) == first.replace(
+        '"}],"n":1}', f'"}},{json.dumps(message(21), separators=(",", ":"))}],"n":1}}'
+    )
+    assert asked == ["messages", "n", "role", "content"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_records_what_its_parent_has_said(tmp_path: Path) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    messages = [message(number) for number in range(40)]
+    with tracer.run("agent"):
+        with tracer.span("llm", {"messages": messages}):
+            pass
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                messages.append(message(99))
+                with tracer.span("llm", {"messages": messages}):
+                    pass
+                tracer.flush()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        messages.append(message(98))
+        with tracer.span("llm", {"messages": messages}):
+            pass
+    tracer.shutdown()
+    with agentspan.open(tmp_path / "runs.db") as db:
+        said = [json.loads(row.payload)["messages"] for row in db.storage.page(Query("agent_span")).rows]  # type: ignore[union-attr]
+    assert sorted(map(len, said)) == [40, 41, 41]
+    assert sorted(each[-1]["content"][:2] for each in said) == ["39", "98", "99"]
