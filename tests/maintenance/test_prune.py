@@ -26,9 +26,9 @@ def add(
     with freeze_time(f"2026-01-{number + 1:02}"):
         run = db.agent_instances.register("a")
         db.agent_instances.start(run.id)
-        for _ in range(3):
+        for text in "xyz":  # equal ones would be stored once
             db.agent_spans.create(
-                run.id, "llm", span, {"model": 5, "text": "x" * size}, {} if span != "active" else None
+                run.id, "llm", span, {"model": 5, "text": text * size}, {} if span != "active" else None
             )
         if status is not None:
             db.agent_instances.finish(run.id, status)  # type: ignore[arg-type]

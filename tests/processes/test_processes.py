@@ -98,7 +98,9 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     for worker in workers:
         out, err = worker.communicate()
         recorded, failed, waiting, *_ = map(int, out.split())
-        assert (recorded, failed, waiting) == (4 * (2 + 2 * 100), 0, 0), err
+        # A writer's registration is a record, too, where the file was locked for longer than a recorder waits.
+        assert 0 <= recorded - 4 * (2 + 2 * 100) <= 4, err
+        assert (failed, waiting) == (0, 0), err
         assert "Traceback" not in err
     with agentspan.open(path, read_only=True) as db:
         found = db.agent_instances.list(page_size=100)

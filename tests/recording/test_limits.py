@@ -260,7 +260,7 @@ def test_token_counts_survive_beside_anything(tmp_path: Path, huge: dict[str, An
     assert (stored.payload["model"], stored.label) == ("m", "m")
     assert {key: stored.result_payload[key] for key in usage} == usage
     connection = sqlite3.connect(tmp_path / "runs.db")
-    row = connection.execute("select input_tokens, output_tokens, cost_usd, length(result_payload) from agent_spans")
+    row = connection.execute("select input_tokens, output_tokens, cost_usd, length(result_payload) from spans")
     *columns, length = row.fetchone()
     connection.close()
     assert dict(zip(USAGE, columns, strict=True)) == USAGE

@@ -59,7 +59,7 @@ def stored(tracer: Tracer) -> list[tuple[Any, Any]]:
     connection = sqlite3.connect(tracer.storage.path)  # type: ignore[attr-defined]
     rows = connection.execute(
         "select payload, result_payload, json_valid(payload), json_valid(coalesce(result_payload, '{}')), status"
-        " from agent_spans order by id"
+        " from spans order by span"
     ).fetchall()
     connection.close()
     assert [row[2:4] for row in rows] == [(1, 1)] * len(rows)

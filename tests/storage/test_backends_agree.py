@@ -77,9 +77,7 @@ def moves(draw: st.DrawFn) -> Move:
 
 PUTS: Any = st.builds(Put, spans(), st.just(()), VIOLATIONS, st.booleans())
 TOGETHER: Any = st.builds(PutSpans, st.lists(spans(), min_size=1, max_size=2), st.just(()))
-REMOVES: Any = st.builds(Remove, st.just("agent_instance"), st.sampled_from([each.id for each in RUNS])) | st.builds(
-    Remove, st.just("agent_span"), st.sampled_from(IDS)
-)
+REMOVES: Any = st.builds(Remove, st.just("agent_instance"), st.sampled_from([each.id for each in RUNS]))
 CHANGES: Any = st.lists(PUTS | moves() | moves() | TOGETHER | REMOVES, min_size=1, max_size=2).map(tuple)
 
 

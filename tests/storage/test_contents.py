@@ -326,3 +326,53 @@ def test_payloads_of_an_older_program_that_look_like_references_are_none(tmp_pat
         assert sorted(len(payload["messages"]) for payload in payloads) == sorted([2, 3, 4, 5, 6] * 2)
         assert db.doctor().problems == []
     assert sql(path, "select count(*) from agent_spans where contents = 0") == [(6,)]  # and the first of the journal
+
+
+def test_a_history_is_compared_with_the_last_one_only_if_nobody_else_has_written(path: Path) -> None:
+    storages = [SQLiteStorage(path), SQLiteStorage(path)]
+    begun(storages[0])
+    rows = []
+    for number in range(12):
+        storage = storages[number // 3 % 2]
+        rows.append(span(encode({"messages": [message(each + number // 6) for each in range(number + 3)]})[0]))
+        storage.apply([Unit((Put(rows[-1]),))])
+    assert len(parts(path)) == 15
+    assert storages[0].page(Query("agent_span")).rows == rows
+    for storage in storages:
+        storage.close()
+
+
+def test_what_was_rolled_back_is_not_compared_with(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+
+    def work(group: Storage) -> None:
+        group.apply([Unit((Put(span(history(6))),))])
+        raise InterruptedError
+
+    storage.apply([Unit((Put(span(history(4))),))])
+    with pytest.raises(InterruptedError):
+        storage.group(work, 5.0)
+    other = [*(message(number) for number in range(4)), message(77), message(5)]
+    rows = [span(encode({"messages": other})[0]), span(history(7))]
+    key_taken = span(history(8))
+    for row in rows:
+        storage.apply([Unit((Put(row),))])
+        storage.apply([Unit((Put(key_taken), Put(row)))])  # the second is refused, and takes the first with it
+    assert [row for row in storage.page(Query("agent_span")).rows if row.id != key_taken.id][1:] == rows
+    check = storage.capabilities().check
+    assert check is not None
+    assert check.check() == []
+
+
+def test_a_history_that_grew_is_not_hashed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentspan.storage.sqlite.contents import numbering
+
+    hashed: list[str] = []
+    original = numbering._hash
+    monkeypatch.setattr(numbering, "_hash", lambda text: hashed.append(text) or original(text))
+    storage = SQLiteStorage(path)
+    begun(storage)
+    for length in range(20, 40):
+        storage.apply([Unit((Put(span(history(length))),))])
+    assert len(hashed) == 20 + 19

@@ -18,6 +18,7 @@ from agentspan.locks import is_mine, within
 from agentspan.storage.sqlite import forking, opening, tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import EVERY, Checkpoints
+from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.reader_gate import Gate
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class Connections:
         self.read_only = read_only
         self.wait_s = wait_s
         self.lock = threading.RLock()  # held by `writing`, which does not nest; its owner must be known
-        self._writer: sqlite3.Connection | None = None
+        self._writer: FileConnection | None = None
         self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
         self._file: tuple[int, int] | None = None
@@ -98,7 +99,7 @@ class Connections:
         if commits >= EVERY:
             self._checkpoints.start()
 
-    def writer(self) -> sqlite3.Connection:
+    def writer(self) -> FileConnection:
         """Return the writer's connection, opening it first if need be; the caller holds the lock."""
         if self._writer is None:
             self.check_open()
@@ -136,8 +137,10 @@ class Connections:
             with self.writing(wait_s), self.writer() as connection:
                 waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
                 before = connection.total_changes
+                connection.transaction += 1
                 done = work(connection)
                 connection.execute("commit")
+                connection.recent.settle()
                 self.committed(connection.total_changes - before)
                 return done
         except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -242,9 +245,8 @@ class Connections:
     def hold(self) -> None:
         """Before a fork: wait up to FORK_WAIT_S until no thread is inside SQLite; close the connections.
 
-        SQLite remembers for the whole process which files it has locked, and a child inherits that memory without
-        the locks: what it opened would be unprotected, and another process that closes the file would take the
-        write-ahead log away from under it once the parent is gone.
+        SQLite remembers which files the process has locked. A child inherits that memory without the locks: what it
+        opened would be unprotected, and who closes the file later would take its write-ahead log away.
         """
         self._checkpoints.paused = True
         if is_mine(self.lock) and not self._held:  # a signal handler forks; the child leaves behind what is open
@@ -292,7 +294,7 @@ class Connections:
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> FileConnection:
         opening.check(self.path, read_only=self.read_only)
         connection = self._connect()
         try:
@@ -312,7 +314,7 @@ class Connections:
             raise
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> FileConnection:
         return opening.connect(self.path, read_only=self.read_only)
 
     def _migrate_by_another(self, version: int) -> None:

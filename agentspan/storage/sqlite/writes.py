@@ -27,6 +27,7 @@ from agentspan.model.status import OPEN
 from agentspan.storage.sqlite import statements
 from agentspan.storage.sqlite.contents.joining import BIT
 from agentspan.storage.sqlite.contents.numbering import Numbering, are_large, remove_contents, stored_row
+from agentspan.storage.sqlite.contents.recent import recent_of
 from agentspan.storage.sqlite.contents.splitting import LEAST
 from agentspan.storage.sqlite.index.rewrites import rewritten
 from agentspan.storage.sqlite.reads import locate, terminated_in
@@ -95,6 +96,7 @@ def apply_unit(connection: sqlite3.Connection, unit: Unit) -> Outcome:
         if refused is not None:
             if several:
                 connection.execute("rollback to unit")
+                recent_of(connection).clear()
                 connection.execute("release unit")
             if key is not None:
                 connection.execute(statements.FORGET_KEY, (key.operation, key.key))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.storage.sqlite.contents.joining import BIT, ROOM, RUN
+from agentspan.storage.sqlite.contents.recent import Recent, recent_of
 from agentspan.storage.sqlite.contents.splitting import LEAST, Part, split
 
 SHORT = 200
@@ -38,6 +39,7 @@ class Numbering:
 
     def __init__(self, connection: sqlite3.Connection, instance_id: str) -> None:
         self._connection = connection
+        self._recent = recent_of(connection)
         self._instance_id = instance_id
         found = connection.execute(RUN_NUMBER, (instance_id,)).fetchone()
         self._is_known = found is not None
@@ -45,6 +47,8 @@ class Numbering:
         first = self._run * ROOM
         last: int = connection.execute(LAST_NUMBER, (first, first + ROOM - 1)).fetchone()[0] if found else first
         self._last: int = max(last - first, 0)
+        self._lists = self._recent.of(self._run) if found else {}
+        self._new_lists: list[tuple[str, Recent]] = []
         self._new: list[tuple[int, int, int, str]] = []
         self._added: dict[str, int] = {}
 
@@ -57,9 +61,9 @@ class Numbering:
         """
         texts, contents = dict(payloads), 0
         for column, text in payloads.items():
-            pieces = split(text, with_texts=with_texts)
+            pieces = split(text, self._lists, with_texts=with_texts)
             if pieces is not None:
-                texts[column] = "".join([self._text(piece) for piece in pieces])
+                texts[column] = "".join([self._text(piece, text) for piece in pieces])
                 contents |= BIT[column]
         return Stored(texts, contents | self._run * RUN) if contents else None
 
@@ -73,20 +77,32 @@ class Numbering:
         if new and not self._is_known:
             self._connection.execute(INSERT_RUN, (self._run, self._instance_id))
             self._is_known = True
+            self._lists = self._recent.of(self._run)
         self._connection.executemany(INSERT, new)
         self._added = {}
+        for member, recent in self._new_lists:
+            self._recent.keep(self._lists, member, recent)
+        self._new_lists = []
 
-    def _text(self, piece: str | Part) -> str:
+    def _text(self, piece: str | Part, text: str) -> str:
         if isinstance(piece, str):
             return piece
-        numbers = self._numbers(piece.texts)
-        return f'{{"$contents":"{ranges(numbers)}"}}' if piece.is_list else f'{{"$content":{numbers[0]}}}'
+        if piece.known < 0:
+            return f'{{"$content":{self._numbers(piece.texts, [])[0]}}}'
+        before = self._lists.get(piece.member)
+        numbers = [] if before is None else [*before.numbers[: piece.known]]
+        ends = [] if before is None else [*before.ends[: piece.known]]
+        numbers = self._numbers(piece.texts, numbers)
+        for each in piece.texts:
+            ends.append((ends[-1] if ends else 0) + 1 + len(each))
+        self._new_lists.append((piece.member, Recent(text[piece.start : piece.start + ends[-1]], ends, numbers)))
+        return f'{{"$contents":"{ranges(numbers)}"}}'
 
-    def _numbers(self, texts: Sequence[str]) -> list[int]:
+    def _numbers(self, texts: Sequence[str], numbers: list[int]) -> list[int]:
+        """Return numbers of a list with those of more elements, which are stored if they are new."""
         hashes = [_hash(text) for text in texts]
         known = self._known(texts, hashes)
-        numbers: list[int] = []
-        previous = -1
+        previous = numbers[-1] if numbers else -1
         for text, hash in zip(texts, hashes, strict=True):
             candidates = known.get(text, [])
             if text in self._added:
@@ -145,9 +161,9 @@ def remove_contents(connection: sqlite3.Connection, instance_id: str) -> None:
     """Remove all parts of a run."""
     found = connection.execute(RUN_NUMBER, (instance_id,)).fetchone()
     if found is not None:
-        connection.execute(
-            "delete from contents where id between ? and ?", (found[0] * ROOM, (found[0] + 1) * ROOM - 1)
-        )
+        recent_of(connection).clear()
+        first = found[0] * ROOM
+        connection.execute("delete from contents where id between ? and ?", (first, first + ROOM - 1))
         connection.execute("delete from content_runs where id = ?", found)
 
 

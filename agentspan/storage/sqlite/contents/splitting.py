@@ -8,7 +8,10 @@ escapes, the order of keys).
 """
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from agentspan.storage.sqlite.contents.recent import Recent
 
 LEAST = 512
 """Characters of the shortest payload, list and text that is cut. What is shorter costs less where it is."""
@@ -20,6 +23,7 @@ MOST_NESTED = 500
 REFERENCE = '{"$content'
 """The start of a reference: `{"$contents":"1-25,31"}` for a list, `{"$content":7}` for a member that is one part."""
 
+NO_LISTS: Mapping[str, Recent] = {}
 _KEY = re.compile(r'"([^"\\\x00-\x1f]*)":')
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _SCALAR = re.compile(r"[^,\]}]+")
@@ -28,25 +32,35 @@ _CUT = ("{", "[", '"')
 
 
 class Part(NamedTuple):
-    """The member that is stored apart: the texts of a list's elements, or the one text of another value."""
+    """A member that is stored apart.
 
+    Attributes:
+        member: its name.
+        start: where its value begins in the payload.
+        texts: the texts of a list's elements without the known ones, or the one text of another value.
+        known: how many elements of the list, from its start, are those of the recent list; -1 if it is no list.
+    """
+
+    member: str
+    start: int
     texts: list[str]
-    is_list: bool
+    known: int = -1
 
 
-def split(text: str, *, with_texts: bool = True) -> list[str | Part] | None:
+def split(text: str, recent: Mapping[str, Recent] = NO_LISTS, *, with_texts: bool = True) -> list[str | Part] | None:
     """Return the pieces of a payload in order, texts that stay and parts that go; None where all of it stays.
 
     A member that looks like a reference is a part, so that what is left has no other than ours. A text that SQLite's
     JSON functions would not give back byte for byte stays whole: spaces between values, escapes in keys, a key twice.
 
     Args:
+        recent: lists of the same run, by member, with which lists are compared.
         with_texts: whether long texts are parts, too.
     """
     if len(text) < LEAST or text[0] != "{":
         return None
     try:
-        pieces = _pieces(text, with_texts)
+        pieces = _pieces(text, recent, with_texts)
     except (AttributeError, IndexError):  # it is no JSON
         return None
     if len(pieces) == 1:
@@ -57,7 +71,7 @@ def split(text: str, *, with_texts: bool = True) -> list[str | Part] | None:
     return pieces
 
 
-def _pieces(text: str, with_texts: bool) -> list[str | Part]:
+def _pieces(text: str, recent: Mapping[str, Recent], with_texts: bool) -> list[str | Part]:
     pieces: list[str | Part] = []
     keys: set[str] = set()
     copied, at = 0, 1
@@ -67,12 +81,23 @@ def _pieces(text: str, with_texts: bool) -> list[str | Part]:
             return [text]
         keys.add(key[1])
         start = key.end()
-        texts, end = _elements(text, start) if text[start] == "[" else ([], _end(text, start))
-        length = end - start
-        is_list = bool(texts) and length >= LEAST and length >= LEAST_ELEMENT * len(texts)
-        is_text = text[start] == '"' and length >= LEAST and with_texts
-        if is_list or is_text or text.startswith(REFERENCE, start):
-            pieces += (text[copied:start], Part(texts if is_list else [text[start:end]], is_list))
+        texts: list[str] = []
+        known = 0
+        if text[start] == "[":
+            before = recent.get(key[1])
+            known = 0 if before is None else before.common(text, start)
+            texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
+        else:
+            end = _end(text, start)
+        length, number = end - start, known + len(texts)
+        if number and length >= LEAST and length >= LEAST_ELEMENT * number:
+            part = Part(key[1], start, texts, known)
+        elif (text[start] == '"' and length >= LEAST and with_texts) or text.startswith(REFERENCE, start):
+            part = Part(key[1], start, [text[start:end]])
+        else:
+            part = None
+        if part is not None:
+            pieces += (text[copied:start], part)
             copied = end
         if text[end] == "}":
             pieces.append(text[copied:])
@@ -80,12 +105,20 @@ def _pieces(text: str, with_texts: bool) -> list[str | Part]:
         at = end + 1
 
 
-def _elements(text: str, start: int) -> tuple[list[str], int]:
-    """Return the texts of a list's elements, and where the list ends; no texts where it is a list of numbers."""
-    at = start + 1
-    if text[at] not in _CUT:
-        return [], _end(text, start)
-    texts = []
+def _elements(text: str, start: int, skip: int) -> tuple[list[str], int]:
+    """Return the texts of a list's elements, and where the list ends; no texts where it is a list of numbers.
+
+    Args:
+        skip: the length of the elements at the start that are known; 0 if none is.
+    """
+    at = start + (skip or 1)
+    texts: list[str] = []
+    if skip and text[at] == "]":
+        return texts, at + 1
+    if skip:
+        at += 1
+    elif text[at] not in _CUT:
+        return texts, _end(text, start)
     while True:
         end = _end(text, at)
         texts.append(text[at:end])
