@@ -1,6 +1,6 @@
 """Which spans are one run: a trace of an agent or of a request is one; all other traces of a process are one run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,21 +52,35 @@ class Run:
         return max((step.span.end_ns for step in self.steps if step.span.end_ns is not None), default=None)
 
 
-def runs_of(steps: Iterable[Step]) -> list[Run]:
-    """Return the runs that steps belong to. Their order does not matter."""
+def runs_of(steps: Iterable[Step], known: Mapping[str, bool] | None = None) -> list[Run]:
+    """Return the runs that steps belong to. Their order does not matter.
+
+    Args:
+        known: traces of which spans are stored already: whether such a trace is a run of its own.
+    """
     traces: dict[str, list[Step]] = {}
     for step in steps:
         traces.setdefault(step.span.trace_id, []).append(step)
     runs: dict[str, Run] = {}
     for trace_id in sorted(traces, key=lambda trace_id: (min(s.span.start_ns for s in traces[trace_id]), trace_id)):
         trace = sorted(traces[trace_id], key=_order)
-        run = _run_of(trace_id, trace, runs)
+        run = _run_of(trace_id, trace, runs, (known or {}).get(trace_id))
         run.steps += trace
         calls: list[Call] = [call for step in trace if (call := call_of(*step)) is not None]
         run.duplicate_of |= {(trace_id, id): kept for id, kept in duplicates(calls).items()}
     for run in runs.values():
         run.steps.sort(key=_order)
     return list(runs.values())
+
+
+def trace_key(trace_id: str) -> str:
+    """Return the key of a run that is one trace."""
+    return f"otel:trace:{trace_id}"
+
+
+def process_key(program: Program) -> str:
+    """Return the key of the run of a process."""
+    return f"otel:process:{program.key}"
 
 
 def _order(step: Step) -> tuple[int, int, str, str]:
@@ -81,18 +95,18 @@ def root_of(trace: Sequence[Step]) -> Step:
     return min(tops or trace, key=lambda step: (step.span.parent_span_id is not None, *_order(step)))
 
 
-def _run_of(trace_id: str, trace: Sequence[Step], runs: dict[str, Run]) -> Run:
+def _run_of(trace_id: str, trace: Sequence[Step], runs: dict[str, Run], is_own: bool | None) -> Run:
     root = root_of(trace)
     program, facts = program_of(root.span.resource), root.mapped.run
     session = next((found for step in (root, *trace) if (found := step.mapped.run.session)), None)
     user = next((found for step in (root, *trace) if (found := step.mapped.run.user)), None)
     version = facts.version or program.version
-    if facts.is_own:
-        key = f"otel:trace:{trace_id}"
+    if facts.is_own if is_own is None else is_own:
+        key = trace_key(trace_id)
         name = facts.agent or root.span.name
         runs[key] = Run(key, name, version, program, session, user, root=root)
         return runs[key]
-    key = f"otel:process:{program.key}"
+    key = process_key(program)
     run = runs.setdefault(key, Run(key, program.name, program.version, program))
     is_first = not run.steps
     run.session = session if is_first or run.session == session else None

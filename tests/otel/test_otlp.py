@@ -246,7 +246,7 @@ def _length_delimited(number: int, data: bytes) -> bytes:
 
 def _with_span(span: bytes) -> bytes:
     """A request with one good span, the given one, and another good one."""
-    ids = _length_delimited(1, b"\xab" * 16) + _length_delimited(2, b"\xcd" * 8)
+    ids = _length_delimited(1, b"\xab" * 16) + _length_delimited(2, b"\xcd" * 8) + b"\x39" + b"\x01" * 8
     spans = b"".join(_length_delimited(2, each) for each in (ids, ids + span, ids))
     return _length_delimited(1, _length_delimited(2, spans))
 

@@ -4,6 +4,7 @@ Each function returns None for a value that it cannot use, so that the next sour
 """
 
 import ast
+import json
 import math
 import re
 from typing import Any
@@ -84,6 +85,8 @@ def decoded(value: Any) -> Any:
     if _is_deep(value):
         return value
     try:
+        if "NaN" in value or "Infinity" in value:  # no JSON, but Python's writers make it
+            return json.loads(value, parse_constant=str)
         return jsontext.decode(value)
     except (RecursionError, ValueError):
         return value

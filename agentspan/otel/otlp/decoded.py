@@ -70,6 +70,17 @@ def kept(pairs: Iterator[tuple[str, Any]]) -> tuple[dict[str, Any], int]:
     return found, over
 
 
+def times(start_ns: int, end_ns: int) -> tuple[int, int | None]:
+    """Return the start and the end of a span, where 0 is unknown.
+
+    Raises:
+        Unusable: neither is known.
+    """
+    if not start_ns and not end_ns:
+        raise Unusable("a span has no time")
+    return start_ns or end_ns, end_ns or None
+
+
 def dropped(**counts: int) -> Mapping[str, int]:
     """Return the counts that are not zero."""
     return {name: count for name, count in counts.items() if count > 0}

@@ -15,6 +15,7 @@ from agentspan.otel.otlp.decoded import (
     Unusable,
     dropped,
     kept,
+    times,
 )
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode
 
@@ -125,14 +126,14 @@ def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Sc
     status = item.get("status")
     status = status if type(status) is dict else {}
     parent = item.get("parentSpanId")
-    start_ns = nanos(item.get("startTimeUnixNano"))
+    start_ns, end_ns = times(nanos(item.get("startTimeUnixNano")), nanos(item.get("endTimeUnixNano")))
     return OtelSpan(
         _id(item.get("traceId"), 32, "traceId"),
         _id(item.get("spanId"), 16, "spanId"),
         _parent(parent),
         _text(item.get("name")),
         start_ns,
-        nanos(item.get("endTimeUnixNano")) or None,
+        end_ns,
         _kind(item.get("kind")),
         _STATUS[_enum(status.get("code"), "STATUS_CODE_", _STATUS, 0)],
         _text(status.get("message")) or None,

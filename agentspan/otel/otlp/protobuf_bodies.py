@@ -15,6 +15,7 @@ from agentspan.otel.otlp.decoded import (
     Unusable,
     dropped,
     kept,
+    times,
 )
 from agentspan.otel.otlp.json_bodies import nanos
 from agentspan.otel.otlp.wire import check_size, messages
@@ -144,13 +145,14 @@ def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope) -> OtelSp
     attributes, over = kept(_pairs(item.attributes))
     events, links = list(item.events[:MAX_ATTRIBUTES]), list(item.links[:MAX_ATTRIBUTES])
     code = item.status.code
+    start_ns, end_ns = times(nanos(item.start_time_unix_nano), nanos(item.end_time_unix_nano))
     return OtelSpan(
         _id(item.trace_id, 16, "trace_id"),
         _id(item.span_id, 8, "span_id"),
         _id(item.parent_span_id, 8, "parent_span_id") if any(item.parent_span_id) else None,
         item.name,
-        nanos(item.start_time_unix_nano),
-        nanos(item.end_time_unix_nano) or None,
+        start_ns,
+        end_ns,
         KINDS[item.kind - 1] if 1 <= item.kind <= len(KINDS) else "INTERNAL",
         _STATUS[code] if 0 <= code < len(_STATUS) else "UNSET",
         item.status.message or None,
