@@ -1,7 +1,7 @@
 """Which spans are one run: a trace of an agent or of a request is one; all other traces of a process are one run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from agentspan.otel.duplicates import Call, call_of, duplicates
@@ -64,6 +64,7 @@ def runs_of(steps: Iterable[Step], known: Mapping[str, bool] | None = None) -> l
     runs: dict[str, Run] = {}
     for trace_id in sorted(traces, key=lambda trace_id: (min(s.span.start_ns for s in traces[trace_id]), trace_id)):
         trace = sorted(traces[trace_id], key=_order)
+        trace = _with_targets(trace)
         run = _run_of(trace_id, trace, runs, (known or {}).get(trace_id))
         run.steps += trace
         calls: list[Call] = [call for step in trace if (call := call_of(*step)) is not None]
@@ -71,6 +72,21 @@ def runs_of(steps: Iterable[Step], known: Mapping[str, bool] | None = None) -> l
     for run in runs.values():
         run.steps.sort(key=_order)
     return list(runs.values())
+
+
+UNKNOWN = "unknown"
+"""The target of a handoff whose instrumentor does not tell it."""
+
+
+def _with_targets(trace: list[Step]) -> list[Step]:
+    """Return a trace in which each handoff without a target has the agent that began next."""
+    agents = [step for step in trace if step.mapped.type == "agent"]
+    for index, (span, mapped) in enumerate(trace):
+        if mapped.type == "handoff" and mapped.payload.get("to_agent", UNKNOWN) == UNKNOWN:
+            names = (agent.mapped.payload.get("name") for agent in agents if agent.span.start_ns >= span.start_ns)
+            payload = {**mapped.payload, "to_agent": next(names, UNKNOWN)}
+            trace[index] = Step(span, replace(mapped, payload=payload))
+    return trace
 
 
 def trace_key(trace_id: str) -> str:

@@ -370,3 +370,23 @@ def test_what_is_nested_too_deep_stays_a_text() -> None:
     deep = "[" * 2000 + "]" * 2000
     told = mapped({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.arguments": deep})
     assert told.payload["arguments"] == deep
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "type_"),
+    [
+        ("openinference.instrumentation.langchain", "ChatOpenAI", "llm"),
+        ("openinference.instrumentation.langchain", "tools", "chain"),
+        ("openinference.instrumentation.litellm", "acompletion", "llm"),
+        ("openinference.instrumentation.litellm", "CreateEmbeddings", "embedding"),
+        ("opentelemetry.instrumentation.langchain", "execute_tool get_weather", "tool"),
+        ("opentelemetry.instrumentation.langchain", "invoke_agent travel_agent", "agent"),
+        ("opentelemetry.util.genai.handler", "chat gpt-4.1-mini", "llm"),
+        ("openinference.instrumentation.llama_index", "VectorIndexRetriever.retrieve", "retrieval"),
+        ("langsmith", "model", "chain"),
+        ("travel-agent", "chat gpt-4.1-mini", "custom"),
+    ],
+)
+def test_the_type_of_a_span_that_has_begun_is_guessed(scope: str, name: str, type_: str) -> None:
+    assert mapped({}, name, scope, end_ns=None).type == type_
+    assert mapped({}, name, scope).type == "custom", "a span that has ended told all"

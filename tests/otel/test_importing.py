@@ -161,6 +161,13 @@ def test_clocks_that_differ_make_no_negative_duration(storage: Storage) -> None:
     assert (row.started_at, row.duration_ms) == (row.finished_at, 0)
 
 
+def test_a_handoff_goes_to_the_agent_that_begins_next(storage: Storage) -> None:
+    spans, logs = recorded("openai-agents-traceloop")
+    _import(storage, spans, logs)
+    summaries = [row.summary for row in _spans(storage) if row.schema_name == "handoff"]
+    assert summaries == ["Handoff travel_agent → visa_agent"]
+
+
 def test_credentials_are_not_stored(storage: Storage) -> None:
     secret = "sk-ant-api03-" + "a1B2" * 20
     said = {"openinference.span.kind": "TOOL", "tool.name": f"call {secret}", "input.value": f'{{"key": "{secret}"}}'}
@@ -229,6 +236,11 @@ def test_the_command(tmp_path: Path) -> None:
     again = json.loads(call(database, "import", "--from", "otlp", *files, "--json").output)
     assert again == {"runs": 0, "spans": 0, "duplicates": 0, "known": 18, "skipped": 0, "unusable": 0, "why": ""}
     assert "MCP tools/call get_weather" in call(database, "show", "-").output
+
+
+def test_a_duplicate_is_shown_as_one(tmp_path: Path) -> None:
+    call(tmp_path / "runs.db", "import", "--from", "otlp", str(FOLDER / "anthropic-traceloop.jsonl.gz"))
+    assert call(tmp_path / "runs.db", "show", "-").output.count("anthropic.messages.create (duplicate)") == 4
 
 
 def test_the_command_reads_stdin_and_says_what_it_cannot_use(tmp_path: Path) -> None:

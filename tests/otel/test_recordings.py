@@ -9,12 +9,14 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentspan.otel.duplicates import call_of
+from agentspan.otel.mapping.mapped import map_span
 from agentspan.otel.span import Event, Log, OtelSpan, Scope
 from agentspan.otel.traces import Step, runs_of
 from tests.otel.recorded import FOLDER, NAMES, outline, recorded, steps_of, trees
@@ -190,6 +192,20 @@ def test_types_are_right_in_whole_recordings() -> None:
             total += 1
             right += step.mapped.type == _expected(step.span)
     assert total >= 700
+    assert right / total >= 0.95, f"{right} of {total}"
+
+
+@whole
+def test_most_types_are_known_when_a_span_begins_in_whole_recordings() -> None:
+    right = total = 0
+    for path in _whole():
+        with gzip.open(path) as lines:
+            begun = [json.loads(line)["capture"].get("attributes_at_start") or () for line in lines]
+        for span, at_start in zip(_spans(path), begun, strict=True):
+            attributes = {name: value for name, value in span.attributes.items() if name in at_start}
+            active = replace(span, end_ns=None, attributes=attributes, events=(), status="UNSET")
+            total += 1
+            right += map_span(active).type == map_span(span).type
     assert right / total >= 0.95, f"{right} of {total}"
 
 

@@ -20,6 +20,7 @@ from agentspan.otel.mapping import (
     vercel,
 )
 from agentspan.otel.mapping.draft import Draft, Family
+from agentspan.otel.mapping.guesses import guess
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
@@ -88,7 +89,8 @@ def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
     """Return what agentspan records of a span.
 
     Args:
-        span: an active one has no result yet, and its attributes may come later: call this again at its end.
+        span: one that has not ended has no result yet, and its attributes may come later. Its type is then a guess:
+            call this again at its end.
         logs: the log records that were emitted in it, which older conventions use for messages.
     """
     joined = tuple(log.event for log in logs)
@@ -113,7 +115,10 @@ def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
 
 def _mapped(span: OtelSpan) -> Mapped:
     families = [family for family in FAMILIES if family.holds(span)]
-    type_ = next((found for family in families if (found := family.kind(span)) is not None), PLAIN)
+    type_ = next((found for family in families if (found := family.kind(span)) is not None), None)
+    if type_ is None:
+        type_ = guess(span) if span.end_ns is None else None
+    type_ = type_ or PLAIN
     draft = Draft(span, type_)
     for family in families:
         draft.fill((*family.rows.get(type_, ()), *family.rows.get("*", ())))

@@ -10,6 +10,7 @@ from agentspan.otel.span import OtelSpan
 KIND = "traceloop.span.kind"
 _IN, _OUT = "traceloop.entity.input", "traceloop.entity.output"
 _TASK_IN, _TASK_OUT = "gen_ai.task.input", "gen_ai.task.output"
+_NAMES = frozenset({_IN, "traceloop.workflow.name", "traceloop.entity.name", "traceloop.entity.path"})
 _ASSOCIATED = "traceloop.association.properties."
 _SCOPE = "opentelemetry.instrumentation."
 _INSTRUMENTORS = (
@@ -61,11 +62,7 @@ _ROWS: dict[str, tuple[Row, ...]] = {
 
 
 def _holds(span: OtelSpan) -> bool:
-    return (
-        KIND in span.attributes
-        or span.scope.name in _SCOPES
-        or any(name.startswith("traceloop.") for name in span.attributes)
-    )
+    return KIND in span.attributes or span.scope.name in _SCOPES or not _NAMES.isdisjoint(span.attributes)
 
 
 def _kind(span: OtelSpan) -> str | None:
@@ -93,7 +90,7 @@ def _rest(draft: Draft) -> None:
         _retrieval(draft)
     elif draft.type == "handoff":
         to_agent = draft.span.name.rpartition("→")[2].strip().removesuffix(".handoff")
-        draft.put("payload.to_agent", to_agent or "unknown")
+        draft.put("payload.to_agent", to_agent or None)  # it says `unknown` (see traces)
     elif draft.type in ("agent", "chain"):
         _inner(draft, "payload.input", _IN, "inputs")
         _inner(draft, "result.output", _OUT, "outputs")
