@@ -140,6 +140,8 @@ def answer_of(draft: Draft, name: str, value: Any) -> None:
 
 def output(draft: Draft, value: Any, *names: str) -> None:
     """Set what a model answered, from messages in any form."""
+    if "output_messages" in draft.result and not names:
+        return
     said = messages.said(value)
     if not said.messages:
         return
@@ -178,6 +180,8 @@ def _count(used: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> int |
 
 
 def _messages(draft: Draft, value: Any, *names: str) -> None:
+    if "messages" in draft.payload and not names:
+        return
     system, rest = messages.split_system(messages.messages(value))
     draft.put("payload.system", system)
     draft.put("payload.messages", rest or None, *names)

@@ -164,36 +164,46 @@ def _is_tool(item: Any) -> bool:
     return type(item) is dict and type(item.get("tool")) is dict
 
 
+class _Node(dict[str, Any]):
+    """An object that flat names spell; the value of an attribute is never one."""
+
+
 def _unflat(draft: Draft, prefix: str) -> list[Any]:
     """Return the list that flat attributes with this prefix spell, in the order of their numbers; holes are skipped."""
-    root: dict[str, Any] = {}
-    own = {id(root)}  # a value of an attribute may be an object, too, which must not change
-    for name in [name for name in draft.left if name.startswith(prefix)]:
-        path = name[len(prefix) :].split(".")
+    left, start = draft.left, len(prefix)
+    names = [name for name in left if name.startswith(prefix)]
+    if not names:
+        return []
+    root = _Node()
+    for name in names:
+        path = name[start:].split(".")
         if len(path) > _DEEPEST or not path[0].isdecimal():
             continue
-        here = root
-        for member in path[:-1]:
-            if member not in here:
-                here[member] = {}
-                own.add(id(here[member]))
-            if id(here[member]) not in own:
+        here: Any = root
+        last = path.pop()
+        for member in path:
+            deeper = here.get(member)
+            if deeper is None:
+                deeper = here[member] = _Node()
+            if type(deeper) is not _Node:
                 break
-            here = here[member]
+            here = deeper
         else:
-            if path[-1] not in here:
-                here[path[-1]] = draft.left[name]
-                draft.use(name)
+            if last not in here:
+                here[last] = left.pop(name)
     found = _lists(root)
     return found if type(found) is list else []
 
 
 def _lists(value: Any) -> Any:
     """Return objects whose members are numbers as lists."""
-    if type(value) is not dict:
+    if type(value) is not _Node:
         return value
-    if value and all(key.isdecimal() and len(key) < 8 for key in value):
-        return [_lists(value[key]) for key in sorted(value, key=int)]
+    if next(iter(value), "").isdecimal():
+        try:
+            return [_lists(value[key]) for key in sorted(value, key=int)]
+        except ValueError:  # not all of them are
+            pass
     return {key: _lists(item) for key, item in value.items()}
 
 
