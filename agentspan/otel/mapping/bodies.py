@@ -150,6 +150,8 @@ def output(draft: Draft, value: Any, *names: str) -> None:
         return
     draft.put("result.text", said.text)
     draft.put("result.tool_calls", said.tool_calls or None)
+    last = said.messages[-1]
+    draft.put("result.finish_reason", text(last.get("finish_reason")) if type(last) is dict else None)
 
 
 def usage(draft: Draft, used: Mapping[str, Any], *, adds_cached: bool = False) -> None:
