@@ -111,7 +111,10 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     """
     if span.summary:
         return span.summary
-    payload = inline(jsontext.decode(span.payload), limit)
+    decoded = jsontext.decode(span.payload)
+    if type(decoded) is dict and "duplicate_of" in decoded:  # of OpenTelemetry: the rest of it repeats that span
+        return f"{span.schema_title} (duplicate)"
+    payload = inline(decoded, limit)
     return " ".join(text for text in (span.schema_title, span.label, payload) if text and text != "{}")
 
 

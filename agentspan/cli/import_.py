@@ -1,15 +1,15 @@
-"""`agentspan import`: reads the runs of a file that `agentspan export` wrote into the database."""
+"""`agentspan import`: reads runs into the database, from a file that `agentspan export` wrote, or from OTLP."""
 
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
 import click
 
-from agentspan.cli.output import Failed, document, noun
+from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.maintenance.importing import import_lines
 from agentspan.operations.context import Context
@@ -31,6 +31,43 @@ def command(database: Database, source: IO[bytes], *, as_json: bool) -> None:
         click.echo(f"{noun(done.finished, 'row')} that had been open finished")
     if done.known:
         click.echo(f"{noun(done.known, 'row')} known already")
+
+
+def command_otlp(database: Database, sources: Sequence[tuple[str, IO[bytes]]], *, as_json: bool) -> None:
+    """Import files of OTLP requests, and print how many runs and spans are new.
+
+    Args:
+        sources: the names of the files, and the files.
+    """
+    from agentspan.errors import InvalidValue
+    from agentspan.otel.files import read
+    from agentspan.otel.importing import import_spans
+    from agentspan.otel.otlp.decoded import Decoded
+    from agentspan.recording.capture.sent import SentRedaction
+
+    total = Decoded()
+    for name, source in sources:
+        try:
+            for _, found in read(source):
+                total.spans += found.spans
+                total.logs += found.logs
+                for reason, count in found.unusable.items():
+                    total.reject(reason, count)
+        except InvalidValue as error:
+            raise Failed(f"{name}: {error}") from None
+    done = import_spans(Context(database.storage, redacts=SentRedaction()), total.spans, total.logs)
+    if as_json:
+        document({**done._asdict(), "unusable": total.rejected, "why": total.why()})
+        return
+    click.echo(f"{noun(done.runs, 'run')} and {noun(done.spans, 'span')} imported")
+    if done.duplicates:
+        click.echo(f"{noun(done.duplicates, 'span')} of them repeat another's call of a model")
+    if done.known:
+        click.echo(f"{noun(done.known, 'span')} known already")
+    if done.skipped:
+        click.echo(f"{noun(done.skipped, 'span')} left out, because they are no steps")
+    if total.rejected:
+        click.echo(f"{noun(total.rejected, 'span')} could not be used: {safe(total.why())}", err=True)
 
 
 @contextmanager

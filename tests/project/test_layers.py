@@ -1,6 +1,7 @@
 """The layers of the code: allowed imports, exported names, the cost of an import."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -24,6 +25,7 @@ LAYERS = [
     {"maintenance"},
     {"database"},
     {"recording"},
+    {"otel"},
     {"analysis"},
     {"viewer"},
     {"serve"},
@@ -68,6 +70,29 @@ def test_a_file_imports_only_from_layers_above_it(path: Path) -> None:
 def test_recording_uses_no_operation_by_id() -> None:
     users = [path.name for path in (PACKAGE / "recording").rglob("*.py") if "operations" in imports_of(path)]
     assert users == [], "recording makes its units with the model"
+
+
+def test_mappings_of_attributes_are_pure() -> None:
+    """A mapping imports leaves, the model, schemas, and its neighbours."""
+    allowed = set().union(*LAYERS[:3])
+    for path in (PACKAGE / "otel" / "mapping").glob("*.py"):
+        assert imports_of(path) - allowed <= {"otel"}, path
+        inside = {name for name in modules_imported_by(module_of(path)) if name.startswith("agentspan.otel.")}
+        assert {name for name in inside if not name.startswith("agentspan.otel.mapping")} <= {"agentspan.otel.span"}
+
+
+ATTRIBUTE = re.compile(
+    r"(gen_ai|openinference|traceloop|langsmith|langfuse|mlflow|logfire|pydantic_ai|llm|mcp|exception)\.[a-z_]+"
+)
+
+
+def test_names_of_attributes_stand_in_their_mapping_only() -> None:
+    """`schemas/aliases.py` has names of other packages' payloads, none of OpenTelemetry's."""
+    for path in MODULES:
+        if path.parent == PACKAGE / "otel" / "mapping":
+            continue
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        assert [text for text in texts if isinstance(text, str) and ATTRIBUTE.fullmatch(text)] == [], path
 
 
 def module_of(path: Path) -> str:

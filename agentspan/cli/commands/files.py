@@ -1,5 +1,6 @@
 """Commands on whole files: export, import, backup, serve."""
 
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,25 @@ def export(
 
 
 @main.command(name="import")
-@click.argument("file")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--from", "form", type=click.Choice(["export", "otlp"]), default="export", show_default=True, help="Of what."
+)
 @options
 @click.pass_context
-def import_(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None:
-    """Import a FILE that `export` wrote (- for stdin); rows that are stored already stay as they are."""
+def import_(ctx: click.Context, files: tuple[str, ...], form: str, db: str | None, as_json: bool) -> None:
+    """Import a FILE that `export` wrote (- for stdin), or FILEs of OpenTelemetry; what is stored already stays."""
     from agentspan.cli import import_ as importing
 
-    with importing.seekable(file) as source, opened(ctx, db, read_only=False) as database:
-        importing.command(database, source, as_json=as_json)
+    if form == "export" and len(files) > 1:
+        raise click.UsageError("one FILE at a time, unless it is --from otlp")
+    with ExitStack() as sources:
+        opened_files = [(file, sources.enter_context(importing.seekable(file))) for file in files]
+        with opened(ctx, db, read_only=False) as database:
+            if form == "otlp":
+                importing.command_otlp(database, opened_files, as_json=as_json)
+            else:
+                importing.command(database, opened_files[0][1], as_json=as_json)
 
 
 @main.command()

@@ -1,0 +1,1 @@
+"""OpenTelemetry: spans of instrumentors, read as spans of agentspan. No module of it is imported unless it is used."""

@@ -1,0 +1,142 @@
+"""Recognises one call of a model that several instrumentors recorded: a framework's, a client's, the SDK's own.
+
+One of the spans stays an `llm` span, with the richer data of all. The others stay where they are in the tree, so that
+the tree is the recorded one, and become `custom` spans with `duplicate_of`. Their tokens and cost are not counted.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from agentspan.otel.mapping.mapped import Mapped, plain_name
+from agentspan.otel.span import OtelSpan
+
+_SELF = frozenset({"attributes", "events", "links", "dropped", "otel"})
+"""Members of a payload that are about the span itself, and not about the call."""
+_CONTENT = ("text", "tool_calls", "output_messages")
+
+
+class Call(NamedTuple):
+    """One recorded call of a model.
+
+    Attributes:
+        id, parent: of the span, in its trace.
+        scope: the instrumentor.
+        models: the names of the model that it gives, without a provider before a slash.
+        response: the id of the provider's answer, or None.
+        weight: how much it has of what was said; the largest is kept.
+    """
+
+    id: str
+    parent: str | None
+    scope: str
+    models: frozenset[str]
+    response: str | None
+    start_ns: int
+    end_ns: int
+    weight: int
+
+
+def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
+    """Return the call of an llm span; None of another type."""
+    if mapped.type != "llm":
+        return None
+    result = mapped.result_payload or {}
+    names = (mapped.payload.get("model"), result.get("response_model"))
+    models = frozenset(name.rpartition("/")[2] for name in names if type(name) is str)
+    weight = 1000 * ("messages" in mapped.payload) + 1000 * any(each in result for each in _CONTENT)
+    weight += len(mapped.payload) + len(result)
+    end_ns = span.start_ns if span.end_ns is None else span.end_ns
+    response = result.get("response_id")
+    return Call(span.span_id, span.parent_span_id, span.scope.name, models, response, span.start_ns, end_ns, weight)
+
+
+def duplicates(calls: Iterable[Call]) -> dict[str, str]:
+    """Return which calls of one trace are duplicates, by the id of the call that is kept.
+
+    Two are the same call if their answers have the same id. Where not both have one: if they are of different
+    instrumentors and the same model, one in the other or side by side, and overlap in time. Calls that run at the same
+    time are paired one to one, the nearest first: no instrumentor records a call twice.
+    """
+    ordered = sorted(calls, key=lambda call: (call.start_ns, call.id))
+    group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
+    for _, _, first, second in sorted(_pairs(ordered), key=lambda pair: (*pair[:2], pair[2].id, pair[3].id)):
+        one, other = group[first.id], group[second.id]
+        scopes = {call.scope for call in one}
+        if one is other or any(call.scope in scopes and not _is_nested(call, one) for call in other):
+            continue
+        one += other
+        for call in other:
+            group[call.id] = one
+    return {call.id: kept.id for call in ordered if (kept := _kept(group[call.id])).id != call.id}
+
+
+def _pairs(ordered: Sequence[Call]) -> Iterable[tuple[int, int, Call, Call]]:
+    """Yield the calls that may be the same, with how sure and how near that is; less is better."""
+    active: list[Call] = []
+    for call in ordered:
+        active = [other for other in active if other.end_ns >= call.start_ns]
+        for other in active:
+            rank = _rank(other, call)
+            if rank is not None:
+                yield rank, abs(call.start_ns - other.start_ns) + abs(call.end_ns - other.end_ns), other, call
+        active.append(call)
+
+
+def _rank(one: Call, other: Call) -> int | None:
+    nested = one.id == other.parent or other.id == one.parent
+    if one.response is not None and other.response is not None:
+        same = one.response == other.response and (nested or one.scope != other.scope)
+        return 0 if same else None
+    related = nested or one.parent == other.parent
+    if one.scope == other.scope or not related or not one.models & other.models:
+        return None
+    return 1 if nested else 2
+
+
+def _is_nested(call: Call, others: Sequence[Call]) -> bool:
+    return any(call.id == other.parent or call.parent == other.id for other in others)
+
+
+def _kept(group: Sequence[Call]) -> Call:
+    return max(group, key=lambda call: (call.weight, -call.start_ns, call.id))
+
+
+def merged(kept: Mapped, others: Iterable[Mapped]) -> Mapped:
+    """Return the kept span with the fields that only its duplicates have."""
+    payload, result = dict(kept.payload), dict(kept.result_payload or {})
+    for other in others:
+        for mine, theirs in ((payload, other.payload), (result, other.result_payload or {})):
+            for field, value in theirs.items():
+                if field not in _SELF and field != "error":
+                    mine.setdefault(field, value)
+    return replace(kept, payload=payload, result_payload=result or None)
+
+
+def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
+    """Return a duplicate as a `custom` span that names the span it repeats.
+
+    Args:
+        kept: the span that is kept, merged: what it has, too, is left out here.
+        kept_id: its id in agentspan.
+    """
+    mine = {**duplicate.payload, **(duplicate.result_payload or {})}
+    theirs = {**kept.payload, **(kept.result_payload or {})}
+    differs = {
+        field: value
+        for field, value in mine.items()
+        if field not in _SELF and field != "error" and theirs.get(field) != value
+    }
+    payload: dict[str, Any] = {"duplicate_of": kept_id}
+    if differs:
+        payload["differs"] = differs
+    payload |= {field: value for field, value in duplicate.payload.items() if field in _SELF}
+    error = (duplicate.result_payload or {}).get("error")
+    named = duplicate.payload.get("otel", {}).get("name", "")
+    return replace(
+        duplicate,
+        schema_name=plain_name(named),
+        type="custom",
+        payload=payload,
+        result_payload={"error": error} if error is not None else None,
+    )

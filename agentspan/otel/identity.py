@@ -1,0 +1,37 @@
+"""The ids that spans of OpenTelemetry get: the same ones however often, in whatever order, and by which way they come.
+
+A span's id has its run's time, the file's partition, and 80 bits of a hash of its trace's and its own id. So a child
+can name its parent before the parent has arrived, and a program that sends its spans and records them stores each once.
+"""
+
+import hashlib
+
+from agentspan import ids
+
+_MAX_MILLIS = 2**48 - 1
+
+
+def span_id(run: str, trace_id: str, span_id: str) -> str:
+    """Return the id of a span.
+
+    Args:
+        run: the id of the run that it is in, from which time and partition are taken.
+        trace_id, span_id: of OpenTelemetry, as lower-case hex.
+    """
+    millis, partition, _ = ids.decode(run)
+    return ids.encode(millis, partition, _hashed(f"{trace_id}:{span_id}"))
+
+
+def run_id(key: str, begun_ns: int, partition: int) -> str:
+    """Return the id of a new run.
+
+    Args:
+        key: what makes it this run: that of its trace or process (see traces.Run).
+        begun_ns: when its first known span began, in nanoseconds since the epoch.
+        partition: of the file.
+    """
+    return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, _hashed(key))
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:10])

@@ -1,0 +1,86 @@
+"""The error of a span: of its status, its exception events, and the attributes that instrumentors write beside them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from agentspan.otel.mapping.values import literal, text
+from agentspan.otel.span import Event, OtelSpan
+
+EXCEPTION = "exception"
+_TYPE, _MESSAGE, _STACKTRACE = "exception.type", "exception.message", "exception.stacktrace"
+_TYPED = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Warning|Timeout|Failure)): (.*)", re.DOTALL)
+_REPR = re.compile(r"([A-Za-z_][\w.]*)\((['\"])(.*)\2\)\Z", re.DOTALL)
+_TRACEBACK = "Traceback (most recent call last):"
+_FAMILY_MESSAGES = ("error.message", "langfuse.observation.status_message", "error.msg")
+_FAMILY_STACKTRACES = ("error.stack_trace", "error.stacktrace")
+_VAGUE = frozenset({"_OTHER", "Exception", "Error"})
+
+
+def exceptions(span: OtelSpan) -> list[Event]:
+    """Return the exception events of a span, in their order."""
+    return [event for event in span.events if event.name == EXCEPTION]
+
+
+def error_of(span: OtelSpan) -> tuple[dict[str, str], list[str]]:
+    """Return the error of a failed span, `{type, message, stacktrace}`, and the attributes that it has all of."""
+    last = exceptions(span)[-1:]
+    said = last[0].attributes if last else {}
+    attributes = span.attributes
+    type_ = text(said.get(_TYPE))
+    message = text(said.get(_MESSAGE)) or text(span.status_message)
+    message = message or _first(attributes, _FAMILY_MESSAGES)
+    stacktrace = text(said.get(_STACKTRACE))
+    stacktrace = stacktrace or _first(attributes, _FAMILY_STACKTRACES)
+    message, stacktrace = _parted(message, stacktrace)
+    type_, message = _typed(type_ if type_ not in _VAGUE else None, message, exact=type_)
+    said_type = text(attributes.get("error.type")) or _agreed(attributes.get("error"))
+    type_ = type_ or (said_type if said_type not in _VAGUE else None) or "Error"
+    error = {"type": type_, "message": message, "stacktrace": stacktrace}
+    told = {*error.values(), type_.rpartition(".")[2]}
+    said_too = ("error.type", *_FAMILY_MESSAGES, *_FAMILY_STACKTRACES)
+    used = [name for name in said_too if type(attributes.get(name)) is str and attributes[name] in told]
+    return {key: value for key, value in error.items() if value}, used
+
+
+def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((found for name in names if (found := text(attributes.get(name)))), None)
+
+
+def _agreed(error: Any) -> str | None:
+    return text(error.get("type")) if type(error) is dict else None
+
+
+def _parted(message: str | None, stacktrace: str | None) -> tuple[str | None, str | None]:
+    """Part a traceback from a message that has one, as LangChain's tracers write it."""
+    if message is None or _TRACEBACK not in message:
+        return message, stacktrace
+    head, _, tail = message.partition(_TRACEBACK)
+    return head.strip() or tail.strip().rpartition("\n")[2], stacktrace or f"{_TRACEBACK}{tail}"
+
+
+def _typed(type_: str | None, message: str | None, *, exact: str | None) -> tuple[str | None, str | None]:
+    """Return type and message. The message may be `ValueError: no`, `ValueError('no')`, or a dict."""
+    if message is None:
+        return type_ or exact, None
+    message = _agents_message(message)
+    if type_ is None and (match := _REPR.match(message)) is not None:
+        return match[1], match[3]
+    match = _TYPED.match(message)
+    if match is not None and (type_ is None or type_.rpartition(".")[2] == match[1].rpartition(".")[2]):
+        return type_ or match[1], match[2]
+    return type_ or (exact if exact not in _VAGUE else None), message
+
+
+def _agents_message(message: str) -> str:
+    """Return the text of `{'message': 'Error in agent run', 'data': {'error': 'no'}}`."""
+    whole = literal(message)
+    if type(whole) is dict and type(whole.get("message")) is str:
+        data = whole.get("data")
+        inner = data.get("error") if type(data) is dict else None
+        return f"{whole['message']}: {inner}" if type(inner) is str else whole["message"]
+    head, _, tail = message.partition(": {")
+    data = literal("{" + tail) if tail.endswith("}") else None
+    if type(data) is dict and type(data.get("error")) is str:
+        return f"{head}: {data['error']}"
+    return message

@@ -1,0 +1,326 @@
+"""OpenTelemetry's GenAI conventions, in three versions: of 2024 (messages are events), of 2025, and of 2026.
+
+The version of a span is chosen by the schema URL of its scope, else by the attributes that are there. The 2026 version
+is that of the conventions' own repository: `cache_write` in place of `cache_creation`, `agent.name` also of workflows.
+"""
+
+import re
+from typing import Any
+
+from agentspan.otel.mapping import bodies, messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping.values import first, flag, listed, literal, members, millis, number, parsed, text, whole
+from agentspan.otel.span import OtelSpan
+
+OPERATION, PROVIDER, SYSTEM = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system"
+INPUT, OUTPUT, INSTRUCTIONS = "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions"
+KINDS = {
+    "chat": "llm",
+    "text_completion": "llm",
+    "generate_content": "llm",
+    "completion": "llm",
+    "acompletion": "llm",
+    "responses": "llm",
+    "embeddings": "embedding",
+    "embedding": "embedding",
+    "execute_tool": "tool",
+    "invoke_agent": "agent",
+    "create_agent": "agent",
+    "invoke_workflow": "chain",
+    "agent_step": "chain",
+    "retrieval": "retrieval",
+    "rerank": "rerank",
+    "evaluate": "evaluation",
+    "handoff": "handoff",
+    "search_memory": "memory",
+    "create_memory": "memory",
+    "update_memory": "memory",
+    "delete_memory": "memory",
+}
+_PARTS_OF_CALL = ("input_str", "inputs", "args")
+_SCHEMA = re.compile(r"https?://[^/]*opentelemetry\.io/schemas/(?:(gen-?ai)/)?(?:\d+\.)?(\d+)")
+
+_TOKENS = (
+    row("result.input_tokens", "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", read=whole),
+    row("result.output_tokens", "gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", read=whole),
+    row(
+        "result.cached_tokens",
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_read_input_tokens",
+        read=whole,
+    ),
+    row("result.reasoning_tokens", "gen_ai.usage.reasoning.output_tokens", "gen_ai.usage.reasoning_tokens", read=whole),
+)
+_MODEL = (
+    row("payload.model", "gen_ai.request.model", read=text),
+    row("payload.provider", PROVIDER, SYSTEM, read=text),
+)
+_REQUEST = (
+    row("payload.temperature", "gen_ai.request.temperature", read=number),
+    row("payload.max_tokens", "gen_ai.request.max_tokens", read=whole),
+    row("payload.stream", "gen_ai.request.stream", read=flag),
+    row("payload.seed", "gen_ai.request.seed", "gen_ai.openai.request.seed", read=whole),
+    row("payload.top_p", "gen_ai.request.top_p", read=number),
+    row("payload.top_k", "gen_ai.request.top_k", read=whole),
+    row("payload.stop_sequences", "gen_ai.request.stop_sequences", read=listed),
+    row("payload.output_type", "gen_ai.output.type", read=text),
+    row("payload.system", INSTRUCTIONS, read=messages.instructions),
+    row("payload.tools", "gen_ai.tool.definitions", read=messages.tools),
+)
+_ANSWER = (
+    row("result.response_model", "gen_ai.response.model", read=text),
+    row("result.response_id", "gen_ai.response.id", read=text),
+    row("result.finish_reason", "gen_ai.response.finish_reasons", read=first),
+    row("result.time_to_first_token_ms", "gen_ai.response.time_to_first_chunk", read=millis),
+    row("result.time_to_first_token_ms", "gen_ai.client.operation.time_to_first_chunk", read=millis),
+)
+_AGENT = (
+    row("payload.name", "gen_ai.agent.name", "gen_ai.workflow.name", read=text),
+    row("payload.version", "gen_ai.agent.version", read=text),
+    row("payload.description", "gen_ai.agent.description", read=text),
+    row("payload.agent_id", "gen_ai.agent.id", read=text),
+    row("payload.conversation_id", "gen_ai.conversation.id", read=text),
+)
+_RUN = (
+    row("run.agent", "gen_ai.agent.name", "gen_ai.workflow.name", read=text),
+    row("run.version", "gen_ai.agent.version", read=text),
+    row("run.session", "gen_ai.conversation.id", "session.id", read=text),
+    row("run.user", "user.id", "enduser.id", "gen_ai.user", read=text),
+)
+_OF_2025: dict[str, tuple[Row, ...]] = {
+    "*": _RUN,
+    "llm": (
+        *_MODEL,
+        *_REQUEST,
+        *_ANSWER,
+        *_TOKENS,
+        row("result.cache_write_tokens", "gen_ai.usage.cache_creation.input_tokens", read=whole),
+        row("result.cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", read=whole),
+    ),
+    "agent": (
+        *_AGENT,
+        *_MODEL,
+        *_REQUEST,
+        *_TOKENS,
+        row("result.stop_reason", "gen_ai.response.finish_reasons", read=first),
+    ),
+    "chain": (
+        row("payload.name", "gen_ai.workflow.name", "gen_ai.agent.name", "gen_ai.task.name", read=text),
+        row("payload.conversation_id", "gen_ai.conversation.id", read=text),
+    ),
+    "tool": (
+        row("payload.name", "gen_ai.tool.name", read=text),
+        row("payload.call_id", "gen_ai.tool.call.id", read=text),
+        row("payload.description", "gen_ai.tool.description", read=text),
+    ),
+    "embedding": (
+        *_MODEL,
+        *_TOKENS,
+        row("result.dimensions", "gen_ai.embeddings.dimension.count", read=whole),
+        row("result.response_model", "gen_ai.response.model", read=text),
+    ),
+    "retrieval": (
+        row("payload.query", "gen_ai.retrieval.query.text", read=text),
+        row("payload.source", "gen_ai.data_source.id", read=text),
+        row("payload.top_k", "gen_ai.request.top_k", read=whole),
+        row("result.documents", "gen_ai.retrieval.documents", read=listed),
+    ),
+    "rerank": (row("payload.model", "gen_ai.request.model", read=text),),
+    "evaluation": (
+        row("payload.name", "gen_ai.evaluation.name", read=text),
+        row("result.score", "gen_ai.evaluation.score.value", read=number),
+        row("result.label", "gen_ai.evaluation.score.label", read=text),
+        row("result.explanation", "gen_ai.evaluation.explanation", read=text),
+    ),
+    "handoff": (
+        row("payload.from_agent", "gen_ai.handoff.from_agent", "gen_ai.agent.name", read=text),
+        row("payload.to_agent", "gen_ai.handoff.to_agent", read=text),
+    ),
+    "memory": (
+        row("payload.operation", OPERATION, read=text),
+        row("payload.store", "gen_ai.memory.store.id", "gen_ai.data_source.id", read=text),
+        row("payload.query", "gen_ai.memory.query.text", read=text),
+    ),
+}
+_OF_2026: dict[str, tuple[Row, ...]] = {
+    **_OF_2025,
+    "llm": (
+        row("result.cache_write_tokens", "gen_ai.usage.cache_write.input_tokens", read=whole),
+        *_OF_2025["llm"],
+    ),
+    "chain": (
+        row("payload.name", "gen_ai.agent.name", "gen_ai.workflow.name", "gen_ai.task.name", read=text),
+        row("payload.conversation_id", "gen_ai.conversation.id", read=text),
+    ),
+}
+_OF_2024: dict[str, tuple[Row, ...]] = {
+    **_OF_2025,
+    "llm": (
+        row("payload.provider", SYSTEM, PROVIDER, read=text),
+        row("payload.model", "gen_ai.request.model", read=text),
+        *_REQUEST,
+        *_ANSWER,
+        row("result.finish_reason", "llm.response.finish_reason", read=text),
+        row("result.input_tokens", "gen_ai.usage.prompt_tokens", read=whole),
+        row("result.output_tokens", "gen_ai.usage.completion_tokens", read=whole),
+        *_TOKENS,
+    ),
+}
+
+
+def _version(span: OtelSpan) -> int:
+    """Return the year of the conventions that a span follows; 0 of one that follows none."""
+    attributes = span.attributes
+    if OPERATION not in attributes and PROVIDER not in attributes and SYSTEM not in attributes:
+        return 0
+    match = _SCHEMA.match(span.scope.schema_url)
+    if match is not None:
+        return 2026 if match[1] else 2025 if int(match[2]) >= 37 else 2024
+    if "gen_ai.usage.cache_write.input_tokens" in attributes:
+        return 2026
+    return 2024 if SYSTEM in attributes and PROVIDER not in attributes else 2025
+
+
+def _kind(span: OtelSpan) -> str | None:
+    operation = span.attributes.get(OPERATION)
+    found = KINDS.get(operation) if type(operation) is str else None
+    if found is None and "gen_ai.request.model" in span.attributes and span.kind == "CLIENT":
+        return "llm"
+    return found
+
+
+def _rest(draft: Draft) -> None:
+    if KINDS.get(str(draft.get(OPERATION))) == draft.type:
+        draft.use(OPERATION)
+    reader = _READERS.get(draft.type)
+    if reader is not None:
+        reader(draft)
+
+
+def _llm(draft: Draft) -> None:
+    if found := messages.messages(draft.get(INPUT)):
+        system, rest = messages.split_system(found)
+        draft.put("payload.system", system)
+        draft.put("payload.messages", rest or found, INPUT)
+    bodies.output(draft, draft.get(OUTPUT), OUTPUT)
+    _total(draft)
+    _events(draft)
+
+
+def _total(draft: Draft) -> None:
+    total = whole(draft.get("gen_ai.usage.total_tokens"))
+    if total is not None and total == draft.result.get("input_tokens", 0) + draft.result.get("output_tokens", 0):
+        draft.use("gen_ai.usage.total_tokens")
+
+
+def _agent(draft: Draft) -> None:
+    found = messages.messages(draft.get(INPUT))
+    if found:
+        only_text = len(found) == 1 and type(found[0]) is dict and found[0].get("role") == "user"
+        draft.put("payload.input", messages.text_of(found[0]) or found if only_text else found, INPUT)
+    said = messages.said(draft.get(OUTPUT))
+    if said.messages:
+        last = messages.final_text(said.messages)
+        draft.put("result.output", last or said.messages)
+        only = said.messages[0] if len(said.messages) == 1 and not said.tool_calls else None
+        if type(only) is dict and only.get("content") == last:
+            draft.use(OUTPUT)
+
+
+def _tool(draft: Draft) -> None:
+    arguments = parsed(draft.get("gen_ai.tool.call.arguments"))
+    used = ["gen_ai.tool.call.arguments"]
+    if type(arguments) is dict and "input_str" in arguments and arguments.keys() & {"metadata", "tags", "inputs"}:
+        arguments, used = literal(arguments["input_str"]), []  # LangChain's, as Traceloop writes it
+    draft.put("payload.arguments", arguments, *used)
+    result = parsed(draft.get("gen_ai.tool.call.result"))
+    unwrapped = unwrap(result)
+    draft.put("result.output", unwrapped, *(["gen_ai.tool.call.result"] if unwrapped is result else []))
+
+
+def unwrap(value: Any) -> Any:
+    """Return the result of a tool without what LangChain and LlamaIndex put around it."""
+    if type(value) is not dict:
+        return value
+    if value.keys() <= {"output", "kwargs", "tags"} and "output" in value:
+        value = parsed(value["output"])
+    if (type(value) is dict and value.get("type") in ("tool", "constructor")) or (
+        type(value) is dict and value.get("tool_call_id")
+    ):
+        inner = next((value[key] for key in ("kwargs", "data") if type(value.get(key)) is dict), value)
+        return parsed(inner["content"]) if "content" in inner else value
+    if type(value) is dict and "raw_output" in value and "tool_name" in value:
+        return value["raw_output"]
+    return value
+
+
+def _embedding(draft: Draft) -> None:
+    found = parsed(draft.get(INPUT))
+    if type(found) is list:
+        draft.put("payload.input_count", len(found))
+    _total(draft)
+
+
+def _retrieval(draft: Draft) -> None:
+    documents = draft.result.get("documents")
+    if type(documents) is list:
+        draft.put("result.count", len(documents))
+
+
+_READERS = {"llm": _llm, "agent": _agent, "tool": _tool, "embedding": _embedding, "retrieval": _retrieval}
+
+EVENT_ROLES = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+}
+"""Events, or log records, of the conventions of 2024: one a message."""
+_DETAILS = "gen_ai.client.inference.operation.details"
+
+
+def _events(draft: Draft) -> None:
+    """Read the messages that are in events of the span, or in log records, which were joined to them."""
+    asked: list[Any] = []
+    answered: list[Any] = []
+    for event in draft.span.events:
+        body = event.body if type(event.body) is dict else dict(event.attributes)
+        if event.name in EVENT_ROLES:
+            asked.append({"role": EVENT_ROLES[event.name], "content": body.get("content", ""), **body})
+        elif event.name == "gen_ai.choice":
+            message = body.get("message", body.get("content"))
+            answered.append({"role": "assistant", "content": "", **(members(message) or {"content": message})})
+            draft.put("result.finish_reason", text(body.get("finish_reason")))
+        elif event.name == _DETAILS:
+            _details(draft, {**event.attributes, **(event.body if type(event.body) is dict else {})})
+        elif event.name == "gen_ai.content.prompt":
+            asked += messages.messages(event.attributes.get("gen_ai.prompt"))
+        elif event.name == "gen_ai.content.completion":
+            answered += messages.messages(event.attributes.get("gen_ai.completion"), "assistant")
+    if asked:
+        system, rest = messages.split_system(messages.messages(asked))
+        draft.put("payload.system", system)
+        draft.put("payload.messages", rest or None)
+    if answered:
+        bodies.output(draft, answered)
+
+
+def _details(draft: Draft, attributes: dict[str, Any]) -> None:
+    if found := messages.messages(attributes.get(INPUT)):
+        system, rest = messages.split_system(found)
+        draft.put("payload.system", messages.instructions(attributes.get(INSTRUCTIONS)) or system)
+        draft.put("payload.messages", rest or found)
+    bodies.output(draft, attributes.get(OUTPUT))
+    draft.put("payload.tools", messages.tools(attributes.get("gen_ai.tool.definitions")))
+
+
+READ_EVENTS = frozenset({*EVENT_ROLES, "gen_ai.choice", _DETAILS, "gen_ai.content.prompt", "gen_ai.content.completion"})
+"""Events that became fields."""
+EMPTY_EVENTS = frozenset({"gen_ai.content.completion.chunk"})
+"""Events that say nothing but that a part of a stream arrived; the first one is the time of the first token."""
+
+VERSIONS = (
+    Family("GenAI 2026", lambda span: _version(span) == 2026, _kind, _OF_2026, _rest),
+    Family("GenAI 2025", lambda span: _version(span) == 2025, _kind, _OF_2025, _rest),
+    Family("GenAI 2024", lambda span: _version(span) == 2024, _kind, _OF_2024, _rest),
+)

@@ -1,0 +1,233 @@
+"""What agentspan records of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from agentspan import clock
+from agentspan.otel.mapping import (
+    failures,
+    genai,
+    langfuse,
+    langsmith,
+    litellm,
+    messages,
+    mlflow,
+    openinference,
+    pydantic_ai,
+    sdks,
+    traceloop,
+    vercel,
+)
+from agentspan.otel.mapping.draft import Draft, Family
+from agentspan.otel.mapping.guesses import guess
+from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
+from agentspan.text import one_line
+
+FAMILIES: tuple[Family, ...] = (
+    openinference.FAMILY,
+    mlflow.FAMILY,
+    langfuse.FAMILY,
+    langsmith.FAMILY,
+    vercel.FAMILY,
+    litellm.FAMILY,
+    pydantic_ai.FAMILY,
+    traceloop.FAMILY,
+    sdks.FAMILY,
+    *genai.VERSIONS,
+)
+"""All families. A span can be of several: each field is of the first one that has a value for it."""
+PLAIN = "custom"
+_READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS | genai.EMPTY_EVENTS | traceloop.CHUNKS
+_NAMED = frozenset({"agent", "chain", "tool", "guardrail", "evaluation"})
+_PREFIXES = ("invoke_agent ", "invoke_workflow ", "execute_tool ", "execute_task ", "ai.toolCall ")
+_SUFFIXES = (".run", ".__call__", "._execute_core", ".acall", ".call", ".workflow", ".agent", ".tool")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a span says of the run that it is in.
+
+    Attributes:
+        agent, version: of the agent. A root names its run by them.
+        session, user: of the conversation.
+        is_own: whether a trace with this root is a run of its own: of an agent, or of a request to a server.
+    """
+
+    agent: str | None = None
+    version: str | None = None
+    session: str | None = None
+    user: str | None = None
+    is_own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A span as agentspan records it.
+
+    Attributes:
+        schema_name: a built-in span type; of a plain span its own name, which falls back to `custom`.
+        type: the built-in type.
+        payload: plain JSON. What no field has is in its `attributes`, `events` and `links`.
+        result_payload: plain JSON; None if nothing came out.
+        families: the names of the families of its attributes.
+        is_step: False of what is no step of its own, such as the begin of a span sent as a span.
+    """
+
+    schema_name: str
+    type: str
+    payload: dict[str, Any]
+    result_payload: dict[str, Any] | None
+    status: Literal["complete", "failed"]
+    run: RunFacts
+    families: tuple[str, ...] = ()
+    is_step: bool = True
+
+
+def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
+    """Return what agentspan records of a span.
+
+    Args:
+        span: one that has not ended has no result yet, and its attributes may come later. Its type is then a guess:
+            call this again at its end.
+        logs: the log records that were emitted in it, which older conventions use for messages.
+    """
+    joined = tuple(log.event for log in logs)
+    if joined:
+        span = replace(span, events=(*joined, *span.events))
+    try:
+        return _mapped(span)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # No value that an instrumentor sends may lose the span: all of it is kept as it came.
+        return _unmapped(span, error)
+
+
+def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
+    draft = Draft(span, PLAIN)
+    draft.payload["unmapped"] = type(error).__name__
+    failed = _failure(draft)
+    _keep_the_rest(draft, is_plain=False, has_error=failed is not None)
+    result = {"error": failed} if failed is not None else None
+    status: Literal["complete", "failed"] = "complete" if failed is None else "failed"
+    return Mapped(_schema_name(span, PLAIN), PLAIN, draft.payload, result, status, RunFacts())
+
+
+def _mapped(span: OtelSpan) -> Mapped:
+    families = [family for family in FAMILIES if family.holds(span)]
+    type_ = next((found for family in families if (found := family.kind(span)) is not None), None)
+    if type_ is None:
+        type_ = guess(span) if span.end_ns is None else None
+    type_ = type_ or PLAIN
+    draft = Draft(span, type_)
+    for family in families:
+        draft.fill((*family.rows.get(type_, ()), *family.rows.get("*", ())))
+        if family.rest is not None:
+            family.rest(draft)
+    _finish_fields(draft)
+    error = _failure(draft)
+    _keep_the_rest(draft, is_plain=not families, has_error=error is not None)
+    if error is not None:
+        draft.result["error"] = error
+    return Mapped(
+        _schema_name(span, type_),
+        type_,
+        draft.payload,
+        draft.result or None,
+        "complete" if error is None else "failed",
+        _run_facts(draft),
+        tuple(family.name for family in families),
+        pydantic_ai.is_step(span),
+    )
+
+
+def joins(event_name: str) -> bool:
+    """Return whether a log record of this name belongs to the fields of its span."""
+    return event_name in genai.READ_EVENTS
+
+
+def plain_name(name: str) -> str:
+    """Return the schema_name of a plain span: its own name, unless that would mean a built-in type."""
+    shown = one_line(name, MAX_NAME)
+    is_free = shown and fallback(shown) is BUILT_IN_TYPES[PLAIN] and shown.isprintable()
+    return shown if is_free else PLAIN
+
+
+def _schema_name(span: OtelSpan, type_: str) -> str:
+    return plain_name(span.name) if type_ == PLAIN else type_
+
+
+def _finish_fields(draft: Draft) -> None:
+    """Set what is not among the attributes: a name from that of the span, the text that an agent ended with."""
+    if draft.type in _NAMED and "name" not in draft.payload:
+        draft.payload = {"name": _shortened(draft.span.name), **draft.payload}
+    if draft.type == "llm" and "model" not in draft.payload and "response_model" in draft.result:
+        draft.payload["model"] = draft.result["response_model"]
+    if draft.type == "agent" and (state := messages.state(draft.result.get("output"))) is not None:
+        draft.result["output"] = messages.final_text(state["messages"])
+        draft.result["state"] = state
+
+
+def _shortened(name: str) -> str:
+    """Return the name of a tool or an agent from the name of its span, such as `get_weather.__call__`."""
+    for prefix in _PREFIXES:
+        if name.startswith(prefix) and len(name) > len(prefix):
+            name = name[len(prefix) :]
+    for suffix in _SUFFIXES:
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _failure(draft: Draft) -> dict[str, str] | None:
+    """Return the error of a span that failed."""
+    span = draft.span
+    if span.status != "ERROR" and not draft.is_failed:
+        return None
+    error, used = failures.error_of(span)
+    draft.use(*used)
+    return error
+
+
+def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
+    """Keep in the payload all that no field came from."""
+    span, payload = draft.span, draft.payload
+    if draft.left:
+        payload["attributes"] = draft.left
+    last = failures.exceptions(span)[-1:] if has_error else []
+    kept = [_event(event) for event in span.events if not _is_read(event) and event not in last]
+    if kept:
+        payload["events"] = kept
+    if span.links:
+        payload["links"] = [
+            {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": dict(link.attributes)}
+            for link in span.links
+        ]
+    if span.dropped:
+        payload["dropped"] = dict(span.dropped)
+    if not is_plain:
+        about = {"name": span.name, "scope": span.scope.name, "version": span.scope.version, "kind": span.kind}
+        payload["otel"] = {key: value for key, value in about.items() if value and value != "INTERNAL"}
+
+
+def _is_read(event: Event) -> bool:
+    return event.name in _READ_EVENTS or mlflow.is_chunk(event.name)
+
+
+def _event(event: Event) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": event.name}
+    if event.time_ns:
+        about["time"] = clock.to_text(event.time_ns)
+    if event.attributes:
+        about["attributes"] = dict(event.attributes)
+    if event.body is not None:
+        about["body"] = event.body
+    return about
+
+
+def _run_facts(draft: Draft) -> RunFacts:
+    said, name = draft.run, draft.payload.get("name")
+    is_agent = draft.type == "agent"
+    agent = name if is_agent and type(name) is str else said.get("agent")
+    is_own = is_agent or draft.span.kind == "SERVER" or (agent is not None and draft.type != PLAIN)
+    return RunFacts(agent, said.get("version"), said.get("session"), said.get("user"), is_own)

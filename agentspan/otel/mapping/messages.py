@@ -1,0 +1,258 @@
+"""Messages in the forms of OpenTelemetry, OpenInference, LangChain and the model providers, as one form: OpenAI's chat.
+
+A message is `{"role", "content", …}`; `tool_calls` are `[{"id", "name", "arguments"}]` with arguments as JSON, and a
+tool's message has the `tool_call_id` that it answers. Content that is only text is one text; else it is a list of parts
+`{"type": "text", "text": …}`. What is in no known form stays as it is.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from agentspan.otel.mapping.values import parsed
+
+ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "developer": "system"}
+_LC_CLASSES = {
+    "HumanMessage": "user",
+    "AIMessage": "assistant",
+    "AIMessageChunk": "assistant",
+    "SystemMessage": "system",
+    "ToolMessage": "tool",
+}
+_DEEPEST = 4
+"""Lists in lists, and wrappers in wrappers, that are looked into for messages."""
+_LC_NOISE = ("type", "tool_calls", "content", "id", "name", "tool_call_id", "role")
+
+
+class Said(NamedTuple):
+    """What a model answered: its messages, their text, and the tools that it wants called."""
+
+    messages: list[Any]
+    text: str | None
+    tool_calls: list[Any]
+
+
+def messages(value: Any, role: str = "user") -> list[Any]:
+    """Return the messages that a value holds: a list of them, a list of lists, an object with `messages`, or a text."""
+    return [message for item in _items(parsed(value), 0) for message in _read(item, role)]
+
+
+def said(value: Any) -> Said:
+    """Return what a model answered. `value` is messages in any form, as JSON or as a text."""
+    found = messages(value, "assistant")
+    texts = [text for message in found if (text := text_of(message))]
+    called = [call for message in found if type(message) is dict for call in message.get("tool_calls") or ()]
+    return Said(found, "\n".join(texts) or None, called)
+
+
+def split_system(found: list[Any]) -> tuple[Any, list[Any]]:
+    """Return the system instructions, if the first message has them, and the messages without it."""
+    head = found[0] if found else None
+    if type(head) is dict and head.get("role") == "system" and head.keys() <= {"role", "content"}:
+        return head.get("content"), found[1:]
+    return None, found
+
+
+def text_of(message: Any) -> str:
+    """Return the text of a message: what is said, not what was thought."""
+    content = message.get("content") if type(message) is dict else message
+    if type(content) is str:
+        return content
+    parts = content if type(content) is list else ()
+    texts = [part.get("text") for part in parts if type(part) is dict and part.get("type") == "text"]
+    return "".join(text for text in texts if type(text) is str)
+
+
+def final_text(found: list[Any]) -> str | None:
+    """Return the last text that an assistant said in a conversation, or None."""
+    spoken = (text_of(each) for each in reversed(found) if type(each) is dict and each.get("role") == "assistant")
+    return next((text for text in spoken if text), None)
+
+
+def state(value: Any) -> dict[str, Any] | None:
+    """Return a graph's state, `{"messages": […], …}`, with its messages in one form; None if it is none."""
+    if type(value) is not dict or type(value.get("messages")) is not list:
+        return None
+    return {**value, "messages": messages(value["messages"])}
+
+
+def instructions(value: Any) -> Any:
+    """Return system instructions as a text: of a text, of a list of texts, of parts."""
+    value = parsed(value)
+    parts = value if type(value) is list else [value]
+    texts = [part if type(part) is str else _part(part).get("text") for part in parts if type(part) in (str, dict)]
+    return "\n".join(texts) if texts and all(type(text) is str for text in texts) else value or None
+
+
+def tool_call(value: Any) -> Any:
+    """Return a tool call as `{"id", "name", "arguments"}`, from any of its forms."""
+    if type(value) is not dict:
+        return value
+    function = value.get("function")
+    inner = function if type(function) is dict else value
+    arguments = next((inner[key] for key in ("arguments", "args", "input") if inner.get(key) is not None), None)
+    found = {
+        "id": value.get("id") or value.get("call_id") or value.get("tool_call_id") or value.get("toolCallId"),
+        "name": inner.get("name") or value.get("toolName"),
+        "arguments": parsed(arguments),
+    }
+    return {key: item for key, item in found.items() if item is not None}
+
+
+def tools(value: Any) -> list[Any] | None:
+    """Return definitions of tools, each with its JSON texts read; None if there are none."""
+    value = parsed(value)
+    found = [parsed(item) for item in value] if type(value) is list else []
+    return found or None
+
+
+def _items(value: Any, depth: int) -> Iterator[Any]:
+    if type(value) is list and depth < _DEEPEST:
+        for item in value:
+            yield from _items(item, depth + 1)
+    elif type(value) is dict and type(value.get("messages")) is list and "role" not in value and depth < _DEEPEST:
+        yield from _items(value["messages"], depth + 1)
+    elif value is not None and value != "":
+        yield value
+
+
+def _read(item: Any, role: str) -> Iterator[Any]:
+    if type(item) is str:
+        yield {"role": role, "content": item}
+    elif type(item) is not dict:
+        yield item
+    elif type(item.get("kwargs")) is dict and item.get("lc"):  # LangChain: {"lc": 1, "type": "constructor", …}
+        name = item["id"][-1] if type(item.get("id")) is list and item["id"] else ""
+        yield _langchain(item["kwargs"], _LC_CLASSES.get(name, "") if type(name) is str else "")
+    elif type(item.get("data")) is dict and type(item.get("type")) is str and "role" not in item:
+        yield _langchain(item["data"], item["type"])
+    elif "role" not in item and item.get("type") in ("human", "ai", "system", "tool") and "content" in item:
+        yield _langchain(item, item["type"])
+    elif type(item.get("parts")) is list:
+        yield from _parts(item, role)
+    elif item.get("type") == "function_call" and "role" not in item:
+        yield {"role": "assistant", "content": "", "tool_calls": [tool_call({**item, "id": item.get("call_id")})]}
+    elif item.get("type") == "function_call_output" and "role" not in item:
+        yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+    elif item.get("type") == "reasoning" and "role" not in item:
+        yield {"role": "assistant", "content": [{"type": "reasoning", "text": _summary(item)}]}
+    else:
+        yield from _chat(item, role)
+
+
+def _summary(item: Mapping[str, Any]) -> str:
+    parts = item.get("summary") or item.get("content")
+    texts = [part.get("text") for part in parts if type(part) is dict] if type(parts) is list else []
+    return "\n".join(text for text in texts if type(text) is str)
+
+
+def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
+    """Yield a message of OpenAI's or Anthropic's form, which may hold the answers of several tools."""
+    content = parsed_parts(item.get("content"))
+    if "content" not in item and "tool_calls" not in item:
+        yield item
+        return
+    said_by = item.get("role", role)
+    found: dict[str, Any] = {"role": ROLES.get(said_by, said_by) if type(said_by) is str else said_by}
+    calls = [tool_call(call) for call in item["tool_calls"]] if type(item.get("tool_calls")) is list else []
+    kept: list[Any] = []
+    for part in content if type(content) is list else ():
+        if type(part) is dict and part.get("type") in ("tool_use", "tool-call"):
+            if tool_call(part) not in calls:
+                calls.append(tool_call(part))
+        elif type(part) is dict and part.get("type") in ("tool_result", "tool-result"):
+            yield _answer(part)
+        else:
+            kept.append(_part(part))
+    found["content"] = _content(kept) if type(content) is list else content if content is not None else ""
+    if type(content) is list and content and not kept and not calls:
+        return  # only answers of tools, which are messages of their own
+    if calls:
+        found["tool_calls"] = calls
+    for name in ("name", "tool_call_id", "finish_reason"):
+        if item.get(name) is not None:
+            found[name] = item[name]
+    if found["role"] == "tool" and "tool_call_id" not in found and type(item.get("id")) is str:
+        found["tool_call_id"] = item["id"]
+    yield found
+
+
+def parsed_parts(content: Any) -> Any:
+    """Return the content of a message: a list of parts with a `type`, or a JSON text of one, as a list."""
+    if type(content) is str and content.startswith('[{"type"'):
+        return parsed(content)
+    return content
+
+
+def _answer(part: Mapping[str, Any]) -> dict[str, Any]:
+    answer = next((part[key] for key in ("content", "output", "result") if part.get(key) is not None), "")
+    if type(answer) is list:
+        answer = _content([_part(each) for each in answer])
+    return {"role": "tool", "tool_call_id": part.get("tool_use_id") or part.get("toolCallId"), "content": answer}
+
+
+def _langchain(data: Mapping[str, Any], type_: str) -> dict[str, Any]:
+    said_by = data.get("type") if type(data.get("type")) is str else type_
+    found: dict[str, Any] = {"role": ROLES.get(str(said_by), type_ or said_by)}
+    content = data.get("content")
+    kept = [part for part in content if not _is_call(part)] if type(content) is list else content
+    found["content"] = _content([_part(part) for part in kept]) if type(kept) is list else kept
+    calls = data.get("tool_calls")
+    if type(calls) is list and calls:
+        found["tool_calls"] = [tool_call(call) for call in calls]
+    for name in ("name", "tool_call_id"):
+        if data.get(name):
+            found[name] = data[name]
+    return found
+
+
+def _is_call(part: Any) -> bool:
+    return type(part) is dict and part.get("type") in ("tool_use", "function_call")
+
+
+def _parts(item: Mapping[str, Any], role: str) -> Iterator[Any]:
+    """Yield a message of OpenTelemetry's form: parts of type text, reasoning, tool_call, tool_call_response …"""
+    said_by = item.get("role", role)
+    found: dict[str, Any] = {"role": ROLES.get(said_by, said_by) if type(said_by) is str else said_by}
+    kept, calls, answers = [], [], []
+    for part in item["parts"]:
+        kind = part.get("type") if type(part) is dict else None
+        if kind == "tool_call":
+            calls.append(tool_call(part))
+        elif kind == "tool_call_response":
+            keys = ("response", "result", "content")
+            answer = next((part[key] for key in keys if part.get(key) is not None), "")
+            answers.append({"role": "tool", "tool_call_id": part.get("id"), "content": answer})
+        else:
+            kept.append(_part(part))
+    if kept or calls or not answers:
+        found["content"] = _content(kept)
+        if calls:
+            found["tool_calls"] = calls
+        for name in ("name", "finish_reason"):
+            if item.get(name):
+                found[name] = item[name]
+        yield found
+    yield from answers
+
+
+def _part(part: Any) -> Any:
+    """Return a part as `{"type", "text"}` if it is a text or a thought; else as it is."""
+    if type(part) is str:
+        return {"type": "text", "text": part}
+    if type(part) is not dict:
+        return part
+    kind = part.get("type", "text")
+    if kind in ("text", "input_text", "output_text") or (kind == "text" and "text" in part):
+        spoken = part.get("text") if type(part.get("text")) is str else part.get("content")
+        return {"type": "text", "text": spoken} if type(spoken) is str else part
+    if kind in ("reasoning", "thinking"):
+        thought = next((part[key] for key in ("text", "content", "thinking") if type(part.get(key)) is str), None)
+        return {"type": "reasoning", "text": thought} if thought is not None else part
+    return part
+
+
+def _content(parts: list[Any]) -> Any:
+    """Return parts as one text if there is nothing else in them."""
+    if all(type(part) is dict and part.get("type") == "text" and type(part.get("text")) is str for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts

@@ -1,0 +1,328 @@
+"""OpenInference's attributes: flat names, such as `llm.input_messages.0.message.role`, and whole inputs and outputs."""
+
+from typing import Any
+
+from agentspan.otel.mapping import bodies, messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping.genai import unwrap
+from agentspan.otel.mapping.values import members, number, parsed, text, whole
+from agentspan.otel.span import OtelSpan
+
+KIND = "openinference.span.kind"
+IN, OUT = "input.value", "output.value"
+_IN_MESSAGES, _OUT_MESSAGES = "llm.input_messages.", "llm.output_messages."
+_FIRST_TOKEN = "First Token Stream Event"
+KINDS = {
+    "AGENT": "agent",
+    "CHAIN": "chain",
+    "PROMPT": "chain",
+    "LLM": "llm",
+    "TOOL": "tool",
+    "RETRIEVER": "retrieval",
+    "EMBEDDING": "embedding",
+    "RERANKER": "rerank",
+    "GUARDRAIL": "guardrail",
+    "EVALUATOR": "evaluation",
+}
+_HANDOFF = "handoff to "
+_CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
+"""Members of a tool's input where it is how its function was called."""
+_DEEPEST = 12
+"""Dots in the name of an attribute that are levels of an object; what is deeper stays an attribute."""
+
+_TOKENS = (
+    row("result.input_tokens", "llm.token_count.prompt", read=whole),
+    row("result.output_tokens", "llm.token_count.completion", read=whole),
+    row("result.cached_tokens", "llm.token_count.prompt_details.cache_read", read=whole),
+    row("result.cache_write_tokens", "llm.token_count.prompt_details.cache_write", read=whole),
+    row("result.reasoning_tokens", "llm.token_count.completion_details.reasoning", read=whole),
+    row("result.cost_usd", "llm.cost.total", read=number),
+)
+_ROWS: dict[str, tuple[Row, ...]] = {
+    "*": (
+        row("run.agent", "agent.name", read=text),
+        row("run.session", "session.id", read=text),
+        row("run.user", "user.id", read=text),
+    ),
+    "llm": (
+        row("payload.provider", "llm.provider", "llm.system", read=text),
+        row("payload.model", "llm.request.model_name", read=text),
+        row("result.response_model", "llm.response.model_name", "llm.model_name", read=text),
+        row("result.finish_reason", "llm.finish_reason", read=text),
+        *_TOKENS,
+    ),
+    "agent": (
+        row("payload.name", "agent.name", read=text),
+        row("payload.conversation_id", "session.id", read=text),
+        *_TOKENS,
+    ),
+    "tool": (
+        row("payload.name", "tool.name", read=text),
+        row("payload.call_id", "tool.id", "tool_call.id", read=text),
+        row("payload.description", "tool.description", read=text),
+    ),
+    "embedding": (row("payload.model", "embedding.model_name", "llm.model_name", read=text), *_TOKENS),
+    "rerank": (
+        row("payload.query", "reranker.query", read=text),
+        row("payload.model", "reranker.model_name", read=text),
+        row("payload.top_k", "reranker.top_k", read=whole),
+    ),
+    "handoff": (row("payload.from_agent", IN, read=text), row("payload.to_agent", OUT, read=text)),
+    "evaluation": (
+        row("result.score", "eval.score", read=number),
+        row("result.label", "eval.label", read=text),
+        row("result.explanation", "eval.explanation", read=text),
+    ),
+}
+
+
+def _kind(span: OtelSpan) -> str | None:
+    kind = span.attributes.get(KIND)
+    found = KINDS.get(kind.upper()) if type(kind) is str else None
+    return "handoff" if found == "tool" and span.name.startswith(_HANDOFF) else found
+
+
+def _rest(draft: Draft) -> None:
+    draft.use(KIND)
+    for name in ("input.mime_type", "output.mime_type"):
+        draft.use(name)  # a value is read as what it is
+    reader = _READERS.get(draft.type, _any)
+    reader(draft)
+    total = whole(draft.get("llm.token_count.total"))
+    if total is not None and total == draft.result.get("input_tokens", 0) + draft.result.get("output_tokens", 0):
+        draft.use("llm.token_count.total")
+
+
+def _llm(draft: Draft) -> None:
+    asked = members(draft.get("llm.invocation_parameters")) or {}
+    if (model := text(asked.get("model")) or text(asked.get("model_name"))) is not None:
+        draft.put("payload.model", model)
+    draft.put("payload.model", draft.result.get("response_model"), "llm.model_name")
+    known = bodies.parameters(draft, asked)
+    for name in ("model", "model_name"):
+        if name in known and known[name] == draft.payload.get("model"):
+            del known[name]
+    draft.put("payload.parameters", known or None)
+    draft.use("llm.invocation_parameters")
+    _tools(draft)
+    found = messages.messages([_message(each) for each in _unflat(draft, _IN_MESSAGES)])
+    if found:
+        system, rest = messages.split_system(found)
+        draft.put("payload.system", system)
+        draft.put("payload.messages", rest or None)
+    answered = [_message(each) for each in _unflat(draft, _OUT_MESSAGES)]
+    if answered:
+        bodies.output(draft, answered)
+    bodies.request(draft, IN)
+    bodies.answer(draft, OUT)
+    if "response_model" in draft.result and draft.payload.get("model") is None:
+        draft.put("payload.model", draft.result["response_model"])
+    for event in draft.span.events:
+        if event.name == _FIRST_TOKEN and event.time_ns >= draft.span.start_ns:
+            draft.put("result.time_to_first_token_ms", (event.time_ns - draft.span.start_ns) / 1_000_000)
+    if draft.left.get(OUT) is not None and draft.get(OUT) == f"assistant: {draft.result.get('text')}":
+        draft.use(OUT)
+
+
+def _message(item: dict[str, Any]) -> Any:
+    """Return a message of flat attributes in the form of OpenAI's chat."""
+    flat = item.get("message", item)
+    if type(flat) is not dict:
+        return flat
+    found = {key: value for key, value in flat.items() if key not in ("contents", "tool_calls")}
+    calls = [call.get("tool_call", call) for call in _list(flat.get("tool_calls")) if type(call) is dict]
+    parts = []
+    for each in _list(flat.get("contents")):
+        part = each.get("message_content", {}) if type(each) is dict else each
+        if type(part) is dict and part.get("type") == "tool_use":
+            call = each.get("tool_call") if type(each) is dict else None
+            if call is not None and call not in calls:  # Anthropic's calls are told twice
+                calls.append(call)
+        elif part:
+            parts.append(part)
+    if parts:
+        found["content"] = parts
+    found.setdefault("content", "")
+    found.setdefault("role", "user")
+    if calls:
+        found["tool_calls"] = calls
+    return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if type(value) is list else []
+
+
+def _tools(draft: Draft) -> None:
+    defined = [
+        parsed(each.get("tool", {}).get("json_schema")) for each in _unflat(draft, "llm.tools.") if _is_tool(each)
+    ]
+    draft.put("payload.tools", [each for each in defined if each is not None] or None)
+
+
+def _is_tool(item: Any) -> bool:
+    return type(item) is dict and type(item.get("tool")) is dict
+
+
+class _Node(dict[str, Any]):
+    """An object that flat names spell; the value of an attribute is never one."""
+
+
+def _unflat(draft: Draft, prefix: str) -> list[Any]:
+    """Return the list that flat attributes with this prefix spell, in the order of their numbers; holes are skipped."""
+    left, start = draft.left, len(prefix)
+    names = [name for name in left if name.startswith(prefix)]
+    if not names:
+        return []
+    root = _Node()
+    for name in names:
+        path = name[start:].split(".")
+        if len(path) > _DEEPEST or not path[0].isdecimal():
+            continue
+        here: Any = root
+        last = path.pop()
+        for member in path:
+            deeper = here.get(member)
+            if deeper is None:
+                deeper = here[member] = _Node()
+            if type(deeper) is not _Node:
+                break
+            here = deeper
+        else:
+            if last not in here:
+                here[last] = left.pop(name)
+    found = _lists(root)
+    return found if type(found) is list else []
+
+
+def _lists(value: Any) -> Any:
+    """Return objects whose members are numbers as lists."""
+    if type(value) is not _Node:
+        return value
+    if next(iter(value), "").isdecimal():
+        try:
+            return [_lists(value[key]) for key in sorted(value, key=int)]
+        except ValueError:  # not all of them are
+            pass
+    return {key: _lists(item) for key, item in value.items()}
+
+
+def _agent(draft: Draft) -> None:
+    draft.put("payload.name", text(draft.get("graph.node.id")), "graph.node.id")
+    _spoken(draft, "payload.input", "result.output")
+
+
+def _spoken(draft: Draft, asked: str, answered: str) -> None:
+    """Set input and output; where they are the state of a graph, also what was said in it."""
+    for place, name, prefix in ((asked, IN, _IN_MESSAGES), (answered, OUT, _OUT_MESSAGES)):
+        value = parsed(draft.get(name))
+        if value is not None:
+            draft.put(place, value, name)
+        if value is not None or draft.type == "chain":
+            continue
+        flat = messages.messages([_message(each) for each in _unflat(draft, prefix)])
+        draft.put(place, flat or None)
+
+
+def _chain(draft: Draft) -> None:
+    _spoken(draft, "payload.input", "result.output")
+
+
+def _tool(draft: Draft) -> None:
+    value = parsed(draft.get(IN))
+    arguments = value
+    if type(value) is dict and type(value.get("kwargs")) is dict and value.keys() <= _CALLED_WITH:
+        arguments = _called_with(_list(value.get("args")), value["kwargs"])
+    called_with = members(draft.get("tool.parameters"))
+    if arguments is None and called_with is not None and "properties" not in called_with:
+        draft.put("payload.arguments", called_with, "tool.parameters")  # elsewhere it is their JSON Schema
+    draft.put("payload.arguments", arguments, *([IN] if arguments is not None else []))
+    result = parsed(draft.get(OUT))
+    unwrapped = unwrap(result)
+    draft.put("result.output", unwrapped, *([OUT] if unwrapped is result else []))
+    if type(result) is dict and type(result.get("data")) is dict:
+        draft.put("payload.call_id", text(result["data"].get("tool_call_id")))
+
+
+def _called_with(args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Return the arguments of a call: the named ones, or all of them where some have no name."""
+    if not args:
+        return kwargs
+    if kwargs:
+        return {"args": args, "kwargs": kwargs}
+    return args[0] if len(args) == 1 else args
+
+
+def _retrieval(draft: Draft) -> None:
+    value = parsed(draft.get(IN))
+    query = value
+    if type(value) is dict:
+        bundle = value.get("query_bundle")
+        query = (
+            value.get("query")
+            or value.get("query_str")
+            or (bundle.get("query_str") if type(bundle) is dict else bundle)
+        )
+    draft.put("payload.query", text(query), *([IN] if query is value else []))
+    documents = [each.get("document", each) for each in _unflat(draft, "retrieval.documents.") if type(each) is dict]
+    for document in documents:
+        if type(document) is dict and "metadata" in document:
+            document["metadata"] = parsed(document["metadata"])
+    if not documents and type(found := parsed(draft.get(OUT))) in (dict, list):
+        documents = _list(found.get("documents")) if type(found) is dict else found
+        draft.use(*([OUT] if type(found) is list else []))
+    if documents:
+        draft.put("result.documents", documents)
+        draft.put("result.count", len(documents))
+
+
+def _embedding(draft: Draft) -> None:
+    entries = [each.get("embedding", {}) for each in _unflat(draft, "embedding.embeddings.") if type(each) is dict]
+    texts = [each["text"] for each in entries if type(each) is dict and type(each.get("text")) is str]
+    vectors = [each["vector"] for each in entries if type(each) is dict and type(each.get("vector")) is list]
+    if texts:
+        draft.put("payload.input", texts)
+    if entries:
+        draft.put("payload.input_count", len(entries))
+    if vectors:
+        draft.put("result.dimensions", len(vectors[0]))
+    body = members(draft.get(OUT))
+    if vectors and body is not None and type(body.get("data")) is list:
+        draft.leave(OUT, {key: value for key, value in body.items() if key != "data"})  # the vectors once more
+
+
+def _rerank(draft: Draft) -> None:
+    asked = _unflat(draft, "reranker.input_documents.")
+    found = _unflat(draft, "reranker.output_documents.")
+    answered = [each.get("document", each) for each in found if type(each) is dict]
+    if asked:
+        draft.put("payload.input_count", len(asked))
+        draft.put("payload.documents", [each.get("document", each) if type(each) is dict else each for each in asked])
+    if answered:
+        draft.put("result.documents", answered)
+        draft.put("result.count", len(answered))
+
+
+def _handoff(draft: Draft) -> None:
+    draft.put("payload.to_agent", draft.span.name.removeprefix(_HANDOFF))
+
+
+def _any(draft: Draft) -> None:
+    draft.put("payload.input", parsed(draft.get(IN)), IN)
+    draft.put("result.output", parsed(draft.get(OUT)), OUT)
+
+
+_READERS = {
+    "llm": _llm,
+    "agent": _agent,
+    "chain": _chain,
+    "tool": _tool,
+    "retrieval": _retrieval,
+    "embedding": _embedding,
+    "rerank": _rerank,
+    "handoff": _handoff,
+}
+READ_EVENTS = frozenset({_FIRST_TOKEN})
+"""Events that became fields."""
+
+FAMILY = Family("OpenInference", lambda span: KIND in span.attributes, _kind, _ROWS, _rest)

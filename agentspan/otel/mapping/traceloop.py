@@ -1,0 +1,146 @@
+"""Traceloop's attributes (OpenLLMetry), on top of the GenAI conventions. LangChain's objects are in its texts."""
+
+from agentspan.otel.mapping import messages
+from agentspan.otel.mapping.draft import Draft, Family, Row, row
+from agentspan.otel.mapping.genai import KINDS as OPERATIONS
+from agentspan.otel.mapping.genai import OPERATION, unwrap
+from agentspan.otel.mapping.values import decoded, literal, members, parsed, text
+from agentspan.otel.span import OtelSpan
+
+KIND = "traceloop.span.kind"
+_IN, _OUT = "traceloop.entity.input", "traceloop.entity.output"
+_TASK_IN, _TASK_OUT = "gen_ai.task.input", "gen_ai.task.output"
+_NAMES = frozenset({_IN, "traceloop.workflow.name", "traceloop.entity.name", "traceloop.entity.path"})
+_ASSOCIATED = "traceloop.association.properties."
+_SCOPE = "opentelemetry.instrumentation."
+_INSTRUMENTORS = (
+    "openai.v1",
+    "openai.v0",
+    "anthropic",
+    "bedrock",
+    "cohere",
+    "crewai",
+    "google_generativeai",
+    "groq",
+    "haystack",
+    "langchain",
+    "llamaindex",
+    "mcp",
+    "mistralai",
+    "ollama",
+    "openai_agents",
+    "replicate",
+    "together",
+    "transformers",
+    "vertexai",
+    "watsonx",
+    "agno",
+    "sagemaker",
+)
+_SCOPES = frozenset(_SCOPE + name for name in _INSTRUMENTORS)
+_KINDS = {"workflow": "chain", "task": "chain", "agent": "agent", "tool": "tool", "handoff": "handoff"}
+_OPERATIONS = {
+    "create_agent": "custom",  # an empty span beside that of the agent
+    "execute_task": "chain",
+    "vector_db_retrieve": "retrieval",
+    "handoff": "handoff",
+}
+_ROWS: dict[str, tuple[Row, ...]] = {
+    "*": (
+        row("run.agent", "traceloop.workflow.name", read=text),
+        row("run.session", _ASSOCIATED + "session_id", _ASSOCIATED + "thread_id", read=text),
+        row("run.user", _ASSOCIATED + "user_id", _ASSOCIATED + "user", read=text),
+    ),
+    "agent": (row("payload.name", "gen_ai.agent.name", "traceloop.entity.name", read=text),),
+    "chain": (
+        row("payload.name", "gen_ai.task.name", "traceloop.entity.name", "traceloop.workflow.name", read=text),
+        row("payload.conversation_id", "gen_ai.conversation.id", read=text),
+    ),
+    "tool": (row("payload.name", "gen_ai.tool.name", "traceloop.entity.name", "tool.name", read=text),),
+    "llm": (row("payload.stream", "gen_ai.is_streaming", read=lambda value: value if type(value) is bool else None),),
+}
+
+
+def _holds(span: OtelSpan) -> bool:
+    return KIND in span.attributes or span.scope.name in _SCOPES or not _NAMES.isdisjoint(span.attributes)
+
+
+def _kind(span: OtelSpan) -> str | None:
+    operation, kind = span.attributes.get(OPERATION), span.attributes.get(KIND)
+    found = _OPERATIONS.get(operation) if type(operation) is str else None
+    if found is None and type(kind) is str:
+        found = _KINDS.get(kind)
+    return found or (OPERATIONS.get(operation) if type(operation) is str else None)
+
+
+def _rest(draft: Draft) -> None:
+    draft.use(KIND)
+    if _OPERATIONS.get(str(draft.get(OPERATION))) == draft.type:
+        draft.use(OPERATION)
+    for name, twin in ((_TASK_IN, _IN), (_TASK_OUT, _OUT), ("gen_ai.tool.call.arguments", _IN)):
+        if draft.get(name) == draft.get(twin):
+            draft.use(name)  # the same text twice
+    if draft.get("gen_ai.tool.call.result") == draft.get(_OUT):
+        draft.use("gen_ai.tool.call.result")
+    if draft.type == "llm":
+        _llm(draft)
+    elif draft.type == "tool":
+        _tool(draft)
+    elif draft.type == "retrieval":
+        _retrieval(draft)
+    elif draft.type == "handoff":
+        to_agent = draft.span.name.rpartition("→")[2].strip().removesuffix(".handoff")
+        draft.put("payload.to_agent", to_agent or None)  # it says `unknown` (see traces)
+    elif draft.type in ("agent", "chain"):
+        _inner(draft, "payload.input", _IN, "inputs")
+        _inner(draft, "result.output", _OUT, "outputs")
+
+
+def _inner(draft: Draft, place: str, name: str, member: str) -> None:
+    """Set a field from what LangChain's callback was given: its `inputs` or `outputs`; the rest stays an attribute."""
+    value = decoded(draft.get(name))
+    if type(value) is dict and member in value:
+        draft.put(place, messages.state(value[member]) or value[member])
+        draft.leave(name, {key: item for key, item in value.items() if key != member})
+    else:
+        draft.put(place, value, name)
+
+
+def _tool(draft: Draft) -> None:
+    asked = members(draft.get(_IN)) or members(draft.get("tool.arguments"))
+    if asked is not None and "input_str" in asked:
+        draft.put("payload.arguments", literal(asked["input_str"]))
+        draft.leave(_IN, {key: value for key, value in asked.items() if key != "input_str"})
+    elif asked is not None:
+        draft.put("payload.arguments", asked, _IN, "tool.arguments")
+    result = parsed(draft.get(_OUT))
+    unwrapped = unwrap(result)
+    draft.put("result.output", unwrapped, *([_OUT] if unwrapped is result else []))
+    wrapped = result.get("output") if type(result) is dict else None
+    kwargs = wrapped.get("kwargs") if type(wrapped) is dict else None
+    if type(kwargs) is dict:
+        draft.put("payload.call_id", text(kwargs.get("tool_call_id")))
+
+
+def _retrieval(draft: Draft) -> None:
+    asked, answered = members(draft.get(_IN)), members(draft.get(_OUT))
+    if asked is not None:
+        draft.put("payload.query", text(asked.get("query")))
+        draft.leave(_IN, {key: value for key, value in asked.items() if key != "query"})
+    if answered is not None and type(answered.get("documents")) is list:
+        draft.put("result.documents", answered["documents"])
+        draft.put("result.count", len(answered["documents"]))
+        draft.leave(_OUT, {key: value for key, value in answered.items() if key not in ("documents", "count")})
+    draft.put("payload.source", text(draft.get("traceloop.entity.name")), "traceloop.entity.name")
+
+
+def _llm(draft: Draft) -> None:
+    chunk = next((event for event in draft.span.events if event.name in CHUNKS), None)
+    if chunk is not None and chunk.time_ns >= draft.span.start_ns:
+        draft.put("result.time_to_first_token_ms", (chunk.time_ns - draft.span.start_ns) / 1_000_000)
+
+
+CHUNKS = frozenset({"gen_ai.content.completion.chunk", "llm.content.completion.chunk"})
+"""Events of a stream, one for each part of it, all but the first without use."""
+
+FAMILY = Family("Traceloop", _holds, _kind, _ROWS, _rest)

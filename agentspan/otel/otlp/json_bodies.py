@@ -1,0 +1,280 @@
+"""OTLP in JSON: ids in hex, enums as numbers, 64-bit numbers as texts or numbers. Unknown members are ignored."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from agentspan import jsontext
+from agentspan.errors import InvalidValue
+from agentspan.otel.otlp.decoded import (
+    MAX_ATTRIBUTES,
+    MAX_DEPTH,
+    MAX_VALUES,
+    TOO_DEEP,
+    Decoded,
+    Unusable,
+    dropped,
+    kept,
+    times,
+)
+from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode
+
+MAX_OBJECTS = 1_000_000
+"""Braces, and brackets, of a body: a parsed object takes 64 bytes at least, however short its text is."""
+_HEX = frozenset("0123456789abcdef")
+_STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
+_MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
+
+
+def spans(body: bytes) -> Decoded:
+    """Return the spans of an ExportTraceServiceRequest in JSON.
+
+    Raises:
+        InvalidValue: it is no such JSON.
+    """
+    return spans_of(parsed(body))
+
+
+def logs(body: bytes) -> Decoded:
+    """Return the log records of an ExportLogsServiceRequest in JSON, as `spans` does."""
+    return logs_of(parsed(body))
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body.
+
+    Raises:
+        InvalidValue: it is none, or has too many objects or lists.
+    """
+    if body.count(b"{") > MAX_OBJECTS or body.count(b"[") > MAX_OBJECTS:
+        raise InvalidValue("body", f"has more than {MAX_OBJECTS:,} JSON objects or lists; send fewer spans at once")
+    try:
+        data = jsontext.decode(body.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InvalidValue("body", "is no UTF-8") from None
+    except RecursionError:
+        raise InvalidValue("body", "is nested too deep") from None
+    except ValueError:
+        raise InvalidValue("body", "is no JSON") from None
+    if type(data) is not dict:
+        raise InvalidValue("body", "is no JSON object")
+    return data
+
+
+def spans_of(data: Mapping[str, Any]) -> Decoded:
+    """Return the spans of a parsed request."""
+    decoded = Decoded()
+    for group in _objects(data, "resourceSpans", decoded):
+        resource, url = _resource(group)
+        for inner in _objects(group, "scopeSpans", decoded, "instrumentationLibrarySpans"):
+            scope = _scope(inner)
+            for item in _objects(inner, "spans", decoded):
+                try:
+                    decoded.spans.append(_span(item, resource, url, scope))
+                except Unusable as error:
+                    decoded.reject(str(error))
+    return decoded
+
+
+def logs_of(data: Mapping[str, Any]) -> Decoded:
+    """Return the log records of a parsed request that were emitted inside a span."""
+    decoded = Decoded()
+    for group in _objects(data, "resourceLogs", decoded):
+        for inner in _objects(group, "scopeLogs", decoded, "instrumentationLibraryLogs"):
+            for item in _objects(inner, "logRecords", decoded):
+                if not item.get("traceId") or not item.get("spanId"):
+                    continue  # a log line, which says nothing of a span
+                try:
+                    decoded.logs.append(_log(item))
+                except Unusable as error:
+                    decoded.reject(str(error))
+    return decoded
+
+
+def _objects(data: Mapping[str, Any], name: str, decoded: Decoded, older: str = "") -> Iterator[dict[str, Any]]:
+    found = data.get(name) or data.get(older) or ()
+    if type(found) is not list:
+        if found != ():
+            decoded.reject(f"{name} is no list")
+        return
+    for item in found:
+        if type(item) is dict:
+            yield item
+        else:
+            decoded.reject(f"an item of {name} is no object")
+
+
+def _resource(group: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    resource = group.get("resource")
+    pairs = _pairs(resource.get("attributes"), [MAX_VALUES]) if type(resource) is dict else iter(())
+    try:
+        return kept(pairs)[0], _text(group.get("schemaUrl"))
+    except Unusable:
+        return {}, _text(group.get("schemaUrl"))
+
+
+def _scope(inner: Mapping[str, Any]) -> Scope:
+    scope = inner.get("scope") or inner.get("instrumentationLibrary")
+    scope = scope if type(scope) is dict else {}
+    return Scope(_text(scope.get("name")), _text(scope.get("version")), _text(inner.get("schemaUrl")))
+
+
+def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Scope) -> OtelSpan:
+    room = [MAX_VALUES]
+    attributes, over = kept(_pairs(item.get("attributes"), room))
+    events, links = _list(item.get("events")), _list(item.get("links"))
+    status = item.get("status")
+    status = status if type(status) is dict else {}
+    parent = item.get("parentSpanId")
+    start_ns, end_ns = times(nanos(item.get("startTimeUnixNano")), nanos(item.get("endTimeUnixNano")))
+    return OtelSpan(
+        _id(item.get("traceId"), 32, "traceId"),
+        _id(item.get("spanId"), 16, "spanId"),
+        _parent(parent),
+        _text(item.get("name")),
+        start_ns,
+        end_ns,
+        _kind(item.get("kind")),
+        _STATUS[_enum(status.get("code"), "STATUS_CODE_", _STATUS, 0)],
+        _text(status.get("message")) or None,
+        attributes,
+        tuple(_event(event, room) for event in events[:MAX_ATTRIBUTES] if type(event) is dict),
+        tuple(_link(link, room) for link in links[:MAX_ATTRIBUTES] if type(link) is dict),
+        scope,
+        resource,
+        url,
+        dropped(
+            attributes=over + _count(item.get("droppedAttributesCount")),
+            events=max(0, len(events) - MAX_ATTRIBUTES) + _count(item.get("droppedEventsCount")),
+            links=max(0, len(links) - MAX_ATTRIBUTES) + _count(item.get("droppedLinksCount")),
+        ),
+    )
+
+
+def _log(item: Mapping[str, Any]) -> Log:
+    room = [MAX_VALUES]
+    attributes, _ = kept(_pairs(item.get("attributes"), room))
+    name = _text(item.get("eventName")) or attributes.get("event.name")
+    at = nanos(item.get("timeUnixNano")) or nanos(item.get("observedTimeUnixNano"))
+    event = Event(_text(name), at, attributes, any_value(item.get("body"), room))
+    return Log(_id(item.get("traceId"), 32, "traceId"), _id(item.get("spanId"), 16, "spanId"), event)
+
+
+def _event(item: Mapping[str, Any], room: list[int]) -> Event:
+    return Event(
+        _text(item.get("name")), nanos(item.get("timeUnixNano")), kept(_pairs(item.get("attributes"), room))[0]
+    )
+
+
+def _link(item: Mapping[str, Any], room: list[int]) -> Link:
+    attributes, _ = kept(_pairs(item.get("attributes"), room))
+    return Link(_text(item.get("traceId")).lower(), _text(item.get("spanId")).lower(), attributes)
+
+
+def _pairs(items: Any, room: list[int]) -> Iterator[tuple[str, Any]]:
+    for item in _list(items):
+        if type(item) is dict and type(item.get("key")) is str:
+            yield item["key"], any_value(item.get("value"), room)
+
+
+def any_value(value: Any, room: list[int], depth: int = 0) -> Any:
+    """Return an AnyValue as plain JSON.
+
+    Args:
+        room: how many values may still come in this span.
+    """
+    room[0] -= 1
+    if room[0] < 0:
+        raise Unusable(f"a span has more than {MAX_VALUES:,} values")
+    if type(value) is not dict or not value:
+        return None
+    if depth >= MAX_DEPTH:
+        return TOO_DEEP
+    for name, read in _READERS.items():
+        if value.get(name) is not None:
+            return read(value[name])
+    items = value.get("arrayValue")
+    if type(items) is dict:
+        return [any_value(item, room, depth + 1) for item in _list(items.get("values"))]
+    items = value.get("kvlistValue")
+    if type(items) is dict:
+        pairs = [item for item in _list(items.get("values")) if type(item) is dict and type(item.get("key")) is str]
+        return {item["key"]: any_value(item.get("value"), room, depth + 1) for item in pairs}
+    return None
+
+
+def _double(value: Any) -> Any:
+    if type(value) is str:
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    if type(value) is float and not math.isfinite(value):
+        return str(value)  # no JSON: NaN, inf
+    return value if type(value) in (int, float) else None
+
+
+def _integer(value: Any) -> int | None:
+    if type(value) is str and len(value) <= 20 and value.lstrip("-").isdecimal() and value.isascii():
+        return int(value)
+    if type(value) is float and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    return value if type(value) is int and abs(value) < 2**63 else None
+
+
+def _string(value: Any) -> str | None:
+    return value if type(value) is str else None
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "stringValue": _string,
+    "boolValue": lambda value: value if type(value) is bool else None,
+    "intValue": _integer,
+    "doubleValue": _double,
+    "bytesValue": _string,
+}
+
+
+def _id(value: Any, length: int, name: str) -> str:
+    found = value.lower() if type(value) is str else ""
+    if len(found) != length or not set(found) <= _HEX or not found.strip("0"):
+        raise Unusable(f"{name} is not of {length} hexadecimal digits")
+    return found
+
+
+def _parent(value: Any) -> str | None:
+    if value is None or value == "" or (type(value) is str and not value.strip("0")):
+        return None
+    return _id(value, 16, "parentSpanId")
+
+
+def nanos(value: Any) -> int:
+    """Return nanoseconds since the epoch; 0 of what is none, or lies after the year 9999."""
+    found = _integer(value)
+    return found if found is not None and 0 < found <= _MAX_NS else 0
+
+
+def _kind(value: Any) -> str:
+    number = _enum(value, "SPAN_KIND_", ("UNSPECIFIED", *KINDS), 1)
+    return KINDS[number - 1] if number else "INTERNAL"
+
+
+def _enum(value: Any, prefix: str, names: tuple[str, ...], default: int) -> int:
+    """Return the number of an enum, which some senders write by its name."""
+    if type(value) is str:
+        name = value.removeprefix(prefix)
+        return names.index(name) if name in names else default
+    return value if type(value) is int and 0 <= value < len(names) else default
+
+
+def _count(value: Any) -> int:
+    found = _integer(value)
+    return found if found is not None and found > 0 else 0
+
+
+def _list(value: Any) -> list[Any]:
+    return value if type(value) is list else []
+
+
+def _text(value: Any) -> str:
+    return value if type(value) is str else ""

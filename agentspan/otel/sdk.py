@@ -1,0 +1,60 @@
+"""Spans of OpenTelemetry's SDK as plain data. Reads their attributes only, so that the SDK need not be installed."""
+
+import base64
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode
+
+
+def span_of(span: Any) -> OtelSpan:
+    """Return a span of the SDK (a `ReadableSpan`) as it is now; one that is active has no end yet."""
+    context, parent, scope, status = span.context, span.parent, span.instrumentation_scope, span.status
+    resource = span.resource
+    dropped = {name: getattr(span, f"dropped_{name}", 0) for name in ("attributes", "events", "links")}
+    code: StatusCode = getattr(status.status_code, "name", "UNSET") if status is not None else "UNSET"
+    return OtelSpan(
+        f"{context.trace_id:032x}",
+        f"{context.span_id:016x}",
+        None if parent is None else f"{parent.span_id:016x}",
+        span.name,
+        span.start_time or 0,
+        span.end_time,
+        getattr(span.kind, "name", "INTERNAL"),
+        code,
+        None if status is None else status.description,
+        _attributes(span.attributes),
+        tuple(Event(each.name, each.timestamp or 0, _attributes(each.attributes)) for each in span.events),
+        tuple(_link(each) for each in span.links),
+        Scope() if scope is None else Scope(scope.name or "", scope.version or "", scope.schema_url or ""),
+        {} if resource is None else _attributes(resource.attributes),
+        "" if resource is None else resource.schema_url or "",
+        {name: count for name, count in dropped.items() if count},
+    )
+
+
+def _link(link: Any) -> Link:
+    context = link.context
+    return Link(f"{context.trace_id:032x}", f"{context.span_id:016x}", _attributes(link.attributes))
+
+
+def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if attributes is None else {name: _plain(value) for name, value in attributes.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Return the value of an attribute as plain JSON: the SDK keeps sequences as tuples."""
+    if type(value) is str or type(value) is int or type(value) is bool or value is None:
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Iterable):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, int) else str(value)

@@ -1,0 +1,100 @@
+"""Recorded spans for tests: those in `recordings/`, and how a tree of spans is written as text."""
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentspan.otel.mapping.mapped import Mapped, map_span
+from agentspan.otel.otlp import json_bodies
+from agentspan.otel.span import Event, Log, OtelSpan, Scope
+from agentspan.otel.traces import Run, Step, runs_of
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import fallback
+
+FOLDER = Path(__file__).parent / "recordings"
+NAMES = sorted(path.name.removesuffix(".jsonl.gz") for path in FOLDER.glob("*.jsonl.gz"))
+
+
+def lines_of(name: str) -> list[bytes]:
+    """The lines of a recording: each is a request."""
+    return gzip.decompress((FOLDER / f"{name}.jsonl.gz").read_bytes()).splitlines()
+
+
+def recorded(name: str) -> tuple[list[OtelSpan], list[Log]]:
+    """The spans and log records of a recording."""
+    spans: list[OtelSpan] = []
+    logs: list[Log] = []
+    for line in lines_of(name):
+        spans += json_bodies.spans(line).spans
+        logs += json_bodies.logs(line).logs
+    return spans, logs
+
+
+def steps_of(spans: Iterable[OtelSpan], logs: Iterable[Log] = ()) -> list[Step]:
+    """Each span with what agentspan records of it."""
+    joined: dict[tuple[str, str], list[Log]] = {}
+    for log in logs:
+        joined.setdefault((log.trace_id, log.span_id), []).append(log)
+    return [Step(span, map_span(span, joined.get((span.trace_id, span.span_id), ()))) for span in spans]
+
+
+def span(attributes: Mapping[str, Any], name: str = "step", scope: str = "", url: str = "", **fields: Any) -> OtelSpan:
+    """A span of one second with these attributes."""
+    made: dict[str, Any] = {"trace_id": "a" * 32, "span_id": "b" * 16, "parent_span_id": None}
+    made |= {"start_ns": 1_000_000_000, "end_ns": 2_000_000_000, **fields}
+    return OtelSpan(name=name, attributes=dict(attributes), scope=Scope(scope, "1.0", url), **made)
+
+
+def mapped(attributes: Mapping[str, Any], name: str = "step", scope: str = "", **fields: Any) -> Mapped:
+    """What agentspan records of a span with these attributes."""
+    return map_span(span(attributes, name, scope, **fields))
+
+
+def exception(type_: str, message: str, stacktrace: str = "") -> Event:
+    """The event of an exception."""
+    said = {"exception.type": type_, "exception.message": message, "exception.stacktrace": stacktrace}
+    return Event("exception", 1_500_000_000, {name: value for name, value in said.items() if value})
+
+
+def outline(step: Step) -> str:
+    """A span on one line: type, status, tokens, summary."""
+    mapped_ = step.mapped
+    payload, result = plain(mapped_.payload), plain(mapped_.result_payload)
+    span_type = fallback(mapped_.schema_name)
+    meaning = describe(span_type, mapped_.schema_name, mapped_.status, payload, result, None)
+    tokens = "" if meaning.input_tokens is None else f" [{meaning.input_tokens}+{meaning.output_tokens}]"
+    status = "" if mapped_.status == "complete" else f" {mapped_.status}"
+    return f"{mapped_.type}{status}{tokens}: {meaning.summary or mapped_.schema_name}"
+
+
+def plain(value: Any) -> Any:
+    """A payload as it is read back from the storage."""
+    return json.loads(json.dumps(value))
+
+
+def trees(spans: Sequence[OtelSpan], logs: Sequence[Log]) -> str:
+    """The runs of a recording as text."""
+    lines: list[str] = []
+    for run in runs_of(steps_of(spans, logs)):
+        facts = [part for part in (run.version, run.session, run.user) if part]
+        lines += [f"run {run.name} ({', '.join(facts)})", *_tree(run), ""]
+    return "\n".join(lines)
+
+
+def _tree(run: Run) -> list[str]:
+    here = {(step.span.trace_id, step.span.span_id) for step in run.steps}
+    children: dict[tuple[str, str] | None, list[Step]] = {}
+    for step in run.steps:
+        parent = (step.span.trace_id, step.span.parent_span_id or "")
+        children.setdefault(parent if parent in here else None, []).append(step)
+    lines: list[str] = []
+    waiting = [(1, step) for step in reversed(children.get(None, []))]
+    while waiting:
+        depth, step = waiting.pop()
+        id = (step.span.trace_id, step.span.span_id)
+        twin = "  (duplicate)" if id in run.duplicate_of else ""
+        lines.append(f"{'  ' * depth}{outline(step)}{twin}")
+        waiting += [(depth + 1, child) for child in reversed(children.get(id, []))]
+    return lines

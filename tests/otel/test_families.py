@@ -1,0 +1,392 @@
+"""Families of attributes that no recording here has, and versions of one: where each value goes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from agentspan.otel.mapping.draft import Draft, Family
+from agentspan.otel.mapping.mapped import map_span
+from agentspan.otel.span import Event, Link, Log
+from tests.otel.recorded import mapped, plain, span
+
+USER = {"role": "user", "content": "hi"}
+CITY = {"city": "Seattle"}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)
+
+
+def test_a_plain_span_has_its_own_name_as_type_and_keeps_its_attributes() -> None:
+    told = mapped({"country": "US"}, "look up rules", scope="visa-server")
+    assert (told.schema_name, told.type, told.families) == ("look up rules", "custom", ())
+    assert told.payload == {"attributes": {"country": "US"}}
+    assert told.result_payload is None
+
+
+@pytest.mark.parametrize("name", ["llm", "agent", "my:tool:x", "", " ", "\x00"])
+def test_a_plain_span_whose_name_means_a_type_is_custom(name: str) -> None:
+    assert mapped({}, name).schema_name in ("custom", "\ufffd")
+    assert mapped({}, name).type == "custom"
+
+
+def test_openinference_before_genai_field_by_field() -> None:
+    told = mapped(
+        {
+            "openinference.span.kind": "LLM",
+            "llm.model_name": "gpt-4.1-mini-2026-04-14",
+            "llm.invocation_parameters": _json({"model": "gpt-4.1-mini", "temperature": 0.2, "seed": 7, "user": "mia"}),
+            "llm.token_count.prompt": 10,
+            "gen_ai.operation.name": "chat",
+            "gen_ai.usage.input_tokens": 99,
+            "gen_ai.usage.output_tokens": 5,
+        }
+    )
+    assert told.type == "llm"
+    assert told.payload["model"] == "gpt-4.1-mini"
+    assert (told.payload["temperature"], told.payload["seed"]) == (0.2, 7)
+    assert told.payload["parameters"] == {"user": "mia"}
+    assert told.result_payload is not None
+    assert told.result_payload["response_model"] == "gpt-4.1-mini-2026-04-14"
+    assert (told.result_payload["input_tokens"], told.result_payload["output_tokens"]) == (10, 5)
+    assert told.payload["attributes"]["gen_ai.usage.input_tokens"] == 99, "what says something else is kept"
+
+
+def test_flat_messages_may_have_holes() -> None:
+    told = mapped(
+        {
+            "openinference.span.kind": "LLM",
+            "llm.input_messages.7.message.role": "user",
+            "llm.input_messages.7.message.content": "second",
+            "llm.input_messages.12.message.role": "tool",
+            "llm.input_messages.12.message.tool_call_id": "call_1",
+            "llm.input_messages.12.message.content": "third",
+            "llm.input_messages.x": "kept",
+        },
+        dropped={"attributes": 20},
+    )
+    assert told.payload["messages"] == [
+        {"role": "user", "content": "second"},
+        {"role": "tool", "content": "third", "tool_call_id": "call_1"},
+    ]
+    assert told.payload["attributes"] == {"llm.input_messages.x": "kept"}
+    assert told.payload["dropped"] == {"attributes": 20}, "what an SDK's limit cut off is said"
+
+
+@pytest.mark.parametrize(
+    ("url", "attributes", "family"),
+    [
+        ("https://opentelemetry.io/schemas/1.30.0", {"gen_ai.provider.name": "openai"}, "GenAI 2024"),
+        ("https://opentelemetry.io/schemas/1.37.0", {"gen_ai.system": "openai"}, "GenAI 2025"),
+        ("https://opentelemetry.io/schemas/gen-ai/1.2.0", {"gen_ai.system": "openai"}, "GenAI 2026"),
+        ("", {"gen_ai.system": "openai"}, "GenAI 2024"),
+        ("", {"gen_ai.provider.name": "openai"}, "GenAI 2025"),
+        ("", {"gen_ai.provider.name": "openai", "gen_ai.usage.cache_write.input_tokens": 1}, "GenAI 2026"),
+    ],
+)
+def test_the_version_of_a_convention_follows_its_url_then_its_attributes(
+    url: str, attributes: dict[str, Any], family: str
+) -> None:
+    assert map_span(span(attributes, url=url)).families == (family,)
+
+
+@pytest.mark.parametrize("name", ["cache_write", "cache_creation"])
+def test_both_names_of_written_tokens_are_read(name: str) -> None:
+    told = mapped({"gen_ai.operation.name": "chat", f"gen_ai.usage.{name}.input_tokens": 16})
+    assert told.result_payload == {"cache_write_tokens": 16}
+
+
+def test_the_oldest_names_of_tokens_are_read() -> None:
+    said = {"gen_ai.system": "openai", "gen_ai.operation.name": "chat"}
+    told = mapped({**said, "gen_ai.usage.prompt_tokens": 7, "gen_ai.usage.completion_tokens": 3})
+    assert told.result_payload == {"input_tokens": 7, "output_tokens": 3}
+
+
+def test_log_records_join_their_span() -> None:
+    ids = ("a" * 32, "b" * 16)
+    logs = [
+        Log(*ids, Event("gen_ai.system.message", 1, {}, {"content": "Be brief."})),
+        Log(*ids, Event("gen_ai.user.message", 2, {}, {"content": "hi"})),
+        Log(*ids, Event("gen_ai.choice", 3, {}, {"finish_reason": "stop", "message": {"content": "Hello."}})),
+    ]
+    told = map_span(span({"gen_ai.system": "openai", "gen_ai.operation.name": "chat"}), logs)
+    assert told.payload["system"] == "Be brief."
+    assert told.payload["messages"] == [{"role": "user", "content": "hi"}]
+    assert told.result_payload is not None
+    assert (told.result_payload["text"], told.result_payload["finish_reason"]) == ("Hello.", "stop")
+    assert "events" not in told.payload
+
+
+def test_messages_may_be_events_of_the_span() -> None:
+    said = {"role": "user", "content": "hi"}
+    events = (
+        Event("gen_ai.content.prompt", 1, {"gen_ai.prompt": _json([said])}),
+        Event(
+            "gen_ai.content.completion", 2, {"gen_ai.completion": _json([{"role": "assistant", "content": "Hello."}])}
+        ),
+    )
+    told = map_span(span({"gen_ai.system": "openai", "gen_ai.operation.name": "chat"}, events=events))
+    assert told.payload["messages"] == [said]
+    assert told.result_payload is not None
+    assert told.result_payload["text"] == "Hello."
+
+
+CHOICE = {"finish_reason": "stop", "message": {"content": "Yes"}}
+
+
+def test_mlflow_quotes_everything() -> None:
+    told = mapped(
+        {
+            "mlflow.spanType": '"CHAT_MODEL"',
+            "mlflow.llm.model": '"gpt-4.1-mini-2026-04-14"',
+            "mlflow.spanInputs": _json({"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": "hi"}]}),
+            "mlflow.spanOutputs": _json(
+                {"id": "c1", "choices": [{"finish_reason": "stop", "message": {"content": "Yes"}}]}
+            ),
+            "mlflow.chat.tokenUsage": _json({"input_tokens": 330, "output_tokens": 36, "cache_read_input_tokens": 82}),
+        }
+    )
+    assert told.type == "llm"
+    assert told.payload["model"] == "gpt-4.1-mini"
+    assert told.payload["messages"] == [{"role": "user", "content": "hi"}]
+    assert told.result_payload == {
+        "response_model": "gpt-4.1-mini-2026-04-14",
+        "input_tokens": 330,
+        "output_tokens": 36,
+        "cached_tokens": 82,
+        "finish_reason": "stop",
+        "output_messages": [{"role": "assistant", "content": "Yes"}],
+        "text": "Yes",
+        "response_id": "c1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_"), [("AGENT", "agent"), ("UNKNOWN", "chain"), ("TOOL", "tool"), ("x", "custom")]
+)
+def test_mlflow_types(kind: str, type_: str) -> None:
+    assert mapped({"mlflow.spanType": _json(kind)}).type == type_
+
+
+def test_langfuse() -> None:
+    told = mapped(
+        {
+            "langfuse.observation.type": "generation",
+            "langfuse.observation.model.name": "gpt-4.1-mini-2026-04-14",
+            "langfuse.observation.input": _json(
+                {"tools": [{"name": "f"}], "messages": [{"role": "user", "content": "hi"}]}
+            ),
+            "langfuse.observation.output": _json({"role": "assistant", "content": "Yes"}),
+            "langfuse.observation.usage_details": _json({"prompt_tokens": 330, "completion_tokens": 36}),
+            "langfuse.observation.cost_details": _json({"input": 0.1, "output": 0.2}),
+            "langfuse.observation.model.parameters": _json({"temperature": 0.2, "max_tokens": "Infinity"}),
+            "session.id": "trip-7",
+            "user.id": "mia",
+        }
+    )
+    assert told.type == "llm"
+    assert told.payload["tools"] == [{"name": "f"}]
+    assert told.payload["temperature"] == 0.2
+    result = told.result_payload or {}
+    assert (result["text"], result["input_tokens"], result["output_tokens"]) == ("Yes", 330, 36)
+    assert result["cost_usd"] == pytest.approx(0.3)
+    assert (told.run.session, told.run.user) == ("trip-7", "mia")
+
+
+def test_langfuse_errors_have_a_level() -> None:
+    said = {"langfuse.observation.type": "tool", "langfuse.observation.level": "ERROR"}
+    told = mapped({**said, "langfuse.observation.status_message": "no seats"})
+    assert told.status == "failed"
+    assert told.result_payload == {"error": {"type": "Error", "message": "no seats"}}
+
+
+def test_old_vercel_takes_tokens_of_the_inner_span_for_calls() -> None:
+    usage = {"ai.usage.inputTokens": 356, "ai.usage.outputTokens": 36, "ai.usage.cachedInputTokens": 89}
+    outer = mapped({"ai.operationId": "ai.generateText", "ai.telemetry.functionId": "travel-agent", **usage})
+    inner = mapped(
+        {
+            "ai.operationId": "ai.generateText.doGenerate",
+            "ai.model.id": "gpt-4.1-mini",
+            "ai.model.provider": "openai.responses",
+            "ai.prompt.messages": _json(
+                [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+            ),
+            "ai.prompt.tools": ['{"type":"function","name":"get_weather"}'],
+            "ai.response.text": "I will look that up.",
+            "ai.response.toolCalls": _json(
+                [{"toolCallId": "c1", "toolName": "get_weather", "input": {"city": "Seattle"}}]
+            ),
+            "ai.response.finishReason": "tool-calls",
+            "ai.response.msToFirstChunk": 66.8,
+            **usage,
+        }
+    )
+    assert (outer.type, outer.payload["name"]) == ("agent", "travel-agent")
+    assert (inner.type, inner.payload["provider"], inner.payload["system"]) == ("llm", "openai", "Be brief.")
+    assert inner.payload["tools"] == [{"type": "function", "name": "get_weather"}]
+    result = inner.result_payload or {}
+    assert result["tool_calls"] == [{"id": "c1", "name": "get_weather", "arguments": {"city": "Seattle"}}]
+    assert (result["input_tokens"], result["cached_tokens"], result["time_to_first_token_ms"]) == (356, 89, 66.8)
+
+
+def test_old_vercel_tool() -> None:
+    said = {"ai.toolCall.name": "get_weather", "ai.toolCall.args": '{"city":"Seattle"}', "ai.toolCall.result": "rain"}
+    told = mapped({"ai.operationId": "ai.toolCall", **said})
+    assert told.payload["arguments"] == {"city": "Seattle"}
+    assert told.result_payload == {"output": "rain"}
+
+
+def test_litellm_does_not_turn_the_users_span_into_a_call() -> None:
+    users = {"litellm.call_id": "c1", "gen_ai.operation.name": "acompletion", "gen_ai.usage.input_tokens": 5}
+    told = mapped(users, "travel_agent", scope="travel-agent")
+    assert (told.type, told.schema_name) == ("custom", "travel_agent")
+    assert told.payload["attributes"]["gen_ai.usage.input_tokens"] == 5
+    raw = mapped(
+        {"llm.openai.model": "gpt-4.1-mini", "llm.openai.usage": "{'prompt_tokens': 5}"},
+        "raw_gen_ai_request",
+        "litellm",
+    )
+    assert (raw.type, raw.payload["model"], raw.payload["provider"]) == ("llm", "gpt-4.1-mini", "openai")
+    assert raw.result_payload == {"input_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("template", "attributes", "type_", "fields"),
+    [
+        (
+            "Function: {name}",
+            {"name": "f", "input": '{"a": 1}', "output": "2"},
+            "tool",
+            {"name": "f", "arguments": {"a": 1}},
+        ),
+        ("Handoff: {from_agent} → {to_agent}", {"from_agent": "a", "to_agent": "b"}, "handoff", {"from_agent": "a"}),
+        ("Guardrail {name!r} {triggered=}", {"name": "g", "triggered": True}, "guardrail", {"name": "g"}),
+        ("streaming response from {model} took {duration}s", {"gen_ai.usage.input_tokens": 3}, "custom", {}),
+    ],
+)
+def test_logfires_spans_of_openais_agents(
+    template: str, attributes: dict[str, Any], type_: str, fields: dict[str, Any]
+) -> None:
+    told = mapped({"logfire.msg_template": template, "logfire.msg": "x", **attributes}, scope="logfire.openai_agents")
+    assert told.type == type_
+    assert fields.items() <= told.payload.items()
+    assert "input_tokens" not in (told.result_payload or {})
+
+
+def test_a_tripped_guardrail_did_not_pass() -> None:
+    said = {"logfire.msg_template": "Guardrail {name!r}", "name": "no_weapons", "triggered": True}
+    assert mapped(said, scope="logfire.openai_agents").result_payload == {"passed": False}
+
+
+@pytest.mark.parametrize("kind", ["pending_span", "log"])
+def test_logfire_sends_more_than_steps(kind: str) -> None:
+    assert not mapped({"logfire.span_type": kind, "logfire.msg": "x"}).is_step
+
+
+def test_mcp_has_its_target_in_its_name() -> None:
+    told = mapped({"mcp.method.name": "tools/call"}, "MCP send tools/call get_weather", scope="mcp-python-sdk")
+    assert (told.type, told.payload["method"], told.payload["target"]) == ("mcp", "tools/call", "get_weather")
+
+
+def test_events_and_links_are_kept() -> None:
+    events = (Event("retry", 1_000_000_000, {"attempt": 2}), Event("mlflow.chunk.item.1", 1))
+    told = map_span(span({}, events=events, links=(Link("c" * 32, "d" * 16, {"why": "batch"}),)))
+    assert told.payload == {
+        "events": [{"name": "retry", "time": "1970-01-01T00:00:01.000000Z", "attributes": {"attempt": 2}}],
+        "links": [{"trace_id": "c" * 32, "span_id": "d" * 16, "attributes": {"why": "batch"}}],
+    }
+
+
+HOSTILE: list[Any] = [
+    None,
+    True,
+    -1,
+    2**70,
+    1.5,
+    "",
+    "x",
+    "{",
+    "[" * 5000,
+    [],
+    [None],
+    {},
+    {"messages": [1, None, {}], "output": [1], "choices": [1], "usage": [1]},
+    [[1]],
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_value_of_an_attribute_breaks_a_mapping(value: Any) -> None:
+    """Each attribute that any family reads, with each hostile value, plain and as JSON."""
+    names = [
+        *("openinference.span.kind", "input.value", "output.value", "llm.invocation_parameters", "tool.parameters"),
+        *("llm.input_messages.0.message", "llm.input_messages.0.message.contents.0.message_content.type"),
+        *(
+            "llm.output_messages.0.message.tool_calls",
+            "retrieval.documents.0.document",
+            "embedding.embeddings.0.embedding",
+        ),
+        *("gen_ai.operation.name", "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.tool.call.arguments"),
+        *("gen_ai.tool.call.result", "gen_ai.tool.definitions", "gen_ai.response.finish_reasons", "gen_ai.prompt"),
+        *("gen_ai.completion", "gen_ai.usage.input_tokens", "gen_ai.system_instructions", "traceloop.entity.input"),
+        *("traceloop.entity.output", "traceloop.span.kind", "langsmith.span.kind", "langsmith.metadata.usage_metadata"),
+        *("langfuse.observation.type", "langfuse.observation.input", "langfuse.observation.output", "mlflow.spanType"),
+        *("mlflow.spanInputs", "mlflow.spanOutputs", "mlflow.chat.tokenUsage", "ai.operationId", "ai.prompt.messages"),
+        *("ai.response.toolCalls", "logfire.msg_template", "response_data", "request_data", "events", "error", "usage"),
+        *("llm.openai.choices", "llm.openai.messages", "mcp.method.name", "error.type", "session.id", "metadata"),
+    ]
+    kinds = ("LLM", "TOOL", "AGENT", "CHAIN", "RETRIEVER", "EMBEDDING", "RERANKER", "GUARDRAIL", "EVALUATOR")
+    for form in (value, _json(value)):
+        hostile = dict.fromkeys(names, form)
+        forms = [hostile, *({**hostile, "openinference.span.kind": kind} for kind in kinds)]
+        for kind in ("llm", "retriever", "tool", "chain"):
+            forms.append({**hostile, "openinference.span.kind": None, "langsmith.span.kind": kind})
+        forms += [{name: form for name in names if "openinference" not in name} | {"gen_ai.operation.name": "chat"}]
+        forms += [{"mlflow.spanType": '"LLM"', "mlflow.spanInputs": form, "mlflow.spanOutputs": form}]
+        forms += [{"langfuse.observation.type": "generation", "langfuse.observation.output": form}]
+        forms += [{"ai.operationId": "ai.x.doGenerate", "ai.prompt.messages": form, "ai.response.toolCalls": form}]
+        forms += [{"logfire.msg_template": "Responses API with", "response_data": form, "events": form, "usage": form}]
+        for attributes in forms:
+            kept = {name: item for name, item in attributes.items() if item is not None}
+            for status in ("OK", "ERROR"):
+                told = map_span(span(kept, "raw_gen_ai_request", scope="litellm", status=status, status_message="{'x'"))
+                plain([told.payload, told.result_payload])
+
+
+def test_a_fault_of_a_mapping_loses_no_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(draft: Draft) -> None:
+        raise KeyError("x")
+
+    families = (Family("broken", lambda span: True, lambda span: "llm", {}, broken),)
+    monkeypatch.setattr("agentspan.otel.mapping.mapped.FAMILIES", families)
+    told = mapped({"a": 1}, "step", status="ERROR", status_message="no")
+    assert (told.schema_name, told.status) == ("step", "failed")
+    assert (told.payload["unmapped"], told.payload["attributes"]) == ("KeyError", {"a": 1})
+    assert told.result_payload == {"error": {"type": "Error", "message": "no"}}
+
+
+def test_what_is_nested_too_deep_stays_a_text() -> None:
+    deep = "[" * 2000 + "]" * 2000
+    told = mapped({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.arguments": deep})
+    assert told.payload["arguments"] == deep
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "type_"),
+    [
+        ("openinference.instrumentation.langchain", "ChatOpenAI", "llm"),
+        ("openinference.instrumentation.langchain", "tools", "chain"),
+        ("openinference.instrumentation.litellm", "acompletion", "llm"),
+        ("openinference.instrumentation.litellm", "CreateEmbeddings", "embedding"),
+        ("opentelemetry.instrumentation.langchain", "execute_tool get_weather", "tool"),
+        ("opentelemetry.instrumentation.langchain", "invoke_agent travel_agent", "agent"),
+        ("opentelemetry.util.genai.handler", "chat gpt-4.1-mini", "llm"),
+        ("openinference.instrumentation.llama_index", "VectorIndexRetriever.retrieve", "retrieval"),
+        ("langsmith", "model", "chain"),
+        ("travel-agent", "chat gpt-4.1-mini", "custom"),
+    ],
+)
+def test_the_type_of_a_span_that_has_begun_is_guessed(scope: str, name: str, type_: str) -> None:
+    assert mapped({}, name, scope, end_ns=None).type == type_
+    assert mapped({}, name, scope).type == "custom", "a span that has ended told all"
