@@ -41,19 +41,25 @@ AT_ONCE = 100
 READERS = 2
 """Threads for lists. Six took twice the time of processors for a list, most of it for the GIL."""
 
+_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Error, "description": "The body is no JSON object, or a query parameter has not the right form"},
-    401: {"model": Error, "description": "No token, or a wrong one"},
-    403: {"model": Error, "description": "A server that only reads, or a foreign Host"},
-    404: {"model": Error, "description": "No such id"},
-    409: {"model": Error, "description": "The state machine forbids it, or the idempotency key was used before"},
-    413: {"model": Error, "description": "The body is too large"},
-    415: {"model": Error, "description": "The body is not application/json"},
-    422: {"model": Error, "description": "A value is missing or wrong"},
-    429: {"model": Error, "description": "Too many wrong tokens; try again later"},
-    500: {"model": Error, "description": "A fault of the server"},
-    503: {"model": Error, "description": "The database is busy; try again"},
+    status: {"description": description, "content": _ERROR}
+    for status, description in {
+        400: "The body is no JSON object, or a query parameter has not the right form",
+        401: "No token, or a wrong one",
+        403: "A server that only reads, or a foreign Host",
+        404: "No such id",
+        409: "The state machine forbids it, or the idempotency key was used before",
+        413: "The body is too large",
+        415: "The body is not application/json",
+        422: "A value is missing or wrong",
+        429: "Too many wrong tokens; try again later",
+        500: "A fault of the server",
+        503: "The database is busy; try again",
+    }.items()
 }
+"""What the document says of errors. By the name of the schema: given the model, FastAPI made 470 fields of pydantic,
+which took two thirds of the 0.27 s in which an application was made."""
 
 
 def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
@@ -156,7 +162,10 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         )
         return await scan(json_operations.list_agent_spans, **fields)
 
-    @api.get("/ping", response_model=One[Pong], summary="Check the token", tags=["service"])
+    # The one route by which the document gets the schema of errors.
+    fault: dict[int | str, dict[str, Any]] = {500: {**REFUSALS[500], "model": Error}}
+
+    @api.get("/ping", response_model=One[Pong], summary="Check the token", tags=["service"], responses=fault)
     async def ping() -> Response:
         return respond({"status": "success", "details": {"account_id": ctx.account.id}})
 

@@ -1,4 +1,4 @@
-"""A real Chromium, and what it must never do on any page."""
+"""A real Chromium, what it must never do on any page, and a server to look at."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.browser.recorded import database, failing_run, hostile_run, long_run
+from tests.checkout import ROOT
+from tests.serve.servers import Server, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
@@ -17,6 +21,8 @@ ARGUMENTS = [
 ]  # fmt: skip
 WAIT_MS = 20_000
 Opener = Callable[..., "Page"]
+SPANS = 10_000
+"""Of the long run."""
 
 
 # Of a module, not of the session: while its driver runs, nothing else in this thread can run an event loop.
@@ -84,3 +90,30 @@ def open_page(browser: "Browser") -> Iterator[Opener]:
 
 def _is_own(asked: str, url: str) -> bool:
     return asked.startswith(("data:", "blob:")) or asked.split("/")[:3] == url.split("/")[:3]
+
+
+class Site:
+    """A server, and the runs in its file."""
+
+    def __init__(self, server: Server, failing: str, long: str, hostile: str) -> None:
+        self.server = server
+        self.failing, self.long, self.hostile = (f"{server.url}/runs/{id}" for id in (failing, long, hostile))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One server for all tests that change nothing."""
+    path = tmp_path_factory.mktemp("viewer") / "runs.db"
+    with database(path) as db:
+        runs = failing_run(db), long_run(db, SPANS), hostile_run(db)
+    with serving(path) as server:
+        yield Site(server, *runs)
+        assert "Traceback" not in server.stderr
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Where pictures go, for people to look at."""
+    folder = Path(os.environ.get("AGENTSPAN_SHOTS", ROOT / "build" / "shots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -28,9 +28,10 @@ ALLOWED = {
 METHODS = ("GET", "PUT", "DELETE", "PATCH", "POST", "TRACE")
 
 
-@pytest.fixture(params=["", "/mounted"])
-def client(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with agentspan.open(tmp_path / "runs.db") as db:
+@pytest.fixture(params=["", "/mounted"], scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """One application for all tests, which ask for paths and find nothing but what they make."""
+    with agentspan.open(tmp_path_factory.mktemp("paths") / "runs.db") as db:
         app = create_app(db)
         if request.param:
             outer = FastAPI()
