@@ -1,7 +1,7 @@
-"""`agentspan.open`: one opened storage with its operations by id, `bulk`, `doctor` and `prune`."""
+"""`agentspan.open`: one opened storage with its operations by id, `bulk`, `doctor`, `prune` and `compact`."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -17,6 +17,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
+    from agentspan.maintenance.compact import Compacted
     from agentspan.maintenance.doctor import Report
     from agentspan.maintenance.prune import Pruned
 
@@ -95,6 +96,22 @@ class Database:
 
         at = timestamp("older_than", older_than)
         return prune(self._context, older_than=at, keep_failed=keep_failed, max_bytes=max_bytes, dry_run=dry_run)
+
+    def compact(self, progress: Callable[[int, int], None] | None = None) -> "Compacted":
+        """Store what the spans of older versions repeat once in a run; shrink the file. Reads return what they did.
+
+        Others may read and write at the same time. It may be interrupted, and goes on where it ended when called again.
+
+        Args:
+            progress: called with how many spans were looked at, and of how many.
+
+        Raises:
+            StorageError: the storage has no file.
+        """
+        with forks.importing:
+            from agentspan.maintenance.compact import compact
+
+        return compact(self._context, progress)
 
     def pfids(self, count: int = 1) -> list[str]:
         """Return fresh ids for resources of one's own, at most 1,000.

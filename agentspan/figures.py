@@ -52,6 +52,14 @@ def count_text(number: int) -> str:
     return str(number)
 
 
+def size_text(size_bytes: int) -> str:
+    """Format a number of bytes, with units of 1,000: `950 bytes`, `9.4 MB`, `2.1 GB`."""
+    for least, unit, name in ((999_950_000, 1e9, "GB"), (999_950, 1e6, "MB"), (1000, 1000, "kB")):
+        if size_bytes >= least:
+            return f"{_decimals(size_bytes / unit, 1)} {name}"
+    return "1 byte" if size_bytes == 1 else f"{size_bytes} bytes"
+
+
 def share_text(part: float, whole: float) -> str:
     """Format a share as a percentage: `25%`, `2.5%`, `<0.1%`. Only nothing is empty, and only all is `100%`."""
     share = part / whole if whole else 0.0

@@ -4,7 +4,10 @@ FILE has one JSON object a line (`.gz` or plain): `task_id`, `trial`, `reward`, 
 Each becomes a run; an assistant's message an llm span, a tool's answer a tool span, which fails when its content
 starts with "Error"; what the user says is a message span.
 
-    python benchmarks/replay.py FILE [--db replay.db] [--runs N]
+    python benchmarks/replay.py FILE [--db replay.db] [--runs N] [--whole-histories]
+
+With `--whole-histories` the payload of an llm span has all messages so far, as an agent sends them, not the last one
+only. Then the size of the file is compared with what was said, each message counted once in a run.
 """
 
 import argparse
@@ -33,8 +36,12 @@ def conversations(file: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def replay(tracer: agentspan.Tracer, conversation: dict[str, Any], agent: str) -> int:
-    """Record one run; return how many spans it has."""
+def replay(tracer: agentspan.Tracer, conversation: dict[str, Any], agent: str, *, whole: bool = False) -> int:
+    """Record one run; return how many spans it has.
+
+    Args:
+        whole: put the whole history into the payload of each llm span.
+    """
     messages = conversation["messages"]
     metadata = {key: conversation.get(key) for key in ("task_id", "trial")}
     spans = 0
@@ -46,9 +53,8 @@ def replay(tracer: agentspan.Tracer, conversation: dict[str, Any], agent: str) -
                     with tracer.span("message", {"role": "user", "content": message["content"]}):
                         spans += 1
                 case "assistant":
-                    with tracer.span(
-                        "llm", {"model": "gpt-4o", "messages": messages[max(0, index - 1) : index]}
-                    ) as span:
+                    begin = 0 if whole else max(0, index - 1)
+                    with tracer.span("llm", {"model": "gpt-4o", "messages": messages[begin:index]}) as span:
                         span.set_result(said(message))
                         spans += 1
                     calls.update({call["id"]: call["function"] for call in message.get("tool_calls") or ()})
@@ -81,11 +87,20 @@ def call_tool(tracer: agentspan.Tracer, message: dict[str, Any], function: dict[
         span.set_result({"output": content})
 
 
+def said_and_sent(conversation: dict[str, Any]) -> tuple[int, int]:
+    """Return the bytes of a run's messages, each once, and of all that its llm calls send, as compact JSON in UTF-8."""
+    texts = [json.dumps(message, ensure_ascii=False, separators=(",", ":")) for message in conversation["messages"]]
+    sizes = [len(text.encode()) for text in texts]
+    calls = [index for index, message in enumerate(conversation["messages"]) if message["role"] == "assistant"]
+    return sum(dict(zip(texts, sizes, strict=True)).values()), sum(sum(sizes[:index]) for index in calls)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--db", type=Path, default=Path("replay.db"))
     parser.add_argument("--runs", type=int, help="only the first N")
+    parser.add_argument("--whole-histories", action="store_true", help="send all messages so far with each llm call")
     options = parser.parse_args()
     todo = list(conversations(options.file))[: options.runs]
     name = options.file.name.split(".")[0].removesuffix("-runs") + "-agent"
@@ -93,11 +108,15 @@ def main() -> None:
     began, spans = time.perf_counter(), 0
     with click.progressbar(todo, label="replay", item_show_func=lambda c: f"task {c['task_id']}" if c else None) as bar:
         for conversation in bar:
-            spans += replay(tracer, conversation, name)
+            spans += replay(tracer, conversation, name, whole=options.whole_histories)
     tracer.flush()  # until all are in the file
     seconds = time.perf_counter() - began
     tracer.shutdown()
     report(options.db, spans, seconds)
+    if options.whole_histories:
+        said, sent = (sum(sizes) for sizes in zip(*map(said_and_sent, todo), strict=True))
+        size = os.path.getsize(options.db)
+        print(f"said {said:,} bytes, sent {sent:,} bytes, file {size:,} bytes: {size / said:.1f} × what was said")
 
 
 def report(path: Path, spans: int, seconds: float) -> None:

@@ -119,6 +119,7 @@ class Capabilities(NamedTuple):
         sql: answering SELECTs over the tables and views.
         journals: having journals beside the file.
         sums: adding up the spans of a run.
+        rewriting: storing the spans of older versions in less room.
     """
 
     backend: str
@@ -134,6 +135,7 @@ class Capabilities(NamedTuple):
     sql: Sql | None = None
     journals: BesideJournals | None = None
     sums: Sums | None = None
+    rewriting: Rewriting | None = None
 
 
 class Groups(Protocol):
@@ -227,6 +229,23 @@ class StorageFile(Protocol):
         ...
 
 
+class Rewriting(Protocol):
+    """Stores the spans of older versions as it stores new ones, in less room."""
+
+    def rewrite(self, instance_id: str, after: str, wait_s: float) -> RewrittenSpans:
+        """Rewrite the finished spans of a run after an id, as many as one short commit takes.
+
+        No read returns anything else afterwards. Spans that are stored as new ones, and open ones, are passed over.
+
+        Args:
+            after: only spans whose id is greater; "" to begin.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is rewritten.
+        """
+        ...
+
+
 class Backup(Protocol):
     """Copies everything to a new file."""
 
@@ -275,6 +294,18 @@ class Answer(NamedTuple):
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
+
+
+class RewrittenSpans(NamedTuple):
+    """The spans of one step: how many were looked at, how many of them were rewritten, and the id to go on after.
+
+    Attributes:
+        last: None if the run has no more.
+    """
+
+    seen: int
+    changed: int
+    last: str | None
 
 
 class StoredKey(NamedTuple):

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.figures import cost_text, count_text, duration_text, share_text
+from agentspan.figures import cost_text, count_text, duration_text, share_text, size_text
 
 STATIC = Path(agentspan.__file__).parent / "viewer" / "static"
 DURATIONS = [
@@ -146,3 +146,21 @@ def test_what_costs_something_is_never_shown_as_nothing(usd: float) -> None:
 def arguments(of: Any) -> list[Any]:
     """A case's arguments as a list."""
     return list(of) if isinstance(of, tuple) else [of]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (9_400_000, "9.4 MB"),
+        (2_100_000_000, "2.1 GB"),
+        (1_234_500_000_000, "1,234.5 GB"),
+    ],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert size_text(size) == text

@@ -1,5 +1,6 @@
 """The benchmarks run and print their tables. Measured times are not checked: tests count, at most."""
 
+import json
 import os
 import re
 import subprocess
@@ -91,3 +92,21 @@ def test_files_of_several_sizes_are_compared(tmp_path: Path) -> None:
     lines = [line for line in said.splitlines() if line.startswith(("     3,000", "     5,000"))]
     assert [len(FIGURE.findall(line)) for line in lines] == [12, 12]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replay_with_whole_histories_compares_the_file_with_what_was_said(tmp_path: Path) -> None:
+    messages: list[dict[str, str]] = []
+    for turn in range(10):
+        messages.append({"role": "user", "content": f"{turn} " + "x" * 998})
+        messages.append({"role": "assistant", "content": f"answer {turn}"})
+    file = tmp_path / "made-runs.jsonl"
+    made = [{"task_id": task, "trial": 0, "messages": messages} for task in range(2)]
+    file.write_text("".join(json.dumps(conversation) + "\n" for conversation in made))
+    options = ("--db", tmp_path / "replay.db", "--whole-histories")
+    said = run("replay.py", file, *options).stdout
+    (figures,) = re.findall(r"^said ([\d,]+) bytes, sent ([\d,]+) bytes, file ([\d,]+) bytes", said, re.MULTILINE)
+    once, sent, size = (int(figure.replace(",", "")) for figure in figures)
+    assert once == 2 * sum(len(json.dumps(message, separators=(",", ":"))) for message in messages)
+    assert 5 * once < sent < 6 * once
+    assert size == os.path.getsize(tmp_path / "replay.db")
+    assert said.endswith(f"{size / once:.1f} × what was said\n")

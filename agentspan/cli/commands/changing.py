@@ -1,4 +1,4 @@
-"""Commands that write to the database: demo, resummarize, terminate, doctor, prune."""
+"""Commands that write to the database: demo, resummarize, terminate, doctor, prune, compact."""
 
 import click
 
@@ -84,3 +84,14 @@ def prune(
             dry_run=dry_run,
             as_json=as_json,
         )
+
+
+@main.command()
+@options
+@click.pass_context
+def compact(ctx: click.Context, db: str | None, as_json: bool) -> None:
+    """Store once in a run what an older agentspan stored with each step; make the file smaller."""
+    from agentspan.cli import compact as compact_
+
+    with opened_existing(ctx, db) as database:
+        compact_.command(database, as_json=as_json)

@@ -16,6 +16,7 @@ from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import DRIVER_ERRORS, Connections, is_damage, storage_error
+from agentspan.storage.sqlite.contents.rewriting import Rewriter
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
 from agentspan.storage.sqlite.reads import Lend, Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
@@ -116,6 +117,7 @@ class SQLiteStorage(FileReads):
         connections = Connections(file, read_only=read_only, wait_s=wait_s)
         super().__init__(connections, pages=AgentPages())
         self._upkeep = Upkeep(self._connections)
+        self._rewriter = Rewriter(self._connections)
         self._connections.open_now()
 
     def capabilities(self) -> Capabilities:
@@ -134,6 +136,7 @@ class SQLiteStorage(FileReads):
             sql=self,
             journals=self,
             sums=self,
+            rewriting=self._rewriter,
         )
 
     @property

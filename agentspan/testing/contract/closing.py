@@ -33,6 +33,7 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
         "file_bytes": lambda file, run, path: file.file_bytes(),
         "compact": lambda file, run, path: file.compact(1.0),
     },
+    "rewriting": {"rewrite": lambda rewriting, run, path: rewriting.rewrite(run, "", 1.0)},
     "backup": {"backup": lambda backup, run, path: backup.backup(path)},
     "sql": {"select": lambda sql, run, path: sql.select("select 1")},
 }

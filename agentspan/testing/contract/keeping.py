@@ -1,4 +1,4 @@
-"""Contract of a storage that claims check, file, backup or journals."""
+"""Contract of a storage that claims check, file, rewriting, backup or journals."""
 
 import os
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.location import Location
-from agentspan.storage.protocol import Backup, BesideJournals, Check, Query, Storage, StorageFile
+from agentspan.storage.protocol import Backup, BesideJournals, Check, Query, Rewriting, Storage, StorageFile
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import finish, violation
 
 
 class Keeping(Base):
-    """Contract: check, file, backup, journals."""
+    """Contract: check, file, rewriting, backup, journals."""
 
     def damage(self, storage: Storage) -> None:
         """Override it: damage what is stored, so that `check` must find something."""
@@ -64,6 +64,28 @@ class Keeping(Base):
         assert file.file_bytes() < full[1] - 500_000
         assert storage.counts([stays.id, goes.id])[stays.id].total == 2
         self.put(storage, self.rows.span(stays))
+
+    def test_rewriting_changes_nothing_that_is_read(self, storage: Storage) -> None:
+        """In steps, each of which goes on after the one before, until there are no more spans."""
+        rewriting: Rewriting = self.claimed(storage, "rewriting")
+        run, other = self._filled(storage), self._filled(storage)
+        texts = [f'{{"messages": [{", ".join([f"""["{"x" * 300}"]"""] * number)}]}}' for number in range(40)]
+        rows = [self.rows.span(run)._replace(payload=text, result_payload=text, status="complete") for text in texts]
+        storage.apply([Unit((PutSpans(rows),))])
+        spans, others = list(storage.iter_spans(run.id)), list(storage.iter_spans(other.id))
+        after, seen = "", 0
+        while True:
+            step = rewriting.rewrite(run.id, after, 5.0)
+            assert 0 <= step.changed <= step.seen
+            seen += step.seen
+            if step.last is None:
+                break
+            assert step.last > after
+            after = step.last
+        assert seen == len(spans)
+        assert list(storage.iter_spans(run.id)) == spans
+        assert list(storage.iter_spans(other.id)) == others
+        assert rewriting.rewrite(self.rows.ids.new(), "", 5.0) == (0, 0, None)
 
     def test_a_backup_has_everything_of_its_moment(self, storage: Storage) -> None:
         """It is opened by itself; what is written later is not in it."""

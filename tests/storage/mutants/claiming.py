@@ -10,11 +10,12 @@ from agentspan.analysis.runs import find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue, StorageError
+from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Capabilities, SpanSum
+from agentspan.storage.protocol import Capabilities, RewrittenSpans, SpanSum
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask
 from agentspan.storage.sqlite.upkeep import Upkeep
@@ -223,6 +224,23 @@ class NeverShrinks(SQLiteStorage):
 class NeverCompacts(Upkeep):
     def compact(self, wait_s: float) -> None:
         pass
+
+
+@found_by("test_rewriting_changes_nothing_that_is_read")
+class RewritesWithoutResults(SQLiteStorage):
+    def capabilities(self) -> Capabilities:
+        return super().capabilities()._replace(rewriting=RemovesResults(self))
+
+
+class RemovesResults:
+    def __init__(self, storage: SQLiteStorage) -> None:
+        self.storage = storage
+
+    def rewrite(self, instance_id: str, after: str, wait_s: float) -> RewrittenSpans:
+        spans = list(self.storage.iter_spans(instance_id))
+        moves = [Move("agent_span", span.id, frozenset(), {"result_payload": None}) for span in spans]
+        self.storage.apply([Unit((move,)) for move in moves])
+        return RewrittenSpans(len(spans), len(spans), None)
 
 
 @found_by("test_a_backup_has_everything_of_its_moment")
