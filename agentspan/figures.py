@@ -1,4 +1,4 @@
-"""Figures as text for people: durations, US dollars, counts, shares.
+"""Figures as text for people: durations, US dollars, counts, sizes, shares.
 
 The viewer's `format.js` writes the same text for the same number, and a test compares both. So both round by `floor`:
 `format` rounds ties to the even digit, and JavaScript's `toFixed` rounds them up. What is below a tie by less than a
@@ -50,6 +50,14 @@ def count_text(number: int) -> str:
         if number >= least:
             return f"{_decimals(number / size, 1)}{unit}"
     return str(number)
+
+
+def bytes_text(size: int) -> str:
+    """Format a size: `950 B`, `8.1 kB`, `3.0 MB`."""
+    for least, unit_size, unit in _UNITS:
+        if size >= least:
+            return f"{_decimals(size / unit_size, 1)} {unit}B"
+    return f"{size} B"
 
 
 def share_text(part: float, whole: float) -> str:

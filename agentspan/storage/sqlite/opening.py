@@ -16,6 +16,7 @@ from agentspan.interrupts import let_through
 from agentspan.storage.sqlite import tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
+from agentspan.storage.sqlite.contents import blobs
 
 log = logging.getLogger("agentspan")
 
@@ -84,7 +85,11 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Return an unconfigured connection to an existing file."""
     # Not "rwc": SQLite would make a file that others may read.
     uri = path.as_uri() + ("?mode=ro" if read_only else "?mode=rw")
-    return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=blobs.Connection
+    )
+    blobs.register(connection)
+    return connection
 
 
 def check(path: Path, *, read_only: bool) -> None:
