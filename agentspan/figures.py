@@ -1,4 +1,4 @@
-"""Figures as text for people: durations, US dollars, counts, shares.
+"""Figures as text for people: durations, US dollars, counts, sizes, shares.
 
 The viewer's `format.js` writes the same text for the same number, and a test compares both. So both round by `floor`:
 `format` rounds ties to the even digit, and JavaScript's `toFixed` rounds them up. What is below a tie by less than a

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from agentspan.blobs import described
 from agentspan.model.rows import AgentSpanRow
 
 TOKEN = re.compile(r"[^\W_]+")
@@ -44,11 +45,12 @@ def fold(text: str) -> str:
 
 
 def of_json(text: str, *, to_show: bool = False) -> str:
-    """Return JSON text without escapes, which would stick to words (`\\nOrder`).
+    """Return JSON text without escapes, which would stick to words (`\\nOrder`), and with blobs as type and size.
 
     Args:
         to_show: put the character there that an escape stands for, not just a blank.
     """
+    text = described(text)
     if "\\" not in text:
         return text
     if "\\u" in text:

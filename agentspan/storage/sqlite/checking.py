@@ -5,6 +5,7 @@ import sqlite3
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, ResourceType
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
+from agentspan.storage.sqlite.contents.blobs import damage
 from agentspan.storage.sqlite.contents.joining import BIT, missing
 from agentspan.storage.sqlite.tables import table_of
 
@@ -38,7 +39,7 @@ def problems(connection: sqlite3.Connection) -> list[str]:
         (count,) = connection.execute(missing(column)).fetchone()
         if count:
             found.append(f"{count} reference{'s' * (count != 1)} of {column} to contents that are not there")
-    return found
+    return found + damage(connection)
 
 
 def _is_text(value: bytes) -> bool:

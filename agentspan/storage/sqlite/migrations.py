@@ -210,12 +210,21 @@ _CONTENTS = (
 ) STRICT""",
     """CREATE INDEX "idx_contents_run_hash"
     ON "contents" ("run", "hash")""",
+    """CREATE TABLE "blobs" (
+   "id" INTEGER PRIMARY KEY,
+   "run" INTEGER NOT NULL REFERENCES "content_runs"("id"),
+   "sha256" TEXT NOT NULL,
+   "media_type" TEXT NOT NULL,
+   "data" BLOB NOT NULL
+) STRICT""",
+    """CREATE UNIQUE INDEX "idx_blobs_run_sha256"
+    ON "blobs" ("run", "sha256")""",
     'ALTER TABLE "agent_spans" ADD COLUMN "contents" INTEGER NOT NULL DEFAULT 0',
 )
 
 
 def _add_contents(db: "Database") -> None:
-    """Add the parts of payloads that are stored once in a run (see contents). Spans of before stay whole."""
+    """Add the parts and blobs of payloads that are stored once in a run (see contents). Spans of before stay whole."""
     for statement in _CONTENTS:
         db.execute(statement)
 

@@ -16,6 +16,7 @@ from agentspan.interrupts import let_through
 from agentspan.storage.sqlite import tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
+from agentspan.storage.sqlite.contents import blobs
 from agentspan.storage.sqlite.contents.recent import FileConnection
 
 log = logging.getLogger("agentspan")
@@ -85,9 +86,11 @@ def connect(path: Path, *, read_only: bool) -> FileConnection:
     """Return an unconfigured connection to an existing file."""
     # Not "rwc": SQLite would make a file that others may read.
     uri = path.as_uri() + ("?mode=ro" if read_only else "?mode=rw")
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=FileConnection
     )
+    blobs.register(connection)
+    return connection
 
 
 def check(path: Path, *, read_only: bool) -> None:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType
 from agentspan.model.status import OPEN
 from agentspan.storage.protocol import Query
-from agentspan.storage.sqlite.contents.joining import BIT, BOTH, whole
+from agentspan.storage.sqlite.contents.joining import ALL_BITS, BIT, BITS, with_blobs
 from agentspan.storage.sqlite.tables import table_of
 
 INSERT = {
@@ -33,9 +33,9 @@ DELETE = {type_: f"delete from {table_of(type_)} where id = ?" for type_ in ROWS
 
 
 def column_of(type_: ResourceType, column: str, table: str = "", schema: str = "") -> str:
-    """Return the SQL of a column's value: the column, or what puts a payload together (see contents)."""
+    """Return the SQL of a column's value: the column, or what puts a recorded payload together (see contents)."""
     table = table or table_of(type_)
-    return whole(column, table, schema) if type_ == "agent_span" and column in BIT else f"{table}.{column}"
+    return with_blobs(column, table, schema) if type_ == "agent_span" and column in BIT else f"{table}.{column}"
 
 
 _VALUES = {type_: [f"{column_of(type_, field)} as {field}" for field in row._fields] for type_, row in ROWS.items()}
@@ -104,9 +104,9 @@ def update(
             are the first value then.
     """
     values = ", ".join(f"{column} = ?" for column in columns)
-    replaced = sum(bit for column, bit in BIT.items() if column in columns) if type_ == "agent_span" else 0
+    replaced = sum(bits for column, bits in BITS.items() if column in columns) if type_ == "agent_span" else 0
     if has_contents:
-        values = f"contents = contents & {BOTH - replaced} | ?, {values}"
+        values = f"contents = contents & {ALL_BITS - replaced} | ?, {values}"
     elif replaced and not (leaves and leaves <= OPEN and "payload" not in columns):  # else it has no result yet
         values = f"contents = contents & ~{replaced}, {values}"
     statuses = ", ".join(f"'{status}'" for status in sorted(leaves))

@@ -77,6 +77,7 @@ _COLUMNS = {
     "idempotency_keys": ("operation", "key", "request_hash", "subject", "inserted_at"),
     "content_runs": ("id", "agent_instance_id"),
     "contents": ("id", "run", "hash", "text"),
+    "blobs": ("id", "run", "sha256", "media_type", "data"),
 }
 _FOUND = f"""
 select t.name, c.name from main.sqlite_master t join pragma_table_info(t.name, 'main') c

@@ -1,19 +1,24 @@
 """The SQL that puts a payload together from its text and its parts, with nothing but SQLite's own functions.
 
 `agent_spans.contents` is 0 for a span whose payload and result are stored whole. Else its lowest bit is set where the
-payload has references, the next one where the result has, and the rest is the number of the run in `content_runs`.
+payload has references to parts, the next one where the result has; the two bits after them say the same of references
+to blobs (see blobs); and the rest is the number of the run in `content_runs`.
 Part n of run r is the row r * 2^32 + n of `contents`: a list is one range of rows, read in the order of the table.
 (With the run's id as a column, and an index on it, the same pages took four times as long.)
 """
 
 PAYLOAD, RESULT = 1, 2
 """The bits of `agent_spans.contents`."""
-RUN = 4
+RUN = 16
 """The place of the run's number in `agent_spans.contents`."""
 ROOM = 2**32
 """The rows of `contents` that a run has room for."""
-BOTH = PAYLOAD | RESULT
 BIT = {"payload": PAYLOAD, "result_payload": RESULT}
+BLOB_BIT = {"payload": 4, "result_payload": 8}
+BITS = {column: BIT[column] | BLOB_BIT[column] for column in BIT}
+ALL_BITS = RUN - 1
+WHOLE_BLOBS = "whole_blobs"
+"""The function that puts base64 back, of the connections of the backend only."""
 
 
 def whole(column: str, table: str, schema: str = "") -> str:
@@ -36,6 +41,13 @@ def whole(column: str, table: str, schema: str = "") -> str:
     )
     members = f"group_concat(json_quote(m.key) || ':' || {value}, ',') || '}}' from json_each({table}.{column}) m"
     return f"case when {table}.contents & {BIT[column]} then (select '{{' || {members}) else {table}.{column} end"
+
+
+def with_blobs(column: str, table: str, schema: str = "") -> str:
+    """Return the SQL of a column of a span as it was recorded: put together, with the base64 of blobs in it."""
+    text = whole(column, table, schema)
+    blobs = f"{WHOLE_BLOBS}({text}, {_first(table)})"
+    return f"case when {table}.contents & {BLOB_BIT[column]} then {blobs} else {text} end"
 
 
 def error_text(table: str) -> str:

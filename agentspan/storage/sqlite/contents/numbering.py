@@ -7,7 +7,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentSpanRow, Value
-from agentspan.storage.sqlite.contents.joining import BIT, ROOM, RUN
+from agentspan.storage.sqlite.contents.blobs import Blobs
+from agentspan.storage.sqlite.contents.joining import BIT, BLOB_BIT, ROOM, RUN
 from agentspan.storage.sqlite.contents.recent import Recent, recent_of
 from agentspan.storage.sqlite.contents.splitting import LEAST, Part, split
 
@@ -51,16 +52,19 @@ class Numbering:
         self._new_lists: list[tuple[str, Recent]] = []
         self._new: list[tuple[int, int, int, str]] = []
         self._added: dict[str, int] = {}
+        self._blobs = Blobs(connection, self._run, is_known=self._is_known)
 
     def stored(self, payloads: dict[str, str], *, with_texts: bool = True) -> Stored | None:
-        """Return how payloads are stored, with references to parts; None where all of them stay whole.
+        """Return how payloads are stored, with references to parts and blobs; None where all of them stay whole.
 
         Args:
             payloads: by the name of the column.
             with_texts: whether long texts are parts, too.
         """
         texts, contents = dict(payloads), 0
-        for column, text in payloads.items():
+        for column, given in payloads.items():
+            text = texts[column] = self._blobs.taken(given)
+            contents |= BLOB_BIT[column] if text is not given else 0
             pieces = split(text, self._lists, with_texts=with_texts)
             if pieces is not None:
                 texts[column] = "".join([self._text(piece, text) for piece in pieces])
@@ -68,17 +72,18 @@ class Numbering:
         return Stored(texts, contents | self._run * RUN) if contents else None
 
     def write(self) -> None:
-        """Store the parts that are new.
+        """Store the parts and blobs that are new.
 
         Raises:
             sqlite3.IntegrityError: the run does not exist.
         """
         new, self._new = self._new, []
-        if new and not self._is_known:
+        if (new or self._blobs.has_new) and not self._is_known:
             self._connection.execute(INSERT_RUN, (self._run, self._instance_id))
             self._is_known = True
             self._lists = self._recent.of(self._run)
         self._connection.executemany(INSERT, new)
+        self._blobs.write()
         self._added = {}
         for member, recent in self._new_lists:
             self._recent.keep(self._lists, member, recent)
@@ -158,12 +163,13 @@ def are_large(row: AgentSpanRow) -> bool:
 
 
 def remove_contents(connection: sqlite3.Connection, instance_id: str) -> None:
-    """Remove all parts of a run."""
+    """Remove all parts and blobs of a run."""
     found = connection.execute(RUN_NUMBER, (instance_id,)).fetchone()
     if found is not None:
         recent_of(connection).clear()
-        first = found[0] * ROOM
-        connection.execute("delete from contents where id between ? and ?", (first, first + ROOM - 1))
+        rows = (found[0] * ROOM, (found[0] + 1) * ROOM - 1)
+        for table in ("contents", "blobs"):
+            connection.execute(f"delete from {table} where id between ? and ?", rows)
         connection.execute("delete from content_runs where id = ?", found)
 
 

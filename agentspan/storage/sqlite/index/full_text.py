@@ -58,7 +58,7 @@ class FullText(Part):
         *(*CREATE, CLOSED, FORGET_CLOSED, NEW, LIST_OPEN),
         *(LIST_RUN, FORGET_RUN, FORGET_ABOVE, FORGET_REMOVED),
     )
-    other = 1  # of tokenizing.of_span, which computes what is indexed
+    other = 2  # of tokenizing.of_span, which computes what is indexed
 
     def create(self, connection: sqlite3.Connection) -> None:
         """See Part."""

@@ -21,6 +21,8 @@ from pathlib import Path
 
 from agentspan import files
 from agentspan.storage.sqlite.busy import waiting
+from agentspan.storage.sqlite.contents import blobs
+from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.index.rewrites import Rewrites, unseen
 
 log = logging.getLogger("agentspan")
@@ -103,7 +105,9 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
         files.ensure(beside)  # the texts are as private as the file
         os.close(os.open(beside, os.O_RDWR))  # where it cannot be written, this says so, and no statement later
         uri = beside.as_uri()
-    connection = sqlite3.connect(uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False, factory=FileConnection
+    )
     try:
         if not in_memory:
             _check(path)  # again: until SQLite had opened it, somebody may have put another one there
@@ -111,6 +115,7 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
         waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # that one does not by itself
         connection.execute("pragma synchronous = normal")
         connection.execute("attach database ? as recorded", (path.as_uri() + "?mode=ro",))
+        blobs.register(connection, "recorded")
         yield connection
     finally:
         connection.close()

@@ -1,0 +1,133 @@
+"""Stores base64 in payloads as bytes, each once in a run. In its place stands a reference, which says what it is.
+
+A reference is `$blob:7:image/png:3145728:SHA256;`: the number of the blob in its run, its media type, its bytes, and
+their SHA-256. `$blob-url` is base64 with `-_`. A payload cannot forge one: its own `$blob` is stored as `$blob=`.
+`agent_spans.contents` says which payloads have references; plain SQL shows them, and the backend reads the base64.
+"""
+
+import re
+import sqlite3
+import weakref
+from hashlib import sha256
+
+from agentspan.blobs import LEAST, blobs_in, encoded
+from agentspan.storage.sqlite.contents.joining import BLOB_BIT, ROOM, RUN, WHOLE_BLOBS
+
+MARK = "$blob"
+INSERT = "insert into blobs (id, run, sha256, media_type, data) values (?, ?, ?, ?, ?)"
+KNOWN = "select id from blobs where run = ? and sha256 = ?"
+LAST_NUMBER = "select ifnull(max(id), 0) from blobs where id between ? and ?"
+REFERRING = (
+    f"select cast(text as blob), run * {ROOM} from contents where instr(text, '{MARK}:') or instr(text, '{MARK}-url:')"
+    + "".join(
+        f" union all select cast({column} as blob), (contents / {RUN}) * {ROOM} from agent_spans where contents & {bit}"
+        for column, bit in BLOB_BIT.items()
+    )
+)
+"""Stored texts that may have references, and the row before the first blob of their run."""
+
+_REFERENCE = re.compile(r"\$blob(?:=|(-url)?:([0-9]{1,10}):[a-z0-9.+/-]{1,130}:[0-9]{1,19}:([0-9a-f]{64});)")
+
+
+class Blobs:
+    """The blobs of one run, as a transaction sees them. What is new is stored by `write`.
+
+    Args:
+        connection: has a write transaction under way.
+        run: the number of the run.
+        is_known: whether the run has contents already.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, run: int, *, is_known: bool) -> None:
+        self._connection = connection
+        self._run = run
+        self._is_known = is_known
+        self._last: int | None = None
+        self._new: list[tuple[int, int, str, str, bytes]] = []
+        self._added: dict[str, int] = {}
+
+    @property
+    def has_new(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._new)
+
+    def taken(self, text: str) -> str:
+        """Return JSON text with references in the place of base64; the same object if there is none.
+
+        The result depends on what is in the text only, so that equal elements of lists stay equal.
+        """
+        pieces: list[str] = []
+        copied = 0
+        for blob in blobs_in(text) if len(text) >= LEAST else ():
+            hash = sha256(blob.data).hexdigest()
+            number = self._number(hash, blob.media_type, blob.data)
+            kind = f"{MARK}-url" if blob.is_for_urls else MARK
+            reference = f"{kind}:{number}:{blob.media_type}:{len(blob.data)}:{hash};"
+            pieces += (text[copied : blob.start].replace(MARK, f"{MARK}="), reference)
+            copied = blob.end
+        if not pieces and MARK not in text:
+            return text
+        return "".join((*pieces, text[copied:].replace(MARK, f"{MARK}=")))
+
+    def write(self) -> None:
+        """Store the blobs that are new. The run's number must be stored."""
+        new, self._new = self._new, []
+        self._connection.executemany(INSERT, new)
+        self._added = {}
+        self._is_known = self._is_known or bool(new)
+
+    def _number(self, hash: str, media_type: str, data: bytes) -> int:
+        number = self._added.get(hash)
+        if number is None and self._is_known:
+            found = self._connection.execute(KNOWN, (self._run, hash)).fetchone()
+            number = None if found is None else found[0] - self._run * ROOM
+        if number is not None:
+            return number
+        first = self._run * ROOM
+        if self._last is None:
+            last: int = self._connection.execute(LAST_NUMBER, (first, first + ROOM - 1)).fetchone()[0]
+            self._last = max(last - first, 0)
+        self._last += 1
+        self._new.append((first + self._last, self._run, hash, media_type, data))
+        self._added[hash] = self._last
+        return self._last
+
+
+def damage(connection: sqlite3.Connection) -> list[str]:
+    """Return what is wrong with the blobs of a file, a sentence each."""
+    changed = missing = 0
+    known: set[tuple[int, str]] = set()
+    for id, hash, data in connection.execute("select id, sha256, data from blobs"):
+        known.add((id, hash))
+        changed += sha256(data).hexdigest() != hash
+    for text, first in connection.execute(REFERRING):
+        for found in _REFERENCE.finditer(text.decode("utf-8", "replace")):
+            missing += bool(found[2]) and (first + int(found[2]), found[3]) not in known
+    said = [f"{changed} row{'s' * (changed != 1)} of blobs cannot be read"] if changed else []
+    return said + ([f"{missing} reference{'s' * (missing != 1)} to blobs that are not there"] if missing else [])
+
+
+def register(connection: sqlite3.Connection, schema: str = "") -> None:
+    """Make the function that puts base64 back available to a connection.
+
+    Args:
+        connection: of a class that a weak reference can be made to: a function that kept it would keep it open.
+        schema: the attached database with the blobs.
+    """
+    known = weakref.ref(connection)
+    select = f"select data from {f'{schema}.' if schema else ''}blobs where id = ?"
+
+    def whole(text: str | None, first: int) -> str | None:
+        connection = known()
+        if text is None or connection is None:
+            return text
+
+        def put_back(found: re.Match[str]) -> str:
+            if not found[2]:
+                return MARK
+            row = connection.execute(select, (first + int(found[2]),)).fetchone()
+            return found[0] if row is None else encoded(row[0], is_for_urls=bool(found[1]))  # doctor tells of it
+
+        return _REFERENCE.sub(put_back, text)
+
+    connection.create_function(WHOLE_BLOBS, 2, whole)
