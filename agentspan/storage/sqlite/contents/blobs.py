@@ -16,7 +16,7 @@ from agentspan.storage.sqlite.contents.joining import BLOB_BIT, ROOM, RUN, WHOLE
 MARK = "$blob"
 INSERT = "insert into blobs (id, run, sha256, media_type, data) values (?, ?, ?, ?, ?)"
 KNOWN = "select id from blobs where run = ? and sha256 = ?"
-LAST_NUMBER = "select ifnull(max(id), 0) from blobs where id between ? and ?"
+LAST = "select id from blobs where id between ? and ? order by id desc limit 1"
 REFERRING = (
     f"select cast(text as blob), run * {ROOM} from contents where instr(text, '{MARK}:') or instr(text, '{MARK}-url:')"
     + "".join(
@@ -85,8 +85,8 @@ class Blobs:
             return number
         first = self._run * ROOM
         if self._last is None:
-            last: int = self._connection.execute(LAST_NUMBER, (first, first + ROOM - 1)).fetchone()[0]
-            self._last = max(last - first, 0)
+            last = self._connection.execute(LAST, (first, first + ROOM - 1)).fetchone()
+            self._last = 0 if last is None else last[0] - first
         self._last += 1
         self._new.append((first + self._last, self._run, hash, media_type, data))
         self._added[hash] = self._last

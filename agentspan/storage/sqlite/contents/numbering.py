@@ -19,7 +19,8 @@ AT_ONCE = 500
 
 RUN_NUMBER = "select id from content_runs where agent_instance_id = ?"
 NEXT_RUN = "select ifnull(max(id), 0) + 1 from content_runs"
-LAST_NUMBER = "select ifnull(max(id), 0) from contents where id between ? and ?"
+LAST = "select id from contents where id between ? and ? order by id desc limit 1"
+"""The latest part of a run. (`max(id)` reads all of them.)"""
 INSERT_RUN = "insert into content_runs (id, agent_instance_id) values (?, ?)"
 INSERT = "insert into contents (id, run, hash, text) values (?, ?, ?, ?)"
 
@@ -46,8 +47,8 @@ class Numbering:
         self._is_known = found is not None
         self._run: int = found[0] if found is not None else connection.execute(NEXT_RUN).fetchone()[0]
         first = self._run * ROOM
-        last: int = connection.execute(LAST_NUMBER, (first, first + ROOM - 1)).fetchone()[0] if found else first
-        self._last: int = max(last - first, 0)
+        last = connection.execute(LAST, (first, first + ROOM - 1)).fetchone() if found is not None else None
+        self._last: int = 0 if last is None else last[0] - first
         self._lists = self._recent.of(self._run) if found else {}
         self._new_lists: list[tuple[str, Recent]] = []
         self._new: list[tuple[int, int, int, str]] = []
