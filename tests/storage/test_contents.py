@@ -160,6 +160,7 @@ def test_any_json_text_is_read_byte_for_byte(path: Path, odd: str) -> None:
         '{"a\\n":1,"m":["%s"]}',
         '{"a":1,"a":2,"m":["%s"]}',
         '{"a":{"b":' + "[" * 900 + "]" * 900 + '},"m":["%s"]}',
+        '{"a":' + "1" * 5000 + ',"m":["%s"]}',
         '["%s"]',
         '{"m":["%s"],"n":{"$contents":"1"}} ',
     ],

@@ -3,12 +3,13 @@
 A part is an element of a list, or a long text, that is a direct member of the payload. The list of an llm call's
 messages grows from call to call, and is a range of parts: a call adds only what is new in it.
 
-Nothing is decoded: parts are slices of the text, so that joining them gives back the same bytes (`1.0`, `1e400`,
-escapes, the order of keys).
+Parts are slices of the text, so that joining them gives back the same bytes (`1.0`, `1e400`, escapes, the order of
+keys).
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from agentspan.storage.sqlite.contents.recent import Recent
@@ -26,8 +27,8 @@ REFERENCE = '{"$content'
 NO_LISTS: Mapping[str, Recent] = {}
 _KEY = re.compile(r'"([^"\\\x00-\x1f]*)":')
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
-_SCALAR = re.compile(r"[^,\]}]+")
-_TO_BRACKET = re.compile(r'[^"\[\]{}]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^"\[\]{}]*)*')
+_scan: Callable[[str, int], tuple[object, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+"""Decodes the value at a place; returns it and where it ends (2 ns a character; regular expressions take 10)."""
 _CUT = ("{", "[", '"')
 
 
@@ -61,7 +62,7 @@ def split(text: str, recent: Mapping[str, Recent] = NO_LISTS, *, with_texts: boo
         return None
     try:
         pieces = _pieces(text, recent, with_texts)
-    except (AttributeError, IndexError):  # it is no JSON
+    except (ValueError, IndexError, StopIteration, RecursionError):  # no JSON, or nested too deep
         return None
     if len(pieces) == 1:
         return None
@@ -88,7 +89,7 @@ def _pieces(text: str, recent: Mapping[str, Recent], with_texts: bool) -> list[s
             known = 0 if before is None else before.common(text, start)
             texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
         else:
-            end = _end(text, start)
+            end = _scan(text, start)[1]
         length, number = end - start, known + len(texts)
         if number and length >= LEAST and length >= LEAST_ELEMENT * number:
             part = Part(key[1], start, texts, known)
@@ -118,26 +119,10 @@ def _elements(text: str, start: int, skip: int) -> tuple[list[str], int]:
     if skip:
         at += 1
     elif text[at] not in _CUT:
-        return texts, _end(text, start)
+        return texts, _scan(text, start)[1]
     while True:
-        end = _end(text, at)
+        end = _scan(text, at)[1]
         texts.append(text[at:end])
         if text[end] == "]":
             return texts, end + 1
         at = end + 1
-
-
-def _end(text: str, start: int) -> int:
-    """Return where the JSON value ends that begins at a place (1 ns for a character of a text)."""
-    first = text[start]
-    if first == '"':
-        return _STRING.match(text, start).end()  # type: ignore[union-attr]
-    if first not in "[{":
-        return _SCALAR.match(text, start).end()  # type: ignore[union-attr]
-    depth, at = 0, start
-    while True:
-        depth += 1 if text[at] in "[{" else -1
-        at += 1
-        if not depth:
-            return at
-        at = _TO_BRACKET.match(text, at).end()  # type: ignore[union-attr]
