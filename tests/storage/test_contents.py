@@ -367,13 +367,18 @@ def test_what_was_rolled_back_is_not_compared_with(path: Path) -> None:
 
 
 def test_a_history_that_grew_is_not_hashed_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.storage.sqlite.contents import numbering
+    from agentspan.storage.sqlite.contents.numbering import Numbering
 
-    hashed: list[str] = []
-    original = numbering._hash
-    monkeypatch.setattr(numbering, "_hash", lambda text: hashed.append(text) or original(text))
+    asked: list[int] = []
+    original = Numbering._known
+
+    def known(self: Numbering, texts: Any) -> Any:
+        asked.append(len(texts))
+        return original(self, texts)
+
+    monkeypatch.setattr(Numbering, "_known", known)
     storage = SQLiteStorage(path)
     begun(storage)
     for length in range(20, 40):
         storage.apply([Unit((Put(span(history(length))),))])
-    assert len(hashed) == 20 + 19
+    assert asked == [20, *[1] * 19]

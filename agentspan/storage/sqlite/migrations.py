@@ -199,17 +199,14 @@ def _add_sensitive_encoding(db: "Database") -> None:
 
 _CONTENTS = (
     """CREATE TABLE "content_runs" (
-   "id" INTEGER PRIMARY KEY,
+   "id" INTEGER PRIMARY KEY AUTOINCREMENT,
    "agent_instance_id" TEXT NOT NULL UNIQUE REFERENCES "agent_instances"("id")
 ) STRICT""",
     """CREATE TABLE "contents" (
    "id" INTEGER PRIMARY KEY,
    "run" INTEGER NOT NULL REFERENCES "content_runs"("id"),
-   "hash" INTEGER NOT NULL,
    "text" TEXT NOT NULL
 ) STRICT""",
-    """CREATE INDEX "idx_contents_run_hash"
-    ON "contents" ("run", "hash")""",
     """CREATE TABLE "blobs" (
    "id" INTEGER PRIMARY KEY,
    "run" INTEGER NOT NULL REFERENCES "content_runs"("id"),

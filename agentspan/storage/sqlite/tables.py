@@ -76,7 +76,7 @@ _COLUMNS = {
     "schema_violations": ("id", "agent_span_id", "side", "path", "keyword", "message"),
     "idempotency_keys": ("operation", "key", "request_hash", "subject", "inserted_at"),
     "content_runs": ("id", "agent_instance_id"),
-    "contents": ("id", "run", "hash", "text"),
+    "contents": ("id", "run", "text"),
     "blobs": ("id", "run", "sha256", "media_type", "data"),
 }
 _FOUND = f"""

@@ -171,10 +171,14 @@ def _put(connection: sqlite3.Connection, put: Put, late: list[Row]) -> Refused |
 def _insert_large(connection: sqlite3.Connection, row: AgentSpanRow) -> bool:
     """Insert a span and the new parts of its payloads; return False if its run is terminated."""
     numbering = Numbering(connection, row.agent_instance_id)
-    values = stored_row(numbering, row)
-    in_time = connection.execute(statements.INSERT_SPAN_UNLESS_TERMINATED, values).rowcount == 1
-    if not in_time:
-        connection.execute(statements.INSERT_SPAN, values)
+    try:
+        values = stored_row(numbering, row)
+        in_time = connection.execute(statements.INSERT_SPAN_UNLESS_TERMINATED, values).rowcount == 1
+        if not in_time:
+            connection.execute(statements.INSERT_SPAN, values)
+    except sqlite3.IntegrityError:
+        numbering.drop()
+        raise
     numbering.write()
     return in_time
 
@@ -229,7 +233,8 @@ def _stored(connection: sqlite3.Connection, rows: Sequence[AgentSpanRow]) -> dic
             if numbering is None:
                 numbering = numberings[run] = Numbering(connection, run)
             stored[row.id] = stored_row(numbering, row)
-            numbering.write()
+    for numbering in numberings.values():
+        numbering.write()
     return stored
 
 
@@ -250,6 +255,7 @@ def _updated(connection: sqlite3.Connection, move: Move, set: Mapping[str, Value
         return connection.execute(sql, values).rowcount == 1
     values[: len(set)] = (stored.contents, *{**set, **stored.texts}.values())
     if connection.execute(sql, values).rowcount != 1:
+        numbering.drop()
         return False
     numbering.write()
     return True

@@ -8,6 +8,7 @@ their SHA-256. `$blob-url` is base64 with `-_`. A payload cannot forge one: its 
 import re
 import sqlite3
 import weakref
+from collections.abc import Callable
 from hashlib import sha256
 
 from agentspan.blobs import LEAST, blobs_in, encoded
@@ -34,22 +35,17 @@ class Blobs:
 
     Args:
         connection: has a write transaction under way.
-        run: the number of the run.
+        run: returns the number of the run, which it gives to a run without one.
         is_known: whether the run has contents already.
     """
 
-    def __init__(self, connection: sqlite3.Connection, run: int, *, is_known: bool) -> None:
+    def __init__(self, connection: sqlite3.Connection, run: Callable[[], int], *, is_known: bool) -> None:
         self._connection = connection
         self._run = run
         self._is_known = is_known
         self._last: int | None = None
         self._new: list[tuple[int, int, str, str, bytes]] = []
         self._added: dict[str, int] = {}
-
-    @property
-    def has_new(self) -> bool:
-        """Whether there is something to write."""
-        return bool(self._new)
 
     def taken(self, text: str) -> str:
         """Return JSON text with references in the place of base64; the same object if there is none.
@@ -77,18 +73,18 @@ class Blobs:
         self._is_known = self._is_known or bool(new)
 
     def _number(self, hash: str, media_type: str, data: bytes) -> int:
-        number = self._added.get(hash)
+        number, run = self._added.get(hash), self._run()
+        first = run * ROOM
         if number is None and self._is_known:
-            found = self._connection.execute(KNOWN, (self._run, hash)).fetchone()
-            number = None if found is None else found[0] - self._run * ROOM
+            found = self._connection.execute(KNOWN, (run, hash)).fetchone()
+            number = None if found is None else found[0] - first
         if number is not None:
             return number
-        first = self._run * ROOM
         if self._last is None:
             last = self._connection.execute(LAST, (first, first + ROOM - 1)).fetchone()
             self._last = 0 if last is None else last[0] - first
         self._last += 1
-        self._new.append((first + self._last, self._run, hash, media_type, data))
+        self._new.append((first + self._last, run, hash, media_type, data))
         self._added[hash] = self._last
         return self._last
 

@@ -2,14 +2,13 @@
 
 import sqlite3
 from collections.abc import Sequence
-from hashlib import blake2b
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.storage.sqlite.contents.blobs import Blobs
 from agentspan.storage.sqlite.contents.joining import BIT, BLOB_BIT, ROOM, RUN
-from agentspan.storage.sqlite.contents.recent import Recent, recent_of
+from agentspan.storage.sqlite.contents.recent import INSERT_RUN, RUN_NUMBER, FileConnection, Recent, key_of, recent_of
 from agentspan.storage.sqlite.contents.splitting import LEAST, Part, split
 
 SHORT = 200
@@ -17,12 +16,7 @@ SHORT = 200
 Else "continue" in every second message would give each history as many ranges as it has messages."""
 AT_ONCE = 500
 
-RUN_NUMBER = "select id from content_runs where agent_instance_id = ?"
-NEXT_RUN = "select ifnull(max(id), 0) + 1 from content_runs"
-LAST = "select id from contents where id between ? and ? order by id desc limit 1"
-"""The latest part of a run. (`max(id)` reads all of them.)"""
-INSERT_RUN = "insert into content_runs (id, agent_instance_id) values (?, ?)"
-INSERT = "insert into contents (id, run, hash, text) values (?, ?, ?, ?)"
+INSERT = "insert into contents (id, run, text) values (?, ?, ?)"
 
 
 class Stored(NamedTuple):
@@ -33,7 +27,7 @@ class Stored(NamedTuple):
 
 
 class Numbering:
-    """The parts of one run, as a transaction sees them. What is new is stored by `write`.
+    """The parts of one run, as a transaction sees them. What is new is stored by `write`, or dropped by `drop`.
 
     Args:
         connection: has a write transaction under way, so that no other process numbers at the same time.
@@ -41,19 +35,11 @@ class Numbering:
 
     def __init__(self, connection: sqlite3.Connection, instance_id: str) -> None:
         self._connection = connection
-        self._recent = recent_of(connection)
         self._instance_id = instance_id
-        found = connection.execute(RUN_NUMBER, (instance_id,)).fetchone()
-        self._is_known = found is not None
-        self._run: int = found[0] if found is not None else connection.execute(NEXT_RUN).fetchone()[0]
-        first = self._run * ROOM
-        last = connection.execute(LAST, (first, first + ROOM - 1)).fetchone() if found is not None else None
-        self._last: int = 0 if last is None else last[0] - first
-        self._lists = self._recent.of(self._run) if found else {}
-        self._new_lists: list[tuple[str, Recent]] = []
-        self._new: list[tuple[int, int, int, str]] = []
-        self._added: dict[str, int] = {}
-        self._blobs = Blobs(connection, self._run, is_known=self._is_known)
+        self._recent = recent_of(connection)
+        self._parts = self._recent.of(cast(FileConnection, connection), instance_id)
+        self._new: dict[int, str] = {}
+        self._blobs = Blobs(connection, self._run, is_known=self._parts.number > 0)
 
     def stored(self, payloads: dict[str, str], *, with_texts: bool = True) -> Stored | None:
         """Return how payloads are stored, with references to parts and blobs; None where all of them stay whole.
@@ -61,88 +47,85 @@ class Numbering:
         Args:
             payloads: by the name of the column.
             with_texts: whether long texts are parts, too.
+
+        Raises:
+            sqlite3.IntegrityError: the run does not exist.
         """
         texts, contents = dict(payloads), 0
         for column, given in payloads.items():
             text = texts[column] = self._blobs.taken(given)
             contents |= BLOB_BIT[column] if text is not given else 0
-            pieces = split(text, self._lists, with_texts=with_texts)
+            pieces = split(text, self._parts.lists, with_texts=with_texts)
             if pieces is not None:
                 texts[column] = "".join([self._text(piece, text) for piece in pieces])
                 contents |= BIT[column]
-        return Stored(texts, contents | self._run * RUN) if contents else None
+        return Stored(texts, contents | self._run() * RUN) if contents else None
 
     def write(self) -> None:
-        """Store the parts and blobs that are new.
-
-        Raises:
-            sqlite3.IntegrityError: the run does not exist.
-        """
-        new, self._new = self._new, []
-        if (new or self._blobs.has_new) and not self._is_known:
-            self._connection.execute(INSERT_RUN, (self._run, self._instance_id))
-            self._is_known = True
-            self._lists = self._recent.of(self._run)
-        self._connection.executemany(INSERT, new)
+        """Store the parts that are new."""
+        first, run = self._parts.first_row, self._parts.number
+        self._connection.executemany(INSERT, [(first + number, run, text) for number, text in self._new.items()])
         self._blobs.write()
-        self._added = {}
-        for member, recent in self._new_lists:
-            self._recent.keep(self._lists, member, recent)
-        self._new_lists = []
+        self._new = {}
+
+    def drop(self) -> None:
+        """Forget the parts that are new: what refers to them was refused."""
+        self._recent.drop(self._instance_id)
+
+    def _run(self) -> int:
+        """Return the number of the run. It is given one with its first part."""
+        parts = self._parts
+        if not parts.number:
+            parts.number = cast(int, self._connection.execute(INSERT_RUN, (self._instance_id,)).lastrowid)
+        return parts.number
 
     def _text(self, piece: str | Part, text: str) -> str:
         if isinstance(piece, str):
             return piece
+        self._run()
         if piece.known < 0:
             return f'{{"$content":{self._numbers(piece.texts, [])[0]}}}'
-        before = self._lists.get(piece.member)
-        numbers = [] if before is None else [*before.numbers[: piece.known]]
+        key = key_of(piece.member, text, piece.start)
+        before = self._parts.lists.get(key)
         ends = [] if before is None else [*before.ends[: piece.known]]
-        numbers = self._numbers(piece.texts, numbers)
+        numbers = self._numbers(piece.texts, [] if before is None else [*before.numbers[: piece.known]])
         for each in piece.texts:
             ends.append((ends[-1] if ends else 0) + 1 + len(each))
-        self._new_lists.append((piece.member, Recent(text[piece.start : piece.start + ends[-1]], ends, numbers)))
+        self._recent.keep(self._parts, key, Recent(text[piece.start : piece.start + ends[-1]], ends, numbers))
         return f'{{"$contents":"{ranges(numbers)}"}}'
 
     def _numbers(self, texts: Sequence[str], numbers: list[int]) -> list[int]:
-        """Return numbers of a list with those of more elements, which are stored if they are new."""
-        hashes = [_hash(text) for text in texts]
-        known = self._known(texts, hashes)
+        """Return numbers of a list with those of more elements, which are added if they are new."""
+        known = self._known(texts)
         previous = numbers[-1] if numbers else -1
-        for text, hash in zip(texts, hashes, strict=True):
-            candidates = known.get(text, [])
-            if text in self._added:
-                candidates = [*candidates, self._added[text]]
+        for text in texts:
+            candidates = known.get(text, ())
             if previous + 1 in candidates:
                 previous += 1
-            elif candidates and not (previous == self._last and len(text) <= SHORT):
+            elif candidates and not (previous == self._parts.last and len(text) <= SHORT):
                 previous = candidates[-1]
             else:
-                previous = self._add(text, hash)
+                previous = self._parts.last + 1
+                self._parts.add(previous, text)
+                self._new[previous] = text
+                known.setdefault(text, []).append(previous)
             numbers.append(previous)
         return numbers
 
-    def _known(self, texts: Sequence[str], hashes: Sequence[int]) -> dict[str, list[int]]:
-        """Return the numbers of stored parts by their text, in ascending order."""
+    def _known(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        """Return the numbers of parts by their text, in ascending order; what has the hash of one is compared."""
         known: dict[str, list[int]] = {}
-        if not self._is_known:
-            return known
-        wanted, waiting = set(texts), iter(set(hashes))
+        by_hash, first = self._parts.by_hash, self._parts.first_row
+        alike = {number for text in texts for number in by_hash.get(hash(text), ())}
+        found = {number: self._new[number] for number in alike if number in self._new}
+        waiting = iter([first + number for number in alike if number not in found])
         while chunk := list(islice(waiting, AT_ONCE)):
             marks = ", ".join("?" * len(chunk))
-            found = self._connection.execute(
-                f"select id, text from contents where run = ? and hash in ({marks}) order by id", (self._run, *chunk)
-            )
-            for id, text in found:
-                if text in wanted:  # others have the same hash only
-                    known.setdefault(text, []).append(id - self._run * ROOM)
+            rows = self._connection.execute(f"select id, text from contents where id in ({marks})", chunk)
+            found.update((id - first, text) for id, text in rows)
+        for number in sorted(found):
+            known.setdefault(found[number], []).append(number)
         return known
-
-    def _add(self, text: str, hash: int) -> int:
-        self._last += 1
-        self._new.append((self._run * ROOM + self._last, self._run, hash, text))
-        self._added[text] = self._last
-        return self._last
 
 
 def stored_row(numbering: Numbering, row: AgentSpanRow) -> tuple[Value, ...]:
@@ -167,7 +150,7 @@ def remove_contents(connection: sqlite3.Connection, instance_id: str) -> None:
     """Remove all parts and blobs of a run."""
     found = connection.execute(RUN_NUMBER, (instance_id,)).fetchone()
     if found is not None:
-        recent_of(connection).clear()
+        recent_of(connection).drop(instance_id)
         rows = (found[0] * ROOM, (found[0] + 1) * ROOM - 1)
         for table in ("contents", "blobs"):
             connection.execute(f"delete from {table} where id between ? and ?", rows)
@@ -184,8 +167,3 @@ def ranges(numbers: Sequence[int]) -> str:
             first = number
         previous = number
     return ",".join(found)
-
-
-def _hash(text: str) -> int:
-    """Return a number that nearly always differs between texts. What it finds is compared as text."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)

@@ -1,16 +1,26 @@
-"""The lists that were stored last in each run, so that a history that grew is recognised by one comparison of texts.
+"""The parts of the runs that this process wrote last: what is stored is found without asking the file.
 
-Else each element is hashed and looked up: 5 µs for each message of a history, at every call.
+Each statement lets other threads run, and waits 5 ms for its turn where one of them computes. So a batch of spans asks
+once for each run, whatever it repeats; a history that grew is recognised by one comparison of texts.
 """
 
 import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from agentspan.storage.sqlite.contents.joining import ROOM
+
 RUNS = 32
-"""Runs whose lists are kept."""
+"""Runs that are kept."""
 MOST = 16 * 2**20
-"""Characters of lists that are kept. Beyond it all are dropped, and looked up once more."""
+"""Characters of lists that are kept. Beyond it all runs are dropped, and read once more."""
+KEY = 64
+"""Characters of a list's start that tell it from others of the same member: two agents in a run take turns."""
+
+RUN_NUMBER = "select id from content_runs where agent_instance_id = ?"
+INSERT_RUN = "insert into content_runs (agent_instance_id) values (?)"
+LAST = "select id from contents where id between ? and ? order by id desc limit 1"
+TEXTS = "select id, text from contents where id between ? and ?"
 
 
 class Recent(NamedTuple):
@@ -45,63 +55,109 @@ class Recent(NamedTuple):
         return low
 
 
-Lists = dict[str, Recent]
-"""The lists of a run, by member."""
+class RunParts:
+    """The parts of one run.
 
-
-class RecentLists:
-    """The lists of the latest runs. Right only as long as the file is: what was rolled back, or changed by another
-    process, is dropped.
+    Attributes:
+        number: the run's number; 0 while it has no parts.
+        last: the number of the latest part.
+        by_hash: the numbers of the parts whose text has a hash, in ascending order.
+        lists: the lists that were stored last, by `key_of`.
     """
 
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.last = 0
+        self.by_hash: dict[int, list[int]] = {}
+        self.lists: dict[str, Recent] = {}
+        self.version = -1
+
+    @property
+    def first_row(self) -> int:
+        """The row before that of the first part."""
+        return self.number * ROOM
+
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Read the parts that came to the file since."""
+        first = self.first_row
+        for id, text in connection.execute(TEXTS, (first + self.last + 1, first + ROOM - 1)):
+            self.add(id - first, text)
+
+    def add(self, number: int, text: str) -> None:
+        """Note a part, the latest one."""
+        self.by_hash.setdefault(hash(text), []).append(number)
+        self.last = number
+
+
+class RecentRuns:
+    """The parts of the latest runs. Right only as long as the file is: what was rolled back is dropped."""
+
     def __init__(self) -> None:
-        self._runs: dict[int, Lists] = {}
+        self._runs: dict[str, RunParts] = {}
         self._size = 0
         self._version = -1
         self._transaction = -1
         self._is_settled = True
 
-    def begin(self, connection: "FileConnection") -> None:
-        """Drop what may be wrong, at the first use in the transaction under way."""
-        if connection.transaction == self._transaction:
-            return
-        (version,) = connection.execute("pragma data_version").fetchone()  # changes with the commits of others
-        if version != self._version or not self._is_settled:
-            self.clear()
-        self._version, self._transaction = version, connection.transaction
+    def of(self, connection: "FileConnection", instance_id: str) -> RunParts:
+        """Return the parts of a run as the transaction under way sees them. What is added counts only after `settle`.
+
+        The number of a run is never used again, and its parts never change: they are complete if the number is the
+        same, and the latest part too.
+        """
+        if connection.transaction != self._transaction:
+            if not self._is_settled:
+                self.clear()
+            self._transaction = connection.transaction
+            (self._version,) = connection.execute("pragma data_version").fetchone()  # changes with others' commits
+        self._is_settled = False
+        parts = self._runs.pop(instance_id, None)
+        if parts is None or parts.version != self._version:
+            parts = self._checked(connection, instance_id, parts)
+            parts.version = self._version
+        for oldest in [*self._runs][: max(len(self._runs) - RUNS + 1, 0)]:
+            self.drop(oldest)
+        self._runs[instance_id] = parts
+        return parts
 
     def settle(self) -> None:
         """Keep what the transaction under way has added: it is committed."""
         self._is_settled = True
 
-    def of(self, run: int) -> Lists:
-        """Return the lists of a run, by its number; what is added counts only after `settle`."""
-        self._is_settled = False
-        lists = self._runs.pop(run, None)
-        if lists is None:
-            lists = {}
-            for oldest in [*self._runs][: max(len(self._runs) - RUNS + 1, 0)]:
-                self._size -= sum(len(recent.text) for recent in self._runs.pop(oldest).values())
-        self._runs[run] = lists
-        return lists
-
-    def keep(self, lists: Lists, member: str, recent: Recent) -> None:
+    def keep(self, parts: RunParts, key: str, recent: Recent) -> None:
         """Keep a list in the place of the one before."""
-        before = lists.get(member)
+        before = parts.lists.get(key)
         self._size += len(recent.text) - (0 if before is None else len(before.text))
-        lists[member] = recent
+        parts.lists[key] = recent
         if self._size > MOST:
-            self.clear()
+            for each in self._runs.values():
+                each.lists.clear()
+            self._size = 0
+
+    def drop(self, instance_id: str) -> None:
+        """Drop what is known of a run."""
+        parts = self._runs.pop(instance_id, None)
+        if parts is not None:
+            self._size -= sum(len(recent.text) for recent in parts.lists.values())
 
     def clear(self) -> None:
-        """Drop all lists."""
-        for lists in self._runs.values():
-            lists.clear()  # who holds them must not add to what is gone
+        """Drop all runs."""
         self._runs, self._size = {}, 0
+
+    def _checked(self, connection: "FileConnection", instance_id: str, parts: RunParts | None) -> RunParts:
+        found = connection.execute(RUN_NUMBER, (instance_id,)).fetchone()
+        number = 0 if found is None else found[0]
+        if parts is None or parts.number != number:
+            parts = RunParts(number)
+        if number:
+            last = connection.execute(LAST, (parts.first_row, parts.first_row + ROOM - 1)).fetchone()
+            if last is not None and last[0] - parts.first_row != parts.last:
+                parts.read(connection)
+        return parts
 
 
 class FileConnection(sqlite3.Connection):
-    """A connection with the lists that it has stored.
+    """A connection with the parts that it has stored.
 
     Attributes:
         transaction: the number of the latest transaction that writes.
@@ -109,12 +165,16 @@ class FileConnection(sqlite3.Connection):
 
     def __init__(self, *args: object, **named: object) -> None:
         super().__init__(*args, **named)  # type: ignore[arg-type]
-        self.recent = RecentLists()
+        self.recent = RecentRuns()
         self.transaction = 0
 
 
-def recent_of(connection: sqlite3.Connection) -> RecentLists:
-    """Return the lists of a connection that writes, as far as they hold in the transaction under way."""
+def key_of(member: str, text: str, start: int) -> str:
+    """Return the key of a list in `RunParts.lists`."""
+    return f"{member}:{text[start : start + KEY]}"
+
+
+def recent_of(connection: sqlite3.Connection) -> RecentRuns:
+    """Return what a connection that writes has stored."""
     assert isinstance(connection, FileConnection)
-    connection.recent.begin(connection)
     return connection.recent

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from agentspan.storage.sqlite.contents.recent import Recent
+from agentspan.storage.sqlite.contents.recent import Recent, key_of
 
 LEAST = 512
 """Characters of the shortest payload, list and text that is cut. What is shorter costs less where it is."""
@@ -55,7 +55,7 @@ def split(text: str, recent: Mapping[str, Recent] = NO_LISTS, *, with_texts: boo
     JSON functions would not give back byte for byte stays whole: spaces between values, escapes in keys, a key twice.
 
     Args:
-        recent: lists of the same run, by member, with which lists are compared.
+        recent: lists of the same run, by `key_of`, with which lists are compared.
         with_texts: whether long texts are parts, too.
     """
     if len(text) < LEAST or text[0] != "{":
@@ -85,7 +85,7 @@ def _pieces(text: str, recent: Mapping[str, Recent], with_texts: bool) -> list[s
         texts: list[str] = []
         known = 0
         if text[start] == "[":
-            before = recent.get(key[1])
+            before = recent.get(key_of(key[1], text, start)) if recent else None
             known = 0 if before is None else before.common(text, start)
             texts, end = _elements(text, start, 0 if before is None or not known else before.ends[known - 1])
         else:
