@@ -124,9 +124,9 @@ def _llm(draft: Draft) -> None:
         draft.use(OUT)
 
 
-def _message(item: dict[str, Any]) -> Any:
+def _message(item: Any) -> Any:
     """Return a message of flat attributes in the form of OpenAI's chat."""
-    flat = item.get("message", item)
+    flat = item.get("message", item) if type(item) is dict else item
     if type(flat) is not dict:
         return flat
     found = {key: value for key, value in flat.items() if key not in ("contents", "tool_calls")}
