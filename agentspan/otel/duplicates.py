@@ -4,7 +4,8 @@ One of the spans stays an `llm` span, with the richer data of all. The others st
 the tree is the recorded one, and become `custom` spans with `duplicate_of`. Their tokens and cost are not counted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from agentspan.otel.span import OtelSpan
 
 _SELF = frozenset({"attributes", "events", "links", "dropped", "otel"})
 """Members of a payload that are about the span itself, and not about the call."""
+NEAREST = 64
+"""Calls that began before one and are compared with it, at most."""
 _CONTENT = ("text", "tool_calls", "output_messages")
 
 
@@ -71,16 +74,42 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
     return {call.id: kept.id for call in ordered if (kept := _kept(group[call.id])).id != call.id}
 
 
-def _pairs(ordered: Sequence[Call]) -> Iterable[tuple[int, int, Call, Call]]:
-    """Yield the calls that may be the same, with how sure and how near that is; less is better."""
-    active: list[Call] = []
+def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
+    """Yield the calls that may be the same, with how sure and how near that is; less is better.
+
+    Only calls of one answer, one in the other, or side by side with one model are compared: an agent may have thousands
+    of calls at the same time.
+    """
+    by_id = {call.id: call for call in ordered}
+    answers: dict[str, list[Call]] = defaultdict(list)
+    beside: dict[tuple[str | None, str], list[Call]] = defaultdict(list)
     for call in ordered:
-        active = [other for other in active if other.end_ns >= call.start_ns]
+        if call.response is not None:
+            answers[call.response].append(call)
+        for model in call.models:
+            beside[call.parent, model].append(call)
+        outer = by_id.get(call.parent or "")
+        if outer is not None:
+            yield from _ranked(outer, call)
+    for group in (*answers.values(), *beside.values()):
+        if len({call.scope for call in group}) > 1:
+            yield from _near(group)
+
+
+def _near(group: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
+    """Yield the pairs in a group of calls, in the order of their starts, that overlap in time."""
+    active: deque[Call] = deque(maxlen=NEAREST)
+    for call in group:
         for other in active:
-            rank = _rank(other, call)
-            if rank is not None:
-                yield rank, abs(call.start_ns - other.start_ns) + abs(call.end_ns - other.end_ns), other, call
+            yield from _ranked(other, call)
         active.append(call)
+
+
+def _ranked(one: Call, other: Call) -> Iterator[tuple[int, int, Call, Call]]:
+    overlap = one.start_ns <= other.end_ns and other.start_ns <= one.end_ns
+    rank = _rank(one, other) if overlap else None
+    if rank is not None:
+        yield rank, abs(other.start_ns - one.start_ns) + abs(other.end_ns - one.end_ns), one, other
 
 
 def _rank(one: Call, other: Call) -> int | None:
