@@ -6,7 +6,6 @@ the tree is the recorded one, and become `custom` spans with `duplicate_of`. The
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from agentspan.otel.mapping.mapped import Mapped, plain_name
@@ -139,7 +138,7 @@ def merged(kept: Mapped, others: Iterable[Mapped]) -> Mapped:
             for field, value in theirs.items():
                 if field not in _SELF and field != "error":
                     mine.setdefault(field, value)
-    return replace(kept, payload=payload, result_payload=result or None)
+    return kept._replace(payload=payload, result_payload=result or None)
 
 
 def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
@@ -162,8 +161,7 @@ def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
     payload |= {field: value for field, value in duplicate.payload.items() if field in _SELF}
     error = (duplicate.result_payload or {}).get("error")
     named = duplicate.payload.get("otel", {}).get("name", "")
-    return replace(
-        duplicate,
+    return duplicate._replace(
         schema_name=plain_name(named),
         type="custom",
         payload=payload,

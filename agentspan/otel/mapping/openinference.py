@@ -94,6 +94,8 @@ def _rest(draft: Draft) -> None:
     draft.use(KIND)
     for name in ("input.mime_type", "output.mime_type"):
         draft.use(name)  # a value is read as what it is
+    if not draft.left and not draft.span.events:
+        return  # a span that has begun
     reader = _READERS.get(draft.type, _any)
     reader(draft)
     total = whole(draft.get("llm.token_count.total"))
