@@ -4,7 +4,7 @@ One of the spans stays an `llm` span, with the richer data of all. The others st
 the tree is the recorded one, and become `custom` spans with `duplicate_of`. Their tokens and cost are not counted.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ class Call(NamedTuple):
         models: the names of the model that it gives, without a provider before a slash.
         response: the id of the provider's answer, or None.
         weight: how much it has of what was said; the largest is kept.
+        counts: whether it has tokens.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Call(NamedTuple):
     start_ns: int
     end_ns: int
     weight: int
+    counts: bool = True
 
 
 def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
@@ -50,7 +52,9 @@ def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
     weight += len(mapped.payload) + len(result)
     end_ns = span.start_ns if span.end_ns is None else span.end_ns
     response = result.get("response_id")
-    return Call(span.span_id, span.parent_span_id, span.scope.name, models, response, span.start_ns, end_ns, weight)
+    counts = "input_tokens" in result or "output_tokens" in result
+    ids, scope = (span.span_id, span.parent_span_id), span.scope.name
+    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight, counts)
 
 
 def duplicates(calls: Iterable[Call]) -> dict[str, str]:
@@ -58,7 +62,8 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
 
     Two are the same call if their answers have the same id. Where not both have one: if they are of different
     instrumentors and the same model, one in the other or side by side, and overlap in time. Calls that run at the same
-    time are paired one to one, the nearest first: no instrumentor records a call twice.
+    time are paired one to one, the nearest first: no instrumentor records a call twice, unless one span is the only
+    call in the other.
     """
     ordered = sorted(calls, key=lambda call: (call.start_ns, call.id))
     group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
@@ -79,7 +84,7 @@ def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
     Only calls of one answer, one in the other, or side by side with one model are compared: an agent may have thousands
     of calls at the same time.
     """
-    by_id = {call.id: call for call in ordered}
+    by_id, inside = {call.id: call for call in ordered}, Counter(call.parent for call in ordered)
     answers: dict[str, list[Call]] = defaultdict(list)
     beside: dict[tuple[str | None, str], list[Call]] = defaultdict(list)
     for call in ordered:
@@ -88,7 +93,7 @@ def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
         for model in call.models:
             beside[call.parent, model].append(call)
         outer = by_id.get(call.parent or "")
-        if outer is not None:
+        if outer is not None and (outer.scope != call.scope or inside[outer.id] == 1):
             yield from _ranked(outer, call)
     for group in (*answers.values(), *beside.values()):
         if len({call.scope for call in group}) > 1:
@@ -117,7 +122,9 @@ def _rank(one: Call, other: Call) -> int | None:
         same = one.response == other.response and (nested or one.scope != other.scope)
         return 0 if same else None
     related = nested or one.parent == other.parent
-    if one.scope == other.scope or not related or not one.models & other.models:
+    if not related or not one.models & other.models:
+        return None
+    if one.scope == other.scope and not (nested and one.counts and other.counts):
         return None
     return 1 if nested else 2
 

@@ -29,7 +29,15 @@ def test_without_an_id_it_takes_model_place_and_time() -> None:
     assert duplicates([A, _like(inner, models=frozenset({"n"}))]) == {}
     assert duplicates([A, _like(beside, start_ns=201, end_ns=300)]) == {}
     assert duplicates([A, _like(inner, parent="far")]) == {}
-    assert duplicates([A, _like(inner, scope=A.scope)]) == {}, "no instrumentor records a call twice"
+    assert duplicates([A, _like(beside, scope=A.scope)]) == {}, "no instrumentor records a call twice"
+
+
+def test_an_instrumentor_may_wrap_a_call_of_its_own() -> None:
+    inner = _like(A, id="b", parent="a", start_ns=110, end_ns=150, weight=5)
+    second = _like(inner, id="c", start_ns=160, end_ns=190)
+    assert duplicates([A, inner]) == {"b": "a"}
+    assert duplicates([A, inner, second]) == {}, "two calls in one are no repetition of it"
+    assert duplicates([_like(A, counts=False), inner]) == {}, "nothing is counted twice"
 
 
 def test_a_model_may_have_its_provider_before_it() -> None:
