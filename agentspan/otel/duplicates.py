@@ -4,8 +4,8 @@ One of the spans stays an `llm` span, with the richer data of all. The others st
 the tree is the recorded one, and become `custom` spans with `duplicate_of`. Their tokens and cost are not counted.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from agentspan.otel.mapping.mapped import Mapped, plain_name
@@ -13,6 +13,8 @@ from agentspan.otel.span import OtelSpan
 
 _SELF = frozenset({"attributes", "events", "links", "dropped", "otel"})
 """Members of a payload that are about the span itself, and not about the call."""
+NEAREST = 64
+"""Calls that began before one and are compared with it, at most."""
 _CONTENT = ("text", "tool_calls", "output_messages")
 
 
@@ -25,6 +27,7 @@ class Call(NamedTuple):
         models: the names of the model that it gives, without a provider before a slash.
         response: the id of the provider's answer, or None.
         weight: how much it has of what was said; the largest is kept.
+        counts: whether it has tokens.
     """
 
     id: str
@@ -35,6 +38,7 @@ class Call(NamedTuple):
     start_ns: int
     end_ns: int
     weight: int
+    counts: bool = True
 
 
 def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
@@ -48,7 +52,9 @@ def call_of(span: OtelSpan, mapped: Mapped) -> Call | None:
     weight += len(mapped.payload) + len(result)
     end_ns = span.start_ns if span.end_ns is None else span.end_ns
     response = result.get("response_id")
-    return Call(span.span_id, span.parent_span_id, span.scope.name, models, response, span.start_ns, end_ns, weight)
+    counts = "input_tokens" in result or "output_tokens" in result
+    ids, scope = (span.span_id, span.parent_span_id), span.scope.name
+    return Call(*ids, scope, models, response, span.start_ns, end_ns, weight, counts)
 
 
 def duplicates(calls: Iterable[Call]) -> dict[str, str]:
@@ -56,7 +62,8 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
 
     Two are the same call if their answers have the same id. Where not both have one: if they are of different
     instrumentors and the same model, one in the other or side by side, and overlap in time. Calls that run at the same
-    time are paired one to one, the nearest first: no instrumentor records a call twice.
+    time are paired one to one, the nearest first: no instrumentor records a call twice, unless one span is the only
+    call in the other.
     """
     ordered = sorted(calls, key=lambda call: (call.start_ns, call.id))
     group: dict[str, list[Call]] = {call.id: [call] for call in ordered}
@@ -71,16 +78,42 @@ def duplicates(calls: Iterable[Call]) -> dict[str, str]:
     return {call.id: kept.id for call in ordered if (kept := _kept(group[call.id])).id != call.id}
 
 
-def _pairs(ordered: Sequence[Call]) -> Iterable[tuple[int, int, Call, Call]]:
-    """Yield the calls that may be the same, with how sure and how near that is; less is better."""
-    active: list[Call] = []
+def _pairs(ordered: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
+    """Yield the calls that may be the same, with how sure and how near that is; less is better.
+
+    Only calls of one answer, one in the other, or side by side with one model are compared: an agent may have thousands
+    of calls at the same time.
+    """
+    by_id, inside = {call.id: call for call in ordered}, Counter(call.parent for call in ordered)
+    answers: dict[str, list[Call]] = defaultdict(list)
+    beside: dict[tuple[str | None, str], list[Call]] = defaultdict(list)
     for call in ordered:
-        active = [other for other in active if other.end_ns >= call.start_ns]
+        if call.response is not None:
+            answers[call.response].append(call)
+        for model in call.models:
+            beside[call.parent, model].append(call)
+        outer = by_id.get(call.parent or "")
+        if outer is not None and (outer.scope != call.scope or inside[outer.id] == 1):
+            yield from _ranked(outer, call)
+    for group in (*answers.values(), *beside.values()):
+        if len({call.scope for call in group}) > 1:
+            yield from _near(group)
+
+
+def _near(group: Sequence[Call]) -> Iterator[tuple[int, int, Call, Call]]:
+    """Yield the pairs in a group of calls, in the order of their starts, that overlap in time."""
+    active: deque[Call] = deque(maxlen=NEAREST)
+    for call in group:
         for other in active:
-            rank = _rank(other, call)
-            if rank is not None:
-                yield rank, abs(call.start_ns - other.start_ns) + abs(call.end_ns - other.end_ns), other, call
+            yield from _ranked(other, call)
         active.append(call)
+
+
+def _ranked(one: Call, other: Call) -> Iterator[tuple[int, int, Call, Call]]:
+    overlap = one.start_ns <= other.end_ns and other.start_ns <= one.end_ns
+    rank = _rank(one, other) if overlap else None
+    if rank is not None:
+        yield rank, abs(other.start_ns - one.start_ns) + abs(other.end_ns - one.end_ns), one, other
 
 
 def _rank(one: Call, other: Call) -> int | None:
@@ -89,7 +122,9 @@ def _rank(one: Call, other: Call) -> int | None:
         same = one.response == other.response and (nested or one.scope != other.scope)
         return 0 if same else None
     related = nested or one.parent == other.parent
-    if one.scope == other.scope or not related or not one.models & other.models:
+    if not related or not one.models & other.models:
+        return None
+    if one.scope == other.scope and not (nested and one.counts and other.counts):
         return None
     return 1 if nested else 2
 
@@ -110,7 +145,7 @@ def merged(kept: Mapped, others: Iterable[Mapped]) -> Mapped:
             for field, value in theirs.items():
                 if field not in _SELF and field != "error":
                     mine.setdefault(field, value)
-    return replace(kept, payload=payload, result_payload=result or None)
+    return kept._replace(payload=payload, result_payload=result or None)
 
 
 def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
@@ -133,8 +168,7 @@ def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
     payload |= {field: value for field, value in duplicate.payload.items() if field in _SELF}
     error = (duplicate.result_payload or {}).get("error")
     named = duplicate.payload.get("otel", {}).get("name", "")
-    return replace(
-        duplicate,
+    return duplicate._replace(
         schema_name=plain_name(named),
         type="custom",
         payload=payload,

@@ -101,11 +101,18 @@ class _Import:
                 known[trace_id] = True
                 continue
             run = self._stored.get(process_key(program_of(root_of(trace).span.resource)))
-            if run is not None:
-                ids = [span_id(run.id, trace_id, step.span.span_id) for step in trace]
-                if self._ctx.storage.find(*ids, instance_id=run.id).rows:
-                    known[trace_id] = False
+            if run is not None and self._has_any(run.id, trace_id, trace):
+                known[trace_id] = False
         return known
+
+    def _has_any(self, run: str, trace_id: str, trace: list[Step]) -> bool:
+        """Return whether a run has any span of a trace, or the parent of one."""
+        which = {step.span.parent_span_id or "" for step in trace} | {step.span.span_id for step in trace}
+        ids = iter([span_id(run, trace_id, each) for each in which])
+        while batch := list(islice(ids, BATCH)):
+            if self._ctx.storage.find(*batch, instance_id=run).rows:
+                return True
+        return False
 
     def _register(self, run: Run) -> AgentInstanceRow:
         """Store a run as it ended."""
@@ -170,7 +177,7 @@ def _rows(ctx: Context, run: Run, instance: AgentInstanceRow) -> Iterator[tuple[
     for (trace_id, twin), kept in run.duplicate_of.items():
         twins.setdefault((trace_id, kept), []).append(by_id[trace_id, twin].mapped)
     whole = {which: duplicates.merged(by_id[which].mapped, others) for which, others in twins.items()}
-    now = clock.now()
+    now, end_ns = clock.now(), run.end_ns
     for span, mapped in run.steps:
         trace_id = span.trace_id
         kept_id = run.duplicate_of.get((trace_id, span.span_id))
@@ -179,7 +186,7 @@ def _rows(ctx: Context, run: Run, instance: AgentInstanceRow) -> Iterator[tuple[
             mapped = duplicates.marked(mapped, whole[trace_id, kept_id], id)
         else:
             mapped = whole.get((trace_id, span.span_id), mapped)
-        yield _row(ctx, span, mapped, instance, run.end_ns, now), kept_id is not None
+        yield _row(ctx, span, mapped, instance, end_ns, now), kept_id is not None
 
 
 def _row(

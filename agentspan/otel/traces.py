@@ -1,7 +1,7 @@
 """Which spans are one run: a trace of an agent or of a request is one; all other traces of a process are one run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentspan.otel.duplicates import Call, call_of, duplicates
@@ -85,7 +85,7 @@ def _with_targets(trace: list[Step]) -> list[Step]:
         if mapped.type == "handoff" and mapped.payload.get("to_agent", UNKNOWN) == UNKNOWN:
             names = (agent.mapped.payload.get("name") for agent in agents if agent.span.start_ns >= span.start_ns)
             payload = {**mapped.payload, "to_agent": next(names, UNKNOWN)}
-            trace[index] = Step(span, replace(mapped, payload=payload))
+            trace[index] = Step(span, mapped._replace(payload=payload))
     return trace
 
 

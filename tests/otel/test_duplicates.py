@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from agentspan.otel.duplicates import Call, call_of, duplicates, marked, merged
+import pytest
+
+from agentspan.otel import duplicates as module
+from agentspan.otel.duplicates import NEAREST, Call, call_of, duplicates, marked, merged
 from tests.otel.recorded import mapped, span
 
 A = Call("a", None, "openinference", frozenset({"m"}), None, 100, 200, 2000)
@@ -26,7 +29,15 @@ def test_without_an_id_it_takes_model_place_and_time() -> None:
     assert duplicates([A, _like(inner, models=frozenset({"n"}))]) == {}
     assert duplicates([A, _like(beside, start_ns=201, end_ns=300)]) == {}
     assert duplicates([A, _like(inner, parent="far")]) == {}
-    assert duplicates([A, _like(inner, scope=A.scope)]) == {}, "no instrumentor records a call twice"
+    assert duplicates([A, _like(beside, scope=A.scope)]) == {}, "no instrumentor records a call twice"
+
+
+def test_an_instrumentor_may_wrap_a_call_of_its_own() -> None:
+    inner = _like(A, id="b", parent="a", start_ns=110, end_ns=150, weight=5)
+    second = _like(inner, id="c", start_ns=160, end_ns=190)
+    assert duplicates([A, inner]) == {"b": "a"}
+    assert duplicates([A, inner, second]) == {}, "two calls in one are no repetition of it"
+    assert duplicates([_like(A, counts=False), inner]) == {}, "nothing is counted twice"
 
 
 def test_a_model_may_have_its_provider_before_it() -> None:
@@ -78,6 +89,13 @@ def test_what_a_duplicate_says_otherwise_is_kept_where_nothing_counts_it() -> No
     assert marked(other, one, "id").payload["differs"] == {"input_tokens": 9}
 
 
-def test_many_calls_take_no_time() -> None:
-    calls = [_like(A, id=f"{n}", start_ns=n * 1000, end_ns=n * 1000 + 900) for n in range(20_000)]
+def test_many_calls_at_the_same_time_are_not_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = module._rank
+    monkeypatch.setattr(module, "_rank", lambda *pair: compared.append(pair) or real(*pair))
+    calls = [_like(A, id=f"a{n}", start_ns=100 + n, end_ns=9000) for n in range(1000)]
     assert duplicates(calls) == {}
+    assert compared == [], "they are all of one instrumentor"
+    twins = [_like(call, id=call.id.replace("a", "b"), scope="sdk", weight=5) for call in calls]
+    assert duplicates([*calls, *twins]) == {twin.id: call.id for call, twin in zip(calls, twins, strict=True)}
+    assert len(compared) < 2000 * (NEAREST + 1)

@@ -321,7 +321,11 @@ def test_no_value_of_an_attribute_breaks_a_mapping(value: Any) -> None:
     """Each attribute that any family reads, with each hostile value, plain and as JSON."""
     names = [
         *("openinference.span.kind", "input.value", "output.value", "llm.invocation_parameters", "tool.parameters"),
-        *("llm.input_messages.0.message", "llm.input_messages.0.message.contents.0.message_content.type"),
+        *(
+            "llm.input_messages.1",
+            "llm.input_messages.0.message",
+            "llm.input_messages.0.message.contents.0.message_content.type",
+        ),
         *(
             "llm.output_messages.0.message.tool_calls",
             "retrieval.documents.0.document",

@@ -168,17 +168,17 @@ _OF_2024: dict[str, tuple[Row, ...]] = {
 }
 
 
-def _version(span: OtelSpan) -> int:
-    """Return the year of the conventions that a span follows; 0 of one that follows none."""
+def version_of(span: OtelSpan) -> Family | None:
+    """Return the version of the conventions that a span follows; None of one that follows none."""
     attributes = span.attributes
     if OPERATION not in attributes and PROVIDER not in attributes and SYSTEM not in attributes:
-        return 0
-    match = _SCHEMA.match(span.scope.schema_url)
+        return None
+    match = _SCHEMA.match(span.scope.schema_url) if span.scope.schema_url else None
     if match is not None:
-        return 2026 if match[1] else 2025 if int(match[2]) >= 37 else 2024
+        return _GENAI_2026 if match[1] else _GENAI_2025 if int(match[2]) >= 37 else _GENAI_2024
     if "gen_ai.usage.cache_write.input_tokens" in attributes:
-        return 2026
-    return 2024 if SYSTEM in attributes and PROVIDER not in attributes else 2025
+        return _GENAI_2026
+    return _GENAI_2024 if SYSTEM in attributes and PROVIDER not in attributes else _GENAI_2025
 
 
 def _kind(span: OtelSpan) -> str | None:
@@ -198,13 +198,15 @@ def _rest(draft: Draft) -> None:
 
 
 def _llm(draft: Draft) -> None:
-    if found := messages.messages(draft.get(INPUT)):
+    if INPUT in draft.left and (found := messages.messages(draft.get(INPUT))):
         system, rest = messages.split_system(found)
         draft.put("payload.system", system)
         draft.put("payload.messages", rest or found, INPUT)
-    bodies.output(draft, draft.get(OUTPUT), OUTPUT)
+    if OUTPUT in draft.left:
+        bodies.output(draft, draft.get(OUTPUT), OUTPUT)
     _total(draft)
-    _events(draft)
+    if draft.span.events:
+        _events(draft)
 
 
 def _total(draft: Draft) -> None:
@@ -319,8 +321,11 @@ READ_EVENTS = frozenset({*EVENT_ROLES, "gen_ai.choice", _DETAILS, "gen_ai.conten
 EMPTY_EVENTS = frozenset({"gen_ai.content.completion.chunk"})
 """Events that say nothing but that a part of a stream arrived; the first one is the time of the first token."""
 
-VERSIONS = (
-    Family("GenAI 2026", lambda span: _version(span) == 2026, _kind, _OF_2026, _rest),
-    Family("GenAI 2025", lambda span: _version(span) == 2025, _kind, _OF_2025, _rest),
-    Family("GenAI 2024", lambda span: _version(span) == 2024, _kind, _OF_2024, _rest),
-)
+
+def _holds(span: OtelSpan) -> bool:
+    return version_of(span) is not None
+
+
+_GENAI_2026 = Family("GenAI 2026", _holds, _kind, _OF_2026, _rest)
+_GENAI_2025 = Family("GenAI 2025", _holds, _kind, _OF_2025, _rest)
+_GENAI_2024 = Family("GenAI 2024", _holds, _kind, _OF_2024, _rest)

@@ -1,8 +1,8 @@
 """What agentspan records of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 from agentspan import clock
 from agentspan.otel.mapping import (
@@ -35,9 +35,8 @@ FAMILIES: tuple[Family, ...] = (
     pydantic_ai.FAMILY,
     traceloop.FAMILY,
     sdks.FAMILY,
-    *genai.VERSIONS,
 )
-"""All families. A span can be of several: each field is of the first one that has a value for it."""
+"""The families before GenAI's. A span can be of several: each field is of the first one that has a value for it."""
 PLAIN = "custom"
 _READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS | genai.EMPTY_EVENTS | traceloop.CHUNKS
 _NAMED = frozenset({"agent", "chain", "tool", "guardrail", "evaluation"})
@@ -45,8 +44,7 @@ _PREFIXES = ("invoke_agent ", "invoke_workflow ", "execute_tool ", "execute_task
 _SUFFIXES = (".run", ".__call__", "._execute_core", ".acall", ".call", ".workflow", ".agent", ".tool")
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunFacts(NamedTuple):
     """What a span says of the run that it is in.
 
     Attributes:
@@ -62,8 +60,7 @@ class RunFacts:
     is_own: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(NamedTuple):
     """A span as agentspan records it.
 
     Attributes:
@@ -115,13 +112,15 @@ def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
 
 def _mapped(span: OtelSpan) -> Mapped:
     families = [family for family in FAMILIES if family.holds(span)]
+    if (version := genai.version_of(span)) is not None:
+        families.append(version)
     type_ = next((found for family in families if (found := family.kind(span)) is not None), None)
     if type_ is None:
         type_ = guess(span) if span.end_ns is None else None
     type_ = type_ or PLAIN
     draft = Draft(span, type_)
     for family in families:
-        draft.fill((*family.rows.get(type_, ()), *family.rows.get("*", ())))
+        draft.fill(family)
         if family.rest is not None:
             family.rest(draft)
     _finish_fields(draft)

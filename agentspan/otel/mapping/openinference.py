@@ -30,6 +30,12 @@ _CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
 _DEEPEST = 12
 """Dots in the name of an attribute that are levels of an object; what is deeper stays an attribute."""
 
+
+def _in_metadata(value: Any, *names: str) -> str | None:
+    said = members(value) or {}
+    return next((found for name in names if (found := text(said.get(name))) is not None), None)
+
+
 _TOKENS = (
     row("result.input_tokens", "llm.token_count.prompt", read=whole),
     row("result.output_tokens", "llm.token_count.completion", read=whole),
@@ -43,6 +49,8 @@ _ROWS: dict[str, tuple[Row, ...]] = {
         row("run.agent", "agent.name", read=text),
         row("run.session", "session.id", read=text),
         row("run.user", "user.id", read=text),
+        row("run.session", "metadata", read=lambda value: _in_metadata(value, "session_id", "thread_id")),
+        row("run.user", "metadata", read=lambda value: _in_metadata(value, "user_id", "user")),
     ),
     "llm": (
         row("payload.provider", "llm.provider", "llm.system", read=text),
@@ -86,6 +94,8 @@ def _rest(draft: Draft) -> None:
     draft.use(KIND)
     for name in ("input.mime_type", "output.mime_type"):
         draft.use(name)  # a value is read as what it is
+    if not draft.left and not draft.span.events:
+        return  # a span that has begun
     reader = _READERS.get(draft.type, _any)
     reader(draft)
     total = whole(draft.get("llm.token_count.total"))
@@ -124,9 +134,9 @@ def _llm(draft: Draft) -> None:
         draft.use(OUT)
 
 
-def _message(item: dict[str, Any]) -> Any:
+def _message(item: Any) -> Any:
     """Return a message of flat attributes in the form of OpenAI's chat."""
-    flat = item.get("message", item)
+    flat = item.get("message", item) if type(item) is dict else item
     if type(flat) is not dict:
         return flat
     found = {key: value for key, value in flat.items() if key not in ("contents", "tool_calls")}
