@@ -118,6 +118,7 @@ def kinds(instance: str, mark: str, spans: list[str]) -> Iterator[tuple[str, lis
         finishes = zip(list(spans), keys, strict=True)
         results = [(id, {"result_payload": RESULT, **more}) for id, more in finishes]
         yield f"finish{name}", [request("POST", f"/agent_spans/{id}/finish", body) for id, body in results]
+    yield "get", [request("GET", f"/agent_spans/{id}") for id in spans]
     listing = request("GET", f"/agent_spans?agent_instance_id={instance}&include_summaries=true")
     yield f"list of {PAGE}", [listing] * REQUESTS["list"]
     bulks = [

@@ -94,6 +94,7 @@ def test_requests_are_sent_between_the_marks_at_which_they_are_counted(tmp_path:
         "finish",
         "create, keyed",
         "finish, keyed",
+        "get",
         "list of 50",
         "bulk of 100",
     ]
