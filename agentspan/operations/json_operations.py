@@ -209,11 +209,6 @@ def finish_agent_span(ctx: Context, fields: Fields) -> Envelope:
     return envelopes.of_done(ctx, agent_spans.finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
 
 
-def show_agent_span(ctx: Context, fields: Fields) -> Envelope:
-    """agent_spans/show."""
-    return envelopes.of_row(ctx, ctx.row(AgentSpanRow, _id(fields, "agent_span_id")))
-
-
 def list_violations(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/violations."""
     span = ctx.row(AgentSpanRow, _id(fields, "agent_span_id"))
