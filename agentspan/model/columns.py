@@ -60,11 +60,17 @@ def _flags(type_: ResourceType) -> tuple[str, ...]:
 
 def values_of(row: Row) -> dict[str, Any]:
     """Return the values of a row as the API has them, by column: JSON decoded, flags as booleans."""
-    values: dict[str, Any] = row._asdict()
+    values: dict[str, Any] = {}
+    put_values(row, values)
+    return values
+
+
+def put_values(row: Row, into: dict[str, Any]) -> None:
+    """Set the values of a row in a dict, as `values_of` returns them."""
+    into.update(zip(row._fields, row, strict=True))
     type_ = TYPE_OF[type(row)]
     for name in json_columns(type_):
-        if values[name] is not None:
-            values[name] = jsontext.decode(values[name])
+        if into[name] is not None:
+            into[name] = jsontext.decode(into[name])
     for name in _flags(type_):
-        values[name] = bool(values[name])
-    return values
+        into[name] = bool(into[name])

@@ -1,6 +1,5 @@
 """The context of an operation: a storage, its ids, the span types of its instances, and the loop that commits."""
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -109,7 +108,8 @@ class Context:
 
     def within(self, storage: Storage) -> "Context":
         """Return the same context over another view of its storage, such as a group."""
-        context = copy.copy(self)
+        context = object.__new__(Context)
+        context.__dict__.update(self.__dict__)  # copy.copy takes four times as long
         context.storage = storage
         return context
 

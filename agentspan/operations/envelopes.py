@@ -6,7 +6,7 @@ from typing import Any
 from agentspan.errors import AgentspanError, InvalidAction, ValidationErrors
 from agentspan.model import resources
 from agentspan.model.agents import available_actions
-from agentspan.model.columns import values_of
+from agentspan.model.columns import put_values
 from agentspan.model.pages import pagination
 from agentspan.model.rows import (
     AgentInstanceRow,
@@ -84,18 +84,29 @@ def _resource(
     return resources.plain(resources.schema_version(row, account))
 
 
+_SPAN: Envelope = dict.fromkeys(
+    (
+        "type",
+        "id",
+        "account_id",
+        *AgentSpanRow._fields,
+        "purpose",
+        "payload_byte_size_estimate",
+        "risk_level",
+        "risk_score",
+    )
+)
+"""The members of a span, in their order. A copy has room for all of them; a dict that grows takes twice as long."""
+_SPAN["type"] = "agent_span"
+
+
 def span(row: AgentSpanRow, account_id: str, purpose: str, *, summary: bool = True) -> Envelope:
     """Return a span as the API writes it, straight from its row: a model in between costs 15 µs."""
-    answer: Envelope = {
-        "type": "agent_span",
-        "id": row.id,
-        "account_id": account_id,
-        **values_of(row),
-        "purpose": purpose,
-        "payload_byte_size_estimate": resources.byte_size(row),
-        "risk_level": None,
-        "risk_score": None,
-    }
+    answer = _SPAN.copy()
+    put_values(row, answer)
+    answer["account_id"] = account_id
+    answer["purpose"] = purpose
+    answer["payload_byte_size_estimate"] = resources.byte_size(row)
     if not summary:
         answer["summary"] = None
     return answer

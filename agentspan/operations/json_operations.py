@@ -209,11 +209,6 @@ def finish_agent_span(ctx: Context, fields: Fields) -> Envelope:
     return envelopes.of_done(ctx, agent_spans.finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
 
 
-def show_agent_span(ctx: Context, fields: Fields) -> Envelope:
-    """agent_spans/show."""
-    return envelopes.of_row(ctx, ctx.row(AgentSpanRow, _id(fields, "agent_span_id")))
-
-
 def list_violations(ctx: Context, fields: Fields) -> Envelope:
     """agent_spans/violations."""
     span = ctx.row(AgentSpanRow, _id(fields, "agent_span_id"))
@@ -266,7 +261,10 @@ LISTS = frozenset({"_type", "idempotency_key", "details", "pagination", "sorting
 
 def _picked(fields: Fields, names: tuple[str, ...], *needed: str) -> dict[str, Any]:
     """Return the known fields; unknown ones are ignored, as the API does. Needed ones that are missing are None."""
-    return dict.fromkeys(needed) | {name: fields[name] for name in names if name in fields}
+    picked: dict[str, Any] = dict.fromkeys(needed)
+    for name in fields.keys() & names:  # a loop over the names takes three times as long: most are left out
+        picked[name] = fields[name]
+    return picked
 
 
 def _id(fields: Fields, name: str) -> Any:

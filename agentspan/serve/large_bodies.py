@@ -1,4 +1,5 @@
 """Requests with large bodies run in threads: one of 10 MB took the event loop for 0.6 s, and nobody else was answered.
+So does a request for a large span: its payloads are decoded and encoded there.
 
 Parsing, redaction and deriving are work in this process, so they still share its interpreter lock. A thread gives it up
 every 5 ms, except in one call into C: parsing 10 MB, or encoding it, takes 50 to 100 ms.
@@ -20,7 +21,8 @@ from starlette.exceptions import HTTPException
 from agentspan.operations.bulk import Plan
 
 LARGE = 128 * 2**10
-"""Bytes of a body from which a request runs in a thread. With fewer it takes the event loop at most 5 ms."""
+"""Bytes of a body, or characters of a span's payloads, above which a request runs in a thread. With fewer it takes the
+event loop at most 5 ms."""
 PART = 256 * 2**10
 """Bytes of the items of a large bulk request that share a commit: others write in between, after 20 ms."""
 THREADS = 2

@@ -54,13 +54,14 @@ class GuardMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        refused = self._refusal(scope, headers)
+        is_wrong_type = _writes(scope) and not _is_json(headers)
+        refused = self._refusal(scope, headers, is_wrong_type=is_wrong_type)
         if refused is not None:
             await refused(scope, receive, send)
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
             body = await self._body(receive)
-            if not isinstance(body, Response) and body and not _is_json(headers) and _writes(scope):
+            if is_wrong_type and body and not isinstance(body, Response):
                 body = _wrong_type()  # it came in chunks, so that only now it is known not to be empty
             if isinstance(body, Response):
                 await body(scope, receive, send)
@@ -70,7 +71,7 @@ class GuardMiddleware:
             await self._adopting.look()
         await self._guarded(scope, receive, send)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes], *, is_wrong_type: bool) -> Response | None:
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
             return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
         if self._token is not None and is_api(scope):
@@ -86,7 +87,7 @@ class GuardMiddleware:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._max_body:
             return self._too_large()
-        if _writes(scope) and not _is_json(headers) and (int(length) > 0 or _is_of_a_page(scope, headers)):
+        if is_wrong_type and (int(length) > 0 or _is_of_a_page(scope, headers)):
             return _wrong_type()
         return None
 

@@ -11,14 +11,15 @@ from fastapi import APIRouter, Body, Response
 from agentspan.errors import AgentspanError
 from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
 from agentspan.model.resources import AgentInstance, AgentSpan
-from agentspan.operations import agent_instances, bulk, json_operations
+from agentspan.model.rows import AgentSpanRow
+from agentspan.operations import agent_instances, bulk, envelopes, json_operations
 from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.json_operations import JsonOperation
 from agentspan.serve import account_routes, bodies, published, quality_models, request_models
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
-from agentspan.serve.large_bodies import in_thread, is_large, parts_of
+from agentspan.serve.large_bodies import LARGE, in_thread, is_large, parts_of
 from agentspan.serve.query_strings import Page
 from agentspan.serve.response_models import (
     AgentContext,
@@ -121,7 +122,10 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
 
     @api.get("/agent_spans/{agent_span_id}", response_model=One[AgentSpan], summary="Get a span", tags=["spans"])
     async def get_span(agent_span_id: Id) -> Response:
-        return await read(json_operations.show_agent_span, agent_span_id=agent_span_id)
+        row = ctx.row(AgentSpanRow, agent_span_id)
+        if len(row.payload) + len(row.result_payload or "") > LARGE:
+            return await in_thread(lambda: respond(envelopes.of_row(ctx, row)))
+        return respond(envelopes.of_row(ctx, row))
 
     @api.get(
         "/agent_spans/{agent_span_id}/violations",

@@ -48,6 +48,7 @@ class WriteQueue:
 
     def __init__(self, context: Context, wait_s: float = WAIT_S) -> None:
         self._context = context
+        self._groups = context.storage.capabilities().groups  # once: it takes as long as a tenth of a commit
         self._wait_s = wait_s
         self._queue: deque[_Waiting] = deque()
         self._busy = threading.Lock()  # from before the thread starts until it is done
@@ -133,8 +134,7 @@ class WriteQueue:
         Returns:
             Whether the database was free; else all of them wait in the queue still.
         """
-        storage = self._context.storage
-        groups = None if alone else storage.capabilities().groups
+        groups = None if alone else self._groups
         group: list[_Waiting] = []
         results: list[Envelope | Exception] = []
 
@@ -153,7 +153,7 @@ class WriteQueue:
             if groups is not None:
                 groups.group(work, wait_s)
             else:
-                work(storage)
+                work(self._context.storage)
         except DatabaseBusy:
             self._queue.extendleft(reversed(group))
             return False

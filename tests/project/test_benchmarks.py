@@ -86,6 +86,20 @@ def test_memory_is_looked_at_again_and_again(tmp_path: Path) -> None:
     assert said.count("wanted") == 2
 
 
+def test_requests_are_sent_between_the_marks_at_which_they_are_counted(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn")
+    said = run("count_serve.py", "--child", tmp_path / "agentspan.db", "--rounds", 1).stdout
+    assert [kind for kind, _ in json.loads(said.splitlines()[-1]) if kind] == [
+        "create",
+        "finish",
+        "create, keyed",
+        "finish, keyed",
+        "get",
+        "list of 50",
+        "bulk of 100",
+    ]
+
+
 def test_files_of_several_sizes_are_compared(tmp_path: Path) -> None:
     options = ("--sizes", "3000,5000", "--spans", 100, "--rounds", 1, "--folder", tmp_path)
     said = run("bench_scale.py", *options).stdout

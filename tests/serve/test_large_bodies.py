@@ -15,7 +15,7 @@ from agentspan.database import Database
 from agentspan.operations import bulk
 from agentspan.serve import large_bodies
 from agentspan.serve.app import create_app
-from agentspan.serve.large_bodies import LARGE, PART, parts_of
+from agentspan.serve.large_bodies import LARGE, PART, THREADS, parts_of
 from tests.serve.asgi import Client
 from tests.serve.servers import details
 
@@ -41,15 +41,15 @@ def span(run: str, payload: Any, **fields: Any) -> dict[str, Any]:
 
 
 class Stop:
-    """A rule of redaction that waits, at a text `stop`, until the others have been answered."""
+    """A rule of redaction that waits, at each text `stop`, until the others have been answered."""
 
     def __init__(self) -> None:
-        self.reached, self.go_on = threading.Event(), threading.Event()
+        self.reached, self.go_on = threading.Semaphore(0), threading.Event()
         self.waited = False
 
     def __call__(self, name: str, value: Any) -> Any:
         if value == "stop":
-            self.reached.set()
+            self.reached.release()
             self.waited = self.go_on.wait(WAIT_S)
         return value
 
@@ -63,7 +63,7 @@ def beside(
         transport = httpx.ASGITransport(create_app(db, redact=rule))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             large = asyncio.create_task(client.post(path, json=body))
-            assert await asyncio.to_thread(rule.reached.wait, WAIT_S)
+            assert await asyncio.to_thread(rule.reached.acquire, timeout=WAIT_S)
             await others(client)
             assert not large.done()
             rule.go_on.set()
@@ -180,6 +180,30 @@ def test_half_a_character_and_an_empty_route_are_taken(db: Database, run: str) -
         made = details(response)
         finished = client.post(f"/api/v1/agent_spans/{made['id']}/finish", json={"pad": MUCH})
         assert details(finished)["status"] == "complete"
+
+
+def test_a_large_span_is_read_in_the_same_threads_and_a_small_one_is_not(db: Database, run: str) -> None:
+    rule = Stop()
+    spans = [db.agent_spans.create(run, "step", "active", {"a": text}) for text in (MUCH, MUCH[: LARGE - 1000])]
+    large, small = (f"/api/v1/agent_spans/{each.id}" for each in spans)
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(create_app(db, redact=rule))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            body = {"details": span(run, {"a": MUCH, "b": "stop"})}
+            busy = [asyncio.create_task(client.post("/api/v1/agent_spans", json=body)) for _ in range(THREADS)]
+            for _ in range(THREADS):
+                assert await asyncio.to_thread(rule.reached.acquire, timeout=WAIT_S)
+            waits = asyncio.create_task(client.get(large))
+            await asyncio.sleep(0)  # it begins before the other
+            assert details(await client.get(small))["payload"] == {"a": MUCH[: LARGE - 1000]}
+            assert not waits.done()
+            rule.go_on.set()
+            assert details(await waits)["payload"] == {"a": MUCH}
+            for each in busy:
+                details(await each)
+
+    asyncio.run(main())
 
 
 def test_only_large_bodies_take_a_thread(db: Database, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
