@@ -26,6 +26,28 @@ settings.register_profile(
 )
 settings.load_profile("agentspan")
 
+SLOWEST = (
+    "browser/test_viewer.py", "processes/test_processes.py", "browser/test_pages.py", "processes/test_forks.py",
+    "browser/test_strain.py", "processes/test_torture.py", "browser/test_live.py", "browser/test_tree.py",
+    "storage/test_index.py", "serve/test_http.py", "serve/test_openapi.py", "test_docs.py", "journal/test_exits.py",
+    "recording/test_programs.py", "serve/test_lifetime.py", "analysis/test_scale.py", "browser/test_evidence.py",
+    "processes/test_kills.py", "project/test_benchmarks.py", "serve/test_viewer_routes.py",
+)  # fmt: skip
+"""The files that take longest. Started first: one that begins last is waited for by all other processes."""
+_TURNS = {name: turn for turn, name in enumerate(SLOWEST)}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of the files in several processes; pytest-xdist starts those with the most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files; the others follow by name."""
+    folder = Path(__file__).parent
+    turns = {path: _TURNS.get(path.relative_to(folder).as_posix(), len(_TURNS)) for path in {i.path for i in items}}
+    items.sort(key=lambda item: turns[item.path])
+
 
 def pytest_collection_finish() -> None:
     """Take the collected tests and the imported modules out of the garbage collector's work.
