@@ -1,6 +1,7 @@
 """Fixtures: both storage backends behind the same names. And the Hypothesis profile of all tests."""
 
 import gc
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,11 +98,18 @@ def _no_commit() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _default_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths for what tests record that name no file: with `tmp_path`, a folder would be made for each of 8,300 tests."""
+    folder = tmp_path_factory.mktemp("default")
+    return (folder / f"{number}.db" for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _fresh_default_tracer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh_default_tracer(_default_files: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test records into another's file, or into the checkout."""
     from agentspan.recording import default
 
-    monkeypatch.setenv("AGENTSPAN_DB", str(tmp_path / "default.db"))
+    monkeypatch.setenv("AGENTSPAN_DB", str(next(_default_files)))
     yield
     default.forget()
