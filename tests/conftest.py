@@ -1,6 +1,7 @@
 """Fixtures: both storage backends behind the same names. And the Hypothesis profile of all tests."""
 
 import gc
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,28 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("agentspan")
+
+SLOWEST = (
+    "browser/test_viewer.py", "processes/test_processes.py", "browser/test_pages.py", "processes/test_forks.py",
+    "browser/test_strain.py", "processes/test_torture.py", "browser/test_live.py", "browser/test_tree.py",
+    "storage/test_index.py", "serve/test_http.py", "serve/test_openapi.py", "test_docs.py", "journal/test_exits.py",
+    "recording/test_programs.py", "serve/test_lifetime.py", "analysis/test_scale.py", "browser/test_evidence.py",
+    "processes/test_kills.py", "project/test_benchmarks.py", "serve/test_viewer_routes.py",
+)  # fmt: skip
+"""The files that take longest. Started first: one that begins last is waited for by all other processes."""
+_TURNS = {name: turn for turn, name in enumerate(SLOWEST)}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of the files in several processes; pytest-xdist starts those with the most tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files; the others follow by name."""
+    folder = Path(__file__).parent
+    turns = {path: _TURNS.get(path.relative_to(folder).as_posix(), len(_TURNS)) for path in {i.path for i in items}}
+    items.sort(key=lambda item: turns[item.path])
 
 
 def pytest_collection_finish() -> None:
@@ -58,6 +81,13 @@ def tracer(storage: Storage) -> Iterator[agentspan.Tracer]:
     made.shutdown()
 
 
+@pytest.fixture(scope="module")
+def small_heap() -> None:
+    """For a file whose tests collect garbage often: what other files have left is not gone through each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _same_span_types() -> Iterator[None]:
     """What a test registers is gone after it."""
@@ -75,11 +105,18 @@ def _no_commit() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _default_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths for tests that name no file. With `tmp_path`, a folder would be made for each of the 8,300 tests."""
+    folder = tmp_path_factory.mktemp("default")
+    return (folder / f"{number}.db" for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _fresh_default_tracer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh_default_tracer(_default_files: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test records into another's file, or into the checkout."""
     from agentspan.recording import default
 
-    monkeypatch.setenv("AGENTSPAN_DB", str(tmp_path / "default.db"))
+    monkeypatch.setenv("AGENTSPAN_DB", str(next(_default_files)))
     yield
     default.forget()

@@ -15,6 +15,8 @@ from agentspan.journal.log import Log
 from agentspan.journal.records import bodies
 from agentspan.journal.spool import segments
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 SIZE = 16 * 1024
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import tasks
 from tests.checkout import ROOT
+from tests.conftest import SLOWEST
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -26,8 +27,8 @@ def test_every_task_is_listed_and_described() -> None:
     assert run("fast", "slow").stderr.endswith("unknown task: slow\n")
 
 
-def test_the_tests_that_fast_leaves_out_are_there() -> None:
-    assert [path for path in tasks.SLOW if not (ROOT / "tests" / path).exists()] == []
+def test_the_tests_that_fast_leaves_out_and_those_that_begin_are_there() -> None:
+    assert [path for path in (*tasks.SLOW, *SLOWEST) if not (ROOT / "tests" / path).exists()] == []
 
 
 def test_the_first_command_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

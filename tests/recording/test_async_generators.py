@@ -15,6 +15,8 @@ from agentspan import Tracer
 from agentspan.testing import CapturedRuns
 from tests.recording.stored import only_span
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 Stream = AsyncGenerator[Any, Any]
 Journal = list[Any]
 

@@ -20,6 +20,8 @@ from agentspan.testing import CapturedRuns
 from tests.checkout import ROOT
 from tests.recording.stored import only_span
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 Stream = Generator[Any, Any, Any]
 Journal = list[Any]
 

@@ -10,6 +10,8 @@ from agentspan import Tracer
 from agentspan.testing import CapturedRuns, CapturedSpan
 from tests.recording.stored import only_span
 
+pytestmark = pytest.mark.usefixtures("small_heap")
+
 Stream = Generator[Any, Any, Any]
 Journal = list[Any]
 

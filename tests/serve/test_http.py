@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+import agentspan
 from agentspan import ids
 from tests.serve.servers import Api, Server, details, refusal, serving
 
@@ -215,13 +216,27 @@ def test_a_token_is_seen_nowhere(guarded: Server) -> None:
     assert TOKEN not in shown.stdout + guarded.said + guarded.stderr
 
 
-def test_a_token_can_come_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("from-that-file\n")
-    with (
-        serving(tmp_path / "runs.db", "--token-file", str(file), AGENTSPAN_TOKEN="from-elsewhere") as server,
-        server.client("from-that-file") as client,
-    ):
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for other machines and one other origin, with a token that a file holds."""
+    folder = tmp_path_factory.mktemp("public")
+    (folder / "token").write_text("from-that-file\n")
+    args = ("--token-file", str(folder / "token"), "--host", "0.0.0.0", "--cors-origin", "https://app.example")
+    with serving(folder / "runs.db", *args, AGENTSPAN_TOKEN="from-elsewhere") as running:
+        running.url = f"http://127.0.0.1:{running.port}"
+        yield running
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with strict schemas and another name."""
+    db = tmp_path_factory.mktemp("strict") / "runs.db"
+    with serving(db, "--strict-schemas", "--allowed-host", "Recorder.example") as running:
+        yield running
+
+
+def test_a_token_can_come_from_a_file(public: Server) -> None:
+    with public.client("from-that-file") as client:
         assert client.get("/ping").status_code == 200
         assert refusal(client.get("/ping", headers={"Authorization": "Bearer from-elsewhere"})) == (
             401,
@@ -260,12 +275,9 @@ def test_other_machines_are_not_let_in_without_a_token(tmp_path: Path, host: str
     assert "a token is needed" in refused_to_start(tmp_path, "--host", host)
 
 
-def test_other_machines_are_let_in_with_a_token_by_any_name(tmp_path: Path) -> None:
-    with (
-        serving(tmp_path / "runs.db", "--host", "0.0.0.0", AGENTSPAN_TOKEN=TOKEN) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{server.port}/api/v1") as client,
-    ):
-        headers = {"Host": "recorder.example:80", "Authorization": f"Bearer {TOKEN}"}
+def test_other_machines_are_let_in_with_a_token_by_any_name(public: Server) -> None:
+    with public.client() as client:
+        headers = {"Host": "recorder.example:80", "Authorization": "Bearer from-that-file"}
         assert client.get("/ping", headers=headers).status_code == 200
         assert refusal(client.get("/ping")) == (401, "not_authenticated")
 
@@ -283,8 +295,8 @@ def test_this_machine_is_known_by_its_own_names(server: Server, host: str) -> No
     assert raw(server, f"GET /api/v1/ping HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())[0] == 200
 
 
-def test_another_name_is_allowed_when_it_is_named(tmp_path: Path) -> None:
-    with serving(tmp_path / "runs.db", "--allowed-host", "Recorder.example") as server, server.client() as client:
+def test_another_name_is_allowed_when_it_is_named(strict: Server) -> None:
+    with strict.client() as client:
         assert client.get("/ping", headers={"Host": "recorder.example"}).status_code == 200
         assert client.get("/ping").status_code == 200
         assert refusal(client.get("/ping", headers={"Host": "other.example"})) == (403, "not_permitted")
@@ -292,9 +304,10 @@ def test_another_name_is_allowed_when_it_is_named(tmp_path: Path) -> None:
 
 def test_a_server_that_only_reads_permits_no_write(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
-    with serving(db) as server, server.client() as client:
-        run = Api(client).instance("a")
-        span = Api(client).span(run)
+    with agentspan.open(db) as writable:
+        run = writable.agent_instances.register("a").id
+        writable.agent_instances.start(run)
+        span = writable.agent_spans.create(run, "step", "active").id
     with serving(db, "--read-only") as server, server.client() as client:
         api = Api(client)
         assert details(api.get(f"/agent_spans/{span}"))["status"] == "active"
@@ -310,14 +323,11 @@ def test_a_server_that_only_reads_permits_no_write(tmp_path: Path) -> None:
         assert details(api.post("/pfid/generate"))["pfids"]
 
 
-def test_pages_of_other_origins_are_let_in_only_when_they_are_named(api: Api, tmp_path: Path) -> None:
+def test_pages_of_other_origins_are_let_in_only_when_they_are_named(api: Api, public: Server) -> None:
     asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     for response in (api.client.options("/agent", headers=asked), api.client.get("/ping", headers=asked)):
         assert "access-control-allow-origin" not in response.headers
-    with (
-        serving(tmp_path / "runs.db", "--cors-origin", "https://app.example", AGENTSPAN_TOKEN=TOKEN) as server,
-        server.client() as client,
-    ):
+    with public.client() as client:
         wanted = {**asked, "Access-Control-Request-Headers": "authorization, content-type"}
         preflight = client.options("/agent", headers=wanted)
         assert preflight.status_code == 200
@@ -460,14 +470,14 @@ def test_values_that_must_be_there_are_missed(api: Api, agent: str) -> None:
     assert refusal(api.post("/bulk", {})) == (422, "invalid_value")
 
 
-def test_strict_schemas_refuse_what_does_not_match(api: Api, agent: str, tmp_path: Path) -> None:
+def test_strict_schemas_refuse_what_does_not_match(api: Api, agent: str, strict: Server) -> None:
     schema = {"span_schemas": {"step": {"type": "object", "required": ["n"]}}}
     assert api.create(api.instance(agent, agent_schema_version=schema)).status_code == 200
-    with serving(tmp_path / "runs.db", "--strict-schemas") as server, server.client() as client:
-        strict = Api(client)
-        run = strict.instance(agent, agent_schema_version=schema)
-        assert refusal(strict.create(run)) == (422, "validation_errors")
-        assert details(strict.create(run, payload={"n": 1}))["payload"] == {"n": 1}
+    with strict.client() as client:
+        strictly = Api(client)
+        run = strictly.instance(agent, agent_schema_version=schema)
+        assert refusal(strictly.create(run)) == (422, "validation_errors")
+        assert details(strictly.create(run, payload={"n": 1}))["payload"] == {"n": 1}
 
 
 # 500, 503

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from agentspan.testing import CapturedRuns, capture, load
 from tests.testing.conftest import search
 
 
-def test_what_is_recorded_in_the_block_is_captured_and_nothing_else(tmp_path: Path) -> None:
+def test_what_is_recorded_in_the_block_is_captured_and_nothing_else() -> None:
     for name, block in (("before", None), ("within", capture), ("after", None)):
         if block is None:
             with agentspan.run(name):
@@ -26,7 +27,7 @@ def test_what_is_recorded_in_the_block_is_captured_and_nothing_else(tmp_path: Pa
                 pass
             assert runs.one().name == "within"
     assert runs.one().name == "within"  # it can still be read
-    with load(tmp_path / "default.db") as loaded:
+    with load(os.environ["AGENTSPAN_DB"]) as loaded:
         assert [run.name for run in loaded] == ["before", "after"]
 
 
@@ -97,12 +98,12 @@ def test_faults_of_the_recorder_are_raised(captured_runs: CapturedRuns) -> None:
             span.finish()
 
 
-def test_without_any_configuration_there_is_none_afterwards(tmp_path: Path) -> None:
+def test_without_any_configuration_there_is_none_afterwards() -> None:
     agentspan.shutdown()
     with capture():
         search("x")
     assert agentspan.health() == type(agentspan.health())()
-    assert not (tmp_path / "default.db").exists()
+    assert not Path(os.environ["AGENTSPAN_DB"]).exists()
 
 
 def test_a_capture_within_another_takes_what_is_recorded_in_it(captured_runs: CapturedRuns) -> None:
