@@ -110,6 +110,11 @@ def blobs_in(text: str) -> Iterator[Blob]:
         at = -(-end // _STEP) * _STEP
 
 
+def has_blobs(text: str) -> bool:
+    """Return whether there is a blob in a text, or in JSON text."""
+    return next(blobs_in(text), None) is not None
+
+
 def is_blob(text: str) -> bool:
     """Return whether all of a text is a blob, or a data URL of one (3 ns for a character of a blob)."""
     start = text.find(",", 0, _NEAR) + 1
