@@ -95,15 +95,21 @@ class Blob(NamedTuple):
 
 def blobs_in(text: str) -> Iterator[Blob]:
     """Yield the blobs of a text, or of JSON text, in order (0.5 ns for a character that is in none)."""
-    at, done, last = 0, 0, len(text) - _STEP
+    at, done, last, quote = 0, 0, len(text) - _STEP, -1
     while at <= last:
         if _WINDOW.match(text, at) is None:
             at += _STEP
             continue
         start = at - _STEP if at - _STEP > done else done
         start += len(text[start:at].rstrip(_ALPHABET))
-        end = _RUN.match(text, at).end()  # type: ignore[union-attr]
-        blob = _blob(text, start, end)
+        blob, end = None, -1
+        if at > quote:  # else the text up to that quote is known to be something else, too
+            quote = text.find('"', at)
+            end = quote - (text[quote - 1] == "\\")
+            blob = _blob(text, start, end)  # without looking at each character: 8 ns
+        if blob is None:
+            end = _RUN.match(text, at).end()  # type: ignore[union-attr]
+            blob = _blob(text, start, end)
         if blob is not None:
             yield blob
         done = end
@@ -119,14 +125,11 @@ def is_blob(text: str) -> bool:
     """Return whether all of a text is a blob, or a data URL of one (3 ns for a character of a blob)."""
     start = text.find(",", 0, _NEAR) + 1
     length = len(text) - start
-    if length < LEAST or length % 4 or _WINDOW.match(text, start) is None or not text.isascii():
+    if length < LEAST or length % 4 or _WINDOW.match(text, start) is None:
         return False
     if start and _URL.match(text, 0, start) is None:
         return False
-    data = text[start:].encode()
-    padding = length - len(data.rstrip(b"="))
-    rest = min((data.translate(None, alphabet) for alphabet in _ALPHABETS), key=len)
-    if padding > 2 or rest != b"=" * padding or not _is_exact(text[-4:]):
+    if not _is_base64(text[start:]) or not _is_exact(text[-4:]):
         return False
     return bool(start) or _type_by_start(text, start) is not None or _looks_like_base64(text, start)
 
@@ -172,6 +175,15 @@ def _blob(text: str, start: int, end: int) -> Blob | None:
     if encoded(data, is_for_urls=is_for_urls) != base64:
         return None
     return Blob(start, end, media_type or ANY_TYPE, is_for_urls, data)
+
+
+def _is_base64(text: str) -> bool:
+    """Return whether a text has the characters of base64 only (2 ns for each; a regular expression takes 8)."""
+    if not text.isascii():
+        return False
+    data = text.encode()
+    padding = len(data) - len(data.rstrip(b"="))
+    return padding <= 2 and any(data.translate(None, alphabet) == b"=" * padding for alphabet in _ALPHABETS)
 
 
 def _is_exact(quantum: str) -> bool:
