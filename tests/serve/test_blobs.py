@@ -57,6 +57,19 @@ def test_an_image_has_an_address_and_the_span_names_it_only(client: Client, db: 
     assert client.get(f"/api/v1/agent_spans/{id}").json()["details"]["payload"] == payload
 
 
+def test_what_a_client_sends_is_what_clients_read(client: Client, db: Database) -> None:
+    run = db.agent_instances.register("painter", agent_version={}, agent_schema_version={})
+    db.agent_instances.start(run.id)
+    payload = {"messages": [{"role": "user", "content": [part("image/png", PNG), part("image/gif", SVG)]}] * 2}
+    sent = {"agent_instance_id": run.id, "schema_name": "llm", "status": "active", "payload": payload}
+    made = client.post("/api/v1/agent_spans", json={"details": sent}).json()["details"]
+    assert made["payload"] == payload
+    result = {"result_payload": {"image": b64encode(PNG).decode()}, "status": "complete"}
+    client.post(f"/api/v1/agent_spans/{made['id']}/finish", json=result)
+    found = client.get(f"/api/v1/agent_spans/{made['id']}").json()["details"]
+    assert (found["payload"], found["result_payload"]) == (payload, result["result_payload"])
+
+
 @pytest.mark.parametrize(
     "media_type",
     ["image/svg+xml", "text/html", "application/xhtml+xml", "application/javascript", "image/png+xml", "text/x"],
