@@ -23,6 +23,7 @@ AUDIO = frozenset({"audio/wav", "audio/mpeg", "audio/ogg", "audio/flac", "audio/
 
 _STEP = LEAST // 2  # each run that is long enough has a window of this length, at a multiple of it
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+_ALPHABETS = (_ALPHABET[:-2].encode(), (_ALPHABET[:-4] + "-_").encode())
 _WINDOW = re.compile(rf"[A-Za-z0-9+/_-]{{{_STEP}}}")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _URL = re.compile(r"data:([A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60})(?:;[A-Za-z0-9.=+_-]*)*;base64,\Z")
@@ -94,30 +95,48 @@ class Blob(NamedTuple):
 
 def blobs_in(text: str) -> Iterator[Blob]:
     """Yield the blobs of a text, or of JSON text, in order (0.5 ns for a character that is in none)."""
-    at, done, last = 0, 0, len(text) - _STEP
+    at, done, last, quote = 0, 0, len(text) - _STEP, -1
     while at <= last:
         if _WINDOW.match(text, at) is None:
             at += _STEP
             continue
         start = at - _STEP if at - _STEP > done else done
         start += len(text[start:at].rstrip(_ALPHABET))
-        end = _RUN.match(text, at).end()  # type: ignore[union-attr]
-        blob = _blob(text, start, end)
+        blob, end = None, -1
+        if at > quote:  # else the text up to that quote is known to be something else, too
+            quote = text.find('"', at)
+            end = quote - (text[quote - 1] == "\\")
+            blob = _blob(text, start, end)  # without looking at each character: 8 ns
+        if blob is None:
+            end = _RUN.match(text, at).end()  # type: ignore[union-attr]
+            blob = _blob(text, start, end)
         if blob is not None:
             yield blob
         done = end
         at = -(-end // _STEP) * _STEP
 
 
+def has_blobs(text: str) -> bool:
+    """Return whether there is a blob in a text, or in JSON text."""
+    return next(blobs_in(text), None) is not None
+
+
 def is_blob(text: str) -> bool:
-    """Return whether all of a text is a blob, or a data URL of one."""
-    if len(text) < LEAST:
-        return False
+    """Return whether all of a text is a blob, or a data URL of one (3 ns for a character of a blob)."""
     start = text.find(",", 0, _NEAR) + 1
+    length = len(text) - start
+    if length < LEAST or length % 4 or _WINDOW.match(text, start) is None:
+        return False
     if start and _URL.match(text, 0, start) is None:
         return False
-    end = _RUN.match(text, start).end()  # type: ignore[union-attr]
-    return end == len(text) and _blob(text, start, end) is not None
+    if not _is_base64(text[start:]) or not _is_exact(text[-4:]):
+        return False
+    return bool(start) or _type_by_start(text, start) is not None or _looks_like_base64(text, start)
+
+
+def is_image_or_audio(data: bytes) -> bool:
+    """Return whether bytes begin like an image or audio."""
+    return (_type_of(data[:12]) or "").startswith(("image/", "audio/"))
 
 
 def encoded(data: bytes, *, is_for_urls: bool = False) -> str:
@@ -145,9 +164,8 @@ def _blob(text: str, start: int, end: int) -> Blob | None:
     if length < LEAST or length % 4 or not _is_quoted(text, start, end):
         return None
     media_type = _said_type(text, start, end) or _type_by_start(text, start)
-    head = text[start : start + _STEP]
-    if media_type is None and not all(look(head) for look in _LOOKS):
-        return None  # xxxxxxxx, and hexadecimal digits
+    if media_type is None and not _looks_like_base64(text, start):
+        return None
     is_for_urls = text.find("-", start, end) >= 0 or text.find("_", start, end) >= 0
     base64 = text[start:end]
     try:
@@ -157,6 +175,27 @@ def _blob(text: str, start: int, end: int) -> Blob | None:
     if encoded(data, is_for_urls=is_for_urls) != base64:
         return None
     return Blob(start, end, media_type or ANY_TYPE, is_for_urls, data)
+
+
+def _is_base64(text: str) -> bool:
+    """Return whether a text has the characters of base64 only (2 ns for each; a regular expression takes 8)."""
+    if not text.isascii():
+        return False
+    data = text.encode()
+    padding = len(data) - len(data.rstrip(b"="))
+    return padding <= 2 and any(data.translate(None, alphabet) == b"=" * padding for alphabet in _ALPHABETS)
+
+
+def _is_exact(quantum: str) -> bool:
+    """Return whether the last four characters of base64 are those that encoding gives."""
+    standard = quantum.replace("-", "+").replace("_", "/")
+    return encoded(a2b_base64(standard)) == standard
+
+
+def _looks_like_base64(text: str, start: int) -> bool:
+    """Return False for xxxxxxxx, and for hexadecimal digits."""
+    head = text[start : start + _STEP]
+    return all(look(head) for look in _LOOKS)
 
 
 def _is_quoted(text: str, start: int, end: int) -> bool:
@@ -180,7 +219,11 @@ def _said_type(text: str, start: int, end: int) -> str | None:
 
 
 def _type_by_start(text: str, start: int) -> str | None:
-    head = a2b_base64(text[start : start + 16].replace("-", "+").replace("_", "/"))
+    return _type_of(a2b_base64(text[start : start + 16].replace("-", "+").replace("_", "/")))
+
+
+def _type_of(head: bytes) -> str | None:
+    """Return the type of bytes by their first twelve."""
     for begin, media_type in _MAGIC:
         if head.startswith(begin):
             return media_type

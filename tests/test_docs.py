@@ -303,6 +303,7 @@ LIMITS = [
     (capture, "MAX_MEMBERS", "members of a group"),
     (agentspan.Limits(), "value", "a text in a payload"),
     (agentspan.Limits(), "payload", "a payload, or result"),
+    (agentspan.Limits(), "blob", "an image, audio or other bytes"),
     (agentspan.Limits(), "depth", "containers within"),
     (plain, "MAX_DEPTH", "containers within"),
     (agentspan.Limits(), "items", "members of a list"),

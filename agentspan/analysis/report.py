@@ -13,6 +13,7 @@ from agentspan import jsontext
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.runs import RunSummary, summaries_of
 from agentspan.analysis.tree import Node, build, every, walk
+from agentspan.blobs import described
 from agentspan.clock import millis_between
 from agentspan.figures import cost_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -122,7 +123,7 @@ class _Report:
     def _json(self, label: str, text: str | None) -> Iterator[str]:
         if text is None:
             return
-        value = _without_stacktrace(jsontext.decode(text))
+        value = _without_stacktrace(jsontext.decode(described(text)))
         yield ""
         yield f"{label}:"
         yield ""

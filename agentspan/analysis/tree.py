@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentspan import jsontext
+from agentspan.blobs import described
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.templates import inline
 
@@ -111,7 +112,7 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     """
     if span.summary:
         return span.summary
-    decoded = jsontext.decode(span.payload)
+    decoded = jsontext.decode(described(span.payload))
     if type(decoded) is dict and "duplicate_of" in decoded:  # of OpenTelemetry: the rest of it repeats that span
         return f"{span.schema_title} (duplicate)"
     payload = inline(decoded, limit)

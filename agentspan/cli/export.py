@@ -9,7 +9,7 @@ import click
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
-from agentspan.cli import destination
+from agentspan.cli import blob_files, destination
 from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
@@ -19,24 +19,29 @@ from agentspan.storage.scanning import scan
 ALL = "all"
 
 
-def command(database: Database, what: Sequence[str], *, form: str, output: str | None, as_json: bool) -> None:
+def command(
+    database: Database, what: Sequence[str], *, form: str, output: str | None, as_json: bool, blobs: str | None = None
+) -> None:
     """Write runs to a file, or to stdout."""
     storage = database.storage
     runs = _runs(storage, what)
+    files = {} if blobs is None else {"blobs": blob_files.write(storage, runs, Path(blobs))}
     if output is not None:
         _check(storage, Path(output))
         size = destination.write(Path(output), _text(storage, runs, form))
         to_stdout = destination.is_stdout(output)
         if as_json:
-            document({"file": output, "format": form, "bytes": size, "total": len(runs)}, err=to_stdout)
+            document({"file": output, "format": form, "bytes": size, "total": len(runs), **files}, err=to_stdout)
         else:
             click.echo(f"{noun(len(runs), 'run')} written to {safe(output)}: {noun(size, 'byte')}", err=to_stdout)
     elif as_json:
-        document({"format": form, "content": "".join(_text(storage, runs, form)), "total": len(runs)})
+        document({"format": form, "content": "".join(_text(storage, runs, form)), "total": len(runs), **files})
     else:
         for part in _text(storage, runs, form):
             # A file for elsewhere is UTF-8, whatever the encoding of this terminal is.
             click.echo(part if sys.stdout.isatty() else part.encode("utf-8", "replace"), nl=False)
+    if blobs is not None and not as_json:
+        click.echo(f"{noun(files['blobs'], 'blob')} in {safe(blobs)}", err=True)
 
 
 def _runs(storage: Storage, what: Sequence[str]) -> list[str]:

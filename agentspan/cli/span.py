@@ -8,6 +8,7 @@ import click
 from agentspan import jsontext
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.late_ends import closed_text
+from agentspan.blobs import described
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
@@ -19,7 +20,7 @@ from agentspan.storage.lookup import expect
 
 
 def command(database: Database, what: str, *, as_json: bool) -> None:
-    """Print one span in full."""
+    """Print one span in full; of images and the like type and size."""
     storage = database.storage
     row = id_prefixes.find_span(storage, what)
     violations = storage.violations([row.id], instance_id=row.agent_instance_id)[row.id]
@@ -46,9 +47,9 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
     for name, value in facts.items():
         if value is not None:
             click.echo(f"  {name:<9}{safe(value)}")
-    _show_json("payload", jsontext.decode(row.payload))
+    _show_json("payload", jsontext.decode(described(row.payload)))
     if row.result_payload is not None:
-        result = jsontext.decode(row.result_payload)
+        result = jsontext.decode(described(row.result_payload))
         error = error_of(result)
         trace = error.get("stacktrace") if isinstance(error, dict) else None
         if isinstance(trace, str):

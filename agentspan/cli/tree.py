@@ -7,6 +7,7 @@ from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
 from agentspan.analysis.tree import Node, Sums, sums, title_of
 from agentspan.analysis.tree_folding import error_of
+from agentspan.blobs import described
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -121,7 +122,7 @@ class Picture:
     def _payload(self, below: str, name: str, text: str | None, id: str) -> Iterator[str]:
         if text is None:
             return
-        value = jsontext.decode(text)
+        value = jsontext.decode(described(text))
         if isinstance(value, dict) and isinstance(value.get("error"), dict):
             value = {**value, "error": {key: item for key, item in value["error"].items() if key != "stacktrace"}}
         room = self.width - columns_of(below) - 3

@@ -22,6 +22,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations import json_operations
 from agentspan.operations.context import Context
 from agentspan.serve.access_token import AccessToken
+from agentspan.serve.blob_response import blob_response
 from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
 from agentspan.serve.page_templates import templates
@@ -35,7 +36,7 @@ from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, u
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    "media-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -69,6 +70,7 @@ def routes(ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, 
         ("/runs/{run_id}/facts", viewer.facts, "GET"),
         ("/runs/{run_id}/spans", viewer.spans, "GET"),
         ("/runs/{run_id}/spans/{span_id}", viewer.span, "GET"),
+        ("/runs/{run_id}/spans/{span_id}/blobs/{sha256}", viewer.blob, "GET"),
         ("/runs/{run_id}/conversation", viewer.conversation, "GET"),
         ("/runs/{run_id}/stats", viewer.stats, "GET"),
         ("/runs/{run_id}/search", viewer.search, "GET"),
@@ -199,11 +201,13 @@ class Viewer:
 
     async def span(self, request: Request) -> Response:
         """Answer with one span in full."""
-        id = request.path_params["span_id"]
-        span = await asyncio.to_thread(id_prefixes.find_span, self._storage, id)
-        if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
-            raise NotFound("this run has no such span")
+        span = await self._found_span(request)
         return await asyncio.to_thread(lambda: respond(data.detail(self._storage, span)))
+
+    async def blob(self, request: Request) -> Response:
+        """Answer with the bytes of an image, of audio, or of others, in a span."""
+        span, wanted = await self._found_span(request), request.path_params["sha256"]
+        return await asyncio.to_thread(blob_response, span, wanted)
 
     async def conversation(self, request: Request) -> Response:
         """Answer with turns of the conversation, and how many there are."""
@@ -276,6 +280,12 @@ class Viewer:
 
     async def _found(self, request: Request) -> AgentInstanceRow:
         return await asyncio.to_thread(id_prefixes.find_run, self._storage, request.path_params["run_id"])
+
+    async def _found_span(self, request: Request) -> AgentSpanRow:
+        span = await asyncio.to_thread(id_prefixes.find_span, self._storage, request.path_params["span_id"])
+        if not isinstance(span, AgentSpanRow) or span.agent_instance_id != request.path_params["run_id"]:
+            raise NotFound("this run has no such span")
+        return span
 
     def _to_login(self, request: Request) -> Response:
         if not _wants_page(request):

@@ -22,6 +22,7 @@ MODULES = (
     "longtext",
     "jsontext",
     "json",
+    "blobs",
     "messages",
     "failures",
     "spans",

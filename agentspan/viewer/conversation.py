@@ -15,6 +15,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.span_types import fallback
 from agentspan.viewer import messages, turns
+from agentspan.viewer.blobs import linked
 from agentspan.viewer.messages import Call, Message
 from agentspan.viewer.threads import Opening, Thread, Threads, in_order
 from agentspan.viewer.turns import MAX_TEXT, Step, Turn, TurnCall
@@ -38,7 +39,7 @@ _KEPT = frozenset({"agent", "llm", "message", "tool"})
 
 def of_run(spans: Iterable[AgentSpanRow]) -> list[Turn]:
     """Return the turns of a run. Payloads of spans that have none are not kept in memory."""
-    kept = (span if fallback(span.schema_name).name in _KEPT else span._replace(payload="{}") for span in spans)
+    kept = (linked(span) if fallback(span.schema_name).name in _KEPT else span._replace(payload="{}") for span in spans)
     reader = _Reader(sorted(kept, key=lambda span: (_start(span), span.id)))
     return reader.ordered()
 

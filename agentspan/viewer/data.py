@@ -14,6 +14,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.stats import BOUNDS_MS, stats
 from agentspan.analysis.tree import title_of
+from agentspan.blobs import described
 from agentspan.model.changes import Violation
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
 from agentspan.model.status import OPEN, SPAN_STATUSES
@@ -25,6 +26,7 @@ from agentspan.storage import tokenizing
 from agentspan.storage.protocol import Outlines, Storage
 from agentspan.storage.scanning import span_pages
 from agentspan.viewer import conversation
+from agentspan.viewer.blobs import linked
 
 CHUNK = 20_000
 """Spans in one answer; a run with more comes in several."""
@@ -59,8 +61,8 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "termination_reason": run.termination_reason,
         "closed": closed_text(run),
         "left_open": run.status in OPEN and lives.of(run.writer_id) == "dead",
-        "metadata": run.metadata,
-        "result": run.result,
+        "metadata": run.metadata and described(run.metadata),
+        "result": run.result and described(run.result),
         "error": run.error,
         "quality": run.quality_payloads,
         "program": _program(lives, run.writer_id),
@@ -137,7 +139,10 @@ def matches(storage: Storage, run_id: str, text: str) -> list[str]:
 
 
 def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
-    """Return one span in full. Payloads stay text: a browser's numbers would round large integers."""
+    """Return one span in full, but for the bytes of blobs (see blobs).
+
+    Payloads stay text: a browser's numbers would round large integers.
+    """
     (found,) = details(storage, [span], Lives(storage))
     return found
 
@@ -145,7 +150,7 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
 def details(storage: Storage, spans: Sequence[AgentSpanRow], lives: Lives) -> Iterator[dict[str, Any]]:
     """Yield spans of one run in full."""
     violations = storage.violations([span.id for span in spans], instance_id=spans[0].agent_instance_id)
-    return (_detail(span, lives, violations[span.id]) for span in spans)
+    return (_detail(linked(span), lives, violations[span.id]) for span in spans)
 
 
 def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation]) -> dict[str, Any]:

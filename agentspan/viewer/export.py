@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from agentspan.analysis import id_prefixes
+from agentspan.blobs import IMAGES, encoded
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recovery.writers import Lives
@@ -11,6 +12,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import whole_spans_of
 from agentspan.text import visible
 from agentspan.viewer import assets, conversation, data
+from agentspan.viewer.blobs import blobs_of
 
 
 def html(storage: Storage, run_ids: Sequence[str]) -> str:
@@ -53,6 +55,20 @@ def _run(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
             yield comma + assets.embedded(detail)
             comma = ","
     yield "]</script>\n"
+    yield from _images(storage, run.id)
+
+
+def _images(storage: Storage, run_id: str) -> Iterator[str]:
+    """Yield the images of a run as data URLs, each once, by the hash of its bytes."""
+    yield f'<script id="blobs-{run_id}" type="application/json">{{'
+    seen: set[str] = set()
+    for spans in whole_spans_of(storage, run_id):
+        for hash, blob in (found for span in spans for found in blobs_of(span)):
+            if hash not in seen and blob.media_type in IMAGES:
+                url = f"data:{blob.media_type};base64,{encoded(blob.data)}"
+                yield f'{"," if seen else ""}"{hash}":{assets.embedded(url)}'
+                seen.add(hash)
+    yield "}</script>\n"
 
 
 def _head(name: str) -> str:

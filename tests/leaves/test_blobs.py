@@ -111,6 +111,22 @@ def test_a_blob_is_found_wherever_it_is(before: int, some: bytes, is_for_urls: b
     assert (blob.data, blob.media_type) == (data, "image/png")
 
 
+@given(
+    st.binary(min_size=760, max_size=1000),
+    st.sampled_from(["", "data:image/png;base64,", "data:a,"]),
+    st.sampled_from(["", "=", "\n", "-", "+", "ä"]),
+    st.integers(0, 1400),
+    st.booleans(),
+)
+def test_a_text_is_a_blob_where_one_is_found_in_it(
+    some: bytes, before: str, odd: str, at: int, is_for_urls: bool
+) -> None:
+    base64 = encoded(some, is_for_urls=is_for_urls)
+    text = before + base64[:at] + odd + base64[at:]
+    found = list(blobs_in(text))
+    assert is_blob(text) == (len(found) == 1 and found[0].end == len(text) and text[: found[0].start] == before)
+
+
 def test_a_blob_is_described_by_type_and_size() -> None:
     assert is_blob(B64)
     assert is_blob(f"data:image/png;base64,{B64}")

@@ -53,7 +53,7 @@ def limited(tmp_path: Path) -> Iterator[Tracer]:
 
 
 def test_the_limits_are_those_that_the_documentation_names() -> None:
-    assert Limits() == (262_144, 1_048_576, 100, 10_000)
+    assert Limits() == (262_144, 1_048_576, 100, 10_000, 8_388_608)
 
 
 @pytest.mark.parametrize("letter", ["a", "ä", "😀", "\n"])
@@ -127,7 +127,7 @@ def test_the_same_long_text_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_hashed_for_one_payload_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaves, "MAX_HASHED", 5000)
     texts = [letter * 2000 for letter in "abcd"]
-    shown = recorded([*texts, b"a" * 2000], value=1000)
+    shown = recorded([*texts, b"a" * 2000], value=1000, blob=0)
     assert shown[:2] == [mark_of(text, start=text[:200]) for text in texts[:2]]
     assert shown[2:4] == [{"$truncated": {"characters": 2000, "start": text[:200]}} for text in texts[2:]]
     assert shown[4] == {"$truncated": {"bytes": 2000}}
@@ -383,7 +383,7 @@ def test_what_is_small_survives_what_is_shrunk(value: dict[str, Any], room: int)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(trees)
 def test_sizes_are_measured_as_they_are_written(value: Any) -> None:
-    assert limits_module._Shrinking()._size(value) == len(encode(value))
+    assert limits_module._Shrinking(())._size(value) == len(encode(value))
 
 
 @given(

@@ -120,6 +120,7 @@ def test_the_policy_lets_no_page_run_or_load_what_is_not_ours() -> None:
         "style-src": "'self'",
         "connect-src": "'self'",
         "img-src": "'self' data:",
+        "media-src": "'self'",
         "frame-ancestors": "'none'",
         "base-uri": "'none'",
         "form-action": "'self'",

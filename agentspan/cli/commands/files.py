@@ -18,16 +18,23 @@ _FORMATS = ["jsonl", "markdown", *(["html"] if _has_html else [])]
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="As what.")
 @click.option("-o", "--output", metavar="FILE", help="The file to write; stdout when left out.")
+@click.option("--blobs", metavar="DIR", help="A folder for the images, audio and other bytes, each in a file.")
 @options
 @click.pass_context
 def export(
-    ctx: click.Context, runs: tuple[str, ...], db: str | None, as_json: bool, form: str, output: str | None
+    ctx: click.Context,
+    runs: tuple[str, ...],
+    db: str | None,
+    as_json: bool,
+    form: str,
+    output: str | None,
+    blobs: str | None,
 ) -> None:
     """Write runs for elsewhere: jsonl for `import`, markdown for a review. RUN is as for `show`, or `all`."""
     from agentspan.cli import export as export_
 
     with opened(ctx, db) as database:
-        export_.command(database, runs, form=form, output=output, as_json=as_json)
+        export_.command(database, runs, form=form, output=output, blobs=blobs, as_json=as_json)
 
 
 @main.command(name="import")

@@ -4,12 +4,15 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+from agentspan.blobs import LEAST, is_blob, is_image_or_audio
 from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import MAX_HASHED, START, Limits, bytes_mark, text_mark
 from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.values import finite, joined
 
+MAX_BLOBS = 4
+"""How often the limit of a blob is kept in one payload; those on top of that are texts like others."""
 MAX_COPIED = 4
 """How often a payload's limit of characters is copied; texts on top of that become marks, if they are not short."""
 
@@ -20,12 +23,17 @@ class Leaves:
     Attributes:
         limits, redaction: of the capture; redaction is None where nothing is redacted.
         characters: how many more may be copied.
+        blobs: the texts of images and the like that were kept, by their ids; they have a limit of their own.
+        blob_characters: of all places that have one.
     """
 
     def __init__(self, limits: Limits, redaction: Redaction | None) -> None:
         self.limits = limits
         self.redaction = redaction
         self.characters = MAX_COPIED * limits.payload
+        self.blobs: dict[int, str] = {}
+        self.blob_characters = 0
+        self._blob_bytes = MAX_BLOBS * limits.blob
         self._hashable = MAX_HASHED
         self._marks: dict[tuple[int, str], tuple[Any, dict[str, Any]]] = {}
 
@@ -36,6 +44,8 @@ class Leaves:
             name: the member that it is in.
         """
         length, redaction = len(text), self.redaction
+        if length >= LEAST and self._has_room(length * 3 // 4) and is_blob(text):
+            return self._blob(text, name)
         if not text.isascii():
             text = joined(text)
         if length > self.limits.value or (length > self.characters and length > START):
@@ -48,6 +58,19 @@ class Leaves:
             return text
         kept = redaction.value(name, text)
         return kept if kept is text else self._kept(kept)
+
+    def _has_room(self, size: int) -> bool:
+        """Return whether bytes may be kept as a blob."""
+        return size <= self.limits.blob and size <= self._blob_bytes
+
+    def _blob(self, text: str, name: str) -> Any:
+        kept = text if self.redaction is None else self.redaction.value(name, text, is_blob=True)
+        if kept is not text:
+            return self._kept(kept)
+        self.blobs[id(text)] = text  # which keeps it, so that its id is not another's
+        self.blob_characters += len(text)
+        self._blob_bytes -= len(text) * 3 // 4
+        return text
 
     def _text_mark(self, text: str, start: str) -> dict[str, Any]:
         start = start[: min(START, self.limits.value)]
@@ -91,12 +114,14 @@ class Leaves:
         view, redaction = memoryview(value), self.redaction
         if redaction is not None and names_credential(name):
             return redaction.value(name, "bytes")
-        if view.nbytes * 4 > self.limits.value * 3:  # base64 takes four for three
+        is_kept = view.nbytes * 4 >= LEAST * 3 and self._has_room(view.nbytes)
+        if not is_kept and view.nbytes * 4 > self.limits.value * 3:  # base64 takes four for three
             data = view if view.c_contiguous else view.tobytes()
             return self._mark(value, view.nbytes, "", lambda hashed: bytes_mark(data, hashed=hashed))
         data = view.tobytes()
-        if redaction is not None:
+        if redaction is not None and not is_image_or_audio(data):
             text = data.decode("latin-1")
             cut = redaction.text(text)  # a header, the body of a request: base64 would hide what is in it
             data = data if cut is text else cut.encode("latin-1")
-        return self.text(base64.b64encode(data).decode(), name)
+        encoded = base64.b64encode(data).decode()
+        return self._blob(encoded, name) if is_kept else self.text(encoded, name)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -16,6 +17,8 @@ START = 200
 MAX_HASHED = 64 * 1024 * 1024
 """Bytes of one payload that are hashed for marks (50 ms); the marks of what comes on top have no `sha256`."""
 
+BLOB = 150
+"""Characters of a payload's limit that a blob takes."""
 _CHUNK = 1024 * 1024
 _SMALL = 300  # what takes no more is kept whole or left out: its mark would take nearly as much
 _MORE = len('"$truncated":{"items":1000000},')
@@ -27,16 +30,19 @@ class Limits(NamedTuple):
     """The limits of one payload, or result. A mark says how much there was beyond them.
 
     Attributes:
-        value: characters of one text (or of bytes as base64). Of a longer one: `bytes`, `sha256` and `start`.
+        value: characters of one text. Of a longer one: `bytes`, `sha256` and `start`.
         payload: characters of the whole JSON. More: the biggest members become marks, small ones (token counts) stay.
         depth: containers within each other, at most 190. Deeper ones: `{"$truncated": {"depth": n}}`.
         items: members of one list or object. The rest are counted: `{"$truncated": {"items": n}}`.
+        blob: bytes of one image, of audio, or of other bytes, also as base64 of 1,024 characters and more. Up to it,
+            neither `value` nor `payload` counts them. Beyond it base64 is text; of bytes: `bytes` and `sha256`.
     """
 
     value: int = 256 * 1024
     payload: int = 1024 * 1024
     depth: int = 100
     items: int = 10_000
+    blob: int = 8 * 1024 * 1024
 
 
 def text_mark(text: str, start: str, *, hashed: bool = True) -> dict[str, Any]:
@@ -66,19 +72,23 @@ def encode(plain: Any) -> str:
         return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def shrink(value: Any, room: int) -> Any:
+def shrink(value: Any, room: int, blobs: Collection[int] = ()) -> Any:
     """Return plain JSON that takes at most `room` characters as text, or is one mark of at most 150.
+
+    Args:
+        blobs: the ids of texts that stay, and count as `BLOB` characters.
 
     The smallest members stay as they are and leave the big ones what they do not need; those become marks. Linear but
     for the sorting: each value is measured once. Only payloads over their limit come here.
     """
-    return _Shrinking().to(value, room)
+    return _Shrinking(blobs).to(value, room)
 
 
 class _Shrinking:
     """One value, which is a tree: measured from below, cut from above."""
 
-    def __init__(self) -> None:
+    def __init__(self, blobs: Collection[int]) -> None:
+        self._blobs = blobs
         self._sizes: dict[int, tuple[Any, int]] = {}  # of dicts and lists, which are kept so that no id comes twice
 
     def to(self, value: Any, room: int) -> Any:
@@ -148,12 +158,12 @@ class _Shrinking:
         """Return how many characters a value takes as JSON."""
         kind = type(value)
         if kind is not dict and kind is not list:
-            return len(encode(value))
+            return BLOB if id(value) in self._blobs else len(encode(value))
         known = self._sizes.get(id(value))
         if known is not None:
             return known[1]
         size = max(len(value), 1) + 1  # brackets and commas
-        if _CONTAINERS.isdisjoint(map(type, value.values() if kind is dict else value)):
+        if not self._blobs and _CONTAINERS.isdisjoint(map(type, value.values() if kind is dict else value)):
             size = len(encode(value))  # one call for all of them
         elif kind is dict:
             size += sum(len(encode(key)) + 1 + self._size(item) for key, item in value.items())

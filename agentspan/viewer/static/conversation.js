@@ -1,11 +1,12 @@
 // The conversation of a run: its messages, and its tool calls with their answers, thread by thread.
 
+import { gallery } from "./blobs.js";
 import { add, byId, el, messageOf, setText } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { parse } from "./jsontext.js";
 import { longText, named } from "./longtext.js";
-import { argumentList, callCard, folded, lookOf, messageCard, partList } from "./messages.js";
+import { argumentList, callCard, folded, lookOf, messageCard, partList, textsOf } from "./messages.js";
 import { cut } from "./visible.js";
 
 /** @import { Spans } from "./spans.js" */
@@ -162,11 +163,19 @@ export class Conversation {
     const isStep = turn.role === "tool" && turn.side === "";
     const body = isStep
       ? this._stepCard(turn, text, head)
-      : messageCard({ ...turn, text }, { head, isCut, card: (call) => this._callCard(call) });
+      : messageCard({ ...turn, text }, { head, isCut, card: (call) => this._callCard(call), address: this._address(turn) });
     const model = turn.role === "tool" ? "The model that asked" : "The model";
     if (turn.again.length) body.append(el("p", { class: "again" }, `${model} was sent again: `, ...this._links(turn.again)));
     const node = el("div", { class: `turn from-${lookOf(turn.role)}`, tabindex: "-1" }, heading ? el("div", { class: "agent" }, heading) : null, body);
     return { key, node: named(node, turn.span), number };
+  }
+
+  /**
+   * @param {Turn} turn
+   * @returns {(hash: string) => string | null}
+   */
+  _address(turn) {
+    return (hash) => this.source.blob(turn.span, hash);
   }
 
   /** @param {Turn} turn */
@@ -230,6 +239,7 @@ export class Conversation {
       turn.arguments && turn.arguments !== "{}" ? argumentList(turn.arguments) : null,
       answer,
       partList(turn.others),
+      gallery([turn.arguments, ...textsOf(turn)], this._address(turn)),
       turn.error ? longText(turn.error, SHORT, { class: "error-text" }) : null,
     );
   }

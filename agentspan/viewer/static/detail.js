@@ -1,16 +1,18 @@
 // The selected span: its facts, its error, its messages, its payload and its result.
 
+import { blobHashes, gallery } from "./blobs.js";
 import { DetailCache } from "./cache.js";
 import { add, byId, copyButton, el, messageOf } from "./dom.js";
 import * as format from "./format.js";
 import { jsonSection } from "./json.js";
 import { member, Members, parse, write } from "./jsontext.js";
 import { longText, named, saveButton } from "./longtext.js";
-import { messageCard } from "./messages.js";
+import { messageCard, textsOf } from "./messages.js";
 import { Parts } from "./parts.js";
 import { withoutError } from "./tree.js";
 
 /** @import { Spans } from "./spans.js" */
+/** @import { BlobAddress } from "./blobs.js" */
 
 /** @type {{ side: SpanMessage["side"], title: string }[]} */
 const SIDES = [
@@ -187,20 +189,25 @@ export class Detail {
   _body(at, { payload, result_payload: result, violations, messages }) {
     const isOpen = this.spans.isOpen(at);
     const hasFailed = this.spans.columns.status[at] === "failed";
+    const id = this.spans.ids[at];
+    const address = (/** @type {string} */ hash) => this.source.blob(id, hash);
+    const inMessages = blobHashes(messages.flatMap(textsOf));
     return [
       { name: "failure", data: [result, hasFailed], make: () => failureOf(result, hasFailed) },
       { name: "violations", data: [JSON.stringify(violations)], make: () => violationList(violations) },
       ...SIDES.map(({ side, title }) => ({
         name: `messages ${side}`,
         data: side === "in" ? [payload] : [payload, result],
-        make: () => messageSection(title, messages.filter((message) => message.side === side)),
+        make: () => messageSection(title, messages.filter((message) => message.side === side), address),
       })),
       { name: "payload", data: [payload], make: () => jsonSection("Payload", payload) },
+      { name: "payload blobs", data: [payload], make: () => gallery([payload], address, inMessages) },
       {
         name: "result",
         data: [result, isOpen],
         make: () => (result !== null ? jsonSection("Result", result) : isOpen ? el("p", { class: "hint" }, UNFINISHED) : null),
       },
+      { name: "result blobs", data: [payload, result], make: () => gallery([result], address, new Set([...inMessages, ...blobHashes([payload])])) },
     ];
   }
 }
@@ -293,16 +300,17 @@ function violationList(violations) {
 /**
  * @param {string} title
  * @param {SpanMessage[]} messages
+ * @param {BlobAddress} address
  */
-function messageSection(title, messages) {
+function messageSection(title, messages, address) {
   if (!messages.length) return null;
   const early = messages.slice(0, Math.max(0, messages.length - SHOWN));
   const box = el("section", { class: "messages" }, title ? el("h3", null, title) : null);
   if (early.length) {
     const more = el("button", { type: "button", class: "more" }, `Show ${format.plural(early.length, "earlier message")}`);
-    more.addEventListener("click", () => more.replaceWith(...early.map((message) => messageCard(message))));
+    more.addEventListener("click", () => more.replaceWith(...early.map((message) => messageCard(message, { address }))));
     box.append(more);
   }
-  box.append(...messages.slice(early.length).map((message) => messageCard(message)));
+  box.append(...messages.slice(early.length).map((message) => messageCard(message, { address })));
   return box;
 }

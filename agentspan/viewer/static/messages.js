@@ -1,10 +1,13 @@
 // Chat messages, as a span's detail and the conversation show them.
 
+import { gallery } from "./blobs.js";
 import { el } from "./dom.js";
 import { plural } from "./format.js";
 import { jsonTree } from "./json.js";
 import { Members, parse, write } from "./jsontext.js";
 import { longText, named } from "./longtext.js";
+
+/** @import { BlobAddress } from "./blobs.js" */
 
 const LONG = 1500;
 const FOLDED = 280;
@@ -24,10 +27,10 @@ export const lookOf = (role) => LOOKS.get(role) ?? "other";
 /**
  * Return a message: its role, its text, its tool calls, and what else it holds. A long system prompt begins folded.
  * @param {{ role: string, name?: string | null, text: string, others: Part[], calls: Call[], error?: string | null }} message
- * @param {{ head?: Child[], card?: (call: any) => Node, isCut?: boolean }} [options] what follows the role; how a call is
- *   shown; whether the text is only the beginning of the recorded one
+ * @param {{ head?: Child[], card?: (call: any) => Node, isCut?: boolean, address?: BlobAddress }} [options] what follows the
+ *   role; how a call is shown; whether the text is only the beginning of the recorded one; where its images are
  */
-export function messageCard(message, { head = [], card = (call) => callCard(call), isCut } = {}) {
+export function messageCard(message, { head = [], card = (call) => callCard(call), isCut, address } = {}) {
   const limit = message.role === "system" ? FOLDED : LONG;
   const name = message.name && message.name !== message.role ? el("span", { class: "note" }, message.name) : null;
   const article = el(
@@ -36,11 +39,22 @@ export function messageCard(message, { head = [], card = (call) => callCard(call
     el("header", null, el("b", null, message.role || "no role"), name, ...head),
     message.text ? longText(message.text, limit, { class: "prose" }, isCut ? null : undefined) : null,
     partList(message.others),
+    address ? gallery(textsOf(message), address) : null,
     ...message.calls.map(card),
     message.error ? longText(message.error, LONG, { class: "error-text" }) : null,
   );
   return named(article, message.role || "message");
 }
+
+/**
+ * Return the texts of a message that may name an image.
+ * @param {{ text: string, others: Part[], calls: Call[] }} message
+ */
+export const textsOf = ({ text, others, calls }) => [
+  text,
+  ...others.map((part) => part.text),
+  ...calls.flatMap((call) => [call.arguments, ...call.others.map((part) => part.text)]),
+];
 
 /**
  * Return a tool call with its arguments.

@@ -109,6 +109,16 @@ export class ServerSource {
   }
 
   /**
+   * Return the address of an image, or of other bytes, of a span.
+   * @param {string} id
+   * @param {string} hash
+   * @returns {string | null}
+   */
+  blob(id, hash) {
+    return `${this.base}spans/${id}/blobs/${hash}`;
+  }
+
+  /**
    * @param {number} offset
    * @returns {Promise<TurnPage>}
    */
@@ -153,6 +163,8 @@ export class FileSource {
     this._turns = null;
     /** @type {Map<string, SpanDetail> | null} */
     this._details = null;
+    /** @type {Map<string, string> | null} */
+    this._blobs = null;
   }
 
   /** @returns {Promise<SpanChunk>} */
@@ -169,6 +181,17 @@ export class FileSource {
     const detail = this._readDetails().get(id);
     if (!detail) throw new Error("This file has no such span.");
     return detail;
+  }
+
+  /**
+   * Return an image of the file as a data URL; null for other bytes, which are not in the file.
+   * @param {string} _id
+   * @param {string} hash
+   * @returns {string | null}
+   */
+  blob(_id, hash) {
+    this._blobs ??= new Map(Object.entries(jsonBlock(`blobs-${this.run.id}`)));
+    return this._blobs.get(hash) ?? null;
   }
 
   /**

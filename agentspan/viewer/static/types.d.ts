@@ -76,7 +76,7 @@ interface SpanChunk {
   latest: string | null;
 }
 
-/** All of one span (data.detail). */
+/** All of one span (data.detail); in the place of the bytes of images, audio and others stands what blobs.js finds. */
 interface SpanDetail {
   id: string;
   schema_name: string;
@@ -229,6 +229,7 @@ interface RunSource {
   spans(query: { since?: string; after?: string }): Promise<SpanChunk & { run?: Run }>;
   facts(): Promise<Run>;
   detail(id: string): Promise<SpanDetail>;
+  blob(id: string, hash: string): string | null;
   conversation(offset: number): Promise<TurnPage>;
   stats(): Promise<Statistics>;
   search(text: string): Promise<Matches>;
