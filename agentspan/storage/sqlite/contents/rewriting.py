@@ -3,9 +3,10 @@
 import sqlite3
 from typing import NamedTuple
 
+from agentspan.blobs import blobs_in
 from agentspan.storage.protocol import RewrittenSpans
 from agentspan.storage.sqlite.connections import Connections
-from agentspan.storage.sqlite.contents.joining import BIT, PAYLOAD, RESULT
+from agentspan.storage.sqlite.contents.joining import BIT, BITS
 from agentspan.storage.sqlite.contents.numbering import Numbering
 from agentspan.storage.sqlite.contents.splitting import LEAST, split
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
@@ -15,8 +16,8 @@ STEP_CHARS = 2**18
 """Characters of payloads that one commit rewrites: about 10 ms. A larger payload is rewritten alone."""
 
 WHOLE = (
-    f"case when not contents & {PAYLOAD} and not {IS_OPEN} then payload end, "
-    f"case when not contents & {RESULT} and not {IS_OPEN} then result_payload end"
+    f"case when not contents & {BITS['payload']} and not {IS_OPEN} then payload end, "
+    f"case when not contents & {BITS['result_payload']} and not {IS_OPEN} then result_payload end"
 )
 NEXT = f"select id, {WHOLE} from agent_spans where agent_instance_id = ? and id > ? order by id"
 SPAN = f"select {WHOLE} from agent_spans where id = ?"
@@ -83,9 +84,11 @@ def _rewrite(connection: sqlite3.Connection, instance_id: str, ids: list[str]) -
 
 
 def _payloads(texts: tuple[str | None, ...] | list[str | None]) -> dict[str, str]:
-    """Return the payloads, by column, that have parts."""
+    """Return the payloads, by column, that have parts or blobs."""
     return {
         column: text
         for column, text in zip(BIT, texts, strict=True)
-        if text is not None and len(text) >= LEAST and split(text) is not None
+        if text is not None
+        and len(text) >= LEAST
+        and (split(text) is not None or next(iter(blobs_in(text)), None) is not None)
     }
