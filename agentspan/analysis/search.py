@@ -1,11 +1,16 @@
-"""Full-text search over the summaries, payloads and results of spans. Matches are positions, never markup."""
+"""Full-text search over the summaries, payloads and results of spans. Matches are positions, never markup.
+
+A text that spans of a run repeat is found in the one that said it first (see storage.first_said).
+"""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.storage import tokenizing
-from agentspan.storage.analytics import Hit, Hits, Progress
+from agentspan.storage.analytics import FoundSpan, Hit, Hits, Progress
+from agentspan.storage.first_said import search_run
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import count, scan
 from agentspan.text import one_line
@@ -29,7 +34,9 @@ def search(
     offset: int = 0,
     progress: Progress | None = None,
 ) -> Hits:
-    """Return the spans that contain all of these words, the latest first. Case and accents do not matter.
+    """Return the spans that say all of these words first in their run, the latest first.
+
+    Case and accents do not matter.
 
     Args:
         words: one text, in which double quotes hold words together, or several texts, each held together. `*` at the
@@ -46,34 +53,34 @@ def search(
     if run is None and analytics is not None:
         found = analytics.search_spans(asked, limit=limit, offset=offset, progress=progress)
         if found is not None:
-            ids, total = found
-            rows = storage.find(*ids).rows
-            spans = [row for id in ids if id in rows and isinstance(row := rows[id][1], AgentSpanRow)]
-            return Hits([hit(span, asked) for span in spans], total)
-    latest, total = _latest(_matching(storage, asked, run, progress), offset + limit)
-    return Hits([hit(span, asked) for span in latest[offset:]], total)
-
-
-def _latest(spans: Iterable[AgentSpanRow], number: int) -> tuple[list[AgentSpanRow], int]:
-    """Return the latest spans, and the number of all; at most `number` of them are in memory."""
-    kept: list[tuple[str, AgentSpanRow]] = []
-    total = 0
-    for span in spans:
-        total += 1
-        if len(kept) < number:
-            heapq.heappush(kept, (span.id, span))
-        elif kept:
-            heapq.heappushpop(kept, (span.id, span))
-    return [span for _, span in sorted(kept, reverse=True)], total
-
-
-def _matching(storage: Storage, asked: list[str], run: str | None, progress: Progress | None) -> Iterator[AgentSpanRow]:
-    """Read every span; yield those that contain all terms."""
+            return _hits(*found, asked)
     matcher = tokenizing.Matcher(asked)
+    return _hits(*_latest(_by_run(storage, matcher, run, offset + limit, progress), offset, limit), asked)
+
+
+def _hits(found: Iterable[FoundSpan], total: int, asked: Sequence[str]) -> Hits:
+    return Hits([hit(span, asked)._replace(repeats=repeats) for span, repeats in found], total)
+
+
+def _latest(pages: Iterable[tuple[list[FoundSpan], int]], offset: int, limit: int) -> tuple[list[FoundSpan], int]:
+    """Return the latest spans after the first of them, and the number of all; few more than these are in memory."""
+    latest: list[FoundSpan] = []
+    total = 0
+    for found, number in pages:
+        total += number
+        if found:
+            latest = heapq.nlargest(offset + limit, chain(latest, found), key=lambda one: one.span.id)
+    return latest[offset:], total
+
+
+def _by_run(
+    storage: Storage, matcher: tokenizing.Matcher, run: str | None, most: int, progress: Progress | None
+) -> Iterator[tuple[list[FoundSpan], int]]:
+    """Read every span; yield of each run the latest ones that say all terms first, and the number of all."""
     runs = 1 if run is not None or progress is None else count(storage, "agent_instance")
     run_ids = iter((run,)) if run is not None else (row.id for row in scan(storage, AgentInstanceRow))
     for done, run_id in enumerate(run_ids, start=1):
-        yield from (span for span in storage.iter_spans(run_id) if matcher.matches(span))
+        yield search_run(storage.iter_spans(run_id), matcher, most)
         if progress is not None:
             progress(done, max(done, runs))
 

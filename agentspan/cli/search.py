@@ -29,6 +29,8 @@ def command(
             + fit(hit.schema_name, max(8, columns - 54))
         )
         click.echo("  " + _snippet(hit, columns - 2))
+        if hit.repeats:
+            click.echo("  " + style(f"and in {noun(hit.repeats, 'later step')}", fg="bright_black"))
     from_ = f", from number {offset + 1} on" if offset and found.hits else ""
     click.echo(f"{len(found.hits)} of {noun(found.total, 'span')}{from_}")
     if found.hits:

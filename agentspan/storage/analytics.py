@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -134,14 +134,26 @@ class Stat:
         return self.failed / self.ran if self.ran else None
 
 
+class FoundSpan(NamedTuple):
+    """A span that says all words of a search first (see first_said), without what earlier ones have said.
+
+    Attributes:
+        repeats: how many later spans repeat it: of its parts with a word, the number for the part that most spans have.
+    """
+
+    span: AgentSpanRow
+    repeats: int
+
+
 class Hit(NamedTuple):
-    """A span that contains all words of a search.
+    """A span that says all words of a search first in its run.
 
     Attributes:
         summary: the span's, else its type's title.
         field: where the snippet is from: `summary`, `payload` or `result_payload`.
         snippet: text around the first match, on one line, without control characters.
         matches: (start, end) of each matched word in `snippet`, in code points.
+        repeats: how many later spans of the run repeat it.
     """
 
     span_id: str
@@ -153,6 +165,7 @@ class Hit(NamedTuple):
     field: str
     snippet: str
     matches: tuple[tuple[int, int], ...]
+    repeats: int = 0
 
 
 class Hits(NamedTuple):
@@ -179,8 +192,8 @@ class Analytics(Protocol):
 
     def search_spans(
         self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
-    ) -> tuple[list[str], int] | None:
-        """Return the ids of a page of spans, of all runs, that contain these words, the latest first; and the total.
+    ) -> tuple[list[FoundSpan], int] | None:
+        """Return a page of the spans, of all runs, that say all these words first, the latest first; and the total.
 
         Args:
             words: each the tokens that must stand side by side, separated by blanks; the last one of those may end

@@ -67,6 +67,7 @@ from agentspan.model.rows import (
 from agentspan.model.status import CLOSERS, OPEN
 from agentspan.storage.analytics import (
     Analytics,
+    FoundSpan,
     Progress,
     RunFilter,
     RunList,
@@ -142,6 +143,7 @@ __all__ = [
     "DatabaseBusy",
     "DatabaseUnusable",
     "Found",
+    "FoundSpan",
     "Groups",
     "InvalidValue",
     "Key",

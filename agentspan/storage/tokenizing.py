@@ -36,11 +36,22 @@ def terms(words: str | Sequence[str]) -> list[str]:
     return list(found)
 
 
+class _WithoutAccents(dict[int, int | None]):
+    """None for the code of an accent, looked up once each: a third of the time of a generator over a text."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = kept = None if unicodedata.combining(chr(code)) else code
+        return kept
+
+
+_WITHOUT_ACCENTS = _WithoutAccents()
+
+
 def fold(text: str) -> str:
     """Return a text in lower case and without accents."""
     if text.isascii():
         return text.lower()
-    plain = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    plain = unicodedata.normalize("NFD", text).translate(_WITHOUT_ACCENTS)
     return plain.lower().encode("utf-8", "replace").decode()  # a lone surrogate is no text for SQLite
 
 
@@ -86,5 +97,17 @@ class Matcher:
         text = of_span(span.summary, span.payload, span.result_payload)
         if not self._needles or not all(token in text for token in self._first):  # most end here
             return False
-        tokens = f" {' '.join(TOKEN.findall(text))} "
+        tokens = _tokens(text)
         return all(needle in tokens for needle in self._needles)
+
+    def matches_any(self, json_text: str) -> bool:
+        """Return whether a JSON text contains any of the terms."""
+        text = fold(of_json(json_text))
+        if not any(token in text for token in self._first):
+            return False
+        tokens = _tokens(text)
+        return any(needle in tokens for needle in self._needles)
+
+
+def _tokens(text: str) -> str:
+    return f" {' '.join(TOKEN.findall(text))} "

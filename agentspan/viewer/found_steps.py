@@ -21,8 +21,8 @@ def found_steps(storage: Storage, asked: Asked) -> dict[str, Any]:
 
     Returns:
         `steps`, at most SHOWN: of each its `run`, its `span`, the `agent`, the `status`, the `summary`, when it
-        `started`, and `parts`, a snippet cut into pieces, of which every second one is a match. `count` says how many
-        there are.
+        `started`, `parts`, a snippet cut into pieces, of which every second one is a match, and `repeats`, how many
+        later spans of the run repeat it. `count` says how many there are.
     """
     others = asked._replace(grep="", offset=0)
     is_filtered = others != Asked()
@@ -53,6 +53,7 @@ def _step(hit: Hit, agent: str) -> dict[str, Any]:
         "summary": hit.summary,
         "started": (hit.started_at or "")[:19].replace("T", " "),
         "parts": _parts(hit),
+        "repeats": hit.repeats,
     }
 
 

@@ -79,6 +79,19 @@ def test_what_is_found_follows_what_is_recorded(db: Database, run: str) -> None:
     assert search(db.storage, "landed").total == 2
 
 
+def test_a_message_is_found_in_the_step_that_said_it_first(db: Database) -> None:
+    run, other = (db.agent_instances.register("a").id for _ in range(2))
+    said = [{"role": "user", "content": f"this is message {number}"} for number in ("one", "two", "three")]
+    spans = [db.agent_spans.create(run, "llm", "complete", {"messages": said[:length]}, {}) for length in (1, 2, 3)]
+    again = db.agent_spans.create(other, "llm", "complete", {"messages": said}, {})
+    for words, first in (("one", 0), ("two", 1), ("three", 2)):
+        later, hit = search(db.storage, words).hits
+        assert (later.span_id, later.repeats) == (again.id, 0)  # each run is for itself
+        assert (hit.span_id, hit.repeats) == (spans[first].id, 2 - first)
+        assert search(db.storage, words, run=run).hits == [hit]
+        assert "one" not in hit.snippet or words == "one"
+
+
 HOSTILE = [
     '"',
     '""',

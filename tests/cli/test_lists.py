@@ -110,6 +110,20 @@ def test_search_finds_a_code(db: Path) -> None:
     assert lines(db, "search", "booked", "--offset", "3")[-2] == "1 of 4 spans, from number 4 on"
 
 
+def test_search_says_how_many_later_steps_repeat_a_text(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    said = [{"role": "user", "content": f"the secret of room {number}"} for number in (101, 102)]
+    with tracer.run("a"):
+        for length in (1, 2, 2):
+            with tracer.span("llm", {"messages": said[:length]}):
+                pass
+    tracer.shutdown()
+    assert lines(db, "search", "101")[2:4] == ["  and in 2 later steps", "1 of 1 span"]
+    assert lines(db, "search", "102")[2:4] == ["  and in 1 later step", "1 of 1 span"]
+    (hit,) = json.loads(call(db, "search", "101", "--json").output)["hits"]
+    assert hit["repeats"] == 2
+
+
 @pytest.mark.parametrize("words", [["--", "-x"], ['"'], ["AND"], ["a*b", "("], ["*"], ["NEAR(a b)"]])
 def test_no_words_are_an_error(db: Path, words: list[str]) -> None:
     assert re.match(r"\d+ of \d+ spans?", [line for line in lines(db, "search", *words) if " of " in line][-1])

@@ -1,6 +1,8 @@
 """Making a file smaller, whose payloads an older version stored whole; interrupted, and beside other programs."""
 
+import base64
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -48,14 +50,12 @@ def record(path: Path, runs: int = 3, calls: int = CALLS) -> int:
 
 def as_before(path: Path) -> None:
     """Store each payload whole, as older versions did."""
+    with agentspan.open(path, read_only=True) as db:
+        whole = [(row.payload, row.result_payload, row.id) for row in spans(db)]  # type: ignore[union-attr]
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("create temp table whole as select span, payload, result_payload from spans")
-    connection.execute(
-        "update agent_spans set payload = w.payload, result_payload = w.result_payload, contents = 0 "
-        "from temp.whole w where w.span = agent_spans.id"
-    )
-    connection.execute("delete from contents")
-    connection.execute("delete from content_runs")
+    connection.executemany("update agent_spans set payload = ?, result_payload = ?, contents = 0 where id = ?", whole)
+    for table in ("contents", "blobs", "content_runs"):
+        connection.execute(f"delete from {table}")
     connection.execute("vacuum")
     connection.close()
 
@@ -146,6 +146,23 @@ def test_open_spans_are_not_touched(path: Path) -> None:
         db.agent_spans.finish(ids[0], result_payload={"documents": [{"content": "z" * 900}]})
         assert db.compact().spans == 1
         assert len(sql(path, "select * from contents")) == 1
+        assert problems(db) == []
+
+
+def test_base64_is_stored_as_bytes_once(path: Path) -> None:
+    image = base64.b64encode(random.Random(1).randbytes(3000)).decode()
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("a")
+        for payload in ({"image": image}, {"name": "$blob:1", "image": image}, {"messages": [{"content": image}]}):
+            db.agent_spans.create(run.id, "tool", "complete", {"name": "look", **payload}, {"output": "$blob"})
+    as_before(path)
+    with agentspan.open(path) as db:
+        before = spans(db)
+        assert db.compact().spans == 3
+        assert spans(db) == before
+        assert sql(path, "select length(data) from blobs") == [(3000,)]
+        assert db.compact().spans == 0
+        assert spans(db) == before
         assert problems(db) == []
 
 

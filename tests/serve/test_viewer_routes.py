@@ -264,6 +264,7 @@ def test_steps_with_a_text_are_found_in_runs_that_match_the_other_filters(make: 
     (step,) = client.get("/steps.json?grep=garden&agent=researcher").json()["steps"]
     assert (step["run"], step["agent"]) == (run, "researcher")
     assert step["parts"][1::2] == ["gardens"]
+    assert step["repeats"] == 0
     page = client.get("/", params={"grep": "<img src=x>"}).text
     assert "<img src=x>" not in page
     assert "No run has “&lt;img src=x&gt;” in its own id" in page

@@ -21,6 +21,7 @@ from agentspan.testing.contract.rows import finish
 
 WORDS = ("flight", "Zürich", "timeout", "hotel", "train", "snake_case", "42")
 SEARCHES = ("flight", "ho*", '"hotel train"', "zurich", "flight -hotel 42", "nothing", "snake")
+SAID = [f'{{"role":"user","content":"{word} is said in message {number}"}}' for number, word in enumerate(WORDS)]
 MODELS = (None, "gpt-4.1", "small")
 COMMITS = (None, "a1" * 20, "a2" * 20, "1a" * 32)
 
@@ -96,8 +97,11 @@ class Answering(Base):
         for words in SEARCHES:
             limit, offset = chance.choice(((1000, 0), (2, 1)))
             hits = search(plain, words, limit=limit, offset=offset)
-            expected = [hit.span_id for hit in hits.hits], hits.total
-            assert analytics.search_spans(terms(words), limit=limit, offset=offset, progress=None) == expected, words
+            spans_found = analytics.search_spans(terms(words), limit=limit, offset=offset, progress=None)
+            assert spans_found is not None, "search_spans answers nothing"
+            expected = [(hit.span_id, hit.repeats) for hit in hits.hits], hits.total
+            assert ([(found.span.id, found.repeats) for found in spans_found[0]], spans_found[1]) == expected, words
+            assert search(storage, words, limit=limit, offset=offset) == hits, words
 
     def test_sql_reads_the_documented_tables_and_views(self, storage: Storage) -> None:
         """With values, and the names of the columns."""
@@ -201,7 +205,7 @@ def _span(base: Base, chance: random.Random, run: AgentInstanceRow) -> AgentSpan
     return base.rows.span(run)._replace(
         schema_name=name,
         status=status,
-        payload=f'{{"text": "{text}"}}',
+        payload=chance.choice((f'{{"text": "{text}"}}', f'{{"messages":[{",".join(SAID[: chance.randrange(8)])}]}}')),
         result_payload=f'{{"text": "{chance.choice(WORDS)}"}}' if ended and chance.random() < 0.7 else None,
         summary=text if chance.random() < 0.5 else None,
         label=chance.choice(MODELS),

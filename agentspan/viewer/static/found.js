@@ -1,6 +1,7 @@
 // The steps that contain the text of the list's filter: searched when the page is shown, and again from time to time.
 
 import { add, byId, el, findById, messageOf, setText } from "./dom.js";
+import { plural } from "./format.js";
 import { Parts } from "./parts.js";
 import { poll } from "./source.js";
 
@@ -50,7 +51,7 @@ function item(step) {
     el("i", { class: `mark ${step.status}`, role: "img", "aria-label": step.status }),
     el("a", { href: address }, step.summary),
     " ",
-    el("span", { class: "hint" }, [step.agent, step.started].filter(Boolean).join(" · ")),
+    el("span", { class: "hint" }, [step.agent, step.started, step.repeats ? `and in ${plural(step.repeats, "later step")}` : ""].filter(Boolean).join(" · ")),
     snippet,
   );
 }

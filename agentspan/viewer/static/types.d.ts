@@ -216,6 +216,7 @@ interface FoundStep {
   summary: string;
   started: string;
   parts: string[];
+  repeats: number;
 }
 
 interface FoundSteps {

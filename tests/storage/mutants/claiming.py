@@ -3,23 +3,26 @@
 import os
 import sqlite3
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from agentspan.analysis.runs import find_runs
-from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.analytics import FoundSpan
+from agentspan.storage.first_said import search_run
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Capabilities, RewrittenSpans, SpanSum
+from agentspan.storage.protocol import Capabilities, Query, RewrittenSpans, SpanSum
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sums import added_up
+from agentspan.storage.tokenizing import Matcher
 from agentspan.testing.contract.answering import RowByRow, outlined
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants.noting import found_by
@@ -121,8 +124,10 @@ class Capable(MemoryStorage):
         return stats(RowByRow(self), **more)
 
     def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
-        hits = search(RowByRow(self), words, limit=limit, offset=offset)
-        return [hit.span_id for hit in hits.hits], hits.total
+        matcher = Matcher(words)
+        runs = [search_run(self.iter_spans(run.id), matcher, 1000) for run in self.page(Query("agent_instance")).rows]
+        found = sorted(chain(*(spans for spans, _ in runs)), key=lambda one: one.span.id, reverse=True)
+        return found[offset : offset + limit], sum(number for _, number in runs)
 
     def wait_at_most(self, wait_s: float) -> None:
         super()._open()
@@ -175,8 +180,23 @@ class AnalyticsLeaveOutCancelledSpans(Capable):
 @found_by("test_analytics_answer_as_reading_row_by_row_does")
 class SearchesFindTheOldestFirst(Capable):
     def search_spans(self, words: Any, **more: Any) -> Any:
-        ids, total = super().search_spans(words, **more)
-        return ids[::-1], total
+        found, total = super().search_spans(words, **more)
+        return found[::-1], total
+
+
+@found_by("test_analytics_answer_as_reading_row_by_row_does")
+class SearchesFindRepeatedTexts(Capable):
+    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
+        matcher = Matcher(words)
+        spans = [row for row in self.page(Query("agent_span", descending=True)).rows if matcher.matches(row)]  # type: ignore[arg-type]
+        return [FoundSpan(span, 0) for span in spans[offset : offset + limit]], len(spans)  # type: ignore[arg-type]
+
+
+@found_by("test_analytics_answer_as_reading_row_by_row_does")
+class SearchesCountNoRepeats(Capable):
+    def search_spans(self, words: Any, **more: Any) -> Any:
+        found, total = super().search_spans(words, **more)
+        return [one._replace(repeats=0) for one in found], total
 
 
 @found_by("test_analytics_answer_as_reading_row_by_row_does")

@@ -8,15 +8,13 @@ from typing import TypeVar
 
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
-from agentspan.storage import tokenizing
-from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.analytics import FoundSpan, Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
 from agentspan.storage.sqlite.connections import is_damage, storage_error
-from agentspan.storage.sqlite.index import index_file
+from agentspan.storage.sqlite.index import full_text, index_file
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import USED, SpanSums
 from agentspan.storage.sqlite.index.statistics import statistics
-from agentspan.storage.sqlite.statements import column_of
 
 T = TypeVar("T")
 
@@ -114,9 +112,9 @@ class IndexAnalytics:
 
     def search_spans(
         self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
-    ) -> tuple[list[str], int] | None:
+    ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
-        return self._asked(FULL_TEXT, lambda connection: _search(connection, words, limit, offset), progress)
+        return self._asked(FULL_TEXT, lambda connection: full_text.search(connection, words, limit, offset), progress)
 
     def _asked(
         self,
@@ -173,24 +171,3 @@ def _where(filter: RunFilter) -> tuple[str, list[str]]:
         value.encode("utf-8", "replace").decode() for value in values
     ]  # a shell's odd bytes are no text for SQLite
     return (f" where {' and '.join(conditions)}" if conditions else ""), values
-
-
-def _search(connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int) -> tuple[list[str], int]:
-    ending = tokenizing.PREFIX
-    query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
-    matcher = tokenizing.Matcher(terms)
-    columns = ", ".join(column_of("agent_span", column, "s", "recorded") for column in AgentSpanRow._fields)
-    open_rows = [
-        row
-        for row, *values in connection.execute(
-            f"select s.rowid, {columns} from text_open o cross join recorded.agent_spans s where s.rowid = o.row"
-        )
-        if matcher.matches(AgentSpanRow._make(values))
-    ]
-    (closed,) = connection.execute("select count(*) from texts where texts match ?", (query,)).fetchone()
-    found = connection.execute(
-        "select rowid from texts where texts match ? order by rowid desc limit ?", (query, offset + limit)
-    )
-    rows = sorted([*open_rows, *(row for (row,) in found)], reverse=True)[offset : offset + limit]
-    by_row = "select id from recorded.agent_spans where rowid = ?"
-    return [connection.execute(by_row, (row,)).fetchone()[0] for row in rows], closed + len(open_rows)

@@ -1,12 +1,18 @@
-"""The words of finished spans: an FTS5 index without a copy of the texts, which are in the recorded file.
+"""The words that finished spans say first: an FTS5 index without a copy of the texts, which are in the recorded file.
 
 Triggers that keep such an index up to date would cost each write four times as much.
 """
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 
-from agentspan.storage import tokenizing
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage import first_said, tokenizing
+from agentspan.storage.analytics import FoundSpan
+from agentspan.storage.first_said import SpanParts
+from agentspan.storage.sqlite.index import parts as parts_table
 from agentspan.storage.sqlite.index.index_file import Part
+from agentspan.storage.sqlite.index.parts import Parts
 from agentspan.storage.sqlite.index.rewrites import Rewrites
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 from agentspan.storage.sqlite.statements import column_of
@@ -18,20 +24,24 @@ DELETES = ", contentless_delete = 1"
 CREATE = (
     "drop table if exists main.texts",
     "drop table if exists main.text_open",
+    "drop table if exists main.text_outdated",
     "create virtual table main.texts using fts5(text, content = ''{deletes})",
     "create table main.text_open (row integer primary key)",
+    "create table main.text_outdated (row integer primary key)",
 )
-WHOLE = ", ".join(column_of("agent_span", column, "s", "recorded") for column in ("payload", "result_payload"))
+"""`text_outdated` has rows of `texts` that are wrong and cannot be deleted; their spans are read at each search."""
+SPAN = ", ".join(column_of("agent_span", column, "s", "recorded") for column in AgentSpanRow._fields)
 CLOSED = f"""
-insert into texts (rowid, text)
-select s.rowid, of_span(summary, {WHOLE})
-from text_open o cross join recorded.agent_spans s where s.rowid = o.row and not {IS_OPEN} order by 1
+select s.rowid, {SPAN} from text_open o cross join recorded.agent_spans s
+where s.rowid = o.row and not {IS_OPEN} order by 1
 """
 NEW = f"""
-insert into texts (rowid, text)
-select rowid, of_span(summary, {WHOLE})
-from recorded.agent_spans s where rowid > ? and rowid <= ? and not {IS_OPEN} order by 1
+select s.rowid, {SPAN} from recorded.agent_spans s where s.rowid > ? and s.rowid <= ? and not {IS_OPEN} order by 1
 """
+BY_ROW = f"select s.rowid, {SPAN} from recorded.agent_spans s where s.rowid = ?"
+ADD = "insert into texts (rowid, text) values (?, ?)"
+FORGET = "delete from texts where rowid = ?"
+OUTDATED = "insert or ignore into text_outdated values (?)"
 LIST_OPEN = f"""
 insert or ignore into text_open select rowid from recorded.agent_spans where rowid > ? and rowid <= ? and {IS_OPEN}
 """
@@ -43,6 +53,7 @@ OF_RUN = "select rowid from recorded.agent_spans where agent_instance_id = ? and
 LIST_RUN = f"insert or ignore into text_open {OF_RUN}"
 FORGET_RUN = f"delete from texts where rowid in ({OF_RUN})"
 FORGET_ABOVE = "delete from text_open where row > ?"
+RUNS_ABOVE = "select distinct agent_instance_id from recorded.agent_spans where rowid > ?"
 FORGET_REMOVED = """
 delete from texts where rowid in (select id from texts_docsize d where id > ?
 or not exists (select 1 from recorded.agent_spans s where s.rowid = d.id))
@@ -55,32 +66,100 @@ class FullText(Part):
     name = "texts"
     batch = 5000
     statements = (
-        *(*CREATE, CLOSED, FORGET_CLOSED, NEW, LIST_OPEN),
-        *(LIST_RUN, FORGET_RUN, FORGET_ABOVE, FORGET_REMOVED),
+        *(*CREATE, CLOSED, FORGET_CLOSED, NEW, LIST_OPEN, BY_ROW, ADD, FORGET, OUTDATED),
+        *(LIST_RUN, FORGET_RUN, FORGET_ABOVE, RUNS_ABOVE, FORGET_REMOVED),
+        *parts_table.STATEMENTS,
     )
-    other = 2  # of tokenizing.of_span, which computes what is indexed
+    other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 2
+    """The last digit is of tokenizing.of_span, which computes what is indexed; raise it when that changes."""
 
     def create(self, connection: sqlite3.Connection) -> None:
         """See Part."""
         for statement in CREATE:
             connection.execute(statement.format(deletes=DELETES if _CAN_DELETE else ""))
+        for statement in parts_table.CREATE:
+            connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
         """See Part."""
-        connection.create_function("of_span", 3, tokenizing.of_span, deterministic=True)
-        connection.execute(CLOSED)
+        parts = Parts(connection)
+        _add(connection, parts, CLOSED, ())
         connection.execute(FORGET_CLOSED)
-        connection.execute(NEW, (after, until))
+        _add(connection, parts, NEW, (after, until))
         connection.execute(LIST_OPEN, (after, until))
+        parts.write()
+        for row in sorted(parts.outdated):
+            if not _CAN_DELETE:
+                connection.execute(OUTDATED, (row,))
+                continue
+            connection.execute(FORGET, (row,))
+            for _, of_span in _spans(connection, BY_ROW, (row,)):
+                connection.execute(ADD, (row, _text(parts, of_span)))
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
         """See Part."""
         if not _CAN_DELETE:
             return False
-        for run in rewrites.runs:
+        runs = list(rewrites.runs)
+        if rewrites.removed:  # spans above the floor are added again
+            runs += [run for (run,) in connection.execute(RUNS_ABOVE, (rewrites.floor,))]
+        for run in runs:
             connection.execute(LIST_RUN, (run, rewrites.floor))
             connection.execute(FORGET_RUN, (run, rewrites.floor))
+            connection.execute(parts_table.FORGET, (run,))
         if rewrites.removed:
             connection.execute(FORGET_ABOVE, (rewrites.floor,))
             connection.execute(FORGET_REMOVED, (rewrites.floor,))
         return True
+
+
+def _add(connection: sqlite3.Connection, parts: Parts, select: str, values: tuple[int, ...]) -> None:
+    for row, of_span in _spans(connection, select, values):
+        parts.add(row, of_span)
+        connection.execute(ADD, (row, _text(parts, of_span)))
+
+
+def _spans(
+    connection: sqlite3.Connection, select: str, values: tuple[int, ...] = ()
+) -> Iterator[tuple[int, SpanParts]]:
+    for row, *columns in connection.execute(select, values):
+        yield row, SpanParts(AgentSpanRow._make(columns))
+
+
+def _text(parts: Parts, of_span: SpanParts) -> str:
+    span = of_span.without(parts.said_before(of_span))
+    return tokenizing.of_span(span.summary, span.payload, span.result_payload)
+
+
+IS_MATCH = "texts match ? and rowid not in (select row from text_outdated)"
+READ_AGAIN = f"""
+select s.rowid, {SPAN} from (select row from text_open union select row from text_outdated) o
+cross join recorded.agent_spans s where s.rowid = o.row
+"""
+
+
+def search(
+    connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int
+) -> tuple[list[FoundSpan], int]:
+    """Return a page of the spans that say all these terms first, the latest first, and the number of all."""
+    ending = tokenizing.PREFIX
+    query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
+    matcher, parts = tokenizing.Matcher(terms), Parts(connection)
+    read_again = {
+        row: of_span
+        for row, of_span in _spans(connection, READ_AGAIN)
+        if matcher.matches(of_span.without(parts.said_before(of_span)))
+    }
+    (indexed,) = connection.execute(f"select count(*) from texts where {IS_MATCH}", (query,)).fetchone()
+    found = connection.execute(
+        f"select rowid from texts where {IS_MATCH} order by rowid desc limit ?", (query, offset + limit)
+    )
+    rows = sorted([*read_again, *(row for (row,) in found)], reverse=True)[offset : offset + limit]
+    page = []
+    for row in rows:
+        ((_, of_span),) = [(row, read_again[row])] if row in read_again else _spans(connection, BY_ROW, (row,))
+        said = parts.said_before(of_span)
+        keys = of_span.matched(matcher, said)
+        counts = parts.counts(of_span.span.agent_instance_id, keys)
+        page.append(FoundSpan(of_span.without(said), first_said.repeats(of_span.span, keys, counts)))
+    return page, indexed + len(read_again)

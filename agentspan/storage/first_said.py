@@ -1,0 +1,169 @@
+"""What a span says first: its payload and result without what earlier finished spans of the run have said. Pure.
+
+An agent sends its whole history with every call. A search finds a message in the span that said it first, and says how
+many others repeat it. Every storage answers by this module, so that all of them answer alike.
+
+A part is a list element, or a long text, that is a direct member of a payload or result. Two parts are the same if
+their JSON texts are. Earlier is what has a lesser id. Open spans take nothing away from others: they may change.
+"""
+
+import json
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+from hashlib import blake2b
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import NamedTuple
+
+from agentspan.model.rows import AgentSpanRow
+from agentspan.model.status import OPEN
+from agentspan.storage.analytics import FoundSpan
+from agentspan.storage.tokenizing import Matcher
+
+LONG_TEXT = 512
+"""Characters of the shortest text that is a part."""
+ELEMENT = 32
+"""Characters of an element in the shortest list that has parts, on average. Else each tag and number would be one."""
+
+_decode = json.JSONDecoder().raw_decode
+
+
+class Part(NamedTuple):
+    """A part: a hash of its JSON text, which is taken for the text, and where that is in the payload."""
+
+    key: int
+    start: int
+    end: int
+    is_element: bool
+
+
+class SpanParts:
+    """The parts of a span's payload and result.
+
+    Attributes:
+        span: the span.
+        keys: of all parts.
+    """
+
+    def __init__(self, span: AgentSpanRow) -> None:
+        self.span = span
+        self._payload = parts_of(span.payload)
+        self._result = [] if span.result_payload is None else parts_of(span.result_payload)
+        self.keys = frozenset(part.key for part in (*self._payload, *self._result))
+
+    def without(self, said: Collection[int]) -> AgentSpanRow:
+        """Return the span with payload and result without these parts: texts are empty, elements are gone."""
+        result = self.span.result_payload
+        return self.span._replace(
+            payload=_without(self.span.payload, self._payload, said),
+            result_payload=None if result is None else _without(result, self._result, said),
+        )
+
+    def matched(self, matcher: Matcher, said: Collection[int]) -> set[int]:
+        """Return the keys of the parts, without these, that contain any of the terms."""
+        texts = [(self.span.payload, self._payload), (self.span.result_payload or "", self._result)]
+        return {
+            part.key
+            for text, parts in texts
+            for part in parts
+            if part.key not in said and matcher.matches_any(text[part.start : part.end])
+        }
+
+
+def search_run(spans: Iterable[AgentSpanRow], matcher: Matcher, most: int) -> tuple[list[FoundSpan], int]:
+    """Return the latest spans of a run that say all terms first, and the number of all.
+
+    Args:
+        spans: all spans of the run, by id.
+        most: how many to return.
+    """
+    counts: dict[int, int] = {}
+    latest: deque[tuple[AgentSpanRow, set[int]]] = deque(maxlen=most)
+    total = 0
+    for span in spans:
+        parts = SpanParts(span)
+        new = parts.without(counts.keys())
+        if matcher.matches(new):
+            total += 1
+            latest.append((new, parts.matched(matcher, counts.keys())))
+        if span.status not in OPEN:
+            for key in parts.keys:
+                counts[key] = counts.get(key, 0) + 1
+    return [FoundSpan(span, repeats(span, keys, counts)) for span, keys in latest], total
+
+
+def repeats(span: AgentSpanRow, keys: Iterable[int], counts: Mapping[int, int]) -> int:
+    """Return how many other finished spans have the part that most of them have.
+
+    Args:
+        keys: the parts of the span that are asked about.
+        counts: how many finished spans of the run have a part.
+    """
+    return max((counts.get(key, 0) for key in keys), default=0) - (span.status not in OPEN) if keys else 0
+
+
+def parts_of(text: str) -> list[Part]:
+    """Return the parts of a payload, in order. What is no JSON object without blanks has none."""
+    if text[:1] != "{" or (len(text) < LONG_TEXT and '":[' not in text):
+        return []
+    try:
+        return _parts(text)
+    except (ValueError, IndexError, RecursionError):
+        return []
+
+
+def _parts(text: str) -> list[Part]:
+    found: list[Part] = []
+    at = 1
+    while text[at] == '"':
+        _, colon = scanstring(text, at + 1)
+        start = colon + 1
+        if text[start] == "[":
+            ends = _element_ends(text, start)
+            end = ends[-1] + 1
+            if text[start + 1] in '{["' and end - start >= ELEMENT * len(ends):
+                starts = [start + 1, *(place + 1 for place in ends[:-1])]
+                found += [Part(_key(text[s:e]), s, e, True) for s, e in zip(starts, ends, strict=True)]
+        else:
+            _, end = _decode(text, start)
+            if text[start] == '"' and end - start >= LONG_TEXT:
+                found.append(Part(_key(text[start:end]), start, end, False))
+        if text[end] == "}":
+            return found if end + 1 == len(text) else []
+        at = end + 1
+    return []
+
+
+def _element_ends(text: str, start: int) -> list[int]:
+    """Return where each element of a list ends; of an empty list, where that does."""
+    if text[start + 1] == "]":
+        return [start + 1]
+    ends = []
+    end = start
+    while text[end] != "]":
+        _, end = _decode(text, end + 1)
+        ends.append(end)
+    return ends
+
+
+def _without(text: str, parts: list[Part], said: Collection[int]) -> str:
+    if not any(part.key in said for part in parts):
+        return text
+    pieces: list[str] = []
+    copied, separator = 0, ""
+    for part in parts:
+        is_said = part.key in said
+        if not part.is_element:
+            pieces += (text[copied : part.start], '""' if is_said else text[part.start : part.end])
+        else:
+            if text[part.start - 1] == "[":  # else only a comma is between it and the one before
+                pieces.append(text[copied : part.start])
+                separator = ""
+            if not is_said:
+                pieces += (separator, text[part.start : part.end])
+                separator = ","
+        copied = part.end
+    return "".join([*pieces, text[copied:]])
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True)

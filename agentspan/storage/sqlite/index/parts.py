@@ -1,0 +1,98 @@
+"""The parts of finished spans (see storage.first_said): for each, the span that says it first, and how many have it.
+
+A run has one row for each of its parts, however often spans repeat it.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping
+
+from agentspan.storage.first_said import SpanParts
+
+CREATE = (
+    "drop table if exists main.text_runs",
+    "drop table if exists main.text_parts",
+    "create table main.text_runs (run integer primary key, id text not null unique)",
+    "create table main.text_parts (run integer not null, part integer not null, row integer not null, "
+    "spans integer not null, primary key (run, part)) without rowid",
+)
+RUN = "select run from main.text_runs where id = ?"
+ADD_RUN = "insert into main.text_runs (id) values (?)"
+OF_RUN = """
+select p.part, p.row, s.id, p.spans from main.text_parts p cross join recorded.agent_spans s
+where p.run = ? and s.rowid = p.row
+"""
+ADD = "insert or replace into main.text_parts (run, part, row, spans) values (?, ?, ?, ?)"
+FORGET = "delete from main.text_parts where run in (select run from main.text_runs where id = ?)"
+STATEMENTS = (*CREATE, RUN, ADD_RUN, OF_RUN, ADD, FORGET)
+
+
+class Parts:
+    """The parts of runs while spans are added to the index, and while hits are looked at.
+
+    Args:
+        connection: one to the index, with the file attached as `recorded`, whose reads are one snapshot.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._runs: dict[str, dict[int, _Entry]] = {}
+        self._changed: dict[str, set[int]] = {}
+        self.outdated: set[int] = set()
+        """The rows of spans that no longer say first what they did when they were added: earlier ones came later."""
+
+    def add(self, row: int, parts: SpanParts) -> None:
+        """Count the parts of a finished span."""
+        span = parts.span
+        entries, changed = self._of_run(span.agent_instance_id), self._changed.setdefault(span.agent_instance_id, set())
+        for key in parts.keys:
+            entry = entries.get(key)
+            if entry is None:
+                entries[key] = _Entry(row, span.id, 1)
+            else:
+                entry.spans += 1
+                if span.id < entry.id:
+                    self.outdated.add(entry.row)
+                    entry.row, entry.id = row, span.id
+            changed.add(key)
+
+    def said_before(self, parts: SpanParts) -> Collection[int]:
+        """Return the parts of a span that an earlier one says."""
+        entries = self._of_run(parts.span.agent_instance_id)
+        id = parts.span.id
+        return {key for key in parts.keys if (entry := entries.get(key)) is not None and entry.id < id}
+
+    def counts(self, run: str, keys: Iterable[int]) -> Mapping[int, int]:
+        """Return how many finished spans have these parts."""
+        entries = self._of_run(run)
+        return {key: entry.spans for key in keys if (entry := entries.get(key)) is not None}
+
+    def write(self) -> None:
+        """Store what was added."""
+        for id, keys in self._changed.items():
+            if keys:
+                found = self._connection.execute(RUN, (id,)).fetchone()
+                run = found[0] if found is not None else self._connection.execute(ADD_RUN, (id,)).lastrowid
+                entries = self._runs[id]
+                self._connection.executemany(
+                    ADD, [(run, key, entries[key].row, entries[key].spans) for key in sorted(keys)]
+                )
+        self._changed = {}
+
+    def _of_run(self, id: str) -> "dict[int, _Entry]":
+        entries = self._runs.get(id)
+        if entries is None:
+            found = self._connection.execute(RUN, (id,)).fetchone()
+            rows = [] if found is None else self._connection.execute(OF_RUN, found)
+            entries = self._runs[id] = {part: _Entry(row, span, spans) for part, row, span, spans in rows}
+        return entries
+
+
+class _Entry:
+    """The span that says a part first, its row and id, and how many have it."""
+
+    __slots__ = ("id", "row", "spans")
+
+    def __init__(self, row: int, id: str, spans: int) -> None:
+        self.row = row
+        self.id = id
+        self.spans = spans
