@@ -1,7 +1,8 @@
 """Runs as lines of JSON, for another file or another program; `agentspan import` reads them back as they are.
 
 The first line identifies the format. Then one line per row, after the rows that it refers to: the columns of its table
-and its `type`; JSON columns as JSON, a span's violations beside its columns.
+and its `type`; JSON columns as JSON, a span's violations beside its columns. In the compact form (see
+maintenance.compact_lines) the payloads of spans are pieces, and what they repeat is there once in a run.
 """
 
 import json
@@ -10,8 +11,9 @@ from itertools import islice
 from typing import Any
 
 from agentspan import jsontext
+from agentspan.maintenance import compact_lines
 from agentspan.model.columns import json_columns
-from agentspan.model.rows import AgentInstanceRow, ResourceType, Row
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
 from agentspan.storage.protocol import Storage
 
 BATCH = 500
@@ -19,9 +21,9 @@ BATCH = 500
 FIRST = {"type": "agentspan_export", "version": 1}
 
 
-def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
+def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) -> Iterator[str]:
     """Yield the lines of these runs, in ASCII, without line ends."""
-    yield json.dumps(FIRST)
+    yield json.dumps({**FIRST, "version": compact_lines.VERSION} if compact else FIRST)
     said: set[str] = set()
     for run_id in run_ids:
         run = storage.find(run_id, instance_id=run_id).rows[run_id][1]
@@ -29,12 +31,26 @@ def lines(storage: Storage, run_ids: Sequence[str]) -> Iterator[str]:
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
         yield from _once(storage, said, *needed, run.id)
         spans = storage.iter_spans(run.id)
+        cutter = compact_lines.Cutter() if compact else None
         while batch := list(islice(spans, BATCH)):
             found = storage.violations([span.id for span in batch], instance_id=run.id)
             for span in batch:
                 yield from _once(storage, said, span.writer_id)
                 violations = [violation._asdict() for violation in found[span.id]]
-                yield _line("agent_span", span, {"violations": violations} if violations else {})
+                more: dict[str, Any] = {"violations": violations} if violations else {}
+                if cutter is not None:
+                    more.update(_pieces(cutter, span))
+                    if (new := cutter.line()) is not None:
+                        yield json.dumps(new)
+                yield _line("agent_span", span, more)
+
+
+def _pieces(cutter: compact_lines.Cutter, span: AgentSpanRow) -> dict[str, Any]:
+    result = span.result_payload
+    return {
+        "payload": cutter.pieces(span.payload),
+        "result_payload": None if result is None else cutter.pieces(result),
+    }
 
 
 def _once(storage: Storage, said: set[str], *ids: str | None) -> Iterator[str]:
@@ -51,5 +67,6 @@ def _line(type_: ResourceType, row: Row, more: dict[str, Any]) -> str:
     values = {
         name: jsontext.decode(value) if name in of_json and isinstance(value, str) else value
         for name, value in row._asdict().items()
+        if name not in more
     }
     return json.dumps({"type": type_, **values, **more})

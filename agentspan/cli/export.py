@@ -56,7 +56,8 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
 
         yield from parts(storage, runs)
         return
-    for line in lines(storage, runs) if form == "jsonl" else markdown(storage, runs):
+    is_compact = form == "compact"
+    for line in lines(storage, runs, compact=is_compact) if form != "markdown" else markdown(storage, runs):
         yield line + "\n"
 
 

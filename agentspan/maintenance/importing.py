@@ -6,11 +6,13 @@ to the stored one.
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import InvalidValue
 from agentspan.ids import is_pfid
+from agentspan.maintenance import compact_lines
+from agentspan.maintenance.compact_lines import Joiner
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, Violation
 from agentspan.model.columns import Column, columns_of
 from agentspan.model.rows import (
@@ -28,8 +30,12 @@ from agentspan.model.texts import check_text
 from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 
+T = TypeVar("T")
+
 BATCH = 500
 FIRST_TYPE, VERSION = "agentspan_export", 1
+_PIECES = ("payload", "result_payload")
+"""The columns of a span that are pieces in the compact form."""
 _TYPES: frozenset[ResourceType] = frozenset(
     {"agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span"}
 )
@@ -162,12 +168,18 @@ def _wrong(line: int, what: str) -> InvalidValue:
 
 def _entries(lines: Iterable[bytes]) -> Iterator[_Entry]:
     number = 0
+    is_compact = False
+    joiner = Joiner()
     for number, line in enumerate(lines, start=1):
         data = _parsed(number, line)
         if number == 1:
-            _check_first(data)
+            is_compact = _check_first(data) == compact_lines.VERSION
+        elif is_compact and data is not None and data.get("type") == compact_lines.TYPE:
+            _of(number, compact_lines.TYPE, joiner.add, data)
         elif data is not None:
-            yield _entry(number, data)
+            if data.get("type") == "agent_instance":
+                joiner = Joiner()
+            yield _entry(number, data, joiner if is_compact else None)
     if number == 0:
         raise _wrong(1, "is missing: the file is empty")
 
@@ -184,21 +196,35 @@ def _parsed(number: int, line: bytes) -> dict[str, Any] | None:
     return data
 
 
-def _check_first(data: dict[str, Any] | None) -> None:
+def _of(number: int, name: str, call: Callable[[Any], T], value: Any) -> T:
+    try:
+        return call(value)
+    except ValueError as error:
+        raise _wrong(number, f"{name} {error}") from None
+
+
+def _check_first(data: dict[str, Any] | None) -> int:
+    """Return the version of the file."""
     if data is None or data.get("type") != FIRST_TYPE:
         raise _wrong(1, f'is not of an export, which begins with {{"type": "{FIRST_TYPE}"}}')
     version = data.get("version")
-    if version != VERSION:
+    if version not in (VERSION, compact_lines.VERSION):
         raise _wrong(1, "is of a newer agentspan; run: pip install --upgrade agentspan-sqlite")
+    return int(version)
 
 
-def _entry(number: int, data: dict[str, Any]) -> _Entry:
+def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
     type_ = data.get("type")
     if not isinstance(type_, str) or type_ not in _TYPES:
         raise _wrong(number, f"type must be one of {', '.join(sorted(_TYPES))}")
     row_type = ROWS[type_]
-    columns = (column for column in columns_of(type_) if column.name != _FOLLOWS)
-    values = {column.name: _value(number, column, data.get(column.name)) for column in columns}
+    values: dict[str, Any] = {}
+    for column in columns_of(type_):
+        name, value = column.name, data.get(column.name)
+        if joiner is not None and row_type is AgentSpanRow and name in _PIECES and value is not None:
+            values[name] = _object_text(number, name, _of(number, name, joiner.text, value))
+        elif name != _FOLLOWS:
+            values[name] = _value(number, column, value)
     if not is_pfid(values["id"]):
         raise _wrong(number, "id must be a PFID, 32 characters")
     statuses = _STATUSES.get(row_type)
@@ -208,6 +234,22 @@ def _entry(number: int, data: dict[str, Any]) -> _Entry:
     if isinstance(row, AgentSpanRow):
         row = row._replace(is_aggregate=int(is_aggregate(row.schema_name)))
     return _Entry(number, row, _violations(number, data.get("violations", [])))
+
+
+def _object_text(number: int, name: str, text: str) -> str:
+    """Return the JSON text of an object as it is, after a check."""
+    try:
+        text.encode()
+        is_object = isinstance(json.loads(text, parse_constant=_no_constant), dict)
+    except (RecursionError, ValueError):
+        raise _wrong(number, f"{name} is no JSON") from None
+    if not is_object:
+        raise _wrong(number, f"{name} must be an object")
+    return text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
 
 
 def _value(number: int, column: Column, value: Any) -> Any:

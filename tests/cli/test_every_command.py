@@ -65,6 +65,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "export": [
             ["export", "-"],
             ["export", "all", "--format", "markdown"],
+            ["export", "all", "--format", "compact"],
             ["export", "-", "-o", str(folder / "x")],
         ],
         "import": [["import", str(folder / "x")], ["import", str(folder / "no\x1b[31m")]],

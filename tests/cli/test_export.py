@@ -2,18 +2,29 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import agentspan
 from agentspan.database import Database
+from agentspan.errors import InvalidValue
+from agentspan.jsontext import encode
+from agentspan.maintenance import compact_lines
+from agentspan.maintenance.compact_lines import Cutter, Joiner
 from agentspan.maintenance.importing import import_lines
+from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import ResourceType, Row
 from agentspan.operations.context import Context
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.storage.protocol import Query
+from agentspan.testing.contract.rows import Rows
 from tests.cli.calling import call, lines
+from tests.strategies import any_text, json_values
 
 
 @pytest.fixture
@@ -64,6 +75,105 @@ def test_what_is_imported_is_what_was_exported(source: Path, db: Database) -> No
             assert db.storage.violations([row.id]) == original.storage.violations([row.id])
     again = import_lines(Context(db.storage), lambda: text)
     assert again == (0, 0, 0, len(text) - 1)
+
+
+ODD = (
+    '{"a":1.0,"b":1e400,"c":-0.0,"d":"\\u00e9\\ud83d","e":12345678901234567890123,"m":["%s"],"n":null}',
+    '{"a": 1, "m": [ "%s" ]}',
+    '{"m":[{"role":"user","content":"%s"}],"t":"%s"}',
+)
+"""Texts that are not as agentspan writes them, or that another encoder would write differently."""
+
+
+def with_histories(path: Path, runs: int = 2, calls: int = 12, odd: Sequence[str] = ODD) -> None:
+    """Record runs in which each call has all messages so far, every second one the same short text."""
+    said = [f"message {turn} é " + "x" * 500 if turn % 2 else "continue, please" for turn in range(2 * calls)]
+    messages = [{"role": "user", "content": text} for text in said]
+    with agentspan.open(path) as db:
+        for number in range(runs):
+            run = db.agent_instances.register("a").id
+            for call_ in range(1, calls + 1):
+                payload = {"model": "m", "messages": messages[: 2 * call_], "system": "be kind " * 100}
+                result = {"text": f"answer {call_} of {number}"} if call_ % 3 else None
+                db.agent_spans.create(run, "llm", "complete", payload, result)
+            for span, other in zip(list(db.storage.iter_spans(run)), odd, strict=False):
+                text = other.replace("%s", "y" * 600)
+                values = {"payload": text, "result_payload": text}
+                db.storage.apply([Unit((Move("agent_span", span.id, frozenset(), values),))])
+
+
+def test_the_compact_form_is_small_and_gives_the_same_rows_byte_for_byte(tmp_path: Path, db: Database) -> None:
+    source = tmp_path / "source.db"
+    with_histories(source)
+    text = exported(source, "all", "--format", "compact")
+    whole = exported(source)
+    assert sum(map(len, text)) < 0.4 * sum(map(len, whole))
+    assert b"".join(text).isascii()
+    for done in ((2, 24, 0, 0), (0, 0, 0, 29)):
+        assert import_lines(Context(db.storage), lambda: text) == done
+    with agentspan.open(source, read_only=True) as original:
+        for type_ in TYPES:
+            assert rows(db, type_) == rows(original, type_)
+
+
+def test_a_history_in_the_compact_form_is_a_range(tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    with_histories(source, runs=1, odd=())
+    data = [json.loads(line) for line in exported(source, "all", "--format", "compact")]
+    assert data[0] == {"type": "agentspan_export", "version": 2}
+    last = [line for line in data if line["type"] == "agent_span"][-1]
+    assert [piece for piece in last["payload"] if isinstance(piece, list)] != []
+    assert len(last["payload"]) == 5
+    assert [piece for piece in last["payload"] if isinstance(piece, int)] == [-1]
+    texts = [text for line in data if line["type"] == "parts" for text in line["elements"]]
+    assert len(set(texts)) >= len(texts) - 12  # the short text, said again
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.dictionaries(any_text, st.one_of(json_values, st.lists(json_values)), max_size=4), max_size=6))
+def test_any_payloads_are_cut_and_put_together(payloads: list[dict[str, Any]]) -> None:
+    cutter, joiner = Cutter(), Joiner()
+    for payload in payloads:
+        text = encode({**payload, "m": [payload, payload, {"text": "x" * 300}]})[0]
+        pieces = json.loads(json.dumps(cutter.pieces(text)))
+        joiner.add(json.loads(json.dumps(cutter.line() or {"elements": [], "texts": []})))
+        assert joiner.text(pieces) == text
+
+
+@pytest.mark.parametrize(
+    ("pieces", "says"),
+    [
+        ("{}", "payload must be a list of pieces"),
+        (['{"m":[', 4, "]}"], "payload refers to a part that is in no line before it"),
+        (['{"m":[', [2, 1], "]}"], "payload refers to a part"),
+        (['{"m":', -2, "}"], "payload refers to a part"),
+        (['{"m":', [-1, -1, 1], "}"], "payload refers to a part"),
+        (['{"m":[', 0, "]}"], "payload refers to a part"),
+        (['{"m":[', True, "]}"], "payload refers to a part"),
+        (['{"m":[', [1, 2, 3], "]}"], "payload refers to a part"),
+        (['{"m":[', 1.0, "]}"], "payload refers to a part"),
+        (["{", [1, 2], "}"], "payload is no JSON"),
+        (["[", [1, 2], "]"], "payload must be an object"),
+        (['{"m":NaN}'], "payload is no JSON"),
+        (['{"m":"\ud800"}'], "payload is no JSON"),
+        (["[" * 90_000], "payload is no JSON"),
+        (['{"m":[', *[3, ","] * 1000, 3, "]}"], "payload is too large"),
+    ],
+)
+def test_pieces_that_are_wrong_are_named(db: Database, pieces: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact_lines, "MOST", 100_000)
+    span = Rows().span(Rows().family(Rows().agent("a"))[2])
+    parts: dict[str, Any] = {"type": "parts", "elements": ["{}", "1", f'"{"x" * 1000}"'], "texts": ['"y"']}
+    data = [
+        {"type": "agentspan_export", "version": 2},
+        parts,
+        {"type": "agent_span", **span._asdict(), "payload": pieces},
+    ]
+    with pytest.raises(InvalidValue, match=re.escape(f"line 3: {says}")):
+        import_lines(Context(db.storage), lambda: [json.dumps(line).encode() for line in data])
+    parts["texts"] = [1]
+    with pytest.raises(InvalidValue, match="line 2: parts must have texts, a list of texts"):
+        import_lines(Context(db.storage), lambda: [json.dumps(line).encode() for line in data])
 
 
 def test_the_commit_of_a_run_is_exported_and_imported(tmp_path: Path, db: Database) -> None:

@@ -11,7 +11,7 @@ from agentspan.cli.app import location_in, main, opened, options
 
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
-_FORMATS = ["jsonl", "markdown", *(["html"] if _has_html else [])]
+_FORMATS = ["jsonl", "compact", "markdown", *(["html"] if _has_html else [])]
 
 
 @main.command()
@@ -30,7 +30,7 @@ def export(
     output: str | None,
     blobs: str | None,
 ) -> None:
-    """Write runs for elsewhere: jsonl for `import`, markdown for a review. RUN is as for `show`, or `all`."""
+    """Write runs: jsonl or compact for `import` elsewhere, markdown for a review. RUN is as for `show`, or `all`."""
     from agentspan.cli import export as export_
 
     with opened(ctx, db) as database:
