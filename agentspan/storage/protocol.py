@@ -233,12 +233,9 @@ class Rewriting(Protocol):
     """Stores the spans of older versions as it stores new ones, in less room."""
 
     def rewrite(self, instance_id: str, after: str, wait_s: float) -> RewrittenSpans:
-        """Rewrite the finished spans of a run after an id, as many as one short commit takes.
+        """Rewrite the finished spans of a run whose id is greater than `after`, as many as one short commit takes.
 
         No read returns anything else afterwards. Spans that are stored as new ones, and open ones, are passed over.
-
-        Args:
-            after: only spans whose id is greater; "" to begin.
 
         Raises:
             DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is rewritten.
