@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import agentspan
@@ -398,6 +398,7 @@ def test_sizes_are_measured_as_they_are_written(value: Any) -> None:
     json_values | st.sampled_from(["x" * 200, "password=hunter2!x", "AKIAABCDEFGHIJKLMNOP", "\ud800", 1 << 15_000]),
     st.sampled_from([None, Redaction(), Redaction(lambda name, value: "r" if name in ("a", "output") else value)]),
 )
+@example(Limits(), "AKIAABCDEFGHIJKLMNOP", {"é": 1}, Redaction())
 def test_the_short_ways_give_what_the_long_one_does(
     limits: Limits, name: str, value: Any, redaction: Redaction | None
 ) -> None:

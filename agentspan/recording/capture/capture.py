@@ -119,7 +119,7 @@ class Capture:
             if head and _room(arguments, room, self._items, self._value, self._depth - 1) >= 0:
                 data = to_json(arguments, inf_nan_mode="strings")
                 text = f"{head}{data.decode()}}}"
-                searched = text if text.isascii() else data  # which text would be encoded again for the search
+                searched = text if text.isascii() else head.encode() + data  # the name may be one, too
                 if len(text) <= self._payload and (self._suspicious is None or not self._suspicious(searched)):
                     return text
         except Exception as raised:
