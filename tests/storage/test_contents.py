@@ -372,9 +372,9 @@ def test_a_history_that_grew_is_not_hashed_again(path: Path, monkeypatch: pytest
     asked: list[int] = []
     original = Numbering._known
 
-    def known(self: Numbering, texts: Any) -> Any:
+    def known(self: Numbering, texts: Any, apart: bool) -> Any:
         asked.append(len(texts))
-        return original(self, texts)
+        return original(self, texts, apart)
 
     monkeypatch.setattr(Numbering, "_known", known)
     storage = SQLiteStorage(path)
@@ -382,3 +382,25 @@ def test_a_history_that_grew_is_not_hashed_again(path: Path, monkeypatch: pytest
     for length in range(20, 40):
         storage.apply([Unit((Put(span(history(length))),))])
     assert asked == [20, *[1] * 19]
+
+
+def test_what_is_answered_breaks_no_range(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    rows = []
+    for length in range(4, 20):
+        result = encode({"text": f"{length} " + "y" * 600, "output": [message(1000 + length, 600)]})[0]
+        rows.append(span(history(length, system=f"{length} " + "be kind " * 80), result))
+        storage.apply([Unit((Put(rows[-1]),))])
+    found = sql(path, "select payload ->> '$.messages.\"$contents\"' from agent_spans order by id")
+    assert found == [(f"1-{length}",) for length in range(4, 20)]
+    storage.close()
+    storage = SQLiteStorage(path)  # which reads what is there
+    for length in range(20, 24):
+        rows.append(span(history(length), rows[0].result_payload))
+        storage.apply([Unit((Put(rows[-1]),))])
+    assert storage.page(Query("agent_span")).rows == rows
+    assert sql(path, "select count(*) from contents") == [(23 + 3 * 16,)]
+    check = storage.capabilities().check
+    assert check is not None
+    assert check.check() == []

@@ -8,8 +8,16 @@ from typing import NamedTuple, cast
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.storage.sqlite.contents.blobs import Blobs
 from agentspan.storage.sqlite.contents.joining import BIT, BLOB_BIT, ROOM, RUN
-from agentspan.storage.sqlite.contents.recent import INSERT_RUN, RUN_NUMBER, FileConnection, Recent, key_of, recent_of
-from agentspan.storage.sqlite.contents.splitting import LEAST, Part, split
+from agentspan.storage.sqlite.contents.recent import (
+    APART,
+    INSERT_RUN,
+    RUN_NUMBER,
+    FileConnection,
+    Recent,
+    key_of,
+    recent_of,
+)
+from agentspan.storage.sqlite.contents.splitting import LEAST, NO_LISTS, Part, split
 
 SHORT = 200
 """Characters of a text that is stored again, if it is said after the latest part, rather than breaking the range.
@@ -55,9 +63,10 @@ class Numbering:
         for column, given in payloads.items():
             text = texts[column] = self._blobs.taken(given)
             contents |= BLOB_BIT[column] if text is not given else 0
-            pieces = split(text, self._parts.lists, with_texts=with_texts)
+            of_result = column == "result_payload"
+            pieces = split(text, NO_LISTS if of_result else self._parts.lists, with_texts=with_texts)
             if pieces is not None:
-                texts[column] = "".join([self._text(piece, text) for piece in pieces])
+                texts[column] = "".join([self._text(piece, text, of_result=of_result) for piece in pieces])
                 contents |= BIT[column]
         return Stored(texts, contents | self._run() * RUN) if contents else None
 
@@ -79,44 +88,49 @@ class Numbering:
             parts.number = cast(int, self._connection.execute(INSERT_RUN, (self._instance_id,)).lastrowid)
         return parts.number
 
-    def _text(self, piece: str | Part, text: str) -> str:
+    def _text(self, piece: str | Part, text: str, *, of_result: bool) -> str:
         if isinstance(piece, str):
             return piece
         self._run()
         if piece.known < 0:
-            return f'{{"$content":{self._numbers(piece.texts, [])[0]}}}'
+            return f'{{"$content":{self._numbers(piece.texts, [], apart=True)[0]}}}'
+        if of_result:
+            return f'{{"$contents":"{ranges(self._numbers(piece.texts, [], apart=True))}"}}'
         key = key_of(piece.member, text, piece.start)
         before = self._parts.lists.get(key)
         ends = [] if before is None else [*before.ends[: piece.known]]
-        numbers = self._numbers(piece.texts, [] if before is None else [*before.numbers[: piece.known]])
+        known = [] if before is None else [*before.numbers[: piece.known]]
+        numbers = self._numbers(piece.texts, known, apart=False)
         for each in piece.texts:
             ends.append((ends[-1] if ends else 0) + 1 + len(each))
         self._recent.keep(self._parts, key, Recent(text[piece.start : piece.start + ends[-1]], ends, numbers))
         return f'{{"$contents":"{ranges(numbers)}"}}'
 
-    def _numbers(self, texts: Sequence[str], numbers: list[int]) -> list[int]:
+    def _numbers(self, texts: Sequence[str], numbers: list[int], *, apart: bool) -> list[int]:
         """Return numbers of a list with those of more elements, which are added if they are new."""
-        known = self._known(texts)
+        parts = self._parts
+        known = self._known(texts, apart)
         previous = numbers[-1] if numbers else -1
         for text in texts:
             candidates = known.get(text, ())
+            last = parts.last_apart if apart else parts.last
             if previous + 1 in candidates:
                 previous += 1
-            elif candidates and not (previous == self._parts.last and len(text) <= SHORT):
+            elif candidates and not (previous == last and len(text) <= SHORT):
                 previous = candidates[-1]
             else:
-                previous = self._parts.last + 1
-                self._parts.add(previous, text)
+                previous = last + 1
+                parts.add(previous, text)
                 self._new[previous] = text
                 known.setdefault(text, []).append(previous)
             numbers.append(previous)
         return numbers
 
-    def _known(self, texts: Sequence[str]) -> dict[str, list[int]]:
+    def _known(self, texts: Sequence[str], apart: bool) -> dict[str, list[int]]:
         """Return the numbers of parts by their text, in ascending order; what has the hash of one is compared."""
         known: dict[str, list[int]] = {}
         by_hash, first = self._parts.by_hash, self._parts.first_row
-        alike = {number for text in texts for number in by_hash.get(hash(text), ())}
+        alike = {number for text in texts for number in by_hash.get(hash(text), ()) if (number > APART) is apart}
         found = {number: self._new[number] for number in alike if number in self._new}
         waiting = iter([first + number for number in alike if number not in found])
         while chunk := list(islice(waiting, AT_ONCE)):

@@ -17,6 +17,10 @@ MOST = 16 * 2**20
 KEY = 64
 """Characters of a list's start that tell it from others of the same member: two agents in a run take turns."""
 
+APART = 2**31
+"""The number before the first part that is no element of a payload's list: a long text, or an element in a result. With
+numbers between those of the messages, an answer after each of them would break the range of a history as often."""
+
 RUN_NUMBER = "select id from content_runs where agent_instance_id = ?"
 INSERT_RUN = "insert into content_runs (agent_instance_id) values (?)"
 LAST = "select id from contents where id between ? and ? order by id desc limit 1"
@@ -60,7 +64,7 @@ class RunParts:
 
     Attributes:
         number: the run's number; 0 while it has no parts.
-        last: the number of the latest part.
+        last, last_apart: the number of the latest part below `APART`, and above.
         by_hash: the numbers of the parts whose text has a hash, in ascending order.
         lists: the lists that were stored last, by `key_of`.
     """
@@ -68,6 +72,7 @@ class RunParts:
     def __init__(self, number: int) -> None:
         self.number = number
         self.last = 0
+        self.last_apart = APART
         self.by_hash: dict[int, list[int]] = {}
         self.lists: dict[str, Recent] = {}
         self.version = -1
@@ -80,13 +85,19 @@ class RunParts:
     def read(self, connection: sqlite3.Connection) -> None:
         """Read the parts that came to the file since."""
         first = self.first_row
-        for id, text in connection.execute(TEXTS, (first + self.last + 1, first + ROOM - 1)):
-            self.add(id - first, text)
+        for known, end in ((self.last, APART), (self.last_apart, ROOM)):
+            last = connection.execute(LAST, (first + known, first + end - 1)).fetchone()
+            if last is not None and last[0] - first != known:
+                for id, text in connection.execute(TEXTS, (first + known + 1, first + end - 1)):
+                    self.add(id - first, text)
 
     def add(self, number: int, text: str) -> None:
         """Note a part, the latest one."""
         self.by_hash.setdefault(hash(text), []).append(number)
-        self.last = number
+        if number > APART:
+            self.last_apart = number
+        else:
+            self.last = number
 
 
 class RecentRuns:
@@ -150,9 +161,7 @@ class RecentRuns:
         if parts is None or parts.number != number:
             parts = RunParts(number)
         if number:
-            last = connection.execute(LAST, (parts.first_row, parts.first_row + ROOM - 1)).fetchone()
-            if last is not None and last[0] - parts.first_row != parts.last:
-                parts.read(connection)
+            parts.read(connection)
         return parts
 
 
