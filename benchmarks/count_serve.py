@@ -1,7 +1,8 @@
 """What a request to `agentspan serve` costs in instructions of the processor, which other programs do not change.
 
-Seconds of a busy machine differ by a third from one run to the next. Instructions differ by 1 %, so they show whether a
-change made a request dearer: run this with the interpreters of two checkouts. `valgrind` counts them (Linux and macOS).
+Seconds of a busy machine differ by a third from one run to the next. Instructions differ by 1 to 2 % (of a bulk request
+by up to 6 %: checkpoints, and ids of more milliseconds), so they show whether a change made a request dearer: run this
+with the interpreters of two checkouts. `valgrind` counts them (Linux and macOS).
 
     python benchmarks/count_serve.py [--base /path/to/other/checkout/.venv/bin/python] [--rounds 7]
 

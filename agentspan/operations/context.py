@@ -28,6 +28,7 @@ from agentspan.storage.protocol import Found, Storage
 
 R = TypeVar("R", bound=Row)
 
+_new = tuple.__new__  # see model.spans
 ATTEMPTS = 20
 
 
@@ -120,7 +121,7 @@ class Context:
             text, plain: JSON in both forms (see request.json_value).
         """
         if self._suspicious is not None and not self._suspicious(text):  # the common case
-            return Admitted(text, plain, 0)
+            return _new(Admitted, (text, plain, 0))
         is_marked = 0
         if sensitive.IN_TEXT in text:
             is_marked = int(sensitive.unwrapped(plain) is not plain)

@@ -262,8 +262,9 @@ LISTS = frozenset({"_type", "idempotency_key", "details", "pagination", "sorting
 def _picked(fields: Fields, names: tuple[str, ...], *needed: str) -> dict[str, Any]:
     """Return the known fields; unknown ones are ignored, as the API does. Needed ones that are missing are None."""
     picked: dict[str, Any] = dict.fromkeys(needed)
-    for name in fields.keys() & names:  # a loop over the names takes three times as long: most are left out
-        picked[name] = fields[name]
+    for name, value in fields.items():  # fewer than the names, of which most are left out
+        if name in names:
+            picked[name] = value
     return picked
 
 

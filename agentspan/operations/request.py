@@ -35,7 +35,7 @@ def json_value(field: str, value: Any) -> tuple[str, Any]:
         text, plain = jsontext.encode(value)
     except ValueError as error:
         raise InvalidValue(field, str(error)) from None
-    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(plain, MAX_DEPTH):
+    if len(text) > MAX_DEPTH and text.count("{") + text.count("[") > MAX_DEPTH and _is_deeper(plain, MAX_DEPTH):
         raise InvalidValue(field, f"is nested deeper than {MAX_DEPTH} levels")
     return text, plain
 
