@@ -120,17 +120,22 @@ def has_blobs(text: str) -> bool:
     return next(blobs_in(text), None) is not None
 
 
-def is_blob(text: str) -> bool:
-    """Return whether all of a text is a blob, or a data URL of one (3 ns for a character of a blob)."""
+def begins_like_blob(text: str) -> bool:
+    """Return whether a text may be a blob, by its length and its beginning (1 µs for a text of any length)."""
     start = text.find(",", 0, _NEAR) + 1
     length = len(text) - start
     if length < LEAST or length % 4 or _WINDOW.match(text, start) is None:
         return False
-    if start and _URL.match(text, 0, start) is None:
+    if start:
+        return _URL.match(text, 0, start) is not None
+    return _type_by_start(text, 0) is not None or _looks_like_base64(text, 0)
+
+
+def is_blob(text: str) -> bool:
+    """Return whether all of a text is a blob, or a data URL of one (3 ns for a character of a blob)."""
+    if not begins_like_blob(text):
         return False
-    if not _is_base64(text[start:]) or not _is_exact(text[-4:]):
-        return False
-    return bool(start) or _type_by_start(text, start) is not None or _looks_like_base64(text, start)
+    return _is_base64(text[text.find(",", 0, _NEAR) + 1 :]) and _is_exact(text[-4:])
 
 
 def is_image_or_audio(data: bytes) -> bool:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from agentspan.blobs import LEAST, is_blob, is_image_or_audio
+from agentspan.blobs import LEAST, begins_like_blob, is_blob, is_image_or_audio
 from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import MAX_HASHED, START, Limits, bytes_mark, text_mark
@@ -44,8 +44,10 @@ class Leaves:
             name: the member that it is in.
         """
         length, redaction = len(text), self.redaction
-        if length >= LEAST and self._has_room(length * 3 // 4) and is_blob(text):
-            return self._blob(text, name)
+        if length >= LEAST and self._has_room(length * 3 // 4) and begins_like_blob(text):
+            if is_blob(text):
+                return self._blob(text, name)
+            self._blob_bytes -= length * 3 // 4  # which bounds what is looked at
         if not text.isascii():
             text = joined(text)
         if length > self.limits.value or (length > self.characters and length > START):
