@@ -179,7 +179,7 @@ sys.exit(sum(os.waitpid(child, 0)[1] for child in children))
 
 
 def test_huge_payloads_are_stored_inline(tracer: Tracer) -> None:
-    image = os.urandom(3_000_000)
+    image = os.urandom(9_000_000)  # more than the limit of an image
     text = base64.b64encode(image).decode()
     with tracer.run("a"), tracer.span("llm", {"model": "m", "image": text}) as span:
         span.set_result({"text": "a cat", "raw": image, "input_tokens": 5})

@@ -19,7 +19,7 @@ from agentspan.viewer import data
 from tests.serve.asgi import Client
 from tests.serve.servers import refusal
 
-SPANS = 80
+SPANS = 160
 BYTES = 100_000
 
 

@@ -247,7 +247,11 @@ def _updated(connection: sqlite3.Connection, move: Move, set: Mapping[str, Value
         if run is not None:
             numbering = Numbering(connection, run if isinstance(run, str) else run[0])
             # Of an open span's payload, each update would leave the long text of before.
-            stored = numbering.stored(large, with_texts="payload" not in large)
+            try:
+                stored = numbering.stored(large, with_texts="payload" not in large)
+            except sqlite3.IntegrityError:  # there is no such run, so there is no such span
+                numbering.drop()
+                return False
     unchanged = tuple(move.unchanged)
     sql = statements.update(move.type, tuple(set), leaves, unchanged, has_contents=stored is not None)
     values = [*set.values(), move.id, *move.unchanged.values()]
