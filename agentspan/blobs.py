@@ -53,7 +53,7 @@ _MAGIC = (
     (b"fLaC", "audio/flac"),
     (b"ID3", "audio/mpeg"),
 )
-"""What the bytes of a type begin with."""
+"""The first bytes of a type."""
 _RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 _ENDINGS = {
     "image/png": "png",

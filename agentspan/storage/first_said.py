@@ -1,4 +1,4 @@
-"""What a span says first: its payload and result without what earlier finished spans of the run have said. Pure.
+"""The text that a span says first: its payload and result without what earlier spans of the run have said. Pure.
 
 An agent sends its whole history with every call. A search finds a message in the span that said it first, and says how
 many others repeat it. Every storage answers by this module, so that all of them answer alike.

@@ -61,7 +61,7 @@ def _sources_of(family: Family, type_: str) -> _Sources:
 
 
 class Draft:
-    """What is known of a span so far.
+    """A span that is being mapped.
 
     Attributes:
         span: the OpenTelemetry span.

@@ -1,4 +1,4 @@
-"""What agentspan records of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
+"""The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -45,7 +45,7 @@ _SUFFIXES = (".run", ".__call__", "._execute_core", ".acall", ".call", ".workflo
 
 
 class RunFacts(NamedTuple):
-    """What a span says of the run that it is in.
+    """Facts of a run that one of its spans has.
 
     Attributes:
         agent, version: of the agent. A root names its run by them.

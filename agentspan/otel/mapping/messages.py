@@ -24,7 +24,7 @@ _LC_NOISE = ("type", "tool_calls", "content", "id", "name", "tool_call_id", "rol
 
 
 class Said(NamedTuple):
-    """What a model answered: its messages, their text, and the tools that it wants called."""
+    """The answer of a model: its messages, their text, and the tools that it wants called."""
 
     messages: list[Any]
     text: str | None

@@ -1,4 +1,4 @@
-"""What pydantic-ai and Logfire write on top of the GenAI conventions, and Logfire's spans of OpenAI's agents SDK."""
+"""Attributes of pydantic-ai and Logfire on top of the GenAI conventions, and Logfire's spans of OpenAI's agents SDK."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _TEMPLATES = (
     ("Message with", "llm"),
     ("Embedding Creation with", "embedding"),
 )
-"""How a template begins, by which Logfire's spans without an operation are told apart."""
+"""The start of a template, by which Logfire's spans without an operation are told apart."""
 _AGGREGATED = "gen_ai.aggregated_usage."
 _ROWS: dict[str, tuple[Row, ...]] = {
     "*": (row("run.session", "gen_ai.conversation.id", "group_id", read=text), row("run.user", "user.id", read=text)),

@@ -1,4 +1,4 @@
-"""What SDKs write that trace themselves: Anthropic's, on top of the GenAI conventions, and MCP's."""
+"""Attributes of SDKs that trace themselves: Anthropic's, on top of the GenAI conventions, and MCP's."""
 
 from agentspan.otel.mapping.draft import Draft, Family, Row, row
 from agentspan.otel.mapping.values import text, whole

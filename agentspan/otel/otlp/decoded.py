@@ -1,4 +1,4 @@
-"""What a request holds, and what of it cannot be used; the limits of both encodings."""
+"""The content of a request: its spans and logs, its unusable parts, and the limits of both encodings."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class Decoded:
 
     @property
     def rejected(self) -> int:
-        """How many spans or log records cannot be used."""
+        """Return the number of spans or log records that cannot be used."""
         return sum(self.unusable.values())
 
     def why(self) -> str:

@@ -1,1 +1,1 @@
-"""What was said is stored once in a run: cut (`splitting`), stored (`numbering`), read (`joining`)."""
+"""Elements of lists, long texts and blobs, each stored once in a run: cut, numbered, and joined again when read."""
