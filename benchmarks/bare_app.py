@@ -16,14 +16,15 @@ from pydantic import BaseModel
 
 from agentspan import clock, ids, jsontext
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.sqlite.statements import INSERT, SELECT
+from agentspan.storage.sqlite.statements import INSERT
 
 API = "/api/v1"
 PAGE = 50
 COLUMNS = ("status", "result_payload", "summary", "finished_at", "duration_ms", "updated_at")
 UPDATE = f"update agent_spans set {', '.join(f'{name} = ?' for name in COLUMNS)} where id = ?"
-BY_ID = f"{SELECT['agent_span']} where id = ?"
-OF_INSTANCE = f"{SELECT['agent_span']} where agent_instance_id = ? order by id limit ?"
+SELECT = f"select {', '.join(AgentSpanRow._fields)} from agent_spans"
+BY_ID = f"{SELECT} where id = ?"
+OF_INSTANCE = f"{SELECT} where agent_instance_id = ? order by id limit ?"
 NUMBER_OF = "select count(*) from agent_spans where agent_instance_id = ?"
 
 
