@@ -8,7 +8,7 @@ again, are the same text.
 import re
 from base64 import b64encode, urlsafe_b64encode
 from binascii import Error, a2b_base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from agentspan.figures import size_text
@@ -150,10 +150,15 @@ def encoded(data: bytes, *, is_for_urls: bool = False) -> str:
 
 def described(text: str) -> str:
     """Return a text with the type and size of each blob in its place: `[image/png, 3.0 MB]`."""
+    return replaced(text, lambda blob: f"[{blob.description}]")
+
+
+def replaced(text: str, of: Callable[[Blob], str]) -> str:
+    """Return a text with what `of` returns in the place of each blob; the same object if there is none."""
     pieces: list[str] = []
     copied = 0
     for blob in blobs_in(text):
-        pieces += (text[copied : blob.start], f"[{blob.description}]")
+        pieces += (text[copied : blob.start], of(blob))
         copied = blob.end
     return "".join((*pieces, text[copied:])) if pieces else text
 

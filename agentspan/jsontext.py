@@ -2,8 +2,8 @@
 
 import json
 import json.encoder
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, AnyStr
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -53,3 +53,23 @@ def canonical(value: Any) -> str:
         TypeError, ValueError, RecursionError: a value in it is no JSON, or contains itself.
     """
     return _CANONICAL.encode(value) if _canonical_parts is None else "".join(_canonical_parts(value, 0))
+
+
+def common_elements(before: AnyStr, ends: Sequence[int], after: AnyStr, start: int = 0) -> int:
+    """Return how many elements two JSON lists have in common, from their start.
+
+    Args:
+        before: the text of one list.
+        ends: where each of its elements ends.
+        after: a text in which the other list begins at `start`.
+    """
+    if not ends or after.startswith(before[: ends[-1]], start):
+        return len(ends)
+    low, high = 0, len(ends) - 1  # the first `low` are common, the first `high + 1` are not
+    while low < high:
+        middle = (low + high + 1) // 2
+        if after.startswith(before[: ends[middle - 1]], start):
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,4 +1,4 @@
-"""Which spans are one run: a trace of an agent or of a request is one; all other traces of a process are one run."""
+"""The spans that are one run: a trace of an agent or of a request is one; all other traces of a process are one run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

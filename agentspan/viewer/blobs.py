@@ -6,7 +6,7 @@ A payload may say the same as what stands for a blob. Then the page asks for byt
 from collections.abc import Iterator
 from hashlib import sha256
 
-from agentspan.blobs import Blob, blobs_in
+from agentspan.blobs import Blob, blobs_in, replaced
 from agentspan.model.rows import AgentSpanRow
 
 
@@ -27,9 +27,4 @@ def blobs_of(span: AgentSpanRow) -> Iterator[tuple[str, Blob]]:
 
 
 def _linked(text: str) -> str:
-    pieces: list[str] = []
-    copied = 0
-    for blob in blobs_in(text):
-        pieces += (text[copied : blob.start], f"[{blob.description}, {sha256(blob.data).hexdigest()}]")
-        copied = blob.end
-    return "".join((*pieces, text[copied:])) if pieces else text
+    return replaced(text, lambda blob: f"[{blob.description}, {sha256(blob.data).hexdigest()}]")

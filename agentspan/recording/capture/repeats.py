@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
+from agentspan.jsontext import common_elements
+
 MOST = 8 * 2**20
 """Bytes of elements that are kept for a run. Beyond it all are forgotten, and captured once more."""
 
@@ -42,7 +44,7 @@ class Taken(NamedTuple):
 
 
 class Repeats:
-    """What is known of the lists of one run, by the member that they are in. Any thread may use it.
+    """The lists of one run as they were captured, by the member that they are in. Any thread may use it.
 
     The name counts, because redaction goes by it.
     """
@@ -63,7 +65,7 @@ class Repeats:
         before = self._before.get(name, _NOTHING)
         known = self._known.setdefault(name, {})
         data = to_json(items, inf_nan_mode="strings")
-        count = _common(before, data)
+        count = common_elements(before.data, before.ends, data)
         ends = before.ends[:count]
         texts = None if before.texts is None else before.texts[:count]
         at, new = (ends[-1] if count else 0), 0
@@ -87,18 +89,3 @@ class Repeats:
         else:
             self._before[name] = _Before(data, ends, texts)
         return Taken(data if texts is None else b"[" + b",".join(texts) + b"]", new)
-
-
-def _common(before: _Before, data: bytes) -> int:
-    """Return how many elements a list has in common with the one before, from its start."""
-    ends = before.ends
-    if not ends or data.startswith(before.data[: ends[-1]]):
-        return len(ends)
-    low, high = 0, len(ends) - 1  # the first `low` are common, the first `high + 1` are not
-    while low < high:
-        middle = (low + high + 1) // 2
-        if data.startswith(before.data[: ends[middle - 1]]):
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -8,12 +8,13 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from agentspan.jsontext import common_elements
 from agentspan.storage.sqlite.contents.joining import ROOM
 
 RUNS = 32
 """Runs that are kept."""
 MOST = 16 * 2**20
-"""Characters of lists that are kept. Beyond it all runs are dropped, and read once more."""
+"""Characters of lists that are kept. Beyond it all lists are dropped, and their elements looked up once more."""
 KEY = 64
 """Characters of a list's start that tell it from others of the same member: two agents in a run take turns."""
 
@@ -46,17 +47,7 @@ class Recent(NamedTuple):
         Args:
             start: where the other list begins in `text`.
         """
-        ends = self.ends
-        if text.startswith(self.text, start):
-            return len(ends)
-        low, high = 0, len(ends) - 1  # the first `low` are common, the first `high + 1` are not
-        while low < high:
-            middle = (low + high + 1) // 2
-            if text.startswith(self.text[: ends[middle - 1]], start):
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return common_elements(self.text, self.ends, text, start)
 
 
 class RunParts:
