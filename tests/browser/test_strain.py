@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,6 +210,23 @@ def test_new_steps_leave_the_reader_alone(site: Site, open_page: Opener) -> None
         expect(detail.locator(".head .state")).to_have_text("complete")
         expect(payload.locator(".members .members").first).to_be_hidden()
         expect(copy).to_be_focused()
+
+
+def test_one_slow_answer_does_not_silence_the_page(site: Site, open_page: Opener) -> None:
+    page = open_page(site.going)
+    slow = iter([2.5])  # seconds; ten times as long would be 25
+
+    def hold(route: "Route") -> None:
+        time.sleep(next(slow, 0))
+        route.continue_()
+
+    page.route("**/spans?*", hold)
+    with page.expect_response("**/spans?*"):
+        pass
+    before = int(page.locator("#fact-spans").inner_text())
+    with database(site.server.db) as db:
+        db.agent_spans.create(site.going.rpartition("/")[2], "step", "complete", {"n": "after"}, started_at=moment(2))
+    expect(page.locator("#fact-spans")).to_have_text(str(before + 1))
 
 
 def test_new_steps_leave_readers_of_the_other_views_alone(site: Site, open_page: Opener) -> None:

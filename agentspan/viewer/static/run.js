@@ -23,6 +23,7 @@ const AT_ONCE = 200_000; // spans that are loaded without a click on "Load the r
 const OVERLAP_MS = 3000; // a program stamps a change before it commits it
 const POLL_ACTIVE_MS = 1000;
 const POLL_IDLE_MS = 10_000;
+const POLL_SLOW_MS = 5000; // at most, after a slow answer: one moment of a busy machine must not silence the page
 
 export class RunPage {
   /**
@@ -159,7 +160,8 @@ export class RunPage {
         }
         this.lost.clear();
         if (changed) this._updateViews();
-        const wait = Math.max(this._isActive() ? POLL_ACTIVE_MS : POLL_IDLE_MS, 10 * (performance.now() - began));
+        const rest = Math.min(10 * (performance.now() - began), POLL_SLOW_MS);
+        const wait = Math.max(this._isActive() ? POLL_ACTIVE_MS : POLL_IDLE_MS, rest);
         await new Promise((resolve) => setTimeout(resolve, wait));
       } catch (error) {
         await this.lost.wait(error);
