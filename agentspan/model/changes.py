@@ -54,7 +54,8 @@ class Put(NamedTuple):
 class PutSpans(NamedTuple):
     """Insert new spans: all of them or none.
 
-    Guards: those of a minted Put, for each row. A refusal does not name the row whose guard failed (see `parted`).
+    Guards: those of a minted Put, for each row. A refusal has the reason of one guard that failed, not its row (see
+    `parted`).
 
     Attributes:
         violations: of these rows, each with its id.

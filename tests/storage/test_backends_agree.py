@@ -103,9 +103,9 @@ def damage(storage: Storage) -> list[str]:
 
 
 def told(unit: Unit, outcome: Outcome) -> Outcome:
-    """What both backends have to say: of spans that are put together, a refusal need not tell for which one it was."""
+    """What both backends have to say: of spans that are put together, any guard that failed, and not for which one."""
     are_together = any(isinstance(change, PutSpans) for change in unit.changes)
-    return outcome._replace(stored=None) if are_together and isinstance(outcome, Refused) else outcome
+    return outcome._replace(why="missing", stored=None) if are_together and isinstance(outcome, Refused) else outcome
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

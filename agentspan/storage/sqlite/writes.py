@@ -325,15 +325,12 @@ def _refused_move(connection: sqlite3.Connection, move: Move) -> Refused:
 def refused_put(connection: sqlite3.Connection, put: Put, error: sqlite3.IntegrityError) -> Refused:
     """Return the refusal of a row that was not put, from the constraint that it broke."""
     row, type_ = put.row, TYPE_OF[type(put.row)]
+    same = connection.execute(statements.BY_ID[type_], (row.id,)).fetchone()
+    if same is not None:  # whichever constraint SQLite names
+        return Refused("id_used", ROWS[type_]._make(same))
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
         return Refused("missing")
-    if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
-        located = locate(connection, row.id)
-        return Refused("id_used", located[1] if located is not None else None)
     if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-        same = connection.execute(statements.BY_ID[type_], (row.id,)).fetchone()
-        if same is not None:  # SQLite does not say so where the id clashes as well
-            return Refused("id_used", ROWS[type_]._make(same))
         values = [getattr(row, column) for column in UNIQUE[type_]]
         stored = connection.execute(statements.BY_UNIQUE[type_], values).fetchone()
         return Refused("not_unique", ROWS[type_]._make(stored) if stored is not None else None)

@@ -107,7 +107,7 @@ class Agreeing(Base):
 def _told(unit: Unit, outcome: Outcome) -> Outcome:
     """Return what every storage must tell: of spans that are put together, not for which one a guard did not hold."""
     are_together = any(isinstance(change, PutSpans) for change in unit.changes)
-    return outcome._replace(stored=None) if are_together and isinstance(outcome, Refused) else outcome
+    return outcome._replace(why="missing", stored=None) if are_together and isinstance(outcome, Refused) else outcome
 
 
 class _Units:
