@@ -46,6 +46,41 @@ def decode(text: str) -> Any:
         return json.loads(text)
 
 
+LIST = "\ue000list\ue000"
+"""Stands for a list of a payload in parts."""
+LIST_TEXT = f'"{LIST}"'
+
+
+class TextInParts(str):
+    """The JSON text of a payload, with the elements of its lists: they were probably sent before.
+
+    Attributes:
+        rest: the text with LIST in the place of each of the lists. It is nowhere else in it.
+        lists: the JSON texts of each list's elements, in order.
+    """
+
+    rest = ""
+    lists: Sequence[Sequence[str]] = ()
+
+
+def joined(around: Sequence[str], lists: Sequence[Sequence[str]]) -> str:
+    """Return a JSON text of the texts around its lists, one more than there are lists, and the elements of each."""
+    pieces = [around[0]]
+    for elements, after in zip(lists, around[1:], strict=True):
+        pieces[-1] += f"[{elements[0]}" if elements else "["
+        pieces += elements[1:]
+        pieces[-1] += f"]{after}"
+    return ",".join(pieces)
+
+
+def common_start(before: Sequence[str], after: Sequence[str]) -> int:
+    """Return how many texts two sequences have in common, from their start."""
+    if after[: len(before)] == before:
+        return len(before)
+    both = enumerate(zip(before, after, strict=False))
+    return next((number for number, (one, other) in both if one != other), min(len(before), len(after)))
+
+
 def canonical(value: Any) -> str:
     """Return JSON text that is equal for equal values; the order of keys does not matter.
 

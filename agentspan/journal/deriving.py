@@ -11,7 +11,8 @@ from pydantic_core import from_json
 
 from agentspan import clock, jsontext
 from agentspan.interrupts import let_through
-from agentspan.journal.events import CREATED, FINISHED, SEPARATOR, STARTED, UNIT, UPDATED, decode_unit
+from agentspan.journal.events import CREATED, FINISHED, HISTORY, SEPARATOR, STARTED, UNIT, UPDATED, decode_unit
+from agentspan.journal.parts import Elements, Payload
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, PutSpans, Unit, Violation, unit_of
 from agentspan.model.rows import AgentSpanRow
@@ -40,6 +41,8 @@ class Unreadable(NamedTuple):
 
 _CREATED_FIELDS, _FINISHED_FIELDS = 9, 6
 _PAYLOAD, _RESULT = _CREATED_FIELDS - 1, _FINISHED_FIELDS - 1
+MOST_IN_PARTS = 8 * 2**20
+"""Characters of payloads that were put together from parts, after which a batch is full: their records are small."""
 AT_ONCE = 50
 """Batch size for deriving spans. Small enough that the decoded records stay in the CPU cache and are freed before the
 garbage collector runs. With 700, it takes a tenth longer until they are in the file."""
@@ -52,9 +55,17 @@ def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
     return frozenset(number for number, id in enumerate(ids) if id is not None and last[id] != number)
 
 
-def _decoded(spans: Sequence[tuple[list[Any], list[Any]]]) -> Iterable[tuple[Any, Any]]:
-    """Decode the payloads and results of spans in one call (0.4 µs less each); None for those that need their own."""
-    texts = [text for created, ended in spans for text in (created[_PAYLOAD], ended[_RESULT] if ended else "")]
+def _decoded(spans: Sequence[tuple[list[Any], list[Any]]], known: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+    """Decode the payloads and results of spans in one call (0.4 µs less each); None for those that need their own.
+
+    Args:
+        known: payloads that are decoded already, by the id of the span: None is returned for them.
+    """
+    texts = [
+        text
+        for created, ended in spans
+        for text in ("" if created[1] in known else created[_PAYLOAD], ended[_RESULT] if ended else "")
+    ]
     try:
         found = from_json(f"[{','.join([text or 'null' for text in texts])}]")
     except ValueError:
@@ -71,6 +82,7 @@ class Batch:
         writer_id: the writer of the records.
         resolve: finds span types.
         find: returns the stored spans with some ids. Needed for records about spans of earlier batches.
+        elements: those that the records before in the same segment hold.
 
     Attributes:
         first: units that must be committed before the others are made and applied.
@@ -78,11 +90,18 @@ class Batch:
     """
 
     def __init__(
-        self, writer_id: str, resolve: Resolve, find: Callable[[Iterable[str]], Mapping[str, AgentSpanRow]]
+        self,
+        writer_id: str,
+        resolve: Resolve,
+        find: Callable[[Iterable[str]], Mapping[str, AgentSpanRow]],
+        elements: Elements,
     ) -> None:
         self._writer_id = writer_id
         self._resolve = resolve
         self._find = find
+        self._elements = elements
+        self._payloads: dict[str, Payload] = {}
+        self._in_parts = 0
         self._open: dict[str, list[Any]] = {}
         self._finished: list[tuple[list[Any], list[Any]]] = []
         self._changes: dict[str, list[list[str]]] = {}
@@ -93,13 +112,16 @@ class Batch:
         self.first: list[Unit] = []
         self.unreadable: list[Unreadable] = []
 
-    def add(self, bodies: Iterable[bytes]) -> None:
+    def add(self, bodies: Sequence[bytes]) -> int:
         """Add the bodies of records, and derive the spans that no later record can change.
 
         A body that cannot be read is added to `unreadable`.
+
+        Returns:
+            how many were added. The others need another batch, because this one is full.
         """
         created, finished = self._open, self._finished
-        for body in bodies:
+        for number, body in enumerate(bodies, 1):
             try:
                 fields: list[Any] = body.decode().split(SEPARATOR)
                 kind = fields[0]
@@ -111,12 +133,19 @@ class Batch:
                         self._derive()
                 else:
                     self._add_other(kind, fields, body)
+                    if self._in_parts > MOST_IN_PARTS:
+                        return number
             except Exception as error:
                 let_through(error)
                 self.unreadable.append(Unreadable(body, error))
+        return len(bodies)
 
     def _add_other(self, kind: str, fields: list[str], body: bytes) -> None:
-        if kind == UNIT:
+        if kind == HISTORY:
+            payload = self._payloads[fields[1]] = self._elements.payload(fields)
+            self._open[fields[1]] = [CREATED, *fields[1:_PAYLOAD], payload.text]
+            self._in_parts += len(payload.text)
+        elif kind == UNIT:
             unit = decode_unit(body[2:].decode())
             if isinstance(unit.changes[0], Put):  # a run that could not be registered at once: its spans need it
                 self.first.append(unit)
@@ -150,7 +179,7 @@ class Batch:
         """Make the rows of the spans that no later record of this batch can change."""
         finished = self._finished.copy()
         self._finished.clear()
-        for (created, ended), (payload, result) in zip(finished, _decoded(finished), strict=True):
+        for (created, ended), (payload, result) in zip(finished, _decoded(finished, self._payloads), strict=True):
             try:
                 self._rows.append(self._row(created, ended, payload, result))
             except Exception as error:
@@ -180,8 +209,11 @@ class Batch:
                 result = _decode(result_text)
             if status == "cancelled":
                 started_at = finished_at
-        if payload is None:
-            payload = _decode(payload_text)
+        known = self._payloads.get(id) if payload is None else None
+        if known is not None and payload_text is known.text:
+            payload = known.value
+        elif payload is None:
+            known, payload = None, _decode(payload_text)
         try:
             span_type, title = self._types[instance_id, schema_name]
         except KeyError:  # once a batch
@@ -189,7 +221,8 @@ class Batch:
             title = title_of(span_type, schema_name)
             self._types[instance_id, schema_name] = (span_type, title)
         is_marked = 0
-        if IN_TEXT in payload_text or (result_text and IN_TEXT in result_text):
+        is_suspect = IN_TEXT in payload_text if known is None else known.is_suspect
+        if is_suspect or (result_text and IN_TEXT in result_text):
             marked, payload, result = (payload, result), unwrapped(payload), unwrapped(result)
             is_marked = int(payload is not marked[0] or result is not marked[1])
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms)

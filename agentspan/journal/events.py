@@ -12,9 +12,9 @@ from agentspan.model.rows import ROWS, TYPE_OF, AgentSpanRow
 from agentspan.schemas.aggregates import is_aggregate
 
 SEPARATOR = "\x1f"
-CREATED, STARTED, UPDATED, FINISHED, UNIT = "C", "S", "U", "F", "X"
-"""C id instance_id agent_id parent_span_id schema_name status at_ns payload; S id at_ns; U id at_ns payload;
-F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
+CREATED, HISTORY, STARTED, UPDATED, FINISHED, UNIT = "C", "H", "S", "U", "F", "X"
+"""C id instance_id agent_id parent_span_id schema_name status at_ns payload; H the same with a payload in parts (see
+parts); S id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
 
 
 def encode_unit(unit: Unit) -> str:

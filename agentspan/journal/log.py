@@ -25,11 +25,16 @@ GROWTH = 8
 
 
 class Portion(NamedTuple):
-    """Bytes of a segment that were not drained before. They begin with a record; the last record may be cut off."""
+    """Bytes of a segment that were not drained before. They begin with a record; the last record may be cut off.
+
+    Attributes:
+        epoch: records of the same epoch may refer to each other.
+    """
 
     segment: Segment
     start: int
     data: bytes
+    epoch: int
 
 
 class Log:
@@ -65,8 +70,12 @@ class Log:
         self._maps = not shares_blocks(folder)
         self._guard()
 
-    def append(self, body: bytes) -> bool:
-        """Append a record; return whether that was possible (0.6 µs: without the lock, and in one method)."""
+    def append(self, body: bytes, epoch: int = 0) -> bool:
+        """Append a record; return whether that was possible (0.6 µs: without the lock, and in one method).
+
+        Args:
+            epoch: append it only to a segment of this epoch, whose records it refers to; 0 if it refers to none.
+        """
         length = len(body)
         while True:
             sequence = self.sequence + 1
@@ -77,6 +86,10 @@ class Log:
             if self.sequence + 1 == sequence:
                 segment = self._segment
                 if segment is not None:
+                    if epoch:
+                        if segment.epoch != epoch:
+                            return False
+                        segment.is_referred_to = True
                     start = segment.end
                     end = start + HEADER + length
                     if end + _END <= segment.size:
@@ -109,10 +122,10 @@ class Log:
                 start = segment.drained
                 if start < segment.end:
                     size = max(size, length_of(segment.read(start, HEADER)))
-                    return Portion(segment, start, segment.read(start, min(segment.end - start, size)))
+                    return Portion(segment, start, segment.read(start, min(segment.end - start, size)), segment.epoch)
                 if segment is self._segment:
                     following = self.sequence + 1
-                    if segment.end > START:
+                    if segment.end > START and not segment.keeps_records:
                         segment.reset(following)
                     return None
                 self.full_bytes -= segment.size
@@ -128,6 +141,19 @@ class Log:
                 segment.drained = drained
 
     @property
+    def epoch(self) -> int:
+        """The epoch of the segment that is appended to; 0 where there is none."""
+        segment = self._segment
+        return 0 if segment is None else segment.epoch
+
+    def begin(self) -> int:
+        """Make a segment if there is none, and return the epoch; 0 if that is impossible."""
+        with self.lock:
+            if self._segment is None:
+                self._next_segment(0)
+            return self.epoch
+
+    @property
     def undrained_bytes(self) -> int:
         """Size of the records that are not in the storage yet, in bytes."""
         with self.lock:
@@ -141,7 +167,7 @@ class Log:
         While others append, each step of making it waits for a turn, so it is begun early, and is of the largest.
         """
         segment = self._segment
-        if self._spare is None and segment is not None and segment.end > self._size // 16:
+        if self._spare is None and segment is not None and segment.end - segment.drained > self._size // 16:
             try:
                 spare = Segment(place(self._folder, self._writer_id(), 0), GROWTH * self._size, is_mapped=self._maps)
             except OSError as raised:  # who needs it will see
@@ -259,10 +285,10 @@ class Log:
 class Guarded(Log):
     """A journal where code runs between any two lines: without a GIL, under a debugger, while lines are traced."""
 
-    def append(self, body: bytes) -> bool:
+    def append(self, body: bytes, epoch: int = 0) -> bool:
         """See Log."""
         with self.lock:
-            return super().append(body)
+            return super().append(body, epoch)
 
 
 class Written(Log):
@@ -275,23 +301,25 @@ class Written(Log):
 
     _is_appending = False
 
-    def append(self, body: bytes) -> bool:
+    def append(self, body: bytes, epoch: int = 0) -> bool:
         """See Log."""
         with self.lock:
             is_first, self._is_appending = not self._is_appending, True
             try:
-                return self._write(body)
+                return self._write(body, epoch)
             finally:
                 if is_first:
                     self._is_appending = False
 
-    def _write(self, body: bytes) -> bool:
+    def _write(self, body: bytes, epoch: int) -> bool:
         length = len(body)
         while True:
             sequence = self.sequence + 1
             head = pack(MAGIC, length, sequence, crc32(body, length ^ sequence % PRIME))
             segment = self._segment
             if self.sequence + 1 == sequence and segment is not None:  # no call from here until the place is taken
+                if epoch and segment.epoch != epoch:
+                    return False
                 start = segment.end
                 end = start + HEADER + length
                 if end + _END <= segment.size:

@@ -9,6 +9,7 @@ closes its descriptors of it; unlocking would unlock the parent's.
 
 import errno
 import fcntl
+import itertools
 import mmap
 import os
 import struct
@@ -26,14 +27,16 @@ from agentspan.interrupts import let_through
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
-FORM = b"agentspan journal 1\n"
+FORM = b"agentspan journal 2\n"
 """The first bytes of a segment, for people. Programs check the format in the file name, where no bit can flip."""
-SUFFIX = ".v1.segment"
-"""Another format of segments will have another suffix. Such files are left for the version that can read them."""
+SUFFIX = ".v2.segment"
+"""Another format has another suffix. Such files are left for the version that can read them."""
+SUFFIXES = (".v1.segment", SUFFIX)  # this version reads both; the first has no records of kind H
 NEW = ".new"
 START = 48
 """Position of the first record."""
 
+_FORMS = [form.ljust(32, b"\0") for form in (b"agentspan journal 1\n", FORM)]
 _MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
 _mark = struct.Struct("<IQ")
 _SECOND = START + len(END)
@@ -41,6 +44,7 @@ COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 """Python 3.11: to make a slice may run the garbage collector, and so other code, unless one was made just before."""
 
 FORK_WAIT_S = 0.5
+_epochs = itertools.count(1)
 _changing: list[int] = []
 """The threads that open or close a descriptor now: a fork waits for them, or the child would have descriptors that it
 knows nothing of, and keep a lock with them. Nobody waits for a fork: who is interrupted here may do anything."""
@@ -63,10 +67,8 @@ class _Locked:
 
     def _let_go(self) -> None:
         with _Changing():
-            file, self._file = (
-                self._file,
-                -1,
-            )  # at once: a fork may come all the same, and the number be somebody else's
+            # At once: a fork may come all the same, and the number be somebody else's.
+            file, self._file = self._file, -1
             if file >= 0:
                 os.close(file)
 
@@ -82,6 +84,8 @@ class Segment(_Locked):
         path: where it lies; no Path, which cannot be made any more while the interpreter ends.
         end: where the next record will begin.
         drained: where the first record begins that is not in the storage yet.
+        epoch: a new number whenever records begin at its start. A record may refer to those of its epoch.
+        is_referred_to: whether a record refers to others.
 
     Raises:
         OSError: no room for it, or no permission; nothing is left behind.
@@ -95,6 +99,8 @@ class Segment(_Locked):
         self.size = size
         self._maps = is_mapped
         self.end = self.drained = START
+        self.epoch = next(_epochs)
+        self.is_referred_to = False
         with _Changing():
             self._file = files.create(self.path)
             _held.add(self)
@@ -125,7 +131,7 @@ class Segment(_Locked):
         """
         self._put(0, FORM)
         self._put(START, END)
-        self.end = START
+        self.end, self.epoch, self.is_referred_to = START, next(_epochs), False
         self.trim(START, sequence)
         os.rename(self.path, path)
         self.path = path
@@ -192,6 +198,11 @@ class Segment(_Locked):
         except OSError as raised:  # no room for a copy of a shared block: it is read again, which changes nothing
             let_through(raised)
 
+    @property
+    def keeps_records(self) -> bool:
+        """True if the records stay when all are drained, because later ones can refer to them."""
+        return self.is_referred_to and self.end < self.size * 3 // 4
+
     def unmap(self) -> None:
         """Remove the mapping, which counts as the program's memory. The records can still be read."""
         with _Changing():
@@ -205,7 +216,7 @@ class Segment(_Locked):
         Args:
             sequence: the number of the next record.
         """
-        mark = _marked(START, sequence)
+        mark, epoch = _marked(START, sequence), next(_epochs)
         if not self._maps:  # it goes on: what was written after its end must be zeros
             return
         if COLLECTS_ANYWHERE:
@@ -213,6 +224,7 @@ class Segment(_Locked):
         if self.drained == self.end:  # no call from here: as soon as the end is the start, others append there
             self.map[_MARK:START] = mark
             self.map[START:_SECOND] = END
+            self.epoch, self.is_referred_to = epoch, False
             self.drained = self.end = START
 
     def __del__(self) -> None:
@@ -291,7 +303,7 @@ class Left(_Locked):
         self.damaged: str | None = None
         if not known:
             self.damaged = "where it is drained up to is damaged; all of it was read again"
-        elif self.data[:_MARK] != FORM.ljust(_MARK, b"\0"):
+        elif self.data[:_MARK] not in _FORMS:
             self.damaged = "its first bytes are damaged"
 
     def trim(self, drained: int, sequence: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.journal.journal_folder import check, refusal, warn
-from agentspan.journal.segments import NEW, SUFFIX, Segment, room_for, take_over
+from agentspan.journal.segments import NEW, SUFFIX, SUFFIXES, Segment, room_for, take_over
 
 SIZE = 2**20
 """Bytes of a first segment: 1,000 spans with 300 bytes in and out."""
@@ -62,7 +62,7 @@ def segments(folder: Path) -> list[Path]:
         warn(why)
         return []
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
+        names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIXES))
     except OSError as raised:
         let_through(raised)
         return []
@@ -109,9 +109,9 @@ def tidy(folder: Path) -> None:
         return
     try:
         names = os.listdir(folder)
-        writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIX)}
+        writers = {name.partition("-")[0] for name in names if name.endswith(SUFFIXES)}
         for name in names:
-            if name.endswith(SUFFIX + NEW):
+            if name.endswith(tuple(suffix + NEW for suffix in SUFFIXES)):
                 left = take_over(folder / name)
                 if left is not None:
                     with left:

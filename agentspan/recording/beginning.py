@@ -6,6 +6,7 @@ from typing import Any
 
 from agentspan import forks
 from agentspan.forks import page
+from agentspan.journal.parts import Parts
 from agentspan.recording.capture.arguments import Arguments
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
@@ -15,12 +16,14 @@ DEFAULT_TYPE = "tool"
 """What a bare `@span` records a function as: its name, its arguments, its output."""
 
 
-def begin(recorder: Recorder, schema_name: str, payload: Mapping[str, Any] | None, text: str = "{}") -> Span:
+def begin(
+    recorder: Recorder, schema_name: str, payload: Mapping[str, Any] | None, captured: str | Parts = "{}"
+) -> Span:
     """Create an active span under the active node, and make it the active one.
 
     Args:
-        payload: what goes in; None where `text` is used.
-        text: the payload as JSON text.
+        payload: what goes in; None where it is captured already.
+        captured: the payload as JSON text, or in parts.
     """
     if not page[0]:
         forks.renew()
@@ -34,7 +37,7 @@ def begin(recorder: Recorder, schema_name: str, payload: Mapping[str, Any] | Non
         span = Span(recorder, _run_of_one_span(recorder), None, schema_name)
         span.owns_run = True
     try:
-        span.create(text if payload is None else recorder.capture.object(payload, span.run.repeats), "active")
+        span.create(captured if payload is None else recorder.capture.object(payload, span.run.repeats), "active")
     except Exception as error:
         span.not_created("active", error)
     if span.run.termination_reason is not None:
@@ -58,10 +61,11 @@ def begin_call(
 ) -> Span:
     """Create the span of a decorated call; its payload has those facts of the call that its type has fields for."""
     fields = recorder.registry.resolve(schema_name).fields
+    captured: str | Parts = "{}"
     try:
         bound = arguments.bind(args, kwargs)
         if payload is None and "arguments" in fields and "name" in fields:
-            text = recorder.capture.call(arguments.name, arguments.head, bound)
+            captured = recorder.capture.call(arguments.name, arguments.head, bound)
         else:
             if "arguments" in fields or ("name" in fields and "name" in bound):
                 bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
@@ -70,11 +74,10 @@ def begin_call(
             node = recorder.current.get()
             run = node.run if type(node) is Span else node
             repeats = None if run is None else run.repeats
-            text = recorder.capture.object(bound if payload is None else {**bound, **payload}, repeats)
+            captured = recorder.capture.object(bound if payload is None else {**bound, **payload}, repeats)
     except Exception as error:
-        text = "{}"
         recorder.faults.add(error)
-    return begin(recorder, schema_name, None, text)
+    return begin(recorder, schema_name, None, captured)
 
 
 _program: str | None = None

@@ -50,9 +50,9 @@ class Span(SpanState):
         recorder = self.recorder
         try:
             self.need(OPEN, "have its payload updated")
-            text = recorder.capture.object({**jsontext.decode(self.payload_text), **payload})
+            text = recorder.capture.object({**jsontext.decode(self.payload_text()), **payload})
             recorder.check(self, text, None)
-            self.payload_text = text
+            self.payload = text
             if self.id:
                 recorder.out.updated(self, clock.wall_ns())
             else:

@@ -7,6 +7,7 @@ from agentspan import clock, forks
 from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
 from agentspan.forks import page
 from agentspan.interrupts import is_interrupt
+from agentspan.journal.parts import Parts
 from agentspan.model.status import OPEN, FinishStatus, SpanStatus
 from agentspan.recording import nodes
 from agentspan.recording.capture.credentials import is_harmless_name
@@ -25,7 +26,7 @@ class SpanState:
         owns_run: whether its run was begun for it alone, and ends with it.
         result_members, error_members: what was set or recorded so far, as JSON members.
         began_ns: the monotonic time when it started, in ns.
-        payload_text, started_ns, writer_id, decoded: see SpanFacts.
+        payload, started_ns, writer_id, decoded: see SpanFacts.
     """
 
     run: RunState
@@ -34,7 +35,7 @@ class SpanState:
     # Defaults of the class, because setting all of them for each span costs 0.3 µs.
     outer: Any = None
     owns_run = False
-    payload_text = "{}"  # as text: the program may change what it passed
+    payload: str | Parts = "{}"  # as text: the program may change what it passed
     started_ns = 0
     decoded: tuple[str, Any, int, str] | None = None
     result_members: dict[str, Any] | None = None
@@ -57,20 +58,26 @@ class SpanState:
         """Return whether what begins now may be inside this span."""
         return self.status in OPEN
 
-    def create(self, payload: str, status: SpanStatus) -> None:
+    def payload_text(self) -> str:
+        """See SpanFacts."""
+        if isinstance(self.payload, Parts):
+            self.payload = self.payload.text()
+        return self.payload
+
+    def create(self, payload: str | Parts, status: SpanStatus) -> None:
         """Store the new span; called once.
 
         Args:
-            payload: as JSON text.
+            payload: see SpanFacts.
         """
         recorder = self.recorder
         self.status = status
         if self.run.registered_row is None:
             recorder.faults.count_lost()
             return
-        self.payload_text = payload
+        self.payload = payload
         if recorder.is_strict:
-            recorder.check(self, payload, None)
+            recorder.check(self, self.payload_text(), None)
         self.started_ns = at_ns = clock.wall_ns()  # of a pending span, until it is started
         self.id = recorder.ids.new(at_ns)
         recorder.out.created(self, at_ns)

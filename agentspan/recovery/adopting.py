@@ -12,9 +12,11 @@ from agentspan.errors import NotFound
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import outdated
+from agentspan.journal.events import HISTORY
 from agentspan.journal.journal_folder import folder_of
+from agentspan.journal.parts import Elements
 from agentspan.journal.records import Gap, Record, read
-from agentspan.journal.segments import Left, take_over
+from agentspan.journal.segments import START, Left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.stored_span_types import StoredSpanTypes
@@ -29,6 +31,7 @@ BATCH_BYTES = 2**20
 """Bytes of records that are committed at once, or one record with more. Others write, and take the interpreter lock, in
 between: a batch of 87 MB held it for 0.6 s in one call that decodes JSON."""
 LOOK_EVERY_S = 1.0
+_HISTORY = HISTORY.encode()
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far, and the bytes in all."""
@@ -207,11 +210,12 @@ class _Taking:
         self._report([each for each in found if isinstance(each, Gap)])
         records = [each for each in found if isinstance(each, Record)]
         passed_over = outdated([each.body for each in records])
+        elements = self._elements_before(are_needed=any(each.body[:1] == _HISTORY for each in records))
         for start, batch in _batches(records):
             if start and self._is_over():
                 return False
             bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
-            tally = self._committer.commit(bodies)
+            tally = self._committer.commit(bodies, elements)
             adopted.refused += tally.refused + tally.failed
             adopted.records += len(batch)
             left.trim(batch[-1].end, batch[-1].sequence + 1)
@@ -219,6 +223,19 @@ class _Taking:
         left.remove()
         adopted.segments += 1
         return True
+
+    def _elements_before(self, *, are_needed: bool) -> Elements:
+        """Return the elements of the records that are in the storage already: later ones refer to them."""
+        elements, left = self._committer.new_elements(), self._left
+        for each in read(left.data, START) if are_needed and left.start > START else ():
+            if each.end > left.start:
+                break
+            if isinstance(each, Record) and each.body[:1] == _HISTORY:
+                try:
+                    elements.note(each.body)
+                except (ValueError, IndexError):  # its bytes are as they were written: a later version's
+                    pass
+        return elements
 
     def _report(self, gaps: list[Gap]) -> None:
         name = self._left.path.name

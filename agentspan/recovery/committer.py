@@ -13,6 +13,7 @@ from agentspan.errors import DatabaseBusy, NotStorable, StorageError
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
+from agentspan.journal.parts import Elements
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, parted, unit_of
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
@@ -94,10 +95,17 @@ class Committer:
         self._agents: dict[str, str] = {}
         self._kept: set[tuple[str, str]] | None = None
 
-    def commit(self, bodies: Sequence[bytes], wait_s: float | None = None, *, are_repeated: bool = False) -> Tally:
+    def new_elements(self) -> Elements:
+        """Return what holds the elements of a segment's records, for `commit`."""
+        return Elements(in_parts=self._storage.capabilities().keeps_contents)
+
+    def commit(
+        self, bodies: Sequence[bytes], elements: Elements, wait_s: float | None = None, *, are_repeated: bool = False
+    ) -> Tally:
         """Commit the bodies of records, in order.
 
         Args:
+            elements: those that the records before in the same segment hold.
             are_repeated: whether some may be committed already.
 
         Raises:
@@ -105,13 +113,18 @@ class Committer:
         """
         wait_s = self._wait_s if wait_s is None else wait_s
         passed_over = outdated(bodies) if are_repeated else ()
-        batch = Batch(self._writer_id(), self._resolve, self._find)
-        batch.add([body for number, body in enumerate(bodies) if number not in passed_over] if passed_over else bodies)
-        first = self.apply(batch.first, wait_s)
-        rest = self.apply(batch.units(), wait_s)
-        for unreadable in batch.unreadable:
-            self._unreadable(unreadable)
-        refused, failed = first.refused + rest.refused, first.failed + rest.failed + len(batch.unreadable)
+        left = [body for number, body in enumerate(bodies) if number not in passed_over] if passed_over else bodies
+        refused = failed = 0
+        while left:
+            batch = Batch(self._writer_id(), self._resolve, self._find, elements)
+            added = batch.add(left)
+            first = self.apply(batch.first, wait_s)
+            rest = self.apply(batch.units(), wait_s)
+            for unreadable in batch.unreadable:
+                self._unreadable(unreadable)
+            refused += first.refused + rest.refused
+            failed += first.failed + rest.failed + len(batch.unreadable)
+            left = left[added:]
         return Tally(len(bodies) - refused - failed, refused, failed)
 
     def apply(self, units: Sequence[Unit], wait_s: float) -> Tally:

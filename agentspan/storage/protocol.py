@@ -31,9 +31,9 @@ PROTOCOL = 1
 class Storage(Protocol):
     """Commits guarded changes and answers reads.
 
-    Safe to call from any thread, and usable in a forked child. Faults of the storage itself, and all errors of
-    its driver, raise a `StorageError`: `DatabaseBusy` when trying again may help, `NotStorable` when it never
-    does. All other outcomes are values.
+    Safe to call from any thread, and usable in a forked child. Faults of the storage itself, and all errors of its
+    driver, raise a `StorageError`: `DatabaseBusy` if trying again may help, `NotStorable` if it never does. All other
+    outcomes are values.
     """
 
     def capabilities(self) -> Capabilities:
@@ -41,10 +41,7 @@ class Storage(Protocol):
         ...
 
     def account(self) -> AccountRow:
-        """Return the row that identifies this storage: created with the storage, and never changed.
-
-        It is a row like others: find and page return it, too.
-        """
+        """Return the row that identifies this storage: created with it, never changed, and found like others."""
         ...
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
@@ -63,8 +60,8 @@ class Storage(Protocol):
     def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
         """Return the rows with these ids, of whatever type, and what is stored under a key, in one snapshot.
 
-        For a stored key its subject's row is among the rows. `terminated` has the instances of found spans, and
-        found instances, that are terminated, with the reason.
+        For a stored key its subject's row is among the rows. `terminated` has the reason for each terminated instance
+        among these, or of these spans.
 
         Args:
             instance_id: the run that all spans and runs among these ids belong to, or are; None where the caller does
@@ -97,7 +94,7 @@ class Storage(Protocol):
     def close(self) -> None:
         """Close files and connections. Closing twice is fine.
 
-        Afterwards every call except capabilities() raises StorageError, also of the methods of a capability.
+        Afterwards every call but capabilities() raises StorageError, also those of a capability.
         """
         ...
 
@@ -120,6 +117,7 @@ class Capabilities(NamedTuple):
         journals: having journals beside the file.
         sums: adding up the spans of a run.
         rewriting: storing the spans of older versions in less room.
+        keeps_contents: whether it stores what is repeated in payloads once, and makes use of TextInParts.
     """
 
     backend: str
@@ -136,6 +134,7 @@ class Capabilities(NamedTuple):
     journals: BesideJournals | None = None
     sums: Sums | None = None
     rewriting: Rewriting | None = None
+    keeps_contents: bool = False
 
 
 class Groups(Protocol):

@@ -79,6 +79,12 @@ def test_spans_are_followed_into_the_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_calls_with_histories_are_compared_with_another_checkout(tmp_path: Path) -> None:
+    said = run("bench_histories.py", "--runs", 1, "--rounds", 1, "--folder", tmp_path, "--against", ROOT).stdout
+    assert said.count("wanted") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 def test_memory_is_looked_at_again_and_again(tmp_path: Path) -> None:
     said = run("bench_durable.py", "--memory", "--spans", 300, "--folder", tmp_path).stdout

@@ -10,6 +10,7 @@ import agentspan
 from agentspan import clock
 from agentspan.journal.deriving import Batch
 from agentspan.journal.events import CREATED, FINISHED, SEPARATOR
+from agentspan.journal.parts import Elements
 from agentspan.model import columns, spans
 from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
 from agentspan.model.spans import Meaning, Times
@@ -68,8 +69,8 @@ def test_a_span_from_a_journal_has_each_value_in_the_column_of_its_name() -> Non
     payload, result = '{"model":"m"}', '{"text":"t","input_tokens":2,"output_tokens":3,"cost_usd":0.5}'
     created = [CREATED, "id", "run", "agent", "parent", "llm", "active", str(NS), payload]
     ended = [FINISHED, "id", "complete", str(NS + 2_500_000), "1500000", result]
-    batch = Batch("writer", lambda _, name: Registry().resolve(name), lambda _: {})
-    batch.add(SEPARATOR.join(fields).encode() for fields in (created, ended))
+    batch = Batch("writer", lambda _, name: Registry().resolve(name), lambda _: {}, Elements(in_parts=False))
+    batch.add([SEPARATOR.join(fields).encode() for fields in (created, ended)])
     ((put,),) = [unit.changes for unit in batch.units()]
     span_type = Registry().resolve("llm")
     template = span_type.compiled()

@@ -5,17 +5,19 @@ credentials are redacted and where limits hold.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 from pydantic_core import to_json
 
 from agentspan import forks
 from agentspan.interrupts import let_through
+from agentspan.journal.parts import Element, Parts
+from agentspan.jsontext import LIST, LIST_TEXT
 from agentspan.recording.capture.credentials import marked_sensitive, names_credential
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction
-from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.capture.repeats import MOST, Repeats
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
 
 to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
@@ -31,9 +33,7 @@ MAX_TRACED = 200
 
 LONG = 4096
 """Characters of a payload from which on its lists are looked up among those that were captured before."""
-LIST = "\ue000list\ue000"
-"""Stands for a list while the rest of a payload is encoded."""
-_LIST_TEXT = to_json(LIST)
+_LIST_TEXT = LIST_TEXT.encode()
 _NOT_WRITTEN = '{"$not_json":{}}'
 _LONGEST_NAME = 100
 _MOST = 1 << MAX_INT_BITS
@@ -77,19 +77,23 @@ class Capture:
         kept = None if keep_sensitive else marked_sensitive()
         self._suspicious = kept if redaction is None else redaction.suspicious
 
-    def object(self, value: Mapping[str, Any], repeats: Repeats | None = None) -> str:
+    @overload
+    def object(self, value: Mapping[str, Any]) -> str: ...
+    @overload
+    def object(self, value: Mapping[str, Any], repeats: Repeats | None) -> str | Parts: ...
+    def object(self, value: Mapping[str, Any], repeats: Repeats | None = None) -> str | Parts:
         """Return a mapping as JSON text (1 µs for 300 bytes); what is no mapping is put under `input`.
 
         Args:
-            repeats: what was captured before in the same run.
+            repeats: what was captured before in the same run: a mapping with long lists is returned in parts.
         """
         try:
             if type(value) is dict:
                 room = _room(value, self._payload, self._items, self._value, self._depth)
                 if room < self._short and repeats is not None:
-                    known = self._with_repeats(value, repeats, is_plain=room >= 0)
-                    if known is not None:
-                        return known
+                    parts = self._in_parts(value, repeats, is_plain=room >= 0)
+                    if parts is not None:
+                        return parts
                 # The common case: JSON already, not too much of it, and nothing to redact.
                 if room >= 0:
                     data = to_json(value, inf_nan_mode="strings")  # what another thread puts in now is JSON, too
@@ -165,8 +169,8 @@ class Capture:
                 let_through(raised)
             return {"type": _name(type(exception)), "message": _UNREADABLE, "stacktrace": ""}
 
-    def _with_repeats(self, value: dict[str, Any], repeats: Repeats, *, is_plain: bool) -> str | None:
-        """Return a dict as JSON text whose lists of objects may have been captured before; None where it has none.
+    def _in_parts(self, value: dict[str, Any], repeats: Repeats, *, is_plain: bool) -> Parts | None:
+        """Return a dict whose lists of objects may have been captured before; None where it has none.
 
         The limit of a payload is one of what is new: a long history is no reason to cut.
 
@@ -174,38 +178,36 @@ class Capture:
             is_plain: whether all of it is known to be plain JSON within the limits.
         """
         rest: dict[str, Any] = {}
-        lists: list[tuple[str, list[Any]]] = []
+        lists: list[list[Element]] = []
+        new = 0
         for key, item in value.items():
-            is_history = type(item) is list and len(item) > 1 and self._are_objects(item, is_plain)
-            is_history = is_history and type(key) is str and not names_credential(key)
-            rest[key] = LIST if is_history else item
-            if is_history:
-                lists.append((key, item))
+            rest[key] = item
+            if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):
+                continue
+            if is_plain or _room(item, MOST, self._items, self._value, self._depth - 1) >= 0:
+                taken = repeats.take(key, item, self._object)
+                if taken is not None:
+                    rest[key] = LIST
+                    lists.append(taken.elements)
+                    new += taken.new
         if not lists or not (is_plain or _room(rest, self._payload, self._items, self._value, self._depth) >= 0):
             return None
-        data = self._fresh(to_json(rest, inf_nan_mode="strings"), rest, "")
-        pieces = data.split(_LIST_TEXT)
-        if len(pieces) != len(lists) + 1:  # the program's own rule has replaced one
+        data = self._redacted(to_json(rest, inf_nan_mode="strings"), rest, "")
+        around = data.split(_LIST_TEXT)
+        if len(around) != len(lists) + 1:  # the program's own rule has replaced one
             return None
-        new, joined = len(data), [pieces[0]]
-        for (key, item), piece in zip(lists, pieces[1:], strict=True):
-            taken = repeats.take(key, item, self._fresh)
-            if taken is None:
-                return None
-            joined += (taken.data, piece)
-            new += taken.new
-        return b"".join(joined).decode() if new <= self._payload else None
+        return Parts(around, lists) if new + len(data) <= self._payload else None
 
-    def _are_objects(self, items: list[Any], is_plain: bool) -> bool:
-        """Return whether all elements are plain JSON objects within the limits."""
-        for item in items:
-            if type(item) is not dict:
-                return False
-            if not is_plain and _room(item, self._payload, self._items, self._value, self._depth - 2) < 0:
-                return False
-        return len(items) <= self._items
+    def _object(self, item: Any, name: str) -> bytes | None:
+        """Return an element of a list as JSON text, redacted; None if it is no object.
 
-    def _fresh(self, data: bytes, item: Any, name: str) -> bytes:
+        Args:
+            item: plain JSON.
+            name: the member that the list is in.
+        """
+        return self._redacted(to_json(item, inf_nan_mode="strings"), item, name) if type(item) is dict else None
+
+    def _redacted(self, data: bytes, item: Any, name: str) -> bytes:
         """Return the JSON text of plain JSON, redacted."""
         if self._suspicious is None or not self._suspicious(data):
             return data

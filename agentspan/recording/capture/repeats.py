@@ -1,45 +1,50 @@
 """The elements of lists that were captured before in a run: an agent sends its whole history with every call.
 
-What is known is found by its JSON text, never by identity, because programs change lists and messages in place. First
-the whole list is compared with the one before, as bytes: a history that only grew costs its encoding and one
-comparison. What comes after the common start is looked up element by element, and only what is new is redacted.
+What is known is found by what it is, never by identity, because programs change lists and messages in place. A list is
+compared with the one before as bytes of `marshal`, which takes exact built-in types only, runs no code of the program,
+and takes 0.3 µs a kilobyte, where JSON takes 0.7. What comes after the common start is looked up element by element,
+and only what is new is redacted and encoded.
 """
 
-from collections.abc import Callable, Sequence
+import marshal
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pydantic_core import to_json
-
+from agentspan.journal.parts import Element
 from agentspan.jsontext import common_elements
 
 MOST = 8 * 2**20
-"""Bytes of elements that are kept for a run. Beyond it all are forgotten, and captured once more."""
+"""Bytes of elements that are kept for a run, and of the longest list. Beyond it all are forgotten, and taken again."""
+_VERSION = 2
+"""Of marshal's format: the newest whose bytes depend on the value only. Later ones refer to what was written before."""
+_HEAD = 5
+"""Bytes before the first element of a list: its type and its length."""
 
-Fresh = Callable[[bytes, Any, str], bytes]
-"""Captures an element: receives its JSON text, itself, and the member that it is in; returns the text to record."""
+Fresh = Callable[[Any, str], bytes | None]
+"""Captures an element: receives it and the name of the list. Returns the JSON text to record, or None for no object."""
 
 
 class _Before(NamedTuple):
     """A list as it was the last time.
 
     Attributes:
-        data: its JSON text, before redaction.
-        ends: where each element ends in it.
-        texts: what was recorded of each element; None where that is their JSON text.
+        data: its elements, by marshal.
+        ends: where each element ends in them.
+        elements: what was recorded.
     """
 
     data: bytes
     ends: list[int]
-    texts: list[bytes] | None
+    elements: list[Element]
 
 
-_NOTHING = _Before(b"", [], None)
+_NOTHING = _Before(b"", [], [])
 
 
 class Taken(NamedTuple):
-    """The JSON text of a list as it is recorded, and how many bytes of it are new."""
+    """The elements of a list, and how many bytes of their JSON text are new."""
 
-    data: bytes
+    elements: list[Element]
     new: int
 
 
@@ -53,39 +58,41 @@ class Repeats:
 
     def __init__(self) -> None:
         self._before: dict[str, _Before] = {}
-        self._known: dict[str, dict[bytes, bytes]] = {}
+        self._known: dict[str, dict[bytes, Element]] = {}
         self._size = 0
 
-    def take(self, name: str, items: Sequence[Any], fresh: Fresh) -> Taken | None:
-        """Return a list as it is recorded; None where another thread changed it meanwhile.
+    def take(self, name: str, items: list[Any], fresh: Fresh) -> Taken | None:
+        """Return a list as it is recorded; None if it has something else than objects, or another thread changes it.
 
         Args:
-            items: plain JSON within the limits.
+            items: plain JSON. What is in it a thousand times is written a thousand times: the caller knows its size.
         """
         before = self._before.get(name, _NOTHING)
         known = self._known.setdefault(name, {})
-        data = to_json(items, inf_nan_mode="strings")
-        count = common_elements(before.data, before.ends, data)
-        ends = before.ends[:count]
-        texts = None if before.texts is None else before.texts[:count]
-        at, new = (ends[-1] if count else 0), 0
-        for item in items[count:]:
-            encoded = to_json(item, inf_nan_mode="strings")
-            at += 1 + len(encoded)
-            ends.append(at)
-            text = known.get(encoded)
-            if text is None:
-                text = known[encoded] = fresh(encoded, item, name)
+        try:
+            data = marshal.dumps(items, _VERSION)
+        except ValueError:  # changed meanwhile
+            return None
+        common = common_elements(before.data, before.ends, data, _HEAD)
+        ends, elements = before.ends[:common], before.elements[:common]
+        end, new = (ends[-1] if common else 0), 0
+        for item in items[common:]:
+            encoded = marshal.dumps(item, _VERSION)
+            end += len(encoded)
+            ends.append(end)
+            element = known.get(encoded)
+            if element is None:
+                text = fresh(item, name)
+                if text is None:
+                    return None
+                element = known[encoded] = Element(text)
                 new += len(text)
                 self._size += len(encoded) + len(text)
-            if texts is None and text != encoded:
-                texts = [data[start + 1 : end] for start, end in zip([0, *ends], ends[:-1], strict=False)]
-            if texts is not None:
-                texts.append(text)
-        if at + 1 != len(data):
+            elements.append(element)
+        if _HEAD + end != len(data):  # another thread changed it
             return None
         if self._size > MOST:
             self._size, self._known, self._before = 0, {}, {}
         else:
-            self._before[name] = _Before(data, ends, texts)
-        return Taken(data if texts is None else b"[" + b",".join(texts) + b"]", new)
+            self._before[name] = _Before(data[_HEAD:], ends, elements)
+        return Taken(elements, new)

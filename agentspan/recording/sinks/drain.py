@@ -41,6 +41,7 @@ class Drain:
         self._committer = committer
         self._progress = progress
         self._taken: tuple[Segment, int, int] | None = None
+        self._epoch, self._elements = 0, committer.new_elements()
         self._drained = 0
         self._moved_ns = time.monotonic_ns()
 
@@ -94,10 +95,12 @@ class Drain:
             if portion is None:
                 return True
             read = bodies(portion.data)
+            if portion.epoch != self._epoch:
+                self._epoch, self._elements = portion.epoch, self._committer.new_elements()
             # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
             before, self._taken = self._taken, (portion.segment, portion.start, len(portion.data))
             is_repeated = before is not None and before[:2] == self._taken[:2]
-            tally = self._committer.commit(read.bodies, wait_s, are_repeated=is_repeated)
+            tally = self._committer.commit(read.bodies, self._elements, wait_s, are_repeated=is_repeated)
             self._moved_ns = time.monotonic_ns()
             # No call in between: where an exception comes before, the portion is committed again, and counted then.
             if read.last > self._drained:

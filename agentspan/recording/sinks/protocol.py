@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from agentspan.errors import StorageError
+from agentspan.journal.parts import Parts
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus
@@ -57,8 +58,12 @@ class SpanFacts(Protocol):
         """The status after the transition."""
 
     @property
+    def payload(self) -> str | Parts:
+        """The payload as JSON text; in parts if it has lists, which may have been recorded before."""
+
     def payload_text(self) -> str:
-        """The payload as JSON text."""
+        """Return the payload as JSON text."""
+        ...
 
     @property
     def started_ns(self) -> int:

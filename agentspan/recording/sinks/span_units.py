@@ -20,7 +20,7 @@ _new = tuple.__new__  # see model.spans
 
 def created(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that puts a new span."""
-    span_type, now, text = span.span_type, clock.to_text(at_ns), span.payload_text
+    span_type, now, text = span.span_type, clock.to_text(at_ns), span.payload_text()
     payload, is_marked = sensitive.read(text)
     span.decoded = (text, payload, at_ns, now)  # its end needs them, too: 1.3 µs
     meaning = describe(span_type, span.schema_name, span.status, payload, None, None, (True, False))
@@ -47,7 +47,7 @@ def created(span: SpanFacts, at_ns: int) -> Unit:
 
 def started(span: SpanFacts) -> Unit:
     """Return the unit that makes a pending span active."""
-    now, payload = clock.to_text(span.started_ns), sensitive.read(span.payload_text)[0]
+    now, payload = clock.to_text(span.started_ns), sensitive.read(span.payload_text())[0]
     meaning = describe(span.span_type, span.schema_name, "active", payload, None, None, (False, False))
     run_id = span.run.id
     return unit_of(
@@ -57,7 +57,7 @@ def started(span: SpanFacts) -> Unit:
 
 def updated(span: SpanFacts, at_ns: int) -> Unit:
     """Return the unit that sets the changed payload of an open span."""
-    text = span.payload_text
+    text = span.payload_text()
     payload, is_marked = sensitive.read(text)
     meaning = describe(span.span_type, span.schema_name, span.status, payload, None, None, (True, False))
     now, run_id = clock.to_text(at_ns), span.run.id
@@ -70,8 +70,8 @@ def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -
     now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
     decoded, span.decoded = span.decoded, None
     text, payload, started_ns, started_at = decoded or ("", {}, 0, "")
-    if text is not span.payload_text:
-        payload = sensitive.read(span.payload_text)[0]
+    if text is not span.payload_text():
+        payload = sensitive.read(span.payload_text())[0]
     returned, is_marked = (None, 0) if result is None else sensitive.read(result)
     if status == "cancelled":
         started_at = now

@@ -137,6 +137,7 @@ class SQLiteStorage(FileReads):
             journals=self,
             sums=self,
             rewriting=self._rewriter,
+            keeps_contents=True,
         )
 
     @property

@@ -23,7 +23,7 @@ class Base:
         """Return what provides a capability; skip the test where the storage does not claim it."""
         can = storage.capabilities()
         provider = getattr(can, name)
-        if provider is None:
+        if provider is None or provider is False:
             pytest.skip(f"the storage {can.backend!r} does not claim {name}")
         return provider
 

@@ -1,14 +1,15 @@
 """Contract of a storage that claims check, file, rewriting, backup or journals."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from agentspan.errors import InvalidValue
-from agentspan.model.changes import Put, PutSpans, Unit
+from agentspan.jsontext import LIST_TEXT, TextInParts, joined
+from agentspan.model.changes import Put, PutSpans, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Backup, BesideJournals, Check, Query, Rewriting, Storage, StorageFile
@@ -87,6 +88,27 @@ class Keeping(Base):
         assert list(storage.iter_spans(other.id)) == others
         assert rewriting.rewrite(self.rows.ids.new(), "", 5.0) == (0, 0, None)
 
+    def test_a_payload_in_parts_is_read_as_its_text(self, storage: Storage) -> None:
+        """Put alone, together, and refused in between: an element that was refused is stored with the next one."""
+        self.claimed(storage, "keeps_contents")
+        run, other = self._filled(storage), self._filled(storage)
+        said = [f'{{"n":{number},"text":"{"x" * 300}"}}' for number in range(12)]
+        said += ['{"$contents":"1-2"}', f'{{"data":"{"QUJD" * 700}"}}', '{"n":1.0,"u":"\\u00e9"}', "{}"]
+        payloads = [_in_parts('{"a":%s,"b":1,"c":%s}', said[: number + 1], [said[-1]] * number) for number in range(16)]
+        payloads += [_in_parts('{"b":{"d":1},"a":%s}', said[::-1]), _in_parts('{"a":%s,"e":"y"}', [])]
+        rows = [self.rows.span(run)._replace(payload=payload) for payload in payloads]
+        self.put(storage, *rows[:3])
+        fails = [Unit((Put(rows[3]), Put(rows[0]))), Unit((PutSpans([rows[4]._replace(id=rows[0].id)]),))]
+        assert all(isinstance(outcome, Refused) for outcome in storage.apply(fails))
+        outcomes = storage.apply([Unit((PutSpans(rows[3:10]),)), *fails, Unit((PutSpans(rows[10:]),))])
+        assert [isinstance(outcome, Refused) for outcome in outcomes] == [False, True, True, False]
+        elsewhere = self.rows.span(other)._replace(payload=payloads[9])
+        self.put(storage, elsewhere)
+        texts = {row.id: row.payload for row in (*storage.iter_spans(run.id), *storage.iter_spans(other.id))}
+        for row in (*rows, elsewhere):
+            assert texts[row.id] == row.payload
+            assert type(texts[row.id]) is str
+
     def test_a_backup_has_everything_of_its_moment(self, storage: Storage) -> None:
         """It is opened by itself; what is written later is not in it."""
         backup: Backup = self.claimed(storage, "backup")
@@ -154,3 +176,10 @@ class Keeping(Base):
         storage.apply([Unit((Put(spans[0], violations=(violation(),)),)), Unit((Put(spans[1]),))])
         self.move(storage, finish(spans[1].id))
         return run
+
+
+def _in_parts(text: str, *lists: Sequence[str]) -> TextInParts:
+    """Return a payload whose lists stand for `%s` in a text."""
+    payload = TextInParts(joined(text.split("%s"), lists))
+    payload.rest, payload.lists = text.replace("%s", LIST_TEXT), lists
+    return payload

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue, StorageError
-from agentspan.model.changes import Move, Unit
+from agentspan.model.changes import Move, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.analytics import FoundSpan
 from agentspan.storage.first_said import search_run
@@ -98,6 +98,25 @@ class RemovesKeysInADryRun(MemoryStorage):
 class RemovesKeysWhenItIsClosed(MemoryStorage):
     def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> Any:
         return 0 if self._closed else super().remove_keys(before, wait_s, dry_run=dry_run)
+
+
+@found_by("test_a_payload_in_parts_is_read_as_its_text")
+class KeepsNoPartsOfPayloads(MemoryStorage):
+    def capabilities(self) -> Capabilities:
+        return super().capabilities()._replace(keeps_contents=True)
+
+    def apply(self, units: Any, **options: Any) -> Any:
+        return super().apply([self._without_parts(unit) for unit in units], **options)
+
+    def _without_parts(self, unit: Unit) -> Unit:
+        def changed(change: Any) -> Any:
+            if not isinstance(change, PutSpans):
+                return change
+            rests = [getattr(row.payload, "rest", row.payload) for row in change.rows]
+            rows = [row._replace(payload=rest) for row, rest in zip(change.rows, rests, strict=True)]
+            return change._replace(rows=rows)
+
+        return unit._replace(changes=tuple(map(changed, unit.changes)))
 
 
 class Capable(MemoryStorage):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple, cast
 
+from agentspan.jsontext import TextInParts, common_start
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.storage.sqlite.contents.blobs import Blobs
 from agentspan.storage.sqlite.contents.joining import BIT, BLOB_BIT, ROOM, RUN
@@ -14,7 +15,9 @@ from agentspan.storage.sqlite.contents.recent import (
     RUN_NUMBER,
     FileConnection,
     Recent,
+    Sent,
     key_of,
+    key_of_elements,
     recent_of,
 )
 from agentspan.storage.sqlite.contents.splitting import LEAST, NO_LISTS, Part, split
@@ -25,6 +28,9 @@ Else "continue" in every second message would give each history as many ranges a
 AT_ONCE = 500
 
 INSERT = "insert into contents (id, run, text) values (?, ?, ?)"
+
+
+_NOTHING_SENT = Sent([], [], has_blobs=False)
 
 
 class Stored(NamedTuple):
@@ -47,6 +53,7 @@ class Numbering:
         self._recent = recent_of(connection)
         self._parts = self._recent.of(cast(FileConnection, connection), instance_id)
         self._new: dict[int, str] = {}
+        self._has_blobs = False
         self._blobs = Blobs(connection, self._run, is_known=self._parts.number > 0)
 
     def stored(self, payloads: dict[str, str], *, with_texts: bool = True) -> Stored | None:
@@ -61,13 +68,18 @@ class Numbering:
         """
         texts, contents = dict(payloads), 0
         for column, given in payloads.items():
-            text = texts[column] = self._blobs.taken(given)
-            contents |= BLOB_BIT[column] if text is not given else 0
             of_result = column == "result_payload"
-            pieces = split(text, NO_LISTS if of_result else self._parts.lists, with_texts=with_texts)
+            self._has_blobs, pieces = False, None
+            if isinstance(given, TextInParts):
+                text = self._taken(given.rest)
+                pieces = split(text, NO_LISTS, with_texts=with_texts, given=given.lists)
+            if pieces is None:
+                text = texts[column] = self._taken(given)
+                pieces = split(text, NO_LISTS if of_result else self._parts.lists, with_texts=with_texts)
             if pieces is not None:
                 texts[column] = "".join([self._text(piece, text, of_result=of_result) for piece in pieces])
                 contents |= BIT[column]
+            contents |= BLOB_BIT[column] if self._has_blobs else 0
         return Stored(texts, contents | self._run() * RUN) if contents else None
 
     def write(self) -> None:
@@ -81,6 +93,12 @@ class Numbering:
         """Forget the parts that are new: what refers to them was refused."""
         self._recent.drop(self._instance_id)
 
+    def _taken(self, text: str) -> str:
+        """Return JSON text with references in the place of base64."""
+        taken = self._blobs.taken(text)
+        self._has_blobs = self._has_blobs or taken is not text
+        return taken
+
     def _run(self) -> int:
         """Return the number of the run. It is given one with its first part."""
         parts = self._parts
@@ -92,6 +110,8 @@ class Numbering:
         if isinstance(piece, str):
             return piece
         self._run()
+        if piece.is_given:
+            return f'{{"$contents":"{ranges(self._given(piece))}"}}'
         if piece.known < 0:
             return f'{{"$content":{self._numbers(piece.texts, [], apart=True)[0]}}}'
         if of_result:
@@ -105,6 +125,18 @@ class Numbering:
             ends.append((ends[-1] if ends else 0) + 1 + len(each))
         self._recent.keep(self._parts, key, Recent(text[piece.start : piece.start + ends[-1]], ends, numbers))
         return f'{{"$contents":"{ranges(numbers)}"}}'
+
+    def _given(self, piece: Part) -> list[int]:
+        """Return the numbers of a list whose elements were given: the list before is their start, nearly always."""
+        key = key_of_elements(piece.member, piece.texts)
+        before = self._parts.sent.get(key, _NOTHING_SENT)
+        common = common_start(before.elements, piece.texts)
+        has_blobs, self._has_blobs = self._has_blobs, bool(common) and before.has_blobs
+        new = [self._taken(each) for each in piece.texts[common:]]
+        numbers = self._numbers(new, [*before.numbers[:common]], apart=False)
+        self._recent.keep(self._parts, key, Sent(piece.texts, numbers, self._has_blobs))
+        self._has_blobs = self._has_blobs or has_blobs
+        return numbers
 
     def _numbers(self, texts: Sequence[str], numbers: list[int], *, apart: bool) -> list[int]:
         """Return numbers of a list with those of more elements, which are added if they are new."""
@@ -173,8 +205,10 @@ def remove_contents(connection: sqlite3.Connection, instance_id: str) -> None:
 
 def ranges(numbers: Sequence[int]) -> str:
     """Return numbers as ranges: `1-25,31`."""
-    found: list[str] = []
     first = previous = numbers[0]
+    if numbers == [*range(first, first + len(numbers))]:  # nearly always
+        return f"{first}-{numbers[-1]}" if len(numbers) > 1 else str(first)
+    found: list[str] = []
     for number in (*numbers[1:], -1):
         if number != previous + 1:
             found.append(f"{first}-{previous}" if first != previous else str(first))

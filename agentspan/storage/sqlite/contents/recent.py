@@ -6,7 +6,7 @@ once for each run, whatever it repeats; a history that grew is recognised by one
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentspan.jsontext import common_elements
 from agentspan.storage.sqlite.contents.joining import ROOM
@@ -41,6 +41,11 @@ class Recent(NamedTuple):
     ends: Sequence[int]
     numbers: Sequence[int]
 
+    @property
+    def size(self) -> int:
+        """The number of characters of its text."""
+        return len(self.text)
+
     def common(self, text: str, start: int) -> int:
         """Return how many elements a list has in common with this one, from its start.
 
@@ -48,6 +53,25 @@ class Recent(NamedTuple):
             start: where the other list begins in `text`.
         """
         return common_elements(self.text, self.ends, text, start)
+
+
+class Sent(NamedTuple):
+    """A list whose elements were given, as it was stored the last time.
+
+    Attributes:
+        elements: their JSON texts.
+        numbers: the number of each.
+        has_blobs: whether the stored text of one refers to a blob.
+    """
+
+    elements: Sequence[str]
+    numbers: Sequence[int]
+    has_blobs: bool
+
+    @property
+    def size(self) -> int:
+        """The number of characters of its elements."""
+        return sum(map(len, self.elements))
 
 
 class RunParts:
@@ -58,6 +82,7 @@ class RunParts:
         last, last_apart: the number of the latest part below `APART`, and above.
         by_hash: the numbers of the parts whose text has a hash, in ascending order.
         lists: the lists that were stored last, by `key_of`.
+        sent: the same of lists whose elements were given, by `key_of_elements`.
     """
 
     def __init__(self, number: int) -> None:
@@ -66,6 +91,7 @@ class RunParts:
         self.last_apart = APART
         self.by_hash: dict[int, list[int]] = {}
         self.lists: dict[str, Recent] = {}
+        self.sent: dict[str, Sent] = {}
         self.version = -1
 
     @property
@@ -126,21 +152,23 @@ class RecentRuns:
         """Keep what the transaction under way has added: it is committed."""
         self._is_settled = True
 
-    def keep(self, parts: RunParts, key: str, recent: Recent) -> None:
+    def keep(self, parts: RunParts, key: str, recent: Recent | Sent) -> None:
         """Keep a list in the place of the one before."""
-        before = parts.lists.get(key)
-        self._size += len(recent.text) - (0 if before is None else len(before.text))
-        parts.lists[key] = recent
+        lists: Any = parts.lists if isinstance(recent, Recent) else parts.sent
+        before = lists.get(key)
+        self._size += recent.size - (0 if before is None else before.size)
+        lists[key] = recent
         if self._size > MOST:
             for each in self._runs.values():
                 each.lists.clear()
+                each.sent.clear()
             self._size = 0
 
     def drop(self, instance_id: str) -> None:
         """Drop what is known of a run."""
         parts = self._runs.pop(instance_id, None)
         if parts is not None:
-            self._size -= sum(len(recent.text) for recent in parts.lists.values())
+            self._size -= sum(recent.size for lists in (parts.lists, parts.sent) for recent in lists.values())
 
     def clear(self) -> None:
         """Drop all runs."""
@@ -172,6 +200,11 @@ class FileConnection(sqlite3.Connection):
 def key_of(member: str, text: str, start: int) -> str:
     """Return the key of a list in `RunParts.lists`."""
     return f"{member}:{text[start : start + KEY]}"
+
+
+def key_of_elements(member: str, elements: Sequence[str]) -> str:
+    """Return the key of a list in `RunParts.sent`."""
+    return f"{member}:{elements[0][:KEY]}"
 
 
 def recent_of(connection: sqlite3.Connection) -> RecentRuns:

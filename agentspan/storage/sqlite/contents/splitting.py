@@ -9,9 +9,10 @@ keys).
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from agentspan.jsontext import LIST_TEXT, joined
 from agentspan.storage.sqlite.contents.recent import Recent, key_of
 
 LEAST = 512
@@ -40,15 +41,23 @@ class Part(NamedTuple):
         start: where its value begins in the payload.
         texts: the texts of a list's elements without the known ones, or the one text of another value.
         known: how many elements of the list, from its start, are those of the recent list; -1 if it is no list.
+        is_given: whether the elements were given apart from the text.
     """
 
     member: str
     start: int
-    texts: list[str]
+    texts: Sequence[str]
     known: int = -1
+    is_given: bool = False
 
 
-def split(text: str, recent: Mapping[str, Recent] = NO_LISTS, *, with_texts: bool = True) -> list[str | Part] | None:
+def split(
+    text: str,
+    recent: Mapping[str, Recent] = NO_LISTS,
+    *,
+    with_texts: bool = True,
+    given: Sequence[Sequence[str]] = (),
+) -> list[str | Part] | None:
     """Return the pieces of a payload in order, texts that stay and parts that go; None where all of it stays.
 
     A member that looks like a reference is a part, so that what is left has no other than ours. A text that SQLite's
@@ -57,11 +66,12 @@ def split(text: str, recent: Mapping[str, Recent] = NO_LISTS, *, with_texts: boo
     Args:
         recent: lists of the same run, by `key_of`, with which lists are compared.
         with_texts: whether long texts are parts, too.
+        given: the elements of the lists for which LIST stands in the text.
     """
-    if len(text) < LEAST or text[0] != "{":
+    if (len(text) < LEAST and not given) or text[0] != "{":
         return None
     try:
-        pieces = _pieces(text, recent, with_texts)
+        pieces = _pieces(text, recent, with_texts, iter(given))
     except (ValueError, IndexError, StopIteration, RecursionError):  # no JSON, or nested too deep
         return None
     if len(pieces) == 1:
@@ -72,7 +82,9 @@ def split(text: str, recent: Mapping[str, Recent] = NO_LISTS, *, with_texts: boo
     return pieces
 
 
-def _pieces(text: str, recent: Mapping[str, Recent], with_texts: bool) -> list[str | Part]:
+def _pieces(
+    text: str, recent: Mapping[str, Recent], with_texts: bool, given: Iterator[Sequence[str]]
+) -> list[str | Part]:
     pieces: list[str | Part] = []
     keys: set[str] = set()
     copied, at = 0, 1
@@ -84,6 +96,7 @@ def _pieces(text: str, recent: Mapping[str, Recent], with_texts: bool) -> list[s
         start = key.end()
         texts: list[str] = []
         known = 0
+        part: str | Part | None
         if text[start] == "[":
             before = recent.get(key_of(key[1], text, start)) if recent else None
             known = 0 if before is None else before.common(text, start)
@@ -91,7 +104,9 @@ def _pieces(text: str, recent: Mapping[str, Recent], with_texts: bool) -> list[s
         else:
             end = _scan(text, start)[1]
         length, number = end - start, known + len(texts)
-        if number and length >= LEAST and length >= LEAST_ELEMENT * number:
+        if text.startswith(LIST_TEXT, start):
+            part = _given(key[1], start, next(given))
+        elif number and length >= LEAST and length >= LEAST_ELEMENT * number:
             part = Part(key[1], start, texts, known)
         elif (text[start] == '"' and length >= LEAST and with_texts) or text.startswith(REFERENCE, start):
             part = Part(key[1], start, [text[start:end]])
@@ -104,6 +119,14 @@ def _pieces(text: str, recent: Mapping[str, Recent], with_texts: bool) -> list[s
             pieces.append(text[copied:])
             return pieces if end + 1 == len(text) else [text]
         at = end + 1
+
+
+def _given(member: str, start: int, texts: Sequence[str]) -> str | Part:
+    """Return the part of a list whose elements were given; its text if it is too short."""
+    length = sum(map(len, texts))
+    if length >= LEAST and length >= LEAST_ELEMENT * len(texts):
+        return Part(member, start, texts, is_given=True)
+    return joined(["", ""], [texts])
 
 
 def _elements(text: str, start: int, skip: int) -> tuple[list[str], int]:
