@@ -146,11 +146,14 @@ class Log:
         segment = self._segment
         return 0 if segment is None else segment.epoch
 
-    def begin(self) -> int:
-        """Make a segment if there is none, and return the epoch; 0 if that is impossible."""
+    def begin(self, room: int) -> int:
+        """Make a segment if there is none in which a body of so many bytes has room; return the epoch.
+
+        0 if that is impossible.
+        """
         with self.lock:
-            if self._segment is None:
-                self._next_segment(0)
+            if not self._has_room(room):
+                self._next_segment(room)
             return self.epoch
 
     @property

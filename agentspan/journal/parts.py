@@ -21,7 +21,7 @@ FIELDS = 8
 """Fields before the numbers."""
 LOST = '{"$not_json":{"type":"dict","reason":"lost with a damaged record of the journal"}}'
 """Stands for an element whose record cannot be read."""
-MOST_DECODED = 4 * 2**20
+MOST_DECODED = 16 * 2**20
 """Characters of elements that are kept decoded. Beyond it all are decoded once more."""
 
 _SEPARATOR = SEPARATOR.encode()
@@ -54,6 +54,11 @@ class Parts(NamedTuple):
 
     around: Sequence[bytes]
     lists: Sequence[Sequence[Element]]
+
+    @property
+    def size(self) -> int:
+        """The number of bytes of its texts."""
+        return sum(map(len, self.around)) + sum([len(element.text) for each in self.lists for element in each])
 
     def text(self) -> str:
         """Return the payload as JSON text."""

@@ -1,5 +1,6 @@
 """Histories in a journal: a record holds what is new, and refers to the records before it in its segment."""
 
+import base64
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -217,3 +218,31 @@ def test_a_batch_is_full_when_its_histories_are_long(path: Path, monkeypatch: py
         tracer.flush()
     assert 100_000 < max(longest) < 200_000
     assert [each["messages"] for each in payloads(path)] == [messages[:length] for length in range(31, 91)]
+
+
+def test_an_image_in_a_history_is_recorded_once(path: Path) -> None:
+    image = base64.b64encode(bytes(range(256)) * 8000).decode()
+    messages = [
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}]}
+    ]
+    sizes = []
+    with dying(path) as tracer, tracer.run("a"):
+        for number in range(10):
+            messages = [*messages, message(number)]
+            call(tracer, messages)
+            sizes.append(tracer.health().journaled_bytes)
+            if number == 5:
+                tracer.flush()
+    assert sizes[0] > len(image)
+    assert max(after - before for before, after in pairwise(sizes)) < 1500
+    assert [each["messages"] for each in payloads(path)] == [messages[:length] for length in range(2, 12)]
+
+
+def test_a_history_that_is_too_new_is_cut_each_time(path: Path) -> None:
+    tracer = Tracer(path, limits=agentspan.Limits(payload=10_000))
+    messages = [message(number) for number in range(40)]
+    with tracer.run("a"):
+        for _ in range(3):
+            call(tracer, messages)
+    tracer.shutdown()
+    assert all(len(json.dumps(each)) < 11_000 for each in payloads(path))

@@ -17,7 +17,7 @@ from agentspan.recording.capture.credentials import marked_sensitive, names_cred
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction
-from agentspan.recording.capture.repeats import MOST, Repeats
+from agentspan.recording.capture.repeats import LONGEST, Captured, Repeats
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
 
 to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
@@ -184,7 +184,7 @@ class Capture:
             rest[key] = item
             if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):
                 continue
-            if is_plain or _room(item, MOST, self._items, self._value, self._depth - 1) >= 0:
+            if is_plain or _room(item, LONGEST, self._items, LONGEST, self._depth - 1) >= 0:
                 taken = repeats.take(key, item, self._object)
                 if taken is not None:
                     rest[key] = LIST
@@ -196,16 +196,26 @@ class Capture:
         around = data.split(_LIST_TEXT)
         if len(around) != len(lists) + 1:  # the program's own rule has replaced one
             return None
-        return Parts(around, lists) if new + len(data) <= self._payload else None
+        if new + len(data) > self._payload:
+            repeats.forget()
+            return None
+        return Parts(around, lists)
 
-    def _object(self, item: Any, name: str) -> bytes | None:
-        """Return an element of a list as JSON text, redacted; None if it is no object.
+    def _object(self, item: Any, name: str) -> Captured | None:
+        """Capture an element of a list; None if it is no object.
 
         Args:
-            item: plain JSON.
+            item: plain JSON. Only its texts may be longer than the limits.
             name: the member that the list is in.
         """
-        return self._redacted(to_json(item, inf_nan_mode="strings"), item, name) if type(item) is dict else None
+        if type(item) is not dict:
+            return None
+        if _room(item, self._payload, self._items, self._value, self._depth) >= 0:
+            data = self._redacted(to_json(item, inf_nan_mode="strings"), item, name)
+            return Captured(data, len(data))
+        walk = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive)
+        data = encode(walk.of(item, name)).encode()
+        return Captured(data, len(data) - walk.blob_characters)
 
     def _redacted(self, data: bytes, item: Any, name: str) -> bytes:
         """Return the JSON text of plain JSON, redacted."""

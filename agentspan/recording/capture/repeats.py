@@ -13,15 +13,27 @@ from typing import Any, NamedTuple
 from agentspan.journal.parts import Element
 from agentspan.jsontext import common_elements
 
-MOST = 8 * 2**20
-"""Bytes of elements that are kept for a run, and of the longest list. Beyond it all are forgotten, and taken again."""
+MOST = 32 * 2**20
+"""Bytes of elements that are known in a run. Beyond it only those of the latest list are."""
+LONGEST = 64 * 2**20
+"""Characters of the longest list that is taken, and bytes of all lists that are compared with the next one."""
+LARGE = 64 * 2**10
+"""Bytes of an element, such as an image, that is known in its place in the latest list only."""
 _VERSION = 2
 """Of marshal's format: the newest whose bytes depend on the value only. Later ones refer to what was written before."""
 _HEAD = 5
 """Bytes before the first element of a list: its type and its length."""
 
-Fresh = Callable[[Any, str], bytes | None]
-"""Captures an element: receives it and the name of the list. Returns the JSON text to record, or None for no object."""
+
+class Captured(NamedTuple):
+    """The JSON text of an element as it is recorded, and how many bytes of it count for the limit of a payload."""
+
+    text: bytes
+    counted: int
+
+
+Fresh = Callable[[Any, str], Captured | None]
+"""Captures an element: receives it and the name of the list. Returns None if it is no object."""
 
 
 class _Before(NamedTuple):
@@ -42,7 +54,7 @@ _NOTHING = _Before(b"", [], [])
 
 
 class Taken(NamedTuple):
-    """The elements of a list, and how many bytes of their JSON text are new."""
+    """The elements of a list, and how many bytes of their JSON text are new, and count."""
 
     elements: list[Element]
     new: int
@@ -82,17 +94,22 @@ class Repeats:
             ends.append(end)
             element = known.get(encoded)
             if element is None:
-                text = fresh(item, name)
-                if text is None:
+                captured = fresh(item, name)
+                if captured is None:
                     return None
-                element = known[encoded] = Element(text)
-                new += len(text)
-                self._size += len(encoded) + len(text)
+                element = Element(captured.text)
+                new += captured.counted
+                if len(encoded) <= LARGE:
+                    known[encoded] = element
+                    self._size += len(encoded) + len(captured.text)
             elements.append(element)
         if _HEAD + end != len(data):  # another thread changed it
             return None
-        if self._size > MOST:
-            self._size, self._known, self._before = 0, {}, {}
-        else:
-            self._before[name] = _Before(data[_HEAD:], ends, elements)
+        self._before[name] = latest = _Before(data[_HEAD:], ends, elements)
+        if self._size > MOST or sum([len(each.data) for each in self._before.values()]) > LONGEST:
+            self._size, self._known, self._before = 0, {}, {name: latest}
         return Taken(elements, new)
+
+    def forget(self) -> None:
+        """Forget all: what was taken is not recorded."""
+        self._size, self._known, self._before = 0, {}, {}

@@ -187,16 +187,17 @@ class JournalSink:
             f"H\x1f{span.id}\x1f{instance.id}\x1f{instance.agent_id}\x1f{span.parent_span_id or ''}"
             f"\x1f{span.schema_name}\x1f{span.status}\x1f{at_ns}"
         )
-        for _ in range(2):  # the first try may have begun a new segment, which has nothing yet
+        epoch = log.epoch
+        for _ in range(2):
             if log.alert and not self._is_ready():
                 return False
-            epoch = log.epoch or log.begin()
             encoded = encode(head, payload, epoch)
             if epoch and log.append(encoded.body, epoch):
                 encoded.note()
                 if log.alert or self._thread.running is None:
                     self._is_ready()
                 return True
+            epoch = log.begin(2 * payload.size)  # a new segment has no elements yet, and gets room for what follows
         return False
 
     def _is_ready(self) -> bool:
