@@ -20,6 +20,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.operations.run_details import details_of
 from agentspan.recovery.writers import Lives
+from agentspan.storage.scanning import outlined
 
 
 def command(
@@ -35,7 +36,7 @@ def command(
     """Show a run, through the pager where it is longer than the terminal."""
     storage = database.storage
     run = id_prefixes.find_run(storage, what)
-    spans = list(storage.iter_spans(run.id))
+    spans = [*storage.iter_spans(run.id)] if as_json or payloads else outlined(storage, run.id)
     roots = build(spans)
     wanted = _wanted(roots, slow, failed)
     if as_json:

@@ -42,6 +42,15 @@ def scan(
         yield from page
 
 
+def outlined(storage: Storage, instance_id: str) -> list[AgentSpanRow]:
+    """Return the spans of an instance by id, without most of their payloads where the storage can leave them out.
+
+    See protocol.Outlines for what is left out.
+    """
+    outlines = storage.capabilities().outlines
+    return [*storage.iter_spans(instance_id)] if outlines is None else outlines.outlines(instance_id)
+
+
 def pages(
     storage: Storage,
     row_type: type[R],
