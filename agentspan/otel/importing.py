@@ -127,6 +127,8 @@ class _Import:
             run.key,
             clock.to_text(run.start_ns),
             minted=False,
+            session=_about(ctx, run.session),
+            user=_about(ctx, run.user),
         )
         for _ in range(ATTEMPTS):
             agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
@@ -253,10 +255,8 @@ def _end(ctx: Context, run: Run, now: str) -> dict[str, Any]:
 
 def _metadata(run: Run) -> dict[str, Any]:
     scopes = dict.fromkeys(step.span.scope.name for step in run.steps if step.span.scope.name)
-    about = {"session": run.session, "user": run.user}
-    found: dict[str, Any] = {name: value for name, value in about.items() if value is not None}
     resource: Mapping[str, Any] = run.steps[0].span.resource
-    found["otel"] = {"resource": dict(resource), "scopes": [*scopes]}
+    found: dict[str, Any] = {"otel": {"resource": dict(resource), "scopes": [*scopes]}}
     if run.root is not None:
         found["otel"]["trace_id"] = run.root.span.trace_id
     return found
@@ -264,6 +264,10 @@ def _metadata(run: Run) -> dict[str, Any]:
 
 def _name(ctx: Context, text: str) -> str:
     return one_line(ctx.admit_text(text), MAX_NAME) or DEFAULT
+
+
+def _about(ctx: Context, text: str | None) -> str | None:
+    return None if text is None else one_line(ctx.admit_text(text), MAX_NAME) or None
 
 
 def _object(ctx: Context, value: Mapping[str, Any]) -> str:

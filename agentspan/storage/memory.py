@@ -32,6 +32,7 @@ from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
     AgentSpanRow,
+    OtelTraceRow,
     RefusedChangeRow,
     ResourceType,
     Row,
@@ -176,8 +177,8 @@ class MemoryStorage:
                 inside = [cast(AgentSpanRow, self._rows[span]) for span in self._by_instance.get(id, ())]
                 if not isinstance(run, AgentInstanceRow) or {run.status, *(span.status for span in inside)} & OPEN:
                     continue
-                refused = [row for row in self._rows.values() if isinstance(row, RefusedChangeRow)]
-                rows: list[Row] = [run, *inside, *(row for row in refused if row.agent_instance_id == id)]
+                about = [row for row in self._rows.values() if isinstance(row, RefusedChangeRow | OtelTraceRow)]
+                rows: list[Row] = [run, *inside, *(row for row in about if row.agent_instance_id == id)]
                 for row in rows:
                     self._drop(row)
                     self._violations.pop(row.id, None)

@@ -118,8 +118,8 @@ def test_a_run_of_an_agent_ends_as_its_root(storage: Storage) -> None:
     assert (second.status, json.loads(second.error or "")) == ("failed", {"type": "ValueError", "message": "no"})
     assert first.started_at == "1970-01-01T00:00:01.000000Z"
     assert (first.finished_at, first.duration_ms) == ("1970-01-01T00:00:02.000000Z", 1000)
+    assert (first.session, first.user) == ("s1", "mia")
     about = json.loads(first.metadata or "")
-    assert (about["session"], about["user"]) == ("s1", "mia")
     assert about["otel"]["resource"] == resource
     agents = agentspan.open(storage).agents.list()
     assert [agent.name for agent in agents] == ["researcher"]

@@ -28,6 +28,7 @@ _TYPES: tuple[ResourceType, ...] = (
     "writer",
     "refused_change",
     "account",
+    "otel_trace",
 )
 
 T = TypeVar("T")
