@@ -29,6 +29,7 @@ ResourceType = Literal[
     "writer",
     "refused_change",
     "otel_trace",
+    "otel_log",
 ]
 
 
@@ -197,6 +198,20 @@ class OtelTraceRow(NamedTuple):
     inserted_at: Time
 
 
+class OtelLogRow(NamedTuple):
+    """A log record of OpenTelemetry with a message of a span. It may come before its span, or after it.
+
+    `record` has its name, attributes and body; it is kept for some minutes only.
+    """
+
+    id: str
+    trace_id: str
+    span_id: str
+    time_ns: int
+    record: JsonObject
+    inserted_at: Time
+
+
 Row = (
     AccountRow
     | AgentRow
@@ -207,6 +222,7 @@ Row = (
     | WriterRow
     | RefusedChangeRow
     | OtelTraceRow
+    | OtelLogRow
 )
 
 
@@ -225,6 +241,7 @@ ROWS: Mapping[ResourceType, type[Row]] = {
     "writer": WriterRow,
     "refused_change": RefusedChangeRow,
     "otel_trace": OtelTraceRow,
+    "otel_log": OtelLogRow,
 }
 TYPE_OF: Mapping[type[Row], ResourceType] = {row: type_ for type_, row in ROWS.items()}
 

@@ -15,7 +15,8 @@ from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel.files import read
-from agentspan.otel.importing import BATCH, Imported, import_spans
+from agentspan.otel.importing import import_spans
+from agentspan.otel.receiving import BATCH, Stored
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step, runs_of
 from agentspan.recording.capture.sent import SentRedaction
@@ -27,7 +28,7 @@ from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, span, steps_o
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 
 
-def _import(storage: Storage, spans: list[OtelSpan], logs: list[Log] | None = None) -> Imported:
+def _import(storage: Storage, spans: list[OtelSpan], logs: list[Log] | None = None) -> Stored:
     return import_spans(Context(storage, redacts=SentRedaction()), spans, logs or [])
 
 

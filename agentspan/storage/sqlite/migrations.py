@@ -238,6 +238,16 @@ _OTEL = (
 ) STRICT""",
     """CREATE INDEX "idx_otel_traces_agent_instance_id"
     ON "otel_traces" ("agent_instance_id")""",
+    """CREATE TABLE "otel_logs" (
+   "id" TEXT PRIMARY KEY,
+   "trace_id" TEXT NOT NULL,
+   "span_id" TEXT NOT NULL,
+   "time_ns" INTEGER NOT NULL,
+   "record" TEXT NOT NULL,
+   "inserted_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE INDEX "idx_otel_logs_trace_id"
+    ON "otel_logs" ("trace_id")""",
 )
 
 

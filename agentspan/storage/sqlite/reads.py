@@ -29,6 +29,7 @@ _TYPES: tuple[ResourceType, ...] = (
     "refused_change",
     "account",
     "otel_trace",
+    "otel_log",
 )
 
 T = TypeVar("T")
