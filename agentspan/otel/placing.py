@@ -59,23 +59,17 @@ class Placing:
             is_whole: whether no more of these traces is to come, so that a missing root is missed for ever.
         """
         self._ctx = ctx
-        unknown = iter([id for id in traces if self._live.get(id) is None])
-        while batch := list(islice(unknown, 500)):
-            rows = [row for _, row in ctx.storage.find(*batch).rows.values() if isinstance(row, OtelTraceRow)]
-            runs = {row.agent_instance_id for row in rows}
-            found = ctx.storage.find(*runs).rows if runs else {}
-            for row in rows:
-                instance = found[row.agent_instance_id][1]
-                if isinstance(instance, AgentInstanceRow):
-                    self._live.add(self._loaded(row.id, instance))
+        for id in traces:
+            if self._live.get(id) is None:
+                self.known(ctx, id)
         return [self._live.get(id) or self._new(id, steps, is_whole=is_whole) for id, steps in traces.items()]
 
     def known(self, ctx: Context, trace_id: str) -> LiveTrace | None:
         """Return a trace of which spans are stored, or None."""
         trace = self._live.get(trace_id)
         if trace is None:
-            _, row = ctx.storage.find(trace_id).rows.get(trace_id, (None, None))
-            if isinstance(row, OtelTraceRow):
+            row = unique(ctx.storage, OtelTraceRow, id=trace_id)  # `find` looks in each table
+            if row is not None:
                 instance = ctx.row(AgentInstanceRow, row.agent_instance_id)
                 trace = self._loaded(trace_id, instance)
                 self._live.add(trace)

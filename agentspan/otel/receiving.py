@@ -142,7 +142,7 @@ class Receiver:
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
-                self._live.keep(changes.trace, changes.relevant, sum(map(_size, changes.relevant)))
+                self._live.keep(changes.trace, changes.relevant, changes.relevant_size)
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:
@@ -264,9 +264,3 @@ def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]
         count += len(steps)
     if batch:
         yield batch
-
-
-def _size(step: Step) -> int:
-    """Return the bytes of the texts in a step's record, about."""
-    result = step.mapped.result_payload
-    return 500 + len(repr(step.mapped.payload)) + (0 if result is None else len(repr(result)))

@@ -53,6 +53,12 @@ class TraceChanges:
         """The ids of the new spans that repeat a call of a model."""
         return {id for id, look in self.seen.looks.items() if look.kept is not None and id in self.rows}
 
+    @property
+    def relevant_size(self) -> int:
+        """Return the bytes that the spans on which others depend take in memory, about."""
+        rows = (self.rows[step.span.span_id] for step in self.relevant)
+        return sum(1000 + 2 * (len(row.payload) + len(row.result_payload or "")) for row in rows)
+
     def done(self, seen_s: float) -> None:
         """Note in the trace and its run that all of it is stored."""
         run = self.trace.run
@@ -74,11 +80,15 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
     """
     run, now = trace.run, clock.now()
     new: list[tuple[Step, tuple[str, str | None]]] = []
+    ids: dict[str | None, str | None] = {None: None}  # siblings have one parent, and it may be here
     for step in steps:
-        own = span_id(run.row.id, trace.id, step.span.span_id)
+        for each in (step.span.span_id, step.span.parent_span_id):
+            if each is not None and each not in ids:
+                ids[each] = span_id(run.row.id, trace.id, each)
+        own = ids[step.span.span_id]
+        assert own is not None
         if own not in trace.seen:
-            parent = step.span.parent_span_id
-            new.append((step, (own, None if parent is None else span_id(run.row.id, trace.id, parent))))
+            new.append((step, (own, ids[step.span.parent_span_id])))
     found = TraceChanges(trace)
     if not new:
         return found
@@ -89,9 +99,9 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
     ends = (step.span.end_ns for step, _ in new if step.span.end_ns is not None)
     found.end_ns = max([run.end_ns, *ends])
     looks = found.seen.mapped
-    for step, ids in new:
-        mapped = looks.get(ids[0], step.mapped)
-        found.rows[ids[0]] = row_of(ctx, step.span, mapped, run.row, ids, found.end_ns or None, now)
+    for step, both in new:
+        mapped = looks.get(both[0], step.mapped)
+        found.rows[both[0]] = row_of(ctx, step.span, mapped, run.row, both, found.end_ns or None, now)
     found.again = moves_of(ctx, trace, {id: mapped for id, mapped in looks.items() if id not in found.rows})
     _add_run(ctx, placing, found, [step for step, _ in new])
     return found
