@@ -36,6 +36,11 @@ def encode(millis: int, partition: int, randomness: int) -> str:
     return _digits(millis, 10) + _digits(partition, 6) + _digits(randomness, 16)
 
 
+def tail(randomness: int) -> str:
+    """Encode the last part of a PFID (80 bits), its last 16 characters."""
+    return _digits(randomness, 16)
+
+
 def decode(pfid: str) -> tuple[int, int, int]:
     """Return the three parts of a valid PFID: milliseconds since the epoch, partition, randomness."""
     number = 0

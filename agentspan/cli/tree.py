@@ -68,7 +68,10 @@ class Picture:
         """Yield the lines about the run itself."""
         width = self.width
         commit = f" · commit {run.git_commit[:SHORT_COMMIT]}" if run.git_commit else ""
-        yield style(fit(f"run {run.id}{commit}", width), bold=True)
+        session, user = (
+            f" · {name} {said}" if said else "" for name, said in (("session", run.session), ("user", run.user))
+        )
+        yield style(fit(f"run {run.id}{commit}{session}{user}", width), bold=True)
         yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")

@@ -226,7 +226,9 @@ class Batch:
             marked, payload, result = (payload, result), unwrapped(payload), unwrapped(result)
             is_marked = int(payload is not marked[0] or result is not marked[1])
         meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms)
-        summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate = meaning
+        summary, label, input_tokens, output_tokens, cost_usd, violations, is_aggregate, response_id, cache_write = (
+            meaning
+        )
         if violations:
             self._violations += [(id, violation) for violation in violations]
         return _span_row(  # as spans.created does, without its Times and a Put for each
@@ -256,6 +258,8 @@ class Batch:
             None,
             is_aggregate,
             is_marked,
+            response_id,
+            cache_write,
         )
 
     def _move(self, fields: list[str], stored: dict[str, AgentSpanRow]) -> Unit:

@@ -28,6 +28,8 @@ def registered(
     started_at: str | None = None,
     external_identifier: str | None = None,
     git_commit: str | None = None,
+    session: str | None = None,
+    user: str | None = None,
     minted: bool,
 ) -> Put:
     """Return the row of a new instance: active if `started_at` is given, else pending."""
@@ -53,6 +55,8 @@ def registered(
         writer_id=writer_id,
         closed_by=None,
         git_commit=git_commit,
+        session=session,
+        user=user,
     )
     return Put(row, minted=minted)
 

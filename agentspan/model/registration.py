@@ -38,6 +38,7 @@ class Registration(NamedTuple):
         minted: True if the id is certainly new, so that no lookup is needed.
         update_version: give a stored version the name and description of `version`.
         git_commit: of the checkout in which the program runs; None for a run by id.
+        session, user: the conversation that the run belongs to, and the person that it runs for.
     """
 
     id: str
@@ -52,6 +53,8 @@ class Registration(NamedTuple):
     minted: bool = True
     update_version: bool = False
     git_commit: str | None = None
+    session: str | None = None
+    user: str | None = None
 
 
 class References(NamedTuple):
@@ -110,6 +113,8 @@ def register(wanted: Registration, stored: References, new_id: Callable[[], str]
             started_at=wanted.started_at,
             external_identifier=wanted.external_identifier,
             git_commit=wanted.git_commit,
+            session=wanted.session,
+            user=wanted.user,
             minted=wanted.minted,
         )
     )

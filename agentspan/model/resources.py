@@ -91,6 +91,8 @@ class AgentSpan(Answered):
         risk_level: always None: a file has no risk levels.
         risk_score: always None.
         sensitive_encoding: whether values in it are marked as sensitive, or its client said so.
+        response_id: the provider's id of a model's answer, or None.
+        cache_write_tokens: how many input tokens were written to the provider's cache, or None.
     """
 
     type: Literal["agent_span"] = "agent_span"
@@ -120,6 +122,8 @@ class AgentSpan(Answered):
     ended_late: bool
     is_aggregate: bool
     sensitive_encoding: bool
+    response_id: str | None
+    cache_write_tokens: int | None
 
     purpose: Purpose
     payload_byte_size_estimate: int
@@ -185,6 +189,8 @@ class AgentInstance(Answered):
         closed_at: when that was, or None.
         ended_late: whether its own end came after that, and replaced status, result and times.
         git_commit: the commit of the git checkout in which its program ran, or None.
+        session: the conversation that it belongs to, or None.
+        user: the person that it ran for, or None.
         cost_breakdown: the cost of its spans; None in lists.
         span_schema_counts: its spans by type; None in lists.
         risk_score: always None: a file has no risk scores.
@@ -220,6 +226,8 @@ class AgentInstance(Answered):
     closed_at: datetime | None
     ended_late: bool
     git_commit: str | None
+    session: str | None
+    user: str | None
     cost_breakdown: CostBreakdown | None = None
     span_schema_counts: dict[str, int] | None = None
     risk_score: float | None = None

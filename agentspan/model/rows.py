@@ -28,6 +28,8 @@ ResourceType = Literal[
     "agent_span",
     "writer",
     "refused_change",
+    "otel_trace",
+    "otel_log",
 ]
 
 
@@ -84,7 +86,8 @@ class AgentInstanceRow(NamedTuple):
 
     If it was closed for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is the time of that.
     `ended_late` is 1 where its own end came later and replaced the status (but not `terminated`), result and times.
-    `git_commit` is the commit of the git checkout in which its program ran, 40 or 64 hexadecimal digits.
+    `git_commit` is the commit of the git checkout in which its program ran, 40 or 64 hexadecimal digits. `session` is
+    the conversation that it belongs to, `user` the person it ran for.
     """
 
     id: str
@@ -110,6 +113,8 @@ class AgentInstanceRow(NamedTuple):
     closed_at: Time | None = None
     ended_late: Flag | None = None
     git_commit: str | None = None
+    session: str | None = None
+    user: str | None = None
 
 
 class AgentSpanRow(NamedTuple):
@@ -117,7 +122,8 @@ class AgentSpanRow(NamedTuple):
 
     `is_aggregate` is 1 where the span sums up others: it repeats their tokens and cost, which sums leave out (see
     schemas.aggregates). `sensitive_encoding` is 1 where its client says that values are marked as sensitive, or one is
-    (see model.sensitive).
+    (see model.sensitive). `response_id` is the provider's id of a model's answer; `cache_write_tokens` is how many of
+    the input tokens were written to the provider's cache.
     """
 
     id: str
@@ -145,6 +151,8 @@ class AgentSpanRow(NamedTuple):
     ended_late: Flag | None = None
     is_aggregate: Flag = 0
     sensitive_encoding: Flag = 0
+    response_id: str | None = None
+    cache_write_tokens: int | None = None
 
 
 class WriterRow(NamedTuple):
@@ -179,6 +187,31 @@ class RefusedChangeRow(NamedTuple):
     inserted_at: Time
 
 
+class OtelTraceRow(NamedTuple):
+    """The run of a trace of OpenTelemetry, decided when the first of its spans was stored.
+
+    `id` is the trace's, 32 hexadecimal digits. A run that is a process has many traces. They go with their run.
+    """
+
+    id: str
+    agent_instance_id: str
+    inserted_at: Time
+
+
+class OtelLogRow(NamedTuple):
+    """A log record of OpenTelemetry with a message of a span. It may come before its span, or after it.
+
+    `record` has its name, attributes and body; it is kept for some minutes only.
+    """
+
+    id: str
+    trace_id: str
+    span_id: str
+    time_ns: int
+    record: JsonObject
+    inserted_at: Time
+
+
 Row = (
     AccountRow
     | AgentRow
@@ -188,6 +221,8 @@ Row = (
     | AgentSpanRow
     | WriterRow
     | RefusedChangeRow
+    | OtelTraceRow
+    | OtelLogRow
 )
 
 
@@ -205,6 +240,8 @@ ROWS: Mapping[ResourceType, type[Row]] = {
     "agent_span": AgentSpanRow,
     "writer": WriterRow,
     "refused_change": RefusedChangeRow,
+    "otel_trace": OtelTraceRow,
+    "otel_log": OtelLogRow,
 }
 TYPE_OF: Mapping[type[Row], ResourceType] = {row: type_ for type_, row in ROWS.items()}
 
@@ -225,5 +262,6 @@ REFERENCES: Mapping[ResourceType, Mapping[str, ResourceType]] = {
         "agent_schema_version_id": "agent_schema_version",
     },
     "agent_span": {"agent_instance_id": "agent_instance"},
+    "otel_trace": {"agent_instance_id": "agent_instance"},
 }
 """Columns that name an existing row. Not parent_span_id: between processes a child can arrive before its parent."""

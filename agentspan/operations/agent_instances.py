@@ -44,6 +44,8 @@ def register(
     purpose: Any = None,
     metadata: Any = None,
     external_identifier: Any = None,
+    session: Any = None,
+    user: Any = None,
 ) -> Done:
     """Register an instance (see AgentInstances.register)."""
     name = request.text("agent_id", agent_id) or DEFAULT
@@ -64,6 +66,8 @@ def register(
         "metadata": metadata_text and metadata_text[1],
         "external_identifier": request.text("external_identifier", external_identifier),
     }
+    about = {"session": request.text("session", session), "user": request.text("user", user)}
+    said |= {name: value for name, value in about.items() if value is not None}  # keys of before stay what they were
     key = request.idempotency_key("agent_instances/register", idempotency_key, said)
     named = version.name and ctx.admit_text(version.name), version.description and ctx.admit_text(version.description)
     version = version._replace(name=named[0], description=named[1])
@@ -80,6 +84,7 @@ def register(
         external_identifier,
         minted=id is None,
         update_version=said["update_current_version"],
+        **{name: value and ctx.admit_text(value) for name, value in about.items()},
     )
     is_id = ids.is_pfid(name)
 

@@ -117,6 +117,8 @@ def register_agent_instance(ctx: Context, fields: Fields) -> Envelope:
         "purpose",
         "metadata",
         "external_identifier",
+        "session",
+        "user",
     )
     done = agent_instances.register(ctx, **_picked(fields, names))
     assert isinstance(done.row, AgentInstanceRow)

@@ -211,6 +211,8 @@ class AgentInstances:
         purpose: Purpose | None = None,
         metadata: dict[str, Any] | None = None,
         external_identifier: str | None = None,
+        session: str | None = None,
+        user: str | None = None,
     ) -> AgentInstance:
         """Register an instance, pending; its agent, version and schema version are made when they are new.
 
@@ -229,6 +231,8 @@ class AgentInstances:
             purpose: `live` when left out, `smoke_test` or `eval`.
             metadata: what the run is given, a JSON object.
             external_identifier: a name of one's own for the instance, unique among its agent's.
+            session: the conversation that the run belongs to: a name of one's own.
+            user: the person that it runs for: a name of one's own.
 
         Raises:
             InvalidValue: a value is wrong.
@@ -245,6 +249,8 @@ class AgentInstances:
             purpose=purpose,
             metadata=metadata,
             external_identifier=external_identifier,
+            session=session,
+            user=user,
         )
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
         return resources.registered(self._answer(done), resources.schema_version(version, self._ctx.account))

@@ -8,11 +8,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from agentspan.otel.mapping.mapped import Mapped, plain_name
+from agentspan.otel.mapping.mapped import ABOUT_SPAN, Mapped, plain_name
 from agentspan.otel.span import OtelSpan
 
-_SELF = frozenset({"attributes", "events", "links", "dropped", "otel"})
-"""Members of a payload that are about the span itself, and not about the call."""
 NEAREST = 64
 """Calls that began before one and are compared with it, at most."""
 _CONTENT = ("text", "tool_calls", "output_messages")
@@ -143,7 +141,7 @@ def merged(kept: Mapped, others: Iterable[Mapped]) -> Mapped:
     for other in others:
         for mine, theirs in ((payload, other.payload), (result, other.result_payload or {})):
             for field, value in theirs.items():
-                if field not in _SELF and field != "error":
+                if field not in ABOUT_SPAN and field != "error":
                     mine.setdefault(field, value)
     return kept._replace(payload=payload, result_payload=result or None)
 
@@ -160,12 +158,12 @@ def marked(duplicate: Mapped, kept: Mapped, kept_id: str) -> Mapped:
     differs = {
         field: value
         for field, value in mine.items()
-        if field not in _SELF and field != "error" and theirs.get(field) != value
+        if field not in ABOUT_SPAN and field != "error" and theirs.get(field) != value
     }
     payload: dict[str, Any] = {"duplicate_of": kept_id}
     if differs:
         payload["differs"] = differs
-    payload |= {field: value for field, value in duplicate.payload.items() if field in _SELF}
+    payload |= {field: value for field, value in duplicate.payload.items() if field in ABOUT_SPAN}
     error = (duplicate.result_payload or {}).get("error")
     named = duplicate.payload.get("otel", {}).get("name", "")
     return duplicate._replace(

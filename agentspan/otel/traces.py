@@ -63,8 +63,8 @@ def runs_of(steps: Iterable[Step], known: Mapping[str, bool] | None = None) -> l
         traces.setdefault(step.span.trace_id, []).append(step)
     runs: dict[str, Run] = {}
     for trace_id in sorted(traces, key=lambda trace_id: (min(s.span.start_ns for s in traces[trace_id]), trace_id)):
-        trace = sorted(traces[trace_id], key=_order)
-        trace = _with_targets(trace)
+        trace = in_order(traces[trace_id])
+        trace = with_targets(trace)
         run = _run_of(trace_id, trace, runs, (known or {}).get(trace_id))
         run.steps += trace
         calls: list[Call] = [call for step in trace if (call := call_of(*step)) is not None]
@@ -78,7 +78,7 @@ UNKNOWN = "unknown"
 """The target of a handoff whose instrumentor does not tell it."""
 
 
-def _with_targets(trace: list[Step]) -> list[Step]:
+def with_targets(trace: list[Step]) -> list[Step]:
     """Return a trace in which each handoff without a target has the agent that began next."""
     agents = [step for step in trace if step.mapped.type == "agent"]
     for index, (span, mapped) in enumerate(trace):
@@ -99,6 +99,11 @@ def process_key(program: Program) -> str:
     return f"otel:process:{program.key}"
 
 
+def in_order(steps: Iterable[Step]) -> list[Step]:
+    """Return steps in the order of their starts."""
+    return sorted(steps, key=_order)
+
+
 def _order(step: Step) -> tuple[int, int, str, str]:
     span = step.span
     return span.start_ns, span.parent_span_id is not None, span.trace_id, span.span_id
@@ -108,7 +113,12 @@ def root_of(trace: Sequence[Step]) -> Step:
     """Return the root of a trace; where it is missing, the first span whose parent is."""
     here = {step.span.span_id for step in trace}
     tops = [step for step in trace if step.span.parent_span_id not in here]
-    return min(tops or trace, key=lambda step: (step.span.parent_span_id is not None, *_order(step)))
+    return min(tops or trace, key=lambda step: (-rank_of(step.span), *_order(step)))
+
+
+def rank_of(span: OtelSpan) -> int:
+    """Return how sure it is that a span is the root of its trace: 2 without a parent, 1 of a request to a server, 0."""
+    return 2 if span.parent_span_id is None else int(span.kind == "SERVER")
 
 
 def _run_of(trace_id: str, trace: Sequence[Step], runs: dict[str, Run], is_own: bool | None) -> Run:

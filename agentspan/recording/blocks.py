@@ -183,6 +183,8 @@ class RunBlock(Block[Run]):
         version: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         purpose: Purpose = "live",
+        session: str | None = None,
+        user: str | None = None,
         on_terminate: OnTerminate | None = None,
     ) -> None:
         is_known = on_terminate is None or callable(on_terminate)
@@ -196,6 +198,8 @@ class RunBlock(Block[Run]):
             "version": version,
             "metadata": metadata,
             "purpose": purpose,
+            "session": session,
+            "user": user,
             "on_terminate": on_terminate,
         }
 

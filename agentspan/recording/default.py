@@ -215,6 +215,8 @@ def run(
     version: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     purpose: Purpose = "live",
+    session: str | None = None,
+    user: str | None = None,
     on_terminate: OnTerminate | None = None,
 ) -> RunBlock:
     """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
@@ -226,11 +228,22 @@ def run(
         version: the agent's version.
         metadata: what the run is given, a JSON object.
         purpose: `live`, `smoke_test` or `eval`.
+        session: the conversation that the run belongs to: a name of one's own.
+        user: the person that it runs for: a name of one's own.
         on_terminate: what happens when somebody terminates the run, which it learns at its next span: "raise" raises
             AgentTerminated there and at every later one; a function is called once, with the run. Either way
             `run.terminated` tells.
     """
-    return RunBlock(get_recorder, name, version=version, metadata=metadata, purpose=purpose, on_terminate=on_terminate)
+    return RunBlock(
+        get_recorder,
+        name,
+        version=version,
+        metadata=metadata,
+        purpose=purpose,
+        session=session,
+        user=user,
+        on_terminate=on_terminate,
+    )
 
 
 def span_type(

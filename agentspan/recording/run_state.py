@@ -45,6 +45,8 @@ class RunState:
         version: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         purpose: Purpose = "live",
+        session: str | None = None,
+        user: str | None = None,
         on_terminate: Literal["raise"] | Callable[[Any], object] | None = None,
     ) -> None:
         self.recorder = recorder
@@ -58,6 +60,7 @@ class RunState:
         self._version = version
         self._metadata = metadata
         self._purpose: Purpose = purpose
+        self._about = (session, user)
         self._writer_id = ""
         self._is_told = False
         self._is_left = False
@@ -98,6 +101,7 @@ class RunState:
         recorder = self.recorder
         metadata = None if self._metadata is None else recorder.capture.object(self._metadata)
         version = None if self._version is None else _text(recorder, self._version)
+        session, user = (None if said is None else _text(recorder, said) for said in self._about)
         wanted = Registration(
             id or recorder.ids.new(),
             _text(recorder, self.name) or DEFAULT,
@@ -109,6 +113,8 @@ class RunState:
             writer_id=recorder.writer_id,
             minted=id is None,
             git_commit=git_commit() if self.registered_row is None else self.registered_row.git_commit,
+            session=session,
+            user=user,
         )
         return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=WAIT_S)
 

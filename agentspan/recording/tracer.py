@@ -115,11 +115,20 @@ class Tracer:
         version: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         purpose: Purpose = "live",
+        session: str | None = None,
+        user: str | None = None,
         on_terminate: OnTerminate | None = None,
     ) -> RunBlock:
         """Record a run of an agent: a with-block, or a decorator (see agentspan.run)."""
         return RunBlock(
-            self._resolve, name, version=version, metadata=metadata, purpose=purpose, on_terminate=on_terminate
+            self._resolve,
+            name,
+            version=version,
+            metadata=metadata,
+            purpose=purpose,
+            session=session,
+            user=user,
+            on_terminate=on_terminate,
         )
 
     def propagate(self, fn: Callable[P, R]) -> Callable[P, R]:

@@ -70,7 +70,8 @@ BUILT_IN: tuple[BuiltIn, ...] = (
         "LLM",
         "model*:str provider:str messages:list system:any tools:list temperature:num max_tokens:int stream:bool",
         "text:str output_messages:list tool_calls:list response_model:str finish_reason:str input_tokens:int "
-        "output_tokens:int cached_tokens:int reasoning_tokens:int cost_usd:num time_to_first_token_ms:num",
+        "output_tokens:int cached_tokens:int reasoning_tokens:int cost_usd:num time_to_first_token_ms:num "
+        "cache_write_tokens:int response_id:str",
         "LLM {{model}}{{#output_tokens}}: {{input_tokens}}→{{output_tokens}} tok{{/output_tokens}}"
         '{{#text}} "{{text._inline}}"{{/text}}'
         "{{^text}}{{#tool_calls}} → {{name}}{{function.name}}({{arguments._args}}{{function.arguments._args}})"

@@ -73,10 +73,11 @@ def describe(
         input_tokens = aliases.tokens_of(context, "input_tokens") if input_tokens is None else input_tokens
         output_tokens = aliases.tokens_of(context, "output_tokens") if output_tokens is None else output_tokens
         cost = aliases.cost_of(context) if cost is None else cost
-    if input_tokens is None and output_tokens is None and cost is None:
-        return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate))
+    if input_tokens is None and output_tokens is None and cost is None and "response_id" not in context:
+        return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate, None, None))
     used = count(input_tokens), count(output_tokens), _cost(cost)
-    return Meaning(summary, label, *used, violations, span_type.is_aggregate)
+    answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
+    return _new(Meaning, (summary, label, *used, violations, span_type.is_aggregate, *answer))
 
 
 def _with_outcome(
@@ -129,6 +130,10 @@ def _cost(value: Any) -> float | None:
     if type(value) is int and -_INT64 <= value < _INT64:
         return float(value)
     return value if type(value) is float and value - value == 0 else None  # not NaN, not infinite
+
+
+def _response_id(value: Any) -> str | None:
+    return one_line(value, MAX_LABEL) if type(value) is str else None
 
 
 def _is_error(result: dict[str, Any], status: str) -> bool:

@@ -24,6 +24,7 @@ from agentspan.serve.invalid_requests import refuse_invalid
 from agentspan.serve.methods import MethodsMiddleware, allow
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
 from agentspan.serve.openapi import document
+from agentspan.serve.otlp_routes import OtlpRoutes
 from agentspan.serve.responses import refuse, refuse_error
 from agentspan.serve.routes import router
 from agentspan.serve.viewer_routes import routes as viewer_routes
@@ -87,7 +88,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with otlp.ending_idle():
+            yield
         await adopting.stop()
         if is_ours:
             storage.close()
@@ -101,6 +103,7 @@ def create_app(
         keep_sensitive=sensitive == "keep",
     )
     write_queue = WriteQueue(ctx, wait_s)
+    otlp = OtlpRoutes(ctx)
     app = FastAPI(
         title="agentspan",
         version=__version__,
@@ -112,6 +115,7 @@ def create_app(
         lifespan=lifespan,
         routes=router(ctx, write_queue).routes,  # a router that is included is searched twice for each request
     )
+    app.router.routes += otlp.routes()
     app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only)
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)

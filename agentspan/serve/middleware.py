@@ -8,6 +8,7 @@ from collections.abc import Collection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agentspan.serve import otlp_routes
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.adopting import Adopting
 from agentspan.serve.paths import is_api
@@ -54,28 +55,35 @@ class GuardMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        is_wrong_type = _writes(scope) and not _is_json(headers)
-        refused = self._refusal(scope, headers, is_wrong_type=is_wrong_type)
+        is_otlp = otlp_routes.is_otlp(scope)
+        is_wrong_type = _writes(scope) and not (_is_otlp_type(headers) if is_otlp else _is_json(headers))
+        max_body = otlp_routes.MAX_BODY if is_otlp else self._max_body
+        refused = self._refusal(scope, headers, max_body, is_wrong_type=is_wrong_type, is_otlp=is_otlp)
         if refused is not None:
-            await refused(scope, receive, send)
+            await _in_form(scope, refused)(scope, receive, send)
             return
         if b"content-length" in headers or b"transfer-encoding" in headers:
-            body = await self._body(receive)
+            body = await self._body(receive, max_body)
             if is_wrong_type and body and not isinstance(body, Response):
-                body = _wrong_type()  # it came in chunks, so that only now it is known not to be empty
+                body = _wrong_type(is_otlp=is_otlp)  # it came in chunks, so that only now it is known not to be empty
             if isinstance(body, Response):
-                await body(scope, receive, send)
+                await _in_form(scope, body)(scope, receive, send)
                 return
             receive = replay({"type": "http.request", "body": body, "more_body": False}, receive)
         if self._adopting.is_due():
             await self._adopting.look()
         await self._guarded(scope, receive, send)
 
-    def _refusal(self, scope: Scope, headers: dict[bytes, bytes], *, is_wrong_type: bool) -> Response | None:
+    def _refusal(
+        self, scope: Scope, headers: dict[bytes, bytes], max_body: int, *, is_wrong_type: bool, is_otlp: bool
+    ) -> Response | None:
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
             return refuse("not_permitted", "this server is not known by that Host; see --allowed-host")
-        if self._token is not None and is_api(scope):
-            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if self._token is not None and (is_otlp or is_api(scope)):
+            authorization = headers.get(b"authorization", b"")
+            scheme, _, given = authorization.partition(b" ")
+            if is_otlp and scheme.lower() == b"basic":
+                scheme, given = b"bearer", otlp_routes.basic_password(authorization)
             if scheme.lower() != b"bearer" or not given:
                 return refuse("not_authenticated", "send Authorization: Bearer TOKEN")
             client = scope.get("client")
@@ -85,16 +93,13 @@ class GuardMiddleware:
             if not self._token.is_right(given.strip(), client):
                 return refuse("bad_authtoken", "the token is not this server's")
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._max_body:
-            return self._too_large()
+        if not length.isdigit() or int(length) > max_body:
+            return _too_large(max_body)
         if is_wrong_type and (int(length) > 0 or _is_of_a_page(scope, headers)):
-            return _wrong_type()
+            return _wrong_type(is_otlp=is_otlp)
         return None
 
-    def _too_large(self) -> Response:
-        return refuse("bad_request", f"the body has more than {self._max_body} bytes", status=413)
-
-    async def _body(self, receive: Receive) -> bytes | Response:
+    async def _body(self, receive: Receive, max_body: int) -> bytes | Response:
         """Return the body, or the refusal of one that is too large or too slow."""
         parts: list[bytes] = []
         size = 0
@@ -107,8 +112,8 @@ class GuardMiddleware:
                         return refuse("bad_request", "the body ended too early")
                     part: bytes = message.get("body", b"")
                     size += len(part)
-                    if size > self._max_body:
-                        return self._too_large()
+                    if size > max_body:
+                        return _too_large(max_body)
                     parts.append(part)
                     if not message.get("more_body"):
                         return b"".join(parts)
@@ -132,7 +137,7 @@ class GuardMiddleware:
             log.exception("request %s: %s %s failed", number, scope["method"], scope["path"])
             if not started:
                 message = f"an unexpected fault; the server's log has more under request {number}"
-                await refuse("unexpected", message)(scope, receive, send)
+                await _in_form(scope, refuse("unexpected", message))(scope, receive, send)
 
 
 def replay(message: Message, receive: Receive) -> Receive:
@@ -165,8 +170,22 @@ def _is_of_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
     return scope["method"] == "POST" and (b"origin" in headers or b"sec-fetch-site" in headers)
 
 
-def _wrong_type() -> Response:
-    return refuse("bad_request", "send Content-Type: application/json", status=415)
+def _in_form(scope: Scope, refused: Response) -> Response:
+    """Return an error in the form that the client reads."""
+    return otlp_routes.as_status(scope, refused) if otlp_routes.is_otlp(scope) else refused
+
+
+def _is_otlp_type(headers: dict[bytes, bytes]) -> bool:
+    return otlp_routes.is_known_type(headers.get(b"content-type", b"").decode("latin-1"))
+
+
+def _wrong_type(*, is_otlp: bool) -> Response:
+    said = "send OTLP over HTTP: OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or http/json"
+    return refuse("bad_request", said if is_otlp else "send Content-Type: application/json", status=415)
+
+
+def _too_large(max_body: int) -> Response:
+    return refuse("bad_request", f"the body has more than {max_body} bytes", status=413)
 
 
 def _host(header: bytes) -> str:

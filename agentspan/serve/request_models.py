@@ -189,6 +189,8 @@ class RegisterInstance(Body):
         update_current_version: give a known version its new name and description.
         purpose: why the instance runs.
         metadata: what the run is given.
+        session: the conversation that the run belongs to.
+        user: the person that it runs for.
     """
 
     agent_id: str | None = None
@@ -201,6 +203,8 @@ class RegisterInstance(Body):
     update_current_version: bool | None = None
     purpose: Purpose | None = None
     metadata: dict[str, Any] | None = None
+    session: str | None = None
+    user: str | None = None
 
 
 class Start(Body):

@@ -32,6 +32,7 @@ from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
     AgentSpanRow,
+    OtelTraceRow,
     RefusedChangeRow,
     ResourceType,
     Row,
@@ -176,8 +177,8 @@ class MemoryStorage:
                 inside = [cast(AgentSpanRow, self._rows[span]) for span in self._by_instance.get(id, ())]
                 if not isinstance(run, AgentInstanceRow) or {run.status, *(span.status for span in inside)} & OPEN:
                     continue
-                refused = [row for row in self._rows.values() if isinstance(row, RefusedChangeRow)]
-                rows: list[Row] = [run, *inside, *(row for row in refused if row.agent_instance_id == id)]
+                about = [row for row in self._rows.values() if isinstance(row, RefusedChangeRow | OtelTraceRow)]
+                rows: list[Row] = [run, *inside, *(row for row in about if row.agent_instance_id == id)]
                 for row in rows:
                     self._drop(row)
                     self._violations.pop(row.id, None)
@@ -280,6 +281,15 @@ class MemoryStorage:
         if isinstance(row, AgentSpanRow):
             del self._by_instance[row.agent_instance_id][row.id]
 
+    def _rename(self, before: Row, after: Row) -> None:
+        """Note the unique columns of a row that changed."""
+        type_ = TYPE_OF[type(before)]
+        old, new = unique_of(before), unique_of(after)
+        if old is not None:
+            self._unique.pop((type_, old), None)
+        if new is not None:
+            self._unique[type_, new] = after.id
+
     def _put_spans(self, put: PutSpans, undo: list[Undo], late: list[Row]) -> Refused | None:
         for row in put.rows:
             refused = self._put(Put(row), undo, late)
@@ -299,6 +309,9 @@ class MemoryStorage:
             late.append(row)
         self._rows[move.id] = after.row
         undo.append(lambda: self._rows.update({move.id: row}))
+        if unique_of(row) != unique_of(after.row):
+            self._rename(row, after.row)
+            undo.append(lambda: self._rename(after.row, row))
         before = self._violations.get(move.id, ())
         if before or move.violations:
             self._violations[move.id] = violations_after(move, before)

@@ -67,6 +67,8 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "quality": run.quality_payloads,
         "program": _program(lives, run.writer_id),
         "git_commit": run.git_commit,
+        "session": run.session,
+        "user": run.user,
         "spans": storage.counts([run.id])[run.id]._asdict() if counted else None,
     }
 

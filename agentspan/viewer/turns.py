@@ -18,7 +18,15 @@ _SYSTEM = ("system", "instructions", "system_prompt", "system_instruction", "sys
 _SENT = ("messages", "input", "prompt", "contents")
 _ANSWERED = ("text", "tool_calls", "output_messages", "output")
 _FIGURES = frozenset(
-    {"input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "cost_usd", "time_to_first_token_ms"}
+    {
+        "input_tokens",
+        "output_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+        "cost_usd",
+        "time_to_first_token_ms",
+    }
 )
 # Why a model ended, where that is as usual; a limit or a filter is shown.
 _USUAL_ENDS = frozenset({"stop", "end_turn", "tool_calls", "tool_use", "function_call", "STOP", "completed"})

@@ -83,6 +83,8 @@ def test_the_fields_of_a_span_are_the_apis(db: Database, run: AgentInstance) -> 
         "risk_score": None,
         "is_aggregate": False,
         "sensitive_encoding": False,
+        "response_id": None,
+        "cache_write_tokens": None,
     }
 
 

@@ -15,7 +15,8 @@ from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel.files import read
-from agentspan.otel.importing import BATCH, Imported, import_spans
+from agentspan.otel.importing import import_spans
+from agentspan.otel.receiving import BATCH, Stored
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step, runs_of
 from agentspan.recording.capture.sent import SentRedaction
@@ -27,7 +28,7 @@ from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, span, steps_o
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 
 
-def _import(storage: Storage, spans: list[OtelSpan], logs: list[Log] | None = None) -> Imported:
+def _import(storage: Storage, spans: list[OtelSpan], logs: list[Log] | None = None) -> Stored:
     return import_spans(Context(storage, redacts=SentRedaction()), spans, logs or [])
 
 
@@ -118,8 +119,8 @@ def test_a_run_of_an_agent_ends_as_its_root(storage: Storage) -> None:
     assert (second.status, json.loads(second.error or "")) == ("failed", {"type": "ValueError", "message": "no"})
     assert first.started_at == "1970-01-01T00:00:01.000000Z"
     assert (first.finished_at, first.duration_ms) == ("1970-01-01T00:00:02.000000Z", 1000)
+    assert (first.session, first.user) == ("s1", "mia")
     about = json.loads(first.metadata or "")
-    assert (about["session"], about["user"]) == ("s1", "mia")
     assert about["otel"]["resource"] == resource
     agents = agentspan.open(storage).agents.list()
     assert [agent.name for agent in agents] == ["researcher"]

@@ -35,7 +35,7 @@ agent: name*, version, goal, input, conversation_id
     → output, steps, input_tokens, output_tokens, cost_usd, stop_reason
 llm: model*, provider, messages, system, tools, temperature, max_tokens, stream
     → text, output_messages, tool_calls, response_model, finish_reason, input_tokens, output_tokens, cached_tokens,
-      reasoning_tokens, cost_usd, time_to_first_token_ms
+      reasoning_tokens, cost_usd, time_to_first_token_ms, cache_write_tokens, response_id
 tool: name*, arguments, call_id → output, is_error, exit_code
 chain: name*, input → output
 retrieval: query*, source, top_k, filters → documents, count

@@ -19,6 +19,10 @@ which that code stored."""
 FIFTH = "version-5.tar.gz"
 """Made by the code before there was a sixth version: a run of llm spans with growing histories, and members that look
 like references to contents; the index of that code beside it; and the journal of a killed program with such a run."""
+SIXTH = "version-6.tar.gz"
+"""Made by the code before there was a seventh version: a run whose metadata has a session and a user, with an answer's
+id and written cache tokens in an llm span; a failed one, one by id with a key; the index of that code beside it; and
+the journal of a killed program, with a run in it that could not be registered while the file was locked."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""

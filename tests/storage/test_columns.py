@@ -66,7 +66,10 @@ def test_a_span_that_is_made_by_position_has_each_value_in_the_column_of_its_nam
 
 
 def test_a_span_from_a_journal_has_each_value_in_the_column_of_its_name() -> None:
-    payload, result = '{"model":"m"}', '{"text":"t","input_tokens":2,"output_tokens":3,"cost_usd":0.5}'
+    payload, result = (
+        '{"model":"m"}',
+        '{"text":"t","input_tokens":2,"output_tokens":3,"cost_usd":0.5,"response_id":"r-1","cache_write_tokens":7}',
+    )
     created = [CREATED, "id", "run", "agent", "parent", "llm", "active", str(NS), payload]
     ended = [FINISHED, "id", "complete", str(NS + 2_500_000), "1500000", result]
     batch = Batch("writer", lambda _, name: Registry().resolve(name), lambda _: {}, Elements(in_parts=False))
@@ -98,5 +101,7 @@ def test_a_span_from_a_journal_has_each_value_in_the_column_of_its_name() -> Non
             updated_at=clock.to_text(NS + 2_500_000),
             writer_id="writer",
             closed_by=None,
+            response_id="r-1",
+            cache_write_tokens=7,
         )
     ]

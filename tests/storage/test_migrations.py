@@ -20,7 +20,7 @@ from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import migrations, opening, tables
-from tests.storage.old_files import FILES, FOURTH, THIRD, unpacked
+from tests.storage.old_files import FILES, FOURTH, SIXTH, THIRD, unpacked
 
 
 def structure(path: Path) -> dict[str, str]:
@@ -111,6 +111,26 @@ def test_in_spans_of_an_older_program_nothing_is_marked_as_sensitive(tmp_path: P
         spans = [span for run in runs for span in db.agent_spans.list(run.id)]
         assert len(spans) == (6 if is_possible() else 5)
         assert not any(span.sensitive_encoding for span in spans)
+
+
+@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+def test_runs_and_spans_of_an_older_program_have_none_of_the_newest_columns(tmp_path: Path) -> None:
+    with agentspan.open(unpacked(tmp_path, SIXTH)) as db:
+        runs = db.agent_instances.list()
+        assert {(run.session, run.user) for run in runs} == {(None, None)}
+        spans = [span for run in runs for span in db.storage.iter_spans(run.id)]
+        assert {(span.response_id, span.cache_write_tokens) for span in spans} == {(None, None)}
+        assert {"Tool first()", "LLM second"} <= {span.summary for span in spans}
+        assert db.doctor().problems == []
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with tracer.run("today", session="trip-7", user="mia") as run, tracer.span("llm", model="m") as span:
+        span.set_result({"text": "a", "response_id": "answer-1", "input_tokens": 9, "cache_write_tokens": 7})
+    tracer.shutdown()
+    with agentspan.open(tmp_path / "runs.db", read_only=True) as db:
+        stored = db.agent_spans.get(span.id)
+        assert (stored.response_id, stored.cache_write_tokens) == ("answer-1", 7)
+        today = db.agent_instances.get(run.id)
+        assert (today.session, today.user) == ("trip-7", "mia")
 
 
 NAMES = [

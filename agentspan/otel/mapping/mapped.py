@@ -38,6 +38,8 @@ FAMILIES: tuple[Family, ...] = (
 )
 """The families before GenAI's. A span can be of several: each field is of the first one that has a value for it."""
 PLAIN = "custom"
+ABOUT_SPAN = frozenset({"attributes", "events", "links", "dropped", "otel"})
+"""Members of a payload that are about the span itself, and not about the call."""
 _READ_EVENTS = genai.READ_EVENTS | openinference.READ_EVENTS | genai.EMPTY_EVENTS | traceloop.CHUNKS
 _NAMED = frozenset({"agent", "chain", "tool", "guardrail", "evaluation"})
 _PREFIXES = ("invoke_agent ", "invoke_workflow ", "execute_tool ", "execute_task ", "ai.toolCall ")
@@ -90,7 +92,7 @@ def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
             call this again at its end.
         logs: the log records that were emitted in it, which older conventions use for messages.
     """
-    joined = tuple(log.event for log in logs)
+    joined = tuple(sorted((log.event for log in logs), key=lambda event: event.time_ns))
     if joined:
         span = replace(span, events=(*joined, *span.events))
     try:
@@ -138,6 +140,28 @@ def _mapped(span: OtelSpan) -> Mapped:
         tuple(family.name for family in families),
         pydantic_ai.is_step(span),
     )
+
+
+def with_logs(mapped: Mapped, logs: Iterable[Log]) -> Mapped:
+    """Return the record of a call of a model with the messages of its log records, which came after its span.
+
+    Args:
+        logs: all of them that have come, in any order. Where fewer came than the span was recorded with, it stays.
+    """
+    events = sorted((log.event for log in logs), key=lambda event: event.time_ns)
+    if mapped.type != "llm" or not events:
+        return mapped
+    bare = OtelSpan("", "", None, "", 0, 1, attributes={genai.OPERATION: "chat"}, events=tuple(events))
+    said = _mapped(bare)
+    before, result = mapped.payload, mapped.result_payload or {}
+    payload = {field: said.payload[field] for field in ("system", "messages", "tools") if field in said.payload}
+    if len(payload.get("messages", ())) < len(before.get("messages", ())):
+        payload = {}
+    answer = {field: value for field, value in (said.result_payload or {}).items() if value}
+    kept = {field: answer.pop(field) for field in ("finish_reason",) if field in answer}
+    last = {field: value for field, value in before.items() if field in ABOUT_SPAN}
+    first = {field: value for field, value in before.items() if field not in ABOUT_SPAN}
+    return mapped._replace(payload=first | payload | last, result_payload={**kept, **result, **answer} or None)
 
 
 def joins(event_name: str) -> bool:

@@ -226,6 +226,40 @@ def _add_contents(db: "Database") -> None:
         db.execute(statement)
 
 
+_OTEL = (
+    'ALTER TABLE "agent_instances" ADD COLUMN "session" TEXT',
+    'ALTER TABLE "agent_instances" ADD COLUMN "user" TEXT',
+    'ALTER TABLE "agent_spans" ADD COLUMN "response_id" TEXT',
+    'ALTER TABLE "agent_spans" ADD COLUMN "cache_write_tokens" INTEGER',
+    """CREATE TABLE "otel_traces" (
+   "id" TEXT PRIMARY KEY,
+   "agent_instance_id" TEXT NOT NULL REFERENCES "agent_instances"("id"),
+   "inserted_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE INDEX "idx_otel_traces_agent_instance_id"
+    ON "otel_traces" ("agent_instance_id")""",
+    """CREATE TABLE "otel_logs" (
+   "id" TEXT PRIMARY KEY,
+   "trace_id" TEXT NOT NULL,
+   "span_id" TEXT NOT NULL,
+   "time_ns" INTEGER NOT NULL,
+   "record" TEXT NOT NULL,
+   "inserted_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE INDEX "idx_otel_logs_trace_id"
+    ON "otel_logs" ("trace_id")""",
+)
+
+
+def _add_otel(db: "Database") -> None:
+    """Add what spans of OpenTelemetry have: session, user, the answer's id, written cache tokens; the run of a trace.
+
+    Runs and spans of before stay as they are: imported ones had session and user in their metadata.
+    """
+    for statement in _OTEL:
+        db.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     _first,
     _add_closes,
@@ -233,5 +267,6 @@ MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     _add_git_commit,
     _add_sensitive_encoding,
     _add_contents,
+    _add_otel,
 )
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

@@ -28,6 +28,8 @@ _TYPES: tuple[ResourceType, ...] = (
     "writer",
     "refused_change",
     "account",
+    "otel_trace",
+    "otel_log",
 )
 
 T = TypeVar("T")

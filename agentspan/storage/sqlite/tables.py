@@ -23,7 +23,7 @@ select i.id as run, a.name as agent, v.external_identifier as version, i.status,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
        sum(s.cost_usd) {_USED} as cost_usd,
        case when json_valid(i.error) then json_extract(i.error, '$.message') end as error, i.metadata, i.result,
-       i.closed_by, i.closed_at
+       i.closed_by, i.closed_at, i.session, i.user
 from agent_instances i
 join agents a on a.id = i.agent_id
 join agent_versions v on v.id = i.agent_version_id
@@ -43,7 +43,8 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
                 then json_extract(s.result_payload, '$.message') end
        ) end as error,
        {whole("payload", "s")} as payload,
-       {whole("result_payload", "s")} as result_payload, s.closed_by, s.closed_at, s.is_aggregate, s.ended_late
+       {whole("result_payload", "s")} as result_payload, s.closed_by, s.closed_at, s.is_aggregate, s.ended_late,
+       s.response_id, s.cache_write_tokens
 from agent_spans s join agents a on a.id = s.agent_id
 """
 

@@ -101,6 +101,7 @@ def _remove(connection: sqlite3.Connection, run: str) -> int:
     connection.execute(f"delete from schema_violations where agent_span_id in ({spans})", (run,))
     count = connection.execute("delete from agent_spans where agent_instance_id = ?", (run,)).rowcount
     connection.execute("delete from refused_changes where agent_instance_id = ?", (run,))
+    connection.execute("delete from otel_traces where agent_instance_id = ?", (run,))
     remove_contents(connection, run)
     connection.execute("delete from agent_instances where id = ?", (run,))
     return count

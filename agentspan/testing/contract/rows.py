@@ -28,7 +28,7 @@ class Rows:
         values: dict[str, Any] = dict.fromkeys(AgentInstanceRow._fields)
         values.update(id=self.ids.new(), agent_id=agent.id, agent_version_id=version.id, status="active")
         values.update(agent_schema_version_id=schema.id, purpose="live", inserted_at=T0, updated_at=T0, started_at=T0)
-        values.update(git_commit="a1" * 20)
+        values.update(git_commit="a1" * 20, session="trip-7", user="mia")
         return version, schema, AgentInstanceRow(**values)
 
     def span(self, instance: AgentInstanceRow, **changed: Any) -> AgentSpanRow:
@@ -37,7 +37,8 @@ class Rows:
         values.update(id=self.ids.new(), agent_id=instance.agent_id, agent_instance_id=instance.id, status="active")
         values.update(schema_name="tool", schema_title="Tool", payload="{}", started_at=T0)
         values.update(is_aggregate=0, sensitive_encoding=0)
-        values.update(inserted_at=T0, updated_at=T0, **changed)
+        values.update(response_id="answer-1", cache_write_tokens=7, inserted_at=T0, updated_at=T0)
+        values.update(changed)
         return AgentSpanRow(**values)
 
 

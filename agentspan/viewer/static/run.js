@@ -252,6 +252,8 @@ export class RunPage {
     fact("closed", run.closed ? `by being ${run.closed}` : null);
     fact("program", run.program);
     fact("commit", run.git_commit);
+    fact("session", run.session);
+    fact("user", run.user);
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     const reason = run.termination_reason;
     const head = () => el("header", { class: "head" }, el("div", { class: "what" }, "Run"), el("h2", null, name));

@@ -37,6 +37,8 @@ interface Run {
   quality: string | null;
   program: string | null;
   git_commit: string | null;
+  session: string | null;
+  user: string | null;
   spans: SpanCounts | null;
 }
 

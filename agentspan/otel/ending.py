@@ -1,0 +1,56 @@
+"""Ends the runs whose root never arrives, some time after their last span, and the runs of processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from agentspan import clock
+from agentspan.model.rows import AgentInstanceRow, AgentVersionRow
+from agentspan.operations.context import Context
+from agentspan.otel.live_traces import LiveRun
+from agentspan.otel.mapping.mapped import Mapped
+from agentspan.otel.placing import Named, Placing
+from agentspan.otel.stored_rows import end_of, ns_of, stored_mapped, times_of
+from agentspan.otel.trace_changes import units_of_run
+from agentspan.otel.traces import trace_key
+from agentspan.storage.protocol import Query
+
+_KEY = trace_key("").partition(":")[0] + ":"
+
+
+def end(ctx: Context, placing: Placing, run: LiveRun) -> bool:
+    """End a run that is active; return whether it was.
+
+    One whose root is missing ends as its first span did. That is a guess: its root replaces it when it comes.
+    """
+    if run.row.status != "active":
+        return False
+    before, now = run.row, clock.now()
+    spans = {row.id: row for row in ctx.storage.iter_spans(before.id)} if run.is_own or run.is_loaded else {}
+    times = times_of(run.start_ns, max([run.end_ns, *(ns_of(row.finished_at) for row in spans.values())]) or None)
+    columns: dict[str, Any] = {"finished_at": times.finished_at, "duration_ms": times.duration_ms}
+    columns["status"] = "complete"
+    tops = [row for row in spans.values() if row.parent_span_id not in spans] if run.is_own else []
+    if tops:
+        mapped = stored_mapped(min(tops, key=lambda row: (row.started_at or "", row.id)))
+        columns |= placing.renamed(ctx, run, _named(ctx, run, mapped), now)
+        columns |= end_of(ctx, mapped, is_ended=True, times=times, now=now)
+        columns |= {"closed_by": "abandoned", "closed_at": now}
+    ctx.storage.apply(units_of_run(ctx, before.id, columns), wait_s=ctx.wait_s)
+    if "agent_id" in columns:
+        placing.remove_unused([before])
+    run.row = before._replace(**columns)
+    return True
+
+
+def _named(ctx: Context, run: LiveRun, mapped: Mapped) -> Named:
+    """Return the name of a run whose root is missing: that of its first span."""
+    version = ctx.row(AgentVersionRow, run.row.agent_version_id).external_identifier
+    name = mapped.payload.get("name") if mapped.type == "agent" else mapped.payload.get("otel", {}).get("name")
+    return Named(run.row.external_identifier or "", name if type(name) is str else mapped.schema_name, version)
+
+
+def open_runs(ctx: Context) -> Iterator[AgentInstanceRow]:
+    """Yield the active runs that came from OpenTelemetry."""
+    for row in ctx.storage.page(Query("agent_instance", {"status": "active"})).rows:
+        if isinstance(row, AgentInstanceRow) and (row.external_identifier or "").startswith(_KEY):
+            yield row

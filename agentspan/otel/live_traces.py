@@ -1,0 +1,180 @@
+"""The traces whose spans are arriving: what must be known of earlier spans to record later ones.
+
+Which span of a call is kept, and to which agent a handoff goes, depends on all spans of a trace. So the spans on which
+that depends stay in memory while their trace is recent. Those that look different after a new one are stored anew.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.otel import duplicates
+from agentspan.otel.duplicates import Call, call_of
+from agentspan.otel.mapping.mapped import Mapped
+from agentspan.otel.traces import Step, in_order, with_targets
+
+MAX_TRACES = 10_000
+"""Traces that are remembered; of older ones the storage is asked."""
+MAX_BYTES = 64 * 2**20
+"""Bytes of the attributes of remembered spans, about."""
+MAX_CALLS = 2000
+"""Calls of a trace that a new one is compared with, the latest ones."""
+_MATTER = frozenset({"llm", "agent", "handoff"})
+
+
+@dataclass(slots=True)
+class LiveRun:
+    """A run that gets spans.
+
+    Attributes:
+        row: as it is stored.
+        is_own: whether it is one trace; else it is a process.
+        root: how sure it is that its root has come, which it has ended with: 0 for not, else traces.rank_of.
+        start_ns, end_ns: when its first span began, and its last one ended; 0 if no end is known.
+        scopes: its instrumentors, with when each began first.
+        seen_s: when it got its last span, on the monotonic clock.
+        is_loaded: whether it has spans of before, which may have ended later than those that are known.
+    """
+
+    row: AgentInstanceRow
+    is_own: bool
+    root: int
+    start_ns: int
+    end_ns: int
+    scopes: dict[str, int] = field(default_factory=dict)
+    seen_s: float = 0.0
+    is_loaded: bool = False
+
+
+@dataclass(slots=True)
+class LiveTrace:
+    """A trace of which spans are stored.
+
+    Attributes:
+        steps: the spans on which others depend, by their id in agentspan. Their ids and their parents' are agentspan's.
+        written: how each of them looks in the storage (see Look), by the same id.
+        seen: the spans that are stored, as far as it is known.
+    """
+
+    id: str
+    run: LiveRun
+    steps: dict[str, Step] = field(default_factory=dict)
+    written: dict[str, "Look"] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    bytes: int = 0
+
+
+class Look(NamedTuple):
+    """What of a span's record depends on other spans.
+
+    Attributes:
+        kept: the id of the span that it repeats, or None.
+        twins: the ids of the spans that repeat it.
+        target: the agent that it hands over to, or None.
+    """
+
+    kept: str | None = None
+    twins: tuple[str, ...] = ()
+    target: str | None = None
+
+
+def slim(step: Step, id: str, parent: str | None) -> Step:
+    """Return a step by its ids in agentspan, without its attributes."""
+    span = replace(step.span, span_id=id, parent_span_id=parent, attributes={}, events=(), links=(), resource={})
+    return Step(span, step.mapped)
+
+
+def matters(mapped: Mapped) -> bool:
+    """Return whether the record of other spans may depend on a span."""
+    return mapped.type in _MATTER
+
+
+class Seen(NamedTuple):
+    """The steps of a trace that matter, each as it is to be recorded.
+
+    Attributes:
+        looks: of all of them, by id.
+        mapped: of those whose look is not what is stored.
+    """
+
+    looks: dict[str, Look]
+    mapped: dict[str, Mapped]
+
+
+def look_at(trace: LiveTrace, new: Iterable[Step], anew: Iterable[str] = ()) -> Seen:
+    """Return the steps of a trace that are to be stored, or stored anew, after new ones have come.
+
+    Args:
+        new: slim steps.
+        anew: the ids of steps that are stored anew in any case.
+    """
+    known = {**trace.steps, **{step.span.span_id: step for step in new}}
+    ordered = with_targets(in_order(known.values()))
+    by_id = {step.span.span_id: step.mapped for step in ordered}
+    calls: list[Call] = [call for step in ordered if (call := call_of(*step)) is not None][-MAX_CALLS:]
+    kept_of = duplicates.duplicates(calls) if len(calls) > 1 else {}
+    twins: dict[str, list[str]] = {}
+    for twin, kept in kept_of.items():
+        twins.setdefault(kept, []).append(twin)
+    looks = {id: Look(kept_of.get(id), tuple(sorted(twins.get(id, ()))), _target(by_id[id])) for id in by_id}
+    again = set(anew)
+    changed = {id for id, look in looks.items() if id in again or trace.written.get(id) != look}
+    whole = {id: duplicates.merged(by_id[id], [by_id[twin] for twin in found]) for id, found in twins.items()}
+    mapped: dict[str, Mapped] = {}
+    for id in changed:
+        repeated = looks[id].kept
+        mapped[id] = (
+            whole.get(id, by_id[id]) if repeated is None else duplicates.marked(by_id[id], whole[repeated], repeated)
+        )
+    return Seen(looks, mapped)
+
+
+def _target(mapped: Mapped) -> str | None:
+    target = mapped.payload.get("to_agent") if mapped.type == "handoff" else None
+    return target if type(target) is str else None
+
+
+class LiveTraces:
+    """The recent traces, by their ids; the ones that got no span for longest are forgotten first."""
+
+    def __init__(self) -> None:
+        self._traces: OrderedDict[str, LiveTrace] = OrderedDict()
+        self.runs: dict[str, LiveRun] = {}
+        self._bytes = 0
+
+    def get(self, trace_id: str) -> LiveTrace | None:
+        """Return a trace, if it is remembered."""
+        found = self._traces.get(trace_id)
+        if found is not None:
+            self._traces.move_to_end(trace_id)
+        return found
+
+    def add(self, trace: LiveTrace) -> None:
+        """Remember a trace."""
+        self._traces[trace.id] = trace
+        self.runs[trace.run.row.id] = trace.run
+
+    def keep(self, trace: LiveTrace, steps: Iterable[Step], size: int) -> None:
+        """Remember steps of a trace."""
+        for step in steps:
+            trace.steps[step.span.span_id] = step
+        trace.bytes += size
+        self._bytes += size
+        while len(self._traces) > MAX_TRACES or (self._bytes > MAX_BYTES and len(self._traces) > 1):
+            _, gone = self._traces.popitem(last=False)
+            self._bytes -= gone.bytes
+
+    def forget(self) -> None:
+        """Forget all: the storage has what they are."""
+        self._traces.clear()
+        self.runs.clear()
+        self._bytes = 0
+
+    def idle(self, before_s: float) -> Iterator[LiveRun]:
+        """Yield the runs that got no span since then, and forget them."""
+        for id, run in list(self.runs.items()):
+            if run.seen_s <= before_s:
+                del self.runs[id]
+                yield run

@@ -1,0 +1,228 @@
+"""Finds the run of each trace whose spans arrive, and registers the ones that are new.
+
+The run of a trace is decided when its first span is stored, and kept in the table of traces. A trace whose root is not
+among its first spans is a run of its own: its root, which most exporters send last, then gives the run its name.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from agentspan import clock
+from agentspan.errors import DatabaseBusy
+from agentspan.model import registration, schema_versions
+from agentspan.model.changes import Applied, Change, Put, Refused, Remove, Unit
+from agentspan.model.registration import DEFAULT, References, Registration, VersionFields
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
+from agentspan.operations.context import ATTEMPTS, Context
+from agentspan.otel.identity import run_id
+from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
+from agentspan.otel.mapping.resources import Program, program_of
+from agentspan.otel.span import OtelSpan, Scope
+from agentspan.otel.stored_rows import about_of, metadata_of, name_of, ns_of, stored_mapped
+from agentspan.otel.traces import Step, process_key, rank_of, root_of, trace_key
+from agentspan.schemas.span_types import REGISTRY
+from agentspan.storage.lookup import references, unique
+
+MOST_LOADED = 5000
+"""Spans of a run that are looked through when a trace goes on that is no longer in memory."""
+
+
+class Named(NamedTuple):
+    """What a run is registered by."""
+
+    key: str
+    agent: str
+    version: str | None
+
+
+class Placing:
+    """The runs of traces, in one storage.
+
+    Args:
+        live: the traces that are remembered; new ones are added.
+    """
+
+    def __init__(self, ctx: Context, live: LiveTraces) -> None:
+        self._ctx = ctx
+        self._live = live
+        self._schema = schema_versions.fields_of(REGISTRY.items())
+        self._references: dict[tuple[str, str], References] = {}
+        self.registered = 0
+
+    def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], *, is_whole: bool) -> list[LiveTrace]:
+        """Return the traces of new spans, with their runs.
+
+        Args:
+            ctx: within one transaction.
+            traces: the new spans of each, in the order of their starts.
+            is_whole: whether no more of these traces is to come, so that a missing root is missed for ever.
+        """
+        self._ctx = ctx
+        for id in traces:
+            if self._live.get(id) is None:
+                self.known(ctx, id)
+        return [self._live.get(id) or self._new(id, steps, is_whole=is_whole) for id, steps in traces.items()]
+
+    def known(self, ctx: Context, trace_id: str) -> LiveTrace | None:
+        """Return a trace of which spans are stored, or None."""
+        trace = self._live.get(trace_id)
+        if trace is None:
+            row = unique(ctx.storage, OtelTraceRow, id=trace_id)  # `find` looks in each table
+            if row is not None:
+                instance = ctx.row(AgentInstanceRow, row.agent_instance_id)
+                trace = self._loaded(trace_id, instance)
+                self._live.add(trace)
+        return trace
+
+    def forget(self) -> None:
+        """Forget the agents that were found: some of them may have been removed."""
+        self._references.clear()
+
+    def _new(self, trace_id: str, steps: Sequence[Step], *, is_whole: bool) -> LiveTrace:
+        root = root_of(steps)
+        is_root = rank_of(root.span) > 0
+        program = program_of(root.span.resource)
+        if root.mapped.run.is_own or not (is_root or is_whole):
+            named = named_by(root, program, trace_id, is_root=is_root)
+            run = self._registered(named, steps, trace_id)
+        else:
+            key = process_key(program)
+            run = self._process(key, program) or self._registered(
+                Named(key, program.name, program.version), steps, None
+            )
+        trace = LiveTrace(trace_id, run)
+        outcome = self._ctx.storage.apply([Unit((Put(OtelTraceRow(trace_id, run.row.id, clock.now())),))])[0]
+        if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
+            _, instance = self._ctx.storage.find(outcome.stored.agent_instance_id).rows[
+                outcome.stored.agent_instance_id
+            ]
+            assert isinstance(instance, AgentInstanceRow)
+            trace = self._loaded(trace_id, instance)
+        self._live.add(trace)
+        return trace
+
+    def _process(self, key: str, program: Program) -> LiveRun | None:
+        for run in self._live.runs.values():
+            if run.row.external_identifier == key:
+                return run
+        agent = unique(self._ctx.storage, AgentRow, external_identifier=name_of(self._ctx, program.name))
+        if agent is None:
+            return None
+        row = unique(self._ctx.storage, AgentInstanceRow, agent_id=agent.id, external_identifier=key)
+        return None if row is None else live_run(row)
+
+    def _loaded(self, trace_id: str, instance: AgentInstanceRow) -> LiveTrace:
+        """Return a trace of before: of a run of its own with the spans on which others depend, as they are stored."""
+        run = self._live.runs.get(instance.id) or live_run(instance)
+        trace = LiveTrace(trace_id, run)
+        if not run.is_own:
+            return trace
+        for row in islice(self._ctx.storage.iter_spans(instance.id), MOST_LOADED):
+            if row.schema_name in ("llm", "agent", "handoff"):
+                trace.steps[row.id] = stored_step(trace_id, row)
+        trace.written = look_at(trace, ()).looks
+        return trace
+
+    def _registered(self, named: Named, steps: Sequence[Step], trace_id: str | None) -> LiveRun:
+        """Store a run, as active."""
+        ctx, now = self._ctx, clock.now()
+        first = steps[0].span
+        scopes = dict.fromkeys(step.span.scope.name for step in steps if step.span.scope.name)
+        session, user = (next((s for step in steps if (s := getattr(step.mapped.run, side))), None) for side in _ABOUT)
+        wanted = Registration(
+            run_id(named.key, first.start_ns, ctx.account.partition),
+            name_of(ctx, named.agent),
+            VersionFields(name_of(ctx, named.version or DEFAULT)),
+            self._schema,
+            "live",
+            metadata_of(ctx, first.resource, scopes, trace_id),
+            named.key,
+            clock.to_text(first.start_ns),
+            minted=False,
+            session=about_of(ctx, session),
+            user=about_of(ctx, user),
+        )
+        for _ in range(ATTEMPTS):
+            changes, row = self._changes(wanted, now)
+            outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
+            if isinstance(outcome, Applied):
+                self.registered += 1
+                return LiveRun(row, trace_id is not None, 0, first.start_ns, 0)
+            if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
+                return live_run(outcome.stored)  # another process was faster
+            self._references.clear()
+        raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+    def _changes(self, wanted: Registration, now: str) -> tuple[tuple[Change, ...], AgentInstanceRow]:
+        ctx, which = self._ctx, (wanted.agent, wanted.version.external_identifier)
+        known = self._references.get(which)
+        if known is None:
+            agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
+            known = references(ctx.storage, agent, which[1], wanted.schema.content_hash)
+        changes = registration.register(wanted, known, ctx.ids.new, now)
+        put = changes[-1]
+        assert isinstance(put, Put)
+        assert isinstance(put.row, AgentInstanceRow)
+        self._references.pop(which, None)
+        if None not in known:
+            self._references[which] = known
+        return changes, put.row
+
+    def renamed(self, ctx: Context, run: LiveRun, named: Named, now: str) -> dict[str, Value]:
+        """Return the columns of a run whose agent is known now, after that agent was stored; none if it is the same."""
+        self._ctx = ctx
+        version = VersionFields(name_of(ctx, named.version or DEFAULT))
+        wanted = Registration(run.row.id, name_of(ctx, named.agent), version, self._schema, "live", None, None, now)
+        before = run.row
+        for _ in range(ATTEMPTS):
+            changes, row = self._changes(wanted, now)
+            if (row.agent_id, row.agent_version_id) == (before.agent_id, before.agent_version_id):
+                return {}
+            if len(changes) == 1 or isinstance(ctx.storage.apply([Unit(changes[:-1])])[0], Applied):
+                schema = row.agent_schema_version_id
+                return {
+                    "agent_id": row.agent_id,
+                    "agent_version_id": row.agent_version_id,
+                    "agent_schema_version_id": schema,
+                }
+            self._references.clear()
+        raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+    def remove_unused(self, before: Sequence[AgentInstanceRow]) -> None:
+        """Remove the agents and versions by which runs were registered before their roots came, where none has them."""
+        for row in before:
+            version = Remove("agent_version", row.agent_version_id)
+            agent = (Remove("agent_schema_version", row.agent_schema_version_id), Remove("agent", row.agent_id))
+            self._ctx.storage.apply([Unit((version,)), Unit(agent)], wait_s=self._ctx.wait_s)
+            self._references.clear()
+
+
+_ABOUT = ("session", "user")
+
+
+def named_by(root: Step, program: Program, trace_id: str, *, is_root: bool) -> Named:
+    """Return what a trace's run is registered by.
+
+    Args:
+        is_root: whether it is the root of the trace, and not only the first span that is known.
+    """
+    facts = root.mapped.run
+    agent = facts.agent or (root.span.name if is_root and facts.is_own else program.name)
+    return Named(trace_key(trace_id), agent, facts.version or program.version)
+
+
+def stored_step(trace_id: str, row: AgentSpanRow) -> Step:
+    """Return a stored span as a step, by its ids in agentspan."""
+    mapped = stored_mapped(row)
+    scope = Scope(str(mapped.payload.get("otel", {}).get("scope", "")))
+    start_ns, end_ns = (ns_of(row.started_at), ns_of(row.finished_at))
+    span = OtelSpan(trace_id, row.id, row.parent_span_id, row.schema_name, start_ns, end_ns, scope=scope)
+    return Step(span, mapped)
+
+
+def live_run(row: AgentInstanceRow, seen_s: float = 0.0) -> LiveRun:
+    """Return a stored run."""
+    is_own = (row.external_identifier or "").startswith(trace_key(""))
+    root = 2 if is_own and row.status != "active" and row.closed_by is None else 0
+    return LiveRun(row, is_own, root, ns_of(row.started_at), ns_of(row.finished_at), seen_s=seen_s, is_loaded=True)

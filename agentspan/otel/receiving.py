@@ -1,0 +1,266 @@
+"""Stores spans of OpenTelemetry as they arrive: from exporters, in any order and any number of times, and from files.
+
+Idempotent: the ids of runs and spans follow from those of OpenTelemetry, so a span that is stored already adds nothing.
+A span that depends on others is stored anew when they come: a call of a model that turns out to be recorded twice, a
+handoff whose agent begins, a call whose messages are in log records; and so is a run, when its root comes last.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from time import monotonic
+from typing import NamedTuple
+
+from agentspan import clock
+from agentspan.errors import InvalidValue
+from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
+from agentspan.model.rows import AgentSpanRow, OtelLogRow
+from agentspan.operations.context import ATTEMPTS, Context
+from agentspan.otel.ending import end, open_runs
+from agentspan.otel.identity import span_id
+from agentspan.otel.live_traces import LiveTrace, LiveTraces, look_at
+from agentspan.otel.mapping.mapped import joins, map_span, with_logs
+from agentspan.otel.placing import Placing, live_run, stored_step
+from agentspan.otel.span import Log, OtelSpan
+from agentspan.otel.stored_rows import log_of, log_row, rewritten
+from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
+from agentspan.otel.traces import Step, in_order
+from agentspan.storage.protocol import Query
+
+BATCH = 500
+"""Spans that are put by one statement, and about as many of one commit."""
+KEEP_LOGS_S = 600.0
+"""Seconds for which log records wait for their span, and for others of it."""
+Logs = Mapping[tuple[str, str], Sequence[Log]]
+"""Log records by the ids of their trace and span."""
+
+
+class Stored(NamedTuple):
+    """The counts of what was stored.
+
+    Attributes:
+        runs, spans: how many are new.
+        duplicates: how many of the new spans repeat a call of a model.
+        known: how many spans were stored already.
+        skipped: how many spans are no steps, such as the begin of a span that is sent as a span.
+    """
+
+    runs: int = 0
+    spans: int = 0
+    duplicates: int = 0
+    known: int = 0
+    skipped: int = 0
+
+
+class _Gone(Exception):
+    """A run that was remembered is not stored any more."""
+
+
+class Receiver:
+    """Stores the spans of requests in one storage. Threads may share it; one of them stores at a time."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._lock = threading.Lock()
+        self._live = LiveTraces()
+        self._placing = Placing(ctx, self._live)
+        self._has_looked = False
+
+    def store(self, found: Iterable[OtelSpan], logs: Iterable[Log] = (), *, is_whole: bool = False) -> Stored:
+        """Store spans with their runs, and log records. It returns when they are committed.
+
+        Args:
+            found: in any order. A span that comes twice counts once; the one that has ended is taken.
+            logs: log records, of these spans or of others. Only those with messages of a call are used.
+            is_whole: whether their traces are whole, as in a file: their runs end at once.
+
+        Raises:
+            DatabaseBusy: other writers held the write lock for too long. Part of it may be stored: send it again.
+            NotPermitted: the storage is read only.
+            InvalidValue: the runs are removed as fast as they are stored.
+        """
+        spans, said = _once(found), [*logs]
+        with self._lock:
+            try:
+                return self._store(spans, said, is_whole=is_whole)
+            except BaseException:
+                self._forget()  # what is remembered may not be what is stored
+                raise
+
+    def end_idle(self, idle_s: float) -> int:
+        """End the runs that got no span for so many seconds, and return how many; remove old log records."""
+        with self._lock:
+            if not self._has_looked:  # for the runs that another server left open
+                for row in open_runs(self._ctx):
+                    self._live.runs.setdefault(row.id, live_run(row, monotonic()))
+                self._has_looked = True
+            self._remove_old_logs()
+            return sum(end(self._ctx, self._placing, run) for run in self._live.idle(monotonic() - idle_s))
+
+    def _forget(self) -> None:
+        self._live.forget()
+        self._placing.forget()
+        self._has_looked = False
+
+    def _store(self, spans: Sequence[OtelSpan], said: Sequence[Log], *, is_whole: bool) -> Stored:
+        logs = _by_span(said) if is_whole else self._with_stored_logs(spans, said)
+        mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
+        steps = [step for step in mapped if step.mapped.is_step]
+        traces: dict[str, list[Step]] = {}
+        for step in in_order(steps):
+            traces.setdefault(step.span.trace_id, []).append(step)
+        before = self._placing.registered
+        for attempt in range(ATTEMPTS):
+            try:
+                new, repeated = self._store_traces(traces, is_whole=is_whole)
+                break
+            except _Gone:
+                self._forget()
+                if attempt == ATTEMPTS - 1:
+                    raise InvalidValue("run", "it was removed while its spans were stored") from None
+        here = {(span.trace_id, span.span_id) for span in spans}
+        self._add_messages({which: found for which, found in logs.items() if which not in here})
+        if is_whole:
+            for run in self._live.idle(monotonic() + 1.0):
+                end(self._ctx, self._placing, run)
+        return Stored(
+            self._placing.registered - before, new, repeated, len(steps) - new, skipped=len(mapped) - len(steps)
+        )
+
+    def _store_traces(self, traces: Mapping[str, list[Step]], *, is_whole: bool) -> tuple[int, int]:
+        """Store the spans of some traces; return how many are new, and how many of these are duplicates."""
+        new = repeated = 0
+        for batch in _batches(traces):
+            self._grouped(lambda ctx, batch=batch: self._placing.place(ctx, batch, is_whole=is_whole))  # type: ignore[misc]
+            found: list[TraceChanges] = []
+            for trace_id, steps in batch.items():
+                trace = self._live.get(trace_id)
+                assert trace is not None
+                found.append(changes_of(self._ctx, self._placing, trace, steps))
+                _note(found[-1])
+            known = self._apply(found)
+            for changes in found:
+                new += len(changes.rows.keys() - known)
+                repeated += len(changes.duplicates - known)
+                self._live.keep(changes.trace, changes.relevant, changes.relevant_size)
+        return new, repeated
+
+    def _grouped(self, work: Callable[[Context], object]) -> None:
+        """Do several writes in one commit, where the storage can."""
+        groups = self._ctx.storage.capabilities().groups
+        if groups is None:
+            work(self._ctx)
+        else:
+            groups.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
+
+    def _apply(self, found: Sequence[TraceChanges]) -> set[str]:
+        """Commit what spans of some traces change; return the ids of the spans that were stored already."""
+        rows = {row.id: row for changes in found for row in changes.rows.values()}
+        listed = [*rows.values()]
+        waiting = [Unit((PutSpans(listed[at : at + BATCH]),)) for at in range(0, len(listed), BATCH)]
+        for changes in found:
+            waiting += [Unit((move,)) for move in changes.again]
+            waiting += units_of_run(self._ctx, changes.before.id, changes.run, changes.rows)
+        known: set[str] = set()
+        while waiting:
+            outcomes = self._ctx.storage.apply(waiting, wait_s=self._ctx.wait_s)
+            waiting, settled = parted(waiting, outcomes)
+            for unit, outcome in settled:
+                change = unit.changes[0]
+                if not isinstance(outcome, Refused) or not isinstance(change, Put):
+                    continue
+                stored = outcome.stored
+                if not isinstance(stored, AgentSpanRow):
+                    raise _Gone
+                known.add(change.row.id)
+                if stored.closed_by == "abandoned" and rows[change.row.id].closed_by is None:  # its end has come
+                    waiting.append(Unit((rewritten(rows[change.row.id]),)))
+        self._placing.remove_unused([changes.before for changes in found if "agent_id" in changes.run])
+        return known
+
+    def _with_stored_logs(self, spans: Iterable[OtelSpan], said: Iterable[Log]) -> Logs:
+        """Store log records, and return all that are stored of these spans and of those that they are about."""
+        storage, now = self._ctx.storage, clock.now()
+        new = [log_row(self._ctx, log, now) for log in said if joins(log.event.name)]
+        for at in range(0, len(new), BATCH):
+            storage.apply([Unit((Put(row),)) for row in new[at : at + BATCH]], wait_s=self._ctx.wait_s)
+        if not storage.page(Query("otel_log", limit=1)).rows:
+            return {}
+        found: list[Log] = []
+        for trace_id in {span.trace_id for span in spans} | {row.trace_id for row in new}:
+            rows = storage.page(Query("otel_log", {"trace_id": trace_id})).rows
+            found += [log_of(row) for row in rows if isinstance(row, OtelLogRow)]
+        return _by_span(found)
+
+    def _remove_old_logs(self) -> None:
+        storage = self._ctx.storage
+        before = clock.to_text(clock.wall_ns() - int(KEEP_LOGS_S * 1e9))
+        while rows := [
+            row
+            for row in storage.page(Query("otel_log", limit=BATCH)).rows
+            if isinstance(row, OtelLogRow) and row.inserted_at < before
+        ]:
+            storage.apply([Unit((Remove("otel_log", row.id),)) for row in rows], wait_s=self._ctx.wait_s)
+
+    def _add_messages(self, logs: Logs) -> None:
+        """Store spans anew whose log records came after them."""
+        for trace_id, of_trace in groupby(sorted(logs), key=lambda which: which[0]):
+            trace = self._placing.known(self._ctx, trace_id)
+            if trace is None:
+                continue  # its spans will come
+            anew = [id for _, span in of_trace if (id := self._with_messages(trace, span, logs[trace_id, span]))]
+            if anew:
+                seen = look_at(trace, (), anew)
+                units = [Unit((move,)) for move in moves_of(self._ctx, trace, seen.mapped)]
+                self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
+                trace.written.update(seen.looks)
+
+    def _with_messages(self, trace: LiveTrace, span: str, logs: Sequence[Log]) -> str | None:
+        """Add messages to a step of a trace, and return its id; None if it is not stored, or has them."""
+        id = span_id(trace.run.row.id, trace.id, span)
+        step = trace.steps.get(id)
+        if step is None:
+            _, row = self._ctx.storage.find(id, instance_id=trace.run.row.id).rows.get(id, (None, None))
+            if not isinstance(row, AgentSpanRow):
+                return None
+            step = stored_step(trace.id, row)
+        mapped = with_logs(step.mapped, logs)
+        if mapped == step.mapped:
+            return None
+        trace.steps[id] = Step(step.span, mapped)
+        return id
+
+
+def _note(changes: TraceChanges) -> None:
+    changes.done(monotonic())
+
+
+def _once(found: Iterable[OtelSpan]) -> list[OtelSpan]:
+    """Return spans, each once: the one that has ended."""
+    once: dict[tuple[str, str], OtelSpan] = {}
+    for span in found:
+        id = (span.trace_id, span.span_id)
+        if id not in once or once[id].end_ns is None:
+            once[id] = span
+    return [*once.values()]
+
+
+def _by_span(logs: Iterable[Log]) -> Logs:
+    joined: dict[tuple[str, str], list[Log]] = {}
+    for log in logs:
+        joined.setdefault((log.trace_id, log.span_id), []).append(log)
+    return joined
+
+
+def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:
+    """Yield whole traces, about BATCH spans at a time."""
+    batch: dict[str, list[Step]] = {}
+    count = 0
+    for trace_id, steps in traces.items():
+        if batch and count + len(steps) > BATCH:
+            yield batch
+            batch, count = {}, 0
+        batch[trace_id] = steps
+        count += len(steps)
+    if batch:
+        yield batch

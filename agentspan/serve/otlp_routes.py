@@ -1,0 +1,170 @@
+"""The routes of OTLP: what OpenTelemetry exporters send becomes runs (see agentspan.otel.receiving).
+
+Decoding and storing run in one thread, so that the event loop answers others meanwhile; requests wait for each other.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from agentspan.errors import AgentspanError, DatabaseBusy, InvalidValue, NotPermitted, StorageError
+from agentspan.operations.context import Context
+from agentspan.otel.otlp import answers
+from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
+from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal, decode
+from agentspan.otel.receiving import Receiver
+from agentspan.serve.paths import route_path
+
+log = logging.getLogger("agentspan")
+
+MAX_BODY = 20 * 2**20
+"""Bytes of a body, as it comes and without its compression."""
+MAX_WAITING = 64
+"""Requests that may wait for their turn; further ones are answered with 503. Each may hold a body of MAX_BODY."""
+MAX_WAITING_BYTES = 128 * 2**20
+"""Bytes of their bodies, as they came."""
+IDLE_S = 60.0
+"""Seconds after its last span at which a run ends that no root ends."""
+LOOK_S = 5.0
+"""Seconds between two looks for such runs."""
+PATHS = frozenset({"/v1/traces", "/v1/logs", "/v1/metrics"})
+
+
+def is_otlp(scope: Scope) -> bool:
+    """Return whether a request is an exporter's."""
+    return route_path(scope) in PATHS
+
+
+def basic_password(authorization: bytes) -> bytes:
+    """Return the password of a header `Authorization: Basic …`, in which some exporters send the token; else b""."""
+    scheme, _, given = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def is_known_type(content_type: str) -> bool:
+    """Return whether a content type is one that exporters send over HTTP."""
+    return content_type.partition(";")[0].strip().lower() in (PROTOBUF, JSON, "application/protobuf")
+
+
+def as_status(scope: Scope, response: Response) -> Response:
+    """Return an error that is in the API's form as exporters read it."""
+    said = str(json.loads(bytes(response.body)).get("message", ""))
+    headers = {name: response.headers[name] for name in ("retry-after", "connection") if name in response.headers}
+    return refuse(scope, response.status_code, said, headers)
+
+
+def refuse(scope: Scope, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an error as exporters read it: a Status in the content type of the request."""
+    said = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"), None)
+    form = answers.content_type(said)
+    return Response(answers.refused(status, message, form), status, headers, media_type=form)
+
+
+class OtlpRoutes:
+    """The routes over one storage, and the look for runs that have ended.
+
+    Attributes:
+        metrics: how many requests with metrics were dropped.
+    """
+
+    def __init__(self, ctx: Context) -> None:
+        self._receiver = Receiver(ctx)
+        self._thread = ThreadPoolExecutor(1, "agentspan-otlp")
+        self._waiting = self._waiting_bytes = 0
+        self._looked_s = 0.0
+        self.metrics = 0
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/v1/traces", self._receives("traces"), methods=["POST"]),
+            Route("/v1/logs", self._receives("logs"), methods=["POST"]),
+            Route("/v1/metrics", self._drop_metrics, methods=["POST"]),
+        ]
+
+    @asynccontextmanager
+    async def ending_idle(self) -> AsyncIterator[None]:
+        """End runs without a root some time after their last span, for the length of a block."""
+        task = asyncio.create_task(self._end_idle())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            self._thread.shutdown(wait=True)
+
+    def _look(self) -> None:
+        """Look for runs that have ended, from time to time: an application that is mounted has no block around it."""
+        now_s = monotonic()
+        if now_s - self._looked_s >= LOOK_S:
+            self._looked_s = now_s
+            self._receiver.end_idle(IDLE_S)
+
+    async def _end_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            with suppress(AgentspanError):  # the next look may do better
+                await loop.run_in_executor(self._thread, self._look)
+
+    def _receives(self, signal: Signal) -> Callable[[Request], "asyncio.Future[Response]"]:
+        async def receive(request: Request) -> Response:
+            body = await request.body()
+            if self._waiting >= MAX_WAITING or self._waiting_bytes + len(body) > MAX_WAITING_BYTES:
+                return refuse(request.scope, 503, "too many requests wait; try again", {"Retry-After": "1"})
+            self._waiting += 1
+            self._waiting_bytes += len(body)
+            try:
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._thread, self._received, signal, request, body)
+            finally:
+                self._waiting -= 1
+                self._waiting_bytes -= len(body)
+
+        return receive  # type: ignore[return-value]
+
+    def _received(self, signal: Signal, request: Request, body: bytes) -> Response:
+        said, scope = request.headers.get("content-type"), request.scope
+        try:
+            decoded: Decoded = decode(signal, body, said, request.headers.get("content-encoding"), MAX_BODY)
+            if decoded.spans or decoded.logs:
+                self._receiver.store(decoded.spans, decoded.logs)
+                self._look()
+        except BodyTooLarge as error:
+            return refuse(scope, 413, str(error))
+        except DatabaseBusy:
+            return refuse(scope, 503, "the database is busy; try again", {"Retry-After": "1"})
+        except NotPermitted:
+            return refuse(scope, 403, "this server only reads")
+        except InvalidValue as error:
+            return refuse(scope, 400, str(error))
+        except StorageError as error:
+            log.warning("%s %s: %s", request.method, request.url.path, error)
+            return refuse(scope, 503, "the database cannot be used now; try again", {"Retry-After": "5"})
+        form = answers.content_type(said)
+        return Response(answers.done(signal, decoded, form), media_type=form)
+
+    async def _drop_metrics(self, request: Request) -> Response:
+        """Accept metrics, which exporters with one endpoint for all send too, and drop them."""
+        if not self.metrics:
+            log.info("metrics are accepted at /v1/metrics and dropped; OTEL_METRICS_EXPORTER=none saves sending them")
+        self.metrics += 1
+        form = answers.content_type(request.headers.get("content-type"))
+        return Response(answers.done("traces", Decoded(), form), media_type=form)
