@@ -343,6 +343,18 @@ def test_a_history_is_compared_with_the_last_one_only_if_nobody_else_has_written
         storage.close()
 
 
+@pytest.mark.parametrize("name", ["RUNS", "PARTS"])
+def test_few_runs_and_parts_are_kept_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(f"agentspan.storage.sqlite.contents.recent.{name}", 1)
+    storage = SQLiteStorage(path)
+    begun(storage)
+    rows = [span(history(number + 4), run=(RUN, OTHER)[number % 2]) for number in range(10)]
+    storage.apply([Unit((PutSpans(rows[:4]),)), *[Unit((Put(row),)) for row in rows[4:7]], Unit((PutSpans(rows[7:]),))])
+    assert len(parts(path)) == 12 + 13
+    assert storage.page(Query("agent_span")).rows == rows
+    storage.close()
+
+
 def test_what_was_rolled_back_is_not_compared_with(path: Path) -> None:
     storage = SQLiteStorage(path)
     begun(storage)

@@ -13,6 +13,8 @@ from agentspan.storage.sqlite.contents.joining import ROOM
 
 RUNS = 32
 """Runs that are kept."""
+PARTS = 200_000
+"""Parts that are known, of all runs but the latest: 40 MB."""
 MOST = 16 * 2**20
 """Characters of lists that are kept. Beyond it all lists are dropped, and their elements looked up once more."""
 KEY = 64
@@ -143,8 +145,10 @@ class RecentRuns:
         if parts is None or parts.version != self._version:
             parts = self._checked(connection, instance_id, parts)
             parts.version = self._version
-        for oldest in [*self._runs][: max(len(self._runs) - RUNS + 1, 0)]:
-            self.drop(oldest)
+        while self._runs and (
+            len(self._runs) >= RUNS or sum([len(one.by_hash) for one in self._runs.values()]) > PARTS
+        ):
+            self.drop(next(iter(self._runs)))
         self._runs[instance_id] = parts
         return parts
 
