@@ -299,6 +299,11 @@ class MemoryStorage:
             late.append(row)
         self._rows[move.id] = after.row
         undo.append(lambda: self._rows.update({move.id: row}))
+        if move.type == "agent_instance" and "agent_id" in move.set:
+            spans = {id: cast(AgentSpanRow, self._rows[id]) for id in self._by_instance.get(move.id, ())}
+            agent_id = cast(str, move.set["agent_id"])
+            self._rows.update({id: span._replace(agent_id=agent_id) for id, span in spans.items()})
+            undo.append(lambda: self._rows.update(spans))
         before = self._violations.get(move.id, ())
         if before or move.violations:
             self._violations[move.id] = violations_after(move, before)
