@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from agentspan.model.agent_resources import Agent, AgentSchemaVersion, AgentVersion
     from agentspan.model.pages import Page
     from agentspan.model.resources import AgentInstance, AgentSpan, Control
+    from agentspan.otel.instruments.turning_on import Instrumented, instrument, uninstrument
     from agentspan.storage.memory import MemoryStorage
     from agentspan.storage.sqlite import SQLiteStorage
 
@@ -73,6 +74,7 @@ __all__ = [
     "DatabaseUnusable",
     "Health",
     "IdempotencyKeyAlreadyUsed",
+    "Instrumented",
     "InvalidAction",
     "InvalidValue",
     "Limits",
@@ -99,6 +101,7 @@ __all__ = [
     "flush",
     "get_tracer",
     "health",
+    "instrument",
     "open",
     "propagate",
     "read",
@@ -106,6 +109,7 @@ __all__ = [
     "shutdown",
     "span",
     "span_type",
+    "uninstrument",
 ]
 
 _LAZY = {
@@ -120,6 +124,9 @@ _LAZY = {
     "read": "agentspan.analysis.reading",
     "Database": "agentspan.database",
     "open": "agentspan.database",
+    "Instrumented": "agentspan.otel.instruments.turning_on",
+    "instrument": "agentspan.otel.instruments.turning_on",
+    "uninstrument": "agentspan.otel.instruments.turning_on",
     "MemoryStorage": "agentspan.storage.memory",
     "SQLiteStorage": "agentspan.storage.sqlite",
 }

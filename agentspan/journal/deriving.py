@@ -11,7 +11,20 @@ from pydantic_core import from_json
 
 from agentspan import clock, jsontext
 from agentspan.interrupts import let_through
-from agentspan.journal.events import CREATED, FINISHED, HISTORY, SEPARATOR, STARTED, UNIT, UPDATED, decode_unit
+from agentspan.journal import raw_records
+from agentspan.journal.events import (
+    CREATED,
+    FINISHED,
+    FINISHED_AS,
+    HISTORY,
+    RAW_BEGIN,
+    RAW_END,
+    SEPARATOR,
+    STARTED,
+    UNIT,
+    UPDATED,
+    decode_unit,
+)
 from agentspan.journal.parts import Elements, Payload
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, PutSpans, Unit, Violation, unit_of
@@ -29,6 +42,7 @@ _span_row = AgentSpanRow.__new__  # see model.spans
 _id = itemgetter(0)
 _text_of = clock.text_of
 _SEPARATOR, _UPDATED = SEPARATOR.encode(), UPDATED.encode()
+_WITH_PAYLOAD = frozenset({_UPDATED, FINISHED_AS.encode(), RAW_END.encode()})
 _decode = jsontext.decode
 
 
@@ -40,7 +54,7 @@ class Unreadable(NamedTuple):
 
 
 _CREATED_FIELDS, _FINISHED_FIELDS = 9, 6
-_PAYLOAD, _RESULT = _CREATED_FIELDS - 1, _FINISHED_FIELDS - 1
+_PAYLOAD, _RESULT, _SCHEMA_NAME = _CREATED_FIELDS - 1, _FINISHED_FIELDS - 1, 5
 MOST_IN_PARTS = 8 * 2**20
 """Characters of payloads that were put together from parts, after which a batch is full: their records are small."""
 AT_ONCE = 50
@@ -49,10 +63,11 @@ garbage collector runs. With 700, it takes a tenth longer until they are in the 
 
 
 def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
-    """Return the indexes of payload updates that a later update in the batch replaces. Only the last one is stored."""
-    ids = [tuple(body.split(_SEPARATOR, 2)[1:2]) if body[:1] == _UPDATED else None for body in bodies]
+    """Return the indexes of payload updates that a later record in the batch replaces. Only the last one is stored."""
+    ids = [tuple(body.split(_SEPARATOR, 2)[1:2]) if body[:1] in _WITH_PAYLOAD else None for body in bodies]
     last = {id: number for number, id in enumerate(ids)}
-    return frozenset(number for number, id in enumerate(ids) if id is not None and last[id] != number)
+    replaced = [number for number, id in enumerate(ids) if id is not None and last[id] != number]
+    return frozenset(number for number in replaced if bodies[number][:1] == _UPDATED)
 
 
 def _decoded(spans: Sequence[tuple[list[Any], list[Any]]], known: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
@@ -103,6 +118,7 @@ class Batch:
         self._payloads: dict[str, Payload] = {}
         self._in_parts = 0
         self._open: dict[str, list[Any]] = {}
+        self._unread: dict[str, list[str]] = {}
         self._finished: list[tuple[list[Any], list[Any]]] = []
         self._changes: dict[str, list[list[str]]] = {}
         self._later: list[list[str]] = []
@@ -141,6 +157,11 @@ class Batch:
         return len(bodies)
 
     def _add_other(self, kind: str, fields: list[str], body: bytes) -> None:
+        if kind in (RAW_BEGIN, RAW_END, FINISHED_AS):
+            self._add_told(kind, fields)
+            return
+        if self._unread and kind != UNIT and fields[1] in self._unread:
+            self._read_begin(fields[1])
         if kind == HISTORY:
             payload = self._payloads[fields[1]] = self._elements.payload(fields)
             self._open[fields[1]] = [CREATED, *fields[1:_PAYLOAD], payload.text]
@@ -153,13 +174,42 @@ class Batch:
                 self._later.append([UNIT, body[2:].decode()])
         elif kind in (STARTED, UPDATED) and fields[1] in self._open:
             self._changes.setdefault(fields[1], []).append(fields)
+        elif kind == FINISHED and fields[1] in self._open:
+            self._finished.append((self._open.pop(fields[1]), fields))
         elif kind in (STARTED, UPDATED, FINISHED):  # also what another thread did too late: the storage refuses that
             self._later.append(fields)
         else:
             raise ValueError("a record of a kind that this version does not know")
 
+    def _add_told(self, kind: str, fields: list[str]) -> None:
+        """Add a begin that is not read yet, or an end that also tells the type and the payload."""
+        if kind == RAW_BEGIN:
+            self._unread[fields[1]] = fields
+            return
+        _, id, status, at_ns, elapsed_ns, result_text, *learnt = _read_end(fields) if kind == RAW_END else fields
+        begun = self._unread.pop(id, None)
+        created = self._open.pop(id, None) if begun is None else _created(begun, *learnt)
+        if created is None:
+            self._later.append([FINISHED_AS, id, status, at_ns, elapsed_ns, result_text, *learnt])
+            return
+        if id in self._changes:
+            self._changes[id] = [change for change in self._changes[id] if change[0] != UPDATED]
+        self._payloads.pop(id, None)
+        created[_SCHEMA_NAME], created[_PAYLOAD] = learnt
+        self._finished.append((created, [FINISHED, id, status, at_ns, elapsed_ns, result_text]))
+
+    def _read_begin(self, id: str) -> None:
+        fields = self._unread.pop(id)
+        try:
+            self._open[id] = _created(fields, *raw_records.read_begin(*fields[-2:]))
+        except Exception as error:
+            let_through(error)
+            self.unreadable.append(Unreadable(SEPARATOR.join(fields).encode(), error))
+
     def units(self) -> list[Unit]:
         """Return the units of what was added, except those in `first`: new spans together, then moves."""
+        for id in [*self._unread]:
+            self._read_begin(id)
         self._finished += [(created, []) for created in self._open.values()]
         self._open = {}
         self._derive()
@@ -287,13 +337,37 @@ class Batch:
                 stored[id] = row._replace(payload=text, updated_at=at)
             move = spans.updated(id, payload=text, meaning=meaning, now=at, instance_id=instance_id)
             return unit_of(spans.with_sensitive(move) if is_marked else move)
-        _, _, status, at_ns, elapsed_ns, result_text = fields
+        _, _, status, at_ns, elapsed_ns, result_text, *learnt = fields
         at, elapsed_ms = _text_of(at_ns), int(elapsed_ns) / 1_000_000
         result, is_marked = sensitive.read(result_text) if result_text else (None, 0)
-        meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (False, True))
+        if learnt:
+            schema_name, payload_text = learnt
+            span_type, (payload, of_payload) = (
+                self._resolve(instance_id or "", schema_name),
+                sensitive.read(payload_text),
+            )
+            is_marked = is_marked or of_payload
+        meaning = describe(span_type, schema_name, status, payload, result, elapsed_ms, (bool(learnt), True))
         started_at = at if row is None or status == "cancelled" else row.started_at
         times = Times(started_at, at, elapsed_ms)
-        move = spans.finished(id, cast(FinishStatus, status), result_text or None, times, meaning, at, instance_id)
+        ended = cast(FinishStatus, status), result_text or None, times, meaning, at, instance_id
+        if learnt:
+            move = spans.finished_as(id, schema_name, title_of(span_type, schema_name), payload_text, *ended)
+        else:
+            move = spans.finished(id, *ended)
         if row is not None and row.closed_by is not None and row.status == "cancelled" != status:
             move = spans.also_started(move, clock.to_text(int(at_ns) - int(elapsed_ns)))
         return unit_of(spans.with_sensitive(move) if is_marked else move)
+
+
+def _read_end(fields: list[str]) -> list[str]:
+    """Return the fields of a raw end as those of one that was read."""
+    _, id, at_ns, elapsed_ns, reader, text = fields
+    end = raw_records.read_end(reader, text)
+    return [FINISHED_AS, id, end.status, at_ns, elapsed_ns, end.result or "", end.schema_name, end.payload]
+
+
+def _created(fields: list[str], schema_name: str, payload: str) -> list[Any]:
+    """Return the fields of a raw begin as those of one that was read."""
+    _, id, instance_id, agent_id, parent_span_id, at_ns, _, _ = fields
+    return [CREATED, id, instance_id, agent_id, parent_span_id, schema_name, "active", at_ns, payload]

@@ -15,6 +15,10 @@ SEPARATOR = "\x1f"
 CREATED, HISTORY, STARTED, UPDATED, FINISHED, UNIT = "C", "H", "S", "U", "F", "X"
 """C id instance_id agent_id parent_span_id schema_name status at_ns payload; H the same with a payload in parts (see
 parts); S id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payload; X and a unit as JSON."""
+FINISHED_AS, RAW_BEGIN, RAW_END = "T", "N", "W"
+"""T id status at_ns elapsed_ns result_payload schema_name payload: an end that tells the type and the payload, too.
+N id instance_id agent_id parent_span_id at_ns reader text, and W id at_ns elapsed_ns reader text: a begin and an end
+that are read when they are drained (see raw_records)."""
 
 
 def encode_unit(unit: Unit) -> str:

@@ -66,6 +66,11 @@ class Parts(NamedTuple):
         return joined([text.decode() for text in self.around], lists)
 
 
+def whole(payload: str | Parts) -> str:
+    """Return a captured payload as JSON text."""
+    return payload.text() if isinstance(payload, Parts) else payload
+
+
 class Encoded(NamedTuple):
     """The body of a record, and the elements that it holds, with their places once the record is appended."""
 

@@ -86,7 +86,8 @@ class Move(NamedTuple):
 
     Guard: the row exists, its status is one of `leaves` (empty for rows that have none), and the columns in `unchanged`
     still have these values. Where that does not hold, the first of `over` whose guard holds is set instead.
-    `violations` are added; those of the payload replace the older ones when `set` has a payload.
+    `violations` are added; those of the payload replace the older ones when `set` has a payload. A run whose `agent_id`
+    is set takes its spans with it: it is set in all of them.
 
     Attributes:
         instance_id: of a span, the run that it belongs to; None where the caller does not know it, as over HTTP. It is

@@ -121,6 +121,19 @@ def abandoned(instance: AgentInstanceRow, error: str, at: str, now: str) -> Move
     return move._replace(set={**move.set, "closed_by": "abandoned", "closed_at": now}, over=())
 
 
+def renamed(id: str, agent_id: str, agent_version_id: str, agent_schema_version_id: str) -> Move:
+    """Return the move of a run to another agent or version, which was learnt after its begin. Its spans go with it.
+
+    Only recording does this. It sets no `updated_at`: read again from a journal, it would set back a later one.
+    """
+    values: dict[str, Value] = {
+        "agent_id": agent_id,
+        "agent_version_id": agent_version_id,
+        "agent_schema_version_id": agent_schema_version_id,
+    }
+    return Move("agent_instance", id, frozenset(), values)
+
+
 def quality_recorded(instance: AgentInstanceRow, payloads: str, summaries: str, now: str) -> Move:
     """Set the quality payloads of an instance in any status. Guard: they have not changed since they were read."""
     values: dict[str, Value] = {"quality_payloads": payloads, "quality_summaries": summaries, "updated_at": now}

@@ -75,13 +75,18 @@ def check_purpose(purpose: str) -> None:
         raise InvalidValue("purpose", f"must be one of {', '.join(PURPOSES)}")
 
 
-def register(wanted: Registration, stored: References, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
-    """Return the changes that register a run.
+class Referred(NamedTuple):
+    """The rows that a run refers to."""
 
-    Args:
-        new_id: returns the PFID of each row that is made beside the instance.
-        now: stored text.
-    """
+    agent: AgentRow
+    version: AgentVersionRow
+    schema: AgentSchemaVersionRow
+
+
+def references(
+    wanted: Registration, stored: References, new_id: Callable[[], str], now: str
+) -> tuple[list[Change], Referred]:
+    """Return the changes that put what a run refers to and is not stored yet, and all that it refers to."""
     changes: list[Change] = []
     agent, version, schema = stored
     if agent is None:
@@ -100,6 +105,17 @@ def register(wanted: Registration, stored: References, new_id: Callable[[], str]
     if schema is None:
         schema = AgentSchemaVersionRow(new_id(), agent.id, *wanted.schema, now, now)
         changes.append(Put(schema, minted=True))
+    return changes, Referred(agent, version, schema)
+
+
+def register(wanted: Registration, stored: References, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
+    """Return the changes that register a run.
+
+    Args:
+        new_id: returns the PFID of each row that is made beside the instance.
+        now: stored text.
+    """
+    changes, (agent, version, schema) = references(wanted, stored, new_id, now)
     changes.append(
         instances.registered(
             wanted.id,

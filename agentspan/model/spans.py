@@ -164,8 +164,37 @@ def finished(
     return _new(Move, ("agent_span", id, LEAVES[status], values, violations, _NOTHING, _LATE[status], instance_id))
 
 
+def finished_as(
+    id: str,
+    schema_name: str,
+    schema_title: str,
+    payload: str,
+    status: str,
+    result_payload: str | None,
+    times: Times,
+    meaning: Meaning,
+    now: str,
+    instance_id: str | None = None,
+) -> Move:
+    """Return the move to a terminal status that also sets the type and the payload, which were learnt at the end.
+
+    Only recording does this; operations by id change neither.
+    """
+    move = finished(id, status, result_payload, times, meaning, now, instance_id)
+    learnt: dict[str, Value] = {
+        "schema_name": schema_name,
+        "schema_title": schema_title,
+        "payload": payload,
+        "label": meaning.label,
+        "is_aggregate": meaning.is_aggregate,
+    }
+    return move._replace(set={**move.set, **learnt})
+
+
 FINISHED = tuple(finished("", "complete", None, Times(None), Meaning(), "").set)
 """The columns that an end sets."""
+FINISHED_AS = tuple(finished_as("", "", "", "", "complete", None, Times(None), Meaning(), "").set)
+"""The columns that an end sets which also tells the type and the payload."""
 
 
 def also_started(move: Move, started_at: str | None) -> Move:
@@ -196,6 +225,41 @@ def closed(span: AgentSpanRow, by: str, *, result_payload: str, meaning: Meaning
     result = result_payload if status == "failed" else None
     move = finished(span.id, status, result, times, meaning, now, span.agent_instance_id)
     return move._replace(set={**move.set, "closed_by": by, "closed_at": now}, over=())
+
+
+def abandoned(id: str, result_payload: str, started_at: str, at: str, now: str, instance_id: str | None = None) -> Move:
+    """Close an active span whose instrumentor never ended it. Its summary stays: the caller does not have its payload.
+
+    Args:
+        at: when it ended, as far as is known.
+        now: when it is closed.
+    """
+    times = finish_times(started_at, "failed", None, at)
+    values: dict[str, Value] = {
+        "status": "failed",
+        "result_payload": result_payload,
+        "finished_at": times.finished_at,
+        "duration_ms": times.duration_ms,
+        "updated_at": now,
+        "closed_by": "abandoned",
+        "closed_at": now,
+    }
+    return Move("agent_span", id, LEAVES["failed"], values, instance_id=instance_id)
+
+
+def retold(
+    id: str, schema_name: str, schema_title: str, payload: str, result_payload: str | None, meaning: Meaning, at: str
+) -> Move:
+    """Return the move that sets type and payloads of a finished span: another instrumentor told the same call.
+
+    Only recording does this.
+
+    Args:
+        at: when the call ended, not now: read again from a journal, it changes nothing.
+    """
+    move = finished_as(id, schema_name, schema_title, payload, "complete", result_payload, Times(None), meaning, at)
+    values = {name: value for name, value in move.set.items() if name not in ("status", "finished_at", "duration_ms")}
+    return Move("agent_span", id, frozenset(FINISH_STATUSES), values, meaning.violations)
 
 
 def updated(id: str, *, payload: str, meaning: Meaning, now: str, instance_id: str | None = None) -> Move:

@@ -1,1 +1,24 @@
 """OpenTelemetry: spans of instrumentors, read as spans of agentspan. No module of it is imported unless it is used."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentspan.otel.live.processor import SpanProcessor
+
+__all__ = ["SpanProcessor"]
+
+_LAZY = {"SpanProcessor": "agentspan.otel.live.processor"}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'agentspan.otel' has no attribute {name!r}")
+    from importlib import import_module
+
+    from agentspan import forks
+
+    with forks.importing:
+        value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value

@@ -20,7 +20,7 @@ def span_id(run: str, trace_id: str, span_id: str) -> str:
         run: the id of the run that it is in, from which time and partition are taken.
         trace_id, span_id: of OpenTelemetry, as lower-case hex.
     """
-    return run[:_HEAD] + ids.tail(_hashed(f"{trace_id}:{span_id}"))
+    return run[:_HEAD] + ids.encode_randomness(_hashed(f"{trace_id}:{span_id}"))
 
 
 def run_id(key: str, begun_ns: int, partition: int) -> str:

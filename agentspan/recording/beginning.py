@@ -27,7 +27,7 @@ def begin(
     """
     if not page[0]:
         forks.renew()
-    node = recorder.current.get()
+    node = recorder.innermost()
     kind = type(node)
     if kind is Span:
         span = Span(recorder, node.run, node.id or node.parent_span_id, schema_name)
@@ -71,7 +71,7 @@ def begin_call(
                 bound = {"name": arguments.name, "arguments": bound} if "name" in fields else {"arguments": bound}
             elif "name" in fields:
                 bound = {"name": arguments.name, **bound}
-            node = recorder.current.get()
+            node = recorder.innermost()
             run = node.run if type(node) is Span else node
             repeats = None if run is None else run.repeats
             captured = recorder.capture.object(bound if payload is None else {**bound, **payload}, repeats)

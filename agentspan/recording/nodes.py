@@ -22,7 +22,7 @@ N = TypeVar("N", bound=Node)
 
 def enter(current: ContextVar[Any], node: Node) -> None:
     """Make a node the active one; the one that is active now is around it."""
-    node.outer = current.get()
+    node.outer = node.recorder.innermost()
     try:
         current.set(node)
     except BaseException:  # from a signal handler, after the call

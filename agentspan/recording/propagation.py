@@ -73,7 +73,7 @@ class Propagated(Generic[P, R]):
         functools.update_wrapper(self, fn)
         self._fn = fn
         self._recorder = recorder
-        self._node = recorder.current.get()
+        self._node = recorder.innermost()
         self._context = contextvars.copy_context()
         self._kind = kind_of(fn)
 

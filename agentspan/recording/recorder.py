@@ -41,7 +41,9 @@ class Recorder:
     Attributes:
         settings: as they were given.
         enabled: whether it records.
-        current: the innermost span or run that is active, in each thread and task.
+        current: the innermost span or run that a block of agentspan made active, in each thread and task.
+        innermost: returns the node that what begins here is inside of: the current one, or one that is active in the
+            context of another tracing library (see otel.live.contexts).
         capture: makes JSON text of payloads.
         types: the span types that runs are registered with.
         registry: finds a span type by its name.
@@ -78,6 +80,7 @@ class Recorder:
         self.types = RunTypes()
         self.registry = self.types.registry
         self.current: ContextVar[Any] = ContextVar("agentspan_current", default=None)
+        self.innermost: Callable[[], Any] = self.current.get
         self.runs = LiveRuns()
         self.broken = broken
         self.is_closed = self._is_released = False

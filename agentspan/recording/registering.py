@@ -7,7 +7,7 @@ from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit
-from agentspan.model.registration import Registration
+from agentspan.model.registration import Referred, Registration
 from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Storage
@@ -59,6 +59,21 @@ def register(
             return Registered(_instance(unit), is_stored=False)
         if isinstance(outcome, Applied):
             return Registered(_instance(unit), is_stored=True)
+    raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+
+def refer(storage: Storage, wanted: Registration, new_id: Callable[[], str], *, wait_s: float) -> Referred:
+    """Store the agent, the version and the schema version of a run if they are new; return them.
+
+    Raises:
+        StorageError: the storage fails.
+    """
+    for _ in range(ATTEMPTS):
+        agent = unique(storage, AgentRow, external_identifier=wanted.agent)
+        stored = references(storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
+        changes, referred = registration.references(wanted, stored, new_id, clock.now())
+        if not changes or isinstance(storage.apply([Unit(tuple(changes))], wait_s=wait_s)[0], Applied):
+            return referred
     raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
 

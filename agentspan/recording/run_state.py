@@ -1,26 +1,40 @@
 """The life of a run in the recorded program: registered, terminated from outside, finished."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from agentspan import clock, forks
 from agentspan.errors import InvalidValue
 from agentspan.forks import page
 from agentspan.model import instances
-from agentspan.model.changes import Unit
+from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.model.spans import Times
+from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.registering import Registered, register
+from agentspan.recording.registering import Registered, refer, register
 from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
+
+
+class Known(NamedTuple):
+    """What is known of a run before it begins, where another tracing library began it.
+
+    Attributes:
+        id: the agent instance's PFID, which follows from `key`.
+        key: its external_identifier.
+        started_ns: when it began, in ns since the epoch.
+    """
+
+    id: str
+    key: str
+    started_ns: int
 
 
 class RunState:
@@ -34,6 +48,7 @@ class RunState:
         outer: the node around it in the context.
         result_members, error_members: what was set or recorded so far, as JSON members.
         on_terminate: see agentspan.run.
+        is_taken_over: whether it was stored already when it began here.
         repeats: what was captured of its spans' payloads.
     """
 
@@ -63,6 +78,8 @@ class RunState:
         self._about = (session, user)
         self._writer_id = ""
         self._is_told = False
+        self._key: str | None = None
+        self.is_taken_over = False
         self._is_left = False
         self.result_members: dict[str, Any] | None = None
         self.error_members: dict[str, Any] | None = None
@@ -73,8 +90,8 @@ class RunState:
         """Return whether what begins now may be in this run; in a terminated one, as long as its block lasts."""
         return self.status in OPEN or (self.status == "terminated" and not self._is_left)
 
-    def begin(self) -> None:
-        """Register the run, as active."""
+    def begin(self, known: Known | None = None) -> None:
+        """Register the run, as active; one that is known may be stored already, and is taken over then."""
         if not page[0]:
             forks.renew()
         recorder = self.recorder
@@ -85,7 +102,7 @@ class RunState:
         try:
             storage = recorder.store
             recorder.make_writer_known()
-            done = self._register(storage, None, clock.now())
+            done = self._register(storage, None, clock.now()) if known is None else self._register_known(storage, known)
             self.registered_row = done.instance
             self.id = done.instance.id
             recorder.runs.add(self)
@@ -97,12 +114,25 @@ class RunState:
             recorder.faults.lose(error)
         self._began_ns = clock.monotonic_ns()
 
+    def _register_known(self, storage: Storage, known: Known) -> Registered:
+        stored = storage.find(known.id, instance_id=known.id).rows.get(known.id)
+        if stored is not None and isinstance(stored[1], AgentInstanceRow):
+            self.is_taken_over = True
+            return Registered(stored[1], is_stored=False)
+        self._key = known.key
+        return self._register(storage, known.id, clock.to_text(known.started_ns))
+
     def _register(self, storage: Storage, id: str | None, started_at: str) -> Registered:
+        recorder = self.recorder
+        wanted = self._wanted(id, started_at)
+        return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=WAIT_S)
+
+    def _wanted(self, id: str | None, started_at: str) -> Registration:
         recorder = self.recorder
         metadata = None if self._metadata is None else recorder.capture.object(self._metadata)
         version = None if self._version is None else _text(recorder, self._version)
         session, user = (None if said is None else _text(recorder, said) for said in self._about)
-        wanted = Registration(
+        return Registration(
             id or recorder.ids.new(),
             _text(recorder, self.name) or DEFAULT,
             VersionFields(version or DEFAULT),
@@ -112,11 +142,11 @@ class RunState:
             started_at=started_at,
             writer_id=recorder.writer_id,
             minted=id is None,
+            external_identifier=self._key,
             git_commit=git_commit() if self.registered_row is None else self.registered_row.git_commit,
             session=session,
             user=user,
         )
-        return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=WAIT_S)
 
     def take_over(self, instance: AgentInstanceRow) -> None:
         """Stand for a run that another process began, and will finish."""
@@ -131,6 +161,23 @@ class RunState:
             return None
         self.registered_row = self._register(storage, self.id, instance.started_at or clock.now()).instance
         return self.registered_row
+
+    def rename(self, name: str, version: str | None) -> None:
+        """Take another agent's name, or another version: they were learnt after the begin."""
+        instance, recorder = self.registered_row, self.recorder
+        self.name, self._version = name, version
+        if instance is None:
+            return
+        try:
+            wanted = self._wanted(self.id, instance.started_at or clock.now())
+            agent, found, schema = refer(recorder.store, wanted, recorder.ids.new, wait_s=WAIT_S)
+            if (agent.id, found.id) != (instance.agent_id, instance.agent_version_id):
+                recorder.out.write(unit_of(instances.renamed(self.id, agent.id, found.id, schema.id)))
+                self.registered_row = instance._replace(
+                    agent_id=agent.id, agent_version_id=found.id, agent_schema_version_id=schema.id
+                )
+        except Exception as error:
+            recorder.faults.add(error)
 
     def leave(self, exception: BaseException | None) -> None:
         """End the block: give the context back, and finish what is still active."""
@@ -200,6 +247,31 @@ class RunState:
             recorder.out.write(Unit((move,)))
         except Exception as fault:
             recorder.faults.lose(fault, reraise=reraise)
+
+    def end_as(
+        self, status: FinishStatus, ended_ns: int, *, result: Any = None, error: Any = None, metadata: Any = None
+    ) -> None:
+        """Store the end that another tracing library told.
+
+        Args:
+            ended_ns: when it ended, in ns since the epoch.
+            result, error, metadata: objects; `metadata` is that of the run from now on.
+        """
+        row, recorder = self.registered_row, self.recorder
+        self.status = status if self.termination_reason is None else self.status
+        if row is None:
+            recorder.faults.count_lost()
+            return
+        try:
+            at = clock.to_text(ended_ns)
+            times = finish_times(row.started_at or at, status, max(at, row.started_at or at), at)
+            values = [None if value is None else recorder.capture.object(value) for value in (result, error, metadata)]
+            move = instances.finished(self.id, status=status, times=times, now=at, result=values[0], error=values[1])
+            if values[2] is not None:
+                move = move._replace(set={**move.set, "metadata": values[2]})
+            recorder.out.write(unit_of(move))
+        except Exception as fault:
+            recorder.faults.lose(fault, reraise=False)
 
     def learn(self, reason: str) -> None:
         """See LiveRun."""

@@ -167,7 +167,7 @@ class Run(RunState):
             forks.renew()
         recorder = self.recorder
         if parent is None:
-            current = recorder.current.get()
+            current = recorder.innermost()
             parent = current if type(current) is Span and current.run is self else None
         parent_id = parent.id if issubclass(type(parent), Span) else None  # type: ignore[union-attr]
         span = Span(recorder, self, parent_id or None, usable_name(schema_name, "custom"))

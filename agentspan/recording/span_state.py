@@ -8,6 +8,7 @@ from agentspan.errors import AgentTerminated, InvalidAction, ValidationErrors
 from agentspan.forks import page
 from agentspan.interrupts import is_interrupt
 from agentspan.journal.parts import Parts
+from agentspan.journal.raw_records import Begin, End
 from agentspan.model.status import OPEN, FinishStatus, SpanStatus
 from agentspan.recording import nodes
 from agentspan.recording.capture.credentials import is_harmless_name
@@ -82,6 +83,57 @@ class SpanState:
         self.id = recorder.ids.new(at_ns)
         recorder.out.created(self, at_ns)
         self.began_ns = clock.monotonic_ns()
+
+    def create_as(self, id: str, begin: Begin, at_ns: int) -> None:
+        """Store a new active span that has its id and its start already; called once.
+
+        Args:
+            at_ns: when it started, in ns since the epoch.
+        """
+        self.learn(begin)
+        if self._begins(id, at_ns):
+            self.recorder.out.created(self, at_ns)
+
+    def create_raw(self, id: str, reader: str, text: str, at_ns: int) -> None:
+        """Store the same from a text that is read later (see journal.raw_records)."""
+        if self._begins(id, at_ns):
+            self.recorder.out.created_raw(self, reader, text, at_ns)
+
+    def _begins(self, id: str, at_ns: int) -> bool:
+        self.status = "active"
+        if self.run.registered_row is None:
+            self.recorder.faults.count_lost()
+            return False
+        self.started_ns, self.id = at_ns, id
+        return True
+
+    def learn(self, told: Begin | End) -> None:
+        """See SpanFacts."""
+        self.schema_name, self.payload = told.schema_name, told.payload
+        if isinstance(told, End):
+            self.status = told.status
+
+    def end_as(self, end: End, at_ns: int) -> None:
+        """Store an end that also tells the type and the payload.
+
+        Args:
+            at_ns: when it ended, in ns since the epoch.
+        """
+        self.learn(end)
+        if not self.id:
+            self.recorder.faults.count_lost()
+            return
+        at_ns = max(at_ns, self.started_ns)
+        self.recorder.out.finished_as(self, end.result, at_ns, at_ns - self.started_ns)
+
+    def end_raw(self, status: FinishStatus, reader: str, text: str, at_ns: int) -> None:
+        """Store an end as a text tells it, which is read later"""
+        self.status = status
+        if not self.id:
+            self.recorder.faults.count_lost()
+            return
+        at_ns = max(at_ns, self.started_ns)
+        self.recorder.out.finished_raw(self, reader, text, at_ns, at_ns - self.started_ns)
 
     def not_created(self, status: SpanStatus, error: Exception) -> None:
         """Go on without a record: a fault kept the span from being created."""

@@ -137,12 +137,12 @@ class Tracer:
 
     def current_span(self) -> Span | None:
         """Return the innermost span that is active here, in this thread or task."""
-        node = self.recorder.current.get()
+        node = self.recorder.innermost()
         return node if type(node) is Span else None if self.enabled else disabled_span(self.recorder, DEFAULT_TYPE)
 
     def current_run(self) -> Run | None:
         """Return the run that is active here, in this thread or task."""
-        node = self.recorder.current.get()
+        node = self.recorder.innermost()
         run = node.run if isinstance(node, Span) else node
         return disabled_run(self.recorder) if run is None and not self.enabled else run
 

@@ -71,7 +71,7 @@ def remainder(unit: Unit, refused: Refused) -> Unit | None:
         over = Over(frozenset({"cancelled"}), values)
         active: dict[str, Value] = {"status": "active"}
         return unit_of(Move("agent_span", row.id, LEAVES["active"], active, over=(over,), instance_id=run_id))
-    values = {name: getattr(row, name) for name in (*spans.FINISHED, "started_at", "payload", "label")}
+    values = {name: getattr(row, name) for name in (*spans.FINISHED_AS, "started_at")}
     over = Over(REPLACED[row.status], {**values, "ended_late": 1})
     leaves = LEAVES[row.status] | OPEN
     return unit_of(Move("agent_span", row.id, leaves, values, change.violations, over=(over,), instance_id=run_id))

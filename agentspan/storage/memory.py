@@ -312,6 +312,11 @@ class MemoryStorage:
         if unique_of(row) != unique_of(after.row):
             self._rename(row, after.row)
             undo.append(lambda: self._rename(after.row, row))
+        if move.type == "agent_instance" and "agent_id" in move.set:
+            spans = {id: cast(AgentSpanRow, self._rows[id]) for id in self._by_instance.get(move.id, ())}
+            agent_id = cast(str, move.set["agent_id"])
+            self._rows.update({id: span._replace(agent_id=agent_id) for id, span in spans.items()})
+            undo.append(lambda: self._rows.update(spans))
         before = self._violations.get(move.id, ())
         if before or move.violations:
             self._violations[move.id] = violations_after(move, before)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan import Tracer
+from agentspan import Tracer, jsontext
+from agentspan.journal.raw_records import End
 from agentspan.journal.segments import NEW, Segment
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
@@ -37,6 +38,8 @@ _ops = st.one_of(
     st.tuples(st.just("error"), _which),
     st.tuples(st.just("finish"), _which, st.sampled_from([None, "complete", "failed", "cancelled"]), _payloads),
     st.tuples(st.just("cancel"), _which),
+    st.tuples(st.just("learn"), _which, st.sampled_from(TYPES), _payloads, st.booleans()),
+    st.tuples(st.just("rename"), _which, st.sampled_from(["a", "b", "c"])),
     st.tuples(st.just("nested"), _which, st.sampled_from(TYPES), _payloads, st.booleans()),
     st.tuples(st.just("end"), _which),
     st.tuples(st.just("flush")),
@@ -82,6 +85,8 @@ def perform(tracer: agentspan.Tracer, program: Program, flush: Callable[[], obje
                     inner.record_error(ValueError("inner"))
         elif op == "end":
             runs[args[0] % len(runs)].finish()
+        elif op == "rename":
+            runs[args[0] % len(runs)].rename(args[1], "2")
         elif op == "flush":
             flush()
         elif spans:
@@ -99,6 +104,12 @@ def _change(span: agentspan.Span, op: str, args: list[Any]) -> None:
         span.record_error(ValueError("wrong"))
     elif op == "finish":
         span.finish(args[0], args[1])
+    elif op == "learn":
+        name, payload, fails = args
+        if span.status == "active":
+            text = jsontext.encode(payload)[0]
+            end = End(name, "failed" if fails else "complete", text, text if payload else None)
+            span.end_as(end, span.started_ns + 5_000_000)
     else:
         span.cancel()
 

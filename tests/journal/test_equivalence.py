@@ -60,6 +60,12 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, a
 
 @given(program=programs, batch=st.integers(1, 9), at_once=st.integers(1, 3), trims=st.booleans())
 @example(program=[("create", 0, "llm", {}, False, 0), ("flush",), ("update", 0, {})], batch=2, at_once=50, trims=False)
+@example(
+    program=[("create", 0, "llm", {}, False, 0), ("update", 0, {"model": None}), ("learn", 0, "tool", {}, False)],
+    batch=1,
+    at_once=1,
+    trims=False,
+)
 @example(program=[("create", 0, "llm", {}, True, 0), ("update", 0, {}), ("start", 0)], batch=1, at_once=50, trims=False)
 def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
     template: Path, program: Program, batch: int, at_once: int, trims: bool

@@ -854,3 +854,13 @@ def test_a_port_in_use_is_a_sentence(server: Server) -> None:
     said = serve_fails("--db", str(server.db), "--port", str(server.port))
     assert f"port: {server.port} of 127.0.0.1 is in use; stop what listens there, or choose another" in said
     assert "port: must be a number from 0 to 65535" in serve_fails("--db", str(server.db), "--port", "70000")
+
+
+def test_a_finish_changes_neither_type_nor_payload(api: Api, agent: str) -> None:
+    id = api.span(api.instance(agent), payload={"a": 1})
+    before = details(api.get(f"/agent_spans/{id}"))
+    api.finish(id, payload={"a": 2}, schema_name="llm", schema_title="LLM", result_payload={"b": 1})
+    after = details(api.get(f"/agent_spans/{id}"))
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert not changed & {"payload", "schema_name", "schema_title"}
+    assert after["payload"] == {"a": 1}

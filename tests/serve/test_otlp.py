@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel.importing import import_spans
 from agentspan.otel.receiving import Receiver
@@ -23,9 +22,7 @@ from agentspan.storage.protocol import Query, Storage
 from tests.otel.recorded import NAMES, recorded
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 from tests.serve.asgi import Client
-
-PROTOBUF = {"Content-Type": "application/x-protobuf"}
-JSON = {"Content-Type": "application/json"}
+from tests.serve.otlp import JSON, PROTOBUF, runs, spans
 
 
 @pytest.fixture
@@ -37,14 +34,6 @@ def stored() -> MemoryStorage:
 def client(stored: MemoryStorage) -> Iterator[Client]:
     with Client(create_app(stored)) as client:
         yield client
-
-
-def runs(storage: Storage) -> list[AgentInstanceRow]:
-    return [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
-
-
-def spans(storage: Storage) -> list[AgentSpanRow]:
-    return [row for run in runs(storage) for row in storage.iter_spans(run.id)]
 
 
 TIMES = {"inserted_at", "updated_at", "closed_at"}
@@ -240,6 +229,7 @@ def test_what_cannot_be_used_is_counted_and_the_rest_is_stored(client: Client, s
         (b"\0" * (20 * 2**20 + 1), {}, 413, 8),
         (b"x", {"Content-Type": "application/grpc"}, 415, 3),
     ],
+    ids=["cut", "text", "no gzip", "another coding", "a large one, compressed", "a large one", "grpc"],
 )
 def test_bad_bodies(
     body: bytes, headers: dict[str, str], status: int, code: int, client: Client, stored: MemoryStorage

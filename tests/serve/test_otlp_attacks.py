@@ -16,7 +16,7 @@ from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 from tests.serve.asgi import Client
-from tests.serve.test_otlp import JSON, PROTOBUF, spans
+from tests.serve.otlp import JSON, PROTOBUF, spans
 
 MUTATIONS = int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "300"))
 MB = 2**20

@@ -416,3 +416,19 @@ def test_what_is_answered_breaks_no_range(path: Path) -> None:
     check = storage.capabilities().check
     assert check is not None
     assert check.check() == []
+
+
+def test_a_payload_that_is_learnt_at_the_end_is_stored_once_like_others(path: Path) -> None:
+    storage = SQLiteStorage(path)
+    begun(storage)
+    before = span(history(3))
+    late = span("{}", status="active")._replace(result_payload=None)
+    storage.apply([Unit((Put(before),)), Unit((Put(late),))])
+    payload, result = history(4, instructions="be brief " * 100), encode({"text": "t" * 2000})[0]
+    end = finish(late.id, payload=payload, result_payload=result, finished_at=late.started_at)
+    known = len(parts(path))
+    storage.apply([Unit((end._replace(instance_id=RUN.id),))])
+    assert len(parts(path)) == known + 3, "the new message, the long text, and the text of the result"
+    stored = storage.find(late.id).rows[late.id][1]
+    assert isinstance(stored, AgentSpanRow)
+    assert (stored.payload, stored.result_payload) == (payload, result)

@@ -1,4 +1,4 @@
-"""Commands on whole files: export, import, backup, serve."""
+"""Commands on whole files: export, import, backup, serve. And on programs: record, instrument."""
 
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -102,3 +102,27 @@ def serve(ctx: click.Context, /, db: str | None, **options: Any) -> None:
     from agentspan.cli import serve as serve_
 
     serve_.command(location_in(ctx, db), **options)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-m", "module", metavar="MODULE", help="Run a module, as `python -m` does.")
+@click.argument("program", metavar="PROGRAM [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("--db", metavar="PATH", help="The file, or NAME://…, to use.")
+@click.pass_context
+def record(ctx: click.Context, module: str | None, program: tuple[str, ...], db: str | None) -> None:
+    """Run a Python program that knows nothing of agentspan, and record what its instrumentors tell."""
+    from agentspan.cli import record as record_
+
+    if not program and module is None:
+        raise click.UsageError("a program to run is missing: agentspan record -- python agent.py")
+    record_.command(location_in(ctx, db), program, module=module)
+
+
+@main.command()
+@click.option("--list", "is_list", is_flag=True, help="List them; nothing else can be done here.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+def instrument(is_list: bool, as_json: bool) -> None:
+    """List frameworks that `agentspan.instrument()` and `record` record, and what to install for others."""
+    from agentspan.cli import instrument as instrument_
+
+    instrument_.command(as_json=as_json)

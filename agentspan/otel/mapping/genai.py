@@ -329,3 +329,5 @@ def _holds(span: OtelSpan) -> bool:
 _GENAI_2026 = Family("GenAI 2026", _holds, _kind, _OF_2026, _rest)
 _GENAI_2025 = Family("GenAI 2025", _holds, _kind, _OF_2025, _rest)
 _GENAI_2024 = Family("GenAI 2024", _holds, _kind, _OF_2024, _rest)
+VERSIONS = (_GENAI_2026, _GENAI_2025, _GENAI_2024)
+"""The versions of the conventions, the newest first."""

@@ -56,6 +56,20 @@ _RULES = tuple(
 )
 
 
+_RUNS = re.compile(r"invoke_workflow |.*\.workflow$")
+_ROOTS = ("openai_agents", "openai-agents")
+"""In the names of instrumentors whose roots are runs, whatever their name is."""
+
+
+def begins_run(root: OtelSpan) -> bool:
+    """Return whether the root of a trace, which has begun, will probably be that of an agent or of a workflow."""
+    if root.kind == "SERVER" or guess(root) == "agent":
+        return True
+    scope = root.scope.name
+    is_known = scope.startswith(_STARTS) or scope in _NAMED
+    return is_known and (any(name in scope for name in _ROOTS) or _RUNS.match(root.name) is not None)
+
+
 def guess(span: OtelSpan) -> str | None:
     """Return the type that a span will probably have; None for one of no known instrumentor."""
     scope = span.scope.name

@@ -138,7 +138,7 @@ def _mapped(span: OtelSpan) -> Mapped:
         "complete" if error is None else "failed",
         _run_facts(draft),
         tuple(family.name for family in families),
-        pydantic_ai.is_step(span),
+        pydantic_ai.is_step(span.attributes),
     )
 
 

@@ -1,5 +1,6 @@
 """Attributes of pydantic-ai and Logfire on top of the GenAI conventions, and Logfire's spans of OpenAI's agents SDK."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from agentspan.otel.mapping import bodies, messages
@@ -65,9 +66,9 @@ def _kind(span: OtelSpan) -> str | None:
     return next((kind for start, kind in _TEMPLATES if template.startswith(start)), None)
 
 
-def is_step(span: OtelSpan) -> bool:
+def is_step(attributes: Mapping[str, Any]) -> bool:
     """Return whether a span is a step: Logfire also sends the begin of a span, and each line of a log, as spans."""
-    return span.attributes.get(_TYPE) not in ("pending_span", "log")
+    return attributes.get(_TYPE) not in ("pending_span", "log")
 
 
 def _rest(draft: Draft) -> None:

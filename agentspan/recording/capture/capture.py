@@ -111,6 +111,15 @@ class Capture:
                 let_through(raised)
             return _NOT_WRITTEN
 
+    def unchanged(self, value: dict[str, Any]) -> str | None:
+        """Return plain JSON as text if it is within the limits and nothing in it may need redaction; else None."""
+        if _room(value, self._payload, self._items, self._value, self._depth) < 0:
+            return None
+        data = to_json(value)
+        text = data.decode()
+        searched = text if text.isascii() else data  # which text would be encoded again for the search
+        return None if self._suspicious is not None and self._suspicious(searched) else text
+
     def call(self, name: str, head: str, arguments: dict[str, Any]) -> str:
         """Return a call as JSON text: its `name` and its `arguments`.
 

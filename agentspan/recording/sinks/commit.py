@@ -62,6 +62,10 @@ class CommitSink:
         """See SpanSink."""
         self.write(span_units.created(span, at_ns))
 
+    def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
+        """See SpanSink."""
+        self.write(span_units.created_raw(span, reader, text, at_ns))
+
     def started(self, span: SpanFacts) -> None:
         """See SpanSink."""
         self.write(span_units.started(span))
@@ -73,6 +77,14 @@ class CommitSink:
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See SpanSink."""
         self.write(span_units.finished(span, result, at_ns, elapsed_ns))
+
+    def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self.write(span_units.finished_as(span, result, at_ns, elapsed_ns))
+
+    def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self.write(span_units.finished_raw(span, reader, text, at_ns, elapsed_ns))
 
     def write(self, unit: Unit) -> None:
         """See SpanSink."""

@@ -118,6 +118,22 @@ class JournalSink:
         elif log.alert:  # perhaps the thread ended, and did not see this one
             self._is_ready()
 
+    def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
+        """See SpanSink."""
+        if self._terminations.found:
+            self._terminations.pass_on()
+        instance: AgentInstanceRow = span.run.registered_row  # type: ignore[assignment]  # the run is recorded
+        body = (
+            f"N\x1f{span.id}\x1f{instance.id}\x1f{instance.agent_id}\x1f{span.parent_span_id or ''}"
+            f"\x1f{at_ns}\x1f{reader}\x1f{text}"
+        ).encode()
+        log = self.log
+        if log.alert or not log.append(body):
+            if not self._append(body):
+                self._commit(span_units.created_raw(span, reader, text, at_ns))
+        elif log.alert:
+            self._is_ready()
+
     def started(self, span: SpanFacts) -> None:
         """See SpanSink."""
         if not self._append(f"S\x1f{span.id}\x1f{span.started_ns}".encode()):
@@ -135,6 +151,22 @@ class JournalSink:
         if log.alert or not log.append(body):
             if not self._append(body):
                 self._commit(span_units.finished(span, result, at_ns, elapsed_ns))
+        elif log.alert:
+            self._is_ready()
+
+    def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        end = f"{span.status}\x1f{at_ns}\x1f{elapsed_ns}\x1f{result or ''}"
+        if not self._append(f"T\x1f{span.id}\x1f{end}\x1f{span.schema_name}\x1f{span.payload_text()}".encode()):
+            self._commit(span_units.finished_as(span, result, at_ns, elapsed_ns))
+
+    def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        body = f"W\x1f{span.id}\x1f{at_ns}\x1f{elapsed_ns}\x1f{reader}\x1f{text}".encode()
+        log = self.log
+        if log.alert or not log.append(body):
+            if not self._append(body):
+                self._commit(span_units.finished_raw(span, reader, text, at_ns, elapsed_ns))
         elif log.alert:
             self._is_ready()
 

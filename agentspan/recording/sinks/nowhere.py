@@ -20,6 +20,10 @@ class First:
         """See SpanSink."""
         self._sink().created(span, at_ns)
 
+    def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
+        """See SpanSink."""
+        self._sink().created_raw(span, reader, text, at_ns)
+
     def started(self, span: SpanFacts) -> None:
         """See SpanSink."""
         self._sink().started(span)
@@ -31,6 +35,14 @@ class First:
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """See SpanSink."""
         self._sink().finished(span, result, at_ns, elapsed_ns)
+
+    def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self._sink().finished_as(span, result, at_ns, elapsed_ns)
+
+    def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self._sink().finished_raw(span, reader, text, at_ns, elapsed_ns)
 
     def write(self, unit: Unit) -> None:
         """See SpanSink."""
@@ -51,6 +63,10 @@ class Nowhere:
         """See SpanSink."""
         self._count()
 
+    def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
+        """See SpanSink."""
+        self._count()
+
     def started(self, span: SpanFacts) -> None:
         """See SpanSink."""
         self._count()
@@ -60,6 +76,14 @@ class Nowhere:
         self._count()
 
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self._count()
+
+    def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self._count()
+
+    def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
         """See SpanSink."""
         self._count()
 

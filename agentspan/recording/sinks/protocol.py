@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from agentspan.errors import StorageError
 from agentspan.journal.parts import Parts
+from agentspan.journal.raw_records import Begin, End
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus
@@ -73,12 +74,18 @@ class SpanFacts(Protocol):
     def writer_id(self) -> str:
         """The id of the process that created the span."""
 
+    def learn(self, told: Begin | End) -> None:
+        """Take the type, the payload and, at the end, the status that a foreign instrumentor told."""
+
 
 class SpanSink(Protocol):
     """Takes the transitions of a recorder in order, from any thread. Faults go to a listener, never to the caller."""
 
     def created(self, span: SpanFacts, at_ns: int) -> None:
         """Write a new span, pending or active."""
+
+    def created_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int) -> None:
+        """Write a new active span from a text that is read later (see journal.raw_records)."""
 
     def started(self, span: SpanFacts) -> None:
         """Write that a pending span became active."""
@@ -88,6 +95,12 @@ class SpanSink(Protocol):
 
     def finished(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
         """Write the last status of a span, its result (JSON text) and its duration."""
+
+    def finished_as(self, span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> None:
+        """Write the same, and the type and the payload, which were learnt at the end."""
+
+    def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
+        """Write the same from a text that is read later."""
 
     def write(self, unit: Unit) -> None:
         """Write a unit that concerns something else than a span."""

@@ -6,6 +6,7 @@ The journal derives the same from its records, in journal/deriving.py; tests com
 from typing import cast
 
 from agentspan import clock
+from agentspan.journal import raw_records
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.rows import AgentInstanceRow
@@ -45,6 +46,12 @@ def created(span: SpanFacts, at_ns: int) -> Unit:
     return unit_of(put)
 
 
+def created_raw(span: SpanFacts, reader: str, text: str, at_ns: int) -> Unit:
+    """Return the unit that puts a new active span as a text tells it (see journal.raw_records)."""
+    span.learn(raw_records.read_begin(reader, text))
+    return created(span, at_ns)
+
+
 def started(span: SpanFacts) -> Unit:
     """Return the unit that makes a pending span active."""
     now, payload = clock.to_text(span.started_ns), sensitive.read(span.payload_text())[0]
@@ -81,3 +88,25 @@ def finished(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -
     times = _new(Times, (started_at, now, elapsed_ms))
     move = spans.finished(span.id, status, result, times, meaning, now, span.run.id)
     return unit_of(spans.with_sensitive(move) if is_marked else move)
+
+
+def finished_as(span: SpanFacts, result: str | None, at_ns: int, elapsed_ns: int) -> Unit:
+    """Return the unit that ends a span, and sets the type and the payload that were learnt at the end."""
+    now, status, elapsed_ms = clock.to_text(at_ns), cast(FinishStatus, span.status), elapsed_ns / 1_000_000
+    span.decoded = None
+    span_type, schema_name, text = span.span_type, span.schema_name, span.payload_text()
+    payload, is_marked = sensitive.read(text)
+    returned, of_result = (None, 0) if result is None else sensitive.read(result)
+    started_at = now if status == "cancelled" else clock.to_text(span.started_ns)
+    meaning = describe(span_type, schema_name, status, payload, returned, elapsed_ms)
+    times = _new(Times, (started_at, now, elapsed_ms))
+    learnt = schema_name, title_of(span_type, schema_name), text
+    move = spans.finished_as(span.id, *learnt, status, result, times, meaning, now, span.run.id)
+    return unit_of(spans.with_sensitive(move) if is_marked or of_result else move)
+
+
+def finished_raw(span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> Unit:
+    """Return the unit that ends a span as a text tells (see raw_records)."""
+    end = raw_records.read_end(reader, text)
+    span.learn(end)
+    return finished_as(span, end.result, at_ns, elapsed_ns)

@@ -49,6 +49,7 @@ BY_UNIQUE = {
 
 HAS_SPANS = "select 1 from agent_spans where agent_instance_id = ? limit 1"
 RUN_OF_SPAN = "select agent_instance_id from agent_spans where id = ?"
+SET_AGENT_OF_SPANS = "update agent_spans set agent_id = ? where agent_instance_id = ?"
 TERMINATED = "select termination_reason from agent_instances where id = ? and status = 'terminated'"
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
 # 5,000 spans with 20 kB of payload each: 0.07 s, where whole rows take 0.15 to 0.35; with small payloads as long.

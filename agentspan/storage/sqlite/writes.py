@@ -29,7 +29,7 @@ from agentspan.storage.sqlite.contents.joining import BIT
 from agentspan.storage.sqlite.contents.numbering import Numbering, are_large, remove_contents, stored_row
 from agentspan.storage.sqlite.contents.recent import recent_of
 from agentspan.storage.sqlite.contents.splitting import LEAST
-from agentspan.storage.sqlite.index.rewrites import rewritten
+from agentspan.storage.sqlite.index.rewrites import removed, rewritten
 from agentspan.storage.sqlite.reads import locate, terminated_in
 
 APPLIED = Applied()
@@ -247,8 +247,9 @@ def _updated(connection: sqlite3.Connection, move: Move, set: Mapping[str, Value
         if run is not None:
             numbering = Numbering(connection, run if isinstance(run, str) else run[0])
             # Of an open span's payload, each update would leave the long text of before.
+            stays_open = "payload" in large and "finished_at" not in set and leaves <= OPEN
             try:
-                stored = numbering.stored(large, with_texts="payload" not in large)
+                stored = numbering.stored(large, with_texts=not stays_open)
             except sqlite3.IntegrityError:  # there is no such run, so there is no such span
                 numbering.drop()
                 return False
@@ -276,6 +277,9 @@ def _move(connection: sqlite3.Connection, move: Move, late: list[Row]) -> Refuse
         connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
     if move.type == "agent_span" and not (move.leaves and move.leaves <= OPEN):
         rewritten(connection, move.id)
+    if move.type == "agent_instance" and "agent_id" in move.set:
+        connection.execute(statements.SET_AGENT_OF_SPANS, (move.set["agent_id"], move.id))
+        removed(connection, (move.id,))  # from its agent
     _add_violations(connection, move.id, move.violations)
     return None
 

@@ -1,7 +1,9 @@
 """Contract of a storage: one change: its guards and what it stores."""
 
+from typing import Any, cast
+
 from agentspan.model.changes import Applied, Move, Over, Put, Ref, Refused, Remove, Unit
-from agentspan.model.rows import Row, WriterRow
+from agentspan.model.rows import AgentSpanRow, Row, WriterRow
 from agentspan.storage.protocol import Storage
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, violation, why_refused
@@ -66,6 +68,42 @@ class Changing(Base):
         assert storage.apply([Unit((finish(span.id, result_payload='{"a":1}'),))]) == [Applied()]
         stored = self.stored(storage, span.id)
         assert stored == span._replace(status="complete", updated_at=T1, result_payload='{"a":1}')
+
+    def test_an_end_may_set_what_was_learnt_by_then(self, storage: Storage) -> None:
+        """The type, the payload and what is derived from them, under the guard of every end."""
+        span = self.rows.span(self.instance(storage))
+        self.put(storage, span)
+        learnt: dict[str, Any] = {
+            "schema_name": "llm",
+            "schema_title": "LLM",
+            "payload": '{"model":"m"}',
+            "label": "m",
+            "is_aggregate": 1,
+        }
+        end = finish(span.id, result_payload='{"text":"a"}', finished_at=T1, **learnt)
+        assert storage.apply([Unit((end,))]) == [Applied()]
+        stored = span._replace(
+            status="complete", updated_at=T1, result_payload='{"text":"a"}', finished_at=T1, **learnt
+        )
+        assert self.stored(storage, span.id) == stored
+        assert storage.apply([Unit((end,))]) == [Refused("status", stored)]
+
+    def test_a_run_takes_its_spans_to_another_agent(self, storage: Storage) -> None:
+        """And no spans of other runs."""
+        run, other = self.instance(storage), self.instance(storage)
+        agent = self.rows.agent()
+        version, schema, _ = self.rows.family(agent)
+        spans = [self.rows.span(run), self.rows.span(run)._replace(status="complete"), self.rows.span(other)]
+        self.put(storage, agent, version, schema, *spans)
+        values: dict[str, Any] = {
+            "agent_id": agent.id,
+            "agent_version_id": version.id,
+            "agent_schema_version_id": schema.id,
+        }
+        self.move(storage, Move("agent_instance", run.id, frozenset(), values))
+        assert self.stored(storage, run.id) == run._replace(**values)
+        agents = [cast(AgentSpanRow, self.stored(storage, span.id)).agent_id for span in spans]
+        assert agents == [agent.id, agent.id, other.agent_id]
 
     def test_a_move_is_refused_when_the_status_forbids_it(self, storage: Storage) -> None:
         """The stored row comes back, untouched."""

@@ -235,6 +235,22 @@ class SetsTheStatusOnly(Moves):
         return move._replace(set={column: move.set[column] for column in ("status",) if column in move.set})
 
 
+@found_by("test_an_end_may_set_what_was_learnt_by_then")
+class KeepsTheTypeOfTheBegin(Moves):
+    def other(self, move: Any) -> Any:
+        return move._replace(set={column: value for column, value in move.set.items() if column != "schema_name"})
+
+
+@found_by("test_a_run_takes_its_spans_to_another_agent")
+class LeavesSpansWithTheOldAgent(MemoryStorage):
+    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+        before = {id: row for id, row in self._rows.items() if isinstance(row, AgentSpanRow)}
+        refused = super()._move(move, undo, late)
+        if move.type == "agent_instance":
+            self._rows.update(before)
+        return refused
+
+
 @found_by("test_a_move_is_refused_when_the_status_forbids_it")
 class MovesFromAnyStatus(Moves):
     def other(self, move: Any) -> Any:

@@ -1,0 +1,93 @@
+"""Runs a program, and records it: its exit code, signals, stdin and terminal are its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from agentspan import clock
+from agentspan.cli.output import Failed, argument, noun, safe
+from agentspan.errors import AgentspanError
+from agentspan.model.rows import AgentInstanceRow, AgentRow
+from agentspan.otel.instruments.program import MARK
+from agentspan.storage.location import ENVIRONMENT, Location
+from agentspan.storage.protocol import Query
+
+SITE = Path(__file__).parent.parent / "otel" / "site"
+_PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT")
+"""Signals that are for this process alone, and are passed on. SIGINT from a terminal reaches the program itself."""
+MOST = 200
+
+
+def command(location: Location, arguments: Sequence[str], *, module: str | None) -> None:
+    """Run a program; end as it ended."""
+    began = clock.now()
+    code = _run(_command_line(arguments, module), _environment(location))
+    click.echo(f"agentspan: {_said(location, began)}", err=True)
+    if code < 0:  # killed by a signal: end by the same, which is what a shell expects
+        with suppress(OSError):  # SIGKILL has no handler
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    raise SystemExit(code)
+
+
+def _command_line(arguments: Sequence[str], module: str | None) -> list[str]:
+    if module is not None:
+        return [sys.executable, "-m", module, *arguments]
+    if arguments and arguments[0].endswith(".py") and not os.access(arguments[0], os.X_OK):
+        return [sys.executable, *arguments]
+    return [*arguments]
+
+
+def _environment(location: Location) -> dict[str, str]:
+    site, before = str(SITE), os.environ.get("PYTHONPATH")
+    path = site if not before else f"{site}{os.pathsep}{before}"
+    return {**os.environ, "PYTHONPATH": path, ENVIRONMENT: str(location.absolute()), MARK: site}
+
+
+def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
+    passed_on = [getattr(signal, name) for name in _PASSED_ON if hasattr(signal, name)]
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if process is not None and process.poll() is None:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in passed_on}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        process = subprocess.Popen(command_line, env=environment)
+        return process.wait()
+    except OSError as error:
+        raise Failed(f"cannot run {argument(command_line[0])}: {error.strerror}") from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _said(location: Location, began: str) -> str:
+    """Return what was recorded since a time, and how to look at it."""
+    from agentspan.database import open
+
+    try:
+        with open(location, read_only=True) as database:
+            rows = database.storage.page(Query("agent_instance", order="id", descending=True, limit=MOST)).rows
+            new = [row for row in rows if isinstance(row, AgentInstanceRow) and row.inserted_at >= began]
+            agents = database.storage.find(*{row.agent_id for row in new}).rows
+    except AgentspanError as error:
+        return f"nothing was recorded ({error})"
+    if not new:
+        return "nothing was recorded; `agentspan instrument --list` shows what can be"
+    last = new[0]
+    agent = agents[last.agent_id][1]
+    name = f" ({safe(agent.name)})" if isinstance(agent, AgentRow) else ""
+    others = "" if len(new) == 1 else f"; {noun(len(new), 'run')} in all"
+    return (
+        f"run {last.id}{name} is in {location}{others}; look at it: agentspan --db {argument(location)} show {last.id}"
+    )

@@ -1,0 +1,1 @@
+"""Turns instrumentors of OpenTelemetry on, against a provider that records into agentspan. Writes none itself."""

@@ -1,0 +1,141 @@
+"""Frameworks and clients of models, and the instrumentors of them that are installed here."""
+
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from typing import NamedTuple
+
+GROUP = "opentelemetry_instrumentor"
+_PREFERRED = ("openinference-", "opentelemetry-instrumentation-genai-", "")
+"""How the names of packages begin that have the richer data, the best first: only one records each framework, else
+each call would be recorded twice."""
+
+
+class Framework(NamedTuple):
+    """A framework, or a client of models.
+
+    Attributes:
+        name: as it is given to `instrument`.
+        module: the module whose presence tells that it is installed.
+        package: the package of an instrumentor to install; "" where the framework traces itself.
+        entries: the names of entry points of its instrumentors.
+    """
+
+    name: str
+    module: str
+    package: str
+    entries: frozenset[str]
+
+
+def _framework(name: str, module: str, package: str, *others: str) -> Framework:
+    return Framework(name, module, package, frozenset({name, *others}))
+
+
+_OI = "openinference-instrumentation-"
+FRAMEWORKS = (
+    _framework("agno", "agno", f"{_OI}agno"),
+    _framework("anthropic", "anthropic", f"{_OI}anthropic"),
+    _framework("autogen", "autogen_agentchat", f"{_OI}autogen-agentchat", "autogen-agentchat"),
+    _framework("bedrock", "boto3", f"{_OI}bedrock"),
+    _framework("claude-agent-sdk", "claude_agent_sdk", f"{_OI}claude-agent-sdk", "claude-agent"),
+    _framework("cohere", "cohere", "opentelemetry-instrumentation-cohere"),
+    _framework("crewai", "crewai", f"{_OI}crewai"),
+    _framework("dspy", "dspy", f"{_OI}dspy"),
+    _framework("google-adk", "google.adk", f"{_OI}google-adk"),
+    _framework("google-genai", "google.genai", f"{_OI}google-genai", "google-generativeai"),
+    _framework("groq", "groq", f"{_OI}groq"),
+    _framework("haystack", "haystack", f"{_OI}haystack"),
+    _framework("langchain", "langchain_core", f"{_OI}langchain", "langgraph"),
+    _framework("litellm", "litellm", f"{_OI}litellm"),
+    _framework("llama-index", "llama_index", f"{_OI}llama-index", "llamaindex"),
+    _framework("mcp", "mcp", f"{_OI}mcp"),
+    _framework("mistralai", "mistralai", f"{_OI}mistralai"),
+    _framework("ollama", "ollama", "opentelemetry-instrumentation-ollama"),
+    _framework("openai", "openai", f"{_OI}openai", "openai-v2"),
+    _framework("openai-agents", "agents", f"{_OI}openai-agents"),
+    _framework("pydantic-ai", "pydantic_ai", ""),
+    _framework("smolagents", "smolagents", f"{_OI}smolagents"),
+    _framework("vertexai", "vertexai", f"{_OI}vertexai"),
+)
+CARRIES_CONTEXT = "threading"
+"""The entry point of an instrumentor that makes no spans, but carries the context into threads, such as a pool's."""
+
+
+class Available(NamedTuple):
+    """A framework, and the instrumentor of it that is used.
+
+    Attributes:
+        is_installed: whether the framework is.
+        entry: None where no instrumentor is installed, or the framework traces itself.
+        package, version: of the instrumentor; "" without one.
+    """
+
+    framework: Framework
+    is_installed: bool
+    entry: EntryPoint | None = None
+    package: str = ""
+    version: str = ""
+
+    @property
+    def can_record(self) -> bool:
+        """Whether it can be turned on."""
+        return self.is_installed and (self.entry is not None or not self.framework.package)
+
+
+def available() -> list[Available]:
+    """Return all known frameworks, each with what is installed for it."""
+    found = _instrumentors()
+    return [_available(framework, found) for framework in FRAMEWORKS]
+
+
+def named(name: str) -> Available | None:
+    """Return what is installed for a framework, or the instrumentor of any other library with this entry point."""
+    wanted, found = _normal(name), _instrumentors()
+    for framework in FRAMEWORKS:
+        if wanted in framework.entries:
+            return _available(framework, found)
+    entries = found.get(wanted, ())
+    return _available(Framework(wanted, "", wanted, frozenset({wanted})), found) if entries else None
+
+
+def _available(framework: Framework, found: dict[str, list[EntryPoint]]) -> Available:
+    is_installed = not framework.module or is_importable(framework.module)
+    entries = [entry for name in framework.entries for entry in found.get(name, ())]
+    if not entries:
+        return Available(framework, is_installed)
+    entry = min(entries, key=lambda each: (_rank(each), each.value))
+    package, version = _distribution(entry)
+    return Available(framework, is_installed, entry, package, version)
+
+
+def is_importable(module: str) -> bool:
+    """Return whether a module is there, without importing it (its packages are)."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _instrumentors() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(_normal(entry.name), []).append(entry)
+    return found
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    return ("", "") if entry.dist is None else (entry.dist.name, entry.dist.version)
+
+
+def _rank(entry: EntryPoint) -> int:
+    package = _normal(_distribution(entry)[0])
+    return next(number for number, start in enumerate(_PREFERRED) if package.startswith(start))
+
+
+def missing(found: Iterable[Available]) -> list[Available]:
+    """Return the frameworks that are installed, and that nothing records."""
+    return [each for each in found if each.is_installed and not each.can_record]

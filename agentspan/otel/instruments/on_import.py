@@ -1,0 +1,61 @@
+"""Calls a function when a module has been imported. So a program pays only for the frameworks that it uses."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+Then = Callable[[ModuleType], None]
+
+
+class Waiting(MetaPathFinder):
+    """Waits for modules. It finds none itself: it asks the finders behind it.
+
+    Args:
+        wanted: by the name of a module, what to call with it. Each is called once, at once if it is imported already.
+    """
+
+    def __init__(self, wanted: dict[str, Then]) -> None:
+        self._wanted = wanted
+        for name in [name for name in wanted if name in sys.modules]:
+            wanted.pop(name)(sys.modules[name])
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return the spec that another finder has, with a loader that calls back; None for modules of no interest."""
+        then = self._wanted.pop(name, None)
+        if then is None:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+                if spec.loader is not None:
+                    spec.loader = _Calling(spec.loader, then)
+                return spec
+        self._wanted[name] = then  # it may be there later
+        return None
+
+
+class _Calling(Loader):
+    """A loader that calls a function with what it has loaded. In all else it is the loader that it stands for."""
+
+    def __init__(self, loader: Any, then: Then) -> None:
+        self._loader = loader
+        self._then = then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """See Loader."""
+        made: ModuleType | None = self._loader.create_module(spec)
+        return made
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Load a module, with its own loader in its place, then call."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._then(module)

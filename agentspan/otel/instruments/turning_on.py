@@ -1,0 +1,164 @@
+"""`agentspan.instrument` and `agentspan.uninstrument`."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from agentspan import forks
+from agentspan.errors import InvalidValue
+from agentspan.interrupts import let_through
+from agentspan.otel.instruments import known
+from agentspan.otel.instruments.known import Available
+from agentspan.recording.tracer import Tracer
+
+log = logging.getLogger("agentspan")
+
+
+class Instrumented(NamedTuple):
+    """What records a framework.
+
+    Attributes:
+        name: of the framework.
+        package, version: of the instrumentor; those of the framework where it traces itself.
+    """
+
+    name: str
+    package: str
+    version: str
+
+
+_lock = threading.RLock()
+_on: dict[str, tuple[Instrumented, Callable[[], Any]]] = {}
+_provider: Any = None
+
+
+def instrument(*names: str, provider: Any = None, tracer: Tracer | None = None) -> tuple[Instrumented, ...]:
+    """Record what installed instrumentors of OpenTelemetry tell of the frameworks of this program.
+
+    Without names: every known framework that is installed with an instrumentor. Where one has none, a warning names
+    the package to install. Call it before the program makes its clients and agents.
+
+    Args:
+        names: frameworks, such as "openai" and "langchain", or other instrumentors by their entry point.
+        provider: a TracerProvider of the program that gets a processor of agentspan; one of agentspan's own, when left
+            out. The global provider is never set.
+        tracer: where to record; where `configure` says, when left out.
+
+    Returns:
+        What was turned on. What is on already stays as it is.
+
+    Raises:
+        InvalidValue: a name is unknown, or nothing is installed that records it; the message names the package.
+    """
+    chosen = [_named(name) for name in names]
+    if not names:
+        found = known.available()
+        chosen = [each for each in found if each.can_record]
+        for each in known.missing(found):
+            log.warning("instrument: nothing records %s; %s", each.framework.name, _advice(each))
+    with _lock:
+        using = _provider_for(provider, tracer)
+        _carry_context()
+        turned_on = (_turn_on(each, using) for each in chosen if each.framework.name not in _on)
+        return tuple(each for each in turned_on if each is not None)
+
+
+def uninstrument(*names: str) -> None:
+    """Undo `instrument`, of these frameworks or of all."""
+    with _lock:
+        for name in [known_name for known_name in _on if not names or known_name in names]:
+            _, undo = _on.pop(name)
+            try:
+                undo()
+            except Exception as error:
+                let_through(error)
+                log.warning("uninstrument: %s could not be turned off: %s", name, error)
+        if not _on:
+            _close()
+
+
+def instrumented() -> list[Instrumented]:
+    """Return what is turned on."""
+    return [each for each, _ in _on.values()]
+
+
+def _named(name: str) -> Available:
+    found = known.named(name)
+    if found is None:
+        names = ", ".join(framework.name for framework in known.FRAMEWORKS)
+        raise InvalidValue("names", f"{name!r} is neither a known framework ({names}) nor an installed instrumentor")
+    if not found.can_record:
+        raise InvalidValue("names", f"nothing records {found.framework.name}; {_advice(found)}")
+    return found
+
+
+def _advice(found: Available) -> str:
+    return f"pip install {found.framework.package if found.is_installed else found.framework.name}"
+
+
+def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
+    global _provider
+    with forks.importing:
+        from agentspan.otel.instruments.provider import ask_for_content, new_provider
+        from agentspan.otel.live.processor import SpanProcessor
+
+    ask_for_content()
+    if provider is not None:
+        provider.add_span_processor(SpanProcessor(tracer))
+        return provider
+    if _provider is None:
+        _provider = new_provider(SpanProcessor(tracer))
+    return _provider
+
+
+def _close() -> None:
+    global _provider
+    provider, _provider = _provider, None
+    if provider is not None:
+        provider.shutdown()
+
+
+def _turn_on(found: Available, provider: Any) -> Instrumented | None:
+    name = found.framework.name
+    try:
+        with forks.importing:
+            if found.entry is None:
+                turned_on = _OWN[name](provider)
+            else:
+                instrumentor = found.entry.load()()
+                instrumentor.instrument(tracer_provider=provider)
+                turned_on = Instrumented(name, found.package, found.version), instrumentor.uninstrument
+    except Exception as error:  # of another package, which may not fit the installed framework
+        let_through(error)
+        log.warning("instrument: %s could not be turned on: %s: %s", name, type(error).__name__, error)
+        return None
+    _on[name] = turned_on
+    return turned_on[0]
+
+
+def _carry_context() -> None:
+    """Let threads know the span that they were started in, if the instrumentor for that is installed."""
+    found = known.named(known.CARRIES_CONTEXT)
+    if found is not None and found.entry is not None and known.CARRIES_CONTEXT not in _on:
+        try:
+            instrumentor = found.entry.load()()
+            instrumentor.instrument()
+            about = Instrumented(known.CARRIES_CONTEXT, found.package, found.version)
+            _on[known.CARRIES_CONTEXT] = about, instrumentor.uninstrument
+        except Exception as error:
+            let_through(error)
+
+
+def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
+    import importlib
+
+    agents = importlib.import_module("pydantic_ai")
+    settings = importlib.import_module("pydantic_ai.models.instrumented").InstrumentationSettings
+    agents.Agent.instrument_all(settings(tracer_provider=provider))
+    about = Instrumented("pydantic-ai", "pydantic-ai", getattr(agents, "__version__", ""))
+    return about, lambda: agents.Agent.instrument_all(False)
+
+
+_OWN: dict[str, Callable[[Any], tuple[Instrumented, Callable[[], Any]]]] = {"pydantic-ai": _pydantic_ai}
+"""Frameworks that trace themselves."""

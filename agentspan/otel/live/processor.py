@@ -1,0 +1,103 @@
+"""SpanProcessor: records the spans of a TracerProvider of OpenTelemetry's SDK. Never raises, never blocks for long."""
+
+import atexit
+import threading
+import weakref
+from typing import Any
+
+from opentelemetry.sdk.trace import SpanProcessor as _SpanProcessor
+
+from agentspan import forks
+from agentspan.forks import Renewal, page
+from agentspan.interrupts import let_through
+from agentspan.otel.live.recording import LiveRecording
+from agentspan.recording.default import get_recorder
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.tracer import Tracer
+
+
+class SpanProcessor(_SpanProcessor):
+    """Records the spans of a TracerProvider, each in the file when it starts.
+
+        provider.add_span_processor(agentspan.otel.SpanProcessor())
+
+    Args:
+        tracer: where to record; where `agentspan.configure` says, when left out.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer
+        self._lock = threading.RLock()
+        self._live: LiveRecording | None = None
+        _processors.add(self)
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        """Record an active span."""
+        recorder = self._recorder()
+        if recorder.enabled:
+            try:
+                self._recording(recorder).start(span)
+            except Exception as error:
+                let_through(error)
+                recorder.faults.lose(error, reraise=False)
+
+    def on_end(self, span: Any) -> None:
+        """Record how it ended."""
+        recorder = self._recorder()
+        if recorder.enabled:
+            try:
+                self._recording(recorder).end(span)
+            except Exception as error:
+                let_through(error)
+                recorder.faults.lose(error, reraise=False)
+
+    def shutdown(self) -> None:
+        """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another."""
+        with self._lock:
+            live, self._live = self._live, None
+        if live is not None and live.recorder.is_usable:
+            try:
+                live.close()
+                live.recorder.flush(2.0)
+            except Exception as error:
+                let_through(error)
+                live.recorder.faults.lose(error, reraise=False)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Write what waits; return whether everything is in the storage."""
+        return self._recorder().flush(timeout_millis / 1000)
+
+    def _recorder(self) -> Recorder:
+        if not page[0]:
+            forks.renew()
+        return get_recorder() if self._tracer is None else self._tracer.recorder
+
+    def _recording(self, recorder: Recorder) -> LiveRecording:
+        live = self._live
+        if live is None or live.recorder is not recorder:  # `configure` made another one
+            with self._lock:
+                live = self._live
+                if live is None or live.recorder is not recorder:
+                    live = self._live = LiveRecording(recorder)
+        return live
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
+
+_processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()
+
+
+def _shut_down_all() -> None:
+    for processor in list(_processors):
+        processor.shutdown()
+
+
+def _renew_all() -> None:
+    for processor in list(_processors):
+        processor.renew()
+
+
+atexit.register(_shut_down_all)  # before the recorder's own, which was registered earlier; a provider may have none
+forks.renewal(Renewal.LOCKS, _renew_all)

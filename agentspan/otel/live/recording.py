@@ -1,0 +1,189 @@
+"""Records spans of OpenTelemetry into one recorder: each is on disk when it starts, and completed when it ends."""
+
+import time
+from collections import deque
+from typing import Any
+
+from agentspan import clock
+from agentspan.journal.parts import whole
+from agentspan.journal.raw_records import Begin, End
+from agentspan.model import spans
+from agentspan.model.changes import unit_of
+from agentspan.otel.identity import span_id
+from agentspan.otel.live.contexts import Key, going_on, inner_of, join, part
+from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
+from agentspan.otel.mapping.hints import begun_type, conversation_of, is_step, may_be_call
+from agentspan.otel.mapping.mapped import Mapped, map_span
+from agentspan.otel.raw_spans import READER, Writer, attributes_of
+from agentspan.otel.sdk import span_of
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.span_and_run import Run, Span
+
+GRACE_S = 1.0
+"""How long a span may end after the root of its trace before it is closed as abandoned. LangSmith's take 0.4 s."""
+_ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
+
+
+class LiveRecording:
+    """The spans of one recorder.
+
+    Attributes:
+        recorder: records them.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._active: dict[Key, Span] = {}
+        self._traces = Traces(recorder)
+        self._waiting: deque[tuple[float, Trace]] = deque()
+        self._writer = Writer(recorder.capture)
+        self._keeps_raw = recorder.is_open and recorder.destination.is_journaled
+        join(recorder, self._active)
+
+    def start(self, span: Any) -> None:
+        """Record that a span has started."""
+        attributes, context = attributes_of(span), span.context
+        if is_step(attributes):
+            self._begin(span, attributes, (context.trace_id, context.span_id))
+        if self._waiting and self._waiting[0][0] < time.monotonic():
+            self._close_late()
+
+    def end(self, span: Any) -> None:
+        """Record that a span has ended."""
+        attributes, context = attributes_of(span), span.context
+        key = (context.trace_id, context.span_id)
+        node = self._active.pop(key, None)
+        if node is None:
+            if not is_step(attributes):
+                return
+            node = self._begin(span, attributes, key)  # it started before this was added
+            self._active.pop(key, None)
+        if node.writer_id != self.recorder.writer_id:
+            return  # a forked child ends a span of its parent's, which goes on
+        trace = self._traces.get(key[0])
+        if trace is None:  # it was forgotten meanwhile
+            trace = self._traces.begin(span, node.run)
+        trace.open.pop(key, None)
+        self._note(trace, span, attributes)
+        is_call = may_be_call(attributes)
+        if is_call:
+            trace.inside.calls.note(node, span)
+        is_root = key == trace.root
+        if is_root and trace.is_own:
+            self._end_root(trace, node, span)
+        else:
+            self._end(node, span, attributes)
+        if is_root or span.parent is None:
+            trace.inside.calls.settle(span.start_time)
+        elif is_call and trace.has_ended:  # it came late
+            trace.inside.calls.settle(trace.start_ns)
+        if is_root:
+            self._traces.end(trace)
+            if trace.open:
+                self._waiting.append((time.monotonic() + GRACE_S, trace))
+        if self._waiting and self._waiting[0][0] < time.monotonic():
+            self._close_late()
+
+    def close(self) -> None:
+        """Close the spans that have not ended, and end the run of the process."""
+        while self._waiting:
+            self._close_open(self._waiting.popleft()[1])
+        for trace in self._traces.all():
+            self._close_open(trace)
+            if trace.is_own:
+                trace.inside.run.end_as("failed", trace.inside.last_ns, error=_ABANDONED)
+            self._traces.end(trace)
+        for key, node in list(self._active.items()):  # they started after the root of their trace had ended
+            trace_of = self._traces.get(key[0])
+            if trace_of is not None:
+                self._abandon(node, trace_of.inside)
+        self._active.clear()
+        for inside in self._traces.of_process():
+            inside.calls.settle(0)
+            end_process_run(inside)
+        part(self.recorder)
+
+    def _begin(self, span: Any, attributes: dict[str, Any], key: Key) -> Span:
+        recorder, parent = self.recorder, span.parent
+        outer = None if parent is None else self._active.get((key[0], parent.span_id))
+        around = inner_of(going_on(recorder.current.get()), outer)
+        trace = self._traces.get(key[0])
+        if trace is None:
+            trace = self._traces.begin(span, around)
+        run: Run = trace.inside.run
+        is_in_trace = parent is not None and not parent.is_remote and key != trace.root
+        if around is not None and (outer is not None or not is_in_trace):
+            run = around.run if isinstance(around, Span) else around
+            parent_id = (around.id or around.parent_span_id) if isinstance(around, Span) else None
+        else:  # its parent has ended, or is of another process
+            parent_id = None if parent is None else span_id(run.id, trace.id, f"{parent.span_id:016x}")
+        scope = span.instrumentation_scope
+        node = Span(recorder, run, parent_id, begun_type("" if scope is None else scope.name or "", span.name))
+        node.outer = around
+        id = span_id(run.id, trace.id, f"{key[1]:016x}")
+        text = self._writer.begin(span, attributes) if self._keeps_raw else None
+        if text is not None:
+            node.create_raw(id, READER, text, span.start_time)
+        else:
+            node.create_as(id, self._begun(map_span(span_of(span)), run), span.start_time)
+        self._active[key] = trace.open[key] = node
+        if run.termination_reason is not None:
+            run.tell()
+        return node
+
+    def _end(self, node: Span, span: Any, attributes: dict[str, Any]) -> None:
+        text = self._writer.end(span, attributes) if self._keeps_raw else None
+        if text is not None:
+            status = span.status.status_code.name if span.status is not None else ""
+            node.end_raw("failed" if status == "ERROR" else "complete", READER, text, span.end_time)
+        else:
+            node.end_as(self._ended(map_span(span_of(span)), node.run), span.end_time)
+
+    def _end_root(self, trace: Trace, node: Span, span: Any) -> None:
+        """End the root of a run. It is mapped at once: it tells the name of the run, its result and its error."""
+        plain = span_of(span)
+        mapped = map_span(plain)
+        node.end_as(self._ended(mapped, node.run), span.end_time)
+        end_run(trace, plain, mapped)
+
+    def _note(self, trace: Trace, span: Any, attributes: dict[str, Any]) -> None:
+        inside = trace.inside
+        if span.end_time > inside.last_ns:
+            inside.last_ns = span.end_time
+        scope = span.instrumentation_scope
+        if scope is not inside.scope:  # mostly it is
+            inside.scope = scope
+            if scope is not None and scope.name:
+                inside.scopes[scope.name] = None
+        for name, value in conversation_of(attributes).items():
+            trace.conversation.setdefault(name, value)
+
+    def _begun(self, mapped: Mapped, run: Run) -> Begin:
+        capture = self.recorder.capture
+        return Begin(capture.text(mapped.schema_name), whole(capture.object(mapped.payload, run.repeats)))
+
+    def _ended(self, mapped: Mapped, run: Run) -> End:
+        capture, result = self.recorder.capture, mapped.result_payload
+        payload = whole(capture.object(mapped.payload, run.repeats))
+        returned = None if result is None else capture.object(result)
+        return End(capture.text(mapped.schema_name), mapped.status, payload, returned)
+
+    def _close_late(self) -> None:
+        now = time.monotonic()
+        while self._waiting and self._waiting[0][0] < now:
+            self._close_open(self._waiting.popleft()[1])
+
+    def _close_open(self, trace: Trace) -> None:
+        for key, node in list(trace.open.items()):
+            self._active.pop(key, None)
+            self._abandon(node, trace.inside)
+        trace.open.clear()
+
+    def _abandon(self, node: Span, inside: RunOfTraces) -> None:
+        if node.writer_id != self.recorder.writer_id or node.status != "active" or not node.id:
+            return
+        node.status = "failed"
+        result = self.recorder.capture.failure(_ABANDONED)
+        started_at, at = clock.to_text(node.started_ns), clock.to_text(max(inside.last_ns, node.started_ns))
+        move = spans.abandoned(node.id, result, started_at, at, clock.now(), node.run.id)
+        self.recorder.out.write(unit_of(move))

@@ -1,0 +1,209 @@
+"""The traces of this process that go on, and the runs that they are recorded in.
+
+A trace inside of a run of agentspan belongs to it. Else one whose root is an agent's, a workflow's or a server's
+request is a run of its own, which ends with its root; all others belong to one run of the process.
+"""
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentspan import clock
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.otel.identity import run_id
+from agentspan.otel.live.calls import Calls
+from agentspan.otel.live.contexts import Key
+from agentspan.otel.mapping.guesses import begins_run
+from agentspan.otel.mapping.mapped import Mapped, map_span
+from agentspan.otel.mapping.resources import Program, program_of
+from agentspan.otel.sdk import span_of
+from agentspan.otel.span import OtelSpan
+from agentspan.otel.traces import process_key, trace_key
+from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.run_state import Known
+from agentspan.recording.span_and_run import Run, Span
+from agentspan.schemas.span_types import MAX_NAME
+from agentspan.storage.protocol import Query
+from agentspan.text import one_line
+
+ENDED = 1000
+"""Traces that are remembered after they ended: spans of them may come late."""
+
+
+@dataclass(slots=True)
+class RunOfTraces:
+    """A run, and what its spans told of it so far.
+
+    Attributes:
+        resource: the attributes of the process.
+        scopes: the names of instrumentors, in the order of their first end.
+        scope: the one of the latest end.
+        last_ns: the latest end.
+    """
+
+    run: Run
+    calls: Calls
+    resource: dict[str, Any] = field(default_factory=dict)
+    scopes: dict[str, None] = field(default_factory=dict)
+    scope: Any = None
+    last_ns: int = 0
+
+
+@dataclass(slots=True)
+class Trace:
+    """A trace of which a span is known.
+
+    Attributes:
+        id: as hexadecimal text.
+        inside: the run that it is recorded in.
+        root: its first span.
+        is_own: whether the run began with its root, and ends with it.
+        has_ended: whether its root has.
+        open: its spans that have not ended.
+        conversation: `session` and `user`, as far as its spans told them.
+    """
+
+    id: str
+    inside: RunOfTraces
+    root: Key
+    start_ns: int
+    is_own: bool = False
+    has_ended: bool = False
+    open: dict[Key, Span] = field(default_factory=dict)
+    conversation: dict[str, str] = field(default_factory=dict)
+
+
+class Traces:
+    """The traces of one recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._going_on: dict[int, Trace] = {}
+        self._ended: OrderedDict[int, Trace] = OrderedDict()
+        self._inside: OrderedDict[str, RunOfTraces] = OrderedDict()
+        self._of_process: dict[str, RunOfTraces] = {}
+        self._pid = os.getpid()
+
+    def get(self, trace_id: int) -> Trace | None:
+        """Return a trace, also one that ended a while ago; None of one that is not known."""
+        return self._going_on.get(trace_id) or self._ended.get(trace_id)
+
+    def begin(self, span: Any, around: Span | Run | None) -> Trace:
+        """Return the trace of a span that is the first one of it.
+
+        Args:
+            around: the node of agentspan that it is inside of.
+        """
+        context = span.context
+        key = (context.trace_id, context.span_id)
+        id = f"{context.trace_id:032x}"
+        is_own = False
+        if around is not None:
+            inside = self._of(around.run if isinstance(around, Span) else around)
+        else:
+            plain = span_of(span)
+            mapped = map_span(plain)
+            stored = self._stored(id) if span.parent is not None and span.parent.is_remote else None
+            if stored is not None:
+                inside = self._of(stored)
+            elif mapped.run.is_own or begins_run(plain):
+                inside, is_own = self._own(id, plain, mapped), True
+            else:
+                inside = self._process(plain)
+        trace = Trace(id, inside, key, span.start_time, is_own and not inside.run.is_taken_over)
+        return self._going_on.setdefault(context.trace_id, trace)
+
+    def end(self, trace: Trace) -> None:
+        """Note that a trace has ended. Spans that come late find it still."""
+        number = trace.root[0]
+        self._going_on.pop(number, None)
+        self._ended[number] = trace
+        trace.has_ended = True
+        if trace.is_own:
+            trace.inside.run.repeats = Repeats()  # up to 32 MB
+        while len(self._ended) > ENDED:
+            self._ended.popitem(last=False)
+
+    def all(self) -> list[Trace]:
+        """Return the traces that go on."""
+        return list(self._going_on.values())
+
+    def of_process(self) -> list[RunOfTraces]:
+        """Return the runs of this process that hold all traces which are none of their own."""
+        return list(self._of_process.values())
+
+    def _of(self, run: Run) -> RunOfTraces:
+        inside = self._inside.get(run.id)
+        if inside is None or inside.run is not run:
+            inside = self._inside[run.id] = RunOfTraces(run, Calls(self._recorder))
+            while len(self._inside) > ENDED:
+                self._inside.popitem(last=False)
+        return inside
+
+    def _own(self, id: str, root: OtelSpan, mapped: Mapped) -> RunOfTraces:
+        name, version = run_names(root, mapped)
+        return self._begun(trace_key(id), name, version, root, {"trace_id": id})
+
+    def _process(self, span: OtelSpan) -> RunOfTraces:
+        program = program_of(span.resource)
+        key = process_key(program)
+        if os.getpid() != self._pid:  # a forked child, whose resource names its parent
+            key = f"{key}/{os.getpid()}"
+        found = self._of_process.get(key)
+        if found is None:
+            found = self._begun(key, program.name, program.version, span, {})
+            found = self._of_process.setdefault(key, found)
+        return found
+
+    def _begun(self, key: str, name: str, version: str | None, first: OtelSpan, about: dict[str, Any]) -> RunOfTraces:
+        recorder, resource = self._recorder, dict(first.resource)
+        metadata = {"otel": {"resource": resource, **about}}
+        run = Run(recorder, one_line(name, MAX_NAME), version=version, metadata=metadata)
+        partition = recorder.destination.account.partition if recorder.is_open else 0
+        run.begin(Known(run_id(key, first.start_ns, partition), key, first.start_ns))
+        return RunOfTraces(run, Calls(recorder), resource, last_ns=first.start_ns)
+
+    def _stored(self, id: str) -> Run | None:
+        """Return the run of a trace that another process began; None if it is not stored."""
+        rows = self._recorder.store.page(Query("agent_instance", {"external_identifier": trace_key(id)}, limit=1)).rows
+        if not rows or not isinstance(rows[0], AgentInstanceRow):
+            return None
+        run = Run(self._recorder, "")
+        run.take_over(rows[0])
+        run.is_taken_over = True
+        return run
+
+
+def run_names(root: OtelSpan, mapped: Mapped) -> tuple[str, str | None]:
+    """Return the name and the version of the run of a trace with this root."""
+    program: Program = program_of(root.resource)
+    return mapped.run.agent or root.name, mapped.run.version or program.version
+
+
+def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
+    """End the run of a trace as its root ended, which tells the agent's name and version, too."""
+    inside, facts = trace.inside, mapped.run
+    run = inside.run
+    name, version = run_names(root, mapped)
+    run.rename(one_line(name, MAX_NAME), version)
+    told = {"session": facts.session, "user": facts.user}
+    about: dict[str, Any] = {**trace.conversation, **{key: value for key, value in told.items() if value is not None}}
+    about["otel"] = {"resource": inside.resource, "scopes": [*inside.scopes], "trace_id": trace.id}
+    result = mapped.result_payload or {}
+    output = result.get("output")
+    run.end_as(
+        mapped.status,
+        max(root.end_ns or 0, root.start_ns),
+        result=None if output is None else {"output": output},
+        error=result.get("error", {}) if mapped.status == "failed" else None,
+        metadata=about,
+    )
+
+
+def end_process_run(inside: RunOfTraces) -> None:
+    """End the run of a process: it is complete, whatever its traces were."""
+    about = {"otel": {"resource": inside.resource, "scopes": [*inside.scopes]}}
+    if not inside.run.is_taken_over:
+        inside.run.end_as("complete", inside.last_ns or clock.wall_ns(), metadata=about)

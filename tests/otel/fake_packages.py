@@ -1,0 +1,63 @@
+"""Packages that stand for a framework and its instrumentor, in a folder for PYTHONPATH."""
+
+from pathlib import Path
+
+CLIENT = """
+def ask(question):
+    return question.upper()
+"""
+INSTRUMENTOR = '''
+class Instrumentor:
+    """Wraps `openai.ask`, as instrumentors do."""
+    real = None
+
+    def instrument(self, tracer_provider=None, **kwargs):
+        import openai
+        tracer = tracer_provider.get_tracer("openinference.instrumentation.openai", "1.0")
+        Instrumentor.real = real = openai.ask
+
+        def ask(question):
+            with tracer.start_as_current_span("ChatCompletion") as span:
+                span.set_attribute("openinference.span.kind", "LLM")
+                span.set_attribute("llm.model_name", "m")
+                span.set_attribute("llm.token_count.prompt", 5)
+                answer = real(question)
+                span.set_attribute("output.value", answer)
+                return answer
+        openai.ask = ask
+
+    def uninstrument(self, **kwargs):
+        import openai
+        openai.ask = Instrumentor.real
+'''
+BROKEN = """
+class Instrumentor:
+    def instrument(self, **kwargs):
+        raise RuntimeError("does not fit")
+
+    def uninstrument(self, **kwargs):
+        pass
+"""
+ENTRIES = """
+[opentelemetry_instrumentor]
+openai = fake_openai_instrumentor:Instrumentor
+crewai = fake_broken_instrumentor:Instrumentor
+"""
+
+
+def packages_in(folder: Path) -> Path:
+    """Write `openai` with an instrumentor, `crewai` with a broken one, and `dspy` without any."""
+    folder.mkdir(exist_ok=True)
+    for name, text in (
+        ("openai", CLIENT),
+        ("crewai", ""),
+        ("dspy", ""),
+        ("fake_openai_instrumentor", INSTRUMENTOR),
+        ("fake_broken_instrumentor", BROKEN),
+    ):
+        (folder / f"{name}.py").write_text(text)
+    about = folder / "openinference_instrumentation_openai-9.9.dist-info"
+    about.mkdir(exist_ok=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: openinference-instrumentation-openai\nVersion: 9.9\n")
+    (about / "entry_points.txt").write_text(ENTRIES)
+    return folder

@@ -1,0 +1,88 @@
+"""`agentspan.instrument` turns installed instrumentors on, and names the package where one is missing."""
+
+import importlib
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+import agentspan
+from agentspan.errors import InvalidValue
+from agentspan.otel.instruments import known, turning_on
+from tests.otel.fake_packages import packages_in
+from tests.otel.replaying import spans_in
+
+FAKES = ("openai", "crewai", "dspy", "fake_openai_instrumentor", "fake_broken_instrumentor")
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A framework that is recorded, one whose instrumentor is broken, one without, and a file to record into."""
+    monkeypatch.syspath_prepend(str(packages_in(tmp_path / "packages")))
+    for name in ("OTEL_SEMCONV_STABILITY_OPT_IN", "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"):
+        monkeypatch.setenv(name, "set")
+    agentspan.configure(tmp_path / "runs.db", raise_errors=True)
+    yield
+    agentspan.uninstrument()
+    agentspan.shutdown()
+    for name in FAKES:
+        sys.modules.pop(name, None)
+
+
+def recorded() -> list[str]:
+    agentspan.flush()
+    return [span.schema_name for span in spans_in(agentspan.get_tracer().storage)]
+
+
+@pytest.mark.usefixtures("packages")
+def test_it_turns_on_what_is_installed_and_undoes_that(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "agentspan"):
+        on = agentspan.instrument()
+    expected = agentspan.Instrumented("openai", "openinference-instrumentation-openai", "9.9")
+    assert expected in on
+    assert "nothing records dspy; pip install openinference-instrumentation-dspy" in caplog.text
+    assert "crewai could not be turned on: RuntimeError: does not fit" in caplog.text
+    assert agentspan.instrument("openai") == (), "it is on already"
+    client = importlib.import_module("openai")
+    assert client.ask("a") == "A"
+    agentspan.uninstrument("openai")
+    client.ask("b")
+    assert recorded() == ["llm"]
+    assert not isinstance(trace.get_tracer_provider(), TracerProvider), "the global one is the program's"
+
+
+@pytest.mark.usefixtures("packages")
+def test_only_what_is_named_is_turned_on_and_what_is_missing_is_said() -> None:
+    with pytest.raises(InvalidValue, match="pip install openinference-instrumentation-dspy"):
+        agentspan.instrument("dspy")
+    with pytest.raises(InvalidValue, match="neither a known framework"):
+        agentspan.instrument("opnai")
+    assert turning_on.instrumented() == []
+    assert [each.name for each in agentspan.instrument("OpenAI")] == ["openai"]
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_provider_of_the_program_gets_a_processor() -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    agentspan.instrument("openai", provider=provider)
+    with provider.get_tracer("x").start_as_current_span("mine"):
+        importlib.import_module("openai").ask("a")
+    assert sorted(recorded()) == ["llm", "mine"]
+
+
+@pytest.mark.usefixtures("packages")
+def test_one_instrumentor_of_a_framework_is_chosen() -> None:
+    found = known.named("openai_v2")
+    assert found is not None
+    assert (found.package, found.can_record) == ("openinference-instrumentation-openai", True)
+
+
+def test_importing_agentspan_imports_nothing_of_opentelemetry() -> None:
+    code = "import sys, agentspan, agentspan.otel; print([name for name in sys.modules if 'opentelemetry' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,305 @@
+"""Spans of OpenTelemetry recorded live: one tree with agentspan's own, on disk when they start, closed in the end."""
+
+import asyncio
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import context, trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+
+import agentspan
+from agentspan import Tracer
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.otel import SpanProcessor
+from agentspan.otel.live import recording
+from tests.otel.replaying import runs_in, spans_in
+
+CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
+AGENT = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "helper"}
+PROGRAM = Resource({"service.name": "program", "service.instance.id": "1"})
+
+
+@pytest.fixture(params=["journal", "commit"])
+def tracer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tracer]:
+    made = Tracer(tmp_path / "runs.db", durability=request.param, raise_errors=True)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def provider(tracer: Tracer) -> Iterator[TracerProvider]:
+    made = TracerProvider(resource=PROGRAM, shutdown_on_exit=False)
+    made.add_span_processor(SpanProcessor(tracer))
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def otel(provider: TracerProvider) -> trace.Tracer:
+    return provider.get_tracer("opentelemetry.instrumentation.openai_v2", "1.0")
+
+
+def rows(tracer: Tracer) -> dict[str, AgentSpanRow]:
+    """The spans by type, or by name where the payload has one."""
+    assert tracer.flush()
+    named = {row: json.loads(row.payload).get("name") or row.schema_name for row in spans_in(tracer.storage)}
+    return {name.removeprefix("execute_tool ").removeprefix("invoke_agent "): row for row, name in named.items()}
+
+
+def runs(tracer: Tracer, provider: TracerProvider) -> dict[str, AgentInstanceRow]:
+    """The runs by the name of their agent, at the end of the program."""
+    provider.shutdown()
+    assert tracer.flush()
+    found = runs_in(tracer.storage)
+    agents = tracer.storage.find(*(run.agent_id for run in found)).rows
+    return {getattr(agents[run.agent_id][1], "name", ""): run for run in found}
+
+
+def test_a_span_is_in_the_file_when_it_starts_and_completed_when_it_ends(tracer: Tracer, otel: trace.Tracer) -> None:
+    span = otel.start_span("chat m", attributes=CHAT)
+    (begun,) = rows(tracer).values()
+    assert (begun.schema_name, begun.status, begun.label) == ("llm", "active", "m")
+    span.set_attributes({"gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 6})
+    span.end()
+    (ended,) = rows(tracer).values()
+    assert (ended.id, ended.status, ended.input_tokens, ended.output_tokens) == (begun.id, "complete", 5, 6)
+
+
+def test_a_type_that_is_told_at_the_end_replaces_the_guess(tracer: Tracer, otel: trace.Tracer) -> None:
+    span = otel.start_span("something")
+    (begun,) = rows(tracer).values()
+    span.set_attributes({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"})
+    span.end()
+    (ended,) = rows(tracer).values()
+    assert begun.schema_name == "llm", "most spans of this instrumentor are calls"
+    assert (ended.schema_name, ended.schema_title, ended.label) == ("tool", "Tool", "search")
+
+
+def test_spans_of_both_libraries_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:
+    with tracer.run("mine") as run, tracer.span("chain", {"name": "a"}) as a:
+        with otel.start_as_current_span("execute_tool b"):
+            with tracer.span("tool", {"name": "c"}) as c:
+                assert tracer.current_span() is c
+                with otel.start_as_current_span("execute_tool d"):
+                    pass
+            with tracer.span("tool", {"name": "e"}):
+                pass
+        assert tracer.current_span() is a
+    found = rows(tracer)
+    above = {name: row.parent_span_id for name, row in found.items()}
+    assert above == {"a": None, "b": a.id, "c": found["b"].id, "d": found["c"].id, "e": found["b"].id}
+    assert {row.agent_instance_id for row in found.values()} == {run.id}
+
+
+def test_threads_tasks_and_generators_keep_the_tree(tracer: Tracer, otel: trace.Tracer) -> None:
+    def in_thread(name: str) -> None:
+        with otel.start_as_current_span(f"execute_tool {name}"):
+            pass
+
+    async def task(name: str) -> None:
+        with otel.start_as_current_span(f"execute_tool {name}"):
+            await asyncio.sleep(0)
+            with tracer.span("tool", {"name": f"in {name}"}):
+                await asyncio.sleep(0)
+
+    async def tasks() -> None:
+        await asyncio.gather(task("f"), task("g"))
+
+    @tracer.span("chain")
+    def items() -> Iterator[int]:
+        with otel.start_as_current_span("execute_tool h"):
+            yield 1
+
+    with tracer.run("mine"), otel.start_as_current_span("invoke_agent outer"):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(tracer.propagate(in_thread), "b").result()
+            here = context.get_current()
+            pool.submit(lambda: (context.attach(here), in_thread("c"))).result()
+        asyncio.run(tasks())
+        list(items())
+    found = rows(tracer)
+    above = {name: row.parent_span_id for name, row in found.items()}
+    outer = found["outer"].id
+    assert {above[name] for name in ("b", "c", "f", "g", "items")} == {outer}
+    assert (above["in f"], above["in g"]) == (found["f"].id, found["g"].id)
+    assert above["h"] == found["items"].id
+
+
+def test_a_trace_of_an_agent_is_a_run_and_all_others_are_one(
+    tracer: Tracer, otel: trace.Tracer, provider: TracerProvider
+) -> None:
+    for _ in range(3):
+        with otel.start_as_current_span("chat m", attributes=CHAT):
+            pass
+    with otel.start_as_current_span("invoke_agent") as root:
+        with otel.start_as_current_span("chat m", attributes={**CHAT, "gen_ai.conversation.id": "talk-1"}):
+            pass
+        root.set_attributes({**AGENT, "gen_ai.agent.version": "7"})
+    found = runs(tracer, provider)
+    assert sorted(found) == ["helper", "program"]
+    counts = tracer.storage.counts([run.id for run in found.values()])
+    assert [counts[found[name].id].finished for name in ("helper", "program")] == [2, 3]
+    assert {run.status for run in found.values()} == {"complete"}
+    assert {row.agent_id for row in tracer.storage.iter_spans(found["helper"].id)} == {found["helper"].agent_id}
+    metadata = json.loads(found["helper"].metadata or "")
+    assert metadata["session"] == "talk-1"
+    version = tracer.storage.find(found["helper"].agent_version_id).rows[found["helper"].agent_version_id][1]
+    assert getattr(version, "external_identifier", None) == "7"
+
+
+def test_a_run_fails_with_its_root(tracer: Tracer, otel: trace.Tracer, provider: TracerProvider) -> None:
+    with (
+        pytest.raises(ValueError, match="no"),
+        otel.start_as_current_span("invoke_agent helper", attributes=AGENT),
+        otel.start_as_current_span("chat m", attributes=CHAT),
+    ):
+        raise ValueError("no")
+    run = runs(tracer, provider)["helper"]
+    assert run.status == "failed"
+    assert json.loads(run.error or "")["type"] == "ValueError"
+    for row in rows(tracer).values():
+        error = json.loads(row.result_payload or "")["error"]
+        assert (row.status, error["type"], error["message"]) == ("failed", "ValueError", "no")
+        assert "Traceback" in error["stacktrace"]
+
+
+def test_what_never_ends_is_closed_and_what_ends_late_still_lands(
+    tracer: Tracer, otel: trace.Tracer, provider: TracerProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "GRACE_S", 0.0)
+    with otel.start_as_current_span("invoke_agent helper", attributes=AGENT):
+        late = otel.start_span("execute_tool late")
+        otel.start_span("execute_tool never")
+    with otel.start_as_current_span("chat m", attributes=CHAT):  # closes what the grace is over for
+        pass
+    found = rows(tracer)
+    assert {(found[name].status, found[name].closed_by) for name in ("late", "never")} == {("failed", "abandoned")}
+    late.set_attributes({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.result": "ok"})
+    late.end()
+    found = rows(tracer)
+    assert (found["late"].status, found["late"].ended_late) == ("complete", 1)
+    open_at_the_end = otel.start_span("chat m", attributes=CHAT)
+    provider.shutdown()
+    assert open_at_the_end.is_recording()
+    assert {row.status for row in rows(tracer).values()} == {"complete", "failed"}
+    assert tracer.health().refused == 0
+
+
+def test_one_call_of_two_instrumentors_counts_once(
+    tracer: Tracer, otel: trace.Tracer, provider: TracerProvider
+) -> None:
+    sdk = provider.get_tracer("com.anthropic.sdk.python")
+    answer: dict[str, Any] = {
+        "gen_ai.response.id": "r1",
+        "gen_ai.usage.input_tokens": 5,
+        "gen_ai.usage.output_tokens": 6,
+    }
+    with tracer.run("mine"):
+        outside = otel.start_span("chat m", attributes={**CHAT, **answer, "gen_ai.response.model": "m"})
+        sdk.start_span("messages.create", attributes={**CHAT, **answer}).end()
+        outside.end()
+    with tracer.run("other"), otel.start_as_current_span("chat m", attributes={**CHAT, **answer}) as outer:
+        outer.set_attribute("gen_ai.input.messages", '[{"role":"user","parts":[{"type":"text","content":"hi"}]}]')
+        with sdk.start_as_current_span("messages.create", attributes={**CHAT, **answer}):
+            pass
+    assert tracer.flush()
+    stored = spans_in(tracer.storage)
+    kept = [row for row in stored if row.schema_name == "llm"]
+    assert [row.input_tokens for row in kept] == [5, 5]
+    twins = [row for row in stored if row.schema_name != "llm"]
+    assert [row.input_tokens for row in twins] == [None, None]
+    assert {json.loads(row.payload)["duplicate_of"] for row in twins} == {row.id for row in kept}
+
+
+def test_credentials_and_what_is_too_long_stay_out(tmp_path: Path) -> None:
+    for durability in ("journal", "commit"):
+        path = tmp_path / f"{durability}.db"
+        tracer = Tracer(path, durability=durability, limits=agentspan.Limits(value=1000))
+        provider = TracerProvider(resource=PROGRAM, shutdown_on_exit=False)
+        provider.add_span_processor(SpanProcessor(tracer))
+        otel = provider.get_tracer("x")
+        with otel.start_as_current_span("step") as span:
+            span.set_attribute("arguments", '{"password": "hunter2-very-secret"}')
+            span.set_attribute("key", "sk-proj-abcdefghijklmnop1234567890")
+        with otel.start_as_current_span("execute_tool long") as span:
+            span.set_attributes({"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.result": "x" * 5000})
+        provider.shutdown()
+        tracer.shutdown()
+        data = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+        assert b"hunter2" not in data
+        assert b"sk-proj-abc" not in data
+        with closing(sqlite3.connect(path)) as connection:
+            (text,) = connection.execute("select result_payload from agent_spans where schema_name = 'tool'").fetchone()
+        assert "$truncated" in text
+
+
+def test_what_a_provider_dropped_is_said(tracer: Tracer) -> None:
+    provider = TracerProvider(span_limits=SpanLimits(max_span_attributes=10), shutdown_on_exit=False)
+    provider.add_span_processor(SpanProcessor(tracer))
+    with provider.get_tracer("x").start_as_current_span("step") as span:
+        for number in range(13):
+            span.set_attribute(f"a{number}", number)
+    provider.shutdown()
+    (row,) = rows(tracer).values()
+    assert json.loads(row.payload)["dropped"] == {"attributes": 3}
+
+
+def test_values_of_any_type_are_recorded(tracer: Tracer, otel: trace.Tracer) -> None:
+    with otel.start_as_current_span("execute_tool a") as span:
+        span.set_attributes({"list": ["a", "b"], "float": 1.5, "bytes": b"\x00", "nan": float("nan")})
+    (row,) = rows(tracer).values()
+    assert json.loads(row.payload)["attributes"]["list"] == ["a", "b"]
+
+
+def test_a_disabled_tracer_records_nothing(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", enabled=False)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SpanProcessor(tracer))
+    with provider.get_tracer("x").start_as_current_span("step"):
+        pass
+    provider.shutdown()
+    assert not (tmp_path / "runs.db").exists()
+
+
+KILLED = """
+import sys, time
+from opentelemetry.sdk.trace import TracerProvider
+import agentspan, agentspan.otel
+agentspan.configure(sys.argv[1])
+provider = TracerProvider()
+provider.add_span_processor(agentspan.otel.SpanProcessor())
+otel = provider.get_tracer("opentelemetry.instrumentation.openai_v2")
+with otel.start_as_current_span("invoke_agent helper", attributes={"gen_ai.operation.name": "invoke_agent"}):
+    for number in range(50):
+        with otel.start_as_current_span(f"execute_tool t{number}"):
+            pass
+    given = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.call.arguments": '{"a": 1}'}
+    with otel.start_as_current_span("execute_tool last", attributes=given):
+        print("ready", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_every_started_step_is_in_the_file_after_sigkill(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+    agentspan.open(path).close()  # which recovers its journal
+    with closing(sqlite3.connect(path)) as connection:
+        found = dict(connection.execute("select status, count(*) from agent_spans group by 1"))
+        (payload,) = connection.execute("select payload from agent_spans where label = 'last'").fetchone()
+    assert found == {"complete": 50, "active": 2}
+    assert json.loads(payload)["arguments"] == {"a": 1}, "what it was given is known before its end"
