@@ -1,17 +1,22 @@
 """Histories that grow from call to call: only what is new is redacted, and what is recorded is the same."""
 
+import dataclasses
 import json
 import os
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 import agentspan
+from agentspan.journal.parts import Parts
 from agentspan.recording.capture.capture import Capture
+from agentspan.recording.capture.plain import Plain
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.settings import Settings
 from agentspan.storage.protocol import Query
@@ -69,6 +74,86 @@ def test_a_payload_is_the_same_with_and_without_what_was_known(start: list[Any],
         edited(messages, at, how, value)
         payload = {"model": "m", name: messages, "n": 1.0}
         assert captured(capture, payload, repeats) == capture.object(payload)
+
+
+class Call(BaseModel):
+    name: str
+    arguments: Any = None
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    role: str = "assistant"
+    content: Any = None
+    calls: list[Call] | None = None
+    _seen: int = PrivateAttr(default=0)
+
+
+@dataclasses.dataclass
+class Note:
+    content: Any
+
+
+OBJECTS = st.one_of(
+    st.builds(
+        Message,
+        content=st.text(max_size=300) | json_objects,
+        calls=st.none() | st.lists(st.builds(Call, name=st.text(max_size=3))),
+    ),
+    st.builds(
+        lambda name, value: Message(**{name: value}),
+        st.sampled_from(["api_key", "other", "content"]),
+        st.just(SECRET) | json_objects,
+    ),
+    st.builds(Note, st.text(max_size=300) | json_objects | st.builds(Call, name=st.just("f"))),
+    st.builds(
+        lambda content: {"role": "assistant", "content": content, "calls": [Call(name="f")]}, st.text(max_size=300)
+    ),
+    MESSAGES,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(OBJECTS, st.integers(0, 30), st.text(max_size=5)), min_size=2, max_size=10))
+def test_messages_that_are_objects_are_the_same_with_and_without_what_was_known(steps: list[Any]) -> None:
+    capture, repeats = Settings().new_capture(), Repeats()
+    messages: list[Any] = [message(number) for number in range(20)]
+    for added, at, text in steps:
+        messages.append(added)
+        changed = messages[at % len(messages)]
+        if isinstance(changed, Message | Note):
+            changed.content = text
+        payload = {"messages": messages}
+        assert captured(capture, payload, repeats) == capture.object(payload)
+
+
+def test_messages_that_are_objects_are_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture, repeats = Settings().new_capture(), Repeats()
+    messages: list[Any] = [
+        message(number) if number % 2 else Message(content=f"{number}", calls=[Call(name="f")]) for number in range(40)
+    ]
+    walks: list[Any] = []
+    of = Plain.of
+    monkeypatch.setattr(Plain, "of", lambda walk, value, name="": walks.append(value) or of(walk, value, name))
+    for _ in range(5):
+        walks.clear()
+        messages.append(Message(content="another"))
+        assert isinstance(capture.object({"messages": messages}, repeats), Parts)
+    assert len(walks) < 20
+    messages[4]._seen = 7  # of which a serializer may make something
+    messages[6].calls[0].arguments = {"a": 1}
+    walks.clear()
+    capture.object({"messages": messages}, repeats)
+    assert sum(isinstance(each, Message) for each in walks) == 2
+
+
+def test_other_objects_are_asked_each_time() -> None:
+    capture, repeats = Settings().new_capture(), Repeats()
+    messages = [*(message(number) for number in range(20)), Message(content=datetime(2026, 1, 2, tzinfo=UTC))]
+    assert captured(capture, {"messages": messages}, repeats) == capture.object({"messages": messages})
+    used = iter("abc")
+    capture.object({"messages": [*messages, Note(used)]}, repeats)
+    assert list(used) == ["a", "b", "c"]
 
 
 def looked_at(capture: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:

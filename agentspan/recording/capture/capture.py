@@ -18,6 +18,7 @@ from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.repeats import LONGEST, Captured, Repeats
+from agentspan.recording.capture.snapshots import snapshot
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
 
 to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
@@ -193,12 +194,13 @@ class Capture:
             rest[key] = item
             if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):
                 continue
-            if is_plain or _room(item, LONGEST, self._items, LONGEST, self._depth - 1) >= 0:
-                taken = repeats.take(key, item, self._object)
-                if taken is not None:
-                    rest[key] = LIST
-                    lists.append(taken.elements)
-                    new += taken.new
+            is_json = is_plain or _room(item, LONGEST, self._items, LONGEST, self._depth - 1) >= 0
+            held = item if is_json else snapshot(item, self._depth - 2) if len(item) <= self._items else None
+            taken = None if held is None else repeats.take(key, item, held, self._object)
+            if taken is not None:
+                rest[key] = LIST
+                lists.append(taken.elements)
+                new += taken.new
         if not lists or not (is_plain or _room(rest, self._payload, self._items, self._value, self._depth) >= 0):
             return None
         data = self._redacted(to_json(rest, inf_nan_mode="strings"), rest, "")
@@ -214,16 +216,16 @@ class Capture:
         """Capture an element of a list; None if it is no object.
 
         Args:
-            item: plain JSON. Only its texts may be longer than the limits.
             name: the member that the list is in.
         """
-        if type(item) is not dict:
-            return None
-        if _room(item, self._payload, self._items, self._value, self._depth) >= 0:
+        if type(item) is dict and _room(item, self._payload, self._items, self._value, self._depth) >= 0:
             data = self._redacted(to_json(item, inf_nan_mode="strings"), item, name)
             return Captured(data, len(data))
         walk = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive)
-        data = encode(walk.of(item, name)).encode()
+        plain = walk.of(item, name)
+        if type(plain) is not dict:
+            return None
+        data = encode(plain).encode()
         return Captured(data, len(data) - walk.blob_characters)
 
     def _redacted(self, data: bytes, item: Any, name: str) -> bytes:

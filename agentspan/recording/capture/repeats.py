@@ -73,23 +73,24 @@ class Repeats:
         self._known: dict[str, dict[bytes, Element]] = {}
         self._size = 0
 
-    def take(self, name: str, items: list[Any], fresh: Fresh) -> Taken | None:
+    def take(self, name: str, items: list[Any], held: list[Any], fresh: Fresh) -> Taken | None:
         """Return a list as it is recorded; None if it has something else than objects, or another thread changes it.
 
         Args:
-            items: plain JSON. What is in it a thousand times is written a thousand times: the caller knows its size.
+            held: the same list as plain JSON, by which it is compared. What is in it a thousand times is written a
+                thousand times: the caller knows its size.
         """
         before = self._before.get(name, _NOTHING)
         known = self._known.setdefault(name, {})
         try:
-            data = marshal.dumps(items, _VERSION)
+            data = marshal.dumps(held, _VERSION)
         except ValueError:  # changed meanwhile
             return None
         common = common_elements(before.data, before.ends, data, _HEAD)
         ends, elements = before.ends[:common], before.elements[:common]
         end, new = (ends[-1] if common else 0), 0
-        for item in items[common:]:
-            encoded = marshal.dumps(item, _VERSION)
+        for item, plain in zip(items[common:], held[common:], strict=False):
+            encoded = marshal.dumps(plain, _VERSION)
             end += len(encoded)
             ends.append(end)
             element = known.get(encoded)
