@@ -56,6 +56,12 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
 
         yield from parts(storage, runs)
         return
+    if form == "otlp":
+        from agentspan.otel.forwarding import lines as otlp_lines
+
+        for line in otlp_lines(storage, runs):
+            yield line + "\n"
+        return
     is_compact = form == "compact"
     for line in lines(storage, runs, compact=is_compact) if form != "markdown" else markdown(storage, runs):
         yield line + "\n"

@@ -1,13 +1,17 @@
-"""OpenTelemetry: spans of instrumentors, read as spans of agentspan. No module of it is imported unless it is used."""
+"""OpenTelemetry: spans of instrumentors, read as spans of agentspan; spans of agentspan for other backends.
+
+No module of it is imported unless it is used.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentspan.otel.forwarding import forward
     from agentspan.otel.live.processor import SpanProcessor
 
-__all__ = ["SpanProcessor"]
+__all__ = ["SpanProcessor", "forward"]
 
-_LAZY = {"SpanProcessor": "agentspan.otel.live.processor"}
+_LAZY = {"SpanProcessor": "agentspan.otel.live.processor", "forward": "agentspan.otel.forwarding"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
 from agentspan.model.rows import AgentSpanRow, OtelLogRow
 from agentspan.operations.context import ATTEMPTS, Context
+from agentspan.otel import copies
 from agentspan.otel.ending import end, open_runs
 from agentspan.otel.identity import span_id
 from agentspan.otel.live_traces import LiveTrace, LiveTraces, look_at
@@ -80,9 +81,13 @@ class Receiver:
             InvalidValue: the runs are removed as fast as they are stored.
         """
         spans, said = _once(found), [*logs]
+        copied = [span for span in spans if copies.is_copy(span)]
+        spans = [span for span in spans if not copies.is_copy(span)] if copied else spans
         with self._lock:
             try:
-                return self._store(spans, said, is_whole=is_whole)
+                runs, new, known = copies.store(self._ctx, copied)
+                done = self._store(spans, said, is_whole=is_whole)
+                return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
             except BaseException:
                 self._forget()  # what is remembered may not be what is stored
                 raise

@@ -66,8 +66,10 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["export", "-"],
             ["export", "all", "--format", "markdown"],
             ["export", "all", "--format", "compact"],
+            ["export", "all", "--format", "otlp"],
             ["export", "-", "-o", str(folder / "x")],
         ],
+        "forward": [["forward", "--to", "ftp://\x1b[31m"], ["forward", "--to", "x", "--header", "\x1b[31m"]],
         "import": [["import", str(folder / "x")], ["import", str(folder / "no\x1b[31m")]],
         "resummarize": [["resummarize"], ["resummarize", "-"]],
         "terminate": [["terminate", "-", "--reason", "why\x1b[31m"]],
@@ -114,7 +116,7 @@ def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: py
         if name == "export":
             call(db, "export", "all", "-o", str(tmp_path / "x"))
         result = call(db, *arguments, "--json")
-        if name == "terminate":  # the run has ended
+        if name in ("terminate", "forward"):  # the run has ended; there is no target
             assert result.exit_code == 1
             continue
         assert result.exit_code == 0, (name, result.output)

@@ -20,7 +20,7 @@ from tests.serve.otlp import JSON, PROTOBUF, spans
 
 MUTATIONS = int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "300"))
 MB = 2**20
-MANY = 1_000_000 if os.environ.get("AGENTSPAN_TEST_ROUNDS") else 200_000
+MANY = 1_000_000 if os.environ.get("AGENTSPAN_TEST_ROUNDS") else 110_000
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Commands on whole files: export, import, backup, serve. And on programs: record, instrument."""
+"""Commands on whole files: export, import, forward, backup, serve. And on programs: record, instrument."""
 
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from agentspan.cli.app import location_in, main, opened, options
 
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
-_FORMATS = ["jsonl", "compact", "markdown", *(["html"] if _has_html else [])]
+_FORMATS = ["jsonl", "compact", "markdown", "otlp", *(["html"] if _has_html else [])]
 
 
 @main.command()
@@ -30,7 +30,7 @@ def export(
     output: str | None,
     blobs: str | None,
 ) -> None:
-    """Write runs: jsonl or compact for `import` elsewhere, markdown for a review. RUN is as for `show`, or `all`."""
+    """Write runs: jsonl or compact for `import`, markdown for a review, otlp. RUN is as for `show`, or `all`."""
     from agentspan.cli import export as export_
 
     with opened(ctx, db) as database:
@@ -57,6 +57,19 @@ def import_(ctx: click.Context, files: tuple[str, ...], form: str, db: str | Non
                 importing.command_otlp(database, opened_files, as_json=as_json)
             else:
                 importing.command(database, opened_files[0][1], as_json=as_json)
+
+
+@main.command()
+@click.option("--to", metavar="URL", required=True, help="The target, such as http://127.0.0.1:6006.")
+@click.option("--header", "headers", metavar="NAME=VALUE", multiple=True, help="A header of each request.")
+@click.option("--follow", is_flag=True, help="Go on with what finishes later.")
+@options
+@click.pass_context
+def forward(ctx: click.Context, to: str, headers: tuple[str, ...], follow: bool, db: str | None, as_json: bool) -> None:
+    """Send what has finished since the last time to another backend, as OpenTelemetry; it goes on where it ended."""
+    from agentspan.cli import forward as forward_
+
+    forward_.command(location_in(ctx, db), to, headers, follow=follow, as_json=as_json)
 
 
 @main.command()

@@ -1,0 +1,175 @@
+"""Stores runs that another agentspan forwarded: as they are there, with their ids (see writing).
+
+Every span carries what is known of its run when it was sent, so a run is registered by the first of them. The span of
+the run, which comes last, ends it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from agentspan import clock, ids, jsontext
+from agentspan.errors import DatabaseBusy
+from agentspan.model import registration, schema_versions, spans
+from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit, parted
+from agentspan.model.registration import DEFAULT, Registration, VersionFields
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow
+from agentspan.model.status import FINISH_STATUSES, PURPOSES
+from agentspan.operations.context import ATTEMPTS, Context
+from agentspan.otel.span import OtelSpan
+from agentspan.otel.stored_rows import about_of, name_of, times_of
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.span_types import REGISTRY, title_of
+from agentspan.storage.lookup import references, unique
+
+_RUN, _SCOPE = "agentspan.run.", "agentspan"
+_ENDS = frozenset({*FINISH_STATUSES, "terminated"})
+BATCH = 500
+
+
+def is_copy(span: OtelSpan) -> bool:
+    """Return whether a span was written by an agentspan."""
+    return span.scope.name == _SCOPE and ids.is_pfid(span.resource.get(f"{_RUN}id"))
+
+
+def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
+    """Store spans that are copies; return how many runs and spans are new, and how many spans were stored already."""
+    by_run: dict[str, list[OtelSpan]] = {}
+    for span in found:
+        by_run.setdefault(span.resource[f"{_RUN}id"], []).append(span)
+    runs = new = known = 0
+    for id, of_run in by_run.items():
+        instance, is_new = _instance(ctx, id, of_run[0])
+        runs += is_new
+        if instance is None:
+            continue  # the id is something else's
+        rows = [row for span in of_run if (row := _row(ctx, instance, span)) is not None]
+        before = _put(ctx, rows)
+        new, known = new + len(rows) - before, known + before
+        for span in of_run:
+            if span.attributes.get(f"{_RUN}status") in _ENDS:
+                ctx.storage.apply([Unit((_end(ctx, instance, span),))], wait_s=ctx.wait_s)
+    return runs, new, known
+
+
+def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow | None, int]:
+    said = {name.removeprefix(_RUN): value for name, value in span.resource.items() if name.startswith(_RUN)}
+    schema, now = schema_versions.fields_of(REGISTRY.items()), clock.now()
+    wanted = Registration(
+        id,
+        name_of(ctx, _text(said, "agent") or DEFAULT),
+        VersionFields(name_of(ctx, _text(said, "version") or DEFAULT)),
+        schema,
+        _text(said, "purpose") if said.get("purpose") in PURPOSES else PURPOSES[0],  # type: ignore[arg-type]
+        _json(ctx, said.get("metadata")),
+        about_of(ctx, _text(said, "external_identifier")),
+        _time(said.get("started_at")) or clock.to_text(span.start_ns),
+        minted=False,
+        git_commit=_text(said, "git_commit"),
+        session=about_of(ctx, _text(said, "session")),
+        user=about_of(ctx, _text(said, "user")),
+    )
+    for _ in range(ATTEMPTS):
+        stored = ctx.storage.find(id, instance_id=id).rows.get(id)
+        if stored is not None:
+            return (stored[1] if isinstance(stored[1], AgentInstanceRow) else None), 0
+        agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
+        known = references(ctx.storage, agent, wanted.version.external_identifier, schema.content_hash)
+        changes = registration.register(wanted, known, ctx.ids.new, now)
+        outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
+        if isinstance(outcome, Applied):
+            (put,) = [change for change in changes[-1:] if isinstance(change, Put)]
+            return (put.row if isinstance(put.row, AgentInstanceRow) else None), 1
+        if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow) and outcome.stored.id != id:
+            wanted = wanted._replace(external_identifier=None)  # another run here has that name
+    raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+
+def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanRow | None:
+    """Return the row of a span; None of the span of the run, or of one that says nothing that can be used."""
+    said = span.attributes
+    id, parent, status = said.get("agentspan.id"), said.get("agentspan.parent_span_id"), said.get("agentspan.status")
+    if type(id) is not str or not ids.is_pfid(id) or type(status) is not str or span.end_ns is None:
+        return None
+    if status not in FINISH_STATUSES:
+        return None
+    payload = ctx.admit(*jsontext.encode(_parsed(said.get("input.value")) or {}))
+    value = _parsed(said.get("output.value"))
+    result = None if value is None else ctx.admit(*jsontext.encode(value))
+    name = name_of(ctx, _text(said, "agentspan.schema_name") or "custom")
+    span_type, times = REGISTRY.resolve(name), times_of(span.start_ns, span.end_ns)
+    if type(elapsed := said.get("agentspan.duration_ms")) is float:
+        times = times._replace(duration_ms=elapsed)
+    meaning = describe(
+        span_type, name, status, payload.plain, None if result is None else result.plain, times.duration_ms
+    )
+    summary = _text(said, "agentspan.summary")
+    put = spans.created(
+        id,
+        instance.agent_id,
+        instance.id,
+        parent if ids.is_pfid(parent) else None,
+        name,
+        _text(said, "agentspan.schema_title") or title_of(span_type, name),
+        status,
+        payload.text,
+        None if result is None else result.text,
+        times,
+        meaning if summary is None else meaning._replace(summary=ctx.admit_text(summary)),
+        clock.now(),
+        sensitive_encoding=payload.is_marked or (0 if result is None else result.is_marked),
+    )
+    row = put.row
+    assert isinstance(row, AgentSpanRow)
+    closed = said.get("agentspan.closed_by")
+    return row._replace(closed_by=closed, closed_at=row.finished_at) if closed in ("terminated", "abandoned") else row
+
+
+def _put(ctx: Context, rows: Sequence[AgentSpanRow]) -> int:
+    """Commit rows; return how many were stored already."""
+    known = 0
+    waiting = [Unit((PutSpans(rows[at : at + BATCH]),)) for at in range(0, len(rows), BATCH)]
+    while waiting:
+        waiting, settled = parted(waiting, ctx.storage.apply(waiting, wait_s=ctx.wait_s))
+        known += sum(isinstance(outcome, Refused) for _, outcome in settled)
+    return known
+
+
+def _end(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> Move:
+    said = {name.removeprefix(_RUN): value for name, value in span.attributes.items() if name.startswith(_RUN)}
+    times = times_of(span.start_ns, span.end_ns)
+    values: dict[str, Any] = {
+        "status": said["status"],
+        "finished_at": _time(said.get("finished_at")) or times.finished_at,
+        "duration_ms": said.get("duration_ms") if type(said.get("duration_ms")) is float else times.duration_ms,
+        "result": _json(ctx, said.get("result")),
+        "error": _json(ctx, said.get("error")),
+        "termination_reason": about_of(ctx, _text(said, "termination_reason")),
+        "closed_by": said.get("closed_by") if said.get("closed_by") in ("terminated", "abandoned") else None,
+        "closed_at": _time(said.get("closed_at")),
+        "updated_at": clock.now(),
+    }
+    return Move("agent_instance", instance.id, frozenset({"active"}), values)
+
+
+def _text(said: Mapping[str, Any], name: str) -> str | None:
+    value = said.get(name)
+    return value if type(value) is str and value else None
+
+
+def _time(value: Any) -> str | None:
+    try:
+        return clock.parse(value) if type(value) is str else None
+    except ValueError:
+        return None
+
+
+def _parsed(text: Any) -> Any:
+    try:
+        return jsontext.decode(text) if type(text) is str else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json(ctx: Context, text: Any) -> str | None:
+    value = _parsed(text)
+    return ctx.admit(*jsontext.encode(value)).text if isinstance(value, dict) else None

@@ -1,0 +1,199 @@
+"""Forwards finished spans of a storage to any backend of OpenTelemetry, and goes on where it ended.
+
+A span is sent when it has finished, and noted when the target has accepted it. If either side dies in between, it is
+sent again, with the same ids: agentspan stores it once.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
+from agentspan.model.status import OPEN
+from agentspan.otel import writing
+from agentspan.otel.forward_cursor import Cursor, hashed
+from agentspan.otel.otlp.encoding import trace_request
+from agentspan.otel.sending import Sender
+from agentspan.otel.writing import OutgoingRun
+from agentspan.recovery.opening import open_storage
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Query, Storage
+
+BATCH = 500
+MAX_BYTES = 4 * 2**20
+"""Characters of the payloads of one request, about."""
+POLL_S = 1.0
+SETTLED_S = 600.0
+"""Seconds for which a run that has ended is looked at while following: its last spans may come from a journal."""
+
+
+class Forwarded(NamedTuple):
+    """How many spans, and how many whole runs, a target has accepted."""
+
+    runs: int
+    spans: int
+
+
+def forward(
+    to: str,
+    db: "str | os.PathLike[str] | Location | Storage | None" = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    follow: bool = False,
+    state: "str | os.PathLike[str] | None" = None,
+    tries: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Forwarded:
+    """Send all that has finished since the last time to a target, as OTLP over HTTP.
+
+    Args:
+        to: its address, such as `http://127.0.0.1:6006`; `/v1/traces` is appended.
+        db: a file, `NAME://…` or a Storage; AGENTSPAN_DB, else ./agentspan.db, when left out.
+        headers: sent with each request, such as `{"Authorization": "Bearer …"}`.
+        follow: go on with what finishes later, until `stop` returns true.
+        state: the file that notes what was sent; `NAME-forward` beside the database when left out.
+        tries: how often a request is sent at most; 8, and while following without an end, when left out.
+        stop: asked between two looks while following.
+
+    Raises:
+        InvalidValue: `to` is no address, or the storage is no file and `state` is left out.
+        ForwardingFailed: the target did not accept it. What it accepted is noted.
+    """
+    sender = Sender(to, headers or {}, tries=tries if tries is not None or follow else 8)
+    is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
+    storage = open_storage(db, read_only=True)
+    try:
+        cursor = Cursor(_state_of(storage, state), sender.to)
+        forwarder = _Forwarder(storage, sender, cursor)
+        forwarder.look(_all_runs(storage))
+        since_s = time.monotonic()
+        while follow and not stop():
+            time.sleep(POLL_S)
+            is_old = time.monotonic() - since_s > SETTLED_S
+            since_s = time.monotonic() if is_old else since_s
+            forwarder.look(_all_runs(storage) if is_old else forwarder.recent())
+        return Forwarded(forwarder.runs, forwarder.spans)
+    finally:
+        if is_ours:
+            storage.close()
+
+
+def _state_of(storage: Storage, state: "str | os.PathLike[str] | None") -> Path:
+    if state is not None:
+        return Path(state)
+    location = storage.capabilities().location
+    if location is None or location.path is None:
+        raise InvalidValue("state", "names no file; this storage is none beside which one could be made")
+    return location.path.with_name(f"{location.path.name}-forward")
+
+
+class _Forwarder:
+    def __init__(self, storage: Storage, sender: Sender, cursor: Cursor) -> None:
+        self._storage, self._sender, self._cursor = storage, sender, cursor
+        self._counts = cursor.counts()
+        self._looked: dict[str, float] = {}
+        self._last = ""
+        self.runs = self.spans = 0
+
+    def recent(self) -> Iterator[AgentInstanceRow]:
+        """Yield the runs that are new, or were open or had ended lately when they were looked at last."""
+        now_s = time.monotonic()
+        self._looked = {id: at_s for id, at_s in self._looked.items() if now_s - at_s < SETTLED_S}
+        ids = iter([*self._looked])
+        while batch := list(islice(ids, BATCH)):
+            for _, row in self._storage.find(*batch).rows.values():
+                if isinstance(row, AgentInstanceRow):
+                    yield row
+        yield from _all_runs(self._storage, self._last)
+
+    def look(self, runs: Iterator[AgentInstanceRow]) -> None:
+        """Send what of some runs was not sent yet."""
+        while batch := list(islice(runs, BATCH)):
+            counts = self._storage.counts([run.id for run in batch])
+            for run in batch:
+                self._last = max(self._last, run.id)
+                is_open, found = run.status in OPEN, counts.get(run.id)
+                if is_open or run.id not in self._looked:
+                    self._looked[run.id] = time.monotonic()
+                finished = 0 if found is None else found.finished
+                if self._counts.get(run.id, (0, False)) != (finished, not is_open) and run.status != "pending":
+                    self._send_run(run, is_open=is_open)
+
+    def _send_run(self, row: AgentInstanceRow, *, is_open: bool) -> None:
+        run, sent = self._named(row), self._cursor.of(row.id)
+        unsent = (
+            span
+            for span in self._storage.iter_spans(row.id)
+            if span.status not in OPEN and hashed(span.id) not in sent.spans
+        )
+        total = len(sent.spans)
+        for batch in _parts(unsent):
+            self._send(run, batch, with_run=False)
+            total += len(batch)
+        with_run = not is_open and not sent.has_run
+        if with_run:
+            self._send(run, [], with_run=True)
+            self.runs += 1
+        self._counts[row.id] = (total, sent.has_run or with_run)
+
+    def _send(self, run: OutgoingRun, spans: list[AgentSpanRow], *, with_run: bool) -> None:
+        self._sender.send(trace_request(writing.request(run, spans, with_run=with_run)))
+        self._cursor.add(run.row.id, [span.id for span in spans], with_run=with_run)
+        self.spans += len(spans)
+
+    def _named(self, row: AgentInstanceRow) -> OutgoingRun:
+        return named(self._storage, row)
+
+
+def named(storage: Storage, row: AgentInstanceRow) -> OutgoingRun:
+    """Return a run with the names of its agent and version."""
+    found = storage.find(row.agent_id, row.agent_version_id).rows
+    agent, version = found[row.agent_id][1], found[row.agent_version_id][1]
+    assert isinstance(agent, AgentRow)
+    assert isinstance(version, AgentVersionRow)
+    return OutgoingRun(row, agent.external_identifier or agent.name, version.external_identifier)
+
+
+def _all_runs(storage: Storage, after: str = "") -> Iterator[AgentInstanceRow]:
+    while True:
+        rows = storage.page(Query("agent_instance", limit=BATCH, after=after)).rows
+        yield from (row for row in rows if isinstance(row, AgentInstanceRow))
+        if len(rows) < BATCH:
+            return
+        after = rows[-1].id
+
+
+def _parts(spans: Iterator[AgentSpanRow]) -> Iterator[list[AgentSpanRow]]:
+    """Yield spans in parts of at most BATCH, and of about MAX_BYTES."""
+    part: list[AgentSpanRow] = []
+    size = 0
+    for span in spans:
+        more = len(span.payload) + len(span.result_payload or "")
+        if part and (len(part) >= BATCH or size + more > MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(span)
+        size += more
+    if part:
+        yield part
+
+
+def lines(storage: Storage, runs: list[str]) -> Iterator[str]:
+    """Yield runs as OTLP in JSON, a request a line, as the OpenTelemetry Collector's file exporter writes them.
+
+    Spans that are open are left out: OTLP has finished ones only. It is ASCII, so it moves no terminal's cursor.
+    """
+    for id in runs:
+        row = storage.find(id, instance_id=id).rows[id][1]
+        assert isinstance(row, AgentInstanceRow)
+        run = named(storage, row)
+        finished = (span for span in storage.iter_spans(id) if span.status not in OPEN)
+        for part in _parts(finished):
+            yield json.dumps(writing.request(run, part, with_run=False))
+        if row.status not in OPEN:
+            yield json.dumps(writing.request(run, [], with_run=True))

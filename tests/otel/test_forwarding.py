@@ -1,0 +1,218 @@
+"""Forwarding: each finished span reaches the target, once, whichever side dies; the copy reads as the original does."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.errors import InvalidValue
+from agentspan.otel import forward
+from agentspan.otel.otlp.encoding import trace_request
+from agentspan.otel.otlp.requests import decode
+from agentspan.otel.sending import ForwardingFailed, Sender
+from agentspan.storage.protocol import Query
+from tests.cli.calling import call, process
+from tests.otel.requests import protobuf_of
+from tests.serve.servers import Server, serving
+
+
+def record(path: Path, runs: int = 3, steps: int = 4) -> None:
+    """Record runs of each status, with steps of many types."""
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(runs):
+        try:
+            with tracer.run(
+                f"agent {number % 3}", version="1.2", metadata={"n": number}, session="s1", user="mia"
+            ) as run:
+                for step in range(steps):
+                    with tracer.span("agent", {"name": "inner"}):
+                        with tracer.span("llm", model="gpt-4.1", messages=[{"role": "user", "content": "hi ☃"}]) as llm:
+                            llm.set_result(
+                                {"text": "yes", "input_tokens": 9, "output_tokens": 2, "response_id": f"r{step}"}
+                            )
+                        with tracer.span("tool", {"name": "look", "arguments": {"at": step}}) as tool:
+                            tool.set_result({"output": {"found": step}})
+                    with tracer.span("my own type", {"any": [1, None, {"x": "y"}]}):
+                        pass
+                run.set_result({"answer": number})
+                if number % 3 == 2:
+                    raise ValueError("no luck")
+        except ValueError:
+            pass
+    tracer.shutdown()
+
+
+def shown(path: Path) -> list[str]:
+    """How each run is shown."""
+    with agentspan.open(path, read_only=True) as db:
+        ids = [row.id for row in db.storage.page(Query("agent_instance")).rows]
+    return [call(path, "show", id, "--payloads", "--full", columns=200).output for id in ids]
+
+
+def counts(path: Path) -> tuple[int, int]:
+    with agentspan.open(path, read_only=True) as db:
+        rows = db.storage.page(Query("agent_instance")).rows
+        return len(rows), sum(len([*db.storage.iter_spans(row.id)]) for row in rows)
+
+
+def test_a_copy_is_shown_as_the_original_and_nothing_is_sent_twice(tmp_path: Path) -> None:
+    path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    record(path)
+    with serving(copy) as server:
+        first = call(path, "forward", "--to", server.url)
+        assert first.output == f"48 spans and 3 runs forwarded to {server.url}\n"
+        assert json.loads(call(path, "forward", "--to", server.url, "--json").output) == {"runs": 0, "spans": 0}
+        record(path, 1)
+        assert json.loads(call(path, "forward", "--to", server.url, "--json").output) == {"runs": 1, "spans": 16}
+    assert shown(copy) == shown(path)
+    assert len(shown(copy)) == 4
+
+
+def test_the_token_goes_in_a_header(tmp_path: Path) -> None:
+    path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    record(path, 1)
+    with serving(copy, AGENTSPAN_TOKEN="s3cret-token-of-mia") as server:
+        refused = call(path, "forward", "--to", server.url)
+        assert (refused.exit_code, "refused it with 401" in refused.output) == (1, True)
+        said = "Authorization=Bearer s3cret-token-of-mia"
+        assert call(path, "forward", "--to", server.url, "--header", said).exit_code == 0
+    assert counts(copy) == counts(path)
+
+
+def test_what_is_open_is_sent_when_it_has_finished(tmp_path: Path) -> None:
+    path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    with agentspan.open(path) as db, serving(copy) as server:
+        run = db.agent_instances.register("a")
+        db.agent_instances.start(run.id)
+        done = db.agent_spans.create(run.id, "tool", "complete", {"name": "done"})
+        late = db.agent_spans.create(run.id, "tool", "active", {"name": "late"}, parent_span_id=done.id)
+        cancelled = db.agent_spans.create(run.id, "tool", "cancelled", {"name": "skipped"})
+        assert forward(server.url, path) == (0, 2)
+        db.agent_spans.finish(late.id, "complete")
+        assert forward(server.url, path) == (0, 1)
+        db.agent_instances.finish(run.id, "failed")
+        assert forward(server.url, path) == (1, 0)
+    with agentspan.open(copy) as db:
+        assert db.agent_instances.get(run.id).status == "failed"
+        assert db.agent_spans.get(late.id).parent_span_id == done.id
+        assert db.agent_spans.get(cancelled.id).status == "cancelled"
+    assert shown(copy) == shown(path)
+
+
+class Target:
+    """A backend that answers with these, then with 200."""
+
+    def __init__(self, *answers: int) -> None:
+        self.answers, self.bodies = [*answers], []  # type: ignore[var-annotated]
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = outer.answers.pop(0) if outer.answers else 200
+                if status == 200:
+                    outer.bodies.append((self.path, dict(self.headers), body))
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                if status == 503:
+                    self.send_header("Retry-After", "7")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def __enter__(self) -> "Target":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_retries_wait_longer_each_time_and_as_long_as_the_target_asks() -> None:
+    waits: list[float] = []
+    with Target(502, 429, 503, 504) as target:
+        Sender(target.url, {}, pause=waits.append).send(b"x")
+        assert waits == [0.5, 1.0, 7.0, 4.0]
+        assert [path for path, _, _ in target.bodies] == ["/v1/traces"]
+    with Target(400) as target, pytest.raises(ForwardingFailed, match="refused it with 400"):
+        Sender(target.url, {}).send(b"x")
+    with Target(302, 307) as target, pytest.raises(ForwardingFailed, match="refused it with 30"):
+        Sender(target.url, {"Authorization": "Bearer x"}).send(b"x")
+    waits.clear()
+    with pytest.raises(ForwardingFailed, match=r"could not be reached.*tried 8 times"):
+        Sender(target.url, {}, pause=waits.append).send(b"x")
+    assert len(waits) == 7
+
+
+@pytest.mark.parametrize("to", ["ftp://x", "127.0.0.1:1", "http://", "http://x/?a=1"])
+def test_no_address(to: str) -> None:
+    with pytest.raises(InvalidValue, match="address"):
+        Sender(to, {})
+
+
+def test_attributes_that_other_backends_read(tmp_path: Path) -> None:
+    record(tmp_path / "runs.db", 1, 1)
+    with Target() as target:
+        forward(target.url, tmp_path / "runs.db")
+        spans = [
+            span
+            for _, headers, body in target.bodies
+            for span in decode("traces", body, headers["Content-Type"], headers["Content-Encoding"]).spans
+        ]
+    by_name = {span.name: span for span in spans}
+    llm, root = by_name["chat gpt-4.1"], by_name["invoke_agent agent 0"]
+    assert llm.attributes["gen_ai.request.model"] == "gpt-4.1"
+    assert llm.attributes["gen_ai.usage.input_tokens"] == 9
+    assert json.loads(llm.attributes["gen_ai.input.messages"])[0]["parts"] == [{"type": "text", "content": "hi ☃"}]
+    assert {span.attributes["openinference.span.kind"] for span in spans} == {"AGENT", "LLM", "TOOL", "UNKNOWN"}
+    assert root.parent_span_id is None
+    assert {span.trace_id for span in spans} == {root.trace_id}
+    assert llm.attributes["session.id"] == root.attributes["gen_ai.conversation.id"] == "s1"
+    assert root.resource["service.name"] == "agent 0"
+
+
+def test_the_export_is_the_collectors_file_format_and_makes_the_same_runs(tmp_path: Path) -> None:
+    path, copy, file = tmp_path / "runs.db", tmp_path / "copy.db", tmp_path / "spans.jsonl"
+    record(path)
+    assert call(path, "export", "all", "--format", "otlp", "-o", str(file)).exit_code == 0
+    requests = [json.loads(line) for line in file.read_text().splitlines()]
+    assert all([*request] == ["resourceSpans"] for request in requests)
+    assert all(trace_request(request) and protobuf_of(request) for request in requests)
+    assert call(copy, "import", "--from", "otlp", str(file)).output == "3 runs and 48 spans imported\n"
+    assert shown(copy) == shown(path)
+
+
+def test_either_side_may_be_killed(tmp_path: Path) -> None:
+    """`AGENTSPAN_TEST_KILLS=5` kills each of them five times."""
+    path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    rounds = int(os.environ.get("AGENTSPAN_TEST_KILLS", "1"))
+    runs = 12 * rounds
+    record(path, runs, 10)
+    chance = random.Random(5)
+    server = Server(copy)
+    port = server.port
+    for _ in range(rounds):
+        sender = process(path, "forward", "--to", f"http://127.0.0.1:{port}", "--follow")
+        time.sleep(chance.uniform(0.3, 0.6))
+        server.process.send_signal(signal.SIGKILL)
+        server.kill()
+        server = Server(copy, "--port", str(port))
+        time.sleep(chance.uniform(0.0, 0.3))
+        sender.send_signal(signal.SIGKILL)
+        sender.communicate()
+    assert call(path, "forward", "--to", server.url).exit_code == 0
+    assert server.end() == 0
+    assert counts(copy) == counts(path) == (runs, runs * 40)
+    assert shown(copy) == shown(path)
