@@ -69,6 +69,8 @@ def _move(registry: Registry, span: AgentSpanRow) -> Move | None:
         check=(False, False),
     )._replace(label=label_of(span_type, payload) if isinstance(payload, dict) else None)
     fresh = {name: getattr(meaning, name) for name in DERIVED}
+    if meaning.cost_usd is None:  # else a cost that follows from prices would be lost
+        fresh["cost_usd"] = span.cost_usd
     if span_type.lacks_liquid:  # another program rendered it, with python-liquid
         fresh["summary"] = span.summary
     if all(getattr(span, name) == value for name, value in fresh.items()):

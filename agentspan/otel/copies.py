@@ -99,9 +99,10 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
     span_type, times = REGISTRY.resolve(name), times_of(span.start_ns, span.end_ns)
     if type(elapsed := said.get("agentspan.duration_ms")) is float:
         times = times._replace(duration_ms=elapsed)
-    meaning = describe(
-        span_type, name, status, payload.plain, None if result is None else result.plain, times.duration_ms
-    )
+    plain = None if result is None else result.plain
+    meaning = describe(span_type, name, status, payload.plain, plain, times.duration_ms)
+    cost = said.get("agentspan.cost_usd")
+    meaning = meaning._replace(cost_usd=float(cost)) if type(cost) in (int, float) else meaning  # type: ignore[arg-type]
     summary = _text(said, "agentspan.summary")
     put = spans.created(
         id,

@@ -15,7 +15,7 @@ from agentspan.otel.stored_rows import ns_of
 
 SCOPE = "agentspan"
 _ERROR, _OK, _UNSET = 2, 1, 0
-_COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "closed_by")
+_COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "cost_usd", "closed_by")
 
 
 class OutgoingRun(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 from agentspan.figures import duration_text
 from agentspan.model.changes import Violation
 from agentspan.model.spans import Meaning
-from agentspan.schemas import aliases
+from agentspan.schemas import aliases, prices
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
 from agentspan.schemas.span_types import BUILT_IN_TYPES, SpanType
 from agentspan.schemas.templates import MAX_SUMMARY, arguments_text
@@ -78,6 +78,24 @@ def describe(
     used = count(input_tokens), count(output_tokens), _cost(cost)
     answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
     return _new(Meaning, (summary, label, *used, violations, span_type.is_aggregate, *answer))
+
+
+def priced(meaning: Meaning, span_type: SpanType, payload: Any, result: Any) -> Meaning:
+    """Return the derived columns of a call of a model with what its tokens cost, where nobody says what it did cost.
+
+    Not part of `describe`, which recording may call in the caller: the first price takes 5 ms, for its table.
+
+    Args:
+        payload, result: as of describe.
+    """
+    if meaning.cost_usd is not None or span_type.label_field != "model" or span_type.is_aggregate:
+        return meaning
+    if meaning.input_tokens is None and meaning.output_tokens is None:
+        return meaning
+    fields: dict[str, Any] = {}
+    for side in (payload, result):
+        fields |= side if type(side) is dict else {}
+    return meaning._replace(cost_usd=prices.cost_of(fields, meaning.input_tokens, meaning.output_tokens))
 
 
 def _with_outcome(

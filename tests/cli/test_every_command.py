@@ -71,6 +71,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         ],
         "forward": [["forward", "--to", "ftp://\x1b[31m"], ["forward", "--to", "x", "--header", "\x1b[31m"]],
         "import": [["import", str(folder / "x")], ["import", str(folder / "no\x1b[31m")]],
+        "reprice": [["reprice"], ["reprice", "-"]],
         "resummarize": [["resummarize"], ["resummarize", "-"]],
         "terminate": [["terminate", "-", "--reason", "why\x1b[31m"]],
         "doctor": [["doctor"], ["doctor", "--dry-run"]],

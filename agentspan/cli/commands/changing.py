@@ -1,4 +1,4 @@
-"""Commands that write to the database: demo, resummarize, terminate, doctor, prune, compact."""
+"""Commands that write to the database: demo, resummarize, reprice, terminate, doctor, prune, compact."""
 
 import click
 
@@ -25,6 +25,18 @@ def resummarize(ctx: click.Context, run: str | None, db: str | None, as_json: bo
 
     with opened_existing(ctx, db) as database:
         resummarize_.command(database, run, as_json=as_json)
+
+
+@main.command()
+@click.argument("run", required=False)
+@options
+@click.pass_context
+def reprice(ctx: click.Context, run: str | None, db: str | None, as_json: bool) -> None:
+    """Compute costs again by today's prices, of RUN or of all runs; costs that their clients gave stay."""
+    from agentspan.cli import reprice as reprice_
+
+    with opened_existing(ctx, db) as database:
+        reprice_.command(database, run, as_json=as_json)
 
 
 @main.command()
