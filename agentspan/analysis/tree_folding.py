@@ -15,8 +15,8 @@ FOLD_FROM = 4
 def fold(roots: list[Node]) -> list[Node]:
     """Fold equal siblings in a row into the first one. Its `alike` then holds the others.
 
-    Equal are spans of the same type, label, status and error with equal children. A span is never folded if it, or a
-    span in it, is open, was terminated, or ended late.
+    Equal are spans of the same type, label, status and error with equal children; calls over MCP also have one summary.
+    A span is never folded if it, or a span in it, is open, was terminated, or ended late.
     """
     shapes: dict[object, int] = {}
     shape_of: dict[int, int | None] = {}
@@ -24,7 +24,7 @@ def fold(roots: list[Node]) -> list[Node]:
         below = tuple(shape_of[id(child)] for child in node.children)
         span = node.span
         may = span.status in ("complete", "cancelled", "failed") and not span.ended_late and None not in below
-        key = (span.schema_name, span.label, span.status, error_of(span), below)
+        key = (span.schema_name, span.label, span.status, error_of(span), _target(span), returned_error(span), below)
         shape_of[id(node)] = shapes.setdefault(key, len(shapes)) if may else None
         node.children = _fold(node.children, shape_of)
     return _fold(roots, shape_of)
@@ -35,6 +35,20 @@ def error_of(span: AgentSpanRow) -> str | None:
     if span.status != "failed" or span.result_payload is None:
         return None
     return error_text(jsontext.decode(span.result_payload))
+
+
+def returned_error(span: AgentSpanRow) -> bool:
+    """Return whether a call returned an error as its result (`is_error`). Its status is what the caller says."""
+    result = span.result_payload
+    if result is None or '"is_error"' not in result:
+        return False
+    found = jsontext.decode(result)
+    return isinstance(found, dict) and found.get("is_error") is True
+
+
+def _target(span: AgentSpanRow) -> str | None:
+    """Return what a call over MCP is about, whose label is only the method; lists of spans have the summary of it."""
+    return span.summary if span.schema_name.rpartition(":")[2] == "mcp" else None
 
 
 def _fold(nodes: list[Node], shape_of: dict[int, int | None]) -> list[Node]:

@@ -64,7 +64,11 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
     if slow is not None:
         wanted = tree_folding.slowest(roots, slow)
     if failed:
-        ids = {node.span.id for node in every(roots) if node.span.status == "failed"}
+        ids = {
+            node.span.id
+            for node in every(roots)
+            if node.span.status == "failed" or tree_folding.returned_error(node.span)
+        }
         wanted = ids if wanted is None else wanted & ids
     return wanted
 

@@ -83,7 +83,7 @@ BUILT_IN: tuple[BuiltIn, ...] = (
         "Tool",
         "name*:str arguments:any call_id:str",
         "output:any is_error:bool exit_code:int",
-        "Tool {{name}}({{arguments._args}})" + _OUTPUT,
+        "Tool {{name}}({{arguments._args}}){{#is_error}} → error{{/is_error}}" + _OUTPUT,
         "name",
     ),
     _built_in(

@@ -42,6 +42,25 @@ def test_what_failed_is_folded_only_with_what_failed_of_the_same_error() -> None
     assert names(fold(build([*turns, *tools]))) == [("turn", 3), ("a", 0), ("turn", 0), ("a", 0)]
 
 
+def test_calls_that_returned_an_error_or_had_other_targets_are_not_folded_with_others() -> None:
+    def returned(is_error: str) -> AgentSpanRow:
+        return span("a")._replace(result_payload=f'{{"output": "x", "is_error": {is_error}}}')
+
+    spans = [
+        *(returned("false") for _ in range(4)),
+        *(returned("true") for _ in range(4)),
+        *(span("a") for _ in range(4)),
+    ]
+    assert names(fold(build(spans[:8]))) == [("a", 3), ("a", 3)]
+    assert names(fold(build(spans))) == [("a", 3), ("a", 3), ("a", 3)]
+
+    def called(target: str) -> AgentSpanRow:
+        return span("tools/call")._replace(schema_name="mcp", summary=f"MCP tools/call {target}")
+
+    spans = [called(target) for target in ("a", "b", "c", "d")] + [called("e") for _ in range(4)]
+    assert names(fold(build(spans))) == [("tools/call", 0)] * 4 + [("tools/call", 3)]
+
+
 def test_what_is_open_or_terminated_is_never_folded_and_neither_is_what_holds_it() -> None:
     for status in ("terminated", "active", "pending"):
         parents = [span("turn", n) for n in range(6)]

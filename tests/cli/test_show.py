@@ -244,3 +244,17 @@ def test_a_span_without_a_template_shows_its_label_before_its_payload(db: Path) 
     shown = lines(db, "show", "-", columns=80)
     assert any('tool fetch {"span_id"' in line for line in shown)
     assert any("tool  " in line for line in shown)
+
+
+def test_a_tool_that_returned_an_error_is_shown_with_what_failed(tmp_path: Path) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+    with tracer.run("a"):
+        for number in range(9):
+            with tracer.span("tool", {"name": "book"}) as span:
+                span.set_result({"output": "no seat" if number == 4 else "ok", "is_error": number == 4})
+    tracer.shutdown()
+    shown = call(tmp_path / "runs.db", "show", "-").output
+    assert shown.count("Tool book × 4") == 2
+    assert shown.count("Tool book() → error → no seat") == 1
+    assert "no seat" in (failed := call(tmp_path / "runs.db", "show", "-", "--failed").output)
+    assert "× 4" not in failed

@@ -55,7 +55,8 @@ SPANS = f"{SELECT['agent_span']} where agent_instance_id = ? order by id"
 # 5,000 spans with 20 kB of payload each: 0.07 s, where whole rows take 0.15 to 0.35; with small payloads as long.
 _OUTLINE = {
     "payload": f"case when summary is null then {column_of('agent_span', 'payload')} else '{{}}' end",
-    "result_payload": f"case when status = 'failed' then {column_of('agent_span', 'result_payload')} end",
+    "result_payload": "case when status = 'failed' or instr(result_payload, '\"is_error\":true') "
+    f"or instr(result_payload, '\"is_error\": true') then {column_of('agent_span', 'result_payload')} end",
 }
 OUTLINES = (
     f"select {', '.join(_OUTLINE.get(field, field) for field in AgentSpanRow._fields)} from agent_spans "
