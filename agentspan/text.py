@@ -91,3 +91,16 @@ def cut(text: str, limit: int) -> str:
 
 def _clings(character: str) -> bool:
     return character in _CLINGING or unicodedata.category(character)[0] == "M"
+
+
+def is_near(one: str, other: str) -> bool:
+    """Return whether two names differ, but only by their case, or by one letter: another, missing, or exchanged."""
+    one, other, same = one.lower(), other.lower(), one == other
+    if abs(len(one) - len(other)) > 1 or same or max(len(one), len(other)) < 3:  # `a` and `b` are just names
+        return False
+    at = next(
+        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    first, second = one[at:], other[at:]
+    is_exchanged = first[:2] == second[1::-1] and first[2:] == second[2:]
+    return first[1:] == second[1:] or first[1:] == second or first == second[1:] or is_exchanged

@@ -19,7 +19,7 @@ from agentspan.schemas.dialects import dialect_of, metaschema_of, validator
 from agentspan.schemas.keywords import OutOfSteps, budget
 from agentspan.schemas.precheck import Check, simple
 from agentspan.schemas.schema_checks import check_bounds, check_references
-from agentspan.text import printable
+from agentspan.text import is_near, printable
 
 MAX_STEPS = 40_000  # 0.1 s
 MAX_SCHEMA_STEPS = 160_000  # the schema's own check, once: 0.6 s
@@ -113,7 +113,11 @@ def _message(error: Any) -> str:
     keyword, wanted = error.validator, error.validator_value
     if keyword == "required":
         missing = [name for name in wanted if name not in error.instance]
-        return printable(f"lacks {', '.join(missing)}"[:200])
+        near = next(
+            ((key, name) for name in missing for key in islice(error.instance, 100) if is_near(key, name)), None
+        )
+        meant = "" if near is None else f" ({near[0]}: is {near[1]} meant?)"
+        return printable(f"lacks {', '.join(missing)}"[:200] + meant)
     if keyword == "type":
         return f"is not of type {wanted if isinstance(wanted, str) else ' or '.join(wanted)}"
     if keyword == "additionalProperties":

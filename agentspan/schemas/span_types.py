@@ -18,7 +18,7 @@ from agentspan.schemas.conformance import Conformance, JSONSchema
 from agentspan.schemas.liquid import LiquidMissing, LiquidTemplate, client_template
 from agentspan.schemas.templates import Template
 from agentspan.schemas.unusable import Unusable, unusable_parts
-from agentspan.text import one_line
+from agentspan.text import is_near, one_line
 
 MAX_NAME = 200
 MAX_QUALITY_SCHEMAS = 100
@@ -162,11 +162,15 @@ def usable_name(name: Any, otherwise: str) -> str:
 class Registry:
     """The registered span types, which take precedence over the built-in ones.
 
+    Args:
+        warns: whether a name that is nearly that of a type is logged, once.
+
     Attributes:
         version: the number of registrations. It changes whenever the set of types changes.
     """
 
-    def __init__(self, types: Mapping[str, SpanType] | None = None) -> None:
+    def __init__(self, types: Mapping[str, SpanType] | None = None, *, warns: bool = False) -> None:
+        self._warns = warns
         self._types: dict[str, SpanType] = dict(types or {})
         self._resolved: dict[str, SpanType] = {}
         self.version = 0
@@ -183,9 +187,18 @@ class Registry:
         found = resolved.get(schema_name)
         if found is None:
             found = self._types.get(schema_name) or fallback(schema_name)
+            if self._warns and found is BUILT_IN_TYPES["custom"]:
+                self._warn(schema_name)
             if len(resolved) < 10_000:  # names can come from data
                 resolved[schema_name] = found
         return found
+
+    def _warn(self, schema_name: str) -> None:
+        meant = next((name for name in (*self._types, *BUILT_IN_TYPES) if is_near(schema_name, name)), None)
+        if meant is not None:
+            import logging  # takes 10 ms, and nearly no program needs it here
+
+            logging.getLogger("agentspan").warning("there is no span type %r: is %r meant?", schema_name, meant)
 
     def items(self) -> list[SpanTypeSchema]:
         """Return all types, built-in and registered, in the form of the API."""
@@ -323,5 +336,5 @@ def check_quality_schemas(items: Sequence[Any]) -> tuple[list[dict[str, Any]], l
     return checked, unusable
 
 
-REGISTRY = Registry()
+REGISTRY = Registry(warns=True)
 """The span types of this process: the built-in ones and those that `agentspan.span_type` registered."""

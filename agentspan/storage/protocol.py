@@ -178,8 +178,8 @@ class Outlines(Protocol):
     ) -> list[AgentSpanRow]:
         """Return spans of an instance by id, without most of their payloads.
 
-        The payload is `{}` where there is a summary. The result is None where the span has not failed, unless its text has
-        `is_error` as true.
+        The payload is `{}` where there is a summary. The result is None where the span has not failed, unless its text
+        has `is_error` as true.
 
         Args:
             after: only spans whose id is greater.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentspan.text import cut, one_line, printable, visible
+from agentspan.text import cut, is_near, one_line, printable, visible
 from tests.strategies import any_text
 
 REPLACED = "\ufffd"
@@ -198,3 +198,25 @@ def test_what_is_visible_stays_as_it_is(text: str) -> None:
     shown = visible(text)
     assert visible(shown) == shown
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_so"),
+    [
+        ("llm", "llms", True),
+        ("lm", "llm", True),
+        ("tol", "tool", True),
+        ("LLM", "llm", True),
+        ("modle", "model", True),
+        ("mobel", "model", True),
+        ("model", "model", False),
+        ("chat", "chain", False),
+        ("ab", "ba", False),
+        ("abc", "cba", False),
+        ("", "a", False),
+        ("tool", "agent", False),
+    ],
+)
+def test_names_that_differ_by_one_letter(one: str, other: str, is_so: bool) -> None:
+    assert is_near(one, other) is is_so
+    assert is_near(other, one) is is_so

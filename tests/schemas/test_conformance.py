@@ -121,6 +121,8 @@ def test_a_violation_tells_where_what_and_why() -> None:
     [
         ({"type": ["string", "null"]}, 1, "type", "is not of type string or null"),
         ({"required": ["a", "b", "c"]}, {"b": 1}, "required", "lacks a, c"),
+        ({"required": ["model"]}, {"modle": 1}, "required", "lacks model (modle: is model meant?)"),
+        ({"required": ["model"]}, {"prompt": 1}, "required", "lacks model"),
         ({"not": {"type": "object"}}, {}, "not", 'does not satisfy not: {"type": "object"}'),
         ({"const": 1}, 2, "const", "does not satisfy const: 1"),
         (False, {}, "false", "nothing is allowed here"),

@@ -580,3 +580,14 @@ def test_two_entries_of_one_name_are_refused() -> None:
 def test_a_span_type_keeps_the_item_that_it_was_made_of() -> None:
     item: Any = {"name": "x", "title": "X", "description": "kept", "vendor": 1}
     assert SpanType(item).item is item
+
+
+def test_a_name_that_is_nearly_that_of_a_type_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry(warns=True)
+    for name in ("llms", "llms", "embeding", "my own", "custom", "llm", "x:tol"):
+        registry.resolve(name)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "there is no span type 'llms': is 'llm' meant?",
+        "there is no span type 'embeding': is 'embedding' meant?",
+    ]
