@@ -7,6 +7,7 @@ that depends stay in memory while their trace is recent. Those that look differe
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
@@ -21,6 +22,8 @@ MAX_BYTES = 64 * 2**20
 """Bytes of the attributes of remembered spans, about."""
 MAX_CALLS = 2000
 """Calls of a trace that a new one is compared with, the latest ones."""
+MAX_STEPS = 2 * MAX_CALLS
+"""Spans of a trace that are remembered because others may depend on them, the ones that came last."""
 _MATTER = frozenset({"llm", "agent", "handoff"})
 
 
@@ -142,6 +145,7 @@ class LiveTraces:
     def __init__(self) -> None:
         self._traces: OrderedDict[str, LiveTrace] = OrderedDict()
         self.runs: dict[str, LiveRun] = {}
+        self.processes: dict[str, LiveRun] = {}
         self._bytes = 0
 
     def get(self, trace_id: str) -> LiveTrace | None:
@@ -155,12 +159,19 @@ class LiveTraces:
         """Remember a trace."""
         self._traces[trace.id] = trace
         self.runs[trace.run.row.id] = trace.run
+        if not trace.run.is_own:
+            self.processes[trace.run.row.external_identifier or ""] = trace.run
 
     def keep(self, trace: LiveTrace, steps: Iterable[Step], size: int) -> None:
         """Remember steps of a trace."""
         for step in steps:
             trace.steps[step.span.span_id] = step
+        for id in [*islice(trace.steps, max(0, len(trace.steps) - MAX_STEPS))]:
+            del trace.steps[id]
+            trace.written.pop(id, None)
         trace.bytes += size
+        if trace.bytes > MAX_BYTES:  # the storage says which spans it has, which takes longer
+            trace.seen.clear()
         self._bytes += size
         while len(self._traces) > MAX_TRACES or (self._bytes > MAX_BYTES and len(self._traces) > 1):
             _, gone = self._traces.popitem(last=False)
@@ -170,6 +181,7 @@ class LiveTraces:
         """Forget all: the storage has what they are."""
         self._traces.clear()
         self.runs.clear()
+        self.processes.clear()
         self._bytes = 0
 
     def idle(self, before_s: float) -> Iterator[LiveRun]:
@@ -177,4 +189,5 @@ class LiveTraces:
         for id, run in list(self.runs.items()):
             if run.seen_s <= before_s:
                 del self.runs[id]
+                self.processes.pop(run.row.external_identifier or "", None)
                 yield run

@@ -103,9 +103,9 @@ class Placing:
         return trace
 
     def _process(self, key: str, program: Program) -> LiveRun | None:
-        for run in self._live.runs.values():
-            if run.row.external_identifier == key:
-                return run
+        known = self._live.processes.get(key)
+        if known is not None:
+            return known
         agent = unique(self._ctx.storage, AgentRow, external_identifier=name_of(self._ctx, program.name))
         if agent is None:
             return None

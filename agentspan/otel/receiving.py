@@ -147,7 +147,7 @@ class Receiver:
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
-                self._live.keep(changes.trace, changes.relevant, changes.relevant_size)
+                self._live.keep(changes.trace, changes.relevant, changes.remembered_bytes)
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:

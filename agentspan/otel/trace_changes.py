@@ -54,10 +54,11 @@ class TraceChanges:
         return {id for id, look in self.seen.looks.items() if look.kept is not None and id in self.rows}
 
     @property
-    def relevant_size(self) -> int:
-        """Return the bytes that the spans on which others depend take in memory, about."""
+    def remembered_bytes(self) -> int:
+        """Return the bytes that the new spans take in memory, about: those on which others depend, and all ids."""
         rows = (self.rows[step.span.span_id] for step in self.relevant)
-        return sum(1000 + 2 * (len(row.payload) + len(row.result_payload or "")) for row in rows)
+        relevant = sum(1000 + 2 * (len(row.payload) + len(row.result_payload or "")) for row in rows)
+        return relevant + 120 * len(self.rows)
 
     def done(self, seen_s: float) -> None:
         """Note in the trace and its run that all of it is stored."""
