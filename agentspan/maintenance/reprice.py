@@ -8,7 +8,8 @@ from agentspan.model import sensitive
 from agentspan.model.changes import Applied, Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.schemas.meaning import describe, priced
+from agentspan.schemas.meaning import describe
+from agentspan.schemas.prices import own_prices
 
 BATCH = 500
 
@@ -24,7 +25,11 @@ def reprice(ctx: Context, instances: Iterator[AgentInstanceRow]) -> Iterator[Rep
     """Set the costs of finished spans by today's prices; yield after each batch.
 
     A cost that a payload has stays; a model without known prices has none, never zero.
+
+    Raises:
+        InvalidValue: the file of prices of one's own cannot be read.
     """
+    own_prices()
     for instance in instances:
         batch: list[AgentSpanRow] = []
         for span in ctx.storage.iter_spans(instance.id):
@@ -48,8 +53,7 @@ def _move(ctx: Context, span: AgentSpanRow) -> Move | None:
         return None
     payload = sensitive.read(span.payload)[0]
     result = None if span.result_payload is None else sensitive.read(span.result_payload)[0]
-    found = describe(span_type, span.schema_name, span.status, payload, result, span.duration_ms, (False, False))
-    cost = priced(found, span_type, payload, result).cost_usd
+    cost = describe(span_type, span.schema_name, span.status, payload, result, span.duration_ms, (False, True)).cost_usd
     if cost == span.cost_usd:
         return None
     values = {"cost_usd": cost, "updated_at": clock.now()}

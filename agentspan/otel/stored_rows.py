@@ -13,7 +13,7 @@ from agentspan.model.spans import Times
 from agentspan.operations.context import Context
 from agentspan.otel.mapping.mapped import Mapped, RunFacts
 from agentspan.otel.span import Event, Log, OtelSpan
-from agentspan.schemas.meaning import describe, priced
+from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import MAX_NAME, REGISTRY, title_of
 from agentspan.text import one_line
 
@@ -61,7 +61,6 @@ def row_of(
     span_type = REGISTRY.resolve(name)
     plain_result = None if returned is None else returned.plain
     meaning = describe(span_type, name, status, payload.plain, plain_result, times.duration_ms)
-    meaning = priced(meaning, span_type, payload.plain, plain_result)
     put = spans.created(
         own[0],
         instance.agent_id,

@@ -75,27 +75,12 @@ def describe(
         cost = aliases.cost_of(context) if cost is None else cost
     if input_tokens is None and output_tokens is None and cost is None and "response_id" not in context:
         return _new(Meaning, (summary, label, None, None, None, violations, span_type.is_aggregate, None, None))
-    used = count(input_tokens), count(output_tokens), _cost(cost)
+    tokens_in, tokens_out, dollars = count(input_tokens), count(output_tokens), _cost(cost)
+    if dollars is None and new_result and span_type.label_field == "model" and not span_type.is_aggregate:
+        dollars = prices.cost_of(context, tokens_in, tokens_out)
     answer = _response_id(get("response_id")), count(get("cache_write_tokens"))
+    used = tokens_in, tokens_out, dollars
     return _new(Meaning, (summary, label, *used, violations, span_type.is_aggregate, *answer))
-
-
-def priced(meaning: Meaning, span_type: SpanType, payload: Any, result: Any) -> Meaning:
-    """Return the derived columns of a call of a model with what its tokens cost, where nobody says what it did cost.
-
-    Not part of `describe`, which recording may call in the caller: the first price takes 5 ms, for its table.
-
-    Args:
-        payload, result: as of describe.
-    """
-    if meaning.cost_usd is not None or span_type.label_field != "model" or span_type.is_aggregate:
-        return meaning
-    if meaning.input_tokens is None and meaning.output_tokens is None:
-        return meaning
-    fields: dict[str, Any] = {}
-    for side in (payload, result):
-        fields |= side if type(side) is dict else {}
-    return meaning._replace(cost_usd=prices.cost_of(fields, meaning.input_tokens, meaning.output_tokens))
 
 
 def _with_outcome(

@@ -6,6 +6,7 @@ vendored (32 kB in the wheel): the package imports for 0.5 s, brings an HTTP cli
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 from agentspan.errors import InvalidValue
 from agentspan.schemas.aliases import count
+
+log = logging.getLogger("agentspan")
 
 OWN = "AGENTSPAN_PRICES"
 _MILLION = 1_000_000
@@ -34,11 +37,13 @@ class Tokens(NamedTuple):
 
 
 def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> float | None:
-    """Return what a call cost in US dollars; None for a model without known prices.
+    """Return what a call cost in US dollars; None for a model without known prices, or without tokens.
 
     Args:
         fields: the members of its payload and result.
     """
+    if input_tokens is None and output_tokens is None:
+        return None
     asked, answered = fields.get("model"), fields.get("response_model")
     provider = fields.get("provider")
     provider = provider if type(provider) is str else None
@@ -146,6 +151,15 @@ def _table() -> list[Any]:
 
 @cache
 def _own() -> Mapping[str, Prices]:
+    """Return the prices of one's own. If they cannot be read, none, with a warning: spans are stored all the same."""
+    try:
+        return own_prices()
+    except InvalidValue as error:
+        log.warning("prices of your own are not used: %s", error)
+        return {}
+
+
+def own_prices() -> Mapping[str, Prices]:
     """Return the prices of the file that AGENTSPAN_PRICES names.
 
     Raises:

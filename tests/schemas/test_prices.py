@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -73,15 +73,19 @@ def test_with_more_tokens_than_a_tiers_start_all_cost_the_tiers_price() -> None:
 @pytest.mark.parametrize(
     "text", ["[]", "{", '{"m": 1}', '{"m": {"inn": 1}}', '{"m": {"in": -1}}', '{"m": {"in": "1"}}']
 )
-def test_a_file_of_prices_that_is_none(text: str, own: Path) -> None:
+def test_a_file_of_prices_that_is_none(text: str, own: Path, caplog: pytest.LogCaptureFixture) -> None:
     own.write_text(text)
     prices.forget()
     with pytest.raises(InvalidValue, match="AGENTSPAN_PRICES"):
-        prices.cost_of({"model": "m"}, 1, 1)
+        prices.own_prices()
+    assert prices.cost_of({"model": "m"}, 1, 1) is None
+    assert "prices of your own are not used: AGENTSPAN_PRICES" in caplog.text
 
 
 def test_reprice_sets_costs_that_nobody_gave(tmp_path: Path, own: Path) -> None:
     path = tmp_path / "runs.db"
+    own.write_text("{}")
+    prices.forget()
     with agentspan.open(path) as db:
         run = db.agent_instances.register("a")
         db.agent_instances.start(run.id)
@@ -93,8 +97,20 @@ def test_reprice_sets_costs_that_nobody_gave(tmp_path: Path, own: Path) -> None:
                 ("nobody's", {"input_tokens": 1000, "output_tokens": 100}),
             )
         ]
+    own.write_text(json.dumps(OWN))
+    prices.forget()
     assert call(path, "reprice").output == "costs of 1 of 3 spans changed\n"
     assert call(path, "reprice").output == "costs of 0 of 3 spans changed\n"
     assert call(path, "resummarize").output == "0 of 3 summaries changed\n"
     with agentspan.open(path) as db:
         assert [db.agent_spans.get(id).cost_usd for id in ids] == [0.003, 0.5, None]
+
+
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_recorded_calls_have_costs(tmp_path: Path, own: Path, durability: Literal["journal", "commit"]) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", durability=durability, raise_errors=True)
+    with tracer.run("a"), tracer.span("llm", {"model": "mine"}) as span:
+        span.set_result({"input_tokens": 1000, "output_tokens": 100})
+    tracer.shutdown()
+    with agentspan.open(tmp_path / "runs.db") as db:
+        assert db.agent_spans.get(span.id).cost_usd == 0.003
