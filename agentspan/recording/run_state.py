@@ -9,7 +9,7 @@ from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
@@ -249,13 +249,22 @@ class RunState:
             recorder.faults.lose(fault, reraise=reraise)
 
     def end_as(
-        self, status: FinishStatus, ended_ns: int, *, result: Any = None, error: Any = None, metadata: Any = None
+        self,
+        status: FinishStatus,
+        ended_ns: int,
+        *,
+        result: Any = None,
+        error: Any = None,
+        metadata: Any = None,
+        session: str | None = None,
+        user: str | None = None,
     ) -> None:
         """Store the end that another tracing library told.
 
         Args:
             ended_ns: when it ended, in ns since the epoch.
             result, error, metadata: objects; `metadata` is that of the run from now on.
+            session, user: those of the run from now on; as they are, when left out.
         """
         row, recorder = self.registered_row, self.recorder
         self.status = status if self.termination_reason is None else self.status
@@ -267,9 +276,10 @@ class RunState:
             times = finish_times(row.started_at or at, status, max(at, row.started_at or at), at)
             values = [None if value is None else recorder.capture.object(value) for value in (result, error, metadata)]
             move = instances.finished(self.id, status=status, times=times, now=at, result=values[0], error=values[1])
-            if values[2] is not None:
-                move = move._replace(set={**move.set, "metadata": values[2]})
-            recorder.out.write(unit_of(move))
+            told = {"session": _text(recorder, session), "user": _text(recorder, user)}
+            about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in told.items()}}
+            known = {name: value for name, value in about.items() if value is not None}
+            recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
         except Exception as fault:
             recorder.faults.lose(fault, reraise=False)
 
@@ -293,7 +303,7 @@ class RunState:
 def _text(recorder: Recorder, value: Any) -> str | None:
     """Return the text of a name or version, or None of an object that has none."""
     try:
-        return one_line(recorder.capture.text(str(value)), MAX_NAME)
+        return None if value is None else one_line(recorder.capture.text(str(value)), MAX_NAME)
     except Exception as raised:
         recorder.faults.add(raised, reraise=False)
         return None

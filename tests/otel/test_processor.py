@@ -20,8 +20,11 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 import agentspan
 from agentspan import Tracer
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
+from agentspan.otel.importing import import_spans
 from agentspan.otel.live import recording
+from agentspan.otel.sdk import span_of
 from tests.otel.replaying import runs_in, spans_in
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
@@ -151,8 +154,7 @@ def test_a_trace_of_an_agent_is_a_run_and_all_others_are_one(
     assert [counts[found[name].id].finished for name in ("helper", "program")] == [2, 3]
     assert {run.status for run in found.values()} == {"complete"}
     assert {row.agent_id for row in tracer.storage.iter_spans(found["helper"].id)} == {found["helper"].agent_id}
-    metadata = json.loads(found["helper"].metadata or "")
-    assert metadata["session"] == "talk-1"
+    assert found["helper"].session == "talk-1"
     version = tracer.storage.find(found["helper"].agent_version_id).rows[found["helper"].agent_version_id][1]
     assert getattr(version, "external_identifier", None) == "7"
 
@@ -303,3 +305,18 @@ def test_every_started_step_is_in_the_file_after_sigkill(tmp_path: Path) -> None
         (payload,) = connection.execute("select payload from agent_spans where label = 'last'").fetchone()
     assert found == {"complete": 50, "active": 2}
     assert json.loads(payload)["arguments"] == {"a": 1}, "what it was given is known before its end"
+
+
+def test_spans_that_come_a_second_time_by_a_file_are_stored_once(tracer: Tracer, otel: trace.Tracer) -> None:
+    seen: list[Any] = []
+    with tracer.run("mine"):
+        outer = otel.start_span("chat m", attributes=CHAT)
+        with trace.use_span(outer, end_on_exit=True), otel.start_as_current_span("execute_tool a") as inner:
+            pass
+        seen += [outer, inner]
+    with otel.start_as_current_span("chat m", attributes=CHAT) as alone:
+        seen.append(alone)
+    before = rows(tracer)
+    imported = import_spans(Context(tracer.storage), [span_of(span) for span in seen])
+    assert (imported.spans, imported.known, imported.runs) == (0, 3, 0)
+    assert rows(tracer) == before

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentspan import clock
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.changes import Put, unit_of
+from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
 from agentspan.otel.identity import run_id
 from agentspan.otel.live.calls import Calls
 from agentspan.otel.live.contexts import Key
@@ -25,7 +26,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
 from agentspan.recording.span_and_run import Run, Span
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.storage.protocol import Query
+from agentspan.storage.lookup import unique
 from agentspan.text import one_line
 
 ENDED = 1000
@@ -113,7 +114,11 @@ class Traces:
             else:
                 inside = self._process(plain)
         trace = Trace(id, inside, key, span.start_time, is_own and not inside.run.is_taken_over)
-        return self._going_on.setdefault(context.trace_id, trace)
+        begun = self._going_on.setdefault(context.trace_id, trace)
+        if begun is trace and inside.run.registered_row is not None:  # for other ways by which its spans may come
+            row = OtelTraceRow(id, inside.run.id, clock.to_text(span.start_time))
+            self._recorder.out.write(unit_of(Put(row, minted=True)))
+        return begun
 
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""
@@ -167,11 +172,13 @@ class Traces:
 
     def _stored(self, id: str) -> Run | None:
         """Return the run of a trace that another process began; None if it is not stored."""
-        rows = self._recorder.store.page(Query("agent_instance", {"external_identifier": trace_key(id)}, limit=1)).rows
-        if not rows or not isinstance(rows[0], AgentInstanceRow):
+        store = self._recorder.store
+        row = unique(store, OtelTraceRow, id=id)
+        found = None if row is None else store.find(row.agent_instance_id).rows.get(row.agent_instance_id)
+        if found is None or not isinstance(found[1], AgentInstanceRow):
             return None
         run = Run(self._recorder, "")
-        run.take_over(rows[0])
+        run.take_over(found[1])
         run.is_taken_over = True
         return run
 
@@ -188,9 +195,7 @@ def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
     run = inside.run
     name, version = run_names(root, mapped)
     run.rename(one_line(name, MAX_NAME), version)
-    told = {"session": facts.session, "user": facts.user}
-    about: dict[str, Any] = {**trace.conversation, **{key: value for key, value in told.items() if value is not None}}
-    about["otel"] = {"resource": inside.resource, "scopes": [*inside.scopes], "trace_id": trace.id}
+    about = {"otel": {"resource": inside.resource, "scopes": [*inside.scopes], "trace_id": trace.id}}
     result = mapped.result_payload or {}
     output = result.get("output")
     run.end_as(
@@ -199,6 +204,8 @@ def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
         result=None if output is None else {"output": output},
         error=result.get("error", {}) if mapped.status == "failed" else None,
         metadata=about,
+        session=facts.session or trace.conversation.get("session"),
+        user=facts.user or trace.conversation.get("user"),
     )
 
 
