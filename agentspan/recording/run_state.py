@@ -9,7 +9,7 @@ from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
-from agentspan.model.rows import AgentInstanceRow, Value
+from agentspan.model.rows import AgentInstanceRow, AgentRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
@@ -19,6 +19,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register
 from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.schemas.span_types import MAX_NAME
+from agentspan.storage.lookup import unique
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
 
@@ -115,10 +116,13 @@ class RunState:
         self._began_ns = clock.monotonic_ns()
 
     def _register_known(self, storage: Storage, known: Known) -> Registered:
-        stored = storage.find(known.id, instance_id=known.id).rows.get(known.id)
-        if stored is not None and isinstance(stored[1], AgentInstanceRow):
+        agent = unique(storage, AgentRow, external_identifier=_text(self.recorder, self.name) or DEFAULT)
+        stored = unique(storage, AgentInstanceRow, id=known.id)
+        if stored is None and agent is not None:
+            stored = unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=known.key)
+        if stored is not None:
             self.is_taken_over = True
-            return Registered(stored[1], is_stored=False)
+            return Registered(stored, is_stored=False)
         self._key = known.key
         return self._register(storage, known.id, clock.to_text(known.started_ns))
 

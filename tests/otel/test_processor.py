@@ -320,3 +320,39 @@ def test_spans_that_come_a_second_time_by_a_file_are_stored_once(tracer: Tracer,
     imported = import_spans(Context(tracer.storage), [span_of(span) for span in seen])
     assert (imported.spans, imported.known, imported.runs) == (0, 3, 0)
     assert rows(tracer) == before
+
+
+def test_spans_of_two_providers_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:
+    other = TracerProvider(resource=PROGRAM, shutdown_on_exit=False)
+    other.add_span_processor(SpanProcessor(tracer))
+    mine = other.get_tracer("mine")
+    with mine.start_as_current_span("outer"), otel.start_as_current_span("execute_tool a"):
+        with tracer.span("tool", {"name": "b"}):
+            pass
+        with mine.start_as_current_span("c"):
+            pass
+    other.shutdown()
+    found = rows(tracer)
+    above = {name: row.parent_span_id for name, row in found.items()}
+    assert above == {"outer": None, "a": found["outer"].id, "b": found["a"].id, "c": found["a"].id}
+    assert len(runs_in(tracer.storage)) == 1
+
+
+def test_a_run_of_a_process_goes_on_after_a_shutdown(tracer: Tracer) -> None:
+    provider = TracerProvider(resource=PROGRAM, shutdown_on_exit=False)
+    processor = SpanProcessor(tracer)
+    provider.add_span_processor(processor)
+    for _ in range(2):
+        provider.get_tracer("x").start_span("step").end()
+        processor.shutdown()
+    assert tracer.flush()
+    assert [run.status for run in runs_in(tracer.storage)] == ["complete"]
+    assert len(spans_in(tracer.storage)) == 2
+    assert tracer.health().failed == 0
+
+
+def test_threads_that_begin_at_once_share_the_run_of_the_process(tracer: Tracer, otel: trace.Tracer) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: otel.start_span(f"step {number}").end(), range(40)))
+    assert tracer.flush()
+    assert (len(runs_in(tracer.storage)), len(spans_in(tracer.storage))) == (1, 40)

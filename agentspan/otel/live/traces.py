@@ -5,6 +5,7 @@ request is a run of its own, which ends with its root; all others belong to one 
 """
 
 import os
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +87,11 @@ class Traces:
         self._inside: OrderedDict[str, RunOfTraces] = OrderedDict()
         self._of_process: dict[str, RunOfTraces] = {}
         self._pid = os.getpid()
+        self._lock = threading.RLock()
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def get(self, trace_id: int) -> Trace | None:
         """Return a trace, also one that ended a while ago; None of one that is not known."""
@@ -97,6 +103,10 @@ class Traces:
         Args:
             around: the node of agentspan that it is inside of.
         """
+        with self._lock:  # two threads may begin the run of the process
+            return self.get(span.context.trace_id) or self._new(span, around)
+
+    def _new(self, span: Any, around: Span | Run | None) -> Trace:
         context = span.context
         key = (context.trace_id, context.span_id)
         id = f"{context.trace_id:032x}"
@@ -114,11 +124,11 @@ class Traces:
             else:
                 inside = self._process(plain)
         trace = Trace(id, inside, key, span.start_time, is_own and not inside.run.is_taken_over)
-        begun = self._going_on.setdefault(context.trace_id, trace)
-        if begun is trace and inside.run.registered_row is not None:  # for other ways by which its spans may come
+        self._going_on[context.trace_id] = trace
+        if inside.run.registered_row is not None:  # for other ways by which its spans may come
             row = OtelTraceRow(id, inside.run.id, clock.to_text(span.start_time))
             self._recorder.out.write(unit_of(Put(row, minted=True)))
-        return begun
+        return trace
 
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""
@@ -158,8 +168,7 @@ class Traces:
             key = f"{key}/{os.getpid()}"
         found = self._of_process.get(key)
         if found is None:
-            found = self._begun(key, program.name, program.version, span, {})
-            found = self._of_process.setdefault(key, found)
+            found = self._of_process[key] = self._begun(key, program.name, program.version, span, {})
         return found
 
     def _begun(self, key: str, name: str, version: str | None, first: OtelSpan, about: dict[str, Any]) -> RunOfTraces:
