@@ -26,11 +26,12 @@ def command(*, as_json: bool) -> None:
         return
     rows = []
     for each in sorted(found, key=lambda each: (not each.can_record, not each.is_installed, each.framework.name)):
-        by = f"{each.package} {each.version}" if each.package else "itself" if not each.framework.package else ""
-        state = "yes" if each.can_record else "no"
-        missing = f"pip install {_to_install(each)}" if each.is_installed and not each.can_record else ""
-        rows.append([each.framework.name, "yes" if each.is_installed else "-", state, by or missing])
-    table(("framework", "installed", "recorded", "by"), rows, shrink=3)
+        if each.can_record:
+            state = f"recorded by {each.package or 'itself'} {each.version}".rstrip()
+        else:
+            state = f"not recorded; pip install {_to_install(each)}" if each.is_installed else "not installed"
+        rows.append([each.framework.name, state])
+    table(("framework", "here"), rows, shrink=1)
 
 
 def _to_install(each: known.Available) -> str:

@@ -9,7 +9,7 @@ from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
@@ -19,6 +19,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register
 from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.schemas.span_types import MAX_NAME
+from agentspan.storage.lookup import unique
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
 
@@ -115,10 +116,13 @@ class RunState:
         self._began_ns = clock.monotonic_ns()
 
     def _register_known(self, storage: Storage, known: Known) -> Registered:
-        stored = storage.find(known.id, instance_id=known.id).rows.get(known.id)
-        if stored is not None and isinstance(stored[1], AgentInstanceRow):
+        agent = unique(storage, AgentRow, external_identifier=_text(self.recorder, self.name) or DEFAULT)
+        stored = unique(storage, AgentInstanceRow, id=known.id)
+        if stored is None and agent is not None:
+            stored = unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=known.key)
+        if stored is not None:
             self.is_taken_over = True
-            return Registered(stored[1], is_stored=False)
+            return Registered(stored, is_stored=False)
         self._key = known.key
         return self._register(storage, known.id, clock.to_text(known.started_ns))
 
@@ -249,13 +253,22 @@ class RunState:
             recorder.faults.lose(fault, reraise=reraise)
 
     def end_as(
-        self, status: FinishStatus, ended_ns: int, *, result: Any = None, error: Any = None, metadata: Any = None
+        self,
+        status: FinishStatus,
+        ended_ns: int,
+        *,
+        result: Any = None,
+        error: Any = None,
+        metadata: Any = None,
+        session: str | None = None,
+        user: str | None = None,
     ) -> None:
         """Store the end that another tracing library told.
 
         Args:
             ended_ns: when it ended, in ns since the epoch.
             result, error, metadata: objects; `metadata` is that of the run from now on.
+            session, user: those of the run from now on; as they are, when left out.
         """
         row, recorder = self.registered_row, self.recorder
         self.status = status if self.termination_reason is None else self.status
@@ -267,9 +280,10 @@ class RunState:
             times = finish_times(row.started_at or at, status, max(at, row.started_at or at), at)
             values = [None if value is None else recorder.capture.object(value) for value in (result, error, metadata)]
             move = instances.finished(self.id, status=status, times=times, now=at, result=values[0], error=values[1])
-            if values[2] is not None:
-                move = move._replace(set={**move.set, "metadata": values[2]})
-            recorder.out.write(unit_of(move))
+            told = {"session": _text(recorder, session), "user": _text(recorder, user)}
+            about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in told.items()}}
+            known = {name: value for name, value in about.items() if value is not None}
+            recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
         except Exception as fault:
             recorder.faults.lose(fault, reraise=False)
 
@@ -293,7 +307,7 @@ class RunState:
 def _text(recorder: Recorder, value: Any) -> str | None:
     """Return the text of a name or version, or None of an object that has none."""
     try:
-        return one_line(recorder.capture.text(str(value)), MAX_NAME)
+        return None if value is None else one_line(recorder.capture.text(str(value)), MAX_NAME)
     except Exception as raised:
         recorder.faults.add(raised, reraise=False)
         return None

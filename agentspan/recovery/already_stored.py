@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from agentspan.model import spans
 from agentspan.model.changes import Move, Over, Put, Refused, Unit, overs, unit_of
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, Value
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, OtelTraceRow, Row, Value
 from agentspan.model.spans import is_guess
 from agentspan.model.status import LEAVES, OPEN, REPLACED
 
@@ -44,6 +44,8 @@ def _has(stored: Row, wanted: Row) -> bool:
     """Return whether a row has the wanted values, or a later state."""
     if type(stored) is not type(wanted) or stored.id != wanted.id:
         return False
+    if isinstance(stored, OtelTraceRow):  # the run of a trace is decided once
+        return True
     if not isinstance(stored, AgentSpanRow) or not isinstance(wanted, AgentSpanRow):
         return isinstance(stored, AgentInstanceRow) or stored == wanted
     if stored.status in OPEN:

@@ -75,6 +75,36 @@ def test_a_provider_of_the_program_gets_a_processor() -> None:
     assert sorted(recorded()) == ["llm", "mine"]
 
 
+UNSET = """
+import sys
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+import agentspan
+agentspan.configure(sys.argv[1])
+agentspan.instrument()
+early = trace.get_tracer("an.sdk")
+with early.start_as_current_span("before"):
+    pass
+class Seen(SpanProcessor):
+    def on_end(self, span):
+        print(span.name)
+provider = TracerProvider()
+provider.add_span_processor(Seen())
+trace.set_tracer_provider(provider)
+for tracer in (early, trace.get_tracer("another")):
+    with tracer.start_as_current_span("after"):
+        pass
+"""
+
+
+def test_while_the_program_has_set_no_provider_its_spans_are_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    done = subprocess.run([sys.executable, "-c", UNSET, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "after\nafter\n", "the program's provider gets what it would have got"
+    with agentspan.open(path) as database:
+        assert [span.schema_name for span in spans_in(database.storage)] == ["before"]
+
+
 @pytest.mark.usefixtures("packages")
 def test_one_instrumentor_of_a_framework_is_chosen() -> None:
     found = known.named("openai_v2")

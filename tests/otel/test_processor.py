@@ -20,8 +20,11 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 import agentspan
 from agentspan import Tracer
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
+from agentspan.otel.importing import import_spans
 from agentspan.otel.live import recording
+from agentspan.otel.sdk import span_of
 from tests.otel.replaying import runs_in, spans_in
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
@@ -151,8 +154,7 @@ def test_a_trace_of_an_agent_is_a_run_and_all_others_are_one(
     assert [counts[found[name].id].finished for name in ("helper", "program")] == [2, 3]
     assert {run.status for run in found.values()} == {"complete"}
     assert {row.agent_id for row in tracer.storage.iter_spans(found["helper"].id)} == {found["helper"].agent_id}
-    metadata = json.loads(found["helper"].metadata or "")
-    assert metadata["session"] == "talk-1"
+    assert found["helper"].session == "talk-1"
     version = tracer.storage.find(found["helper"].agent_version_id).rows[found["helper"].agent_version_id][1]
     assert getattr(version, "external_identifier", None) == "7"
 
@@ -303,3 +305,54 @@ def test_every_started_step_is_in_the_file_after_sigkill(tmp_path: Path) -> None
         (payload,) = connection.execute("select payload from agent_spans where label = 'last'").fetchone()
     assert found == {"complete": 50, "active": 2}
     assert json.loads(payload)["arguments"] == {"a": 1}, "what it was given is known before its end"
+
+
+def test_spans_that_come_a_second_time_by_a_file_are_stored_once(tracer: Tracer, otel: trace.Tracer) -> None:
+    seen: list[Any] = []
+    with tracer.run("mine"):
+        outer = otel.start_span("chat m", attributes=CHAT)
+        with trace.use_span(outer, end_on_exit=True), otel.start_as_current_span("execute_tool a") as inner:
+            pass
+        seen += [outer, inner]
+    with otel.start_as_current_span("chat m", attributes=CHAT) as alone:
+        seen.append(alone)
+    before = rows(tracer)
+    imported = import_spans(Context(tracer.storage), [span_of(span) for span in seen])
+    assert (imported.spans, imported.known, imported.runs) == (0, 3, 0)
+    assert rows(tracer) == before
+
+
+def test_spans_of_two_providers_are_one_tree(tracer: Tracer, otel: trace.Tracer) -> None:
+    other = TracerProvider(resource=PROGRAM, shutdown_on_exit=False)
+    other.add_span_processor(SpanProcessor(tracer))
+    mine = other.get_tracer("mine")
+    with mine.start_as_current_span("outer"), otel.start_as_current_span("execute_tool a"):
+        with tracer.span("tool", {"name": "b"}):
+            pass
+        with mine.start_as_current_span("c"):
+            pass
+    other.shutdown()
+    found = rows(tracer)
+    above = {name: row.parent_span_id for name, row in found.items()}
+    assert above == {"outer": None, "a": found["outer"].id, "b": found["a"].id, "c": found["a"].id}
+    assert len(runs_in(tracer.storage)) == 1
+
+
+def test_a_run_of_a_process_goes_on_after_a_shutdown(tracer: Tracer) -> None:
+    provider = TracerProvider(resource=PROGRAM, shutdown_on_exit=False)
+    processor = SpanProcessor(tracer)
+    provider.add_span_processor(processor)
+    for _ in range(2):
+        provider.get_tracer("x").start_span("step").end()
+        processor.shutdown()
+    assert tracer.flush()
+    assert [run.status for run in runs_in(tracer.storage)] == ["complete"]
+    assert len(spans_in(tracer.storage)) == 2
+    assert tracer.health().failed == 0
+
+
+def test_threads_that_begin_at_once_share_the_run_of_the_process(tracer: Tracer, otel: trace.Tracer) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: otel.start_span(f"step {number}").end(), range(40)))
+    assert tracer.flush()
+    assert (len(runs_in(tracer.storage)), len(spans_in(tracer.storage))) == (1, 40)

@@ -8,7 +8,7 @@ from typing import Any
 from agentspan.interrupts import let_through
 from agentspan.otel.instruments import known
 from agentspan.otel.instruments.on_import import Waiting
-from agentspan.otel.instruments.turning_on import instrument
+from agentspan.otel.instruments.turning_on import instrument, record_unset_provider
 
 log = logging.getLogger("agentspan")
 
@@ -35,6 +35,7 @@ def _instrument(name: str) -> Any:
 
 
 def _record_global_provider(api: Any) -> None:
+    record_unset_provider()
     set_provider = api.set_tracer_provider
 
     def set_tracer_provider(tracer_provider: Any) -> None:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from agentspan import forks
@@ -78,6 +79,12 @@ def uninstrument(*names: str) -> None:
             _close()
 
 
+def record_unset_provider() -> None:
+    """Record what the program makes with OpenTelemetry while it has set no provider."""
+    with _lock:
+        _provider_for(None, None)
+
+
 def instrumented() -> list[Instrumented]:
     """Return what is turned on."""
     return [each for each, _ in _on.values()]
@@ -100,6 +107,8 @@ def _advice(found: Available) -> str:
 def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
     global _provider
     with forks.importing:
+        import_module("opentelemetry.trace")  # first: under `agentspan record` it comes here again
+        from agentspan.otel.instruments import unset_provider
         from agentspan.otel.instruments.provider import ask_for_content, new_provider
         from agentspan.otel.live.processor import SpanProcessor
 
@@ -109,6 +118,7 @@ def _provider_for(provider: Any, tracer: Tracer | None) -> Any:
         return provider
     if _provider is None:
         _provider = new_provider(SpanProcessor(tracer))
+        unset_provider.use(_provider)
     return _provider
 
 
@@ -116,6 +126,9 @@ def _close() -> None:
     global _provider
     provider, _provider = _provider, None
     if provider is not None:
+        from agentspan.otel.instruments import unset_provider
+
+        unset_provider.undo()
         provider.shutdown()
 
 
@@ -151,10 +164,8 @@ def _carry_context() -> None:
 
 
 def _pydantic_ai(provider: Any) -> tuple[Instrumented, Callable[[], Any]]:
-    import importlib
-
-    agents = importlib.import_module("pydantic_ai")
-    settings = importlib.import_module("pydantic_ai.models.instrumented").InstrumentationSettings
+    agents = import_module("pydantic_ai")
+    settings = import_module("pydantic_ai.models.instrumented").InstrumentationSettings
     agents.Agent.instrument_all(settings(tracer_provider=provider))
     about = Instrumented("pydantic-ai", "pydantic-ai", getattr(agents, "__version__", ""))
     return about, lambda: agents.Agent.instrument_all(False)

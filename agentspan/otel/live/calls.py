@@ -51,7 +51,11 @@ class Calls:
 
     def settle(self, since_ns: int) -> None:
         """Mark the duplicates among the calls that ended after this time, and complete those that are kept."""
-        seen = [each for each in list(self._seen) if each.span.end_time >= since_ns]
+        seen: list[_Seen] = []
+        for each in reversed(self._seen.copy()):
+            if each.span.end_time < since_ns:
+                break
+            seen.append(each)
         if len(seen) < 2 or not _may_repeat(seen):
             return
         for each in seen:
@@ -59,7 +63,7 @@ class Calls:
         by_id = {each.node.id: each for each in seen}
         found = duplicates(each.call for each in seen if each.call is not None)
         new = {twin: kept for twin, kept in found.items() if self._kept.get(twin) != kept}
-        self._kept |= new
+        self._kept = new if len(self._kept) > MOST else self._kept | new
         for kept_id in sorted(set(new.values())):
             twins = [twin for twin, kept in found.items() if kept == kept_id]
             self._write(by_id[kept_id], [by_id[twin] for twin in twins])

@@ -27,7 +27,6 @@ class SpanProcessor(_SpanProcessor):
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer
-        self._lock = threading.RLock()
         self._live: LiveRecording | None = None
         _processors.add(self)
 
@@ -52,16 +51,14 @@ class SpanProcessor(_SpanProcessor):
                 recorder.faults.lose(error, reraise=False)
 
     def shutdown(self) -> None:
-        """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another."""
-        with self._lock:
+        """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
+
+        Where other processors record into the same tracer, the last of them does that.
+        """
+        with _lock:
             live, self._live = self._live, None
-        if live is not None and live.recorder.is_usable:
-            try:
-                live.close()
-                live.recorder.flush(2.0)
-            except Exception as error:
-                let_through(error)
-                live.recorder.faults.lose(error, reraise=False)
+            if live is not None:
+                _give_back(live)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write what waits; return whether everything is in the storage."""
@@ -74,16 +71,36 @@ class SpanProcessor(_SpanProcessor):
 
     def _recording(self, recorder: Recorder) -> LiveRecording:
         live = self._live
-        if live is None or live.recorder is not recorder:  # `configure` made another one
-            with self._lock:
-                live = self._live
-                if live is None or live.recorder is not recorder:
-                    live = self._live = LiveRecording(recorder)
-        return live
+        if live is not None and live.recorder is recorder:
+            return live
+        with _lock:
+            if self._live is not None:  # `configure` made another one
+                _give_back(self._live)
+            live = _recordings.get(id(recorder))
+            if live is None:
+                live = _recordings[id(recorder)] = LiveRecording(recorder)
+            live.users += 1
+            self._live = live
+            return live
 
-    def renew(self) -> None:
-        """In a forked child: another thread of the parent may have held the lock."""
-        self._lock = threading.RLock()
+
+_lock = threading.RLock()
+_recordings: dict[int, LiveRecording] = {}
+"""By the id of their recorder, which they keep."""
+
+
+def _give_back(live: LiveRecording) -> None:
+    live.users -= 1
+    if live.users:
+        return
+    _recordings.pop(id(live.recorder), None)
+    if live.recorder.is_usable:
+        try:
+            live.close()
+            live.recorder.flush(2.0)
+        except Exception as error:
+            let_through(error)
+            live.recorder.faults.lose(error, reraise=False)
 
 
 _processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()
@@ -95,8 +112,10 @@ def _shut_down_all() -> None:
 
 
 def _renew_all() -> None:
-    for processor in list(_processors):
-        processor.renew()
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+    for live in _recordings.values():
+        live.renew()
 
 
 atexit.register(_shut_down_all)  # before the recorder's own, which was registered earlier; a provider may have none

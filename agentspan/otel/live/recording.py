@@ -25,20 +25,26 @@ _ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 
 
 class LiveRecording:
-    """The spans of one recorder.
+    """The spans of one recorder. Several providers may share it: a span of one can be inside of another's.
 
     Attributes:
         recorder: records them.
+        users: how many processors use it.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
+        self.users = 0
         self._active: dict[Key, Span] = {}
         self._traces = Traces(recorder)
         self._waiting: deque[tuple[float, Trace]] = deque()
         self._writer = Writer(recorder.capture)
         self._keeps_raw = recorder.is_open and recorder.destination.is_journaled
         join(recorder, self._active)
+
+    def renew(self) -> None:
+        """In a forked child: see Traces."""
+        self._traces.renew()
 
     def start(self, span: Any) -> None:
         """Record that a span has started."""

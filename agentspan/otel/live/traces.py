@@ -5,12 +5,14 @@ request is a run of its own, which ends with its root; all others belong to one 
 """
 
 import os
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentspan import clock
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.changes import Put, unit_of
+from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
 from agentspan.otel.identity import run_id
 from agentspan.otel.live.calls import Calls
 from agentspan.otel.live.contexts import Key
@@ -25,7 +27,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
 from agentspan.recording.span_and_run import Run, Span
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.storage.protocol import Query
+from agentspan.storage.lookup import unique
 from agentspan.text import one_line
 
 ENDED = 1000
@@ -85,6 +87,11 @@ class Traces:
         self._inside: OrderedDict[str, RunOfTraces] = OrderedDict()
         self._of_process: dict[str, RunOfTraces] = {}
         self._pid = os.getpid()
+        self._lock = threading.RLock()
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
 
     def get(self, trace_id: int) -> Trace | None:
         """Return a trace, also one that ended a while ago; None of one that is not known."""
@@ -96,6 +103,10 @@ class Traces:
         Args:
             around: the node of agentspan that it is inside of.
         """
+        with self._lock:  # two threads may begin the run of the process
+            return self.get(span.context.trace_id) or self._new(span, around)
+
+    def _new(self, span: Any, around: Span | Run | None) -> Trace:
         context = span.context
         key = (context.trace_id, context.span_id)
         id = f"{context.trace_id:032x}"
@@ -113,7 +124,11 @@ class Traces:
             else:
                 inside = self._process(plain)
         trace = Trace(id, inside, key, span.start_time, is_own and not inside.run.is_taken_over)
-        return self._going_on.setdefault(context.trace_id, trace)
+        self._going_on[context.trace_id] = trace
+        if inside.run.registered_row is not None:  # for other ways by which its spans may come
+            row = OtelTraceRow(id, inside.run.id, clock.to_text(span.start_time))
+            self._recorder.out.write(unit_of(Put(row, minted=True)))
+        return trace
 
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""
@@ -153,8 +168,7 @@ class Traces:
             key = f"{key}/{os.getpid()}"
         found = self._of_process.get(key)
         if found is None:
-            found = self._begun(key, program.name, program.version, span, {})
-            found = self._of_process.setdefault(key, found)
+            found = self._of_process[key] = self._begun(key, program.name, program.version, span, {})
         return found
 
     def _begun(self, key: str, name: str, version: str | None, first: OtelSpan, about: dict[str, Any]) -> RunOfTraces:
@@ -167,11 +181,13 @@ class Traces:
 
     def _stored(self, id: str) -> Run | None:
         """Return the run of a trace that another process began; None if it is not stored."""
-        rows = self._recorder.store.page(Query("agent_instance", {"external_identifier": trace_key(id)}, limit=1)).rows
-        if not rows or not isinstance(rows[0], AgentInstanceRow):
+        store = self._recorder.store
+        row = unique(store, OtelTraceRow, id=id)
+        found = None if row is None else store.find(row.agent_instance_id).rows.get(row.agent_instance_id)
+        if found is None or not isinstance(found[1], AgentInstanceRow):
             return None
         run = Run(self._recorder, "")
-        run.take_over(rows[0])
+        run.take_over(found[1])
         run.is_taken_over = True
         return run
 
@@ -188,9 +204,7 @@ def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
     run = inside.run
     name, version = run_names(root, mapped)
     run.rename(one_line(name, MAX_NAME), version)
-    told = {"session": facts.session, "user": facts.user}
-    about: dict[str, Any] = {**trace.conversation, **{key: value for key, value in told.items() if value is not None}}
-    about["otel"] = {"resource": inside.resource, "scopes": [*inside.scopes], "trace_id": trace.id}
+    about = {"otel": {"resource": inside.resource, "scopes": [*inside.scopes], "trace_id": trace.id}}
     result = mapped.result_payload or {}
     output = result.get("output")
     run.end_as(
@@ -199,6 +213,8 @@ def end_run(trace: Trace, root: OtelSpan, mapped: Mapped) -> None:
         result=None if output is None else {"output": output},
         error=result.get("error", {}) if mapped.status == "failed" else None,
         metadata=about,
+        session=facts.session or trace.conversation.get("session"),
+        user=facts.user or trace.conversation.get("user"),
     )
 
 

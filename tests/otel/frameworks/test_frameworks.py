@@ -1,0 +1,101 @@
+"""Each framework is recorded by one line, and by none with `agentspan record`: the same tree, and no token twice.
+
+    AGENTSPAN_TEST_FRAMEWORKS=/tmp/frameworks python -m pytest tests/otel/frameworks
+
+The folder gets an environment for each framework, with its newest version and its instrumentor.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import agentspan
+from agentspan.model.rows import AgentSpanRow
+from tests.otel.frameworks.model_server import serving
+from tests.otel.replaying import runs_in, spans_in
+
+FOLDER = os.environ.get("AGENTSPAN_TEST_FRAMEWORKS")
+PROGRAMS = Path(__file__).parent / "programs"
+CHECKOUT = Path(__file__).parents[3]
+ONE_LINE = "import runpy, sys, agentspan; agentspan.instrument(); runpy.run_path(sys.argv[1], run_name='__main__')"
+_OI = "openinference-instrumentation-"
+
+
+class Case(NamedTuple):
+    """A program, and what it must leave: types that must be there, and the tokens of all calls."""
+
+    program: str
+    packages: tuple[str, ...]
+    types: frozenset[str]
+    tokens: tuple[int, int]
+
+
+_AGENT = frozenset({"agent", "llm", "tool"})
+_CALL = frozenset({"llm"})
+CASES = (
+    Case("openai_sync", ("openai", f"{_OI}openai"), _CALL, (30, 12)),
+    Case("openai_async", ("openai", f"{_OI}openai"), _CALL, (40, 16)),
+    Case("anthropic_messages", ("anthropic", f"{_OI}anthropic"), _CALL, (10, 4)),
+    Case("langgraph_agent", ("langgraph", "langchain-openai", f"{_OI}langchain"), _AGENT, (20, 8)),
+    Case("openai_agents", ("openai-agents", f"{_OI}openai-agents"), _AGENT, (20, 8)),
+    Case("pydantic_agent", ("pydantic-ai-slim[openai]",), _AGENT, (20, 8)),
+    Case("litellm_calls", ("litellm", f"{_OI}litellm"), _CALL, (20, 8)),
+    Case("mcp_client", ("mcp", f"{_OI}mcp"), frozenset({"mcp"}), (0, 0)),
+    Case("smolagents_agent", ("smolagents[openai]", f"{_OI}smolagents"), _AGENT, (30, 12)),
+)
+
+
+def _python_of(case: Case) -> str:
+    """The Python of an environment with the packages of a case, which is made once."""
+    assert FOLDER is not None
+    environment = Path(FOLDER) / case.program
+    python = environment / "bin" / "python"
+    if not (environment / "ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+        wanted = [f"{CHECKOUT}[otel]", "opentelemetry-instrumentation-threading", *case.packages]
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "-e", *wanted], check=True)
+        (environment / "ready").touch()
+    return str(python)
+
+
+def _recorded(command: list[str], path: Path, model: str) -> list[AgentSpanRow]:
+    known = {**os.environ, "MODEL": model, "AGENTSPAN_DB": str(path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = subprocess.run(command, env=known, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with agentspan.open(path) as database:
+        assert len(runs_in(database.storage)) == 1, "no stray run"
+        return spans_in(database.storage)
+
+
+def _tree(spans: list[AgentSpanRow]) -> list[tuple[Any, ...]]:
+    by_id = {span.id: span for span in spans}
+
+    def way(span: AgentSpanRow) -> tuple[Any, ...]:
+        above = by_id.get(span.parent_span_id or "")
+        return (*(() if above is None else way(above)), span.schema_name, span.label)
+
+    return sorted(way(span) for span in spans)
+
+
+@pytest.mark.skipif(FOLDER is None, reason="AGENTSPAN_TEST_FRAMEWORKS names no folder to install frameworks in")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.program)
+def test_a_framework_is_recorded_by_one_line_and_by_none(case: Case, tmp_path: Path) -> None:
+    python, program = _python_of(case), str(PROGRAMS / f"{case.program}.py")
+    with serving() as model:
+        one = _recorded([python, "-c", ONE_LINE, program], tmp_path / "one.db", model)
+        none = _recorded([python, "-m", "agentspan", "record", "--", python, program], tmp_path / "none.db", model)
+    assert _tree(one) == _tree(none)
+    for spans in (one, none):
+        assert case.types <= {span.schema_name for span in spans}
+        assert {span.status for span in spans} == {"complete"}
+        for call in [span for span in spans if span.schema_name == "llm"]:
+            assert call.label
+            assert '"messages"' in call.payload
+            assert call.result_payload is not None
+        counted = [span for span in spans if not span.is_aggregate]
+        given, made = (sum(getattr(span, f"{side}_tokens") or 0 for span in counted) for side in ("input", "output"))
+        assert (given, made) == case.tokens
