@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from agentspan import clock
 from agentspan.analysis import id_prefixes
+from agentspan.analysis.diff import RunDiff, diff
 from agentspan.analysis.runs import RunFilter, RunList, find_runs, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
@@ -141,6 +142,17 @@ class Reading:
         """
         run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
         return search(self.storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
+
+    def diff(self, a: str, b: str) -> RunDiff:
+        """Return where two runs part: their steps aligned, and the first one that differs.
+
+        Args:
+            a, b: the runs: an id, the unique beginning of one, or `-` for the latest.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        return diff(self.storage, *(id_prefixes.find_run(self.storage, run).id for run in (a, b)))
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None

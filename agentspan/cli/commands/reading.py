@@ -1,4 +1,4 @@
-"""Commands that only read: runs, show, tail, span, stats, search, sql, schemas."""
+"""Commands that only read: runs, show, diff, tail, span, stats, search, sql, schemas."""
 
 from typing import Any
 
@@ -45,6 +45,21 @@ def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: 
 
     with opened(ctx, db) as database:
         show_.command(database, run, as_json=as_json, **how)
+
+
+@main.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--full", is_flag=True, help="Show each step that differs, and each that has other words.")
+@click.option("--markdown", is_flag=True, help="Write Markdown.")
+@options
+@click.pass_context
+def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, **how: Any) -> None:
+    """Show where two runs part, A and B: an id, the unique beginning of one, or - for the latest."""
+    from agentspan.cli import diff as diff_
+
+    with opened(ctx, db) as database:
+        diff_.command(database, a, b, as_json=as_json, **how)
 
 
 @main.command()

@@ -1,0 +1,332 @@
+"""Where two runs part: their steps aligned level by level, and the first step at which they differ.
+
+Times are no difference, and neither are ids of calls. Words that models and people choose are one, but a small one:
+two runs part at the first step that differs in more than words, if there is one.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from agentspan.analysis.runs import names_of
+from agentspan.analysis.sibling_alignment import Alignment, Pair, align
+from agentspan.analysis.step_keys import Step, StepKeys, cleaned
+from agentspan.analysis.tree import Node, build, every, sums, title_of
+from agentspan.analysis.wording import MAX_FIELDS, FieldChange, field_changes
+from agentspan.blobs import described
+from agentspan.errors import NotFound
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.storage.protocol import Storage
+
+Kind = Literal["same", "words", "arguments", "result", "status", "retries", "moved", "added", "removed"]
+SMALL: frozenset[Kind] = frozenset({"same", "words"})
+"""Kinds at which two runs do not part, if they part anywhere else."""
+TITLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class DiffRun:
+    """One of the two runs, with the sums over its spans (see tree.sums)."""
+
+    run_id: str
+    agent: str
+    version: str
+    status: str
+    spans: int
+    failed: int
+    tokens: int | None
+    cost_usd: float | None
+    duration_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiffStep:
+    """A step of one run.
+
+    Attributes:
+        span_id: of its last attempt.
+        number: its place in the run's tree, from 1 on, parents first.
+        attempts: how many spans it is: all but the last failed.
+        type, label, title, status: the span's.
+    """
+
+    span_id: str
+    number: int
+    attempts: int
+    type: str
+    label: str | None
+    title: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepChange:
+    """A step of both runs or of one; or steps in a row that are the same in both.
+
+    Attributes:
+        kind: `same`; `words`: only what a model or a person said; `arguments` (type, label and payload); `result`;
+            `status`; `retries`: the number of attempts; `moved`; `added`: only B has it; `removed`: only A has it.
+        count: how many steps it stands for: those in a row, or a step that is added or removed with all in it.
+        depth: how many steps are around it.
+        a, b: the step; None where it is missing. Of several the first.
+        follows: whether steps in it differ, of which a different result or status may be the consequence.
+    """
+
+    kind: Kind
+    count: int
+    depth: int
+    a: DiffStep | None
+    b: DiffStep | None
+    follows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """The step at which two runs part.
+
+    Attributes:
+        kind: see StepChange.
+        place: which of `RunDiff.steps` it is.
+        same: how many steps before it are the same, other words included.
+        other_words: how many of those have other words.
+        depth: how many steps are around it.
+        a, b: what each run does at this place; None where it has no more steps on this level.
+        fields: what differs between `a` and `b`, if they have the same type and label.
+    """
+
+    kind: Kind
+    place: int
+    same: int
+    other_words: int
+    depth: int
+    a: DiffStep | None
+    b: DiffStep | None
+    fields: tuple[FieldChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunDiff:
+    """The difference of two runs.
+
+    Attributes:
+        a, b: the runs.
+        fields: what differs in their metadata, result and error.
+        first_divergence: where they part; None if they have the same steps.
+        steps: all steps, those that are the same folded.
+        is_shortest: False if the runs have more than 2,000 edits on one level: then there may be a shorter difference.
+    """
+
+    a: DiffRun
+    b: DiffRun
+    fields: tuple[FieldChange, ...]
+    first_divergence: Divergence | None
+    steps: tuple[StepChange, ...]
+    is_shortest: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether both runs have the same steps with the same results, metadata and errors."""
+        return self.first_divergence is None and not self.fields
+
+
+def diff(storage: Storage, a: str, b: str) -> RunDiff:
+    """Return the difference of two runs.
+
+    Args:
+        a, b: their ids.
+
+    Raises:
+        NotFound: there is no such run.
+    """
+    rows = [_run(storage, id) for id in (a, b)]
+    names = names_of(storage, rows)
+    spans_a, spans_b = ([*storage.iter_spans(row.id)] for row in rows)
+    runs = [
+        DiffRun(row.id, *names[row.id], row.status, **sums(spans)._asdict(), duration_ms=row.duration_ms)
+        for row, spans in zip(rows, (spans_a, spans_b), strict=True)
+    ]
+    steps, first, is_shortest = diff_spans(spans_a, spans_b)
+    fields = tuple(islice(_run_fields(*rows), MAX_FIELDS))
+    return RunDiff(runs[0], runs[1], fields, first, steps, is_shortest)
+
+
+def _run(storage: Storage, id: str) -> AgentInstanceRow:
+    found = storage.find(id, instance_id=id).rows.get(id)
+    if found is None or not isinstance(found[1], AgentInstanceRow):
+        raise NotFound(f"no run has the id {id}")
+    return found[1]
+
+
+def _run_fields(a: AgentInstanceRow, b: AgentInstanceRow) -> Iterator[FieldChange]:
+    for name in ("metadata", "result", "error"):
+        yield from _changes(name, getattr(a, name), getattr(b, name))
+
+
+def _changes(name: str, a: str | None, b: str | None) -> Iterator[FieldChange]:
+    try:
+        values = [None if text is None else cleaned(described(text)) for text in (a, b)]
+    except RecursionError:  # nested too deep to be taken apart
+        values = [a, b]
+    yield from field_changes(name, *values)
+
+
+def diff_spans(
+    a: Iterable[AgentSpanRow], b: Iterable[AgentSpanRow]
+) -> tuple[tuple[StepChange, ...], Divergence | None, bool]:
+    """Return the steps of two runs, aligned; where they part; and whether no alignment has fewer edits."""
+    comparison = _Comparison(build(a), build(b))
+    entries = comparison.entries()
+    _mark_consequences(entries)
+    first = _first(entries)
+    steps, place = comparison.folded(entries, first)
+    found = None if first is None else comparison.divergence(entries, first, place)
+    return steps, found, comparison.is_shortest
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A pair of steps before it is folded; `next_a` and `next_b` are what each run does at this place."""
+
+    kind: Kind
+    depth: int
+    a: Step | None
+    b: Step | None
+    next_a: Step | None
+    next_b: Step | None
+    follows: bool = False
+
+
+class _Comparison:
+    def __init__(self, a: list[Node], b: list[Node]) -> None:
+        self._roots = (a, b)
+        self._keys = StepKeys()
+        self._numbers = {
+            node.span.id: number for roots in (a, b) for number, node in enumerate(every(roots), start=1)
+        }  # two runs have no span in common, but for a run and itself
+        self.is_shortest = True
+
+    def entries(self) -> list[_Entry]:
+        """Return the steps of both runs, parents first."""
+        found: list[_Entry] = []
+        differs = False
+        levels = [self._level(*self._roots, worded=False)]
+        while levels:
+            alignment, pairs = levels[-1]
+            pair = next(pairs, None)
+            if pair is None:
+                levels.pop()
+                continue
+            entry = _entry(alignment, pair, len(levels) - 1, differs)
+            differs = differs or entry.kind != "same"
+            found.append(entry)
+            if entry.a is not None and entry.b is not None:
+                below = (entry.a.node.children, entry.b.node.children)
+                if below[0] or below[1]:
+                    levels.append(self._level(*below, worded=differs))
+        return found
+
+    def _level(self, a: list[Node], b: list[Node], *, worded: bool) -> tuple[Alignment, Iterator[Pair]]:
+        found = align([self._keys.step(node) for node in a], [self._keys.step(node) for node in b], worded=worded)
+        self.is_shortest = self.is_shortest and found.is_shortest
+        return found, iter(found.pairs)
+
+    def folded(self, entries: Sequence[_Entry], first: int | None) -> tuple[tuple[StepChange, ...], int]:
+        """Return the entries with those that are the same folded, and the place of the entry `first` among them."""
+        steps: list[StepChange] = []
+        place, start = 0, 0
+        while start < len(entries):
+            if start == first:
+                place = len(steps)
+            entry, end = entries[start], start + 1
+            while entry.kind == "same" and end < len(entries) and entries[end].kind == "same":
+                end += 1
+            only = entry.a if entry.b is None else entry.b if entry.a is None else None
+            count = end - start if only is None else sum(1 for _ in every([only.node]))
+            steps.append(
+                StepChange(entry.kind, count, entry.depth, self._step(entry.a), self._step(entry.b), entry.follows)
+            )
+            start = end
+        return tuple(steps), place
+
+    def divergence(self, entries: Sequence[_Entry], first: int, place: int) -> Divergence:
+        """Return the entry `first` as the place where the runs part."""
+        entry = entries[first]
+        before = [each.kind for each in entries[:first] if each.kind in SMALL]
+        is_pair = entry.a is not None and entry.b is not None and entry.kind != "moved"
+        a, b = (entry.a, entry.b) if is_pair else (entry.next_a, entry.next_b)
+        fields = tuple(islice(_step_fields(a, b), MAX_FIELDS))
+        return Divergence(
+            entry.kind, place, len(before), before.count("words"), entry.depth, self._step(a), self._step(b), fields
+        )
+
+    def _step(self, step: Step | None) -> DiffStep | None:
+        if step is None:
+            return None
+        span = step.span
+        number = self._numbers[span.id]
+        return DiffStep(
+            span.id, number, step.attempts, span.schema_name, span.label, title_of(span, TITLE), span.status
+        )
+
+
+def _entry(alignment: Alignment, pair: Pair, depth: int, differs: bool) -> _Entry:
+    a = None if pair.a is None else alignment.a[pair.a]
+    b = None if pair.b is None else alignment.b[pair.b]
+    next_a = alignment.a[pair.next_a] if pair.next_a < len(alignment.a) else None
+    next_b = alignment.b[pair.next_b] if pair.next_b < len(alignment.b) else None
+    kind: Kind = "removed" if b is None else "added" if a is None else "moved"
+    if a is not None and b is not None and not pair.moved:
+        kind = kind_of(a, b, differs=differs)
+    return _Entry(kind, depth, a, b, next_a, next_b)
+
+
+def kind_of(a: Step, b: Step, *, differs: bool) -> Kind:
+    """Return how two steps at the same place differ.
+
+    Args:
+        differs: whether earlier steps differ. A prompt that repeats them differs then, too, which is only other words.
+    """
+    other_prompt = a.arguments != b.arguments and a.type == "llm" and not differs
+    if a.fixed != b.fixed or a.span.label != b.span.label or a.span.schema_name != b.span.schema_name or other_prompt:
+        return "arguments"
+    if a.attempts != b.attempts:
+        return "retries"
+    if a.span.status != b.span.status:
+        return "status"
+    if a.calls != b.calls or (a.result != b.result and not a.says):
+        return "result"
+    return "words" if a.arguments != b.arguments or a.result != b.result else "same"
+
+
+def _mark_consequences(entries: Sequence[_Entry]) -> None:
+    """Mark each step in which another one differs, so that its own result or status may be a consequence."""
+    around: list[_Entry] = []
+    for entry in entries:
+        del around[entry.depth :]
+        if entry.kind != "same":
+            for each in around:
+                each.follows = True
+        around.append(entry)
+
+
+def _first(entries: Sequence[_Entry]) -> int | None:
+    """Return the entry at which the runs part: the first of more than words that is no consequence, else the first."""
+    causes = (place for place, each in enumerate(entries) if each.kind not in SMALL and not _is_consequence(each))
+    others = (place for place, each in enumerate(entries) if each.kind != "same" and not _is_consequence(each))
+    return next(causes, next(others, None))
+
+
+def _is_consequence(entry: _Entry) -> bool:
+    return entry.follows and entry.kind in ("result", "status", "retries", "words")
+
+
+def _step_fields(a: Step | None, b: Step | None) -> Iterator[FieldChange]:
+    if a is None or b is None or a.key.sort != b.key.sort:
+        return  # quite another step: its members say nothing
+    yield from field_changes("type", a.span.schema_name, b.span.schema_name)
+    yield from field_changes("label", a.span.label, b.span.label)
+    yield from field_changes("attempts", a.attempts, b.attempts)
+    yield from _changes("payload", a.span.payload, b.span.payload)
+    yield from field_changes("status", a.span.status, b.span.status)
+    yield from _changes("result", a.span.result_payload, b.span.result_payload)

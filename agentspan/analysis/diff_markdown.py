@@ -1,0 +1,71 @@
+"""The difference of two runs as Markdown, for a pull request. What came from a payload can never become markup."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from agentspan.analysis import diff_text
+from agentspan.analysis.diff import RunDiff
+from agentspan.analysis.wording import FieldChange
+from agentspan.text import cut, one_line, printable
+
+MAX_TITLE = 200
+MAX_LINES = 40
+"""Changes after the divergence that are listed, at most."""
+MAX_VALUE = 4000
+"""Characters of a value."""
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~&#])")
+_TICKS = re.compile(r"`+")
+
+
+def markdown(found: RunDiff) -> Iterator[str]:
+    """Yield the lines of a report, without line ends."""
+    yield f"# {_escaped(diff_text.run_name(found.a))} → {_escaped(diff_text.run_name(found.b))}"
+    yield ""
+    yield f"- A `{found.a.run_id}`: {_escaped(diff_text.facts(found.a))}"
+    yield f"- B `{found.b.run_id}`: {_escaped(diff_text.facts(found.b))}"
+    yield f"- B − A: {_escaped(diff_text.deltas(found.a, found.b))}"
+    if not found.is_shortest:
+        yield f"- {diff_text.not_shortest()}"
+    yield from _fields(found.fields)
+    yield ""
+    first = found.first_divergence
+    if first is None:
+        yield "The steps are the same."
+        return
+    yield f"{diff_text.before(first)}, then: **{diff_text.parting(first)}**"
+    yield ""
+    for side, step in (("A", first.a), ("B", first.b)):
+        text = "no more steps" if step is None else f"{step.number} {step.title}{diff_text.attempts_text(step)}"
+        yield f"- {side} {_escaped(text)}"
+    yield from _fields(first.fields)
+    changes = [change for change in diff_text.rest(found) if change.kind != "words"]
+    if any(change.kind != "same" for change in changes):
+        yield ""
+        yield "After that:"
+        yield ""
+        for change in changes[:MAX_LINES]:
+            yield f"- {_escaped(diff_text.change_text(change))}"
+        if len(changes) > MAX_LINES:
+            yield f"- and {len(changes) - MAX_LINES} more"
+
+
+def _fields(fields: Sequence[FieldChange]) -> Iterator[str]:
+    for field in fields:
+        yield ""
+        yield f"{_escaped(field.path)}:"
+        yield ""
+        lines = [*_value("-", field.a), *_value("+", field.b)]
+        fence = "`" * max(3, 1 + max((len(ticks) for line in lines for ticks in _TICKS.findall(line)), default=0))
+        yield f"{fence}diff"
+        yield from lines
+        yield fence
+
+
+def _value(mark: str, text: str | None) -> Iterator[str]:
+    if text is not None:
+        for line in printable(cut(text, MAX_VALUE), keep="\n").split("\n"):
+            yield f"{mark} {line}"
+
+
+def _escaped(text: str) -> str:
+    return _MARKUP.sub(r"\\\1", one_line(text, MAX_TITLE))

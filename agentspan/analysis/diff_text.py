@@ -1,0 +1,113 @@
+"""The sentences about the difference of two runs, which the command line and Markdown share."""
+
+from collections.abc import Iterator
+
+from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
+from agentspan.figures import cost_text, count_text, duration_text
+
+MARKS: dict[Kind, str] = {"same": "=", "words": "~", "moved": "→", "added": "+", "removed": "-"}
+"""Marks of changes; every other kind has CHANGED."""
+CHANGED = "≠"
+KINDS: dict[Kind, str] = {
+    "same": "the same",
+    "words": "other words",
+    "arguments": "other arguments",
+    "result": "another result",
+    "status": "another status",
+    "retries": "another number of attempts",
+    "moved": "moved",
+    "added": "only in B",
+    "removed": "only in A",
+}
+
+
+def run_name(run: DiffRun) -> str:
+    """Return the agent and its version, if it has one."""
+    return run.agent if run.version == "default" else f"{run.agent} {run.version}"
+
+
+def facts(run: DiffRun) -> str:
+    """Return status and sums of a run."""
+    parts = [
+        run.status,
+        _noun(run.spans, "span"),
+        f"{run.failed:,} failed" if run.failed else "",
+        f"{count_text(run.tokens)} tok" if run.tokens is not None else "",
+        cost_text(run.cost_usd) if run.cost_usd is not None else "",
+        duration_text(run.duration_ms) if run.duration_ms is not None else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def deltas(a: DiffRun, b: DiffRun) -> str:
+    """Return the sums of B minus those of A."""
+    parts = [_signed(b.spans - a.spans, _noun(abs(b.spans - a.spans), "span"))]
+    if b.failed != a.failed:
+        parts.append(f"{_signed(b.failed - a.failed, f'{abs(b.failed - a.failed):,}')} failed")
+    if a.tokens is not None and b.tokens is not None:
+        parts.append(f"{_signed(b.tokens - a.tokens, count_text(abs(b.tokens - a.tokens)))} tok")
+    if a.cost_usd is not None and b.cost_usd is not None:
+        parts.append(_signed(b.cost_usd - a.cost_usd, cost_text(abs(b.cost_usd - a.cost_usd))))
+    if a.duration_ms is not None and b.duration_ms is not None:
+        parts.append(_signed(b.duration_ms - a.duration_ms, duration_text(abs(b.duration_ms - a.duration_ms))))
+    return " · ".join(parts)
+
+
+def before(found: Divergence) -> str:
+    """Return how many steps are the same before two runs part."""
+    words = f", {found.other_words:,} of them in other words" if found.other_words else ""
+    return f"{_noun(found.same, 'same step')}{words}" if found.same else "no step before is the same"
+
+
+def parting(found: Divergence) -> str:
+    """Return a sentence about the step at which two runs part."""
+    if found.kind == "moved":
+        return "a step is at another place"
+    if found.a is None:
+        return "A has no more steps here"
+    if found.b is None:
+        return "B has no more steps here"
+    return "another step" if found.kind in ("added", "removed") else KINDS[found.kind]
+
+
+def rest(found: RunDiff) -> Iterator[StepChange]:
+    """Yield the changes after the divergence."""
+    if found.first_divergence is not None:
+        yield from found.steps[found.first_divergence.place + 1 :]
+
+
+def change_text(change: StepChange) -> str:
+    """Return a change as one line, without its mark."""
+    if change.kind == "same":
+        return _noun(change.count, "same step")
+    step = change.b or change.a
+    inside = f" · {_noun(change.count - 1, 'step')} in it" if change.count > 1 else ""
+    title = f"{step.title if step else ''}{inside}"
+    if change.kind in ("added", "removed"):
+        return f"only {_numbers(change.a, change.b)}: {title}"
+    return f"{_numbers(change.a, change.b)} {KINDS[change.kind]}: {title}"
+
+
+def attempts_text(step: DiffStep) -> str:
+    """Return after how many attempts a step ended, if there were several."""
+    return f" ({step.attempts} attempts)" if step.attempts > 1 else ""
+
+
+def not_shortest() -> str:
+    """Return the sentence about a difference that was not computed to its end."""
+    return "More than 2,000 edits on one level: there may be a shorter difference than this one."
+
+
+def _numbers(a: DiffStep | None, b: DiffStep | None) -> str:
+    if a is None or b is None:
+        step = a or b
+        return f"{'A' if a else 'B'} {step.number if step else ''}"
+    return f"{a.number}" if a.number == b.number else f"A {a.number}, B {b.number}"
+
+
+def _signed(value: float, text: str) -> str:
+    return f"+{text}" if value > 0 else f"−{text}" if value < 0 else f"±{text}"
+
+
+def _noun(number: int, word: str) -> str:
+    return f"{number:,} {word if number == 1 else word + 's'}"

@@ -1,0 +1,226 @@
+"""Keys of steps: what must be equal for two steps of different runs to be the same step. Times are no part of a key.
+
+Payloads are compared in canonical form: the order of members, ids of calls, stack traces and addresses of objects do
+not matter. What models and people say in their own words is apart from the rest: it differs from run to run.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from agentspan import jsontext
+from agentspan.analysis.tree import Node
+from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.aggregates import built_in_part
+
+CALL_IDS = frozenset({"call_id", "tool_call_id", "tool_use_id", "toolCallId", "response_id", "request_id", "run_id"})
+"""Members that name one call; they differ in each run."""
+PROMPTS = frozenset({"messages", "prompt", "input", "contents", "history"})
+"""Members of an llm step's payload with what was said so far."""
+INSTRUCTIONS = frozenset({"system", "developer"})
+"""Roles of messages that the program writes, not a person or a model."""
+BY_MODEL = frozenset({"llm", "embedding", "rerank"})
+"""Span types whose label is the model's name."""
+SHORTEST_PROSE = 8
+"""Words of a text that counts as prose, at least."""
+
+_CALL_ID = re.compile(r"(?:call|toolu|chatcmpl|resp|msg|fc|rs|run|req|lc)[_-]|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-")
+_TO_CLEAN = re.compile(r'id"|Id"|"stacktrace"|"arguments"\s*:\s*"')
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_CODE = re.compile(r"[=;{}<>]")
+_SENTENCE = re.compile(r"[a-z0-9]{2}[.!?…](?:\s|$)")
+
+
+class Key(NamedTuple):
+    """What two steps are compared by, from the strictest to the loosest.
+
+    Attributes:
+        exact: type, label and arguments.
+        course: the same without the words; of an llm step the calls that it made, whatever was said.
+        sort: type and label, of a model's step the type alone.
+    """
+
+    exact: tuple[str, str | None, bytes]
+    course: tuple[str, str | None, bytes]
+    sort: tuple[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A span, or several attempts of which all but the last failed, with its keys.
+
+    Attributes:
+        node: of the last attempt.
+        attempts: how many there were.
+        type: the built-in span type, without a prefix of its package.
+        arguments, fixed, result, calls: digests of the payload, of the payload without words, of the result, and of the
+            calls that a model made in it.
+    """
+
+    node: Node
+    key: Key
+    type: str
+    arguments: bytes
+    fixed: bytes
+    result: bytes
+    calls: bytes
+    attempts: int = 1
+
+    @property
+    def says(self) -> bool:
+        """Whether a model or a person says something in it."""
+        return self.type in ("llm", "message")
+
+    @property
+    def span(self) -> AgentSpanRow:
+        """The span of the last attempt."""
+        return self.node.span
+
+
+class _Digests(NamedTuple):
+    whole: bytes
+    fixed: bytes
+    calls: bytes
+
+
+class StepKeys:
+    """Makes the keys of steps. Payloads that come again are digested once: most of two runs is equal."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, bytes], _Digests] = {}
+
+    def step(self, node: Node) -> Step:
+        """Return a span with its keys."""
+        span = node.span
+        type_ = built_in_part(span.schema_name)
+        payload = self._digests(type_, "payload", span.payload)
+        result = self._digests(type_, "result", span.result_payload or "null")
+        label = None if type_ in BY_MODEL else span.label
+        fixed = result.calls if type_ == "llm" else payload.fixed
+        return Step(
+            node,
+            Key(
+                (span.schema_name, span.label, payload.whole),
+                (span.schema_name, label, fixed),
+                (span.schema_name, label),
+            ),
+            type_,
+            payload.whole,
+            payload.fixed,
+            result.whole,
+            result.calls,
+        )
+
+    def _digests(self, type_: str, side: str, text: str) -> _Digests:
+        known = (type_, side, _digest(text))
+        found = self._known.get(known)
+        if found is None:
+            found = self._known[known] = _digests(type_, side, text)
+        return found
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+def _digests(type_: str, side: str, text: str) -> _Digests:
+    try:
+        value = cleaned(text)
+        whole = _canonical(value)
+        fixed = whole if side == "result" else _canonical(_without_words(type_, value))
+        calls = _canonical(list(_calls(value))) if side == "result" and type_ == "llm" else b""
+    except RecursionError:  # a value nested too deep is compared as it is
+        whole = fixed = _digest(text)
+        calls = b""
+    return _Digests(whole, fixed, calls)
+
+
+def _canonical(value: Any) -> bytes:
+    text = jsontext.canonical(value)
+    return _digest(_ADDRESS.sub(" at 0x", text) if " at 0x" in text else text)
+
+
+def cleaned(text: str) -> Any:
+    """Return a payload as JSON without what differs in each run: ids of calls, stack traces.
+
+    Raises:
+        RecursionError: it is nested too deep.
+    """
+    value = jsontext.decode(text)
+    return _cleaned(value) if _TO_CLEAN.search(text) else value
+
+
+def _cleaned(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _member(key, item) for key, item in value.items() if not _is_volatile(key, item)}
+    if type(value) is list:
+        return [_cleaned(item) for item in value]
+    return value
+
+
+def _member(key: str, value: Any) -> Any:
+    if key == "arguments" and type(value) is str and value[:1] == "{":  # as chat completions have it: JSON as a text
+        try:
+            value = jsontext.decode(value)
+        except ValueError:
+            return value
+    return _cleaned(value)
+
+
+def _is_volatile(key: str, value: Any) -> bool:
+    if key in CALL_IDS or key == "stacktrace":
+        return True
+    return key == "id" and type(value) is str and _CALL_ID.match(value) is not None
+
+
+def _without_words(type_: str, value: Any) -> Any:
+    """Remove from a payload what models and people said in their own words."""
+    if type(value) is not dict:
+        return value
+    if type_ == "llm":
+        rest = {key: item for key, item in value.items() if key not in PROMPTS}
+        return [rest, [_instructions(value[key]) for key in sorted(PROMPTS & value.keys())]]
+    if type_ == "message":
+        return {key: item for key, item in value.items() if key != "content"}
+    return _without_prose(value)
+
+
+def _instructions(prompt: Any) -> list[Any]:
+    if type(prompt) is not list:
+        return []
+    return [message for message in prompt if type(message) is dict and message.get("role") in INSTRUCTIONS]
+
+
+def _without_prose(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _without_prose(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_without_prose(item) for item in value]
+    return "…" if type(value) is str and is_prose(value) else value
+
+
+def is_prose(text: str) -> bool:
+    """Return whether a text is sentences, such as a model's thought or a mail, and no query, code or data."""
+    return (
+        len(text) > 4 * SHORTEST_PROSE
+        and len(text.split(None, SHORTEST_PROSE)) > SHORTEST_PROSE
+        and _CODE.search(text) is None
+        and _SENTENCE.search(text) is not None
+    )
+
+
+def _calls(value: Any) -> Iterator[Any]:
+    """Yield name and arguments of each call in a model's result, in whatever form its provider has them."""
+    if type(value) is list:
+        for item in value:
+            yield from _calls(item)
+    elif type(value) is dict:
+        name, arguments = value.get("name"), value.get("arguments", value.get("input", value.get("args")))
+        if type(name) is str and arguments is not None:
+            yield [name, _without_prose(arguments)]
+        else:
+            for key, item in value.items():
+                if type(item) in (dict, list) and key != "error":
+                    yield from _calls(item)

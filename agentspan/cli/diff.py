@@ -1,0 +1,164 @@
+"""`agentspan diff`: prints where two runs part, what differs there word by word, and the changes after it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from agentspan.analysis import diff_text, id_prefixes
+from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
+from agentspan.analysis.diff_markdown import markdown as as_markdown
+from agentspan.analysis.wording import FieldChange, Words
+from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, fit_end, noun, status_style, style, width
+from agentspan.database import Database
+from agentspan.text import printable
+
+MAX_CHANGES = 20
+"""Changes after the divergence that are shown without `--full`."""
+MAX_FIELDS = 8
+"""Members of the divergence that are shown without `--full`."""
+FIELD_LINES = 6
+"""Lines of a member, at most."""
+CONTEXT = 60
+"""Characters of a text that are shown around a change."""
+COLORS = {"removed": "red", "added": "green", "words": "bright_black", "same": "bright_black", "moved": "yellow"}
+_WORD = re.compile(r"\s+|\S+")
+PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
+
+
+def command(database: Database, a: str, b: str, *, as_json: bool, markdown: bool, full: bool) -> None:
+    """Print the difference of two runs."""
+    storage = database.storage
+    found = diff(storage, *(id_prefixes.find_run(storage, run).id for run in (a, b)))
+    if as_json:
+        document(asdict(found))
+    elif markdown:
+        echo_lines(as_markdown(found))
+    else:
+        echo_lines(_lines(found, full=full))
+
+
+def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
+    columns = width()
+    for side, run in (("A", found.a), ("B", found.b)):
+        yield from _run(side, run, columns)
+    yield fit(f"B − A: {diff_text.deltas(found.a, found.b)}", columns)
+    if not found.is_shortest:
+        yield style(fit(diff_text.not_shortest(), columns), fg="yellow")
+    yield from _fields(found.fields, columns, full=full)
+    yield ""
+    first = found.first_divergence
+    if first is None:
+        yield f"the same steps in both: {sum(step.count for step in found.steps):,}"
+        return
+    yield style(f"  {diff_text.before(first)}", fg="bright_black")
+    yield style(f"{diff_text.CHANGED} here they part: {diff_text.parting(first)}", bold=True)
+    for side, step in (("A", first.a), ("B", first.b)):
+        yield _step(side, step, columns)
+    yield from _fields(first.fields, columns, full=full)
+    yield from _rest(found, columns, full=full)
+
+
+def _run(side: str, run: DiffRun, columns: int) -> Iterator[str]:
+    name = fit(diff_text.run_name(run), max(8, columns - 2 - len(run.run_id) - 2))
+    yield style(f"{side} {run.run_id}  {name}", bold=True)
+    text = fit(f"{MARKS[run.status]} {diff_text.facts(run)}", columns - 2)
+    yield "  " + status_style(text[0], run.status) + text[1:]
+
+
+def _step(side: str, step: DiffStep | None, columns: int) -> str:
+    color = COLORS["removed" if side == "A" else "added"]
+    if step is None:
+        return style(f"{side} no more steps", fg=color)
+    more = diff_text.attempts_text(step)
+    head = f"{side} {step.number:,} {MARKS[step.status]} "
+    return style(head, fg=color) + fit(step.title, max(8, columns - columns_of(head) - len(more))) + more
+
+
+def _fields(fields: tuple[FieldChange, ...], columns: int, *, full: bool) -> Iterator[str]:
+    shown = fields if full else fields[:MAX_FIELDS]
+    for field in shown:
+        path = fit(field.path, columns - 4)
+        values = [(op, text) for op, text in (("removed", field.a), ("added", field.b)) if text is not None]
+        room = columns - 6 - columns_of(path)
+        if sum(columns_of(text) + 5 for _, text in values) <= room and not any("\n" in text for _, text in values):
+            yield f"    {style(path, bold=True)}  " + " ".join(_styled(fit(text, room), op) for op, text in values)
+            continue
+        yield "    " + style(path, bold=True)
+        if any(part.op == "same" and part.text.strip() for part in field.words):
+            yield from _wrapped([*_shortened(field.words)], columns - 6, full=full)
+        else:
+            yield from (f"      {_styled(fit(text, columns - 10), op)}" for op, text in values)
+    if len(shown) < len(fields):
+        more = noun(len(fields) - len(shown), "more member", "more members")
+        yield style(f"    {more}; --full shows each", fg="bright_black")
+
+
+def _shortened(words: tuple[Words, ...]) -> Iterator[Words]:
+    """Cut the middle of long parts that are the same."""
+    for number, part in enumerate(words):
+        text = part.text
+        if part.op == "same" and len(text) > 2 * CONTEXT:
+            head = text[:CONTEXT] if number else ""
+            tail = text[-CONTEXT:] if number < len(words) - 1 else ""
+            text = f"{head} … {tail}"
+        yield Words(part.op, text)
+
+
+def _wrapped(words: list[Words], columns: int, *, full: bool) -> Iterator[str]:
+    """Put the parts of a text on lines, which break at blanks."""
+    lines: list[list[tuple[str, str]]] = [[]]
+    used = 0
+    for part in words:
+        for word in _WORD.findall(printable(part.text, keep="\n\t\r")):
+            word = " " if word.isspace() else fit_end(word, columns - 4)
+            marks = 0 if part.op == "same" or (lines[-1] and lines[-1][-1][1] == part.op) else 4
+            if used + columns_of(word) + marks > columns and lines[-1]:
+                lines.append([])
+                used, marks = 0, 0 if part.op == "same" else 4
+            if word != " " or lines[-1]:
+                lines[-1].append((word, part.op))
+                used += columns_of(word) + marks
+    limit = len(lines) if full else FIELD_LINES
+    for line in lines[:limit]:
+        yield f"      {''.join(_runs(line))}".rstrip()
+    if len(lines) > limit:
+        yield style(f"      … {len(lines) - limit} more lines; --full shows them", fg="bright_black")
+
+
+def _runs(line: list[tuple[str, str]]) -> Iterator[str]:
+    """Yield the words of a line, those of one kind together."""
+    start = 0
+    while line and line[-1][0] == " ":
+        line = line[:-1]
+    for end in range(1, len(line) + 1):
+        if end == len(line) or line[end][1] != line[start][1]:
+            yield _styled("".join(word for word, _ in line[start:end]), line[start][1])
+            start = end
+
+
+def _styled(text: str, op: str) -> str:
+    """Mark a text as removed or added: by colour where there are colours."""
+    colored = style(text, fg=COLORS[op]) if op != "same" else text
+    opening, closing = PLAIN[op]
+    return colored if colored != text else f"{opening}{text}{closing}"
+
+
+def _rest(found: RunDiff, columns: int, *, full: bool) -> Iterator[str]:
+    changes = [change for change in diff_text.rest(found) if full or change.kind != "words"]
+    differing = sum(change.kind != "same" for change in changes)
+    if not differing:
+        return
+    yield ""
+    shown = changes if full else changes[:MAX_CHANGES]
+    for change in shown:
+        yield _change(change, columns)
+    left = differing - sum(change.kind != "same" for change in shown)
+    if left:
+        yield style(f"  {left:,} more changes; --full shows each", fg="bright_black")
+
+
+def _change(change: StepChange, columns: int) -> str:
+    mark = diff_text.MARKS.get(change.kind, diff_text.CHANGED)
+    indent = " " * min(2 * change.depth, columns // 3)
+    text = fit(f"{diff_text.change_text(change)}", max(8, columns - 2 - len(indent)))
+    return style(f"{mark} {indent}{text}", fg=COLORS.get(change.kind, "red"))

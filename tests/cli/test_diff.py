@@ -1,0 +1,104 @@
+"""`agentspan diff`: where two runs part, as text of 80 columns, as JSON and as Markdown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from tests.cli.calling import call, lines
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """Two runs that part at their third step."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    book(tracer, "hi", "economy", "Your seat in economy is booked at 120 dollars.", "complete")
+    book(tracer, "hello there", "business", "Your seat in business is booked at 900 dollars.", "failed")
+    tracer.shutdown()
+    return path
+
+
+def book(tracer: agentspan.Tracer, greeting: str, cabin: str, said: str, end: str) -> None:
+    with tracer.run("booking", version="2"):
+        with tracer.span("message", {"role": "user", "content": greeting}):
+            pass
+        with tracer.span("llm", {"model": "m", "messages": [{"role": "user", "content": greeting}]}) as span:
+            span.set_result({"tool_calls": [{"function": {"name": "search", "arguments": "{}"}}], "input_tokens": 10})
+        with tracer.span("tool", {"name": "book", "arguments": {"cabin": cabin, "seats": 1}}) as span:
+            span.set_result({"output": said})
+        if end == "failed":
+            with tracer.span("tool", {"name": "pay"}):
+                pass
+
+
+def ids(db: Path) -> list[str]:
+    with agentspan.read(db) as reading:
+        return [run.run.id for run in reading.runs().runs][::-1]
+
+
+def test_the_first_divergence_is_open_and_what_is_the_same_is_folded(db: Path) -> None:
+    a, b = ids(db)
+    shown = lines(db, "diff", a, b)
+    assert shown[0] == f"A {a}  booking 2"
+    assert shown[1].startswith("  ✓ complete · 3 spans")
+    assert shown[4].startswith("B − A: +1 span · ±0 tok")
+    start = shown.index("  2 same steps, 2 of them in other words")
+    assert shown[start + 1 :] == [
+        "≠ here they part: other arguments",
+        "A 3 ✓ Tool book(cabin=economy, seats=1) → Your seat in economy is booked at 120…",
+        "B 3 ✓ Tool book(cabin=business, seats=1) → Your seat in business is booked at 9…",
+        "    payload.arguments.cabin  [-economy-] {+business+}",
+        "    result.output",
+        "      Your seat in [-economy-]{+business+} is booked at [-120-]{+900+} dollars.",
+        "",
+        "+ only B 4: Tool pay()",
+    ]
+    assert all(len(line) <= 80 for line in shown)
+
+
+def test_a_run_is_the_same_as_itself(db: Path) -> None:
+    assert lines(db, "diff", "-", "-")[-1] == "the same steps in both: 4"
+    found = json.loads(call(db, "diff", "-", "-", "--json").output)
+    assert (found["first_divergence"], [step["kind"] for step in found["steps"]]) == (None, ["same"])
+
+
+def test_the_document_has_the_same_figures(db: Path) -> None:
+    a, b = ids(db)
+    found: dict[str, Any] = json.loads(call(db, "diff", a, b, "--json").output)
+    first = found["first_divergence"]
+    assert (first["kind"], first["place"], first["same"], first["other_words"]) == ("arguments", 2, 2, 2)
+    assert (first["a"]["number"], first["b"]["title"][:19]) == (3, "Tool book(cabin=bus")
+    assert first["fields"][0]["words"] == [{"op": "removed", "text": "economy"}, {"op": "added", "text": "business"}]
+    assert [step["kind"] for step in found["steps"]] == ["words", "words", "arguments", "added"]
+    assert (found["a"]["run_id"], found["b"]["spans"], found["is_shortest"]) == (a, 4, True)
+
+
+def test_markdown_for_a_pull_request(db: Path) -> None:
+    a, b = ids(db)
+    shown = lines(db, "diff", a, b, "--markdown")
+    assert shown[0] == "# booking 2 → booking 2"
+    assert "2 same steps, 2 of them in other words, then: **other arguments**" in shown
+    at = shown.index("payload.arguments.cabin:")
+    assert shown[at : at + 6] == ["payload.arguments.cabin:", "", "```diff", "- economy", "+ business", "```"]
+    assert shown[-1] == "- only B 4: Tool pay()"
+
+
+def test_a_long_text_is_shortened_around_its_changes(tmp_path: Path) -> None:
+    path = tmp_path / "long.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for word in ("first", "second"):
+        with tracer.run("a"), tracer.span("tool", {"name": "f", "text": f"{'one and ' * 99}{word}{' or two' * 99}"}):
+            pass
+    tracer.shutdown()
+    shown = lines(path, "diff", *ids(path))
+    assert [line for line in shown if "and [-first-]" in line]
+    assert len(shown) < 16
+    assert all(len(line) <= 80 for line in shown)
+
+
+def test_a_run_that_is_not_there(db: Path) -> None:
+    result = call(db, "diff", "-", "nothing")
+    assert (result.exit_code, result.output) == (1, "Error: no run's id begins with 'nothing'\n")
