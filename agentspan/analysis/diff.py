@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from agentspan.analysis.baseline import Against, against, parse, place_of
 from agentspan.analysis.runs import names_of
 from agentspan.analysis.sibling_alignment import Alignment, Pair, align
 from agentspan.analysis.step_keys import Step, StepKeys, cleaned
@@ -115,6 +116,7 @@ class RunDiff:
         first_divergence: where they part; None if they have the same steps.
         steps: all steps, those that are the same folded.
         is_shortest: False if the runs have more than 2,000 edits on one level: then there may be a shorter difference.
+        against: how other runs go on where these two part, if that was asked for.
     """
 
     a: DiffRun
@@ -123,6 +125,7 @@ class RunDiff:
     first_divergence: Divergence | None
     steps: tuple[StepChange, ...]
     is_shortest: bool
+    against: Against | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -130,15 +133,19 @@ class RunDiff:
         return self.first_divergence is None and not self.fields
 
 
-def diff(storage: Storage, a: str, b: str) -> RunDiff:
+def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None) -> RunDiff:
     """Return the difference of two runs.
 
     Args:
         a, b: their ids.
+        baseline: a filter of other runs (see baseline.parse); of the agent of A, if it names none.
 
     Raises:
         NotFound: there is no such run.
+        InvalidValue: `baseline` is no filter.
     """
+    if baseline is not None:
+        parse(baseline)  # an error comes before the work
     rows = [_run(storage, id) for id in (a, b)]
     names = names_of(storage, rows)
     spans_a, spans_b = ([*storage.iter_spans(row.id)] for row in rows)
@@ -148,7 +155,12 @@ def diff(storage: Storage, a: str, b: str) -> RunDiff:
     ]
     steps, first, is_shortest = diff_spans(spans_a, spans_b)
     fields = tuple(islice(_run_fields(*rows), MAX_FIELDS))
-    return RunDiff(runs[0], runs[1], fields, first, steps, is_shortest)
+    others = None
+    if baseline is not None and first is not None:
+        ids = [None if step is None else step.span_id for step in (first.a, first.b)]
+        place = place_of(spans_a, spans_b, *ids, depth=first.depth)
+        others = against(storage, baseline, place, agent=rows[0].agent_id, without=(a, b))
+    return RunDiff(runs[0], runs[1], fields, first, steps, is_shortest, others)
 
 
 def _run(storage: Storage, id: str) -> AgentInstanceRow:

@@ -37,6 +37,9 @@ def markdown(found: RunDiff) -> Iterator[str]:
     for side, step in (("A", first.a), ("B", first.b)):
         text = "no more steps" if step is None else f"{step.number} {step.title}{diff_text.attempts_text(step)}"
         yield f"- {side} {_escaped(text)}"
+    if found.against is not None:
+        yield ""
+        yield _escaped(diff_text.against(found.against))
     yield from _fields(first.fields)
     changes = [change for change in diff_text.rest(found) if change.kind != "words"]
     if any(change.kind != "same" for change in changes):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from agentspan.analysis.baseline import MAX_RUNS, Against
 from agentspan.analysis.diff import DiffRun, DiffStep, Divergence, Kind, RunDiff, StepChange
 from agentspan.figures import cost_text, count_text, duration_text
 
@@ -68,6 +69,16 @@ def parting(found: Divergence) -> str:
     if found.b is None:
         return "B has no more steps here"
     return "another step" if found.kind in ("added", "removed") else KINDS[found.kind]
+
+
+def against(found: Against) -> str:
+    """Return the sentence about a baseline."""
+    latest = "the latest " if found.runs == MAX_RUNS else ""
+    runs = f"{latest}{_noun(found.runs, 'other run')} ({found.filter})"
+    if not found.reached:
+        return f"None of {runs} got here by the same steps."
+    next_steps = f"A's step came next in {found.a:,}, B's in {found.b:,}"
+    return f"{found.reached:,} of {runs} got here by the same steps; {next_steps}."
 
 
 def rest(found: RunDiff) -> Iterator[StepChange]:

@@ -143,16 +143,20 @@ class Reading:
         run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
         return search(self.storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
 
-    def diff(self, a: str, b: str) -> RunDiff:
+    def diff(self, a: str, b: str, *, against: str | None = None) -> RunDiff:
         """Return where two runs part: their steps aligned, and the first one that differs.
 
         Args:
             a, b: the runs: an id, the unique beginning of one, or `-` for the latest.
+            against: a filter of other runs, to count how they go on where the two part: `all`, or some of `agent=NAME`,
+                `status=STATUS`, `since=TIME`, `failed`, separated by blanks. Of the agent of A, if it names none.
 
         Raises:
             NotFound: there is no such run.
+            InvalidValue: `against` is no such filter.
         """
-        return diff(self.storage, *(id_prefixes.find_run(self.storage, run).id for run in (a, b)))
+        ids = (id_prefixes.find_run(self.storage, run).id for run in (a, b))
+        return diff(self.storage, *ids, baseline=against)
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None

@@ -8,7 +8,19 @@ from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_markdown import markdown as as_markdown
 from agentspan.analysis.wording import FieldChange, Words
-from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, fit_end, noun, status_style, style, width
+from agentspan.cli.output import (
+    MARKS,
+    columns_of,
+    document,
+    echo_lines,
+    fit,
+    fit_end,
+    noun,
+    status_style,
+    style,
+    width,
+    wrap,
+)
 from agentspan.database import Database
 from agentspan.text import printable
 
@@ -25,10 +37,13 @@ _WORD = re.compile(r"\s+|\S+")
 PLAIN = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "same": ("", "")}
 
 
-def command(database: Database, a: str, b: str, *, as_json: bool, markdown: bool, full: bool) -> None:
+def command(
+    database: Database, a: str, b: str, *, as_json: bool, markdown: bool, full: bool, against: str | None
+) -> None:
     """Print the difference of two runs."""
     storage = database.storage
-    found = diff(storage, *(id_prefixes.find_run(storage, run).id for run in (a, b)))
+    ids = (id_prefixes.find_run(storage, run).id for run in (a, b))
+    found = diff(storage, *ids, baseline=against)
     if as_json:
         document(asdict(found))
     elif markdown:
@@ -54,6 +69,9 @@ def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
     yield style(f"{diff_text.CHANGED} here they part: {diff_text.parting(first)}", bold=True)
     for side, step in (("A", first.a), ("B", first.b)):
         yield _step(side, step, columns)
+    if found.against is not None:
+        for line in wrap(diff_text.against(found.against), columns - 2, 3):
+            yield f"  {line}"
     yield from _fields(first.fields, columns, full=full)
     yield from _rest(found, columns, full=full)
 

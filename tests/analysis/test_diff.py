@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentspan.analysis.baseline import Against, parse
 from agentspan.analysis.diff import Divergence, StepChange, diff, diff_spans
 from agentspan.analysis.reading import Reading
+from agentspan.analysis.runs import RunFilter
 from agentspan.analysis.sibling_alignment import Alignment, align, collapse
 from agentspan.analysis.step_keys import StepKeys
 from agentspan.analysis.tree import build
 from agentspan.database import Database
-from agentspan.errors import NotFound
+from agentspan.errors import InvalidValue, NotFound
 from agentspan.model.rows import AgentSpanRow
 
 LATER = 1_000_000
@@ -376,3 +378,43 @@ def test_reading_compares_runs_by_the_beginning_of_their_ids(db: Database) -> No
         reading.diff(a, "nothing")
     with pytest.raises(NotFound):
         diff(db.storage, a, "nothing")
+
+
+def test_a_baseline_tells_noise_from_what_is_seldom(db: Database) -> None:
+    a, b = recorded(db, "Rome", "Oslo"), recorded(db, "Rome", "Bonn")
+    for _ in range(3):
+        recorded(db, "Rome", "Bonn", "Kyiv")
+    recorded(db, "Rome")  # ends here
+    recorded(db, "Lima", "Oslo")  # does not come here
+    late = db.agent_instances.register("guide", agent_version={"external_identifier": "1"})
+    other = db.agent_instances.register("other", agent_version={"external_identifier": "1"})
+    counted = diff(db.storage, a, b, baseline="status=complete").against
+    assert counted == Against("status=complete", runs=5, reached=4, a=0, b=3)
+    counted = diff(db.storage, a, b, baseline="all").against
+    assert counted is not None
+    assert counted.runs == 6, late
+    counted = diff(db.storage, a, b, baseline="agent=other").against
+    assert counted == Against("agent=other", runs=1, reached=0, a=0, b=0), other
+    assert diff(db.storage, a, a, baseline="all").against is None
+
+
+def test_a_baseline_counts_results_and_ends(db: Database) -> None:
+    short, long = recorded(db, "Rome"), recorded(db, "Rome", "Oslo")
+    recorded(db, "Rome")
+    recorded(db, "Rome", "Oslo")
+    recorded(db, "Rome", "Oslo")
+    found = Reading(db.storage).diff(short, long, against="all").against
+    assert found == Against("all", runs=3, reached=3, a=1, b=2)
+
+
+@pytest.mark.parametrize("text", ["", "status=odd", "failed=1", "agent=", "since=never", "n=1", '"'])
+def test_a_wrong_baseline_is_an_error(db: Database, text: str) -> None:
+    run = recorded(db, "Rome")
+    with pytest.raises(InvalidValue):
+        diff(db.storage, run, run, baseline=text)
+
+
+def test_filters_of_a_baseline() -> None:
+    assert parse("all") == RunFilter()
+    found = parse("agent='my agent' status=failed since=2026-11-24 failed")
+    assert found == RunFilter("my agent", "failed", "2026-11-24T00:00:00.000000Z", failed=True)

@@ -102,3 +102,17 @@ def test_a_long_text_is_shortened_around_its_changes(tmp_path: Path) -> None:
 def test_a_run_that_is_not_there(db: Path) -> None:
     result = call(db, "diff", "-", "nothing")
     assert (result.exit_code, result.output) == (1, "Error: no run's id begins with 'nothing'\n")
+
+
+def test_a_baseline_is_counted(db: Path) -> None:
+    a, b = ids(db)
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    for _ in range(2):
+        book(tracer, "good day", "economy", "Your seat in economy is booked at 90 dollars.", "complete")
+    tracer.shutdown()
+    said = "2 of 2 other runs (all) got here by the same steps; A's step came next in 2, B's in 0."
+    assert said in " ".join(line.strip() for line in lines(db, "diff", a, b, "--against", "all"))
+    assert any("2 of 2 other runs" in line for line in lines(db, "diff", a, b, "--against", "all", "--markdown"))
+    found = json.loads(call(db, "diff", a, b, "--against", "all", "--json").output)
+    assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0}
+    assert call(db, "diff", a, b, "--against", "nothing").exit_code == 1

@@ -50,7 +50,11 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
     return {
         "runs": [["runs"], ["runs", "--failed", "--grep", "n"], ["runs", "--agent", HOSTILE.replace("\x00", "")]],
         "show": [["show", "-", *more] for more in ([], ["--full"], ["--payloads"], ["--failed"], ["--slow", "3"])],
-        "diff": [["diff", "-", "-"], ["diff", run.id, "-", "--full"], ["diff", "-", run.id, "--markdown"]],
+        "diff": [
+            ["diff", "-", "-"],
+            ["diff", run.id, "-", "--full", "--against", "all"],
+            ["diff", "-", run.id, "--markdown"],
+        ],
         "tail": [["tail", "-", "--one"]],
         "span": [["span", id] for id in (*spans, "nothing\x1b[31m")],
         "stats": [["stats"], ["stats", "-"]],

@@ -51,6 +51,9 @@ def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: 
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--full", is_flag=True, help="Show each step that differs, and each that has other words.")
+@click.option(
+    "--against", metavar="FILTER", help="Count how other runs go on: all, or agent=, status=, since=, failed."
+)
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
 @options
 @click.pass_context

@@ -1,0 +1,177 @@
+"""What other runs do at the place where two runs part: whether the difference is noise, or seldom.
+
+A run of the baseline reaches the place if its steps before are the same, whatever the words.
+"""
+
+import shlex
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from agentspan.analysis import time_expressions
+from agentspan.analysis.runs import RunFilter, find_runs
+from agentspan.analysis.sibling_alignment import in_groups
+from agentspan.analysis.step_keys import Step, StepKeys
+from agentspan.analysis.tree import Node, build
+from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentSpanRow
+from agentspan.model.status import INSTANCE_STATUSES
+from agentspan.storage.protocol import Storage
+
+MAX_RUNS = 500
+"""Runs of a baseline that are read, the latest ones: all of their spans are."""
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """A baseline, and how its runs go on where A and B part.
+
+    Attributes:
+        filter: the text of the filter.
+        runs: how many runs were read: A and B are none of them, and there are at most 500.
+        reached: how many of those have the same steps before the place.
+        a, b: how many of those go on like A, and like B.
+    """
+
+    filter: str
+    runs: int
+    reached: int
+    a: int
+    b: int
+
+
+def parse(text: str) -> RunFilter:
+    """Return the filter that a person types: `status=complete since=7d`, `agent=NAME failed`, or `all`.
+
+    Raises:
+        InvalidValue: it is no such filter.
+    """
+    found: dict[str, str | bool] = {}
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InvalidValue("against", f"has an open quote ({error})") from None
+    for word in words:
+        name, is_given, value = word.partition("=")
+        if name == "failed" and not is_given:
+            found["failed"] = True
+        elif name in ("agent", "status", "since") and value:
+            found[name] = time_expressions.parse(value, "against since") if name == "since" else value
+        elif word != ALL:
+            raise InvalidValue("against", "must be all, or some of agent=NAME, status=STATUS, since=TIME, failed")
+    if found.get("status", "complete") not in INSTANCE_STATUSES:
+        raise InvalidValue("against", f"status must be one of {', '.join(INSTANCE_STATUSES)}")
+    if not words:
+        raise InvalidValue("against", "is empty; all is every run of the agent")
+    return RunFilter(**found)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place where two runs part.
+
+    Attributes:
+        before: the steps before it, with their depths.
+        depth: how many steps are around it.
+        a, b: the step of each run there; None where it has no more steps on this level.
+    """
+
+    before: Sequence[tuple[int, Step]]
+    depth: int
+    a: Step | None
+    b: Step | None
+
+
+def place_of(
+    a: Sequence[AgentSpanRow], b: Sequence[AgentSpanRow], a_id: str | None, b_id: str | None, *, depth: int
+) -> Place:
+    """Return the place at which a run goes on with one span, and another run with another one.
+
+    Args:
+        a, b: the spans of the runs.
+        a_id, b_id: the spans there; None where a run has no more.
+        depth: how many steps are around it.
+    """
+    keys = StepKeys()
+    outlines = [[*_outline(build(spans), keys)] for spans in (a, b)]
+    at = [
+        next((place for place, (_, step) in enumerate(outline) if step.span.id == id), None)
+        for outline, id in zip(outlines, (a_id, b_id), strict=True)
+    ]
+    steps = [None if place is None else outline[place][1] for outline, place in zip(outlines, at, strict=True)]
+    before = outlines[0][: at[0]] if at[0] is not None else outlines[1][: at[1]]
+    return Place(before, depth, *steps)
+
+
+def against(storage: Storage, text: str, place: Place, *, agent: str, without: Sequence[str]) -> Against:
+    """Return how the runs of a baseline go on at a place.
+
+    Args:
+        text: see `parse`.
+        agent: the id of the agent whose runs they are, if the filter names none.
+        without: ids of runs that do not count.
+    """
+    filter = parse(text)
+    filter = replace(filter, agent=filter.agent or agent)
+    found = [run.run.id for run in find_runs(storage, filter, limit=MAX_RUNS + len(without)).runs]
+    ids = [id for id in found if id not in without][:MAX_RUNS]
+    token = _token(place)
+    wanted = [None if step is None else token(step) for step in (place.a, place.b)]
+    reached, counts = 0, [0, 0]
+    for id in ids:
+        came, step = _next(storage, id, place)
+        if not came:
+            continue
+        reached += 1
+        goes_on = None if step is None else token(step)
+        for side in (0, 1):
+            counts[side] += goes_on == wanted[side]
+    return Against(text, len(ids), reached, *counts)
+
+
+def _next(storage: Storage, run_id: str, place: Place) -> tuple[bool, Step | None]:
+    """Return whether a run reaches a place, and its step there."""
+    outline = _outline(build(storage.iter_spans(run_id)), StepKeys())
+    before = [*islice(outline, len(place.before))]
+    same = len(before) == len(place.before) and all(
+        depth == other_depth and step.key.course == other.key.course
+        for (depth, step), (other_depth, other) in zip(before, place.before, strict=True)
+    )
+    if not same:
+        return False, None
+    depth, step = next(outline, (-1, None))
+    if depth > place.depth:  # one step more in the last one
+        return False, None
+    return True, step if depth == place.depth else None
+
+
+def _outline(roots: list[Node], keys: StepKeys) -> Iterator[tuple[int, Step]]:
+    """Yield the steps of a run with their depths, parents first, as they are aligned (see sibling_alignment)."""
+    levels = [iter(in_groups([keys.step(node) for node in roots]))]
+    while levels:
+        step = next(levels[-1], None)
+        if step is None:
+            levels.pop()
+            continue
+        yield len(levels) - 1, step
+        if step.node.children:
+            levels.append(iter(in_groups([keys.step(node) for node in step.node.children])))
+
+
+_TOKENS: Sequence[Callable[[Step], Hashable]] = (
+    lambda step: step.key.course,
+    lambda step: (step.key.course, step.span.label, step.fixed),
+    lambda step: (step.key.course, step.arguments),
+    lambda step: (step.key.course, step.attempts),
+    lambda step: (step.key.course, step.span.status),
+    lambda step: (step.key.course, step.result),
+)
+
+
+def _token(place: Place) -> Callable[[Step], Hashable]:
+    """Return the loosest of the ways to look at a step in which those of A and B differ."""
+    if place.a is None or place.b is None:
+        return _TOKENS[0]
+    a, b = place.a, place.b
+    return next((token for token in _TOKENS if token(a) != token(b)), _TOKENS[-1])
