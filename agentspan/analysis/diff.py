@@ -317,7 +317,9 @@ def _mark_consequences(entries: Sequence[_Entry]) -> None:
     for entry in entries:
         del around[entry.depth :]
         if entry.kind != "same":
-            for each in around:
+            for each in reversed(around):
+                if each.follows:  # and so are all around it
+                    break
                 each.follows = True
         around.append(entry)
 

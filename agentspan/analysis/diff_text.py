@@ -62,6 +62,8 @@ def before(found: Divergence) -> str:
 
 def parting(found: Divergence) -> str:
     """Return a sentence about the step at which two runs part."""
+    if found.kind == "words":
+        return "only words differ, these first"
     if found.kind == "moved":
         return "a step is at another place"
     if found.a is None:

@@ -7,7 +7,6 @@ did not fail is one step with its number of attempts.
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from agentspan.analysis.sequences import match
@@ -53,7 +52,7 @@ def collapse(steps: Sequence[Step]) -> list[Step]:
     for step in steps:
         before = found[-1] if found else None
         if before is not None and before.span.status == "failed" and before.key.exact == step.key.exact:
-            found[-1] = replace(step, attempts=before.attempts + 1)
+            found[-1] = step._replace(attempts=before.attempts + 1)
         else:
             found.append(step)
     return found

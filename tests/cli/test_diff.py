@@ -116,3 +116,15 @@ def test_a_baseline_is_counted(db: Path) -> None:
     found = json.loads(call(db, "diff", a, b, "--against", "all", "--json").output)
     assert found["against"] == {"filter": "all", "runs": 2, "reached": 2, "a": 2, "b": 0}
     assert call(db, "diff", a, b, "--against", "nothing").exit_code == 1
+
+
+def test_two_runs_that_differ_in_words_alone(tmp_path: Path) -> None:
+    path = tmp_path / "words.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for said in ("hi", "hello there"):
+        with tracer.run("a"), tracer.span("message", {"role": "user", "content": said}):
+            pass
+    tracer.shutdown()
+    shown = lines(path, "diff", *ids(path))
+    assert "≠ here they part: only words differ, these first" in shown
+    assert "    payload.content  [-hi-] {+hello there+}" in shown
