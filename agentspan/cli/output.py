@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -72,6 +72,20 @@ def echo_lines(lines: Iterable[str]) -> None:
             waiting.clear()
     if waiting:
         click.echo("\n".join(waiting))
+
+
+def page(lines: Iterator[str]) -> None:
+    """Print lines; on a terminal that they do not fit, through PAGER, or less."""
+    if not sys.stdout.isatty():
+        echo_lines(lines)
+        return
+    height = shutil.get_terminal_size((80, 24)).lines
+    first = [line for line, _ in zip(lines, range(height), strict=False)]
+    if len(first) < height:
+        click.echo("\n".join(first))
+        return
+    os.environ.setdefault("LESS", "-R")  # else less shows the codes of colours as text
+    click.echo_via_pager((f"{line}\n" for part in (first, lines) for line in part), color=colored())
 
 
 def columns_of(text: str) -> int:

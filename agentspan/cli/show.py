@@ -1,16 +1,11 @@
 """`agentspan show`: prints a run as a tree; whole, or only the failed or slow spans."""
 
-import os
-import shutil
-import sys
 from collections.abc import Iterator
-
-import click
 
 from agentspan.analysis import id_prefixes, tree_folding
 from agentspan.analysis.runs import names_of
 from agentspan.analysis.tree import Node, build, every, walk
-from agentspan.cli.output import colored, document, echo_lines, noun, width
+from agentspan.cli.output import document, noun, page, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.timeline import Timeline
 from agentspan.cli.tree import Picture
@@ -55,7 +50,7 @@ def command(
         payloads=payloads,
         with_ids=wanted or (),
     )
-    _page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept))
+    page(_lines(database, picture, run, shown, spans, part=None if wanted is None else kept))
 
 
 def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | None:
@@ -92,20 +87,6 @@ def _lines(
         yield f"{part:,} of {noun(len(spans), 'span')}{folded}"
     elif drawn < len(spans):
         yield f"{noun(drawn, 'line')} for {noun(len(spans), 'span')}; --full shows each"
-
-
-def _page(lines: Iterator[str]) -> None:
-    """Print lines; on a terminal that they do not fit, through PAGER, or less."""
-    if not sys.stdout.isatty():
-        echo_lines(lines)
-        return
-    height = shutil.get_terminal_size((80, 24)).lines
-    first = [line for line, _ in zip(lines, range(height), strict=False)]
-    if len(first) < height:
-        click.echo("\n".join(first))
-        return
-    os.environ.setdefault("LESS", "-R")  # else less shows the codes of colours as text
-    click.echo_via_pager((f"{line}\n" for part in (first, lines) for line in part), color=colored())
 
 
 def _document(database: Database, run: AgentInstanceRow, spans: list[AgentSpanRow], total: int) -> None:
