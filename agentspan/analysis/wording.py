@@ -45,17 +45,16 @@ class FieldChange:
 
 def field_changes(path: str, a: Any, b: Any) -> Iterator[FieldChange]:
     """Yield the members in which two JSON values differ. Missing ones are `...`, which no JSON value is."""
-    if a == b and type(a) is type(b):
-        return
     if type(a) is dict and type(b) is dict and path.count(".") < DEEPEST:
         for key in [*a, *(key for key in b if key not in a)]:
             yield from field_changes(f"{path}.{key}", a.get(key, ...), b.get(key, ...))
     elif type(a) is list and type(b) is list and path.count(".") < DEEPEST:
         yield from _of_lists(path, a, b)
     else:
-        texts = [None if value is ... else value if type(value) is str else _json(value) for value in (a, b)]
-        both = tuple(words(a, b)) if type(a) is str and type(b) is str else ()
-        yield FieldChange(path, texts[0], texts[1], both)
+        one, other = (None if value is ... else value if type(value) is str else _json(value) for value in (a, b))
+        if one != other or type(a) is not type(b):  # 1 and true are equal in Python
+            both = tuple(words(a, b)) if type(a) is str and type(b) is str else ()
+            yield FieldChange(path, one, other, both)
 
 
 def _of_lists(path: str, a: list[Any], b: list[Any]) -> Iterator[FieldChange]:

@@ -16,6 +16,7 @@ from agentspan.cli.output import (
     fit,
     fit_end,
     noun,
+    page,
     status_style,
     style,
     width,
@@ -49,7 +50,7 @@ def command(
     elif markdown:
         echo_lines(as_markdown(found))
     else:
-        echo_lines(_lines(found, full=full))
+        page(_lines(found, full=full))
 
 
 def _lines(found: RunDiff, *, full: bool) -> Iterator[str]:
@@ -140,7 +141,8 @@ def _wrapped(words: list[Words], columns: int, *, full: bool) -> Iterator[str]:
     for line in lines[:limit]:
         yield f"      {''.join(_runs(line))}".rstrip()
     if len(lines) > limit:
-        yield style(f"      … {len(lines) - limit} more lines; --full shows them", fg="bright_black")
+        more = noun(len(lines) - limit, "more line", "more lines")
+        yield style(f"      … {more}; --full shows all", fg="bright_black")
 
 
 def _runs(line: list[tuple[str, str]]) -> Iterator[str]:

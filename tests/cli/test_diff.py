@@ -96,7 +96,9 @@ def test_a_long_text_is_shortened_around_its_changes(tmp_path: Path) -> None:
     shown = lines(path, "diff", *ids(path))
     assert [line for line in shown if "and [-first-]" in line]
     assert len(shown) < 16
-    assert all(len(line) <= 80 for line in shown)
+    for columns in (40, 60, 80):
+        for more in ((), ("--full",)):
+            assert all(len(line) <= columns for line in lines(path, "diff", *ids(path), *more, columns=columns))
 
 
 def test_a_run_that_is_not_there(db: Path) -> None:
