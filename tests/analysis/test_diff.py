@@ -249,22 +249,29 @@ def steps_of(made: list[Made], run: str) -> list[Any]:
 
 
 def applied(found: Alignment) -> list[Any]:
-    """B, made of A: what is left of it, what moved, and the steps that B adds."""
-    placed = [(pair.b, found.a[pair.a] if pair.a is not None else found.b[pair.b]) for pair in found.pairs
-              if pair.b is not None]  # fmt: skip
-    return [step for _, step in sorted(placed, key=lambda pair: pair[0])]
+    """B, made of A: steps of A that stay or move, their changes, and the steps that B adds."""
+    made = {}
+    for pair in found.pairs:
+        if pair.b is not None:
+            kept = found.a[pair.a] if pair.a is not None else found.b[pair.b]
+            change = found.b[pair.b].key.exact
+            assert kept.key.sort == found.b[pair.b].key.sort  # a change is one of arguments, not of type and label
+            made[pair.b] = kept._replace(key=kept.key._replace(exact=change)) if kept.key.exact != change else kept
+    return [made[place] for place in sorted(made)]
 
 
 @given(letters, letters)
 def test_applying_the_alignment_to_a_gives_b(a: list[Made], b: list[Made]) -> None:
     found = align(steps_of(a, "a"), steps_of(b, "b"))
     wanted = collapse(steps_of(b, "b"))
-    assert [step.key.sort for step in applied(found)] == [step.key.sort for step in wanted]
+    assert [step.key.exact for step in applied(found)] == [step.key.exact for step in wanted]
     assert sorted(pair.a for pair in found.pairs if pair.a is not None) == [*range(len(collapse(steps_of(a, "a"))))]
     in_order = [
         (pair.a, pair.b) for pair in found.pairs if pair.a is not None and pair.b is not None and not pair.moved
     ]
     assert all(a < next_a and b < next_b for (a, b), (next_a, next_b) in pairwise(in_order))
+    assert all(found.a[pair.a].key.exact == found.b[pair.b].key.exact for pair in found.pairs
+               if pair.moved and pair.a is not None and pair.b is not None)  # fmt: skip
 
 
 @given(letters, letters)
