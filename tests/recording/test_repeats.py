@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 import agentspan
 from agentspan.journal.parts import Parts
+from agentspan.recording.capture import capture as capture_module
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.plain import Plain
 from agentspan.recording.capture.repeats import Repeats
@@ -289,3 +290,17 @@ def test_a_forked_child_records_what_its_parent_has_said(tmp_path: Path) -> None
         said = [json.loads(row.payload)["messages"] for row in db.storage.page(Query("agent_span")).rows]  # type: ignore[union-attr]
     assert sorted(map(len, said)) == [40, 41, 41]
     assert sorted(each[-1]["content"][:2] for each in said) == ["39", "98", "99"]
+
+
+def test_a_list_that_shares_its_values_is_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    room = capture_module._room
+
+    def counting(value: Any, *limits: int) -> int:
+        looks.append(len(value))
+        return room(value, *limits)
+
+    monkeypatch.setattr(capture_module, "_room", counting)
+    row = {"numbers": [1] * 10_000}
+    Settings().new_capture().object({"rows": [row] * 10_000}, Repeats())
+    assert sum(looks) < 2_000_000  # all of it would be 100 million

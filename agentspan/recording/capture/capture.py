@@ -17,7 +17,7 @@ from agentspan.recording.capture.credentials import marked_sensitive, names_cred
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction
-from agentspan.recording.capture.repeats import LONGEST, Captured, Repeats
+from agentspan.recording.capture.repeats import Captured, Repeats
 from agentspan.recording.capture.snapshots import snapshot
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
 
@@ -194,8 +194,7 @@ class Capture:
             rest[key] = item
             if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):
                 continue
-            is_json = is_plain or _room(item, LONGEST, self._items, LONGEST, self._depth - 1) >= 0
-            held = item if is_json else snapshot(item, self._depth - 2) if len(item) <= self._items else None
+            held = item if is_plain else snapshot(item, self._depth - 2) if len(item) <= self._items else None
             taken = None if held is None else repeats.take(key, item, held, self._object)
             if taken is not None:
                 rest[key] = LIST

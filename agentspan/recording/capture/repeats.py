@@ -16,7 +16,7 @@ from agentspan.jsontext import common_elements
 MOST = 32 * 2**20
 """Bytes of elements that are known in a run. Beyond it only those of the latest list are."""
 LONGEST = 64 * 2**20
-"""Characters of the longest list that is taken, and bytes of all lists that are compared with the next one."""
+"""Bytes of all lists that are compared with the next one."""
 LARGE = 64 * 2**10
 """Bytes of an element, such as an image, that is known in its place in the latest list only."""
 _VERSION = 2
