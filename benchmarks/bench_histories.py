@@ -1,4 +1,4 @@
-"""What an llm call with its whole history costs the caller, beside `json.dumps`, and how fast it is in the file.
+"""The cost of an llm call with its whole history in the caller, beside `json.dumps`, and how fast it is in the file.
 
 An agent sends all its messages with each call, and each call adds two of 1 kB: 100 calls, on average with 100 kB. The
 caller's time is that of a with-block without a body; `json.dumps` of the same payload follows each call. The medians

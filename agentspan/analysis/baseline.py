@@ -1,4 +1,4 @@
-"""What other runs do at the place where two runs part: whether the difference is noise, or seldom.
+"""The steps of other runs at the place where two runs part: whether the difference is noise, or seldom.
 
 A run of the baseline reaches the place if its steps before are the same, whatever the words.
 """

@@ -1,4 +1,4 @@
-"""Where two runs part: their steps aligned level by level, and the first step at which they differ.
+"""The place where two runs part: their steps aligned level by level, and the first step at which they differ.
 
 Times are no difference, and neither are ids of calls. Words that models and people choose are one, but a small one:
 two runs part at the first step that differs in more than words, if there is one.
@@ -129,7 +129,7 @@ class RunDiff:
 
     @property
     def is_empty(self) -> bool:
-        """Whether both runs have the same steps with the same results, metadata and errors."""
+        """True if both runs have the same steps with the same results, metadata and errors."""
         return self.first_divergence is None and not self.fields
 
 

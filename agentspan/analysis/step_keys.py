@@ -36,7 +36,7 @@ _SENTENCE = re.compile(r"[a-z0-9]{2}[.!?…](?:\s|$)")
 
 
 class Key(NamedTuple):
-    """What two steps are compared by, from the strictest to the loosest.
+    """The keys by which two steps are compared, from the strictest to the loosest.
 
     Attributes:
         exact: type, label and arguments.
@@ -73,7 +73,7 @@ class Step(NamedTuple):
 
     @property
     def says(self) -> bool:
-        """Whether a model or a person says something in it."""
+        """True if a model or a person says something in it."""
         return self.type in SAYING
 
     @property

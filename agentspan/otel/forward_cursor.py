@@ -1,4 +1,4 @@
-"""What was forwarded of a database to each target, in a file beside it, so that forwarding goes on where it ended."""
+"""A file beside a database that notes what was forwarded to each target, so that forwarding goes on where it ended."""
 
 import hashlib
 import sqlite3
@@ -19,7 +19,7 @@ _SIZE = 10
 
 
 class SentOfRun(NamedTuple):
-    """What was forwarded of a run: hashes of the ids of its spans, and whether the span of the run itself."""
+    """The forwarded part of a run: hashes of the ids of its spans, and whether the span of the run itself."""
 
     spans: frozenset[bytes] = frozenset()
     has_run: bool = False
@@ -31,7 +31,7 @@ def hashed(id: str) -> bytes:
 
 
 class Cursor:
-    """What was forwarded to one target.
+    """The forwarded parts of runs, for one target.
 
     Args:
         path: the file. It is made if there is none.

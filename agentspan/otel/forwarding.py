@@ -33,7 +33,7 @@ SETTLED_S = 600.0
 
 
 class Forwarded(NamedTuple):
-    """How many spans, and how many whole runs, a target has accepted."""
+    """The numbers of whole runs and of spans that a target has accepted."""
 
     runs: int
     spans: int

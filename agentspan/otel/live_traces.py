@@ -70,7 +70,7 @@ class LiveTrace:
 
 
 class Look(NamedTuple):
-    """What of a span's record depends on other spans.
+    """The part of a span's record depends on other spans.
 
     Attributes:
         kept: the id of the span that it repeats, or None.

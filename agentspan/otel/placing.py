@@ -29,7 +29,7 @@ MOST_LOADED = 5000
 
 
 class Named(NamedTuple):
-    """What a run is registered by."""
+    """The facts that a run is registered with."""
 
     key: str
     agent: str

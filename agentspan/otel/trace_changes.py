@@ -23,7 +23,7 @@ _ABOUT = ("session", "user")
 
 @dataclass
 class TraceChanges:
-    """What new spans change.
+    """The changes that new spans make.
 
     Attributes:
         rows: of the new spans, by their id.

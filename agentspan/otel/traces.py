@@ -43,12 +43,12 @@ class Run:
 
     @property
     def start_ns(self) -> int:
-        """When its first span began."""
+        """The time when its first span began."""
         return self.steps[0].span.start_ns
 
     @property
     def end_ns(self) -> int | None:
-        """When its last span ended; None if none of them did."""
+        """The time when its last span ended; None if none of them did."""
         return max((step.span.end_ns for step in self.steps if step.span.end_ns is not None), default=None)
 
 

@@ -25,7 +25,7 @@ from agentspan.text import one_line
 
 
 class Known(NamedTuple):
-    """What is known of a run before it begins, where another tracing library began it.
+    """The facts of a run before it begins, where another tracing library began it.
 
     Attributes:
         id: the agent instance's PFID, which follows from `key`.

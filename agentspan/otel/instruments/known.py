@@ -78,7 +78,7 @@ class Available(NamedTuple):
 
     @property
     def can_record(self) -> bool:
-        """Whether it can be turned on."""
+        """True if it can be turned on."""
         return self.is_installed and (self.entry is not None or not self.framework.package)
 
 

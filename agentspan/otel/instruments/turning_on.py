@@ -17,7 +17,7 @@ log = logging.getLogger("agentspan")
 
 
 class Instrumented(NamedTuple):
-    """What records a framework.
+    """The instrumentor that records a framework.
 
     Attributes:
         name: of the framework.

@@ -1,4 +1,4 @@
-"""What attributes tell before a span is mapped, which costs too much in the caller: looked up in the mapping tables."""
+"""Guesses from attributes before a span is mapped, which costs too much in the caller: looked up in the mapping tables."""
 
 from collections.abc import Mapping
 from functools import lru_cache

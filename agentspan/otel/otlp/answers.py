@@ -6,6 +6,7 @@ In the content type of the request. The messages are small, so they are written 
 import json
 
 from agentspan.otel.otlp.decoded import Decoded
+from agentspan.otel.otlp.encoding import varint
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal
 
 _CODES = {400: 3, 401: 16, 403: 7, 408: 4, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
@@ -46,17 +47,8 @@ def refused(status: int, message: str, form: str) -> bytes:
 
 
 def _number(field: int, value: int) -> bytes:
-    return bytes([field << 3]) + _varint(value)
+    return bytes([field << 3]) + varint(value)
 
 
 def _bytes(field: int, value: bytes) -> bytes:
-    return bytes([field << 3 | 2]) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return bytes([field << 3 | 2]) + varint(len(value)) + value

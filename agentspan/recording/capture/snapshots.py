@@ -1,4 +1,4 @@
-"""What lists of messages hold now, as plain values: messages are often objects of pydantic, beside dicts.
+"""Snapshots of lists of messages as plain values: messages are often objects of pydantic, beside dicts.
 
 A snapshot is for comparing only: two that are equal are captured as the same JSON. It reads the attributes that an
 object has, and runs no code of the program.
