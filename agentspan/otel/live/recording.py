@@ -20,7 +20,7 @@ from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
 
 GRACE_S = 1.0
-"""Seconds for which a span may end after the root of its trace before it is closed as abandoned. LangSmith's take 0.4 s."""
+"""Seconds after the root of its trace when an open span is closed as abandoned. LangSmith's take 0.4 s."""
 _ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 
 

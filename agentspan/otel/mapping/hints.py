@@ -1,4 +1,4 @@
-"""Guesses from attributes before a span is mapped, which costs too much in the caller: looked up in the mapping tables."""
+"""Guesses from attributes, by the mapping tables: to map a span costs too much in the caller."""
 
 from collections.abc import Mapping
 from functools import lru_cache
