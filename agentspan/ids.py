@@ -7,6 +7,7 @@ The `pfid` package is not used, because it takes 27 µs for an id.
 
 import os
 import re
+import struct
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from agentspan.forks import Renewal, page
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
 _PFID = re.compile(r"[0-7][0-9abcdefghjkmnpqrstvwxyz]{31}\Z")
+_HALVES = struct.Struct(">BIBI").unpack_from
 _DRAWN = 256
 MAX_PARTITION = 2**30 - 1
 
@@ -36,11 +38,12 @@ def encode(millis: int, partition: int, randomness: int) -> str:
     return _digits(millis, 10) + _digits(partition, 6) + _digits(randomness, 16)
 
 
-def encode_randomness(randomness: int) -> str:
-    """Encode the last part (80 bits): the last 16 characters of a PFID (0.6 µs; `encode` takes 3)."""
-    r, pairs = randomness, _PAIRS
-    high = f"{pairs[r >> 70 & 1023]}{pairs[r >> 60 & 1023]}{pairs[r >> 50 & 1023]}{pairs[r >> 40 & 1023]}"
-    return f"{high}{pairs[r >> 30 & 1023]}{pairs[r >> 20 & 1023]}{pairs[r >> 10 & 1023]}{pairs[r & 1023]}"
+def encode_randomness(data: bytes) -> str:
+    """Encode the first 10 bytes as the last 16 characters of a PFID (0.6 µs: in halves, each a small number)."""
+    first, a, second, b = _HALVES(data)
+    pairs = _PAIRS
+    high = f"{pairs[first << 2 | a >> 30]}{pairs[a >> 20 & 1023]}{pairs[a >> 10 & 1023]}{pairs[a & 1023]}"
+    return f"{high}{pairs[second << 2 | b >> 30]}{pairs[b >> 20 & 1023]}{pairs[b >> 10 & 1023]}{pairs[b & 1023]}"
 
 
 def decode(pfid: str) -> tuple[int, int, int]:

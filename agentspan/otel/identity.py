@@ -20,7 +20,8 @@ def span_id(run: str, trace_id: str, span_id: str) -> str:
         run: the id of the run that it is in, from which time and partition are taken.
         trace_id, span_id: of OpenTelemetry, as lower-case hex.
     """
-    return run[:_HEAD] + ids.encode_randomness(_hashed(f"{trace_id}:{span_id}"))
+    digest = hashlib.sha256(f"{trace_id}:{span_id}".encode()).digest()
+    return run[:_HEAD] + ids.encode_randomness(digest)
 
 
 def run_id(key: str, begun_ns: int, partition: int) -> str:
@@ -31,8 +32,5 @@ def run_id(key: str, begun_ns: int, partition: int) -> str:
         begun_ns: when its first known span began, in nanoseconds since the epoch.
         partition: of the file.
     """
-    return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, _hashed(key))
-
-
-def _hashed(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:10])
+    randomness = int.from_bytes(hashlib.sha256(key.encode()).digest()[:10])
+    return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)

@@ -41,14 +41,14 @@ class Writer:
         Args:
             attributes: of the span, from `attributes_of`.
         """
-        head, text = self._head(span), self._unchanged(attributes)
+        head, text = self._head(span), self._unchanged(attributes) if attributes else "{}"
         if head is None or text is None:
             return None
         return f'{head},"start":{span.start_time or 0},"attributes":{text}}}'
 
     def end(self, span: Any, attributes: dict[str, Any]) -> str | None:
         """Return what a span tells when it has ended; None as above."""
-        head, text = self._head(span), self._unchanged(attributes)
+        head, text = self._head(span), self._unchanged(attributes) if attributes else "{}"
         if head is None or text is None:
             return None
         text = f'{head},"start":{span.start_time or 0},"end":{span.end_time},"attributes":{text}'
@@ -84,7 +84,7 @@ def _rest(span: Any, attributes: dict[str, Any]) -> dict[str, Any]:
     """Return what few spans have when they end."""
     rest: dict[str, Any] = {}
     status, events, links = span.status, span.events, span.links
-    if status is not None and status.status_code.value:
+    if status is not None and not status.is_unset:
         rest["status"] = [status.status_code.name, status.description]
     if events:
         rest["events"] = [[each.name, each.timestamp, _plain(each.attributes)] for each in events]

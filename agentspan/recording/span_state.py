@@ -132,8 +132,10 @@ class SpanState:
         if not self.id:
             self.recorder.faults.count_lost()
             return
-        at_ns = max(at_ns, self.started_ns)
-        self.recorder.out.finished_raw(self, reader, text, at_ns, at_ns - self.started_ns)
+        elapsed_ns = at_ns - self.started_ns
+        if elapsed_ns < 0:
+            at_ns, elapsed_ns = self.started_ns, 0
+        self.recorder.out.finished_raw(self, reader, text, at_ns, elapsed_ns)
 
     def not_created(self, status: SpanStatus, error: Exception) -> None:
         """Go on without a record: a fault kept the span from being created."""

@@ -32,23 +32,23 @@ class SpanProcessor(_SpanProcessor):
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         """Record an active span."""
-        recorder = self._recorder()
-        if recorder.enabled:
-            try:
-                self._recording(recorder).start(span)
-            except Exception as error:
-                let_through(error)
-                recorder.faults.lose(error, reraise=False)
+        try:
+            live = self._usable()
+            if live is not None:
+                live.start(span)
+        except Exception as error:
+            let_through(error)
+            self._recorder().faults.lose(error, reraise=False)
 
     def on_end(self, span: Any) -> None:
         """Record how it ended."""
-        recorder = self._recorder()
-        if recorder.enabled:
-            try:
-                self._recording(recorder).end(span)
-            except Exception as error:
-                let_through(error)
-                recorder.faults.lose(error, reraise=False)
+        try:
+            live = self._usable()
+            if live is not None:
+                live.end(span)
+        except Exception as error:
+            let_through(error)
+            self._recorder().faults.lose(error, reraise=False)
 
     def shutdown(self) -> None:
         """Close the spans that have not ended, and end the run of the process. What comes afterwards begins another.
@@ -69,10 +69,17 @@ class SpanProcessor(_SpanProcessor):
             forks.renew()
         return get_recorder() if self._tracer is None else self._tracer.recorder
 
-    def _recording(self, recorder: Recorder) -> LiveRecording:
+    def _usable(self) -> LiveRecording | None:
+        """Return what records now; None where nothing does."""
+        if not page[0]:
+            forks.renew()
+        recorder = get_recorder() if self._tracer is None else self._tracer.recorder
         live = self._live
-        if live is not None and live.recorder is recorder:
-            return live
+        if live is None or live.recorder is not recorder:
+            return self._recording(recorder) if recorder.enabled else None
+        return live
+
+    def _recording(self, recorder: Recorder) -> LiveRecording:
         with _lock:
             if self._live is not None:  # `configure` made another one
                 _give_back(self._live)

@@ -49,7 +49,7 @@ class LiveRecording:
     def start(self, span: Any) -> None:
         """Record that a span has started."""
         attributes, context = attributes_of(span), span.context
-        if is_step(attributes):
+        if not attributes or is_step(attributes):
             self._begin(span, attributes, (context.trace_id, context.span_id))
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
@@ -71,7 +71,7 @@ class LiveRecording:
             trace = self._traces.begin(span, node.run)
         trace.open.pop(key, None)
         self._note(trace, span, attributes)
-        is_call = may_be_call(attributes)
+        is_call = bool(attributes) and may_be_call(attributes)
         if is_call:
             trace.inside.calls.note(node, span)
         is_root = key == trace.root
@@ -111,27 +111,30 @@ class LiveRecording:
 
     def _begin(self, span: Any, attributes: dict[str, Any], key: Key) -> Span:
         recorder, parent = self.recorder, span.parent
-        outer = None if parent is None else self._active.get((key[0], parent.span_id))
-        around = inner_of(going_on(recorder.current.get()), outer)
+        around = outer = None if parent is None else self._active.get((key[0], parent.span_id))
+        current = recorder.current.get()
+        if current is not None:
+            around = inner_of(going_on(current), outer)
         trace = self._traces.get(key[0])
         if trace is None:
             trace = self._traces.begin(span, around)
         run: Run = trace.inside.run
-        is_in_trace = parent is not None and not parent.is_remote and key != trace.root
-        if around is not None and (outer is not None or not is_in_trace):
-            run = around.run if isinstance(around, Span) else around
-            parent_id = (around.id or around.parent_span_id) if isinstance(around, Span) else None
+        if around is not None and (outer is not None or parent is None or parent.is_remote or key == trace.root):
+            if isinstance(around, Span):
+                run, parent_id = around.run, around.id or around.parent_span_id
+            else:
+                run, parent_id = around, None
         else:  # its parent has ended, or is of another process
             parent_id = None if parent is None else span_id(run.id, trace.id, f"{parent.span_id:016x}")
-        scope = span.instrumentation_scope
+        scope, started_ns = span.instrumentation_scope, span.start_time
         node = Span(recorder, run, parent_id, begun_type("" if scope is None else scope.name or "", span.name))
         node.outer = around
         id = span_id(run.id, trace.id, f"{key[1]:016x}")
         text = self._writer.begin(span, attributes) if self._keeps_raw else None
         if text is not None:
-            node.create_raw(id, READER, text, span.start_time)
+            node.create_raw(id, READER, text, started_ns)
         else:
-            node.create_as(id, self._begun(map_span(span_of(span)), run), span.start_time)
+            node.create_as(id, self._begun(map_span(span_of(span)), run), started_ns)
         self._active[key] = trace.open[key] = node
         if run.termination_reason is not None:
             run.tell()
@@ -140,8 +143,9 @@ class LiveRecording:
     def _end(self, node: Span, span: Any, attributes: dict[str, Any]) -> None:
         text = self._writer.end(span, attributes) if self._keeps_raw else None
         if text is not None:
-            status = span.status.status_code.name if span.status is not None else ""
-            node.end_raw("failed" if status == "ERROR" else "complete", READER, text, span.end_time)
+            status = span.status
+            is_failed = status is not None and not status.is_ok
+            node.end_raw("failed" if is_failed else "complete", READER, text, span.end_time)
         else:
             node.end_as(self._ended(map_span(span_of(span)), node.run), span.end_time)
 
@@ -153,16 +157,17 @@ class LiveRecording:
         end_run(trace, plain, mapped)
 
     def _note(self, trace: Trace, span: Any, attributes: dict[str, Any]) -> None:
-        inside = trace.inside
-        if span.end_time > inside.last_ns:
-            inside.last_ns = span.end_time
+        inside, ended_ns = trace.inside, span.end_time
+        if ended_ns > inside.last_ns:
+            inside.last_ns = ended_ns
         scope = span.instrumentation_scope
         if scope is not inside.scope:  # mostly it is
             inside.scope = scope
             if scope is not None and scope.name:
                 inside.scopes[scope.name] = None
-        for name, value in conversation_of(attributes).items():
-            trace.conversation.setdefault(name, value)
+        if attributes:
+            for name, value in conversation_of(attributes).items():
+                trace.conversation.setdefault(name, value)
 
     def _begun(self, mapped: Mapped, run: Run) -> Begin:
         capture = self.recorder.capture
