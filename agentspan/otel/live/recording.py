@@ -10,7 +10,7 @@ from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
 from agentspan.model.changes import unit_of
 from agentspan.otel.identity import span_id
-from agentspan.otel.live.contexts import Key, going_on, inner_of, join, part
+from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
 from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
 from agentspan.otel.mapping.hints import begun_type, conversation_of, is_step, may_be_call
 from agentspan.otel.mapping.mapped import Mapped, map_span
@@ -120,11 +120,11 @@ class LiveRecording:
         is_in_trace = parent is not None and not parent.is_remote and key != trace.root
         if around is not None and (outer is not None or not is_in_trace):
             run = around.run if isinstance(around, Span) else around
-            parent_id = (around.id or around.parent_span_id) if isinstance(around, Span) else None
-        else:  # its parent has ended, or is of another process
-            parent_id = None if parent is None else span_id(run.id, trace.id, f"{parent.span_id:016x}")
+            above = (around.id or around.parent_span_id) if isinstance(around, Span) else None
+        else:
+            above = parent_id(run.id, trace.id, parent)
         scope = span.instrumentation_scope
-        node = Span(recorder, run, parent_id, begun_type("" if scope is None else scope.name or "", span.name))
+        node = Span(recorder, run, above, begun_type("" if scope is None else scope.name or "", span.name))
         node.outer = around
         id = span_id(run.id, trace.id, f"{key[1]:016x}")
         text = self._writer.begin(span, attributes) if self._keeps_raw else None
