@@ -13,6 +13,7 @@ from agentspan.operations.request import count as count_of
 from agentspan.operations.request import timestamp
 from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 from agentspan.recovery.opening import open_storage
+from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
@@ -38,12 +39,18 @@ class Database:
     """
 
     def __init__(
-        self, storage: Storage, *, strict_schemas: bool = False, sensitive: Literal["redact", "keep"] = "redact"
+        self,
+        storage: Storage,
+        *,
+        strict_schemas: bool = False,
+        sensitive: Literal["redact", "keep"] = "redact",
+        closes: bool = True,
     ) -> None:
         if sensitive not in ("redact", "keep"):
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
         self._context = context = Context(storage, strict_schemas=strict_schemas, keep_sensitive=sensitive == "keep")
         self.storage = storage
+        self._closes = closes
         self.agents = Agents(context)
         self.agent_versions = AgentVersions(context)
         self.agent_instances = AgentInstances(context)
@@ -140,8 +147,12 @@ class Database:
         return run(self._context, plan(items))
 
     def close(self) -> None:
-        """Close the storage; operations afterwards raise StorageError."""
-        self.storage.close()
+        """Close the storage; operations afterwards raise StorageError.
+
+        One that `open` found by itself because this process records into it stays open.
+        """
+        if self._closes:
+            self.storage.close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +173,8 @@ def open(
 
     Args:
         db: a file, made when it does not exist; `":memory:"`; `NAME://…` for another backend; or a Storage.
-            AGENTSPAN_DB, else ./agentspan.db, when left out.
+            When left out, what `agentspan.configure` was given, also a storage in memory; else AGENTSPAN_DB, else
+            ./agentspan.db.
         read_only: never write; operations that would raise NotPermitted.
         strict_schemas: refuse payloads that do not match their schema.
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
@@ -170,4 +182,6 @@ def open(
     Raises:
         DatabaseUnusable: the file is no database, or a newer version's, its folder does not exist …
     """
-    return Database(open_storage(db, read_only=read_only), strict_schemas=strict_schemas, sensitive=sensitive)
+    db, closes = chosen(db)
+    storage = open_storage(db, read_only=read_only)
+    return Database(storage, strict_schemas=strict_schemas, sensitive=sensitive, closes=closes)

@@ -15,6 +15,7 @@ from agentspan.analysis.stats import Stat, stats
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recovery.opening import open_storage
+from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
@@ -68,8 +69,9 @@ class Reading:
         storage: the backend underneath.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, closes: bool = True) -> None:
         self.storage = storage
+        self._closes = closes
 
     def runs(
         self,
@@ -206,8 +208,9 @@ class Reading:
         return found._replace(runs=found.runs[::-1])
 
     def close(self) -> None:
-        """Close the storage."""
-        self.storage.close()
+        """Close the storage. One that this process records into stays open."""
+        if self._closes:
+            self.storage.close()
 
     def __enter__(self) -> Self:
         return self
@@ -220,12 +223,15 @@ def read(db: "str | os.PathLike[str] | Location | Storage | None" = None) -> Rea
     """Open a database for reading only, also while agents record into it.
 
     Args:
-        db: a file, `NAME://…` for another backend, or a Storage. AGENTSPAN_DB, else ./agentspan.db, when left out.
+        db: a file, `NAME://…` for another backend, or a Storage. When left out, what `agentspan.configure` was given,
+            also a storage in memory; else AGENTSPAN_DB, else ./agentspan.db.
 
     Raises:
         DatabaseUnusable: the file does not exist, is no database …
     """
-    return Reading(open_storage(db, read_only=db is None or isinstance(db, (str, os.PathLike, Location))))
+    db, closes = chosen(db)
+    storage = open_storage(db, read_only=db is None or isinstance(db, (str, os.PathLike, Location)))
+    return Reading(storage, closes=closes)
 
 
 def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from agentspan.analysis.tree_folding import returned_error
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.storage.analytics import BOUNDS_MS, Progress, Stat, bucket_of
@@ -89,7 +90,8 @@ class _Group:
     is_aggregate: bool = False
 
     def add(self, span: AgentSpanRow) -> None:
-        self.counts[span.status] = self.counts.get(span.status, 0) + 1
+        status = "failed" if span.status == "complete" and returned_error(span) else span.status
+        self.counts[status] = self.counts.get(status, 0) + 1
         if span.status in ("complete", "failed"):
             self.durations.append(span.duration_ms or 0.0)
         if span.input_tokens is not None:

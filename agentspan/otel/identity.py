@@ -1,4 +1,4 @@
-"""The ids that spans of OpenTelemetry get: the same ones however often, in whatever order, and by which way they come.
+"""The ids that spans of OpenTelemetry get here, and ours there: the same ones however often and by which way they come.
 
 A span's id has its run's time, the file's partition, and 80 bits of a hash of its trace's and its own id. So a child
 can name its parent before the parent has arrived, and a program that sends its spans and records them stores each once.
@@ -34,3 +34,13 @@ def run_id(key: str, begun_ns: int, partition: int) -> str:
     """
     randomness = int.from_bytes(hashlib.sha256(key.encode()).digest()[:10])
     return ids.encode(min(max(begun_ns // 1_000_000, 0), _MAX_MILLIS), partition, randomness)
+
+
+def trace_id_of(run: str) -> str:
+    """Return the id of the trace that a run of agentspan is for others, in hexadecimal digits."""
+    return hashlib.sha256(run.encode()).hexdigest()[:32]
+
+
+def span_id_of(id: str) -> str:
+    """Return the id that a span of agentspan, or the span of a run, has in that trace."""
+    return hashlib.sha256(id.encode()).hexdigest()[:16]

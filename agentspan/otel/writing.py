@@ -4,12 +4,12 @@ Attributes have the newest names of the GenAI conventions and the kinds of OpenI
 `agentspan serve` makes the same rows of it, with the same ids (see copies). It was redacted when it was recorded.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from agentspan import __version__, jsontext
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.otel.identity import span_id_of, trace_id_of
 from agentspan.otel.mapping import outgoing
 from agentspan.otel.stored_rows import ns_of
 
@@ -24,16 +24,6 @@ class OutgoingRun(NamedTuple):
     row: AgentInstanceRow
     agent: str
     version: str
-
-
-def trace_id(run: str) -> str:
-    """Return the id of a run's trace, in hexadecimal digits."""
-    return hashlib.sha256(run.encode()).hexdigest()[:32]
-
-
-def span_id(id: str) -> str:
-    """Return the id that a span, or the span of a run, has in its trace."""
-    return hashlib.sha256(id.encode()).hexdigest()[:16]
 
 
 def request(run: OutgoingRun, spans: Iterable[AgentSpanRow], *, with_run: bool) -> dict[str, Any]:
@@ -76,11 +66,11 @@ def _span(run: OutgoingRun, row: AgentSpanRow) -> dict[str, Any]:
         "agentspan.parent_span_id": row.parent_span_id,
         **{f"agentspan.{name}": getattr(row, name) for name in _COLUMNS},
     }
-    parent = span_id(row.parent_span_id or run.row.id)
+    parent = span_id_of(row.parent_span_id or run.row.id)
     error = result.get("error") if isinstance(result, dict) else None
     return _written(
         run,
-        span_id(row.id),
+        span_id_of(row.id),
         parent,
         outgoing.name(row, payload),
         row.started_at,
@@ -98,7 +88,7 @@ def _run_span(run: OutgoingRun) -> dict[str, Any]:
     said |= {f"agentspan.run.{name}": getattr(row, name) for name in about}
     error = _decoded(row.error)
     name = f"invoke_agent {run.agent}"
-    return _written(run, span_id(row.id), None, name, row.started_at, row.finished_at, row.status, error, said)
+    return _written(run, span_id_of(row.id), None, name, row.started_at, row.finished_at, row.status, error, said)
 
 
 def _written(
@@ -116,7 +106,7 @@ def _written(
     end_ns = ns_of(finished_at)
     code = {"failed": _ERROR, "terminated": _ERROR, "complete": _OK}.get(status, _UNSET)
     written: dict[str, Any] = {
-        "traceId": trace_id(run.row.id),
+        "traceId": trace_id_of(run.row.id),
         "spanId": id,
         "name": name,
         "kind": 1,

@@ -26,7 +26,8 @@ from agentspan.recording.span_and_run import OnTerminate, Run, Span
 from agentspan.recording.tracer import Health, Tracer, new_recorder, tracer_of
 from agentspan.schemas import span_types
 from agentspan.schemas.conformance import JSONSchema
-from agentspan.storage.location import ENVIRONMENT, Location
+from agentspan.storage.configured import set_configured
+from agentspan.storage.location import ENVIRONMENT, Location, memory
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import location_of
 
@@ -379,4 +380,15 @@ def health() -> Health:
     return Health() if tracer is None else tracer.health()
 
 
+def _configured() -> Location | Storage | None:
+    """See storage.configured."""
+    db = None if _told is None or _captured is not None else _told.db
+    if db is None or isinstance(db, (str, os.PathLike)):
+        return None if db is None else location_of(db)
+    if db == memory():
+        return get_recorder().destination.storage
+    return db if isinstance(db, Location) else db.capabilities().location or db
+
+
+set_configured(_configured)
 propagation.set_arrivals(cast(propagation.Arrivals, sys.modules[__name__]))

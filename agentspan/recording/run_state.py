@@ -15,6 +15,7 @@ from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit
+from agentspan.recording.origin import origin, with_origin
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register
 from agentspan.recording.sinks.protocol import WAIT_S
@@ -75,6 +76,7 @@ class RunState:
         self.on_terminate = on_terminate
         self._version = version
         self._metadata = metadata
+        self._origin: Mapping[str, str] | None = None
         self._purpose: Purpose = purpose
         self._about = (session, user)
         self._writer_id = ""
@@ -97,6 +99,7 @@ class RunState:
             forks.renew()
         recorder = self.recorder
         self._writer_id = recorder.writer_id
+        self._origin = origin.get() if known is None else None
         self.status = "active"
         if not recorder.enabled:
             return
@@ -133,9 +136,10 @@ class RunState:
 
     def _wanted(self, id: str | None, started_at: str) -> Registration:
         recorder = self.recorder
-        metadata = None if self._metadata is None else recorder.capture.object(self._metadata)
+        said = with_origin(self._metadata, self._origin)
+        metadata = None if said is None else recorder.capture.object(said)
         version = None if self._version is None else _text(recorder, self._version)
-        session, user = (None if said is None else _text(recorder, said) for said in self._about)
+        session, user = (None if about is None else _text(recorder, about) for about in self._about)
         return Registration(
             id or recorder.ids.new(),
             _text(recorder, self.name) or DEFAULT,

@@ -97,7 +97,8 @@ class Stat:
         schema_name: the span type.
         label: the model, the tool …; None for the type as a whole.
         count: all spans, whatever their status.
-        failed, cancelled, open: how many of them are.
+        failed, cancelled, open: how many of them are. A complete span whose result has `is_error` as true counts as
+            failed.
         p50_ms, p95_ms, p99_ms: the shortest duration that so many hundredths of those that ran do not exceed (nearest
             rank). Those that ran are the complete and the failed ones; None when there are none.
         max_ms, total_ms: of those that ran.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from agentspan.analysis.tree_folding import returned_error
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.span_types import fallback
@@ -121,6 +122,8 @@ class _Reader:
         """Make the turn of a tool span before any is read: calls and answers are compared with it."""
         step = turns.step_of(span)
         turn = self._turn(span, "tool", step.text, _start(span), name=step.name, error=step.error)
+        if returned_error(span):
+            turn["status"] = "failed"
         turn["arguments"] = None if step.arguments is None else turns.arguments_of(step.arguments)
         turn["others"] = step.others
         self._tools[span.id] = turn

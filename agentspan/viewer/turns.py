@@ -63,7 +63,7 @@ class Turn(TypedDict):
         differs: turns of the same call that say something else.
         error: what a failed span died of.
         at: when.
-        status: the span's.
+        status: the span's; `failed` of a tool that returned an error, too.
     """
 
     span: str

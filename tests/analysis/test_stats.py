@@ -2,6 +2,7 @@
 
 import pytest
 
+from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, rank, shorten, stats
 from agentspan.database import Database
 from agentspan.storage.analytics import bucket_of
@@ -31,6 +32,29 @@ def run(db: Database) -> str:
 def of(found: list[Stat], name: str, label: str | None) -> Stat:
     (stat,) = [stat for stat in found if (stat.schema_name, stat.label) == (name, label)]
     return stat
+
+
+def test_a_call_that_returned_an_error_counts_as_failed(db: Database) -> None:
+    run = db.agent_instances.register("a")
+    results: list[dict[str, object]] = [
+        {"is_error": True},
+        {"is_error": False},
+        {"is_error": "true"},
+        {"output": {"is_error": True}},
+        {},
+    ]
+    for result in [{"output": "no seat", **result} for result in results]:
+        db.agent_spans.create(run.id, "tool", "complete", {"name": "book"}, result)
+        db.agent_spans.create(run.id, "mcp", "complete", {"method": "tools/call"}, {**result, "is_error": True})
+    cancelled = db.agent_spans.create(run.id, "tool", "pending", {"name": "book"})
+    db.agent_spans.finish(cancelled.id, "cancelled")
+    for found in (stats(db.storage), stats(db.storage, run=run.id)):
+        assert [(stat.schema_name, stat.label, stat.failed, stat.ran) for stat in found if stat.label is None] == [
+            ("mcp", None, 5, 5),
+            ("tool", None, 1, 5),
+        ]
+    (listed,) = find_runs(db.storage).runs
+    assert listed.failed == 0, "a run counts the spans that failed"
 
 
 def test_statistics_of_a_label_and_of_its_type(db: Database, run: str) -> None:

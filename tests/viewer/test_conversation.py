@@ -123,6 +123,13 @@ def test_what_failed_says_so(recorded: Recorded) -> None:
     ]
 
 
+def test_a_tool_that_returned_an_error_looks_failed(recorded: Recorded) -> None:
+    for is_error in (True, False, "true"):
+        recorded.add("tool", {"name": "look"}, {"output": "no seat", "is_error": is_error})
+    found = [(turn["status"], turn["text"], turn["error"]) for turn in recorded.turns()]
+    assert found == [("failed", "no seat", None), *[("complete", "no seat", None)] * 2]
+
+
 def test_a_turn_says_in_which_agent_it_was_said(recorded: Recorded) -> None:
     outer = recorded.add("agent", {"name": "outer"})
     inner = recorded.add("agent", {"name": "inner"}, parent=outer)

@@ -4,6 +4,8 @@ from typing import Any
 
 from opentelemetry import trace
 
+from agentspan.otel.identity import span_id
+from agentspan.otel.w3c import MEMBER, ids_in
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Span
 
@@ -25,6 +27,14 @@ def join(recorder: Recorder, active: dict[Key, Span]) -> None:
         return inner_of(going_on(current()), other)
 
     recorder.innermost = innermost
+
+
+def parent_id(run: str, trace_id: str, parent: Any) -> str | None:
+    """Return the id of a parent that has ended, or is of another process, which may have named a span of agentspan."""
+    if parent is None:
+        return None
+    named = ids_in(parent.trace_state.get(MEMBER)) if parent.is_remote else (None, None)
+    return named[1] if named[0] == run else span_id(run, trace_id, f"{parent.span_id:016x}")
 
 
 def part(recorder: Recorder) -> None:

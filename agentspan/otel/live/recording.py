@@ -10,7 +10,7 @@ from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
 from agentspan.model.changes import unit_of
 from agentspan.otel.identity import span_id
-from agentspan.otel.live.contexts import Key, going_on, inner_of, join, part
+from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
 from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
 from agentspan.otel.mapping.hints import begun_type, conversation_of, is_step, may_be_call
 from agentspan.otel.mapping.mapped import Mapped, map_span
@@ -121,13 +121,13 @@ class LiveRecording:
         run: Run = trace.inside.run
         if around is not None and (outer is not None or parent is None or parent.is_remote or key == trace.root):
             if isinstance(around, Span):
-                run, parent_id = around.run, around.id or around.parent_span_id
+                run, above = around.run, around.id or around.parent_span_id
             else:
-                run, parent_id = around, None
-        else:  # its parent has ended, or is of another process
-            parent_id = None if parent is None else span_id(run.id, trace.id, f"{parent.span_id:016x}")
+                run, above = around, None
+        else:
+            above = parent_id(run.id, trace.id, parent)
         scope, started_ns = span.instrumentation_scope, span.start_time
-        node = Span(recorder, run, parent_id, begun_type("" if scope is None else scope.name or "", span.name))
+        node = Span(recorder, run, above, begun_type("" if scope is None else scope.name or "", span.name))
         node.outer = around
         id = span_id(run.id, trace.id, f"{key[1]:016x}")
         text = self._writer.begin(span, attributes) if self._keeps_raw else None

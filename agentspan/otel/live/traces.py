@@ -22,6 +22,7 @@ from agentspan.otel.mapping.resources import Program, program_of
 from agentspan.otel.sdk import span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import process_key, trace_key
+from agentspan.otel.w3c import MEMBER, ids_in
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.run_state import Known
@@ -116,7 +117,7 @@ class Traces:
         else:
             plain = span_of(span)
             mapped = map_span(plain)
-            stored = self._stored(id) if span.parent is not None and span.parent.is_remote else None
+            stored = self._stored(id, span.parent) if span.parent is not None and span.parent.is_remote else None
             if stored is not None:
                 inside = self._of(stored)
             elif mapped.run.is_own or begins_run(plain):
@@ -179,11 +180,17 @@ class Traces:
         run.begin(Known(run_id(key, first.start_ns, partition), key, first.start_ns))
         return RunOfTraces(run, Calls(recorder), resource, last_ns=first.start_ns)
 
-    def _stored(self, id: str) -> Run | None:
-        """Return the run of a trace that another process began; None if it is not stored."""
+    def _stored(self, id: str, parent: Any) -> Run | None:
+        """Return the run of a trace that another process began; None if it is not stored.
+
+        Args:
+            parent: the context of a span over there, which may name its run.
+        """
         store = self._recorder.store
-        row = unique(store, OtelTraceRow, id=id)
-        found = None if row is None else store.find(row.agent_instance_id).rows.get(row.agent_instance_id)
+        run_id, _ = ids_in(parent.trace_state.get(MEMBER))
+        row = unique(store, OtelTraceRow, id=id) if run_id is None else None
+        run_id = row.agent_instance_id if row is not None else run_id
+        found = None if run_id is None else store.find(run_id).rows.get(run_id)
         if found is None or not isinstance(found[1], AgentInstanceRow):
             return None
         run = Run(self._recorder, "")

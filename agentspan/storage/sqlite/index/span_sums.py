@@ -24,6 +24,11 @@ BUCKET = (
     + f" else {len(BOUNDS_MS)} end"
 )
 
+RETURNED_ERROR = (
+    "status = 'complete' and instr(result_payload, '\"is_error\"') and json_type(result_payload, '$.is_error') = 'true'"
+)
+"""Whether a call returned an error as its result: groups count it as failed, runs do not."""
+
 TABLES = {
     "runs": "(run integer primary key, id text not null unique, spans integer not null, failed integer not null, "
     "input_tokens integer, output_tokens integer, cost real)",
@@ -45,7 +50,7 @@ CREATE = tuple(
 FRESH = (
     "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
     "bucket integer, ms real, at integer, failed integer, input_tokens integer, output_tokens integer, cost real, "
-    "is_aggregate integer)"
+    "is_aggregate integer, died integer)"
 )
 
 
@@ -53,8 +58,9 @@ def _taken(rows: str) -> str:
     """Return the INSERT that fills `fresh` with the finished ones of these rows."""
     return (
         "insert into temp.fresh select s.rowid, agent_instance_id, schema_name, ifnull(label, ''), "
-        f"{BUCKET}, ifnull(duration_ms, 0), {AT}, status = 'failed', input_tokens, output_tokens, cost_usd, "
-        f"is_aggregate from {rows} and not {IS_OPEN}"
+        f"{BUCKET}, ifnull(duration_ms, 0), {AT}, "
+        f"status = 'failed' or ifnull({RETURNED_ERROR}, 0), input_tokens, output_tokens, cost_usd, is_aggregate, "
+        f"status = 'failed' from {rows} and not {IS_OPEN}"
     )
 
 
@@ -82,7 +88,7 @@ where excluded.is_aggregate > groups.is_aggregate
 """
 ADD_RUNS = f"""
 insert into runs (id, spans, failed, input_tokens, output_tokens, cost)
-select run, count(*), sum(failed), sum(input_tokens) filter (where {USED}), sum(output_tokens) filter (where {USED}),
+select run, count(*), sum(died), sum(input_tokens) filter (where {USED}), sum(output_tokens) filter (where {USED}),
        sum(cost) filter (where {USED}) from temp.fresh group by run
 on conflict (id) do update set spans = runs.spans + excluded.spans, failed = runs.failed + excluded.failed,
 {_plus("runs", "input_tokens")}, {_plus("runs", "output_tokens")}, {_plus("runs", "cost")}

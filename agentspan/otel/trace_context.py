@@ -1,0 +1,255 @@
+"""inject and extract: a run goes on in another service, by the headers of W3C's Trace Context.
+
+`traceparent` names the place in the trace for everyone: the span of OpenTelemetry that is current, else ids that follow
+from those of the run and the span, the same with which `agentspan forward` sends them. agentspan's member of
+`tracestate` names the run and the span themselves. OpenTelemetry need not be installed.
+"""
+
+import sys
+import weakref
+from collections.abc import Iterable, MutableMapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
+
+from agentspan import clock
+from agentspan.interrupts import let_through
+from agentspan.model.changes import Put, unit_of
+from agentspan.model.rows import AgentInstanceRow, AgentRow, OtelTraceRow
+from agentspan.otel import w3c
+from agentspan.otel.identity import span_id, span_id_of, trace_id_of
+from agentspan.otel.w3c import State, TraceParent
+from agentspan.recording import default, nodes
+from agentspan.recording.origin import origin
+from agentspan.recording.recorder import Recorder
+from agentspan.recording.span_and_run import Run, Span
+from agentspan.recording.tracer import Tracer
+from agentspan.storage.lookup import unique
+from agentspan.storage.protocol import Storage
+
+H = TypeVar("H", bound=MutableMapping[str, str])
+Pair = tuple[str, str] | tuple[bytes, bytes]
+
+
+class Items(Protocol):
+    """The headers of a request as frameworks have them: a mapping, also one that has a name more than once."""
+
+    def items(self) -> Iterable[Pair]:
+        """Return names with values."""
+        ...
+
+
+Headers = Items | Iterable[Pair]
+
+
+class Incoming(NamedTuple):
+    """The headers of a request, read.
+
+    Attributes:
+        run, span: of agentspan, where the tracestate has them.
+    """
+
+    parent: TraceParent
+    state: State
+    run: str | None
+    span: str | None
+
+
+_incoming: ContextVar[Incoming | None] = ContextVar("agentspan_incoming", default=None)
+_known: "weakref.WeakSet[Run]" = weakref.WeakSet()
+"""The runs whose trace is in the table of traces."""
+
+
+@overload
+def inject(headers: dict[str, str], *, tracer: Tracer | None = None) -> dict[str, str]: ...
+@overload
+def inject(headers: H, *, tracer: Tracer | None = None) -> H: ...
+def inject(headers: Any, *, tracer: Tracer | None = None) -> Any:
+    """Add what is active here to the headers of a request, and return them: another service can go on from there.
+
+        requests.get(url, headers=agentspan.otel.inject({}))
+
+    Where nothing is active, they stay as they are. Never raises.
+
+    Args:
+        headers: a dict, or another mapping of texts.
+        tracer: whose run; that of the functions of the package, when left out.
+    """
+    run = default.current_run() if tracer is None else tracer.current_run()
+    span = default.current_span() if tracer is None else tracer.current_span()
+    try:
+        parent, state = _outgoing(run, span)
+        if parent is not None:
+            headers["traceparent"] = w3c.write_parent(parent)
+            if state:
+                headers["tracestate"] = w3c.write_state(state)
+    except Exception as error:
+        let_through(error)
+        if run is not None:
+            run.recorder.faults.add(error)
+    return headers
+
+
+def extract(headers: Headers, *, tracer: Tracer | None = None) -> "Extracted":
+    """Return a with-block in which spans belong to the run that a request came from.
+
+        with agentspan.otel.extract(request.headers), agentspan.span("tool", name="look up"):
+            ...
+
+    So it is where both services record into one database. Where the run is not in this one, spans are in a run of their
+    own, which has the run and the span that they came from as `origin` in its metadata; so does every run that begins
+    in the block. Without such headers the block does nothing. It never raises. Give it the headers of services that you
+    trust.
+
+    Args:
+        headers: a mapping, or pairs, of texts or bytes; their names in any case.
+        tracer: where to record; where `agentspan.configure` says, when left out.
+    """
+    return Extracted(headers, tracer)
+
+
+class Extracted:
+    """A with-block, also `async with`; see extract. Each is entered once."""
+
+    def __init__(self, headers: Headers, tracer: Tracer | None) -> None:
+        self._headers = headers
+        self._tracer = tracer
+        self._before: tuple[Any, Any] | None = None
+        self._node: Span | None = None
+
+    def __enter__(self) -> None:
+        recorder = default.get_recorder() if self._tracer is None else self._tracer.recorder
+        if not recorder.enabled:
+            return
+        try:
+            self._enter(recorder)
+        except Exception as error:
+            let_through(error)
+            recorder.faults.add(error)
+
+    def __exit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        node, self._node = self._node, None
+        if node is not None:
+            nodes.leave(node.recorder.current, node)
+            node.status = "complete"  # what begins where a thread still has it, is in the run of its own
+        if self._before is not None:
+            _incoming.set(self._before[0])
+            origin.set(self._before[1])
+        return False
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, type_: type[BaseException] | None, exception: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        return self.__exit__(type_, exception, traceback)
+
+    def _enter(self, recorder: Recorder) -> None:
+        said = _read(self._headers)
+        if said is None:
+            return
+        self._before = _incoming.get(), origin.get()
+        _incoming.set(said)
+        origin.set(_origin_of(said))
+        found = _place_of(recorder.store, said)
+        here = recorder.innermost()
+        if found is None or (here is not None and _run_id(here) == found[0].id):
+            return  # in the same run already: a span of OpenTelemetry took it over
+        node = Span(recorder, _run_of(recorder, found[0]), None, "custom")
+        node.id, node.status = found[1] or "", "active"
+        nodes.enter(recorder.current, node)
+        self._node = node
+
+
+def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, State]:
+    """Return what the headers of a request that is sent from here say; None if nothing is active."""
+    incoming = _incoming.get()
+    current = _current_of_otel()
+    node: Any = span
+    while isinstance(node, Span) and not node.id:  # one that could not be recorded
+        node = node.outer
+    id = node.id if isinstance(node, Span) else None
+    if run is None or not run.id:
+        parent = current[0] if current is not None else None if incoming is None else incoming.parent
+        return parent, () if current is None else current[1]
+    state = current[1] if current is not None else () if incoming is None else incoming.state
+    member = run.id if id is None else f"{run.id}:{id}"
+    if current is not None:
+        parent = current[0]
+    elif incoming is not None:
+        parent = incoming.parent._replace(span_id=span_id_of(id or run.id))
+    else:
+        parent = TraceParent(trace_id_of(run.id), span_id_of(id or run.id))
+        _make_known(run, parent.trace_id)
+    return parent, w3c.changed(state, member)
+
+
+def _current_of_otel() -> tuple[TraceParent, State] | None:
+    """Return the span of OpenTelemetry that is current; a program that does not import it has none."""
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None:
+        return None
+    context = api.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    parent = TraceParent(f"{context.trace_id:032x}", f"{context.span_id:016x}", f"{int(context.trace_flags):02x}")
+    return parent, tuple(context.trace_state.items())
+
+
+def _make_known(run: Run, trace_id: str) -> None:
+    """Store the trace of a run, for the spans of it that other services export."""
+    if run not in _known and run.registered_row is not None:
+        _known.add(run)
+        row = OtelTraceRow(trace_id, run.id, run.registered_row.started_at or clock.now())
+        run.recorder.out.write(unit_of(Put(row, minted=True)))
+
+
+def _read(headers: Any) -> Incoming | None:
+    pairs = headers.items() if hasattr(headers, "items") else headers
+    found: dict[str, list[str]] = {"traceparent": [], "tracestate": []}
+    for name, value in pairs:
+        values = found.get(_text(name).lower())
+        if values is not None:
+            values.append(_text(value))
+    parent = w3c.read_parent(found["traceparent"][0]) if len(found["traceparent"]) == 1 else None
+    if parent is None:
+        return None
+    state = w3c.read_state(",".join(found["tracestate"]))
+    return Incoming(parent, state, *w3c.ids_in(dict(state).get(w3c.MEMBER)))
+
+
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _origin_of(said: Incoming) -> dict[str, str]:
+    about = {"run": said.run, "span": said.span, "trace_id": said.parent.trace_id, "span_id": said.parent.span_id}
+    return {name: value for name, value in about.items() if value is not None}
+
+
+def _place_of(storage: Storage, said: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
+    """Return the run that a request came from, and the id of the span in it; None if it is not in this storage."""
+    row = None if said.run is None else unique(storage, AgentInstanceRow, id=said.run)
+    if row is not None:
+        return row, said.span
+    trace = unique(storage, OtelTraceRow, id=said.parent.trace_id)
+    row = None if trace is None else unique(storage, AgentInstanceRow, id=trace.agent_instance_id)
+    return None if row is None else (row, span_id(row.id, said.parent.trace_id, said.parent.span_id))
+
+
+def _run_id(node: Any) -> str:
+    return str(node.run.id if isinstance(node, Span) else node.id)
+
+
+def _run_of(recorder: Recorder, row: AgentInstanceRow) -> Run:
+    run = recorder.runs.get(row.id)
+    if isinstance(run, Run):
+        return run
+    agent = unique(recorder.store, AgentRow, id=row.agent_id)
+    run = Run(recorder, "" if agent is None else agent.name)
+    run.take_over(row)
+    run.is_taken_over = True
+    return run

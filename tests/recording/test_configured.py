@@ -1,0 +1,84 @@
+"""`agentspan.open` and `agentspan.read` without arguments: the database that `configure` was given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.recording.default import forget
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AGENTSPAN_DB", raising=False)
+    yield
+    forget()
+
+
+def record(db: Any) -> str:
+    agentspan.configure(db, raise_errors=True)
+    with agentspan.run("mine") as run:
+        pass
+    return run.id
+
+
+def read_and_opened() -> list[str]:
+    with agentspan.read() as reading, agentspan.open() as db:
+        found = [summary.run.id for summary in reading.runs().runs]
+        assert {run.id for run in db.agent_instances.list()} == set(found)
+    return found
+
+
+@pytest.mark.parametrize("is_shut_down", [False, True])
+def test_a_file_is_opened(is_shut_down: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = record("mine.db")
+    if is_shut_down:
+        agentspan.shutdown()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    assert read_and_opened() == [id]
+
+
+def test_a_storage_in_memory_is_read_and_stays_open() -> None:
+    first = record(":memory:")
+    second = record(":memory:")
+    assert read_and_opened() == read_and_opened() == [second, first]
+    storage = agentspan.MemoryStorage()
+    third = record(storage)
+    assert read_and_opened() == [third]
+    assert record(storage) != third
+
+
+def test_a_storage_of_a_file_gets_a_connection_of_its_own(tmp_path: Path) -> None:
+    storage = agentspan.open(tmp_path / "mine.db").storage
+    id = record(storage)
+    assert read_and_opened() == [id]
+    with agentspan.open() as db:
+        assert db.storage is not storage
+
+
+def test_without_a_database_it_is_the_default_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTSPAN_DB", str(tmp_path / "named.db"))
+    id = record(None)
+    assert read_and_opened() == [id]
+    forget()
+    agentspan.configure("mine.db")
+    forget()
+    assert read_and_opened() == [id]
+
+
+def test_what_is_named_counts_more() -> None:
+    id = record("mine.db")
+    record("other.db")
+    with agentspan.read("mine.db") as reading:
+        assert [summary.run.id for summary in reading.runs().runs] == [id]
+
+
+def test_a_capture_is_not_opened(tmp_path: Path) -> None:
+    from agentspan.testing import capture
+
+    id = record(None)
+    with capture(), agentspan.run("captured"):
+        assert read_and_opened() == [id]
