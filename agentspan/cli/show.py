@@ -16,6 +16,7 @@ from agentspan.model.status import OPEN
 from agentspan.operations.run_details import details_of
 from agentspan.recovery.writers import Lives
 from agentspan.storage.scanning import outlined
+from agentspan.storage.scores import tags_of
 
 
 def command(
@@ -77,7 +78,8 @@ def _lines(
     *,
     part: int | None,
 ) -> Iterator[str]:
-    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans)
+    tags = tags_of(database.storage, [run.id])[run.id]
+    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, tags)
     drawn = 0
     for node, lasts in walk(shown):
         drawn += 1

@@ -14,12 +14,13 @@ from agentspan.cli.tree import TITLE, title
 from agentspan.database import Database
 from agentspan.figures import duration_text
 from agentspan.model import resources
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AccountRow, AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.protocol import Query
+from agentspan.storage.scores import tags_of
 
 EVERY_S = 0.2
 SHARE = 5
@@ -151,13 +152,17 @@ class _Tail:
             return title(span)
         return title_before(span, self._types.of(self._database.storage, span.agent_instance_id), TITLE)
 
+    def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
+        storage = self._database.storage
+        counts, tags = storage.counts([run.id])[run.id]._asdict(), tags_of(storage, [run.id])[run.id]
+        return resources.plain(resources.instance(run, account, counts, tags=tags))
+
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""
         storage, seen, run = self._database.storage, self._seen, self._run
         account = storage.account()
-        counts = {} if run is None else storage.counts([run.id])[run.id]._asdict()
         return {
-            "run": None if run is None else resources.plain(resources.instance(run, account, counts)),
+            "run": None if run is None else self._plain_run(run, account),
             "transitions": [
                 {
                     "at": t.at,

@@ -1,7 +1,7 @@
 """The picture of a run: a line a span, with its mark, summary, duration and bar, and the error of what failed."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
@@ -34,6 +34,8 @@ TITLE = 80
 """Characters of a payload in a title without a summary."""
 ERROR_LINES = 4
 """Lines of an error that a picture shows, at most."""
+TOLD_LINES = 3
+"""Lines of what a run says of itself, at most."""
 PAYLOAD_LINES = 12
 """Lines of a payload that a picture shows, at most."""
 SHORT_COMMIT = 10
@@ -64,14 +66,18 @@ class Picture:
         self.payloads = payloads
         self.with_ids = with_ids
 
-    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow]) -> Iterator[str]:
+    def head(
+        self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], tags: Sequence[str] = ()
+    ) -> Iterator[str]:
         """Yield the lines about the run itself."""
         width = self.width
-        commit = f" · commit {run.git_commit[:SHORT_COMMIT]}" if run.git_commit else ""
-        session, user = (
-            f" · {name} {said}" if said else "" for name, said in (("session", run.session), ("user", run.user))
-        )
-        yield style(fit(f"run {run.id}{commit}{session}{user}", width), bold=True)
+        told = [*_told(run, tags)]
+        line = " · ".join((f"run {run.id}", *told))
+        if columns_of(safe(line)) <= width:
+            yield style(fit(line, width), bold=True)
+        else:
+            yield style(fit(f"run {run.id}", width), bold=True)
+            yield from (style(f"    {part}", bold=True) for part in wrap(" · ".join(told), width - 4, TOLD_LINES))
         yield _facts(run, name, sums(spans), width, is_left=run.status in OPEN and run.writer_id in self.dead)
         if run.termination_reason is not None:
             yield "    " + status_style(fit(f"terminated: {run.termination_reason}", width - 4), "terminated")
@@ -151,6 +157,17 @@ def _json_lines(value: object, columns: int) -> list[str]:
             text = text[len(head) :]
         shown.append(" " * indent + text)
     return shown
+
+
+def _told(run: AgentInstanceRow, tags: Sequence[str]) -> Iterator[str]:
+    """Yield what a run says of itself beside its agent."""
+    if run.git_commit:
+        yield f"commit {run.git_commit[:SHORT_COMMIT]}{' with changes' if run.git_dirty else ''}"
+    for name, said in (("task", run.task), ("session", run.session), ("user", run.user)):
+        if said:
+            yield f"{name} {said}"
+    if tags:
+        yield f"{'tag' if len(tags) == 1 else 'tags'} {', '.join(tags)}"
 
 
 def _facts(run: AgentInstanceRow, name: str, total: Sums, width: int, *, is_left: bool) -> str:

@@ -30,6 +30,8 @@ def registered(
     git_commit: str | None = None,
     session: str | None = None,
     user: str | None = None,
+    task: str | None = None,
+    git_dirty: bool | None = None,
     minted: bool,
 ) -> Put:
     """Return the row of a new instance: active if `started_at` is given, else pending."""
@@ -57,6 +59,8 @@ def registered(
         git_commit=git_commit,
         session=session,
         user=user,
+        task=task,
+        git_dirty=None if git_dirty is None else int(git_dirty),
     )
     return Put(row, minted=minted)
 

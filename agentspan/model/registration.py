@@ -6,12 +6,14 @@ from typing import NamedTuple
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
 from agentspan.model.changes import Change, Move, Put
-from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, AgentVersionRow, Value
+from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, AgentVersionRow, TagRow, Value
 from agentspan.model.schema_versions import SchemaFields
 from agentspan.model.status import PURPOSES
 
 DEFAULT = "default"
 """The external_identifier of an agent or a version without a name."""
+MAX_TAGS = 100
+"""Tags of one run."""
 
 
 class VersionFields(NamedTuple):
@@ -39,6 +41,9 @@ class Registration(NamedTuple):
         update_version: give a stored version the name and description of `version`.
         git_commit: of the checkout in which the program runs; None for a run by id.
         session, user: the conversation that the run belongs to, and the person that it runs for.
+        task: the name of what the run has to do.
+        tags: words that group runs, each once.
+        git_dirty: whether files of the checkout differ from the commit; None where that is not known.
     """
 
     id: str
@@ -55,6 +60,9 @@ class Registration(NamedTuple):
     git_commit: str | None = None
     session: str | None = None
     user: str | None = None
+    task: str | None = None
+    tags: tuple[str, ...] = ()
+    git_dirty: bool | None = None
 
 
 class References(NamedTuple):
@@ -109,7 +117,7 @@ def references(
 
 
 def register(wanted: Registration, stored: References, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
-    """Return the changes that register a run.
+    """Return the changes that register a run: last the instance, and its tags after it.
 
     Args:
         new_id: returns the PFID of each row that is made beside the instance.
@@ -131,7 +139,10 @@ def register(wanted: Registration, stored: References, new_id: Callable[[], str]
             git_commit=wanted.git_commit,
             session=wanted.session,
             user=wanted.user,
+            task=wanted.task,
+            git_dirty=wanted.git_dirty,
             minted=wanted.minted,
         )
     )
+    changes += [Put(TagRow(new_id(), wanted.id, tag, now), minted=True) for tag in wanted.tags]
     return tuple(changes)

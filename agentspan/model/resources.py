@@ -1,6 +1,6 @@
 """The API's resources as pydantic models, made from rows: what operations by id return. Importing this costs 60 ms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
@@ -191,6 +191,9 @@ class AgentInstance(Answered):
         git_commit: the commit of the git checkout in which its program ran, or None.
         session: the conversation that it belongs to, or None.
         user: the person that it ran for, or None.
+        task: what it had to do, or None.
+        tags: words by which it is found, in the order of the alphabet.
+        git_dirty: whether files of the checkout differed from git_commit; None where that is not known.
         cost_breakdown: the cost of its spans; None in lists.
         span_schema_counts: its spans by type; None in lists.
         risk_score: always None: a file has no risk scores.
@@ -228,6 +231,9 @@ class AgentInstance(Answered):
     git_commit: str | None
     session: str | None
     user: str | None
+    task: str | None
+    tags: list[str]
+    git_dirty: bool | None
     cost_breakdown: CostBreakdown | None = None
     span_schema_counts: dict[str, int] | None = None
     risk_score: float | None = None
@@ -270,15 +276,17 @@ def instance(
     account: AccountRow,
     counts: Mapping[str, int],
     *,
+    tags: Sequence[str],
     types: Mapping[str, int] | None = None,
     costs: Mapping[str, float] | None = None,
 ) -> AgentInstance:
-    """Make an instance from its row and the count of its spans by status, and by type and cost where those were asked.
+    """Make an instance from its row, its tags and the count of its spans: by status, where asked by type and cost too.
 
     Args:
         costs: by model, in US dollars.
     """
     values = values_of(row)
+    values["git_dirty"] = None if row.git_dirty is None else bool(row.git_dirty)
     if costs is not None:
         total = sum(costs.values()) if costs else None
         values["cost_breakdown"] = CostBreakdown(total_cost=total, by_model=dict(costs))
@@ -290,6 +298,7 @@ def instance(
         environment_id=account.environment_id,
         agent_deployment_id=account.agent_deployment_id,
         span_counts=SpanCounts(**counts),
+        tags=[*tags],
         span_schema_counts=None if types is None else dict(types),
         **values,
     )

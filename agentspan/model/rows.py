@@ -30,6 +30,8 @@ ResourceType = Literal[
     "refused_change",
     "otel_trace",
     "otel_log",
+    "tag",
+    "score",
 ]
 
 
@@ -87,7 +89,9 @@ class AgentInstanceRow(NamedTuple):
     If it was closed for its program, `closed_by` is `terminated` or `abandoned`, and `closed_at` is the time of that.
     `ended_late` is 1 where its own end came later and replaced the status (but not `terminated`), result and times.
     `git_commit` is the commit of the git checkout in which its program ran, 40 or 64 hexadecimal digits. `session` is
-    the conversation that it belongs to, `user` the person it ran for.
+    the conversation that it belongs to, `user` the person it ran for. `task` names what it had to do: runs of the same
+    task can be compared. `git_dirty` is 1 if tracked files of the checkout differed from the commit, 0 if they did not,
+    None if that is not known.
     """
 
     id: str
@@ -115,6 +119,8 @@ class AgentInstanceRow(NamedTuple):
     git_commit: str | None = None
     session: str | None = None
     user: str | None = None
+    task: str | None = None
+    git_dirty: Flag | None = None
 
 
 class AgentSpanRow(NamedTuple):
@@ -212,6 +218,38 @@ class OtelLogRow(NamedTuple):
     inserted_at: Time
 
 
+class TagRow(NamedTuple):
+    """A tag of a run: a word that groups runs, such as `nightly`. A run has each tag once."""
+
+    id: str
+    agent_instance_id: str
+    tag: str
+    inserted_at: Time
+
+
+class ScoreRow(NamedTuple):
+    """A judgement of a run or of a span. Rows are only added: a judgement changes by a newer row.
+
+    `target_id` is the run or span, of the type `target_type`; `agent_instance_id` the run that it is or belongs to.
+    `value` is a number, `label` a word such as `good`; a mark has no value. `source` is who judged: human, model or
+    code. `identifier` names the judge where several judge the same thing. Of the rows with the same target, name and
+    identifier the newest counts: the one with the greatest inserted_at, then id. One without value, label and
+    explanation withdraws those before it.
+    """
+
+    id: str
+    agent_instance_id: str
+    target_type: str
+    target_id: str
+    name: str
+    value: float | None
+    label: str | None
+    source: str
+    identifier: str | None
+    inserted_at: Time
+    explanation: str | None
+
+
 Row = (
     AccountRow
     | AgentRow
@@ -223,6 +261,8 @@ Row = (
     | RefusedChangeRow
     | OtelTraceRow
     | OtelLogRow
+    | TagRow
+    | ScoreRow
 )
 
 
@@ -242,6 +282,8 @@ ROWS: Mapping[ResourceType, type[Row]] = {
     "refused_change": RefusedChangeRow,
     "otel_trace": OtelTraceRow,
     "otel_log": OtelLogRow,
+    "tag": TagRow,
+    "score": ScoreRow,
 }
 TYPE_OF: Mapping[type[Row], ResourceType] = {row: type_ for type_, row in ROWS.items()}
 
@@ -250,6 +292,7 @@ UNIQUE: Mapping[ResourceType, tuple[str, ...]] = {
     "agent_version": ("agent_id", "external_identifier"),
     "agent_schema_version": ("agent_id", "content_hash"),
     "agent_instance": ("agent_id", "external_identifier"),
+    "tag": ("agent_instance_id", "tag"),
 }
 """Columns that no two rows of a type share, besides the id; a None among them is never a clash."""
 
@@ -263,5 +306,8 @@ REFERENCES: Mapping[ResourceType, Mapping[str, ResourceType]] = {
     },
     "agent_span": {"agent_instance_id": "agent_instance"},
     "otel_trace": {"agent_instance_id": "agent_instance"},
+    "tag": {"agent_instance_id": "agent_instance"},
+    "score": {"agent_instance_id": "agent_instance"},
 }
-"""Columns that name an existing row. Not parent_span_id: between processes a child can arrive before its parent."""
+"""Columns that name an existing row. Not parent_span_id, and not the target of a score: between processes a child, or a
+score, can arrive before its span."""

@@ -17,7 +17,7 @@ from agentspan.model.rows import (
     Value,
 )
 from agentspan.model.status import INSTANCE_STATUSES, PURPOSES
-from agentspan.operations import agent_schema_versions, request
+from agentspan.operations import about_run, agent_schema_versions, request
 from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
 from agentspan.operations.quality import quality_type
@@ -46,6 +46,8 @@ def register(
     external_identifier: Any = None,
     session: Any = None,
     user: Any = None,
+    task: Any = None,
+    tags: Any = None,
 ) -> Done:
     """Register an instance (see AgentInstances.register)."""
     name = request.text("agent_id", agent_id) or DEFAULT
@@ -66,8 +68,8 @@ def register(
         "metadata": metadata_text and metadata_text[1],
         "external_identifier": request.text("external_identifier", external_identifier),
     }
-    about = {"session": request.text("session", session), "user": request.text("user", user)}
-    said |= {name: value for name, value in about.items() if value is not None}  # keys of before stay what they were
+    about = about_run.read({"session": session, "user": user, "task": task}, tags, metadata_text and metadata_text[1])
+    said |= about.said  # keys of before stay what they were
     key = request.idempotency_key("agent_instances/register", idempotency_key, said)
     named = version.name and ctx.admit_text(version.name), version.description and ctx.admit_text(version.description)
     version = version._replace(name=named[0], description=named[1])
@@ -84,7 +86,7 @@ def register(
         external_identifier,
         minted=id is None,
         update_version=said["update_current_version"],
-        **{name: value and ctx.admit_text(value) for name, value in about.items()},
+        **about.admitted(ctx),
     )
     is_id = ids.is_pfid(name)
 

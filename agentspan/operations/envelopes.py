@@ -20,6 +20,7 @@ from agentspan.operations import agents
 from agentspan.operations.context import Context, Done
 from agentspan.operations.run_details import details_of
 from agentspan.storage.protocol import Rows
+from agentspan.storage.scores import tags_of
 
 Envelope = dict[str, Any]
 
@@ -42,9 +43,10 @@ def of_page(
     ctx: Context, page: Rows, *, sorting: str | None, offset: int, page_size: int, summaries: bool = True
 ) -> Envelope:
     """Return the envelope of a list."""
-    counts = ctx.storage.counts([row.id for row in page.rows if isinstance(row, AgentInstanceRow)])
+    runs = [row.id for row in page.rows if isinstance(row, AgentInstanceRow)]
+    counts, tags = (ctx.storage.counts(runs), tags_of(ctx.storage, runs)) if runs else ({}, {})
     purposes = ctx.purposes_of(row for row in page.rows if isinstance(row, AgentSpanRow))
-    items = [_resource(ctx, row, counts, purposes, summaries=summaries) for row in page.rows]
+    items = [_resource(ctx, row, counts, tags, purposes, summaries=summaries) for row in page.rows]
     field = (sorting or "id").removeprefix("-")
     direction = "desc" if (sorting or "").startswith("-") else "asc"
     return {
@@ -65,17 +67,23 @@ def details(ctx: Context, row: Row) -> Envelope:
         return resources.plain(resources.agent(row, ctx.account, actions=actions, counts=counts))
     if isinstance(row, AgentInstanceRow):
         return resources.plain(details_of(ctx.storage, row, ctx.account))
-    return _resource(ctx, row, {}, {})
+    return _resource(ctx, row, {}, {}, {})
 
 
 def _resource(
-    ctx: Context, row: Row, counts: Mapping[str, Any], purposes: Mapping[str, str], *, summaries: bool = True
+    ctx: Context,
+    row: Row,
+    counts: Mapping[str, Any],
+    tags: Mapping[str, list[str]],
+    purposes: Mapping[str, str],
+    *,
+    summaries: bool = True,
 ) -> Envelope:
     account = ctx.account
     if isinstance(row, AgentSpanRow):
         return span(row, account.id, purposes[row.agent_instance_id], summary=summaries)
     if isinstance(row, AgentInstanceRow):
-        return resources.plain(resources.instance(row, account, counts[row.id]._asdict()))
+        return resources.plain(resources.instance(row, account, counts[row.id]._asdict(), tags=tags[row.id]))
     if isinstance(row, AgentRow):
         return resources.plain(resources.agent(row, account))
     if isinstance(row, AgentVersionRow):

@@ -119,6 +119,8 @@ def register_agent_instance(ctx: Context, fields: Fields) -> Envelope:
         "external_identifier",
         "session",
         "user",
+        "task",
+        "tags",
     )
     done = agent_instances.register(ctx, **_picked(fields, names))
     assert isinstance(done.row, AgentInstanceRow)

@@ -14,6 +14,7 @@ from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanSt
 from agentspan.operations import agent_instances, agent_spans, quality
 from agentspan.operations.context import Context, Done
 from agentspan.operations.run_details import details_of
+from agentspan.storage.scores import tags_of
 
 Time = datetime | str
 """An aware datetime, or RFC 3339 text with an offset."""
@@ -213,6 +214,8 @@ class AgentInstances:
         external_identifier: str | None = None,
         session: str | None = None,
         user: str | None = None,
+        task: str | None = None,
+        tags: builtins.list[str] | None = None,
     ) -> AgentInstance:
         """Register an instance, pending; its agent, version and schema version are made when they are new.
 
@@ -233,6 +236,9 @@ class AgentInstances:
             external_identifier: a name of one's own for the instance, unique among its agent's.
             session: the conversation that the run belongs to: a name of one's own.
             user: the person that it runs for: a name of one's own.
+            task: what it has to do: a name of one's own. Session, user, task and tags that are left out are taken from
+                metadata, where members with these names are texts, or a list of texts.
+            tags: words by which runs are found, at most 100.
 
         Raises:
             InvalidValue: a value is wrong.
@@ -251,6 +257,8 @@ class AgentInstances:
             external_identifier=external_identifier,
             session=session,
             user=user,
+            task=task,
+            tags=tags,
         )
         version = self._ctx.row(AgentSchemaVersionRow, done.row.agent_schema_version_id)  # type: ignore[union-attr]
         return resources.registered(self._answer(done), resources.schema_version(version, self._ctx.account))
@@ -382,5 +390,6 @@ class AgentInstances:
         return details_of(self._ctx.storage, row, self._ctx.account)
 
     def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
-        counts = self._ctx.storage.counts([row.id for row in rows])
-        return [resources.instance(row, self._ctx.account, counts[row.id]._asdict()) for row in rows]
+        ids = [row.id for row in rows]
+        counts, tags = self._ctx.storage.counts(ids), tags_of(self._ctx.storage, ids)
+        return [resources.instance(row, self._ctx.account, counts[row.id]._asdict(), tags=tags[row.id]) for row in rows]

@@ -161,7 +161,7 @@ class Placing:
             agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
             known = references(ctx.storage, agent, which[1], wanted.schema.content_hash)
         changes = registration.register(wanted, known, ctx.ids.new, now)
-        put = changes[-1]
+        put = changes[-1]  # spans of OpenTelemetry give a run no tags, which would come after it
         assert isinstance(put, Put)
         assert isinstance(put.row, AgentInstanceRow)
         self._references.pop(which, None)

@@ -4,7 +4,7 @@ Each entry of a block makes a new Span or Run, so several tasks or threads may s
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast
 
@@ -185,6 +185,8 @@ class RunBlock(Block[Run]):
         purpose: Purpose = "live",
         session: str | None = None,
         user: str | None = None,
+        task: str | None = None,
+        tags: Collection[str] | None = None,
         on_terminate: OnTerminate | None = None,
     ) -> None:
         is_known = on_terminate is None or callable(on_terminate)
@@ -200,6 +202,8 @@ class RunBlock(Block[Run]):
             "purpose": purpose,
             "session": session,
             "user": user,
+            "task": task,
+            "tags": tags,
             "on_terminate": on_terminate,
         }
 

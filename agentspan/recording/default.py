@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, cast, overload
@@ -218,6 +218,8 @@ def run(
     purpose: Purpose = "live",
     session: str | None = None,
     user: str | None = None,
+    task: str | None = None,
+    tags: Collection[str] | None = None,
     on_terminate: OnTerminate | None = None,
 ) -> RunBlock:
     """Record a run of an agent: `with run("researcher") as r:`, `async with`, or `@run("researcher")`.
@@ -231,6 +233,8 @@ def run(
         purpose: `live`, `smoke_test` or `eval`.
         session: the conversation that the run belongs to: a name of one's own.
         user: the person that it runs for: a name of one's own.
+        task: what it has to do: a name of one's own. Runs with the same task can be compared.
+        tags: words by which runs are found, such as `["nightly"]`.
         on_terminate: what happens when somebody terminates the run, which it learns at its next span: "raise" raises
             AgentTerminated there and at every later one; a function is called once, with the run. Either way
             `run.terminated` tells.
@@ -243,6 +247,8 @@ def run(
         purpose=purpose,
         session=session,
         user=user,
+        task=task,
+        tags=tags,
         on_terminate=on_terminate,
     )
 

@@ -1,4 +1,4 @@
-"""The commit of the git checkout in which the program runs. Reads git's files; does not run git.
+"""The commit of the git checkout in which the program runs. Reads git's files; does not wait for git.
 
 `git rev-parse HEAD` is a process of 2 ms that may wait, and git may be missing. A repository whose refs are a reftable
 has no commit here: that format would need a parser of its own.
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from agentspan.interrupts import let_through
+from agentspan.recording import git_dirty
 
 MAX_FOLDERS = 64
 """Folders that are searched, from the program's folder up."""
@@ -37,30 +38,40 @@ def git_commit() -> str | None:
     """
     global _commit, _is_known
     if not _is_known:
-        _commit = commit_around(_folders())
+        found = _found(_folders())
+        _commit = None if found is None else found[1]
         _is_known = True
+        if found is not None and _commit is not None:
+            git_dirty.ask(found[0])
     return _commit
 
 
 @contextmanager
-def commit_replaced(commit: str | None) -> Iterator[None]:
+def commit_replaced(commit: str | None, *, is_dirty: bool | None = None) -> Iterator[None]:
     """Record this commit, for the length of a block; for tests."""
     global _commit, _is_known
     before = _commit, _is_known
     _commit, _is_known = commit, True
     try:
-        yield
+        with git_dirty.answer_replaced(is_dirty):
+            yield
     finally:
         _commit, _is_known = before
 
 
 def commit_around(folders: Iterable[str]) -> str | None:
     """Return the commit of the checkout that the first of these folders is in that is in one; None if there is none."""
+    found = _found(folders)
+    return None if found is None else found[1]
+
+
+def _found(folders: Iterable[str]) -> tuple[str, str | None] | None:
+    """Return the first of these folders that is in a checkout, and its commit."""
     try:
         for folder in folders:
             git_dir = _git_dir(os.fsencode(folder))
             if git_dir is not None:
-                return _head(git_dir)
+                return folder, _head(git_dir)
     except Exception as raised:  # such as a path with a zero byte, or a working directory that was removed
         let_through(raised)
     return None

@@ -78,7 +78,6 @@ def refer(storage: Storage, wanted: Registration, new_id: Callable[[], str], *, 
 
 
 def _instance(unit: Unit) -> AgentInstanceRow:
-    change = unit.changes[-1]
-    assert isinstance(change, Put)
-    assert isinstance(change.row, AgentInstanceRow)
-    return change.row
+    (row,) = (change.row for change in unit.changes if isinstance(change, Put) and change.row.id == unit.subject)
+    assert isinstance(row, AgentInstanceRow)
+    return row

@@ -1,6 +1,7 @@
 """The life of a run in the recorded program: registered, terminated from outside, finished."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from typing import Any, Literal, NamedTuple, cast
 
 from agentspan import clock, forks
@@ -8,13 +9,14 @@ from agentspan.errors import InvalidValue
 from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
-from agentspan.model.registration import DEFAULT, Registration, VersionFields, check_purpose
+from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
 from agentspan.model.rows import AgentInstanceRow, AgentRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import nodes
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit
+from agentspan.recording.git_dirty import git_dirty
 from agentspan.recording.origin import origin, with_origin
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register
@@ -64,6 +66,8 @@ class RunState:
         purpose: Purpose = "live",
         session: str | None = None,
         user: str | None = None,
+        task: str | None = None,
+        tags: Collection[str] | None = None,
         on_terminate: Literal["raise"] | Callable[[Any], object] | None = None,
     ) -> None:
         self.recorder = recorder
@@ -78,7 +82,8 @@ class RunState:
         self._metadata = metadata
         self._origin: Mapping[str, str] | None = None
         self._purpose: Purpose = purpose
-        self._about = (session, user)
+        self._about = (session, user, task)
+        self._tags = tags
         self._writer_id = ""
         self._is_told = False
         self._key: str | None = None
@@ -139,7 +144,7 @@ class RunState:
         said = with_origin(self._metadata, self._origin)
         metadata = None if said is None else recorder.capture.object(said)
         version = None if self._version is None else _text(recorder, self._version)
-        session, user = (None if about is None else _text(recorder, about) for about in self._about)
+        session, user, task = (None if each is None else _text(recorder, each) for each in self._about)
         return Registration(
             id or recorder.ids.new(),
             _text(recorder, self.name) or DEFAULT,
@@ -154,6 +159,9 @@ class RunState:
             git_commit=git_commit() if self.registered_row is None else self.registered_row.git_commit,
             session=session,
             user=user,
+            task=task,
+            tags=_tags(recorder, self._tags),
+            git_dirty=git_dirty(),
         )
 
     def take_over(self, instance: AgentInstanceRow) -> None:
@@ -252,6 +260,9 @@ class RunState:
                 result=None if self.result_members is None else recorder.capture.object(self.result_members),
                 error=None if self.error_members is None else recorder.capture.object(self.error_members),
             )
+            is_dirty = git_dirty() if self.registered_row.git_dirty is None else None
+            if is_dirty is not None:  # git had not answered when the run began
+                move = move._replace(set={**move.set, "git_dirty": int(is_dirty)})
             recorder.out.write(Unit((move,)))
         except Exception as fault:
             recorder.faults.lose(fault, reraise=reraise)
@@ -315,6 +326,18 @@ def _text(recorder: Recorder, value: Any) -> str | None:
     except Exception as raised:
         recorder.faults.add(raised, reraise=False)
         return None
+
+
+def _tags(recorder: Recorder, tags: Any) -> tuple[str, ...]:
+    """Return the texts of tags, each once; those that can be had, of an object that cannot be iterated."""
+    if tags is None:
+        return ()
+    found: list[str | None] = []
+    try:
+        found += [_text(recorder, tag) for tag in islice([tags] if type(tags) is str else tags, MAX_TAGS)]
+    except Exception as raised:
+        recorder.faults.add(raised, reraise=False)
+    return tuple(dict.fromkeys(tag for tag in found if tag))
 
 
 def _checked_purpose(recorder: Recorder, purpose: Any) -> Purpose:

@@ -1,7 +1,7 @@
 """Tracer: records into one storage. The public facade of a Recorder."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, overload
 
 from agentspan import forks
@@ -117,6 +117,8 @@ class Tracer:
         purpose: Purpose = "live",
         session: str | None = None,
         user: str | None = None,
+        task: str | None = None,
+        tags: Collection[str] | None = None,
         on_terminate: OnTerminate | None = None,
     ) -> RunBlock:
         """Record a run of an agent: a with-block, or a decorator (see agentspan.run)."""
@@ -128,6 +130,8 @@ class Tracer:
             purpose=purpose,
             session=session,
             user=user,
+            task=task,
+            tags=tags,
             on_terminate=on_terminate,
         )
 

@@ -191,6 +191,8 @@ class RegisterInstance(Body):
         metadata: what the run is given.
         session: the conversation that the run belongs to.
         user: the person that it runs for.
+        task: what it has to do. Session, user, task and tags that are left out are taken from members of metadata.
+        tags: words by which runs are found.
     """
 
     agent_id: str | None = None
@@ -205,6 +207,8 @@ class RegisterInstance(Body):
     metadata: dict[str, Any] | None = None
     session: str | None = None
     user: str | None = None
+    task: str | None = None
+    tags: list[str] | None = Field(None, max_length=100)
 
 
 class Start(Body):

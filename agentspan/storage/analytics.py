@@ -1,11 +1,11 @@
 """Queries over many runs that a storage may answer by itself. For other storages, `analysis` reads row by row."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -174,6 +174,36 @@ class Hits(NamedTuple):
 
     hits: list[Hit]
     total: int
+
+
+class LatestScore(NamedTuple):
+    """The newest score of one name that a run has, as far as comparisons need it (see rows.ScoreRow)."""
+
+    value: float | None
+    label: str | None
+
+
+class Scores(Protocol):
+    """A storage that returns the scores that count without reading the older ones, and the tags of many runs at once.
+
+    storage.scores has the same answers for other storages, and says which scores count.
+    """
+
+    def newest_scores(self, instance_ids: Sequence[str]) -> list[ScoreRow]:
+        """Return the scores that count, of these runs and their spans, by time and id."""
+        ...
+
+    def latest_scores(self, name: str, source: str | None = None) -> Mapping[str, LatestScore]:
+        """Return the newest score of this name for each run that has one, by the run's id. Spans do not count.
+
+        Args:
+            source: only scores from this source.
+        """
+        ...
+
+    def tags(self, instance_ids: Sequence[str]) -> Mapping[str, list[str]]:
+        """Return the tags of these runs, in the order of the alphabet; one without tags, or unknown, has none."""
+        ...
 
 
 class Analytics(Protocol):

@@ -32,8 +32,6 @@ from agentspan.model.rows import (
     AccountRow,
     AgentInstanceRow,
     AgentSpanRow,
-    OtelTraceRow,
-    RefusedChangeRow,
     ResourceType,
     Row,
     instance_of,
@@ -177,8 +175,8 @@ class MemoryStorage:
                 inside = [cast(AgentSpanRow, self._rows[span]) for span in self._by_instance.get(id, ())]
                 if not isinstance(run, AgentInstanceRow) or {run.status, *(span.status for span in inside)} & OPEN:
                     continue
-                about = [row for row in self._rows.values() if isinstance(row, RefusedChangeRow | OtelTraceRow)]
-                rows: list[Row] = [run, *inside, *(row for row in about if row.agent_instance_id == id)]
+                about = [row for row in self._rows.values() if not isinstance(row, AgentSpanRow)]
+                rows = [run, *inside, *(row for row in about if getattr(row, "agent_instance_id", None) == id)]
                 for row in rows:
                     self._drop(row)
                     self._violations.pop(row.id, None)

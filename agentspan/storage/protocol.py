@@ -19,7 +19,7 @@ from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, Row, Va
 from agentspan.model.status import FINISH_STATUSES
 
 if TYPE_CHECKING:
-    from agentspan.storage.analytics import Analytics
+    from agentspan.storage.analytics import Analytics, Scores
     from agentspan.storage.location import Location
 
 T = TypeVar("T")
@@ -116,6 +116,7 @@ class Capabilities(NamedTuple):
         sql: answering SELECTs over the tables and views.
         journals: having journals beside the file.
         sums: adding up the spans of a run.
+        scores: the newest scores, and the tags, of many runs.
         rewriting: storing the spans of older versions in less room.
         keeps_contents: whether it stores what is repeated in payloads once, and makes use of TextInParts.
     """
@@ -135,6 +136,7 @@ class Capabilities(NamedTuple):
     sums: Sums | None = None
     rewriting: Rewriting | None = None
     keeps_contents: bool = False
+    scores: Scores | None = None
 
 
 class Groups(Protocol):
@@ -143,11 +145,10 @@ class Groups(Protocol):
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """Call `work` with a storage whose reads include its own writes, and return its result.
 
-        All that it wrote is durable then; nothing of it, if it raised. A function and no with-block, whose end can be
-        kept from running: an exception from a signal handler may come before the first line of an `__exit__`.
+        All that it wrote is durable then; nothing of it, if it raised. A function and no with-block: an exception from
+        a signal handler may come before the first line of an `__exit__`.
 
-        Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds.
+        Raises: DatabaseBusy: other writers did not let go within `wait_s` seconds.
         """
         ...
 

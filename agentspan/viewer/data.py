@@ -25,6 +25,7 @@ from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
 from agentspan.storage.protocol import Outlines, Storage
 from agentspan.storage.scanning import span_pages
+from agentspan.storage.scores import tags_of
 from agentspan.viewer import conversation
 from agentspan.viewer.blobs import linked
 
@@ -66,9 +67,11 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "error": run.error,
         "quality": run.quality_payloads,
         "program": _program(lives, run.writer_id),
-        "git_commit": run.git_commit,
+        "git_commit": run.git_commit and run.git_commit + (" with changes" if run.git_dirty else ""),
+        "task": run.task,
         "session": run.session,
         "user": run.user,
+        "tags": tags_of(storage, [run.id])[run.id],
         "spans": storage.counts([run.id])[run.id]._asdict() if counted else None,
     }
 

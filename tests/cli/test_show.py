@@ -92,6 +92,18 @@ def test_the_commit_of_the_program_is_shown_short_and_is_whole_in_json(db: Path)
     assert document["run"]["git_commit"] == "9fceb02d0ae598e95dc970b74767f19372d61af8"
 
 
+def test_the_head_has_what_a_run_says_of_itself(db: Path) -> None:
+    tracer = agentspan.Tracer(db, raise_errors=True)
+    with commit_replaced("9f" * 20, is_dirty=True), tracer.run("a", task="book", user="mia", tags=["nightly", "eval"]):
+        pass
+    tracer.shutdown()
+    assert lines(db, "show", "-")[1] == "    commit 9f9f9f9f9f with changes · task book · user mia · tags eval, nightly"
+    document = json.loads(call(db, "runs", "--json").output)
+    assert [(run["task"], run["tags"], run["git_dirty"]) for run in document["runs"]] == [
+        ("book", ["eval", "nightly"], True)
+    ]
+
+
 def test_only_what_failed_with_what_leads_to_it(db: Path, run: str) -> None:
     shown = lines(db, "show", "-", "--failed")
     assert len(shown) == 6

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import agentspan
 from agentspan.recording.git_commit import MAX_FOLDERS, MAX_PACKED, MAX_TEXT, commit_around, commit_replaced
 from agentspan.testing import CapturedRuns
+from tests.recording.checkouts import checkout, git
 from tests.recording.conftest import Program
 
 COMMIT, OTHER = "ab" * 20, "cd" * 20
@@ -26,25 +26,8 @@ with agentspan.open(sys.argv[1], read_only=True) as db:
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
 
-def checkout(folder: Path, head: bytes | str = "ref: refs/heads/main\n", **refs: str) -> Path:
-    """Make the files of a checkout: a HEAD, and branches."""
-    (folder / ".git" / "refs" / "heads").mkdir(parents=True)
-    (folder / ".git" / "HEAD").write_bytes(head if isinstance(head, bytes) else head.encode())
-    for name, text in refs.items():
-        (folder / ".git" / "refs" / "heads" / name).write_text(text)
-    return folder
-
-
 def around(folder: Path) -> str | None:
     return commit_around([str(folder)])
-
-
-def git(folder: Path, *args: str) -> str:
-    who = ("-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "protocol.file.allow=always")
-    env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-    env = {name: value for name, value in env.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")}
-    done = subprocess.run(["git", *who, *args], cwd=folder, env=env, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def test_every_storage_keeps_the_commit_with_which_a_run_begins(tracer: agentspan.Tracer) -> None:

@@ -23,6 +23,10 @@ SIXTH = "version-6.tar.gz"
 """Made by the code before there was a seventh version: a run whose metadata has a session and a user, with an answer's
 id and written cache tokens in an llm span; a failed one, one by id with a key; the index of that code beside it; and
 the journal of a killed program, with a run in it that could not be registered while the file was locked."""
+SEVENTH = "version-7.tar.gz"
+"""Made by the code before there was an eighth version: a run whose metadata has a task and tags, a failed one, one by
+id with two quality payloads; the index of that code beside it; and the journal of a killed program, with a run in it
+that could not be registered while the file was locked."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""

@@ -41,6 +41,9 @@ READS: dict[str, Callable[[SQLiteStorage], object]] = {
     "violations": lambda storage: storage.violations([SPAN.id]),
     "outlines": lambda storage: storage.outlines(RUN.id),
     "sums": lambda storage: storage.sums(RUN.id),
+    "newest_scores": lambda storage: storage.newest_scores([RUN.id]),
+    "latest_scores": lambda storage: storage.latest_scores("reward"),
+    "tags": lambda storage: storage.tags([RUN.id]),
     "check": lambda storage: storage.check(),
     "used_bytes": lambda storage: upkeep(storage).used_bytes(),
 }
@@ -111,7 +114,15 @@ def test_a_damaged_file(path: Path, name: str) -> None:
 def test_a_file_without_its_tables(path: Path, name: str) -> None:
     storage = SQLiteStorage(path)
     other = sqlite3.connect(path)
-    for table in ("agent_spans", "agent_instances", "accounts", "schema_violations", "idempotency_keys"):
+    for table in (
+        "agent_spans",
+        "agent_instances",
+        "accounts",
+        "schema_violations",
+        "idempotency_keys",
+        "scores",
+        "tags",
+    ):
         other.execute(f"alter table {table} rename to {table}_gone")
     other.commit()
     other.close()

@@ -19,8 +19,9 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
+from agentspan.storage.scores import newest_scores
 from agentspan.storage.sqlite import migrations, opening, tables
-from tests.storage.old_files import FILES, FOURTH, SIXTH, THIRD, unpacked
+from tests.storage.old_files import FILES, FOURTH, SEVENTH, SIXTH, THIRD, unpacked
 
 
 def structure(path: Path) -> dict[str, str]:
@@ -131,6 +132,25 @@ def test_runs_and_spans_of_an_older_program_have_none_of_the_newest_columns(tmp_
         assert (stored.response_id, stored.cache_write_tokens) == ("answer-1", 7)
         today = db.agent_instances.get(run.id)
         assert (today.session, today.user) == ("trip-7", "mia")
+
+
+@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+def test_runs_of_an_older_program_have_no_task_tags_or_scores_and_new_runs_do(tmp_path: Path) -> None:
+    path = unpacked(tmp_path, SEVENTH)
+    with agentspan.open(path) as db:
+        runs = db.agent_instances.list()
+        assert len(runs) == 5  # that of the journal too
+        assert {(run.task, run.git_dirty, *run.tags) for run in runs} == {(None, None)}
+        assert newest_scores(db.storage, [run.id for run in runs]) == []
+        assert {name for run in runs for name in run.quality_payloads} == {"reward"}
+        assert db.doctor().problems == []
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("today", task="retail-3", tags=["nightly"]) as run:
+        pass
+    tracer.shutdown()
+    with agentspan.open(path, read_only=True) as db:
+        today = db.agent_instances.get(run.id)
+        assert (today.task, today.tags) == ("retail-3", ["nightly"])
 
 
 NAMES = [

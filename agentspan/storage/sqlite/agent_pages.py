@@ -19,7 +19,7 @@ from typing import NamedTuple
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.protocol import Query, Rows
 from agentspan.storage.sqlite import statements
-from agentspan.storage.sqlite.reads import CHUNK, chunks
+from agentspan.storage.sqlite.lending import CHUNK, chunks
 
 END = "\U0010ffff"
 """Comes after every id and time."""

@@ -260,6 +260,41 @@ def _add_otel(db: "Database") -> None:
         db.execute(statement)
 
 
+_SCORES = (
+    'ALTER TABLE "agent_instances" ADD COLUMN "task" TEXT',
+    'ALTER TABLE "agent_instances" ADD COLUMN "git_dirty" INTEGER',
+    """CREATE TABLE "tags" (
+   "id" TEXT PRIMARY KEY,
+   "agent_instance_id" TEXT NOT NULL REFERENCES "agent_instances"("id"),
+   "tag" TEXT NOT NULL,
+   "inserted_at" TEXT NOT NULL
+) STRICT""",
+    """CREATE UNIQUE INDEX "idx_tags_agent_instance_id_tag"
+    ON "tags" ("agent_instance_id", "tag")""",
+    """CREATE TABLE "scores" (
+   "id" TEXT PRIMARY KEY,
+   "agent_instance_id" TEXT NOT NULL REFERENCES "agent_instances"("id"),
+   "target_type" TEXT NOT NULL,
+   "target_id" TEXT NOT NULL,
+   "name" TEXT NOT NULL,
+   "value" REAL,
+   "label" TEXT,
+   "source" TEXT NOT NULL,
+   "identifier" TEXT,
+   "inserted_at" TEXT NOT NULL,
+   "explanation" TEXT
+) STRICT""",
+    """CREATE INDEX "idx_scores_agent_instance_id"
+    ON "scores" ("agent_instance_id")""",
+)
+
+
+def _add_scores(db: "Database") -> None:
+    """Add what a run says of itself: task, git_dirty, tags; and scores. Runs of before have none of them."""
+    for statement in _SCORES:
+        db.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     _first,
     _add_closes,
@@ -268,5 +303,6 @@ MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     _add_sensitive_encoding,
     _add_contents,
     _add_otel,
+    _add_scores,
 )
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""

@@ -1,9 +1,7 @@
 """The reads of a file, over a connection that sees one state: a snapshot's, or that of a transaction under way."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 from agentspan.model.changes import Key, Violation
 from agentspan.model.rows import (
@@ -17,6 +15,8 @@ from agentspan.model.rows import (
 )
 from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts
 from agentspan.storage.sqlite import statements
+from agentspan.storage.sqlite.lending import chunks
+from agentspan.storage.sqlite.score_reads import ScoreReads
 
 # Where an id is looked for, the likeliest first.
 _TYPES: tuple[ResourceType, ...] = (
@@ -30,27 +30,17 @@ _TYPES: tuple[ResourceType, ...] = (
     "account",
     "otel_trace",
     "otel_log",
+    "tag",
+    "score",
 )
 
-T = TypeVar("T")
 
-CHUNK = 500
-"""The most ids in one statement."""
-
-
-Lend = Callable[[], AbstractContextManager[sqlite3.Connection]]
-"""Lends a connection whose statements all see the same state."""
-
-
-class Reads:
-    """The reads of Storage, Outlines and Sums.
+class Reads(ScoreReads):
+    """The reads of Storage, Outlines, Sums and Scores.
 
     Args:
         reading: lends the connection of each read.
     """
-
-    def __init__(self, reading: Lend) -> None:
-        self.reading = reading
 
     def account(self) -> AccountRow:
         """See Storage."""
@@ -120,11 +110,6 @@ class Reads:
                 for id, *violation in connection.execute(statements.violations(len(chunk)), chunk):
                     found[id].append(Violation._make(violation))
         return found
-
-
-def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield ids, or what has one, in portions of which each fits into one statement."""
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
 def locate(connection: sqlite3.Connection, id: str) -> tuple[ResourceType, Row] | None:

@@ -18,7 +18,8 @@ from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import DRIVER_ERRORS, Connections, is_damage, storage_error
 from agentspan.storage.sqlite.contents.rewriting import Rewriter
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
-from agentspan.storage.sqlite.reads import Lend, Reads, terminated_in
+from agentspan.storage.sqlite.lending import Lend
+from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
 
@@ -136,6 +137,7 @@ class SQLiteStorage(FileReads):
             sql=self,
             journals=self,
             sums=self,
+            scores=self,
             rewriting=self._rewriter,
             keeps_contents=True,
         )
@@ -230,6 +232,7 @@ class Seeing(FileReads):
             sql=self,
             journals=self,
             sums=self,
+            scores=self,
         )
 
     @property
@@ -266,7 +269,7 @@ class _Group(Reads):
 
     def capabilities(self) -> Capabilities:
         """See Storage."""
-        return Capabilities(backend=SQLITE, outlines=self, sums=self)
+        return Capabilities(backend=SQLITE, outlines=self, sums=self, scores=self)
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage; durable when the group is committed, which it is not after an error in here."""

@@ -23,7 +23,8 @@ select i.id as run, a.name as agent, v.external_identifier as version, i.status,
        sum(s.input_tokens) {_USED} as input_tokens, sum(s.output_tokens) {_USED} as output_tokens,
        sum(s.cost_usd) {_USED} as cost_usd,
        case when json_valid(i.error) then json_extract(i.error, '$.message') end as error, i.metadata, i.result,
-       i.closed_by, i.closed_at, i.session, i.user
+       i.closed_by, i.closed_at, i.session, i.user, i.task,
+       (select group_concat(tag, ', ') from tags t where t.agent_instance_id = i.id) as tags
 from agent_instances i
 join agents a on a.id = i.agent_id
 join agent_versions v on v.id = i.agent_version_id

@@ -100,8 +100,8 @@ def _remove(connection: sqlite3.Connection, run: str) -> int:
     spans = "select id from agent_spans where agent_instance_id = ?"
     connection.execute(f"delete from schema_violations where agent_span_id in ({spans})", (run,))
     count = connection.execute("delete from agent_spans where agent_instance_id = ?", (run,)).rowcount
-    connection.execute("delete from refused_changes where agent_instance_id = ?", (run,))
-    connection.execute("delete from otel_traces where agent_instance_id = ?", (run,))
+    for table in ("refused_changes", "otel_traces", "tags", "scores"):
+        connection.execute(f"delete from {table} where agent_instance_id = ?", (run,))
     remove_contents(connection, run)
     connection.execute("delete from agent_instances where id = ?", (run,))
     return count

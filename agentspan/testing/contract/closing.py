@@ -20,6 +20,11 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
         "remove_keys, dry": lambda removal, run, path: removal.remove_keys("2", 1.0, dry_run=True),
     },
     "outlines": {"outlines": lambda outlines, run, path: outlines.outlines(run)},
+    "scores": {
+        "newest_scores": lambda scores, run, path: scores.newest_scores([run]),
+        "latest_scores": lambda scores, run, path: scores.latest_scores("reward"),
+        "tags": lambda scores, run, path: scores.tags([run]),
+    },
     "sums": {"sums": lambda sums, run, path: sums.sums(run)},
     "analytics": {
         "find_runs": lambda analytics, run, path: analytics.find_runs(RunFilter(), limit=1, offset=0),

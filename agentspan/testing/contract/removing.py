@@ -1,7 +1,7 @@
 """Contract of a storage that claims removal: what goes, and what stays."""
 
 from agentspan.model.changes import Applied, Key, Put, Refused, Replayed, Unit
-from agentspan.model.rows import AgentInstanceRow, OtelTraceRow, RefusedChangeRow
+from agentspan.model.rows import AgentInstanceRow, OtelTraceRow, RefusedChangeRow, ScoreRow, TagRow
 from agentspan.storage.protocol import Query, Removal, Storage
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, violation
@@ -11,21 +11,25 @@ class Removing(Base):
     """Contract: removal."""
 
     def test_runs_are_removed_with_all_that_belongs_to_them(self, storage: Storage) -> None:
-        """Spans, violations, refused changes, traces, unique values; nothing else. A key of theirs answers nothing."""
+        """Spans, violations, refused changes, traces, tags, scores, unique values; a key of theirs answers nothing."""
         removal: Removal = self.claimed(storage, "removal")
         gone, stays = self._ended(storage, "same"), self._ended(storage, "other")
         refused = [
             RefusedChangeRow(self.rows.ids.new(), "x", run.id, "status", None, "{}", None, T0) for run in (gone, stays)
         ]
         traces = [OtelTraceRow(name * 32, run.id, T0) for name, run in (("a", gone), ("b", stays))]
-        self.put(storage, *refused, *traces)
+        tags = [TagRow(self.rows.ids.new(), run.id, "eval", T0) for run in (gone, stays)]
+        judged = ("reward", 1.0, None, "code", None, T0, "why")
+        scores = [ScoreRow(self.rows.ids.new(), run.id, "agent_instance", run.id, *judged) for run in (gone, stays)]
+        self.put(storage, *refused, *traces, *tags, *scores)
         before = {run.id: list(storage.iter_spans(run.id)) for run in (gone, stays)}
         key = Key("create", "k", "h", T0)
         span = self.rows.span(gone)._replace(status="complete")
         create = Unit((Put(span),), span.id, key)
         assert storage.apply([create]) == [Applied(span)]
         assert removal.remove_runs([gone.id, self.rows.ids.new()], 1.0) == (1, 3)
-        gone_ids = [gone.id, refused[0].id, traces[0].id, span.id, *(each.id for each in before[gone.id])]
+        of_gone = (refused[0].id, traces[0].id, tags[0].id, scores[0].id, span.id)
+        gone_ids = [gone.id, *of_gone, *(each.id for each in before[gone.id])]
         assert storage.find(*gone_ids).rows == {}
         assert list(storage.iter_spans(gone.id)) == []
         assert storage.counts([gone.id])[gone.id].total == 0
@@ -34,6 +38,8 @@ class Removing(Base):
         assert storage.page(Query("agent_instance")).rows == [stays]
         assert storage.page(Query("refused_change")).rows == [refused[1]]
         assert storage.page(Query("otel_trace")).rows == [traces[1]]
+        assert storage.page(Query("tag")).rows == [tags[1]]
+        assert storage.page(Query("score")).rows == [scores[1]]
         assert list(storage.iter_spans(stays.id)) == before[stays.id]
         assert storage.violations([before[stays.id][0].id])[before[stays.id][0].id] == [violation()]
         self.put(storage, gone._replace(id=self.rows.ids.new()))  # its external_identifier is free again

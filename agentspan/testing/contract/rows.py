@@ -28,7 +28,7 @@ class Rows:
         values: dict[str, Any] = dict.fromkeys(AgentInstanceRow._fields)
         values.update(id=self.ids.new(), agent_id=agent.id, agent_version_id=version.id, status="active")
         values.update(agent_schema_version_id=schema.id, purpose="live", inserted_at=T0, updated_at=T0, started_at=T0)
-        values.update(git_commit="a1" * 20, session="trip-7", user="mia")
+        values.update(git_commit="a1" * 20, session="trip-7", user="mia", task="book", git_dirty=1)
         return version, schema, AgentInstanceRow(**values)
 
     def span(self, instance: AgentInstanceRow, **changed: Any) -> AgentSpanRow:

@@ -252,8 +252,10 @@ export class RunPage {
     fact("closed", run.closed ? `by being ${run.closed}` : null);
     fact("program", run.program);
     fact("commit", run.git_commit);
+    fact("task", run.task);
     fact("session", run.session);
     fact("user", run.user);
+    fact(run.tags.length === 1 ? "tag" : "tags", run.tags.join(", "));
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     const reason = run.termination_reason;
     const head = () => el("header", { class: "head" }, el("div", { class: "what" }, "Run"), el("h2", null, name));

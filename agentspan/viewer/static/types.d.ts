@@ -37,8 +37,10 @@ interface Run {
   quality: string | null;
   program: string | null;
   git_commit: string | null;
+  task: string | null;
   session: string | null;
   user: string | null;
+  tags: string[];
   spans: SpanCounts | null;
 }
 

@@ -26,6 +26,7 @@ from agentspan.storage.tokenizing import Matcher
 from agentspan.testing.contract.answering import RowByRow, outlined
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants.noting import found_by
+from tests.storage.mutants.scoring import AnswersAboutScores
 
 
 @found_by("test_a_group_sees_what_it_wrote_and_is_whole_or_nothing")
@@ -119,7 +120,7 @@ class KeepsNoPartsOfPayloads(MemoryStorage):
         return unit._replace(changes=tuple(map(changed, unit.changes)))
 
 
-class Capable(MemoryStorage):
+class Capable(AnswersAboutScores):
     """The memory backend with outlines, analytics and waiting, all of them right."""
 
     wait_s = 10.0

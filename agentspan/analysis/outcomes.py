@@ -1,0 +1,107 @@
+"""Outcomes of runs: passed, failed or unknown, by a rule over a score such as `reward>=1`, else by the status.
+
+Nothing is stored. The newest score of the rule's name decides, of any judge; scores of spans do not count.
+"""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.scores import SOURCES
+from agentspan.storage.analytics import LatestScore
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scores import latest_scores
+from agentspan.text import one_line
+
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<wanted>[^<>=!].*?)\s*", re.DOTALL)
+_BY_STATUS = {"complete": True, "failed": False}
+
+
+class OutcomeRule(NamedTuple):
+    """A condition for a run to have passed.
+
+    Attributes:
+        name: of the score.
+        source: the only source whose scores count: human, model or code; None for all of them.
+        op: one of >= <= == != > <.
+        wanted: a number that the value is compared with, or a text that the label is.
+    """
+
+    name: str
+    source: str | None
+    op: str
+    wanted: float | str
+
+    def __str__(self) -> str:
+        source = "" if self.source is None else f"@{self.source}"
+        wanted = self.wanted if isinstance(self.wanted, str) else f"{self.wanted:.15g}"
+        return f"{self.name}{source}{self.op}{wanted}"
+
+    def holds(self, score: LatestScore) -> bool | None:
+        """Return whether a score fulfils the condition; None if it has no value, or no label, to compare."""
+        given: float | str | None = score.label if isinstance(self.wanted, str) else score.value
+        return None if given is None else _COMPARE[self.op](given, self.wanted)
+
+
+def parse(text: str) -> OutcomeRule:
+    """Return the rule that a text such as `reward>=1`, `reward@human<0.5` or `label==good` stands for.
+
+    What is compared is the value of a score where the right side is a number, else its label (by == and != only).
+
+    Raises:
+        InvalidValue: it is no rule.
+    """
+    found = _RULE.fullmatch(text)
+    if found is None:
+        raise _invalid(text, "is no rule: write a score's name, one of >= <= == != > <, and a number or a label")
+    name, op, wanted = found.group("name", "op", "wanted")
+    source = None
+    if "@" in name:
+        name, _, source = (part.strip() for part in name.rpartition("@"))
+        if source not in SOURCES:
+            raise _invalid(text, f"names no source: after the @ comes one of {', '.join(SOURCES)}")
+    if not name:
+        raise _invalid(text, "has no name of a score before the sign")
+    number = _number(wanted)
+    if number is None and op not in ("==", "!="):
+        raise _invalid(text, f"compares with no number: a label can be compared by == and != only, not by {op}")
+    return OutcomeRule(name, source, op, wanted if number is None else number)
+
+
+def outcomes(
+    storage: Storage, runs: Sequence[AgentInstanceRow], rule: OutcomeRule | None = None
+) -> dict[str, bool | None]:
+    """Return for each of these runs, by its id, whether it passed; None where that is unknown.
+
+    Args:
+        rule: a run without a score of this name is unknown. Without a rule the status decides: complete and failed
+            runs are known, all others are not.
+    """
+    if rule is None:
+        return {run.id: _BY_STATUS.get(run.status) for run in runs}
+    scores = latest_scores(storage, rule.name, rule.source) if runs else {}
+    return {run.id: None if (score := scores.get(run.id)) is None else rule.holds(score) for run in runs}
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _invalid(text: str, problem: str) -> InvalidValue:
+    return InvalidValue("outcome", f"{one_line(text, 60)!r} {problem}")

@@ -1,0 +1,120 @@
+"""Outcomes of runs: the grammar of rules, which score decides, and the status where no rule is given."""
+
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.analysis.outcomes import OutcomeRule, outcomes, parse
+from agentspan.errors import InvalidValue
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import AgentInstanceRow, ScoreRow
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import scan
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("reward>=1", ("reward", None, ">=", 1.0)),
+        ("reward@human<0.5", ("reward", "human", "<", 0.5)),
+        ("mark==good", ("mark", None, "==", "good")),
+        ("a b.c-d@model != so so ", ("a b.c-d", "model", "!=", "so so")),
+        ("level==2", ("level", None, "==", 2.0)),
+        ("loss > -1e-3", ("loss", None, ">", -0.001)),
+        ("user@example@code<=3", ("user@example", "code", "<=", 3.0)),
+    ],
+)
+def test_a_rule_names_a_score_and_what_it_is_compared_with(text: str, rule: tuple[Any, ...]) -> None:
+    assert parse(text) == OutcomeRule(*rule)
+    assert parse(str(parse(text))) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("reward", "is no rule"),
+        ("", "is no rule"),
+        (">=1", "is no rule"),
+        ("reward=1", "is no rule"),
+        ("reward>=", "is no rule"),
+        ("reward>>1", "is no rule"),
+        ("reward@robot>1", "names no source"),
+        ("@human>1", "no name"),
+        ("reward>good", "label can be compared by == and != only"),
+        ("reward>nan", "label can be compared by == and != only"),
+    ],
+)
+def test_what_is_no_rule_is_refused_with_the_reason(text: str, said: str) -> None:
+    with pytest.raises(InvalidValue, match=said):
+        parse(text)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def storage(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
+    with agentspan.open(":memory:" if request.param == "memory" else tmp_path / "runs.db") as db:
+        yield db.storage
+
+
+def registered(storage: Storage, number: int) -> list[AgentInstanceRow]:
+    db = agentspan.open(storage)
+    for _ in range(number):
+        db.agent_instances.register("planner")
+    return [*scan(storage, AgentInstanceRow)]
+
+
+def score(storage: Storage, run: AgentInstanceRow, at: int, **values: Any) -> None:
+    id = f"{at:032d}"
+    row = ScoreRow(id, run.id, "agent_instance", run.id, "reward", None, None, "code", None, f"{at:027d}", None)
+    storage.apply([Unit((Put(row._replace(**values)),))])
+
+
+def test_the_newest_score_of_the_name_decides_and_a_run_without_one_is_unknown(storage: Storage) -> None:
+    better, worse, other, none = runs = registered(storage, 4)
+    score(storage, better, 1, value=0.0)
+    score(storage, better, 9, value=1.0)
+    score(storage, worse, 3, value=1.0)
+    score(storage, worse, 5, value=0.0, source="human", identifier="mia")
+    score(storage, worse, 4, value=1.0, identifier="judge-2")
+    score(storage, other, 6, name="accuracy", value=1.0)
+    score(storage, other, 7, value=1.0, target_type="agent_span", target_id="some-span")
+    assert outcomes(storage, runs, parse("reward>=1")) == {
+        better.id: True,
+        worse.id: False,
+        other.id: None,
+        none.id: None,
+    }
+    by_human = outcomes(storage, runs, parse("reward@human>=1"))
+    assert by_human == {better.id: None, worse.id: False, other.id: None, none.id: None}
+
+
+def test_a_score_that_was_withdrawn_leaves_the_run_unknown_or_to_another_judge(storage: Storage) -> None:
+    alone, judged = runs = registered(storage, 2)
+    score(storage, alone, 1, value=1.0)
+    score(storage, alone, 2)
+    score(storage, judged, 3, value=1.0, identifier="a")
+    score(storage, judged, 4, value=0.0, identifier="b")
+    score(storage, judged, 5, identifier="b")
+    assert outcomes(storage, runs, parse("reward>=1")) == {alone.id: None, judged.id: True}
+
+
+def test_a_label_is_compared_as_text_and_a_number_with_the_value(storage: Storage) -> None:
+    good, bad = runs = registered(storage, 2)
+    score(storage, good, 1, label="good")
+    score(storage, bad, 2, label="bad", value=2.0)
+    assert outcomes(storage, runs, parse("reward==good")) == {good.id: True, bad.id: False}
+    assert outcomes(storage, runs, parse("reward!=good")) == {good.id: False, bad.id: True}
+    assert outcomes(storage, runs, parse("reward==2")) == {good.id: None, bad.id: True}
+
+
+def test_without_a_rule_the_status_decides(storage: Storage) -> None:
+    runs = [
+        run._replace(status=status)
+        for run, status in zip(
+            registered(storage, 6),
+            ("complete", "failed", "terminated", "cancelled", "active", "pending"),
+            strict=True,
+        )
+    ]
+    assert [*outcomes(storage, runs).values()] == [True, False, None, None, None, None]
+    assert outcomes(storage, [], parse("reward>=1")) == {}
