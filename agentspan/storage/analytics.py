@@ -1,11 +1,12 @@
 """Queries over many runs that a storage may answer by itself. For other storages, `analysis` reads row by row."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
+from agentspan.schemas.signatures import Signature
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -206,6 +207,43 @@ class Scores(Protocol):
         ...
 
 
+class FailureSum(NamedTuple):
+    """The failed spans of a run with the same signature, without those that only pass on a child's error.
+
+    Attributes:
+        spans: how many there are.
+        first_at, last_at: when the first and the last of them started (else inserted_at), as stored text.
+        span_id: the greatest of their ids.
+    """
+
+    run_id: str
+    signature: Signature
+    spans: int
+    first_at: str
+    last_at: str
+    span_id: str
+
+
+class StepUse(NamedTuple):
+    """How a run used a type of steps, or one model or tool: its finished spans of that type and label.
+
+    Attributes:
+        label: None for spans without one.
+        spans: how many there are.
+        failed: how many of them failed.
+        last_at: when the last of them started, in microseconds since 1970.
+        reason: why the model stopped in the last of them that says so (see signatures.stop_reason).
+    """
+
+    run_id: str
+    schema_name: str
+    label: str | None
+    spans: int
+    failed: int
+    last_at: int
+    reason: str | None
+
+
 class Analytics(Protocol):
     """A storage that answers these queries by itself, exactly as `agentspan.analysis` would; None if it cannot now."""
 
@@ -230,4 +268,12 @@ class Analytics(Protocol):
             words: each the tokens that must stand side by side, separated by blanks; the last one of those may end
                 in `*`, for any ending.
         """
+        ...
+
+    def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
+        """Return the failures of these runs by run and signature, in any order."""
+        ...
+
+    def step_uses(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[StepUse] | None:
+        """Return which types and labels these runs used, in any order."""
         ...

@@ -70,6 +70,7 @@ from agentspan.model.scores import counting
 from agentspan.model.status import CLOSERS, OPEN
 from agentspan.storage.analytics import (
     Analytics,
+    FailureSum,
     FoundSpan,
     LatestScore,
     Progress,
@@ -79,6 +80,7 @@ from agentspan.storage.analytics import (
     RunTotals,
     Scores,
     Stat,
+    StepUse,
 )
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
@@ -147,6 +149,7 @@ __all__ = [
     "Check",
     "DatabaseBusy",
     "DatabaseUnusable",
+    "FailureSum",
     "Found",
     "FoundSpan",
     "Groups",
@@ -189,6 +192,7 @@ __all__ = [
     "SpanSum",
     "Sql",
     "Stat",
+    "StepUse",
     "Storage",
     "StorageError",
     "StorageFile",

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import agentspan
+from agentspan.analysis.failures import failure_sums, step_uses
 from agentspan.analysis.runs import RunFilter, RunList, find_runs
 from agentspan.analysis.search import Hits, search
 from agentspan.analysis.stats import Stat, stats
@@ -65,6 +66,8 @@ QUESTIONS: list[Callable[[Any], Any]] = [
     find_runs,
     lambda storage: find_runs(storage, RunFilter(failed=True), limit=3, offset=1),
     lambda storage: find_runs(storage, RunFilter(agent="b", status="active", grep="B"), limit=None),
+    lambda storage: sorted(failure_sums(storage, ids_of(storage)), key=repr),
+    lambda storage: sorted(step_uses(storage, ids_of(storage)), key=repr),
     stats,
     lambda storage: stats(storage, since="2026-01-01T00:00:30.000000Z", until="2026-01-01T00:01:00.000000Z"),
     lambda storage: search(storage, "fetch", limit=4, offset=2),
@@ -73,6 +76,11 @@ QUESTIONS: list[Callable[[Any], Any]] = [
     lambda storage: said(search(storage, "message", limit=1000)),
     lambda storage: said(search(storage, "message seven", limit=1000)),
 ]
+
+
+def ids_of(storage: Any) -> list[str]:
+    """All runs."""
+    return [run.run.id for run in find_runs(storage, limit=None).runs]
 
 
 def said(hits: Hits) -> Any:
@@ -129,7 +137,10 @@ class Life:
         times = (
             {"started_at": f"2026-01-01T00:{self.at / 60:02.0f}:{self.at % 60:09.6f}Z"} if status != "pending" else {}
         )
-        return self.db.agent_spans.create(self.random.choice(live), kind, status, payload, result, **times)  # type: ignore[arg-type]
+        run = self.random.choice(live)
+        around = [id for id in self.open if self.db.agent_spans.get(id).agent_instance_id == run]
+        parent = self.random.choice([None, *around])
+        return self.db.agent_spans.create(run, kind, status, payload, result, parent_span_id=parent, **times)  # type: ignore[arg-type]
 
     def begin(self) -> None:
         span = self._create(self.random.choice(("active", "pending")))
@@ -146,7 +157,12 @@ class Life:
         if self.db.agent_spans.get(id).status == "pending":
             self.db.agent_spans.finish(id, "cancelled")
         elif self.db.agent_spans.get(id).status == "active":
-            self.db.agent_spans.finish(id, self.random.choice(("complete", "failed")), {"output": "done"})
+            if self.random.random() < 0.5:
+                reason = self.random.choice(("stop", "length"))
+                self.db.agent_spans.finish(id, "complete", {"output": "done", "finish_reason": reason})
+            else:
+                error = {"type": "E", "message": f"{self.random.choice('ab')} failed {self.at}"}
+                self.db.agent_spans.finish(id, "failed", self.random.choice(({"error": error}, {"output": "done"})))
 
     def other(self) -> None:
         """Finish a run, change summaries, or remove what has finished."""
@@ -249,6 +265,24 @@ def test_an_index_that_somebody_has_changed_is_made_anew(path: Path, statement: 
     assert ask(path) == (3, 3, 3)
     record(path, 1)
     assert ask(path) == (4, 4, 4)
+
+
+def child_then_parent_fail(db: agentspan.Database, meanwhile: Callable[[], object]) -> None:
+    """Record a span that fails by the error of one in it, which was indexed before."""
+    run = db.agent_instances.register("a")
+    db.agent_instances.start(run.id)
+    failed = {"error": {"type": "E", "message": "no answer"}}
+    parent = db.agent_spans.create(run.id, "tool", "active", {"name": "fetch"})
+    db.agent_spans.create(run.id, "tool", "failed", {"name": "fetch"}, failed, parent_span_id=parent.id)
+    meanwhile()
+    db.agent_spans.finish(parent.id, "failed", failed)
+
+
+def test_a_failure_that_passes_on_one_that_was_indexed_does_not_count(path: Path) -> None:
+    with agentspan.open(path) as db:
+        child_then_parent_fail(db, lambda: failure_sums(db.storage, ids_of(db.storage)))
+        (found,) = failure_sums(db.storage, ids_of(db.storage))
+    assert (found.spans, found.signature.text) == (1, "Tool fetch: E: no answer")
 
 
 MESSAGES = [{"role": "user", "content": f"message {number} is about a {word}"} for number, word in enumerate("xyz")]
@@ -373,6 +407,9 @@ def test_the_version_of_a_part_follows_from_all_sql_that_it_runs(
         assert ask(path) == (2, 2, 2)
         span_within_another(db)
     assert ask(path) == (3, 4, 2)
+    with agentspan.open(path) as db:
+        child_then_parent_fail(db, lambda: ask(path))
+    assert ask(path) == (4, 6, 4)
     deletes = full_text.DELETES if full_text._CAN_DELETE else ""
     listed = {statement.replace("{deletes}", deletes) for statement in part.statements}
     assert ran <= listed

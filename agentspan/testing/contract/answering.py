@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agentspan.analysis import failures
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import in_order, stats
@@ -23,6 +24,7 @@ WORDS = ("flight", "Zürich", "timeout", "hotel", "train", "snake_case", "42")
 SEARCHES = ("flight", "ho*", '"hotel train"', "zurich", "flight -hotel 42", "nothing", "snake")
 SAID = [f'{{"role":"user","content":"{word} is said in message {number}"}}' for number, word in enumerate(WORDS)]
 MODELS = (None, "gpt-4.1", "small")
+ERRORS = ("no answer in 3 s", "no answer in 30 s", "gave up: no answer in 3 s", "")
 COMMITS = (None, "a1" * 20, "a2" * 20, "1a" * 32)
 
 
@@ -94,6 +96,12 @@ class Answering(Base):
             found = analytics.span_stats(since=since, until=until)
             assert found is not None, "span_stats answers nothing"
             assert in_order(found) == stats(plain, since=since, until=until)
+        ids = [run.id for run in runs]
+        for asked in (ids, ids[1:2], [*ids[:2], "nothing"]):
+            for name in ("failure_sums", "step_uses"):
+                answered = getattr(analytics, name)(asked)
+                assert answered is not None, f"{name} answers nothing"
+                assert sorted(answered, key=repr) == sorted(getattr(failures, name)(plain, asked), key=repr)
         for words in SEARCHES:
             limit, offset = chance.choice(((1000, 0), (2, 1)))
             hits = search(plain, words, limit=limit, offset=offset)
@@ -175,7 +183,9 @@ def _history(base: Base, storage: Storage, chance: random.Random, steps: int) ->
         base.put(storage, agent, version, schema, run)
         runs.append(run)
     for _ in range(steps):
-        spans = [_span(base, chance, chance.choice(runs)) for _ in range(2)]
+        run = chance.choice(runs)
+        outer, inner = _span(base, chance, run), _span(base, chance, run)
+        spans = [outer, inner._replace(parent_span_id=outer.id)]
         storage.apply([Unit(tuple(Put(span) for span in spans))])
     for run in chance.sample(runs, 3):
         status = chance.choice(("complete", "failed", "terminated"))
@@ -201,12 +211,15 @@ def _span(base: Base, chance: random.Random, run: AgentInstanceRow) -> AgentSpan
     text = " ".join(chance.choices(WORDS, k=3))
     at = f"2026-01-0{chance.randrange(1, 9)}T00:00:00.00000{chance.randrange(9)}Z"
     ended = status in ("complete", "failed")
+    result = f'{{"text": "{chance.choice(WORDS)}", "finish_reason": "{chance.choice(("stop", "length"))}"}}'
+    if status == "failed":
+        result = f'{{"error": {{"type": "E", "message": "{chance.choice(ERRORS)}"}}}}'
     name = chance.choice(("llm", "tool", "agent"))
     return base.rows.span(run)._replace(
         schema_name=name,
         status=status,
         payload=chance.choice((f'{{"text": "{text}"}}', f'{{"messages":[{",".join(SAID[: chance.randrange(8)])}]}}')),
-        result_payload=f'{{"text": "{chance.choice(WORDS)}"}}' if ended and chance.random() < 0.7 else None,
+        result_payload=result if ended and chance.random() < 0.7 else None,
         summary=text if chance.random() < 0.5 else None,
         label=chance.choice(MODELS),
         started_at=chance.choice((None, at)),

@@ -29,6 +29,8 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
     "analytics": {
         "find_runs": lambda analytics, run, path: analytics.find_runs(RunFilter(), limit=1, offset=0),
         "span_stats": lambda analytics, run, path: analytics.span_stats(since=None, until=None),
+        "failure_sums": lambda analytics, run, path: analytics.failure_sums(["a"]),
+        "step_uses": lambda analytics, run, path: analytics.step_uses(["a"]),
         "search_spans": lambda analytics, run, path: analytics.search_spans(["a"], limit=1, offset=0, progress=None),
     },
     "check": {"check": lambda check, run, path: check.check()},

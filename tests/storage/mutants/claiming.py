@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
+from agentspan.analysis.failures import failure_sums, step_uses, sums_of, uses_of
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue, StorageError
@@ -149,6 +150,12 @@ class Capable(AnswersAboutScores):
         found = sorted(chain(*(spans for spans, _ in runs)), key=lambda one: one.span.id, reverse=True)
         return found[offset : offset + limit], sum(number for _, number in runs)
 
+    def failure_sums(self, run_ids: Any, **more: Any) -> Any:
+        return failure_sums(RowByRow(self), run_ids, **more)
+
+    def step_uses(self, run_ids: Any, **more: Any) -> Any:
+        return step_uses(RowByRow(self), run_ids, **more)
+
     def wait_at_most(self, wait_s: float) -> None:
         super()._open()
         self.wait_s = wait_s
@@ -195,6 +202,26 @@ class AnalyticsAreOld(Capable):
 class AnalyticsLeaveOutCancelledSpans(Capable):
     def span_stats(self, **more: Any) -> Any:
         return [replace(stat, count=stat.count - stat.cancelled) for stat in super().span_stats(**more)]
+
+
+@found_by("test_analytics_answer_as_reading_row_by_row_does")
+class FailuresThatPassOnAnotherOneCount(Capable):
+    def failure_sums(self, run_ids: Any, **more: Any) -> Any:
+        apart = {run: [span._replace(parent_span_id=None) for span in self.iter_spans(run)] for run in run_ids}
+        return [each for run, spans in apart.items() for each in sums_of(run, spans)]
+
+
+@found_by("test_analytics_answer_as_reading_row_by_row_does")
+class FailuresAreOfAllRuns(Capable):
+    def failure_sums(self, run_ids: Any, **more: Any) -> Any:
+        return super().failure_sums([run.id for run in self.page(Query("agent_instance")).rows], **more)
+
+
+@found_by("test_analytics_answer_as_reading_row_by_row_does")
+class StepsThatAreOpenAreUsed(Capable):
+    def step_uses(self, run_ids: Any, **more: Any) -> Any:
+        ended = [[span._replace(status="complete") for span in self.iter_spans(run)] for run in run_ids]
+        return [use for run, spans in zip(run_ids, ended, strict=True) for use in uses_of(run, spans)]
 
 
 @found_by("test_analytics_answer_as_reading_row_by_row_does")

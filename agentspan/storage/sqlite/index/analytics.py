@@ -1,7 +1,7 @@
 """SQLite's own answers about many runs (see Analytics), in its SQL, from the index beside the file."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
@@ -9,9 +9,19 @@ from typing import TypeVar
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.analytics import FoundSpan, Progress, RunFilter, RunList, RunSummary, RunTotals, Stat
+from agentspan.storage.analytics import (
+    FailureSum,
+    FoundSpan,
+    Progress,
+    RunFilter,
+    RunList,
+    RunSummary,
+    RunTotals,
+    Stat,
+    StepUse,
+)
 from agentspan.storage.sqlite.connections import is_damage, storage_error
-from agentspan.storage.sqlite.index import full_text, index_file
+from agentspan.storage.sqlite.index import failures, full_text, index_file
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import USED, SpanSums
 from agentspan.storage.sqlite.index.statistics import statistics
@@ -115,6 +125,18 @@ class IndexAnalytics:
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
         return self._asked(FULL_TEXT, lambda connection: full_text.search(connection, words, limit, offset), progress)
+
+    def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
+        """See Analytics."""
+        return self._asked(
+            SPAN_SUMS, lambda connection: failures.failure_sums(connection, run_ids), progress, or_in_memory=True
+        )
+
+    def step_uses(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[StepUse] | None:
+        """See Analytics."""
+        return self._asked(
+            SPAN_SUMS, lambda connection: failures.step_uses(connection, run_ids), progress, or_in_memory=True
+        )
 
     def _asked(
         self,

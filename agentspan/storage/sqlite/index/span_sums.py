@@ -1,12 +1,14 @@
 """The numbers of finished spans, in narrow rows: sums per run, sums per group and bucket, and each single duration.
 
 A group is a span type and a label. `facts` are sorted by duration within their bucket, so that a percentile is found
-by counting buckets and stepping through one of them.
+by counting buckets and stepping through one of them. `failures` adds what is known of failed spans and of runs' steps.
 """
 
 import sqlite3
 
+from agentspan.schemas import signatures
 from agentspan.storage.analytics import BOUNDS_MS
+from agentspan.storage.sqlite.index import failures
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.rewrites import Rewrites
 
@@ -50,7 +52,7 @@ CREATE = tuple(
 FRESH = (
     "create temp table if not exists fresh (row integer primary key, run text, schema_name text, label text, "
     "bucket integer, ms real, at integer, failed integer, input_tokens integer, output_tokens integer, cost real, "
-    "is_aggregate integer, died integer)"
+    "is_aggregate integer, died integer, reason text)"
 )
 
 
@@ -60,7 +62,7 @@ def _taken(rows: str) -> str:
         "insert into temp.fresh select s.rowid, agent_instance_id, schema_name, ifnull(label, ''), "
         f"{BUCKET}, ifnull(duration_ms, 0), {AT}, "
         f"status = 'failed' or ifnull({RETURNED_ERROR}, 0), input_tokens, output_tokens, cost_usd, is_aggregate, "
-        f"status = 'failed' from {rows} and not {IS_OPEN}"
+        f"status = 'failed', {failures.REASON} from {rows} and not {IS_OPEN}"
     )
 
 
@@ -93,14 +95,23 @@ select run, count(*), sum(died), sum(input_tokens) filter (where {USED}), sum(ou
 on conflict (id) do update set spans = runs.spans + excluded.spans, failed = runs.failed + excluded.failed,
 {_plus("runs", "input_tokens")}, {_plus("runs", "output_tokens")}, {_plus("runs", "cost")}
 """
+NUMBERED = (
+    "create temp table if not exists numbered (grp integer, run integer, bucket integer, ms real, row integer, "
+    "at integer, failed integer, input_tokens integer, output_tokens integer, cost real, reason text)"
+)
+NUMBER = """
+insert into temp.numbered
+select g.grp, r.run, f.bucket, f.ms, f.row, f.at, f.failed, f.input_tokens, f.output_tokens, f.cost, f.reason
+from temp.fresh f cross join groups g using (schema_name, label) cross join runs r on r.id = f.run
+"""
+EMPTY_NUMBERED = "delete from temp.numbered"
 ADD_FACTS = """
-insert into facts select g.grp, f.bucket, f.ms, f.row, r.run, f.at, f.failed, f.input_tokens, f.output_tokens, f.cost
-from temp.fresh f join groups g using (schema_name, label) join runs r on r.id = f.run
-order by g.grp, f.bucket, f.ms, f.row
+insert into facts select grp, bucket, ms, row, run, at, failed, input_tokens, output_tokens, cost
+from temp.numbered order by grp, bucket, ms, row
 """
 SUMS = "count(*), sum(failed), sum(ms), max(ms), sum(input_tokens), sum(output_tokens), sum(cost)"
 ADD_CELLS = f"""
-insert into cells select g.grp, bucket, {SUMS} from temp.fresh join groups g using (schema_name, label) group by 1, 2
+insert into cells select grp, bucket, {SUMS} from temp.numbered group by 1, 2
 on conflict (grp, bucket) do update set spans = cells.spans + excluded.spans, failed = cells.failed + excluded.failed,
 ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
 {_plus("cells", "input_tokens")}, {_plus("cells", "output_tokens")}, {_plus("cells", "cost")}
@@ -108,7 +119,7 @@ ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
 
 
 EMPTY_FRESH = "delete from temp.fresh"
-TAKE = (ADD_GROUPS, ADD_RUNS, ADD_FACTS, ADD_CELLS)
+TAKE = (ADD_GROUPS, ADD_RUNS, NUMBERED, EMPTY_NUMBERED, NUMBER, ADD_FACTS, ADD_CELLS)
 GONE = "create temp table gone (run integer primary key, id text)"
 ADD_GONE = "insert or ignore into temp.gone select run, id from main.runs where id = ?"
 LIST_GONE = """
@@ -133,11 +144,13 @@ class SpanSums(Part):
     statements = (
         *(*CREATE, FRESH, EMPTY_FRESH, TAKE_CLOSED, FORGET_CLOSED, TAKE_NEW, LIST_OPEN, *TAKE),
         *(GONE, ADD_GONE, LIST_GONE, FORGET_ABOVE, *FORGET),
+        *failures.STATEMENTS,
     )
+    other = signatures.VERSION
 
     def create(self, connection: sqlite3.Connection) -> None:
         """See Part."""
-        for statement in CREATE:
+        for statement in (*CREATE, *failures.CREATE):
             connection.execute(statement)
 
     def take(self, connection: sqlite3.Connection, after: int, until: int) -> None:
@@ -150,6 +163,7 @@ class SpanSums(Part):
         connection.execute(LIST_OPEN, (after, until))
         for statement in TAKE:
             connection.execute(statement)
+        failures.add(connection)
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
         """See Part: whole runs are taken out, and the sums are computed again from the rest."""
@@ -157,6 +171,6 @@ class SpanSums(Part):
         connection.executemany(ADD_GONE, [(run,) for run in rewrites.runs])
         connection.execute(LIST_GONE, (rewrites.floor,))
         connection.execute(FORGET_ABOVE, (rewrites.floor,))
-        for statement in FORGET:
+        for statement in (*failures.FORGET, *FORGET):
             connection.execute(statement)
         return True

@@ -1,0 +1,140 @@
+"""Failed spans by signature, and the steps that each run used: what the numbers of spans know besides durations.
+
+A failure that only passes on that of a child is marked, whichever of both is stored first. A signature
+takes 20 µs, once, when the span is added.
+"""
+
+import sqlite3
+from collections.abc import Collection
+
+from agentspan.schemas import signatures
+from agentspan.schemas.signatures import ErrorParts, Key, Signature
+from agentspan.storage.analytics import FailureSum, StepUse
+from agentspan.storage.sqlite.statements import column_of
+
+_AFTER = "substr(schema_name, instr(schema_name, ':') + 1) || ':'"
+REASON = (
+    f"case when (schema_name = 'llm' or (instr(schema_name, ':') and substr({_AFTER}, 1, 4) = 'llm:')) "
+    "and json_valid(result_payload) and json_type(result_payload, '$.finish_reason') = 'text' "
+    "then result_payload ->> '$.finish_reason' end"
+)
+"""The SQL of why a model stopped; see signatures.stop_reason."""
+TABLES = {
+    "signatures": "(sig integer primary key, id text not null unique, text text not null)",
+    "failures": "(row integer primary key, run integer not null, span text not null, parent text, "
+    "sig integer not null, at text not null, passes_on integer not null default 0)",
+    "uses": "(run integer not null, grp integer not null, spans integer not null, failed integer not null, "
+    "last integer not null, reason text, primary key (run, grp)) without rowid",
+}
+CREATE = (
+    *(
+        statement
+        for table, columns in TABLES.items()
+        for statement in (f"drop table if exists main.{table}", f"create table main.{table} {columns}")
+    ),
+    "create index failures_span on failures (span)",
+    "create index failures_parent on failures (parent)",
+)
+ADD_USES = """
+insert into uses
+select run, grp, count(*), sum(failed), max(at),
+       max(case when reason is not null then printf('%020d', at) || reason end)
+from temp.numbered group by run, grp
+on conflict (run, grp) do update set
+spans = uses.spans + excluded.spans, failed = uses.failed + excluded.failed, last = max(uses.last, excluded.last),
+reason = case when uses.reason is null or excluded.reason > uses.reason then excluded.reason else uses.reason end
+"""
+RESULT = column_of("agent_span", "result_payload", "s", "recorded")
+FAILED = f"""
+select s.rowid, r.run, s.id, s.parent_span_id, coalesce(s.started_at, s.inserted_at), s.schema_name, s.label, {RESULT}
+from temp.fresh f cross join recorded.agent_spans s join main.runs r on r.id = s.agent_instance_id
+where f.failed and s.rowid = f.row
+"""
+ADD_SIGNATURE = "insert or ignore into signatures (id, text) values (?, ?)"
+SIGNATURE = "select sig from signatures where id = ?"
+ADD_FAILURE = "insert or replace into failures (row, run, span, parent, sig, at) values (?, ?, ?, ?, ?, ?)"
+PAIRS = """
+select p.row, c.row from temp.fresh f cross join failures c on c.row = f.row cross join failures p on p.span = c.parent
+where f.failed and p.run = c.run
+union
+select p.row, c.row from temp.fresh f cross join failures p on p.row = f.row cross join failures c on c.parent = p.span
+where f.failed and p.run = c.run
+"""
+ERROR = f"select {RESULT} from recorded.agent_spans s where s.rowid = ?"
+PASSES_ON = "update failures set passes_on = 1 where row = ?"
+FORGET = (
+    "delete from failures where run in (select run from temp.gone)",
+    "delete from uses where run in (select run from temp.gone)",
+)
+STATEMENTS = (*CREATE, ADD_USES, FAILED, ADD_SIGNATURE, SIGNATURE, ADD_FAILURE, PAIRS, ERROR, PASSES_ON, *FORGET)
+
+
+def add(connection: sqlite3.Connection) -> None:
+    """Add the spans in `temp.fresh` (see span_sums)."""
+    connection.execute(ADD_USES)
+    errors: dict[int, ErrorParts] = {}
+    known: dict[Key, int] = {}
+    rows = []
+    for row, run, span, parent, at, schema_name, label, result in connection.execute(FAILED):
+        errors[row] = error = signatures.error_parts(result)
+        key = signatures.key_of(schema_name, label, error)
+        if key not in known:
+            known[key] = _number(connection, signatures.named(key))
+        rows.append((row, run, span, parent, known[key], at))
+    if rows:
+        connection.executemany(ADD_FAILURE, rows)
+        _mark_passed_on(connection, errors)
+
+
+def _number(connection: sqlite3.Connection, signature: Signature) -> int:
+    connection.execute(ADD_SIGNATURE, (signature.id, signature.text.encode("utf-8", "replace").decode()))
+    number: int = connection.execute(SIGNATURE, (signature.id,)).fetchone()[0]
+    return number
+
+
+def _mark_passed_on(connection: sqlite3.Connection, errors: dict[int, ErrorParts]) -> None:
+    """Mark the new failures that pass on a child's, and older ones that pass on a new one."""
+
+    def error(row: int) -> ErrorParts:
+        if row not in errors:
+            errors[row] = signatures.error_parts(connection.execute(ERROR, (row,)).fetchone()[0])
+        return errors[row]
+
+    pairs = connection.execute(PAIRS).fetchall()
+    marked = {parent for parent, child in pairs if signatures.passes_on(error(parent), error(child))}
+    connection.executemany(PASSES_ON, [(row,) for row in sorted(marked)])
+
+
+ASKED = (
+    "create temp table if not exists asked (run integer primary key)",
+    "delete from temp.asked",
+)
+ASK = "insert or ignore into temp.asked select run from main.runs where id = ?"
+SUMS = """
+select r.id, g.id, g.text, count(*), min(f.at), max(f.at), max(f.span)
+from failures f join main.runs r on r.run = f.run join signatures g on g.sig = f.sig
+where not f.passes_on and f.run in (select run from temp.asked) group by f.run, f.sig
+"""
+USES = """
+select r.id, g.schema_name, nullif(g.label, ''), u.spans, u.failed, u.last, substr(u.reason, 21)
+from temp.asked a cross join uses u join main.runs r on r.run = a.run join groups g on g.grp = u.grp where u.run = a.run
+"""
+
+
+def failure_sums(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[FailureSum]:
+    """Return the failures of these runs by run and signature."""
+    _ask(connection, run_ids)
+    rows = connection.execute(SUMS)
+    return [FailureSum(run, Signature(id, text), *sums) for run, id, text, *sums in rows]
+
+
+def step_uses(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[StepUse]:
+    """Return how often these runs used each type and label."""
+    _ask(connection, run_ids)
+    return [*map(StepUse._make, connection.execute(USES))]
+
+
+def _ask(connection: sqlite3.Connection, run_ids: Collection[str]) -> None:
+    for statement in ASKED:
+        connection.execute(statement)
+    connection.executemany(ASK, [(id,) for id in run_ids])
