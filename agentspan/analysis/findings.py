@@ -1,0 +1,140 @@
+"""What goes with failure: features of runs whose failures differ by more than chance, within the same task.
+
+Tasks differ in what they need and in how hard they are, so a feature of hard tasks would pass for a cause. Where runs
+have no tasks, they are compared within the same agent, and the answer says that they are pooled. The share of false
+findings among all is controlled (Benjamini and Hochberg); a feature that these numbers of runs cannot decide is not
+tested (Tarone).
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agentspan.analysis.run_features import Feature
+from agentspan.analysis.statistics import benjamini_hochberg
+from agentspan.analysis.stratified import Strata, Table
+
+FDR = 0.10
+"""The share of false findings among all that is accepted."""
+DECIDABLE = 0.05
+"""The smallest p that the numbers of runs must allow for a feature to be tested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A feature that goes with failure, or with passing.
+
+    Attributes:
+        feature: what it is, such as `Tool book_reservation used`.
+        failed_with, failed: of how many failed runs how many have it; only runs of which it is known count.
+        passed_with, passed: the same of runs that passed.
+        odds_ratio: how many times greater the odds of failing are with it; infinite where no run contradicts.
+        low, high: its interval at 95 %.
+        q: the share of false findings among those that are at least as clear as this one.
+        stratified: whether runs were compared within the same task.
+    """
+
+    feature: str
+    failed_with: int
+    failed: int
+    passed_with: int
+    passed: int
+    odds_ratio: float
+    low: float
+    high: float
+    q: float
+    stratified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that goes with failure, the clearest first.
+
+    Attributes:
+        findings: those with a q of at most FDR; within the same task, where there are tasks.
+        pooled: those of all runs together that are none within the same task: the tasks themselves may cause them.
+        runs: how many runs were compared.
+        tasks: how many tasks have both failed and passed runs.
+        tested: how many features could be decided.
+        stratified: whether runs were compared within the same task.
+    """
+
+    findings: tuple[Finding, ...]
+    pooled: tuple[Finding, ...]
+    runs: int
+    tasks: int
+    tested: int
+    stratified: bool
+
+
+def find(
+    features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, tuple[str, str | None]]
+) -> Findings:
+    """Return what goes with failure.
+
+    Args:
+        features: of the runs.
+        failed: whether each run failed, by its id.
+        strata: the agent and the task of each run; None where it has no task.
+    """
+    agents: dict[str, Hashable] = {id: strata[id][0] for id in failed}
+    tasks: dict[str, Hashable] = {id: strata[id] for id in failed if strata[id][1] is not None}
+    mixed = _mixed(failed, tasks)
+    stratified = len(set(tasks.values())) < len(tasks)
+    pooled, tested = _tested(features, failed, agents, stratified=False)
+    if not stratified:
+        return Findings(pooled, (), len(failed), 0, tested, False)
+    within = {id: is_failed for id, is_failed in failed.items() if id in tasks}
+    found, tested = _tested(features, within, tasks, stratified=True)
+    names = {each.feature for each in found}
+    others = tuple(each for each in pooled if each.feature not in names)
+    return Findings(found, others, len(within), mixed, tested, True)
+
+
+def _mixed(failed: Mapping[str, bool], tasks: Mapping[str, Hashable]) -> int:
+    """Return how many tasks have both outcomes."""
+    seen: dict[Hashable, set[bool]] = defaultdict(set)
+    for id, task in tasks.items():
+        seen[task].add(failed[id])
+    return sum(len(outcomes) == 2 for outcomes in seen.values())
+
+
+def _tested(
+    features: Sequence[Feature], failed: Mapping[str, bool], strata: Mapping[str, Hashable], *, stratified: bool
+) -> tuple[tuple[Finding, ...], int]:
+    """Return the findings, the clearest first, and how many features were tested."""
+    tested: list[tuple[float, Feature, Strata]] = []
+    for feature in features:
+        found = Strata(_tables(feature, failed, strata))
+        if found.smallest_p() <= DECIDABLE:
+            tested.append((found.p(), feature, found))
+    tested.sort(key=lambda each: each[0])  # stable: equal ones stay in the order of the features
+    q_values = benjamini_hochberg([p for p, _, _ in tested])
+    clear = [(q, each) for q, each in zip(q_values, tested, strict=True) if q <= FDR]
+    return tuple(_finding(feature, found, q, failed, stratified) for q, (_, feature, found) in clear), len(tested)
+
+
+def _tables(feature: Feature, failed: Mapping[str, bool], strata: Mapping[str, Hashable]) -> Iterable[Table]:
+    counts: dict[Hashable, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for id in failed if feature.known is None else feature.known & failed.keys():
+        counts[strata[id]][2 * (id not in feature.runs) + (not failed[id])] += 1
+    return (Table(*cells) for cells in counts.values())
+
+
+def _finding(feature: Feature, found: Strata, q: float, failed: Mapping[str, bool], stratified: bool) -> Finding:
+    known = failed.keys() if feature.known is None else feature.known & failed.keys()
+    fails = {id for id in known if failed[id]}
+    with_ = known & feature.runs
+    effect = found.effect()
+    return Finding(
+        feature.text,
+        len(with_ & fails),
+        len(fails),
+        len(with_ - fails),
+        len(known) - len(fails),
+        effect.odds_ratio,
+        effect.interval.low,
+        effect.interval.high,
+        q,
+        stratified,
+    )

@@ -1,0 +1,175 @@
+"""Features of runs, each a yes or no: a tool used or not, called often, with a value, more steps or tokens than half.
+
+They are what `findings` tests. What a run used comes from the index; values of arguments are read from the payloads of
+the latest runs, in bounded number. A feature is known only of the runs that were read for it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from statistics import median_low
+from typing import Any, NamedTuple
+
+from agentspan import jsontext
+from agentspan.analysis.failures import step_uses
+from agentspan.figures import count_text
+from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.signatures import type_title
+from agentspan.storage.analytics import Progress, RunSummary, StepUse
+from agentspan.storage.protocol import Storage
+from agentspan.text import one_line
+
+READ_SPANS = 5000
+"""Spans whose payloads are read, those of the latest runs: a tenth of a second."""
+MAX_ARGUMENTS = 200
+"""Values of arguments that are tested, those in the most runs: each further test makes the others weaker."""
+MAX_VALUE = 40
+"""Characters of an argument's value, at most; longer ones are texts, which are seldom the same in two runs."""
+FEWEST = 3
+"""Runs that have a feature, and that lack it, at least."""
+
+
+class Feature(NamedTuple):
+    """A property that some runs have and others lack.
+
+    Attributes:
+        text: what it is, such as `Tool book_reservation used`.
+        runs: the ids of the runs that have it.
+        known: the ids of the runs of which it is known; None for all.
+    """
+
+    text: str
+    runs: frozenset[str]
+    known: frozenset[str] | None = None
+
+
+def run_features(
+    storage: Storage,
+    runs: Sequence[RunSummary],
+    tags: Mapping[str, Collection[str]] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> list[Feature]:
+    """Return the features that some of these runs have and others lack, each set of runs once.
+
+    Args:
+        runs: the latest first.
+        tags: those of each run, by its id.
+    """
+    ids = frozenset(run.run.id for run in runs)
+    uses = step_uses(storage, ids, progress=progress)
+    found = [*_of_runs(runs, tags or {}), *_of_uses(uses, ids), *_of_payloads(storage, runs)]
+    seen: set[frozenset[str]] = set()
+    telling = []
+    for feature in found:
+        known = ids if feature.known is None else feature.known
+        lacking = known - feature.runs
+        if min(len(feature.runs), len(lacking)) >= FEWEST and feature.runs not in seen and lacking not in seen:
+            seen |= {feature.runs, lacking}  # the same runs again, or all others, say nothing new
+            telling.append(feature)
+    return telling
+
+
+def _of_runs(runs: Sequence[RunSummary], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    tagged: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        versions[run.agent, run.version].add(run.run.id)
+        for tag in tags.get(run.run.id, ()):
+            tagged[tag].add(run.run.id)
+    agents = {agent for agent, _ in versions}
+    for (agent, version), ids in versions.items():
+        yield Feature(f"version {version}" if len(agents) == 1 else f"{agent} {version}", frozenset(ids))
+    for tag, ids in sorted(tagged.items()):
+        yield Feature(f"tag {tag}", frozenset(ids))
+    yield from _more(runs, lambda run: run.spans, _steps_text)
+    yield from _more(runs, _tokens, lambda number: f"more than {count_text(number)} tokens")
+
+
+def _steps_text(number: int) -> str:
+    return "more than 1 step" if number == 1 else f"more than {number:,} steps"
+
+
+def _tokens(run: RunSummary) -> int | None:
+    if run.input_tokens is None and run.output_tokens is None:
+        return None
+    return (run.input_tokens or 0) + (run.output_tokens or 0)
+
+
+def _more(
+    runs: Sequence[RunSummary], number_of: Callable[[RunSummary], int | None], text: Callable[[int], str]
+) -> Iterator[Feature]:
+    numbers = {run.run.id: number for run in runs if (number := number_of(run)) is not None}
+    if numbers:
+        middle = median_low(numbers.values())
+        yield Feature(
+            text(middle), frozenset(id for id, number in numbers.items() if number > middle), frozenset(numbers)
+        )
+
+
+def _of_uses(uses: Iterable[StepUse], ids: Collection[str]) -> Iterator[Feature]:
+    groups: dict[tuple[str, str | None], list[StepUse]] = defaultdict(list)
+    for use in uses:
+        groups[use.schema_name, use.label].append(use)
+    for (schema_name, label), own in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or "")):
+        step = " ".join(text for text in (type_title(schema_name), label) if text)
+        yield Feature(f"{step} used", frozenset(use.run_id for use in own))
+        yield Feature(f"{step} failed", frozenset(use.run_id for use in own if use.failed))
+        numbers = [use.spans for use in own]
+        usual = min(median_low(numbers), max(numbers) - 1) or 1
+        often = frozenset(use.run_id for use in own if use.spans > usual)
+        yield Feature(f"{step} used more than {'once' if usual == 1 else f'{usual} times'}", often)
+
+
+def _of_payloads(storage: Storage, runs: Sequence[RunSummary]) -> list[Feature]:
+    """Read the payloads of the latest runs for values of arguments, and calls that are repeated."""
+    having: dict[str, set[str]] = defaultdict(set)
+    known = []
+    room = READ_SPANS
+    for run in runs:
+        room -= run.spans
+        if room < 0:
+            break
+        id = run.run.id
+        known.append(id)
+        calls: Counter[tuple[str, str]] = Counter()
+        for span in storage.iter_spans(id):
+            type_ = built_in_part(span.schema_name)
+            if span.label is None or type_ not in ("tool", "llm"):
+                continue
+            step = f"{type_title(span.schema_name)} {span.label}"
+            for name, value in _parameters(span):
+                having[f"{step} with {name}={value}"].add(id)
+            if type_ == "tool":
+                calls[step, _arguments_text(span.payload)] += 1
+        for (step, _), number in calls.items():
+            if number > 1:
+                having[f"{step} repeated with the same arguments"].add(id)
+    most = sorted(having, key=lambda text: (-len(having[text]), text))
+    fitting = [text for text in most if FEWEST <= len(having[text]) <= len(known) - FEWEST][:MAX_ARGUMENTS]
+    return [Feature(text, frozenset(having[text]), frozenset(known)) for text in fitting]
+
+
+def _parameters(span: AgentSpanRow) -> Iterator[tuple[str, str]]:
+    """Yield the short values that a tool was called with, or that a model was set to."""
+    payload = _decoded(span.payload)
+    given = payload.get("arguments") if type(payload) is dict and built_in_part(span.schema_name) == "tool" else payload
+    if type(given) is not dict:
+        return
+    for name, value in given.items():
+        text = value if type(value) is str else str(value).lower() if type(value) in (bool, int, float) else None
+        if text is not None and text != span.label and len(text) <= MAX_VALUE:
+            yield one_line(name, MAX_VALUE), one_line(text, MAX_VALUE)
+
+
+def _arguments_text(payload: str) -> str:
+    """Return what a call was made with as one text; the id of the call is no part of it."""
+    decoded = _decoded(payload)
+    return jsontext.canonical(decoded.get("arguments", decoded)) if type(decoded) is dict else payload
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return jsontext.decode(text)
+    except (ValueError, RecursionError):
+        return None

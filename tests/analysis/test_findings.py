@@ -1,0 +1,100 @@
+"""What goes with failure: planted causes are found, chance is not, and tasks do not pass for a cause."""
+
+import random
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.analysis.findings import Findings, find
+from agentspan.analysis.run_features import Feature, run_features
+from agentspan.analysis.runs import find_runs
+
+FEATURES = 40
+
+
+def planted(seed: int, *, shuffled: bool = False) -> Findings:
+    """Two runs of each of 200 tasks, with 40 features; the first one triples the probability of failing."""
+    chance = random.Random(seed)
+    having: list[set[str]] = [set() for _ in range(FEATURES)]
+    usual = [chance.uniform(0.15, 0.85) for _ in range(FEATURES)]
+    failed, strata = {}, {}
+    for number in range(400):
+        id = str(number)
+        for runs, share in zip(having, usual, strict=True):
+            if chance.random() < share:
+                runs.add(id)
+        failed[id] = chance.random() < (0.75 if id in having[0] else 0.25)
+        strata[id] = ("agent", str(number // 2))
+    if shuffled:
+        failed = dict(zip(failed, chance.sample([*failed.values()], 400), strict=True))
+    features = [Feature(f"feature {number}", frozenset(runs)) for number, runs in enumerate(having)]
+    return find(chance.sample(features, FEATURES), failed, strata)
+
+
+def test_a_planted_cause_comes_first() -> None:
+    """100 of 100 seeds."""
+    first = [found.findings[0] if (found := planted(seed)).findings else None for seed in range(10)]
+    assert [each and each.feature for each in first] == ["feature 0"] * 10
+    assert all(each is not None and each.stratified and each.low > 1 for each in first)
+
+
+def test_chance_is_no_finding() -> None:
+    """4 of 100 seeds."""
+    assert sum(bool(planted(seed, shuffled=True).findings) for seed in range(10)) <= 2
+
+
+def test_a_feature_of_hard_tasks_is_no_cause() -> None:
+    """Hard tasks need the tool and fail often; within a task it makes no difference."""
+    chance = random.Random(1)
+    failed, strata, runs = {}, {}, set()
+    for number in range(600):
+        id, task = str(number), number // 6
+        hard = task % 2 == 0
+        if chance.random() < (0.9 if hard else 0.1):
+            runs.add(id)
+        failed[id] = chance.random() < (0.8 if hard else 0.2)
+        strata[id] = ("agent", str(task))
+    features = [Feature("Tool pay used", frozenset(runs))]
+    found = find(features, failed, strata)
+    assert found.stratified
+    assert found.findings == ()
+    assert [each.feature for each in found.pooled] == ["Tool pay used"]
+    no_tasks = find(features, failed, dict.fromkeys(strata, ("agent", None)))
+    assert not no_tasks.stratified
+    assert [each.stratified for each in no_tasks.findings] == [False]
+    (finding,) = no_tasks.findings
+    assert finding.failed == sum(failed.values())
+    assert finding.failed_with == sum(failed[id] for id in runs)
+    assert 1 < finding.low < finding.odds_ratio < finding.high
+
+
+@pytest.fixture
+def made() -> Any:
+    """Eight runs: four used pay, three of these twice with the same arguments; four are of version 2."""
+    db = agentspan.open(":memory:")
+    for number in range(8):
+        run = db.agent_instances.register("a", agent_version={"external_identifier": str(1 + number % 2)})
+        db.agent_instances.start(run.id)
+        for times in range(1 + (number < 3) if number < 4 else 0):
+            arguments = {"cabin": "economy" if number < 3 else "first", "code": f"x{number}", "seats": [1]}
+            payload = {"name": "pay", "arguments": arguments, "call_id": str(times)}
+            db.agent_spans.create(run.id, "tool", "complete", payload, {"output": 1})
+        used = {"model": "big" if number > 4 else "small", "input_tokens": 100 * number}
+        db.agent_spans.create(run.id, "llm", "complete", used, {})
+        db.agent_instances.finish(run.id, "complete")
+    return db
+
+
+def test_features_of_runs(made: Any) -> None:
+    runs = find_runs(made.storage, limit=None).runs
+    number = {run.run.id: 7 - place for place, run in enumerate(runs)}
+    tags = {id: ["night"] for id, each in number.items() if each in (1, 4, 6)}
+    found = {each.text: {number[id] for id in each.runs} for each in run_features(made.storage, runs, tags)}
+    assert found == {
+        "version 2": {1, 3, 5, 7},
+        "tag night": {1, 4, 6},
+        "more than 1 step": {0, 1, 2, 3},  # as are those with 300 tokens or fewer, which is not said again
+        "LLM big used": {5, 6, 7},
+        "Tool pay used more than once": {0, 1, 2},  # as are those with cabin=economy
+    }
