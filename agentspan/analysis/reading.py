@@ -4,14 +4,17 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib import import_module
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 from agentspan import clock
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.diff import RunDiff, diff
+from agentspan.analysis.outcomes import parse
 from agentspan.analysis.runs import RunFilter, RunList, find_runs, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
+from agentspan.analysis.why import Why, why
+from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.errors import AgentspanError, InvalidValue
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recovery.opening import open_storage
@@ -159,6 +162,43 @@ class Reading:
         """
         ids = (id_prefixes.find_run(self.storage, run).id for run in (a, b))
         return diff(self.storage, *ids, baseline=against)
+
+    @overload
+    def why(self, run: str, *, outcome: str | None = None) -> RunWhy: ...
+    @overload
+    def why(
+        self,
+        run: None = None,
+        *,
+        outcome: str | None = None,
+        agent: str | None = None,
+        since: datetime | str | None = None,
+        git_commit: str | None = None,
+    ) -> Why: ...
+    def why(
+        self,
+        run: str | None = None,
+        *,
+        outcome: str | None = None,
+        agent: str | None = None,
+        since: datetime | str | None = None,
+        git_commit: str | None = None,
+    ) -> Why | RunWhy:
+        """Return why runs failed, in groups, with what goes with failure; of one run, the cause of its failure.
+
+        Args:
+            run: only this run (see stats); the others are for comparison.
+            outcome: what passed means, such as `reward>=1`; the status decides when left out.
+            agent, since, git_commit: only of these runs (see runs).
+
+        Raises:
+            NotFound: there is no such run.
+            InvalidValue: `outcome` is no rule, or `since` is no time.
+        """
+        rule = None if outcome is None else parse(outcome)
+        if run is not None:
+            return why_run(self.storage, id_prefixes.find_run(self.storage, run), rule)
+        return why(self.storage, RunFilter(agent, since=_time("since", since), git_commit=git_commit), rule)
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None

@@ -26,6 +26,8 @@ MAX_FRAMES = 4
 """Frames that count, the innermost ones: how the program came to the function that failed is another matter."""
 MAX_TITLE = 60
 """Characters of a span type's title in a text."""
+USUAL_REASONS = frozenset({"stop", "tool_calls", "end_turn", "tool_use", "STOP", "completed"})
+"""Reasons of a model to stop that no text names: nothing was cut."""
 RUN_TYPE = "run"
 """Stands for the span type in the signature of a run's own error."""
 
@@ -106,6 +108,25 @@ def run_signature(run: AgentInstanceRow) -> Signature | None:
     """Return the signature of a run's own error; None if it has none."""
     error = error_parts(run.error)
     return named(key_of(RUN_TYPE, None, error)) if any(error) else None
+
+
+def ending_signature(status: str, last_tool: str | None, last_step: str | None, reason: str | None) -> Signature:
+    """Return the signature of how a run ended in which no step failed.
+
+    Args:
+        status: the run's.
+        last_tool: the label of the last tool that it called.
+        last_step: the span type of its last step.
+        reason: why the model stopped, the last time that it says so.
+    """
+    parts = (str(VERSION), "ending", status, last_tool or "", last_step or "", reason or "")
+    digest = blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=6)
+    steps = [
+        f"last tool {last_tool}" if last_tool else "no tool called",
+        f"last step {type_title(last_step)}" if last_step else "no steps",
+        f"the model stopped at {reason}" if reason and reason not in USUAL_REASONS else "",
+    ]
+    return Signature(digest.hexdigest(), one_line(f"{status}: {', '.join(filter(None, steps))}", MAX_TEXT + 100))
 
 
 def key_of(schema_name: str, label: str | None, error: ErrorParts) -> Key:

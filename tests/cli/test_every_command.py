@@ -55,6 +55,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["diff", run.id, "-", "--full", "--against", "all"],
             ["diff", "-", run.id, "--markdown"],
         ],
+        "why": [["why"], ["why", "-"], ["why", "--outcome", "reward>=1", "--limit", "0"]],
         "tail": [["tail", "-", "--one"]],
         "span": [["span", id] for id in (*spans, "nothing\x1b[31m")],
         "stats": [["stats"], ["stats", "-"]],

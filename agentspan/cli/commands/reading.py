@@ -1,4 +1,4 @@
-"""Commands that only read: runs, show, diff, tail, span, stats, search, sql, schemas."""
+"""Commands that only read: runs, show, diff, why, tail, span, stats, search, sql, schemas."""
 
 from typing import Any
 
@@ -63,6 +63,23 @@ def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, *
 
     with opened(ctx, db) as database:
         diff_.command(database, a, b, as_json=as_json, **how)
+
+
+@main.command()
+@click.argument("run", required=False)
+@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; else the status decides.")
+@click.option("--agent", metavar="NAME", help="Only of this agent: its name, id or external_identifier.")
+@_since
+@click.option("--git-commit", metavar="PREFIX", help="Only of this git commit: its hash, or the beginning of it.")
+@click.option("--limit", default=10, show_default=True, type=click.IntRange(0), help="How many groups to list.")
+@options
+@click.pass_context
+def why(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
+    """Group the failed runs by what failed, and list what goes with failure; with RUN, show why it failed."""
+    from agentspan.cli import why as why_
+
+    with opened(ctx, db) as database:
+        why_.command(database, run, as_json=as_json, **how)
 
 
 @main.command()

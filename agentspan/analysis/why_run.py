@@ -1,0 +1,253 @@
+"""Why one run failed: the step that failed, what led to it, and where a run that passed went another way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentspan import jsontext
+from agentspan.analysis.diff import Divergence, diff_spans
+from agentspan.analysis.failures import failure_sums, leaves, uses_of
+from agentspan.analysis.outcomes import OutcomeRule, outcomes
+from agentspan.analysis.runs import RunFilter, find_runs, names_of
+from agentspan.analysis.tree import build, every, title_of
+from agentspan.analysis.why import ending_of
+from agentspan.blobs import described
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.meaning import error_text
+from agentspan.schemas.signatures import Signature, error_parts, passes_on, run_signature, signature
+from agentspan.storage.analytics import Progress, RunSummary
+from agentspan.storage.protocol import Storage
+
+TITLE = 200
+CANDIDATES = 20
+"""Passing runs that the failed one is compared with, the latest of its task."""
+COMPARED_SPANS = 20_000
+"""Spans of those runs that are read, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedStep:
+    """The step that failed: no step in it failed with the same error.
+
+    Attributes:
+        span_id, number: its id, and its place in the run's tree, from 1 on.
+        title: its summary.
+        within: the titles of the steps around it, the outermost first.
+        error: type and message, as they were recorded.
+        payload: what it was given, as JSON text: of a tool its arguments.
+        said: what the model had said last before it, else which call it had made; None if no model was called.
+        failed_before: how many earlier steps of the same type and label failed in the run.
+        same_before: how many of those had the same payload.
+    """
+
+    span_id: str
+    number: int
+    title: str
+    within: tuple[str, ...]
+    error: str
+    payload: str
+    said: str | None
+    failed_before: int
+    same_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The same failure in other runs of the agent."""
+
+    spans: int
+    runs: int
+    first_at: str
+    last_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The passing run that took the same way for longest.
+
+    Attributes:
+        run_id: its id.
+        same_task: whether it is of the same task; else it is of the same agent.
+        compared: how many passing runs were compared.
+        divergence: where the two part, the passing run as A; None if they have the same steps.
+    """
+
+    run_id: str
+    same_task: bool
+    compared: int
+    divergence: Divergence | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunWhy:
+    """Why a run failed.
+
+    Attributes:
+        run_id, agent, version, status, task: the run's.
+        outcome: the rule of what failed means; None where the status decides.
+        passed: whether the run passed; None where that is unknown.
+        spans, failed: how many steps it has, and how many of them failed.
+        signature: of the failure, or of how the run ended (see schemas.signatures).
+        step: the step that failed; None if none did.
+        error: the run's own error, unless it passes on that of the step.
+        elsewhere: the same failure in other runs; None if no step failed.
+        nearest: the passing run to compare with; None if there is none.
+    """
+
+    run_id: str
+    agent: str
+    version: str
+    status: str
+    task: str | None
+    outcome: str | None
+    passed: bool | None
+    spans: int
+    failed: int
+    signature: Signature
+    step: FailedStep | None
+    error: str | None
+    elsewhere: Elsewhere | None
+    nearest: Nearest | None
+
+
+def why_run(
+    storage: Storage, run: AgentInstanceRow, rule: OutcomeRule | None = None, *, progress: Progress | None = None
+) -> RunWhy:
+    """Return why a run failed.
+
+    Args:
+        rule: what failed means; the status decides when left out.
+        progress: called with how much is done, and of how much, while there is an index to be built.
+    """
+    spans = [*storage.iter_spans(run.id)]
+    failed = _failed(run, spans)
+    own = run_signature(run) if failed is None else signature(failed)
+    found = own or ending_of(run.status, uses_of(run.id, spans))
+    others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None, progress=progress).runs
+    others = [each for each in others if each.run.id != run.id]
+    name = names_of(storage, [run])[run.id]
+    return RunWhy(
+        run.id,
+        name.agent,
+        name.version,
+        run.status,
+        run.task,
+        None if rule is None else str(rule),
+        outcomes(storage, [run], rule)[run.id],
+        len(spans),
+        sum(span.status == "failed" for span in spans),
+        found,
+        None if failed is None else _step(failed, spans),
+        _own_error(run, failed),
+        None if failed is None else _elsewhere(storage, found, others),
+        _nearest(storage, run, spans, others, rule),
+    )
+
+
+def _failed(run: AgentInstanceRow, spans: Sequence[AgentSpanRow]) -> AgentSpanRow | None:
+    """Return the span that failed: the last one whose error the run passes on, else the last one."""
+    found = sorted(leaves(spans), key=lambda span: (span.started_at or span.inserted_at, span.id))
+    error = error_parts(run.error)
+    ending = [span for span in found if any(error) and passes_on(error, error_parts(span.result_payload))]
+    return (ending or found)[-1] if found else None
+
+
+def _own_error(run: AgentInstanceRow, failed: AgentSpanRow | None) -> str | None:
+    error = error_parts(run.error)
+    if not any(error) or (failed is not None and passes_on(error, error_parts(failed.result_payload))):
+        return None
+    return ": ".join(text for text in (error.type, error.message) if text)
+
+
+def _step(failed: AgentSpanRow, spans: Sequence[AgentSpanRow]) -> FailedStep:
+    steps = [node.span for node in every(build(spans))]
+    number = next(number for number, span in enumerate(steps, start=1) if span.id == failed.id)
+    by_id = {span.id: span for span in spans}
+    within: list[AgentSpanRow] = []
+    above = by_id.get(failed.parent_span_id or "")
+    while above is not None and above not in within:
+        within.insert(0, above)
+        above = by_id.get(above.parent_span_id or "")
+    began = failed.started_at or failed.inserted_at
+    earlier = sorted(
+        (span for span in spans if (span.started_at or span.inserted_at, span.id) < (began, failed.id)),
+        key=lambda span: (span.started_at or span.inserted_at, span.id),
+    )
+    models = [span for span in earlier if built_in_part(span.schema_name) == "llm" and span not in within]
+    alike = [
+        span
+        for span in earlier
+        if (span.schema_name, span.label, span.status) == (failed.schema_name, failed.label, "failed")
+    ]
+    return FailedStep(
+        failed.id,
+        number,
+        title_of(failed, TITLE),
+        tuple(title_of(span, TITLE) for span in within),
+        _error(failed),
+        given(failed),
+        _said(models),
+        len(alike),
+        sum(given(span) == given(failed) for span in alike),
+    )
+
+
+def _error(span: AgentSpanRow) -> str:
+    result = None if span.result_payload is None else jsontext.decode(span.result_payload)
+    return error_text(result) or "no error was recorded"
+
+
+def given(span: AgentSpanRow) -> str:
+    """Return what a step was given as JSON text: of a tool its arguments."""
+    text = described(span.payload)
+    payload = jsontext.decode(text)
+    if built_in_part(span.schema_name) == "tool" and type(payload) is dict and "arguments" in payload:
+        return jsontext.canonical(payload["arguments"])
+    return text
+
+
+def _said(models: Sequence[AgentSpanRow]) -> str | None:
+    """Return the last text that a model answered, else the summary of its last call."""
+    for model in reversed(models):
+        result = None if model.result_payload is None else jsontext.decode(described(model.result_payload))
+        text = result.get("text") if type(result) is dict else None
+        if type(text) is str and text.strip():
+            return text
+    return title_of(models[-1], TITLE) if models else None
+
+
+def _elsewhere(storage: Storage, found: Signature, others: Sequence[RunSummary]) -> Elsewhere | None:
+    sums = failure_sums(storage, [run.run.id for run in others if run.failed])
+    same = [each for each in sums if each.signature.id == found.id]
+    if not same:
+        return Elsewhere(0, 0, "", "")
+    return Elsewhere(
+        sum(each.spans for each in same),
+        len(same),
+        min(each.first_at for each in same),
+        max(each.last_at for each in same),
+    )
+
+
+def _nearest(
+    storage: Storage,
+    run: AgentInstanceRow,
+    spans: Sequence[AgentSpanRow],
+    others: Sequence[RunSummary],
+    rule: OutcomeRule | None,
+) -> Nearest | None:
+    """Compare with the latest passing runs, and return the one with most same steps before the two part."""
+    same_task = [each for each in others if run.task is not None and each.run.task == run.task]
+    passed = outcomes(storage, [each.run for each in same_task or others], rule)
+    best: tuple[tuple[int, int], str, Divergence | None] | None = None
+    room, compared = COMPARED_SPANS, 0
+    for other in [each for each in same_task or others if passed[each.run.id]][:CANDIDATES]:
+        room -= other.spans
+        if room < 0:
+            break
+        steps, first, _ = diff_spans([*storage.iter_spans(other.run.id)], spans)
+        compared += 1
+        rank = (len(spans) + 1 if first is None else first.same, -sum(step.kind != "same" for step in steps))
+        if best is None or rank > best[0]:
+            best = rank, other.run.id, first
+    return None if best is None else Nearest(best[1], bool(same_task), compared, best[2])

@@ -1,0 +1,277 @@
+"""`agentspan why`: prints the failed runs in groups, and what goes with failure; with a run, why it failed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from math import inf
+from typing import Any
+
+from agentspan import jsontext
+from agentspan.analysis import diff_text, id_prefixes, outcomes, time_expressions
+from agentspan.analysis.findings import FDR, Finding, Findings
+from agentspan.analysis.runs import RunFilter
+from agentspan.analysis.why import Group, Why, why
+from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
+from agentspan.cli.progress_bar import bar
+from agentspan.database import Database
+from agentspan.figures import share_text
+
+SHORTEST_SIGNATURE = 4
+ID_COLUMNS = 12
+MAX_POOLED = 3
+"""Findings of all runs together that are shown where none within a task was found."""
+PAYLOAD_LINES = 5
+FIELDS = 2
+"""Members of the divergence that are shown."""
+
+
+def command(
+    database: Database,
+    run: str | None,
+    *,
+    outcome: str | None,
+    limit: int,
+    as_json: bool,
+    since: str | None,
+    **filters: Any,
+) -> None:
+    """Print why runs failed, or why one did."""
+    storage = database.storage
+    rule = None if outcome is None else outcomes.parse(outcome)
+    if run is not None:
+        row = id_prefixes.find_run(storage, run)
+        with bar("indexing") as progress:
+            one = why_run(storage, row, rule, progress=progress)
+        if as_json:
+            document(asdict(one) | {"signature": one.signature._asdict()})
+        else:
+            echo_lines(_run_lines(one))
+        return
+    filter = RunFilter(since=None if since is None else time_expressions.parse(since), **filters)
+    with bar("indexing") as progress:
+        found = why(storage, filter, rule, progress=progress)
+    if as_json:
+        document(plain(found))
+    else:
+        page(_lines(found, limit))
+
+
+def plain(found: Why) -> dict[str, Any]:
+    """Return the answer as JSON values; infinite bounds are null."""
+    findings = found.findings
+    return {
+        **{name: getattr(found, name) for name in ("outcome", "runs", "failed", "unknown", "silent")},
+        "interval": None if found.interval is None else [found.interval.low, found.interval.high],
+        "groups": [asdict(group) for group in found.groups],
+        "findings": [_plain_finding(each) for each in findings.findings],
+        "pooled_findings": [_plain_finding(each) for each in findings.pooled],
+        "compared": {name: getattr(findings, name) for name in ("runs", "tasks", "tested", "stratified")},
+    }
+
+
+def _plain_finding(each: Finding) -> dict[str, Any]:
+    effect, low, high = (None if value == inf else value for value in (each.odds_ratio, each.low, each.high))
+    counts = {name: getattr(each, name) for name in ("failed_with", "failed", "passed_with", "passed")}
+    return {
+        "feature": each.feature,
+        "effect": effect,
+        "interval": [low, high],
+        "q": each.q,
+        "stratified": each.stratified,
+    } | counts
+
+
+def _lines(found: Why, limit: int) -> Iterator[str]:
+    columns = width()
+    yield from wrap(_head(found), columns, 3)
+    short = _short([group.signature for group in found.groups])
+    failures = [group for group in found.groups if group.kind != "ending"]
+    endings = [group for group in found.groups if group.kind == "ending"]
+    of = "failed runs" if found.failed else "runs with a failed step"
+    for title, groups in ((f"{of}, by what failed", failures), ("without a failed step, by how they ended", endings)):
+        if not groups:
+            continue
+        yield ""
+        yield style(title, bold=True)
+        for group in groups[:limit]:
+            yield from _group(group, short[group.signature], columns)
+        if len(groups) > limit:
+            yield style(
+                f"  {noun(len(groups) - limit, 'more group')}; --limit {len(groups)} lists all", fg="bright_black"
+            )
+    if found.failed and found.failed < found.runs:
+        yield ""
+        yield from _findings(found.findings, columns)
+
+
+def _head(found: Why) -> str:
+    by = "" if found.outcome is None else f" {found.outcome}"
+    unknown = f" · {found.unknown:,} have no outcome" if found.unknown else ""
+    if not found.runs or found.interval is None:
+        return f"no run has an outcome{by}{unknown}"
+    if not found.failed:
+        failing = " · they have failed steps; --outcome NAME>=VALUE says what failed means" if found.groups else ""
+        return f"none of {noun(found.runs, 'run')} failed{by}{unknown}{failing}"
+    bounds = f"{100 * found.interval.low:.0f}–{_percent(found.interval.high)}"
+    share = f"{share_text(found.failed, found.runs)}, {bounds}"
+    silent = f" · {found.silent:,} of them without a failed step" if found.silent else ""
+    return f"{found.failed:,} of {noun(found.runs, 'run')} failed{by} ({share}){silent}{unknown}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%"
+
+
+def _group(group: Group, signature: str, columns: int) -> Iterator[str]:
+    indent = " " * (len(signature) + 2)
+    text = wrap(group.text, columns - len(indent), 2)
+    yield f"{style(signature, fg='yellow')}  {text[0]}"
+    yield from (f"{indent}{line}" for line in text[1:])
+    runs = noun(group.runs, "run")
+    times = f"{group.spans:,}× in {runs}" if group.spans else runs
+    seen = _seen(group.first_at, group.last_at)
+    parts = [f"{times} ({_percent(group.share)})", _versions(group), seen, group.run_id[:ID_COLUMNS]]
+    line = " · ".join(part for part in parts if part)
+    yield indent + style(fit(line, columns - len(indent)), fg="bright_black")
+
+
+def _versions(group: Group) -> str:
+    if set(group.versions) <= {"default"}:
+        return ""
+    most = sorted(group.versions.items(), key=lambda item: (-item[1], item[0]))
+    more = f" +{len(most) - 2}" if len(most) > 2 else ""
+    return ", ".join(f"{version}: {number:,}" for version, number in most[:2]) + more
+
+
+def _seen(first_at: str, last_at: str) -> str:
+    """Return two times in UTC to the minute, or the one that both are."""
+    first, last = (text[5:16].replace("T", " ") for text in (first_at, last_at))
+    return last if first == last else f"{first} – {last}"
+
+
+def _findings(found: Findings, columns: int) -> Iterator[str]:
+    rate = f"FDR {FDR:.0%}"
+    if found.stratified:
+        where = f"within the same task ({found.tasks:,} of them with both outcomes)"
+    else:
+        where = "pooled, because the runs have no tasks in common"
+    nothing = "" if found.findings else f": nothing at {rate}"
+    for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 2):
+        yield style(line, bold=True)
+    for each in found.findings:
+        yield from _finding(each, columns)
+    if not found.findings and found.pooled:
+        yield "pooled only, so that it may be the tasks:"
+        for each in found.pooled[:MAX_POOLED]:
+            yield from _finding(each, columns)
+
+
+def _finding(each: Finding, columns: int) -> Iterator[str]:
+    effect = f"odds ×{_ratio(each.odds_ratio)} ({_ratio(each.low)}–{_ratio(each.high)}), q {_q(each.q)}"
+    counts = f"{each.failed_with:,}/{each.failed:,} failed, {each.passed_with:,}/{each.passed:,} passed"
+    facts = f"{counts} · {effect}"
+    room = columns - columns_of(facts) - 4
+    if columns_of(each.feature) <= room:
+        yield f"  {pad(each.feature, room)}  {facts}"
+    else:
+        yield f"  {fit(each.feature, columns - 2)}"
+        yield f"    {fit(facts, columns - 4)}"
+
+
+def _ratio(value: float) -> str:
+    return "∞" if value == inf else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
+def _q(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _short(ids: list[str]) -> dict[str, str]:
+    """Return the shortest beginnings that tell these ids apart."""
+    for length in range(SHORTEST_SIGNATURE, 12):
+        if len({id[:length] for id in ids}) == len(set(ids)):
+            return {id: id[:length] for id in ids}
+    return {id: id for id in ids}
+
+
+def _run_lines(found: RunWhy) -> Iterator[str]:
+    columns = width()
+    name = found.agent if found.version == "default" else f"{found.agent} {found.version}"
+    yield style(fit(f"run {found.run_id} {name}", columns), bold=True)
+    verdict = {True: "passed", False: "failed", None: "has no outcome"}[found.passed]
+    by = "" if found.outcome is None else f" {found.outcome}"
+    task = "" if found.task is None else f" · task {found.task}"
+    steps = f"{noun(found.spans, 'step')}, {found.failed:,} failed"
+    yield fit(f"{MARKS[found.status]} {found.status} · {verdict}{by}{task} · {steps}", columns)
+    yield ""
+    if found.error is not None:
+        yield from _labelled("error", found.error, columns, 3)
+    if found.step is None:
+        yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
+    else:
+        yield from _step(found, columns)
+    yield ""
+    yield from _nearest(found, columns)
+
+
+def _step(found: RunWhy, columns: int) -> Iterator[str]:
+    step = found.step
+    assert step is not None
+    yield style(fit(f"✗ step {step.number:,}: {step.title.partition(' → ')[0]}", columns), fg="red")
+    yield from _labelled("error", step.error, columns, 3)
+    yield from _labelled("given", _spaced(step.payload), columns, PAYLOAD_LINES)
+    if step.within:
+        yield from _labelled("in", " › ".join(step.within), columns, 1)
+    if step.said is not None:
+        yield from _labelled("the model had said", step.said, columns, 2)
+    if step.failed_before:
+        same = f", {step.same_before:,} of them with the same arguments" if step.same_before else ""
+        yield from _labelled("before it", f"{noun(step.failed_before, 'failed attempt')}{same}", columns, 1)
+    other = found.elsewhere
+    if other is not None and other.runs:
+        text = f"{other.spans:,}× in {noun(other.runs, 'other run')}, {_seen(other.first_at, other.last_at)}"
+    else:
+        text = "in no other run of this agent"
+    yield from _labelled(f"{found.signature.id[:SHORTEST_SIGNATURE]} elsewhere", text, columns, 1)
+
+
+def _spaced(text: str) -> str:
+    """Return JSON text with blanks, at which lines break."""
+    try:
+        return json.dumps(jsontext.decode(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _labelled(label: str, text: str, columns: int, lines: int) -> Iterator[str]:
+    room = columns - 2 - len(label) - 2
+    shown = wrap(text, room, lines)
+    yield f"  {style(label, bold=True)}: {shown[0]}"
+    yield from (" " * (len(label) + 4) + line for line in shown[1:])
+
+
+def _nearest(found: RunWhy, columns: int) -> Iterator[str]:
+    nearest = found.nearest
+    of = "this agent" if found.task is None else f"task {found.task}"
+    if nearest is None:
+        yield fit(f"no passing run of {of} to compare with", columns)
+        return
+    if not nearest.same_task and found.task is not None:
+        of = f"this agent, since none of task {found.task} passed"
+    yield from wrap(f"nearest of {noun(nearest.compared, 'passing run')} of {of}: {nearest.run_id}", columns, 2)
+    first = nearest.divergence
+    if first is None:
+        yield "  it has the same steps"
+        return
+    yield style(fit(f"≠ after {diff_text.before(first)}: {diff_text.parting(first)}", columns), bold=True)
+    for who, step in (("passing", first.a), ("this one", first.b)):
+        text = "no more steps" if step is None else f"{step.number:,} {MARKS[step.status]} {step.title}"
+        yield f"  {pad(who, 8)}  {fit(text, columns - 12)}"
+    for field in first.fields[:FIELDS]:
+        yield "    " + fit(f"{field.path}: {_side(field.a)} → {_side(field.b)}", columns - 4)
+    yield style(f"  agentspan diff {nearest.run_id[:ID_COLUMNS]} {found.run_id[:ID_COLUMNS]}", fg="bright_black")
+
+
+def _side(text: str | None) -> str:
+    return "nothing" if text is None else fit(text, 40)

@@ -1,0 +1,195 @@
+"""Why runs failed: groups of failures and of endings, on both storages, whatever the order in which they came."""
+
+import random
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan.analysis.outcomes import OutcomeRule
+from agentspan.analysis.why import Group, why
+from agentspan.analysis.why_run import why_run
+from agentspan.database import Database
+from agentspan.model.changes import Move, Put, Unit
+from agentspan.model.rows import AgentInstanceRow, ScoreRow
+
+
+class Recorded:
+    """Runs whose steps begin one after another."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.second = 0
+
+    def run(self, version: str = "1", **about: Any) -> str:
+        run = self.db.agent_instances.register("a", agent_version={"external_identifier": version}, **about)
+        self.db.agent_instances.start(run.id)
+        return run.id
+
+    def step(self, run: str, kind: str, payload: Any, result: Any = None, parent: str | None = None) -> str:
+        self.second += 1
+        status: Any = "failed" if result is not None and "error" in result else "complete"
+        begin, end = (f"2026-11-26T03:{self.second // 60:02}:{self.second % 60:02}.{part}00000Z" for part in (0, 5))
+        times: Any = {"started_at": begin, "finished_at": end}
+        return self.db.agent_spans.create(run, kind, status, payload, result, parent_span_id=parent, **times).id
+
+    def tool(self, run: str, name: str, error: str | None = None, parent: str | None = None, **arguments: Any) -> str:
+        result = {"output": "done"} if error is None else {"error": {"type": "app.ToolFailed", "message": error}}
+        return self.step(run, "tool", {"name": name, "arguments": arguments}, result, parent)
+
+    def ask(self, run: str, text: str, reason: str = "stop") -> str:
+        return self.step(run, "llm", {"model": "m"}, {"text": text, "finish_reason": reason})
+
+    def end(self, run: str, status: Any = "failed", error: str | None = None) -> None:
+        if error is None:
+            self.db.agent_instances.finish(run, status)
+            return
+        values = {"status": status, "error": error, "updated_at": "2026-11-26T04:00:00.000000Z"}
+        self.db.storage.apply([Unit((Move("agent_instance", run, frozenset({"active"}), values),), run)])
+
+
+@pytest.fixture
+def recorded(db: Database) -> Recorded:
+    return Recorded(db)
+
+
+def row(db: Database, run: str) -> AgentInstanceRow:
+    found = db.storage.find(run).rows[run][1]
+    assert isinstance(found, AgentInstanceRow)
+    return found
+
+
+def facts(group: Group) -> tuple[Any, ...]:
+    return group.kind, group.text, group.runs, group.spans
+
+
+def test_failed_runs_are_grouped_by_what_failed_and_silent_ones_by_their_ending(
+    db: Database, recorded: Recorded
+) -> None:
+    for version, totals in (("1", (375, 299)), ("2", (1203, 833)), ("2", (12, 7))):
+        run = recorded.run(version)
+        for total in totals:
+            outer = recorded.step(
+                run, "chain", {"name": "book"}, {"error": {"type": "E", "message": f"{total} is off"}}
+            )
+            recorded.tool(run, "pay", f"{total} is off", outer)
+        recorded.end(run)
+    handled = recorded.run()
+    recorded.tool(handled, "pay", "3 is off")
+    recorded.end(handled, "complete")
+    died = recorded.run()
+    recorded.tool(died, "look")
+    recorded.end(died, error='{"type": "KeyError", "message": "\'ann\'"}')
+    for _ in range(2):
+        cut = recorded.run()
+        recorded.tool(cut, "look")
+        recorded.ask(cut, "and then", "length")
+        recorded.end(cut)
+    recorded.run()  # open: it has no outcome
+    found = why(db.storage)
+    assert (found.runs, found.failed, found.unknown, found.silent) == (7, 6, 1, 3)
+    assert found.interval is not None
+    assert found.interval.low < 6 / 7 < found.interval.high
+    assert [facts(group) for group in found.groups] == [
+        ("step", "Tool pay: ToolFailed: <n> is off", 3, 6),
+        ("run", "Run: KeyError: <text>", 1, 0),
+        ("ending", "failed: last tool look, last step LLM, the model stopped at length", 2, 0),
+    ]
+    first = found.groups[0]
+    assert (first.versions, first.share) == ({"1": 1, "2": 2}, 0.5)
+    assert first.first_at == "2026-11-26T03:00:02.000000Z"
+    assert (first.run_id, first.span_id) == (first.run_id, db.storage.find(first.span_id or "").rows and first.span_id)
+
+
+def test_if_no_run_failed_the_failed_steps_of_all_runs_are_grouped(db: Database, recorded: Recorded) -> None:
+    for _ in range(2):
+        run = recorded.run()
+        recorded.tool(run, "pay", "off")
+        recorded.end(run, "complete")
+    found = why(db.storage)
+    assert (found.failed, [facts(group) for group in found.groups]) == (
+        0,
+        [("step", "Tool pay: ToolFailed: off", 2, 2)],
+    )
+    assert why(agentspan.open(":memory:").storage).groups == ()
+
+
+def test_a_score_decides_what_failed(db: Database, recorded: Recorded) -> None:
+    runs = [recorded.run(task="t") for _ in range(3)]
+    for number, run in enumerate(runs):
+        recorded.end(run, "complete")
+        if number < 2:
+            values = dict.fromkeys(ScoreRow._fields) | {"id": f"score{number}", "agent_instance_id": run}
+            values |= {"target_type": "agent_instance", "target_id": run, "name": "reward", "value": float(number)}
+            score: Any = values | {"source": "code", "inserted_at": "2026-11-26T00:00:00.000000Z"}
+            db.storage.apply([Unit((Put(ScoreRow(**score)),))])
+    found = why(db.storage, rule=OutcomeRule("reward", None, ">=", 1.0))
+    assert (found.outcome, found.runs, found.failed, found.unknown) == ("reward>=1", 2, 1, 1)
+    assert [(group.kind, group.run_id) for group in found.groups] == [("ending", runs[0])]
+
+
+def test_groups_do_not_depend_on_the_order_of_arrival(recorded: Recorded) -> None:
+    kinds: list[tuple[str, str | None]] = [("pay", f"{number} is off") for number in range(4)]
+    kinds += [("look", f"no 'x{number}'") for number in range(3)]
+    kinds += [("look", "gone"), ("pay", None), ("pay", None)]
+    answers = set()
+    for seed in range(20):
+        with agentspan.open(":memory:") as db:
+            each = Recorded(db)
+            shuffled = random.Random(seed).sample(kinds, len(kinds))
+            for name, error in shuffled:
+                run = each.run()
+                each.tool(run, name, error)
+                each.end(run)
+            answers.add(frozenset((group.signature, *facts(group)) for group in why(db.storage).groups))
+    assert len(answers) == 1
+    assert len(next(iter(answers))) == 4
+
+
+def test_the_cause_of_one_failure(db: Database, recorded: Recorded) -> None:
+    """The leaf, what it was given, what the model had said, attempts before it, the same elsewhere, a passing run."""
+    runs = []
+    for passes in (True, True, False, False):
+        run = recorded.run(task="7")
+        runs.append(run)
+        recorded.ask(run, "I will look first")
+        if len(runs) == 2:
+            recorded.tool(run, "think")
+        recorded.tool(run, "look", city="Rome")
+        if not passes:
+            recorded.ask(run, "Now I pay")
+            agent = recorded.step(
+                run, "agent", {"name": "payer"}, {"error": {"type": "E", "message": "gave up: 5 off"}}
+            )
+            recorded.tool(run, "pay", "4 off", agent, amount=4)
+            recorded.tool(run, "pay", "5 off", agent, amount=5)
+            recorded.tool(run, "pay", "5 off", agent, amount=5)
+        recorded.end(run, "complete" if passes else "failed", None if passes else '{"message": "5 off"}')
+    found = why_run(db.storage, row(db, runs[3]))
+    assert (found.status, found.task, found.passed, found.spans, found.failed) == ("failed", "7", False, 7, 4)
+    assert found.error is None
+    step = found.step
+    assert step is not None
+    assert (step.number, step.error, step.payload, step.said) == (7, "ToolFailed: 5 off", '{"amount":5}', "Now I pay")
+    assert (step.failed_before, step.same_before, len(step.within)) == (2, 1, 1)
+    assert found.signature.text == "Tool pay: ToolFailed: <n> off"
+    assert found.elsewhere is not None
+    assert (found.elsewhere.spans, found.elsewhere.runs) == (3, 1)
+    nearest = found.nearest
+    assert nearest is not None
+    assert (nearest.run_id, nearest.same_task, nearest.compared) == (runs[0], True, 2)
+    assert nearest.divergence is not None
+    assert (nearest.divergence.same, nearest.divergence.a) == (2, None)
+
+
+def test_one_run_without_a_failed_step(db: Database, recorded: Recorded) -> None:
+    run, other = recorded.run(), recorded.run()
+    recorded.end(other, "complete")
+    recorded.end(run, error='{"type": "E", "message": "no key 3"}')
+    found = why_run(db.storage, row(db, run))
+    assert (found.step, found.elsewhere, found.error) == (None, None, "E: no key 3")
+    assert found.signature.text == "Run: E: no key <n>"
+    assert found.nearest is not None
+    assert (found.nearest.run_id, found.nearest.same_task) == (other, False)
+    assert found.nearest.divergence is None
+    assert why_run(db.storage, row(db, other)).signature.text == "complete: no tool called, no steps"

@@ -1,0 +1,103 @@
+"""`agentspan why`: failed runs in groups, what goes with failure, and the cause of one failure, as text and as JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from tests.cli.calling import call, lines
+
+
+class ToolFailed(Exception):
+    """What the tool raises."""
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of each of eight tasks: the one that looks first passes, the other one fails to pay."""
+    path = tmp_path_factory.mktemp("why") / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for number in range(16):
+        try:
+            with tracer.run("booking", version=str(1 + number % 4 // 2), task=f"t{number // 2}"):
+                with tracer.span("llm", {"model": "m"}) as span:
+                    span.set_result({"text": f"I will pay, number {number}. " * 5})
+                if number % 2:
+                    with tracer.span("tool", {"name": "look"}):
+                        pass
+                else:
+                    for _ in range(2):
+                        pay(tracer, 100 + number)
+                    raise ToolFailed(f"total is {100 + number}, but paid 7")
+        except ToolFailed:
+            pass
+    tracer.shutdown()
+    return path
+
+
+def pay(tracer: agentspan.Tracer, total: int) -> None:
+    try:
+        with tracer.span("tool", {"name": "pay", "arguments": {"total": total, "how": "a card " * 60}}):
+            raise ToolFailed(f"total is {total}, but paid 7")
+    except ToolFailed:
+        pass
+
+
+def document(db: Path, *args: str) -> Any:
+    return json.loads(call(db, "why", *args, "--json").stdout)
+
+
+def test_groups_and_findings(db: Path) -> None:
+    shown = lines(db, "why")
+    assert all(len(line) <= 80 for line in shown)
+    text = "\n".join(shown)
+    assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
+    assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
+    assert "16× in 8 runs (100%) · 1: 4, 2: 4 · " in text
+    assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
+    assert "8/8 failed, 0/8 passed · odds ×∞ (" in text
+    found = document(db)
+    assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
+    (group,) = found["groups"]
+    assert shown[3].startswith(f"{group['signature'][:4]}  Tool pay")
+    assert (group["runs"], group["spans"], group["text"]) == (8, 16, "Tool pay: ToolFailed: total is <n>, but paid <n>")
+    finding = found["findings"][0]
+    assert (finding["effect"], finding["interval"][1], finding["stratified"]) == (None, None, True)
+    assert (finding["failed_with"], finding["passed_with"]) in ((8, 0), (0, 8))
+    assert finding["q"] < 0.1
+
+
+def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
+    group = document(db)["groups"][0]
+    shown = lines(db, "why", group["run_id"])
+    text = "\n".join(shown)
+    assert len(shown) < 25
+    assert all(len(line) <= 80 for line in shown)
+    assert shown[0] == f"run {group['run_id']} booking 2"
+    assert "✗ step 3: Tool pay(total=114, how=" in text
+    assert "error: ToolFailed: total is 114, but paid 7" in text
+    assert "the model had said: I will pay, number 14." in text
+    assert "before it: 1 failed attempt, 1 of them with the same arguments" in text
+    assert "elsewhere: 14× in 7 other runs" in text
+    assert "nearest of 1 passing run of task t7" in text
+    assert "passing   2 ✓ Tool look" in text
+    found = document(db, group["run_id"])
+    assert found["signature"]["id"] == group["signature"]
+    assert found["nearest"]["divergence"]["same"] == 1
+
+
+def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
+    assert lines(db, "why", "--outcome", "reward>=1") == ["no run has an outcome reward>=1 · 16 have no outcome"]
+    assert lines(db, "why", "--agent", "nobody") == ["no run has an outcome"]
+    assert call(db, "why", "--outcome", "reward").exit_code == 1
+    assert call(db, "why", "nothing").exit_code == 1
+
+
+def test_python_has_the_same(db: Path) -> None:
+    with agentspan.read(db) as reading:
+        found = reading.why(agent="booking")
+        assert found.failed == 8
+        assert reading.why(found.groups[0].run_id).signature.id == found.groups[0].signature
+        assert reading.why(agent="nobody").runs == 0
