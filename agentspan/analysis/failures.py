@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator
 
 from agentspan import clock
+from agentspan.analysis.tree_folding import returned_error
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature, stop_reason
@@ -35,8 +36,11 @@ def step_uses(storage: Storage, run_ids: Collection[str], *, progress: Progress 
 
 
 def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:
-    """Return the failed ones of a run's spans, by id, without those that only pass on a child's error."""
-    failed = {span.id: span for span in spans if span.status == "failed"}
+    """Return the failed ones of a run's spans, by id, without those that only pass on a child's error.
+
+    A call that returned its error has failed, too, whatever its status.
+    """
+    failed = {span.id: span for span in spans if _has_failed(span)}
     errors = {id: error_parts(span.result_payload) for id, span in failed.items()}
     passing = {
         span.parent_span_id
@@ -61,7 +65,7 @@ def uses_of(run_id: str, spans: Iterable[AgentSpanRow]) -> list[StepUse]:
             reasons[key] = max(reasons.get(key, (0, "")), (at, reason))
         found[key] = use._replace(
             spans=use.spans + 1,
-            failed=use.failed + (span.status == "failed"),
+            failed=use.failed + _has_failed(span),
             last_at=max(use.last_at, at),
             reason=reasons[key][1] if key in reasons else None,
         )
@@ -76,6 +80,10 @@ def sums_of(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[FailureSum]:
     for found, failed in groups.items():
         times = [span.started_at or span.inserted_at for span in failed]
         yield FailureSum(run_id, found, len(failed), min(times), max(times), max(span.id for span in failed))
+
+
+def _has_failed(span: AgentSpanRow) -> bool:
+    return span.status == "failed" or (span.status == "complete" and returned_error(span))
 
 
 def _micros(text: str) -> int:

@@ -150,13 +150,18 @@ def type_title(schema_name: str) -> str:
 
 
 def error_parts(result: str | None) -> ErrorParts:
-    """Return the error in the JSON text of a failed span's result, or of a run's error."""
+    """Return the error in the JSON text of a failed span's result, or of a run's error.
+
+    Of a call that returned its error (`is_error`), the message is what it returned.
+    """
     try:
         decoded = None if result is None else jsontext.decode(result)
     except (ValueError, RecursionError):
         return ErrorParts("", "", "")
     error = error_of(decoded)
     if error is None and type(decoded) is dict:
+        if decoded.get("is_error") is True:
+            return ErrorParts("", _returned(decoded), "")
         error = decoded if "message" in decoded or "type" in decoded else None
     if type(error) is str:
         return ErrorParts("", error, "")
@@ -236,6 +241,16 @@ def _own(stacktrace: str) -> list[str]:
 @lru_cache(10_000)
 def _is_own(file: str) -> bool:
     return _FOREIGN.search(file) is None
+
+
+def _returned(result: dict[str, Any]) -> str:
+    """Return the text of an error that a call returned: of MCP, the texts of its content."""
+    value = next((result[name] for name in ("output", "result", "content") if name in result), None)
+    if type(value) is dict:
+        value = value.get("content", value)
+    if type(value) is list:
+        return "\n".join(_text(part.get("text")) for part in value if type(part) is dict)
+    return value if type(value) is str else "" if value is None else jsontext.canonical(value)
 
 
 def _text(value: Any) -> str:

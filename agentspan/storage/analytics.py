@@ -210,6 +210,8 @@ class Scores(Protocol):
 class FailureSum(NamedTuple):
     """The failed spans of a run with the same signature, without those that only pass on a child's error.
 
+    A complete span whose result has `is_error` as true has failed, too.
+
     Attributes:
         spans: how many there are.
         first_at, last_at: when the first and the last of them started (else inserted_at), as stored text.
@@ -230,7 +232,7 @@ class StepUse(NamedTuple):
     Attributes:
         label: None for spans without one.
         spans: how many there are.
-        failed: how many of them failed.
+        failed: how many of them failed, those included that returned an error.
         last_at: when the last of them started, in microseconds since 1970.
         reason: why the model stopped in the last of them that says so (see signatures.stop_reason).
     """

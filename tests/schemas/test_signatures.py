@@ -100,6 +100,20 @@ def test_an_error_that_passes_on_another_one(error: tuple[str, str, str], expect
     assert passes_on(ErrorParts(*error), ErrorParts("E", "m", "")) is expected
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("no room 7", "no room 7"),
+        ([{"type": "text", "text": "no room"}, {"type": "image"}], "no room\n"),
+        ({"content": [{"type": "text", "text": "no room"}]}, "no room"),
+        ({"code": 7}, '{"code":7}'),
+        (None, ""),
+    ],
+)
+def test_an_error_that_a_call_returned_is_its_message(returned: Any, message: str) -> None:
+    assert error_parts(json.dumps({"output": returned, "is_error": True})) == ErrorParts("", message, "")
+
+
 @pytest.mark.parametrize("result", [None, "null", "7", "[]", "{}", "{", '{"error": {"message": 3}}', "[" * 5000])
 def test_a_result_without_an_error_has_no_parts(result: str | None) -> None:
     assert error_parts(result) == ErrorParts("", "", "")

@@ -159,7 +159,11 @@ class Life:
         elif self.db.agent_spans.get(id).status == "active":
             if self.random.random() < 0.5:
                 reason = self.random.choice(("stop", "length"))
-                self.db.agent_spans.finish(id, "complete", {"output": "done", "finish_reason": reason})
+                returned = self.random.random() < 0.3
+                result = (
+                    {"output": "done 7", "is_error": True} if returned else {"output": "done", "finish_reason": reason}
+                )
+                self.db.agent_spans.finish(id, "complete", result)
             else:
                 error = {"type": "E", "message": f"{self.random.choice('ab')} failed {self.at}"}
                 self.db.agent_spans.finish(id, "failed", self.random.choice(({"error": error}, {"output": "done"})))
