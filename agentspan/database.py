@@ -11,6 +11,7 @@ from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, Agent
 from agentspan.operations.context import Context
 from agentspan.operations.request import count as count_of
 from agentspan.operations.request import timestamp
+from agentspan.operations.scores_by_id import Scores
 from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
@@ -35,6 +36,7 @@ class Database:
         agent_instances: register, start, finish, terminate, record_quality, update, agent_context, get, list.
         agent_schema_versions: create, get, list.
         agent_spans: create, start, finish, get, list, violations.
+        scores: record, list.
         storage: the backend underneath.
     """
 
@@ -56,6 +58,7 @@ class Database:
         self.agent_instances = AgentInstances(context)
         self.agent_schema_versions = AgentSchemaVersions(context)
         self.agent_spans = AgentSpans(context)
+        self.scores = Scores(context)
 
     def doctor(
         self, *, dry_run: bool = False, dead_hosts: Collection[str] = (), idle_since: datetime | str | None = None

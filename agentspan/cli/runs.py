@@ -23,7 +23,7 @@ from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model import resources
 from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
-from agentspan.storage.scores import tags_of
+from agentspan.storage.scores import said_of
 
 SHORTEST_ID = 10
 """Characters of an id that hold its time: fewer are the same for all runs of a long while."""
@@ -72,12 +72,12 @@ def name_of(run: RunSummary | Name) -> str:
 def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any]:
     account = database.storage.account()
     ids = [run.run.id for run in found.runs]
-    counts, tags = database.storage.counts(ids), tags_of(database.storage, ids)
+    counts, said = database.storage.counts(ids), said_of(database.storage, ids)
     return {
         "runs": [
             {
                 **resources.plain(
-                    resources.instance(run.run, account, counts[run.run.id]._asdict(), tags=tags[run.run.id])
+                    resources.instance(run.run, account, counts[run.run.id]._asdict(), **said[run.run.id]._asdict())
                 ),
                 "agent": name_of(run),
                 "abandoned": run.run.id in stale or run.run.closed_by == "abandoned",

@@ -20,7 +20,7 @@ from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.storage.protocol import Query
-from agentspan.storage.scores import tags_of
+from agentspan.storage.scores import said_of
 
 EVERY_S = 0.2
 SHARE = 5
@@ -154,8 +154,8 @@ class _Tail:
 
     def _plain_run(self, run: AgentInstanceRow, account: AccountRow) -> dict[str, object]:
         storage = self._database.storage
-        counts, tags = storage.counts([run.id])[run.id]._asdict(), tags_of(storage, [run.id])[run.id]
-        return resources.plain(resources.instance(run, account, counts, tags=tags))
+        counts, said = storage.counts([run.id])[run.id]._asdict(), said_of(storage, [run.id])[run.id]
+        return resources.plain(resources.instance(run, account, counts, **said._asdict()))
 
     def plain(self) -> dict[str, object]:
         """Return the document of `--json`."""

@@ -28,7 +28,7 @@ from agentspan.journal.events import (
 from agentspan.journal.parts import Elements, Payload
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Put, PutSpans, Unit, Violation, unit_of
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.rows import AgentSpanRow, ScoreRow
 from agentspan.model.sensitive import IN_TEXT, unwrapped
 from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
@@ -168,8 +168,9 @@ class Batch:
             self._in_parts += len(payload.text)
         elif kind == UNIT:
             unit = decode_unit(body[2:].decode())
-            if isinstance(unit.changes[0], Put):  # a run that could not be registered at once: its spans need it
-                self.first.append(unit)
+            change = unit.changes[0]
+            if isinstance(change, Put) and not isinstance(change.row, ScoreRow):
+                self.first.append(unit)  # a run that could not be registered at once: its spans need it
             else:
                 self._later.append([UNIT, body[2:].decode()])
         elif kind in (STARTED, UPDATED) and fields[1] in self._open:

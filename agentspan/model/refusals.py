@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agentspan import jsontext
 from agentspan.errors import ValidationErrors
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, Violation
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, instance_of
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, Row, ScoreRow, instance_of
 
 
 def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None, now: str) -> Put:
@@ -21,7 +21,7 @@ def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None,
     row = RefusedChangeRow(
         id=id,
         subject=subject,
-        agent_instance_id=instance_of(known) if isinstance(known, AgentSpanRow | AgentInstanceRow) else None,
+        agent_instance_id=_run_of(known),
         why=refused.why,
         stored_status=getattr(refused.stored, "status", None),
         wanted=jsontext.encode(wanted)[0],
@@ -29,6 +29,12 @@ def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None,
         inserted_at=now,
     )
     return Put(row, minted=True)
+
+
+def _run_of(row: Row | None) -> str | None:
+    if isinstance(row, ScoreRow):
+        return row.agent_instance_id
+    return instance_of(row) if isinstance(row, AgentSpanRow | AgentInstanceRow) else None
 
 
 def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None:

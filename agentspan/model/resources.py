@@ -22,8 +22,10 @@ from agentspan.model.rows import (
     AgentSchemaVersionRow,
     AgentSpanRow,
     AgentVersionRow,
+    ScoreRow,
 )
 from agentspan.model.schema_versions import UNNAMED
+from agentspan.model.score_resources import Score, score
 from agentspan.model.status import InstanceStatus, Purpose, SpanStatus
 
 
@@ -194,6 +196,7 @@ class AgentInstance(Answered):
         task: what it had to do, or None.
         tags: words by which it is found, in the order of the alphabet.
         git_dirty: whether files of the checkout differed from git_commit; None where that is not known.
+        scores: its scores that count, the oldest first; those of its spans are not among them.
         cost_breakdown: the cost of its spans; None in lists.
         span_schema_counts: its spans by type; None in lists.
         risk_score: always None: a file has no risk scores.
@@ -234,6 +237,7 @@ class AgentInstance(Answered):
     task: str | None
     tags: list[str]
     git_dirty: bool | None
+    scores: list[Score]
     cost_breakdown: CostBreakdown | None = None
     span_schema_counts: dict[str, int] | None = None
     risk_score: float | None = None
@@ -277,10 +281,11 @@ def instance(
     counts: Mapping[str, int],
     *,
     tags: Sequence[str],
+    scores: Sequence[ScoreRow],
     types: Mapping[str, int] | None = None,
     costs: Mapping[str, float] | None = None,
 ) -> AgentInstance:
-    """Make an instance from its row, its tags and the count of its spans: by status, where asked by type and cost too.
+    """Make an instance from its row, its tags, its scores and the counts of its spans by status, where asked by type.
 
     Args:
         costs: by model, in US dollars.
@@ -299,6 +304,7 @@ def instance(
         agent_deployment_id=account.agent_deployment_id,
         span_counts=SpanCounts(**counts),
         tags=[*tags],
+        scores=[score(row) for row in scores],
         span_schema_counts=None if types is None else dict(types),
         **values,
     )

@@ -3,15 +3,85 @@
 Of the scores with the same target, name and identifier the newest counts; if it withdraws, none does.
 """
 
+import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal, NamedTuple, SupportsFloat
 
-from agentspan.model.rows import ScoreRow
+from agentspan.errors import InvalidValue, RequiredValue
+from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ScoreRow
+from agentspan.model.texts import check_text
 
 Source = Literal["human", "model", "code"]
 SOURCES: tuple[Source, ...] = ("human", "model", "code")
 MARK, NOTE = "mark", "note"
 """The names of scores without a number: a mark has a label, such as `bad`; a note has only an explanation."""
+MAX_NAME = 200
+"""Characters of a name, a label and an identifier."""
+MAX_EXPLANATION = 10_000
+
+
+class Judgement(NamedTuple):
+    """What a score says of its target; see ScoreRow."""
+
+    name: str
+    value: float | None
+    label: str | None
+    explanation: str | None
+    source: str
+    identifier: str | None
+
+
+def judgement(
+    name: Any,
+    value: Any = None,
+    *,
+    label: Any = None,
+    explanation: Any = None,
+    source: Any = "code",
+    identifier: Any = None,
+    withdraw: bool = False,
+) -> Judgement:
+    """Check what a score says.
+
+    Args:
+        value: a finite number, or True (1) or False (0); numpy's are numbers, too.
+        source: one of SOURCES.
+        withdraw: withdraw the scores before it. It has no value, label or explanation then.
+
+    Raises:
+        RequiredValue: there is no name; or no value, label or explanation, unless it withdraws.
+        InvalidValue: one of them has the wrong type, or is too long; `source` is unknown.
+    """
+    if source not in SOURCES:
+        raise InvalidValue("source", f"must be one of {', '.join(SOURCES)}")
+    checked = Judgement(
+        _text("name", name) or "",
+        _number(value),
+        _text("label", label),
+        _text("explanation", explanation, MAX_EXPLANATION),
+        source,
+        _text("identifier", identifier),
+    )
+    if not checked.name:
+        raise RequiredValue("name", "is required")
+    is_empty = checked.value is None and checked.label is None and checked.explanation is None
+    if withdraw and not is_empty:
+        raise InvalidValue("withdraw", "stands alone: a score that withdraws has no value, label or explanation")
+    if is_empty and not withdraw:
+        raise RequiredValue("value", "is required, or a label or an explanation; `withdraw` takes back earlier scores")
+    return checked
+
+
+def scored(id: str, target: AgentInstanceRow | AgentSpanRow, judged: Judgement, now: str) -> ScoreRow:
+    """Return the row of a score of a run or a span."""
+    run_id = target.agent_instance_id if isinstance(target, AgentSpanRow) else target.id
+    return score_row(id, run_id, TYPE_OF[type(target)], target.id, judged, now)
+
+
+def score_row(id: str, run_id: str, target_type: str, target_id: str, judged: Judgement, now: str) -> ScoreRow:
+    """Return the row of a score."""
+    name, value, label, explanation, source, identifier = judged
+    return ScoreRow(id, run_id, target_type, target_id, name, value, label, source, identifier, now, explanation)
 
 
 def counting(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
@@ -33,3 +103,29 @@ def withdraws(row: ScoreRow) -> bool:
 def age(row: ScoreRow) -> tuple[str, str]:
     """Return the value by which scores are ordered, the oldest first."""
     return row.inserted_at, row.id
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, SupportsFloat) and not isinstance(value, str)
+    number = math.nan
+    try:
+        number = float(value) if is_number else math.nan
+    except (OverflowError, TypeError, ValueError):
+        pass
+    if not math.isfinite(number):
+        raise InvalidValue("value", "must be a finite number")
+    return number
+
+
+def _text(field: str, value: Any, most: int = MAX_NAME) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > most:
+        raise InvalidValue(field, f"must be text of at most {most} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(field, "has a lone surrogate; it is no Unicode text") from None
+    return check_text(field, value)

@@ -20,7 +20,7 @@ from agentspan.operations import agents
 from agentspan.operations.context import Context, Done
 from agentspan.operations.run_details import details_of
 from agentspan.storage.protocol import Rows
-from agentspan.storage.scores import tags_of
+from agentspan.storage.scores import Said, said_of
 
 Envelope = dict[str, Any]
 
@@ -44,9 +44,9 @@ def of_page(
 ) -> Envelope:
     """Return the envelope of a list."""
     runs = [row.id for row in page.rows if isinstance(row, AgentInstanceRow)]
-    counts, tags = (ctx.storage.counts(runs), tags_of(ctx.storage, runs)) if runs else ({}, {})
+    counts, said = (ctx.storage.counts(runs), said_of(ctx.storage, runs)) if runs else ({}, {})
     purposes = ctx.purposes_of(row for row in page.rows if isinstance(row, AgentSpanRow))
-    items = [_resource(ctx, row, counts, tags, purposes, summaries=summaries) for row in page.rows]
+    items = [_resource(ctx, row, counts, said, purposes, summaries=summaries) for row in page.rows]
     field = (sorting or "id").removeprefix("-")
     direction = "desc" if (sorting or "").startswith("-") else "asc"
     return {
@@ -74,7 +74,7 @@ def _resource(
     ctx: Context,
     row: Row,
     counts: Mapping[str, Any],
-    tags: Mapping[str, list[str]],
+    said: Mapping[str, Said],
     purposes: Mapping[str, str],
     *,
     summaries: bool = True,
@@ -83,7 +83,7 @@ def _resource(
     if isinstance(row, AgentSpanRow):
         return span(row, account.id, purposes[row.agent_instance_id], summary=summaries)
     if isinstance(row, AgentInstanceRow):
-        return resources.plain(resources.instance(row, account, counts[row.id]._asdict(), tags=tags[row.id]))
+        return resources.plain(resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()))
     if isinstance(row, AgentRow):
         return resources.plain(resources.agent(row, account))
     if isinstance(row, AgentVersionRow):

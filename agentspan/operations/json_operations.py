@@ -17,6 +17,7 @@ from agentspan.operations import (
 )
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
+from agentspan.operations.json_scores import score_agent_instance, score_agent_span
 from agentspan.storage.protocol import Rows
 from agentspan.text import one_line
 
@@ -246,10 +247,12 @@ BULK: Mapping[str, JsonOperation] = {
     "agent_instances/finish": finish_agent_instance,
     "agent_instances/terminate": terminate_agent_instance,
     "agent_instances/record_quality": record_quality,
+    "agent_instances/score": score_agent_instance,
     "agent_spans/create": create_agent_span,
     "agent_spans/start": start_agent_span,
     "agent_spans/finish": finish_agent_span,
     "agent_spans/list": list_agent_spans,
+    "agent_spans/score": score_agent_span,
 }
 """The operations that a bulk request may hold, by their `_type`."""
 READS = frozenset({list_agents, show_agent, list_agent_spans})

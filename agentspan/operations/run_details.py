@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from agentspan import forks
 from agentspan.model.rows import AccountRow, AgentInstanceRow
 from agentspan.storage.protocol import Storage, span_counts
-from agentspan.storage.scores import tags_of
+from agentspan.storage.scores import said_of
 from agentspan.storage.sums import sums_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ def details_of(storage: Storage, row: AgentInstanceRow, account: AccountRow) -> 
             model = each.label or resources.NO_MODEL
             costs[model] = costs.get(model, 0.0) + each.cost_usd
     counts = span_counts(statuses)._asdict()
-    tags = tags_of(storage, [row.id])[row.id]
-    return resources.instance(
-        row, account, counts, tags=tags, types=dict(sorted(types.items())), costs=dict(sorted(costs.items()))
-    )
+    tags, scores = said_of(storage, [row.id])[row.id]
+    by_type, by_model = dict(sorted(types.items())), dict(sorted(costs.items()))
+    return resources.instance(row, account, counts, tags=tags, scores=scores, types=by_type, costs=by_model)

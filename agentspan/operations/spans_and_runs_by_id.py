@@ -14,7 +14,7 @@ from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanSt
 from agentspan.operations import agent_instances, agent_spans, quality
 from agentspan.operations.context import Context, Done
 from agentspan.operations.run_details import details_of
-from agentspan.storage.scores import tags_of
+from agentspan.storage.scores import said_of
 
 Time = datetime | str
 """An aware datetime, or RFC 3339 text with an offset."""
@@ -390,6 +390,6 @@ class AgentInstances:
         return details_of(self._ctx.storage, row, self._ctx.account)
 
     def _models(self, *rows: Any) -> builtins.list[AgentInstance]:
-        ids = [row.id for row in rows]
-        counts, tags = self._ctx.storage.counts(ids), tags_of(self._ctx.storage, ids)
-        return [resources.instance(row, self._ctx.account, counts[row.id]._asdict(), tags=tags[row.id]) for row in rows]
+        ids, account = [row.id for row in rows], self._ctx.account
+        counts, said = self._ctx.storage.counts(ids), said_of(self._ctx.storage, ids)
+        return [resources.instance(row, account, counts[row.id]._asdict(), **said[row.id]._asdict()) for row in rows]

@@ -13,6 +13,9 @@ from agentspan.schemas.span_types import usable_name
 class DisabledRun(Run):
     """See Run; it keeps nothing, and so do its spans."""
 
+    def score(self, *judgement: Any, **more: Any) -> None:
+        """Do nothing."""
+
     def create_span(
         self,
         schema_name: str,
@@ -56,6 +59,9 @@ class DisabledSpan(Span):
     def record_error(self, exception: BaseException) -> None:
         """Note that the span will finish as failed."""
         self.error_members = {}
+
+    def score(self, *judgement: Any, **more: Any) -> None:
+        """Do nothing."""
 
     def start(self) -> None:
         """Become active."""

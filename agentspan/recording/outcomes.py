@@ -6,7 +6,7 @@ from agentspan.errors import InvalidAction, NotFound, StorageError
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, unit_of
 from agentspan.model.refusals import termination_behind
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.recording.live_runs import LiveRun
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener
@@ -103,7 +103,7 @@ class Outcomes(RunListener):
         if isinstance(change, Move):
             found = self._recorder.store.find(change.id, instance_id=change.instance_id)
             return unit if change.id in found.rows else None
-        if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow):
+        if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow | ScoreRow):
             return None
         recorder, instance_id = self._recorder, change.row.agent_instance_id
         run: LiveRun | None = recorder.runs.get(instance_id)

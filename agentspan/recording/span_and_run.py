@@ -14,13 +14,14 @@ from agentspan.model.spans import check_finish
 from agentspan.model.status import LEAVES, OPEN, FinishStatus
 from agentspan.recording import nodes
 from agentspan.recording.run_state import RunState
+from agentspan.recording.scoring import Scored, Target
 from agentspan.recording.span_state import SpanState
 from agentspan.schemas.span_types import usable_name
 
 OnTerminate = Literal["raise"] | Callable[["Run"], object]
 
 
-class Span(SpanState):
+class Span(SpanState, Scored):
     """One step of a run, from `agentspan.span` or `Run.create_span`; entered as a with-block, it is the parent inside.
 
     Attributes:
@@ -35,6 +36,9 @@ class Span(SpanState):
 
     def __repr__(self) -> str:
         return f"<Span {self.schema_name} {self.id or '(not recorded)'} {self.status}>"
+
+    def _target(self) -> Target:
+        return Target(self.run.id, "agent_span", self.id)
 
     def set_result(self, result: Mapping[str, Any]) -> None:
         """Merge into the result_payload, which is stored when the span finishes."""
@@ -126,7 +130,7 @@ class Span(SpanState):
         return False
 
 
-class Run(RunState):
+class Run(RunState, Scored):
     """One run of an agent, from `agentspan.run`.
 
     It completes at the end of the block, and fails, keeping the error, on an exception.
@@ -140,6 +144,9 @@ class Run(RunState):
 
     def __repr__(self) -> str:
         return f"<Run {self.name} {self.id or '(not recorded)'} {self.status}>"
+
+    def _target(self) -> Target:
+        return Target(self.id, "agent_instance", self.id)
 
     @property
     def terminated(self) -> bool:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from agentspan.model import pages, resources, status
 from agentspan.operations import agent_instances, agent_schema_versions, agent_spans, agents
-from agentspan.serve import examples, quality_models, request_models, response_models
+from agentspan.serve import examples, quality_models, request_models, response_models, score_models
 
 _ATTRIBUTE = re.compile(r"    (\w+): (.*(?:\n        \s*.*)*)")
 _REF = "#/components/schemas/"
@@ -34,6 +34,7 @@ PARAMETERS: Mapping[str, str] = {
     "purpose": "Only those with this purpose.",
     "schema_name": "Only spans of this type.",
     "include_summaries": "Whether the items have their summaries.",
+    "include_history": "Whether scores are listed, too, that a newer one replaced or withdrew.",
     "include_risk_level": "Accepted, without effect: a file has no risk levels, so they are null.",
     "include_risk_score": "Accepted, without effect: a file has no risk scores, so they are null.",
     "include_risk_rollup": "Accepted, without effect: a file has no risks.",
@@ -229,7 +230,7 @@ def _in_enum(example: Any, option: Mapping[str, Any]) -> bool:
 
 
 def _models() -> Iterator[type[BaseModel]]:
-    for module in (pages, resources, quality_models, request_models, response_models):
+    for module in (pages, resources, quality_models, request_models, response_models, score_models):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, BaseModel):
                 yield value

@@ -16,7 +16,7 @@ from agentspan.operations import agent_instances, bulk, envelopes, json_operatio
 from agentspan.operations.as_sent import as_sent
 from agentspan.operations.context import Context
 from agentspan.operations.json_operations import JsonOperation
-from agentspan.serve import account_routes, bodies, published, quality_models, request_models
+from agentspan.serve import account_routes, bodies, published, quality_models, request_models, score_routes
 from agentspan.serve.direct_route import DirectRoute, Id
 from agentspan.serve.fields import fields_of
 from agentspan.serve.large_bodies import LARGE, in_thread, is_large, parts_of
@@ -364,6 +364,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     async def record_quality(agent_instance_id: Id, body: quality_models.RecordQuality) -> Response:
         return await write(json_operations.record_quality, body, agent_instance_id=agent_instance_id)
 
+    score_routes.add_to(api, write, scan)
     account_routes.add_to(api, ctx)
     api.routes += published.routes(api.prefix)
     return api

@@ -4,7 +4,7 @@ Where one score of a name is wanted and several judges, each with an identifier,
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from agentspan.model.rows import ScoreRow, TagRow, Value
 from agentspan.model.scores import age, counting
@@ -14,6 +14,22 @@ from agentspan.storage.scanning import scan
 
 AT_ONCE = 100
 """Runs up to which the rows of each are read; for more runs all rows of the storage are."""
+
+
+class Said(NamedTuple):
+    """What is stored of a run beside its row: its tags, in the order of the alphabet, and its scores that count."""
+
+    tags: list[str]
+    scores: list[ScoreRow]
+
+
+def said_of(storage: Storage, instance_ids: Sequence[str]) -> dict[str, Said]:
+    """Return the tags and scores of these runs. Scores of spans are not among them."""
+    said = {id: Said(tags, []) for id, tags in tags_of(storage, instance_ids).items()}
+    for row in newest_scores(storage, instance_ids):
+        if row.target_type == "agent_instance":
+            said[row.target_id].scores.append(row)
+    return said
 
 
 def newest_scores(storage: Storage, instance_ids: Sequence[str]) -> list[ScoreRow]:

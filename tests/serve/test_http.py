@@ -739,6 +739,7 @@ def test_bulk_is_busy_as_a_whole_and_then_nothing_of_it_is_stored(api: Api, serv
         ("agent_instances/start", "agent_instance_id"), ("agent_instances/finish", "agent_instance_id"),
         ("agent_instances/record_quality", "agent_instance_id"), ("agent_spans/create", "agent_instance_id"),
         ("agent_spans/finish", "agent_span_id"), ("agent_spans/list", "agent_instance_id"),
+        ("agent_instances/score", "agent_instance_id"), ("agent_spans/score", "agent_span_id"),
     ],
 )  # fmt: skip
 def test_bulk_misses_what_an_action_needs(api: Api, type_: str, missing: str) -> None:
@@ -775,6 +776,7 @@ FIELDS = {
     "agent_instances/start": ("agent_instance_id", "timestamp"),
     "agent_instances/finish": ("agent_instance_id", "status", "timestamp"),
     "agent_instances/record_quality": ("agent_instance_id", "name", "payload"),
+    "agent_instances/score": ("agent_instance_id", "name", "value", "label", "explanation", "source", "identifier"),
     "agent_spans/create": (
         "agent_instance_id", "schema_name", "status", "payload", "result_payload", "id", "parent_span_id", "started_at",
         "finished_at",

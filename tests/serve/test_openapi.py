@@ -50,6 +50,8 @@ PATHS = {
     "/agent_instance/{agent_instance_id}/finish": {"post"},
     "/agent_instance/{agent_instance_id}/terminate": {"post"},
     "/agent_instance/{agent_instance_id}/record_quality": {"post"},
+    "/agent_instance/{agent_instance_id}/scores": {"get", "post"},
+    "/agent_spans/{agent_span_id}/scores": {"get", "post"},
     "/agent_instance/{agent_instance_id}/agent_context": {"get"},
     "/agent_instance": {"get"},
     "/agent_instance/{agent_instance_id}": {"get", "put"},
