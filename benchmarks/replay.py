@@ -2,7 +2,7 @@
 
 FILE has one JSON object a line (`.gz` or plain): `task_id`, `trial`, `reward`, and `messages` in OpenAI chat form.
 Each becomes a run; an assistant's message an llm span, a tool's answer a tool span, which fails when its content
-starts with "Error"; what the user says is a message span.
+starts with "Error"; what the user says is a message span. The run has the task and the score `reward`.
 
     python benchmarks/replay.py FILE [--db replay.db] [--runs N] [--whole-histories]
 
@@ -43,9 +43,10 @@ def replay(tracer: agentspan.Tracer, conversation: dict[str, Any], agent: str, *
         whole: put the whole history into the payload of each llm span.
     """
     messages = conversation["messages"]
-    metadata = {key: conversation.get(key) for key in ("task_id", "trial")}
+    task, trial, reward = (conversation.get(key) for key in ("task_id", "trial", "reward"))
+    metadata = {"task_id": task, "trial": trial}
     spans = 0
-    with tracer.run(agent, version="gpt-4o", metadata=metadata) as run:
+    with tracer.run(agent, version="gpt-4o", task=None if task is None else str(task), metadata=metadata) as run:
         calls: dict[str, dict[str, Any]] = {}
         for index, message in enumerate(messages):
             match message["role"]:
@@ -64,7 +65,9 @@ def replay(tracer: agentspan.Tracer, conversation: dict[str, Any], agent: str, *
                     except ToolFailed:
                         pass
                     spans += 1
-        run.set_result({"reward": conversation.get("reward")})
+        run.set_result({"reward": reward})
+        if reward is not None:
+            run.score("reward", reward, by="code")
     return spans
 
 
