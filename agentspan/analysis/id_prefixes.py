@@ -34,6 +34,26 @@ def find_span(storage: Storage, what: str) -> AgentSpanRow:
     return _as(AgentSpanRow, _by_prefix(storage, "agent_span", what), what)
 
 
+def find_run_or_span(storage: Storage, what: str) -> AgentInstanceRow | AgentSpanRow:
+    """Return the run that `what` names (see find_run), else the span.
+
+    Raises:
+        NotFound: there is neither.
+        InvalidValue: several ids begin like that.
+    """
+    try:
+        return find_run(storage, what)
+    except UnexpectedRefType:
+        return find_span(storage, what)
+    except NotFound:
+        if what == LATEST:
+            raise
+    try:
+        return find_span(storage, what)
+    except NotFound:
+        raise NotFound(f"no run or span has an id like {what[:40]!r}") from None
+
+
 def _by_prefix(storage: Storage, type_: ResourceType, what: str) -> Row:
     noun = "run" if type_ == "agent_instance" else "span"
     if is_pfid(what):

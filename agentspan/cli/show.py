@@ -12,11 +12,12 @@ from agentspan.cli.tree import Picture
 from agentspan.database import Database
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.score_resources import score
 from agentspan.model.status import OPEN
 from agentspan.operations.run_details import details_of
 from agentspan.recovery.writers import Lives
 from agentspan.storage.scanning import outlined
-from agentspan.storage.scores import tags_of
+from agentspan.storage.scores import newest_scores, said_of
 
 
 def command(
@@ -78,8 +79,8 @@ def _lines(
     *,
     part: int | None,
 ) -> Iterator[str]:
-    tags = tags_of(database.storage, [run.id])[run.id]
-    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, tags)
+    said = said_of(database.storage, [run.id])[run.id]
+    yield from picture.head(run, name_of(names_of(database.storage, [run])[run.id]), spans, said)
     drawn = 0
     for node, lasts in walk(shown):
         drawn += 1
@@ -101,6 +102,11 @@ def _document(database: Database, run: AgentInstanceRow, spans: list[AgentSpanRo
                 "agent": name_of(names_of(storage, [run])[run.id]),
             },
             "spans": [resources.plain(resources.span(span, account, run.purpose)) for span in spans],
+            "span_scores": [
+                resources.plain(score(row))
+                for row in newest_scores(storage, [run.id])
+                if row.target_type == "agent_span"
+            ],
             "total": total,
         }
     )

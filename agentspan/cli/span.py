@@ -8,6 +8,7 @@ import click
 from agentspan import jsontext
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.late_ends import closed_text
+from agentspan.analysis.score_text import score_text
 from agentspan.blobs import described
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
@@ -15,20 +16,27 @@ from agentspan.database import Database
 from agentspan.figures import cost_text, duration_text
 from agentspan.model import resources
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.score_resources import score
 from agentspan.schemas.meaning import error_of
 from agentspan.storage.lookup import expect
+from agentspan.storage.scores import newest_scores
+from agentspan.text import one_line
+
+SCORE_CHARACTERS = 500
 
 
 def command(database: Database, what: str, *, as_json: bool) -> None:
     """Print one span in full; of images and the like type and size."""
     storage = database.storage
     row = id_prefixes.find_span(storage, what)
+    scores = [each for each in newest_scores(storage, [row.agent_instance_id]) if each.target_id == row.id]
     violations = storage.violations([row.id], instance_id=row.agent_instance_id)[row.id]
     if as_json:
         run = storage.find(row.agent_instance_id, instance_id=row.agent_instance_id)
         instance = expect(run, AgentInstanceRow, row.agent_instance_id)
         found = resources.plain(resources.span(row, storage.account(), instance.purpose))
-        document({"span": found, "violations": [violation._asdict() for violation in violations]})
+        judged = [resources.plain(score(each)) for each in scores]
+        document({"span": found, "violations": [violation._asdict() for violation in violations], "scores": judged})
         return
     click.echo(status_style(MARKS[row.status], row.status) + " " + style(fit(title(row), width() - 2), bold=True))
     closed = closed_text(row)
@@ -47,6 +55,8 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
     for name, value in facts.items():
         if value is not None:
             click.echo(f"  {name:<9}{safe(value)}")
+    for each in scores:
+        click.echo(f"  {'score':<9}{safe(one_line(score_text(each), SCORE_CHARACTERS))}")
     _show_json("payload", jsontext.decode(described(row.payload)))
     if row.result_payload is not None:
         result = jsontext.decode(described(row.result_payload))

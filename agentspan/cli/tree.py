@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from agentspan import jsontext
 from agentspan.analysis.late_ends import late_text
+from agentspan.analysis.score_text import score_text
 from agentspan.analysis.tree import Node, Sums, sums, title_of
 from agentspan.analysis.tree_folding import error_of
 from agentspan.blobs import described
@@ -27,6 +28,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import MAX_INLINE, inline
+from agentspan.storage.scores import Said
 from agentspan.text import cut, one_line
 
 DURATION_COLUMNS = 9
@@ -36,6 +38,8 @@ ERROR_LINES = 4
 """Lines of an error that a picture shows, at most."""
 TOLD_LINES = 3
 """Lines of what a run says of itself, at most."""
+SCORE_LINES = 2
+"""Lines of a score that a picture shows, at most."""
 PAYLOAD_LINES = 12
 """Lines of a payload that a picture shows, at most."""
 SHORT_COMMIT = 10
@@ -66,12 +70,10 @@ class Picture:
         self.payloads = payloads
         self.with_ids = with_ids
 
-    def head(
-        self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], tags: Sequence[str] = ()
-    ) -> Iterator[str]:
+    def head(self, run: AgentInstanceRow, name: str, spans: list[AgentSpanRow], said: Said) -> Iterator[str]:
         """Yield the lines about the run itself."""
         width = self.width
-        told = [*_told(run, tags)]
+        told = [*_told(run, said.tags)]
         line = " · ".join((f"run {run.id}", *told))
         if columns_of(safe(line)) <= width:
             yield style(fit(line, width), bold=True)
@@ -88,6 +90,9 @@ class Picture:
             text = error_text({"error": jsontext.decode(run.error)})
             for line in wrap(text or "failed", width - 4, ERROR_LINES):
                 yield "    " + status_style(line, "failed")
+        for score in said.scores:
+            for line in wrap(score_text(score), width - 4, SCORE_LINES):
+                yield f"    {line}"
         if self.payloads:
             for key in ("metadata", "result"):
                 yield from self._payload("    ", key, getattr(run, key), "")

@@ -358,4 +358,6 @@ def plain(model: BaseModel) -> dict[str, Any]:
     """Return a resource as plain JSON; payloads as they are, since pydantic refuses their lone surrogates."""
     kept = {name: value for name, value in model if isinstance(value, dict | list) or name == "result_payload"}
     dumped = model.model_dump(mode="json", exclude=set(kept))
+    if isinstance(model, AgentInstance):
+        kept["scores"] = [plain(each) for each in model.scores]
     return {name: kept.get(name, dumped.get(name)) for name in type(model).model_fields}

@@ -12,6 +12,7 @@ from typing import Any
 
 from agentspan import clock, jsontext
 from agentspan.analysis.late_ends import closed_text
+from agentspan.analysis.score_text import score_text
 from agentspan.analysis.stats import BOUNDS_MS, stats
 from agentspan.analysis.tree import title_of
 from agentspan.blobs import described
@@ -25,7 +26,7 @@ from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
 from agentspan.storage.protocol import Outlines, Storage
 from agentspan.storage.scanning import span_pages
-from agentspan.storage.scores import tags_of
+from agentspan.storage.scores import said_of
 from agentspan.viewer import conversation
 from agentspan.viewer.blobs import linked
 
@@ -47,7 +48,7 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
     agent = names[run.agent_id][1] if run.agent_id in names else None
     version = names[run.agent_version_id][1] if run.agent_version_id in names else None
     label = version.external_identifier if isinstance(version, AgentVersionRow) else ""
-    lives = Lives(storage)
+    lives, said = Lives(storage), said_of(storage, [run.id])[run.id]
     return {
         "id": run.id,
         "agent": agent.name if isinstance(agent, AgentRow) else run.agent_id,
@@ -71,7 +72,8 @@ def run_facts(storage: Storage, run: AgentInstanceRow, *, counted: bool = True) 
         "task": run.task,
         "session": run.session,
         "user": run.user,
-        "tags": tags_of(storage, [run.id])[run.id],
+        "tags": said.tags,
+        "scores": [score_text(score) for score in said.scores],
         "spans": storage.counts([run.id])[run.id]._asdict() if counted else None,
     }
 

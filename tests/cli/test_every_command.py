@@ -79,6 +79,12 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "import": [["import", str(folder / "x")], ["import", str(folder / "no\x1b[31m")]],
         "reprice": [["reprice"], ["reprice", "-"]],
         "resummarize": [["resummarize"], ["resummarize", "-"]],
+        "mark": [
+            ["mark", "-", "bad\x1b[31m", "--note", "why\x1b[31m"],
+            ["mark", spans[0], "--note", "noted"],
+            ["mark", "-", "--remove"],
+            ["mark", "no\x1b[31m", "bad"],
+        ],
         "terminate": [["terminate", "-", "--reason", "why\x1b[31m"]],
         "doctor": [["doctor"], ["doctor", "--dry-run"]],
         "prune": [["prune", "--older-than", "30d", "--dry-run"], ["prune", "--max-size", "\x1b[31m"], ["prune"]],

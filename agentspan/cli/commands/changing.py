@@ -1,4 +1,4 @@
-"""Commands that write to the database: demo, resummarize, reprice, terminate, doctor, prune, compact."""
+"""Commands that write to the database: demo, resummarize, reprice, mark, terminate, doctor, prune, compact."""
 
 import click
 
@@ -37,6 +37,31 @@ def reprice(ctx: click.Context, run: str | None, db: str | None, as_json: bool) 
 
     with opened_existing(ctx, db) as database:
         reprice_.command(database, run, as_json=as_json)
+
+
+@main.command()
+@click.argument("target", metavar="RUN")
+@click.argument("label", metavar="[MARK]", required=False)
+@click.option("--note", metavar="TEXT", help="Why; without MARK, a note of its own.")
+@click.option("--as", "identifier", metavar="NAME", help="Who marks, where several people do: each has a mark.")
+@click.option("--remove", is_flag=True, help="Take back the mark and the note.")
+@options
+@click.pass_context
+def mark(
+    ctx: click.Context,
+    target: str,
+    label: str | None,
+    note: str | None,
+    identifier: str | None,
+    remove: bool,
+    db: str | None,
+    as_json: bool,
+) -> None:
+    """Mark RUN, or the span with this id, as good, bad or any other word; the newest mark counts."""
+    from agentspan.cli import mark as mark_
+
+    with opened_existing(ctx, db) as database:
+        mark_.command(database, target, label, note=note, identifier=identifier, remove=remove, as_json=as_json)
 
 
 @main.command()

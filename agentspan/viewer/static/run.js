@@ -255,6 +255,7 @@ export class RunPage {
     fact("task", run.task);
     fact("session", run.session);
     fact("user", run.user);
+    for (const score of run.scores) fact("score", score);
     fact(run.tags.length === 1 ? "tag" : "tags", run.tags.join(", "));
     const name = run.version ? `${run.agent} ${run.version}` : run.agent;
     const reason = run.termination_reason;

@@ -41,6 +41,8 @@ interface Run {
   session: string | null;
   user: string | null;
   tags: string[];
+  /** Those that count, as a line each. */
+  scores: string[];
   spans: SpanCounts | null;
 }
 
