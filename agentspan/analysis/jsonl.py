@@ -1,20 +1,23 @@
 """Runs as lines of JSON, for another file or another program; `agentspan import` reads them back as they are.
 
 The first line identifies the format. Then one line per row, after the rows that it refers to: the columns of its table
-and its `type`; JSON columns as JSON, a span's violations beside its columns. In the compact form (see
-maintenance.compact_lines) the payloads of spans are pieces, and what they repeat is there once in a run.
+and its `type`; JSON columns as JSON, a span's violations beside its columns. After a run come its tags and all its
+scores, then its spans. In the compact form (see maintenance.compact_lines) the payloads of spans are pieces, and what
+they repeat is there once in a run.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from agentspan import jsontext
 from agentspan.maintenance import compact_lines
 from agentspan.model.columns import json_columns
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
+from agentspan.model.rows import TYPE_OF, AgentInstanceRow, AgentSpanRow, ResourceType, Row, ScoreRow, TagRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import scan
+from agentspan.storage.scores import history
 
 BATCH = 500
 """Spans in memory at a time. Their violations are read together."""
@@ -30,6 +33,11 @@ def lines(storage: Storage, run_ids: Sequence[str], *, compact: bool = False) ->
         assert isinstance(run, AgentInstanceRow)
         needed = (run.agent_id, run.agent_version_id, run.agent_schema_version_id, run.writer_id)
         yield from _once(storage, said, *needed, run.id)
+        kept: Iterable[TagRow | ScoreRow] = chain(
+            scan(storage, TagRow, {"agent_instance_id": run.id}), history(storage, run.id)
+        )
+        for row in kept:
+            yield _line(TYPE_OF[type(row)], row, {})
         spans = storage.iter_spans(run.id)
         cutter = compact_lines.Cutter() if compact else None
         while batch := list(islice(spans, BATCH)):

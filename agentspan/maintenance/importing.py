@@ -5,7 +5,7 @@ to the stored one.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 from agentspan import clock, jsontext
@@ -23,8 +23,11 @@ from agentspan.model.rows import (
     AgentSpanRow,
     ResourceType,
     Row,
+    ScoreRow,
+    TagRow,
     instance_of,
 )
+from agentspan.model.scores import SOURCES
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
 from agentspan.model.texts import check_text
 from agentspan.operations.context import Context
@@ -37,11 +40,17 @@ FIRST_TYPE, VERSION = "agentspan_export", 1
 _PIECES = ("payload", "result_payload")
 """The columns of a span that are pieces in the compact form."""
 _TYPES: frozenset[ResourceType] = frozenset(
-    {"agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span"}
+    {"agent", "agent_version", "agent_schema_version", "writer", "agent_instance", "agent_span", "tag", "score"}
 )
 _FOLLOWS = "is_aggregate"
 """The column that is not read: it follows from `schema_name`."""
 _STATUSES: dict[type[Row], tuple[str, ...]] = {AgentInstanceRow: INSTANCE_STATUSES, AgentSpanRow: SPAN_STATUSES}
+_MANY = (AgentSpanRow, ScoreRow, TagRow)
+"""Rows that no other row refers to."""
+_CLOSED_SETS: dict[type[Row], dict[str, Sequence[str]]] = {
+    ScoreRow: {"source": SOURCES, "target_type": ("agent_instance", "agent_span")}
+}
+"""Columns of a type whose texts are few."""
 _REFERENCES = ("agent_id", "agent_version_id", "agent_schema_version_id", "agent_instance_id")
 
 
@@ -88,15 +97,16 @@ class _Import:
         self._runs = self._spans = self._finished = self._known = 0
 
     def run(self, entries: Iterator[_Entry]) -> Imported:
-        """Apply all rows: first those that spans refer to (their ids may change); then spans, in batches."""
+        """Apply all rows: those that others refer to one by one (their ids may change), spans and scores in batches."""
         batch: list[_Entry] = []
         for entry in entries:
-            if not isinstance(entry.row, AgentSpanRow):
+            is_one_of_many = isinstance(entry.row, _MANY)
+            if is_one_of_many:
+                batch.append(entry)
+            else:
                 self._apply(batch)
                 batch = [entry]
-            else:
-                batch.append(entry)
-            if len(batch) >= BATCH or not isinstance(entry.row, AgentSpanRow):
+            if len(batch) >= BATCH or not is_one_of_many:
                 self._apply(batch)
                 batch = []
         self._apply(batch)
@@ -230,6 +240,9 @@ def _entry(number: int, data: dict[str, Any], joiner: Joiner | None) -> _Entry:
     statuses = _STATUSES.get(row_type)
     if statuses is not None and values["status"] not in statuses:
         raise _wrong(number, f"status must be one of {', '.join(statuses)}")
+    for name, allowed in _CLOSED_SETS.get(row_type, {}).items():
+        if values[name] not in allowed:
+            raise _wrong(number, f"{name} must be one of {', '.join(allowed)}")
     row = row_type(**values)
     if isinstance(row, AgentSpanRow):
         row = row._replace(is_aggregate=int(is_aggregate(row.schema_name)))

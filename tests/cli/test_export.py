@@ -186,6 +186,31 @@ def test_the_commit_of_a_run_is_exported_and_imported(tmp_path: Path, db: Databa
     assert db.agent_instances.get(run.id).git_commit == "ab" * 20
 
 
+@pytest.mark.parametrize("form", ["jsonl", "compact"])
+def test_what_a_run_says_of_itself_and_its_scores_are_exported_and_imported(
+    tmp_path: Path, db: Database, form: str
+) -> None:
+    path = tmp_path / "source.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    with tracer.run("a", task="book", tags=["b", "a"]) as run, tracer.span("tool", name="x") as span:
+        span.score("correct", True)
+        run.score("reward", 0.5, by="human", identifier="mia", explanation="slow")
+        run.score("reward", 1, by="human", identifier="mia")
+    tracer.shutdown()
+    call(path, "export", "all", "--format", form, "-o", str(tmp_path / "x"))
+    text = (tmp_path / "x").read_bytes().splitlines()
+    for _ in range(2):
+        import_lines(Context(db.storage), lambda: text)
+        with agentspan.open(path, read_only=True) as source:
+            assert db.agent_instances.get(run.id).tags == ["a", "b"]
+            assert db.agent_instances.get(run.id).task == "book"
+            for id in (run.id, span.id):
+                assert db.scores.list(id, history=True) == source.scores.list(id, history=True)
+    wrong = [line.replace(b'"source": "human"', b'"source": "robot"') for line in text]
+    with pytest.raises(InvalidValue, match="source must be one of human, model, code"):
+        import_lines(Context(db.storage), lambda: wrong)
+
+
 def test_an_agent_that_is_known_by_another_id_is_found_again(source: Path, db: Database) -> None:
     mine = db.agents.create("researcher", external_identifier="researcher")
     known = list(rows(db, "agent"))
