@@ -46,7 +46,7 @@ def read(fields: Mapping[str, Any], tags: Any, metadata: Mapping[str, Any] | Non
     Raises:
         InvalidValue: a field is no text, or tags are not a list of up to MAX_TAGS texts of up to MAX_TAG characters.
     """
-    texts = {name: request.text(name, fields.get(name)) for name in TEXTS}
+    texts = {name: request.text(name, fields.get(name)) or None for name in TEXTS}
     for name in TEXTS:
         if texts[name] is None:
             texts[name] = _text_in(metadata, name)

@@ -20,14 +20,11 @@ from agentspan.model.status import INSTANCE_STATUSES, PURPOSES
 from agentspan.operations import about_run, agent_schema_versions, request
 from agentspan.operations.as_sent import inside
 from agentspan.operations.context import Context, Done
-from agentspan.operations.quality import quality_type
 from agentspan.operations.run_details import details_of
 from agentspan.recovery.closing_spans import Closer
-from agentspan.schemas.meaning import describe
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.storage.scanning import whole_spans_of
-from agentspan.text import one_line
 
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "status"})
 
@@ -169,38 +166,6 @@ def terminate(ctx: Context, agent_instance_id: Any, reason: Any, *, idempotency_
         instance = expect(found, AgentInstanceRow, agent_instance_id)
         closed = Closer(ctx.storage, ctx.stored_span_types).close_terminated(instance.id, reason, now)
         return Unit((instances.terminate(instance, reason, now), *closed), instance.id, key)
-
-    return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)
-
-
-def record_quality(
-    ctx: Context, agent_instance_id: Any, name: Any, payload: Any, *, idempotency_key: Any = None
-) -> Done:
-    """Set, or with None remove, a named quality payload of an instance (see AgentInstances.record_quality)."""
-    name = request.required_text("name", name)
-    sent = None if payload is None else request.json_object("payload", payload)
-    said = {"agent_instance_id": agent_instance_id, "name": name, "payload": sent and sent[1]}
-    key = request.idempotency_key("agent_instances/record_quality", idempotency_key, said)
-    admitted = None if sent is None else ctx.admit(*sent)
-
-    def decide(found: Found, now: str) -> Unit:
-        instance = expect(found, AgentInstanceRow, agent_instance_id)
-        payloads = jsontext.decode(instance.quality_payloads or "{}")
-        summaries = jsontext.decode(instance.quality_summaries or "{}")
-        quality = quality_type(ctx, instance, name)
-        if quality is None:
-            shown = one_line(name, 60)
-            raise InvalidValue("name", f"the instance was registered without a quality schema called {shown!r}")
-        payloads.pop(name, None)
-        summaries.pop(name, None)
-        if admitted is not None:
-            meaning = describe(quality, name, instance.status, admitted.plain, None, None)
-            ctx.check_strict(meaning.violations, name)
-            payloads[name] = jsontext.decode(admitted.text)
-            if meaning.summary is not None:
-                summaries[name] = meaning.summary
-        texts = (jsontext.encode(payloads)[0], jsontext.encode(summaries)[0])
-        return Unit((instances.quality_recorded(instance, *texts, now),), instance.id, key)
 
     return ctx.commit((agent_instance_id,), key, decide, instance_id=agent_instance_id)
 

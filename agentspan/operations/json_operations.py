@@ -12,6 +12,7 @@ from agentspan.operations import (
     agent_spans,
     agents,
     envelopes,
+    instance_updates,
     quality,
     request,
 )
@@ -157,13 +158,16 @@ def record_quality(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/record_quality."""
     names = ("name", "payload", "idempotency_key")
     id = _id(fields, "agent_instance_id")
-    return envelopes.of_done(ctx, agent_instances.record_quality(ctx, id, **_picked(fields, names, "name", "payload")))
+    said = _picked(fields, names, "name", "payload")
+    return envelopes.of_done(ctx, quality.record(ctx, id, **said, must_be_declared=True))
 
 
 def update_agent_instance(ctx: Context, fields: Fields) -> Envelope:
     """agent_instances/update."""
-    names = ("quality_payload", "idempotency_key")
-    return envelopes.of_done(ctx, quality.replace(ctx, _id(fields, "agent_instance_id"), **_picked(fields, names)))
+    key = fields.get("idempotency_key")
+    return envelopes.of_done(
+        ctx, instance_updates.update(ctx, _id(fields, "agent_instance_id"), fields, idempotency_key=key)
+    )
 
 
 def show_agent_instance(ctx: Context, fields: Fields) -> Envelope:

@@ -2,7 +2,7 @@
 
 import builtins
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from agentspan.journal import own_journals
 from agentspan.model import resources
@@ -11,8 +11,9 @@ from agentspan.model.pages import Page, pagination
 from agentspan.model.resources import AgentInstance, AgentSpan
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.model.status import FinishStatus, InstanceStatus, Purpose, SpanStatus
-from agentspan.operations import agent_instances, agent_spans, quality
+from agentspan.operations import agent_instances, agent_spans, instance_updates, quality
 from agentspan.operations.context import Context, Done
+from agentspan.operations.instance_updates import InstanceFields
 from agentspan.operations.run_details import details_of
 from agentspan.storage.scores import said_of
 
@@ -315,40 +316,40 @@ class AgentInstances:
         payload: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> AgentInstance:
-        """Record an evaluation of a run in any status: set one named quality payload; others stay.
+        """Record an evaluation of a run in any status: set one named quality payload; others stay. It adds scores, too.
 
         Args:
             agent_instance_id: the run.
-            name: a quality schema that the run was registered with.
+            name: of the evaluation; a quality schema of this name that the run was registered with checks the payload.
             payload: the evaluation, a JSON object; None removes the one of this name.
             idempotency_key: at most 64 characters; the same request again succeeds again.
 
         Raises:
-            InvalidValue: there is no quality schema of this name.
             ValidationErrors: strict_schemas, and the payload does not match.
         """
-        done = agent_instances.record_quality(
-            self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key
-        )
+        done = quality.record(self._ctx, agent_instance_id, name, payload, idempotency_key=idempotency_key)
         return self._answer(done)
 
     def update(
-        self, agent_instance_id: str, *, quality_payload: dict[str, Any] | None, idempotency_key: str | None = None
+        self, agent_instance_id: str, *, idempotency_key: str | None = None, **fields: Unpack[InstanceFields]
     ) -> AgentInstance:
-        """Replace the evaluation of a run that has no name, as a whole, in any status of the run.
+        """Change what a run says of itself, or replace its evaluation without a name, in any status of the run.
 
         Args:
             agent_instance_id: the run.
-            quality_payload: a JSON object, or None to remove it. It needs no schema; with the `quality_schema` that the
-                run was registered with it is summed up in `quality_summary`.
             idempotency_key: at most 64 characters; the same request again succeeds again.
+            fields: what is left out stays, None removes it. `session`, `user`, `task`; `tags`, all of them; `metadata`,
+                as a whole: its members with the names of the others are those, where they are left out.
+                `quality_payload`, as a whole, needs no schema; with the `quality_schema` that the run was registered
+                with it is summed up in `quality_summary`.
 
         Raises:
-            ValidationErrors: strict_schemas, and the payload does not match.
+            RequiredValue: nothing is to be changed.
+            InvalidValue: a value is wrong.
+            ValidationErrors: strict_schemas, and the evaluation does not match.
         """
-        done = quality.replace(
-            self._ctx, agent_instance_id, quality_payload=quality_payload, idempotency_key=idempotency_key
-        )
+        given = cast(dict[str, Any], fields)
+        done = instance_updates.update(self._ctx, agent_instance_id, given, idempotency_key=idempotency_key)
         return self._answer(done)
 
     def agent_context(self, agent_instance_id: str) -> dict[str, Any]:

@@ -57,13 +57,24 @@ class RecordQuality(Body):
 
 
 class InstanceForUpdate(Body):
-    """Changes of an instance.
+    """Changes of an instance: what is left out stays, null removes it. One of them is required.
 
     Attributes:
-        quality_payload: the evaluation without a name, as a whole; null removes it.
+        quality_payload: the evaluation without a name, as a whole.
+        metadata: what the run is given, as a whole. Members named session, user, task and tags are those fields, where
+            they are left out.
+        session: the conversation that the run belongs to.
+        user: the person that it runs for.
+        task: what it has to do.
+        tags: words by which runs are found, all of them.
     """
 
-    quality_payload: dict[str, Any] | None
+    quality_payload: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    session: str | None = None
+    user: str | None = None
+    task: str | None = None
+    tags: list[str] | None = Field(None, max_length=100)
 
 
 class UpdateInstance(Body):

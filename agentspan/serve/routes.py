@@ -312,7 +312,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     @api.put(
         "/agent_instance/{agent_instance_id}",
         response_model=One[AgentInstance],
-        summary="Replace the evaluation of an instance",
+        summary="Change an instance, or replace its evaluation",
         tags=["instances"],
     )
     async def update_instance(agent_instance_id: Id, body: quality_models.UpdateInstance) -> Response:

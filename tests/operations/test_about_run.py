@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan.errors import IdempotencyKeyAlreadyUsed, InvalidValue
+from agentspan.errors import IdempotencyKeyAlreadyUsed, InvalidValue, RequiredValue
 
 
 def test_task_and_tags_are_fields_of_a_registration(db: agentspan.Database) -> None:
@@ -41,3 +41,31 @@ def test_a_key_guards_task_and_tags_and_one_from_before_there_were_any_is_the_sa
     for other in ({"task": "other", "tags": ["a"]}, {"task": "book"}):
         with pytest.raises(IdempotencyKeyAlreadyUsed):
             db.agent_instances.register("planner", idempotency_key="key-1", **other)
+
+
+def test_a_run_says_more_of_itself_later_and_what_is_left_out_stays(db: agentspan.Database) -> None:
+    run = db.agent_instances.register("planner", task="book", session="s", tags=["a", "b"])
+    found = db.agent_instances.update(run.id, task="sell", tags=["b", "c"])
+    assert (found.task, found.session, found.tags) == ("sell", "s", ["b", "c"])
+    found = db.agent_instances.update(run.id, metadata={"task": "rent", "tags": ["d"], "n": 1})
+    assert (found.task, found.session, found.tags) == ("rent", "s", ["d"])
+    assert found.metadata == {"task": "rent", "tags": ["d"], "n": 1}
+    found = db.agent_instances.update(run.id, metadata={"task": "rent"}, task="own", session=None, tags=None)
+    assert (found.task, found.session, found.tags) == ("own", None, [])
+    found = db.agent_instances.update(run.id, metadata=None, quality_payload={"score": 1})
+    assert (found.metadata, found.quality_payload, found.task) == (None, {"score": 1}, "own")
+    with pytest.raises(RequiredValue):
+        db.agent_instances.update(run.id)
+    with pytest.raises(InvalidValue, match="tags"):
+        db.agent_instances.update(run.id, task="other", tags=["x" * 201])
+    assert db.agent_instances.get(run.id).task == "own"
+
+
+def test_an_update_with_a_key_is_applied_once(db: agentspan.Database) -> None:
+    run = db.agent_instances.register("planner")
+    db.agent_instances.update(run.id, task="a", tags=["x"], idempotency_key="key-1")
+    db.agent_instances.update(run.id, task="b")
+    assert db.agent_instances.update(run.id, task="a", tags=["x"], idempotency_key="key-1").task == "b"
+    for other in ({"task": "a"}, {"task": "a", "tags": None}, {"task": "a", "tags": ["x"], "user": None}):
+        with pytest.raises(IdempotencyKeyAlreadyUsed):
+            db.agent_instances.update(run.id, idempotency_key="key-1", **other)

@@ -50,9 +50,10 @@ def test_a_run_is_evaluated_whatever_its_status(db: Database) -> None:
     assert (found.status, found.quality_payloads) == ("terminated", {"tone": {}})
 
 
-def test_only_a_quality_schema_of_the_runs_can_be_recorded(db: Database) -> None:
+def test_a_quality_payload_needs_no_declared_schema_in_python(db: Database) -> None:
     run = registered(db)
-    assert code_of(lambda: db.agent_instances.record_quality(run.id, "speed", {})) == "invalid_value"
+    found = db.agent_instances.record_quality(run.id, "speed", {"score": 2})
+    assert (found.quality_payloads, found.quality_summaries) == ({"speed": {"score": 2}}, {})
     assert code_of(lambda: db.agent_instances.record_quality(run.id, "tone", [])) == "invalid_value"  # type: ignore[arg-type]
     assert code_of(lambda: db.agent_instances.record_quality("x", "tone", {})) == "not_found"
 
@@ -113,3 +114,46 @@ def test_quality_schemas_are_part_of_a_versions_content(db: Database) -> None:
     assert first.agent_schema_version_id == second.agent_schema_version_id != plain.agent_schema_version_id
     version = db.agent_schema_versions.get(first.agent_schema_version_id)
     assert [schema["name"] for schema in version.quality_schemas] == ["accuracy", "tone"]
+
+
+# As scores
+
+
+def said(db: Database, run_id: str) -> list[tuple[Any, ...]]:
+    return [(score.name, score.value, score.label, score.explanation) for score in db.scores.list(run_id)]
+
+
+def test_a_quality_payload_is_readable_as_scores(db: Database) -> None:
+    run = db.agent_instances.register("a")
+    payload = {
+        "score": 0.5,
+        "label": "half",
+        "reason": "slow",
+        "steps": 7,
+        "polite": True,
+        "tone": {"rating": 3, "comment": "dry"},
+        "model": "m",
+    }
+    found = db.agent_instances.record_quality(run.id, "review", payload)
+    assert said(db, run.id) == [
+        ("review", 0.5, "half", "slow"),
+        ("review.steps", 7.0, None, None),
+        ("review.polite", 1.0, None, None),
+        ("review.tone", 3.0, None, "dry"),
+    ]
+    assert [score.name for score in found.scores] == [name for name, *_ in said(db, run.id)]
+    db.agent_instances.record_quality(run.id, "review", {"score": 1})
+    assert said(db, run.id) == [("review", 1.0, None, None)]
+    db.agent_instances.record_quality(run.id, "review", None)
+    assert said(db, run.id) == []
+    assert len(db.scores.list(run.id, history=True)) == 4 + 4 + 1
+
+
+def test_an_evaluation_without_a_name_is_called_quality_and_one_without_a_number_explains_itself(db: Database) -> None:
+    run = db.agent_instances.register("a")
+    db.agent_instances.update(run.id, quality_payload={"checks": [1, 2]})
+    assert said(db, run.id) == [("quality", None, None, '{"checks":[1,2]}')]
+    db.agent_instances.update(run.id, quality_payload={"accuracy": 0.75})
+    assert said(db, run.id) == [("quality.accuracy", 0.75, None, None)]
+    db.agent_instances.update(run.id, quality_payload=None)
+    assert said(db, run.id) == []

@@ -83,12 +83,12 @@ def test_a_replacement_is_refused_by_name(api: Api, agent: str) -> None:
     run = api.instance(agent)
     bodies: list[Any] = [
         {},
-        {"details": {}},
         {"details": {"quality_payload": 1}},
         {"details": {"quality_payload": [1]}},
     ]
     for wrong in bodies:
         assert refusal(put(api, run, wrong)) == (422, "validation_errors")
+    assert refusal(put(api, run, {"details": {}})) == (422, "required_value")
     payload: Any = {"details": {"quality_payload": {}}}
     assert refusal(put(api, ids.IdSource(1).new(), payload)) == (404, "not_found")
     assert refusal(put(api, api.span(run), payload)) == (422, "unexpected_ref_type")

@@ -84,6 +84,16 @@ def test_scores_are_items_of_a_bulk_request(api: Api, agent: str) -> None:
     assert api.post("/bulk", {"items": items}).json()["outputs"] == outputs
 
 
+def test_an_update_says_it_later(api: Api, agent: str) -> None:
+    path = f"/agent_instance/{api.instance(agent)}"
+    changed = details(api.client.put(path, json={"details": {"task": "book", "tags": ["a"], "metadata": {"n": 1}}}))
+    assert (changed["task"], changed["tags"], changed["metadata"]) == ("book", ["a"], {"n": 1})
+    changed = details(api.client.put(path, json={"details": {"metadata": {"task": "sell"}}}))
+    assert (changed["task"], changed["tags"]) == ("sell", ["a"])
+    assert refusal(api.client.put(path, json={"details": {}})) == (422, "required_value")
+    assert refusal(api.client.put(path, json={"details": {"task": 7}})) == (422, "validation_errors")
+
+
 def test_a_registration_says_task_and_tags_as_fields_or_in_its_metadata(api: Api, agent: str) -> None:
     body = {"agent_id": agent, "agent_version": {"name": "1"}, "task": "book", "tags": ["b", "a"]}
     made = details(api.post("/agent_instance/register", body))
