@@ -13,6 +13,7 @@ import agentspan
 from agentspan.analysis.runs import RunFilter, find_runs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
+from agentspan.analysis.why import why
 from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import lines
 
@@ -66,6 +67,9 @@ def test_answers_take_a_part_of_the_work_that_reading_every_row_would(path: Path
         assert again.totals.spans >= SPANS
         assert sum(stat.count for stat in stats(storage) if stat.label is None) == again.totals.spans
         assert find_runs(storage, RunFilter(failed=True), limit=1).total > 0
+        found_why = why(storage)
+        assert found_why.failed > 0
+        assert sum(group.spans for group in found_why.groups) > 0
         assert work.steps < 12 * SPANS  # a few dozen for each run, and a thousandth of each group
         work.steps = 0
         assert search(storage, "flight", limit=5).total > SPANS // 2

@@ -96,12 +96,14 @@ on conflict (id) do update set spans = runs.spans + excluded.spans, failed = run
 {_plus("runs", "input_tokens")}, {_plus("runs", "output_tokens")}, {_plus("runs", "cost")}
 """
 NUMBERED = (
-    "create temp table if not exists numbered (grp integer, run integer, bucket integer, ms real, row integer, "
-    "at integer, failed integer, input_tokens integer, output_tokens integer, cost real, reason text)"
+    "create temp table if not exists numbered (grp integer, bucket integer, ms real, row integer, run integer, "
+    "at integer, failed integer, input_tokens integer, output_tokens integer, cost real, reason text, "
+    "primary key (grp, bucket, ms, row)) without rowid"
 )
+"""`fresh` with numbers for names, in the order of `facts`: joined and sorted once, not by each table."""
 NUMBER = """
 insert into temp.numbered
-select g.grp, r.run, f.bucket, f.ms, f.row, f.at, f.failed, f.input_tokens, f.output_tokens, f.cost, f.reason
+select g.grp, f.bucket, f.ms, f.row, r.run, f.at, f.failed, f.input_tokens, f.output_tokens, f.cost, f.reason
 from temp.fresh f cross join groups g using (schema_name, label) cross join runs r on r.id = f.run
 """
 EMPTY_NUMBERED = "delete from temp.numbered"
