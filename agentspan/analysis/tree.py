@@ -7,7 +7,8 @@ from typing import NamedTuple
 from agentspan import jsontext
 from agentspan.blobs import described
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.templates import inline
+from agentspan.schemas.templates import arguments_text, inline
+from agentspan.text import cut
 
 
 @dataclass(slots=True)
@@ -105,6 +106,10 @@ def sums(spans: Iterable[AgentSpanRow]) -> Sums:
     return Sums(total, failed, tokens if has_tokens else None, cost if has_cost else None)
 
 
+_OF_OTEL = frozenset({"attributes", "events", "links", "dropped", "otel"})
+"""The members in which a payload has what no field of its type is for (see otel.mapping)."""
+
+
 def title_of(span: AgentSpanRow, limit: int) -> str:
     """Return a span's summary; for a type without a template, its title, its label, and the beginning of its payload.
 
@@ -115,7 +120,10 @@ def title_of(span: AgentSpanRow, limit: int) -> str:
     decoded = jsontext.decode(described(span.payload))
     if type(decoded) is dict and "duplicate_of" in decoded:  # of OpenTelemetry: the rest of it repeats that span
         return f"{span.schema_title} (duplicate)"
-    payload = inline(decoded, limit)
+    if type(decoded) is dict and _OF_OTEL.issuperset(decoded):  # a span of no family: all of it is beside its name
+        payload = cut(arguments_text(decoded.get("attributes")) or "", limit)
+    else:
+        payload = inline(decoded, limit)
     return " ".join(text for text in (span.schema_title, span.label, payload) if text and text != "{}")
 
 

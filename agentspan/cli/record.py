@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,7 @@ from agentspan.storage.protocol import Query
 
 SITE = Path(__file__).parent.parent / "otel" / "site"
 _PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT")
-"""Signals that are for this process alone, and are passed on. SIGINT from a terminal reaches the program itself."""
+"""Signals that are for this process alone, and are passed on; so is SIGINT, unless a terminal sends it to both."""
 MOST = 200
 
 
@@ -52,23 +52,46 @@ def _environment(location: Location) -> dict[str, str]:
 
 
 def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
-    passed_on = [getattr(signal, name) for name in _PASSED_ON if hasattr(signal, name)]
     process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        if process is not None and process.poll() is None:
+        if process is None:
+            early.append(number)
+        elif process.poll() is None:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in passed_on}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda number, frame: None)
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
+        signal.Signals[name]: pass_on for name in _PASSED_ON if hasattr(signal, name)
+    }
+    handlers[signal.SIGINT] = (lambda number, frame: None) if _is_in_front() else pass_on
+    # What is ignored stays so, in the program too, as `nohup` and shells want it.
+    ours = [number for number in handlers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handlers[number]) for number in ours}
     try:
         process = subprocess.Popen(command_line, env=environment)
+        for number in early:
+            process.send_signal(number)
         return process.wait()
     except OSError as error:
         raise Failed(f"cannot run {argument(command_line[0])}: {error.strerror}") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_in_front() -> bool:
+    """Return whether a terminal sends its signals to this process and to the program both."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _said(location: Location, began: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentspan.analysis.tree import Node, Sums, build, sums, walk
+from agentspan.analysis.tree import Node, Sums, build, sums, title_of, walk
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aggregates import is_aggregate
 
@@ -126,6 +126,20 @@ def test_a_walk_tells_who_is_the_last_of_its_siblings() -> None:
         ("d", (False, True)),
         ("e", (True,)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "title"),
+    [
+        ('{"attributes": {"country": "US", "days": 90}, "otel": {"scope": "travel"}}', "look up country=US, days=90"),
+        ('{"events": [{"name": "retry"}]}', "look up"),
+        ('{"attributes": {"a": 1}, "b": 2}', 'look up {"attributes":{"a":1},"b":2}'),
+        ("{}", "look up"),
+    ],
+)
+def test_the_title_of_a_span_of_opentelemetry_has_its_attributes(payload: str, title: str) -> None:
+    row = span("a")._replace(schema_title="look up", label=None, summary=None, payload=payload)
+    assert title_of(row, 80) == title
 
 
 def test_nothing_is_no_tree() -> None:

@@ -4,8 +4,10 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from agentspan.storage.protocol import Query
 from tests.cli.calling import call, process
 from tests.otel.requests import protobuf_of
 from tests.serve.servers import Server, serving
+from tests.waiting import until
 
 
 def record(path: Path, runs: int = 3, steps: int = 4) -> None:
@@ -194,25 +197,39 @@ def test_the_export_is_the_collectors_file_format_and_makes_the_same_runs(tmp_pa
     assert shown(copy) == shown(path)
 
 
+def stored_spans(path: Path) -> int:
+    """The number of spans in a file that a server writes into."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
+        return int(connection.execute("select count(*) from agent_spans").fetchone()[0])
+
+
+def wait_for_more(copy: Path, spans: int) -> None:
+    """Wait until more spans have come, or all of them."""
+    before = stored_spans(copy)
+    until(lambda: before == spans or stored_spans(copy) > before)
+
+
 def test_either_side_may_be_killed(tmp_path: Path) -> None:
-    """`AGENTSPAN_TEST_KILLS=5` kills each of them five times."""
+    """`AGENTSPAN_TEST_KILLS=5` kills each of them five times while it forwards 10,000 spans."""
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
     rounds = int(os.environ.get("AGENTSPAN_TEST_KILLS", "1"))
-    runs = 12 * rounds
+    runs = 12 if rounds == 1 else 50 * rounds
     record(path, runs, 10)
     chance = random.Random(5)
     server = Server(copy)
     port = server.port
     for _ in range(rounds):
         sender = process(path, "forward", "--to", f"http://127.0.0.1:{port}", "--follow")
-        time.sleep(chance.uniform(0.3, 0.6))
-        server.process.send_signal(signal.SIGKILL)
-        server.kill()
-        server = Server(copy, "--port", str(port))
-        time.sleep(chance.uniform(0.0, 0.3))
+        for side in ("server", "sender"):
+            wait_for_more(copy, runs * 40)
+            time.sleep(chance.uniform(0.0, 0.02))
+            if side == "server":
+                server.kill()
+                server = Server(copy, "--port", str(port))
         sender.send_signal(signal.SIGKILL)
         sender.communicate()
-    assert call(path, "forward", "--to", server.url).exit_code == 0
+    said = json.loads(call(path, "forward", "--to", server.url, "--json").output)
     assert server.end() == 0
+    assert said["spans"] > 0 or rounds == 1, "the last kill came before all was sent"
     assert counts(copy) == counts(path) == (runs, runs * 40)
     assert shown(copy) == shown(path)

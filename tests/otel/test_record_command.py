@@ -1,12 +1,17 @@
 """`agentspan record` and `agentspan instrument --list`: programs that know nothing of agentspan, as real processes."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+import termios
+import urllib.request
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,26 @@ openai.ask("a")
 print("ready", flush=True)
 time.sleep(60)
 """
+IN_A_TERMINAL = """
+import os, sys, time, openai
+print([os.isatty(number) for number in (0, 1, 2)], flush=True)
+print("hello", input("ready? "))
+openai.ask("a")
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.2)
+    openai.ask("b")
+    sys.exit(4)
+"""
+APP = """
+import openai
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": openai.ask("hi").encode()})
+"""
 OWN_PROVIDER = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -47,10 +72,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, *arguments: str, **how: Any) -> "subprocess.Popen[str]":
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), **how}
     command = [sys.executable, "-m", "agentspan", "--db", str(folder / "runs.db"), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(folder / "packages"), "COLUMNS": "200"}
-    return subprocess.Popen(command, text=True, env=environment, cwd=folder, **pipes, **how)  # type: ignore[call-overload]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**kept, "PYTHONPATH": str(folder / "packages"), "COLUMNS": "200"}
+    return subprocess.Popen(command, text=True, env=environment, cwd=folder, **pipes)
 
 
 def stored(folder: Path) -> list[tuple[Any, ...]]:
@@ -86,6 +112,76 @@ def test_a_signal_reaches_the_program(folder: Path) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 5
     assert stored(folder) == [("llm", "complete", 5)] * 2
+
+
+def typed(folder: Path, program: str, *keys: bytes) -> tuple[str, int]:
+    """Run a program in a terminal of its own, type keys, each when the program prints `ready`; return what is shown."""
+    (folder / "agent.py").write_text(program)
+    terminal, its = pty.openpty()
+    how: dict[str, Any] = {"stdin": its, "stdout": its, "stderr": its, "start_new_session": True}
+    with start(folder, "record", "--", "agent.py", **how, preexec_fn=take_terminal) as process:
+        os.close(its)
+        shown, waiting = b"", [*keys]
+        with suppress(OSError):  # the end of a terminal
+            while part := os.read(terminal, 4096):
+                shown += part
+                if waiting and shown.count(b"ready") > len(keys) - len(waiting):
+                    os.write(terminal, waiting.pop(0))
+        process.wait(60)
+    os.close(terminal)
+    return shown.decode(), process.returncode
+
+
+def take_terminal() -> None:
+    """Make stdin the terminal whose keys send signals; runs in the child, before the program."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_a_program_keeps_its_terminal_and_is_interrupted_once(folder: Path) -> None:
+    shown, code = typed(folder, IN_A_TERMINAL, b"mia\n", b"\x03")
+    assert "[True, True, True]" in shown
+    assert "hello mia" in shown
+    assert "Traceback" not in shown, "one key is one KeyboardInterrupt"
+    assert code == 4
+    assert "agentspan: run " in shown.splitlines()[-1]
+    assert stored(folder) == [("llm", "complete", 5)] * 2
+
+
+def test_an_interrupt_that_no_terminal_sends_is_passed_on(folder: Path) -> None:
+    (folder / "agent.py").write_text(WAITS.replace("SIGTERM", "SIGINT"))
+    with start(folder, "record", "--", "agent.py", start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 5
+
+
+def test_a_signal_that_is_ignored_stays_so(folder: Path) -> None:
+    """As `nohup` starts programs."""
+    (folder / "agent.py").write_text("import signal; print(signal.getsignal(signal.SIGHUP))")
+    ignore = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    with start(folder, "record", "--", "agent.py", preexec_fn=ignore) as process:
+        assert process.communicate(timeout=60)[0] == "1\n"
+
+
+@pytest.mark.skipif(not os.environ.get("AGENTSPAN_TEST_RECORD"), reason="takes 15 s; AGENTSPAN_TEST_RECORD is not set")
+def test_a_server_and_the_workers_of_a_test_run_are_recorded(folder: Path) -> None:
+    (folder / "test_a.py").write_text("import openai\ndef test_a(): openai.ask('a')\ndef test_b(): openai.ask('b')\n")
+    with start(folder, "record", "-m", "pytest", "-q", "-p", "xdist", "-n", "1", "test_a.py") as process:
+        out, err = process.communicate(timeout=120)
+    assert "2 passed" in out
+    assert "agentspan: run " in err.splitlines()[-1]
+    assert stored(folder) == [("llm", "complete", 5)] * 2
+    (folder / "app.py").write_text(APP)
+    with start(folder, "record", "-m", "uvicorn", "--port", "0", "app:app") as process:
+        assert process.stderr is not None
+        port = next(line for line in process.stderr if " on http://" in line).partition("127.0.0.1:")[2].split()[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+            assert answer.read() == b"HI"
+        process.send_signal(signal.SIGTERM)
+        assert "agentspan: run " in process.communicate(timeout=60)[1].splitlines()[-1]
+    assert stored(folder) == [("llm", "complete", 5)] * 3
 
 
 def test_a_killed_program_leaves_every_started_step(folder: Path) -> None:

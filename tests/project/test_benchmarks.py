@@ -130,3 +130,11 @@ def test_a_replay_with_whole_histories_compares_the_file_with_what_was_said(tmp_
     assert 5 * once < sent < 6 * once
     assert size == os.path.getsize(tmp_path / "replay.db")
     assert said.endswith(f"{size / once:.1f} × what was said\n")
+
+
+def test_the_ingest_of_otlp_is_measured(tmp_path: Path) -> None:
+    said = run("bench_otlp_ingest.py", "--spans", 100, "--batch", 30, "--rounds", 1, "--folder", tmp_path).stdout
+    assert "100 spans of " in said
+    assert "in 4 requests" in said
+    (row,) = rows(said, "agentspan")
+    assert len(row.split()) == 4
