@@ -1,4 +1,4 @@
-"""Fixtures: both storage backends behind the same names. And the Hypothesis profile of all tests."""
+"""Fixtures: all storage backends behind the same names. And the Hypothesis profile of all tests."""
 
 import gc
 import itertools
@@ -13,9 +13,12 @@ import agentspan
 from agentspan.database import Database
 from agentspan.recording.git_commit import commit_replaced
 from agentspan.schemas.span_types import REGISTRY
+from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.registry import open_direct
 from agentspan.storage.sqlite import SQLiteStorage
+from tests import postgres
 
 # No deadlines, since a shared machine is slow at times; in CI, the same examples each time.
 settings.register_profile(
@@ -37,6 +40,14 @@ SLOWEST = (
 """The files that take longest. Started first: one that begins last is waited for by all other processes."""
 _TURNS = {name: turn for turn, name in enumerate(SLOWEST)}
 
+ON_POSTGRES = (
+    "analysis/test_id_prefixes.py", "analysis/test_reading.py", "analysis/test_runs.py", "analysis/test_search.py",
+    "analysis/test_stats.py", "maintenance/", "operations/", "recording/test_blocks.py", "recording/test_faults.py",
+    "recording/test_running.py", "recording/test_runs_apart.py", "recording/test_termination.py", "serve/test_blobs.py",
+    "storage/", "viewer/test_data.py",
+)  # fmt: skip
+"""The tests that run on PostgreSQL too, where a round trip to a server is more than the work of most of them."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the order of the files in several processes; pytest-xdist starts those with the most tests first."""
@@ -44,10 +55,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slowest files; the others follow by name."""
+    """Begin with the slowest files; the others follow by name. On PostgreSQL run some tests only."""
     folder = Path(__file__).parent
-    turns = {path: _TURNS.get(path.relative_to(folder).as_posix(), len(_TURNS)) for path in {i.path for i in items}}
-    items.sort(key=lambda item: turns[item.path])
+    names = {path: path.relative_to(folder).as_posix() for path in {item.path for item in items}}
+    items[:] = [item for item in items if names[item.path].startswith(ON_POSTGRES) or not _is_on_postgres(item)]
+    items.sort(key=lambda item: _TURNS.get(names[item.path], len(_TURNS)))
+
+
+def _is_on_postgres(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("storage") == "postgres"
 
 
 def pytest_collection_finish() -> None:
@@ -59,10 +76,29 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Emptied]:
+    """A PostgreSQL server of this process's tests, started when the first one needs it."""
+    with postgres.server() as url:
+        schemas = postgres.Emptied(url)
+        yield schemas
+        schemas.close()
+
+
+@pytest.fixture
+def postgres_location(postgres_server: postgres.Emptied) -> Iterator[Location]:
+    """An empty schema, the same one for each test."""
+    with postgres_server.lent() as location:
+        yield location
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """One storage of each kind."""
-    made = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "runs.db")
+    if request.param == "postgres":
+        made = open_direct(request.getfixturevalue("postgres_location"))
+    else:
+        made = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "runs.db")
     yield made
     made.close()
 

@@ -51,5 +51,6 @@ def pour(storage: Storage, file: IO[bytes]) -> int:
 def _backup(storage: Storage, path: Path) -> int:
     can = storage.capabilities()
     if can.backup is None:
-        raise StorageError(f"the storage {can.backend!r} cannot make a backup")
+        instead = "use pg_dump" if can.backend == "postgresql" else "`agentspan export all` writes all runs to a file"
+        raise StorageError(f"the storage {can.backend!r} cannot make a backup; {instead}")
     return can.backup.backup(path)

@@ -1,7 +1,7 @@
 """Opens a storage by the name of its backend, the text before the colon of a location.
 
-Other backends than SQLite and memory are entry points of the group `agentspan.storages`: a function of a Location,
-`read_only` and `wait_s`, and returns a Storage. It is looked up only when its name is used.
+SQLite, memory and PostgreSQL come with agentspan. Other backends are entry points of the group `agentspan.storages`: a
+function of a Location, `read_only` and `wait_s`, which returns a Storage. It is looked up only when its name is used.
 """
 
 import os
@@ -52,9 +52,9 @@ def open_direct(
             raise InvalidValue("db", f"must be a path, a URL or a Storage, not a value of type {type(db).__name__}")
         return db
     location = location_of(db)
-    if location.scheme in _BUILT_IN:
-        return _BUILT_IN[location.scheme](location, read_only=read_only, wait_s=wait_s)
-    opener = _installed_opener(location)
+    if location.scheme in _LOCAL:
+        return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s)
+    opener = _REMOTE.get(location.scheme) or _installed_opener(location)
     try:
         return opener(location, read_only=read_only, wait_s=wait_s)
     except AgentspanError as error:
@@ -74,7 +74,7 @@ def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
         InvalidValue: it is empty, or names an unknown backend.
     """
     location = locations.default() if db is None else db if isinstance(db, Location) else locations.parse(db)
-    if location.scheme not in _BUILT_IN and not _entries(location.scheme):
+    if location.scheme not in {*_LOCAL, *_REMOTE} and not _entries(location.scheme):
         raise InvalidValue(
             "db",
             f"there is no storage called {location.scheme!r}; known are {', '.join(known())}. A file whose name has a "
@@ -85,7 +85,7 @@ def location_of(db: str | os.PathLike[str] | Location | None) -> Location:
 
 def known() -> list[str]:
     """Return the names of the backends that are installed."""
-    return sorted({*_BUILT_IN, *(entry.name for entry in _installed())})
+    return sorted({*_LOCAL, *_REMOTE, *(entry.name for entry in _installed())})
 
 
 def _installed_opener(location: Location) -> Opener:
@@ -128,4 +128,12 @@ def _open_memory(location: Location, *, read_only: bool, wait_s: float) -> Stora
     return MemoryStorage()
 
 
-_BUILT_IN: dict[str, Callable[..., Storage]] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
+def _open_postgres(location: Location, *, read_only: bool, wait_s: float) -> Storage:
+    with forks.importing:
+        from agentspan.storage.postgres import open_postgres
+
+    return open_postgres(location, read_only=read_only, wait_s=wait_s)
+
+
+_LOCAL: dict[str, Callable[..., Storage]] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
+_REMOTE: dict[str, Opener] = {"postgresql": _open_postgres, "postgres": _open_postgres}

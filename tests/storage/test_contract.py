@@ -1,9 +1,13 @@
-"""Both backends keep the same contract."""
+"""All backends keep the same contract."""
+
+from collections.abc import Iterator
 
 import pytest
 
+from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.registry import open_direct
 from agentspan.testing import StorageContract
 from tests.storage.sqlite_contract import SQLiteContract
 
@@ -18,3 +22,22 @@ class TestMemory(StorageContract):
 
 class TestSQLite(SQLiteContract):
     """In a file."""
+
+
+class TestPostgres(StorageContract):
+    """In a schema of a server."""
+
+    @pytest.fixture
+    def storage(self, postgres_location: Location) -> Iterator[Storage]:
+        made = open_direct(postgres_location)
+        yield made
+        made.close()
+
+    def damage(self, storage: Storage) -> None:
+        import psycopg
+
+        location = storage.capabilities().location
+        assert location is not None
+        url, _, schema = location.text.partition("?schema=")
+        with psycopg.connect(url, options=f"-csearch_path={schema}") as connection:
+            connection.execute("update open_spans set status = 'secret'")

@@ -1,0 +1,188 @@
+"""PostgreSQL's own answers about many runs (see Analytics): the same as `agentspan.analysis` gives row by row."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import Any
+
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.analytics import (
+    BOUNDS_MS,
+    FailureSum,
+    FoundSpan,
+    Progress,
+    RunFilter,
+    RunList,
+    RunSummary,
+    RunTotals,
+    Stat,
+    StepUse,
+)
+from agentspan.storage.postgres import failures, searching
+from agentspan.storage.postgres.lending import Lend, rows_of
+from agentspan.storage.postgres.statements import FAILED, compared, quoted
+
+_USED = "filter (where is_aggregate = 0)"
+_SPAN_SUMS = f"""
+select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
+       count(*) filter (where status in ('pending', 'active')) as open,
+       (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
+       sum(cost_usd) {_USED} as cost
+from agent_spans group by 1
+"""
+_RUNS = f"""
+from agent_instances i
+left join ({_SPAN_SUMS}) s on s.id = i.id
+left join agents a on a.id = i.agent_id
+left join agent_versions v on v.id = i.agent_version_id
+"""
+_SUMS = (
+    "coalesce(s.spans, 0) as spans, coalesce(s.failed, 0) as failed, coalesce(s.open, 0) as open, s.input_tokens, "
+    "s.output_tokens, s.cost, i.duration_ms as ran_ms"
+)
+_COLUMNS = ", ".join(f"i.{quoted(column)}" for column in AgentInstanceRow._fields)
+_NAMES = "coalesce(a.name, i.agent_id) as agent, coalesce(v.external_identifier, i.agent_version_id) as version"
+_OWN_TEXTS = (
+    "i.id, a.name, v.external_identifier, i.external_identifier, i.metadata, i.result, i.error, i.termination_reason"
+)
+_FOUND = f"""
+with matching as materialized (select {_COLUMNS}, {_NAMES}, {_SUMS} {_RUNS}{{0}})
+select t.*, page.* from (
+    select count(*), coalesce(sum(spans), 0)::bigint, coalesce(sum(failed), 0)::bigint, coalesce(sum(open), 0)::bigint,
+           sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost), sum(ran_ms) from matching
+) t left join (select * from matching order by id desc limit %s offset %s) page on true order by page.id desc
+"""
+_TOTALS = 8
+"""The columns of the totals, which each row of _FOUND begins with."""
+
+_RAN = "status in ('complete', 'failed')"
+_DURATION = "coalesce(duration_ms, 0)"
+# Each span counts for its type and, if it has a label, for that too.
+_STATS = f"""
+select schema_name, case when grouping(label) = 0 then label end, count(*), count(*) filter (where {FAILED}),
+       count(*) filter (where status = 'cancelled'), count(*) filter (where status in ('pending', 'active')),
+       percentile_disc(array[0.5, 0.95, 0.99]) within group (order by {_DURATION}) filter (where {_RAN}),
+       max({_DURATION}) filter (where {_RAN}), coalesce(sum({_DURATION}) filter (where {_RAN}), 0.0),
+       sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate)
+from agent_spans where true{{0}}
+group by grouping sets ((schema_name), (schema_name, label))
+having grouping(label) = 1 or label <> ''
+"""
+_HISTOGRAMS = f"""
+select schema_name, label, width_bucket({_DURATION}, %s::double precision[]), count(*)
+from agent_spans where {_RAN}{{0}} group by 1, 2, 3
+"""
+_FILTERED_ELSEWHERE = {field.name for field in fields(RunFilter)} - {
+    *("agent", "status", "since", "failed", "grep", "git_commit")
+}
+"""Filters that `analysis` applies row by row."""
+
+
+class PostgresAnalytics:
+    """See Analytics.
+
+    Args:
+        reading: lends the connection of a read of one statement.
+        snapshot: lends the connection of a read of several.
+    """
+
+    def __init__(self, reading: Lend, snapshot: Lend) -> None:
+        self._reading = reading
+        self._snapshot = snapshot
+
+    def find_runs(
+        self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
+    ) -> RunList | None:
+        """See Analytics."""
+        if any(getattr(filter, name) for name in _FILTERED_ELSEWHERE):
+            return None
+        where, values = _where(filter)
+        with self._reading() as connection:
+            rows = rows_of(connection, _FOUND.format(where), (*values, limit, offset))
+        total, *sums = rows[0][:_TOTALS]
+        width = _TOTALS + len(AgentInstanceRow._fields)
+        found = [row for row in rows if row[_TOTALS] is not None]  # totals without a run: a page beyond the last one
+        runs = [RunSummary(AgentInstanceRow._make(row[_TOTALS:width]), *row[width:]) for row in found]
+        return RunList(runs, total, RunTotals(*sums))
+
+    def span_stats(
+        self, *, since: str | None, until: str | None, progress: Progress | None = None
+    ) -> list[Stat] | None:
+        """See Analytics."""
+        bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
+        window = "".join(f" and {compared('coalesce(started_at, inserted_at)', sign, bound)}" for sign, bound in bounds)
+        values = [bound for _, bound in bounds]
+        with self._snapshot() as connection:
+            found = rows_of(connection, _STATS.format(window), values)
+            cells = rows_of(connection, _HISTOGRAMS.format(window), [list(BOUNDS_MS), *values])
+        histograms: dict[tuple[str, str | None], list[int]] = {}
+        for name, label, bucket, count in cells:
+            for key in ((name, None), (name, label)) if label else ((name, None),):
+                histograms.setdefault(key, [0] * (len(BOUNDS_MS) + 1))[bucket] += count
+        return [_stat(row, histograms.get((row[0], row[1]))) for row in found]
+
+    def search_spans(
+        self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
+    ) -> tuple[list[FoundSpan], int] | None:
+        """See Analytics."""
+        with self._snapshot() as connection:
+            return searching.search(connection, words, limit, offset, progress)
+
+    def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
+        """See Analytics."""
+        with self._reading() as connection:
+            return failures.failure_sums(connection, run_ids)
+
+    def step_uses(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[StepUse] | None:
+        """See Analytics."""
+        with self._reading() as connection:
+            return failures.step_uses(connection, run_ids)
+
+
+def _stat(row: Sequence[Any], histogram: list[int] | None) -> Stat:
+    name, label, count, failed, cancelled, are_open, percentiles, longest, total, *used, is_aggregate = row
+    p50, p95, p99 = percentiles or (None, None, None)
+    input_tokens, output_tokens, cost_usd = used
+    return Stat(
+        name,
+        label,
+        count,
+        failed,
+        cancelled,
+        are_open,
+        p50,
+        p95,
+        p99,
+        longest,
+        total,
+        tuple(histogram or [0] * (len(BOUNDS_MS) + 1)),
+        input_tokens,
+        output_tokens,
+        cost_usd,
+        bool(is_aggregate),
+    )
+
+
+def _where(filter: RunFilter) -> tuple[str, list[str]]:
+    conditions: list[str] = []
+    values: list[str] = []
+    if filter.agent is not None:
+        conditions.append("%s in (a.name, a.id, a.external_identifier)")
+        values.append(filter.agent)
+    if filter.status is not None:
+        conditions.append("i.status = %s")
+        values.append(filter.status)
+    if filter.since is not None:
+        conditions.append(compared("coalesce(i.started_at, i.inserted_at)", ">=", filter.since))
+        values.append(filter.since)
+    if filter.failed:
+        conditions.append("(i.status = 'failed' or s.failed > 0)")
+    if filter.grep is not None:
+        texts = _OWN_TEXTS.split(", ")
+        said = " or ".join(f'position(lower(%s) in lower({text} collate "unicode")) > 0' for text in texts)
+        conditions.append(f"({said})")
+        values += [filter.grep] * len(texts)
+    if filter.git_commit is not None:
+        conditions.append("starts_with(i.git_commit, %s)")
+        values.append(filter.git_commit.lower())
+    values = [value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}") for value in values]
+    return (f" where {' and '.join(conditions)}" if conditions else ""), values

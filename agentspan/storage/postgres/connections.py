@@ -1,0 +1,274 @@
+"""The connections of one process to one schema: lent to one thread at a time, and left behind in a forked child.
+
+No psycopg_pool: it has threads of its own, which a fork would leave behind in the middle of their work, and which a
+recording program would see. What is needed here is a list of idle connections and a limit.
+"""
+
+import os
+import re
+import select
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import conninfo
+from psycopg.pq import TransactionStatus
+
+from agentspan import forks
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, NotPermitted, StorageError
+from agentspan.forks import Renewal, page
+from agentspan.storage.location import Location
+from agentspan.storage.postgres import values
+from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, is_worth_repeating, translated
+
+T = TypeVar("T")
+
+MOST = 16
+"""Connections of one storage at most; further threads wait for one."""
+ATTEMPTS = 20
+"""How often a transaction is tried that others get in the way of."""
+STATEMENT_S = 300
+"""Seconds after which the server ends a statement, or a transaction in which nothing happens."""
+SCHEMA = "agentspan"
+
+_SCHEMA_IN_URL = re.compile(r"(?<=[?&])schema=([^&#]*)&?")
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
+_SET_UP = """
+select set_config('search_path', %s, false), set_config('timezone', 'UTC', false),
+       set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
+       set_config('default_transaction_read_only', %s, false), set_config('jit', 'off', false)
+"""  # jit: compiling takes longer than nearly all of these statements
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection, with what its session is set to.
+
+    Attributes:
+        lock_ms: its lock_timeout; 0 before it is set.
+        process: the process that opened it. Another one must not touch it.
+    """
+
+    lock_ms = 0
+    process = 0
+
+    def __del__(self, *_: object) -> None:
+        """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""
+
+
+class Connections:
+    """See the module.
+
+    Args:
+        location: the URL; its parameter `schema` names the schema.
+        read_only: whether the server should refuse to write.
+        wait_s: seconds that connecting may take, and waiting for a connection that others use.
+
+    Raises:
+        InvalidValue: the URL is none that libpq understands.
+    """
+
+    def __init__(self, location: Location, *, read_only: bool, wait_s: float) -> None:
+        self.location = location
+        self.read_only = read_only
+        self.wait_s = wait_s
+        self.schema, self._parameters = _parsed(location)
+        self._idle: list[Connection] = []
+        self._turns = threading.BoundedSemaphore(MOST)
+        self._closed = False
+        _all.add(self)
+
+    def check_open(self) -> None:
+        """Raise StorageError where the storage is closed; in a forked child, make new locks first."""
+        if not page[0]:
+            forks.renew()
+        if self._closed:
+            raise StorageError("the storage is closed; open it again")
+
+    def transact(self, work: Callable[[Connection], T], wait_s: float, *, once: bool = False) -> T:
+        """Return what `work` returns from within a transaction; it is committed then.
+
+        The transaction is done again where another one got in its way (deadlock, same key at the same moment).
+
+        Args:
+            once: `work` must not be called twice.
+
+        Raises:
+            DatabaseBusy: others held a lock for `wait_s` seconds, or kept getting in the way; nothing is stored.
+        """
+        if self.read_only:
+            self.check_open()
+            raise NotPermitted(f"{self.location} was opened to be read only")
+
+        def attempt() -> T:
+            with self.lent(wait_s) as connection:
+                wait_at_most(connection, wait_s)
+                connection.execute("begin")
+                done = work(connection)
+                connection.execute("commit")
+                return done
+
+        return self._tried(attempt, 1 if once else ATTEMPTS)
+
+    def alone(self, sql: str, parameters: tuple[Any, ...], wait_s: float) -> list[Any] | None:
+        """Execute one statement, which is a transaction by itself; return its rows.
+
+        Returns:
+            None where it broke a unique key: nothing of it is stored.
+        """
+        try:
+            with self.lent(wait_s) as connection:
+                wait_at_most(connection, wait_s)
+                return connection.execute(sql, parameters, binary=True).fetchall()
+        except psycopg.Error as error:
+            if is_worth_repeating(error):
+                return None
+            raise translated(error, self.location) from error
+        except DRIVER_ERRORS as error:
+            raise translated(error, self.location) from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend a connection for statements that each see their own state."""
+        try:
+            with self.lent(self.wait_s) as connection:
+                yield connection
+        except DRIVER_ERRORS as error:
+            raise translated(error, self.location) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Lend a connection whose statements all see the same state."""
+        with self.reading() as connection:
+            connection.execute("begin isolation level repeatable read read only")
+            yield connection
+            connection.execute("commit")
+
+    @contextmanager
+    def lent(self, wait_s: float) -> Iterator[Connection]:
+        """Lend a connection. One that is not idle afterwards, after an error or an interrupt, is closed."""
+        self.check_open()
+        turns = self._turns
+        if not turns.acquire(timeout=wait_s):
+            raise DatabaseBusy(f"{MOST} threads use {self.location} at the same time, and none is done; try again")
+        connection = None
+        try:
+            connection = self._idle_one() or self.connected(wait_s)
+            yield connection
+        finally:
+            if connection is not None:
+                self._take_back(connection)
+            turns.release()
+
+    def connected(self, wait_s: float) -> Connection:
+        """Return a new connection, which the caller closes.
+
+        Raises:
+            DatabaseUnusable: the server cannot be reached, or refuses the user.
+        """
+        parameters = {**self._parameters, "connect_timeout": max(2, round(wait_s))}
+        try:
+            opened = Connection.connect(**parameters, autocommit=True)
+        except psycopg.Error as error:
+            problem = self.location.hidden_in(" ".join(str(error).split())[:300])
+            raise DatabaseUnusable(f"{self.location} cannot be reached: {problem}") from None
+        opened.process = os.getpid()
+        values.register(opened.adapters)
+        limit = f"{STATEMENT_S}s"
+        opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, "on" if self.read_only else "off"))
+        return opened
+
+    def close(self) -> None:
+        """Close all connections; those that are in use when they are given back."""
+        self._closed = True
+        while self._idle:
+            with suppress(IndexError):
+                _close(self._idle.pop())
+
+    def leave_behind(self) -> None:
+        """In a forked child: keep the parent's connections, without closing them."""
+        _inherited.extend(self._idle)
+        self._idle = []
+
+    def renew(self) -> None:
+        """In a forked child: let all threads have a turn again."""
+        self._turns = threading.BoundedSemaphore(MOST)
+
+    def _tried(self, attempt: Callable[[], T], attempts: int) -> T:
+        for number in range(attempts):
+            try:
+                return attempt()
+            except DRIVER_ERRORS as error:
+                if not is_worth_repeating(error) or number == attempts - 1:
+                    raise translated(error, self.location) from error
+        raise AssertionError("no attempts")
+
+    def _idle_one(self) -> Connection | None:
+        while self._idle:
+            with suppress(IndexError):
+                connection = self._idle.pop()
+                # A server that was restarted has said goodbye, or the socket would not be readable.
+                poll = select.poll()  # select takes no descriptor above 1,023
+                poll.register(connection.fileno(), select.POLLIN)
+                if not poll.poll(0):
+                    return connection
+                _close(connection)
+        return None
+
+    def _take_back(self, connection: Connection) -> None:
+        if connection.process != os.getpid():  # this child was forked while its parent had it
+            _inherited.append(connection)
+        elif connection.closed or connection.info.transaction_status != TransactionStatus.IDLE or self._closed:
+            _close(connection)
+        else:
+            self._idle.append(connection)
+
+
+def wait_at_most(connection: Connection, wait_s: float) -> None:
+    """Let the statements of a connection wait for locks of others for at most so many seconds."""
+    wait_ms = max(1, round(wait_s * 1000))  # 0 would mean for ever
+    if connection.lock_ms != wait_ms:
+        connection.execute(f"set lock_timeout = {wait_ms}", prepare=False)
+        connection.lock_ms = wait_ms
+
+
+def _close(connection: Connection) -> None:
+    with suppress(psycopg.Error, OSError):
+        connection.close()
+
+
+def _parsed(location: Location) -> tuple[str, dict[str, Any]]:
+    """Return the schema that a URL names, and libpq's parameters."""
+    found = _SCHEMA_IN_URL.search(location.text)
+    schema = SCHEMA if found is None else found[1]
+    if not _NAME.match(schema):
+        raise InvalidValue("db", "the schema in a URL of PostgreSQL is a name of small letters, digits and underscores")
+    # A black hole ends a connection after 20 s, also where a URL has no timeouts.
+    defaults = {"client_encoding": "UTF8", "application_name": "agentspan", "tcp_user_timeout": "20000"}
+    defaults |= {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "3"}
+    try:
+        given = conninfo.conninfo_to_dict(_SCHEMA_IN_URL.sub("", location.text).rstrip("?&"))
+    except psycopg.Error as error:
+        raise InvalidValue("db", f"{location} is no URL of PostgreSQL: {location.hidden_in(str(error))}") from None
+    return schema, {**defaults, **given, "client_encoding": "UTF8"}
+
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+_inherited: list[Connection] = []
+"""Connections of the parent, kept so that nothing closes them."""
+
+
+def _leave_all_behind() -> None:
+    for connections in list(_all):
+        connections.leave_behind()
+
+
+def _renew_all() -> None:
+    for connections in list(_all):
+        connections.renew()
+
+
+forks.forget(_leave_all_behind)
+forks.renewal(Renewal.LOCKS, _renew_all)

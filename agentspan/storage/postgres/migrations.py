@@ -1,0 +1,205 @@
+"""The migrations of a schema of PostgreSQL, in order. Their count is its newest version (table `storage_version`).
+
+A migration is never edited, and writes its columns out, as those of SQLite do; a test compares what they make with
+model/rows.py. Rules for all tables, so that they can be distributed and partitioned by run later:
+
+- What belongs to a run has `agent_instance_id` in each unique key, at the first place.
+- There are no foreign keys. Writers lock the rows that they refer to instead (see locks).
+- Payloads are text: jsonb refuses `\\u0000` and lone surrogates, and changes the order of keys.
+- Text compares by code points (`collate "C"`), as in SQLite and in Python.
+- Spans that are open are in a small table of their own. A finish moves its span to `finished_spans`, which is only
+  appended to, so it has no dead rows to be vacuumed.
+"""
+
+_SPAN_COLUMNS = """
+    id text collate "C" not null,
+    agent_id text collate "C" not null,
+    agent_instance_id text collate "C" not null,
+    parent_span_id text collate "C",
+    schema_name text collate "C" not null,
+    schema_title text collate "C" not null,
+    status text collate "C" not null,
+    payload text collate "C" not null,
+    result_payload text collate "C",
+    summary text collate "C",
+    label text collate "C",
+    started_at timestamptz,
+    finished_at timestamptz,
+    duration_ms double precision,
+    input_tokens bigint,
+    output_tokens bigint,
+    cost_usd double precision,
+    inserted_at timestamptz not null,
+    updated_at timestamptz not null,
+    writer_id text collate "C",
+    closed_by text collate "C",
+    closed_at timestamptz,
+    ended_late integer,
+    is_aggregate integer not null default 0,
+    sensitive_encoding integer not null default 0,
+    response_id text collate "C",
+    cache_write_tokens bigint,
+    primary key (agent_instance_id, id)
+"""
+
+_FIRST = (
+    """create table accounts (
+    id text collate "C" primary key,
+    environment_id text collate "C" not null,
+    agent_deployment_id text collate "C" not null,
+    partition bigint not null,
+    inserted_at timestamptz not null
+)""",
+    """create table agents (
+    id text collate "C" primary key,
+    external_identifier text collate "C" unique,
+    name text collate "C" not null,
+    description text collate "C",
+    status text collate "C" not null,
+    inserted_at timestamptz not null,
+    updated_at timestamptz not null
+)""",
+    """create table agent_versions (
+    id text collate "C" primary key,
+    agent_id text collate "C" not null,
+    external_identifier text collate "C" not null,
+    name text collate "C",
+    description text collate "C",
+    runtime_environment text collate "C",
+    inserted_at timestamptz not null,
+    updated_at timestamptz not null,
+    unique (agent_id, external_identifier)
+)""",
+    """create table agent_schema_versions (
+    id text collate "C" primary key,
+    agent_id text collate "C" not null,
+    external_identifier text collate "C",
+    content_hash text collate "C" not null,
+    span_type_schemas text collate "C" not null,
+    quality_schemas text collate "C",
+    inserted_at timestamptz not null,
+    updated_at timestamptz not null,
+    unique (agent_id, content_hash)
+)""",
+    """create table agent_instances (
+    id text collate "C" primary key,
+    agent_id text collate "C" not null,
+    agent_version_id text collate "C" not null,
+    agent_schema_version_id text collate "C" not null,
+    external_identifier text collate "C",
+    status text collate "C" not null,
+    purpose text collate "C" not null,
+    metadata text collate "C",
+    result text collate "C",
+    error text collate "C",
+    quality_payloads text collate "C",
+    quality_summaries text collate "C",
+    termination_reason text collate "C",
+    started_at timestamptz,
+    finished_at timestamptz,
+    duration_ms double precision,
+    inserted_at timestamptz not null,
+    updated_at timestamptz not null,
+    writer_id text collate "C",
+    closed_by text collate "C",
+    closed_at timestamptz,
+    ended_late integer,
+    git_commit text collate "C",
+    session text collate "C",
+    "user" text collate "C",
+    task text collate "C",
+    git_dirty integer
+)""",
+    "create index agent_instances_agent_id_id on agent_instances (agent_id, id)",
+    """create table run_names (
+    agent_id text collate "C" not null,
+    external_identifier text collate "C" not null,
+    agent_instance_id text collate "C" not null,
+    primary key (agent_id, external_identifier)
+)""",
+    f"create table finished_spans ({_SPAN_COLUMNS})",
+    "create index finished_spans_id on finished_spans (id)",
+    f"create table open_spans ({_SPAN_COLUMNS}) with (fillfactor = 70)",
+    "create index open_spans_id on open_spans (id)",
+    """create table schema_violations (
+    agent_instance_id text collate "C" not null,
+    id bigint generated always as identity,
+    agent_span_id text collate "C" not null,
+    side text collate "C" not null,
+    path text collate "C" not null,
+    keyword text collate "C" not null,
+    message text collate "C" not null,
+    primary key (agent_instance_id, id)
+)""",
+    "create index schema_violations_agent_span_id on schema_violations (agent_span_id)",
+    """create table idempotency_keys (
+    operation text collate "C" not null,
+    key text collate "C" not null,
+    request_hash text collate "C" not null,
+    subject text collate "C" not null,
+    inserted_at timestamptz not null,
+    primary key (operation, key)
+)""",
+    """create table writers (
+    id text collate "C" primary key,
+    host text collate "C" not null,
+    boot_id text collate "C" not null,
+    pid bigint not null,
+    process_start text collate "C" not null,
+    program text collate "C" not null,
+    inserted_at timestamptz not null
+)""",
+    """create table refused_changes (
+    id text collate "C" primary key,
+    subject text collate "C" not null,
+    agent_instance_id text collate "C",
+    why text collate "C" not null,
+    stored_status text collate "C",
+    wanted text collate "C" not null,
+    writer_id text collate "C",
+    inserted_at timestamptz not null
+)""",
+    "create index refused_changes_agent_instance_id on refused_changes (agent_instance_id)",
+    """create table otel_traces (
+    id text collate "C" primary key,
+    agent_instance_id text collate "C" not null,
+    inserted_at timestamptz not null
+)""",
+    "create index otel_traces_agent_instance_id on otel_traces (agent_instance_id)",
+    """create table otel_logs (
+    id text collate "C" primary key,
+    trace_id text collate "C" not null,
+    span_id text collate "C" not null,
+    time_ns bigint not null,
+    record text collate "C" not null,
+    inserted_at timestamptz not null
+)""",
+    "create index otel_logs_trace_id on otel_logs (trace_id)",
+    """create table tags (
+    id text collate "C" not null,
+    agent_instance_id text collate "C" not null,
+    tag text collate "C" not null,
+    inserted_at timestamptz not null,
+    primary key (agent_instance_id, id),
+    unique (agent_instance_id, tag)
+)""",
+    "create index tags_id on tags (id)",
+    """create table scores (
+    id text collate "C" not null,
+    agent_instance_id text collate "C" not null,
+    target_type text collate "C" not null,
+    target_id text collate "C" not null,
+    name text collate "C" not null,
+    value double precision,
+    label text collate "C",
+    source text collate "C" not null,
+    identifier text collate "C",
+    inserted_at timestamptz not null,
+    explanation text collate "C",
+    primary key (agent_instance_id, id)
+)""",
+    "create index scores_id on scores (id)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+"""For each version, the statements that lead to it from the one before, in one transaction."""

@@ -1,0 +1,28 @@
+"""Opens a schema of PostgreSQL: reads its version, and creates or migrates its tables where that is due."""
+
+from typing import TYPE_CHECKING
+
+from agentspan import forks
+from agentspan.errors import DatabaseUnusable
+from agentspan.storage.location import Location
+
+if TYPE_CHECKING:
+    from agentspan.storage.protocol import Storage
+
+DRIVER = "psycopg is not installed; install agentspan with its extra `postgres`"
+
+
+def open_postgres(location: Location, *, read_only: bool, wait_s: float) -> "Storage":
+    """Open the schema that a URL names; see registry.Opener.
+
+    Raises:
+        DatabaseUnusable: psycopg is not installed, the server cannot be reached, or the tables are of a newer version.
+    """
+    with forks.importing:
+        try:
+            import psycopg  # noqa: F401
+        except ImportError:
+            raise DatabaseUnusable(DRIVER) from None
+        from agentspan.storage.postgres.storage import PostgresStorage
+
+    return PostgresStorage(location, read_only=read_only, wait_s=wait_s)

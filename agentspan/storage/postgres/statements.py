@@ -1,0 +1,269 @@
+"""Fixed SQL, made once from the fields of rows. SQL that depends on a change or a query is made once per shape."""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from agentspan.model.columns import columns_of
+from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, Value
+from agentspan.model.status import OPEN
+from agentspan.storage.postgres.values import is_time
+from agentspan.storage.protocol import Query
+
+FINISHED, OPEN_ONES = SPAN_TABLES = ("finished_spans", "open_spans")
+_SQL_TYPES = {str: "text", int: "bigint", float: "double precision"}
+TIME = "%s::timestamptz"
+
+
+def table_of(type_: ResourceType) -> str:
+    """Return the table of a type; of spans the view of both tables."""
+    return f"{type_}s"
+
+
+def quoted(column: str) -> str:
+    """Return a column's name as SQL: `user` is a word of SQL."""
+    return f'"{column}"'
+
+
+def listed(columns: Iterable[str]) -> str:
+    """Return columns with commas between them."""
+    return ", ".join(map(quoted, columns))
+
+
+def span_table(status: object) -> str:
+    """Return the table of the spans with a status."""
+    return OPEN_ONES if status in OPEN else FINISHED
+
+
+def compared(time: str, sign: str, text: str) -> str:
+    """Return the condition that compares a time with a text, as texts compare, also one that is no time."""
+    if is_time(text):
+        return f"{time} {sign} {TIME}"
+    return f"""to_char({time}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') collate "C" {sign} %s"""
+
+
+_CASTS: Mapping[ResourceType, Mapping[str, str]] = {
+    type_: {
+        column.name: TIME if column.holds == "time" else f"%s::{_SQL_TYPES[column.type]}"
+        for column in columns_of(type_)
+    }
+    for type_ in ROWS
+}
+"""For each column a parameter with its type: in a SELECT, PostgreSQL would take each text for a text."""
+
+INSERT = {
+    row: f"insert into {table_of(type_)} ({listed(row._fields)}) values ({', '.join('%s' for _ in row._fields)})"
+    for type_, row in ROWS.items()
+    if row is not AgentSpanRow
+}
+SELECT = {type_: f"select {listed(row._fields)} from {table_of(type_)}" for type_, row in ROWS.items()}
+BY_ID = {type_: f"{select} where id = %s" for type_, select in SELECT.items()}
+BY_IDS = {type_: f"{select} where id = any(%s)" for type_, select in SELECT.items()}
+LOCKED = {type_: f"{by_id} for update" for type_, by_id in BY_ID.items()}
+LOCKED_SPAN = {
+    table: f"select {listed(AgentSpanRow._fields)} from {table} where id = %s for update" for table in SPAN_TABLES
+}
+REFERRED = {type_: f"select 1 from {table_of(type_)} where id = %s for key share" for type_ in ROWS}
+REFERRED["agent_instance"] = "select 1 from agent_instances where id = %s for share"
+REFERRED["agent_span"] = "select 1 from agent_spans where id = %s"  # a view; removing its run locks the run
+DELETE = {type_: f"delete from {table_of(type_)} where id = %s" for type_ in ROWS}
+TYPES_OF_ID = " union all ".join(f"select '{type_}' from {table_of(type_)} where id = %(id)s" for type_ in ROWS)
+BY_UNIQUE = {
+    type_: f"{SELECT[type_]} where {' and '.join(f'{quoted(column)} = %s' for column in columns)}"
+    for type_, columns in UNIQUE.items()
+}
+BY_UNIQUE["agent_instance"] = (
+    f"{SELECT['agent_instance']} where id = (select agent_instance_id from run_names "
+    "where agent_id = %s and external_identifier = %s)"
+)
+
+_RETURNED_ERROR = """status = 'complete' and strpos(result_payload, '"is_error"') > 0
+and json_type_at(result_payload, 'is_error') = 'boolean' and json_text_at(result_payload, 'is_error') = 'true'"""
+FAILED = f"(status = 'failed' or {_RETURNED_ERROR})"
+"""Whether a span failed, or returned an error as its result."""
+
+LOCK_ID = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+LOCK_RUNS = (
+    "select id, status, termination_reason from agent_instances where id = any(%s) order by id for no key update"
+)
+RUNS_OF_SPANS = "select distinct agent_instance_id from agent_spans where id = any(%s)"
+TERMINATED = "select termination_reason from agent_instances where id = %s and status = 'terminated'"
+SPAN_IDS_USED = (
+    "select id from finished_spans where id = any(%s) union all select id from open_spans where id = any(%s)"
+)
+SPANS = f"{SELECT['agent_span']} where agent_instance_id = %s order by id"
+FIRST_SPANS = f"{SPANS} limit %s"
+NAME_RUN = "insert into run_names (agent_id, external_identifier, agent_instance_id) values (%s, %s, %s)"
+FORGET_NAME = "delete from run_names where agent_id = %s and external_identifier = %s"
+INSERT_VIOLATION = (
+    "insert into schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) "
+    "values (%s, %s, %s, %s, %s, %s)"
+)
+FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = %s and side = 'payload'"
+VIOLATIONS = (
+    "select agent_span_id, side, path, keyword, message from schema_violations "
+    "where agent_span_id = any(%s) order by id"
+)
+KEY = "select request_hash, subject from idempotency_keys where operation = %s and key = %s"
+INSERT_KEY = (
+    "insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) values (%s, %s, %s, %s, %s)"
+)
+COUNTS = "select agent_instance_id, status, count(*) from agent_spans where agent_instance_id = any(%s) group by 1, 2"
+SUMS = (
+    "select status, schema_name, label, count(*), sum(cost_usd) filter (where is_aggregate = 0) from agent_spans "
+    "where agent_instance_id = %s group by 1, 2, 3"
+)
+_OUTLINE = {
+    "payload": "case when summary is null then payload else '{{}}' end",
+    "result_payload": "case when status = 'failed' or result_payload ~ '\"is_error\": ?true' then result_payload end",
+}
+OUTLINES = (
+    f"select {', '.join(_OUTLINE.get(field, quoted(field)) for field in AgentSpanRow._fields)} from agent_spans "
+    "where agent_instance_id = %s and id > %s{0} order by id limit %s"
+)
+"""With `{0}` for a further condition."""
+_REASON = "(select coalesce(termination_reason, '') from {0} where status = 'terminated'{1})"
+
+
+def _insert_span(table: str, types: Iterable[ResourceType]) -> str:
+    """Return the INSERT of a span whose run exists and whose id no row of these types has.
+
+    It returns why the run was terminated, and locks the run's row: a batch of the same run, and a removal, wait.
+    """
+    unused = " and ".join(f"not exists (select 1 from {table_of(type_)} where id = %(id)s)" for type_ in types)
+    casts = _CASTS["agent_span"]
+    values = ", ".join(casts[field].replace("%s", f"%({field})s") for field in AgentSpanRow._fields)
+    return (
+        "with run as materialized (select status, termination_reason from agent_instances "
+        f"where id = %(agent_instance_id)s for share) insert into {table} ({listed(AgentSpanRow._fields)}) "
+        f"select {values} from run where {unused} returning {_REASON.format('run', '')}"
+    )
+
+
+INSERT_SPAN = {
+    (table, minted): _insert_span(table, ("agent_span",) if minted else ROWS)
+    for table in SPAN_TABLES
+    for minted in (False, True)
+}
+
+
+def copy(table: str) -> str:
+    """Return the COPY into a table of spans."""
+    return f"copy {table} ({listed(AgentSpanRow._fields)}) from stdin"
+
+
+def _guard(type_: ResourceType, leaves: frozenset[str], unchanged: tuple[tuple[str, bool], ...]) -> str:
+    statuses = ", ".join(f"'{status}'" for status in sorted(leaves))
+    guard = f" and status in ({statuses})" if leaves else ""
+    for column, is_null in unchanged:
+        guard += f" and {quoted(column)} is null" if is_null else f" and {quoted(column)} = {_CASTS[type_][column]}"
+    return guard
+
+
+@lru_cache(maxsize=512)
+def update(
+    table: str,
+    type_: ResourceType,
+    columns: tuple[str, ...],
+    leaves: frozenset[str],
+    unchanged: tuple[tuple[str, bool], ...] = (),
+) -> str:
+    """Return the UPDATE of a Move: its values in the order of the columns, the id, the values that must not change.
+
+    Args:
+        unchanged: the columns that must have a value, and whether that is null.
+    """
+    values = ", ".join(f"{quoted(column)} = {_CASTS[type_][column]}" for column in columns)
+    return f"update {table} set {values} where id = %s{_guard(type_, leaves, unchanged)} returning *"
+
+
+@lru_cache(maxsize=512)
+def finish(
+    columns: frozenset[str],
+    leaves: frozenset[str],
+    unchanged: tuple[tuple[str, bool], ...],
+    *,
+    has_run: bool,
+    has_key: bool = False,
+) -> str:
+    """Return the statement that moves an open span to the finished ones, and with it stores a key.
+
+    Its values: the id, the run if `has_run`, the values that must not change; those to set, in the order of the
+    columns of the table; the five of the key. It returns the row, and why its run was terminated; nothing where a guard
+    did not hold. The key comes from the row that was moved: where that is none, there is no key.
+    """
+    casts = _CASTS["agent_span"]
+    values = ", ".join(casts[field] if field in columns else quoted(field) for field in AgentSpanRow._fields)
+    run = " and agent_instance_id = %s" if has_run else ""
+    key = (
+        ", used as (insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
+        "select %s, %s, %s, %s, %s::timestamptz from put)"
+        if has_key
+        else ""
+    )
+    reason = _REASON.format("agent_instances", " and agent_instances.id = put.agent_instance_id")
+    return (
+        f"with gone as (delete from open_spans where id = %s{run}{_guard('agent_span', leaves, unchanged)} "
+        f"returning *), put as (insert into finished_spans ({listed(AgentSpanRow._fields)}) "
+        f"select {values} from gone returning *){key} select {listed(AgentSpanRow._fields)}, {reason} from put"
+    )
+
+
+def page(query: Query) -> tuple[str, list[object]]:
+    """Return the SELECT of a page, and its values."""
+    conditions, values = _conditions(query)
+    if query.after:
+        conditions.append(f"id {'<' if query.descending else '>'} %s")
+        values.append(query.after)
+    direction = " desc" if query.descending else ""
+    nulls = " nulls last" if query.descending else " nulls first"
+    order = "" if query.order == "id" else f"{quoted(query.order)}{direction}{nulls}, "
+    limit = "" if query.limit is None else f" limit {int(query.limit)}"
+    offset = f" offset {int(query.offset)}" if query.offset else ""
+    return f"{SELECT[query.type]}{_where(conditions)} order by {order}id{direction}{limit}{offset}", values
+
+
+def total(query: Query) -> tuple[str, list[object]]:
+    """Return the SELECT that counts all rows of a query, and its values."""
+    conditions, values = _conditions(query)
+    return f"select count(*) from {table_of(query.type)}{_where(conditions)}", values
+
+
+def _conditions(query: Query) -> tuple[list[str], list[object]]:
+    """Return the conditions of a query, and their values.
+
+    Raises:
+        ValueError: the query names a column that its type does not have.
+    """
+    fields = ROWS[query.type]._fields
+    unknown = [column for column in (*query.where, query.order) if column not in fields]
+    if unknown:
+        raise ValueError(f"{query.type} has no column {', '.join(unknown)}")
+    conditions: list[str] = []
+    values: list[object] = []
+    for column, value in query.where.items():
+        is_time = _CASTS[query.type][column] == TIME and value is not None
+        equal = compared(quoted(column), "=", str(value)) if is_time else f"{quoted(column)} = %s"
+        conditions.append(f"{quoted(column)} is null" if value is None else equal)
+        if column == "agent_id" and query.type == "agent_span" and "agent_instance_id" not in query.where:
+            # Of spans, only runs have an index by agent.
+            conditions[-1] = "agent_instance_id in (select id from agent_instances where agent_id = %s)"
+        if value is not None:
+            values.append(value)
+    if query.type == "agent_span":
+        for bound, sign in ((query.start_time, ">="), (query.end_time, "<")):
+            if bound is not None:
+                conditions.append(compared("coalesce(started_at, inserted_at)", sign, bound))
+                values.append(bound)
+    if query.prefix:  # a range, which the primary key answers
+        conditions.append("id >= %s and id < %s")
+        values.extend((query.prefix, query.prefix + "\U0010ffff"))
+    return conditions, values
+
+
+def _where(conditions: list[str]) -> str:
+    return f" where {' and '.join(conditions)}" if conditions else ""
+
+
+def shape_of(unchanged: Mapping[str, Value]) -> tuple[tuple[str, bool], ...]:
+    """Return the columns that must not change, and whether their value is null."""
+    return tuple((column, value is None) for column, value in unchanged.items())

@@ -1,0 +1,88 @@
+"""Values at the boundary: times are text in agentspan and `timestamptz` in PostgreSQL; flags may be bool."""
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from struct import Struct
+from typing import Any
+
+from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
+from psycopg.pq import Format
+
+from agentspan import clock
+
+_EPOCH_NS = 946_684_800 * 1_000_000_000
+"""The year 2000, from which PostgreSQL counts microseconds."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z", re.ASCII)
+_unpack = Struct("!q").unpack
+
+
+class _BinaryTime(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return clock.to_text(_unpack(data)[0] * 1000 + _EPOCH_NS)
+
+
+class _TextTime(Loader):
+    """Times of a person's own SELECT: `2026-01-01 00:00:00.5+00`, in UTC as each connection is."""
+
+    def load(self, data: Buffer) -> str:
+        text = bytes(data).decode()
+        if not text.endswith("+00") or text[4] != "-":  # infinity, and years before 1 or after 9999
+            return text
+        seconds, _, fraction = text[:-3].partition(".")
+        return f"{seconds.replace(' ', 'T')}.{fraction:0<6}Z"
+
+
+class _TextNumber(Loader):
+    """`numeric`, the type of `sum(bigint)`: an int where it is whole."""
+
+    def load(self, data: Buffer) -> int | float:
+        number = Decimal(bytes(data).decode())
+        return int(number) if number.is_finite() and number == number.to_integral_value() else float(number)
+
+
+class _PlainText(Loader):
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+class _Flag(Dumper):
+    """A bool is a flag, whose column is an integer."""
+
+    def dump(self, obj: Any) -> bytes:
+        return b"1" if obj else b"0"
+
+
+def register(adapters: AdaptersMap) -> None:
+    """Register these forms of values with a connection."""
+    adapters.register_loader("timestamptz", _BinaryTime)
+    adapters.register_loader("timestamptz", _TextTime)
+    adapters.register_loader("numeric", _TextNumber)
+    adapters.register_dumper(bool, _Flag)
+
+
+def register_plain(adapters: AdaptersMap) -> None:
+    """Register texts for the types that no column of agentspan has, for a person's own SELECT."""
+    for name in ("date", "time", "timetz", "timestamp", "interval", "json", "jsonb", "uuid", "inet", "cidr"):
+        adapters.register_loader(name, _PlainText)
+
+
+def is_time(text: str) -> bool:
+    """Return whether a text is a time as agentspan stores it: those compare as texts do."""
+    try:
+        return _TIME.match(text) is not None and datetime.fromisoformat(text).year > 0
+    except ValueError:
+        return False
+
+
+def is_storable(text: str) -> bool:
+    """Return whether PostgreSQL can hold a text: not with a NUL, or half of a surrogate pair."""
+    if text.isascii():
+        return "\0" not in text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -1,0 +1,326 @@
+"""Applies changes within a transaction. Each guard is looked at under the locks that keep it true until the commit.
+
+What two transactions do at the same moment and no lock prevents, such as the same name for two agents, breaks a unique
+key: the whole transaction is done again, and then finds the other one's row (see Connections.transact).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+from agentspan.model.changes import (
+    Applied,
+    Change,
+    KeyTaken,
+    Move,
+    Outcome,
+    Put,
+    PutSpans,
+    Ref,
+    Refused,
+    Remove,
+    Replayed,
+    Unit,
+    Violation,
+)
+from agentspan.model.rows import (
+    REFERENCES,
+    ROWS,
+    TYPE_OF,
+    AgentInstanceRow,
+    AgentSpanRow,
+    ResourceType,
+    Row,
+    instance_of,
+)
+from agentspan.model.status import OPEN
+from agentspan.storage.postgres import batches, statements
+from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.lending import rows_of, storable
+from agentspan.storage.postgres.reads import key_of, locate, terminated_of
+from agentspan.storage.postgres.statements import shape_of, span_table
+from agentspan.storage.rules import moved, references_of, unique_of
+
+APPLIED = Applied()
+
+
+def apply_all(connection: Connection, units: Sequence[Unit], stop_at_refusal: bool) -> list[Outcome]:
+    """Apply units in order, within the transaction that is under way."""
+    if len(units) > 1:
+        lock_runs(connection, units)
+    outcomes: list[Outcome] = []
+    for unit in units:
+        outcome = apply_unit(connection, unit)
+        outcomes.append(outcome)
+        if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
+            break
+    return outcomes
+
+
+def lock_runs(connection: Connection, units: Iterable[Unit]) -> None:
+    """Lock the runs that units are about in the order of their ids. In two orders, two writers wait for each other.
+
+    The locks on spans come after that of their run, so they are in the order of (run, id) where it matters.
+    """
+    runs: set[str] = set()
+    spans: list[str] = []
+    for change in (change for unit in units for change in unit.changes):
+        if isinstance(change, PutSpans):
+            runs.update(row.agent_instance_id for row in change.rows)
+        elif isinstance(change, Put):
+            if isinstance(change.row, AgentSpanRow):
+                runs.add(change.row.agent_instance_id)
+        elif change.type == "agent_instance":
+            runs.add(change.id)
+        elif isinstance(change, Move) and change.type == "agent_span":
+            if change.instance_id is None:
+                spans.append(change.id)
+            else:
+                runs.add(change.instance_id)
+    if spans:
+        runs.update(run for (run,) in rows_of(connection, statements.RUNS_OF_SPANS, (storable(spans),)))
+    if runs:
+        rows_of(connection, statements.LOCK_RUNS, (storable(sorted(runs)),))
+
+
+def apply_unit(connection: Connection, unit: Unit) -> Outcome:
+    """Apply a unit, whole or not at all, within the transaction that is under way."""
+    key = unit.key
+    if key is not None:
+        stored = key_of(connection, key)
+        if stored is not None:
+            if stored.request_hash != key.request_hash:
+                return KeyTaken()
+            found = locate(connection, stored.subject)
+            if found is None:  # what the request made was deleted since
+                return Refused("missing")
+            return Replayed(found[1], terminated_of(connection, found[1]))
+    several = len(unit.changes) > 1  # one change is refused before it writes anything
+    if several:
+        connection.execute("savepoint unit")
+    late: list[Row] = []
+    for change in unit.changes:
+        refused = _apply(connection, change, late)
+        if refused is not None:
+            if several:
+                connection.execute("rollback to unit")
+                connection.execute("release unit")
+            return refused
+    if several:
+        connection.execute("release unit")
+    if key is not None:
+        values = (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
+        connection.execute(statements.INSERT_KEY, values)
+    if unit.subject is None:
+        reasons = (terminated_of(connection, row) for row in late)
+        reason = next((reason for reason in reasons if reason is not None), None)
+        return APPLIED if reason is None else Applied(None, reason)
+    found = locate(connection, unit.subject)
+    assert found is not None
+    return Applied(found[1], terminated_of(connection, found[1]))
+
+
+def _apply(connection: Connection, change: Change, late: list[Row]) -> Refused | None:
+    if isinstance(change, PutSpans):
+        return batches.put_spans(connection, change, late)
+    if isinstance(change, Move):
+        return _move(connection, change, late)
+    if isinstance(change, Remove):
+        return _remove(connection, change)
+    return _put_span(connection, change, late) if isinstance(change.row, AgentSpanRow) else _put(connection, change)
+
+
+def _put_span(connection: Connection, put: Put, late: list[Row]) -> Refused | None:
+    row = cast(AgentSpanRow, put.row)
+    if not put.minted:
+        rows_of(connection, statements.LOCK_ID, (row.id,))
+    if put.refs:
+        refused = _used(connection, put) or _missing(connection, put.refs)
+        if refused is not None:
+            return refused
+    sql = statements.INSERT_SPAN[span_table(row.status), put.minted]
+    found = rows_of(connection, sql, row._asdict())
+    if not found:
+        refused = _used(connection, put) or _missing(connection, references_of(row))
+        return refused or Refused("missing")
+    if found[0][0] is not None:
+        late.append(row)
+    add_violations(connection, row, put.violations)
+    return None
+
+
+def _put(connection: Connection, put: Put) -> Refused | None:
+    row, type_ = put.row, TYPE_OF[type(put.row)]
+    if not put.minted:
+        rows_of(connection, statements.LOCK_ID, (row.id,))
+    refused = _used(connection, put)
+    if refused is not None:
+        return refused
+    unique = unique_of(row)
+    if unique is not None:
+        clash = rows_of(connection, statements.BY_UNIQUE[type_], unique)
+        if clash:
+            return Refused("not_unique", ROWS[type_]._make(clash[0]))
+    refused = _missing(connection, (*references_of(row), *put.refs))
+    if refused is not None:
+        return refused
+    connection.execute(statements.INSERT[type(row)], tuple(row))
+    if isinstance(row, AgentInstanceRow):
+        _rename(connection, None, row)
+    return None
+
+
+def _used(connection: Connection, put: Put) -> Refused | None:
+    """Return the refusal of an id that a row has already; of a minted one, only a row of the same type."""
+    row, type_ = put.row, TYPE_OF[type(put.row)]
+    if put.minted:
+        same = rows_of(connection, statements.BY_ID[type_], (row.id,))
+        return Refused("id_used", ROWS[type_]._make(same[0])) if same else None
+    used = rows_of(connection, statements.TYPES_OF_ID, {"id": row.id})
+    if not used:
+        return None
+    (values,) = rows_of(connection, statements.BY_ID[used[0][0]], (row.id,))
+    return Refused("id_used", ROWS[cast(ResourceType, used[0][0])]._make(values))
+
+
+def _missing(connection: Connection, refs: Iterable[Ref]) -> Refused | None:
+    """Lock the rows that a row refers to, so that nothing removes them; return the refusal where one is not there."""
+    for ref in refs:
+        if not rows_of(connection, statements.REFERRED[ref.type], (ref.id,)):
+            found = locate(connection, ref.id)
+            return Refused("missing", found[1] if found is not None else None)
+    return None
+
+
+def _rename(connection: Connection, before: AgentInstanceRow | None, after: AgentInstanceRow | None) -> None:
+    """Keep the external identifiers of runs, whose table has the unique key, as the runs have them."""
+    old, new = (None if row is None else unique_of(row) for row in (before, after))
+    if old == new:
+        return
+    if old is not None:
+        connection.execute(statements.FORGET_NAME, old)
+    if new is not None and after is not None:
+        connection.execute(statements.NAME_RUN, (*new, after.id))
+
+
+def _move(connection: Connection, move: Move, late: list[Row]) -> Refused | None:
+    run = _moved_by_statement(connection, move)
+    if run is None:
+        before = _locked(connection, move)
+        after = moved(move, before)
+        if isinstance(after, Refused):
+            if after.stored is not None or before is not None:
+                return after
+            found = locate(connection, move.id)  # a row of another type
+            return Refused(after.why, found[1] if found is not None else None)
+        assert before is not None
+        _write(connection, move.type, before, after.row)
+        run = instance_of(after.row)
+        if after.is_over:
+            late.append(after.row)
+    if move.type == "agent_span":
+        if "payload" in move.set:
+            connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
+        if move.violations:
+            _insert_violations(connection, run, ((move.id, violation) for violation in move.violations))
+    return None
+
+
+def _moved_by_statement(connection: Connection, move: Move) -> str | None:
+    """Move an open span, or a row of another type, by one statement; return its run. None where that moved nothing."""
+    unchanged = shape_of(move.unchanged)
+    given = tuple(value for value in move.unchanged.values() if value is not None)
+    if move.type == "agent_span":
+        if not move.leaves or not move.leaves <= OPEN:
+            return None  # it may be in either table
+        if "status" in move.set and move.set["status"] not in OPEN:
+            found = rows_of(connection, *finishing(move))
+            return cast(str, found[0][_RUN]) if found else None
+        sql = statements.update("open_spans", "agent_span", tuple(move.set), move.leaves, unchanged)
+        found = connection.execute(sql, (*move.set.values(), move.id, *given)).fetchall()
+        return cast(str, found[0][_RUN]) if found else None
+    if move.type == "agent_instance" and not {"agent_id", "external_identifier"}.isdisjoint(move.set):
+        return None  # its spans and its name change too
+    sql = statements.update(statements.table_of(move.type), move.type, tuple(move.set), move.leaves, unchanged)
+    return move.id if connection.execute(sql, (*move.set.values(), move.id, *given)).fetchall() else None
+
+
+_RUN = AgentSpanRow._fields.index("agent_instance_id")
+
+
+def finishing(move: Move, key: Sequence[Any] = ()) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement, and its values, of a move that finishes an open span; see statements.finish."""
+    run = () if move.instance_id is None else (move.instance_id,)
+    given = (value for value in move.unchanged.values() if value is not None)
+    values = (move.set[field] for field in AgentSpanRow._fields if field in move.set)
+    sql = statements.finish(
+        frozenset(move.set), move.leaves, shape_of(move.unchanged), has_run=bool(run), has_key=bool(key)
+    )
+    return sql, (move.id, *run, *given, *values, *key)
+
+
+def _locked(connection: Connection, move: Move) -> Row | None:
+    """Return the row of a move, which no other transaction changes until the end of this one."""
+    if move.type != "agent_span":
+        found = rows_of(connection, statements.LOCKED[move.type], (move.id,))
+        return ROWS[move.type]._make(found[0]) if found else None
+    for _ in range(2):  # between the looks, another transaction may have moved it to the first table
+        for table in reversed(statements.SPAN_TABLES):
+            found = rows_of(connection, statements.LOCKED_SPAN[table], (move.id,))
+            if found:
+                return AgentSpanRow._make(found[0])
+    return None
+
+
+def _write(connection: Connection, type_: ResourceType, before: Row, after: Row) -> None:
+    """Store a row as a move has set it."""
+    set = {name: value for name, value in zip(after._fields, after, strict=True) if value != getattr(before, name)}
+    if isinstance(before, AgentSpanRow) and isinstance(after, AgentSpanRow):
+        table = span_table(before.status)
+        if table != span_table(after.status):
+            connection.execute(f"delete from {table} where id = %s", (before.id,))
+            batches.insert(connection, [after])
+            return
+    else:
+        table = statements.table_of(type_)
+    if set:
+        connection.execute(statements.update(table, type_, tuple(set), frozenset()), (*set.values(), before.id))
+    if isinstance(before, AgentInstanceRow) and isinstance(after, AgentInstanceRow):
+        _rename(connection, before, after)
+        if before.agent_id != after.agent_id:
+            for spans in statements.SPAN_TABLES:
+                sql = f"update {spans} set agent_id = %s where agent_instance_id = %s"
+                connection.execute(sql, (after.agent_id, after.id))
+
+
+def _remove(connection: Connection, remove: Remove) -> Refused | None:
+    if remove.type == "agent_span":
+        row = _locked(connection, Move("agent_span", remove.id, frozenset(), {}))
+    else:
+        found = rows_of(connection, statements.LOCKED[remove.type], (remove.id,))
+        row = ROWS[remove.type]._make(found[0]) if found else None
+    if row is None:
+        other = locate(connection, remove.id)
+        return Refused("missing", other[1] if other is not None else None)
+    for type_, references in REFERENCES.items():
+        for column, to in references.items():
+            sql = f"select 1 from {statements.table_of(type_)} where {statements.quoted(column)} = %s limit 1"
+            if to == remove.type and rows_of(connection, sql, (remove.id,)):
+                return Refused("referenced", row)
+    if isinstance(row, AgentSpanRow):
+        connection.execute(f"delete from {span_table(row.status)} where id = %s", (row.id,))
+        return None
+    connection.execute(statements.DELETE[remove.type], (remove.id,))
+    if isinstance(row, AgentInstanceRow):
+        _rename(connection, row, None)
+    return None
+
+
+def add_violations(connection: Connection, row: AgentSpanRow, violations: Sequence[Violation]) -> None:
+    """Store the violations of a span."""
+    if violations:
+        _insert_violations(connection, row.agent_instance_id, ((row.id, violation) for violation in violations))
+
+
+def _insert_violations(connection: Connection, run: str, found: Iterable[tuple[str, Violation]]) -> None:
+    values = [(run, id, *violation) for id, violation in found]
+    connection.cursor().executemany(statements.INSERT_VIOLATION, values)

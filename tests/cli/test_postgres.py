@@ -1,0 +1,159 @@
+"""Each command answers from PostgreSQL as it does from a file that has the same rows."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan.storage.location import Location
+from agentspan.storage.registry import open_direct
+from tests.cli.calling import call
+
+psycopg = pytest.importorskip("psycopg")
+
+
+def record(db: object) -> None:
+    """Record runs of two agents, with spans of every status, nested, with errors, tokens, tags and a score."""
+    tracer = agentspan.Tracer(db, raise_errors=True)  # type: ignore[arg-type]
+    for number in range(3):
+        with tracer.run("traveller", version=str(number), metadata={"n": number}, tags=["nightly"], task="book"):
+            with tracer.span("chain", {"name": "plan"}):
+                for city in ("Zürich", "Roma"):
+                    with tracer.span("tool", {"name": "search", "arguments": {"city": city}}) as span:
+                        span.set_result({"output": f"flights to {city}, timeout"})
+            with tracer.span("llm", {"model": "gpt-4.1", "messages": [{"role": "user", "content": "flight"}]}) as span:
+                span.set_result({"text": "a train", "usage": {"input_tokens": 7, "output_tokens": 3}})
+    with pytest.raises(ZeroDivisionError), tracer.run("calculator"), tracer.span("tool", {"name": "divide"}):
+        raise ZeroDivisionError("by \u0000 zero")
+    tracer.shutdown()
+
+
+def leave_open(db: object) -> None:
+    """Leave a run and two spans of it open."""
+    with agentspan.open(db) as opened:  # type: ignore[arg-type]
+        run = opened.agent_instances.register(
+            "dreamer", agent_version={"external_identifier": "1"}, agent_schema_version={}
+        )
+        opened.agent_instances.start(run.id)
+        for status in ("active", "pending"):
+            opened.agent_spans.create(run.id, "tool", status, {"name": "slow"})
+
+
+@pytest.fixture
+def both(tmp_path: Path, postgres_location: Location, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A file and a schema with the same rows, made by import; the account of the schema is that of the file."""
+    monkeypatch.chdir(tmp_path)
+    record("recorded.db")
+    leave_open("recorded.db")
+    assert call(Path("recorded.db"), "export", "all", "-o", "all.jsonl").exit_code == 0
+    url = postgres_location.text
+    open_direct(postgres_location).close()
+    for db in ("runs.db", url):
+        assert call(db, "import", "all.jsonl").exit_code == 0  # type: ignore[arg-type]
+    file = open_direct("runs.db")
+    account = file.account()
+    file.close()
+    plain, _, schema = url.partition("?schema=")
+    with psycopg.connect(plain, options=f"-csearch_path={schema}") as connection:
+        connection.execute(
+            "update accounts set id = %s, environment_id = %s, agent_deployment_id = %s, partition = %s", account[:4]
+        )
+    return "runs.db", url
+
+
+READING = [
+    ["runs"],
+    ["runs", "--failed", "--grep", "TRAV"],
+    ["runs", "--agent", "traveller"],
+    ["show", "-"],
+    ["show", "-", "--payloads"],
+    ["stats"],
+    ["stats", "-"],
+    ["search", "flight"],
+    ["search", "zurich", "time*"],
+    ["search", "flight", "--run", "-"],
+    ["schemas", "--all"],
+    ["why"],
+    ["why", "-"],
+    ["export", "all"],
+    ["export", "all", "--format", "markdown"],
+    ["export", "all", "--format", "compact"],
+    ["export", "-", "--format", "otlp"],
+    ["sql", "select * from runs order by run", "--format", "csv"],
+    ["sql", "select * from spans order by span", "--format", "csv"],
+    ["sql", "select run, tags, task, sum(spans) as n from runs group by 1, 2, 3 order by 1", "--format", "json"],
+    ["doctor", "--dry-run"],
+    ["prune", "--older-than", "0d", "--dry-run"],
+]
+CHANGING = [
+    ["reprice"],
+    ["resummarize"],
+    ["terminate", "-", "--reason", "enough"],
+    ["prune", "--older-than", "0d"],
+]
+
+
+def said(db: str, arguments: list[str], both: tuple[str, str]) -> str:
+    """Return what a command prints, without the name of the database, and what only a file has.
+
+    Numbers are rounded to 9 digits: sums of floats differ in the order in which they are added up.
+    """
+    result = call(db, *arguments)  # type: ignore[arg-type]
+    text = f"{result.exit_code}\n{result.output}"
+    for name in (*both, str(Location("postgresql", both[1])), str(Path("runs.db").absolute())):
+        text = text.replace(name, "DB")
+    text = re.sub(r"\d+\.\d{6,}(?!Z|\d)", lambda number: f"{float(number[0]):.9g}", text).replace("\n0 bytes freed", "")
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d+ s ago", "T", text) if arguments[0] in dict_of(CHANGING) else text
+
+
+def dict_of(commands: list[list[str]]) -> set[str]:
+    return {arguments[0] for arguments in commands}
+
+
+def test_every_command_reads_the_same(both: tuple[str, str]) -> None:
+    for arguments in READING:
+        for more in ([], ["--json"]) if "--format" not in arguments else ([],):
+            of_file, of_server = (said(db, [*arguments, *more], both) for db in both)
+            assert of_server == of_file, arguments
+            assert of_file.startswith("0\n"), of_file
+    ids = json.loads(call(both[0], "runs", "--json").output)["runs"]  # type: ignore[arg-type]
+    spans = [span for run in ids for span in agentspan.open(both[0]).storage.iter_spans(run["id"])]
+    for id in [run["id"] for run in ids]:
+        assert said(both[1], ["show", id, "--full"], both) == said(both[0], ["show", id, "--full"], both)
+    for span in spans[:3]:
+        assert said(both[1], ["span", span.id], both) == said(both[0], ["span", span.id], both)
+    pair = [ids[0]["id"], ids[1]["id"]]
+    assert said(both[1], ["diff", *pair], both) == said(both[0], ["diff", *pair], both)
+
+
+def test_every_command_changes_the_same(both: tuple[str, str]) -> None:
+    for arguments in CHANGING:
+        of_file, of_server = (said(db, arguments, both) for db in both)
+        assert of_server == of_file, arguments
+    assert said(both[1], ["runs"], both) == said(both[0], ["runs"], both)
+
+
+def test_what_cannot_be_says_so_by_name(both: tuple[str, str]) -> None:
+    for arguments, says in (
+        (["backup", "copy.db"], "pg_dump"),
+        (["prune", "--max-size", "1 MB"], "size"),
+        (["compact"], "postgresql"),
+    ):
+        result = call(both[1], *arguments)  # type: ignore[arg-type]
+        assert result.exit_code != 0, arguments
+        assert says in result.output, result.output
+        assert "sesame" not in result.output
+
+
+def test_a_program_records_by_commits(postgres_location: Location) -> None:
+    record(postgres_location)
+    with agentspan.open(postgres_location) as opened:
+        found = agentspan.read(opened.storage).runs()
+        assert [(run.agent, run.run.status, run.spans) for run in found.runs] == [
+            ("calculator", "failed", 1),
+            ("traveller", "complete", 4),
+            ("traveller", "complete", 4),
+            ("traveller", "complete", 4),
+        ]
