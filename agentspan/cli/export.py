@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from agentspan.analysis import id_prefixes
+from agentspan.analysis import dataset, id_prefixes
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
 from agentspan.cli import blob_files, destination
@@ -26,7 +26,9 @@ def command(
     storage = database.storage
     runs = _runs(storage, what)
     files = {} if blobs is None else {"blobs": blob_files.write(storage, runs, Path(blobs))}
-    if output is not None:
+    if form == "parquet":
+        _write_tables(storage, runs, output, files, as_json=as_json)
+    elif output is not None:
         _check(storage, Path(output))
         size = destination.write(Path(output), _text(storage, runs, form))
         to_stdout = destination.is_stdout(output)
@@ -50,6 +52,21 @@ def _runs(storage: Storage, what: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(id_prefixes.find_run(storage, one).id for one in what))
 
 
+def _write_tables(
+    storage: Storage, runs: list[str], output: str | None, beside: dict[str, int], *, as_json: bool
+) -> None:
+    from agentspan.analysis import parquet
+
+    if output is None:
+        raise Failed("--format parquet writes three files: name their folder with -o")
+    written = parquet.write(storage, runs, Path(output))
+    if as_json:
+        document({"folder": output, "format": "parquet", "rows": written, "total": len(runs), **beside})
+    else:
+        counts = ", ".join(noun(number, name.removesuffix("s")) for name, number in written.items())
+        click.echo(f"{counts} written to {safe(output)}")
+
+
 def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
     if form == "html":
         from agentspan.viewer.export import parts
@@ -61,6 +78,9 @@ def _text(storage: Storage, runs: list[str], form: str) -> Iterator[str]:
 
         for line in otlp_lines(storage, runs):
             yield line + "\n"
+        return
+    if form == "dataset":
+        yield from (f"{line}\n" for line in dataset.lines(storage, runs))
         return
     is_compact = form == "compact"
     for line in lines(storage, runs, compact=is_compact) if form != "markdown" else markdown(storage, runs):

@@ -73,6 +73,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["export", "all", "--format", "markdown"],
             ["export", "all", "--format", "compact"],
             ["export", "all", "--format", "otlp"],
+            ["export", "all", "--format", "dataset"],
             ["export", "-", "-o", str(folder / "x")],
         ],
         "forward": [["forward", "--to", "ftp://\x1b[31m"], ["forward", "--to", "x", "--header", "\x1b[31m"]],

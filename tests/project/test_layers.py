@@ -170,6 +170,7 @@ def test_the_model_does_no_io_and_has_no_clock() -> None:
         "functools",
         "hashlib",
         "json",
+        "math",
         "typing",
         "agentspan",
         "pydantic",

@@ -11,13 +11,13 @@ from agentspan.cli.app import location_in, main, opened, options
 
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
-_FORMATS = ["jsonl", "compact", "markdown", "otlp", *(["html"] if _has_html else [])]
+_FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["html"] if _has_html else [])]
 
 
 @main.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="As what.")
-@click.option("-o", "--output", metavar="FILE", help="The file to write; stdout when left out.")
+@click.option("-o", "--output", metavar="FILE", help="The file to write, of parquet the folder; stdout when left out.")
 @click.option("--blobs", metavar="DIR", help="A folder for the images, audio and other bytes, each in a file.")
 @options
 @click.pass_context
@@ -30,7 +30,7 @@ def export(
     output: str | None,
     blobs: str | None,
 ) -> None:
-    """Write runs: jsonl or compact for `import`, markdown for a review, otlp. RUN is as for `show`, or `all`."""
+    """Write runs: jsonl or compact for `import`, dataset for evaluations, markdown … RUN is as for `show`, or `all`."""
     from agentspan.cli import export as export_
 
     with opened(ctx, db) as database:

@@ -1,0 +1,93 @@
+"""Runs, spans and scores as three Parquet files, for DuckDB, pandas and polars. Needs pyarrow (extra `parquet`)."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from agentspan import clock, files
+from agentspan.analysis.runs import names_of
+from agentspan.errors import InvalidValue
+from agentspan.model.columns import columns_of
+from agentspan.model.rows import TYPE_OF, AgentInstanceRow, ResourceType, Row
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scores import history, tags_of
+
+BATCH = 1000
+"""Rows of a row group, and runs that are read together."""
+EXTRA = "pip install 'agentspan-sqlite[parquet]'"
+Values = dict[str, Any]
+
+
+def write(storage: Storage, run_ids: Sequence[str], folder: Path) -> dict[str, int]:
+    """Write `runs.parquet`, `spans.parquet` and `scores.parquet` into a folder, which is made; return their rows.
+
+    Files that exist are replaced when the new ones are whole. Columns are those of the tables, times in UTC, JSON as
+    text; runs also have `agent`, `version` and `tags`. Scores are all of them, also those that a newer one replaced.
+
+    Raises:
+        InvalidValue: pyarrow is not installed, or the files cannot be written.
+    """
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError:
+        raise InvalidValue("format", f"parquet needs pyarrow; run: {EXTRA}") from None
+    tables: tuple[tuple[str, ResourceType, Values, Iterable[Values]], ...] = (
+        ("runs", "agent_instance", {**_TEXTS, "tags": arrow.list_(arrow.string())}, _runs(storage, run_ids)),
+        ("spans", "agent_span", {}, map(_values, chain.from_iterable(map(storage.iter_spans, run_ids)))),
+        ("scores", "score", {}, map(_values, chain.from_iterable(history(storage, id) for id in run_ids))),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {
+            name: _write(arrow, parquet, folder / f"{name}.parquet", type_, more, rows)
+            for name, type_, more, rows in tables
+        }
+    except OSError as error:
+        raise InvalidValue("output", f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+_GONE = ("agent_instance", None)
+_TEXTS: Values = {"agent": None, "version": None}
+"""Columns of runs that are no columns of their table: texts."""
+
+
+def _write(arrow: Any, parquet: Any, path: Path, type_: ResourceType, more: Values, rows: Iterable[Values]) -> int:
+    kinds = {str: arrow.string(), int: arrow.int64(), float: arrow.float64()}
+    special = {"time": arrow.timestamp("us", tz="UTC"), "flag": arrow.bool_()}
+    fields = [(column.name, special.get(column.holds or "", kinds[column.type])) for column in columns_of(type_)]
+    schema = arrow.schema([*fields, *((name, kind or arrow.string()) for name, kind in more.items())])
+    number, name = files.aside(path)
+    written = 0
+    try:
+        with os.fdopen(number, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+            source = iter(rows)
+            while batch := list(islice(source, BATCH)):
+                writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
+                written += len(batch)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return written
+
+
+def _runs(storage: Storage, run_ids: Sequence[str]) -> Iterator[Values]:
+    ids = iter(run_ids)
+    while batch := list(islice(ids, BATCH)):
+        found = storage.find(*batch).rows
+        runs = [row for id in batch if isinstance(row := found.get(id, _GONE)[1], AgentInstanceRow)]
+        names, tags = names_of(storage, runs), tags_of(storage, batch)
+        yield from ({**_values(run), **names[run.id]._asdict(), "tags": tags[run.id]} for run in runs)
+
+
+def _values(row: Row) -> Values:
+    """Return the values of a row: times as datetimes, flags as booleans."""
+    values = row._asdict()
+    for column in columns_of(TYPE_OF[type(row)]):
+        value = values[column.name]
+        if value is not None and column.holds in ("time", "flag"):
+            values[column.name] = clock.to_datetime(value) if column.holds == "time" else bool(value)
+    return values
