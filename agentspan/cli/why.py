@@ -211,8 +211,9 @@ def _run_lines(found: RunWhy) -> Iterator[str]:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
     else:
         yield from _step(found, columns)
-    yield ""
-    yield from _nearest(found, columns)
+    if not found.passed:
+        yield ""
+        yield from _nearest(found, columns)
 
 
 def _step(found: RunWhy, columns: int) -> Iterator[str]:

@@ -57,15 +57,15 @@ def test_groups_and_findings(db: Path) -> None:
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
     assert "16× in 8 runs (100%) · 1: 4, 2: 4 · " in text
     assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
-    assert "8/8 failed, 0/8 passed · odds ×∞ (" in text
+    assert "  Tool look used             0/8 failed, 8/8 passed · odds ×0 (0–0.59), q 0.0078" in shown
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
     (group,) = found["groups"]
     assert shown[3].startswith(f"{group['signature'][:4]}  Tool pay")
     assert (group["runs"], group["spans"], group["text"]) == (8, 16, "Tool pay: ToolFailed: total is <n>, but paid <n>")
     finding = found["findings"][0]
-    assert (finding["effect"], finding["interval"][1], finding["stratified"]) == (None, None, True)
-    assert (finding["failed_with"], finding["passed_with"]) in ((8, 0), (0, 8))
+    assert (finding["feature"], finding["effect"], finding["stratified"]) == ("Tool look used", 0, True)
+    assert (finding["failed_with"], finding["passed_with"]) == (0, 8)
     assert finding["q"] < 0.1
 
 
