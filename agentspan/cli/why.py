@@ -7,13 +7,14 @@ from math import inf
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.analysis import diff_text, id_prefixes, outcomes, time_expressions
+from agentspan.analysis import diff_text, id_prefixes, time_expressions
 from agentspan.analysis.findings import FDR, Finding, Findings
 from agentspan.analysis.runs import RunFilter
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
 from agentspan.cli.progress_bar import bar
+from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 from agentspan.figures import share_text
 
@@ -38,7 +39,7 @@ def command(
 ) -> None:
     """Print why runs failed, or why one did."""
     storage = database.storage
-    rule = None if outcome is None else outcomes.parse(outcome)
+    rule = outcome_rule(outcome)
     if run is not None:
         row = id_prefixes.find_run(storage, run)
         with bar("indexing") as progress:

@@ -95,6 +95,23 @@ def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
     assert call(db, "why", "nothing").exit_code == 1
 
 
+def test_the_project_says_what_passed_means(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "pyproject.toml"
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    project.write_text('[tool.agentspan]\noutcome = "reward>=1"\n')
+    assert document(db)["outcome"] == "reward>=1"
+    assert document(db, "--outcome", "mark==good")["outcome"] == "mark==good"
+    assert document(db, "--outcome", "status")["outcome"] is None
+    for wrong in ('[tool.agentspan]\noutcome = "reward"\n', "[tool.agentspan]\noutcome = 1\n", "tool = 1\n", "[tool"):
+        project.write_text(wrong)
+        failed = call(db, "why")
+        assert failed.exit_code == 1
+        assert f"cannot use [tool.agentspan] of {project}" in failed.stderr
+    project.write_text("[project]\n")
+    assert document(db)["failed"] == 8
+
+
 def test_python_has_the_same(db: Path) -> None:
     with agentspan.read(db) as reading:
         found = reading.why(agent="booking")
