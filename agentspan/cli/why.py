@@ -132,7 +132,7 @@ def _group(group: Group, signature: str, columns: int) -> Iterator[str]:
     runs = noun(group.runs, "run")
     times = f"{group.spans:,}× in {runs}" if group.spans else runs
     seen = _seen(group.first_at, group.last_at)
-    parts = [f"{times} ({_percent(group.share)})", _versions(group), seen, group.run_id[:ID_COLUMNS]]
+    parts = [f"{times} ({_percent(group.share)})", group.run_id[:ID_COLUMNS], _versions(group), seen]
     line = " · ".join(part for part in parts if part)
     yield indent + style(fit(line, columns - len(indent)), fg="bright_black")
 
@@ -158,12 +158,12 @@ def _findings(found: Findings, columns: int) -> Iterator[str]:
     else:
         where = "pooled, because the runs have no tasks in common"
     nothing = "" if found.findings else f": nothing at {rate}"
-    for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 2):
+    for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 3):
         yield style(line, bold=True)
     for each in found.findings:
         yield from _finding(each, columns)
     if not found.findings and found.pooled:
-        yield "pooled only, so that it may be the tasks:"
+        yield from wrap("pooled only, so that it may be the tasks:", columns, 2)
         for each in found.pooled[:MAX_POOLED]:
             yield from _finding(each, columns)
 
