@@ -50,7 +50,10 @@ def run_features(
     *,
     progress: Progress | None = None,
 ) -> list[Feature]:
-    """Return the features that some of these runs have and others lack, each set of runs once.
+    """Return the features that some of these runs have and others lack.
+
+    Of several features that the same runs have, or all others, the first one stays: a tool that was used says more than
+    that it failed, and that more than a number of steps.
 
     Args:
         runs: the latest first.
@@ -58,19 +61,20 @@ def run_features(
     """
     ids = frozenset(run.run.id for run in runs)
     uses = step_uses(storage, ids, progress=progress)
-    found = [*_of_runs(runs, tags or {}), *_of_uses(uses, ids), *_of_payloads(storage, runs)]
+    steps = _by_step(uses)
+    found = [*_told(runs, tags or {}), *_used(steps), *_of_payloads(storage, runs), *_sizes(runs), *_how_used(steps)]
     seen: set[frozenset[str]] = set()
     telling = []
     for feature in found:
         known = ids if feature.known is None else feature.known
         lacking = known - feature.runs
         if min(len(feature.runs), len(lacking)) >= FEWEST and feature.runs not in seen and lacking not in seen:
-            seen |= {feature.runs, lacking}  # the same runs again, or all others, say nothing new
+            seen |= {feature.runs, lacking}
             telling.append(feature)
     return telling
 
 
-def _of_runs(runs: Sequence[RunSummary], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
+def _told(runs: Sequence[RunSummary], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     tagged: dict[str, set[str]] = defaultdict(set)
     for run in runs:
@@ -78,10 +82,13 @@ def _of_runs(runs: Sequence[RunSummary], tags: Mapping[str, Collection[str]]) ->
         for tag in tags.get(run.run.id, ()):
             tagged[tag].add(run.run.id)
     agents = {agent for agent, _ in versions}
-    for (agent, version), ids in versions.items():
+    for (agent, version), ids in sorted(versions.items()):
         yield Feature(f"version {version}" if len(agents) == 1 else f"{agent} {version}", frozenset(ids))
     for tag, ids in sorted(tagged.items()):
         yield Feature(f"tag {tag}", frozenset(ids))
+
+
+def _sizes(runs: Sequence[RunSummary]) -> Iterator[Feature]:
     yield from _more(runs, lambda run: run.spans, _steps_text)
     yield from _more(runs, _tokens, lambda number: f"more than {count_text(number)} tokens")
 
@@ -107,18 +114,26 @@ def _more(
         )
 
 
-def _of_uses(uses: Iterable[StepUse], ids: Collection[str]) -> Iterator[Feature]:
-    groups: dict[tuple[str, str | None], list[StepUse]] = defaultdict(list)
+def _by_step(uses: Iterable[StepUse]) -> list[tuple[str, list[StepUse]]]:
+    groups: dict[str, list[StepUse]] = defaultdict(list)
     for use in uses:
-        groups[use.schema_name, use.label].append(use)
-    for (schema_name, label), own in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or "")):
-        step = " ".join(text for text in (type_title(schema_name), label) if text)
+        groups[" ".join(text for text in (type_title(use.schema_name), use.label) if text)].append(use)
+    return sorted(groups.items())
+
+
+def _used(steps: Iterable[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
+    for step, own in steps:
         yield Feature(f"{step} used", frozenset(use.run_id for use in own))
-        yield Feature(f"{step} failed", frozenset(use.run_id for use in own if use.failed))
+
+
+def _how_used(steps: Sequence[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
+    for step, own in steps:
         numbers = [use.spans for use in own]
         usual = min(median_low(numbers), max(numbers) - 1) or 1
         often = frozenset(use.run_id for use in own if use.spans > usual)
         yield Feature(f"{step} used more than {'once' if usual == 1 else f'{usual} times'}", often)
+    for step, own in steps:
+        yield Feature(f"{step} failed", frozenset(use.run_id for use in own if use.failed))
 
 
 def _of_payloads(storage: Storage, runs: Sequence[RunSummary]) -> list[Feature]:

@@ -173,12 +173,10 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
         uses: the steps that it used.
     """
 
-    def last(some: Iterable[StepUse]) -> StepUse | None:
-        return max(some, key=lambda use: (use.last_at, use.schema_name, use.label or ""), default=None)
-
-    step = last(uses)
-    tool = last(use for use in uses if built_in_part(use.schema_name) == "tool" and use.label)
-    model = last(use for use in uses if use.reason is not None)
+    in_time = sorted(uses, key=lambda use: (use.last_at, use.schema_name, use.label or ""), reverse=True)
+    step = in_time[0] if in_time else None
+    tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
+    model = next((use for use in in_time if use.reason is not None), None)
     return ending_signature(
         status,
         None if tool is None else tool.label,

@@ -91,7 +91,7 @@ class RunWhy:
         step: the step that failed; None if none did.
         error: the run's own error, unless it passes on that of the step.
         elsewhere: the same failure in other runs; None if no step failed.
-        nearest: the passing run to compare with; None if there is none.
+        nearest: the passing run to compare with; None if there is none, or the run itself passed.
     """
 
     run_id: str
@@ -126,6 +126,7 @@ def why_run(
     others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None, progress=progress).runs
     others = [each for each in others if each.run.id != run.id]
     name = names_of(storage, [run])[run.id]
+    passed = outcomes(storage, [run], rule)[run.id]
     return RunWhy(
         run.id,
         name.agent,
@@ -133,14 +134,14 @@ def why_run(
         run.status,
         run.task,
         None if rule is None else str(rule),
-        outcomes(storage, [run], rule)[run.id],
+        passed,
         len(spans),
         sum(span.status == "failed" for span in spans),
         found,
         None if failed is None else _step(failed, spans),
         _own_error(run, failed),
         None if failed is None else _elsewhere(storage, found, others),
-        _nearest(storage, run, spans, others, rule),
+        None if passed else _nearest(storage, run, spans, others, rule),
     )
 
 

@@ -7,13 +7,14 @@ from math import inf
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.analysis import diff_text, id_prefixes, outcomes, time_expressions
+from agentspan.analysis import diff_text, id_prefixes, time_expressions
 from agentspan.analysis.findings import FDR, Finding, Findings
 from agentspan.analysis.runs import RunFilter
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
 from agentspan.cli.progress_bar import bar
+from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 from agentspan.figures import share_text
 
@@ -38,7 +39,7 @@ def command(
 ) -> None:
     """Print why runs failed, or why one did."""
     storage = database.storage
-    rule = None if outcome is None else outcomes.parse(outcome)
+    rule = outcome_rule(outcome)
     if run is not None:
         row = id_prefixes.find_run(storage, run)
         with bar("indexing") as progress:
@@ -131,7 +132,7 @@ def _group(group: Group, signature: str, columns: int) -> Iterator[str]:
     runs = noun(group.runs, "run")
     times = f"{group.spans:,}× in {runs}" if group.spans else runs
     seen = _seen(group.first_at, group.last_at)
-    parts = [f"{times} ({_percent(group.share)})", _versions(group), seen, group.run_id[:ID_COLUMNS]]
+    parts = [f"{times} ({_percent(group.share)})", group.run_id[:ID_COLUMNS], _versions(group), seen]
     line = " · ".join(part for part in parts if part)
     yield indent + style(fit(line, columns - len(indent)), fg="bright_black")
 
@@ -157,12 +158,12 @@ def _findings(found: Findings, columns: int) -> Iterator[str]:
     else:
         where = "pooled, because the runs have no tasks in common"
     nothing = "" if found.findings else f": nothing at {rate}"
-    for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 2):
+    for line in wrap(f"what goes with failure, {where}, of {noun(found.tested, 'feature')}{nothing}", columns, 3):
         yield style(line, bold=True)
     for each in found.findings:
         yield from _finding(each, columns)
     if not found.findings and found.pooled:
-        yield "pooled only, so that it may be the tasks:"
+        yield from wrap("pooled only, so that it may be the tasks:", columns, 2)
         for each in found.pooled[:MAX_POOLED]:
             yield from _finding(each, columns)
 
@@ -211,8 +212,9 @@ def _run_lines(found: RunWhy) -> Iterator[str]:
         yield from _labelled("no step failed; it ended", found.signature.text, columns, 2)
     else:
         yield from _step(found, columns)
-    yield ""
-    yield from _nearest(found, columns)
+    if not found.passed:
+        yield ""
+        yield from _nearest(found, columns)
 
 
 def _step(found: RunWhy, columns: int) -> Iterator[str]:

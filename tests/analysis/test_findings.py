@@ -92,9 +92,9 @@ def test_features_of_runs(made: Any) -> None:
     tags = {id: ["night"] for id, each in number.items() if each in (1, 4, 6)}
     found = {each.text: {number[id] for id in each.runs} for each in run_features(made.storage, runs, tags)}
     assert found == {
-        "version 2": {1, 3, 5, 7},
+        "version 1": {0, 2, 4, 6},
         "tag night": {1, 4, 6},
-        "more than 1 step": {0, 1, 2, 3},  # as are those with 300 tokens or fewer, which is not said again
         "LLM big used": {5, 6, 7},
-        "Tool pay used more than once": {0, 1, 2},  # as are those with cabin=economy
+        "Tool pay used": {0, 1, 2, 3},  # as are those with more than one step, and all but those with many tokens
+        "Tool pay repeated with the same arguments": {0, 1, 2},  # as are those with cabin=economy
     }

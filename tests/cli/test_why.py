@@ -1,6 +1,7 @@
 """`agentspan why`: failed runs in groups, what goes with failure, and the cause of one failure, as text and as JSON."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,17 @@ def test_groups_and_findings(db: Path) -> None:
     text = "\n".join(shown)
     assert shown[0] == "8 of 16 runs failed (50%, 28–72%)"
     assert "  Tool pay: ToolFailed: total is <n>, but paid <n>" in text
-    assert "16× in 8 runs (100%) · 1: 4, 2: 4 · " in text
+    assert re.search(r"      16× in 8 runs \(100%\) · [0-9a-z]{12} · 1: 4, 2: 4 · \d\d-\d\d \d\d:\d\d", text)
     assert "what goes with failure, within the same task (8 of them with both outcomes)" in text
-    assert "8/8 failed, 0/8 passed · odds ×∞ (" in text
+    assert "  Tool look used             0/8 failed, 8/8 passed · odds ×0 (0–0.59), q 0.0078" in shown
     found = document(db)
     assert (found["runs"], found["failed"], found["silent"], found["unknown"]) == (16, 8, 0, 0)
     (group,) = found["groups"]
     assert shown[3].startswith(f"{group['signature'][:4]}  Tool pay")
     assert (group["runs"], group["spans"], group["text"]) == (8, 16, "Tool pay: ToolFailed: total is <n>, but paid <n>")
     finding = found["findings"][0]
-    assert (finding["effect"], finding["interval"][1], finding["stratified"]) == (None, None, True)
-    assert (finding["failed_with"], finding["passed_with"]) in ((8, 0), (0, 8))
+    assert (finding["feature"], finding["effect"], finding["stratified"]) == ("Tool look used", 0, True)
+    assert (finding["failed_with"], finding["passed_with"]) == (0, 8)
     assert finding["q"] < 0.1
 
 
@@ -93,6 +94,23 @@ def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
     assert lines(db, "why", "--agent", "nobody") == ["no run has an outcome"]
     assert call(db, "why", "--outcome", "reward").exit_code == 1
     assert call(db, "why", "nothing").exit_code == 1
+
+
+def test_the_project_says_what_passed_means(db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "pyproject.toml"
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    project.write_text('[tool.agentspan]\noutcome = "reward>=1"\n')
+    assert document(db)["outcome"] == "reward>=1"
+    assert document(db, "--outcome", "mark==good")["outcome"] == "mark==good"
+    assert document(db, "--outcome", "status")["outcome"] is None
+    for wrong in ('[tool.agentspan]\noutcome = "reward"\n', "[tool.agentspan]\noutcome = 1\n", "tool = 1\n", "[tool"):
+        project.write_text(wrong)
+        failed = call(db, "why")
+        assert failed.exit_code == 1
+        assert f"cannot use [tool.agentspan] of {project}" in failed.stderr
+    project.write_text("[project]\n")
+    assert document(db)["failed"] == 8
 
 
 def test_python_has_the_same(db: Path) -> None:

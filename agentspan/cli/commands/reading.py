@@ -67,7 +67,7 @@ def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, *
 
 @main.command()
 @click.argument("run", required=False)
-@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; else the status decides.")
+@click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
 @click.option("--agent", metavar="NAME", help="Only of this agent: its name, id or external_identifier.")
 @_since
 @click.option("--git-commit", metavar="PREFIX", help="Only of this git commit: its hash, or the beginning of it.")

@@ -110,31 +110,41 @@ ASKED = (
     "delete from temp.asked",
 )
 ASK = "insert or ignore into temp.asked select run from main.runs where id = ?"
+RUNS = "select r.run, r.id from temp.asked a cross join main.runs r where r.run = a.run"
 SUMS = """
-select r.id, g.id, g.text, count(*), min(f.at), max(f.at), max(f.span)
-from failures f join main.runs r on r.run = f.run join signatures g on g.sig = f.sig
+select f.run, f.sig, count(*), min(f.at), max(f.at), max(f.span) from failures f
 where not f.passes_on and f.run in (select run from temp.asked) group by f.run, f.sig
 """
 USES = """
-select r.id, g.schema_name, nullif(g.label, ''), u.spans, u.failed, u.last, substr(u.reason, 21)
-from temp.asked a cross join uses u join main.runs r on r.run = a.run join groups g on g.grp = u.grp where u.run = a.run
+select u.run, u.grp, u.spans, u.failed, u.last, substr(u.reason, 21)
+from temp.asked a cross join uses u where u.run = a.run
 """
 
 
 def failure_sums(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[FailureSum]:
     """Return the failures of these runs by run and signature."""
-    _ask(connection, run_ids)
-    rows = connection.execute(SUMS)
-    return [FailureSum(run, Signature(id, text), *sums) for run, id, text, *sums in rows]
+    runs = _ask(connection, run_ids)
+    names = {sig: Signature(id, text) for sig, id, text in connection.execute("select sig, id, text from signatures")}
+    return [
+        FailureSum(runs[run], names[sig], spans, first_at, last_at, span)
+        for run, sig, spans, first_at, last_at, span in connection.execute(SUMS)
+    ]
 
 
 def step_uses(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[StepUse]:
     """Return how often these runs used each type and label."""
-    _ask(connection, run_ids)
-    return [*map(StepUse._make, connection.execute(USES))]
+    runs = _ask(connection, run_ids)
+    found = connection.execute("select grp, schema_name, nullif(label, '') from groups")
+    names = {group: (schema_name, label) for group, schema_name, label in found}
+    return [
+        StepUse(runs[run], *names[group], spans, failed, last, reason)
+        for run, group, spans, failed, last, reason in connection.execute(USES)
+    ]
 
 
-def _ask(connection: sqlite3.Connection, run_ids: Collection[str]) -> None:
+def _ask(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[int, str]:
+    """Put the runs that are asked for into `temp.asked`; return their ids by number: a text for each row costs more."""
     for statement in ASKED:
         connection.execute(statement)
     connection.executemany(ASK, [(id,) for id in run_ids])
+    return dict(connection.execute(RUNS).fetchall())
