@@ -20,9 +20,10 @@ _KEY = trace_key("").partition(":")[0] + ":"
 def end(ctx: Context, placing: Placing, run: LiveRun) -> bool:
     """End a run that is active; return whether it was.
 
-    One whose root is missing ends as its first span did. That is a guess: its root replaces it when it comes.
+    One whose root is missing ends as its first span did. That is a guess: its root replaces it when it comes. One that
+    a program records goes on.
     """
-    if run.row.status != "active":
+    if run.row.status != "active" or run.is_recorded:
         return False
     before, now = run.row, clock.now()
     spans = {row.id: row for row in ctx.storage.iter_spans(before.id)} if run.is_own or run.is_loaded else {}

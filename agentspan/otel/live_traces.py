@@ -50,6 +50,11 @@ class LiveRun:
     seen_s: float = 0.0
     is_loaded: bool = False
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a program records it into this storage itself: then it also names and ends it."""
+        return self.row.writer_id is not None
+
 
 @dataclass(slots=True)
 class LiveTrace:

@@ -121,6 +121,8 @@ def moves_of(ctx: Context, trace: LiveTrace, anew: Mapping[str, Mapped]) -> list
 def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[Step]) -> None:
     """Set the columns of the run that its new spans change."""
     run = found.trace.run
+    if run.is_recorded:
+        return
     _add_scopes(run, new)
     first_ns = min(run.start_ns, new[0].span.start_ns)
     times = times_of(first_ns, found.end_ns or None)

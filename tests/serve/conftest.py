@@ -1,9 +1,12 @@
-"""Fixtures: one server for all tests that need nothing special of it, each with agents of its own."""
+"""Fixtures: a server for all tests that need nothing special of it; an application in this process; an agent."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from agentspan.serve import create_app
+from agentspan.storage.memory import MemoryStorage
+from tests.serve.asgi import Client
 from tests.serve.servers import Api, Server, serving
 
 
@@ -29,6 +32,19 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(db, AGENTSPAN_TOKEN="s3cret-token") as running:
         yield running
         assert "s3cret-token" not in running.stderr
+
+
+@pytest.fixture
+def stored() -> MemoryStorage:
+    """A storage in memory."""
+    return MemoryStorage()
+
+
+@pytest.fixture
+def client(stored: MemoryStorage) -> Iterator[Client]:
+    """A client of an application over that storage, in this process."""
+    with Client(create_app(stored)) as client:
+        yield client
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import gzip
 import json
 import random
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,19 +21,7 @@ from agentspan.storage.protocol import Query, Storage
 from tests.otel.recorded import NAMES, recorded
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 from tests.serve.asgi import Client
-from tests.serve.otlp import JSON, PROTOBUF, runs, spans
-
-
-@pytest.fixture
-def stored() -> MemoryStorage:
-    return MemoryStorage()
-
-
-@pytest.fixture
-def client(stored: MemoryStorage) -> Iterator[Client]:
-    with Client(create_app(stored)) as client:
-        yield client
-
+from tests.serve.otlp import JSON, PROTOBUF, post, runs, spans, status_of, string
 
 TIMES = {"inserted_at", "updated_at", "closed_at"}
 """What depends on when a span was stored."""
@@ -109,13 +96,7 @@ def test_spans_that_come_one_by_one_in_any_order_make_the_same_tree(name: str) -
         assert {run.status for run in runs(storage)} <= {"complete", "failed"}
 
 
-def post(client: Client, request: Any, signal: str = "traces", **headers: str) -> Any:
-    body = request if isinstance(request, bytes) else body_of(request)
-    return client.post(f"/v1/{signal}", content=body, headers={**JSON, **headers})
-
-
-AGENT = {"key": "openinference.span.kind", "value": {"stringValue": "AGENT"}}
-NAME = {"key": "agent.name", "value": {"stringValue": "researcher"}}
+AGENT, NAME = string("openinference.span.kind", "AGENT"), string("agent.name", "researcher")
 CHILD = {"spanId": "00000000000000aa", "parentSpanId": "00000000000000bb", "name": "child"}
 ROOT = {"spanId": "00000000000000bb", "name": "run", "attributes": [AGENT, NAME]}
 
@@ -158,7 +139,7 @@ def test_a_run_whose_root_never_comes_ends_and_its_late_root_counts(stored: Memo
 
 
 def test_bare_calls_of_a_process_are_one_run(client: Client, stored: MemoryStorage) -> None:
-    chat = {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}}
+    chat = string("gen_ai.operation.name", "chat")
     for number in range(1, 21):
         call = {"traceId": f"{number:032x}", "spanId": f"{number:016x}", "name": "chat", "attributes": [chat]}
         assert post(client, export_request(call)).status_code == 200
@@ -193,15 +174,6 @@ def test_forms_of_a_body(form: str, client: Client, stored: MemoryStorage) -> No
     answer = client.post("/v1/traces", content=content, headers={**PROTOBUF, **encoding})
     assert (answer.status_code, answer.content) == (200, b"")
     assert len(spans(stored)) == 1
-
-
-def status_of(content: bytes) -> tuple[int, str]:
-    """The code and the message of a `google.rpc.Status`."""
-    assert (content[0], content[2]) == (8, 18)
-    size = content[3] if content[3] < 128 else content[3] - 128 + (content[4] << 7)
-    text = content[4 if content[3] < 128 else 5 :]
-    assert len(text) == size
-    return content[1], text.decode()
 
 
 def test_what_cannot_be_used_is_counted_and_the_rest_is_stored(client: Client, stored: MemoryStorage) -> None:
@@ -290,6 +262,6 @@ def test_busy_and_read_only(tmp_path: Any) -> None:
 
 def test_credentials_are_not_stored(client: Client, stored: MemoryStorage) -> None:
     secret = "sk-ant-api03-" + "a1B2" * 20
-    said = {"key": "ANTHROPIC_API_KEY", "value": {"stringValue": secret}}
+    said = string("ANTHROPIC_API_KEY", secret)
     post(client, export_request({**ROOT, "name": f"run {secret}", "attributes": [AGENT, said]}))
     assert secret not in repr(spans(stored)) + repr(runs(stored))

@@ -5,37 +5,20 @@ import json
 import os
 import random
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES
-from agentspan.serve import create_app
 from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 from tests.serve.asgi import Client
-from tests.serve.otlp import JSON, PROTOBUF, spans
+from tests.serve.otlp import JSON, PROTOBUF, field, protobuf_spans, spans, string, wrapped
 
 MUTATIONS = max(300, int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "0")))
 MB = 2**20
 MANY = 1_000_000 if MUTATIONS > 1000 else 110_000
-
-
-@pytest.fixture
-def stored() -> MemoryStorage:
-    return MemoryStorage()
-
-
-@pytest.fixture
-def client(stored: MemoryStorage) -> Iterator[Client]:
-    with Client(create_app(stored)) as client:
-        yield client
-
-
-def string(key: str, value: str) -> dict[str, Any]:
-    return {"key": key, "value": {"stringValue": value}}
 
 
 def send(client: Client, body: bytes, form: dict[str, str], **headers: str) -> Any:
@@ -83,30 +66,6 @@ def test_a_million_attributes_lose_their_span_only(client: Client, stored: Memor
     assert all(b"more than 100,000 values" in answer.content for answer in answers)
     assert [row.schema_name for row in spans(stored)] == ["other"]
     assert peak < 200 * MB
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def field(number: int, data: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + varint(len(data)) + data
-
-
-def wrapped(*encoded: bytes) -> bytes:
-    """A request with these encoded spans."""
-    return field(1, field(2, b"".join(field(2, each) for each in encoded)))
-
-
-def protobuf_spans(request: dict[str, Any]) -> list[bytes]:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-    message = ExportTraceServiceRequest.FromString(protobuf_of(request))
-    return [span.SerializeToString() for span in message.resource_spans[0].scope_spans[0].spans]
 
 
 def test_nesting(client: Client, stored: MemoryStorage) -> None:
