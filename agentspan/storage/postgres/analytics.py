@@ -56,16 +56,21 @@ _TOTALS = 8
 
 _RAN = "status in ('complete', 'failed')"
 _DURATION = "coalesce(duration_ms, 0)"
+# Narrow rows first: the sort for the percentiles would carry payloads to the disk.
+_NARROW = f"""
+with s as materialized (
+    select schema_name, label, status, {FAILED} as failed, {_DURATION} as ms, input_tokens, output_tokens, cost_usd,
+           is_aggregate
+    from agent_spans where true{{0}}
+)"""
 # Each span counts for its type and, if it has a label, for that too.
-_STATS = f"""
-select schema_name, case when grouping(label) = 0 then label end, count(*), count(*) filter (where {FAILED}),
+_STATS = f"""{_NARROW}
+select schema_name, case when grouping(label) = 0 then label end, count(*), count(*) filter (where failed),
        count(*) filter (where status = 'cancelled'), count(*) filter (where status in ('pending', 'active')),
-       percentile_disc(array[0.5, 0.95, 0.99]) within group (order by {_DURATION}) filter (where {_RAN}),
-       max({_DURATION}) filter (where {_RAN}), coalesce(sum({_DURATION}) filter (where {_RAN}), 0.0),
+       percentile_disc(array[0.5, 0.95, 0.99]) within group (order by ms) filter (where {_RAN}),
+       max(ms) filter (where {_RAN}), coalesce(sum(ms) filter (where {_RAN}), 0.0),
        sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate)
-from agent_spans where true{{0}}
-group by grouping sets ((schema_name), (schema_name, label))
-having grouping(label) = 1 or label <> ''
+from s group by grouping sets ((schema_name), (schema_name, label)) having grouping(label) = 1 or label <> ''
 """
 _HISTOGRAMS = f"""
 select schema_name, label, width_bucket({_DURATION}, %s::double precision[]), count(*)

@@ -24,7 +24,7 @@ def put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused
     found = rows_of(connection, statements.LOCK_RUNS, (storable(sorted(runs)),))
     if len(found) < len(runs):
         return Refused("missing")
-    if len(set(ids)) < len(ids) or rows_of(connection, statements.SPAN_IDS_USED, (storable(ids), storable(ids))):
+    if len(set(ids)) < len(ids) or _are_used(connection, ids):
         return Refused("id_used")
     insert(connection, rows)
     if put.violations:
@@ -36,6 +36,10 @@ def put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused
     if terminated:
         late.append(next(row for row in rows if row.agent_instance_id in terminated))
     return None
+
+
+def _are_used(connection: Connection, ids: Sequence[str]) -> bool:
+    return bool(rows_of(connection, statements.SPAN_IDS_USED, (statements.SEPARATOR.join(ids),)))
 
 
 def insert(connection: Connection, rows: Sequence[AgentSpanRow]) -> None:

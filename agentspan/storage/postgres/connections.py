@@ -39,8 +39,9 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _SET_UP = """
 select set_config('search_path', %s, false), set_config('timezone', 'UTC', false),
        set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
-       set_config('default_transaction_read_only', %s, false), set_config('jit', 'off', false)
-"""  # jit: compiling takes longer than nearly all of these statements
+       set_config('default_transaction_read_only', %s, false), set_config('work_mem', '64MB', false),
+       set_config('jit', 'off', false)
+"""  # work_mem: statistics sort all durations. jit: compiling takes longer than nearly all of these statements
 
 
 class Connection(psycopg.Connection[Any]):

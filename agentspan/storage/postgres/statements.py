@@ -87,9 +87,13 @@ LOCK_RUNS = (
 )
 RUNS_OF_SPANS = "select distinct agent_instance_id from agent_spans where id = any(%s)"
 TERMINATED = "select termination_reason from agent_instances where id = %s and status = 'terminated'"
-SPAN_IDS_USED = (
-    "select id from finished_spans where id = any(%s) union all select id from open_spans where id = any(%s)"
+SEPARATOR = "\x1f"
+# One text, because psycopg makes an array of 500 texts in Python, in a quarter of the time of their COPY. A subquery for
+# each id: of a table that was not analyzed yet, `= any` reads everything.
+SPAN_IDS_USED = f"select 1 from unnest(string_to_array(%s, '{SEPARATOR}')) asked(id) where " + " or ".join(
+    f"(select 1 from {table} s where s.id = asked.id limit 1) is not null" for table in SPAN_TABLES
 )
+"""Whether any of these ids, with SEPARATOR between them, is that of a span."""
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = %s order by id"
 FIRST_SPANS = f"{SPANS} limit %s"
 NAME_RUN = "insert into run_names (agent_id, external_identifier, agent_instance_id) values (%s, %s, %s)"
@@ -184,12 +188,14 @@ def finish(
     *,
     has_run: bool,
     has_key: bool = False,
+    wants_row: bool = False,
 ) -> str:
     """Return the statement that moves an open span to the finished ones, and with it stores a key.
 
     Its values: the id, the run if `has_run`, the values that must not change; those to set, in the order of the
-    columns of the table; the five of the key. It returns the row, and why its run was terminated; nothing where a guard
-    did not hold. The key comes from the row that was moved: where that is none, there is no key.
+    columns of the table; the five of the key. It returns the run, and nothing where a guard did not hold; if
+    `wants_row`, the row, and why its run was terminated (0.1 ms more). The key comes from the row that was moved: where
+    that is none, there is no key.
     """
     casts = _CASTS["agent_span"]
     values = ", ".join(casts[field] if field in columns else quoted(field) for field in AgentSpanRow._fields)
@@ -201,10 +207,12 @@ def finish(
         else ""
     )
     reason = _REASON.format("agent_instances", " and agent_instances.id = put.agent_instance_id")
+    put = "*" if wants_row or has_key else "agent_instance_id"
+    returned = f"{listed(AgentSpanRow._fields)}, {reason}" if wants_row else "agent_instance_id"
     return (
         f"with gone as (delete from open_spans where id = %s{run}{_guard('agent_span', leaves, unchanged)} "
         f"returning *), put as (insert into finished_spans ({listed(AgentSpanRow._fields)}) "
-        f"select {values} from gone returning *){key} select {listed(AgentSpanRow._fields)}, {reason} from put"
+        f"select {values} from gone returning {put}){key} select {returned} from put"
     )
 
 

@@ -20,7 +20,7 @@ from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_table
 from agentspan.storage.postgres.reads import Reads
 from agentspan.storage.postgres.removal import PostgresRemoval
 from agentspan.storage.postgres.sql_shell import ask
-from agentspan.storage.postgres.writes import apply_all, finishing
+from agentspan.storage.postgres.writes import APPLIED, apply_all, finishing
 from agentspan.storage.protocol import Answer, Capabilities, Storage
 
 T = TypeVar("T")
@@ -109,11 +109,14 @@ class PostgresStorage(Reads):
             return None
         key = unit.key
         used = () if key is None else (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
-        found = self._connections.alone(*finishing(move, used), wait_s)
+        wants_row = unit.subject is not None
+        found = self._connections.alone(*finishing(move, used, wants_row=wants_row), wait_s)
         if not found:
             return None
+        if not wants_row:
+            return APPLIED
         *row, reason = found[0]
-        return Applied() if unit.subject is None else Applied(AgentSpanRow._make(row), reason)
+        return Applied(AgentSpanRow._make(row), reason)
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """See Groups."""

@@ -234,7 +234,7 @@ def _moved_by_statement(connection: Connection, move: Move) -> str | None:
             return None  # it may be in either table
         if "status" in move.set and move.set["status"] not in OPEN:
             found = rows_of(connection, *finishing(move))
-            return cast(str, found[0][_RUN]) if found else None
+            return cast(str, found[0][0]) if found else None
         sql = statements.update("open_spans", "agent_span", tuple(move.set), move.leaves, unchanged)
         found = connection.execute(sql, (*move.set.values(), move.id, *given)).fetchall()
         return cast(str, found[0][_RUN]) if found else None
@@ -247,13 +247,18 @@ def _moved_by_statement(connection: Connection, move: Move) -> str | None:
 _RUN = AgentSpanRow._fields.index("agent_instance_id")
 
 
-def finishing(move: Move, key: Sequence[Any] = ()) -> tuple[str, tuple[Any, ...]]:
+def finishing(move: Move, key: Sequence[Any] = (), *, wants_row: bool = False) -> tuple[str, tuple[Any, ...]]:
     """Return the statement, and its values, of a move that finishes an open span; see statements.finish."""
     run = () if move.instance_id is None else (move.instance_id,)
     given = (value for value in move.unchanged.values() if value is not None)
     values = (move.set[field] for field in AgentSpanRow._fields if field in move.set)
     sql = statements.finish(
-        frozenset(move.set), move.leaves, shape_of(move.unchanged), has_run=bool(run), has_key=bool(key)
+        frozenset(move.set),
+        move.leaves,
+        shape_of(move.unchanged),
+        has_run=bool(run),
+        has_key=bool(key),
+        wants_row=wants_row,
     )
     return sql, (move.id, *run, *given, *values, *key)
 
