@@ -144,9 +144,10 @@ class Capable(AnswersAboutScores):
     def span_stats(self, **more: Any) -> Any:
         return stats(RowByRow(self), **more)
 
-    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
+    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any, runs: Any = None) -> Any:
         matcher = Matcher(words)
-        runs = [search_run(self.iter_spans(run.id), matcher, 1000) for run in self.page(Query("agent_instance")).rows]
+        ids = [run.id for run in self.page(Query("agent_instance")).rows if runs is None or run.id in runs]
+        runs = [search_run(self.iter_spans(id), matcher, 1000) for id in ids]
         found = sorted(chain(*(spans for spans, _ in runs)), key=lambda one: one.span.id, reverse=True)
         return found[offset : offset + limit], sum(number for _, number in runs)
 
@@ -233,7 +234,7 @@ class SearchesFindTheOldestFirst(Capable):
 
 @found_by("test_analytics_answer_as_reading_row_by_row_does")
 class SearchesFindRepeatedTexts(Capable):
-    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
+    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any, runs: Any = None) -> Any:
         matcher = Matcher(words)
         spans = [row for row in self.page(Query("agent_span", descending=True)).rows if matcher.matches(row)]  # type: ignore[arg-type]
         return [FoundSpan(span, 0) for span in spans[offset : offset + limit]], len(spans)  # type: ignore[arg-type]
