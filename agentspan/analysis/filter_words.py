@@ -7,19 +7,20 @@ keyword of `Reading.runs` (`session="S"`), and a word of a filter in one text (`
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from agentspan import jsontext
-from agentspan.analysis import time_expressions
+from agentspan.analysis import outcomes, time_expressions
 from agentspan.analysis.agent_names import AT
+from agentspan.analysis.score_filters import OUTCOMES
 from agentspan.errors import InvalidValue
 from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.run_filter import RunFilter
 
 ALL = "all"
-TEXTS = ("agent", "version", "session", "status", "error", "grep", "git_commit")
+TEXTS = ("agent", "version", "session", "task", "status", "outcome", "error", "mark", "grep", "git_commit")
 TIMES = ("since", "until")
-MANY = ("meta",)
+MANY = ("tag", "score", "meta")
 """Names that may be given more than once."""
 FAILED = "failed"
 NAMES = (*TEXTS, *TIMES, *MANY, FAILED)
@@ -36,8 +37,13 @@ class RunKeywords(TypedDict, total=False):
     agent: str | None
     version: str | None
     session: str | None
+    task: str | None
+    tag: str | Sequence[str] | None
     status: str | None
     failed: bool
+    outcome: str | None
+    score: str | Sequence[str] | None
+    mark: str | None
     error: str | None
     meta: Mapping[str, object] | None
     grep: str | None
@@ -55,22 +61,31 @@ def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> Ru
     """Return the filter for values by the names of the grammar; None, False, and no values match everything.
 
     Args:
-        given: of each name its text; of `failed` a bool; of times also a datetime; of `meta` texts such as `KEY=VALUE`,
-            or a dict. Other names are ignored.
+        given: of each name its text; of `failed` a bool; of times also a datetime; of `tag` and `score` one text or
+            several; of `meta` texts such as `KEY=VALUE`, or a dict. Other names are ignored.
         field: what an error names before the name of the value.
         zone: of times without an offset; None for the machine's own.
 
     Raises:
-        InvalidValue: a time, a status or a pair is none.
+        InvalidValue: a time, a status, a rule over a score, or a pair is none.
     """
     within = f"{field} " if field else ""
-    texts = {name: value for name in TEXTS if isinstance(value := given.get(name), str)}
+    texts: dict[str, Any] = {name: value for name in TEXTS if isinstance(value := given.get(name), str)}
     if texts.get("status", INSTANCE_STATUSES[0]) not in INSTANCE_STATUSES:
         raise InvalidValue(f"{within}status", f"must be one of {', '.join(INSTANCE_STATUSES)}")
     for name in TIMES:
         if (value := given.get(name)) is not None:
             texts[name] = time_expressions.stored(value, f"{within}{name}", zone=zone)
-    return RunFilter(**texts, failed=bool(given.get(FAILED)), meta=_pairs(given.get("meta"), f"{within}meta"))
+    scores = _texts(given.get("score"))
+    for rule in (*scores, *([texts["outcome"]] if texts.get("outcome", "passed") not in OUTCOMES else [])):
+        outcomes.parse(rule)
+    return RunFilter(
+        **texts,
+        failed=bool(given.get(FAILED)),
+        meta=_pairs(given.get("meta"), f"{within}meta"),
+        tags=_texts(given.get("tag")),
+        scores=scores,
+    )
 
 
 def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> RunFilter:
@@ -108,11 +123,15 @@ def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> Run
     return filter_of({**given, **many}, field=field, zone=zone)
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
+
+
 def _pairs(value: object, field: str) -> tuple[tuple[str, str], ...]:
     if isinstance(value, Mapping):
         return tuple((key, each if isinstance(each, str) else jsontext.encode(each)[0]) for key, each in value.items())
     pairs = []
-    for text in (value,) if isinstance(value, str) else value if isinstance(value, Sequence) else ():
+    for text in _texts(value):
         key, is_pair, found = text.partition("=")
         if not key or not is_pair:
             raise InvalidValue(field, "must be such as KEY=VALUE")

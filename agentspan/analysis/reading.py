@@ -90,8 +90,11 @@ class Reading:
             offset: how many to pass over.
             agent: its name, id or external_identifier; or `AGENT@VERSION`.
             version: the version of the agent.
-            session: of the run.
-            status: of the run.
+            session, task, status: of the run.
+            tag: a tag, or several, all of which the run has.
+            outcome: `passed`, `failed` or `unknown` by the status; or a rule by which the run passed, `reward>=1`.
+            score: such a rule, or several, all of which the newest scores of the run fulfil.
+            mark: the label of the run's newest mark; `*` for any.
             failed: only runs that failed, or in which a span did.
             error: text in the error of the run, or of a failed span, in any case.
             meta: keys of the run's metadata with their values.

@@ -6,6 +6,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow
 from agentspan.storage.analytics import RunSummary
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter, has_meta, is_said_in
+from agentspan.storage.scores import tags_of
 
 
 def matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
@@ -16,6 +17,7 @@ def matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
         and filter.version in (None, run.version)
         and (filter.agent is None or _is_agent(storage, run, filter.agent))
         and (filter.grep is None or is_said_in(filter.grep, *_own_texts(run)))
+        and (not filter.tags or {*filter.tags} <= {*tags_of(storage, [run.run.id])[run.run.id]})
         and (filter.error is None or _failed_of(storage, run, filter.error))
     )
 
@@ -27,6 +29,8 @@ def _matches_itself(row: AgentInstanceRow, filter: RunFilter) -> bool:
     return (
         filter.status in (None, row.status)
         and filter.session in (None, row.session)
+        and filter.task in (None, row.task)
+        and (filter.ids is None or row.id in filter.ids)
         and (filter.since is None or began >= filter.since)
         and (filter.until is None or began < filter.until)
         and (commit is None or (row.git_commit is not None and row.git_commit.startswith(commit.lower())))

@@ -5,6 +5,7 @@ from functools import reduce
 from typing import NamedTuple, TypeVar
 
 from agentspan.analysis.run_matching import matches
+from agentspan.analysis.score_filters import by_ids
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.analytics import Progress, RunList, RunSummary, RunTotals
@@ -36,7 +37,7 @@ def find_runs(
         sort: the order, where it is not by creation: the longest first, the most expensive …
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
-    filter = filter or RunFilter()
+    filter = by_ids(storage, filter or RunFilter())
     analytics = storage.capabilities().analytics
     if analytics is not None:
         answer = analytics.find_runs(filter, limit=limit, offset=offset, sort=sort, progress=progress)
@@ -123,7 +124,7 @@ def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator
 
 def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: RunFilter) -> set[str]:
     """Return the ids of those of these runs that match. Spans are counted by the storage; `error` alone reads some."""
-    rows = list(rows)
+    rows, filter = list(rows), by_ids(storage, filter)
     names = names_of(storage, rows)
     counts = storage.counts([row.id for row in rows])
     found = set()

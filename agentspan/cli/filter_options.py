@@ -27,8 +27,15 @@ _OPTIONS = (
     _Option("agent", "Only of this agent: its name, id or external_identifier; NAME@VERSION.", {"metavar": "NAME"}),
     _Option("version", "Only of this version of the agent.", {"metavar": "VERSION"}),
     _Option("session", "Only of this session.", {"metavar": "ID"}),
+    _Option("task", "Only of this task.", {"metavar": "TASK"}),
+    _Option("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
     _Option("status", "Only with this status.", {"type": click.Choice(INSTANCE_STATUSES)}),
     _Option("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),
+    _Option(
+        "outcome", "Only passed, failed or unknown by status; or passed by a RULE: reward>=1.", {"metavar": "RULE"}
+    ),
+    _Option("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
+    _Option("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),
     _Option("error", "Only with this text in the error of the run, or of a failed span.", {"metavar": "TEXT"}),
     _Option("meta", "Only with this value in the run's metadata.", {"metavar": "KEY=VALUE", "multiple": True}),
     _Option("since", "Only from then on: 90s, 15m, 2h, 7d ago; 02:00, yesterday, 2026-11-24 …", {"metavar": "TIME"}),

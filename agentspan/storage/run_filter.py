@@ -29,6 +29,13 @@ class RunFilter:
         error: text, in any case, in the run's error or termination reason, or in the result of a failed span.
         meta: pairs of a key of the run's metadata and its value as text; all must match. A dot in a key goes into an
             object.
+        task: the run's task.
+        tags: all of which the run has.
+        scores: rules such as `reward>=1` (see analysis.outcomes), which the newest scores of the run fulfil.
+        mark: the label of the run's newest mark; `*` for any.
+        outcome: `passed`, `failed` or `unknown`, by the status; or a rule, by which the run passed.
+        ids: the only runs that count. `analysis.runs` turns scores, mark and outcome into it, so that a storage that
+            filters by itself finds them at None.
     """
 
     agent: str | None = None
@@ -42,6 +49,12 @@ class RunFilter:
     until: str | None = None
     error: str | None = None
     meta: tuple[tuple[str, str], ...] = ()
+    task: str | None = None
+    tags: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    mark: str | None = None
+    outcome: str | None = None
+    ids: frozenset[str] | None = None
 
 
 def is_said_in(needle: str, *texts: str | None) -> bool:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+import agentspan
 from agentspan import clock
 from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.agent_names import resolved
@@ -11,8 +12,12 @@ from agentspan.analysis.filter_words import NAMES, filter_of, parse
 from agentspan.analysis.runs import find_runs
 from agentspan.database import Database
 from agentspan.errors import InvalidValue, NotFound
+from agentspan.ids import IdSource
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import ScoreRow
 from agentspan.storage.run_filter import RunFilter
 
+IDS = IdSource(7)
 BERLIN = timezone(timedelta(hours=1))
 
 
@@ -23,8 +28,37 @@ def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
         "my agent", "failed", "2026-11-24T00:00:00.000000Z", True, git_commit="ab", meta=(("a", "b"), ("c.d", "1=2"))
     )
     assert parse("researcher@1.0 session=s") == RunFilter("researcher@1.0", session="s")
-    every = filter_of({name: "1d" if name in ("since", "until") else "complete" for name in NAMES if name != "meta"})
-    assert None not in [getattr(every, name) for name in NAMES]
+    assert parse("tag=a tag=b score=reward>=1 mark=bad task=t") == RunFilter(
+        tags=("a", "b"), scores=("reward>=1",), mark="bad", task="t"
+    )
+    words = {"since": "1d", "until": "1d", "status": "complete", "outcome": "passed", "score": "a>1", "meta": "a=b"}
+    assert filter_of({name: words.get(name, "x") for name in NAMES}) != RunFilter()
+
+
+def test_scores_marks_tasks_and_tags_select_runs(db: Database) -> None:
+    tracer = agentspan.Tracer(db.storage, raise_errors=True)
+    ids = []
+    for number, reward in enumerate((0.0, 1.0, None)):
+        with tracer.run("a", task=f"t{number}", tags=["eval", f"n{number}"]) as run:
+            pass
+        ids.append(run.id)
+        scores = [] if reward is None else [("reward", reward, None)]
+        for name, value, label in [*scores, ("mark", None, ("bad", "good", "bad")[number])]:
+            row = ScoreRow(
+                IDS.new(), run.id, "agent_instance", run.id, name, value, label, "code", None, clock.now(), None
+            )
+            db.storage.apply([Unit((Put(row),))])
+
+    def found(text: str) -> list[int]:
+        return sorted(ids.index(run.run.id) for run in find_runs(db.storage, parse(text)).runs)
+
+    assert found("task=t1") == found("tag=n1 tag=eval") == found("score=reward>=1") == found("outcome=reward>=1") == [1]
+    assert found("mark=bad") == [0, 2]
+    assert found("mark=* tag=eval") == found("outcome=passed") == [0, 1, 2]
+    assert found("mark=bad score=reward<1") == [0]
+    assert found("outcome=failed") == found("tag=n1 tag=n2") == []
+    with pytest.raises(InvalidValue, match="is no rule"):
+        parse("score=reward")
 
 
 @pytest.mark.parametrize("text", ["", "status=odd", "failed=1", "agent=", "since=never", "n=1", '"', "meta=x", "words"])

@@ -12,7 +12,7 @@ from agentspan.analysis.search import search
 from agentspan.analysis.stats import in_order, stats
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, TagRow
 from agentspan.storage.analytics import Analytics, RunFilter
 from agentspan.storage.protocol import Capabilities, Outlines, Sql, Storage, Sums
 from agentspan.storage.run_filter import SORTS
@@ -90,6 +90,8 @@ class Answering(Base):
         filters += [RunFilter(version=runs[0].agent_version_id[-9:]), RunFilter(session="s1"), RunFilter(session="s")]
         filters += [RunFilter(error=text) for text in ("TIMEOUT", "no such error", "")]
         filters += [RunFilter(meta=(("note", value),)) for value in ("1", "[2]", "one")]
+        filters += [RunFilter(task="t1"), RunFilter(tags=("a",)), RunFilter(tags=("a", "b"), task="t1")]
+        filters += [RunFilter(ids=frozenset(run.id for run in runs[:2])), RunFilter(ids=frozenset())]
         filters.append(RunFilter(until=times[-1], meta=(("note", "1"), ("deep.er", "true"))))
         for _ in range(4):
             status = chance.choice((None, "active", "complete", "failed", "terminated"))
@@ -191,11 +193,13 @@ def _history(base: Base, storage: Storage, chance: random.Random, steps: int) ->
         run = run._replace(
             metadata=chance.choice(NOTES),
             session=chance.choice((None, "s1", "s2")),
+            task=chance.choice((None, "t1", "t2")),
             inserted_at=at,
             started_at=chance.choice((None, at)),
             git_commit=COMMITS[len(runs)],
         )
         base.put(storage, agent, version, schema, run)
+        base.put(storage, *(TagRow(base.rows.ids.new(), run.id, tag, at) for tag in "ab" if chance.random() < 0.6))
         runs.append(run)
     for _ in range(steps):
         run = chance.choice(runs)

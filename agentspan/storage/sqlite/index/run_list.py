@@ -5,6 +5,7 @@ import sqlite3
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.analytics import RunList, RunSummary, RunTotals
 from agentspan.storage.run_filter import RunFilter, RunSort, has_meta, is_said_in
+from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.span_sums import USED
 from agentspan.storage.sqlite.statements import column_of
 
@@ -44,6 +45,7 @@ ERROR = f"""
   select distinct n.id from main.facts f cross join recorded.agent_spans s cross join main.runs n
   where f.failed and s.rowid = f.row and is_said_in(?, {RESULT}) and n.run = f.run))
 """
+HAS_TAG = "exists (select 1 from recorded.tags t where t.agent_instance_id = i.id and t.tag = ?)"
 TOKENS = (
     "case when input_tokens is null and output_tokens is null then null "
     "else ifnull(input_tokens, 0) + ifnull(output_tokens, 0) end"
@@ -66,6 +68,8 @@ def find_runs(
     Args:
         connection: to the index, which is current, with the recorded file attached.
     """
+    if filter.ids is not None:
+        wanted_runs.restrict(connection, filter.ids)
     where, values = _where(filter)
     connection.create_function("is_said_in", -1, is_said_in)
     connection.create_function("has_meta", 1, lambda metadata: has_meta(metadata, filter.meta))
@@ -108,6 +112,11 @@ def _where(filter: RunFilter) -> tuple[str, list[str]]:
         found.append((f"is_said_in(?, {OWN_TEXTS})", (filter.grep,)))
     if filter.meta:
         found.append(("has_meta(i.metadata)", ()))
+    if filter.task is not None:
+        found.append(("i.task = ?", (filter.task,)))
+    found += [(HAS_TAG, (tag,)) for tag in filter.tags]
+    if filter.ids is not None:
+        found.append(("i.id in (select id from temp.wanted)", ()))
     if filter.error is not None:
         found.append((ERROR, (filter.error, filter.error)))
     # A shell's odd bytes are no text for SQLite.
