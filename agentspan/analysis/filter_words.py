@@ -29,7 +29,7 @@ Given = Mapping[str, object]
 
 
 class RunKeywords(TypedDict, total=False):
-    """What the keywords of `Reading` select runs by, but for times (see RunFilter).
+    """What the keywords of `Reading` select runs by, but for outcome and times (see RunFilter).
 
     `agent` may be `AGENT@VERSION`. `meta` is a dict of keys and values of the run's metadata.
     """
@@ -41,7 +41,6 @@ class RunKeywords(TypedDict, total=False):
     tag: str | Sequence[str] | None
     status: str | None
     failed: bool
-    outcome: str | None
     score: str | Sequence[str] | None
     mark: str | None
     error: str | None
@@ -55,6 +54,16 @@ class TimedRunKeywords(RunKeywords, total=False):
 
     since: datetime | str | None
     until: datetime | str | None
+
+
+class JudgedRunKeywords(RunKeywords, total=False):
+    """The same, with the outcome: for calls whose times are about something else than runs."""
+
+    outcome: str | None
+
+
+class AllRunKeywords(JudgedRunKeywords, TimedRunKeywords, total=False):
+    """All of them."""
 
 
 def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:

@@ -10,8 +10,16 @@ from agentspan import clock
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.diff import RunDiff, diff
-from agentspan.analysis.filter_words import NAMES, RunKeywords, TimedRunKeywords, filter_of
-from agentspan.analysis.outcomes import parse
+from agentspan.analysis.drift import Drift, drift
+from agentspan.analysis.filter_words import (
+    NAMES,
+    AllRunKeywords,
+    JudgedRunKeywords,
+    TimedRunKeywords,
+    filter_of,
+    parse,
+)
+from agentspan.analysis.outcomes import parse as parse_rule
 from agentspan.analysis.runs import RunList, find_runs, ids_of, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
@@ -80,7 +88,7 @@ class Reading:
         self._closes = closes
 
     def runs(
-        self, *, sort: RunSort = "started", limit: int | None = 50, offset: int = 0, **filter: Unpack[TimedRunKeywords]
+        self, *, sort: RunSort = "started", limit: int | None = 50, offset: int = 0, **filter: Unpack[AllRunKeywords]
     ) -> RunList:
         """Return a page of the runs that match, the latest first, how many there are, and the sums over all of them.
 
@@ -116,7 +124,7 @@ class Reading:
         *,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
-        **filter: Unpack[RunKeywords],
+        **filter: Unpack[JudgedRunKeywords],
     ) -> list[Stat]:
         """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
 
@@ -141,7 +149,7 @@ class Reading:
         limit: int = 50,
         offset: int = 0,
         progress: Progress | None = None,
-        **filter: Unpack[TimedRunKeywords],
+        **filter: Unpack[AllRunKeywords],
     ) -> Hits:
         """Return the spans that contain all of these words, the latest first.
 
@@ -190,7 +198,7 @@ class Reading:
             NotFound: there is no such run, or no such agent.
             InvalidValue: `outcome` is no rule, or a time is none.
         """
-        rule = None if outcome is None else parse(outcome)
+        rule = None if outcome is None else parse_rule(outcome)
         if run is not None:
             return why_run(self.storage, id_prefixes.find_run(self.storage, run), rule)
         return why(self.storage, self._filter(filter), rule)
@@ -213,6 +221,20 @@ class Reading:
         if filter != RunFilter():
             raise InvalidValue("run", "and filters of runs exclude each other")
         return [id_prefixes.find_run(self.storage, run).id]
+
+    def drift(self, base: str, head: str, *, outcome: str | None = None) -> Drift:
+        """Return whether two groups of runs, such as two versions of an agent, differ by more than chance.
+
+        Args:
+            base, head: filters: `AGENT@VERSION`, or keywords of `runs` as in `tag=nightly since=7d`.
+            outcome: a rule by which a run passed, such as `reward>=1`; by its status when left out.
+
+        Raises:
+            InvalidValue: a filter or the rule is none.
+            NotFound: there is no such agent.
+        """
+        filters = (resolved(self.storage, parse(text, name)) for name, text in (("base", base), ("head", head)))
+        return drift(self.storage, *filters, rule=None if outcome is None else parse_rule(outcome))
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None

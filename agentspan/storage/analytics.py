@@ -116,6 +116,28 @@ class Stat:
         return self.failed / self.ran if self.ran else None
 
 
+class RunSum(NamedTuple):
+    """The sums over those spans of a run that have the same type and label, and are complete or failed.
+
+    Attributes:
+        label: None where they have none.
+        total_ms: of their durations.
+        input_tokens, output_tokens, cost_usd: None if no span has a value.
+        is_aggregate: whether spans of the type sum up others.
+    """
+
+    run_id: str
+    schema_name: str
+    label: str | None
+    spans: int
+    failed: int
+    total_ms: float
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    is_aggregate: bool
+
+
 class FoundSpan(NamedTuple):
     """A span that says all words of a search first (see first_said), without what earlier ones have said.
 
@@ -250,6 +272,10 @@ class Analytics(Protocol):
         progress: Progress | None = None,
     ) -> list[Stat] | None:
         """Return statistics of the spans of all runs, or of those with these ids, in any order."""
+        ...
+
+    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
+        """Return the sums of these runs by span type and label (see RunSum), in any order."""
         ...
 
     def search_spans(

@@ -1,9 +1,10 @@
-"""Commands that only read: runs, show, diff, why, tail, span, stats, search, sql, schemas."""
+"""Commands that only read: runs, show, diff, drift, why, tail, span, stats, search, sql, schemas."""
 
 from typing import Any
 
 import click
 
+from agentspan.analysis.agent_names import AT
 from agentspan.cli.app import main, opened, options
 from agentspan.cli.filter_options import filter_options, page_options
 from agentspan.cli.local_time import utc_option
@@ -51,11 +52,50 @@ def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: 
 @options
 @click.pass_context
 def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, **how: Any) -> None:
-    """Show where two runs part, A and B: an id, the unique beginning of one, or - for the latest."""
+    """Show where two runs part, A and B: an id, the unique beginning of one, or - for the latest.
+
+    AGENT@1.0 AGENT@2.0 compares all runs of two versions, as `drift` does.
+    """
     from agentspan.cli import diff as diff_
+    from agentspan.cli import drift as drift_
 
     with opened(ctx, db) as database:
-        diff_.command(database, a, b, as_json=as_json, **how)
+        if AT in a and AT in b and how["against"] is None:
+            markdown, whole = how["markdown"], how["full"]
+            drift_.command(database, a, b, outcome=None, whole=whole, markdown=markdown, as_json=as_json)
+        else:
+            diff_.command(database, a, b, as_json=as_json, **how)
+
+
+@main.command()
+@click.argument("versions", metavar="[AGENT@1.0 AGENT@2.0]", nargs=-1)
+@click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
+@click.option("--head", metavar="FILTER", help="The runs that are judged.")
+@click.option("--outcome", metavar="RULE", help="When a run passed, such as reward>=1; by its status when left out.")
+@click.option("--all", "whole", is_flag=True, help="Show all rows.")
+@click.option("--markdown", is_flag=True, help="Write Markdown.")
+@utc_option
+@options
+@click.pass_context
+def drift(
+    ctx: click.Context,
+    /,
+    versions: tuple[str, ...],
+    base: str | None,
+    head: str | None,
+    db: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Show whether the runs of one version, or of any filter, are worse than others, or differ only by chance."""
+    from agentspan.cli import drift as drift_
+
+    if len(versions) == 2 and base is head is None:
+        base, head = versions
+    if (versions and (base, head) != versions) or base is None or head is None:
+        raise click.UsageError("two groups of runs are needed: AGENT@1.0 AGENT@2.0, or --base FILTER --head FILTER")
+    with opened(ctx, db) as database:
+        drift_.command(database, base, head, as_json=as_json, **how)
 
 
 @main.command()

@@ -11,6 +11,7 @@ from agentspan.storage.analytics import (
     FoundSpan,
     Progress,
     RunList,
+    RunSum,
     RunSummary,
     RunTotals,
     Stat,
@@ -70,6 +71,11 @@ having grouping(label) = 1 or label <> ''
 _HISTOGRAMS = f"""
 select schema_name, label, width_bucket({_DURATION}, %s::double precision[]), count(*)
 from agent_spans where {_RAN}{{0}} group by 1, 2, 3
+"""
+_RUN_SUMS = f"""
+select agent_instance_id, schema_name, nullif(label, ''), count(*), count(*) filter (where {FAILED}),
+       sum({_DURATION}), sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate)
+from agent_spans where {_RAN} and agent_instance_id = any(%s) group by 1, 2, 3
 """
 _FILTERED_ELSEWHERE = {field.name for field in fields(RunFilter)} - {
     *("agent", "status", "since", "failed", "grep", "git_commit")
@@ -148,6 +154,11 @@ class PostgresAnalytics:
             return None
         with self._snapshot() as connection:
             return searching.search(connection, words, limit, offset, progress)
+
+    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
+        """See Analytics."""
+        with self._reading() as connection:
+            return [RunSum._make((*row[:9], bool(row[9]))) for row in rows_of(connection, _RUN_SUMS, ([*runs],))]
 
     def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
         """See Analytics."""

@@ -16,6 +16,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, TagRow
 from agentspan.storage.analytics import Analytics, RunFilter
 from agentspan.storage.protocol import Capabilities, Outlines, Sql, Storage, Sums
 from agentspan.storage.run_filter import SORTS
+from agentspan.storage.run_sums import run_sums
 from agentspan.storage.sums import added_up
 from agentspan.storage.tokenizing import terms
 from agentspan.testing.contract.base import Base
@@ -115,6 +116,10 @@ class Answering(Base):
                 answered = getattr(analytics, name)(asked)
                 assert answered is not None, f"{name} answers nothing"
                 assert sorted(answered, key=repr) == sorted(getattr(failures, name)(plain, asked), key=repr)
+        for ids in ([run.id for run in runs], some, []):
+            sums = analytics.run_sums(ids)
+            assert sums is not None, "run_sums answers nothing"
+            assert sorted(sums, key=repr) == sorted(run_sums(plain, ids), key=repr)
         for words in SEARCHES:
             limit, offset = chance.choice(((1000, 0), (2, 1)))
             ids = chance.choice((None, some))

@@ -19,6 +19,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Capabilities, Query, RewrittenSpans, SpanSum
+from agentspan.storage.run_sums import run_sums, summed
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask
 from agentspan.storage.sqlite.upkeep import Upkeep
@@ -144,6 +145,9 @@ class Capable(AnswersAboutScores):
     def span_stats(self, **more: Any) -> Any:
         return stats(RowByRow(self), **more)
 
+    def run_sums(self, runs: Any, progress: Any = None) -> Any:
+        return run_sums(RowByRow(self), runs)
+
     def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any, runs: Any = None) -> Any:
         matcher = Matcher(words)
         ids = [run.id for run in self.page(Query("agent_instance")).rows if runs is None or run.id in runs]
@@ -223,6 +227,16 @@ class StepsThatAreOpenAreUsed(Capable):
     def step_uses(self, run_ids: Any, **more: Any) -> Any:
         ended = [[span._replace(status="complete") for span in self.iter_spans(run)] for run in run_ids]
         return [use for run, spans in zip(run_ids, ended, strict=True) for use in uses_of(run, spans)]
+
+
+@found_by("test_analytics_answer_as_reading_row_by_row_does")
+class RunSumsCountCancelledSpans(Capable):
+    def run_sums(self, runs: Any, progress: Any = None) -> Any:
+        return [
+            each
+            for run in runs
+            for each in summed(run, (span._replace(status="complete") for span in self.iter_spans(run)))
+        ]
 
 
 @found_by("test_analytics_answer_as_reading_row_by_row_does")

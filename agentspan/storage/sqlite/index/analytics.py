@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
-from agentspan.storage.analytics import FailureSum, FoundSpan, Progress, RunList, Stat, StepUse
+from agentspan.storage.analytics import FailureSum, FoundSpan, Progress, RunList, RunSum, Stat, StepUse
 from agentspan.storage.run_filter import RunFilter, RunSort
 from agentspan.storage.sqlite.connections import is_damage, storage_error
-from agentspan.storage.sqlite.index import failures, full_text, index_file, run_list
+from agentspan.storage.sqlite.index import failures, full_text, index_file, run_groups, run_list
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import SpanSums
 from agentspan.storage.sqlite.index.statistics import statistics
@@ -77,6 +77,12 @@ class IndexAnalytics:
         """See Analytics."""
         return self._asked(
             SPAN_SUMS, lambda connection: statistics(connection, since, until, runs), progress, or_in_memory=True
+        )
+
+    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
+        """See Analytics."""
+        return self._asked(
+            SPAN_SUMS, lambda connection: run_groups.run_sums(connection, runs), progress, or_in_memory=True
         )
 
     def search_spans(
