@@ -21,7 +21,7 @@ from agentspan.storage.protocol import Storage
 if TYPE_CHECKING:
     from agentspan.maintenance.compact import Compacted
     from agentspan.maintenance.doctor import Report
-    from agentspan.maintenance.prune import Pruned
+    from agentspan.maintenance.prune import Only, Pruned
 
 
 MAX_PFIDS = 1000
@@ -87,6 +87,7 @@ class Database:
         keep_failed: bool = False,
         max_bytes: int | None = None,
         dry_run: bool = False,
+        only: "Only | None" = None,
     ) -> "Pruned":
         """Remove runs that have finished, the oldest first, and idempotency keys older than 7 days; shrink the file.
 
@@ -97,6 +98,8 @@ class Database:
             keep_failed: keep runs that failed, or in which a span did.
             max_bytes: remove until no more than this is in use in the file.
             dry_run: only say what would be done.
+            only: called with rows of runs, returns the ids of those that may be removed; without `older_than` and
+                `max_bytes` all of them are.
 
         Raises:
             InvalidValue: `older_than` is no time; or `max_bytes`, where there is no file.
@@ -105,7 +108,9 @@ class Database:
             from agentspan.maintenance.prune import prune
 
         at = timestamp("older_than", older_than)
-        return prune(self._context, older_than=at, keep_failed=keep_failed, max_bytes=max_bytes, dry_run=dry_run)
+        return prune(
+            self._context, older_than=at, keep_failed=keep_failed, max_bytes=max_bytes, dry_run=dry_run, only=only
+        )
 
     def compact(self, progress: Callable[[int, int], None] | None = None) -> "Compacted":
         """Store what the spans of older versions repeat once in a run; shrink the file. Reads return what they did.

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("agentspan")
+
+# Times that commands print are local.
+os.environ["TZ"] = "UTC"
+time.tzset()
 
 SLOWEST = (
     "browser/test_viewer.py", "processes/test_processes.py", "browser/test_pages.py", "processes/test_forks.py",

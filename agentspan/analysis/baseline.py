@@ -3,24 +3,22 @@
 A run of the baseline reaches the place if its steps before are the same, whatever the words.
 """
 
-import shlex
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 from itertools import islice
 
-from agentspan.analysis import time_expressions
-from agentspan.analysis.runs import RunFilter, find_runs
+from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.filter_words import parse
+from agentspan.analysis.runs import find_runs
 from agentspan.analysis.sibling_alignment import in_groups
 from agentspan.analysis.step_keys import Step, StepKeys
 from agentspan.analysis.tree import Node, build
-from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.protocol import Storage
 
 MAX_RUNS = 500
 """Runs of a baseline that are read, the latest ones: all of their spans are."""
-ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +37,6 @@ class Against:
     reached: int
     a: int
     b: int
-
-
-def parse(text: str) -> RunFilter:
-    """Return the filter that a person types: `status=complete since=7d`, `agent=NAME failed`, or `all`.
-
-    Raises:
-        InvalidValue: it is no such filter.
-    """
-    found: dict[str, str | bool] = {}
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise InvalidValue("against", f"has an open quote ({error})") from None
-    for word in words:
-        name, is_given, value = word.partition("=")
-        if name == "failed" and not is_given:
-            found["failed"] = True
-        elif name in ("agent", "status", "since") and value:
-            found[name] = time_expressions.parse(value, "against since") if name == "since" else value
-        elif word != ALL:
-            raise InvalidValue("against", "must be all, or some of agent=NAME, status=STATUS, since=TIME, failed")
-    if found.get("status", "complete") not in INSTANCE_STATUSES:
-        raise InvalidValue("against", f"status must be one of {', '.join(INSTANCE_STATUSES)}")
-    if not words:
-        raise InvalidValue("against", "is empty; all is every run of the agent")
-    return RunFilter(**found)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +76,18 @@ def place_of(
     return Place(before, depth, *steps)
 
 
-def against(storage: Storage, text: str, place: Place, *, agent: str, without: Sequence[str]) -> Against:
+def against(
+    storage: Storage, text: str, place: Place, *, agent: str, without: Sequence[str], zone: tzinfo | None = UTC
+) -> Against:
     """Return how the runs of a baseline go on at a place.
 
     Args:
-        text: see `parse`.
+        text: see `filter_words.parse`.
         agent: the id of the agent whose runs they are, if the filter names none.
         without: ids of runs that do not count.
+        zone: see `filter_words.parse`.
     """
-    filter = parse(text)
+    filter = resolved(storage, parse(text, "against", zone=zone))
     filter = replace(filter, agent=filter.agent or agent)
     found = [run.run.id for run in find_runs(storage, filter, limit=MAX_RUNS + len(without)).runs]
     ids = [id for id in found if id not in without][:MAX_RUNS]

@@ -6,10 +6,12 @@ two runs part at the first step that differs in more than words, if there is one
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from itertools import islice
 from typing import Literal
 
-from agentspan.analysis.baseline import Against, against, parse, place_of
+from agentspan.analysis.baseline import Against, against, place_of
+from agentspan.analysis.filter_words import parse
 from agentspan.analysis.runs import names_of
 from agentspan.analysis.sibling_alignment import Alignment, Pair, align
 from agentspan.analysis.step_keys import Step, StepKeys, cleaned
@@ -133,19 +135,20 @@ class RunDiff:
         return self.first_divergence is None and not self.fields
 
 
-def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None) -> RunDiff:
+def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None, zone: tzinfo | None = UTC) -> RunDiff:
     """Return the difference of two runs.
 
     Args:
         a, b: their ids.
-        baseline: a filter of other runs (see baseline.parse); of the agent of A, if it names none.
+        baseline: a filter of other runs (see filter_words.parse); of the agent of A, if it names none.
+        zone: of its times; None for the machine's own.
 
     Raises:
         NotFound: there is no such run.
         InvalidValue: `baseline` is no filter.
     """
     if baseline is not None:
-        parse(baseline)  # an error comes before the work
+        parse(baseline, "against")  # an error comes before the work
     rows = [_run(storage, id) for id in (a, b)]
     names = names_of(storage, rows)
     spans_a, spans_b = ([*storage.iter_spans(row.id)] for row in rows)
@@ -159,7 +162,7 @@ def diff(storage: Storage, a: str, b: str, *, baseline: str | None = None) -> Ru
     if baseline is not None and first is not None:
         ids = [None if step is None else step.span_id for step in (first.a, first.b)]
         place = place_of(spans_a, spans_b, *ids, depth=first.depth)
-        others = against(storage, baseline, place, agent=rows[0].agent_id, without=(a, b))
+        others = against(storage, baseline, place, agent=rows[0].agent_id, without=(a, b), zone=zone)
     return RunDiff(runs[0], runs[1], fields, first, steps, is_shortest, others)
 
 

@@ -19,11 +19,11 @@ _TICKS = re.compile(r"`+")
 
 def markdown(found: RunDiff) -> Iterator[str]:
     """Yield the lines of a report, without line ends."""
-    yield f"# {_escaped(diff_text.run_name(found.a))} → {_escaped(diff_text.run_name(found.b))}"
+    yield f"# {escaped(diff_text.run_name(found.a))} → {escaped(diff_text.run_name(found.b))}"
     yield ""
-    yield f"- A `{found.a.run_id}`: {_escaped(diff_text.facts(found.a))}"
-    yield f"- B `{found.b.run_id}`: {_escaped(diff_text.facts(found.b))}"
-    yield f"- B − A: {_escaped(diff_text.deltas(found.a, found.b))}"
+    yield f"- A `{found.a.run_id}`: {escaped(diff_text.facts(found.a))}"
+    yield f"- B `{found.b.run_id}`: {escaped(diff_text.facts(found.b))}"
+    yield f"- B − A: {escaped(diff_text.deltas(found.a, found.b))}"
     if not found.is_shortest:
         yield f"- {diff_text.not_shortest()}"
     yield from _fields(found.fields)
@@ -36,10 +36,10 @@ def markdown(found: RunDiff) -> Iterator[str]:
     yield ""
     for side, step in (("A", first.a), ("B", first.b)):
         text = "no more steps" if step is None else f"{step.number} {step.title}{diff_text.attempts_text(step)}"
-        yield f"- {side} {_escaped(text)}"
+        yield f"- {side} {escaped(text)}"
     if found.against is not None:
         yield ""
-        yield _escaped(diff_text.against(found.against))
+        yield escaped(diff_text.against(found.against))
     yield from _fields(first.fields)
     changes = [change for change in diff_text.rest(found) if change.kind != "words"]
     if any(change.kind != "same" for change in changes):
@@ -47,7 +47,7 @@ def markdown(found: RunDiff) -> Iterator[str]:
         yield "After that:"
         yield ""
         for change in changes[:MAX_LINES]:
-            yield f"- {_escaped(diff_text.change_text(change))}"
+            yield f"- {escaped(diff_text.change_text(change))}"
         if len(changes) > MAX_LINES:
             yield f"- and {len(changes) - MAX_LINES} more"
 
@@ -55,7 +55,7 @@ def markdown(found: RunDiff) -> Iterator[str]:
 def _fields(fields: Sequence[FieldChange]) -> Iterator[str]:
     for field in fields:
         yield ""
-        yield f"{_escaped(field.path)}:"
+        yield f"{escaped(field.path)}:"
         yield ""
         lines = [*_value("-", field.a), *_value("+", field.b)]
         fence = "`" * max(3, 1 + max((len(ticks) for line in lines for ticks in _TICKS.findall(line)), default=0))
@@ -70,5 +70,6 @@ def _value(mark: str, text: str | None) -> Iterator[str]:
             yield f"{mark} {line}"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text of a payload on one line, without markup."""
     return _MARKUP.sub(r"\\\1", one_line(text, MAX_TITLE))

@@ -1,7 +1,11 @@
-"""Finds runs and spans by the text that a person types: an id, a unique prefix of one, or `-` for the latest run."""
+"""Finds runs and spans by the text that a person types: an id, a unique prefix of one, `-` for the latest run.
+
+`AGENT@VERSION` is the latest run of a version.
+"""
 
 from typing import TypeVar
 
+from agentspan.analysis.agent_names import AT, latest_run
 from agentspan.errors import InvalidValue, NotFound, UnexpectedRefType
 from agentspan.ids import is_pfid
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ResourceType, Row
@@ -26,6 +30,8 @@ def find_run(storage: Storage, what: str) -> AgentInstanceRow:
         if not rows:
             raise NotFound("nothing has been recorded here yet; `agentspan demo` records a run to look at")
         return _as(AgentInstanceRow, rows[0], what)
+    if AT in what:
+        return latest_run(storage, what)
     return _as(AgentInstanceRow, _by_prefix(storage, "agent_instance", what), what)
 
 

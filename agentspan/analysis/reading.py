@@ -1,16 +1,26 @@
 """`agentspan.read`: what the command line shows, for Python, and tables of pandas or polars."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import import_module
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from agentspan import clock
 from agentspan.analysis import id_prefixes
+from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.diff import RunDiff, diff
-from agentspan.analysis.outcomes import parse
-from agentspan.analysis.runs import RunFilter, RunList, find_runs, summaries_of, totals_of
+from agentspan.analysis.drift import Drift, drift
+from agentspan.analysis.filter_words import (
+    NAMES,
+    AllRunKeywords,
+    JudgedRunKeywords,
+    TimedRunKeywords,
+    filter_of,
+    parse,
+)
+from agentspan.analysis.outcomes import parse as parse_rule
+from agentspan.analysis.runs import RunList, find_runs, ids_of, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
 from agentspan.analysis.why import Why, why
@@ -21,6 +31,7 @@ from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.run_filter import RunFilter, RunSort
 
 Engine = Literal["pandas", "polars"]
 ENGINES: tuple[Engine, ...] = ("pandas", "polars")
@@ -77,34 +88,35 @@ class Reading:
         self._closes = closes
 
     def runs(
-        self,
-        *,
-        agent: str | None = None,
-        status: str | None = None,
-        since: datetime | str | None = None,
-        failed: bool = False,
-        grep: str | None = None,
-        git_commit: str | None = None,
-        limit: int | None = 50,
-        offset: int = 0,
+        self, *, sort: RunSort = "started", limit: int | None = 50, offset: int = 0, **filter: Unpack[AllRunKeywords]
     ) -> RunList:
         """Return a page of the runs that match, the latest first, how many there are, and the sums over all of them.
 
         Args:
-            agent: its name, id or external_identifier.
-            status: of the run.
-            since: the earliest start, an aware datetime or RFC 3339 text with an offset.
-            failed: only runs that failed, or in which a span did.
-            grep: text in the run's own names, metadata, result or error, in any case.
-            git_commit: the beginning of the commit of the git checkout in which its program ran.
+            sort: the order: `started`, or `duration`, `cost`, `tokens`, `spans`, `failed`, the most first.
             limit: how many at most; None for all.
             offset: how many to pass over.
+            agent: its name, id or external_identifier; or `AGENT@VERSION`.
+            version: the version of the agent.
+            session, task, status: of the run.
+            tag: a tag, or several, all of which the run has.
+            outcome: `passed`, `failed` or `unknown` by the status; or a rule by which the run passed, `reward>=1`.
+            score: such a rule, or several, all of which the newest scores of the run fulfil.
+            mark: the label of the run's newest mark; `*` for any.
+            failed: only runs that failed, or in which a span did.
+            error: text in the error of the run, or of a failed span, in any case.
+            meta: keys of the run's metadata with their values.
+            since: the earliest start: an aware datetime, RFC 3339 text with an offset, or text such as `7d` (ago),
+                `yesterday` (in UTC).
+            until: the first start that no longer counts.
+            grep: text in the run's own names, metadata, result or error, in any case.
+            git_commit: the beginning of the commit of the git checkout in which its program ran.
 
         Raises:
-            InvalidValue: `since` is no such time.
+            InvalidValue: a time, or `status`, is none.
+            NotFound: there is no such agent.
         """
-        filter = RunFilter(agent, status, _time("since", since), failed, grep, git_commit)
-        return find_runs(self.storage, filter, limit=limit, offset=offset)
+        return find_runs(self.storage, self._filter(filter), limit=limit, offset=offset, sort=sort)
 
     def stats(
         self,
@@ -112,19 +124,22 @@ class Reading:
         *,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        **filter: Unpack[JudgedRunKeywords],
     ) -> list[Stat]:
         """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
 
         Args:
             run: only of this run: an id, the unique beginning of one, or `-` for the latest.
-            since, until: only of spans that started in this time; the end does not belong to it.
+            since, until: only of spans that started in this time (see runs); the end does not belong to it.
+            filter: only of runs that match (see runs).
 
         Raises:
             InvalidValue: a time is invalid.
-            NotFound: there is no such run.
+            NotFound: there is no such run, or no such agent.
         """
-        run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
-        return stats(self.storage, run=run_id, since=_time("since", since), until=_time("until", until))
+        ids = self._ids(run, filter)
+        times = filter_of({"since": since, "until": until})
+        return stats(self.storage, runs=ids, since=times.since, until=times.until)
 
     def search(
         self,
@@ -134,6 +149,7 @@ class Reading:
         limit: int = 50,
         offset: int = 0,
         progress: Progress | None = None,
+        **filter: Unpack[AllRunKeywords],
     ) -> Hits:
         """Return the spans that contain all of these words, the latest first.
 
@@ -144,17 +160,18 @@ class Reading:
             limit: how many at most.
             offset: how many to pass over.
             progress: called with how much is done, and of how much, while there is an index to be built.
+            filter: only in runs that match (see runs).
         """
-        run_id = None if run is None else id_prefixes.find_run(self.storage, run).id
-        return search(self.storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
+        ids = self._ids(run, filter)
+        return search(self.storage, words, runs=ids, limit=limit, offset=offset, progress=progress)
 
     def diff(self, a: str, b: str, *, against: str | None = None) -> RunDiff:
         """Return where two runs part: their steps aligned, and the first one that differs.
 
         Args:
             a, b: the runs: an id, the unique beginning of one, or `-` for the latest.
-            against: a filter of other runs, to count how they go on where the two part: `all`, or some of `agent=NAME`,
-                `status=STATUS`, `since=TIME`, `failed`, separated by blanks. Of the agent of A, if it names none.
+            against: a filter of other runs, to count how they go on where the two part: `all`, or some of the keywords
+                of `runs`, as `agent=NAME failed since=7d`. Of the agent of A, if it names none.
 
         Raises:
             NotFound: there is no such run.
@@ -166,39 +183,58 @@ class Reading:
     @overload
     def why(self, run: str, *, outcome: str | None = None) -> RunWhy: ...
     @overload
+    def why(self, run: None = None, *, outcome: str | None = None, **filter: Unpack[TimedRunKeywords]) -> Why: ...
     def why(
-        self,
-        run: None = None,
-        *,
-        outcome: str | None = None,
-        agent: str | None = None,
-        since: datetime | str | None = None,
-        git_commit: str | None = None,
-    ) -> Why: ...
-    def why(
-        self,
-        run: str | None = None,
-        *,
-        outcome: str | None = None,
-        agent: str | None = None,
-        since: datetime | str | None = None,
-        git_commit: str | None = None,
+        self, run: str | None = None, *, outcome: str | None = None, **filter: Unpack[TimedRunKeywords]
     ) -> Why | RunWhy:
         """Return why runs failed, in groups, with what goes with failure; of one run, the cause of its failure.
 
         Args:
             run: only this run (see stats); the others are for comparison.
             outcome: what passed means, such as `reward>=1`; the status decides when left out.
-            agent, since, git_commit: only of these runs (see runs).
+            filter: only of runs that match (see runs).
 
         Raises:
-            NotFound: there is no such run.
-            InvalidValue: `outcome` is no rule, or `since` is no time.
+            NotFound: there is no such run, or no such agent.
+            InvalidValue: `outcome` is no rule, or a time is none.
         """
-        rule = None if outcome is None else parse(outcome)
+        rule = None if outcome is None else parse_rule(outcome)
         if run is not None:
             return why_run(self.storage, id_prefixes.find_run(self.storage, run), rule)
-        return why(self.storage, RunFilter(agent, since=_time("since", since), git_commit=git_commit), rule)
+        return why(self.storage, self._filter(filter), rule)
+
+    def _filter(self, given: Mapping[str, object]) -> RunFilter:
+        unknown = [name for name in given if name not in NAMES]
+        if unknown:
+            raise TypeError(f"runs are not selected by {unknown[0]!r}; there are {', '.join(NAMES)}")
+        return resolved(self.storage, filter_of(given))
+
+    def _ids(self, run: str | None, given: Mapping[str, object]) -> list[str] | None:
+        """Return the ids of one run, or of those that match a filter; None for all.
+
+        Raises:
+            InvalidValue: both are given.
+        """
+        filter = self._filter(given)
+        if run is None:
+            return None if filter == RunFilter() else ids_of(self.storage, filter)
+        if filter != RunFilter():
+            raise InvalidValue("run", "and filters of runs exclude each other")
+        return [id_prefixes.find_run(self.storage, run).id]
+
+    def drift(self, base: str, head: str, *, outcome: str | None = None) -> Drift:
+        """Return whether two groups of runs, such as two versions of an agent, differ by more than chance.
+
+        Args:
+            base, head: filters: `AGENT@VERSION`, or keywords of `runs` as in `tag=nightly since=7d`.
+            outcome: a rule by which a run passed, such as `reward>=1`; by its status when left out.
+
+        Raises:
+            InvalidValue: a filter or the rule is none.
+            NotFound: there is no such agent.
+        """
+        filters = (resolved(self.storage, parse(text, name)) for name, text in (("base", base), ("head", head)))
+        return drift(self.storage, *filters, rule=None if outcome is None else parse_rule(outcome))
 
     def dataframe(
         self, table: Literal["spans", "runs"] = "spans", *, run: str | None = None, engine: Engine | None = None
@@ -278,13 +314,6 @@ def _of_span(span: AgentSpanRow) -> tuple[Any, ...]:
     return (span.id, span.parent_span_id, span.schema_name, span.label, span.status, span.summary, span.started_at,
             span.finished_at, span.duration_ms, span.input_tokens, span.output_tokens, span.cost_usd,
             bool(span.is_aggregate), span.payload, span.result_payload)  # fmt: skip
-
-
-def _time(field: str, value: datetime | str | None) -> str | None:
-    try:
-        return None if value is None else clock.parse(value)
-    except ValueError as error:
-        raise InvalidValue(field, str(error)) from None
 
 
 def _engine(engine: Engine | None) -> tuple[Any, str]:

@@ -1,13 +1,16 @@
 """Lists runs with the sums over their spans, and the sums over all runs that match."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from typing import NamedTuple, TypeVar
 
+from agentspan.analysis.run_matching import matches
+from agentspan.analysis.score_filters import by_ids
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import Progress, RunFilter, RunList, RunSummary, RunTotals
+from agentspan.storage.analytics import Progress, RunList, RunSummary, RunTotals
 from agentspan.storage.protocol import Storage
+from agentspan.storage.run_filter import RunFilter, RunSort
 from agentspan.storage.scanning import pages
 
 __all__ = ["RunFilter", "RunList", "RunSummary", "RunTotals", "find_runs", "ids_that_match", "names_of", "summaries_of"]
@@ -22,6 +25,7 @@ def find_runs(
     *,
     limit: int | None = PAGE,
     offset: int = 0,
+    sort: RunSort = "started",
     progress: Progress | None = None,
 ) -> RunList:
     """Return a page of the runs that match, the latest first, and the sums over all of them.
@@ -30,24 +34,62 @@ def find_runs(
         filter: see RunFilter; all runs when left out.
         limit: how many at most; None for all.
         offset: how many to pass over.
+        sort: the order, where it is not by creation: the longest first, the most expensive …
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
-    filter = filter or RunFilter()
+    filter = by_ids(storage, filter or RunFilter())
     analytics = storage.capabilities().analytics
     if analytics is not None:
-        found = analytics.find_runs(filter, limit=limit, offset=offset, progress=progress)
-        if found is not None:
-            return found
-    where: dict[str, Value] = {} if filter.status is None else {"status": filter.status}
+        answer = analytics.find_runs(filter, limit=limit, offset=offset, sort=sort, progress=progress)
+        if answer is not None:
+            return answer
     page: list[RunSummary] = []
-    total, totals = 0, RunTotals()
+    totals = RunTotals()
+    if sort == "started":
+        total = 0
+        for run in _all_that_match(storage, filter):
+            if total >= offset and (limit is None or len(page) < limit):
+                page.append(run)
+            total, totals = total + 1, _plus(totals, run)
+        return RunList(page, total, totals)
+    found = sorted(_all_that_match(storage, filter), key=_SORTED[sort], reverse=True)
+    page = found[offset:] if limit is None else found[offset : offset + limit]
+    return RunList(page, len(found), totals_of(found))
+
+
+def ids_of(storage: Storage, filter: RunFilter, *, progress: Progress | None = None) -> list[str]:
+    """Return the ids of all runs that match, the latest first."""
+    return [run.run.id for run in find_runs(storage, filter, limit=None, progress=progress).runs]
+
+
+def _all_that_match(storage: Storage, filter: RunFilter) -> Iterator[RunSummary]:
+    """Yield the runs that match, the latest first. Each run is read."""
+    where: dict[str, Value] = {} if filter.status is None else {"status": filter.status}
     for rows in pages(storage, AgentInstanceRow, where, descending=True):
         for run in summaries_of(storage, rows):
-            if _matches(storage, run, filter):
-                if total >= offset and (limit is None or len(page) < limit):
-                    page.append(run)
-                total, totals = total + 1, _plus(totals, run)
-    return RunList(page, total, totals)
+            if matches(storage, run, filter):
+                yield run
+
+
+def _sortable(value: float | None) -> tuple[bool, float]:
+    return value is not None, value or 0
+
+
+def tokens_of(sums: RunSummary | RunTotals) -> int | None:
+    """Return input and output tokens together; None if no span has any."""
+    if sums.input_tokens is None and sums.output_tokens is None:
+        return None
+    return (sums.input_tokens or 0) + (sums.output_tokens or 0)
+
+
+_SORTED: dict[RunSort, Callable[[RunSummary], tuple[object, ...]]] = {
+    "started": lambda run: (run.run.id,),
+    "duration": lambda run: (*_sortable(run.duration_ms), run.run.id),
+    "cost": lambda run: (*_sortable(run.cost_usd), run.run.id),
+    "tokens": lambda run: (*_sortable(tokens_of(run)), run.run.id),
+    "spans": lambda run: (run.spans, run.run.id),
+    "failed": lambda run: (run.failed, run.run.id),
+}
 
 
 class Name(NamedTuple):
@@ -81,8 +123,8 @@ def summaries_of(storage: Storage, rows: Iterable[AgentInstanceRow]) -> Iterator
 
 
 def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: RunFilter) -> set[str]:
-    """Return the ids of those of these runs that match. Their spans are counted by the storage, not read."""
-    rows = list(rows)
+    """Return the ids of those of these runs that match. Spans are counted by the storage; `error` alone reads some."""
+    rows, filter = list(rows), by_ids(storage, filter)
     names = names_of(storage, rows)
     counts = storage.counts([row.id for row in rows])
     found = set()
@@ -90,7 +132,7 @@ def ids_that_match(storage: Storage, rows: Iterable[AgentInstanceRow], filter: R
         agent, version = names[row.id]
         spans = counts[row.id]
         sums = (spans.total, spans.failed, spans.pending + spans.active, None, None, None, row.duration_ms)
-        if _matches(storage, RunSummary(row, agent, version, *sums), filter):
+        if matches(storage, RunSummary(row, agent, version, *sums), filter):
             found.add(row.id)
     return found
 
@@ -129,30 +171,3 @@ def _plus(totals: RunTotals, run: RunSummary) -> RunTotals:
         _add(totals.cost_usd, run.cost_usd),
         _add(totals.duration_ms, run.duration_ms),
     )
-
-
-def _matches(storage: Storage, run: RunSummary, filter: RunFilter) -> bool:
-    row = run.run
-    if filter.status is not None and row.status != filter.status:
-        return False
-    if filter.since is not None and (row.started_at or row.inserted_at) < filter.since:
-        return False
-    if filter.failed and row.status != "failed" and not run.failed:
-        return False
-    if filter.git_commit is not None and not _begins(row.git_commit, filter.git_commit.lower()):
-        return False
-    if filter.agent is not None and filter.agent not in (run.agent, row.agent_id):
-        agent = storage.find(row.agent_id).rows.get(row.agent_id)
-        if agent is None or not isinstance(agent[1], AgentRow) or agent[1].external_identifier != filter.agent:
-            return False
-    return filter.grep is None or any(filter.grep.lower() in text.lower() for text in _own_texts(run))
-
-
-def _begins(text: str | None, beginning: str) -> bool:
-    return text is not None and text.startswith(beginning)
-
-
-def _own_texts(run: RunSummary) -> Iterator[str]:
-    row = run.run
-    texts = (row.id, run.agent, run.version, row.external_identifier, row.metadata, row.result, row.error)
-    return (text for text in (*texts, row.termination_reason) if text is not None)

@@ -4,7 +4,7 @@ A text that spans of a run repeat is found in the one that said it first (see st
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
@@ -32,6 +32,7 @@ def search(
     run: str | None = None,
     limit: int = PAGE,
     offset: int = 0,
+    runs: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Hits:
     """Return the spans that say all of these words first in their run, the latest first.
@@ -44,6 +45,7 @@ def search(
         run: only in this run (its id).
         limit: how many hits at most.
         offset: how many to pass over.
+        runs: ids of the only runs that are searched; all when left out.
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
     asked = tokenizing.terms(words)
@@ -51,11 +53,12 @@ def search(
         return Hits([], 0)
     analytics = storage.capabilities().analytics
     if run is None and analytics is not None:
-        found = analytics.search_spans(asked, limit=limit, offset=offset, progress=progress)
+        found = analytics.search_spans(asked, limit=limit, offset=offset, runs=runs, progress=progress)
         if found is not None:
             return _hits(*found, asked)
     matcher = tokenizing.Matcher(asked)
-    return _hits(*_latest(_by_run(storage, matcher, run, offset + limit, progress), offset, limit), asked)
+    ids = runs if run is None else [run]
+    return _hits(*_latest(_by_run(storage, matcher, ids, offset + limit, progress), offset, limit), asked)
 
 
 def _hits(found: Iterable[FoundSpan], total: int, asked: Sequence[str]) -> Hits:
@@ -74,12 +77,12 @@ def _latest(pages: Iterable[tuple[list[FoundSpan], int]], offset: int, limit: in
 
 
 def _by_run(
-    storage: Storage, matcher: tokenizing.Matcher, run: str | None, most: int, progress: Progress | None
+    storage: Storage, matcher: tokenizing.Matcher, ids: Collection[str] | None, most: int, progress: Progress | None
 ) -> Iterator[tuple[list[FoundSpan], int]]:
     """Read every span; yield of each run the latest ones that say all terms first, and the number of all."""
-    runs = 1 if run is not None or progress is None else count(storage, "agent_instance")
-    run_ids = iter((run,)) if run is not None else (row.id for row in scan(storage, AgentInstanceRow))
-    for done, run_id in enumerate(run_ids, start=1):
+    runs = len(ids) if ids is not None else 1 if progress is None else count(storage, "agent_instance")
+    every = ids if ids is not None else (row.id for row in scan(storage, AgentInstanceRow))
+    for done, run_id in enumerate(every, start=1):
         yield search_run(storage.iter_spans(run_id), matcher, most)
         if progress is not None:
             progress(done, max(done, runs))

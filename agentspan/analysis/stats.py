@@ -1,6 +1,6 @@
 """Statistics of the spans of each type, and of each model and tool: counts, durations, tokens, cost."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ def stats(
     run: str | None = None,
     since: str | None = None,
     until: str | None = None,
+    runs: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Stat]:
     """Return statistics per span type, each followed by those of its labels. The longest total time comes first.
@@ -28,14 +29,16 @@ def stats(
         run: only the spans of this run (its id).
         since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
         until: the first time that no longer counts.
+        runs: ids of the only runs whose spans count; all when left out.
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
     found: list[Stat] | None = None
     analytics = storage.capabilities().analytics
     if run is None and analytics is not None:
-        found = analytics.span_stats(since=since, until=until, progress=progress)
+        found = analytics.span_stats(since=since, until=until, runs=runs, progress=progress)
     if found is None:
-        found = of_spans(span for span in _spans(storage, run) if _within(span, since, until))
+        ids = runs if run is None else [run]
+        found = of_spans(span for span in _spans(storage, ids) if _within(span, since, until))
     return in_order(found)
 
 
@@ -145,12 +148,9 @@ def rank(count: int, percent: int) -> int:
     return -(-count * percent // 100) - 1
 
 
-def _spans(storage: Storage, run: str | None) -> Iterator[AgentSpanRow]:
-    if run is not None:
+def _spans(storage: Storage, runs: Iterable[str] | None) -> Iterator[AgentSpanRow]:
+    for run in (row.id for row in scan(storage, AgentInstanceRow)) if runs is None else runs:
         yield from storage.iter_spans(run)
-        return
-    for row in scan(storage, AgentInstanceRow):
-        yield from storage.iter_spans(row.id)
 
 
 def _within(span: AgentSpanRow, since: str | None, until: str | None) -> bool:

@@ -8,6 +8,7 @@ from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.diff import DiffRun, DiffStep, RunDiff, StepChange, diff
 from agentspan.analysis.diff_markdown import markdown as as_markdown
 from agentspan.analysis.wording import FieldChange, Words
+from agentspan.cli.local_time import zone
 from agentspan.cli.output import (
     MARKS,
     columns_of,
@@ -44,7 +45,7 @@ def command(
     """Print the difference of two runs."""
     storage = database.storage
     ids = (id_prefixes.find_run(storage, run).id for run in (a, b))
-    found = diff(storage, *ids, baseline=against)
+    found = diff(storage, *ids, baseline=against, zone=zone())
     if as_json:
         document(asdict(found))
     elif markdown:

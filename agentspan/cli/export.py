@@ -3,28 +3,40 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from agentspan.analysis import dataset, id_prefixes
+from agentspan.analysis.agent_names import AT, resolved
 from agentspan.analysis.jsonl import lines
 from agentspan.analysis.report import markdown
+from agentspan.analysis.runs import ids_of
 from agentspan.cli import blob_files, destination
+from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import Failed, document, noun, safe
 from agentspan.database import Database
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.storage.protocol import Storage
+from agentspan.storage.run_filter import RunFilter
 from agentspan.storage.scanning import scan
 
 ALL = "all"
 
 
 def command(
-    database: Database, what: Sequence[str], *, form: str, output: str | None, as_json: bool, blobs: str | None = None
+    database: Database,
+    what: Sequence[str],
+    *,
+    form: str,
+    output: str | None,
+    as_json: bool,
+    blobs: str | None = None,
+    **given: Any,
 ) -> None:
     """Write runs to a file, or to stdout."""
     storage = database.storage
-    runs = _runs(storage, what)
+    runs = _runs(storage, what, filter_in(storage, given))
     files = {} if blobs is None else {"blobs": blob_files.write(storage, runs, Path(blobs))}
     if form == "parquet":
         _write_tables(storage, runs, output, files, as_json=as_json)
@@ -46,10 +58,21 @@ def command(
         click.echo(f"{noun(files['blobs'], 'blob')} in {safe(blobs)}", err=True)
 
 
-def _runs(storage: Storage, what: Sequence[str]) -> list[str]:
+def _runs(storage: Storage, what: Sequence[str], filter: RunFilter) -> list[str]:
+    if filter != RunFilter():
+        if what not in ((), (ALL,)):
+            raise click.UsageError("RUN and filters of runs exclude each other")
+        return ids_of(storage, filter)[::-1]
+    if not what:
+        raise click.UsageError(f"a RUN is missing, or a filter; {ALL} is every run")
     if ALL in what:
         return [row.id for row in scan(storage, AgentInstanceRow)]  # ids only: 90 MB for a million runs
-    return list(dict.fromkeys(id_prefixes.find_run(storage, one).id for one in what))
+    found: dict[str, None] = {}
+    for one in what:
+        of_version = resolved(storage, RunFilter(agent=one)) if AT in one else None
+        ids = [id_prefixes.find_run(storage, one).id] if of_version is None else ids_of(storage, of_version)[::-1]
+        found.update(dict.fromkeys(ids))
+    return [*found]
 
 
 def _write_tables(

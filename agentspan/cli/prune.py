@@ -1,13 +1,18 @@
 """`agentspan prune`: removes old runs."""
 
 import re
+from typing import Any
 
 import click
 
 from agentspan.analysis import time_expressions
+from agentspan.analysis.runs import ids_that_match
+from agentspan.cli.filter_options import filter_in
+from agentspan.cli.local_time import zone
 from agentspan.cli.output import document, noun
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
+from agentspan.storage.run_filter import RunFilter
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,3})?) ?([kmgt]?)i?b?\Z", re.IGNORECASE)
 
@@ -20,13 +25,17 @@ def command(
     keep_failed: bool,
     dry_run: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Remove old runs and keys, and print how many."""
+    storage = database.storage
+    filter = filter_in(storage, given)
     done = database.prune(
-        older_than=None if older_than is None else time_expressions.parse(older_than, "older_than"),
+        older_than=None if older_than is None else time_expressions.parse(older_than, "older_than", zone=zone()),
         max_bytes=None if max_size is None else size(max_size),
         keep_failed=keep_failed,
         dry_run=dry_run,
+        only=None if filter == RunFilter() else lambda rows: ids_that_match(storage, rows, filter),
     )
     if as_json:
         document({**done._asdict(), "dry_run": dry_run})

@@ -4,8 +4,11 @@ from typing import Any
 
 import click
 
-from agentspan.analysis import id_prefixes, time_expressions
-from agentspan.analysis.runs import Name, RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.analysis import id_prefixes
+from agentspan.analysis.failure_reasons import failure_reason
+from agentspan.analysis.runs import Name, RunList, RunSummary, find_runs, tokens_of
+from agentspan.cli.filter_options import filter_in
+from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import (
     COLORS,
     MARKS,
@@ -23,6 +26,8 @@ from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model import resources
 from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
+from agentspan.storage.protocol import Storage
+from agentspan.storage.run_filter import RunSort
 from agentspan.storage.scores import said_of
 
 SHORTEST_ID = 10
@@ -37,28 +42,23 @@ WIDE = 100
 def command(
     database: Database,
     *,
-    agent: str | None,
-    status: str | None,
-    since: str | None,
-    failed: bool,
-    grep: str | None,
-    git_commit: str | None,
     limit: int,
     offset: int,
+    sort: RunSort,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """List runs, and print how many match in all."""
     storage = database.storage
-    since = None if since is None else time_expressions.parse(since)
-    filter = RunFilter(agent, status, since, failed, grep, git_commit)
+    filter = filter_in(storage, given)
     with bar("indexing") as progress:
-        found = find_runs(storage, filter, limit=limit, offset=offset, progress=progress)
+        found = find_runs(storage, filter, limit=limit, offset=offset, sort=sort, progress=progress)
     lives = Lives(storage)
     stale = {run.run.id for run in found.runs if run.run.status in OPEN and lives.of(run.run.writer_id) == "dead"}
     if as_json:
         document(_plain(database, found, stale))
         return
-    _table(found.runs, stale)
+    _table(storage, found.runs, stale)
     click.echo(_total(found, offset))
     if stale:
         click.echo("? its program died; `agentspan doctor` closes what it left open")
@@ -80,6 +80,7 @@ def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any
                     resources.instance(run.run, account, counts[run.run.id]._asdict(), **said[run.run.id]._asdict())
                 ),
                 "agent": name_of(run),
+                "reason": failure_reason(database.storage, run),
                 "abandoned": run.run.id in stale or run.run.closed_by == "abandoned",
                 "input_tokens": run.input_tokens,
                 "output_tokens": run.output_tokens,
@@ -92,11 +93,12 @@ def _plain(database: Database, found: RunList, stale: set[str]) -> dict[str, Any
     }
 
 
-def _table(runs: list[RunSummary], stale: set[str]) -> None:
+def _table(storage: Storage, runs: list[RunSummary], stale: set[str]) -> None:
     ids = _short_ids([run.run.id for run in runs])
     columns = width()
     id_columns = max([len(id) for id in ids.values()], default=SHORTEST_ID)
-    started = (pad("  started (UTC)", 16),) if columns >= DATED else ()
+    zone = zone_name(run.run.started_at or run.run.inserted_at for run in runs)
+    started = (pad(f"  started ({zone})", 16),) if columns >= DATED else ()
     used = (pad("tok", 8, right=True), pad("cost", 10, right=True)) if columns >= WIDE else ()
     header = "".join((pad("run", id_columns), *started, "  ", pad("status", 12), "   took  spans failed", *used))
     click.echo(style(f"{header}  agent", bold=True))
@@ -104,8 +106,8 @@ def _table(runs: list[RunSummary], stale: set[str]) -> None:
     for run in runs:
         row = run.run
         took = "" if row.duration_ms is None else duration_text(row.duration_ms)
-        at = f"  {(row.started_at or row.inserted_at)[5:19].replace('T', ' ')}" if started else ""
-        tokens = _tokens(run)
+        at = f"  {local(row.started_at or row.inserted_at):%m-%d %H:%M:%S}" if started else ""
+        tokens = tokens_of(run)
         click.echo(
             f"{pad(ids[row.id], id_columns)}{at}  "
             + status_style(pad(f"{MARKS[row.status]} {row.status}{'?' if row.id in stale else ''}", 12), row.status)
@@ -115,16 +117,13 @@ def _table(runs: list[RunSummary], stale: set[str]) -> None:
             + (pad("" if run.cost_usd is None else cost_text(run.cost_usd), 10, right=True) if used else "")
             + f"  {fit(name_of(run), room)}"
         )
-
-
-def _tokens(sums: RunSummary | RunTotals) -> int | None:
-    if sums.input_tokens is None and sums.output_tokens is None:
-        return None
-    return (sums.input_tokens or 0) + (sums.output_tokens or 0)
+        reason = failure_reason(storage, run)
+        if reason is not None:
+            click.echo("  " + status_style(fit(reason, columns - 2), "failed"))
 
 
 def _total(found: RunList, offset: int) -> str:
-    totals, tokens = found.totals, _tokens(found.totals)
+    totals, tokens = found.totals, tokens_of(found.totals)
     shown = f"{len(found.runs)} of {noun(found.total, 'run')}"
     parts = [
         f"{shown}, from number {offset + 1} on" if offset and found.runs else shown,

@@ -1,32 +1,53 @@
 """`agentspan search`: lists the spans that contain words, each with a snippet."""
 
+from typing import Any
+
 import click
 
 from agentspan.analysis import id_prefixes
+from agentspan.analysis.runs import ids_of
 from agentspan.analysis.search import Hit, search
+from agentspan.cli.filter_options import filter_in
+from agentspan.cli.local_time import local
 from agentspan.cli.output import MARKS, document, fit, noun, safe, status_style, style, width
 from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
+from agentspan.storage.run_filter import RunFilter
+
+ZONED = 72
+"""From so many columns on, times have the name of their zone."""
 
 
 def command(
-    database: Database, words: tuple[str, ...], *, run: str | None, limit: int, offset: int, as_json: bool
+    database: Database,
+    words: tuple[str, ...],
+    *,
+    run: str | None,
+    limit: int,
+    offset: int,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Search; on a terminal, a progress bar shows while the index is built."""
     storage = database.storage
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
+    filter = filter_in(storage, given)
+    if run_id is not None and filter != RunFilter():
+        raise click.UsageError("--run and filters of runs exclude each other")
     with bar("indexing") as progress:
-        found = search(storage, words, run=run_id, limit=limit, offset=offset, progress=progress)
+        ids = None if filter == RunFilter() else ids_of(storage, filter, progress=progress)
+        found = search(storage, words, run=run_id, limit=limit, offset=offset, runs=ids, progress=progress)
     if as_json:
         document({"hits": [hit._asdict() for hit in found.hits], "total": found.total})
         return
     for hit in found.hits:
         columns = width()
-        at = (hit.started_at or "")[5:19].replace("T", " ")
+        form = "%m-%d %H:%M:%S %Z" if columns >= ZONED else "%m-%d %H:%M:%S"
+        at = local(hit.started_at).strftime(form) if hit.started_at else ""
         click.echo(
             status_style(MARKS[hit.status], hit.status)
             + f" {style(hit.span_id, bold=True)}  {at}  "
-            + fit(hit.schema_name, max(8, columns - 54))
+            + fit(hit.schema_name, max(8, columns - 40 - len(at)))
         )
         click.echo("  " + _snippet(hit, columns - 2))
         if hit.repeats:

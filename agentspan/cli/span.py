@@ -10,6 +10,7 @@ from agentspan.analysis import id_prefixes
 from agentspan.analysis.late_ends import closed_text
 from agentspan.analysis.score_text import score_text
 from agentspan.blobs import described
+from agentspan.cli.local_time import local
 from agentspan.cli.output import MARKS, document, fit, safe, status_style, style, width
 from agentspan.cli.tree import title
 from agentspan.database import Database
@@ -46,8 +47,8 @@ def command(database: Database, what: str, *, as_json: bool) -> None:
         "parent": row.parent_span_id,
         "type": row.schema_name,
         "status": row.status if closed is None else f"{row.status} (closed by being {closed})",
-        "started": row.started_at,
-        "finished": row.finished_at,
+        "started": _time(row.started_at),
+        "finished": _time(row.finished_at),
         "took": None if row.duration_ms is None else duration_text(row.duration_ms),
         "tokens": _tokens(row.input_tokens, row.output_tokens),
         "cost": None if row.cost_usd is None else cost_text(row.cost_usd),
@@ -79,6 +80,10 @@ def _show_json(name: str, value: Any) -> None:
     click.echo(style(name, bold=True))
     text = json.dumps(value, indent=2, ensure_ascii=False)
     click.echo(safe("".join(f"  {line}" for line in text.splitlines(keepends=True))))
+
+
+def _time(text: str | None) -> str | None:
+    return None if text is None else f"{local(text):%Y-%m-%d %H:%M:%S.%f %Z}"
 
 
 def _tokens(input_tokens: int | None, output_tokens: int | None) -> str | None:

@@ -1,16 +1,20 @@
 """`agentspan stats`: prints counts, errors, durations, tokens and cost by span type and by model or tool."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import click
 
-from agentspan.analysis import id_prefixes, time_expressions
+from agentspan.analysis import id_prefixes
+from agentspan.analysis.agent_names import AT
+from agentspan.analysis.runs import ids_of
 from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, shorten, stats
+from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import columns_of, document, noun, table, width
 from agentspan.cli.progress_bar import bar
 from agentspan.database import Database
 from agentspan.figures import cost_text, count_text, duration_text, share_text
+from agentspan.storage.run_filter import RunFilter
 
 HEADER = ("span type", "spans", "failed", "p50", "p95", "p99", "max", "total", "tok", "cost")
 SPARED = (5, 6, 8, 3, 7, 4)
@@ -25,21 +29,24 @@ def command(
     database: Database,
     run: str | None,
     *,
-    since: str | None,
-    until: str | None,
     limit: int | None,
     whole: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
-    """Print the statistics of all runs, or of one."""
+    """Print the statistics of all runs, of those that match, or of one."""
     storage = database.storage
+    if run is not None and AT in run and given["agent"] is None:
+        run, given["agent"] = None, run
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
-    window = {
-        "since": None if since is None else time_expressions.parse(since),
-        "until": None if until is None else time_expressions.parse(until, "until"),
-    }
+    asked = filter_in(storage, given)
+    window = {"since": asked.since, "until": asked.until}
+    of_runs = replace(asked, since=None, until=None)
+    if run_id is not None and of_runs != RunFilter():
+        raise click.UsageError("RUN and filters of runs exclude each other")
     with bar("indexing") as progress:
-        found = stats(storage, run=run_id, **window, progress=progress)
+        ids = None if of_runs == RunFilter() else ids_of(storage, of_runs, progress=progress)
+        found = stats(storage, run=run_id, **window, runs=ids, progress=progress)
     shown = found if whole or (as_json and limit is None) else shorten(found, ROWS if limit is None else limit)
     if as_json:
         plain = [_plain(stat) for stat in shown if isinstance(stat, Stat)]

@@ -8,6 +8,7 @@ from agentspan import clock, jsontext
 from agentspan.analysis import id_prefixes, time_expressions
 from agentspan.analysis.following import Follower, Recent, Transition, recent, title_before
 from agentspan.analysis.runs import names_of
+from agentspan.cli.local_time import local, zone
 from agentspan.cli.output import MARKS, document, fit, noun, status_style, style, width
 from agentspan.cli.runs import name_of
 from agentspan.cli.tree import TITLE, title
@@ -35,7 +36,7 @@ def command(database: Database, what: str | None, *, one: bool, whole: bool, sin
     """Follow runs from now on until Ctrl-C, or until the end of one."""
     if whole and since is not None:
         raise click.UsageError("--all and --since exclude each other")
-    at = None if since is None else time_expressions.parse(since)
+    at = None if since is None else time_expressions.parse(since, zone=zone())
     if at is not None:
         tail = _Tail(database, at, context=0, is_quiet=as_json)
     else:
@@ -139,7 +140,7 @@ class _Tail:
         error = error_text(result) if status == "failed" and isinstance(result, dict) else None
         indent = text[: len(text) - len(text.lstrip(" "))]
         shown = indent + fit(text, max(8, columns - 15 - len(indent) - (len(end) + 2 if end else 0)))
-        line = f"{at[11:23]} {status_style(MARKS[status], status)} "
+        line = f"{local(at).isoformat(timespec='milliseconds')[11:23]} {status_style(MARKS[status], status)} "
         line += style(shown, bold=True) if isinstance(row, AgentInstanceRow) else shown
         line += f"  {end}" if end else ""
         if error is not None and error not in text:

@@ -7,11 +7,11 @@ from math import inf
 from typing import Any
 
 from agentspan import jsontext
-from agentspan.analysis import diff_text, id_prefixes, time_expressions
+from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.findings import FDR, Finding, Findings
-from agentspan.analysis.runs import RunFilter
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
@@ -34,8 +34,7 @@ def command(
     outcome: str | None,
     limit: int,
     as_json: bool,
-    since: str | None,
-    **filters: Any,
+    **given: Any,
 ) -> None:
     """Print why runs failed, or why one did."""
     storage = database.storage
@@ -49,7 +48,7 @@ def command(
         else:
             echo_lines(_run_lines(one))
         return
-    filter = RunFilter(since=None if since is None else time_expressions.parse(since), **filters)
+    filter = filter_in(storage, given)
     with bar("indexing") as progress:
         found = why(storage, filter, rule, progress=progress)
     if as_json:

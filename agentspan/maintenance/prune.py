@@ -1,6 +1,6 @@
 """Removes old finished runs, and idempotency keys that are too old to be retried."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -13,6 +13,9 @@ from agentspan.operations.context import Context
 from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.storage.protocol import SpanCounts, StorageFile
 from agentspan.storage.scanning import count, pages
+
+Only = Callable[[Sequence[AgentInstanceRow]], Collection[str]]
+"""Returns the ids of those of these runs that may be removed."""
 
 KEY_DAYS = 7
 """Days for which an idempotency key is kept."""
@@ -42,6 +45,7 @@ def prune(
     keep_failed: bool = False,
     max_bytes: int | None = None,
     dry_run: bool = False,
+    only: Only | None = None,
 ) -> Pruned:
     """Remove finished runs, the oldest first, and old keys; a run with anything open in it stays.
 
@@ -51,6 +55,7 @@ def prune(
         older_than: those that finished before this time, as stored text.
         keep_failed: keep runs that failed, or in which a span did.
         max_bytes: remove runs until at most so many bytes of the file are in use.
+        only: runs that it does not return stay. Without `older_than` and `max_bytes`, all that it returns may go.
         dry_run: report what would be done. With `max_bytes` that is an estimate, from the average size of a span.
 
     Raises:
@@ -69,7 +74,7 @@ def prune(
     keys = removal.remove_keys(week_ago, ctx.wait_s, dry_run=dry_run)
     runs = spans = 0
     left = _Left(ctx, file, max_bytes)
-    for batch in _batches(ctx, older_than, keep_failed, left):
+    for batch in _batches(ctx, older_than, keep_failed, left, only):
         if dry_run:
             done = len(batch), sum(counts.total for _, counts in batch)
         else:
@@ -99,24 +104,33 @@ class _Left:
             return
         self._used = self._file.used_bytes() if really else self._used - spans * self._per_span
 
+    @property
+    def is_limited(self) -> bool:
+        """Return whether there is a limit."""
+        return self._max is not None
+
     def is_too_much(self, without: int) -> bool:
         """Return whether more than `max_bytes` is in use without this many spans; False if there is no limit."""
         return self._max is not None and self._used - without * self._per_span > self._max
 
 
 def _batches(
-    ctx: Context, older_than: str | None, keep_failed: bool, left: _Left
+    ctx: Context, older_than: str | None, keep_failed: bool, left: _Left, only: Only | None
 ) -> Iterator[list[tuple[AgentInstanceRow, SpanCounts]]]:
     """Yield the runs to remove, the oldest first, in batches for one commit each, until no more need to go."""
     batch: list[tuple[AgentInstanceRow, SpanCounts]] = []
     spans = 0
     dead_writers = DeadWriters(ctx.storage)
+    is_any_old = only is not None and older_than is None and not left.is_limited
     for chunk in pages(ctx.storage, AgentInstanceRow):
+        wanted = None if only is None else only(chunk)
         counts = ctx.storage.counts([row.id for row in chunk])
         for row in chunk:
             if not _may_go(row, counts[row.id], keep_failed):
                 continue
-            is_old = older_than is not None and (row.finished_at or row.updated_at) < older_than
+            if wanted is not None and row.id not in wanted:
+                continue
+            is_old = is_any_old or (older_than is not None and (row.finished_at or row.updated_at) < older_than)
             if not is_old and not left.is_too_much(spans):
                 continue
             if is_guess(row) and row.writer_id is not None and not dead_writers.has(row.writer_id):

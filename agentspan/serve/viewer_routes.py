@@ -32,7 +32,7 @@ from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import WriteQueue
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.found_steps import found_steps
-from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, listing, unsummed
+from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, listing, unsummed
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -347,21 +347,13 @@ def _wants_page(request: Request) -> bool:
 
 
 def _asked(request: Request) -> Asked:
-    said = request.query_params
-    return Asked(
-        agent=said.get("agent", ""),
-        status=said.get("status", ""),
-        since=said.get("since", ""),
-        failed=bool(said.get("failed")),
-        grep=said.get("grep", ""),
-        git_commit=said.get("git_commit", ""),
-        offset=_number(said.get("offset")),
-    )
+    return asked_for(request.query_params.multi_items())
 
 
 def _address(asked: Asked, offset: int) -> str:
     said = {**asked._asdict(), "failed": "1" if asked.failed else "", "offset": offset or ""}
-    query = urlencode({name: value for name, value in said.items() if value})
+    more = said.pop("more")
+    query = urlencode([*((name, value) for name, value in said.items() if value), *more])
     return f"?{query}" if query else "./"
 
 

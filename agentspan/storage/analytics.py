@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.schemas.signatures import Signature
+from agentspan.storage.run_filter import RunFilter as RunFilter
+from agentspan.storage.run_filter import RunSort
 
 Progress = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -21,28 +23,6 @@ There is one bucket more than bounds, for shorter durations.
 def bucket_of(duration_ms: float) -> int:
     """Return the number of a duration's bucket: 0 below the first of BOUNDS_MS."""
     return bisect_right(BOUNDS_MS, duration_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """A filter for runs. Fields left at None match everything.
-
-    Attributes:
-        agent: the agent's name, id or external_identifier.
-        status: the run's.
-        since: the earliest started_at (else inserted_at) that counts, as stored text (see clock).
-        failed: only runs that failed, or in which a span did.
-        grep: text, in any case, in the run's id, agent, version, external_identifier, metadata, result, error or
-            termination reason. To find text in its spans, use `search`.
-        git_commit: the beginning of the run's commit, in upper or lower case.
-    """
-
-    agent: str | None = None
-    status: str | None = None
-    since: str | None = None
-    failed: bool = False
-    grep: str | None = None
-    git_commit: str | None = None
 
 
 class RunSummary(NamedTuple):
@@ -83,7 +63,7 @@ class RunTotals(NamedTuple):
 
 
 class RunList(NamedTuple):
-    """A page of runs, the latest first; how many match in all; and the sums over all of those."""
+    """A page of runs, the latest first unless sorted; how many match in all; and the sums over all of those."""
 
     runs: list[RunSummary]
     total: int
@@ -134,6 +114,28 @@ class Stat:
     def error_rate(self) -> float | None:
         """Failed spans divided by those that ran, from 0 to 1; None if none ran."""
         return self.failed / self.ran if self.ran else None
+
+
+class RunSum(NamedTuple):
+    """The sums over those spans of a run that have the same type and label, and are complete or failed.
+
+    Attributes:
+        label: None where they have none.
+        total_ms: of their durations.
+        input_tokens, output_tokens, cost_usd: None if no span has a value.
+        is_aggregate: whether spans of the type sum up others.
+    """
+
+    run_id: str
+    schema_name: str
+    label: str | None
+    spans: int
+    failed: int
+    total_ms: float
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    is_aggregate: bool
 
 
 class FoundSpan(NamedTuple):
@@ -250,23 +252,45 @@ class Analytics(Protocol):
     """A storage that answers these queries by itself, exactly as `agentspan.analysis` would; None if it cannot now."""
 
     def find_runs(
-        self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
+        self,
+        filter: RunFilter,
+        *,
+        limit: int | None,
+        offset: int,
+        sort: RunSort = "started",
+        progress: Progress | None = None,
     ) -> RunList | None:
-        """Return a page of the runs that match."""
+        """Return a page of the runs that match. Ties of `sort` go by id, the latest first."""
         ...
 
     def span_stats(
-        self, *, since: str | None, until: str | None, progress: Progress | None = None
+        self,
+        *,
+        since: str | None,
+        until: str | None,
+        runs: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> list[Stat] | None:
-        """Return statistics of the spans of all runs, in any order."""
+        """Return statistics of the spans of all runs, or of those with these ids, in any order."""
+        ...
+
+    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
+        """Return the sums of these runs by span type and label (see RunSum), in any order."""
         ...
 
     def search_spans(
-        self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
+        self,
+        words: Sequence[str],
+        *,
+        limit: int,
+        offset: int,
+        runs: Collection[str] | None = None,
+        progress: Progress | None,
     ) -> tuple[list[FoundSpan], int] | None:
-        """Return a page of the spans, of all runs, that say all these words first, the latest first; and the total.
+        """Return a page of the spans that say all these words first in their run, the latest first; and the total.
 
         Args:
+            runs: ids of the only runs that are searched; all when left out.
             words: each the tokens that must stand side by side, separated by blanks; the last one of those may end
                 in `*`, for any ending.
         """

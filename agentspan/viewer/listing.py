@@ -1,17 +1,20 @@
 """The list of runs as text, one cell for each column; for the page, and for the JSON that updates it."""
 
-from datetime import timedelta
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, cast
 
 from agentspan import clock, jsontext
-from agentspan.analysis.runs import RunFilter, RunList, RunSummary, RunTotals, find_runs
+from agentspan.analysis.filter_words import MANY, NAMES, filter_of
+from agentspan.analysis.runs import RunList, RunSummary, RunTotals, find_runs
+from agentspan.errors import InvalidValue
 from agentspan.figures import cost_text, count_text, duration_text
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
-from agentspan.model.status import INSTANCE_STATUSES, OPEN
+from agentspan.model.status import OPEN
 from agentspan.recovery.writers import Lives
 from agentspan.schemas.meaning import error_text
 from agentspan.schemas.templates import inline
 from agentspan.storage.protocol import Query, Rows, Storage
+from agentspan.storage.run_filter import RunFilter
 from agentspan.text import one_line, visible
 
 PAGE = 50
@@ -19,11 +22,14 @@ MAX_AGENTS = 500
 MAX_ABOUT = 200
 SINCE = {"1h": "last hour", "24h": "last day", "7d": "last week", "30d": "last month"}
 PREPARING = "Adding up the spans of this file for the first time…"
-_HOURS = {"1h": 1, "24h": 24, "7d": 168, "30d": 720}
 
 
 class Asked(NamedTuple):
-    """The filter of the list, from the query of the page's address."""
+    """The filter of the list, from the query of the page's address.
+
+    Attributes:
+        more: the values of the grammar that have no field in the form, as pairs of name and value.
+    """
 
     agent: str = ""
     status: str = ""
@@ -31,6 +37,7 @@ class Asked(NamedTuple):
     failed: bool = False
     grep: str = ""
     git_commit: str = ""
+    more: tuple[tuple[str, str], ...] = ()
     offset: int = 0
 
     @property
@@ -39,19 +46,41 @@ class Asked(NamedTuple):
         return self._replace(offset=0) != Asked()
 
     def filter(self) -> RunFilter:
-        """Return the filter for a storage; unknown values are ignored."""
-        hours = _HOURS.get(self.since)
-        earliest = None
-        if hours is not None:
-            earliest = clock.parse(clock.to_datetime(clock.now()) - timedelta(hours=hours))
-        return RunFilter(
-            agent=self.agent or None,
-            status=self.status if self.status in INSTANCE_STATUSES else None,
-            since=earliest,
-            failed=self.failed,
-            grep=self.grep.strip() or None,
-            git_commit=self.git_commit.strip() or None,
-        )
+        """Return the filter for a storage; values that are none, such as an unknown status, are ignored."""
+        given: dict[str, object] = {name: [] for name in MANY}
+        for name, value in (*self.more, *((name, getattr(self, name)) for name in FORM)):
+            value = value.strip() if isinstance(value, str) else value
+            if value and _is_valid(name, value):
+                given[name] = [*cast(list[str], given[name]), value] if name in MANY else value
+        return filter_of(given)
+
+
+FORM = ("agent", "status", "since", "failed", "grep", "git_commit")
+"""The names of the grammar of filters that are fields of the form."""
+
+
+def asked_for(pairs: Iterable[tuple[str, str]]) -> Asked:
+    """Return the filter of an address: the last value of each name that is a field of the form, and all others."""
+    said = dict(pairs := [*pairs])
+    offset = said.get("offset", "")
+    return Asked(
+        agent=said.get("agent", ""),
+        status=said.get("status", ""),
+        since=said.get("since", ""),
+        failed=bool(said.get("failed")),
+        grep=said.get("grep", ""),
+        git_commit=said.get("git_commit", ""),
+        more=tuple((name, value) for name, value in pairs if value and name in NAMES and name not in FORM),
+        offset=min(int(offset), 2**31) if offset.isascii() and offset.isdigit() and len(offset) < 12 else 0,
+    )
+
+
+def _is_valid(name: str, value: object) -> bool:
+    try:
+        filter_of({name: value})
+    except InvalidValue:
+        return False
+    return True
 
 
 def listing(storage: Storage, asked: Asked) -> dict[str, Any]:

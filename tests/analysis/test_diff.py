@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.analysis.baseline import Against, parse
+from agentspan.analysis.baseline import Against
 from agentspan.analysis.diff import Divergence, StepChange, diff, diff_spans
 from agentspan.analysis.reading import Reading
-from agentspan.analysis.runs import RunFilter
 from agentspan.analysis.sibling_alignment import Alignment, align, collapse
 from agentspan.analysis.step_keys import StepKeys
 from agentspan.analysis.tree import build
@@ -419,9 +418,3 @@ def test_a_wrong_baseline_is_an_error(db: Database, text: str) -> None:
     run = recorded(db, "Rome")
     with pytest.raises(InvalidValue):
         diff(db.storage, run, run, baseline=text)
-
-
-def test_filters_of_a_baseline() -> None:
-    assert parse("all") == RunFilter()
-    found = parse("agent='my agent' status=failed since=2026-11-24 failed")
-    assert found == RunFilter("my agent", "failed", "2026-11-24T00:00:00.000000Z", failed=True)

@@ -1,6 +1,7 @@
 """`agentspan.read`: the same answers for Python, and tables of pandas and polars."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import agentspan
 from agentspan.analysis.reading import RUNS, SPANS
 from agentspan.database import Database
-from agentspan.errors import AgentspanError, InvalidValue
+from agentspan.errors import AgentspanError, InvalidValue, NotFound
 from agentspan.recording.git_commit import commit_replaced
 
 
@@ -35,8 +36,20 @@ def test_it_asks_what_the_command_line_asks(db: Database, runs: list[str]) -> No
     assert reading.runs(git_commit="").total == 0  # runs by id have none
     assert reading.search("fetch").total == 2
     assert reading.search("fetch", run=runs[0]).hits[0].run_id == runs[0]
-    with pytest.raises(InvalidValue, match="since: not an RFC 3339 time"):
-        reading.runs(since="2020-01-01T00:00:00")
+    with pytest.raises(InvalidValue, match="since: must be such as 90s"):
+        reading.runs(since="soon")
+    with pytest.raises(InvalidValue, match="since: a time without an offset"):
+        reading.runs(since=datetime(2020, 1, 1))
+    assert reading.runs(agent="b@default", since="7d", until="2999-01-01", sort="spans").total == 1
+    assert reading.runs(meta={"nothing": 1}).total == reading.runs(session="s", error="x").total == 0
+    assert reading.search("fetch", agent="b").total == reading.stats(agent="b")[0].count == 1
+    with pytest.raises(NotFound, match="no agent is named 'c'; agents: 'a', 'b'"):
+        reading.stats(agent="c")
+    with pytest.raises(InvalidValue, match="exclude each other"):
+        reading.search("fetch", run="-", failed=True)
+    with pytest.raises(TypeError, match="not selected by 'colour'"):
+        reading.runs(colour="red")  # type: ignore[call-arg]
+    assert reading.runs(since="2020-01-01T00:00:00").total == 2
 
 
 def test_runs_are_found_by_the_beginning_of_their_commit(tracer: agentspan.Tracer) -> None:

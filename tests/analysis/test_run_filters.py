@@ -10,9 +10,9 @@ from agentspan.analysis.runs import find_runs
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import Row
 from agentspan.model.status import INSTANCE_STATUSES, SPAN_STATUSES
-from agentspan.storage.analytics import RunFilter
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
+from agentspan.storage.run_filter import SORTS, RunFilter, RunSort
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import Rows
 
@@ -37,20 +37,24 @@ def runs(draw: st.DrawFn) -> tuple[Row, ...]:
         result=draw(TEXTS),
         error=draw(TEXTS),
         git_commit=draw(st.none() | COMMIT),
+        session=draw(st.none() | st.sampled_from(["s", "S", "s%"])),
         termination_reason=draw(st.sampled_from([None, "Too dear"])),
     )
     steps = draw(
-        st.lists(st.tuples(st.sampled_from(SPAN_STATUSES), st.sampled_from([None, 3]), st.booleans()), max_size=3)
+        st.lists(
+            st.tuples(st.sampled_from(SPAN_STATUSES), st.sampled_from([None, 3]), st.booleans(), TEXTS), max_size=3
+        )
     )
     spans = [
         ROWS.span(run, input_tokens=used, cost_usd=None if used is None else 0.5, is_aggregate=int(sums_up))._replace(
-            status=status
+            status=status, result_payload=result
         )
-        for status, used, sums_up in steps
+        for status, used, sums_up, result in steps
     ]
     return (run, *spans)
 
 
+VERSIONS = ["nothing", *(version.external_identifier for version, _, _ in FAMILIES)]
 AGENT = st.sampled_from(["one", "two", "Zwei", "nobody", *(agent.id for agent in AGENTS)])
 GREP = st.sampled_from(["", "straSSE", "ß", "%", "_", "ONE", "too dear", "2026", AGENTS[0].id[:8].upper()])
 FILTERS = st.builds(
@@ -61,16 +65,26 @@ FILTERS = st.builds(
     failed=st.booleans(),
     grep=st.none() | GREP,
     git_commit=st.none() | st.sampled_from(["", "a", "AB", "b", "%", "\ud800"]) | COMMIT,
+    version=st.none() | st.sampled_from(VERSIONS),
+    session=st.none() | st.sampled_from(["s", "S", "\ud800"]),
+    until=st.none() | TIMES,
+    error=st.none() | GREP,
+    meta=st.just(())
+    | st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["one", "Straße"])), max_size=2).map(tuple),
 )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(runs(), max_size=8),
-    st.lists(st.tuples(FILTERS, st.none() | st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(FILTERS, st.none() | st.integers(0, 4), st.integers(0, 3), st.sampled_from(SORTS)),
+        min_size=1,
+        max_size=6,
+    ),
 )
 def test_any_filter_finds_the_same_runs_with_and_without_an_index(
-    made: list[tuple[Row, ...]], asked: list[tuple[RunFilter, int | None, int]]
+    made: list[tuple[Row, ...]], asked: list[tuple[RunFilter, int | None, int, RunSort]]
 ) -> None:
     with TemporaryDirectory() as folder:
         storages: list[Storage] = [MemoryStorage(), SQLiteStorage(Path(folder) / "runs.db")]
@@ -79,8 +93,10 @@ def test_any_filter_finds_the_same_runs_with_and_without_an_index(
             for storage in storages:
                 storage.apply([Unit(tuple(Put(row) for row in (*families, *(row for each in made for row in each))))])
             assert [storage.capabilities().analytics is not None for storage in storages] == [False, True]
-            for filter, limit, offset in asked:
-                of_memory, of_file = (find_runs(each, filter, limit=limit, offset=offset) for each in storages)
+            for filter, limit, offset, sort in asked:
+                of_memory, of_file = (
+                    find_runs(each, filter, limit=limit, offset=offset, sort=sort) for each in storages
+                )
                 assert of_memory == of_file
         finally:
             for storage in storages:

@@ -135,7 +135,7 @@ def test_runs_says_how_many_there_are(db: Path) -> None:
     result = call(db, "runs")
     lines = result.output.splitlines()
     assert lines[-1].startswith("50 of 56 runs · 7 spans · 1 failed · 2 open · 907 tok · $0.0100 · ")
-    assert len(lines) == 52
+    assert len(lines) == 53  # the header, the reason of the one that failed, and the totals
     assert "✗ failed" in lines[1]
     assert re.search(r" 7 +1  researcher", lines[1])
     assert lines[1].split()[0] in call(db, "show", lines[1].split()[0]).output.replace(run.id, lines[1].split()[0])

@@ -56,6 +56,10 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["diff", "-", run.id, "--markdown"],
         ],
         "why": [["why"], ["why", "-"], ["why", "--outcome", "reward>=1", "--limit", "0"]],
+        "drift": [
+            ["drift", "--base", "all", "--head", "all"],
+            ["drift", "--base", "failed", "--head", "all", "--markdown"],
+        ],
         "tail": [["tail", "-", "--one"]],
         "span": [["span", id] for id in (*spans, "nothing\x1b[31m")],
         "stats": [["stats"], ["stats", "-"]],

@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -61,14 +63,27 @@ def test_runs_are_filtered_by_the_beginning_of_their_commit(db: Path) -> None:
         assert all(run["git_commit"].startswith(beginning.lower()) for run in document["runs"])
 
 
-@pytest.mark.parametrize("what", ["yesterday", "7", "2026-13-01", "-1h", "9" * 30 + "d", ""])
+@pytest.mark.parametrize("what", ["tomorrow", "25:00", "7", "2026-13-01", "-1h", "9" * 30 + "d", ""])
 def test_a_time_that_is_none_says_what_one_looks_like(db: Path, what: str) -> None:
     result = call(db, "runs", "--since", what)
     assert result.exit_code == 1
     assert "since: must be such as 90s" in result.output
 
 
-@pytest.mark.parametrize("what", ["90s", "1.5h", "2w", "2026-01-02", "2026-01-02 03:04", "2026-01-02T03:04:05.5+02:00"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "90s",
+        "1.5h",
+        "2w",
+        "02:00",
+        "yesterday",
+        "today 23:59",
+        "2026-01-02",
+        "2026-01-02 03:04",
+        "2026-01-02T03:04:05.5+02:00",
+    ],
+)
 def test_times_that_people_type(db: Path, what: str) -> None:
     assert call(db, "runs", "--since", what).exit_code == 0
 
@@ -172,3 +187,55 @@ def test_statistics_are_bounded_and_show_the_cost_at_80_columns(tmp_path: Path) 
     assert document["total"] == len(document["stats"]) == 121
     document = json.loads(call(path, "stats", "--json", "--limit", "4").output)
     assert (document["total"], len(document["stats"])) == (121, 4)
+
+
+def test_one_grammar_of_filters_stands_on_every_command(db: Path, tmp_path: Path) -> None:
+    def total(*args: str) -> int:
+        return int(json.loads(call(db, *args, "--json").output)["total"])
+
+    every = (["--agent", "odd@1"], ["--agent", "odd", "--version", "1"], ["--meta", "ticket=T-3"], ["--error", "SOLD"])
+    for words, runs in zip(every, (2, 2, 1, 1), strict=True):
+        assert total("runs", *words) == total("export", *words) == runs
+        assert total("search", "booked", *words) == runs
+        llm = next(s for s in json.loads(call(db, "stats", *words, "--json").output)["stats"] if s["label"] == "m")
+        assert llm["count"] == runs
+    assert total("export", "odd@1") == 2
+    assert json.loads(call(db, "stats", "odd@1", "--json").output)["stats"][0]["count"] == 2
+    assert json.loads(call(db, "prune", "--error", "sold out", "--dry-run", "--json").output)["runs"] == 1
+    assert json.loads(call(db, "prune", "--agent", "even", "--json").output)["runs"] == 2
+    assert total("runs") == 2
+    assert call(db, "export").exit_code == call(db, "stats", "-", "--failed").exit_code == 2
+
+
+def test_an_unknown_agent_is_an_error_that_names_the_one_that_is_meant(db: Path) -> None:
+    for args in (["runs"], ["stats"], ["search", "x"], ["export"], ["prune"]):
+        result = call(db, *args, "--agent", "evne")
+        assert result.exit_code == 1
+        assert result.output == "Error: no agent is named 'evne'; is 'even' meant?\n"
+
+
+def test_runs_that_failed_have_their_reason(db: Path) -> None:
+    shown = lines(db, "runs", "--sort", "failed", "-n", "1")
+    assert shown[2] == "  Tool book: ValueError: sold out" or shown[2].endswith("sold out")
+    assert lines(db, "runs", "--agent", "even")[2].startswith("01")
+
+
+def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = json.loads(call(db, "runs", "-n", "1", "--json").output)["runs"][0]["started_at"]
+    try:
+        monkeypatch.setenv("TZ", "XYZ-5")  # five hours before UTC
+        time.tzset()
+        head, run, *_ = lines(db, "runs", "-n", "1")
+        assert "started (XYZ)" in head
+        local = datetime.fromisoformat(began) + timedelta(hours=5)
+        assert f" {local:%m-%d %H:%M:%S} " in run
+        head, run, *_ = lines(db, "runs", "-n", "1", "--utc")
+        assert "started (UTC)" in head
+        assert f" {began[5:19].replace('T', ' ')} " in run
+        assert " XYZ " in lines(db, "search", "booked")[0]
+        day = f"{local + timedelta(hours=1):%Y-%m-%d %H:%M}"
+        assert lines(db, "runs", "--since", day)[-1].startswith("0 of 0")
+        assert lines(db, "runs", "--until", day)[-1].startswith("4 of 4")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -238,6 +238,9 @@ def test_the_list_has_filters_and_says_how_many_of_how_many(make: Make, db: Data
     assert count("git_commit=ab").startswith("0 of 0 runs")
     assert count("since=24h").startswith("50 of 61")
     assert count("status=nonsense&since=ever&offset=-3").startswith("50 of 61")
+    assert count("version=none").startswith("0 of 0")
+    assert count("until=2999-01-01&meta=&meta=nonsense").startswith("50 of 61")
+    assert count("since=yesterday&meta=no=1").startswith("0 of 0")
     page = client.get("/?agent=many").text
     assert len(re.findall(r"<tr data-run=", page)) == 50 + 1  # and the one to make new rows of
     assert 'href="?agent=many&amp;offset=50"' in page

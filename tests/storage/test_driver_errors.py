@@ -50,6 +50,7 @@ READS: dict[str, Callable[[SQLiteStorage], object]] = {
 OTHERS: dict[str, Callable[[SQLiteStorage], object]] = {
     "find_runs": lambda storage: analytics(storage).find_runs(RunFilter(), limit=1, offset=0),
     "span_stats": lambda storage: analytics(storage).span_stats(since=None, until=None),
+    "run_sums": lambda storage: analytics(storage).run_sums([]),
     "search_spans": lambda storage: analytics(storage).search_spans(["x"], limit=1, offset=0, progress=None),
 }
 WRITES: dict[str, Callable[[SQLiteStorage], object]] = {

@@ -27,7 +27,7 @@ from agentspan.operations.context import Context
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities, Query
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.storage.sqlite.index import analytics, full_text, index_file, span_sums
+from agentspan.storage.sqlite.index import analytics, full_text, index_file, run_list, span_sums
 from agentspan.testing.contract.rows import Rows
 
 # Faults put into its SQL are found by the first to the fifth; what these miss, forty missed too.
@@ -443,7 +443,7 @@ def test_a_part_that_other_sql_made_is_made_anew(
 
 def test_a_mistake_in_a_question_is_not_hidden_behind_the_slow_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(path)
-    monkeypatch.setattr(analytics, "SUMS", "i.nonsense")
+    monkeypatch.setattr(run_list, "SUMS", "i.nonsense")
     with pytest.raises(StorageError, match="no such column"):
         ask(path)
 

@@ -1,8 +1,11 @@
 """Commands that write to the database: demo, resummarize, reprice, mark, terminate, doctor, prune, compact."""
 
+from typing import Any
+
 import click
 
 from agentspan.cli.app import location_in, main, opened_existing, options
+from agentspan.cli.filter_options import filter_options
 
 
 @main.command()
@@ -98,29 +101,18 @@ def doctor(
 @click.option("--max-size", metavar="SIZE", help="The oldest runs, until no more is in use: 500MB, 2GB …")
 @click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@filter_options()
 @options
 @click.pass_context
-def prune(
-    ctx: click.Context,
-    db: str | None,
-    as_json: bool,
-    older_than: str | None,
-    max_size: str | None,
-    keep_failed: bool,
-    dry_run: bool,
-) -> None:
-    """Remove old runs that have finished, and idempotency keys older than 7 days; make the file smaller."""
+def prune(ctx: click.Context, /, db: str | None, as_json: bool, dry_run: bool, **how: Any) -> None:
+    """Remove old runs that have finished, and idempotency keys older than 7 days; make the file smaller.
+
+    With filters, only runs that match are removed: all of these, if neither --older-than nor --max-size is given.
+    """
     from agentspan.cli import prune as prune_
 
     with opened_existing(ctx, db, read_only=dry_run) as database:
-        prune_.command(
-            database,
-            older_than=older_than,
-            max_size=max_size,
-            keep_failed=keep_failed,
-            dry_run=dry_run,
-            as_json=as_json,
-        )
+        prune_.command(database, dry_run=dry_run, as_json=as_json, **how)
 
 
 @main.command()

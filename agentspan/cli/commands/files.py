@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from agentspan.cli.app import location_in, main, opened, options
+from agentspan.cli.filter_options import filter_options
 
 _viewer = find_spec("agentspan.viewer")
 _has_html = _viewer is not None and any(Path(f, "export.py").exists() for f in _viewer.submodule_search_locations or ())
@@ -15,26 +16,22 @@ _FORMATS = ["jsonl", "compact", "dataset", "markdown", "otlp", "parquet", *(["ht
 
 
 @main.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="[RUN...]", nargs=-1)
 @click.option("--format", "form", type=click.Choice(_FORMATS), default="jsonl", show_default=True, help="As what.")
 @click.option("-o", "--output", metavar="FILE", help="The file to write, of parquet the folder; stdout when left out.")
 @click.option("--blobs", metavar="DIR", help="A folder for the images, audio and other bytes, each in a file.")
+@filter_options()
 @options
 @click.pass_context
-def export(
-    ctx: click.Context,
-    runs: tuple[str, ...],
-    db: str | None,
-    as_json: bool,
-    form: str,
-    output: str | None,
-    blobs: str | None,
-) -> None:
-    """Write runs: jsonl or compact for `import`, dataset for evaluations, markdown … RUN is as for `show`, or `all`."""
+def export(ctx: click.Context, /, runs: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:
+    """Write runs: jsonl or compact for `import`, dataset for evaluations, markdown for a review …
+
+    RUN is as for `show`, or `all`; without RUN, all runs that match the filters. AGENT@VERSION is all its runs.
+    """
     from agentspan.cli import export as export_
 
     with opened(ctx, db) as database:
-        export_.command(database, runs, form=form, output=output, blobs=blobs, as_json=as_json)
+        export_.command(database, runs, as_json=as_json, **how)
 
 
 @main.command(name="import")

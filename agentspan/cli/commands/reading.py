@@ -1,34 +1,29 @@
-"""Commands that only read: runs, show, diff, why, tail, span, stats, search, sql, schemas."""
+"""Commands that only read: runs, show, diff, drift, why, tail, span, stats, search, sql, schemas."""
 
 from typing import Any
 
 import click
 
+from agentspan.analysis.agent_names import AT
 from agentspan.cli.app import main, opened, options
-from agentspan.model.status import INSTANCE_STATUSES
+from agentspan.cli.filter_options import filter_options, page_options
+from agentspan.cli.local_time import utc_option
 
 LATEST_RUNS = 50
-
-_since = click.option("--since", metavar="TIME", help="Only from then on: 90s, 15m, 2h, 7d ago; 2026-11-24 (UTC) …")
+FOUND_SPANS = 20
 
 
 @main.command()
-@click.option("--agent", metavar="NAME", help="Only of this agent: its name, id or external_identifier.")
-@click.option("--status", type=click.Choice(INSTANCE_STATUSES), help="Only with this status.")
-@_since
-@click.option("--failed", is_flag=True, help="Only runs that failed, or in which a span did.")
-@click.option("--grep", metavar="TEXT", help="Only with this text in the run's own metadata, result, error or names.")
-@click.option("--git-commit", metavar="PREFIX", help="Only of this git commit: its hash, or the beginning of it.")
-@click.option("--limit", default=LATEST_RUNS, show_default=True, type=click.IntRange(0), help="How many to list.")
-@click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")
+@filter_options()
+@page_options(LATEST_RUNS, sort=True)
 @options
 @click.pass_context
-def runs(ctx: click.Context, /, db: str | None, as_json: bool, **filters: Any) -> None:
+def runs(ctx: click.Context, /, db: str | None, as_json: bool, **how: Any) -> None:
     """List runs, the latest first, with totals. A ? marks those that a program left open when it died."""
     from agentspan.cli import runs as runs_
 
     with opened(ctx, db) as database:
-        runs_.command(database, as_json=as_json, **filters)
+        runs_.command(database, as_json=as_json, **how)
 
 
 @main.command()
@@ -51,27 +46,63 @@ def show(ctx: click.Context, /, run: str, db: str | None, as_json: bool, **how: 
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--full", is_flag=True, help="Show each step that differs, and each that has other words.")
-@click.option(
-    "--against", metavar="FILTER", help="Count how other runs go on: all, or agent=, status=, since=, failed."
-)
+@click.option("--against", metavar="FILTER", help="Count how other runs go on: all, or 'status=complete since=7d' ….")
 @click.option("--markdown", is_flag=True, help="Write Markdown.")
+@utc_option
 @options
 @click.pass_context
 def diff(ctx: click.Context, /, a: str, b: str, db: str | None, as_json: bool, **how: Any) -> None:
-    """Show where two runs part, A and B: an id, the unique beginning of one, or - for the latest."""
+    """Show where two runs part, A and B: an id, the unique beginning of one, or - for the latest.
+
+    AGENT@1.0 AGENT@2.0 compares all runs of two versions, as `drift` does.
+    """
     from agentspan.cli import diff as diff_
+    from agentspan.cli import drift as drift_
 
     with opened(ctx, db) as database:
-        diff_.command(database, a, b, as_json=as_json, **how)
+        if AT in a and AT in b and how["against"] is None:
+            markdown, whole = how["markdown"], how["full"]
+            drift_.command(database, a, b, outcome=None, whole=whole, markdown=markdown, as_json=as_json)
+        else:
+            diff_.command(database, a, b, as_json=as_json, **how)
+
+
+@main.command()
+@click.argument("versions", metavar="[AGENT@1.0 AGENT@2.0]", nargs=-1)
+@click.option("--base", metavar="FILTER", help="The runs that are compared with: AGENT@1.0, 'tag=nightly until=7d' ….")
+@click.option("--head", metavar="FILTER", help="The runs that are judged.")
+@click.option("--outcome", metavar="RULE", help="When a run passed, such as reward>=1; by its status when left out.")
+@click.option("--all", "whole", is_flag=True, help="Show all rows.")
+@click.option("--markdown", is_flag=True, help="Write Markdown.")
+@utc_option
+@options
+@click.pass_context
+def drift(
+    ctx: click.Context,
+    /,
+    versions: tuple[str, ...],
+    base: str | None,
+    head: str | None,
+    db: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Show whether the runs of one version, or of any filter, are worse than others, or differ only by chance."""
+    from agentspan.cli import drift as drift_
+
+    if len(versions) == 2 and base is head is None:
+        base, head = versions
+    if (versions and (base, head) != versions) or base is None or head is None:
+        raise click.UsageError("two groups of runs are needed: AGENT@1.0 AGENT@2.0, or --base FILTER --head FILTER")
+    with opened(ctx, db) as database:
+        drift_.command(database, base, head, as_json=as_json, **how)
 
 
 @main.command()
 @click.argument("run", required=False)
 @click.option("--outcome", metavar="RULE", help="What passed means, such as 'reward>=1'; or status.")
-@click.option("--agent", metavar="NAME", help="Only of this agent: its name, id or external_identifier.")
-@_since
-@click.option("--git-commit", metavar="PREFIX", help="Only of this git commit: its hash, or the beginning of it.")
-@click.option("--limit", default=10, show_default=True, type=click.IntRange(0), help="How many groups to list.")
+@filter_options(but=["outcome"])
+@click.option("-n", "--limit", default=10, show_default=True, type=click.IntRange(0), help="How many groups to list.")
 @options
 @click.pass_context
 def why(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
@@ -86,7 +117,8 @@ def why(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, *
 @click.argument("run", required=False)
 @click.option("--one", is_flag=True, help="End when the run does, instead of waiting for the next one.")
 @click.option("--all", "whole", is_flag=True, help="Begin with the start of the run, instead of its last lines.")
-@_since
+@click.option("--since", metavar="TIME", help="Begin then: 90s, 15m, 2h ago; 02:00, yesterday, 2026-11-24 …")
+@utc_option
 @options
 @click.pass_context
 def tail(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
@@ -99,6 +131,7 @@ def tail(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, 
 
 @main.command()
 @click.argument("id")
+@utc_option
 @options
 @click.pass_context
 def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
@@ -111,14 +144,16 @@ def span(ctx: click.Context, id: str, db: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run", required=False)
-@_since
-@click.option("--until", metavar="TIME", help="Only up to then.")
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
+@filter_options()
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(1), help="How many rows to list; 40 when left out.")
 @click.option("--all", "whole", is_flag=True, help="List all types, models and tools.")
 @options
 @click.pass_context
 def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool, **how: Any) -> None:
-    """Sum up all spans, or those of RUN, by type and by model or tool: counts, errors, durations, tokens, cost."""
+    """Sum up all spans, or those of RUN or of runs that match, by type and label: counts, errors, durations, cost.
+
+    --since and --until are about spans here, the other filters about their runs.
+    """
     from agentspan.cli import stats as stats_
 
     with opened(ctx, db) as database:
@@ -128,8 +163,8 @@ def stats(ctx: click.Context, /, run: str | None, db: str | None, as_json: bool,
 @main.command()
 @click.argument("words", nargs=-1, required=True)
 @click.option("--run", metavar="RUN", help="Only in this run.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(0), help="How many to show.")
-@click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")
+@filter_options()
+@page_options(FOUND_SPANS)
 @options
 @click.pass_context
 def search(ctx: click.Context, /, words: tuple[str, ...], db: str | None, as_json: bool, **how: Any) -> None:

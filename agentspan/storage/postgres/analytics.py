@@ -10,8 +10,8 @@ from agentspan.storage.analytics import (
     FailureSum,
     FoundSpan,
     Progress,
-    RunFilter,
     RunList,
+    RunSum,
     RunSummary,
     RunTotals,
     Stat,
@@ -20,6 +20,7 @@ from agentspan.storage.analytics import (
 from agentspan.storage.postgres import failures, searching
 from agentspan.storage.postgres.lending import Lend, rows_of
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
+from agentspan.storage.run_filter import RunFilter, RunSort
 
 _USED = "filter (where is_aggregate = 0)"
 _SPAN_SUMS = f"""
@@ -76,6 +77,11 @@ _HISTOGRAMS = f"""
 select schema_name, label, width_bucket({_DURATION}, %s::double precision[]), count(*)
 from agent_spans where {_RAN}{{0}} group by 1, 2, 3
 """
+_RUN_SUMS = f"""
+select agent_instance_id, schema_name, nullif(label, ''), count(*), count(*) filter (where {FAILED}),
+       sum({_DURATION}), sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate)
+from agent_spans where {_RAN} and agent_instance_id = any(%s) group by 1, 2, 3
+"""
 _FILTERED_ELSEWHERE = {field.name for field in fields(RunFilter)} - {
     *("agent", "status", "since", "failed", "grep", "git_commit")
 }
@@ -95,10 +101,16 @@ class PostgresAnalytics:
         self._snapshot = snapshot
 
     def find_runs(
-        self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
+        self,
+        filter: RunFilter,
+        *,
+        limit: int | None,
+        offset: int,
+        sort: RunSort = "started",
+        progress: Progress | None = None,
     ) -> RunList | None:
         """See Analytics."""
-        if any(getattr(filter, name) for name in _FILTERED_ELSEWHERE):
+        if sort != "started" or any(getattr(filter, name) not in (None, ()) for name in _FILTERED_ELSEWHERE):
             return None
         where, values = _where(filter)
         with self._reading() as connection:
@@ -110,12 +122,20 @@ class PostgresAnalytics:
         return RunList(runs, total, RunTotals(*sums))
 
     def span_stats(
-        self, *, since: str | None, until: str | None, progress: Progress | None = None
+        self,
+        *,
+        since: str | None,
+        until: str | None,
+        runs: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> list[Stat] | None:
         """See Analytics."""
         bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
         window = "".join(f" and {compared('coalesce(started_at, inserted_at)', sign, bound)}" for sign, bound in bounds)
-        values = [bound for _, bound in bounds]
+        values: list[Any] = [bound for _, bound in bounds]
+        if runs is not None:
+            window += " and agent_instance_id = any(%s)"
+            values.append([*runs])
         with self._snapshot() as connection:
             found = rows_of(connection, _STATS.format(window), values)
             cells = rows_of(connection, _HISTOGRAMS.format(window), [list(BOUNDS_MS), *values])
@@ -126,11 +146,24 @@ class PostgresAnalytics:
         return [_stat(row, histograms.get((row[0], row[1]))) for row in found]
 
     def search_spans(
-        self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
+        self,
+        words: Sequence[str],
+        *,
+        limit: int,
+        offset: int,
+        runs: Collection[str] | None = None,
+        progress: Progress | None,
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
+        if runs is not None:
+            return None
         with self._snapshot() as connection:
             return searching.search(connection, words, limit, offset, progress)
+
+    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
+        """See Analytics."""
+        with self._reading() as connection:
+            return [RunSum._make((*row[:9], bool(row[9]))) for row in rows_of(connection, _RUN_SUMS, ([*runs],))]
 
     def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
         """See Analytics."""

@@ -88,8 +88,8 @@ LOCK_RUNS = (
 RUNS_OF_SPANS = "select distinct agent_instance_id from agent_spans where id = any(%s)"
 TERMINATED = "select termination_reason from agent_instances where id = %s and status = 'terminated'"
 SEPARATOR = "\x1f"
-# One text, because psycopg makes an array of 500 texts in Python, in a quarter of the time of their COPY. A subquery for
-# each id: of a table that was not analyzed yet, `= any` reads everything.
+# One text, because psycopg makes an array of 500 texts in Python, in a quarter of the time of their COPY. A subquery
+# for each id: of a table that was not analyzed yet, `= any` reads everything.
 SPAN_IDS_USED = f"select 1 from unnest(string_to_array(%s, '{SEPARATOR}')) asked(id) where " + " or ".join(
     f"(select 1 from {table} s where s.id = asked.id limit 1) is not null" for table in SPAN_TABLES
 )

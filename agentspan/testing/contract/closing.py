@@ -31,6 +31,7 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
         "span_stats": lambda analytics, run, path: analytics.span_stats(since=None, until=None),
         "failure_sums": lambda analytics, run, path: analytics.failure_sums(["a"]),
         "step_uses": lambda analytics, run, path: analytics.step_uses(["a"]),
+        "run_sums": lambda analytics, run, path: analytics.run_sums([run]),
         "search_spans": lambda analytics, run, path: analytics.search_spans(["a"], limit=1, offset=0, progress=None),
     },
     "check": {"check": lambda check, run, path: check.check()},

@@ -19,6 +19,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Capabilities, Query, RewrittenSpans, SpanSum
+from agentspan.storage.run_sums import run_sums, summed
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask
 from agentspan.storage.sqlite.upkeep import Upkeep
@@ -144,9 +145,13 @@ class Capable(AnswersAboutScores):
     def span_stats(self, **more: Any) -> Any:
         return stats(RowByRow(self), **more)
 
-    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
+    def run_sums(self, runs: Any, progress: Any = None) -> Any:
+        return run_sums(RowByRow(self), runs)
+
+    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any, runs: Any = None) -> Any:
         matcher = Matcher(words)
-        runs = [search_run(self.iter_spans(run.id), matcher, 1000) for run in self.page(Query("agent_instance")).rows]
+        ids = [run.id for run in self.page(Query("agent_instance")).rows if runs is None or run.id in runs]
+        runs = [search_run(self.iter_spans(id), matcher, 1000) for id in ids]
         found = sorted(chain(*(spans for spans, _ in runs)), key=lambda one: one.span.id, reverse=True)
         return found[offset : offset + limit], sum(number for _, number in runs)
 
@@ -225,6 +230,16 @@ class StepsThatAreOpenAreUsed(Capable):
 
 
 @found_by("test_analytics_answer_as_reading_row_by_row_does")
+class RunSumsCountCancelledSpans(Capable):
+    def run_sums(self, runs: Any, progress: Any = None) -> Any:
+        return [
+            each
+            for run in runs
+            for each in summed(run, (span._replace(status="complete") for span in self.iter_spans(run)))
+        ]
+
+
+@found_by("test_analytics_answer_as_reading_row_by_row_does")
 class SearchesFindTheOldestFirst(Capable):
     def search_spans(self, words: Any, **more: Any) -> Any:
         found, total = super().search_spans(words, **more)
@@ -233,7 +248,7 @@ class SearchesFindTheOldestFirst(Capable):
 
 @found_by("test_analytics_answer_as_reading_row_by_row_does")
 class SearchesFindRepeatedTexts(Capable):
-    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any) -> Any:
+    def search_spans(self, words: Any, *, limit: int, offset: int, progress: Any, runs: Any = None) -> Any:
         matcher = Matcher(words)
         spans = [row for row in self.page(Query("agent_span", descending=True)).rows if matcher.matches(row)]  # type: ignore[arg-type]
         return [FoundSpan(span, 0) for span in spans[offset : offset + limit]], len(spans)  # type: ignore[arg-type]

@@ -8,22 +8,12 @@ from typing import TypeVar
 
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
-from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.analytics import (
-    FailureSum,
-    FoundSpan,
-    Progress,
-    RunFilter,
-    RunList,
-    RunSummary,
-    RunTotals,
-    Stat,
-    StepUse,
-)
+from agentspan.storage.analytics import FailureSum, FoundSpan, Progress, RunList, RunSum, Stat, StepUse
+from agentspan.storage.run_filter import RunFilter, RunSort
 from agentspan.storage.sqlite.connections import is_damage, storage_error
-from agentspan.storage.sqlite.index import failures, full_text, index_file
+from agentspan.storage.sqlite.index import failures, full_text, index_file, run_groups, run_list
 from agentspan.storage.sqlite.index.full_text import FullText
-from agentspan.storage.sqlite.index.span_sums import USED, SpanSums
+from agentspan.storage.sqlite.index.span_sums import SpanSums
 from agentspan.storage.sqlite.index.statistics import statistics
 
 T = TypeVar("T")
@@ -46,36 +36,6 @@ _SURROUNDINGS = frozenset(
     }
 )
 
-OPEN_SUMS = f"""
-select s.agent_instance_id as id, count(*) as spans, sum(input_tokens) filter (where {USED}) as input_tokens,
-       sum(output_tokens) filter (where {USED}) as output_tokens, sum(cost_usd) filter (where {USED}) as cost
-from main.open_spans o cross join recorded.agent_spans s where s.rowid = o.row group by 1
-"""
-RUNS = f"""
-from recorded.agent_instances i
-left join main.runs r on r.id = i.id
-left join ({OPEN_SUMS}) o on o.id = i.id
-left join recorded.agents a on a.id = i.agent_id
-left join recorded.agent_versions v on v.id = i.agent_version_id
-"""
-
-
-def _both(column: str) -> str:
-    """Return the SQL of the sum over finished and open spans; null if neither has a value."""
-    return f"case when o.{column} is null then r.{column} else ifnull(r.{column}, 0) + o.{column} end"
-
-
-SUMS = (
-    "ifnull(r.spans, 0) + ifnull(o.spans, 0) as spans, ifnull(r.failed, 0) as failed, ifnull(o.spans, 0) as open, "
-    f"{_both('input_tokens')} as input_tokens, {_both('output_tokens')} as output_tokens, {_both('cost')} as cost, "
-    "i.duration_ms"
-)
-COLUMNS = ", ".join(f"i.{column}" for column in AgentInstanceRow._fields)
-OWN_TEXTS = (
-    "i.id, a.name, v.external_identifier, i.external_identifier, i.metadata, i.result, i.error, i.termination_reason"
-)
-NAMES = "ifnull(a.name, i.agent_id), ifnull(v.external_identifier, i.agent_version_id)"
-
 
 class IndexAnalytics:
     """See Analytics.
@@ -91,40 +51,53 @@ class IndexAnalytics:
         self._no_fork = no_fork
 
     def find_runs(
-        self, filter: RunFilter, *, limit: int | None, offset: int, progress: Progress | None = None
+        self,
+        filter: RunFilter,
+        *,
+        limit: int | None,
+        offset: int,
+        sort: RunSort = "started",
+        progress: Progress | None = None,
     ) -> RunList | None:
         """See Analytics."""
-        where, values = _where(filter)
-        page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where} order by i.id desc limit ? offset ?"
-        totals = (
-            "select count(*), ifnull(sum(spans), 0), ifnull(sum(failed), 0), ifnull(sum(open), 0), "
-            f"sum(input_tokens), sum(output_tokens), sum(cost), sum(duration_ms) from (select {SUMS} {RUNS}{where})"
-        )
 
         def answer(connection: sqlite3.Connection) -> RunList:
-            needle = (filter.grep or "").lower()
-            connection.create_function("is_said_in", -1, lambda *texts: any(needle in (t or "").lower() for t in texts))
-            rows = connection.execute(page, (*values, -1 if limit is None else limit, offset)).fetchall()
-            total, *sums = connection.execute(totals, values).fetchone()
-            width = len(AgentInstanceRow._fields)
-            runs = [RunSummary(AgentInstanceRow._make(row[:width]), *row[width:]) for row in rows]
-            return RunList(runs, total, RunTotals(*sums))
+            return run_list.find_runs(connection, filter, limit=limit, offset=offset, sort=sort)
 
         return self._asked(SPAN_SUMS, answer, progress, or_in_memory=True)
 
     def span_stats(
-        self, *, since: str | None, until: str | None, progress: Progress | None = None
+        self,
+        *,
+        since: str | None,
+        until: str | None,
+        runs: Collection[str] | None = None,
+        progress: Progress | None = None,
     ) -> list[Stat] | None:
         """See Analytics."""
         return self._asked(
-            SPAN_SUMS, lambda connection: statistics(connection, since, until), progress, or_in_memory=True
+            SPAN_SUMS, lambda connection: statistics(connection, since, until, runs), progress, or_in_memory=True
+        )
+
+    def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
+        """See Analytics."""
+        return self._asked(
+            SPAN_SUMS, lambda connection: run_groups.run_sums(connection, runs), progress, or_in_memory=True
         )
 
     def search_spans(
-        self, words: Sequence[str], *, limit: int, offset: int, progress: Progress | None
+        self,
+        words: Sequence[str],
+        *,
+        limit: int,
+        offset: int,
+        runs: Collection[str] | None = None,
+        progress: Progress | None,
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
-        return self._asked(FULL_TEXT, lambda connection: full_text.search(connection, words, limit, offset), progress)
+        return self._asked(
+            FULL_TEXT, lambda connection: full_text.search(connection, words, limit, offset, runs), progress
+        )
 
     def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
         """See Analytics."""
@@ -168,28 +141,3 @@ class IndexAnalytics:
                 if is_text or (code not in _SURROUNDINGS and "no such module: fts5" not in str(error)):
                     raise storage_error(error, self._path) from error
         return None
-
-
-def _where(filter: RunFilter) -> tuple[str, list[str]]:
-    conditions: list[str] = []
-    values: list[str] = []
-    if filter.agent is not None:
-        conditions.append("? in (a.name, a.id, a.external_identifier)")
-        values.append(filter.agent)
-    if filter.status is not None:
-        conditions.append("i.status = ?")
-        values.append(filter.status)
-    if filter.since is not None:
-        conditions.append("coalesce(i.started_at, i.inserted_at) >= ?")
-        values.append(filter.since)
-    if filter.failed:
-        conditions.append("(i.status = 'failed' or r.failed > 0)")
-    if filter.grep is not None:
-        conditions.append(f"is_said_in({OWN_TEXTS})")
-    if filter.git_commit is not None:
-        conditions.append("instr(i.git_commit, ?) = 1")
-        values.append(filter.git_commit.lower())
-    values = [
-        value.encode("utf-8", "replace").decode() for value in values
-    ]  # a shell's odd bytes are no text for SQLite
-    return (f" where {' and '.join(conditions)}" if conditions else ""), values

@@ -4,13 +4,14 @@ Triggers that keep such an index up to date would cost each write four times as 
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import first_said, tokenizing
 from agentspan.storage.analytics import FoundSpan
 from agentspan.storage.first_said import SpanParts
 from agentspan.storage.sqlite.index import parts as parts_table
+from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.parts import Parts
 from agentspan.storage.sqlite.index.rewrites import Rewrites
@@ -138,21 +139,34 @@ cross join recorded.agent_spans s where s.rowid = o.row
 """
 
 
+IS_WANTED = f"""
+exists (select 1 from recorded.agent_spans s where s.rowid = texts.rowid and {wanted_runs.OF_SPAN})
+"""
+
+
 def search(
-    connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int
+    connection: sqlite3.Connection, terms: Sequence[str], limit: int, offset: int, runs: Collection[str] | None = None
 ) -> tuple[list[FoundSpan], int]:
-    """Return a page of the spans that say all these terms first, the latest first, and the number of all."""
+    """Return a page of the spans that say all these terms first, the latest first, and the number of all.
+
+    Args:
+        runs: ids of the only runs that are searched; all when left out.
+    """
+    is_match, read_also = IS_MATCH, READ_AGAIN
+    if runs is not None:
+        wanted_runs.restrict(connection, runs)
+        is_match, read_also = f"{IS_MATCH} and {IS_WANTED}", f"{READ_AGAIN} and {wanted_runs.OF_SPAN}"
     ending = tokenizing.PREFIX
     query = " ".join(f'"{term.removesuffix(ending)}"{"*" if term.endswith(ending) else ""}' for term in terms)
     matcher, parts = tokenizing.Matcher(terms), Parts(connection)
     read_again = {
         row: of_span
-        for row, of_span in _spans(connection, READ_AGAIN)
+        for row, of_span in _spans(connection, read_also)
         if matcher.matches(of_span.without(parts.said_before(of_span)))
     }
-    (indexed,) = connection.execute(f"select count(*) from texts where {IS_MATCH}", (query,)).fetchone()
+    (indexed,) = connection.execute(f"select count(*) from texts where {is_match}", (query,)).fetchone()
     found = connection.execute(
-        f"select rowid from texts where {IS_MATCH} order by rowid desc limit ?", (query, offset + limit)
+        f"select rowid from texts where {is_match} order by rowid desc limit ?", (query, offset + limit)
     )
     rows = sorted([*read_again, *(row for (row,) in found)], reverse=True)[offset : offset + limit]
     page = []

@@ -1,4 +1,4 @@
-"""The numbers of finished spans, in narrow rows: sums per run, sums per group and bucket, and each single duration.
+"""The numbers of finished spans, in narrow rows: sums per run (and group), per group and bucket, each single duration.
 
 A group is a span type and a label. `facts` are sorted by duration within their bucket, so that a percentile is found
 by counting buckets and stepping through one of them. `failures` adds what is known of failed spans and of runs' steps.
@@ -8,9 +8,10 @@ import sqlite3
 
 from agentspan.schemas import signatures
 from agentspan.storage.analytics import BOUNDS_MS
-from agentspan.storage.sqlite.index import failures
+from agentspan.storage.sqlite.index import failures, run_groups
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.rewrites import Rewrites
+from agentspan.storage.sqlite.index.run_groups import plus
 
 IS_OPEN = "status in ('pending', 'active')"
 USED = "not is_aggregate"
@@ -46,7 +47,7 @@ TABLES = {
 }
 CREATE = tuple(
     statement
-    for table, columns in TABLES.items()
+    for table, columns in {**TABLES, **run_groups.TABLE}.items()
     for statement in (f"drop table if exists main.{table}", f"create table main.{table} {columns}")
 )
 FRESH = (
@@ -63,13 +64,6 @@ def _taken(rows: str) -> str:
         f"{BUCKET}, ifnull(duration_ms, 0), {AT}, "
         f"status = 'failed' or ifnull({RETURNED_ERROR}, 0), input_tokens, output_tokens, cost_usd, is_aggregate, "
         f"status = 'failed', {failures.REASON} from {rows} and not {IS_OPEN}"
-    )
-
-
-def _plus(table: str, column: str) -> str:
-    """Return the assignment that adds to a sum in which null means that no span has a value."""
-    return f"{column} = case when excluded.{column} is null then {table}.{column} else " + (
-        f"ifnull({table}.{column}, 0) + excluded.{column} end"
     )
 
 
@@ -93,7 +87,7 @@ insert into runs (id, spans, failed, input_tokens, output_tokens, cost)
 select run, count(*), sum(died), sum(input_tokens) filter (where {USED}), sum(output_tokens) filter (where {USED}),
        sum(cost) filter (where {USED}) from temp.fresh group by run
 on conflict (id) do update set spans = runs.spans + excluded.spans, failed = runs.failed + excluded.failed,
-{_plus("runs", "input_tokens")}, {_plus("runs", "output_tokens")}, {_plus("runs", "cost")}
+{plus("runs", "input_tokens")}, {plus("runs", "output_tokens")}, {plus("runs", "cost")}
 """
 NUMBERED = (
     "create temp table if not exists numbered (grp integer, bucket integer, ms real, row integer, run integer, "
@@ -116,12 +110,12 @@ ADD_CELLS = f"""
 insert into cells select grp, bucket, {SUMS} from temp.numbered group by 1, 2
 on conflict (grp, bucket) do update set spans = cells.spans + excluded.spans, failed = cells.failed + excluded.failed,
 ms = cells.ms + excluded.ms, longest = max(cells.longest, excluded.longest),
-{_plus("cells", "input_tokens")}, {_plus("cells", "output_tokens")}, {_plus("cells", "cost")}
+{plus("cells", "input_tokens")}, {plus("cells", "output_tokens")}, {plus("cells", "cost")}
 """
 
 
 EMPTY_FRESH = "delete from temp.fresh"
-TAKE = (ADD_GROUPS, ADD_RUNS, NUMBERED, EMPTY_NUMBERED, NUMBER, ADD_FACTS, ADD_CELLS)
+TAKE = (ADD_GROUPS, ADD_RUNS, NUMBERED, EMPTY_NUMBERED, NUMBER, ADD_FACTS, ADD_CELLS, run_groups.ADD)
 GONE = "create temp table gone (run integer primary key, id text)"
 ADD_GONE = "insert or ignore into temp.gone select run, id from main.runs where id = ?"
 LIST_GONE = """
@@ -131,6 +125,7 @@ where s.agent_instance_id = temp.gone.id and s.rowid <= ?
 FORGET_ABOVE = "delete from open_spans where row > ?"
 FORGET = (
     "delete from facts where run in (select run from temp.gone)",
+    run_groups.FORGET,
     "delete from main.runs where run in (select run from temp.gone)",
     "delete from cells",
     f"insert into cells select grp, bucket, {SUMS} from facts group by grp, bucket",

@@ -1,10 +1,11 @@
 """Statistics of spans from the index: sums of buckets of durations, and each percentile from within its bucket."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from agentspan.storage.analytics import BOUNDS_MS, Stat
+from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.span_sums import CANCELLED, MICROS
 
 CELLS = "select * from cells"
@@ -21,7 +22,7 @@ AT_PLACE = "select ms from facts where grp in ({0}) and bucket = ?{1} order by m
 
 
 class Window(NamedTuple):
-    """A time, as conditions on the index and on the recorded file, each with its values."""
+    """A time, and some runs, as conditions on the index and on the recorded file, each with its values."""
 
     facts: str
     micros: list[str]
@@ -75,9 +76,19 @@ class Group:
 Groups = dict[tuple[str, str | None], Group]
 
 
-def statistics(connection: sqlite3.Connection, since: str | None, until: str | None) -> list[Stat]:
-    """Return the statistics of the spans that began in a time, in any order."""
+def statistics(
+    connection: sqlite3.Connection, since: str | None, until: str | None, runs: Collection[str] | None = None
+) -> list[Stat]:
+    """Return the statistics of the spans that began in a time, in any order.
+
+    Args:
+        runs: ids of the only runs whose spans count; all when left out.
+    """
     window = _window(since, until)
+    if runs is not None:
+        wanted_runs.restrict(connection, runs)
+        facts, spans = f"{window.facts} and {wanted_runs.OF_FACT}", f"{window.spans} and {wanted_runs.OF_SPAN}"
+        window = window._replace(facts=facts, spans=spans)
     groups: Groups = {}
     _add_finished(connection, groups, window)
     _add_open(connection, groups, window)

@@ -1,0 +1,79 @@
+"""Agents by the names that a person types: `AGENT@VERSION`, and what is meant where no agent is named so."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from difflib import get_close_matches
+
+from agentspan.errors import NotFound
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow
+from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.run_filter import RunFilter
+from agentspan.storage.scanning import scan
+
+AT = "@"
+"""Stands between an agent and its version: `researcher@1.0`."""
+MAX_NAMED = 5
+"""Agents that an error names."""
+
+
+def resolved(storage: Storage, filter: RunFilter) -> RunFilter:
+    """Return the same filter, with `AGENT@VERSION` in its agent parted, unless an agent is named so as a whole.
+
+    Raises:
+        NotFound: there is no such agent; the message names some that exist.
+    """
+    if filter.agent is None or any(_agents(storage, filter.agent)):
+        return filter
+    name, at, version = filter.agent.rpartition(AT)
+    if not (at and name and version):
+        raise NotFound(_unknown(storage, filter.agent))
+    if not any(_agents(storage, name)):
+        raise NotFound(_unknown(storage, name))
+    return replace(filter, agent=name, version=version)
+
+
+def latest_run(storage: Storage, what: str) -> AgentInstanceRow:
+    """Return the latest run of `AGENT@VERSION`.
+
+    Raises:
+        NotFound: there is none; the message names agents or versions that exist.
+    """
+    name, _, version = what.rpartition(AT)
+    agents = list(_agents(storage, name))
+    if not agents:
+        raise NotFound(_unknown(storage, name))
+    versions = [row for agent in agents for row in scan(storage, AgentVersionRow, {"agent_id": agent.id})]
+    found: list[AgentInstanceRow] = []
+    for row in versions:
+        if row.external_identifier == version:
+            query = Query("agent_instance", {"agent_version_id": row.id}, descending=True, limit=1)
+            found += [run for run in storage.page(query).rows if isinstance(run, AgentInstanceRow)]
+    if not found:
+        known = dict.fromkeys(row.external_identifier for row in reversed(versions))
+        raise NotFound(f"no run of {name[:40]!r} has the version {version[:40]!r}; {_some('versions', [*known])}")
+    return max(found, key=lambda run: run.id)
+
+
+def _agents(storage: Storage, name: str) -> Iterator[AgentRow]:
+    """Yield the agents with this name, id or external_identifier."""
+    if "\udc80" <= max(name, default="") <= "\udfff":
+        return  # a shell's odd bytes are no text that a storage can have
+    for column in ("name", "id", "external_identifier"):
+        yield from scan(storage, AgentRow, {column: name})
+
+
+def _unknown(storage: Storage, name: str) -> str:
+    """Return what an error says of a name that no agent has."""
+    names = sorted({row.name for row in scan(storage, AgentRow)}, key=str.casefold)
+    close = get_close_matches(name.casefold(), {each.casefold(): each for each in names}, MAX_NAMED)
+    meant = [each for each in names if each.casefold() in close]
+    if meant:
+        return f"no agent is named {name[:40]!r}; is {' or '.join(repr(each[:40]) for each in meant)} meant?"
+    return f"no agent is named {name[:40]!r}; {_some('agents', names)}"
+
+
+def _some(noun: str, names: list[str]) -> str:
+    if not names:
+        return f"there are no {noun} yet"
+    shown = ", ".join(repr(each[:40]) for each in names[:MAX_NAMED])
+    return f"{noun}: {shown}{f' and {len(names) - MAX_NAMED:,} more' if len(names) > MAX_NAMED else ''}"

@@ -1,0 +1,304 @@
+"""Whether two groups of runs differ by more than chance, such as two versions of an agent: a verdict, and rows.
+
+Runs are the sample, not spans. Where both groups have runs of the same tasks, each task is compared with itself. Many
+metrics are tested, so the false discovery rate is controlled: among versions that are the same, a difference is found
+in one of twenty comparisons.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from statistics import NormalDist, mean, stdev
+from typing import Literal
+
+from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts, gather, metrics_of, value_of
+from agentspan.analysis.outcomes import OutcomeRule, outcomes
+from agentspan.analysis.ratio_tests import (
+    MORE_ROUNDS,
+    MOST_PERMUTED,
+    Ratio,
+    normal_p,
+    permutation_ps,
+    two_sided,
+    variance_of,
+)
+from agentspan.analysis.runs import find_runs
+from agentspan.analysis.statistics import Interval, benjamini_hochberg, exact_interval, paired_permutation_p
+from agentspan.storage.analytics import Progress
+from agentspan.storage.protocol import Storage
+from agentspan.storage.run_filter import RunFilter
+
+FDR = 0.05
+POWER = 0.8
+FEWEST_TASKS = 5
+"""Tasks that both groups need, so that runs are paired by task."""
+PAIRED_SHARE = 0.5
+"""The share of each group's runs that must be of these tasks."""
+
+Verdict = Literal["worse", "better", "different", "no_evidence"]
+Method = Literal["permutation", "paired", "normal"]
+BAD_WHEN_MORE = frozenset({"failure_rate", "cost_usd", "tokens", "duration_ms"})
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRow:
+    """A metric in both groups.
+
+    Attributes:
+        metric: see Metric.
+        base, head: its value; None where a group has none. Shares are from 0 to 1.
+        base_runs, head_runs: the runs that have a value.
+        base_interval, head_interval: 95 %, of shares only: exact, for as many independent trials as the runs are worth.
+        base_p50, base_p95, head_p50, head_p95: over the runs' own values; None for shares.
+        p: the probability of such a difference by chance; None where it was not tested.
+        q: the same, adjusted for the number of metrics.
+        is_new, is_gone: whether only the head, or only the base, has such spans.
+    """
+
+    metric: Metric
+    base: float | None
+    head: float | None
+    base_runs: int
+    head_runs: int
+    base_interval: Interval | None
+    head_interval: Interval | None
+    base_p50: float | None
+    base_p95: float | None
+    head_p50: float | None
+    head_p95: float | None
+    p: float | None
+    q: float | None
+    is_new: bool
+    is_gone: bool
+
+    @property
+    def is_significant(self) -> bool:
+        """Return whether it differs by more than chance, among all metrics that were tested."""
+        return self.q is not None and self.q <= FDR
+
+    @property
+    def is_share(self) -> bool:
+        """Return whether it is a share of runs or calls."""
+        return self.metric.measure in ("passed", "failure_rate")
+
+    @property
+    def is_worse(self) -> bool | None:
+        """Return whether the head is the worse one; None where more is neither good nor bad."""
+        if self.base is None or self.head is None:
+            return None
+        if self.metric.measure == "passed":
+            return self.head < self.base
+        return self.head > self.base if self.metric.measure in BAD_WHEN_MORE else None
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The comparison of two groups of runs.
+
+    Attributes:
+        verdict: `worse`, `better`, `different` (or better in one thing and worse in another), `no_evidence`.
+        base_runs, head_runs: runs that ended.
+        open, unknown: runs of both that have not ended and are left out; and that have no known outcome.
+        tasks: the number of tasks by which runs were paired; None if they were not.
+        method: how it was tested.
+        detectable: the smallest change of the share of passed runs that so many runs would show (80 % power); None
+            where no outcomes are known.
+        left_out: labels that are not compared, because there are more than 2,000.
+        rows: the outcome first, then the run, then each type and label.
+    """
+
+    verdict: Verdict
+    base_runs: int
+    head_runs: int
+    open: int
+    unknown: int
+    tasks: int | None
+    method: Method
+    detectable: float | None
+    left_out: int
+    rows: tuple[DriftRow, ...]
+
+    @property
+    def significant(self) -> list[DriftRow]:
+        """The rows that differ by more than chance, as they are told: outcome and failures first, then by q."""
+        found = [row for row in self.rows if row.is_significant]
+        order = {"passed": 0, "failure_rate": 1, "cost_usd": 2, "tokens": 2, "duration_ms": 3}
+        return sorted(found, key=lambda row: (order.get(row.metric.measure, 4), row.q))
+
+
+def drift(
+    storage: Storage,
+    base: RunFilter,
+    head: RunFilter,
+    *,
+    rule: OutcomeRule | None = None,
+    progress: Progress | None = None,
+) -> Drift:
+    """Return the comparison of the runs that match two filters.
+
+    Args:
+        base, head: what the runs of each group match; a run that matches both counts for the head only.
+        rule: by which score a run passed; by its status when left out.
+        progress: called with how much is done, and of how much, while there is an index to be built.
+    """
+    rows = [[run.run for run in find_runs(storage, each, limit=None, progress=progress).runs] for each in (head, base)]
+    ids = {row.id for row in rows[0]}
+    rows[1] = [row for row in rows[1] if row.id not in ids]
+    of_head, of_base = (gather(storage, each, outcomes(storage, each, rule)) for each in rows)
+    return compare(of_base, of_head)
+
+
+def compare(base: Gathered, head: Gathered, *, seed: int = 0) -> Drift:
+    """Return the comparison of two groups of runs."""
+    runs = [*base.runs, *head.runs]
+    metrics, left_out = metrics_of(runs)
+    tasks = _tasks(base.runs, head.runs)
+    method: Method = "paired" if tasks else "normal" if len(runs) > MOST_PERMUTED else "permutation"
+    in_base = len(base.runs)
+    ratios = [Ratio(*zip(*(value_of(run, metric) for run in runs), strict=True)) for metric in metrics] if runs else []
+    if not base.runs or not head.runs:
+        ps = [1.0] * len(metrics)
+    elif tasks:
+        ps = [_paired_p(metric, tasks, seed) for metric in metrics]
+    elif method == "normal":
+        ps = [normal_p(ratio, in_base) for ratio in ratios]
+    else:
+        ps = permutation_ps(ratios, in_base, seed=seed)
+    tested = [place for place, ratio in enumerate(ratios) if _is_tested(ratio, in_base)]
+    qs = dict(zip(tested, benjamini_hochberg([ps[place] for place in tested]), strict=True))
+    rows = tuple(
+        _row(metric, ratio, in_base, ps[place] if place in qs else None, qs.get(place))
+        for place, (metric, ratio) in enumerate(zip(metrics, ratios, strict=True))
+    )
+    return Drift(
+        _verdict(rows),
+        len(base.runs),
+        len(head.runs),
+        base.open + head.open,
+        base.unknown + head.unknown,
+        len(tasks) or None,
+        method,
+        detectable_drop(base.runs, head.runs),
+        left_out,
+        rows,
+    )
+
+
+Pairs = Sequence[tuple[list[RunFacts], list[RunFacts]]]
+
+
+def _tasks(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:
+    """Return the runs of both groups by the tasks that they share; none where pairing would leave too much out."""
+    sides: list[dict[str, list[RunFacts]]] = []
+    for runs in (base, head):
+        by_task: dict[str, list[RunFacts]] = {}
+        for run in runs:
+            if run.task is not None:
+                by_task.setdefault(run.task, []).append(run)
+        sides.append(by_task)
+    shared = sorted(sides[0].keys() & sides[1].keys())
+    covered = [
+        sum(len(side[task]) for task in shared) >= PAIRED_SHARE * len(runs)
+        for side, runs in zip(sides, (base, head), strict=True)
+    ]
+    return [(sides[0][task], sides[1][task]) for task in shared] if len(shared) >= FEWEST_TASKS and all(covered) else []
+
+
+def differences(metric: Metric, tasks: Pairs) -> list[float]:
+    """Return the head's value minus the base's, for each task in which both have one."""
+    found = []
+    for pair in tasks:
+        a, b = (_ratio(runs, metric) for runs in pair)
+        if a is not None and b is not None:
+            found.append(b - a)
+    return found
+
+
+def _ratio(runs: Sequence[RunFacts], metric: Metric) -> float | None:
+    values = [value_of(run, metric) for run in runs]
+    below = sum(value[1] for value in values)
+    return sum(value[0] for value in values) / below if below else None
+
+
+def _paired_p(metric: Metric, tasks: Pairs, seed: int) -> float:
+    found = differences(metric, tasks)
+    if len(found) < 2 or not any(found):
+        return 1.0
+    if len(found) > MOST_PERMUTED:
+        return two_sided(mean(found), stdev(found) / sqrt(len(found)))
+    p = paired_permutation_p(found, seed=seed)
+    return paired_permutation_p(found, rounds=MORE_ROUNDS, seed=seed + 1) if p < 0.01 and len(found) > 12 else p
+
+
+def _is_tested(ratio: Ratio, in_base: int) -> bool:
+    """Return whether both groups have a value, and it is not the same in all runs."""
+    has_both = any(ratio.below[:in_base]) and any(ratio.below[in_base:])
+    shares = {up / down for up, down in zip(ratio.above, ratio.below, strict=True) if down}
+    return has_both and len(shares) > 1
+
+
+def _row(metric: Metric, ratio: Ratio, in_base: int, p: float | None, q: float | None) -> DriftRow:
+    sides = [_side(metric, ratio.above[part], ratio.below[part]) for part in (slice(in_base), slice(in_base, None))]
+    (base, base_runs, base_interval, base_p50, base_p95), (head, head_runs, head_interval, head_p50, head_p95) = sides
+    of_label = metric.measure == "calls"
+    return DriftRow(
+        metric, base, head, base_runs, head_runs, base_interval, head_interval, base_p50, base_p95, head_p50, head_p95,
+        p, q, of_label and not base and bool(head), of_label and not head and bool(base),
+    )  # fmt: skip
+
+
+def _side(
+    metric: Metric, above: Sequence[float], below: Sequence[float]
+) -> tuple[float | None, int, Interval | None, float | None, float | None]:
+    """Return the value of a group, the runs that have one, its interval, and the percentiles of their own values."""
+    total = sum(below)
+    own = sorted(up / down for up, down in zip(above, below, strict=True) if down)
+    if not total:
+        return None, 0, None, None, None
+    value = sum(above) / total
+    if metric.measure not in ("passed", "failure_rate"):
+        return value, len(own), None, _percentile(own, 50), _percentile(own, 95)
+    # The calls of a run go together, so they are worth less than as many runs; where all are alike, one run each.
+    variance = variance_of(above, below) if metric.measure == "failure_rate" else None
+    trials = min(total, max(len(own), value * (1 - value) / variance)) if variance else len(own)
+    rounded = max(1, round(trials))
+    return value, len(own), exact_interval(round(value * rounded), rounded), None, None
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return values[-(-len(values) * percent // 100) - 1]
+
+
+def _verdict(rows: Sequence[DriftRow]) -> Verdict:
+    found = [row for row in rows if row.is_significant]
+    outcome = next((row for row in found if row.metric.measure == "passed"), None)
+    if not found:
+        return "no_evidence"
+    if outcome is not None:
+        return "worse" if outcome.is_worse else "better"
+    judged = {row.is_worse for row in found} - {None}
+    return "different" if len(judged) != 1 else "worse" if judged == {True} else "better"
+
+
+def detectable_drop(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> float | None:
+    """Return the smallest change of the share of passed runs that is found in 80 of 100 cases; None if unknown."""
+    metric = Metric("passed")
+    known = [[run.values[metric][0] for run in runs if metric in run.values] for runs in (base, head)]
+    if not all(known):
+        return None
+    tasks = _tasks(base, head)
+    found = differences(metric, tasks)
+    if len(found) >= FEWEST_TASKS:
+        spread, number = max(stdev(found), 0.05), len(found)
+        return min(1.0, _SIGMAS * spread / sqrt(number))
+    passed, number = sum(map(sum, known)), sum(map(len, known))
+    share = (passed + 1) / (number + 2)
+    return min(1.0, _SIGMAS * sqrt(share * (1 - share) * sum(1 / len(each) for each in known)))
+
+
+_SIGMAS = NormalDist().inv_cdf(1 - FDR / 2) + NormalDist().inv_cdf(POWER)
+
+
+def missing_runs(detectable: float, wanted: float, runs: int) -> int:
+    """Return how many more runs a group needs, so that a change of `wanted` instead of `detectable` would show."""
+    return max(0, ceil(runs * ((detectable / wanted) ** 2 - 1)))

@@ -1,0 +1,146 @@
+"""What two groups of runs are compared by: outcome, time, tokens and cost of a run; calls and failures of each label.
+
+Each is a ratio of two sums over runs, such as failures per call.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.status import OPEN
+from agentspan.storage.analytics import RunSum
+from agentspan.storage.protocol import Storage
+from agentspan.storage.run_sums import run_sums
+
+Measure = Literal["passed", "duration_ms", "spans", "calls", "failure_rate", "tokens", "cost_usd"]
+MAX_LABELS = 2000
+"""Types and labels that are compared, those of the most runs; of more, the rest is left out and counted."""
+FEWEST_RUNS = 3
+"""Runs with a value that the two sides need together, so that a ratio is compared."""
+
+
+class Metric(NamedTuple):
+    """Something that can be measured of runs.
+
+    Attributes:
+        measure: `passed`: the share of runs that passed. `failure_rate`: the share of calls that failed. `duration_ms`:
+            of a run, or of a call. `spans`, `calls`, `tokens`, `cost_usd`: in a run.
+        schema_name, label: of the spans it is about; None for the run as a whole, and for all labels of a type.
+    """
+
+    measure: Measure
+    schema_name: str | None = None
+    label: str | None = None
+
+
+@dataclass(slots=True)
+class RunFacts:
+    """What is known of a run, as far as it is compared.
+
+    Attributes:
+        values: the numerator and denominator of each metric that the run has something for.
+    """
+
+    run_id: str
+    task: str | None
+    values: dict[Metric, tuple[float, float]] = field(default_factory=dict)
+
+
+class Gathered(NamedTuple):
+    """Runs to compare.
+
+    Attributes:
+        runs: those that ended.
+        open: how many have not ended, and are left out.
+        unknown: how many have no known outcome.
+    """
+
+    runs: list[RunFacts]
+    open: int
+    unknown: int
+
+
+def gather(storage: Storage, rows: Sequence[AgentInstanceRow], passed: Mapping[str, bool | None]) -> Gathered:
+    """Return what is known of these runs.
+
+    Args:
+        passed: their outcomes (see outcomes.outcomes).
+    """
+    ended = [row for row in rows if row.status not in OPEN]
+    facts = {row.id: RunFacts(row.id, row.task) for row in ended}
+    for row in ended:
+        values = facts[row.id].values
+        outcome = passed[row.id]
+        if outcome is not None:
+            values[Metric("passed")] = float(outcome), 1.0
+        if row.duration_ms is not None:
+            values[Metric("duration_ms")] = row.duration_ms, 1.0
+    for each in run_sums(storage, facts):
+        _add(facts[each.run_id].values, each)
+    return Gathered([*facts.values()], len(rows) - len(ended), sum(passed[row.id] is None for row in ended))
+
+
+def _add(values: dict[Metric, tuple[float, float]], each: RunSum) -> None:
+    """Add the sums of a type and label to the values of their run."""
+    tokens = None if each.input_tokens is None and each.output_tokens is None else 0
+    if tokens is not None:
+        tokens = (each.input_tokens or 0) + (each.output_tokens or 0)
+    used = (("tokens", tokens), ("cost_usd", each.cost_usd))
+    if not each.is_aggregate:
+        _plus(values, Metric("spans"), each.spans, 0.0)
+        for measure, value in used:
+            if value is not None:
+                _plus(values, Metric(measure), value, 0.0)  # type: ignore[arg-type]
+    # A type whose spans have labels is compared by those; the type itself would repeat them.
+    of = each.schema_name, each.label
+    _plus(values, Metric("calls", *of), each.spans, 0.0)
+    _plus(values, Metric("failure_rate", *of), each.failed, each.spans)
+    _plus(values, Metric("duration_ms", *of), each.total_ms, each.spans)
+    for measure, value in used:
+        if value is not None:
+            _plus(values, Metric(measure, *of), value, 0.0)  # type: ignore[arg-type]
+
+
+def _plus(values: dict[Metric, tuple[float, float]], metric: Metric, above: float, below: float) -> None:
+    before = values.get(metric, (0.0, 0.0))
+    values[metric] = before[0] + above, before[1] + below
+
+
+PER_RUN = frozenset({"spans", "calls", "tokens", "cost_usd"})
+"""Measures whose denominator is the run: one that has nothing counts with 0."""
+
+
+def is_per_run(metric: Metric) -> bool:
+    """Return whether every run counts for a metric, also one that has nothing of it."""
+    return metric.measure in PER_RUN
+
+
+def value_of(run: RunFacts, metric: Metric) -> tuple[float, float]:
+    """Return the numerator and denominator of a metric in a run; (0, 0) where the run says nothing about it."""
+    above, below = run.values.get(metric, (0.0, 0.0))
+    return (above, 1.0) if is_per_run(metric) else (above, below)
+
+
+def metrics_of(runs: Sequence[RunFacts]) -> tuple[list[Metric], int]:
+    """Return the metrics that enough of these runs have, of whole runs first; and how many labels are left out."""
+    counts: dict[Metric, int] = {}
+    for run in runs:
+        for metric in run.values:
+            counts[metric] = counts.get(metric, 0) + 1
+    of_runs = [metric for metric in counts if metric.schema_name is None]
+    groups: dict[tuple[str | None, str | None], int] = {}
+    for metric, number in counts.items():
+        if metric.schema_name is not None and number >= FEWEST_RUNS:
+            group = metric.schema_name, metric.label
+            groups[group] = max(number, groups.get(group, 0))
+    kept = sorted(groups, key=lambda group: (-groups[group], group[0] or "", group[1] or ""))[:MAX_LABELS]
+    places = {group: place for place, group in enumerate(kept)}
+    of_labels = [metric for metric in counts if (metric.schema_name, metric.label) in places]
+    order: Sequence[Measure] = ("passed", "cost_usd", "tokens", "duration_ms", "spans", "calls", "failure_rate")
+    of_runs.sort(key=lambda metric: order.index(metric.measure))
+    of_labels.sort(
+        key=lambda metric: (places[metric.schema_name, metric.label], ("calls", "failure_rate", "duration_ms",
+                            "tokens", "cost_usd").index(metric.measure))
+    )  # fmt: skip
+    return of_runs + of_labels, len(groups) - len(kept)

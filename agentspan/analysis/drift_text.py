@@ -1,0 +1,157 @@
+"""The words of a comparison of two groups of runs: the sentence on top, and the cells of its rows."""
+
+from collections.abc import Iterator
+
+from agentspan.analysis.diff_markdown import escaped
+from agentspan.analysis.drift import Drift, DriftRow
+from agentspan.analysis.drift_metrics import Metric
+from agentspan.figures import cost_text, count_text, duration_text, share_text
+
+MAX_REASONS = 4
+"""Differences that the sentence tells."""
+SHOWN = 20
+"""Rows of types and labels that are shown, unless all are asked for."""
+_RUN_NAMES = {
+    "passed": "passed",
+    "cost_usd": "cost a run",
+    "tokens": "tokens a run",
+    "duration_ms": "duration of a run",
+    "spans": "steps a run",
+}
+_LABEL_NAMES = {
+    "calls": "calls",
+    "failure_rate": "fails",
+    "duration_ms": "takes",
+    "tokens": "tokens",
+    "cost_usd": "costs",
+}
+METHODS = {
+    "permutation": "permutation of runs",
+    "paired": "paired by task",
+    "normal": "normal approximation, clustered by run",
+}
+
+
+def sentence(found: Drift, base: str, head: str) -> str:
+    """Return the verdict in one sentence.
+
+    Args:
+        base, head: names of the groups, such as versions.
+    """
+    if found.verdict == "no_evidence":
+        return f"no evidence of a difference{_blind(found)}"
+    what = {"worse": "worse", "better": "better", "different": "different"}[found.verdict]
+    told = "; ".join(_reason(row) for row in found.significant[:MAX_REASONS])
+    more = len(found.significant) - MAX_REASONS
+    return f"{head} is {what} than {base}: {told}{f'; and {more} more' if more > 0 else ''}"
+
+
+def _blind(found: Drift) -> str:
+    """Return what a comparison could not have found."""
+    if not found.base_runs or not found.head_runs:
+        return ": a side has no run that ended"
+    if found.detectable is None:
+        return "; no outcome is known"
+    points = f"{100 * found.detectable:.0f}"
+    return f"; with this many runs only a drop of more than {points} points of passed runs would show"
+
+
+def _reason(row: DriftRow) -> str:
+    subject = "" if row.metric.schema_name is None else f"{row.metric.label or row.metric.schema_name} "
+    if row.metric.measure == "passed":
+        return f"{value_text(row.metric, row.head)} passed ({value_text(row.metric, row.base)})"
+    if row.metric.measure == "failure_rate":
+        return f"{subject}fails {value_text(row.metric, row.head)} ({value_text(row.metric, row.base)})"
+    if row.is_new or row.is_gone:
+        return f"{subject}is {'new' if row.is_new else 'no longer called'}"
+    return f"{subject}{_name(row.metric)} {change_text(row)}"
+
+
+def _name(metric: Metric) -> str:
+    return (_RUN_NAMES if metric.schema_name is None else _LABEL_NAMES)[metric.measure]
+
+
+def row_name(row: DriftRow) -> str:
+    """Return what a row is about."""
+    metric = row.metric
+    if metric.schema_name is None:
+        return _name(metric)
+    return f"{metric.schema_name if metric.label is None else metric.label}: {_name(metric)}"
+
+
+def value_text(metric: Metric, value: float | None) -> str:
+    """Return a value as its measure is written; empty if there is none."""
+    if value is None:
+        return ""
+    if metric.measure in ("passed", "failure_rate"):
+        return share_text(value, 1) or "0%"
+    if metric.measure == "duration_ms":
+        return duration_text(value)
+    if metric.measure == "cost_usd":
+        return cost_text(value)
+    return count_text(round(value)) if value >= 100 else f"{value:.1f}"
+
+
+def change_text(row: DriftRow) -> str:
+    """Return by how much the head differs: points of a share, else a factor."""
+    if row.base is None or row.head is None:
+        return ""
+    if row.is_share:
+        return f"{100 * (row.head - row.base):+.1f} points"
+    if not row.base:
+        return "new" if row.head else ""
+    return f"×{row.head / row.base:.2g}" if row.head else "gone"
+
+
+def interval_text(row: DriftRow, *, is_head: bool) -> str:
+    """Return the interval of a share in percent, `6–14%`; empty for other measures."""
+    interval = row.head_interval if is_head else row.base_interval
+    return "" if interval is None else f"{100 * interval.low:.0f}–{100 * interval.high:.0f}%"
+
+
+def q_text(row: DriftRow) -> str:
+    """Return how likely a finding is false; empty where nothing was tested."""
+    return "" if row.q is None else "<0.001" if row.q < 0.001 else f"{row.q:.3f}"
+
+
+def shown_rows(found: Drift, *, whole: bool) -> list[DriftRow]:
+    """Return the rows that are worth their place: those of the run, those that differ, then those that nearly do."""
+    if whole:
+        return [*found.rows]
+    of_labels = [row for row in found.rows if row.metric.schema_name is not None]
+    chosen = sorted(of_labels, key=lambda row: 2.0 if row.p is None else row.p)[:SHOWN]
+    kept = {row.metric for row in chosen if row.is_significant or row.is_new or row.is_gone or row.p is not None}
+    return [row for row in found.rows if row.metric.schema_name is None or row.metric in kept]
+
+
+def facts(found: Drift, base: str, head: str) -> str:
+    """Return how it was compared. Calls, tokens and costs are per run; what a label takes is per call."""
+    parts = [
+        f"base {base}: {found.base_runs:,} runs",
+        f"head {head}: {found.head_runs:,} runs",
+        "" if found.tasks is None else f"{found.tasks:,} tasks",
+        METHODS[found.method],
+        "FDR 5%",
+        f"{found.unknown:,} without an outcome" if found.unknown else "",
+        f"{found.open:,} still open" if found.open else "",
+        f"{found.left_out:,} labels left out" if found.left_out else "",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def markdown(found: Drift, base: str, head: str, *, whole: bool = False) -> Iterator[str]:
+    """Yield the lines of a report for a pull request, without line ends."""
+    yield f"**{escaped(sentence(found, base, head))}**"
+    yield ""
+    yield escaped(facts(found, base, head))
+    yield ""
+    yield f"| | {escaped(base)} | {escaped(head)} | change | q |"
+    yield "|---|---|---|---|---|"
+    for row in shown_rows(found, whole=whole):
+        values = []
+        for is_head, value in ((False, row.base), (True, row.head)):
+            interval = interval_text(row, is_head=is_head)
+            values.append(value_text(row.metric, value) + (f" ({interval})" if interval else ""))
+        name = escaped(row_name(row))
+        mark = f"**{name}**" if row.is_significant else name
+        yield f"| {mark} | {' | '.join(values)} | {change_text(row)} | {q_text(row)} |"

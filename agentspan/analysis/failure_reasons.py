@@ -1,0 +1,28 @@
+"""The reason of a run's failure, on one line: its own error, else that of the last step that failed in it."""
+
+from agentspan import jsontext
+from agentspan.analysis.tree import title_of
+from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.meaning import error_text
+from agentspan.storage.analytics import RunSummary
+from agentspan.storage.protocol import Query, Storage
+from agentspan.text import one_line
+
+MAX_REASON = 300
+"""Characters of a reason, at most."""
+
+
+def failure_reason(storage: Storage, run: RunSummary) -> str | None:
+    """Return why a run failed, or was terminated, or what failed in it; None if nothing did."""
+    row = run.run
+    if row.termination_reason:
+        return one_line(f"terminated: {row.termination_reason}", MAX_REASON)
+    if row.error is not None and (text := error_text({"error": jsontext.decode(row.error)})):
+        return one_line(text, MAX_REASON)
+    if not run.failed:
+        return None
+    query = Query("agent_span", {"agent_instance_id": row.id, "status": "failed"}, descending=True, limit=1)
+    found = storage.page(query).rows
+    return (
+        one_line(title_of(found[0], MAX_REASON), MAX_REASON) if found and isinstance(found[0], AgentSpanRow) else None
+    )

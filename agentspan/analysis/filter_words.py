@@ -1,0 +1,148 @@
+"""The one grammar of filters: makes a `RunFilter` of what a person types, an address has, or Python passes.
+
+Each name is an option of the command line (`--session S`), a parameter of the viewer's address (`session=S`), a
+keyword of `Reading.runs` (`session="S"`), and a word of a filter in one text (`session=S`).
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from typing import Any, TypedDict
+
+from agentspan import jsontext
+from agentspan.analysis import outcomes, time_expressions
+from agentspan.analysis.agent_names import AT
+from agentspan.analysis.score_filters import OUTCOMES
+from agentspan.errors import InvalidValue
+from agentspan.model.status import INSTANCE_STATUSES
+from agentspan.storage.run_filter import RunFilter
+
+ALL = "all"
+TEXTS = ("agent", "version", "session", "task", "status", "outcome", "error", "mark", "grep", "git_commit")
+TIMES = ("since", "until")
+MANY = ("tag", "score", "meta")
+"""Names that may be given more than once."""
+FAILED = "failed"
+NAMES = (*TEXTS, *TIMES, *MANY, FAILED)
+
+Given = Mapping[str, object]
+
+
+class RunKeywords(TypedDict, total=False):
+    """What the keywords of `Reading` select runs by, but for outcome and times (see RunFilter).
+
+    `agent` may be `AGENT@VERSION`. `meta` is a dict of keys and values of the run's metadata.
+    """
+
+    agent: str | None
+    version: str | None
+    session: str | None
+    task: str | None
+    tag: str | Sequence[str] | None
+    status: str | None
+    failed: bool
+    score: str | Sequence[str] | None
+    mark: str | None
+    error: str | None
+    meta: Mapping[str, object] | None
+    grep: str | None
+    git_commit: str | None
+
+
+class TimedRunKeywords(RunKeywords, total=False):
+    """The same, with the time in which runs began: an aware datetime, or text such as `7d`, `yesterday`, RFC 3339."""
+
+    since: datetime | str | None
+    until: datetime | str | None
+
+
+class JudgedRunKeywords(RunKeywords, total=False):
+    """The same, with the outcome: for calls whose times are about something else than runs."""
+
+    outcome: str | None
+
+
+class AllRunKeywords(JudgedRunKeywords, TimedRunKeywords, total=False):
+    """All of them."""
+
+
+def filter_of(given: Given, *, field: str = "", zone: tzinfo | None = UTC) -> RunFilter:
+    """Return the filter for values by the names of the grammar; None, False, and no values match everything.
+
+    Args:
+        given: of each name its text; of `failed` a bool; of times also a datetime; of `tag` and `score` one text or
+            several; of `meta` texts such as `KEY=VALUE`, or a dict. Other names are ignored.
+        field: what an error names before the name of the value.
+        zone: of times without an offset; None for the machine's own.
+
+    Raises:
+        InvalidValue: a time, a status, a rule over a score, or a pair is none.
+    """
+    within = f"{field} " if field else ""
+    texts: dict[str, Any] = {name: value for name in TEXTS if isinstance(value := given.get(name), str)}
+    if texts.get("status", INSTANCE_STATUSES[0]) not in INSTANCE_STATUSES:
+        raise InvalidValue(f"{within}status", f"must be one of {', '.join(INSTANCE_STATUSES)}")
+    for name in TIMES:
+        if (value := given.get(name)) is not None:
+            texts[name] = time_expressions.stored(value, f"{within}{name}", zone=zone)
+    scores = _texts(given.get("score"))
+    for rule in (*scores, *([texts["outcome"]] if texts.get("outcome", "passed") not in OUTCOMES else [])):
+        outcomes.parse(rule)
+    return RunFilter(
+        **texts,
+        failed=bool(given.get(FAILED)),
+        meta=_pairs(given.get("meta"), f"{within}meta"),
+        tags=_texts(given.get("tag")),
+        scores=scores,
+    )
+
+
+def parse(text: str, field: str = "filter", *, zone: tzinfo | None = UTC) -> RunFilter:
+    """Return the filter of one text: `agent=NAME failed since=7d`, `AGENT@VERSION session=S`, or `all`.
+
+    Args:
+        field: what an error names.
+        zone: see filter_of.
+
+    Raises:
+        InvalidValue: it is no such filter.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InvalidValue(field, f"has an open quote ({error})") from None
+    if not words:
+        raise InvalidValue(field, f"is empty; {ALL} is every run")
+    given: dict[str, str | bool | list[str]] = {}
+    many: dict[str, list[str]] = {name: [] for name in MANY}
+    for word in words:
+        name, is_given, value = word.partition("=")
+        name = name.removeprefix("--").replace("-", "_")
+        if name == FAILED and not is_given:
+            given[FAILED] = True
+        elif name in MANY and value:
+            many[name].append(value)
+        elif name in (*TEXTS, *TIMES) and value:
+            given[name] = value
+        elif AT in word and not is_given:
+            given["agent"] = word
+        elif word != ALL:
+            forms = ", ".join(f"{name}=…" for name in (*TEXTS, *TIMES, *MANY))
+            raise InvalidValue(field, f"must be {ALL}, AGENT{AT}VERSION, or some of {forms}, {FAILED}")
+    return filter_of({**given, **many}, field=field, zone=zone)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Sequence) else ()
+
+
+def _pairs(value: object, field: str) -> tuple[tuple[str, str], ...]:
+    if isinstance(value, Mapping):
+        return tuple((key, each if isinstance(each, str) else jsontext.encode(each)[0]) for key, each in value.items())
+    pairs = []
+    for text in _texts(value):
+        key, is_pair, found = text.partition("=")
+        if not key or not is_pair:
+            raise InvalidValue(field, "must be such as KEY=VALUE")
+        pairs.append((key, found))
+    return tuple(pairs)

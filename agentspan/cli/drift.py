@@ -1,0 +1,72 @@
+"""`agentspan drift`: prints whether one group of runs is worse than another, or only differs by chance."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from agentspan.analysis import drift_text
+from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.drift import Drift, DriftRow, drift
+from agentspan.analysis.filter_words import parse
+from agentspan.analysis.outcomes import parse as parse_rule
+from agentspan.cli.local_time import zone
+from agentspan.cli.output import document, echo_lines, noun, style, table, width, wrap
+from agentspan.cli.progress_bar import bar
+from agentspan.database import Database
+
+WIDE = 110
+"""From so many columns on, with intervals and percentiles over runs."""
+
+
+def command(
+    database: Database, base: str, head: str, *, outcome: str | None, whole: bool, markdown: bool, as_json: bool
+) -> None:
+    """Compare two groups of runs, and print the verdict."""
+    storage = database.storage
+    filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
+    with bar("indexing") as progress:
+        found = drift(storage, *filters, rule=None if outcome is None else parse_rule(outcome), progress=progress)
+    if as_json:
+        document(plain(found, base, head))
+    elif markdown:
+        echo_lines(drift_text.markdown(found, base, head, whole=whole))
+    else:
+        _print(found, base, head, whole=whole)
+
+
+def plain(found: Drift, base: str, head: str) -> dict[str, Any]:
+    """Return a comparison for the document of `--json`."""
+    rows = [
+        {**asdict(row), "metric": row.metric._asdict(), "is_significant": row.is_significant, "is_worse": row.is_worse}
+        for row in found.rows
+    ]
+    text = drift_text.sentence(found, base, head)
+    return {**asdict(found), "base": base, "head": head, "text": text, "rows": rows, "total": len(rows)}
+
+
+def _print(found: Drift, base: str, head: str, *, whole: bool) -> None:
+    color = {"worse": "red", "better": "green", "different": "yellow"}.get(found.verdict)
+    for line in wrap(drift_text.sentence(found, base, head), width(), 4):
+        echo_lines([style(line, fg=color, bold=True)])
+    echo_lines(wrap(drift_text.facts(found, base, head), width(), 3))
+    is_wide = width() >= WIDE
+    rows = drift_text.shown_rows(found, whole=whole)
+    header = ["", "base", "head", "change", "q", *(["base p50–p95", "head p50–p95"] if is_wide else [])]
+    cells = [[*_cells(row), *(_spreads(row) if is_wide else ())] for row in rows]
+    table(header, cells, right=range(1, len(header)))
+    if len(rows) < len(found.rows):
+        echo_lines([style(f"{noun(len(found.rows) - len(rows), 'more row')}; --all shows each", fg="bright_black")])
+
+
+def _cells(row: DriftRow) -> list[str]:
+    mark = "!" if row.is_significant else " "
+    values = [drift_text.value_text(row.metric, value) for value in (row.base, row.head)]
+    return [f"{mark} {drift_text.row_name(row)}", *values, drift_text.change_text(row), drift_text.q_text(row)]
+
+
+def _spreads(row: DriftRow) -> Iterator[str]:
+    for is_head, p50, p95 in ((False, row.base_p50, row.base_p95), (True, row.head_p50, row.head_p95)):
+        if p50 is None or p95 is None:
+            yield drift_text.interval_text(row, is_head=is_head)
+        else:
+            yield "–".join(drift_text.value_text(row.metric, value) for value in (p50, p95))

@@ -1,0 +1,92 @@
+"""The options of all commands that select runs: one list, and the filter that they make (see analysis.filter_words)."""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.filter_words import NAMES, filter_of
+from agentspan.cli.local_time import utc_option, zone
+from agentspan.model.status import INSTANCE_STATUSES
+from agentspan.storage.protocol import Storage
+from agentspan.storage.run_filter import SORTS, RunFilter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Option(NamedTuple):
+    """An option, and what click is told of it."""
+
+    name: str
+    help: str
+    how: dict[str, Any]
+
+
+_OPTIONS = (
+    _Option("agent", "Only of this agent: its name, id or external_identifier; NAME@VERSION.", {"metavar": "NAME"}),
+    _Option("version", "Only of this version of the agent.", {"metavar": "VERSION"}),
+    _Option("session", "Only of this session.", {"metavar": "ID"}),
+    _Option("task", "Only of this task.", {"metavar": "TASK"}),
+    _Option("tag", "Only with this tag; several times: with all of them.", {"metavar": "TAG", "multiple": True}),
+    _Option("status", "Only with this status.", {"type": click.Choice(INSTANCE_STATUSES)}),
+    _Option("failed", "Only runs that failed, or in which a span did.", {"is_flag": True}),
+    _Option(
+        "outcome", "Only passed, failed or unknown by status; or passed by a RULE: reward>=1.", {"metavar": "RULE"}
+    ),
+    _Option("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
+    _Option("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),
+    _Option("error", "Only with this text in the error of the run, or of a failed span.", {"metavar": "TEXT"}),
+    _Option("meta", "Only with this value in the run's metadata.", {"metavar": "KEY=VALUE", "multiple": True}),
+    _Option("since", "Only from then on: 90s, 15m, 2h, 7d ago; 02:00, yesterday, 2026-11-24 …", {"metavar": "TIME"}),
+    _Option("until", "Only before then.", {"metavar": "TIME"}),
+    _Option("grep", "Only with this text in the run's own metadata, result, error or names.", {"metavar": "TEXT"}),
+    _Option("git_commit", "Only of this git commit: its hash, or the beginning of it.", {"metavar": "PREFIX"}),
+)
+
+
+def filter_options(*, but: Collection[str] = ()) -> Callable[[F], F]:
+    """Add the options that select runs, and `--utc`, to a command, whose function passes them to `filter_in`.
+
+    Args:
+        but: names of options that the command has itself.
+    """
+
+    def add(command: F) -> F:
+        command = utc_option(command)
+        for name, help, how in reversed(_OPTIONS):
+            if name not in but:
+                command = click.option(f"--{name.replace('_', '-')}", name, help=help, **how)(command)
+        return command
+
+    return add
+
+
+def page_options(limit: int | None, *, sort: bool = False) -> Callable[[F], F]:
+    """Add `-n`, `--offset` and, where asked for, `--sort` to a command that lists."""
+
+    def add(command: F) -> F:
+        command = click.option("--offset", default=0, type=click.IntRange(0), help="How many to pass over.")(command)
+        command = click.option(
+            "-n", "--limit", default=limit, show_default=True, type=click.IntRange(0), help="How many to list."
+        )(command)
+        if sort:
+            order = click.Choice(SORTS)
+            command = click.option("--sort", default=SORTS[0], type=order, help="The latest, longest … first.")(command)
+        return command
+
+    return add
+
+
+def filter_in(storage: Storage, given: dict[str, Any]) -> RunFilter:
+    """Return the filter that the options of a command make.
+
+    Args:
+        given: the parameters of the command by name; those of the filter are taken out of it.
+
+    Raises:
+        InvalidValue: a time or a pair is none.
+        NotFound: there is no such agent.
+    """
+    names = [name for name in NAMES if name in given]
+    return resolved(storage, filter_of({name: given.pop(name) for name in names}, zone=zone()))

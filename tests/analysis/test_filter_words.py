@@ -1,0 +1,111 @@
+"""The one grammar of filters: words, times, agents and versions."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+import agentspan
+from agentspan import clock
+from agentspan.analysis import id_prefixes, time_expressions
+from agentspan.analysis.agent_names import resolved
+from agentspan.analysis.filter_words import NAMES, filter_of, parse
+from agentspan.analysis.runs import find_runs
+from agentspan.database import Database
+from agentspan.errors import InvalidValue, NotFound
+from agentspan.ids import IdSource
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import ScoreRow
+from agentspan.storage.run_filter import RunFilter
+
+IDS = IdSource(7)
+BERLIN = timezone(timedelta(hours=1))
+
+
+def test_a_filter_in_one_text_has_the_names_of_the_grammar() -> None:
+    assert parse("all") == RunFilter()
+    found = parse("agent='my agent' status=failed since=2026-11-24 failed --git-commit=ab meta=a=b meta=c.d=1=2")
+    assert found == RunFilter(
+        "my agent", "failed", "2026-11-24T00:00:00.000000Z", True, git_commit="ab", meta=(("a", "b"), ("c.d", "1=2"))
+    )
+    assert parse("researcher@1.0 session=s") == RunFilter("researcher@1.0", session="s")
+    assert parse("tag=a tag=b score=reward>=1 mark=bad task=t") == RunFilter(
+        tags=("a", "b"), scores=("reward>=1",), mark="bad", task="t"
+    )
+    words = {"since": "1d", "until": "1d", "status": "complete", "outcome": "passed", "score": "a>1", "meta": "a=b"}
+    assert filter_of({name: words.get(name, "x") for name in NAMES}) != RunFilter()
+
+
+def test_scores_marks_tasks_and_tags_select_runs(db: Database) -> None:
+    tracer = agentspan.Tracer(db.storage, raise_errors=True)
+    ids = []
+    for number, reward in enumerate((0.0, 1.0, None)):
+        with tracer.run("a", task=f"t{number}", tags=["eval", f"n{number}"]) as run:
+            pass
+        ids.append(run.id)
+        scores = [] if reward is None else [("reward", reward, None)]
+        for name, value, label in [*scores, ("mark", None, ("bad", "good", "bad")[number])]:
+            row = ScoreRow(
+                IDS.new(), run.id, "agent_instance", run.id, name, value, label, "code", None, clock.now(), None
+            )
+            db.storage.apply([Unit((Put(row),))])
+
+    def found(text: str) -> list[int]:
+        return sorted(ids.index(run.run.id) for run in find_runs(db.storage, parse(text)).runs)
+
+    assert found("task=t1") == found("tag=n1 tag=eval") == found("score=reward>=1") == found("outcome=reward>=1") == [1]
+    assert found("mark=bad") == [0, 2]
+    assert found("mark=* tag=eval") == found("outcome=passed") == [0, 1, 2]
+    assert found("mark=bad score=reward<1") == [0]
+    assert found("outcome=failed") == found("tag=n1 tag=n2") == []
+    with pytest.raises(InvalidValue, match="is no rule"):
+        parse("score=reward")
+
+
+@pytest.mark.parametrize("text", ["", "status=odd", "failed=1", "agent=", "since=never", "n=1", '"', "meta=x", "words"])
+def test_what_is_no_filter_is_an_error_that_names_its_field(text: str) -> None:
+    with pytest.raises(InvalidValue, match=r"^head"):
+        parse(text, "head")
+
+
+@pytest.mark.parametrize(
+    ("text", "utc", "berlin"),
+    [
+        ("today", "2026-03-02T00:00", "2026-03-01T23:00"),
+        ("yesterday", "2026-03-01T00:00", "2026-02-28T23:00"),
+        ("02:00", "2026-03-02T02:00", "2026-03-02T01:00"),
+        ("22:45", "2026-03-01T22:45", "2026-03-01T21:45"),  # the last time it was that late
+        ("yesterday 22:45", "2026-03-01T22:45", "2026-03-01T21:45"),
+        ("2026-02-01", "2026-02-01T00:00", "2026-01-31T23:00"),
+        ("2026-02-01 03:04", "2026-02-01T03:04", "2026-02-01T02:04"),
+        ("2026-02-01T03:04:00Z", "2026-02-01T03:04", "2026-02-01T03:04"),
+        ("3d", "2026-02-27T20:30", "2026-02-27T20:30"),
+    ],
+)
+def test_times_are_of_a_zone(monkeypatch: pytest.MonkeyPatch, text: str, utc: str, berlin: str) -> None:
+    monkeypatch.setattr(clock, "now", lambda: "2026-03-02T20:30:00.000000Z")
+    assert time_expressions.parse(text, zone=UTC)[:16] == utc
+    assert time_expressions.parse(text, zone=BERLIN)[:16] == berlin
+    local = datetime.fromisoformat(time_expressions.parse("2026-02-01 03:04", zone=None)).astimezone()
+    assert (local.day, local.hour, local.minute) == (1, 3, 4)
+
+
+def test_agent_at_version_is_that_version_unless_an_agent_is_named_so(db: Database) -> None:
+    ids = {
+        name: db.agent_instances.register(agent, agent_version={"external_identifier": version}).id
+        for name, agent, version in [("a1", "a", "1"), ("a2", "a", "2"), ("a3", "a", "2"), ("me", "me@home", "1")]
+    }
+
+    def found(text: str) -> list[str]:
+        return [run.run.id for run in find_runs(db.storage, resolved(db.storage, parse(text))).runs]
+
+    assert found("a@1") == [ids["a1"]]
+    assert found("a@2") == [ids["a3"], ids["a2"]]
+    assert found("agent=me@home") == found("me@home@1") == [ids["me"]]
+    assert found("a@3") == []
+    assert id_prefixes.find_run(db.storage, "a@2").id == ids["a3"]
+    with pytest.raises(NotFound, match="no run of 'a' has the version '3'; versions: '2', '1'"):
+        id_prefixes.find_run(db.storage, "a@3")
+    with pytest.raises(NotFound, match="no agent is named 'me@hone'; is 'me@home' meant"):
+        found("agent=me@hone@1")
+    with pytest.raises(NotFound, match="no agent is named 'zzz'; agents: 'a', 'me@home'"):
+        id_prefixes.find_run(db.storage, "zzz@1")
