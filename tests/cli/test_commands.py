@@ -165,7 +165,7 @@ def test_span_shows_all_of_one_span(db: Path) -> None:
     assert "Traceback (most recent call last)" in output
     assert output.count("TimeoutError: read timed out") == 2
     document = json.loads(call(db, "span", failed["id"], "--json").output)
-    assert document == {"span": failed, "violations": []}
+    assert document == {"span": failed, "violations": [], "scores": []}
 
 
 def test_span_shows_where_a_payload_breaks_its_schema(db: Path) -> None:
