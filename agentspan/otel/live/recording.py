@@ -8,13 +8,15 @@ from agentspan import clock
 from agentspan.journal.parts import whole
 from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
-from agentspan.model.changes import unit_of
+from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id
 from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
 from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
 from agentspan.otel.mapping.hints import begun_type, conversation_of, is_step, may_be_call
+from agentspan.otel.mapping.judgements import may_tell, told_by
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.raw_spans import READER, Writer, attributes_of
+from agentspan.otel.scores import rows_of
 from agentspan.otel.sdk import span_of
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
@@ -79,6 +81,8 @@ class LiveRecording:
             self._end_root(trace, node, span)
         else:
             self._end(node, span, attributes)
+        if span.events or may_tell(attributes):
+            self._judge(node, span)
         if is_root or span.parent is None:
             trace.inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # it came late
@@ -155,6 +159,14 @@ class LiveRecording:
         mapped = map_span(plain)
         node.end_as(self._ended(mapped, node.run), span.end_time)
         end_run(trace, plain, mapped)
+
+    def _judge(self, node: Span, span: Any) -> None:
+        """Record the scores that a span tells of itself, or of its run."""
+        recorder = self.recorder
+        if node.id and node.run.id and (told := told_by(span_of(span))):
+            partition, admit = recorder.destination.account.partition, recorder.capture.text
+            for row in rows_of(told, node.run.id, node.id, partition, admit):
+                recorder.out.write(unit_of(Put(row, minted=True)))
 
     def _note(self, trace: Trace, span: Any, attributes: dict[str, Any]) -> None:
         inside, ended_ns = trace.inside, span.end_time
