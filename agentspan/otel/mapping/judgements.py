@@ -28,7 +28,7 @@ MOST = 100
 
 
 def may_tell(attributes: Mapping[str, Any]) -> bool:
-    """Return whether attributes may hold a score (0.2 µs)."""
+    """Return whether attributes may hold a score (0.4 µs)."""
     return bool(attributes) and not attributes.keys().isdisjoint(_FIRST)
 
 
