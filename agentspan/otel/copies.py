@@ -11,10 +11,12 @@ from agentspan import clock, ids, jsontext
 from agentspan.errors import DatabaseBusy
 from agentspan.model import registration, schema_versions, spans
 from agentspan.model.changes import Applied, Move, Put, PutSpans, Refused, Unit, parted
-from agentspan.model.registration import DEFAULT, Registration, VersionFields
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow
+from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, ScoreRow
 from agentspan.model.status import FINISH_STATUSES, PURPOSES
 from agentspan.operations.context import ATTEMPTS, Context
+from agentspan.otel import scores
+from agentspan.otel.mapping.judgements import told_by
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.stored_rows import about_of, name_of, times_of
 from agentspan.schemas.meaning import describe
@@ -45,6 +47,7 @@ def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:
         rows = [row for span in of_run if (row := _row(ctx, instance, span)) is not None]
         before = _put(ctx, rows)
         new, known = new + len(rows) - before, known + before
+        scores.store(ctx, [score for span in of_run for score in _scores(ctx, instance, span)])
         for span in of_run:
             if span.attributes.get(f"{_RUN}status") in _ENDS:
                 ctx.storage.apply([Unit((_end(ctx, instance, span),))], wait_s=ctx.wait_s)
@@ -67,6 +70,9 @@ def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow |
         git_commit=_text(said, "git_commit"),
         session=about_of(ctx, _text(said, "session")),
         user=about_of(ctx, _text(said, "user")),
+        task=about_of(ctx, _text(said, "task")),
+        tags=_tags(ctx, said.get("tags")),
+        git_dirty=said["git_dirty"] if type(said.get("git_dirty")) is bool else None,
     )
     for _ in range(ATTEMPTS):
         stored = ctx.storage.find(id, instance_id=id).rows.get(id)
@@ -77,8 +83,8 @@ def _instance(ctx: Context, id: str, span: OtelSpan) -> tuple[AgentInstanceRow |
         changes = registration.register(wanted, known, ctx.ids.new, now)
         outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
         if isinstance(outcome, Applied):
-            (put,) = [change for change in changes[-1:] if isinstance(change, Put)]
-            return (put.row if isinstance(put.row, AgentInstanceRow) else None), 1
+            rows = [change.row for change in changes if isinstance(change, Put)]
+            return next((row for row in rows if isinstance(row, AgentInstanceRow)), None), 1
         if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow) and outcome.stored.id != id:
             wanted = wanted._replace(external_identifier=None)  # another run here has that name
     raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
@@ -123,6 +129,21 @@ def _row(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> AgentSpanR
     assert isinstance(row, AgentSpanRow)
     closed = said.get("agentspan.closed_by")
     return row._replace(closed_by=closed, closed_at=row.finished_at) if closed in ("terminated", "abandoned") else row
+
+
+def _scores(ctx: Context, instance: AgentInstanceRow, span: OtelSpan) -> list[ScoreRow]:
+    """Return the scores of a span, or of the run if it is the span of the run."""
+    told = told_by(span)
+    if not told:
+        return []
+    id = span.attributes.get("agentspan.id")
+    own = id if ids.is_pfid(id) else None
+    return scores.rows_of(told, instance.id, own, ctx.account.partition, ctx.admit_text)
+
+
+def _tags(ctx: Context, said: Any) -> tuple[str, ...]:
+    texts = [about_of(ctx, tag) for tag in said[:MAX_TAGS] if type(tag) is str] if isinstance(said, list) else []
+    return tuple(dict.fromkeys(tag for tag in texts if tag))
 
 
 def _put(ctx: Context, rows: Sequence[AgentSpanRow]) -> int:

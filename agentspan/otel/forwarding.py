@@ -23,6 +23,7 @@ from agentspan.otel.writing import OutgoingRun
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.scores import history, tags_of
 
 BATCH = 500
 MAX_BYTES = 4 * 2**20
@@ -142,7 +143,8 @@ class _Forwarder:
         self._counts[row.id] = (total, sent.has_run or with_run)
 
     def _send(self, run: OutgoingRun, spans: list[AgentSpanRow], *, with_run: bool) -> None:
-        self._sender.send(trace_request(writing.request(run, spans, with_run=with_run)))
+        scores = history(self._storage, run.row.id)
+        self._sender.send(trace_request(writing.request(run, spans, with_run=with_run, scores=scores)))
         self._cursor.add(run.row.id, [span.id for span in spans], with_run=with_run)
         self.spans += len(spans)
 
@@ -151,12 +153,13 @@ class _Forwarder:
 
 
 def named(storage: Storage, row: AgentInstanceRow) -> OutgoingRun:
-    """Return a run with the names of its agent and version."""
+    """Return a run with the names of its agent and version, and its tags."""
     found = storage.find(row.agent_id, row.agent_version_id).rows
     agent, version = found[row.agent_id][1], found[row.agent_version_id][1]
     assert isinstance(agent, AgentRow)
     assert isinstance(version, AgentVersionRow)
-    return OutgoingRun(row, agent.external_identifier or agent.name, version.external_identifier)
+    tags = tags_of(storage, [row.id])[row.id]
+    return OutgoingRun(row, agent.external_identifier or agent.name, version.external_identifier, tags)
 
 
 def _all_runs(storage: Storage, after: str = "") -> Iterator[AgentInstanceRow]:
@@ -191,9 +194,9 @@ def lines(storage: Storage, runs: list[str]) -> Iterator[str]:
     for id in runs:
         row = storage.find(id, instance_id=id).rows[id][1]
         assert isinstance(row, AgentInstanceRow)
-        run = named(storage, row)
+        run, scores = named(storage, row), history(storage, id)
         finished = (span for span in storage.iter_spans(id) if span.status not in OPEN)
         for part in _parts(finished):
-            yield json.dumps(writing.request(run, part, with_run=False))
+            yield json.dumps(writing.request(run, part, with_run=False, scores=scores))
         if row.status not in OPEN:
-            yield json.dumps(writing.request(run, [], with_run=True))
+            yield json.dumps(writing.request(run, [], with_run=True, scores=scores))

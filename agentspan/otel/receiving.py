@@ -14,14 +14,17 @@ from typing import NamedTuple
 from agentspan import clock
 from agentspan.errors import InvalidValue
 from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
-from agentspan.model.rows import AgentSpanRow, OtelLogRow
+from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
 from agentspan.otel.ending import end, open_runs
 from agentspan.otel.identity import span_id
 from agentspan.otel.live_traces import LiveTrace, LiveTraces, look_at
+from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
 from agentspan.otel.placing import Placing, live_run, stored_step
+from agentspan.otel.scores import rows_of
+from agentspan.otel.scores import store as store_scores
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import log_of, log_row, rewritten
 from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
@@ -109,6 +112,7 @@ class Receiver:
 
     def _store(self, spans: Sequence[OtelSpan], said: Sequence[Log], *, is_whole: bool) -> Stored:
         logs = _by_span(said) if is_whole else self._with_stored_logs(spans, said)
+        judged, logs = _parted(logs)
         mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
         steps = [step for step in mapped if step.mapped.is_step]
         traces: dict[str, list[Step]] = {}
@@ -123,6 +127,7 @@ class Receiver:
                 self._forget()
                 if attempt == ATTEMPTS - 1:
                     raise InvalidValue("run", "it was removed while its spans were stored") from None
+        self._add_scores(spans, judged)
         here = {(span.trace_id, span.span_id) for span in spans}
         self._add_messages({which: found for which, found in logs.items() if which not in here})
         if is_whole:
@@ -186,7 +191,7 @@ class Receiver:
     def _with_stored_logs(self, spans: Iterable[OtelSpan], said: Iterable[Log]) -> Logs:
         """Store log records, and return all that are stored of these spans and of those that they are about."""
         storage, now = self._ctx.storage, clock.now()
-        new = [log_row(self._ctx, log, now) for log in said if joins(log.event.name)]
+        new = [log_row(self._ctx, log, now) for log in said if joins(log.event.name) or log.event.name == RESULT]
         for at in range(0, len(new), BATCH):
             storage.apply([Unit((Put(row),)) for row in new[at : at + BATCH]], wait_s=self._ctx.wait_s)
         if not storage.page(Query("otel_log", limit=1)).rows:
@@ -196,6 +201,21 @@ class Receiver:
             rows = storage.page(Query("otel_log", {"trace_id": trace_id})).rows
             found += [log_of(row) for row in rows if isinstance(row, OtelLogRow)]
         return _by_span(found)
+
+    def _add_scores(self, spans: Iterable[OtelSpan], logs: Logs) -> None:
+        """Store the scores that spans, and log records of stored ones, tell."""
+        told = {(span.trace_id, span.span_id): found for span in spans if (found := told_by(span))}
+        for which, of_span in logs.items():
+            found = [each for log in of_span if (each := told_by_event(log.event)) is not None]
+            told[which] = [*told.get(which, ()), *found]
+        rows: list[ScoreRow] = []
+        for (trace_id, span), found in told.items():
+            trace = self._placing.known(self._ctx, trace_id)
+            if trace is not None:  # else its spans will come
+                run_id = trace.run.row.id
+                own = span_id(run_id, trace_id, span) if span else None
+                rows += rows_of(found, run_id, own, self._ctx.account.partition, self._ctx.admit_text)
+        store_scores(self._ctx, rows)
 
     def _remove_old_logs(self) -> None:
         storage = self._ctx.storage
@@ -234,6 +254,15 @@ class Receiver:
             return None
         trace.steps[id] = Step(step.span, mapped)
         return id
+
+
+def _parted(logs: Logs) -> tuple[Logs, Logs]:
+    """Return the log records that are scores, and the others."""
+    if not any(log.event.name == RESULT for found in logs.values() for log in found):
+        return {}, logs
+    scores = {which: [log for log in found if log.event.name == RESULT] for which, found in logs.items()}
+    others = {which: [log for log in found if log.event.name != RESULT] for which, found in logs.items()}
+    return scores, {which: found for which, found in others.items() if found}
 
 
 def _note(changes: TraceChanges) -> None:

@@ -4,13 +4,13 @@ Attributes have the newest names of the GenAI conventions and the kinds of OpenI
 `agentspan serve` makes the same rows of it, with the same ids (see copies). It was redacted when it was recorded.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentspan import __version__, jsontext
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.otel.identity import span_id_of, trace_id_of
-from agentspan.otel.mapping import outgoing
+from agentspan.otel.mapping import judgements, outgoing
 from agentspan.otel.stored_rows import ns_of
 
 SCOPE = "agentspan"
@@ -19,22 +19,32 @@ _COLUMNS = ("schema_name", "schema_title", "status", "summary", "duration_ms", "
 
 
 class OutgoingRun(NamedTuple):
-    """A run, with the names of its agent and version."""
+    """A run, with the names of its agent and version, and its tags."""
 
     row: AgentInstanceRow
     agent: str
     version: str
+    tags: Sequence[str] = ()
 
 
-def request(run: OutgoingRun, spans: Iterable[AgentSpanRow], *, with_run: bool) -> dict[str, Any]:
+def request(
+    run: OutgoingRun, spans: Iterable[AgentSpanRow], *, with_run: bool, scores: Iterable[ScoreRow] = ()
+) -> dict[str, Any]:
     """Return an ExportTraceServiceRequest in JSON with finished spans of a run.
 
     Args:
         with_run: whether it has the span of the run, too; the run must have finished.
+        scores: of the run and its spans; they are events of the span that each is about.
     """
     written = [_span(run, row) for row in spans]
     if with_run:
         written.append(_run_span(run))
+    events: dict[str, list[dict[str, Any]]] = {}
+    for score in scores:
+        events.setdefault(span_id_of(score.target_id), []).append(_event(score))
+    for span in written:
+        if span["spanId"] in events:
+            span["events"] = [*span.get("events", ()), *events[span["spanId"]]]
     resource = {"attributes": _attributes(_resource(run))}
     scope = {"name": SCOPE, "version": __version__}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": written}]}]}
@@ -55,6 +65,9 @@ def _resource(run: OutgoingRun) -> dict[str, Any]:
         "agentspan.run.session": row.session,
         "agentspan.run.user": row.user,
         "agentspan.run.git_commit": row.git_commit,
+        "agentspan.run.git_dirty": None if row.git_dirty is None else bool(row.git_dirty),
+        "agentspan.run.task": row.task,
+        "agentspan.run.tags": [*run.tags] or None,
     }
 
 
@@ -122,6 +135,12 @@ def _written(
         about = {f"exception.{name}": error.get(name) for name in ("type", "message", "stacktrace")}
         written["events"] = [{"name": "exception", "timeUnixNano": str(end_ns), "attributes": _attributes(about)}]
     return written
+
+
+def _event(score: ScoreRow) -> dict[str, Any]:
+    """Return a score as an event of its span."""
+    attributes = _attributes(judgements.attributes_of(score))
+    return {"name": judgements.RESULT, "timeUnixNano": str(ns_of(score.inserted_at)), "attributes": attributes}
 
 
 def _attributes(said: Mapping[str, Any]) -> list[dict[str, Any]]:

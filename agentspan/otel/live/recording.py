@@ -8,14 +8,17 @@ from agentspan import clock
 from agentspan.journal.parts import whole
 from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
-from agentspan.model.changes import unit_of
+from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id
 from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
 from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
 from agentspan.otel.mapping.hints import begun_type, conversation_of, is_step, may_be_call
+from agentspan.otel.mapping.judgements import RESULT, may_tell, told_by
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.raw_spans import READER, Writer, attributes_of
+from agentspan.otel.scores import rows_of
 from agentspan.otel.sdk import span_of
+from agentspan.otel.span import OtelSpan
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
 
@@ -146,15 +149,28 @@ class LiveRecording:
             status = span.status
             is_failed = status is not None and not status.is_ok
             node.end_raw("failed" if is_failed else "complete", READER, text, span.end_time)
+            if RESULT in text or may_tell(attributes):  # `span.events` makes a copy, which takes 2 µs
+                self._judge(node, span_of(span))
         else:
-            node.end_as(self._ended(map_span(span_of(span)), node.run), span.end_time)
+            plain = span_of(span)
+            node.end_as(self._ended(map_span(plain), node.run), span.end_time)
+            self._judge(node, plain)
 
     def _end_root(self, trace: Trace, node: Span, span: Any) -> None:
         """End the root of a run. It is mapped at once: it tells the name of the run, its result and its error."""
         plain = span_of(span)
         mapped = map_span(plain)
         node.end_as(self._ended(mapped, node.run), span.end_time)
+        self._judge(node, plain)
         end_run(trace, plain, mapped)
+
+    def _judge(self, node: Span, plain: OtelSpan) -> None:
+        """Record the scores that a span tells of itself, or of its run."""
+        recorder = self.recorder
+        if node.id and node.run.id and (told := told_by(plain)):
+            partition, admit = recorder.destination.account.partition, recorder.capture.text
+            for row in rows_of(told, node.run.id, node.id, partition, admit):
+                recorder.out.write(unit_of(Put(row, minted=True)))
 
     def _note(self, trace: Trace, span: Any, attributes: dict[str, Any]) -> None:
         inside, ended_ns = trace.inside, span.end_time
