@@ -210,6 +210,14 @@ def test_members_of_others_are_passed_on(tracer: Tracer) -> None:
     }
 
 
+def test_a_service_that_records_nothing_passes_headers_on(tracer: Tracer) -> None:
+    with tracer.run("shop"), tracer.span("tool", {"name": "call"}):
+        headers = inject({}, tracer=tracer)
+    off = Tracer(enabled=False)
+    with extract(headers, tracer=off), off.run("mine"), off.span("tool", {"name": "x"}):
+        assert inject({}, tracer=off) == headers
+
+
 @pytest.mark.parametrize("encoding", ["protobuf", "json"])
 @pytest.mark.parametrize("has_span", [True, False])
 def test_a_run_goes_on_in_a_service_that_exports_to_a_server(tracer: Tracer, encoding: str, has_span: bool) -> None:
