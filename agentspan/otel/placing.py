@@ -21,6 +21,7 @@ from agentspan.otel.mapping.resources import Program, program_of
 from agentspan.otel.span import OtelSpan, Scope
 from agentspan.otel.stored_rows import about_of, metadata_of, name_of, ns_of, stored_mapped
 from agentspan.otel.traces import Step, process_key, rank_of, root_of, trace_key
+from agentspan.otel.w3c import carried
 from agentspan.schemas.span_types import REGISTRY
 from agentspan.storage.lookup import references, unique
 
@@ -83,7 +84,10 @@ class Placing:
         root = root_of(steps)
         is_root = rank_of(root.span) > 0
         program = program_of(root.span.resource)
-        if root.mapped.run.is_own or not (is_root or is_whole):
+        caller = self._carried(steps)
+        if caller is not None:
+            run = caller
+        elif root.mapped.run.is_own or not (is_root or is_whole):
             named = named_by(root, program, trace_id, is_root=is_root)
             run = self._registered(named, steps, trace_id)
         else:
@@ -101,6 +105,12 @@ class Placing:
             trace = self._loaded(trace_id, instance)
         self._live.add(trace)
         return trace
+
+    def _carried(self, steps: Sequence[Step]) -> LiveRun | None:
+        """Return the run from which the service of a trace was called; None if it is not stored, or not named."""
+        named, _ = carried(next((step.span.trace_state for step in steps if step.span.trace_state), ""))
+        row = None if named is None else unique(self._ctx.storage, AgentInstanceRow, id=named)
+        return None if row is None else self._live.runs.get(row.id) or live_run(row)
 
     def _process(self, key: str, program: Program) -> LiveRun | None:
         known = self._live.processes.get(key)

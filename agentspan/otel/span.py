@@ -71,6 +71,7 @@ class OtelSpan:
         resource: the attributes of the process.
         schema_url: the version of the conventions of the resource; that of the span is its scope's.
         dropped: how many attributes, events and links the limits of the SDK cut off, by these names; only where any.
+        trace_state: the `tracestate` of its trace (see w3c); spans of the SDK of this process have none.
     """
 
     trace_id: str
@@ -89,3 +90,4 @@ class OtelSpan:
     resource: Mapping[str, Any] = field(default_factory=dict)
     schema_url: str = ""
     dropped: Mapping[str, int] = field(default_factory=dict)
+    trace_state: str = ""

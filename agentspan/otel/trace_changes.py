@@ -8,13 +8,15 @@ from agentspan import clock
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.operations.context import Context
-from agentspan.otel.identity import span_id
+from agentspan.otel.identity import span_id, span_id_of
 from agentspan.otel.live_traces import LiveRun, LiveTrace, Seen, look_at, matters, slim
 from agentspan.otel.mapping.mapped import Mapped
 from agentspan.otel.mapping.resources import program_of
 from agentspan.otel.placing import Placing, named_by
+from agentspan.otel.span import OtelSpan
 from agentspan.otel.stored_rows import about_of, end_of, metadata_of, rewritten, row_of, times_of
 from agentspan.otel.traces import Step, rank_of, root_of
+from agentspan.otel.w3c import carried
 
 FINISHED = frozenset({"active", "complete", "failed"})
 """The statuses of a run that its root's end replaces. A terminated one stays terminated."""
@@ -86,10 +88,12 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
         for each in (step.span.span_id, step.span.parent_span_id):
             if each is not None and each not in ids:
                 ids[each] = span_id(run.row.id, trace.id, each)
-        own = ids[step.span.span_id]
+        own, above = ids[step.span.span_id], ids[step.span.parent_span_id]
         assert own is not None
         if own not in trace.seen:
-            new.append((step, (own, ids[step.span.parent_span_id])))
+            if step.span.trace_state:
+                above = _carried_parent(step.span, run.row.id, above)
+            new.append((step, (own, above)))
     found = TraceChanges(trace)
     if not new:
         return found
@@ -106,6 +110,12 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
     found.again = moves_of(ctx, trace, {id: mapped for id, mapped in looks.items() if id not in found.rows})
     _add_run(ctx, placing, found, [step for step, _ in new])
     return found
+
+
+def _carried_parent(span: OtelSpan, run: str, above: str | None) -> str | None:
+    """Return the span of agentspan from which the service of a span was called; `above` where it was not."""
+    of_run, of_span = carried(span.trace_state)
+    return of_span if of_run == run and span.parent_span_id == span_id_of(of_span or run) else above
 
 
 def moves_of(ctx: Context, trace: LiveTrace, anew: Mapping[str, Mapped]) -> list[Move]:

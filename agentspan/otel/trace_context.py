@@ -119,8 +119,6 @@ class Extracted:
 
     def __enter__(self) -> None:
         recorder = default.get_recorder() if self._tracer is None else self._tracer.recorder
-        if not recorder.enabled:
-            return
         try:
             self._enter(recorder)
         except Exception as error:
@@ -133,7 +131,7 @@ class Extracted:
         node, self._node = self._node, None
         if node is not None:
             nodes.leave(node.recorder.current, node)
-            node.status = "complete"  # what begins where a thread still has it, is in the run of its own
+            node.status = "complete"  # a thread that goes on with this context begins a run of its own
         if self._before is not None:
             _incoming.set(self._before[0])
             origin.set(self._before[1])
@@ -154,7 +152,7 @@ class Extracted:
         self._before = _incoming.get(), origin.get()
         _incoming.set(said)
         origin.set(_origin_of(said))
-        found = _place_of(recorder.store, said)
+        found = _place_of(recorder.store, said) if recorder.enabled else None
         here = recorder.innermost()
         if found is None or (here is not None and _run_id(here) == found[0].id):
             return  # in the same run already: a span of OpenTelemetry took it over
@@ -173,8 +171,9 @@ def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, S
         node = node.outer
     id = node.id if isinstance(node, Span) else None
     if run is None or not run.id:
-        parent = current[0] if current is not None else None if incoming is None else incoming.parent
-        return parent, () if current is None else current[1]
+        if current is not None:
+            return current
+        return (None, ()) if incoming is None else (incoming.parent, incoming.state)
     state = current[1] if current is not None else () if incoming is None else incoming.state
     member = run.id if id is None else f"{run.id}:{id}"
     if current is not None:

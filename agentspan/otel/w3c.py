@@ -63,6 +63,11 @@ def changed(members: State, value: str | None) -> State:
     return others if value is None else ((MEMBER, value), *others)
 
 
+def carried(header: str) -> tuple[str | None, str | None]:
+    """Return the ids of the run and the span that a `tracestate` names."""
+    return ids_in(dict(read_state(header)).get(MEMBER)) if MEMBER in header else (None, None)
+
+
 def ids_in(member: str | None) -> tuple[str | None, str | None]:
     """Return the ids of the run and the span that the value of agentspan's member names."""
     run, _, span = (member or "").partition(":")

@@ -36,6 +36,7 @@ def _span(span: OtelSpan) -> dict[str, Any]:
         "spanId": span.span_id,
         **({} if span.parent_span_id is None else {"parentSpanId": span.parent_span_id}),
         "name": span.name,
+        **({"traceState": span.trace_state} if span.trace_state else {}),
         "kind": 1 + KINDS.index(span.kind),
         "startTimeUnixNano": str(span.start_ns),
         "endTimeUnixNano": str(span.end_ns),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ from opentelemetry.sdk.trace import TracerProvider
 import agentspan
 from agentspan import Tracer
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor, extract, inject
 from agentspan.otel.identity import span_id_of, trace_id_of
+from agentspan.otel.otlp.requests import decode
+from agentspan.otel.receiving import Receiver
 from agentspan.otel.w3c import read_parent
+from tests.otel.exporting import trace_requests
+from tests.otel.recorded import span as otel_span
 from tests.otel.replaying import runs_in, spans_in
+from tests.otel.requests import body_of, protobuf_of
 
 SERVICE = """
 import sys
@@ -201,3 +208,37 @@ def test_members_of_others_are_passed_on(tracer: Tracer) -> None:
         "traceparent": f"00-{'a' * 32}-{span_id_of(run.id)}-00",
         "tracestate": f"agentspan={run.id},vendor=1",
     }
+
+
+def test_a_service_that_records_nothing_passes_headers_on(tracer: Tracer) -> None:
+    with tracer.run("shop"), tracer.span("tool", {"name": "call"}):
+        headers = inject({}, tracer=tracer)
+    off = Tracer(enabled=False)
+    with extract(headers, tracer=off), off.run("mine"), off.span("tool", {"name": "x"}):
+        assert inject({}, tracer=off) == headers
+
+
+@pytest.mark.parametrize("encoding", ["protobuf", "json"])
+@pytest.mark.parametrize("has_span", [True, False])
+def test_a_run_goes_on_in_a_service_that_exports_to_a_server(tracer: Tracer, encoding: str, has_span: bool) -> None:
+    with tracer.run("shop", session="s1") as run, tracer.span("tool", {"name": "call"}) as call:
+        inside = inject({}, tracer=tracer)
+    headers = inside
+    if not has_span:
+        with tracer.run("shop", session="s1") as run:
+            headers = inject({}, tracer=tracer)
+    parent = read_parent(headers["traceparent"])
+    assert parent is not None
+    server = otel_span({}, "GET /", parent_span_id=parent.span_id, trace_id=parent.trace_id, span_id="c" * 16)
+    child = otel_span({}, "child", parent_span_id="c" * 16, trace_id=parent.trace_id, span_id="d" * 16)
+    for each in (child, server):  # as exporters send them; the trace of the run may still be in the journal
+        (request,) = trace_requests([replace(each, trace_state=f"{headers['tracestate']},vendor=1")])
+        body = protobuf_of(request) if encoding == "protobuf" else body_of(request)
+        (found,) = decode("traces", body, f"application/{'x-protobuf' if encoding == 'protobuf' else 'json'}").spans
+        Receiver(Context(tracer.storage)).store([found])
+    stored = {row.schema_name: row for row in spans_in_flushed(tracer)}
+    assert stored["GET /"].parent_span_id == (call.id if has_span else None)
+    assert stored["child"].parent_span_id == stored["GET /"].id
+    assert {stored[name].agent_instance_id for name in ("GET /", "child")} == {run.id}
+    assert len(runs_in(tracer.storage)) == (1 if has_span else 2)
+    assert {row.session for row in runs_in(tracer.storage)} == {"s1"}

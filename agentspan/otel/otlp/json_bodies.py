@@ -148,6 +148,7 @@ def _span(item: Mapping[str, Any], resource: dict[str, Any], url: str, scope: Sc
             events=max(0, len(events) - MAX_ATTRIBUTES) + _count(item.get("droppedEventsCount")),
             links=max(0, len(links) - MAX_ATTRIBUTES) + _count(item.get("droppedLinksCount")),
         ),
+        _text(item.get("traceState")),
     )
 
 

@@ -167,6 +167,7 @@ def _span(item: Any, resource: dict[str, Any], url: str, scope: Scope) -> OtelSp
             events=max(0, len(item.events) - MAX_ATTRIBUTES) + item.dropped_events_count,
             links=max(0, len(item.links) - MAX_ATTRIBUTES) + item.dropped_links_count,
         ),
+        item.trace_state,
     )
 
 
