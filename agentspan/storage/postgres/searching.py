@@ -5,7 +5,7 @@ texts, and a word that all spans have is read in all of them.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, groupby
 
 import psycopg
@@ -14,7 +14,7 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.analytics import FoundSpan, Progress
 from agentspan.storage.first_said import SpanParts, search_run
 from agentspan.storage.postgres.connections import Connection
-from agentspan.storage.postgres.lending import rows_of
+from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.reads import FETCHED
 from agentspan.storage.postgres.statements import SELECT
 from agentspan.storage.tokenizing import PREFIX, Matcher
@@ -29,13 +29,19 @@ RUNS = 100
 
 
 def search(
-    connection: Connection, words: Sequence[str], limit: int, offset: int, progress: Progress | None
+    connection: Connection,
+    words: Sequence[str],
+    limit: int,
+    offset: int,
+    *,
+    runs: Collection[str] | None,
+    progress: Progress | None,
 ) -> tuple[list[FoundSpan], int]:
     """Return a page of the spans that say all these terms first, the latest first, and the number of all.
 
     Args:
         connection: within a snapshot.
-        words: see Analytics.
+        words, runs: see Analytics.
     """
     matcher, most = Matcher(words), offset + limit
     said = [_says(word) for word in words]
@@ -43,11 +49,13 @@ def search(
     # whatever that says.
     are_single = not any(" " in word for word in words)
     with_a_word = _MAY_SAY.format(" or ".join(said)) if are_single else "true"
-    if are_single and len(words) == 1:
+    if runs is not None:
+        groups = _of_runs(connection, storable(sorted(runs)), with_a_word, progress)
+    elif are_single and len(words) == 1:
         groups = _by_run(connection, with_a_word)  # one pass; it finds the runs, too
     else:
-        runs = [run for (run,) in rows_of(connection, _RUNS.format(_MAY_SAY.format(" and ".join(said))))]
-        groups = _of_runs(connection, runs, with_a_word, progress)
+        found_in = [run for (run,) in rows_of(connection, _RUNS.format(_MAY_SAY.format(" and ".join(said))))]
+        groups = _of_runs(connection, found_in, with_a_word, progress)
     latest: list[FoundSpan] = []
     total = 0
     for spans in groups:
