@@ -45,8 +45,8 @@ def search(
     """
     matcher, most = Matcher(words), offset + limit
     said = [_says(word) for word in words]
-    # What was said before is said in spans with a word. Words that must be adjacent may become so where a part goes,
-    # whatever that says.
+    # An earlier span that says the same part has the word, too, so spans without a word need not be read. Words that
+    # must be adjacent may become so where any part is taken out: for those, runs are read whole.
     are_single = not any(" " in word for word in words)
     with_a_word = _MAY_SAY.format(" or ".join(said)) if are_single else "true"
     if runs is not None:
