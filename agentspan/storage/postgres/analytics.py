@@ -10,6 +10,7 @@ from agentspan.storage.analytics import (
     FailureSum,
     FoundSpan,
     Progress,
+    RunFilter,
     RunList,
     RunSum,
     RunSummary,
@@ -18,9 +19,9 @@ from agentspan.storage.analytics import (
     StepUse,
 )
 from agentspan.storage.postgres import failures, searching
-from agentspan.storage.postgres.lending import Lend, rows_of
+from agentspan.storage.postgres.lending import Lend, rows_of, storable
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
-from agentspan.storage.run_filter import RunFilter, RunSort
+from agentspan.storage.run_filter import RunSort
 
 _USED = "filter (where is_aggregate = 0)"
 _SPAN_SUMS = f"""
@@ -50,8 +51,17 @@ with matching as materialized (select {_COLUMNS}, {_NAMES}, {_SUMS} {_RUNS}{{0}}
 select t.*, page.* from (
     select count(*), coalesce(sum(spans), 0)::bigint, coalesce(sum(failed), 0)::bigint, coalesce(sum(open), 0)::bigint,
            sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost), sum(ran_ms) from matching
-) t left join (select * from matching order by id desc limit %s offset %s) page on true order by page.id desc
+) t left join (select * from matching order by {{1}}id desc limit %s offset %s) page on true order by {{1}}id desc
 """
+_SORTED: dict[RunSort, str] = {
+    "started": "",
+    "duration": "ran_ms desc nulls last, ",
+    "cost": "cost desc nulls last, ",
+    "tokens": "case when num_nulls(input_tokens, output_tokens) < 2 "
+    "then coalesce(input_tokens, 0) + coalesce(output_tokens, 0) end desc nulls last, ",
+    "spans": "spans desc, ",
+    "failed": "failed desc, ",
+}
 _TOTALS = 8
 """The columns of the totals, which each row of _FOUND begins with."""
 
@@ -79,13 +89,15 @@ from agent_spans where {_RAN}{{0}} group by 1, 2, 3
 """
 _RUN_SUMS = f"""
 select agent_instance_id, schema_name, nullif(label, ''), count(*), count(*) filter (where {FAILED}),
-       sum({_DURATION}), sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate)
-from agent_spans where {_RAN} and agent_instance_id = any(%s) group by 1, 2, 3
+       sum({_DURATION}), sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost_usd), max(is_aggregate) = 1
+from agent_spans where agent_instance_id = any(%s) and {_RAN} group by 1, 2, 3
 """
-_FILTERED_ELSEWHERE = {field.name for field in fields(RunFilter)} - {
-    *("agent", "status", "since", "failed", "grep", "git_commit")
-}
-"""Filters that `analysis` applies row by row."""
+_HAS_TAG = "exists (select 1 from tags t where t.agent_instance_id = i.id and t.tag = %s)"
+_FILTERED_HERE = frozenset(
+    {"agent", "version", "session", "status", "since", "until", "failed", "grep", "git_commit", "task", "tags", "ids"}
+)
+_FILTERED_ELSEWHERE = {field.name: field.default for field in fields(RunFilter) if field.name not in _FILTERED_HERE}
+"""Filters that `analysis` applies row by row, with their defaults."""
 
 
 class PostgresAnalytics:
@@ -110,11 +122,11 @@ class PostgresAnalytics:
         progress: Progress | None = None,
     ) -> RunList | None:
         """See Analytics."""
-        if sort != "started" or any(getattr(filter, name) not in (None, ()) for name in _FILTERED_ELSEWHERE):
+        if any(getattr(filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
             return None
         where, values = _where(filter)
         with self._reading() as connection:
-            rows = rows_of(connection, _FOUND.format(where), (*values, limit, offset))
+            rows = rows_of(connection, _FOUND.format(where, _SORTED[sort]), (*values, limit, offset))
         total, *sums = rows[0][:_TOTALS]
         width = _TOTALS + len(AgentInstanceRow._fields)
         found = [row for row in rows if row[_TOTALS] is not None]  # totals without a run: a page beyond the last one
@@ -132,10 +144,10 @@ class PostgresAnalytics:
         """See Analytics."""
         bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
         window = "".join(f" and {compared('coalesce(started_at, inserted_at)', sign, bound)}" for sign, bound in bounds)
-        values: list[Any] = [bound for _, bound in bounds]
+        values: list[object] = [bound for _, bound in bounds]
         if runs is not None:
             window += " and agent_instance_id = any(%s)"
-            values.append([*runs])
+            values.append(storable(list(runs)))
         with self._snapshot() as connection:
             found = rows_of(connection, _STATS.format(window), values)
             cells = rows_of(connection, _HISTOGRAMS.format(window), [list(BOUNDS_MS), *values])
@@ -155,15 +167,13 @@ class PostgresAnalytics:
         progress: Progress | None,
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
-        if runs is not None:
-            return None
         with self._snapshot() as connection:
-            return searching.search(connection, words, limit, offset, progress)
+            return searching.search(connection, words, limit, offset, runs=runs, progress=progress)
 
     def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
         """See Analytics."""
         with self._reading() as connection:
-            return [RunSum._make((*row[:9], bool(row[9]))) for row in rows_of(connection, _RUN_SUMS, ([*runs],))]
+            return [*map(RunSum._make, rows_of(connection, _RUN_SUMS, (storable(list(runs)),)))]
 
     def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
         """See Analytics."""
@@ -200,27 +210,33 @@ def _stat(row: Sequence[Any], histogram: list[int] | None) -> Stat:
     )
 
 
-def _where(filter: RunFilter) -> tuple[str, list[str]]:
-    conditions: list[str] = []
-    values: list[str] = []
+def _where(filter: RunFilter) -> tuple[str, list[object]]:
+    """Return the conditions in SQL, and their values."""
+    found: list[tuple[str, tuple[str, ...]]] = []
     if filter.agent is not None:
-        conditions.append("%s in (a.name, a.id, a.external_identifier)")
-        values.append(filter.agent)
-    if filter.status is not None:
-        conditions.append("i.status = %s")
-        values.append(filter.status)
-    if filter.since is not None:
-        conditions.append(compared("coalesce(i.started_at, i.inserted_at)", ">=", filter.since))
-        values.append(filter.since)
+        found.append(("%s in (a.name, a.id, a.external_identifier)", (filter.agent,)))
+    if filter.version is not None:
+        found.append(("coalesce(v.external_identifier, i.agent_version_id) = %s", (filter.version,)))
+    for column, value in (("session", filter.session), ("status", filter.status), ("task", filter.task)):
+        if value is not None:
+            found.append((f"i.{column} = %s", (value,)))
+    for sign, bound in ((">=", filter.since), ("<", filter.until)):
+        if bound is not None:
+            found.append((compared("coalesce(i.started_at, i.inserted_at)", sign, bound), (bound,)))
     if filter.failed:
-        conditions.append("(i.status = 'failed' or s.failed > 0)")
+        found.append(("(i.status = 'failed' or s.failed > 0)", ()))
     if filter.grep is not None:
         texts = _OWN_TEXTS.split(", ")
         said = " or ".join(f'position(lower(%s) in lower({text} collate "unicode")) > 0' for text in texts)
-        conditions.append(f"({said})")
-        values += [filter.grep] * len(texts)
+        found.append((f"({said})", (filter.grep,) * len(texts)))
     if filter.git_commit is not None:
-        conditions.append("starts_with(i.git_commit, %s)")
-        values.append(filter.git_commit.lower())
-    values = [value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}") for value in values]
+        found.append(("starts_with(i.git_commit, %s)", (filter.git_commit.lower(),)))
+    found += [(_HAS_TAG, (tag,)) for tag in filter.tags]
+    # Odd bytes of a shell, and a NUL, are no text for PostgreSQL.
+    given = (value.encode("utf-8", "replace").decode() for _, each in found for value in each)
+    values: list[object] = [value.replace("\0", "\N{REPLACEMENT CHARACTER}") for value in given]
+    conditions = [condition for condition, _ in found]
+    if filter.ids is not None:
+        conditions.append("i.id = any(%s)")
+        values.append(storable(sorted(filter.ids)))
     return (f" where {' and '.join(conditions)}" if conditions else ""), values

@@ -1,66 +1,111 @@
-"""Searches the words that spans say first. PostgreSQL finds runs that may have them, `first_said` reads those.
+"""Searches the words that spans say first. PostgreSQL finds the spans that may have them, `first_said` reads those.
 
-There is no full-text index: filling one costs two thirds of the speed of loading. A word that few runs have is found
-with one pass over the texts; one that all have is read everywhere.
+There is no full-text index: filling one costs two thirds of the speed of loading. So a search is one pass over the
+texts, and a word that all spans have is read in all of them.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain, groupby
 
 import psycopg
 
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.analytics import FoundSpan, Progress
-from agentspan.storage.first_said import search_run
+from agentspan.storage.first_said import SpanParts, search_run
 from agentspan.storage.postgres.connections import Connection
-from agentspan.storage.postgres.lending import rows_of
+from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.reads import FETCHED
 from agentspan.storage.postgres.statements import SELECT
 from agentspan.storage.tokenizing import PREFIX, Matcher
 
 _TEXT = "concat_ws(' ', summary, payload, result_payload)"
 # A text with other letters may have the word with an accent; with \\u, behind an escape. Those are read.
-_MAY_SAY = f"({_TEXT} ~ '[^\\x01-\\x7f]' or strpos({_TEXT}, '\\u') > 0 or ({{0}}))"
-_RUNS = f"select distinct agent_instance_id from agent_spans where {_MAY_SAY}"
-_SPANS = f"{SELECT['agent_span']} where agent_instance_id = any(%s) order by agent_instance_id, id"
+_MAY_SAY = f"(({{0}}) or strpos({_TEXT}, '\\u') > 0 or octet_length({_TEXT}) <> length({_TEXT}))"
+_RUNS = "select distinct agent_instance_id from agent_spans where {0}"
+_SPANS = f"{SELECT['agent_span']} where {{0}} order by agent_instance_id, id"
 RUNS = 100
 """Runs whose spans are read by one statement."""
 
 
 def search(
-    connection: Connection, words: Sequence[str], limit: int, offset: int, progress: Progress | None
+    connection: Connection,
+    words: Sequence[str],
+    limit: int,
+    offset: int,
+    *,
+    runs: Collection[str] | None,
+    progress: Progress | None,
 ) -> tuple[list[FoundSpan], int]:
     """Return a page of the spans that say all these terms first, the latest first, and the number of all.
 
     Args:
         connection: within a snapshot.
-        words: see Analytics.
+        words, runs: see Analytics.
     """
-    matcher = Matcher(words)
-    tokens = list(dict.fromkeys(token for word in words for token in word.removesuffix(PREFIX).split()))
-    said = " and ".join(f"strpos(lower({_TEXT}), %s) > 0" for token in tokens if token.isascii())
-    plain = [token for token in tokens if token.isascii()]
-    is_ascii = len(plain) == len(tokens)
-    runs = [
-        run for (run,) in rows_of(connection, _RUNS.format(said if is_ascii else "false"), plain if is_ascii else ())
-    ]
+    matcher, most = Matcher(words), offset + limit
+    said = [_says(word) for word in words]
+    # An earlier span that says the same part has the word, too, so spans without a word need not be read. Words that
+    # must be adjacent may become so where any part is taken out: for those, runs are read whole.
+    are_single = not any(" " in word for word in words)
+    with_a_word = _MAY_SAY.format(" or ".join(said)) if are_single else "true"
+    if runs is not None:
+        groups = _of_runs(connection, storable(sorted(runs)), with_a_word, progress)
+    elif are_single and len(words) == 1:
+        groups = _by_run(connection, with_a_word)  # one pass; it finds the runs, too
+    else:
+        found_in = [run for (run,) in rows_of(connection, _RUNS.format(_MAY_SAY.format(" and ".join(said))))]
+        groups = _of_runs(connection, found_in, with_a_word, progress)
     latest: list[FoundSpan] = []
     total = 0
+    for spans in groups:
+        found, number = search_run(spans, matcher, most)
+        total += number
+        latest = heapq.nlargest(most, [*latest, *found], key=lambda one: one.span.id) if found else latest
+    page = latest[offset:]
+    return (_without_what_was_said(connection, page, matcher, most) if are_single else page), total
+
+
+def _without_what_was_said(
+    connection: Connection, page: Sequence[FoundSpan], matcher: Matcher, most: int
+) -> list[FoundSpan]:
+    """Return the same hits without the parts that spans without a word have said before; their runs are read whole."""
+    runs = sorted({found.span.agent_instance_id for found in page if SpanParts(found.span).keys})
+    whole: dict[str, FoundSpan] = {}
+    for spans in _of_runs(connection, runs, "true", None):
+        whole.update((found.span.id, found) for found in search_run(spans, matcher, most)[0])
+    return [whole.get(found.span.id, found) for found in page]
+
+
+def _says(word: str) -> str:
+    """Return the condition that a text in ASCII, without \\u, has the tokens of a term."""
+    tokens = word.removesuffix(PREFIX).split()
+    conditions = ["true"]
+    for number, token in enumerate(tokens, start=1):
+        if not token.isascii():
+            return "false"
+        is_whole = number < len(tokens) or not word.endswith(PREFIX)
+        end = "([^a-z0-9]|$)" if is_whole else ""
+        # `strpos` first: the pattern takes four times as long. A letter before the word may be that of an escape.
+        conditions.append(f"strpos(lower({_TEXT}), '{token}') > 0")
+        conditions.append(f"lower({_TEXT}) ~ '(^|[^a-z0-9]|\\\\[bfnrt]){token}{end}'")
+    return f"({' and '.join(conditions)})"
+
+
+def _of_runs(
+    connection: Connection, runs: Sequence[str], condition: str, progress: Progress | None
+) -> Iterator[Iterator[AgentSpanRow]]:
+    """Yield the spans of each of these runs for which a condition holds."""
     for start in range(0, len(runs), RUNS):
-        for spans in _by_run(connection, runs[start : start + RUNS]):
-            found, number = search_run(spans, matcher, offset + limit)
-            total += number
-            latest = heapq.nlargest(offset + limit, [*latest, *found], key=lambda one: one.span.id) if found else latest
+        yield from _by_run(connection, f"agent_instance_id = any(%s) and {condition}", runs[start : start + RUNS])
         if progress is not None:
             progress(min(start + RUNS, len(runs)), len(runs))
-    return latest[offset:], total
 
 
-def _by_run(connection: Connection, runs: Sequence[str]) -> Iterator[Iterator[AgentSpanRow]]:
-    """Yield the spans of each run, by id, without holding more than some of them in memory."""
+def _by_run(connection: Connection, condition: str, *values: Sequence[str]) -> Iterator[Iterator[AgentSpanRow]]:
+    """Yield the spans of each run for which a condition holds, by id, without holding more than some in memory."""
     with psycopg.ServerCursor(connection, "searched") as cursor:
-        cursor.execute(_SPANS, (list(runs),), binary=True)
+        cursor.execute(_SPANS.format(condition), [list(value) for value in values], binary=True)
         spans = map(AgentSpanRow._make, chain.from_iterable(iter(lambda: cursor.fetchmany(FETCHED), [])))
         for _, of_run in groupby(spans, key=lambda span: span.agent_instance_id):
             yield of_run
