@@ -91,7 +91,7 @@ def test_the_cause_of_one_failure_has_under_25_lines(db: Path) -> None:
 
 def test_the_status_decides_unless_a_score_is_named(db: Path) -> None:
     assert lines(db, "why", "--outcome", "reward>=1") == ["no run has an outcome reward>=1 · 16 have no outcome"]
-    assert lines(db, "why", "--agent", "nobody") == ["no run has an outcome"]
+    assert lines(db, "why", "--session", "none") == ["no run has an outcome"]
     assert call(db, "why", "--outcome", "reward").exit_code == 1
     assert call(db, "why", "nothing").exit_code == 1
 
@@ -118,4 +118,4 @@ def test_python_has_the_same(db: Path) -> None:
         found = reading.why(agent="booking")
         assert found.failed == 8
         assert reading.why(found.groups[0].run_id).signature.id == found.groups[0].signature
-        assert reading.why(agent="nobody").runs == 0
+        assert reading.why(session="none").runs == 0
