@@ -56,7 +56,6 @@ def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
         status: the run's.
         uses: the steps that it used.
     """
-
     in_time = sorted(uses, key=lambda use: (use.last_at, use.schema_name, use.label or ""), reverse=True)
     step = in_time[0] if in_time else None
     tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
