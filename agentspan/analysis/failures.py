@@ -1,14 +1,28 @@
 """Failed spans by signature, and the steps that runs used, answered by the storage or span by span."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 
 from agentspan import clock
 from agentspan.analysis.tree_folding import returned_error
-from agentspan.model.rows import AgentSpanRow
+from agentspan.errors import InvalidValue
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
-from agentspan.schemas.signatures import Signature, error_parts, passes_on, signature, stop_reason
+from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.signatures import (
+    Signature,
+    ending_signature,
+    error_parts,
+    passes_on,
+    run_signature,
+    signature,
+    stop_reason,
+)
 from agentspan.storage.analytics import FailureSum, Progress, StepUse
 from agentspan.storage.protocol import Storage
+from agentspan.storage.scanning import scan
+
+_ID = re.compile("[0-9a-f]{1,12}")
 
 
 def failure_sums(storage: Storage, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum]:
@@ -33,6 +47,52 @@ def step_uses(storage: Storage, run_ids: Collection[str], *, progress: Progress 
         if found is not None:
             return found
     return [each for run_id in run_ids for each in uses_of(run_id, storage.iter_spans(run_id))]
+
+
+def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
+    """Return the signature of how a run ended.
+
+    Args:
+        status: the run's.
+        uses: the steps that it used.
+    """
+    in_time = sorted(uses, key=lambda use: (use.last_at, use.schema_name, use.label or ""), reverse=True)
+    step = in_time[0] if in_time else None
+    tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
+    model = next((use for use in in_time if use.reason is not None), None)
+    return ending_signature(
+        status,
+        None if tool is None else tool.label,
+        None if step is None else step.schema_name,
+        None if model is None else model.reason,
+    )
+
+
+def with_signature(storage: Storage, beginning: str) -> frozenset[str]:
+    """Return the ids of the runs with this failure; if no step failed like that, of those that ended like that.
+
+    Args:
+        beginning: of the signature's id.
+
+    Raises:
+        InvalidValue: it is no beginning of one.
+    """
+    beginning = beginning.lower()
+    if _ID.fullmatch(beginning) is None:
+        raise InvalidValue(
+            "signature", "must be the beginning of a signature as `agentspan why` shows it, such as 302c"
+        )
+    runs = {run.id: run for run in scan(storage, AgentInstanceRow)}
+    sums = failure_sums(storage, runs.keys())
+    found = frozenset(each.run_id for each in sums if each.signature.id.startswith(beginning))
+    if found:
+        return found
+    silent = runs.keys() - {each.run_id for each in sums}
+    uses: dict[str, list[StepUse]] = {id: [] for id in silent}
+    for use in step_uses(storage, silent):
+        uses[use.run_id].append(use)
+    names = ((id, run_signature(runs[id]) or ending_of(runs[id].status, uses[id])) for id in silent)
+    return frozenset(id for id, each in names if each.id.startswith(beginning))
 
 
 def leaves(spans: Iterable[AgentSpanRow]) -> list[AgentSpanRow]:

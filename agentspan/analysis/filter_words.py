@@ -18,7 +18,7 @@ from agentspan.model.status import INSTANCE_STATUSES
 from agentspan.storage.run_filter import RunFilter
 
 ALL = "all"
-TEXTS = ("agent", "version", "session", "task", "status", "outcome", "error", "mark", "grep", "git_commit")
+TEXTS = ("agent", "version", "session", "task", "status", "outcome", "error", "signature", "mark", "grep", "git_commit")
 TIMES = ("since", "until")
 MANY = ("tag", "score", "meta")
 """Names that may be given more than once."""
@@ -44,6 +44,7 @@ class RunKeywords(TypedDict, total=False):
     score: str | Sequence[str] | None
     mark: str | None
     error: str | None
+    signature: str | None
     meta: Mapping[str, object] | None
     grep: str | None
     git_commit: str | None

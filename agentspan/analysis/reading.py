@@ -105,6 +105,7 @@ class Reading:
             mark: the label of the run's newest mark; `*` for any.
             failed: only runs that failed, or in which a span did.
             error: text in the error of the run, or of a failed span, in any case.
+            signature: of a failure, or of how a run ended, as `why` names it, or the beginning of it.
             meta: keys of the run's metadata with their values.
             since: the earliest start: an aware datetime, RFC 3339 text with an offset, or text such as `7d` (ago),
                 `yesterday` (in UTC).

@@ -1,8 +1,9 @@
-"""Turns the conditions of a filter that are about scores into the ids of the runs that fulfil them."""
+"""Turns the conditions of a filter that are about scores or failures into the ids of the runs that fulfil them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+from agentspan.analysis.failures import with_signature
 from agentspan.analysis.outcomes import outcomes, parse
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import MARK
@@ -16,15 +17,15 @@ OUTCOMES = {"passed": True, "failed": False, "unknown": None}
 
 
 def by_ids(storage: Storage, filter: RunFilter) -> RunFilter:
-    """Return the same filter with `ids` in the place of `scores`, `mark` and `outcome`.
+    """Return the same filter with `ids` in the place of `scores`, `mark`, `outcome` and `signature`.
 
     Raises:
-        InvalidValue: a score, or the outcome, is no rule.
+        InvalidValue: a score, or the outcome, is no rule; the signature is none.
     """
     ids = filter.ids
     for each in _sets(storage, filter):
         ids = each if ids is None else ids & each
-    return replace(filter, ids=ids, scores=(), mark=None, outcome=None)
+    return replace(filter, ids=ids, scores=(), mark=None, outcome=None, signature=None)
 
 
 def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
@@ -38,6 +39,8 @@ def _sets(storage: Storage, filter: RunFilter) -> Iterator[frozenset[str]]:
         yield frozenset(id for id, score in scores.items() if rule.holds(score))
     if filter.mark == ANY_MARK:
         yield frozenset(latest_scores(storage, MARK))
+    if filter.signature is not None:
+        yield with_signature(storage, filter.signature)
     if filter.outcome in OUTCOMES:
         verdicts = outcomes(storage, list(scan(storage, AgentInstanceRow)))
         yield frozenset(id for id, passed in verdicts.items() if passed is OUTCOMES[filter.outcome])

@@ -5,14 +5,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agentspan.analysis.failures import failure_sums, step_uses
+from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.analysis.findings import Findings, find
 from agentspan.analysis.outcomes import OutcomeRule, outcomes
 from agentspan.analysis.run_features import run_features
 from agentspan.analysis.runs import RunFilter, find_runs
 from agentspan.analysis.statistics import Interval, wilson
-from agentspan.schemas.aggregates import built_in_part
-from agentspan.schemas.signatures import Signature, ending_signature, run_signature
+from agentspan.schemas.signatures import Signature, run_signature
 from agentspan.storage.analytics import FailureSum, Progress, RunSummary, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scores import tags_of
@@ -163,26 +162,6 @@ def _by_ending(storage: Storage, silent: Sequence[RunSummary], failed: int) -> I
             signature.id, kind, signature.text, len(runs), 0, len(runs) / failed, min(times), max(times),
             _versions(runs), id, None,
         )  # fmt: skip
-
-
-def ending_of(status: str, uses: Collection[StepUse]) -> Signature:
-    """Return the signature of how a run ended.
-
-    Args:
-        status: the run's.
-        uses: the steps that it used.
-    """
-
-    in_time = sorted(uses, key=lambda use: (use.last_at, use.schema_name, use.label or ""), reverse=True)
-    step = in_time[0] if in_time else None
-    tool = next((use for use in in_time if use.label and built_in_part(use.schema_name) == "tool"), None)
-    model = next((use for use in in_time if use.reason is not None), None)
-    return ending_signature(
-        status,
-        None if tool is None else tool.label,
-        None if step is None else step.schema_name,
-        None if model is None else model.reason,
-    )
 
 
 def _versions(runs: Iterable[RunSummary]) -> dict[str, int]:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from agentspan import jsontext
 from agentspan.analysis.diff import Divergence, diff_spans
-from agentspan.analysis.failures import failure_sums, leaves, uses_of
+from agentspan.analysis.failures import ending_of, failure_sums, leaves, uses_of
 from agentspan.analysis.outcomes import OutcomeRule, outcomes
 from agentspan.analysis.runs import RunFilter, find_runs, names_of
 from agentspan.analysis.tree import build, every, title_of
-from agentspan.analysis.why import ending_of
 from agentspan.blobs import described
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part

@@ -8,10 +8,10 @@ from agentspan.analysis import drift_text
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.drift import Drift, DriftRow, drift
 from agentspan.analysis.filter_words import parse
-from agentspan.analysis.outcomes import parse as parse_rule
 from agentspan.cli.local_time import zone
 from agentspan.cli.output import document, echo_lines, noun, style, table, width, wrap
 from agentspan.cli.progress_bar import bar
+from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 
 WIDE = 110
@@ -25,7 +25,7 @@ def command(
     storage = database.storage
     filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
     with bar("indexing") as progress:
-        found = drift(storage, *filters, rule=None if outcome is None else parse_rule(outcome), progress=progress)
+        found = drift(storage, *filters, rule=outcome_rule(outcome), progress=progress)
     if as_json:
         document(plain(found, base, head))
     elif markdown:

@@ -37,6 +37,7 @@ _OPTIONS = (
     _Option("score", "Only with such a newest score: reward>=1, label==good.", {"metavar": "RULE", "multiple": True}),
     _Option("mark", "Only with this mark; * is any.", {"metavar": "LABEL"}),
     _Option("error", "Only with this text in the error of the run, or of a failed span.", {"metavar": "TEXT"}),
+    _Option("signature", "Only with this failure, or this ending, as why names it.", {"metavar": "ID"}),
     _Option("meta", "Only with this value in the run's metadata.", {"metavar": "KEY=VALUE", "multiple": True}),
     _Option("since", "Only from then on: 90s, 15m, 2h, 7d ago; 02:00, yesterday, 2026-11-24 …", {"metavar": "TIME"}),
     _Option("until", "Only before then.", {"metavar": "TIME"}),

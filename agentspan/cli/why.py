@@ -12,6 +12,7 @@ from agentspan.analysis.findings import FDR, Finding, Findings
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.cli.filter_options import filter_in
+from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
 from agentspan.cli.progress_bar import bar
 from agentspan.cli.project_settings import outcome_rule
@@ -145,9 +146,10 @@ def _versions(group: Group) -> str:
 
 
 def _seen(first_at: str, last_at: str) -> str:
-    """Return two times in UTC to the minute, or the one that both are."""
-    first, last = (text[5:16].replace("T", " ") for text in (first_at, last_at))
-    return last if first == last else f"{first} – {last}"
+    """Return two times to the minute, or the one that both are, with their zone."""
+    first, last = (f"{local(text):%m-%d %H:%M}" for text in (first_at, last_at))
+    zone = zone_name((first_at, last_at))
+    return f"{last} {zone}" if first == last else f"{first} – {last} {zone}"
 
 
 def _findings(found: Findings, columns: int) -> Iterator[str]:

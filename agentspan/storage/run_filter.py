@@ -34,8 +34,9 @@ class RunFilter:
         scores: rules such as `reward>=1` (see analysis.outcomes), which the newest scores of the run fulfil.
         mark: the label of the run's newest mark; `*` for any.
         outcome: `passed`, `failed` or `unknown`, by the status; or a rule, by which the run passed.
-        ids: the only runs that count. `analysis.runs` turns scores, mark and outcome into it, so that a storage that
-            filters by itself finds them at None.
+        signature: the id of a failure, or of how a run ended, or the beginning of it (see schemas.signatures).
+        ids: the only runs that count. `analysis.runs` turns scores, mark, outcome and signature into it, so that a
+            storage that filters by itself finds them at None.
     """
 
     agent: str | None = None
@@ -55,6 +56,7 @@ class RunFilter:
     mark: str | None = None
     outcome: str | None = None
     ids: frozenset[str] | None = None
+    signature: str | None = None
 
 
 def is_said_in(needle: str, *texts: str | None) -> bool:

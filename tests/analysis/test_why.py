@@ -10,6 +10,7 @@ from agentspan.analysis.outcomes import OutcomeRule
 from agentspan.analysis.why import Group, why
 from agentspan.analysis.why_run import why_run
 from agentspan.database import Database
+from agentspan.errors import InvalidValue
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import AgentInstanceRow, ScoreRow
 
@@ -126,6 +127,25 @@ def test_a_score_decides_what_failed(db: Database, recorded: Recorded) -> None:
     found = why(db.storage, rule=OutcomeRule("reward", None, ">=", 1.0))
     assert (found.outcome, found.runs, found.failed, found.unknown) == ("reward>=1", 2, 1, 1)
     assert [(group.kind, group.run_id) for group in found.groups] == [("ending", runs[0])]
+
+
+def test_runs_are_found_by_the_signature_of_their_failure_or_ending(db: Database, recorded: Recorded) -> None:
+    runs = [recorded.run() for _ in range(4)]
+    for run in runs[:2]:
+        recorded.tool(run, "pay", "off")
+        recorded.end(run)
+    recorded.end(runs[2], error='{"type": "E", "message": "m"}')
+    recorded.end(runs[3])
+    with agentspan.read(db.storage) as reading:
+        groups = reading.why().groups
+        assert [group.kind for group in groups] == ["step", "run", "ending"]
+        for group, wanted in zip(groups, (runs[1::-1], runs[2:3], runs[3:]), strict=True):
+            for name in (group.signature, group.signature[:6].upper()):
+                assert [run.run.id for run in reading.runs(signature=name).runs] == wanted
+        assert reading.runs(signature="0" * 12).total == 0
+        assert reading.runs(signature=groups[0].signature, status="complete").total == 0
+        with pytest.raises(InvalidValue, match="such as 302c"):
+            reading.runs(signature="pay")
 
 
 def test_groups_do_not_depend_on_the_order_of_arrival(recorded: Recorded) -> None:

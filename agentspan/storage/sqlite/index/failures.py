@@ -23,8 +23,6 @@ TABLES = {
     "signatures": "(sig integer primary key, id text not null unique, text text not null)",
     "failures": "(row integer primary key, run integer not null, span text not null, parent text, "
     "sig integer not null, at text not null, passes_on integer not null default 0)",
-    "uses": "(run integer not null, grp integer not null, spans integer not null, failed integer not null, "
-    "last integer not null, reason text, primary key (run, grp)) without rowid",
 }
 CREATE = (
     *(
@@ -35,15 +33,6 @@ CREATE = (
     "create index failures_span on failures (span)",
     "create index failures_parent on failures (parent)",
 )
-ADD_USES = """
-insert into uses
-select run, grp, count(*), sum(failed), max(at),
-       max(case when reason is not null then printf('%020d', at) || reason end)
-from temp.numbered group by run, grp
-on conflict (run, grp) do update set
-spans = uses.spans + excluded.spans, failed = uses.failed + excluded.failed, last = max(uses.last, excluded.last),
-reason = case when uses.reason is null or excluded.reason > uses.reason then excluded.reason else uses.reason end
-"""
 RESULT = column_of("agent_span", "result_payload", "s", "recorded")
 FAILED = f"""
 select s.rowid, r.run, s.id, s.parent_span_id, coalesce(s.started_at, s.inserted_at), s.schema_name, s.label, {RESULT}
@@ -62,16 +51,12 @@ where f.failed and p.run = c.run
 """
 ERROR = f"select {RESULT} from recorded.agent_spans s where s.rowid = ?"
 PASSES_ON = "update failures set passes_on = 1 where row = ?"
-FORGET = (
-    "delete from failures where run in (select run from temp.gone)",
-    "delete from uses where run in (select run from temp.gone)",
-)
-STATEMENTS = (*CREATE, ADD_USES, FAILED, ADD_SIGNATURE, SIGNATURE, ADD_FAILURE, PAIRS, ERROR, PASSES_ON, *FORGET)
+FORGET = "delete from failures where run in (select run from temp.gone)"
+STATEMENTS = (*CREATE, FAILED, ADD_SIGNATURE, SIGNATURE, ADD_FAILURE, PAIRS, ERROR, PASSES_ON, FORGET)
 
 
 def add(connection: sqlite3.Connection) -> None:
     """Add the spans in `temp.fresh` (see span_sums)."""
-    connection.execute(ADD_USES)
     errors: dict[int, ErrorParts] = {}
     known: dict[Key, int] = {}
     rows = []
@@ -116,8 +101,8 @@ select f.run, f.sig, count(*), min(f.at), max(f.at), max(f.span) from failures f
 where not f.passes_on and f.run in (select run from temp.asked) group by f.run, f.sig
 """
 USES = """
-select u.run, u.grp, u.spans, u.failed, u.last, substr(u.reason, 21)
-from temp.asked a cross join uses u where u.run = a.run
+select u.run, u.grp, u.spans + u.cancelled, u.failed, u.last, substr(u.reason, 21)
+from temp.asked a cross join run_groups u where u.run = a.run
 """
 
 

@@ -1,6 +1,7 @@
 """The sums of each run by group, a span type and a label: what comparisons of many runs are made of.
 
-Spans that never ran are left out. A run has few groups, so the table is a tenth of the spans, and is read whole.
+Spans that never ran are counted apart, in `cancelled`. A run has few groups, so the table is a third of the spans.
+`last` is when the last of them began, `reason` that time and why the model stopped then (see failures.REASON).
 """
 
 import sqlite3
@@ -10,8 +11,9 @@ from agentspan.storage.analytics import RunSum
 from agentspan.storage.sqlite.index import wanted_runs
 
 TABLE = {
-    "run_groups": "(run integer not null, grp integer not null, spans integer not null, failed integer not null, "
-    "ms real not null, input_tokens integer, output_tokens integer, cost real, primary key (run, grp)) without rowid"
+    "run_groups": "(run integer not null, grp integer not null, spans integer not null, cancelled integer not null, "
+    "failed integer not null, ms real not null, input_tokens integer, output_tokens integer, cost real, "
+    "last integer not null, reason text, primary key (run, grp)) without rowid"
 }
 
 
@@ -22,12 +24,18 @@ def plus(table: str, column: str) -> str:
     )
 
 
+RAN = "filter (where bucket >= 0)"
 ADD = f"""
 insert into run_groups
-select run, grp, count(*), sum(failed), sum(ms), sum(input_tokens), sum(output_tokens), sum(cost)
-from temp.numbered where bucket >= 0 group by run, grp
+select run, grp, count(*) {RAN}, count(*) filter (where bucket < 0), sum(failed), total(ms) {RAN},
+       sum(input_tokens) {RAN}, sum(output_tokens) {RAN}, sum(cost) {RAN}, max(at),
+       max(case when reason is not null then printf('%020d', at) || reason end)
+from temp.numbered group by run, grp
 on conflict (run, grp) do update set spans = run_groups.spans + excluded.spans,
-failed = run_groups.failed + excluded.failed, ms = run_groups.ms + excluded.ms,
+cancelled = run_groups.cancelled + excluded.cancelled, failed = run_groups.failed + excluded.failed,
+ms = run_groups.ms + excluded.ms, last = max(run_groups.last, excluded.last),
+reason = case when run_groups.reason is null or excluded.reason > run_groups.reason then excluded.reason
+              else run_groups.reason end,
 {plus("run_groups", "input_tokens")}, {plus("run_groups", "output_tokens")}, {plus("run_groups", "cost")}
 """
 FORGET = "delete from run_groups where run in (select run from temp.gone)"
@@ -35,7 +43,7 @@ SELECT = """
 select w.id, g.schema_name, nullif(g.label, ''), s.spans, s.failed, s.ms, s.input_tokens, s.output_tokens, s.cost,
        g.is_aggregate
 from temp.wanted w cross join main.runs r cross join run_groups s cross join groups g
-where r.id = w.id and s.run = r.run and g.grp = s.grp
+where r.id = w.id and s.run = r.run and s.spans > 0 and g.grp = s.grp
 """
 
 

@@ -168,6 +168,6 @@ class SpanSums(Part):
         connection.executemany(ADD_GONE, [(run,) for run in rewrites.runs])
         connection.execute(LIST_GONE, (rewrites.floor,))
         connection.execute(FORGET_ABOVE, (rewrites.floor,))
-        for statement in (*failures.FORGET, *FORGET):
+        for statement in (failures.FORGET, *FORGET):
             connection.execute(statement)
         return True
