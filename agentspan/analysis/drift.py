@@ -152,7 +152,7 @@ def compare(base: Gathered, head: Gathered, *, seed: int = 0) -> Drift:
     """Return the comparison of two groups of runs."""
     runs = [*base.runs, *head.runs]
     metrics, left_out = metrics_of(runs)
-    tasks = _tasks(base.runs, head.runs)
+    tasks = task_pairs(base.runs, head.runs)
     method: Method = "paired" if tasks else "normal" if len(runs) > MOST_PERMUTED else "permutation"
     in_base = len(base.runs)
     ratios = [Ratio(*zip(*(value_of(run, metric) for run in runs), strict=True)) for metric in metrics] if runs else []
@@ -187,7 +187,7 @@ def compare(base: Gathered, head: Gathered, *, seed: int = 0) -> Drift:
 Pairs = Sequence[tuple[list[RunFacts], list[RunFacts]]]
 
 
-def _tasks(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:
+def task_pairs(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> Pairs:
     """Return the runs of both groups by the tasks that they share; none where pairing would leave too much out."""
     sides: list[dict[str, list[RunFacts]]] = []
     for runs in (base, head):
@@ -286,7 +286,7 @@ def detectable_drop(base: Sequence[RunFacts], head: Sequence[RunFacts]) -> float
     known = [[run.values[metric][0] for run in runs if metric in run.values] for runs in (base, head)]
     if not all(known):
         return None
-    tasks = _tasks(base, head)
+    tasks = task_pairs(base, head)
     found = differences(metric, tasks)
     if len(found) >= FEWEST_TASKS:
         spread, number = max(stdev(found), 0.05), len(found)

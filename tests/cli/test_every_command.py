@@ -47,6 +47,8 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
     with agentspan.open(db, read_only=True) as opened:
         run = opened.agent_instances.list(sorting="-id")[0]
         spans = [span.id for span in opened.storage.iter_spans(run.id)]
+    empty = folder / "check.toml"
+    empty.write_text("[budget]\nsteps = 1\n")
     return {
         "runs": [["runs"], ["runs", "--failed", "--grep", "n"], ["runs", "--agent", HOSTILE.replace("\x00", "")]],
         "show": [["show", "-", *more] for more in ([], ["--full"], ["--payloads"], ["--failed"], ["--slow", "3"])],
@@ -56,6 +58,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
             ["diff", "-", run.id, "--markdown"],
         ],
         "why": [["why"], ["why", "-"], ["why", "--outcome", "reward>=1", "--limit", "0"]],
+        "check": [["check", "--config", str(empty)], ["check", "all", "--config", str(empty), "--markdown"]],
         "drift": [
             ["drift", "--base", "all", "--head", "all"],
             ["drift", "--base", "failed", "--head", "all", "--markdown"],

@@ -1,4 +1,4 @@
-"""Commands that only read: runs, show, diff, drift, why, tail, span, stats, search, sql, schemas."""
+"""Commands that only read: runs, show, diff, drift, check, why, tail, span, stats, search, sql, schemas."""
 
 from typing import Any
 
@@ -96,6 +96,22 @@ def drift(
         raise click.UsageError("two groups of runs are needed: AGENT@1.0 AGENT@2.0, or --base FILTER --head FILTER")
     with opened(ctx, db) as database:
         drift_.command(database, base, head, as_json=as_json, **how)
+
+
+@main.command()
+@click.argument("filter", required=False)
+@click.option("--config", metavar="FILE", help="TOML: [budget], [calls], [baseline]; else pyproject.toml.")
+@click.option("--junit", metavar="FILE", help="Write JUnit XML, too.")
+@click.option("--markdown", is_flag=True, help="Write Markdown, for a pull request.")
+@filter_options(but=["outcome"])
+@options
+@click.pass_context
+def check(ctx: click.Context, /, filter: str | None, db: str | None, as_json: bool, **how: Any) -> None:
+    """Check runs in CI: budgets, calls, a baseline. Exits with 0 if they pass, 1 if not, 3 if too few can say."""
+    from agentspan.cli import check as check_
+
+    with opened(ctx, db) as database:
+        check_.command(database, filter, as_json=as_json, **how)
 
 
 @main.command()

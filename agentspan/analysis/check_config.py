@@ -1,0 +1,109 @@
+"""The configuration of `agentspan check`: a TOML file, or `[tool.agentspan.check]` in pyproject.toml.
+
+outcome = "reward>=1"          # by its status when left out
+[budget]                       # of each run
+cost_usd = 0.05
+steps = 40
+[calls]
+required = ["lookup_price"]
+forbidden = ["delete_order"]
+[baseline]
+filter = "tag=main since=7d"   # or file = "baseline.db", with a filter or without
+drop = 0.25                    # the drop of the share of passed runs that must show
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentspan.analysis.drift_metrics import Measure
+from agentspan.errors import InvalidValue
+
+BUDGETS: Mapping[str, Measure] = {
+    "cost_usd": "cost_usd",
+    "tokens": "tokens",
+    "steps": "spans",
+    "duration_s": "duration_ms",
+    "error_rate": "failure_rate",
+}
+DROP = 0.25
+KEYS: Mapping[str, frozenset[str] | None] = {
+    "outcome": None,
+    "budget": frozenset(BUDGETS),
+    "calls": frozenset({"required", "forbidden"}),
+    "baseline": frozenset({"filter", "file", "drop"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is checked.
+
+    Attributes:
+        budget: name → the most that each run may use.
+        required, forbidden: labels (else types) that each run must call, or must not.
+        outcome: a rule by which a run passed; None for its status.
+        baseline, baseline_file: the runs to compare with: a filter, in this file; in the checked one when None.
+        drop: the drop of the share of passed runs, from 0 to 1, that the check must be able to show.
+    """
+
+    budget: Mapping[str, float]
+    required: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+    outcome: str | None = None
+    baseline: str | None = None
+    baseline_file: str | None = None
+    drop: float = DROP
+
+
+def load(path: Path) -> Config:
+    """Read the configuration of a file.
+
+    Raises:
+        InvalidValue: it is no TOML, or has a key that is unknown, or a value of the wrong type.
+        OSError: it cannot be read.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidValue("config", f"{path} is no TOML: {error}") from None
+    if path.name == "pyproject.toml":
+        document = document.get("tool", {}).get("agentspan", {}).get("check", {})
+    return config_of(document)
+
+
+def config_of(document: Mapping[str, Any]) -> Config:
+    """Return the configuration that a TOML document describes.
+
+    Raises:
+        InvalidValue: see load.
+    """
+    for key, value in document.items():
+        _known(key, KEYS, "a key of the configuration")
+        inner = KEYS[key]
+        if inner is not None:
+            if not isinstance(value, dict):
+                raise InvalidValue("config", f"[{key}] must be a table")
+            for name in value:
+                _known(name, inner, f"a key of [{key}]")
+    budget, calls, baseline = (document.get(name, {}) for name in ("budget", "calls", "baseline"))
+    for name, limit in budget.items():
+        if not isinstance(limit, (int, float)) or isinstance(limit, bool) or limit < 0:
+            raise InvalidValue("config", f"budget {name} must be a number from 0 on")
+    for name, labels in calls.items():
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise InvalidValue("config", f"calls {name} must be a list of names")
+    drop = baseline.get("drop", DROP)
+    if not isinstance(drop, (int, float)) or not 0 < drop <= 1:
+        raise InvalidValue("config", "baseline drop must be a share from 0 to 1")
+    texts = (document.get("outcome"), baseline.get("filter"), baseline.get("file"))
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise InvalidValue("config", "outcome, filter and file must be texts")
+    return Config(budget, tuple(calls.get("required", ())), tuple(calls.get("forbidden", ())), *texts, float(drop))
+
+
+def _known(name: str, names: Any, what: str) -> None:
+    if name not in names:
+        raise InvalidValue("config", f"{name!r} is not {what}; there are {', '.join(sorted(names))}")
