@@ -134,6 +134,7 @@ def facts(found: Drift, base: str, head: str) -> str:
         "FDR 5%",
         f"{found.unknown:,} without an outcome" if found.unknown else "",
         f"{found.open:,} still open" if found.open else "",
+        f"{found.earlier:,} earlier runs left out" if found.earlier else "",
         f"{found.left_out:,} labels left out" if found.left_out else "",
     ]
     return " · ".join(part for part in parts if part)
