@@ -48,7 +48,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         run = opened.agent_instances.list(sorting="-id")[0]
         spans = [span.id for span in opened.storage.iter_spans(run.id)]
     empty = folder / "check.toml"
-    empty.write_text("[budget]\nsteps = 1\n")
+    empty.write_text("[budget]\nsteps = 1000\n")
     return {
         "runs": [["runs"], ["runs", "--failed", "--grep", "n"], ["runs", "--agent", HOSTILE.replace("\x00", "")]],
         "show": [["show", "-", *more] for more in ([], ["--full"], ["--payloads"], ["--failed"], ["--slow", "3"])],
