@@ -134,7 +134,14 @@ def test_the_actions_of_bulk_have_a_route_each(client: Client) -> None:
     paths = {path.removeprefix(API) for path in client.get("/openapi.json").json()["paths"]}
     for action in BULK:
         resource, _, verb = action.partition("/")
-        endings = {"list": "", "create": "", "show": "/{id}", "update": "/{id}", "register": "/register"}
+        endings = {
+            "list": "",
+            "create": "",
+            "show": "/{id}",
+            "update": "/{id}",
+            "register": "/register",
+            "score": "/{id}/scores",
+        }
         ending = endings.get(verb, f"/{{id}}/{verb}")
         noun = {"agents": "agent", "agent_instances": "agent_instance", "agent_spans": "agent_span"}[resource]
         assert f"/{singular[resource]}{ending.replace('{id}', '{' + noun + '_id}')}" in paths, action

@@ -60,7 +60,9 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones_and_makes_no_file
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for use in (agentspan.open, agentspan.read, agentspan.configure, agentspan.Tracer):
-        with pytest.raises(InvalidValue, match=r"no storage called 'x'; known are memory, sqlite"):
+        with pytest.raises(
+            InvalidValue, match=r"no storage called 'x'; known are memory, postgres, postgresql, sqlite"
+        ):
             use("x:y")
     result = CliRunner().invoke(main, ["--db", "nobody://u:pw@h", "runs"])
     assert (result.exit_code, "no storage called 'nobody'" in result.output, "pw" in result.output) == (1, True, False)
