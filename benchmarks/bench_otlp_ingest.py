@@ -36,7 +36,7 @@ BUSY = frozenset({429, 502, 503, 504})
 
 
 class Figures(NamedTuple):
-    """What a turn took: seconds until all requests were answered, until all spans were stored, and of processors."""
+    """The times of a turn: seconds until all requests were answered, until all spans were stored, and of processors."""
 
     answered_s: float
     stored_s: float

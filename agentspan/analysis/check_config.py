@@ -39,7 +39,7 @@ KEYS: Mapping[str, frozenset[str] | None] = {
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What is checked.
+    """The budgets, calls and baseline that runs are checked by.
 
     Attributes:
         budget: name → the most that each run may use.

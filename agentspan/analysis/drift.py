@@ -1,4 +1,4 @@
-"""Whether two groups of runs differ by more than chance, such as two versions of an agent: a verdict, and rows.
+"""Tells whether two groups of runs, such as two versions of an agent, differ by more than chance: a verdict, and rows.
 
 Runs are the sample, not spans. Where both groups have runs of the same tasks, each task is compared with itself. Many
 metrics are tested, so the false discovery rate is controlled: among versions that are the same, a difference is found

@@ -1,4 +1,4 @@
-"""What two groups of runs are compared by: outcome, time, tokens and cost of a run; calls and failures of each label.
+"""The metrics that two groups of runs are compared by: outcome, time, tokens, cost of a run; calls, failures of a label.
 
 Each is a ratio of two sums over runs, such as failures per call.
 """
@@ -36,7 +36,7 @@ class Metric(NamedTuple):
 
 @dataclass(slots=True)
 class RunFacts:
-    """What is known of a run, as far as it is compared.
+    """The facts of a run that are compared.
 
     Attributes:
         values: the numerator and denominator of each metric that the run has something for.

@@ -29,7 +29,7 @@ Given = Mapping[str, object]
 
 
 class RunKeywords(TypedDict, total=False):
-    """What the keywords of `Reading` select runs by, but for outcome and times (see RunFilter).
+    """The keywords of `Reading` that select runs, but for outcome and times (see RunFilter).
 
     `agent` may be `AGENT@VERSION`. `meta` is a dict of keys and values of the run's metadata.
     """

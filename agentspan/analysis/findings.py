@@ -1,4 +1,4 @@
-"""What goes with failure: features of runs whose failures differ by more than chance, within the same task.
+"""Finds what goes with failure: features of runs whose failures differ by more than chance, within the same task.
 
 Tasks differ in what they need and in how hard they are, so a feature of hard tasks would pass for a cause. Where runs
 have no tasks, they are compared within the same agent, and the answer says that they are pooled. The share of false

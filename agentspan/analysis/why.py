@@ -1,4 +1,4 @@
-"""Why runs failed: the failed runs grouped by what failed in them, or by how they ended, and what goes with failure."""
+"""Groups failed runs by what failed in them, or by how they ended, and finds what goes with failure."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why runs failed.
+    """The reasons for which runs failed.
 
     Attributes:
         outcome: the rule of what failed means; None where the status decides.

@@ -1,4 +1,4 @@
-"""Why one run failed: the step that failed, what led to it, and where a run that passed went another way."""
+"""Finds the cause of one run's failure: the step, what led to it, and where a run that passed went another way."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class RunWhy:
-    """Why a run failed.
+    """The reason for which a run failed.
 
     Attributes:
         run_id, agent, version, status, task: the run's.

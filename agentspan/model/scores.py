@@ -21,7 +21,7 @@ MAX_EXPLANATION = 10_000
 
 
 class Judgement(NamedTuple):
-    """What a score says of its target; see ScoreRow."""
+    """The judgement that a score makes of its target; see ScoreRow."""
 
     name: str
     value: float | None

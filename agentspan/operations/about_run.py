@@ -1,4 +1,4 @@
-"""What clients say about a run: session, user, task and tags, as fields of a request or as members of the metadata."""
+"""Facts about a run that clients send: session, user, task and tags, as fields of a request or members of metadata."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ MAX_TAG = 200
 
 
 class About(NamedTuple):
-    """What a request says about a run, checked.
+    """The fields of a request that describe a run, checked.
 
     Attributes:
         texts: those of TEXTS that it says.

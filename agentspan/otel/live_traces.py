@@ -52,7 +52,7 @@ class LiveRun:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether a program records it into this storage itself: then it also names and ends it."""
+        """True if a program records it into this storage itself: then it also names and ends it."""
         return self.row.writer_id is not None
 
 

@@ -1,4 +1,4 @@
-"""Whether tracked files of the git checkout differ from its commit: `git status` runs once, beside the program.
+"""Finds out whether tracked files of the git checkout differ from its commit, by one `git status` beside the program.
 
 The rules of git (filters, line ends, sparse checkouts) cannot be repeated here in few lines, and git takes 5 ms to
 seconds. So it is started when the first run of the process begins (0.3 ms), and nothing waits for it: a run that begins

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from typing import Any
 
 origin: ContextVar[Mapping[str, str] | None] = ContextVar("agentspan_origin", default=None)
-"""What runs that begin here have as `origin` in their metadata; None where nothing is known."""
+"""The `origin` in the metadata of runs that begin here; None where nothing is known."""
 
 
 def with_origin(metadata: Mapping[str, Any] | None, said: Mapping[str, str] | None) -> Mapping[str, Any] | None:

@@ -12,7 +12,7 @@ from agentspan.text import cut, one_line
 
 
 class Target(NamedTuple):
-    """What is judged: a run, or a span of a run; ids are "" where it was not recorded."""
+    """The target of a score: a run, or a span of a run; ids are "" where it was not recorded."""
 
     run_id: str
     type: ResourceType

@@ -90,7 +90,7 @@ class ErrorParts(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a signature is made from: the failures of a group are equal in all of it."""
+    """The parts that a signature is made from: the failures of a group are equal in all of them."""
 
     schema_name: str
     label: str

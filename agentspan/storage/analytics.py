@@ -229,7 +229,7 @@ class FailureSum(NamedTuple):
 
 
 class StepUse(NamedTuple):
-    """How a run used a type of steps, or one model or tool: its finished spans of that type and label.
+    """The use that a run made of a type of steps, or of one model or tool: its finished spans of that type and label.
 
     Attributes:
         label: None for spans without one.

@@ -17,7 +17,7 @@ AT_ONCE = 100
 
 
 class Said(NamedTuple):
-    """What is stored of a run beside its row: its tags, in the order of the alphabet, and its scores that count."""
+    """The tags of a run, in the order of the alphabet, and its scores that count: both are stored beside its row."""
 
     tags: list[str]
     scores: list[ScoreRow]

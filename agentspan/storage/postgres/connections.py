@@ -29,7 +29,7 @@ T = TypeVar("T")
 MOST = 16
 """Connections of one storage at most; further threads wait for one."""
 ATTEMPTS = 20
-"""How often a transaction is tried that others get in the way of."""
+"""Attempts at a transaction that others get in the way of."""
 STATEMENT_S = 300
 """Seconds after which the server ends a statement, or a transaction in which nothing happens."""
 SCHEMA = "agentspan"

@@ -9,7 +9,7 @@ from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, Not
 from agentspan.storage.location import Location
 
 DRIVER_ERRORS = (psycopg.Error, UnicodeEncodeError, OverflowError)
-"""What psycopg raises. The last two: text that is no Unicode, and numbers that no column holds."""
+"""The errors that psycopg raises. The last two: text that is no Unicode, and numbers that no column holds."""
 
 _AGAIN = frozenset({"40001", "40P01", "23505"})
 """Worth doing again at once: serialization failure, deadlock, and a key that another transaction stored first."""

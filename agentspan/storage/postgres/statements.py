@@ -79,7 +79,7 @@ BY_UNIQUE["agent_instance"] = (
 _RETURNED_ERROR = """status = 'complete' and strpos(result_payload, '"is_error"') > 0
 and json_type_at(result_payload, 'is_error') = 'boolean' and json_text_at(result_payload, 'is_error') = 'true'"""
 FAILED = f"(status = 'failed' or {_RETURNED_ERROR})"
-"""Whether a span failed, or returned an error as its result."""
+"""The condition for a span that failed, or returned an error as its result."""
 
 LOCK_ID = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 LOCK_RUNS = (
@@ -93,7 +93,7 @@ SEPARATOR = "\x1f"
 SPAN_IDS_USED = f"select 1 from unnest(string_to_array(%s, '{SEPARATOR}')) asked(id) where " + " or ".join(
     f"(select 1 from {table} s where s.id = asked.id limit 1) is not null" for table in SPAN_TABLES
 )
-"""Whether any of these ids, with SEPARATOR between them, is that of a span."""
+"""The SELECT that tells whether any of these ids, with SEPARATOR between them, is that of a span."""
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = %s order by id"
 FIRST_SPANS = f"{SPANS} limit %s"
 NAME_RUN = "insert into run_names (agent_id, external_identifier, agent_instance_id) values (%s, %s, %s)"

@@ -1,4 +1,4 @@
-"""How reads get their connection, and how many ids they put into one statement."""
+"""Connections that are lent to reads, and the number of ids that a statement of theirs has."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence

@@ -30,7 +30,7 @@ BUCKET = (
 RETURNED_ERROR = (
     "status = 'complete' and instr(result_payload, '\"is_error\"') and json_type(result_payload, '$.is_error') = 'true'"
 )
-"""Whether a call returned an error as its result: groups count it as failed, runs do not."""
+"""The condition for a call that returned an error as its result: groups count it as failed, runs do not."""
 
 TABLES = {
     "runs": "(run integer primary key, id text not null unique, spans integer not null, failed integer not null, "

@@ -7,9 +7,9 @@ CREATE = "create temp table if not exists wanted (id text primary key) without r
 EMPTY = "delete from temp.wanted"
 ADD = "insert or ignore into temp.wanted values (?)"
 OF_SPAN = "s.agent_instance_id in (select id from temp.wanted)"
-"""Whether a recorded span, `s`, belongs to one of them."""
+"""The condition for a recorded span, `s`, of one of them."""
 OF_FACT = "run in (select n.run from temp.wanted w cross join main.runs n where n.id = w.id)"
-"""Whether a row of `facts` does."""
+"""The same for a row of `facts`."""
 
 
 def restrict(connection: sqlite3.Connection, runs: Collection[str]) -> None:
