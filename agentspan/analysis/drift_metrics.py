@@ -1,4 +1,4 @@
-"""The metrics that two groups of runs are compared by: outcome, time, tokens, cost of a run; calls, failures of a label.
+"""The metrics of two groups of runs that are compared: outcome, time, tokens, cost of a run; calls and failures.
 
 Each is a ratio of two sums over runs, such as failures per call.
 """
