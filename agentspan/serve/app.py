@@ -20,6 +20,7 @@ from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.adopting import Adopting
+from agentspan.serve.direct_route import DirectRoutes
 from agentspan.serve.invalid_requests import refuse_invalid
 from agentspan.serve.methods import MethodsMiddleware, allow
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
@@ -122,6 +123,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     if allowed_hosts is None and token is None:
         allowed_hosts = LOOPBACK
+    app.add_middleware(DirectRoutes, routes=app.router.routes, handlers=app.exception_handlers)
     app.add_middleware(MethodsMiddleware, routes=app.router.routes)
     app.add_middleware(GuardMiddleware, token=access, allowed_hosts=allowed_hosts, max_body=max_body, adopting=adopting)
     if cors_origins:

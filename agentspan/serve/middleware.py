@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agentspan.serve import otlp_routes
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.adopting import Adopting
+from agentspan.serve.eager import Eager
 from agentspan.serve.paths import is_api
 from agentspan.serve.responses import refuse, refuse_guess
 
@@ -103,11 +104,17 @@ class GuardMiddleware:
         """Return the body, or the refusal of one that is too large or too slow."""
         parts: list[bytes] = []
         size = 0
+        first = Eager(receive())
+        if first.is_done:
+            message = await first
+            if message["type"] == "http.request" and not message.get("more_body"):
+                body: bytes = message.get("body", b"")
+                return _too_large(max_body) if len(body) > max_body else body
         try:
             async with asyncio.timeout(READ_S) as pause:
                 end_s = asyncio.get_running_loop().time() + BODY_S
+                message = await first
                 while True:
-                    message = await receive()
                     if message["type"] != "http.request":  # the client has gone
                         return refuse("bad_request", "the body ended too early")
                     part: bytes = message.get("body", b"")
@@ -118,6 +125,7 @@ class GuardMiddleware:
                     if not message.get("more_body"):
                         return b"".join(parts)
                     pause.reschedule(min(asyncio.get_running_loop().time() + READ_S, end_s))
+                    message = await receive()
         except TimeoutError:
             said = f"the body did not arrive within {BODY_S:g} s, or paused for {READ_S:g} s"
             return refuse("bad_request", said, status=408, headers={"Connection": "close"})

@@ -11,6 +11,7 @@ from typing import Any
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from agentspan.serve.connections import Connections, Limits
+from agentspan.serve.joined_writes import JoinedWrites
 
 
 def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> type[asyncio.Protocol]:
@@ -31,7 +32,7 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
 
         def connection_made(self, transport: Any) -> None:
             nonlocal connections
-            super().connection_made(transport)
+            super().connection_made(JoinedWrites(transport, asyncio.get_running_loop().call_soon))
             if connections is None:
                 connections = Connections(limits, asyncio.get_running_loop().call_later)
             peer = transport.get_extra_info("peername")

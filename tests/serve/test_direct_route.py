@@ -104,9 +104,7 @@ def test_both_ways_give_the_same_answers(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(DirectRoute, "_parsed", lambda *args: handled.append("") or parsed(*args))
     short = answers(tmp_path / "short")
     assert len(handled) > len(BODIES) * 4  # that way was taken
-    monkeypatch.setattr(
-        DirectRoute, "_is_direct", property(lambda self: False, lambda self, value: None), raising=False
-    )
+    monkeypatch.setattr(DirectRoute, "is_direct", property(lambda self: False, lambda self, value: None), raising=False)
     long = answers(tmp_path / "long")
     asked = [(path, body[:200]) for path in PATHS for body in BODIES]
     for question, one, two in zip(asked, short, long, strict=False):
