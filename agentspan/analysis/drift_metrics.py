@@ -61,13 +61,20 @@ class Gathered(NamedTuple):
     unknown: int
 
 
-def gather(storage: Storage, rows: Sequence[AgentInstanceRow], passed: Mapping[str, bool | None]) -> Gathered:
+def gather(
+    storage: Storage,
+    rows: Sequence[AgentInstanceRow],
+    passed: Mapping[str, bool | None],
+    *,
+    with_open: bool = False,
+) -> Gathered:
     """Return what is known of these runs.
 
     Args:
         passed: their outcomes (see outcomes.outcomes).
+        with_open: count runs that have not ended, too, with what they have so far.
     """
-    ended = [row for row in rows if row.status not in OPEN]
+    ended = [row for row in rows if with_open or row.status not in OPEN]
     facts = {row.id: RunFacts(row.id, row.task) for row in ended}
     for row in ended:
         values = facts[row.id].values
