@@ -12,6 +12,8 @@ from pathlib import Path
 from agentspan.interrupts import let_through
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+OWN_FOLDER = ".agentspan"
+"""The folder in a project for files that agentspan makes by itself."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -35,6 +37,24 @@ def ensure(path: Path) -> None:
             os.close(create(os.path.realpath(path)))  # a link may name a file that is still to be made
         except FileExistsError:
             pass
+
+
+def ensure_own_folder(folder: Path) -> None:
+    """Create a folder that is named `.agentspan`, if it does not exist; git ignores all that is in it.
+
+    Any other folder is the user's to create: a path with a wrong letter must not become one.
+
+    Raises:
+        OSError: permission is missing, or the folder above it does not exist.
+    """
+    if folder.name != OWN_FOLDER or folder.is_dir():
+        return
+    folder.mkdir(mode=0o700, exist_ok=True)  # another process may be making it
+    try:
+        with open(folder / ".gitignore", "x", encoding="ascii") as file:
+            file.write("*\n")
+    except FileExistsError:
+        pass
 
 
 def aside(target: Path) -> tuple[int, str]:

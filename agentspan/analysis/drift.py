@@ -24,6 +24,8 @@ from agentspan.analysis.ratio_tests import (
 )
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.statistics import Interval, benjamini_hochberg, exact_interval, paired_permutation_p, wilson
+from agentspan.analysis.stats import stats
+from agentspan.analysis.tool_mix import ToolMix, tool_mix
 from agentspan.storage.analytics import Progress
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter
@@ -57,6 +59,8 @@ class DriftRow:
         p: the probability of such a difference by chance; None where it was not tested.
         q: the same, adjusted for the number of metrics.
         is_new, is_gone: whether only the head, or only the base, has such spans.
+        moved: of the mix of tools: the share of the calls that went to other tools, from 0 to 1; else None.
+        base_call_p50, base_call_p95, head_call_p50, head_call_p95: of the duration of a type or label: over its calls.
     """
 
     metric: Metric
@@ -74,6 +78,11 @@ class DriftRow:
     q: float | None
     is_new: bool
     is_gone: bool
+    moved: float | None = None
+    base_call_p50: float | None = None
+    base_call_p95: float | None = None
+    head_call_p50: float | None = None
+    head_call_p95: float | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -138,6 +147,7 @@ def drift(
     head: RunFilter,
     *,
     rule: OutcomeRule | None = None,
+    with_calls: bool = True,
     progress: Progress | None = None,
 ) -> Drift:
     """Return the comparison of the runs that match two filters.
@@ -145,6 +155,7 @@ def drift(
     Args:
         base, head: what the runs of each group match; a run that matches both counts for the head only.
         rule: by which score a run passed; by its status when left out.
+        with_calls: fill the percentiles over single calls, a third of the time for a million spans.
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
     of_head, of_base = (find_runs(storage, each, limit=MOST_RUNS, progress=progress) for each in (head, base))
@@ -152,7 +163,11 @@ def drift(
     rows = [run.run for run in of_head.runs], [run.run for run in of_base.runs if run.run.id not in ids]
     heads, bases = (gather(storage, each, outcomes(storage, each, rule)) for each in rows)
     earlier = sum(found.total - len(found.runs) for found in (of_head, of_base))
-    return replace(compare(bases, heads), earlier=earlier)
+    found = compare(bases, heads)
+    if not with_calls:
+        return replace(found, earlier=earlier)
+    compared = ([run.run_id for run in each.runs] for each in (bases, heads))
+    return replace(found, rows=_with_calls(storage, found.rows, *compared), earlier=earlier)
 
 
 def compare(base: Gathered, head: Gathered, *, seed: int = 0) -> Drift:
@@ -172,11 +187,16 @@ def compare(base: Gathered, head: Gathered, *, seed: int = 0) -> Drift:
     else:
         ps = permutation_ps(ratios, in_base, seed=seed)
     tested = [place for place, ratio in enumerate(ratios) if _is_tested(ratio, in_base)]
-    qs = dict(zip(tested, benjamini_hochberg([ps[place] for place in tested]), strict=True))
+    mix = tool_mix(base.runs, head.runs, tasks, seed=seed) if base.runs and head.runs else None
+    adjusted = benjamini_hochberg([ps[place] for place in tested] + ([] if mix is None else [mix.p]))
+    qs = dict(zip(tested, adjusted, strict=False))
     rows = tuple(
         _row(metric, ratio, in_base, ps[place] if place in qs else None, qs.get(place))
         for place, (metric, ratio) in enumerate(zip(metrics, ratios, strict=True))
     )
+    if mix is not None:
+        of_runs = sum(metric.schema_name is None for metric in metrics)
+        rows = (*rows[:of_runs], _mix_row(mix, adjusted[-1]), *rows[of_runs:])
     return Drift(
         _verdict(rows),
         len(base.runs),
@@ -252,6 +272,33 @@ def _row(metric: Metric, ratio: Ratio, in_base: int, p: float | None, q: float |
         metric, base, head, base_runs, head_runs, base_interval, head_interval, base_p50, base_p95, head_p50, head_p95,
         p, q, of_label and not base and bool(head), of_label and not head and bool(base),
     )  # fmt: skip
+
+
+def _mix_row(mix: ToolMix, q: float) -> DriftRow:
+    runs = mix.base_runs, mix.head_runs
+    nothing = (None,) * 6
+    return DriftRow(Metric("tool_mix"), None, None, *runs, *nothing, mix.p, q, False, False, moved=mix.moved)
+
+
+def _with_calls(
+    storage: Storage, rows: Sequence[DriftRow], base: Sequence[str], head: Sequence[str]
+) -> tuple[DriftRow, ...]:
+    """Return the rows, those of durations of a type or label with the percentiles over its calls."""
+    sides = []
+    for runs in (base, head):
+        found = {(stat.schema_name, stat.label): (stat.p50_ms, stat.p95_ms) for stat in stats(storage, runs=runs)}
+        # A row without a label is of the spans that have none, a statistic without one of all spans of its type.
+        labelled = {name for name, label in found if label is not None}
+        sides.append({key: each for key, each in found.items() if key[1] is not None or key[0] not in labelled})
+    nothing = None, None
+    return tuple(
+        replace(row, base_call_p50=a[0], base_call_p95=a[1], head_call_p50=b[0], head_call_p95=b[1])
+        if row.metric.measure == "duration_ms" and row.metric.schema_name is not None
+        else row
+        for row in rows
+        for key in ((row.metric.schema_name or "", row.metric.label),)
+        for a, b in ((sides[0].get(key, nothing), sides[1].get(key, nothing)),)
+    )
 
 
 def _side(

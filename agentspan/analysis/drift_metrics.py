@@ -13,7 +13,7 @@ from agentspan.storage.analytics import RunSum
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_sums import run_sums
 
-Measure = Literal["passed", "duration_ms", "spans", "calls", "failure_rate", "tokens", "cost_usd"]
+Measure = Literal["passed", "duration_ms", "spans", "calls", "failure_rate", "tokens", "cost_usd", "tool_mix"]
 MAX_LABELS = 2000
 """Types and labels that are compared, those of the most runs; of more, the rest is left out and counted."""
 FEWEST_RUNS = 3
@@ -25,7 +25,7 @@ class Metric(NamedTuple):
 
     Attributes:
         measure: `passed`: the share of runs that passed. `failure_rate`: the share of calls that failed. `duration_ms`:
-            of a run, or of a call. `spans`, `calls`, `tokens`, `cost_usd`: in a run.
+            of a run, or of a call. `spans`, `calls`, `tokens`, `cost_usd`: in a run. `tool_mix`: see tool_mix.
         schema_name, label: of the spans it is about; None for the run as a whole, and for all labels of a type.
     """
 
@@ -61,13 +61,20 @@ class Gathered(NamedTuple):
     unknown: int
 
 
-def gather(storage: Storage, rows: Sequence[AgentInstanceRow], passed: Mapping[str, bool | None]) -> Gathered:
+def gather(
+    storage: Storage,
+    rows: Sequence[AgentInstanceRow],
+    passed: Mapping[str, bool | None],
+    *,
+    with_open: bool = False,
+) -> Gathered:
     """Return what is known of these runs.
 
     Args:
         passed: their outcomes (see outcomes.outcomes).
+        with_open: count runs that have not ended, too, with what they have so far.
     """
-    ended = [row for row in rows if row.status not in OPEN]
+    ended = [row for row in rows if with_open or row.status not in OPEN]
     facts = {row.id: RunFacts(row.id, row.task) for row in ended}
     for row in ended:
         values = facts[row.id].values

@@ -17,6 +17,7 @@ _RUN_NAMES = {
     "tokens": "tokens a run",
     "duration_ms": "duration of a run",
     "spans": "steps a run",
+    "tool_mix": "mix of tools",
 }
 _LABEL_NAMES = {
     "calls": "calls",
@@ -62,6 +63,8 @@ def _reason(row: DriftRow) -> str:
         return f"{value_text(row.metric, row.head)} passed ({value_text(row.metric, row.base)})"
     if row.metric.measure == "failure_rate":
         return f"{subject}fails {value_text(row.metric, row.head)} ({value_text(row.metric, row.base)})"
+    if row.moved is not None:
+        return f"another mix of tools: {change_text(row)}"
     if row.is_new or row.is_gone:
         return f"{subject}is {'new' if row.is_new else 'no longer called'}"
     return f"{subject}{_name(row.metric)} {change_text(row)}"
@@ -93,7 +96,9 @@ def value_text(metric: Metric, value: float | None) -> str:
 
 
 def change_text(row: DriftRow) -> str:
-    """Return by how much the head differs: points of a share, else a factor."""
+    """Return by how much the head differs: points of a share, else a factor; of a mix, the calls that moved."""
+    if row.moved is not None:
+        return f"{share_text(row.moved, 1) or '0%'} of calls"
     if row.base is None or row.head is None:
         return ""
     if row.is_share:

@@ -23,6 +23,7 @@ from agentspan.analysis.outcomes import parse as parse_rule
 from agentspan.analysis.runs import RunList, find_runs, ids_of, summaries_of, totals_of
 from agentspan.analysis.search import Hits, Progress, search
 from agentspan.analysis.stats import Stat, stats
+from agentspan.analysis.version_stats import StatsByVersion, stats_by_version
 from agentspan.analysis.why import Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
 from agentspan.errors import AgentspanError, InvalidValue
@@ -141,6 +142,25 @@ class Reading:
         ids = self._ids(run, filter)
         times = filter_of({"since": since, "until": until})
         return stats(self.storage, runs=ids, since=times.since, until=times.until)
+
+    def stats_by_version(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        **filter: Unpack[JudgedRunKeywords],
+    ) -> StatsByVersion:
+        """Return the statistics of `stats`, of all versions of the agents together and of each.
+
+        Args:
+            since, until, filter: see stats.
+
+        Raises:
+            InvalidValue: a time is invalid.
+            NotFound: there is no such agent.
+        """
+        times = filter_of({"since": since, "until": until})
+        return stats_by_version(self.storage, self._filter(filter), since=times.since, until=times.until)
 
     def search(
         self,

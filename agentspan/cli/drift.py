@@ -15,7 +15,7 @@ from agentspan.cli.project_settings import outcome_rule
 from agentspan.database import Database
 
 WIDE = 110
-"""From so many columns on, with intervals and percentiles over runs."""
+"""From so many columns on, with intervals, and percentiles over runs; over calls where a row is about a call."""
 
 
 def command(
@@ -24,8 +24,9 @@ def command(
     """Compare two groups of runs, and print the verdict."""
     storage = database.storage
     filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
+    with_calls = as_json or (not markdown and width() >= WIDE)
     with bar("indexing") as progress:
-        found = drift(storage, *filters, rule=outcome_rule(outcome), progress=progress)
+        found = drift(storage, *filters, rule=outcome_rule(outcome), with_calls=with_calls, progress=progress)
     if as_json:
         document(plain(found, base, head))
     elif markdown:
@@ -65,8 +66,11 @@ def _cells(row: DriftRow) -> list[str]:
 
 
 def _spreads(row: DriftRow) -> Iterator[str]:
-    for is_head, p50, p95 in ((False, row.base_p50, row.base_p95), (True, row.head_p50, row.head_p95)):
+    of_runs = (row.base_p50, row.base_p95), (row.head_p50, row.head_p95)
+    of_calls = (row.base_call_p50, row.base_call_p95), (row.head_call_p50, row.head_call_p95)
+    are_calls = any(p50 is not None for p50, _ in of_calls)
+    for is_head, (p50, p95) in enumerate(of_calls if are_calls else of_runs):
         if p50 is None or p95 is None:
-            yield drift_text.interval_text(row, is_head=is_head)
+            yield drift_text.interval_text(row, is_head=bool(is_head))
         else:
             yield "–".join(drift_text.value_text(row.metric, value) for value in (p50, p95))

@@ -1,5 +1,6 @@
 """`agentspan stats`: prints counts, errors, durations, tokens and cost by span type and by model or tool."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from agentspan.analysis import id_prefixes
 from agentspan.analysis.agent_names import AT
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, shorten, stats
+from agentspan.analysis.version_stats import StatsByVersion, stats_by_version
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import columns_of, document, noun, table, width
 from agentspan.cli.progress_bar import bar
@@ -31,10 +33,11 @@ def command(
     *,
     limit: int | None,
     whole: bool,
+    by: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Print the statistics of all runs, of those that match, or of one."""
+    """Print the statistics of all runs, of those that match, or of one; with `by`, of each version, too."""
     storage = database.storage
     if run is not None and AT in run and given["agent"] is None:
         run, given["agent"] = None, run
@@ -44,15 +47,23 @@ def command(
     of_runs = replace(asked, since=None, until=None)
     if run_id is not None and of_runs != RunFilter():
         raise click.UsageError("RUN and filters of runs exclude each other")
+    if run_id is not None and by is not None:
+        raise click.UsageError("RUN has one version; --by version is for many runs")
+    parted: StatsByVersion | None = None
     with bar("indexing") as progress:
-        ids = None if of_runs == RunFilter() else ids_of(storage, of_runs, progress=progress)
-        found = stats(storage, run=run_id, **window, runs=ids, progress=progress)
+        if by is not None:
+            parted = stats_by_version(storage, of_runs, **window, progress=progress)
+            found = [*parted.stats]
+        else:
+            ids = None if of_runs == RunFilter() else ids_of(storage, of_runs, progress=progress)
+            found = stats(storage, run=run_id, **window, runs=ids, progress=progress)
     shown = found if whole or (as_json and limit is None) else shorten(found, ROWS if limit is None else limit)
     if as_json:
         plain = [_plain(stat) for stat in shown if isinstance(stat, Stat)]
-        document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(found)})
+        more = {} if parted is None else _plain_versions(parted, shown)
+        document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(found), **more})
         return
-    rows = [_row(stat) if isinstance(stat, Stat) else _rest(stat) for stat in shown]
+    rows = [*_rows(shown, parted)]
     columns = _columns([row for row in rows if not isinstance(row, str)])
     table(
         [HEADER[n] for n in columns],
@@ -60,6 +71,39 @@ def command(
         right=range(1, len(columns)),
     )
     click.echo(_total(found))
+    if parted is not None and (parted.left_out_versions or parted.left_out_labels):
+        left = noun(parted.left_out_versions, "version"), noun(parted.left_out_labels, "label")
+        click.echo(f"not broken down: {left[0]} with earlier runs, {left[1]} with less time")
+
+
+def _rows(shown: Sequence[Stat | Rest], parted: StatsByVersion | None) -> Iterator[list[str] | str]:
+    """Yield the rows of the table: after each type and label those of its versions."""
+    versions = () if parted is None else parted.versions
+    of_version = [{(each.schema_name, each.label): each for each in version.stats} for version in versions]
+    for stat in shown:
+        if isinstance(stat, Rest):
+            yield _rest(stat)
+            continue
+        yield _row(stat)
+        for version, own in zip(versions, of_version, strict=True):
+            if (stat.schema_name, stat.label) in own:
+                yield [f"    {version.name}", *_row(own[stat.schema_name, stat.label])[1:]]
+
+
+def _plain_versions(parted: StatsByVersion, shown: Sequence[Stat | Rest]) -> dict[str, Any]:
+    """Return the members of the document about versions: the same types and labels as for all of them."""
+    kept = {(stat.schema_name, stat.label) for stat in shown if isinstance(stat, Stat)}
+    versions = [
+        {
+            "agent": version.agent,
+            "version": version.version,
+            "runs": version.runs,
+            "stats": [_plain(stat) for stat in version.stats if (stat.schema_name, stat.label) in kept],
+        }
+        for version in parted.versions
+    ]
+    left_out = {"left_out_versions": parted.left_out_versions, "left_out_labels": parted.left_out_labels}
+    return {"versions": versions, **left_out}
 
 
 def _columns(rows: list[list[str]]) -> list[int]:

@@ -13,7 +13,7 @@ from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, Versio
 from agentspan.model.rows import AgentInstanceRow, AgentRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
-from agentspan.recording import nodes
+from agentspan.recording import latest_runs, nodes
 from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.git_commit import git_commit
 from agentspan.recording.git_dirty import git_dirty
@@ -115,6 +115,7 @@ class RunState:
             self.registered_row = done.instance
             self.id = done.instance.id
             recorder.runs.add(self)
+            latest_runs.note(recorder, self.id)
             assert recorder.sink is not None
             if done.is_stored:
                 recorder.sink.count_recorded()

@@ -1,16 +1,148 @@
-"""The pytest plugin: the fixture `captured_runs`.
+"""The pytest plugin: keeps the runs of tests in one file, shows those of a failed test, checks budgets of marked tests.
 
 If agentspan is installed, every run of pytest loads this as `_agentspan_pytest`, a copy outside the package, because
-importing the package takes 0.1 s. So it imports nothing before a test uses the fixture.
+importing the package takes 0.1 s. So it imports nothing before a test records, has a marker, or uses the fixture.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import os
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from agentspan.testing.runs import CapturedRuns
+
+DEFAULT = ".agentspan/tests.db"
+OFF = frozenset({"", "0", "false", "no", "off"})
+ENVIRONMENT = "AGENTSPAN_DB"
+"""The variable by which a process that names no file finds one; processes that a test starts inherit it."""
+MAX_BYTES = 50_000_000
+"""Size of the file from which on the oldest runs are removed, down to half of it."""
+
+_file = pytest.StashKey[Path]()
+_before = pytest.StashKey[int]()
+_is_shown = pytest.StashKey[bool]()
+_broken = pytest.StashKey[str]()
+"""The run that broke the budget of its test."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the setting `agentspan_db`."""
+    parser.addini(
+        "agentspan_db",
+        f"file for the runs of tests that name none, below the rootdir; off: as without pytest. Default: {DEFAULT}",
+        default=DEFAULT,
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Name the file for the runs of tests, unless AGENTSPAN_DB names one. Nothing is created before a test records.
+
+    Before any conftest.py, which may record already.
+    """
+    said = str(early_config.getini("agentspan_db")).strip()
+    if said.lower() in OFF or os.environ.get(ENVIRONMENT):  # in a worker of pytest-xdist its parent has set it
+        return
+    is_url = "://" in said
+    path = said if is_url else str(early_config.rootpath / said)
+    os.environ[ENVIRONMENT] = path
+    early_config.add_cleanup(lambda: _forget(path))
+    if not is_url:
+        early_config.stash[_file] = Path(path)
+
+
+def _forget(path: str) -> None:
+    if os.environ.get(ENVIRONMENT) == path:
+        del os.environ[ENVIRONMENT]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the marker."""
+    config.addinivalue_line(
+        "markers",
+        "agentspan(*, cost_usd, tokens, steps, duration_s, error_rate, required, forbidden): fail if a run of the test "
+        "uses more, does not call what is required, or calls what is forbidden.",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the oldest runs if the file has grown too large."""
+    path = session.config.stash.get(_file, None)
+    if path is not None and _recorded() >= 0:
+        sys.modules["agentspan"].flush()
+    if path is not None and _size(path) > MAX_BYTES:
+        from agentspan.testing.kept_runs import rotate
+
+        rotate(path, MAX_BYTES // 2)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of the file and its log, which may have most of them; 0 if it does not exist."""
+    return sum(each.stat().st_size for each in (path, Path(f"{path}-wal")) if each.is_file())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note which runs began before the test. Fail if its marker has an argument that is unknown, or of a wrong type."""
+    item.stash[_before] = _recorded()
+    item.stash[_is_shown] = False
+    wanted = _marked(item)
+    if wanted is not None:
+        from agentspan.testing.budgets import why_wrong
+
+        wrong = why_wrong(*wanted)
+        if wrong is not None:
+            pytest.fail(wrong, pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)  # after the test itself; not called if that failed
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fail a marked test whose runs break its budget."""
+    wanted = _marked(item)
+    if wanted is not None:
+        from agentspan.testing.budgets import broken, config_of_marker
+
+        found = broken(item.stash[_before], config_of_marker(*wanted))
+        if found is not None:
+            if found.run_id is not None:
+                item.stash[_broken] = found.run_id
+            pytest.fail(found.reason, pytrace=False)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Add a section with the runs of a failed test to its report."""
+    report = (yield).get_result()
+    if not report.failed or item.stash.get(_is_shown, True) or _recorded() == item.stash[_before]:
+        return
+    from agentspan.testing.kept_runs import section
+
+    lines = section(item.stash[_before], item.stash.get(_broken, None))
+    if lines:
+        item.stash[_is_shown] = True
+        report.sections.append(("agentspan", "\n".join(lines)))
+
+
+def _recorded() -> int:
+    """Return the number of the latest run that this process began; -1 if none, also where agentspan is not imported."""
+    latest = sys.modules.get("agentspan.recording.latest_runs")
+    return -1 if latest is None else int(latest.last_number())
+
+
+def _marked(item: pytest.Item) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return the arguments of the markers of a test, those of the closest ones; None without a marker."""
+    marks = [*item.iter_markers("agentspan")]
+    if not marks:
+        return None
+    named: dict[str, Any] = {}
+    for mark in reversed(marks):
+        named |= mark.kwargs
+    return tuple(value for mark in marks for value in mark.args), named
 
 
 @pytest.fixture

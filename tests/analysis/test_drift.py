@@ -2,16 +2,18 @@
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import agentspan
-from agentspan.analysis.drift import Drift, compare
+from agentspan.analysis.drift import Drift, compare, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.drift_text import sentence
 from agentspan.analysis.ratio_tests import MOST_PERMUTED, Ratio, normal_p, permutation_ps
 from agentspan.analysis.statistics import permutation_p
+from agentspan.analysis.tool_mix import tool_mix
 from agentspan.cli.output import columns_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
@@ -94,6 +96,59 @@ def test_ratios_are_tested_as_means_are_and_as_the_normal_approximation_does() -
     assert permutation_ps([lacking], 40) == [1.0]
 
 
+def calling(chance: random.Random, number: int, weights: list[float], *, tasks: int = 0) -> Gathered:
+    """Runs whose calls go together: each prefers tools of its own."""
+    runs = []
+    for index in range(number):
+        tastes = [weight * chance.gammavariate(2, 0.5) for weight in weights]
+        calls = Counter(chance.choices(range(len(weights)), tastes, k=chance.randrange(1, 12)))
+        values = {Metric("calls", "tool", f"tool {tool}"): (float(times), 0.0) for tool, times in calls.items()}
+        runs.append(RunFacts(str(index), str(index % tasks) if tasks else None, dict(values)))
+    return Gathered(runs, 0, 0)
+
+
+MANY = [10.0, 8, 6, 5, 4, 3, 2, 2, 1, 1, 0.5, 0.5]
+OTHER = [weight * (1.7 if place % 2 else 0.6) for place, weight in enumerate(MANY)]
+
+
+@pytest.mark.parametrize(("number", "tasks"), [(40, 0), (60, 30), (150, 0)])
+def test_another_mix_of_tools_is_found_as_a_whole_and_the_same_mix_is_none(number: int, tasks: int) -> None:
+    false = found = 0
+    for seed in range(4):
+        chance = random.Random(seed)
+        base, same, other = (calling(chance, number, weights, tasks=tasks) for weights in (MANY, MANY, OTHER))
+        pairs = task_pairs(base.runs, same.runs), task_pairs(base.runs, other.runs)
+        mixes = tool_mix(base.runs, same.runs, pairs[0]), tool_mix(base.runs, other.runs, pairs[1])
+        assert mixes[0] is not None
+        assert mixes[1] is not None
+        assert mixes[0].moved < mixes[1].moved
+        false, found = false + (mixes[0].p <= 0.05), found + (mixes[1].p <= 0.05)
+    assert false <= 1
+    assert found >= 3
+
+
+def test_many_runs_have_the_p_of_a_mix_that_their_permutations_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, tasks in ((1, 0), (2, 0), (3, 60), (4, 60)):
+        chance = random.Random(seed)
+        base, head = (calling(chance, 90, weights, tasks=tasks) for weights in (MANY, [*MANY[:-2], 2.0, 0.1]))
+        pairs = task_pairs(base.runs, head.runs)
+        ps = []
+        for most in (0, 10_000):
+            monkeypatch.setattr("agentspan.analysis.tool_mix.MOST_PERMUTED", most)
+            found = tool_mix(base.runs, head.runs, pairs)
+            assert found is not None
+            ps.append(found.p)
+        assert ps[0] == pytest.approx(ps[1], abs=0.03)
+
+
+def test_where_one_tool_is_called_or_none_there_is_no_mix() -> None:
+    chance = random.Random(1)
+    some = calling(chance, 5, MANY)
+    assert tool_mix(calling(chance, 5, [1]).runs, calling(chance, 5, [1]).runs, []) is None
+    assert tool_mix(some.runs, [RunFacts("x", None)], []) is None
+    assert Metric("tool_mix") not in [row.metric for row in compare(some, Gathered([], 0, 0)).rows]
+
+
 def record(db: Database, *, version: str, failing: int) -> None:
     tracer = agentspan.Tracer(db.storage, raise_errors=True)
     for number in range(20):
@@ -128,6 +183,12 @@ def test_versions_are_compared_on_every_storage(db: Database) -> None:
     fails = rows[Metric("failure_rate", "tool", "lookup_price")]
     assert (fails.base, fails.head, fails.is_significant) == (0.0, 0.6, True)
     assert rows[Metric("calls", "tool", "ask_human")].is_new
+    mix = rows[Metric("tool_mix")]
+    assert (mix.moved, mix.is_significant, mix.is_worse) == (0.25, True, None)
+    takes = rows[Metric("duration_ms", "tool", "lookup_price")]
+    (calls,) = [stat for stat in reading.stats(version="2.0") if stat.label == "lookup_price"]
+    assert (takes.head_call_p50, takes.head_call_p95) == (calls.p50_ms, calls.p95_ms)
+    assert fails.head_call_p50 is None
     assert reading.drift("agent=shop version=1.0", "shop@1.0").base_runs == 0  # they are in the head
     with pytest.raises(InvalidValue, match="is no rule"):
         reading.drift("all", "all", outcome="good")

@@ -2,6 +2,8 @@
 
 import pytest
 
+import agentspan
+from agentspan.analysis import version_stats
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, rank, shorten, stats
 from agentspan.database import Database
@@ -126,3 +128,46 @@ def test_statistics_are_shortened_to_so_many_rows_and_say_what_is_left_out(types
 
 def stat(schema_name: str, label: str | None) -> Stat:
     return Stat(schema_name, label, 1, 0, 0, 0, 1.0, 1.0, 1.0, 1.0, 1.0, (), None, None, None, False)
+
+
+def record_versions(db: Database, versions: str) -> None:
+    """A run of each version: as many calls of `fetch` as it has a number, and one of a tool of its own."""
+    for version in versions:
+        run = db.agent_instances.register("a", agent_version={"external_identifier": version})
+        for _ in range(int(version)):
+            db.agent_spans.create(run.id, "tool", "complete", {"name": "fetch"}, {})
+        db.agent_spans.create(run.id, "tool", "failed", {"name": f"only {version}"}, {})
+
+
+def test_statistics_are_broken_down_by_version_the_latest_first(db: Database) -> None:
+    record_versions(db, "1232")
+    other = db.agent_instances.register("b")
+    db.agent_spans.create(other.id, "tool", "complete", {"name": "fetch"}, {})
+    reading = agentspan.read(db.storage)
+    found = reading.stats_by_version()
+    assert [*found.stats] == reading.stats()
+    assert [(each.name, each.runs) for each in found.versions] == [
+        ("b@default", 1), ("a@2", 2), ("a@3", 1), ("a@1", 1)
+    ]  # fmt: skip
+    assert [of([*each.stats], "tool", "fetch").count for each in found.versions] == [1, 4, 3, 1]
+    assert [*found.versions[1].stats] == reading.stats(agent="a", version="2")
+    assert (found.left_out_versions, found.left_out_labels) == (0, 0)
+    of_a = reading.stats_by_version(agent="a")
+    assert [each.name for each in of_a.versions] == ["a@2", "a@3", "a@1"]
+    assert [*of_a.stats] == reading.stats(agent="a")
+    (one,) = reading.stats_by_version(agent="a@3").versions
+    assert [*one.stats] == reading.stats(version="3")
+    assert reading.stats_by_version(until="2020-01-01").stats == ()
+
+
+def test_only_so_many_versions_and_labels_are_broken_down(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version_stats, "MOST_VERSIONS", 2)
+    monkeypatch.setattr(version_stats, "MOST_LABELS", 3)
+    record_versions(db, "1234")
+    found = agentspan.read(db.storage).stats_by_version()
+    assert [each.version for each in found.versions] == ["4", "3"]
+    assert (found.left_out_versions, found.left_out_labels) == (2, 3)
+    assert len(found.stats) == 3
+    assert {(each.schema_name, each.label) for version in found.versions for each in version.stats} <= {
+        (each.schema_name, each.label) for each in found.stats
+    }

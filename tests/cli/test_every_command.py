@@ -65,7 +65,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         ],
         "tail": [["tail", "-", "--one"]],
         "span": [["span", id] for id in (*spans, "nothing\x1b[31m")],
-        "stats": [["stats"], ["stats", "-"]],
+        "stats": [["stats"], ["stats", "-"], ["stats", "--by", "version"]],
         "search": [["search", "findme"], ["search", "findme", "--run", "-"], ["search", "\x1b[31m"]],
         "sql": [
             ["sql", "select * from spans"],

@@ -239,3 +239,31 @@ def test_times_are_local_and_have_their_zone(db: Path, monkeypatch: pytest.Monke
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_stats_by_version_list_each_version_below_each_row(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True)
+    for version, calls in (("1", 3), ("2", 5)):
+        with tracer.run("shop", version=version):
+            for _ in range(calls):
+                with tracer.span("tool", {"name": "fetch"}):
+                    pass
+    tracer.shutdown()
+    shown = [line.split()[:2] for line in lines(path, "stats", "--by", "version")[1:]]
+    assert shown[:-1] == [
+        ["tool", "8"],
+        ["shop@2", "5"],
+        ["shop@1", "3"],
+        ["fetch", "8"],
+        ["shop@2", "5"],
+        ["shop@1", "3"],
+    ]
+    document = json.loads(call(path, "stats", "--by", "version", "--json", "-n", "1").output)
+    assert [(each["agent"], each["version"], each["runs"]) for each in document["versions"]] == [
+        ("shop", "2", 1),
+        ("shop", "1", 1),
+    ]
+    assert [[stat["count"] for stat in each["stats"]] for each in document["versions"]] == [[5], [3]]
+    assert (document["left_out_versions"], document["left_out_labels"]) == (0, 0)
+    assert call(path, "stats", "-", "--by", "version").exit_code == 2

@@ -1,35 +1,12 @@
 """The pytest plugin, in a pytest of its own, and what importing costs."""
 
 import importlib.metadata
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import agentspan
 import agentspan.testing
-
-ROOT = Path(agentspan.__file__).parents[1]
-
-
-def run_pytest(folder: Path, *options: str, **files: str) -> str:
-    """Run the tests in these files, every warning an error, and return what pytest says."""
-    for name, text in files.items():
-        (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "agentspan.testing.plugin", "-p", "no:cacheprovider"]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "AGENTSPAN_"))}
-    # Without the entry point, which would be the same plugin under a second name.
-    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
-        [*command, "-W", "error", "-c", os.devnull, "--rootdir", str(folder), *options],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-    )
-    return done.stdout + done.stderr
-
+from tests.testing.pytests import ROOT, run_pytest
 
 AGENT = """
 import agentspan

@@ -50,6 +50,11 @@ def check_fork(path: Path) -> None:
 def _check_path(path: Path, read_only: bool) -> None:
     if path.is_dir():
         raise DatabaseUnusable(f"{path} is a folder; name a file, such as {path / 'agentspan.db'}")
+    if not read_only:
+        try:
+            files.ensure_own_folder(path.parent)
+        except OSError as raised:
+            raise DatabaseUnusable(f"the folder {path.parent} cannot be created: {raised.strerror}") from raised
     if not path.parent.is_dir():
         raise DatabaseUnusable(f"the folder {path.parent} does not exist; create it, or choose another path")
     if read_only and not path.exists():

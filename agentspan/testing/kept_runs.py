@@ -1,0 +1,162 @@
+"""The runs of a test, wherever its program recorded them: found, shown below its failure, removed when they are old."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from agentspan.analysis import tree_folding
+from agentspan.analysis.runs import names_of
+from agentspan.analysis.tree import build, walk
+from agentspan.cli.output import argument, noun, width
+from agentspan.cli.runs import name_of
+from agentspan.cli.timeline import Timeline
+from agentspan.cli.tree import Picture
+from agentspan.database import open
+from agentspan.errors import AgentspanError
+from agentspan.interrupts import let_through
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.recording.latest_runs import Began, began_after
+from agentspan.recording.recorder import Recorder
+from agentspan.recovery.opening import open_storage
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Storage
+from agentspan.storage.scores import said_of
+
+TREE_LINES = 12
+FLUSH_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunsOfStorage:
+    """Runs that are in the same storage.
+
+    Attributes:
+        recorder: it recorded them.
+        rows: as they are now.
+    """
+
+    recorder: Recorder
+    rows: list[AgentInstanceRow]
+
+    @contextmanager
+    def opened(self) -> Iterator[Storage]:
+        """Yield the storage; a file that the program has closed is opened again, for reading."""
+        with _opened(self.recorder) as storage:
+            yield storage
+
+
+def runs_after(number: int) -> list[RunsOfStorage]:
+    """Return the runs that this process began after that one, by storage, the earliest first.
+
+    Runs of a tracer that the program dropped, and of a storage that cannot be read any more, are left out.
+
+    Args:
+        number: see recording.latest_runs.
+    """
+    by_recorder: dict[int, tuple[Recorder, list[Began]]] = {}
+    for began in began_after(number):
+        recorder = began.recorder()
+        if recorder is not None and recorder.is_open:
+            by_recorder.setdefault(id(recorder), (recorder, []))[1].append(began)
+    found = []
+    for recorder, group in by_recorder.values():
+        if recorder.is_usable:
+            recorder.flush(FLUSH_S)
+        ids = [began.run_id for began in group]
+        try:
+            with _opened(recorder) as storage:
+                rows = storage.find(*ids).rows
+        except AgentspanError:  # the test has removed the file
+            continue
+        known = [row for id in ids if id in rows and isinstance(row := rows[id][1], AgentInstanceRow)]
+        if known:
+            found.append(RunsOfStorage(recorder, known))
+    return found
+
+
+@contextmanager
+def _opened(recorder: Recorder) -> Iterator[Storage]:
+    location = _file_of(recorder)
+    if location is None or recorder.is_usable:
+        yield recorder.destination.storage
+        return
+    storage = open_storage(location, read_only=True)
+    try:
+        yield storage
+    finally:
+        storage.close()
+
+
+def _file_of(recorder: Recorder) -> Location | None:
+    """Return the location that another process can open; None for a storage in memory."""
+    location = recorder.location
+    return None if location is None or location.scheme == "memory" else location
+
+
+def section(after: int, run_id: str | None = None) -> list[str]:
+    """Return the lines about the runs of a failed test; none if it recorded nothing. Never raises.
+
+    One run is drawn: its head, and the last 12 lines of its tree.
+
+    Args:
+        after: the number of the latest run before the test (see recording.latest_runs).
+        run_id: the run to draw; when left out, the last one that failed, else the last one.
+    """
+    try:
+        return [click.unstyle(line) for line in _section(after, run_id)]
+    except Exception as error:
+        let_through(error)
+        return [f"the runs of this test cannot be shown: {type(error).__name__}"]
+
+
+def _section(after: int, run_id: str | None) -> Iterator[str]:
+    runs = [(group, row) for group in runs_after(after) for row in group.rows]
+    if not runs:
+        return
+    wanted = [each for each in runs if each[1].id == run_id] or [each for each in runs if each[1].status == "failed"]
+    group, run = (wanted or runs)[-1]
+    with group.opened() as storage:
+        yield from _drawn(storage, run)
+    if len(runs) > 1:
+        yield f"{noun(len(runs) - 1, 'other run')} of this test"
+    location = _file_of(group.recorder)
+    if location is not None:
+        yield f"agentspan show {run.id} --db {argument(_short(location))}"
+
+
+def _drawn(storage: Storage, run: AgentInstanceRow) -> Iterator[str]:
+    spans = [*storage.iter_spans(run.id)]
+    picture = Picture(width(), Timeline(run, spans, width()))
+    yield from picture.head(run, name_of(names_of(storage, [run])[run.id]), spans, said_of(storage, [run.id])[run.id])
+    lines = [line for node, lasts in walk(tree_folding.fold(build(spans))) for line in picture.span(node, lasts)]
+    if len(lines) > TREE_LINES:
+        yield f"… {noun(len(lines) - TREE_LINES, 'line')} above"
+    yield from lines[-TREE_LINES:]
+
+
+def _short(location: Location) -> str:
+    """Return a location as a person would type it here."""
+    path = location.path
+    if path is None:
+        return str(location)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def rotate(path: Path, max_bytes: int) -> None:
+    """Remove the oldest runs of a file until no more than `max_bytes` are in use; what is open stays.
+
+    What a killed process left open is closed first. A fault, such as a file that is in use, is ignored: the next run of
+    pytest tries again.
+    """
+    try:
+        with open(path) as database:
+            database.doctor()
+            database.prune(max_bytes=max_bytes)
+    except AgentspanError:
+        pass
