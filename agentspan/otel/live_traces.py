@@ -6,7 +6,7 @@ that depends stay in memory while their trace is recent. Those that look differe
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.otel import duplicates
 from agentspan.otel.duplicates import Call, call_of
 from agentspan.otel.mapping.mapped import Mapped
+from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import Step, in_order, with_targets
 
 MAX_TRACES = 10_000
@@ -90,8 +91,9 @@ class Look(NamedTuple):
 
 def slim(step: Step, id: str, parent: str | None) -> Step:
     """Return a step by its ids in agentspan, without its attributes."""
-    span = replace(step.span, span_id=id, parent_span_id=parent, attributes={}, events=(), links=(), resource={})
-    return Step(span, step.mapped)
+    span = step.span
+    bare = OtelSpan(span.trace_id, id, parent, span.name, span.start_ns, span.end_ns, scope=span.scope)
+    return Step(bare, step.mapped)
 
 
 def matters(mapped: Mapped) -> bool:

@@ -96,7 +96,8 @@ class Placing:
                 Named(key, program.name, program.version), steps, None
             )
         trace = LiveTrace(trace_id, run)
-        outcome = self._ctx.storage.apply([Unit((Put(OtelTraceRow(trace_id, run.row.id, clock.now())),))])[0]
+        row = OtelTraceRow(trace_id, run.row.id, clock.now())
+        outcome = self._ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
             _, instance = self._ctx.storage.find(outcome.stored.agent_instance_id).rows[
                 outcome.stored.agent_instance_id
@@ -149,7 +150,7 @@ class Placing:
             metadata_of(ctx, first.resource, scopes, trace_id),
             named.key,
             clock.to_text(first.start_ns),
-            minted=False,
+            minted=True,  # 80 bits of a hash: it is looked for among runs only
             session=about_of(ctx, session),
             user=about_of(ctx, user),
         )

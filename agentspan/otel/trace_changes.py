@@ -171,17 +171,8 @@ def _add_scopes(run: LiveRun, steps: Iterable[Step]) -> None:
             run.scopes[name] = min(start_ns, run.scopes.get(name, start_ns))
 
 
-def units_of_run(ctx: Context, run_id: str, columns: Mapping[str, Value], new: Iterable[str] = ()) -> list[Unit]:
-    """Return the units that set columns of a run. Its spans get its new agent.
-
-    Args:
-        new: the ids of spans that are being stored.
-    """
+def units_of_run(run_id: str, columns: Mapping[str, Value]) -> list[Unit]:
+    """Return the units that set columns of a run. Its spans get its new agent with it (see Move)."""
     if not columns:
         return []
-    units = [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": clock.now()}),))]
-    if "agent_id" in columns:
-        of_agent: dict[str, Value] = {"agent_id": columns["agent_id"]}
-        for id in [*(row.id for row in ctx.storage.iter_spans(run_id)), *new]:
-            units.append(Unit((Move("agent_span", id, frozenset(), of_agent, instance_id=run_id),)))
-    return units
+    return [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": clock.now()}),))]

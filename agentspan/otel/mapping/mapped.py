@@ -21,6 +21,7 @@ from agentspan.otel.mapping import (
 )
 from agentspan.otel.mapping.draft import Draft, Family
 from agentspan.otel.mapping.guesses import guess
+from agentspan.otel.mapping.shapes import shape_of
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
@@ -103,7 +104,7 @@ def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
 
 
 def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
-    draft = Draft(span, PLAIN)
+    draft = Draft(span, shape_of(span), PLAIN)
     draft.payload["unmapped"] = type(error).__name__
     failed = _failure(draft)
     _keep_the_rest(draft, is_plain=False, has_error=failed is not None)
@@ -113,14 +114,15 @@ def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
 
 
 def _mapped(span: OtelSpan) -> Mapped:
-    families = [family for family in FAMILIES if family.holds(span)]
-    if (version := genai.version_of(span)) is not None:
-        families.append(version)
+    shape = shape_of(span)
+    families: tuple[Family, ...] | None = shape.families
+    if families is None:
+        families = shape.families = _families(span)
     type_ = next((found for family in families if (found := family.kind(span)) is not None), None)
     if type_ is None:
         type_ = guess(span) if span.end_ns is None else None
     type_ = type_ or PLAIN
-    draft = Draft(span, type_)
+    draft = Draft(span, shape, type_)
     for family in families:
         draft.fill(family)
         if family.rest is not None:
@@ -140,6 +142,11 @@ def _mapped(span: OtelSpan) -> Mapped:
         tuple(family.name for family in families),
         pydantic_ai.is_step(span.attributes),
     )
+
+
+def _families(span: OtelSpan) -> tuple[Family, ...]:
+    version = genai.version_of(span)
+    return (*(family for family in FAMILIES if family.holds(span)), *(() if version is None else (version,)))
 
 
 def with_logs(mapped: Mapped, logs: Iterable[Log]) -> Mapped:
