@@ -67,6 +67,8 @@ class TraceChanges:
         run = self.trace.run
         columns: dict[str, Any] = self.run
         run.row = run.row._replace(**columns)
+        if "agent_id" in columns:
+            run.named = None
         run.root = max(run.root, self.root)
         run.end_ns = max(run.end_ns, self.end_ns)
         run.start_ns = min([run.start_ns, *(step.span.start_ns for step in self.relevant)])

@@ -73,6 +73,8 @@ class Draft:
         is_failed: whether the family says so where the status does not; None if it says nothing.
     """
 
+    __slots__ = ("is_failed", "left", "payload", "result", "run", "shape", "span", "type")
+
     def __init__(self, span: OtelSpan, shape: Shape, type_: str) -> None:
         self.span = span
         self.shape = shape
@@ -130,7 +132,8 @@ class Draft:
             return
         fields = self.payload if side == "payload" else self.result
         if fields.setdefault(field, value) == value:
-            self.use(*names)
+            for name in names:
+                self.left.pop(name, None)
 
     def use(self, *names: str) -> None:
         """Note that a field has all that these attributes say."""

@@ -1,6 +1,6 @@
 """The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -85,7 +85,7 @@ class Mapped(NamedTuple):
     is_step: bool = True
 
 
-def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
+def map_span(span: OtelSpan, logs: Sequence[Log] = ()) -> Mapped:
     """Return what agentspan records of a span.
 
     Args:
@@ -93,8 +93,8 @@ def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
             call this again at its end.
         logs: the log records that were emitted in it, which older conventions use for messages.
     """
-    joined = tuple(sorted((log.event for log in logs), key=lambda event: event.time_ns))
-    if joined:
+    if logs:
+        joined = sorted((log.event for log in logs), key=lambda event: event.time_ns)
         span = replace(span, events=(*joined, *span.events))
     try:
         return _mapped(span)
@@ -115,12 +115,17 @@ def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
 
 def _mapped(span: OtelSpan) -> Mapped:
     shape = shape_of(span)
-    families: tuple[Family, ...] | None = shape.families
-    if families is None:
-        families = shape.families = _families(span)
-    type_ = next((found for family in families if (found := family.kind(span)) is not None), None)
-    if type_ is None:
-        type_ = guess(span) if span.end_ns is None else None
+    if shape.families is None:
+        shape.families = _families(span)
+        shape.told_as = tuple(family.name for family in shape.families)
+    families: tuple[Family, ...] = shape.families
+    type_ = None
+    for family in families:
+        type_ = family.kind(span)
+        if type_ is not None:
+            break
+    if type_ is None and span.end_ns is None:
+        type_ = guess(span)
     type_ = type_ or PLAIN
     draft = Draft(span, shape, type_)
     for family in families:
@@ -139,7 +144,7 @@ def _mapped(span: OtelSpan) -> Mapped:
         draft.result or None,
         "complete" if error is None else "failed",
         _run_facts(draft),
-        tuple(family.name for family in families),
+        shape.told_as,
         pydantic_ai.is_step(span.attributes),
     )
 
@@ -224,10 +229,11 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
     span, payload = draft.span, draft.payload
     if draft.left:
         payload["attributes"] = draft.left
-    last = failures.exceptions(span)[-1:] if has_error else []
-    kept = [_event(event) for event in span.events if not _is_read(event) and event not in last]
-    if kept:
-        payload["events"] = kept
+    if span.events:
+        last = failures.exceptions(span)[-1:] if has_error else []
+        kept = [_event(event) for event in span.events if not _is_read(event) and event not in last]
+        if kept:
+            payload["events"] = kept
     if span.links:
         payload["links"] = [
             {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": dict(link.attributes)}

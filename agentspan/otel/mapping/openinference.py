@@ -162,9 +162,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _tools(draft: Draft) -> None:
-    defined = [
-        parsed(each.get("tool", {}).get("json_schema")) for each in draft.spelt("llm.tools.") if _is_tool(each)
-    ]
+    defined = [parsed(each.get("tool", {}).get("json_schema")) for each in draft.spelt("llm.tools.") if _is_tool(each)]
     draft.put("payload.tools", [each for each in defined if each is not None] or None)
 
 

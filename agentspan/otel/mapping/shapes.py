@@ -56,14 +56,16 @@ class Shape:
     Attributes:
         names: of the attributes, in their order.
         families: the families of such a span; None until the caller has set them.
+        told_as: their names.
         sources: the lines of mapping tables that it has an attribute for, by the name of the family and the type.
     """
 
-    __slots__ = ("_spelt", "families", "names", "sources")
+    __slots__ = ("_spelt", "families", "names", "sources", "told_as")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.families: Any = None
+        self.told_as: tuple[str, ...] = ()
         self.sources: dict[tuple[str, str], tuple[Source, ...]] = {}
         self._spelt: dict[str, Spelt] = {}
 
