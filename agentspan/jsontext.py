@@ -38,6 +38,20 @@ def encode(value: Any) -> tuple[str, Any]:
         raise ValueError("holds a value that is no JSON (NaN, infinity, or an object without a JSON form)") from None
 
 
+def text_of(plain: Any) -> str:
+    """Return plain JSON, as a parser or a mapping makes it, as JSON text (half the time of `encode`).
+
+    Infinity and NaN, which a parser makes of a number such as `1e400`, become texts.
+
+    Raises:
+        ValueError: as `encode`.
+    """
+    try:
+        return to_json(plain, inf_nan_mode="strings").decode()
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return encode(plain)[0]
+
+
 def decode(text: str) -> Any:
     """Decode stored JSON text (1 µs for a small payload)."""
     try:

@@ -5,8 +5,8 @@ that depends stay in memory while their trace is recent. Those that look differe
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.otel import duplicates
 from agentspan.otel.duplicates import Call, call_of
 from agentspan.otel.mapping.mapped import Mapped
+from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import Step, in_order, with_targets
 
 MAX_TRACES = 10_000
@@ -25,6 +26,14 @@ MAX_CALLS = 2000
 MAX_STEPS = 2 * MAX_CALLS
 """Spans of a trace that are remembered because others may depend on them, the ones that came last."""
 _MATTER = frozenset({"llm", "agent", "handoff"})
+
+
+class Named(NamedTuple):
+    """The facts that a run is registered with."""
+
+    key: str
+    agent: str
+    version: str | None
 
 
 @dataclass(slots=True)
@@ -39,6 +48,7 @@ class LiveRun:
         scopes: its instrumentors, with when each began first.
         seen_s: when it got its last span, on the monotonic clock.
         is_loaded: whether it has spans of before, which may have ended later than those that are known.
+        named: what it was registered with, if it was here.
     """
 
     row: AgentInstanceRow
@@ -49,11 +59,40 @@ class LiveRun:
     scopes: dict[str, int] = field(default_factory=dict)
     seen_s: float = 0.0
     is_loaded: bool = False
+    named: Named | None = None
 
     @property
     def is_recorded(self) -> bool:
         """True if a program records it into this storage itself: then it also names and ends it."""
         return self.row.writer_id is not None
+
+
+class Calls:
+    """The calls of models in a trace, as far as it takes to see that none can repeat another.
+
+    That is so in most traces: one instrumentor recorded all calls, and none of them is in another (see duplicates).
+    """
+
+    __slots__ = ("_above", "_ids", "_scope", "are_apart")
+
+    def __init__(self) -> None:
+        self.are_apart = True
+        self._scope: str | None = None
+        self._ids: set[str] = set()
+        self._above: set[str | None] = set()
+
+    def add(self, steps: Sequence[Step]) -> bool:
+        """Add new steps; return whether each of all steps so far is recorded as it is, whatever the others are."""
+        if self.are_apart:
+            for span, mapped in steps:
+                if mapped.type == "llm":
+                    self._ids.add(span.span_id)
+                    self._above.add(span.parent_span_id)
+                    self._scope = span.scope.name if self._scope is None else self._scope
+                if mapped.type == "handoff" or (mapped.type == "llm" and span.scope.name != self._scope):
+                    self.are_apart = False
+            self.are_apart = self.are_apart and self._ids.isdisjoint(self._above)
+        return self.are_apart
 
 
 @dataclass(slots=True)
@@ -64,6 +103,7 @@ class LiveTrace:
         steps: the spans on which others depend, by their id in agentspan. Their ids and their parents' are agentspan's.
         written: how each of them looks in the storage (see Look), by the same id.
         seen: the spans that are stored, as far as it is known.
+        calls: tells whether steps can depend on others at all.
     """
 
     id: str
@@ -72,6 +112,7 @@ class LiveTrace:
     written: dict[str, "Look"] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     bytes: int = 0
+    calls: Calls = field(default_factory=Calls)
 
 
 class Look(NamedTuple):
@@ -88,10 +129,14 @@ class Look(NamedTuple):
     target: str | None = None
 
 
+ALONE = Look()
+
+
 def slim(step: Step, id: str, parent: str | None) -> Step:
     """Return a step by its ids in agentspan, without its attributes."""
-    span = replace(step.span, span_id=id, parent_span_id=parent, attributes={}, events=(), links=(), resource={})
-    return Step(span, step.mapped)
+    span = step.span
+    bare = OtelSpan(span.trace_id, id, parent, span.name, span.start_ns, span.end_ns, scope=span.scope)
+    return Step(bare, step.mapped)
 
 
 def matters(mapped: Mapped) -> bool:
@@ -103,7 +148,7 @@ class Seen(NamedTuple):
     """The steps of a trace that matter, each as it is to be recorded.
 
     Attributes:
-        looks: of all of them, by id.
+        looks: of all of them, by id; of the new ones if none depends on another.
         mapped: of those whose look is not what is stored.
     """
 
@@ -111,13 +156,15 @@ class Seen(NamedTuple):
     mapped: dict[str, Mapped]
 
 
-def look_at(trace: LiveTrace, new: Iterable[Step], anew: Iterable[str] = ()) -> Seen:
+def look_at(trace: LiveTrace, new: Sequence[Step], anew: Iterable[str] = ()) -> Seen:
     """Return the steps of a trace that are to be stored, or stored anew, after new ones have come.
 
     Args:
         new: slim steps.
         anew: the ids of steps that are stored anew in any case.
     """
+    if trace.calls.add(new) and not anew:
+        return Seen({step.span.span_id: ALONE for step in new}, {})
     known = {**trace.steps, **{step.span.span_id: step for step in new}}
     ordered = with_targets(in_order(known.values()))
     by_id = {step.span.span_id: step.mapped for step in ordered}

@@ -6,7 +6,6 @@ among its first spans is a run of its own: its root, which most exporters send l
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy
@@ -16,7 +15,7 @@ from agentspan.model.registration import DEFAULT, References, Registration, Vers
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, OtelTraceRow, Value
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel.identity import run_id
-from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
+from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, Named, look_at
 from agentspan.otel.mapping.resources import Program, program_of
 from agentspan.otel.span import OtelSpan, Scope
 from agentspan.otel.stored_rows import about_of, metadata_of, name_of, ns_of, stored_mapped
@@ -27,14 +26,6 @@ from agentspan.storage.lookup import references, unique
 
 MOST_LOADED = 5000
 """Spans of a run that are looked through when a trace goes on that is no longer in memory."""
-
-
-class Named(NamedTuple):
-    """The facts that a run is registered with."""
-
-    key: str
-    agent: str
-    version: str | None
 
 
 class Placing:
@@ -96,7 +87,8 @@ class Placing:
                 Named(key, program.name, program.version), steps, None
             )
         trace = LiveTrace(trace_id, run)
-        outcome = self._ctx.storage.apply([Unit((Put(OtelTraceRow(trace_id, run.row.id, clock.now())),))])[0]
+        row = OtelTraceRow(trace_id, run.row.id, clock.now())
+        outcome = self._ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
             _, instance = self._ctx.storage.find(outcome.stored.agent_instance_id).rows[
                 outcome.stored.agent_instance_id
@@ -131,6 +123,7 @@ class Placing:
         for row in islice(self._ctx.storage.iter_spans(instance.id), MOST_LOADED):
             if row.schema_name in ("llm", "agent", "handoff"):
                 trace.steps[row.id] = stored_step(trace_id, row)
+        trace.calls.are_apart = not trace.steps
         trace.written = look_at(trace, ()).looks
         return trace
 
@@ -149,7 +142,7 @@ class Placing:
             metadata_of(ctx, first.resource, scopes, trace_id),
             named.key,
             clock.to_text(first.start_ns),
-            minted=False,
+            minted=True,  # 80 bits of a hash: it is looked for among runs only
             session=about_of(ctx, session),
             user=about_of(ctx, user),
         )
@@ -158,7 +151,7 @@ class Placing:
             outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
             if isinstance(outcome, Applied):
                 self.registered += 1
-                return LiveRun(row, trace_id is not None, 0, first.start_ns, 0)
+                return LiveRun(row, trace_id is not None, 0, first.start_ns, 0, named=named)
             if isinstance(outcome, Refused) and isinstance(outcome.stored, AgentInstanceRow):
                 return live_run(outcome.stored)  # another process was faster
             self._references.clear()
@@ -181,6 +174,8 @@ class Placing:
 
     def renamed(self, ctx: Context, run: LiveRun, named: Named, now: str) -> dict[str, Value]:
         """Return the columns of a run whose agent is known now, after that agent was stored; none if it is the same."""
+        if run.named == named:
+            return {}
         self._ctx = ctx
         version = VersionFields(name_of(ctx, named.version or DEFAULT))
         wanted = Registration(run.row.id, name_of(ctx, named.agent), version, self._schema, "live", None, None, now)

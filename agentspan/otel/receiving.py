@@ -170,7 +170,7 @@ class Receiver:
         waiting = [Unit((PutSpans(listed[at : at + BATCH]),)) for at in range(0, len(listed), BATCH)]
         for changes in found:
             waiting += [Unit((move,)) for move in changes.again]
-            waiting += units_of_run(self._ctx, changes.before.id, changes.run, changes.rows)
+            waiting += units_of_run(changes.before.id, changes.run)
         known: set[str] = set()
         while waiting:
             outcomes = self._ctx.storage.apply(waiting, wait_s=self._ctx.wait_s)

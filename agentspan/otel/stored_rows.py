@@ -56,8 +56,8 @@ def row_of(
         status = "failed"
         result = {**(result or {}), "error": (result or {}).get("error", ABANDONED)}
     name = mapped.schema_name if mapped.type != "custom" else name_of(ctx, mapped.schema_name)
-    payload = ctx.admit(*jsontext.encode(mapped.payload))
-    returned = None if result is None else ctx.admit(*jsontext.encode(result))
+    payload = ctx.admit(jsontext.text_of(mapped.payload), mapped.payload)
+    returned = None if result is None else ctx.admit(jsontext.text_of(result), result)
     span_type = REGISTRY.resolve(name)
     plain_result = None if returned is None else returned.plain
     meaning = describe(span_type, name, status, payload.plain, plain_result, times.duration_ms)
@@ -156,7 +156,7 @@ def about_of(ctx: Context, text: str | None) -> str | None:
 
 def object_of(ctx: Context, value: Mapping[str, Any]) -> str:
     """Return a JSON object as it may be stored."""
-    return ctx.admit(*jsontext.encode(value)).text
+    return ctx.admit(jsontext.text_of(value), value).text
 
 
 def log_row(ctx: Context, log: Log, now: str) -> OtelLogRow:

@@ -67,6 +67,8 @@ class TraceChanges:
         run = self.trace.run
         columns: dict[str, Any] = self.run
         run.row = run.row._replace(**columns)
+        if "agent_id" in columns:
+            run.named = None
         run.root = max(run.root, self.root)
         run.end_ns = max(run.end_ns, self.end_ns)
         run.start_ns = min([run.start_ns, *(step.span.start_ns for step in self.relevant)])
@@ -171,17 +173,8 @@ def _add_scopes(run: LiveRun, steps: Iterable[Step]) -> None:
             run.scopes[name] = min(start_ns, run.scopes.get(name, start_ns))
 
 
-def units_of_run(ctx: Context, run_id: str, columns: Mapping[str, Value], new: Iterable[str] = ()) -> list[Unit]:
-    """Return the units that set columns of a run. Its spans get its new agent.
-
-    Args:
-        new: the ids of spans that are being stored.
-    """
+def units_of_run(run_id: str, columns: Mapping[str, Value]) -> list[Unit]:
+    """Return the units that set columns of a run. Its spans get its new agent with it (see Move)."""
     if not columns:
         return []
-    units = [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": clock.now()}),))]
-    if "agent_id" in columns:
-        of_agent: dict[str, Value] = {"agent_id": columns["agent_id"]}
-        for id in [*(row.id for row in ctx.storage.iter_spans(run_id)), *new]:
-            units.append(Unit((Move("agent_span", id, frozenset(), of_agent, instance_id=run_id),)))
-    return units
+    return [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": clock.now()}),))]

@@ -36,6 +36,12 @@ class Tokens(NamedTuple):
     reasoning: int = 0
 
 
+_DETAILS = frozenset(
+    {"cached_tokens", "cache_write_tokens", "input_audio_tokens", "output_audio_tokens", "reasoning_tokens"}
+)
+"""Fields with tokens that are among those in or out, and may have prices of their own."""
+
+
 def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> float | None:
     """Return what a call cost in US dollars; None for a model without known prices, or without tokens.
 
@@ -55,14 +61,18 @@ def cost_of(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
 
 
 def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: int | None) -> Tokens:
+    said, made = max(0, input_tokens or 0), max(0, output_tokens or 0)
+    if _DETAILS.isdisjoint(fields):  # most calls
+        return Tokens(said, made)
+
     def number(name: str) -> int:
         return max(0, count(fields.get(name)) or 0)
 
-    said, read, write = max(0, input_tokens or 0), number("cached_tokens"), number("cache_write_tokens")
+    read, write = number("cached_tokens"), number("cache_write_tokens")
     # Anthropic's own numbers leave out what the cache had; the conventions include it.
     whole = said if read + write <= said else said + read + write
     audio = number("input_audio_tokens"), number("output_audio_tokens")
-    return Tokens(whole, max(0, output_tokens or 0), read, write, *audio, number("reasoning_tokens"))
+    return Tokens(whole, made, read, write, *audio, number("reasoning_tokens"))
 
 
 def _cost(prices: Prices, tokens: Tokens) -> float | None:

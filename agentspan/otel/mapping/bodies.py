@@ -87,6 +87,8 @@ def request_of(draft: Draft, name: str, value: Any) -> None:
 def parameters(draft: Draft, body: Mapping[str, Any]) -> dict[str, Any]:
     """Read a request's parameters, such as the temperature, and return the members that are none."""
     rest = {name: value for name, value in body.items() if value is not None}
+    if not rest:
+        return rest
     for place, names, read in PARAMETERS:
         for name in names:
             if (value := read(body.get(name))) is not None:

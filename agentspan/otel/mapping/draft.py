@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from agentspan.otel.mapping.shapes import Read, Shape, Source, built
 from agentspan.otel.mapping.values import as_is
 from agentspan.otel.span import OtelSpan
-
-Read = Callable[[Any], Any]
 
 
 class Row(NamedTuple):
@@ -33,7 +32,7 @@ class Family(NamedTuple):
 
     Attributes:
         name: for people.
-        holds: whether a span has attributes of it.
+        holds: whether a span has attributes of it. It looks at the scope and at names only, never at a value.
         kind: the span type; None where this family does not tell.
         rows: the mapping table, by span type; the rows of `*` hold for every type.
         rest: assembles the fields that no row can say. It runs after the rows.
@@ -46,17 +45,18 @@ class Family(NamedTuple):
     rest: Callable[["Draft"], None] | None = None
 
 
-_Sources = tuple[frozenset[str], tuple[tuple[str, str, Read], ...]]
-_sources: dict[tuple[str, str], _Sources] = {}
-
-
-def _sources_of(family: Family, type_: str) -> _Sources:
-    """Return the attributes that a mapping table reads for a type, and for each its place, in the table's order."""
-    found = _sources.get((family.name, type_))
+def _sources(family: Family, type_: str, shape: Shape) -> tuple[Source, ...]:
+    """Return the attributes of a shape that a mapping table reads for a type, in the table's order."""
+    found = shape.sources.get((family.name, type_))
     if found is None:
         rows = (*family.rows.get(type_, ()), *family.rows.get("*", ()))
-        flat = tuple((name, row.place, row.read) for row in rows for name in row.names)
-        found = _sources[family.name, type_] = frozenset(name for name, _, _ in flat), flat
+        found = tuple(
+            Source(name, *row.place.split(".", 1), row.read)
+            for row in rows
+            for name in row.names
+            if name in shape.names
+        )
+        shape.sources[family.name, type_] = found
     return found
 
 
@@ -65,6 +65,7 @@ class Draft:
 
     Attributes:
         span: the OpenTelemetry span.
+        shape: of its attributes.
         type: the span type that it will have.
         payload, result: the fields so far.
         run: what the span says of its run: `agent`, `version`, `session`, `user`.
@@ -72,8 +73,11 @@ class Draft:
         is_failed: whether the family says so where the status does not; None if it says nothing.
     """
 
-    def __init__(self, span: OtelSpan, type_: str) -> None:
+    __slots__ = ("is_failed", "left", "payload", "result", "run", "shape", "span", "type")
+
+    def __init__(self, span: OtelSpan, shape: Shape, type_: str) -> None:
         self.span = span
+        self.shape = shape
         self.type = type_
         self.payload: dict[str, Any] = {}
         self.result: dict[str, Any] = {}
@@ -87,16 +91,29 @@ class Draft:
 
     def fill(self, family: Family) -> None:
         """Set each field of a family's mapping table from the first attribute that holds it."""
-        attributes = self.span.attributes
-        names, sources = _sources_of(family, self.type)
-        if names.isdisjoint(attributes):  # a third of the time of looking each of them up
-            return
-        for name, place, read in sources:
-            if name in attributes:
-                raw = attributes[name]
-                if raw is not None and (value := read(raw)) is not None:
-                    says_more = type(raw) is list and len(raw) > 1 and value != raw  # such as several finish reasons
-                    self.put(place, value, *(() if says_more else (name,)))
+        attributes, left = self.span.attributes, self.left
+        for name, side, field, read in _sources(family, self.type, self.shape):
+            raw = attributes[name]
+            if raw is None or (value := read(raw)) is None:
+                continue
+            if side == "run":
+                if type(value) is str:
+                    self.run.setdefault(field, value)
+                continue
+            fields = self.payload if side == "payload" else self.result
+            says_more = type(raw) is list and len(raw) > 1 and value != raw  # such as several finish reasons
+            if fields.setdefault(field, value) == value and not says_more:
+                left.pop(name, None)
+
+    def spelt(self, prefix: str) -> list[Any]:
+        """Return the list that flat names with a prefix spell, and note that they are used; [] if there is none."""
+        names, form = self.shape.spelt(prefix)
+        if not names:
+            return []
+        for name in names:
+            self.left.pop(name, None)
+        found: list[Any] = built(form, self.span.attributes)
+        return found
 
     def put(self, place: str, value: Any, *names: str) -> None:
         """Set a field that has no value yet. An attribute that says something else than the field is kept.
@@ -115,7 +132,8 @@ class Draft:
             return
         fields = self.payload if side == "payload" else self.result
         if fields.setdefault(field, value) == value:
-            self.use(*names)
+            for name in names:
+                self.left.pop(name, None)
 
     def use(self, *names: str) -> None:
         """Note that a field has all that these attributes say."""

@@ -1,6 +1,6 @@
 """The record of a span of OpenTelemetry: its type, payload, result, status, error, and facts of its run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from agentspan.otel.mapping import (
 )
 from agentspan.otel.mapping.draft import Draft, Family
 from agentspan.otel.mapping.guesses import guess
+from agentspan.otel.mapping.shapes import shape_of
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
@@ -84,7 +85,7 @@ class Mapped(NamedTuple):
     is_step: bool = True
 
 
-def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
+def map_span(span: OtelSpan, logs: Sequence[Log] = ()) -> Mapped:
     """Return what agentspan records of a span.
 
     Args:
@@ -92,8 +93,8 @@ def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
             call this again at its end.
         logs: the log records that were emitted in it, which older conventions use for messages.
     """
-    joined = tuple(sorted((log.event for log in logs), key=lambda event: event.time_ns))
-    if joined:
+    if logs:
+        joined = sorted((log.event for log in logs), key=lambda event: event.time_ns)
         span = replace(span, events=(*joined, *span.events))
     try:
         return _mapped(span)
@@ -103,7 +104,7 @@ def map_span(span: OtelSpan, logs: Iterable[Log] = ()) -> Mapped:
 
 
 def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
-    draft = Draft(span, PLAIN)
+    draft = Draft(span, shape_of(span), PLAIN)
     draft.payload["unmapped"] = type(error).__name__
     failed = _failure(draft)
     _keep_the_rest(draft, is_plain=False, has_error=failed is not None)
@@ -113,14 +114,20 @@ def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
 
 
 def _mapped(span: OtelSpan) -> Mapped:
-    families = [family for family in FAMILIES if family.holds(span)]
-    if (version := genai.version_of(span)) is not None:
-        families.append(version)
-    type_ = next((found for family in families if (found := family.kind(span)) is not None), None)
-    if type_ is None:
-        type_ = guess(span) if span.end_ns is None else None
+    shape = shape_of(span)
+    if shape.families is None:
+        shape.families = _families(span)
+        shape.told_as = tuple(family.name for family in shape.families)
+    families: tuple[Family, ...] = shape.families
+    type_ = None
+    for family in families:
+        type_ = family.kind(span)
+        if type_ is not None:
+            break
+    if type_ is None and span.end_ns is None:
+        type_ = guess(span)
     type_ = type_ or PLAIN
-    draft = Draft(span, type_)
+    draft = Draft(span, shape, type_)
     for family in families:
         draft.fill(family)
         if family.rest is not None:
@@ -137,9 +144,14 @@ def _mapped(span: OtelSpan) -> Mapped:
         draft.result or None,
         "complete" if error is None else "failed",
         _run_facts(draft),
-        tuple(family.name for family in families),
+        shape.told_as,
         pydantic_ai.is_step(span.attributes),
     )
+
+
+def _families(span: OtelSpan) -> tuple[Family, ...]:
+    version = genai.version_of(span)
+    return (*(family for family in FAMILIES if family.holds(span)), *(() if version is None else (version,)))
 
 
 def with_logs(mapped: Mapped, logs: Iterable[Log]) -> Mapped:
@@ -217,10 +229,11 @@ def _keep_the_rest(draft: Draft, *, is_plain: bool, has_error: bool) -> None:
     span, payload = draft.span, draft.payload
     if draft.left:
         payload["attributes"] = draft.left
-    last = failures.exceptions(span)[-1:] if has_error else []
-    kept = [_event(event) for event in span.events if not _is_read(event) and event not in last]
-    if kept:
-        payload["events"] = kept
+    if span.events:
+        last = failures.exceptions(span)[-1:] if has_error else []
+        kept = [_event(event) for event in span.events if not _is_read(event) and event not in last]
+        if kept:
+            payload["events"] = kept
     if span.links:
         payload["links"] = [
             {"trace_id": link.trace_id, "span_id": link.span_id, "attributes": dict(link.attributes)}

@@ -20,6 +20,11 @@ _LC_CLASSES = {
 }
 _DEEPEST = 4
 """Lists in lists, and wrappers in wrappers, that are looked into for messages."""
+_ABOUT = ("name", "tool_call_id", "finish_reason")
+"""Members that a message has beside its role and its content."""
+_PLAIN = frozenset({"role", "content", *_ABOUT})
+_PARTS = '[{"type"'
+"""The start of a content that is a JSON text of parts."""
 _LC_NOISE = ("type", "tool_calls", "content", "id", "name", "tool_call_id", "role")
 
 
@@ -33,7 +38,29 @@ class Said(NamedTuple):
 
 def messages(value: Any, role: str = "user") -> list[Any]:
     """Return the messages that a value holds: a list of them, a list of lists, an object with `messages`, or a text."""
-    return [message for item in _items(parsed(value), 0) for message in _read(item, role)]
+    value = parsed(value)
+    if type(value) is not list:
+        return [message for item in _items(value, 0) for message in _read(item, role)]
+    found: list[Any] = []
+    for each in value:
+        if type(each) is dict and (plain := _plain(each)) is not None:
+            found.append(plain)
+        else:
+            found += [message for item in _items(each, 1) for message in _read(item, role)]
+    return found
+
+
+def _plain(item: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a message that is a role, a text and perhaps a name, as most are; None of any other (1 µs for 3)."""
+    said_by, content = item.get("role"), item.get("content")
+    if type(said_by) is not str or type(content) is not str or not _PLAIN.issuperset(item):
+        return None
+    if content.startswith(_PARTS):
+        return None
+    found = {"role": ROLES.get(said_by, said_by), "content": content}
+    if len(item) > 2:
+        found.update({name: item[name] for name in _ABOUT if item.get(name) is not None})
+    return found
 
 
 def said(value: Any) -> Said:
@@ -168,7 +195,7 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
         return  # only answers of tools, which are messages of their own
     if calls:
         found["tool_calls"] = calls
-    for name in ("name", "tool_call_id", "finish_reason"):
+    for name in _ABOUT:
         if item.get(name) is not None:
             found[name] = item[name]
     if found["role"] == "tool" and "tool_call_id" not in found and type(item.get("id")) is str:
@@ -178,7 +205,7 @@ def _chat(item: dict[str, Any], role: str) -> Iterator[Any]:
 
 def parsed_parts(content: Any) -> Any:
     """Return the content of a message: a list of parts with a `type`, or a JSON text of one, as a list."""
-    if type(content) is str and content.startswith('[{"type"'):
+    if type(content) is str and content.startswith(_PARTS):
         return parsed(content)
     return content
 

@@ -27,8 +27,6 @@ KINDS = {
 _HANDOFF = "handoff to "
 _CALLED_WITH = frozenset({"kwargs", "args", "sanitize_inputs_outputs"})
 """Members of a tool's input where it is how its function was called."""
-_DEEPEST = 12
-"""Dots in the name of an attribute that are levels of an object; what is deeper stays an attribute."""
 
 
 def _in_metadata(value: Any, *names: str) -> str | None:
@@ -115,12 +113,12 @@ def _llm(draft: Draft) -> None:
     draft.put("payload.parameters", known or None)
     draft.use("llm.invocation_parameters")
     _tools(draft)
-    found = messages.messages([_message(each) for each in _unflat(draft, _IN_MESSAGES)])
+    found = messages.messages([_message(each) for each in draft.spelt(_IN_MESSAGES)])
     if found:
         system, rest = messages.split_system(found)
         draft.put("payload.system", system)
         draft.put("payload.messages", rest or None)
-    answered = [_message(each) for each in _unflat(draft, _OUT_MESSAGES)]
+    answered = [_message(each) for each in draft.spelt(_OUT_MESSAGES)]
     if answered:
         bodies.output(draft, answered)
     bodies.request(draft, IN)
@@ -164,57 +162,12 @@ def _list(value: Any) -> list[Any]:
 
 
 def _tools(draft: Draft) -> None:
-    defined = [
-        parsed(each.get("tool", {}).get("json_schema")) for each in _unflat(draft, "llm.tools.") if _is_tool(each)
-    ]
+    defined = [parsed(each.get("tool", {}).get("json_schema")) for each in draft.spelt("llm.tools.") if _is_tool(each)]
     draft.put("payload.tools", [each for each in defined if each is not None] or None)
 
 
 def _is_tool(item: Any) -> bool:
     return type(item) is dict and type(item.get("tool")) is dict
-
-
-class _Node(dict[str, Any]):
-    """An object that flat names spell; the value of an attribute is never one."""
-
-
-def _unflat(draft: Draft, prefix: str) -> list[Any]:
-    """Return the list that flat attributes with this prefix spell, in the order of their numbers; holes are skipped."""
-    left, start = draft.left, len(prefix)
-    names = [name for name in left if name.startswith(prefix)]
-    if not names:
-        return []
-    root = _Node()
-    for name in names:
-        path = name[start:].split(".")
-        if len(path) > _DEEPEST or not path[0].isdecimal():
-            continue
-        here: Any = root
-        last = path.pop()
-        for member in path:
-            deeper = here.get(member)
-            if deeper is None:
-                deeper = here[member] = _Node()
-            if type(deeper) is not _Node:
-                break
-            here = deeper
-        else:
-            if last not in here:
-                here[last] = left.pop(name)
-    found = _lists(root)
-    return found if type(found) is list else []
-
-
-def _lists(value: Any) -> Any:
-    """Return objects whose members are numbers as lists."""
-    if type(value) is not _Node:
-        return value
-    if next(iter(value), "").isdecimal():
-        try:
-            return [_lists(value[key]) for key in sorted(value, key=int)]
-        except ValueError:  # not all of them are
-            pass
-    return {key: _lists(item) for key, item in value.items()}
 
 
 def _agent(draft: Draft) -> None:
@@ -230,7 +183,7 @@ def _spoken(draft: Draft, asked: str, answered: str) -> None:
             draft.put(place, value, name)
         if value is not None or draft.type == "chain":
             continue
-        flat = messages.messages([_message(each) for each in _unflat(draft, prefix)])
+        flat = messages.messages([_message(each) for each in draft.spelt(prefix)])
         draft.put(place, flat or None)
 
 
@@ -274,7 +227,7 @@ def _retrieval(draft: Draft) -> None:
             or (bundle.get("query_str") if type(bundle) is dict else bundle)
         )
     draft.put("payload.query", text(query), *([IN] if query is value else []))
-    documents = [each.get("document", each) for each in _unflat(draft, "retrieval.documents.") if type(each) is dict]
+    documents = [each.get("document", each) for each in draft.spelt("retrieval.documents.") if type(each) is dict]
     for document in documents:
         if type(document) is dict and "metadata" in document:
             document["metadata"] = parsed(document["metadata"])
@@ -287,7 +240,7 @@ def _retrieval(draft: Draft) -> None:
 
 
 def _embedding(draft: Draft) -> None:
-    entries = [each.get("embedding", {}) for each in _unflat(draft, "embedding.embeddings.") if type(each) is dict]
+    entries = [each.get("embedding", {}) for each in draft.spelt("embedding.embeddings.") if type(each) is dict]
     texts = [each["text"] for each in entries if type(each) is dict and type(each.get("text")) is str]
     vectors = [each["vector"] for each in entries if type(each) is dict and type(each.get("vector")) is list]
     if texts:
@@ -302,8 +255,8 @@ def _embedding(draft: Draft) -> None:
 
 
 def _rerank(draft: Draft) -> None:
-    asked = _unflat(draft, "reranker.input_documents.")
-    found = _unflat(draft, "reranker.output_documents.")
+    asked = draft.spelt("reranker.input_documents.")
+    found = draft.spelt("reranker.output_documents.")
     answered = [each.get("document", each) for each in found if type(each) is dict]
     if asked:
         draft.put("payload.input_count", len(asked))

@@ -10,7 +10,7 @@ from agentspan.errors import InvalidValue
 from agentspan.otel.otlp.decoded import MAX_VALUES, Unusable
 
 _VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
-_SMALL = 2 * MAX_VALUES
+SMALL = 2 * MAX_VALUES
 """Bytes in which there cannot be more than MAX_VALUES values: the shortest one takes two."""
 Shape = Mapping[int, str]
 _SHAPES: Mapping[str, Shape] = {
@@ -61,7 +61,7 @@ def check_size(data: memoryview, shape: str) -> None:
     Raises:
         Unusable: it does, or is broken.
     """
-    if len(data) <= _SMALL:
+    if len(data) <= SMALL:
         return
     count, waiting = 0, [(data, _SHAPES[shape])]
     try:
