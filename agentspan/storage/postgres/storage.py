@@ -43,7 +43,7 @@ class PostgresStorage(Reads):
     def __init__(self, location: Location, *, read_only: bool = False, wait_s: float = 10.0) -> None:
         self._connections = connections = Connections(location, read_only=read_only, wait_s=wait_s)
         super().__init__(connections.reading, connections.snapshot)
-        self._analytics = PostgresAnalytics(connections.reading, connections.snapshot)
+        self._analytics = PostgresAnalytics(connections)
         self._removal = PostgresRemoval(connections)
         try:
             self._prepare(wait_s)
