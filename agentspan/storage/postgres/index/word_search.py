@@ -9,10 +9,10 @@ from agentspan.storage import first_said, tokenizing
 from agentspan.storage.analytics import FoundSpan, Progress
 from agentspan.storage.first_said import SpanParts
 from agentspan.storage.postgres import searching
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.index.parts import Parts
 from agentspan.storage.postgres.index.state import Cursor
-from agentspan.storage.postgres.index.words import LONGEST, SCATTERED, UNREAD, WHOLE
+from agentspan.storage.postgres.index.words import LONGEST, UNREAD, WHOLE
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.statements import listed
 
@@ -20,6 +20,12 @@ _LATE_RUNS = "select distinct s.agent_instance_id from finished_spans s where"
 _COLUMNS = ", ".join(f"s.{column}" for column in map(listed, ((field,) for field in AgentSpanRow._fields)))
 _OPEN = f"select {_COLUMNS} from open_spans s where true"
 _INDEXED = "from index_texts s where"
+# Told by the number of hits, which PostgreSQL does not know: it would look for a rare word from the latest span on.
+_PAGE_OF_FEW = """
+with hits as materialized (select s.agent_instance_id, s.id {0}) select * from hits order by id desc limit %s
+"""
+_PAGE_OF_MANY = "select s.agent_instance_id, s.id {0} order by s.id desc limit %s"
+FEW = 20_000
 _BY_IDS = f"""
 select {_COLUMNS} from unnest(%s::text[], %s::text[]) asked(run, id)
 join finished_spans s on s.agent_instance_id = asked.run and s.id = asked.id
@@ -63,15 +69,17 @@ def search(
     parts = Parts(connection)
     read = [SpanParts(AgentSpanRow._make(row)) for row in rows_of(connection, f"{_OPEN}{wanted}", values)]
     question = _question(terms)
-    unclear = f"{_INDEXED} (s.depth = {UNREAD} or (s.depth = {SCATTERED} and {question.has})){wanted}"
+    unclear = f"{_INDEXED} s.depth > {WHOLE} and (s.depth = {UNREAD} or {question.has}){wanted}"  # has a SQL index
     read += _by_ids(connection, rows_of(connection, f"select s.agent_instance_id, s.id {unclear}", values))
     parts.read({each.span.agent_instance_id for each in read})
     said = [each for each in read if matcher.matches(each.without(parts.said_before(each)))]
     total += len(said)
     clear = f"{_INDEXED} s.depth = {WHOLE} and {question.says}{wanted}"
-    total += rows_of(connection, f"select count(*) {clear}", values)[0][0]
-    page = f"select s.agent_instance_id, s.id {clear} order by s.id desc limit %s"
-    said += _by_ids(connection, rows_of(connection, page, (*values, most)))
+    number = rows_of(connection, f"select count(*) {clear}", values)[0][0]
+    total += number
+    if number:
+        page = (_PAGE_OF_FEW if number <= FEW else _PAGE_OF_MANY).format(clear)
+        said += _by_ids(connection, rows_of(connection, page, (*values, most)))
     found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in said]
     found += ((one.span.id, one) for one in latest)
     shown = [one for _, one in heapq.nlargest(most, found, key=lambda pair: pair[0])[offset:]]
