@@ -206,7 +206,7 @@ def test_opposite_orders_of_runs_do_not_wait_for_each_other(storage: Storage) ->
 
 def test_a_finish_is_one_statement(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its key and its row, without BEGIN and COMMIT."""
-    from agentspan.storage.postgres.connections import Connection
+    from agentspan.storage.postgres.connection import Connection
 
     run, rows = run_in(storage), Rows()
     plain, keyed = rows.span(run), rows.span(run)

@@ -24,7 +24,7 @@ from tests.postgres import Emptied
 
 psycopg = pytest.importorskip("psycopg")
 
-from agentspan.storage.postgres.connections import Connection  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.connection import Connection  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.index import state  # noqa: E402
 from agentspan.storage.postgres.index.numbers import NUMBERS  # noqa: E402
 from agentspan.storage.postgres.index.words import LONGEST, WORDS  # noqa: E402

@@ -19,7 +19,8 @@ from agentspan.storage.analytics import (
     StepUse,
 )
 from agentspan.storage.postgres import failures, searching
-from agentspan.storage.postgres.connections import Connection, Connections
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.index import word_search
 from agentspan.storage.postgres.index.numbers import NUMBERS
 from agentspan.storage.postgres.index.run_sums import sums_of_runs

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from agentspan.storage.postgres.connections import Connection, Connections
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.statements import NOTE_REWRITTEN, compared
 

@@ -34,7 +34,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres import batches, statements
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.reads import key_of, locate, terminated_of
 from agentspan.storage.postgres.statements import shape_of, span_table

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from agentspan.storage.analytics import BOUNDS_MS
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.index.state import Part
 from agentspan.storage.postgres.statements import FAILED
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from agentspan.storage.first_said import SpanParts
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of
 
 _OF_RUNS = "select agent_instance_id, part, id, spans from index_parts where agent_instance_id = any(%s)"

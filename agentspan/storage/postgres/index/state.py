@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted
 from agentspan.storage.analytics import Progress
-from agentspan.storage.postgres.connections import Connection, Connections, wait_at_most
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from agentspan.storage.postgres.lending import rows_of
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentspan.storage.analytics import BOUNDS_MS, Stat
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.index.numbers import AT, BOUNDS, CANCELLED, COLUMNS, FACT, GROUP
 from agentspan.storage.postgres.index.state import Cursor
 from agentspan.storage.postgres.lending import rows_of

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage import first_said, tokenizing
 from agentspan.storage.first_said import SpanParts
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.index.parts import Parts
 from agentspan.storage.postgres.index.state import Part
 from agentspan.storage.postgres.lending import rows_of
