@@ -14,6 +14,7 @@
     └── StorageError                unexpected
         ├── DatabaseBusy            unknown                        worth trying again
         ├── DatabaseUnusable            the file cannot be used as it is; the message says what to do
+        ├── InDoubt                     the connection broke while changes were committed
         └── NotStorable                 a value or a statement that the backend never takes
 
 What a storage raises is no OSError: a backend that handles files would catch it with its own `except OSError`.
@@ -138,6 +139,13 @@ class DatabaseBusy(StorageError):
 
 class DatabaseUnusable(StorageError):
     """The file cannot be used as it is; the message says why and what to do."""
+
+
+class InDoubt(StorageError):
+    """The connection broke while changes were committed, and the storage cannot be asked: they are stored, or not.
+
+    With an idempotency key the same request again has one effect. Recorders commit the same again by themselves.
+    """
 
 
 class NotStorable(StorageError):

@@ -53,7 +53,7 @@ class Storage(Protocol):
 
         Raises:
             DatabaseBusy: other writers held the write lock for `wait_s` seconds; nothing is stored.
-            StorageError: nothing is stored either.
+            StorageError: nothing is stored either. After InDoubt it may be; it is safe to apply the same again.
         """
         ...
 

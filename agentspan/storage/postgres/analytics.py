@@ -19,21 +19,21 @@ from agentspan.storage.analytics import (
     StepUse,
 )
 from agentspan.storage.postgres import failures, searching
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.index import word_search
+from agentspan.storage.postgres.index.numbers import NUMBERS
+from agentspan.storage.postgres.index.run_sums import sums_of_runs
+from agentspan.storage.postgres.index.state import read, refresh
+from agentspan.storage.postgres.index.statistics import statistics
+from agentspan.storage.postgres.index.words import WORDS
 from agentspan.storage.postgres.lending import Lend, rows_of, storable
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
 from agentspan.storage.run_filter import RunSort
 
-_USED = "filter (where is_aggregate = 0)"
-_SPAN_SUMS = f"""
-select agent_instance_id as id, count(*) as spans, count(*) filter (where status = 'failed') as failed,
-       count(*) filter (where status in ('pending', 'active')) as open,
-       (sum(input_tokens) {_USED})::bigint as input_tokens, (sum(output_tokens) {_USED})::bigint as output_tokens,
-       sum(cost_usd) {_USED} as cost
-from agent_spans group by 1
-"""
-_RUNS = f"""
+_RUNS = """
 from agent_instances i
-left join ({_SPAN_SUMS}) s on s.id = i.id
+left join ({1}) s on s.id = i.id
 left join agents a on a.id = i.agent_id
 left join agent_versions v on v.id = i.agent_version_id
 """
@@ -51,7 +51,7 @@ with matching as materialized (select {_COLUMNS}, {_NAMES}, {_SUMS} {_RUNS}{{0}}
 select t.*, page.* from (
     select count(*), coalesce(sum(spans), 0)::bigint, coalesce(sum(failed), 0)::bigint, coalesce(sum(open), 0)::bigint,
            sum(input_tokens)::bigint, sum(output_tokens)::bigint, sum(cost), sum(ran_ms) from matching
-) t left join (select * from matching order by {{1}}id desc limit %s offset %s) page on true order by {{1}}id desc
+) t left join (select * from matching order by {{2}}id desc limit %s offset %s) page on true order by {{2}}id desc
 """
 _SORTED: dict[RunSort, str] = {
     "started": "",
@@ -104,13 +104,13 @@ class PostgresAnalytics:
     """See Analytics.
 
     Args:
-        reading: lends the connection of a read of one statement.
-        snapshot: lends the connection of a read of several.
+        connections: those of the storage.
     """
 
-    def __init__(self, reading: Lend, snapshot: Lend) -> None:
-        self._reading = reading
-        self._snapshot = snapshot
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._reading: Lend = connections.reading
+        self._snapshot: Lend = connections.snapshot
 
     def find_runs(
         self,
@@ -125,8 +125,11 @@ class PostgresAnalytics:
         if any(getattr(filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
             return None
         where, values = _where(filter)
-        with self._reading() as connection:
-            rows = rows_of(connection, _FOUND.format(where, _SORTED[sort]), (*values, limit, offset))
+        refresh(self._connections, NUMBERS, progress)
+        with self._snapshot() as connection:
+            summed, of_sums = sums_of_runs(read(connection, NUMBERS))
+            sql = _FOUND.format(where, summed, _SORTED[sort])
+            rows = rows_of(connection, sql, (*of_sums, *values, limit, offset))
         total, *sums = rows[0][:_TOTALS]
         width = _TOTALS + len(AgentInstanceRow._fields)
         found = [row for row in rows if row[_TOTALS] is not None]  # totals without a run: a page beyond the last one
@@ -142,15 +145,25 @@ class PostgresAnalytics:
         progress: Progress | None = None,
     ) -> list[Stat] | None:
         """See Analytics."""
+        refresh(self._connections, NUMBERS, progress)
+        wanted = None if runs is None else storable(list(runs))
+        with self._snapshot() as connection:
+            cursor = read(connection, NUMBERS)
+            if cursor is not None:
+                return statistics(connection, cursor, since, until, wanted)
+            return self._from_all_spans(connection, since, until, wanted)
+
+    def _from_all_spans(
+        self, connection: Connection, since: str | None, until: str | None, runs: list[str] | None
+    ) -> list[Stat]:
         bounds = [(sign, bound) for sign, bound in ((">=", since), ("<", until)) if bound is not None]
         window = "".join(f" and {compared('coalesce(started_at, inserted_at)', sign, bound)}" for sign, bound in bounds)
         values: list[object] = [bound for _, bound in bounds]
         if runs is not None:
             window += " and agent_instance_id = any(%s)"
-            values.append(storable(list(runs)))
-        with self._snapshot() as connection:
-            found = rows_of(connection, _STATS.format(window), values)
-            cells = rows_of(connection, _HISTOGRAMS.format(window), [list(BOUNDS_MS), *values])
+            values.append(runs)
+        found = rows_of(connection, _STATS.format(window), values)
+        cells = rows_of(connection, _HISTOGRAMS.format(window), [list(BOUNDS_MS), *values])
         histograms: dict[tuple[str, str | None], list[int]] = {}
         for name, label, bucket, count in cells:
             for key in ((name, None), (name, label)) if label else ((name, None),):
@@ -167,8 +180,13 @@ class PostgresAnalytics:
         progress: Progress | None,
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
+        refresh(self._connections, WORDS, progress)
+        wanted = None if runs is None else storable(list(runs))
         with self._snapshot() as connection:
-            return searching.search(connection, words, limit, offset, runs=runs, progress=progress)
+            cursor = read(connection, WORDS)
+            if cursor is not None:
+                return word_search.search(connection, cursor, words, limit, offset, runs=wanted, progress=progress)
+            return searching.search(connection, words, limit, offset, runs=wanted, progress=progress)
 
     def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
         """See Analytics."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agentspan.model.changes import PutSpans, Refused
 from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage.postgres import statements
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.statements import span_table
 

@@ -3,7 +3,7 @@
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import REFERENCES, ROWS
 from agentspan.model.status import INSTANCE_STATUSES, OPEN, SPAN_STATUSES
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.statements import quoted, table_of
 

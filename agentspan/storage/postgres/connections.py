@@ -22,6 +22,8 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, NotPe
 from agentspan.forks import Renewal, page
 from agentspan.storage.location import Location
 from agentspan.storage.postgres import values
+from agentspan.storage.postgres.connection import ANSWER_S, STATEMENT_S, Connection
+from agentspan.storage.postgres.doubt import is_committed, is_lost
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, is_worth_repeating, translated
 
 T = TypeVar("T")
@@ -30,8 +32,8 @@ MOST = 16
 """Connections of one storage at most; further threads wait for one."""
 ATTEMPTS = 20
 """Attempts at a transaction that others get in the way of."""
-STATEMENT_S = 300
-"""Seconds after which the server ends a statement, or a transaction in which nothing happens."""
+WRITE_S = 30
+"""Seconds that the answer to one statement of a write may take, besides waiting for locks."""
 SCHEMA = "agentspan"
 
 _SCHEMA_IN_URL = re.compile(r"(?<=[?&])schema=([^&#]*)&?")
@@ -42,21 +44,6 @@ select set_config('search_path', %s, false), set_config('timezone', 'UTC', false
        set_config('default_transaction_read_only', %s, false), set_config('work_mem', '64MB', false),
        set_config('jit', 'off', false)
 """  # work_mem: statistics sort all durations. jit: compiling takes longer than nearly all of these statements
-
-
-class Connection(psycopg.Connection[Any]):
-    """A connection, with what its session is set to.
-
-    Attributes:
-        lock_ms: its lock_timeout; 0 before it is set.
-        process: the process that opened it. Another one must not touch it.
-    """
-
-    lock_ms = 0
-    process = 0
-
-    def __del__(self, *_: object) -> None:
-        """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""
 
 
 class Connections:
@@ -91,13 +78,15 @@ class Connections:
     def transact(self, work: Callable[[Connection], T], wait_s: float, *, once: bool = False) -> T:
         """Return what `work` returns from within a transaction; it is committed then.
 
-        The transaction is done again where another one got in its way (deadlock, same key at the same moment).
+        The transaction is done again where another one got in its way (deadlock, same key at the same moment), and
+        where the connection broke before it was committed. If it broke while it was, the server is asked (see doubt).
 
         Args:
             once: `work` must not be called twice.
 
         Raises:
             DatabaseBusy: others held a lock for `wait_s` seconds, or kept getting in the way; nothing is stored.
+            InDoubt: the connection broke during the commit, and the server cannot be reached.
         """
         if self.read_only:
             self.check_open()
@@ -106,10 +95,20 @@ class Connections:
         def attempt() -> T:
             with self.lent(wait_s) as connection:
                 wait_at_most(connection, wait_s)
-                connection.execute("begin")
+                connection.answer_s = wait_s + WRITE_S
+                xid = _begin(connection)
                 done = work(connection)
-                connection.execute("commit")
+                try:
+                    connection.execute("commit")
+                except psycopg.OperationalError as error:
+                    if not is_lost(error):
+                        raise
+                    lost = error
+                else:
+                    return done
+            if is_committed(lambda: self.connected(wait_s), self.location, xid, wait_s):
                 return done
+            raise lost
 
         return self._tried(attempt, 1 if once else ATTEMPTS)
 
@@ -118,14 +117,20 @@ class Connections:
 
         Returns:
             None where it broke a unique key: nothing of it is stored.
+
+        Raises:
+            OperationalError: the connection broke. It is stored, or not, or will be; `is_lost` is true of the error.
         """
         try:
             with self.lent(wait_s) as connection:
                 wait_at_most(connection, wait_s)
+                connection.answer_s = wait_s + WRITE_S
                 return connection.execute(sql, parameters, binary=True).fetchall()
         except psycopg.Error as error:
             if is_worth_repeating(error):
                 return None
+            if is_lost(error):
+                raise
             raise translated(error, self.location) from error
         except DRIVER_ERRORS as error:
             raise translated(error, self.location) from error
@@ -157,6 +162,7 @@ class Connections:
         connection = None
         try:
             connection = self._idle_one() or self.connected(wait_s)
+            connection.answer_s = STATEMENT_S + ANSWER_S
             yield connection
         finally:
             if connection is not None:
@@ -198,11 +204,13 @@ class Connections:
         self._turns = threading.BoundedSemaphore(MOST)
 
     def _tried(self, attempt: Callable[[], T], attempts: int) -> T:
+        lost = 0
         for number in range(attempts):
             try:
                 return attempt()
             except DRIVER_ERRORS as error:
-                if not is_worth_repeating(error) or number == attempts - 1:
+                lost += is_lost(error)
+                if number == attempts - 1 or lost > 1 or not (is_lost(error) or is_worth_repeating(error)):
                     raise translated(error, self.location) from error
         raise AssertionError("no attempts")
 
@@ -225,6 +233,14 @@ class Connections:
             _close(connection)
         else:
             self._idle.append(connection)
+
+
+def _begin(connection: Connection) -> str:
+    """Begin a transaction, and return its number, in one round trip."""
+    cursor = connection.execute("begin; select pg_current_xact_id()::text", prepare=False)
+    cursor.nextset()
+    xid: str = cursor.fetchall()[0][0]
+    return xid
 
 
 def wait_at_most(connection: Connection, wait_s: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Signature
 from agentspan.storage.analytics import FailureSum, StepUse
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.statements import FAILED
 

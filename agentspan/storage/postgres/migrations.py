@@ -7,6 +7,7 @@ model/rows.py. Rules for all tables, so that they can be distributed and partiti
 - There are no foreign keys. Writers lock the rows that they refer to instead (see locks).
 - Payloads are text: jsonb refuses `\\u0000` and lone surrogates, and changes the order of keys.
 - Text compares by code points (`collate "C"`), as in SQLite and in Python.
+- A finished span has the number of the transaction that stored it, by which the index (see index/state.py) finds it.
 - Spans that are open are in a small table of their own. A finish moves its span to `finished_spans`, which is only
   appended to, so it has no dead rows to be vacuumed.
 """
@@ -201,5 +202,74 @@ _FIRST = (
     "create index scores_id on scores (id)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_INDEX = (
+    # A constant default first, which rewrites no row: rows of before have transaction 0.
+    "alter table finished_spans add column xid xid8 not null default '0'",
+    "alter table finished_spans alter column xid set default pg_current_xact_id()",
+    "create index finished_spans_xid on finished_spans (xid)",
+    """create table rewritten_runs (
+    agent_instance_id text collate "C" not null,
+    xid xid8 not null default pg_current_xact_id(),
+    primary key (agent_instance_id, xid)
+)""",
+    "create index rewritten_runs_xid on rewritten_runs (xid)",
+    """create table index_state (
+    part text collate "C" primary key,
+    version bigint not null,
+    origin text collate "C" not null,
+    taken xid8 not null,
+    target xid8 not null,
+    after_run text collate "C" not null,
+    after_span text collate "C" not null,
+    noted xid8 not null
+)""",
+    """create table index_groups (
+    grp bigint primary key,
+    schema_name text collate "C" not null,
+    label text collate "C" not null,
+    is_aggregate integer not null
+)""",
+    """create table index_runs (
+    agent_instance_id text collate "C" primary key,
+    spans bigint not null,
+    failed bigint not null,
+    input_tokens bigint,
+    output_tokens bigint,
+    cost double precision
+)""",
+    # What has a fixed width first: it is read without looking at what stands before.
+    """create table index_facts (
+    at timestamptz not null,
+    ms double precision not null,
+    grp bigint not null,
+    bucket smallint not null,
+    failed boolean not null,
+    cost double precision,
+    input_tokens bigint,
+    output_tokens bigint,
+    agent_instance_id text collate "C" not null
+)""",
+    "create index index_facts_agent_instance_id on index_facts (agent_instance_id)",
+    "create index index_facts_grp_bucket_ms on index_facts (grp, bucket, ms)",
+    # The words out of line: counting matches reads the narrow rest.
+    """create table index_texts (
+    agent_instance_id text collate "C" not null,
+    id text collate "C" not null,
+    depth smallint not null,
+    words tsvector not null,
+    primary key (agent_instance_id, id)
+) with (toast_tuple_target = 128)""",
+    "create index index_texts_id on index_texts (id)",
+    "create index index_texts_words on index_texts using gin (words)",
+    "create index index_texts_depth on index_texts (depth) where depth > 0",
+    """create table index_parts (
+    agent_instance_id text collate "C" not null,
+    part bigint not null,
+    id text collate "C" not null,
+    spans bigint not null,
+    primary key (agent_instance_id, part)
+)""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _INDEX)
 """For each version, the statements that lead to it from the one before, in one transaction."""

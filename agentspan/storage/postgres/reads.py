@@ -18,7 +18,7 @@ from agentspan.model.rows import (
     instance_of,
 )
 from agentspan.storage.postgres import statements
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import Lend, rows_of, storable
 from agentspan.storage.postgres.score_reads import ScoreReads
 from agentspan.storage.postgres.values import is_storable

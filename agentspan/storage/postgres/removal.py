@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from agentspan.storage.postgres.connections import Connection, Connections
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.lending import rows_of, storable
-from agentspan.storage.postgres.statements import compared
+from agentspan.storage.postgres.statements import NOTE_REWRITTEN, compared
 
 # FOR UPDATE waits for a span that is being put, whose run is locked FOR SHARE; the next statement sees that span.
 _LOCK = (
@@ -28,6 +29,7 @@ class PostgresRemoval:
             stay = {id for (id,) in rows_of(connection, _WITH_OPEN_SPANS, (found,))}
             gone = [id for id in found if id not in stay]
             spans = connection.execute("delete from finished_spans where agent_instance_id = any(%s)", (gone,)).rowcount
+            connection.execute(NOTE_REWRITTEN, (gone,))
             for table in _BELONGS:
                 connection.execute(f"delete from {table} where agent_instance_id = any(%s)", (gone,))
             connection.execute("delete from agent_instances where id = any(%s)", (gone,))

@@ -103,6 +103,7 @@ INSERT_VIOLATION = (
     "values (%s, %s, %s, %s, %s, %s)"
 )
 FORGET_VIOLATIONS = "delete from schema_violations where agent_span_id = %s and side = 'payload'"
+NOTE_REWRITTEN = "insert into rewritten_runs (agent_instance_id) select unnest(%s::text[]) on conflict do nothing"
 VIOLATIONS = (
     "select agent_span_id, side, path, keyword, message from schema_violations "
     "where agent_span_id = any(%s) order by id"

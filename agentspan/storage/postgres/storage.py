@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from agentspan.errors import DatabaseUnusable
+from agentspan.errors import DatabaseUnusable, InDoubt, NotStorable, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
@@ -15,7 +15,9 @@ from agentspan.storage.location import Location
 from agentspan.storage.postgres import tables
 from agentspan.storage.postgres.analytics import PostgresAnalytics
 from agentspan.storage.postgres.checking import problems
-from agentspan.storage.postgres.connections import Connection, Connections
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.doubt import applied_before, in_doubt
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
 from agentspan.storage.postgres.reads import Reads
 from agentspan.storage.postgres.removal import PostgresRemoval
@@ -43,7 +45,7 @@ class PostgresStorage(Reads):
     def __init__(self, location: Location, *, read_only: bool = False, wait_s: float = 10.0) -> None:
         self._connections = connections = Connections(location, read_only=read_only, wait_s=wait_s)
         super().__init__(connections.reading, connections.snapshot)
-        self._analytics = PostgresAnalytics(connections.reading, connections.snapshot)
+        self._analytics = PostgresAnalytics(connections)
         self._removal = PostgresRemoval(connections)
         try:
             self._prepare(wait_s)
@@ -90,11 +92,29 @@ class PostgresStorage(Reads):
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage. A unit that finishes one span is one statement, without BEGIN and COMMIT."""
+        was_sent = False
         if len(units) == 1 and not self._connections.read_only:
-            outcome = self._finished_alone(units[0], wait_s)
-            if outcome is not None:
-                return [outcome]
-        return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
+            try:
+                outcome = self._finished_alone(units[0], wait_s)
+            except psycopg.OperationalError:
+                was_sent = True
+            else:
+                if outcome is not None:
+                    return [outcome]
+        try:
+            done = self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
+        except StorageError as error:
+            if was_sent and not isinstance(error, (InDoubt, NotStorable)):
+                raise in_doubt(self._connections.location) from error
+            raise
+        return [self._with_reason(applied_before(units[0], done[0]))] if was_sent else done
+
+    def _with_reason(self, outcome: Outcome) -> Outcome:
+        """Add to an outcome why the run was terminated, as the statement would have returned it."""
+        if not isinstance(outcome, Applied) or not isinstance(outcome.row, AgentSpanRow):
+            return outcome
+        run = outcome.row.agent_instance_id
+        return outcome._replace(terminated=self.find(outcome.row.id).terminated.get(run))
 
     def _finished_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
         """Apply a unit by its statement; None where there is none, or where that moved nothing."""

@@ -3,7 +3,7 @@
 from agentspan.errors import DatabaseUnusable
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.new_account import new_account
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.migrations import MIGRATIONS
 from agentspan.storage.postgres.statements import SPAN_TABLES, listed
 

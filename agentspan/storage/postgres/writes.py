@@ -34,7 +34,7 @@ from agentspan.model.rows import (
 )
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres import batches, statements
-from agentspan.storage.postgres.connections import Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.reads import key_of, locate, terminated_of
 from agentspan.storage.postgres.statements import shape_of, span_table
@@ -281,6 +281,8 @@ def _write(connection: Connection, type_: ResourceType, before: Row, after: Row)
     set = {name: value for name, value in zip(after._fields, after, strict=True) if value != getattr(before, name)}
     if isinstance(before, AgentSpanRow) and isinstance(after, AgentSpanRow):
         table = span_table(before.status)
+        if table == statements.FINISHED:
+            connection.execute(statements.NOTE_REWRITTEN, ([before.agent_instance_id],))
         if table != span_table(after.status):
             connection.execute(f"delete from {table} where id = %s", (before.id,))
             batches.insert(connection, [after])
@@ -313,6 +315,7 @@ def _remove(connection: Connection, remove: Remove) -> Refused | None:
                 return Refused("referenced", row)
     if isinstance(row, AgentSpanRow):
         connection.execute(f"delete from {span_table(row.status)} where id = %s", (row.id,))
+        connection.execute(statements.NOTE_REWRITTEN, ([row.agent_instance_id],))
         return None
     connection.execute(statements.DELETE[remove.type], (remove.id,))
     if isinstance(row, AgentInstanceRow):

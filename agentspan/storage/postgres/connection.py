@@ -1,0 +1,58 @@
+"""One connection to a server: what its session is set to, and how long it waits for an answer."""
+
+import time
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.waiting import Ready
+
+RV = TypeVar("RV")
+
+STATEMENT_S = 300
+"""Seconds after which the server ends a statement, or a transaction in which nothing happens."""
+ANSWER_S = 20
+"""Seconds more that an answer may take. A server that is there, but stopped, would be waited for without an end."""
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection, with what its session is set to.
+
+    Attributes:
+        lock_ms: its lock_timeout; 0 before it is set.
+        process: the process that opened it. Another one must not touch it.
+        answer_s: how long each answer may take.
+    """
+
+    lock_ms = 0
+    process = 0
+    answer_s: float = STATEMENT_S + ANSWER_S
+
+    def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:
+        """Wait for an answer, as psycopg does, but not for ever.
+
+        Raises:
+            OperationalError: none came in `answer_s`. The connection is of no use then.
+        """
+        return super().wait(_limited(gen, self.answer_s), *args, **how)
+
+    def __del__(self, *_: object) -> None:
+        """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""
+
+
+def _limited(gen: Generator[Any, Any, RV], within_s: float) -> Generator[Any, Any, RV]:
+    """Pass on what a generator of psycopg waits for, until a time."""
+    deadline = 0.0
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if ready == Ready.NONE:  # every tenth of a second; the clock is read only then
+                now = time.monotonic()
+                deadline = deadline or now + within_s
+                if now > deadline:
+                    raise psycopg.OperationalError(f"no answer within {within_s:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        result: RV = done.value
+        return result

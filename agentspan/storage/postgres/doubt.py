@@ -1,0 +1,79 @@
+"""What became of a transaction whose COMMIT was sent, and whose answer did not come: a new connection finds it out."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psycopg
+
+from agentspan.errors import InDoubt, StorageError
+from agentspan.model.changes import Applied, Move, Outcome, Refused, Unit
+from agentspan.model.rows import AgentSpanRow
+from agentspan.storage.location import Location
+from agentspan.storage.postgres.connection import Connection
+
+PAUSE_S = 0.05
+"""Seconds between two looks."""
+_STATUS = "select pg_xact_status(%s::xid8)"
+# Its server process may not know yet that nobody is there, and waits for a COMMIT that was lost, with its locks.
+_END = "select pg_terminate_backend(pid) from pg_stat_activity where backend_xid = %s::xid8::xid"
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether an error may be that of a connection which broke: the server's answer is not known then."""
+    state = getattr(error, "sqlstate", None)
+    return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))
+
+
+def is_committed(connect: Callable[[], Connection], location: Location, xid: str, within_s: float) -> bool:
+    """Return whether a transaction was committed, else it was not and never will be.
+
+    Args:
+        connect: opens a new connection.
+        xid: the number of the transaction.
+        within_s: seconds after which no other attempt is made.
+
+    Raises:
+        InDoubt: the server cannot be reached, or does not know the transaction any more.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        with suppress(psycopg.Error, StorageError):
+            connection = connect()
+            try:
+                found = connection.execute(_STATUS, (xid,)).fetchone()
+                status = None if found is None else found[0]
+                if status in ("committed", "aborted"):
+                    return bool(status == "committed")
+                if status is None:
+                    break
+                connection.execute(_END, (xid,))
+            finally:
+                connection.close()
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(PAUSE_S)
+    raise in_doubt(location)
+
+
+def in_doubt(location: Location) -> InDoubt:
+    """Return the error."""
+    return InDoubt(
+        f"the connection to {location} broke while changes were committed: they are stored, or not. Look, or try "
+        "again with the same idempotency key"
+    )
+
+
+def applied_before(unit: Unit, outcome: Outcome) -> Outcome:
+    """Return the outcome of a move of a span that was sent before, alone, and was applied once more now.
+
+    Where the second was refused because the span has all values of the move, the first was applied: no other program
+    finishes a span in the same microsecond with the same result.
+    """
+    move = unit.changes[0]
+    if not isinstance(outcome, Refused) or not isinstance(move, Move) or not isinstance(outcome.stored, AgentSpanRow):
+        return outcome
+    stored = outcome.stored
+    if any(getattr(stored, column) != value for column, value in move.set.items()):
+        return outcome
+    return Applied(None if unit.subject is None else stored)

@@ -1,0 +1,217 @@
+"""Which finished spans the index holds, and how a reader adds the others. The tables are in the schema, as all others.
+
+Nothing of it is on the way of a write: the index is filled by the reader that needs it, in batches, each of which is a
+transaction. An answer is exact whatever the index holds: it is computed from the index for the spans that are in it,
+and from `finished_spans` for the others, the *late* ones, in one snapshot. So a reader that may not write, and one that
+finds few late spans, leaves the index as it is.
+
+Spans are found by the number of the transaction that stored them (`xid`). A span is in the index if its number is below
+`taken`; or below `target`, if its run and id are not after `after_run` and `after_span`: a pass over new spans, by run
+and id, that is not done yet. All transactions below `target` had ended when the pass began, so none of them adds spans
+that the pass has gone by. A sequence could not promise that: its numbers are not committed in their order.
+
+A finished span that changes keeps its number, and one that is removed leaves none. Their run is noted in
+`rewritten_runs`, and is late as a whole until a reader has taken it again (`noted` is the first number whose notes are
+not taken).
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted
+from agentspan.storage.analytics import Progress
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections, wait_at_most
+from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
+from agentspan.storage.postgres.lending import rows_of
+
+WAIT_S = 10.0
+"""Seconds that a reader waits for another one that is adding a batch."""
+_PENDING = "(s.xid >= '{0}' and (s.xid >= '{1}' or (s.agent_instance_id, s.id) > ({2}, {3})))"
+# Another cluster, as after pg_restore, counts its transactions anew.
+_ORIGIN = "(select system_identifier from pg_control_system()) || ':' || 'finished_spans'::regclass::oid"
+_READ = f"""
+select taken::text, target::text, after_run, after_span, noted::text from index_state
+where part = %s and version = %s and origin = {_ORIGIN}
+"""
+_FIRST = f"""
+insert into index_state values (%s, 0, {_ORIGIN}, '0', '0', '', '', '0') on conflict do nothing
+"""
+_LOCK = f"select version, origin = {_ORIGIN} from index_state where part = %s for update"
+_RESET = f"""
+update index_state set version = %s, origin = {_ORIGIN}, taken = '0', target = '0', after_run = '', after_span = '',
+noted = pg_snapshot_xmin(pg_current_snapshot()) where part = %s
+"""
+_OF_ANOTHER_CLUSTER = """
+update finished_spans set xid = '0' where xid >= pg_snapshot_xmax(pg_current_snapshot())
+"""
+_WRITE = "update index_state set taken = %s, target = %s, after_run = %s, after_span = %s, noted = %s where part = %s"
+_NOTED = "select distinct agent_instance_id from rewritten_runs where xid >= %s::xid8 and xid < %s::xid8"
+_NOTED_SINCE = "select distinct agent_instance_id from rewritten_runs where xid >= %s::xid8"
+_FORGET_NOTES = """
+delete from rewritten_runs where xid < (select min(noted) from index_state)
+"""
+_LAST_OF_BATCH = """
+select s.agent_instance_id, s.id from finished_spans s where {0} order by s.agent_instance_id, s.id offset %s limit 1
+"""
+_HORIZON = "select pg_snapshot_xmin(pg_current_snapshot())::text"
+_FEW = "select count(*) from (select 1 from finished_spans s where {0} order by s.xid limit %s) few"
+
+
+class Cursor(NamedTuple):
+    """How far a part of the index is; see the module.
+
+    Attributes:
+        rewritten: runs that are noted and not taken again yet.
+    """
+
+    taken: str
+    target: str
+    after_run: str
+    after_span: str
+    noted: str
+    rewritten: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the index holds nothing."""
+        return self.taken == "0" and not self.after_run
+
+    @property
+    def pending(self) -> str:
+        """The condition for a finished span, `s`, that was not taken yet."""
+        return _PENDING.format(self.taken, self.target, _literal(self.after_run), _literal(self.after_span))
+
+
+class Part:
+    """A part of the index that is filled by itself: the numbers, or the words.
+
+    Attributes:
+        name: under which its state is kept.
+        batch: how many spans are added in one transaction.
+        few: how many late spans a reader leaves to the next one.
+        statements: all SQL that decides what its tables hold; a part that other SQL filled is filled again.
+        other: what else decides that.
+    """
+
+    name: str
+    batch: int
+    few: int
+    statements: tuple[str, ...]
+    other: int = 1
+
+    @property
+    def version(self) -> int:
+        """The version of what its tables hold."""
+        return zlib.crc32("\n".join((*self.statements, str(self.other))).encode())
+
+    def empty(self, connection: Connection) -> None:
+        """Remove everything."""
+        raise NotImplementedError
+
+    def forget(self, connection: Connection, runs: Sequence[str]) -> None:
+        """Remove the spans of these runs."""
+        raise NotImplementedError
+
+    def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
+        """Add the finished spans, `s`, for which a condition holds; none of them is there already."""
+        raise NotImplementedError
+
+
+def read(connection: Connection, part: Part) -> Cursor | None:
+    """Return how far a part is, within a snapshot; None where it holds nothing of this code and this database."""
+    found = rows_of(connection, _READ, (part.name, part.version))
+    if not found:
+        return None
+    cursor = Cursor(*found[0])
+    if cursor.is_empty:
+        return None
+    return cursor._replace(rewritten=tuple(run for (run,) in rows_of(connection, _NOTED_SINCE, (cursor.noted,))))
+
+
+def refresh(connections: Connections, part: Part, progress: Progress | None) -> None:
+    """Add the late spans to a part, if there are more than few and this user may; else leave it as it is."""
+    try:
+        with connections.snapshot() as connection:
+            cursor = read(connection, part)
+            pending = "true" if cursor is None else cursor.pending
+            late = rows_of(connection, _FEW.format(pending), (part.few + 1,))[0][0]
+            if late <= part.few and (cursor is None or len(cursor.rewritten) <= part.few):
+                return
+            total = 0 if progress is None else rows_of(connection, _FEW.format(pending), (None,))[0][0]
+        done = 0
+        while not _add_batch(connections, part):
+            done += part.batch
+            if progress is not None:
+                progress(min(done, total), total)
+    except (DatabaseBusy, DatabaseUnusable, NotPermitted):
+        return  # others are at it, or this user only reads
+
+
+def _add_batch(connections: Connections, part: Part) -> bool:
+    """Add one batch; return whether that was the last one."""
+    try:
+        with connections.lent(WAIT_S) as connection:
+            wait_at_most(connection, WAIT_S)
+            connection.execute("begin read write")  # also where the storage reads only: the index is no part of it
+            cursor = _locked(connection, part)
+            is_done = True
+            cursor = _take_notes(connection, part, cursor)
+            if not cursor.after_run:
+                cursor = cursor._replace(target=rows_of(connection, _HORIZON)[0][0])
+            if cursor.target != cursor.taken:
+                cursor, is_done = _take(connection, part, cursor)
+            connection.execute(_WRITE, (*cursor[:5], part.name))
+            connection.execute(_FORGET_NOTES)
+            connection.execute("commit")
+            return is_done
+    except DRIVER_ERRORS as error:
+        raise translated(error, connections.location) from error
+
+
+def _locked(connection: Connection, part: Part) -> Cursor:
+    """Lock the state of a part, so that one reader at a time adds to it; empty it where it is of something else."""
+    connection.execute(_FIRST, (part.name,))
+    version, is_of_here = rows_of(connection, _LOCK, (part.name,))[0]
+    if version != part.version or not is_of_here:
+        if not is_of_here:
+            connection.execute("set local statement_timeout = 0")
+            connection.execute(_OF_ANOTHER_CLUSTER)
+        part.empty(connection)
+        connection.execute(_RESET, (part.version, part.name))
+    return Cursor(*rows_of(connection, _READ, (part.name, part.version))[0])
+
+
+def _take_notes(connection: Connection, part: Part, cursor: Cursor) -> Cursor:
+    """Take the runs again that were rewritten: those of their spans that are in the index."""
+    horizon = rows_of(connection, _HORIZON)[0][0]
+    runs = [run for (run,) in rows_of(connection, _NOTED, (cursor.noted, horizon))]
+    if runs:
+        part.forget(connection, runs)
+        part.take(connection, f"s.agent_instance_id = any(%s) and not {cursor.pending}", (runs,))
+    return cursor._replace(noted=horizon)
+
+
+def _take(connection: Connection, part: Part, cursor: Cursor) -> tuple[Cursor, bool]:
+    """Take the next spans of a pass; return how far the part is then, and whether the pass is done."""
+    new = f"s.xid < '{cursor.target}' and s.xid >= '{cursor.taken}'"
+    if cursor.is_empty or cursor.after_run:
+        # Many: in the order of the primary key, not all of them by the index of `xid` for each batch.
+        new = f"({new}) is not false"
+    if cursor.after_run:
+        new += f" and (s.agent_instance_id, s.id) > ({_literal(cursor.after_run)}, {_literal(cursor.after_span)})"
+    last = rows_of(connection, _LAST_OF_BATCH.format(new), (part.batch - 1,))
+    done = cursor._replace(taken=cursor.target, after_run="", after_span="")
+    if not last:
+        part.take(connection, new, ())
+        return done, True
+    run, span = last[0]
+    part.take(connection, f"{new} and (s.agent_instance_id, s.id) <= (%s, %s)", (run, span))
+    return cursor._replace(after_run=run, after_span=span), False
+
+
+def _literal(id: str) -> str:
+    """Return a text as SQL, in a statement whose `%` are psycopg's."""
+    doubled = id.replace("'", "''").replace("%", "%%")
+    return f"'{doubled}'"

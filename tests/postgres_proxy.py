@@ -1,0 +1,91 @@
+"""A proxy in front of PostgreSQL that breaks a connection at a chosen moment, or passes nothing on."""
+
+import contextlib
+import re
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import urlsplit
+
+Breaks = Literal["after", "before", "silently"]
+"""When a connection breaks at a message: after the server has answered, before it gets it, or it hears nothing more."""
+
+
+class Proxy:
+    """Forwards connections to a server.
+
+    Attributes:
+        url: to connect to instead of the server.
+        breaks: how the next connection breaks that sends `at`; None to forward everything.
+        at: the pattern of what the message has in it.
+        broken: how many connections were broken.
+        refuses: end each new connection at once.
+        is_silent: pass nothing on, in either direction, and accept connections all the same.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = parts.hostname, parts.port
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = url.replace(f":{parts.port}", f":{self._listening.getsockname()[1]}")
+        self.breaks: Breaks | None = None
+        self.at = b"commit\0|with gone as"
+        self.broken = 0
+        self.refuses = self.is_silent = False
+        self._left: list[socket.socket] = []
+        self._ends = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """End all connections."""
+        self._ends.set()
+        self._listening.close()
+        for each in self._left:
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                if self.refuses:
+                    client.close()
+                    continue
+                threading.Thread(target=self._forward, args=(client,), daemon=True).start()
+
+    def _forward(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError), client, socket.create_connection(self._server) as server:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while not self._ends.is_set():
+                if self.is_silent:
+                    self._ends.wait(0.02)
+                    continue
+                for readable in select.select((client, server), (), (), 0.02)[0]:
+                    data = readable.recv(1 << 20)
+                    if not data:
+                        return
+                    if readable is client and self.breaks is not None and re.search(self.at, data):
+                        self._break(server, data)
+                        return
+                    (server if readable is client else client).sendall(data)
+
+    def _break(self, server: socket.socket, data: bytes) -> None:
+        how, self.breaks = self.breaks, None
+        self.broken += 1
+        if how == "after":
+            server.sendall(data)
+            server.recv(1 << 20)
+        elif how == "silently":
+            self._left.append(server.dup())  # the server goes on to wait
+
+
+@contextlib.contextmanager
+def proxy(url: str) -> Iterator[Proxy]:
+    """Start a proxy in front of the server of a URL."""
+    made = Proxy(url)
+    try:
+        yield made
+    finally:
+        made.close()
