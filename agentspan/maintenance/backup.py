@@ -51,6 +51,7 @@ def pour(storage: Storage, file: IO[bytes]) -> int:
 def _backup(storage: Storage, path: Path) -> int:
     can = storage.capabilities()
     if can.backup is None:
-        instead = "use pg_dump" if can.backend == "postgresql" else "`agentspan export all` writes all runs to a file"
+        to_file = "`agentspan copy` writes all runs to a file"
+        instead = f"use pg_dump; {to_file}" if can.backend == "postgresql" else to_file
         raise StorageError(f"the storage {can.backend!r} cannot make a backup; {instead}")
     return can.backup.backup(path)

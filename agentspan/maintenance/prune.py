@@ -11,7 +11,8 @@ from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.dead_writers import DeadWriters
-from agentspan.storage.protocol import SpanCounts, StorageFile
+from agentspan.storage.file_capabilities import StorageFile
+from agentspan.storage.protocol import SpanCounts
 from agentspan.storage.scanning import count, pages
 
 Only = Callable[[Sequence[AgentInstanceRow]], Collection[str]]

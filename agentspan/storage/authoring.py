@@ -83,13 +83,13 @@ from agentspan.storage.analytics import (
     Stat,
     StepUse,
 )
+from agentspan.storage.file_capabilities import Backup, Rewriting, RewrittenSpans, StorageFile
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import (
     PROTOCOL,
     Answer,
-    Backup,
     BesideJournals,
     Capabilities,
     Check,
@@ -98,14 +98,11 @@ from agentspan.storage.protocol import (
     Outlines,
     Query,
     Removal,
-    Rewriting,
-    RewrittenSpans,
     Rows,
     SpanCounts,
     SpanSum,
     Sql,
     Storage,
-    StorageFile,
     StoredKey,
     Sums,
     Waiting,
@@ -122,7 +119,9 @@ from agentspan.storage.rules import (
     unique_of,
     violations_after,
 )
+from agentspan.storage.shared import Notes
 from agentspan.storage.sums import added_up
+from agentspan.storage.transfer import KeyRow, SpanMark, Transfer
 
 __all__ = [
     "CLOSERS",
@@ -157,6 +156,7 @@ __all__ = [
     "InDoubt",
     "InvalidValue",
     "Key",
+    "KeyRow",
     "KeyTaken",
     "LatestScore",
     "Location",
@@ -165,6 +165,7 @@ __all__ = [
     "Moved",
     "NotPermitted",
     "NotStorable",
+    "Notes",
     "Opener",
     "Outcome",
     "Outlines",
@@ -191,6 +192,7 @@ __all__ = [
     "ScoreRow",
     "Scores",
     "SpanCounts",
+    "SpanMark",
     "SpanSum",
     "Sql",
     "Stat",
@@ -201,6 +203,7 @@ __all__ = [
     "StoredKey",
     "Sums",
     "TagRow",
+    "Transfer",
     "Unit",
     "Value",
     "Violation",

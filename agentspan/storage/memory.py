@@ -40,6 +40,7 @@ from agentspan.model.status import OPEN
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, StoredKey, span_counts
 from agentspan.storage.rules import moved, page_of, references_of, terminated, unique_of, violations_after
+from agentspan.storage.transfer import KeyRow, SpanMark, marks_of
 
 T = TypeVar("T")
 Undo = Callable[[], object]
@@ -95,7 +96,7 @@ class MemoryStorage:
 
     def capabilities(self) -> Capabilities:
         """See Storage. It has no location: nothing else can open what is in this object."""
-        return Capabilities(backend="memory", groups=self, removal=self)
+        return Capabilities(backend="memory", groups=self, removal=self, transfer=self)
 
     def account(self) -> AccountRow:
         """See Storage."""
@@ -190,6 +191,25 @@ class MemoryStorage:
             for key in () if dry_run else old:
                 del self._keys[key], self._key_times[key]
         return len(old)
+
+    def span_marks(self, instance_ids: Sequence[str]) -> Mapping[str, frozenset[SpanMark]]:
+        """See Transfer."""
+        return {id: marks_of(self.iter_spans(id)) for id in instance_ids}
+
+    def keys(self, *, after: tuple[str, str] | None = None, limit: int = 500, since: str = "") -> list[KeyRow]:
+        """See Transfer."""
+        with self._open():
+            used = sorted(used for used, at in self._key_times.items() if at >= since and (not after or used > after))
+            return [KeyRow(*each, *self._keys[each], self._key_times[each]) for each in used[:limit]]
+
+    def put_keys(self, keys: Sequence[KeyRow], wait_s: float) -> int:
+        """See Transfer."""
+        with self._writing(wait_s):
+            new = {(key.operation, key.key): key for key in reversed(keys)}
+            new = {used: key for used, key in new.items() if used not in self._keys}
+            self._keys |= {used: StoredKey(key.request_hash, key.subject) for used, key in new.items()}
+            self._key_times |= {used: key.inserted_at for used, key in new.items()}
+        return len(new)
 
     def close(self) -> None:
         """See Storage."""

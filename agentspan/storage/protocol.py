@@ -8,7 +8,6 @@ Until agentspan 1.0 this may change from one minor version to the next; `PROTOCO
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,10 @@ from agentspan.model.status import FINISH_STATUSES
 
 if TYPE_CHECKING:
     from agentspan.storage.analytics import Analytics, Scores
+    from agentspan.storage.file_capabilities import Backup, Rewriting, StorageFile
     from agentspan.storage.location import Location
+    from agentspan.storage.shared import Notes
+    from agentspan.storage.transfer import Transfer
 
 T = TypeVar("T")
 
@@ -118,6 +120,8 @@ class Capabilities(NamedTuple):
         sums: adding up the spans of a run.
         scores: the newest scores, and the tags, of many runs.
         rewriting: storing the spans of older versions in less room.
+        transfer: reading and writing what only a copy of a whole storage needs.
+        notes: keeping texts for programs on several machines.
         keeps_contents: whether it stores what is repeated in payloads once, and makes use of TextInParts.
     """
 
@@ -137,6 +141,8 @@ class Capabilities(NamedTuple):
     rewriting: Rewriting | None = None
     keeps_contents: bool = False
     scores: Scores | None = None
+    transfer: Transfer | None = None
+    notes: Notes | None = None
 
 
 class Groups(Protocol):
@@ -214,48 +220,6 @@ class Waiting(Protocol):
         ...
 
 
-class StorageFile(Protocol):
-    """Keeps its rows in a file that can shrink."""
-
-    def used_bytes(self) -> int:
-        """Return the number of bytes of the file that are in use."""
-        ...
-
-    def file_bytes(self) -> int:
-        """Return the size of the file, including its write-ahead log."""
-        ...
-
-    def compact(self, wait_s: float) -> None:
-        """Return unused space to the system, in steps between which others can write."""
-        ...
-
-
-class Rewriting(Protocol):
-    """Stores the spans of older versions as it stores new ones, in less room."""
-
-    def rewrite(self, instance_id: str, after: str, wait_s: float) -> RewrittenSpans:
-        """Rewrite the finished spans of a run whose id is greater than `after`, as many as one short commit takes.
-
-        No read returns anything else afterwards. Spans that are stored as new ones, and open ones, are passed over.
-
-        Raises:
-            DatabaseBusy: other writers did not let go within `wait_s` seconds; nothing is rewritten.
-        """
-        ...
-
-
-class Backup(Protocol):
-    """Copies everything to a new file."""
-
-    def backup(self, path: str | os.PathLike[str]) -> int:
-        """Copy everything, as of now, to a new file, while others read and write; return its size in bytes.
-
-        Raises:
-            InvalidValue: there is a file at the path already, or no folder.
-        """
-        ...
-
-
 class Sql(Protocol):
     """Answers a person's own SELECT over the documented tables and views."""
 
@@ -292,18 +256,6 @@ class Answer(NamedTuple):
 
     columns: list[str]
     rows: list[tuple[Any, ...]]
-
-
-class RewrittenSpans(NamedTuple):
-    """The spans of one step: how many were looked at, how many of them were rewritten, and the id to go on after.
-
-    Attributes:
-        last: None if the run has no more.
-    """
-
-    seen: int
-    changed: int
-    last: str | None
 
 
 class StoredKey(NamedTuple):

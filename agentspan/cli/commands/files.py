@@ -1,4 +1,4 @@
-"""Commands on whole files: export, import, forward, backup, serve. And on programs: record, instrument."""
+"""Commands on whole files: export, import, forward, backup, copy, serve. And on programs: record, instrument."""
 
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -79,6 +79,22 @@ def backup(ctx: click.Context, file: str, db: str | None, as_json: bool) -> None
 
     with opened(ctx, db) as database:
         backup_.command(database, file, as_json=as_json)
+
+
+@main.command()
+@click.argument("src")
+@click.argument("dst")
+@click.option("--since", metavar="TIME", help="Only runs that began since then, such as 7d or 2026-11-24.")
+@click.option("--follow", is_flag=True, help="Go on with what is recorded later, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+def copy(src: str, dst: str, since: str | None, follow: bool, as_json: bool) -> None:
+    """Copy all runs of SRC, with all that belongs to them, to DST: each a file or NAME://…
+
+    What DST has already stays, or becomes what it is in SRC. So a copy can be broken off, and repeated.
+    """
+    from agentspan.cli import copy as copy_
+
+    copy_.command(src, dst, since=since, follow=follow, as_json=as_json)
 
 
 @main.command()

@@ -271,5 +271,27 @@ _INDEX = (
 )""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _INDEX)
+# A role that only reads rows must not read what signs logins: what it was granted on all tables is taken back here.
+_NOTES = (
+    """create table notes (
+    name text collate "C" primary key,
+    value text collate "C" not null,
+    expires_at timestamptz
+)""",
+    """do $$
+declare
+    role regrole;
+begin
+    for role in
+        select grantee::regrole from pg_class, aclexplode(relacl)
+        where oid = 'notes'::regclass and grantee <> relowner and grantee <> 0
+        group by grantee having not bool_or(privilege_type = 'INSERT')
+    loop
+        execute format('revoke all on notes from %s', role);
+    end loop;
+end $$""",
+    "revoke all on notes from public",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _INDEX, _NOTES)
 """For each version, the statements that lead to it from the one before, in one transaction."""

@@ -19,9 +19,11 @@ from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.doubt import applied_before, in_doubt
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
+from agentspan.storage.postgres.notes import PostgresNotes
 from agentspan.storage.postgres.reads import Reads
 from agentspan.storage.postgres.removal import PostgresRemoval
 from agentspan.storage.postgres.sql_shell import ask
+from agentspan.storage.postgres.transfer import PostgresTransfer
 from agentspan.storage.postgres.writes import APPLIED, apply_all, finishing
 from agentspan.storage.protocol import Answer, Capabilities, Storage
 
@@ -47,6 +49,8 @@ class PostgresStorage(Reads):
         super().__init__(connections.reading, connections.snapshot)
         self._analytics = PostgresAnalytics(connections)
         self._removal = PostgresRemoval(connections)
+        self._transfer = PostgresTransfer(connections)
+        self._notes = PostgresNotes(connections)
         try:
             self._prepare(wait_s)
         except BaseException:
@@ -88,6 +92,8 @@ class PostgresStorage(Reads):
             sql=self,
             sums=self,
             scores=self,
+            transfer=self._transfer,
+            notes=self._notes,
         )
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:

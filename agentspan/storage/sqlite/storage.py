@@ -20,6 +20,7 @@ from agentspan.storage.sqlite.contents.rewriting import Rewriter
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
 from agentspan.storage.sqlite.lending import Lend
 from agentspan.storage.sqlite.reads import Reads, terminated_in
+from agentspan.storage.sqlite.transfer import FileTransfer
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
 
@@ -44,6 +45,7 @@ class FileReads(Reads):
         self._connections = connections
         self._look = look
         self._agent_pages = pages
+        self._transfer = FileTransfer(self.reading, connections)
         self._analytics = IndexAnalytics(connections.path, partial(_apart, connections, look))
 
     def page(self, query: Query) -> Rows:
@@ -140,6 +142,7 @@ class SQLiteStorage(FileReads):
             scores=self,
             rewriting=self._rewriter,
             keeps_contents=True,
+            transfer=self._transfer,
         )
 
     @property
@@ -233,6 +236,7 @@ class Seeing(FileReads):
             journals=self,
             sums=self,
             scores=self,
+            transfer=self._transfer,
         )
 
     @property

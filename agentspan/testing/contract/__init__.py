@@ -14,7 +14,7 @@ import pytest
 
 PARTS = (
     "agreeing", "answering", "base", "changing", "closing", "groups", "keeping", "reading", "removing", "reopening",
-    "rows", "scoring", "units", "using",
+    "rows", "scoring", "transferring", "units", "using",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in PARTS))  # before they are imported
 
@@ -29,6 +29,7 @@ from agentspan.testing.contract.removing import Removing  # noqa: E402
 from agentspan.testing.contract.reopening import Reopening  # noqa: E402
 from agentspan.testing.contract.rows import T0, Rows  # noqa: E402
 from agentspan.testing.contract.scoring import Scoring  # noqa: E402
+from agentspan.testing.contract.transferring import Transferring  # noqa: E402
 from agentspan.testing.contract.units import Units  # noqa: E402
 from agentspan.testing.contract.using import Using  # noqa: E402
 
@@ -36,7 +37,19 @@ __all__ = ["T0", "Rows", "StorageContract"]
 
 
 class StorageContract(
-    Changing, Units, Reading, Using, Closing, Agreeing, Reopening, Grouping, Removing, Answering, Keeping, Scoring
+    Changing,
+    Units,
+    Reading,
+    Using,
+    Closing,
+    Agreeing,
+    Reopening,
+    Grouping,
+    Removing,
+    Answering,
+    Keeping,
+    Scoring,
+    Transferring,
 ):
     """Inherit it, and give it a fixture `storage` that yields an empty storage.
 

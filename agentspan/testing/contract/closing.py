@@ -10,6 +10,7 @@ import pytest
 from agentspan.errors import StorageError
 from agentspan.storage.analytics import RunFilter
 from agentspan.storage.protocol import Storage
+from agentspan.storage.transfer import KeyRow
 from agentspan.testing.contract.base import Base
 
 CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
@@ -42,6 +43,17 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
         "compact": lambda file, run, path: file.compact(1.0),
     },
     "rewriting": {"rewrite": lambda rewriting, run, path: rewriting.rewrite(run, "", 1.0)},
+    "transfer": {
+        "span_marks": lambda transfer, run, path: transfer.span_marks([run]),
+        "keys": lambda transfer, run, path: transfer.keys(),
+        "put_keys": lambda transfer, run, path: transfer.put_keys([KeyRow("a", "b", "c", run, "2")], 1.0),
+    },
+    "notes": {
+        "notes": lambda notes, run, path: notes.notes("a"),
+        "note": lambda notes, run, path: notes.note("a", "b"),
+        "count_notes": lambda notes, run, path: notes.count_notes("a"),
+        "forget_notes": lambda notes, run, path: notes.forget_notes("a"),
+    },
     "backup": {"backup": lambda backup, run, path: backup.backup(path)},
     "sql": {"select": lambda sql, run, path: sql.select("select 1")},
 }

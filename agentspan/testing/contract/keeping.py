@@ -11,8 +11,9 @@ from agentspan.errors import InvalidValue
 from agentspan.jsontext import LIST_TEXT, TextInParts, joined
 from agentspan.model.changes import Put, PutSpans, Refused, Unit
 from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.file_capabilities import Backup, Rewriting, StorageFile
 from agentspan.storage.location import Location
-from agentspan.storage.protocol import Backup, BesideJournals, Check, Query, Rewriting, Storage, StorageFile
+from agentspan.storage.protocol import BesideJournals, Check, Query, Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import finish, violation

@@ -14,11 +14,12 @@ from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import Move, PutSpans, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.analytics import FoundSpan
+from agentspan.storage.file_capabilities import RewrittenSpans
 from agentspan.storage.first_said import search_run
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
-from agentspan.storage.protocol import Capabilities, Query, RewrittenSpans, SpanSum
+from agentspan.storage.protocol import Capabilities, Query, SpanSum
 from agentspan.storage.run_sums import run_sums, summed
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.sql_shell import ask

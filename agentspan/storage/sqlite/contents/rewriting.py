@@ -4,7 +4,7 @@ import sqlite3
 from typing import NamedTuple
 
 from agentspan.blobs import has_blobs
-from agentspan.storage.protocol import RewrittenSpans
+from agentspan.storage.file_capabilities import RewrittenSpans
 from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents.joining import BIT, BITS
 from agentspan.storage.sqlite.contents.numbering import Numbering

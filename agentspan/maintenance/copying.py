@@ -1,0 +1,243 @@
+"""Copies everything of one storage to another one, of whatever backends, and follows it from then on.
+
+Rows are copied as they are. The target is asked first what it has, so a copy can be repeated, broken off at any moment,
+and go on. Nothing is removed there. The account stays the target's own: it names that storage.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from itertools import islice
+from typing import NamedTuple
+
+from agentspan import clock
+from agentspan.errors import DatabaseBusy, InvalidValue
+from agentspan.maintenance.copying_cursor import Place, cursor_of
+from agentspan.maintenance.copying_rows import Sender
+from agentspan.maintenance.copying_runs import RunSender
+from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
+from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.scanning import count, pages
+
+EVERY_S = 1.0
+"""Seconds between two looks at what is new, at least."""
+SHARE = 4
+"""How many times as long as a look takes is waited until the next one."""
+WHOLE_EVERY_S = 300.0
+SHARE_OF_WHOLE = 20
+"""The same for comparing all runs again, which finds also what was stored late with old times."""
+OVERLAP = timedelta(minutes=2)
+"""How far before the last look a look begins: what is stored later has the time at which it was recorded."""
+PAGE = 500
+CURSOR_S = 1.0
+"""Seconds between two notes of the place."""
+PATIENCE_S = 60.0
+SHOWN = 5
+"""Rows that cannot be copied whose ids are named."""
+_FIRST: tuple[ResourceType, ...] = ("agent", "agent_version", "agent_schema_version", "writer")
+_LAST: tuple[ResourceType, ...] = ("tag", "score", "refused_change", "otel_trace", "otel_log")
+Progress = Callable[[int, int], None]
+
+
+class LeftOut(NamedTuple):
+    """A row that could not be copied, and the reason."""
+
+    id: str
+    why: str
+
+
+class Copied(NamedTuple):
+    """The counts of a copy.
+
+    Attributes:
+        runs, spans: how many are new in the target.
+        others: how many other rows and keys are new: agents, versions, tags, scores …
+        changed: how many rows the target had in an earlier state.
+        left_out: how many rows cannot be in the target; `examples` has the first ones.
+    """
+
+    runs: int
+    spans: int
+    others: int
+    changed: int
+    left_out: int
+    examples: tuple[LeftOut, ...]
+
+
+def copy(
+    source: Storage,
+    target: Storage,
+    *,
+    since: str | None = None,
+    follow: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
+    wait_s: float = PATIENCE_S,
+) -> Copied:
+    """Copy what the target lacks, or has in an earlier state.
+
+    Args:
+        since: only runs that began at this time or later, as stored text, and what belongs to them.
+        follow: go on with what is stored later, until `stop` returns True.
+        stop: called between batches.
+        progress: called with how many runs were looked at, and of how many.
+        wait_s: how long each commit may wait for other writers of the target.
+
+    Raises:
+        InvalidValue: both are the same storage.
+        DatabaseBusy: other writers of the target did not let go; what was copied so far is there.
+    """
+    where = source.capabilities().location
+    if source is target or (where is not None and where == target.capabilities().location):
+        raise InvalidValue("DST", "is SRC itself")
+    copying = _Copying(source, target, since, stop, wait_s)
+    copying.whole(progress)
+    if follow:
+        copying.follow()
+    return copying.counts()
+
+
+class _Copying:
+    def __init__(
+        self, source: Storage, target: Storage, since: str | None, stop: Callable[[], bool], wait_s: float
+    ) -> None:
+        self._source, self._target, self._since, self._stop = source, target, since, stop
+        self._wait_s = wait_s
+        self._sender = Sender(source, target, wait_s)
+        self._runs = RunSender(self._sender)
+        self._keys = 0
+
+    def counts(self) -> Copied:
+        """Return the counts so far."""
+        new = self._sender.new
+        runs, spans = new["agent_instance"], new["agent_span"]
+        others = new.total() - runs - spans + self._keys
+        sender = self._sender
+        examples = tuple(LeftOut(*each) for each in islice(sender.left_out.items(), SHOWN))
+        return Copied(runs, spans, others, sender.changed, len(sender.left_out), examples)
+
+    def whole(self, progress: Progress | None) -> None:
+        """Compare all runs, and send what differs. One that was broken off goes on where it ended."""
+        cursor = cursor_of(self._source, self._target, self._since)
+        place = cursor.read()
+        began = clock.now()
+        is_resumed = place is not None
+        if place is None:
+            place = Place(began, "")
+        for type_ in _FIRST:
+            for rows in pages(self._source, ROWS[type_]):
+                self._sender.send(rows)
+        total = count(self._source, "agent_instance") if progress is not None else 0
+        done, noted = 0, time.monotonic()
+        for runs in pages(self._source, AgentInstanceRow, after=place.after):
+            self._runs.send([run for run in runs if self._is_wanted(run)], is_thorough=True)
+            place = place._replace(after=runs[-1].id)
+            if time.monotonic() - noted >= CURSOR_S:
+                cursor.write(place)
+                noted = time.monotonic()
+            if progress is not None:
+                done += len(runs)
+                progress(min(done, total), total)
+            if self._stop():
+                cursor.write(place)
+                return
+        if progress is not None:
+            progress(total, total)
+        for type_ in _LAST:
+            for some in pages(self._source, ROWS[type_]):
+                self._send_last(type_, some)
+        self._send_keys(self._since or "")
+        # What was recorded before the place since the copy began, perhaps long ago, was not looked at.
+        self.recent(_before(place.began if is_resumed else began))
+        cursor.write(None)
+
+    def follow(self) -> None:
+        """Send what is new, again and again, and compare all runs from time to time."""
+        looked, compared, took_s = clock.now(), time.monotonic(), 0.0
+        while not self._stop():
+            began, at = time.monotonic(), clock.now()
+            try:
+                if began - compared >= max(WHOLE_EVERY_S, SHARE_OF_WHOLE * took_s):
+                    self.whole(None)
+                    compared = time.monotonic()
+                    took_s = compared - began
+                else:
+                    self.recent(_before(looked))
+                looked = at
+            except DatabaseBusy:
+                pass  # the next look sends it
+            self._sleep(max(EVERY_S, SHARE * (time.monotonic() - began)))
+
+    def _sleep(self, rest_s: float) -> None:
+        until = time.monotonic() + rest_s
+        while not self._stop() and (left_s := until - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.1))
+
+    def recent(self, at: str) -> None:
+        """Send the runs that were open at the last look, or have changed since a time, and what belongs to them."""
+        for type_ in _FIRST[:-1]:
+            for rows in self._since_time(type_, "updated_at", at):
+                self._sender.send(rows)
+        for rows in self._since_time("writer", "inserted_at", at):
+            self._sender.send(rows)
+        known = [*self._runs.open]
+        seen: set[str] = set()
+        for start in range(0, len(known), PAGE):
+            found = self._source.find(*known[start : start + PAGE]).rows.values()
+            self._send_runs([row for _, row in found], seen)
+        for rows in self._since_time("agent_instance", "updated_at", at):
+            self._send_runs(rows, seen)
+        for type_ in _LAST:
+            for rows in self._since_time(type_, "inserted_at", at):
+                self._send_last(type_, rows)
+        self._send_keys(max(at, self._since or ""))
+
+    def _send_runs(self, rows: Sequence[Row], seen: set[str]) -> None:
+        runs = [row for row in rows if isinstance(row, AgentInstanceRow) and row.id not in seen]
+        seen.update(run.id for run in runs)
+        self._runs.send([run for run in runs if self._is_wanted(run)], is_thorough=False)
+
+    def _since_time(self, type_: ResourceType, column: str, at: str) -> Iterator[list[Row]]:
+        """Yield the rows whose column is not before a time, the latest first, in pages."""
+        query = Query(type_, order=column, descending=True, limit=PAGE)
+        while True:
+            rows = self._source.page(query).rows
+            new = [row for row in rows if getattr(row, column) >= at]
+            if new:
+                yield new
+            if len(new) < PAGE:
+                return
+            query = replace(query, offset=query.offset + PAGE)
+
+    def _send_last(self, type_: ResourceType, rows: Sequence[Row]) -> None:
+        """Send rows that belong to runs; those of runs that the target does not have stay."""
+        runs = {run for row in rows if (run := getattr(row, "agent_instance_id", None)) is not None}
+        there = self._target.find(*runs).rows if runs else {}
+        wanted = [row for row in rows if self._has_place(row, there)]
+        if wanted:
+            self._sender.send(wanted)
+
+    def _has_place(self, row: Row, there: Mapping[str, object]) -> bool:
+        run = getattr(row, "agent_instance_id", None)
+        if run is not None:
+            return run in there
+        return not isinstance(row, OtelLogRow) or self._since is None or row.inserted_at >= self._since
+
+    def _is_wanted(self, run: AgentInstanceRow) -> bool:
+        return self._since is None or (run.started_at or run.inserted_at) >= self._since
+
+    def _send_keys(self, since: str) -> None:
+        of_source, of_target = self._source.capabilities().transfer, self._target.capabilities().transfer
+        if of_source is None or of_target is None:
+            return
+        keys = of_source.keys(since=since, limit=PAGE)
+        while keys:
+            renamed = [key._replace(subject=self._sender.target_id(key.subject)) for key in keys]
+            self._keys += of_target.put_keys(renamed, self._wait_s)
+            keys = of_source.keys(after=(keys[-1].operation, keys[-1].key), since=since, limit=PAGE)
+
+
+def _before(at: str) -> str:
+    """Return a time with the overlap before it."""
+    return clock.parse(clock.to_datetime(at) - OVERLAP)

@@ -1,0 +1,80 @@
+"""Contract of a storage that claims transfer or notes."""
+
+import threading
+
+from agentspan.model.changes import Key, Put, Unit
+from agentspan.storage.protocol import Storage
+from agentspan.storage.shared import Notes
+from agentspan.storage.transfer import KeyRow, SpanMark, Transfer
+from agentspan.testing.contract.base import Base
+from agentspan.testing.contract.rows import T0, T1, T2, finish
+
+
+class Transferring(Base):
+    """Contract: transfer, notes."""
+
+    def test_marks_tell_of_every_change_of_a_runs_spans(self, storage: Storage) -> None:
+        """How many there are in each status, the latest change of them, and late ends; nothing of other runs."""
+        transfer: Transfer = self.claimed(storage, "transfer")
+        run, other, empty = (self.instance(storage) for _ in range(3))
+        spans = [self.rows.span(run) for _ in range(3)]
+        self.put(storage, *spans, self.rows.span(other, updated_at=T2))
+        unknown = self.rows.ids.new()
+        marks = transfer.span_marks([run.id, empty.id, unknown])
+        assert marks == {run.id: {SpanMark("active", 3, T0, 0)}, empty.id: frozenset(), unknown: frozenset()}
+        self.move(storage, finish(spans[0].id))
+        self.put(storage, self.rows.span(run, status="complete", updated_at=T0, ended_late=1))
+        assert transfer.span_marks([run.id]) == {
+            run.id: {SpanMark("active", 2, T0, 0), SpanMark("complete", 2, T1, 1)},
+        }
+        assert transfer.span_marks([]) == {}
+
+    def test_keys_are_read_in_order_and_stored_as_they_are(self, storage: Storage) -> None:
+        """After a key, since a time, at most so many. One that is stored already stays."""
+        transfer: Transfer = self.claimed(storage, "transfer")
+        agents = [self.rows.agent() for _ in range(3)]
+        keys = [Key("create", "b", "h", T1), Key("create", "é", "h", T2), Key("Create", "z", "h", T0)]
+        storage.apply([Unit((Put(agent),), agent.id, key) for agent, key in zip(agents, keys, strict=True)])
+        rows = [KeyRow(*key[:3], agent.id, key.inserted_at) for key, agent in zip(keys, agents, strict=True)]
+        assert transfer.keys() == [rows[2], rows[0], rows[1]]
+        assert transfer.keys(limit=1) == [rows[2]]
+        assert transfer.keys(after=("Create", "z"), limit=1) == [rows[0]]
+        assert transfer.keys(after=("create", "b")) == [rows[1]]
+        assert transfer.keys(since=T1) == [rows[0], rows[1]]
+        more = KeyRow("finish", "b", "g", self.rows.ids.new(), T1)
+        assert transfer.put_keys([more, rows[0]._replace(request_hash="other", subject=more.subject)], 1.0) == 1
+        assert transfer.keys() == [rows[2], rows[0], rows[1], more]
+        assert transfer.put_keys([], 1.0) == 0
+        assert storage.find(key=Key("finish", "b", "g", T0)).key == ("g", more.subject)
+
+    def test_notes_are_kept_by_name(self, storage: Storage) -> None:
+        """One may replace another or not; those whose time is over are gone."""
+        notes: Notes = self.claimed(storage, "notes")
+        assert notes.notes("a") == {}
+        assert notes.note("a", "1") == "1"
+        assert notes.note("a", "2", replace=False) == "1"
+        assert notes.note("a", "3") == "3"
+        assert notes.note("a/b", "ü", lasts_s=60.0) == "ü"
+        assert notes.note("a/c", "gone", lasts_s=0.0) == "gone"
+        assert notes.notes("a", "a/b", "a/c", "none") == {"a": "3", "a/b": "ü"}
+        notes.note("x", "")
+        assert notes.count_notes("a/") == 1
+        assert notes.count_notes("%") == 0
+        notes.forget_notes("a/")
+        assert notes.notes("a", "a/b", "x") == {"a": "3", "x": ""}
+
+    def test_programs_that_note_at_the_same_moment_are_given_the_same_text(self, storage: Storage) -> None:
+        """Where none replaces another's."""
+        notes: Notes = self.claimed(storage, "notes")
+        start, said = threading.Barrier(4), []
+
+        def note(text: str) -> None:
+            start.wait()
+            said.append(notes.note("secret", text, replace=False))
+
+        threads = [threading.Thread(target=note, args=(str(number),)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert said == [notes.notes("secret")["secret"]] * 4
