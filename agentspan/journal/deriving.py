@@ -19,6 +19,7 @@ from agentspan.journal.events import (
     HISTORY,
     RAW_BEGIN,
     RAW_END,
+    REGISTRATION,
     SEPARATOR,
     STARTED,
     UNIT,
@@ -27,7 +28,7 @@ from agentspan.journal.events import (
 )
 from agentspan.journal.parts import Elements, Payload
 from agentspan.model import sensitive, spans
-from agentspan.model.changes import Put, PutSpans, Unit, Violation, unit_of
+from agentspan.model.changes import Move, Put, PutSpans, Unit, Violation, unit_of
 from agentspan.model.rows import AgentSpanRow, ScoreRow
 from agentspan.model.sensitive import IN_TEXT, unwrapped
 from agentspan.model.spans import Times
@@ -160,7 +161,7 @@ class Batch:
         if kind in (RAW_BEGIN, RAW_END, FINISHED_AS):
             self._add_told(kind, fields)
             return
-        if self._unread and kind != UNIT and fields[1] in self._unread:
+        if self._unread and kind not in (UNIT, REGISTRATION) and fields[1] in self._unread:
             self._read_begin(fields[1])
         if kind == HISTORY:
             payload = self._payloads[fields[1]] = self._elements.payload(fields)
@@ -170,9 +171,15 @@ class Batch:
             unit = decode_unit(body[2:].decode())
             change = unit.changes[0]
             if isinstance(change, Put) and not isinstance(change.row, ScoreRow):
-                self.first.append(unit)  # a run that could not be registered at once: its spans need it
+                self.first.append(unit)  # a writer, a trace; of older versions, also a run: its spans need it
             else:
                 self._later.append([UNIT, body[2:].decode()])
+        elif kind == REGISTRATION:
+            unit = decode_unit(body[2:].decode())
+            if isinstance(unit.changes[-1], Move):  # a run gets another name: what was recorded before comes first
+                self._later.append([UNIT, body[2:].decode()])
+            else:
+                self.first.append(unit)
         elif kind in (STARTED, UPDATED) and fields[1] in self._open:
             self._changes.setdefault(fields[1], []).append(fields)
         elif kind == FINISHED and fields[1] in self._open:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentspan import jsontext
 from agentspan.model.changes import Change, Move, Over, Put, Unit, Violation, overs
-from agentspan.model.rows import ROWS, TYPE_OF, AgentSpanRow
+from agentspan.model.rows import ROWS, TYPE_OF, AgentSchemaVersionRow, AgentSpanRow
 from agentspan.schemas.aggregates import is_aggregate
 
 SEPARATOR = "\x1f"
@@ -18,7 +18,12 @@ parts); S id at_ns; U id at_ns payload; F id status at_ns elapsed_ns result_payl
 FINISHED_AS, RAW_BEGIN, RAW_END = "T", "N", "W"
 """T id status at_ns elapsed_ns result_payload schema_name payload: an end that tells the type and the payload, too.
 N id instance_id agent_id parent_span_id at_ns reader text, and W id at_ns elapsed_ns reader text: a begin and an end
-that are read when they are drained (see raw_records)."""
+that are read when they are drained (see raw_records). `agent_id` is empty where the storage has not said yet which
+agent the run has."""
+REGISTRATION = "R"
+"""R and a unit as JSON, which registers or renames a run. It puts the agent, the version and the schema version that it
+names, which may be stored already, under other ids. The content of the schema version is empty if an earlier record of
+the segment has it."""
 
 
 def encode_unit(unit: Unit) -> str:
@@ -27,6 +32,27 @@ def encode_unit(unit: Unit) -> str:
     Raises:
         ValueError: a change is neither a Put nor a Move without `unchanged`.
     """
+    return UNIT + SEPARATOR + _encoded(unit)
+
+
+def encode_registration(unit: Unit, *, with_content: bool) -> str:
+    """Encode a unit that registers or renames a run.
+
+    Args:
+        with_content: write the content of the schema version (8 kB, of which most is the built-in types).
+    """
+    if not with_content:
+        changes = [
+            change._replace(row=change.row._replace(span_type_schemas="", quality_schemas=None))
+            if isinstance(change, Put) and isinstance(change.row, AgentSchemaVersionRow)
+            else change
+            for change in unit.changes
+        ]
+        unit = unit._replace(changes=tuple(changes))
+    return REGISTRATION + SEPARATOR + _encoded(unit)
+
+
+def _encoded(unit: Unit) -> str:
     changes: list[Any] = []
     for change in unit.changes:
         if isinstance(change, Put):
@@ -36,7 +62,7 @@ def encode_unit(unit: Unit) -> str:
             changes.append(["move", change.type, change.id, sorted(change.leaves), dict(change.set), over])
         else:
             raise ValueError("only rows to put and to move go through a journal")
-    return UNIT + SEPARATOR + jsontext.encode([unit.subject, changes])[0]
+    return jsontext.encode([unit.subject, changes])[0]
 
 
 def decode_unit(text: str) -> Unit:

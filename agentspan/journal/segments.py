@@ -27,16 +27,17 @@ from agentspan.interrupts import let_through
 from agentspan.journal import journal_folder
 from agentspan.journal.records import END, HEADER
 
-FORM = b"agentspan journal 2\n"
+FORM = b"agentspan journal 3\n"
 """The first bytes of a segment, for people. Programs check the format in the file name, where no bit can flip."""
-SUFFIX = ".v2.segment"
+SUFFIX = ".v3.segment"
 """Another format has another suffix. Such files are left for the version that can read them."""
-SUFFIXES = (".v1.segment", SUFFIX)  # this version reads both; the first has no records of kind H
+SUFFIXES = (".v1.segment", ".v2.segment", SUFFIX)
+"""This version reads all. The first has no records of kind H, the first two have none of kind R."""
 NEW = ".new"
 START = 48
 """Position of the first record."""
 
-_FORMS = [form.ljust(32, b"\0") for form in (b"agentspan journal 1\n", FORM)]
+_FORMS = [form.ljust(32, b"\0") for form in (b"agentspan journal 1\n", b"agentspan journal 2\n", FORM)]
 _MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
 _mark = struct.Struct("<IQ")
 _SECOND = START + len(END)

@@ -1,12 +1,12 @@
 """Registers a run: the changes that put its instance, and the agent and versions that are not stored yet."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from agentspan.errors import InvalidValue
 from agentspan.model import instances
 from agentspan.model.changes import Change, Move, Put
-from agentspan.model.rows import AgentRow, AgentSchemaVersionRow, AgentVersionRow, TagRow, Value
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow, TagRow, Value
 from agentspan.model.schema_versions import SchemaFields
 from agentspan.model.status import PURPOSES
 
@@ -123,8 +123,35 @@ def register(wanted: Registration, stored: References, new_id: Callable[[], str]
         new_id: returns the PFID of each row that is made beside the instance.
         now: stored text.
     """
-    changes, (agent, version, schema) = references(wanted, stored, new_id, now)
-    changes.append(
+    changes, referred = references(wanted, stored, new_id, now)
+    return (*changes, *instance_changes(wanted, referred, new_id, now))
+
+
+def registration(wanted: Registration, referred: Referred, new_id: Callable[[], str], now: str) -> tuple[Change, ...]:
+    """Return the changes that register a run where nothing was read: all that it refers to is put.
+
+    Before they are applied, `recovery.names` finds out which of these rows are stored, under which ids. Until then the
+    run has no `agent_id`, and neither have its spans.
+    """
+    instance, *tags = instance_changes(wanted, referred, new_id, now)
+    row = cast(AgentInstanceRow, instance.row)._replace(agent_id="")
+    return (*_put(referred), instance._replace(row=row), *tags)
+
+
+def renaming(id: str, referred: Referred) -> tuple[Change, ...]:
+    """Return the changes that give a run another agent or version where nothing was read (see registration)."""
+    agent, version, schema = referred
+    return (*_put(referred), instances.renamed(id, agent.id, version.id, schema.id))
+
+
+def _put(referred: Referred) -> list[Put]:
+    return [Put(row, minted=True) for row in referred]
+
+
+def instance_changes(wanted: Registration, referred: Referred, new_id: Callable[[], str], now: str) -> list[Put]:
+    """Return the changes that put an instance, and its tags."""
+    agent, version, schema = referred
+    changes = [
         instances.registered(
             wanted.id,
             agent=agent,
@@ -143,6 +170,6 @@ def register(wanted: Registration, stored: References, new_id: Callable[[], str]
             git_dirty=wanted.git_dirty,
             minted=wanted.minted,
         )
-    )
+    ]
     changes += [Put(TagRow(new_id(), wanted.id, tag, now), minted=True) for tag in wanted.tags]
-    return tuple(changes)
+    return changes

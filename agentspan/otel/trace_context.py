@@ -176,6 +176,7 @@ def _outgoing(run: Run | None, span: Span | None) -> tuple[TraceParent | None, S
         return (None, ()) if incoming is None else (incoming.parent, incoming.state)
     state = current[1] if current is not None else () if incoming is None else incoming.state
     member = run.id if id is None else f"{run.id}:{id}"
+    run.recorder.make_stored(run.id)
     if current is not None:
         parent = current[0]
     elif incoming is not None:

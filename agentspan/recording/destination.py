@@ -6,7 +6,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from agentspan import forks, ids
+from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.journal import journal_folder
+from agentspan.model.rows import AccountRow
 from agentspan.model.schema_versions import SchemaFields, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink
@@ -17,6 +19,7 @@ from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.storage.registry import location_of
 
 if journal_folder.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
     from agentspan.recording.sinks.journal import JournalSink, Surroundings
@@ -59,12 +62,12 @@ class Destination:
     Args:
         db: what to record into; see Tracer.
         wants_journal: put a journal in front of it, if one can be there.
-        open_wait_s: how long to wait for a file that others hold.
+        open_wait_s: how long to wait for a file that others hold. With a journal it is not waited for: records stay
+            in the journal until the file can be used.
 
     Attributes:
         storage: for readers: what is in `store` and in its journals.
         store: the plain storage, for recording.
-        account: the row of its account.
         ids: mints ids for it.
         is_journaled: whether a journal lies in front of it.
 
@@ -79,17 +82,49 @@ class Destination:
         wants_journal: bool,
         open_wait_s: float,
     ) -> None:
-        self.storage = open_storage(db, wait_s=open_wait_s)
+        if db is None or isinstance(db, (str, os.PathLike)):
+            db = location_of(db)
+        path = db.path if isinstance(db, Location) else None
+        later = wants_journal and path is not None and journal_folder.why_not(path) is None
+        self.storage = open_storage(db, wait_s=WAIT_S if later else open_wait_s, later=later)
         journals = self.storage.capabilities().journals
         self.store: Storage = self.storage if journals is None else journals.direct
         self._file = None if journals is None else journals.path
         waiting = self.store.capabilities().waiting
+        self.is_journaled = wants_journal and self._may_journal()
+        self._account: AccountRow | None = None
+        if waiting is not None:
+            waiting.wait_at_most(0.0)  # where the file could not be opened, it was waited for already
+        self.learn()
         if waiting is not None:
             waiting.wait_at_most(WAIT_S)
-        self.is_journaled = wants_journal and self._may_journal()
-        self.account = self.store.account()
         self.ids = ids.IdSource(self.account.partition)
         self._stored_span_types = StoredSpanTypes()
+
+    @property
+    def account(self) -> AccountRow:
+        """The row of its account; one without ids, in partition 0, as long as it could not be read."""
+        return self._account or _UNKNOWN
+
+    def learn(self) -> None:
+        """Read the account, once.
+
+        Raises:
+            StorageError: it cannot be read, and there is no journal that could wait for it.
+        """
+        if self._account is None:
+            try:
+                self._account = self.store.account()
+            except DatabaseUnusable:
+                raise
+            except StorageError:
+                if not self.is_journaled:
+                    raise
+
+    def is_another(self) -> bool:
+        """Return whether another storage has taken the place of the one that was opened, as with a deleted file."""
+        self.learn()
+        return self.store.account().id != self.account.id
 
     def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:
         """Return a sink of this process.
@@ -139,4 +174,5 @@ class Destination:
         return why_not is None
 
 
+_UNKNOWN = AccountRow("", "", "", 0, "")
 _logged: set[str] = set()

@@ -28,6 +28,10 @@ class LiveRun(Protocol):
     def tell(self) -> None:
         """Call the program's `on_terminate`, once."""
 
+    def confirm(self, stored: AgentInstanceRow) -> None:
+        """Take the row with which it is stored."""
+        ...
+
     def register_again(self) -> AgentInstanceRow | None:
         """Register in a file that replaced the one that knew this run; None if the run is known there."""
         ...

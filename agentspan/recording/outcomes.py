@@ -10,7 +10,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.recording.live_runs import LiveRun
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener
-from agentspan.recovery.rebasing import with_agents
+from agentspan.recovery.names import with_agents
 from agentspan.recovery.writers import this_process
 
 
@@ -99,7 +99,7 @@ class Outcomes(RunListener):
             return None
 
     def _fitting(self, unit: Unit) -> Unit | None:
-        change = unit.changes[0]
+        change = unit.changes[-1]
         if isinstance(change, Move):
             found = self._recorder.store.find(change.id, instance_id=change.instance_id)
             return unit if change.id in found.rows else None
@@ -117,14 +117,15 @@ class Outcomes(RunListener):
         return with_agents(unit, {instance_id: located[1].agent_id})
 
     def _is_another_file(self) -> bool:
-        return self._recorder.store.account().id != self._recorder.destination.account.id
+        return self._recorder.destination.is_another()
 
     def registered(self, instance: AgentInstanceRow) -> None:
-        """Let a run know the agent that it is registered with after all."""
+        """Let a run know the agent that it is registered with."""
+        self._recorder.destination.learn()
         self._recorder.registrations.pop(instance.id, None)
         run = self._recorder.runs.get(instance.id)
         if run is not None:
-            run.registered_row = instance
+            run.confirm(instance)
 
 
 def _refusal(unit: Unit, refused: Refused) -> Exception:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from agentspan.interrupts import let_through
+from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.capture.arguments import kind_of
 from agentspan.recording.generators import Steps, wrap_async_generator, wrap_generator
@@ -31,6 +32,8 @@ class Luggage(NamedTuple):
         instance: the run's row.
         span: the active span's id and schema_name; None in a run without one.
         raises: whether the run raises when it is terminated.
+        registration: the unit that registers the run, as long as it may not be stored: the other process journals it,
+            too, since its journal may be drained first.
     """
 
     location: Location
@@ -39,6 +42,7 @@ class Luggage(NamedTuple):
     instance: AgentInstanceRow
     span: tuple[str, str] | None
     raises: bool
+    registration: Unit | None
 
 
 class Arrivals(Protocol):
@@ -124,6 +128,7 @@ def _pack(recorder: Recorder, node: Span | Run | None, location: Location | None
         run.registered_row,
         None if parent is None else (parent.id, parent.schema_name),
         run.on_terminate == "raise",
+        recorder.registrations.get(run.id),
     )
 
 
@@ -168,6 +173,8 @@ def _arrive(fn: Callable[..., Any], luggage: Luggage | None) -> "Callable[..., A
     if not isinstance(run, Run):
         run = Run(recorder, luggage.name, on_terminate="raise" if luggage.raises else None)
         run.take_over(luggage.instance)
+        if luggage.registration is not None:
+            recorder.restate(luggage.registration)
     node: Span | Run = run
     if luggage.span is not None:
         id, schema_name = luggage.span

@@ -18,6 +18,7 @@ from agentspan.model.refusals import refuse_violations
 from agentspan.recording.destination import Destination, RunTypes
 from agentspan.recording.faults import Faults
 from agentspan.recording.live_runs import LiveRuns
+from agentspan.recording.registering import Unread
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.nowhere import First, Nowhere
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink, SpanFacts, SpanSink
@@ -53,6 +54,7 @@ class Recorder:
         sink: the sink behind `out`; None where there is no storage.
         runs: the runs that the program holds.
         registrations: units of runs that may not be stored yet, by the id of the run.
+        unread: makes these units, where nothing is read.
         faults: counts and logs what goes wrong.
         is_strict: whether payloads must match their schemas.
         is_closed: whether it was shut down.
@@ -85,6 +87,7 @@ class Recorder:
         self.broken = broken
         self.is_closed = self._is_released = False
         self.registrations: dict[str, Unit] = {}
+        self.unread = Unread()
         self._inherited: list[Unit] = []  # the same of the parent, whose journal may be read after this one's
         self._unknown_writer: Put | None = None
         self._outcomes = outcomes(self)
@@ -194,6 +197,18 @@ class Recorder:
             self.registrations[unit.subject] = unit
         self.sink.put_aside(unit, error)
 
+    def restate(self, registration: Unit) -> None:
+        """Register a run that another process began, in case its journal is drained later than this one's."""
+        self.make_writer_known()
+        if self.sink is not None and registration.subject is not None:
+            self.registrations[registration.subject] = registration  # for this process's forked children
+            self.sink.restate(registration)
+
+    def make_stored(self, run_id: str) -> None:
+        """Have a run in the storage before another process hears of it; wait only for a storage that is there."""
+        if run_id in self.registrations and self.sink is not None:
+            self.sink.hurry()
+
     def _new_writer(self) -> None:
         self.writer_id = self.ids.new()
         self._unknown_writer = Put(this_process(self.writer_id), minted=True)
@@ -206,22 +221,29 @@ class Recorder:
         return self.sink
 
     def make_writer_known(self) -> None:
-        """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine."""
+        """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine.
+
+        Raises:
+            StorageError: nothing is recorded any more.
+        """
+        if self.is_closed:
+            raise StorageError("this tracer was shut down; it records nothing any more")
         writer = self._unknown_writer  # another thread may come by and take it
         if writer is not None:
-            assert self.sink is not None
-            unit = unit_of(writer)
-            try:
-                self.store.apply((unit,), wait_s=WAIT_S)
-            except StorageError as error:
-                if not self.destination.is_journaled:  # it would wait in memory, and its runs be stored before it
+            sink = self.destination.is_journaled and self.sink
+            if sink:
+                sink.restate(unit_of(writer))
+                while self._inherited:  # each until it is written: a signal handler may raise in between
+                    sink.restate(self._inherited[0])
+                    del self._inherited[0]
+            else:
+                try:
+                    self.store.apply((unit_of(writer),), wait_s=WAIT_S)
+                except StorageError:  # it would wait in memory, and its runs be stored before it
                     return
-                self.put_aside(unit, error)
-            while self._inherited:  # each until it is written: a signal handler may raise in between
-                self.sink.write(self._inherited[0])
-                del self._inherited[0]
             self._unknown_writer = None
             if not self.is_closed:
+                assert self.sink is not None
                 self.out = self.sink  # the common case, without a look at any of the others
 
 

@@ -1,4 +1,7 @@
-"""Registers a run while it is recorded: model, Unit, apply; a unit that the storage cannot take now is put aside."""
+"""Registers runs while they are recorded: without reading the storage where a journal lies in front of it.
+
+Without a journal: find, model, apply; a unit that the storage cannot take now is put aside.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,12 +10,49 @@ from agentspan import clock, ids
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.model import registration
 from agentspan.model.changes import Applied, Put, Unit
-from agentspan.model.registration import Referred, Registration
-from agentspan.model.rows import AgentInstanceRow, AgentRow
+from agentspan.model.registration import References, Referred, Registration
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow
 from agentspan.storage.lookup import check_unused, expect, references, unique
 from agentspan.storage.protocol import Storage
 
 ATTEMPTS = 20
+
+
+MAX_KEPT = 1000
+"""Agents, versions and schema versions of which a process keeps the rows."""
+
+
+class Unread:
+    """Makes the units that register and rename runs, without reading the storage.
+
+    The first one of an agent mints an id for it, which later ones repeat. `recovery.names` replaces it where the agent
+    is stored under another id.
+    """
+
+    def __init__(self) -> None:
+        self._agents: dict[str, AgentRow] = {}
+        self._versions: dict[tuple[str, str], AgentVersionRow] = {}
+        self._schemas: dict[tuple[str, str], AgentSchemaVersionRow] = {}
+
+    def registration(self, wanted: Registration, new_id: Callable[[], str]) -> tuple[Unit, AgentInstanceRow]:
+        """Return the unit that registers a run, and its row, which has no agent_id yet."""
+        now = clock.now()
+        unit = Unit(registration.registration(wanted, self._referred(wanted, new_id, now), new_id, now), wanted.id)
+        return unit, _instance(unit)
+
+    def renaming(self, wanted: Registration, new_id: Callable[[], str]) -> Unit:
+        """Return the unit that gives a registered run the agent and the version of `wanted`."""
+        return Unit(registration.renaming(wanted.id, self._referred(wanted, new_id, clock.now())))
+
+    def _referred(self, wanted: Registration, new_id: Callable[[], str], now: str) -> Referred:
+        version, schema = wanted.version.external_identifier, wanted.schema.content_hash
+        agent, of_version, of_schema = wanted.agent, (wanted.agent, version), (wanted.agent, schema)
+        known = References(self._agents.get(agent), self._versions.get(of_version), self._schemas.get(of_schema))
+        _, referred = registration.references(wanted, known, new_id, now)
+        if len(self._versions) + len(self._schemas) > MAX_KEPT:
+            self._agents, self._versions, self._schemas = {}, {}, {}
+        self._agents[agent], self._versions[of_version], self._schemas[of_schema] = referred
+        return referred
 
 
 class Registered(NamedTuple):

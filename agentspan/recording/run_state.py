@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple, cast
 
 from agentspan import clock, forks
-from agentspan.errors import InvalidValue
+from agentspan.errors import InvalidValue, StorageError
 from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
@@ -87,6 +87,8 @@ class RunState:
         self._writer_id = ""
         self._is_told = False
         self._key: str | None = None
+        self._named: tuple[str, str] | None = None  # the agent and the version that it was registered with
+        self._is_renamed = False
         self.is_taken_over = False
         self._is_left = False
         self.result_members: dict[str, Any] | None = None
@@ -109,20 +111,50 @@ class RunState:
         if not recorder.enabled:
             return
         try:
-            storage = recorder.store
             recorder.make_writer_known()
-            done = self._register(storage, None, clock.now()) if known is None else self._register_known(storage, known)
-            self.registered_row = done.instance
-            self.id = done.instance.id
-            recorder.runs.add(self)
+            if known is not None:
+                self._begin_known(known)
+            elif recorder.destination.is_journaled:
+                self._append_registration(None, clock.now())
+            else:
+                self._registered(self._register(recorder.store, None, clock.now()))
             latest_runs.note(recorder, self.id)
             assert recorder.sink is not None
-            if done.is_stored:
-                recorder.sink.count_recorded()
             recorder.sink.watch()
         except Exception as error:
             recorder.faults.lose(error)
         self._began_ns = clock.monotonic_ns()
+
+    def _append_registration(self, id: str | None, started_at: str) -> None:
+        """Register the run by a record of the journal; nothing is read."""
+        recorder = self.recorder
+        wanted = self._wanted(id, started_at)
+        unit, row = recorder.unread.registration(wanted, recorder.ids.new)
+        self._named = (wanted.agent, wanted.version.external_identifier)
+        # All of this before the record: the drain thread may register it at once.
+        self.registered_row, self.id = row, row.id
+        recorder.runs.add(self)
+        recorder.registrations[row.id] = unit
+        recorder.out.register(unit)
+
+    def _registered(self, done: Registered) -> None:
+        recorder = self.recorder
+        self.registered_row, self.id = done.instance, done.instance.id
+        recorder.runs.add(self)
+        if done.is_stored:
+            assert recorder.sink is not None
+            recorder.sink.count_recorded()
+
+    def _begin_known(self, known: Known) -> None:
+        """Register a run that other ways may have stored already, unless the storage cannot say so now."""
+        recorder = self.recorder
+        try:
+            self._registered(self._register_known(recorder.store, known))
+        except StorageError:
+            if not recorder.destination.is_journaled:
+                raise
+            self._key = known.key
+            self._append_registration(known.id, clock.to_text(known.started_ns))
 
     def _register_known(self, storage: Storage, known: Known) -> Registered:
         agent = unique(storage, AgentRow, external_identifier=_text(self.recorder, self.name) or DEFAULT)
@@ -171,6 +203,10 @@ class RunState:
         self.id, self.status = instance.id, "active"
         self.recorder.runs.add(self)
 
+    def confirm(self, stored: AgentInstanceRow) -> None:
+        """See LiveRun."""
+        self.registered_row = stored._replace(agent_id="") if self._is_renamed else stored
+
     def register_again(self) -> AgentInstanceRow | None:
         """See LiveRun."""
         instance, storage = self.registered_row, self.recorder.store
@@ -187,6 +223,9 @@ class RunState:
             return
         try:
             wanted = self._wanted(self.id, instance.started_at or clock.now())
+            if recorder.destination.is_journaled:
+                self._append_renaming(wanted)
+                return
             agent, found, schema = refer(recorder.store, wanted, recorder.ids.new, wait_s=WAIT_S)
             if (agent.id, found.id) != (instance.agent_id, instance.agent_version_id):
                 recorder.out.write(unit_of(instances.renamed(self.id, agent.id, found.id, schema.id)))
@@ -195,6 +234,14 @@ class RunState:
                 )
         except Exception as error:
             recorder.faults.add(error)
+
+    def _append_renaming(self, wanted: Registration) -> None:
+        recorder, names = self.recorder, (wanted.agent, wanted.version.external_identifier)
+        unit = recorder.unread.renaming(wanted, recorder.ids.new)
+        if names != self._named and self.registered_row is not None:
+            self._named, self._is_renamed = names, True
+            self.registered_row = self.registered_row._replace(agent_id="")
+            recorder.out.register(unit)
 
     def leave(self, exception: BaseException | None) -> None:
         """End the block: give the context back, and finish what is still active."""

@@ -19,6 +19,7 @@ from agentspan.journal.records import Gap, Record, read
 from agentspan.journal.segments import START, Left, take_over
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.recovery.committer import Committer, Listener
+from agentspan.recovery.lost_registrations import LostRegistrations
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.protocol import Storage
@@ -149,6 +150,7 @@ class Adoption:
         before, size = 0, sum(map(_size_of, paths))
         for writer_id, own in groupby(paths, writer_of):
             committer: Committer | None = None
+            lost: LostRegistrations | None = None
             for path in own:
                 left = _taken(path, wait_s)
                 if left is None and path.exists():
@@ -157,8 +159,12 @@ class Adoption:
                     continue
                 with left:
                     storage = storage or stack.enter_context(self._lend())
-                    committer = committer or _committer(storage, self._folder, writer_id)
-                    taking = _Taking(committer, left, adopted, lambda: self._stopped or time.monotonic() > until)
+                    if committer is None or lost is None:
+                        ids = IdSource(storage.account().partition)
+                        lost = LostRegistrations(storage, writer_id, ids)
+                        committer = _committer(storage, self._folder, writer_id, ids, lost)
+                    is_over = lambda: self._stopped or time.monotonic() > until  # noqa: E731
+                    taking = _Taking(committer, lost, left, adopted, is_over)
                     if not taking.take(lambda done, before=before: progress(before + done, size)):  # type: ignore[misc]
                         return
                 before += len(left.data)
@@ -174,7 +180,7 @@ def _taken(path: Path, wait_s: float) -> Left | None:
     return left
 
 
-def _committer(storage: Storage, folder: Path, writer_id: str) -> Committer:
+def _committer(storage: Storage, folder: Path, writer_id: str, ids: IdSource, listener: Listener) -> Committer:
     kept, stored, unknown = types_of(folder, writer_id), StoredSpanTypes(), Registry()
     types = None if kept is None else from_schemas(kept)
 
@@ -186,19 +192,27 @@ def _committer(storage: Storage, folder: Path, writer_id: str) -> Committer:
         except NotFound:  # its file was replaced
             return unknown.resolve(schema_name)
 
-    ids = IdSource(storage.account().partition)
-    return Committer(storage, lambda: writer_id, ids, resolve=resolve, stored_span_types=stored, listener=Listener())
+    return Committer(storage, lambda: writer_id, ids, resolve=resolve, stored_span_types=stored, listener=listener)
 
 
 class _Taking:
     """The adoption of one segment.
 
     Args:
+        lost: registers runs whose registration was damaged.
         is_over: returns whether to leave the rest for others.
     """
 
-    def __init__(self, committer: Committer, left: Left, adopted: Adopted, is_over: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        lost: LostRegistrations,
+        left: Left,
+        adopted: Adopted,
+        is_over: Callable[[], bool],
+    ) -> None:
         self._committer = committer
+        self._lost = lost
         self._left = left
         self._adopted = adopted
         self._is_over = is_over
@@ -220,6 +234,7 @@ class _Taking:
             adopted.records += len(batch)
             left.trim(batch[-1].end, batch[-1].sequence + 1)
             progress(batch[-1].end)
+        self._lost.restore_writer()
         left.remove()
         adopted.segments += 1
         return True
@@ -241,6 +256,7 @@ class _Taking:
         name = self._left.path.name
         damage = [] if self._left.damaged is None else [f"{name}: {self._left.damaged}"]
         damage += [f"{name}: {_described(gap)}" for gap in gaps]
+        self._lost.is_damaged = self._lost.is_damaged or bool(damage)
         for said in damage:
             log.warning("journal: %s", said)
             self._committer.note(name, "damaged", {"said": said})

@@ -18,7 +18,7 @@ def is_stored(unit: Unit, refused: Refused) -> bool:
     if stored is None:
         return False
     if refused.why in ("id_used", "not_unique") and len(unit.changes) > 1:  # a unit is whole or not at all
-        return stored.id in [each.row.id for each in unit.changes if isinstance(each, Put)]
+        return stored.id == unit.subject  # not its agent, which another unit may have put
     if isinstance(change, Put):
         return refused.why == "id_used" and _has(stored, change.row)
     if not isinstance(change, Move):

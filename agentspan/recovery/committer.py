@@ -19,7 +19,7 @@ from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
 from agentspan.recovery import already_stored
 from agentspan.recovery.closing_spans import Closer
-from agentspan.recovery.rebasing import rebased, with_agents
+from agentspan.recovery.names import Names, instance_in, names_rows, spans_of, with_agents, without_name
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage.protocol import Query, Storage
 
@@ -27,6 +27,10 @@ log = logging.getLogger("agentspan")
 
 MAX_KEPT = 10_000
 """The number of refused changes that are remembered. A remembered one is not stored twice when it is read again."""
+MAX_AGENTS = 10_000
+"""The number of runs whose agent is remembered."""
+ATTEMPTS = 20
+"""Attempts at a registration while other programs register the same agent, or its version."""
 TAKEN = Applied()
 """The outcome of a unit that was applied without a change."""
 
@@ -92,7 +96,9 @@ class Committer:
         self._stored_span_types = stored_span_types
         self._listener = listener
         self._wait_s = wait_s
+        self._names = Names(storage)
         self._agents: dict[str, str] = {}
+        self._moved: set[str] = set()  # runs of which journals of older versions have spans with another agent
         self._kept: set[tuple[str, str]] | None = None
 
     def new_elements(self) -> Elements:
@@ -135,18 +141,25 @@ class Committer:
         """
         if not units:
             return Tally()
-        if self._agents:
-            units = [with_agents(unit, self._agents) for unit in units]
-        outcomes = outcomes_of(self._storage, units, wait_s)
+        given, units = units, self._fitted(units)
+        named = {id(fitted): unit for fitted, unit in zip(units, given, strict=True) if names_rows(unit)}
+        try:
+            outcomes = outcomes_of(self._storage, units, wait_s)
+        except StorageError:
+            self._names.forget()
+            raise
         if len(outcomes) < len(units):
             raise DatabaseBusy("the storage took a part of a batch only; it is tried again")
+        for unit in named.values():
+            if isinstance(unit.changes[-1], Move):  # the run has another agent now
+                self._agents.pop(unit.changes[-1].id, None)
         again, settled = parted(units, outcomes)
         recorded, refused, failed = self.apply(again, wait_s)
         for unit, outcome in settled:
             if outcome == TAKEN:
                 recorded += 1
                 continue
-            one = self.settle(unit, outcome)
+            one = self.settle(named.get(id(unit), unit), outcome)
             recorded, refused, failed = recorded + one.recorded, refused + one.refused, failed + one.failed
         return Tally(recorded, refused, failed)
 
@@ -160,13 +173,14 @@ class Committer:
             self._unreadable(Unreadable(_wanted(unit), outcome))
             return Tally(failed=1)
         if isinstance(outcome, Refused):
-            return self._settle_refused(unit, outcome)
+            is_registration = names_rows(unit) and instance_in(unit) is not None
+            return (self._settle_registration if is_registration else self._settle_refused)(unit, outcome)
         reason = outcome.terminated  # type: ignore[union-attr]  # without a key, it is Applied
         if reason is not None:
             self._close_ended(unit, reason)
             self._listener.terminated(unit, reason)
         if isinstance(outcome, Applied) and isinstance(outcome.row, AgentInstanceRow):
-            self._listener.registered(outcome.row)
+            self._registered(outcome.row)
         return Tally(recorded=1)
 
     def note(self, subject: str, why: str, wanted: Mapping[str, str]) -> None:
@@ -180,7 +194,7 @@ class Committer:
         self._keep(Put(row, minted=True))
 
     def _settle_refused(self, unit: Unit, refused: Refused) -> Tally:
-        for fit in (self._rest, self._registered, self._missing):
+        for fit in (self._rest, self._missing):
             if already_stored.is_stored(unit, refused):
                 return self._settle_repeated(unit, refused)
             fitting = fit(unit, refused)
@@ -191,6 +205,9 @@ class Committer:
                 unit, refused = fitting, outcome
         if already_stored.is_stored(unit, refused):
             return self._settle_repeated(unit, refused)
+        return self._refuse(unit, refused)
+
+    def _refuse(self, unit: Unit, refused: Refused) -> Tally:
         self._keep(refused_change(self._ids.new(), unit, refused, self._writer_id(), clock.now()))
         self._listener.refused(unit, refused)
         return Tally(refused=1)
@@ -205,22 +222,71 @@ class Committer:
         ):
             return self.settle(unit, Applied(terminated=stored.termination_reason or ""))
         if isinstance(stored, AgentInstanceRow):
-            self._listener.registered(stored)
+            self._registered(stored)
         return Tally(recorded=1)
+
+    def _settle_registration(self, unit: Unit, refused: Refused) -> Tally:
+        """Register a run although another program registered its agent, or its version, at the same time."""
+        for _ in range(ATTEMPTS):
+            if already_stored.is_stored(unit, refused):
+                return self._settle_repeated(unit, refused)
+            if refused.why == "not_unique" and isinstance(refused.stored, AgentInstanceRow):
+                unit = without_name(unit)
+            self._names.forget()
+            (fitting,) = self._fitted((unit,))
+            outcome = self._storage.apply((fitting,), wait_s=self._wait_s)[0]
+            if not isinstance(outcome, Refused):
+                return self.settle(fitting, outcome)
+            refused = outcome
+        return self._refuse(unit, refused)
+
+    def _registered(self, instance: AgentInstanceRow) -> None:
+        if len(self._agents) >= MAX_AGENTS:
+            self._agents.clear()
+        self._agents[instance.id] = instance.agent_id
+        self._listener.registered(instance)
+
+    def _fitted(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        """Return units as they fit the storage: names are resolved, and spans have the agent of their run."""
+        if True in [len(unit.changes) > 1 for unit in units]:
+            units = [self._resolved(unit) if names_rows(unit) else unit for unit in units]
+        moved = self._moved
+        runs = {
+            row.agent_instance_id
+            for unit in units
+            for row in spans_of(unit)
+            if not row.agent_id or row.agent_instance_id in moved
+        }
+        if not runs:
+            return units
+        unknown = runs - self._agents.keys()
+        for id, (_, row) in (self._storage.find(*unknown).rows if unknown else {}).items():
+            if isinstance(row, AgentInstanceRow):
+                self._agents[id] = row.agent_id
+        return [with_agents(unit, self._agents) for unit in units]
+
+    def _resolved(self, unit: Unit) -> Unit:
+        resolved, wanted = self._names.resolved(unit), instance_in(unit)
+        instance = instance_in(resolved)
+        if wanted is not None and instance is not None:
+            self._agents[instance.id] = instance.agent_id  # its spans may come in the same commit
+            if wanted.agent_id not in ("", instance.agent_id):
+                self._moved.add(instance.id)
+        return resolved
 
     def _rest(self, unit: Unit, refused: Refused) -> Unit | None:
         return already_stored.remainder(unit, refused)
 
-    def _registered(self, unit: Unit, refused: Refused) -> Unit | None:
-        """Return the registration of a run whose agent or version another process has stored meanwhile."""
-        if refused.why != "not_unique" or len(unit.changes) < 2:
-            return None
-        fitting, instance = rebased(self._storage, unit)
-        self._agents[instance.id] = instance.agent_id
-        return fitting
-
     def _missing(self, unit: Unit, refused: Refused) -> Unit | None:
-        return self._listener.missing(unit) if refused.why == "missing" else None
+        if refused.why != "missing":
+            return None
+        self._names.forget()
+        for span in spans_of(unit):
+            self._agents.pop(span.agent_instance_id, None)  # its file was replaced
+        if isinstance(unit.changes[-1], Move):
+            self._agents.pop(unit.changes[-1].id, None)
+        fitting = self._listener.missing(unit)
+        return None if fitting is None else self._fitted((fitting,))[0]
 
     def _close_ended(self, unit: Unit, reason: str) -> None:
         """Close the open spans of a terminated run that has ended."""

@@ -33,10 +33,14 @@ class SeesJournals(Storage, Protocol):
 
 
 def open_storage(
-    db: str | os.PathLike[str] | Location | Storage | None, *, read_only: bool = False, wait_s: float = 10.0
+    db: str | os.PathLike[str] | Location | Storage | None,
+    *,
+    read_only: bool = False,
+    wait_s: float = 10.0,
+    later: bool = False,
 ) -> SeesJournals:
-    """Open the storage that `db` names (see open), for reading. Closing it closes the plain one, too."""
-    storage = open_direct(db, read_only=read_only, wait_s=wait_s)
+    """Open the storage that `db` names (see open_direct), for reading. Closing it closes the plain one, too."""
+    storage = open_direct(db, read_only=read_only, wait_s=wait_s, later=later)
     journals = storage.capabilities().journals
     return cast(SeesJournals, storage) if journals is None else see_journals(journals, read_only=read_only)
 

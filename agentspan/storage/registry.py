@@ -34,7 +34,11 @@ class Opener(Protocol):
 
 
 def open_direct(
-    db: str | os.PathLike[str] | Location | Storage | None, *, read_only: bool = False, wait_s: float = 10.0
+    db: str | os.PathLike[str] | Location | Storage | None,
+    *,
+    read_only: bool = False,
+    wait_s: float = 10.0,
+    later: bool = False,
 ) -> Storage:
     """Return the storage that `db` names. Its reads do not drain journals (recovery.opening returns those that do).
 
@@ -42,6 +46,8 @@ def open_direct(
         db: see location_of; a Storage is returned as it is.
         read_only: never write.
         wait_s: how long opening may wait for other processes.
+        later: where it cannot be opened now, but perhaps later (others lock it, its disk is full), return one that is
+            opened when it is used.
 
     Raises:
         InvalidValue: `db` names no storage, or an unknown backend.
@@ -53,7 +59,7 @@ def open_direct(
         return db
     location = location_of(db)
     if location.scheme in _LOCAL:
-        return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s)
+        return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s, later=later)
     opener = _REMOTE.get(location.scheme) or _installed_opener(location)
     try:
         return opener(location, read_only=read_only, wait_s=wait_s)
@@ -112,14 +118,14 @@ def _installed() -> "EntryPoints":
     return entry_points(group=GROUP)
 
 
-def _open_sqlite(location: Location, *, read_only: bool, wait_s: float) -> Storage:
+def _open_sqlite(location: Location, *, read_only: bool, wait_s: float, later: bool) -> Storage:
     with forks.importing:
         from agentspan.storage.sqlite import SQLiteStorage
 
-    return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s)
+    return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s, later=later)
 
 
-def _open_memory(location: Location, *, read_only: bool, wait_s: float) -> Storage:
+def _open_memory(location: Location, *, read_only: bool, wait_s: float, later: bool) -> Storage:
     with forks.importing:
         from agentspan.storage.memory import MemoryStorage
 

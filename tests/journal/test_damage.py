@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import Tracer
 from agentspan.cli import main
-from agentspan.journal.records import Gap, read
+from agentspan.journal.records import HEADER, Gap, read
 from agentspan.journal.segments import take_over
 from tests.journal.recorded import die, sink_of, statuses
 from tests.journal.segment_files import segments_of
@@ -70,10 +70,29 @@ def test_one_bit_costs_one_span_at_most_and_is_told_of(left: Path, data: st.Data
         check(flip(left, Path(folder), place, bit))
 
 
+def test_a_damaged_registration_costs_the_name_of_the_run_and_a_damaged_writer_its_description(
+    left: Path, tmp_path: Path
+) -> None:
+    (segment,) = segments_of(left / "runs.db")
+    data = segment.read_bytes()
+    for number, record in enumerate((b"R\x1f[", b"X\x1f[")):
+        path = flip(left, tmp_path / str(number), data.index(record), 0)
+        check(path)
+        with agentspan.open(path) as db:
+            (run,) = db.agent_instances.list()
+            assert run.status == "complete"
+            assert len(db.agents.list()) == 1
+            assert [span.status for span in db.agent_spans.list(run.id)] == ["complete"] * SPANS
+            assert db.doctor().refused_total == 0
+
+
 def test_every_byte_may_be_damaged(left: Path, tmp_path: Path) -> None:
     (segment,) = segments_of(left / "runs.db")
     data, path = segment.read_bytes(), tmp_path / segment.name
+    registration = data.index(b"R\x1f[")
     for place in range(len(data) - 64):
+        if registration < place < data.index(b"C\x1f") - 100 and place % 50:
+            continue  # 9 kB of one record
         path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
         taken = take_over(path)
         assert taken is not None
@@ -85,7 +104,9 @@ def test_every_byte_may_be_damaged(left: Path, tmp_path: Path) -> None:
 
 
 def test_the_doctor_says_what_could_not_be_read(left: Path, tmp_path: Path) -> None:
-    path = flip(left, tmp_path, 100, 0)
+    (segment,) = segments_of(left / "runs.db")
+    start = segment.read_bytes().index(b"C\x1f")
+    path = flip(left, tmp_path, start, 0)
     result = CliRunner().invoke(main, ["--db", str(path), "doctor", "--dry-run"], env={"COLUMNS": "80"})
     assert result.exit_code == 0
     assert "! 1 place in the journals of killed programs could not be read" in result.output
@@ -93,5 +114,5 @@ def test_the_doctor_says_what_could_not_be_read(left: Path, tmp_path: Path) -> N
     answer = json.loads(CliRunner().invoke(main, ["--db", str(path), "doctor", "--dry-run", "--json"]).output)
     (damage,) = answer["damage"]
     assert damage["why"] == "damaged"
-    assert "1 record is missing at byte 48" in damage["wanted"]["said"]
+    assert f"1 record is missing at byte {start - HEADER}" in damage["wanted"]["said"]
     assert answer["total"] == len(answer["refused_changes"]) == 1  # the end of the span whose start it was

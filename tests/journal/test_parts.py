@@ -112,6 +112,7 @@ def test_a_call_adds_what_is_new(path: Path) -> None:
 def test_what_is_in_the_storage_is_referred_to_by_what_is_not(path: Path) -> None:
     messages = [message(number) for number in range(20)]
     with dying(path) as tracer, tracer.run("a"):
+        tracer.flush()
         for number in range(20, 26):
             if number in (22, 24):
                 tracer.flush()

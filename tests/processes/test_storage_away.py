@@ -43,8 +43,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def nothing_is_lost(figures: dict[str, Any]) -> None:
     assert (figures["missing"], figures["waiting"], figures["refused"]) == (0, 0, 0)
-    if figures["run"]["max"] < 5e6:  # else runs could not begin, because nobody could read for longer than they wait
-        assert (figures["unrecorded"], figures["failed"]) == (0, 0)
+    assert (figures["unrecorded"], figures["failed"]) == (0, 0)
     assert figures["flushed"]
     assert figures["spans"] > 100
 
@@ -60,7 +59,6 @@ def test_behind_a_locked_file_spans_cost_their_callers_no_statement(behind_a_loc
     assert behind_a_lock["span"]["statements"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a run's registration looks for its agent, and for each run anew")
 def test_behind_a_locked_file_runs_begin_without_a_statement(behind_a_lock: dict[str, Any]) -> None:
     assert behind_a_lock["run"]["calls"] > 0
     assert behind_a_lock["run"]["statements"] == 0

@@ -31,6 +31,10 @@ FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""
 
+SECOND_JOURNAL = "journal-2.tar.gz"
+"""Made by the code before there was a third form of journals: the journal of a killed program, with two runs in it that
+could not be registered while the file was locked. Another program has made the agent of one of them since."""
+
 
 def unpacked(folder: Path, name: str = FIRST) -> Path:
     """Unpack one of these archives into a folder, and return the path of its database."""

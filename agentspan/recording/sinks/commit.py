@@ -86,6 +86,30 @@ class CommitSink:
         """See SpanSink."""
         self.write(span_units.finished_raw(span, reader, text, at_ns, elapsed_ns))
 
+    def register(self, unit: Unit) -> None:
+        """See SpanSink."""
+        self._apply(unit, is_counted=True)
+
+    def restate(self, unit: Unit) -> None:
+        """See Sink."""
+        self._apply(unit, is_counted=False)
+
+    def _apply(self, unit: Unit, *, is_counted: bool) -> None:
+        """Write a unit whose names are resolved first; after what waits."""
+        if self.backlog.units:
+            self.backlog.keep(unit)
+            if self.progress.may_try():
+                self.backlog.flush(0.0)
+            return
+        try:
+            tally = self.committer.apply((unit,), WAIT_S)
+        except StorageError as error:
+            self._put_aside(unit, error)
+            return
+        if is_counted:
+            self.progress.count(tally)
+        self.progress.deferred.raise_kept()
+
     def write(self, unit: Unit) -> None:
         """See SpanSink."""
         progress, backlog = self.progress, self.backlog
@@ -126,6 +150,9 @@ class CommitSink:
     def flush(self, wait_s: float) -> bool:
         """See Sink."""
         return self.backlog.flush(wait_s, max(wait_s, WAIT_S))
+
+    def hurry(self) -> None:
+        """See Sink. Nothing to do: there is no journal."""
 
     def watch(self) -> None:
         """See Sink. Nothing to do: each commit returns whether its run is terminated."""

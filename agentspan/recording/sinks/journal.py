@@ -7,23 +7,25 @@ the sink commits instead.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan.errors import StorageError
-from agentspan.journal.events import encode_unit
+from agentspan.journal.events import encode_registration, encode_unit
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.log import Log
 from agentspan.journal.parts import Parts, encode
 from agentspan.journal.spool import SIZE
-from agentspan.model.changes import Unit
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.changes import Put, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.recording.sinks import journal_work, span_units
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.journal_work import JournalWork
 from agentspan.recording.sinks.protocol import WAIT_S, Counts, RunListener, SpanFacts
 from agentspan.recording.sinks.types_file import TypesFile
 from agentspan.recovery.committer import Committer, Listener
+from agentspan.recovery.names import names_rows, spans_of
 from agentspan.storage.protocol import Storage
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class JournalSink:
         self._drain = self.work.drain
         self._overflow = self.work.overflow
         self._begun = 0
+        self._contents: set[tuple[int, str]] = set()  # of schema versions that a segment has, with its epoch
 
     def counts(self) -> Counts:
         """See Sink."""
@@ -170,6 +173,34 @@ class JournalSink:
         elif log.alert:
             self._is_ready()
 
+    def register(self, unit: Unit) -> None:
+        """See SpanSink. The first registration in a segment has the content of its schema version, which is long."""
+        (content,) = [
+            change.row.content_hash
+            for change in unit.changes
+            if isinstance(change, Put) and isinstance(change.row, AgentSchemaVersionRow)
+        ]
+        epoch = self.log.epoch
+        is_there = (epoch, content) in self._contents
+        if not self._append(encode_registration(unit, with_content=not is_there).encode()):
+            if self._drain.journaled:
+                self.commits.backlog.keep(unit)
+            else:
+                self.commits.register(unit)
+        elif not is_there and epoch == self.log.epoch:
+            self._contents = {each for each in self._contents if each[0] == epoch} | {(epoch, content)}
+
+    def restate(self, unit: Unit) -> None:
+        """See Sink."""
+        encode = partial(encode_registration, with_content=True) if names_rows(unit) else encode_unit
+        if self._append(encode(unit).encode()):
+            with self.commits.progress.lock:
+                self.commits.progress.recorded -= 1
+        elif self._drain.journaled:
+            self.commits.backlog.keep(unit)
+        else:
+            self.commits.restate(unit)
+
     def write(self, unit: Unit) -> None:
         """See SpanSink."""
         if not self._append(encode_unit(unit).encode()):
@@ -182,6 +213,11 @@ class JournalSink:
             self._listener.fault(error)
         else:
             self.commits.put_aside(unit, error)
+
+    def hurry(self) -> None:
+        """See Sink."""
+        if self.commits.progress.last_error is None:
+            self._drain.run(WAIT_S)
 
     def watch(self) -> None:
         """See Sink: the thread looks, so that no call that records touches the storage."""
@@ -257,7 +293,8 @@ class JournalSink:
         return True
 
     def _commit(self, unit: Unit) -> None:
-        if self._drain.journaled:  # what it follows is in the journal still
+        # What it follows is in the journal still, or its run's agent is not known yet.
+        if self._drain.journaled or "" in [span.agent_id for span in spans_of(unit)]:
             self.commits.backlog.keep(unit)
         else:
             self.commits.write(unit)

@@ -44,6 +44,10 @@ class First:
         """See SpanSink."""
         self._sink().finished_raw(span, reader, text, at_ns, elapsed_ns)
 
+    def register(self, unit: Unit) -> None:
+        """See SpanSink."""
+        self._sink().register(unit)
+
     def write(self, unit: Unit) -> None:
         """See SpanSink."""
         self._sink().write(unit)
@@ -84,6 +88,10 @@ class Nowhere:
         self._count()
 
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
+        """See SpanSink."""
+        self._count()
+
+    def register(self, unit: Unit) -> None:
         """See SpanSink."""
         self._count()
 

@@ -102,6 +102,9 @@ class SpanSink(Protocol):
     def finished_raw(self, span: SpanFacts, reader: str, text: str, at_ns: int, elapsed_ns: int) -> None:
         """Write the same from a text that is read later."""
 
+    def register(self, unit: Unit) -> None:
+        """Write a unit that registers or renames a run, whose names are resolved later (see recovery.names)."""
+
     def write(self, unit: Unit) -> None:
         """Write a unit that concerns something else than a span."""
 
@@ -140,8 +143,14 @@ class Sink(SpanSink, Protocol):
     def count_recorded(self) -> None:
         """Count a transition that the caller has written to the storage itself."""
 
+    def restate(self, unit: Unit) -> None:
+        """Write a unit that is no transition of this process, and is not counted as one."""
+
     def put_aside(self, unit: Unit, error: StorageError) -> None:
         """Keep a unit that the storage could not take, and write it later."""
+
+    def hurry(self) -> None:
+        """Move to the storage what is in the journal, if that takes but a moment."""
 
     def watch(self) -> None:
         """Look from now on whether the runs of this process are terminated: one has begun."""

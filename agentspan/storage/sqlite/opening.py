@@ -3,6 +3,7 @@
 Opened with the stdlib: WAL, synchronous=NORMAL, foreign keys on, new files readable by their owner only.
 """
 
+import errno
 import logging
 import os
 import sqlite3
@@ -114,6 +115,8 @@ def check(path: Path, *, read_only: bool) -> None:
             files.ensure(path)
         except OSError as raised:  # SQLite says what it is, and storage_error what to do
             let_through(raised)
+            if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # of this it says only that there is no file
+                raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from raised
 
 
 def prepare(

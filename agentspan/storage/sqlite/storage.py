@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from agentspan.errors import InvalidValue
+from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.location import SQLITE, Location
 from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storage
@@ -110,18 +110,27 @@ class SQLiteStorage(FileReads):
         path: the file; made, with its tables, when it does not exist. Its folder must.
         read_only: never write, not even tables; writes raise NotPermitted.
         wait_s: how long opening the file, and reading, may wait for other processes.
+        later: where others lock the file, or its disk is full, open it when it is used.
 
     Raises:
         DatabaseUnusable: no database, another program's, a newer version's, no such folder, SQLite too old.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0, later: bool = False
+    ) -> None:
         file = Path(path).absolute()  # the same file after a change of folder
         connections = Connections(file, read_only=read_only, wait_s=wait_s)
         super().__init__(connections, pages=AgentPages())
         self._upkeep = Upkeep(self._connections)
         self._rewriter = Rewriter(self._connections)
-        self._connections.open_now()
+        try:
+            self._connections.open_now()
+        except DatabaseUnusable:
+            raise
+        except StorageError:
+            if not later:
+                raise
 
     def capabilities(self) -> Capabilities:
         """See Storage. Made at each call: one that is kept would keep the storage, whose __del__ may close it."""

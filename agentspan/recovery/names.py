@@ -1,0 +1,174 @@
+"""Resolves the names of a registration when it is committed: of its agent, its version and its schema version.
+
+A recorder registers a run without reading the storage. So its unit puts rows that may be stored already under other
+ids: by an earlier program, or by one that runs at the same time.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from agentspan.model import instances
+from agentspan.model.changes import Change, Move, Put, PutSpans, Unit, unit_of
+from agentspan.model.rows import (
+    TYPE_OF,
+    UNIQUE,
+    AgentInstanceRow,
+    AgentRow,
+    AgentSchemaVersionRow,
+    AgentSpanRow,
+    AgentVersionRow,
+    Row,
+    Value,
+)
+from agentspan.model.schema_versions import fields_of
+from agentspan.storage.protocol import Query, Storage
+
+MAX_KNOWN = 1000
+_LINKS = frozenset({"agent_id", "agent_version_id", "agent_schema_version_id"})
+_NAMED = (AgentRow, AgentVersionRow, AgentSchemaVersionRow)
+
+
+def names_rows(unit: Unit) -> bool:
+    """Return whether a unit registers or renames a run, and so names rows that may be stored under other ids."""
+    if len(unit.changes) < 2:
+        return False
+    change = unit.changes[0]
+    return isinstance(change, Put) and isinstance(change.row, _NAMED)
+
+
+def instance_in(unit: Unit) -> AgentInstanceRow | None:
+    """Return the run that a unit registers; None if it registers none."""
+    for change in unit.changes:
+        if isinstance(change, Put) and isinstance(change.row, AgentInstanceRow):
+            return change.row
+    return None
+
+
+class Names:
+    """The named rows of one storage, as far as they were looked up."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._known: dict[tuple[Any, ...], Row] = {}
+        self._contents: dict[str, AgentSchemaVersionRow] = {}
+
+    def forget(self) -> None:
+        """Look up everything again: a unit was not applied, so rows that it was to put are not there."""
+        self._known.clear()
+
+    def resolved(self, unit: Unit) -> Unit:
+        """Return a registration that refers to rows that are stored, and puts the others. The run keeps its id.
+
+        It is to be applied before the next one is resolved, or together with that in order.
+        """
+        ids_now: dict[str, str] = {}
+        changes: list[Change] = []
+        for change in unit.changes:
+            if isinstance(change, Move):
+                changes.append(change._replace(set=_linked(change.set, ids_now)))
+            elif not isinstance(change, Put):
+                changes.append(change)
+            else:
+                row = cast(Any, change.row)._replace(**_links(change.row._asdict(), ids_now))
+                if isinstance(row, AgentSchemaVersionRow):
+                    row = self._whole(row)
+                stored = self._stored(row) if isinstance(row, _NAMED) else None
+                if stored is None:
+                    if isinstance(row, AgentRow):
+                        ids_now[""] = row.id
+                    changes.append(change._replace(row=row))
+                    continue
+                ids_now[row.id] = stored.id
+                if isinstance(stored, AgentRow) and isinstance(row, AgentRow):
+                    ids_now[""] = stored.id  # what a run has that was registered without reading
+                    changes.extend(instances.activate(stored, row.updated_at))
+        return Unit(tuple(changes), unit.subject, unit.key)
+
+    def _stored(self, row: AgentRow | AgentVersionRow | AgentSchemaVersionRow) -> Row | None:
+        """Return the stored row of this name; None if there is none, as from now on there is."""
+        type_ = TYPE_OF[type(row)]
+        where = {column: cast(Value, getattr(row, column)) for column in UNIQUE[type_]}
+        key = (type_, *where.values())
+        stored = self._known.get(key)
+        if stored is None and None not in where.values():
+            stored = next(iter(self._storage.page(Query(type_, where, limit=1)).rows), None)
+        if stored is None and isinstance(row, AgentRow):  # it was put by an earlier record, and renamed by id since
+            located = self._storage.find(row.id).rows.get(row.id)
+            stored = None if located is None else located[1]
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        kept = row if stored is None else stored
+        self._known[key] = kept._replace(status="active") if isinstance(kept, AgentRow) else kept
+        return stored
+
+    def _whole(self, row: AgentSchemaVersionRow) -> AgentSchemaVersionRow:
+        """Return a schema version with its content; a version without span types if the content is lost.
+
+        It is lost where the record that had it was damaged, or its file was deleted.
+        """
+        if row.span_type_schemas:
+            if len(self._contents) >= MAX_KNOWN:
+                self._contents.clear()
+            self._contents[row.content_hash] = row
+            return row
+        known = self._contents.get(row.content_hash)
+        if known is not None:
+            return row._replace(span_type_schemas=known.span_type_schemas, quality_schemas=known.quality_schemas)
+        if self._stored_schema(row):
+            return row
+        empty = fields_of(())
+        return row._replace(**empty._asdict())
+
+    def _stored_schema(self, row: AgentSchemaVersionRow) -> bool:
+        where: dict[str, Value] = {"agent_id": row.agent_id, "content_hash": row.content_hash}
+        key = ("agent_schema_version", *where.values())
+        return key in self._known or bool(
+            self._storage.page(Query("agent_schema_version", cast(Any, where), limit=1)).rows
+        )
+
+
+def without_name(unit: Unit) -> Unit:
+    """Return a registration whose run has no name of its own: another run of its agent has it."""
+    changes = [
+        change._replace(row=change.row._replace(external_identifier=None))
+        if isinstance(change, Put) and isinstance(change.row, AgentInstanceRow)
+        else change
+        for change in unit.changes
+    ]
+    return unit._replace(changes=tuple(changes))
+
+
+def spans_of(unit: Unit) -> Iterator[AgentSpanRow]:
+    """Yield the new spans of a unit."""
+    change = unit.changes[0] if unit.changes else None
+    if isinstance(change, PutSpans):
+        yield from change.rows
+    elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+        yield change.row
+
+
+def with_agents(unit: Unit, agents: Mapping[str, str]) -> Unit:
+    """Return a unit whose spans have the agent with which their run is stored.
+
+    Args:
+        agents: their ids, by the instance's.
+    """
+    change = unit.changes[0] if unit.changes else None
+    if isinstance(change, PutSpans):
+        return unit_of(change._replace(rows=[_with_agent(row, agents) for row in change.rows]))
+    if isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+        return unit_of(change._replace(row=_with_agent(change.row, agents)))
+    return unit
+
+
+def _with_agent(row: AgentSpanRow, agents: Mapping[str, str]) -> AgentSpanRow:
+    agent_id = agents.get(row.agent_instance_id)
+    return row if agent_id is None or agent_id == row.agent_id else row._replace(agent_id=agent_id)
+
+
+def _links(values: Mapping[str, Any], ids_now: Mapping[str, str]) -> dict[str, Any]:
+    return {name: ids_now[value] for name, value in values.items() if name in _LINKS and value in ids_now}
+
+
+def _linked(values: Mapping[str, Value], ids_now: Mapping[str, str]) -> dict[str, Value]:
+    return {**values, **_links(values, ids_now)}
