@@ -139,7 +139,7 @@ class Emptied:
 
         self.url = url
         self._connection = psycopg.connect(url, autocommit=True)
-        self._deletes = ""
+        self._deletes: dict[str, str] = {}
 
     def new(self) -> Location:
         """Return a schema of its own."""
@@ -149,13 +149,19 @@ class Emptied:
     def lent(self) -> Iterator[Location]:
         """Lend the schema that tests share; all rows but the account are gone afterwards."""
         yield Location("postgresql", f"{self.url}?schema=shared")
-        if not self._deletes:
+        self.empty("shared")
+
+    def empty(self, schema: str) -> None:
+        """Delete all rows of a schema but the account."""
+        if schema not in self._deletes:
             found = self._connection.execute(
-                "select string_agg(format('delete from %I.%I', schemaname, tablename), ';') from pg_tables "
-                "where schemaname = 'shared' and tablename not in ('storage_version', 'accounts')"
+                "select string_agg(format('delete from %%I.%%I', nspname, relname), ';') from pg_class "
+                "join pg_namespace n on n.oid = relnamespace where nspname = %s and relkind in ('r', 'p') "
+                "and not relispartition and relname not in ('storage_version', 'accounts')",
+                (schema,),
             ).fetchone()
-            self._deletes = found[0] if found is not None and found[0] is not None else ""
-        self._connection.execute(self._deletes.encode() or b"select 1")
+            self._deletes[schema] = found[0] if found is not None and found[0] is not None else "select 1"
+        self._connection.execute(self._deletes[schema].encode())
 
     def close(self) -> None:
         """Close its own connection."""

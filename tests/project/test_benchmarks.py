@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import ROOT
+from tests.postgres import Emptied
 
 BENCHMARKS = ROOT / "benchmarks"
 FIGURE = re.compile(r"\d+\.\d+ (?:µs|ms|×|MiB)")
@@ -138,3 +139,10 @@ def test_the_ingest_of_otlp_is_measured(tmp_path: Path) -> None:
     assert "in 4 requests" in said
     (row,) = rows(said, "agentspan")
     assert len(row.split()) == 4
+
+
+def test_postgresql_is_measured_beside_psycopg_and_a_file(postgres_server: Emptied) -> None:
+    url = f"{postgres_server.url}?schema=bench"
+    said = run("bench_postgres.py", "--url", url, "--spans", 200, "--large", 100, "--rounds", 1, "--batches", 2).stdout
+    assert said.count("wanted") == 12
+    assert "spans in" in said

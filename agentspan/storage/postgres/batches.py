@@ -39,6 +39,8 @@ def put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused
 
 
 def _are_used(connection: Connection, ids: Sequence[str]) -> bool:
+    if not ids or not rows_of(connection, statements.SPANS_BETWEEN, {"first": min(ids), "last": max(ids)}):
+        return False
     return bool(rows_of(connection, statements.SPAN_IDS_USED, (statements.SEPARATOR.join(ids),)))
 
 

@@ -34,6 +34,8 @@ ATTEMPTS = 20
 """Attempts at a transaction that others get in the way of."""
 WRITE_S = 30
 """Seconds that the answer to one statement of a write may take, besides waiting for locks."""
+LOCK_S = 10
+"""Seconds that a read may wait for a lock, which only a migration holds against it."""
 SCHEMA = "agentspan"
 
 _SCHEMA_IN_URL = re.compile(r"(?<=[?&])schema=([^&#]*)&?")
@@ -41,8 +43,8 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _SET_UP = """
 select set_config('search_path', %s, false), set_config('timezone', 'UTC', false),
        set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
-       set_config('default_transaction_read_only', %s, false), set_config('work_mem', '64MB', false),
-       set_config('jit', 'off', false)
+       set_config('lock_timeout', %s, false), set_config('default_transaction_read_only', %s, false),
+       set_config('work_mem', '64MB', false), set_config('jit', 'off', false)
 """  # work_mem: statistics sort all durations. jit: compiling takes longer than nearly all of these statements
 
 
@@ -184,7 +186,8 @@ class Connections:
         opened.process = os.getpid()
         values.register(opened.adapters)
         limit = f"{STATEMENT_S}s"
-        opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, "on" if self.read_only else "off"))
+        read_only = "on" if self.read_only else "off"
+        opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, f"{LOCK_S}s", read_only))
         return opened
 
     def close(self) -> None:

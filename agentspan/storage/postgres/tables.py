@@ -9,6 +9,8 @@ from agentspan.storage.postgres.statements import SPAN_TABLES, listed
 
 CURRENT = len(MIGRATIONS)
 
+LONGEST_S = 86_400
+"""Seconds that a statement of a migration may take."""
 VERSION = "select version from storage_version"
 _LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan:' || %s, 0))"
 
@@ -77,6 +79,8 @@ def migrate(connection: Connection, schema: str) -> None:
     Raises:
         DatabaseUnusable: a newer agentspan has migrated it.
     """
+    connection.execute("set local statement_timeout = 0")  # an index over many rows takes long
+    connection.answer_s = LONGEST_S
     connection.execute(_LOCK, (schema,))  # programs that start together: one migrates
     connection.execute(f'create schema if not exists "{schema}"')
     connection.execute("create table if not exists storage_version (version integer not null)")
