@@ -25,7 +25,6 @@ from tests.waiting import until
 psycopg = pytest.importorskip("psycopg")
 
 from agentspan.storage.postgres import tables  # noqa: E402  # needs psycopg
-from agentspan.storage.postgres.migrations import MIGRATIONS  # noqa: E402
 
 PAGE = ROOT / "docs" / "postgresql.md"
 HAS_ROLES = "select 1 from pg_roles where rolname = 'recorder'"
