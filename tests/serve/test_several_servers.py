@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from agentspan.serve import create_app, shared_logins
 from agentspan.serve.shared_logins import SharedLogins
 from agentspan.storage.location import Location
 from agentspan.storage.registry import open_direct
+from tests.checkout import ROOT
 from tests.serve.asgi import Client
 from tests.serve.servers import Api, Server, details
 
@@ -169,3 +171,16 @@ def test_a_server_that_may_not_write_keeps_logins_to_itself(
     assert logins.has_ended("a", 1)
     assert not logins.has_ended("b", 1)
     assert "logins end with this process" in caplog.text
+
+
+def test_what_the_page_watches_with_can_be_run(postgres_location: Location) -> None:
+    page = (ROOT / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sql\n(.*?)^```$", page.partition("\n## Watch\n")[2].partition("\n## ")[0], re.M | re.S)
+    statements = [each for block in blocks for each in block.split(";") if each.strip()]
+    assert len(statements) == 4
+    storage = open_direct(postgres_location)
+    sql = storage.capabilities().sql
+    assert sql is not None
+    for statement in statements:
+        assert sql.select(statement).columns
+    storage.close()
