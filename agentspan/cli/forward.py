@@ -10,11 +10,15 @@ from agentspan.errors import InvalidValue
 from agentspan.storage.location import Location
 
 
-def command(location: Location, to: str, headers: Sequence[str], *, follow: bool, as_json: bool) -> None:
+def command(
+    location: Location, to: str, headers: Sequence[str], *, follow: bool, state: str | None, as_json: bool
+) -> None:
     """Send all that has finished since the last time, and print how much that was."""
     from agentspan.otel.forwarding import forward
     from agentspan.otel.sending import ForwardingFailed
 
+    if state is None and location.path is None:
+        raise Failed(f"{location} has no file beside which to note what was sent; name one: --state FILE")
     stopped = False
 
     def stop(*_: object) -> None:
@@ -24,7 +28,7 @@ def command(location: Location, to: str, headers: Sequence[str], *, follow: bool
     if follow:
         signal.signal(signal.SIGTERM, stop)
     try:
-        done = forward(to, location, headers=_parsed(headers), follow=follow, stop=lambda: stopped)
+        done = forward(to, location, headers=_parsed(headers), follow=follow, state=state, stop=lambda: stopped)
     except (ForwardingFailed, InvalidValue) as error:
         raise Failed(str(error)) from None
     except KeyboardInterrupt:

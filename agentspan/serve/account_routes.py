@@ -1,5 +1,7 @@
 """The routes over the account of a file: what readers of the API ask for before they read runs."""
 
+from collections.abc import Awaitable, Callable
+
 from fastapi import APIRouter, Response
 
 from agentspan.model.resources import AgentInstance
@@ -17,6 +19,8 @@ from agentspan.serve.response_models import (
     One,
 )
 from agentspan.serve.responses import respond
+
+Answer = Callable[..., Awaitable[Response]]
 
 
 def add_to(api: APIRouter, ctx: Context) -> None:
@@ -85,8 +89,12 @@ def add_to(api: APIRouter, ctx: Context) -> None:
         return respond(account.nothing(ctx, account_id, offset, page_size))
 
 
-def add_show_to(api: APIRouter, ctx: Context) -> None:
-    """Add the route of an instance by a query parameter. It must come before the one of an instance by its path."""
+def add_show_to(api: APIRouter, read: Answer) -> None:
+    """Add the route of an instance by a query parameter. It must come before the one of an instance by its path.
+
+    Args:
+        read: runs an operation that reads, and answers with its envelope.
+    """
 
     @api.get(
         "/agent_instance/show",
@@ -97,4 +105,4 @@ def add_show_to(api: APIRouter, ctx: Context) -> None:
     async def show_instance(
         agent_instance_id: str | None = None, include_counts: bool = False, include_costs: bool = False
     ) -> Response:
-        return respond(json_operations.show_agent_instance(ctx, {"agent_instance_id": agent_instance_id}))
+        return await read(json_operations.show_agent_instance, agent_instance_id=agent_instance_id)

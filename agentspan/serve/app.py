@@ -20,6 +20,7 @@ from agentspan.recording.settings import Settings
 from agentspan.recovery.opening import adoption_beside, open_storage, without_adoption
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.adopting import Adopting
+from agentspan.serve.concurrent_writes import ConcurrentWrites
 from agentspan.serve.direct_route import DirectRoutes
 from agentspan.serve.invalid_requests import refuse_invalid
 from agentspan.serve.methods import MethodsMiddleware, allow
@@ -29,7 +30,7 @@ from agentspan.serve.otlp_routes import OtlpRoutes
 from agentspan.serve.responses import refuse, refuse_error
 from agentspan.serve.routes import router
 from agentspan.serve.viewer_routes import routes as viewer_routes
-from agentspan.serve.write_queue import WAIT_S, WriteQueue
+from agentspan.serve.write_queue import WAIT_S, WriteQueue, Writes
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
@@ -103,7 +104,8 @@ def create_app(
         redacts=settings.new_sent_redaction(),
         keep_sensitive=sensitive == "keep",
     )
-    write_queue = WriteQueue(ctx, wait_s)
+    waits = storage.capabilities().concurrency > 1
+    write_queue: Writes = ConcurrentWrites(ctx, wait_s) if waits else WriteQueue(ctx, wait_s)
     otlp = OtlpRoutes(ctx)
     app = FastAPI(
         title="agentspan",

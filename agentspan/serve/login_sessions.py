@@ -8,14 +8,15 @@ import hashlib
 import hmac
 import secrets
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agentspan.serve.access_token import AccessToken
-from agentspan.serve.login_store import LoginStore
+from agentspan.serve.login_store import Logins, LoginStore
+from agentspan.serve.shared_logins import SharedLogins
+from agentspan.storage.protocol import Storage
 
 DAYS = 30
 
@@ -23,17 +24,31 @@ DAYS = 30
 class LoginSessions:
     """The login sessions of a server with a token; with None, every request is allowed.
 
-    A session and a logout outlive a restart of the server, if the storage is a file. A session ends with the token.
+    A session and a logout outlive a restart of the server, if the storage is a file, or keeps notes. A session ends
+    with the token.
 
     Args:
-        path: the file that is served; None if the storage has none.
+        storage: what is served. The logins are notes of it, if it keeps notes, else in files beside its file.
     """
 
-    def __init__(self, token: AccessToken | None, path: Path | None) -> None:
+    def __init__(self, token: AccessToken | None, storage: Storage) -> None:
         self._token = token
-        self._store = LoginStore(None if token is None else path)
-        # Cookies do not know ports: servers with other tokens on this machine must not overwrite this one's.
-        self.cookie = f"agentspan_{hashlib.sha256(self._key).hexdigest()[:8]}"
+        can = storage.capabilities()
+        if token is None or can.notes is None:
+            path = None if token is None or can.journals is None else can.journals.path
+            self._store: Logins = LoginStore(path)
+        else:
+            self._store = SharedLogins(can.notes)
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie. Cookies do not know ports: other servers of this machine have names of their own."""
+        return f"agentspan_{hashlib.sha256(self._key).hexdigest()[:8]}"
+
+    @property
+    def waits(self) -> bool:
+        """True if `allows` and `end` wait for a server."""
+        return self._store.waits
 
     @property
     def _key(self) -> bytes:
@@ -46,7 +61,9 @@ class LoginSessions:
 
     def allows(self, request: Request) -> bool:
         """Return whether a request may see the viewer."""
-        return not self.is_asked or self._session(request.cookies.get(self.cookie, "")) is not None
+        if not self.is_asked or self._session_of(request) is not None:
+            return True
+        return self._store.refresh() and self._session_of(request) is not None
 
     def wait_s(self, request: Request) -> int:
         """Return the seconds after which the token may be given again; 0 for at once (see AccessToken)."""
@@ -74,11 +91,14 @@ class LoginSessions:
         )
 
     def end(self, request: Request, response: Response) -> None:
-        """Delete the cookie, and end the session for every server of this file."""
-        session = self._session(request.cookies.get(self.cookie, ""))
+        """Delete the cookie, and end the session for every server of this storage."""
+        session = self._session_of(request)
         if session is not None:
             self._store.end(*session)
         response.delete_cookie(self.cookie, path=_path(request), httponly=True, samesite="strict")
+
+    def _session_of(self, request: Request) -> tuple[str, int] | None:
+        return self._session(request.cookies.get(self.cookie, ""))
 
     def _session(self, value: str) -> tuple[str, int] | None:
         """Return the name of a cookie's session and when it expires; None if it is not valid."""

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Protocol
 
 from agentspan import files
 from agentspan.interrupts import let_through
@@ -23,6 +24,32 @@ MOST = 10_000
 """Logouts that are kept. One more ends all sessions, since only somebody with the token can log in and out so often."""
 
 
+class Logins(Protocol):
+    """The secret of a server, and the sessions that were ended: LoginStore for a file, SharedLogins for a storage.
+
+    Its methods may be called in any thread.
+    """
+
+    secret: bytes
+
+    @property
+    def waits(self) -> bool:
+        """Whether checking a session waits for a server."""
+        ...
+
+    def refresh(self) -> bool:
+        """Look whether the secret is another one now; return whether it is."""
+        ...
+
+    def end(self, session: str, expires: int) -> None:
+        """End a session before it expires, in seconds of Unix time."""
+        ...
+
+    def has_ended(self, session: str, expires: int) -> bool:
+        """Return whether a session was ended."""
+        ...
+
+
 class LoginStore:
     """The secret and the logouts of one file's servers.
 
@@ -34,7 +61,10 @@ class LoginStore:
 
     Attributes:
         secret: what signs sessions.
+        waits: whether checking a session waits for a server.
     """
+
+    waits = False
 
     def __init__(self, path: Path | None) -> None:
         self._folder: Path | None = None
@@ -51,6 +81,10 @@ class LoginStore:
             return
         self._folder = folder
         self._forget_expired()
+
+    def refresh(self) -> bool:
+        """Return whether the secret is another one than before: it is not, until the process ends."""
+        return False
 
     def end(self, session: str, expires: int) -> None:
         """End a session before it expires.

@@ -35,12 +35,14 @@ from agentspan.serve.response_models import (
 )
 from agentspan.serve.responses import encoded, respond
 from agentspan.serve.streaming import streamed
-from agentspan.serve.write_queue import WriteQueue
+from agentspan.serve.write_queue import Writes
 
 AT_ONCE = 100
 """Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
 READERS = 2
 """Threads for lists. Six took twice the time of processors for a list, most of it for the GIL."""
+READERS_THAT_WAIT = 8
+"""Threads for all reads, where each waits for a server."""
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -63,7 +65,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 which took two thirds of the 0.27 s in which an application was made."""
 
 
-def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
+def router(ctx: Context, write_queue: Writes) -> APIRouter:
     """Return the API's routes over one storage."""
     api = APIRouter(prefix="/api/v1", route_class=DirectRoute, responses=REFUSALS)
 
@@ -76,10 +78,12 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
         except AgentspanError as error:
             raise as_sent(error, details) from None
 
-    async def read(operation: JsonOperation, **fields: Any) -> Response:
-        return respond(operation(ctx, fields))
+    waits = ctx.storage.capabilities().concurrency > 1
+    readers = ThreadPoolExecutor(READERS_THAT_WAIT if waits else READERS, "agentspan-reader")
 
-    readers = ThreadPoolExecutor(READERS, "agentspan-reader")
+    async def read(operation: JsonOperation, **fields: Any) -> Response:
+        """Run a short read: on the event loop, unless it waits for a server."""
+        return await scan(operation, **fields) if waits else respond(operation(ctx, fields))
 
     async def scan(operation: JsonOperation, **fields: Any) -> Response:
         """Run a read that may take long, in a thread, so that it does not block the event loop."""
@@ -122,6 +126,11 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
 
     @api.get("/agent_spans/{agent_span_id}", response_model=One[AgentSpan], summary="Get a span", tags=["spans"])
     async def get_span(agent_span_id: Id) -> Response:
+        if waits:
+            span = partial(ctx.row, AgentSpanRow, agent_span_id)
+            return await asyncio.get_running_loop().run_in_executor(
+                readers, lambda: respond(envelopes.of_row(ctx, span()))
+            )
         row = ctx.row(AgentSpanRow, agent_span_id)
         if len(row.payload) + len(row.result_payload or "") > LARGE:
             return await in_thread(lambda: respond(envelopes.of_row(ctx, row)))
@@ -268,7 +277,7 @@ def router(ctx: Context, write_queue: WriteQueue) -> APIRouter:
     async def get_schema_version(agent_schema_version_id: Id) -> Response:
         return await read(json_operations.show_agent_schema_version, agent_schema_version_id=agent_schema_version_id)
 
-    account_routes.add_show_to(api, ctx)
+    account_routes.add_show_to(api, read)
 
     @api.get("/agent_instance", response_model=Many[AgentInstance], summary="List instances", tags=["instances"])
     async def list_instances(

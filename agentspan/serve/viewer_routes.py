@@ -29,7 +29,7 @@ from agentspan.serve.page_templates import templates
 from agentspan.serve.paths import route_path
 from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.streaming import streamed
-from agentspan.serve.write_queue import WriteQueue
+from agentspan.serve.write_queue import Writes
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, listing, unsummed
@@ -59,7 +59,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool) -> list[Route]:
+def routes(ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool) -> list[Route]:
     """Return the viewer's routes over one storage."""
     viewer = Viewer(ctx, write_queue, token=token, read_only=read_only)
     guarded: list[tuple[str, Handler, str]] = [
@@ -89,11 +89,10 @@ def routes(ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, 
 class Viewer:
     """The handlers."""
 
-    def __init__(self, ctx: Context, write_queue: WriteQueue, *, token: AccessToken | None, read_only: bool) -> None:
+    def __init__(self, ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool) -> None:
         self._storage = ctx.storage
         self._write_queue = write_queue
-        journals = ctx.storage.capabilities().journals
-        self._sessions = LoginSessions(token, None if journals is None else journals.path)
+        self._sessions = LoginSessions(token, ctx.storage)
         self._read_only = read_only
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
 
@@ -101,9 +100,9 @@ class Viewer:
         """Return a handler that checks the login session first, and adds the viewer's headers."""
 
         async def guard(request: Request) -> Response:
-            if not self._sessions.allows(request):
-                return _with_headers(self._to_login(request))
             try:
+                if not await self._is_allowed(request):
+                    return _with_headers(self._to_login(request))
                 response = await handler(request)
             except AgentspanError as error:
                 response = refuse_error(error)
@@ -151,7 +150,7 @@ class Viewer:
     async def login_page(self, request: Request) -> Response:
         """Answer with the form for the token."""
         onward = _onward(request.query_params.get("next", ""))
-        if self._sessions.allows(request):
+        if await self._is_allowed(request):
             return _with_headers(RedirectResponse(onward, 303))
         return _with_headers(self._page("login.html", request, next=onward))
 
@@ -184,13 +183,16 @@ class Viewer:
         """Answer with spans as columns (see data.columns); with those that changed, also with the run as it is now."""
         run = await self._found(request)
         after, since = request.query_params.get("after", ""), request.query_params.get("since")
+        cursor = request.query_params.get("cursor")
 
         def read() -> dict[str, Any]:
-            if since is None:
+            if since is None and cursor is None:
                 limit = data.CHUNK if after else data.FIRST_CHUNK
-                return data.columns(self._storage, run, after=after, limit=limit)
+                return data.columns(self._storage, run, after=after, limit=limit, cursor="")
             facts = data.run_facts(self._storage, run)  # counted first, so that the page has at least so many
-            return {**data.columns(self._storage, run, after=after, since=since), "run": facts}
+            from_all = "" if since == "" else None
+            given = cursor or from_all
+            return {**data.columns(self._storage, run, after=after, since=since, cursor=given), "run": facts}
 
         answer = respond(await asyncio.to_thread(read))
         if len(answer.body) < LARGE or "gzip" not in request.headers.get("accept-encoding", ""):
@@ -266,8 +268,16 @@ class Viewer:
         if not is_own_page(request):
             return refuse("not_permitted", "only this server's own pages may log out")
         response = respond({})
-        self._sessions.end(request, response)
+        if self._sessions.waits:
+            await asyncio.to_thread(self._sessions.end, request, response)
+        else:
+            self._sessions.end(request, response)
         return response
+
+    async def _is_allowed(self, request: Request) -> bool:
+        if self._sessions.waits:
+            return await asyncio.to_thread(self._sessions.allows, request)
+        return self._sessions.allows(request)
 
     async def _listing(self, asked: Asked, patience_s: float | None = None) -> dict[str, Any] | None:
         """Return the runs with their sums; None if adding them up takes longer: it goes on for the next request."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.context import Context
@@ -36,6 +36,14 @@ class _Waiting(NamedTuple):
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Envelope]"
+
+
+class Writes(Protocol):
+    """Runs the write operations of one storage, off the event loop where they wait."""
+
+    async def run(self, operation: Operation, *, is_long: bool = False) -> Envelope:
+        """Run an operation and return its answer, once it is committed."""
+        ...
 
 
 class WriteQueue:
@@ -175,10 +183,10 @@ class WriteQueue:
     ) -> None:
         for waiting, result in results:
             if waiting.loop is here:
-                _deliver(waiting.future, result)
+                deliver(waiting.future, result)
                 continue
             try:
-                waiting.loop.call_soon_threadsafe(_deliver, waiting.future, result)
+                waiting.loop.call_soon_threadsafe(deliver, waiting.future, result)
             except RuntimeError:  # that loop is closed, and with it the requests
                 pass
 
@@ -192,7 +200,8 @@ def _result(operation: Operation, context: Context) -> Envelope | Exception:
         return error
 
 
-def _deliver(future: "asyncio.Future[Envelope]", result: Envelope | Exception) -> None:
+def deliver(future: "asyncio.Future[Envelope]", result: Envelope | Exception) -> None:
+    """Give a request its answer, on its event loop."""
     if future.cancelled():  # the client has gone
         return
     if isinstance(result, Exception):

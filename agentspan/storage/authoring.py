@@ -119,7 +119,7 @@ from agentspan.storage.rules import (
     unique_of,
     violations_after,
 )
-from agentspan.storage.shared import Notes
+from agentspan.storage.shared import Changed, Changes, Notes
 from agentspan.storage.sums import added_up
 from agentspan.storage.transfer import KeyRow, SpanMark, Transfer
 
@@ -146,6 +146,8 @@ __all__ = [
     "BesideJournals",
     "Capabilities",
     "Change",
+    "Changed",
+    "Changes",
     "Check",
     "DatabaseBusy",
     "DatabaseUnusable",

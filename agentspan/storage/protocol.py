@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentspan.storage.analytics import Analytics, Scores
     from agentspan.storage.file_capabilities import Backup, Rewriting, StorageFile
     from agentspan.storage.location import Location
-    from agentspan.storage.shared import Notes
+    from agentspan.storage.shared import Changes, Notes
     from agentspan.storage.transfer import Transfer
 
 T = TypeVar("T")
@@ -122,6 +122,9 @@ class Capabilities(NamedTuple):
         rewriting: storing the spans of older versions in less room.
         transfer: reading and writing what only a copy of a whole storage needs.
         notes: keeping texts for programs on several machines.
+        changes: reading the spans that were committed since a cursor.
+        concurrency: how many threads of a process may write at the same time to good effect. A commit of a storage with
+            more than 1 waits for a server.
         keeps_contents: whether it stores what is repeated in payloads once, and makes use of TextInParts.
     """
 
@@ -143,6 +146,8 @@ class Capabilities(NamedTuple):
     scores: Scores | None = None
     transfer: Transfer | None = None
     notes: Notes | None = None
+    changes: Changes | None = None
+    concurrency: int = 1
 
 
 class Groups(Protocol):

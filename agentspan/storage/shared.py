@@ -1,7 +1,9 @@
 """The capabilities of a storage that programs on several machines share (see protocol)."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from agentspan.model.rows import AgentSpanRow
 
 
 class Notes(Protocol):
@@ -32,4 +34,37 @@ class Notes(Protocol):
 
     def forget_notes(self, prefix: str) -> None:
         """Remove all texts whose names begin with a prefix."""
+        ...
+
+
+class Changed(NamedTuple):
+    """The spans that were committed since a cursor.
+
+    Attributes:
+        rows: by id, as outlines returns them.
+        cursor: to read on from: all that this answer may lack has been committed after it.
+        stalled_s: seconds for which the cursor has stayed the same because a transaction is under way, at least; 0.0
+            if it has not. Everything that was committed meanwhile is in each answer until that one ends.
+    """
+
+    rows: list[AgentSpanRow]
+    cursor: str
+    stalled_s: float
+
+
+class Changes(Protocol):
+    """Reads the spans of a run that were committed since a cursor.
+
+    Times cannot tell that: what a program recorded is committed later, and clocks of machines differ.
+    """
+
+    def changed(self, instance_id: str, cursor: str, *, after: str = "", limit: int | None = None) -> Changed:
+        """Return the spans that were committed since a cursor, and perhaps some that were committed before.
+
+        Args:
+            cursor: of an earlier answer; "" for all spans. One of another database, or no cursor at all, is as "".
+            after: only spans whose id is greater.
+            limit: how many at most. A reader who goes on `after` the last row of a full answer keeps the cursor of the
+                first answer.
+        """
         ...

@@ -84,7 +84,13 @@ def origin_of(run: AgentInstanceRow) -> str:
 
 
 def columns(
-    storage: Storage, run: AgentInstanceRow, *, after: str = "", limit: int | None = CHUNK, since: str | None = None
+    storage: Storage,
+    run: AgentInstanceRow,
+    *,
+    after: str = "",
+    limit: int | None = CHUNK,
+    since: str | None = None,
+    cursor: str | None = None,
 ) -> dict[str, Any]:
     """Return spans of a run as columns, in the order of their creation.
 
@@ -92,14 +98,21 @@ def columns(
         after: only spans whose id is greater: the `next` of the answer before.
         limit: how many spans at most; None for all.
         since: only spans that changed at this time or later: the greatest `latest` so far, minus some seconds.
+        cursor: only spans that were committed after an answer with this cursor; "" for all, None for no cursor.
+            Storages without Changes do not look at it.
 
     Returns:
         `columns` by name, each a list, or None where no span has a value; `types`, `labels` and `statuses`, which the
         columns `type`, `label` and `status` point into; `errors`, `left_open`, `abandoned` (closed because their
         programs died) and `aggregates` (spans that sum up others), by position; `origin`, the time from which
-        `start_ms` counts; `next`, None when no more follow; `latest`, the last change among them.
+        `start_ms` counts; `next`, None when no more follow; `latest`, the last change among them; `cursor`, None where
+        there is none, and `stalled_s` (see Changed).
     """
-    rows = _outlines(storage, run.id, after, limit, since)
+    changes = None if cursor is None else storage.capabilities().changes
+    if changes is None or cursor is None:
+        rows, cursor, stalled_s = _outlines(storage, run.id, after, limit, since), None, 0.0
+    else:
+        rows, cursor, stalled_s = changes.changed(run.id, cursor, after=after, limit=limit)
     place = {row.id: number for number, row in enumerate(rows)}
     types: dict[str, int] = {}
     labels: dict[str, int] = {}
@@ -129,6 +142,8 @@ def columns(
         "abandoned": [n for n, row in enumerate(rows) if row.closed_by == "abandoned" and not row.ended_late],
         "next": rows[-1].id if limit is not None and len(rows) == limit else None,
         "latest": max((row.updated_at for row in rows), default=since),
+        "cursor": cursor,
+        "stalled_s": stalled_s,
     }
 
 

@@ -2,14 +2,16 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 import agentspan
+from agentspan.cli import main
 from agentspan.storage.location import Location
 from agentspan.storage.registry import open_direct
-from tests.cli.calling import call
+from tests.cli.calling import call, process
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -45,6 +47,7 @@ def leave_open(db: object) -> None:
 def both(tmp_path: Path, postgres_location: Location, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """A file and a schema with the same rows, made by import; the account of the schema is that of the file."""
     monkeypatch.chdir(tmp_path)
+    Path("check.toml").write_text("[budget]\nsteps = 1000\n")
     record("recorded.db")
     leave_open("recorded.db")
     assert call(Path("recorded.db"), "export", "all", "-o", "all.jsonl").exit_code == 0
@@ -84,15 +87,39 @@ READING = [
     ["sql", "select * from runs order by run", "--format", "csv"],
     ["sql", "select * from spans order by span", "--format", "csv"],
     ["sql", "select run, tags, task, sum(spans) as n from runs group by 1, 2, 3 order by 1", "--format", "json"],
+    ["drift", "--base", "traveller@0", "--head", "traveller@1"],
+    ["check", "all", "--config", "check.toml"],
+    ["export", "all", "--format", "dataset"],
     ["doctor", "--dry-run"],
     ["prune", "--older-than", "0d", "--dry-run"],
 ]
 CHANGING = [
+    ["mark", "-", "bad", "--note", "it paid twice"],
     ["reprice"],
     ["resummarize"],
     ["terminate", "-", "--reason", "enough"],
     ["prune", "--older-than", "0d"],
 ]
+
+
+CANNOT = [
+    (["backup", "copy.db"], "pg_dump"),
+    (["backup", "copy.db"], "agentspan copy"),
+    (["prune", "--max-size", "1 MB"], "size"),
+    (["compact"], "postgresql"),
+    (["forward", "--to", "http://127.0.0.1:9"], "--state"),
+]
+"""What only a file can, and what its answer names."""
+ELSEWHERE = {
+    "span": "below", "diff": "below", "tail": "below", "import": "the fixture", "instrument": "needs no database",
+    "copy": "tests/maintenance/test_copying.py", "serve": "tests/serve/test_several_servers.py", "record": "below",
+    "demo": "below",
+}  # fmt: skip
+
+
+def test_no_command_is_left_out() -> None:
+    named = [arguments[0] for arguments in (*READING, *CHANGING, *(arguments for arguments, _ in CANNOT))]
+    assert {*named, *ELSEWHERE} == set(main.commands)
 
 
 def said(db: str, arguments: list[str], both: tuple[str, str]) -> str:
@@ -124,6 +151,9 @@ def test_every_command_reads_the_same(both: tuple[str, str]) -> None:
         assert said(both[1], ["show", id, "--full"], both) == said(both[0], ["show", id, "--full"], both)
     for span in spans[:3]:
         assert said(both[1], ["span", span.id], both) == said(both[0], ["span", span.id], both)
+    for more in (["--all"], ["--json"]):
+        arguments = ["tail", ids[-1]["id"], "--one", *more]
+        assert said(both[1], arguments, both) == said(both[0], arguments, both)
     pair = [ids[0]["id"], ids[1]["id"]]
     assert said(both[1], ["diff", *pair], both) == said(both[0], ["diff", *pair], both)
 
@@ -136,15 +166,34 @@ def test_every_command_changes_the_same(both: tuple[str, str]) -> None:
 
 
 def test_what_cannot_be_says_so_by_name(both: tuple[str, str]) -> None:
-    for arguments, says in (
-        (["backup", "copy.db"], "pg_dump"),
-        (["prune", "--max-size", "1 MB"], "size"),
-        (["compact"], "postgresql"),
-    ):
+    for arguments, says in CANNOT:
         result = call(both[1], *arguments)  # type: ignore[arg-type]
         assert result.exit_code != 0, arguments
         assert says in result.output, result.output
         assert "sesame" not in result.output
+
+
+def test_demo_and_record_record_there(
+    tmp_path: Path, postgres_location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("agent.py").write_text("import agentspan\n\nwith agentspan.run('recorded'):\n    pass\n")
+    url = postgres_location.text
+    assert call(url, "demo").exit_code == 0  # type: ignore[arg-type]
+    started = process(url, "record", "--", sys.executable, "agent.py")  # type: ignore[arg-type]
+    last = started.communicate()[1]
+    assert started.returncode == 0, last
+    assert "(recorded) is in postgresql://" in last
+    assert "sesame" not in last
+    with agentspan.open(postgres_location) as opened:
+        assert "recorded" in {run.agent for run in agentspan.read(opened.storage).runs().runs}
+
+
+def test_forward_goes_on_where_it_ended_with_a_file_of_its_own(both: tuple[str, str], tmp_path: Path) -> None:
+    state = tmp_path / "sent"
+    result = call(both[1], "forward", "--to", "ftp://no", "--state", str(state))  # type: ignore[arg-type]
+    assert "--state" not in result.output
+    assert result.exit_code == 1
 
 
 def test_a_program_records_by_commits(postgres_location: Location) -> None:

@@ -33,11 +33,23 @@ class Server:
     def __init__(self, db: Path, *args: str, **env: str) -> None:
         self.db = db
         self.log = db.with_name(f"{db.name}-{time.monotonic_ns()}.log")
-        command = [sys.executable, "-m", "agentspan", "serve", "--db", str(db), "--port", "0", "--create", *args]
+        self.start(str(db), *args, **env)
+
+    @classmethod
+    def over(cls, url: str, log: Path, *args: str, **env: str) -> "Server":
+        """Start one over a URL."""
+        server = cls.__new__(cls)
+        server.log = log
+        server.start(url, *args, **env)
+        return server
+
+    def start(self, db: str, *args: str, **env: str) -> None:
+        """Start the process, and wait until it answers."""
+        command = [sys.executable, "-m", "agentspan", "serve", "--db", db, "--port", "0", "--create", *args]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AGENTSPAN_")}
-        with self.log.open("wb") as log:
+        with self.log.open("wb") as file:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env={**kept, **env}, text=True, stdout=subprocess.PIPE, stderr=log
+                command, cwd=ROOT, env={**kept, **env}, text=True, stdout=subprocess.PIPE, stderr=file
             )
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], START_S)

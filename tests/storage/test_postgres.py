@@ -14,6 +14,7 @@ from agentspan.model.changes import Applied, Key, Put, PutSpans, Unit
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow
 from agentspan.storage.location import Location
+from agentspan.storage.postgres.migrations import MIGRATIONS
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, T1, Rows, finish
@@ -24,7 +25,6 @@ from tests.waiting import until
 psycopg = pytest.importorskip("psycopg")
 
 from agentspan.storage.postgres import tables  # noqa: E402  # needs psycopg
-from agentspan.storage.postgres.migrations import MIGRATIONS  # noqa: E402
 
 PAGE = ROOT / "docs" / "postgresql.md"
 HAS_ROLES = "select 1 from pg_roles where rolname = 'recorder'"
@@ -284,7 +284,7 @@ def test_the_roles_of_the_page_have_the_rights_that_they_need(storage: Storage, 
     with psycopg.connect(postgres_server.url) as owner:
         owner.execute("drop owned by recorder, reader" if owner.execute(HAS_ROLES).fetchone() else "select 1")
         owner.execute("drop role if exists recorder, reader")
-        owner.execute(sql.replace("schema agentspan", "schema shared"))
+        owner.execute(sql.replace("schema agentspan", "schema shared").replace("agentspan.notes", "shared.notes"))
     url = postgres_server.url.replace("agentspan:sesame", "{}") + "?schema=shared"
     recorder = open_direct(url.format("recorder"))
     span = rows.span(run)
@@ -292,11 +292,32 @@ def test_the_roles_of_the_page_have_the_rights_that_they_need(storage: Storage, 
     recorder.close()
     reader = open_direct(url.format("reader"), read_only=True)
     assert agentspan.read(reader).runs().runs[0].spans == 1
+    notes = reader.capabilities().notes
+    assert notes is not None
+    with pytest.raises(DatabaseUnusable, match="lacks a privilege"):
+        notes.notes("logins/secret")
     reader.close()
     mistaken = open_direct(url.format("reader"))
     with pytest.raises(DatabaseUnusable, match="lacks a privilege"):
         mistaken.apply([Unit((Put(rows.span(run)),))])
     mistaken.close()
+
+
+def test_a_role_that_reads_all_tables_of_an_older_schema_does_not_read_notes(postgres_server: Emptied) -> None:
+    location = postgres_server.new()
+    name = location.text.partition("?schema=")[2]
+    with psycopg.connect(postgres_server.url) as owner:
+        owner.execute(f"create schema {name}; set search_path = {name}; create table storage_version (version int)")
+        for statement in MIGRATIONS[0]:
+            owner.execute(statement)
+        owner.execute("insert into storage_version values (1)")
+        owner.execute(f"create role of_{name}; create role writer_of_{name}")
+        for grant, role in (("select", f"of_{name}"), ("select, insert, update, delete", f"writer_of_{name}")):
+            owner.execute(f"alter default privileges in schema {name} grant {grant} on tables to {role}")
+    open_direct(location).close()
+    with psycopg.connect(postgres_server.url, options=f"-csearch_path={name}") as owner:
+        asked = "select has_table_privilege(%s, 'notes', 'select')"
+        assert [owner.execute(asked, (f"{of}of_{name}",)).fetchone() for of in ("", "writer_")] == [(False,), (True,)]
 
 
 def test_a_closed_server_is_a_storage_error(tmp_path: Path) -> None:

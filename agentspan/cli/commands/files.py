@@ -60,13 +60,23 @@ def import_(ctx: click.Context, files: tuple[str, ...], form: str, db: str | Non
 @click.option("--to", metavar="URL", required=True, help="The target, such as http://127.0.0.1:6006.")
 @click.option("--header", "headers", metavar="NAME=VALUE", multiple=True, help="A header of each request.")
 @click.option("--follow", is_flag=True, help="Go on with what finishes later.")
+@click.option("--state", metavar="FILE", help="The file that notes what was sent; NAME-forward when left out.")
 @options
 @click.pass_context
-def forward(ctx: click.Context, to: str, headers: tuple[str, ...], follow: bool, db: str | None, as_json: bool) -> None:
+def forward(
+    ctx: click.Context,
+    /,
+    to: str,
+    headers: tuple[str, ...],
+    follow: bool,
+    state: str | None,
+    db: str | None,
+    as_json: bool,
+) -> None:
     """Send what has finished since the last time to another backend, as OpenTelemetry; it goes on where it ended."""
     from agentspan.cli import forward as forward_
 
-    forward_.command(location_in(ctx, db), to, headers, follow=follow, as_json=as_json)
+    forward_.command(location_in(ctx, db), to, headers, follow=follow, state=state, as_json=as_json)
 
 
 @main.command()

@@ -125,10 +125,9 @@ _OUTLINE = {
     "payload": "case when summary is null then payload else '{{}}' end",
     "result_payload": "case when status = 'failed' or result_payload ~ '\"is_error\": ?true' then result_payload end",
 }
-OUTLINES = (
-    f"select {', '.join(_OUTLINE.get(field, quoted(field)) for field in AgentSpanRow._fields)} from agent_spans "
-    "where agent_instance_id = %s and id > %s{0} order by id limit %s"
-)
+OUTLINE = ", ".join(_OUTLINE.get(field, quoted(field)) for field in AgentSpanRow._fields)
+"""The columns of a span without most of its payloads, to be formatted."""
+OUTLINES = f"select {OUTLINE} from agent_spans where agent_instance_id = %s and id > %s{{0}} order by id limit %s"
 """With `{0}` for a further condition."""
 _REASON = "(select coalesce(termination_reason, '') from {0} where status = 'terminated'{1})"
 

@@ -14,9 +14,10 @@ from agentspan.model.status import OPEN
 from agentspan.storage.location import Location
 from agentspan.storage.postgres import tables
 from agentspan.storage.postgres.analytics import PostgresAnalytics
+from agentspan.storage.postgres.changes import PostgresChanges
 from agentspan.storage.postgres.checking import problems
 from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.connections import MOST, Connections
 from agentspan.storage.postgres.doubt import applied_before, in_doubt
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
 from agentspan.storage.postgres.notes import PostgresNotes
@@ -51,6 +52,7 @@ class PostgresStorage(Reads):
         self._removal = PostgresRemoval(connections)
         self._transfer = PostgresTransfer(connections)
         self._notes = PostgresNotes(connections)
+        self._changes = PostgresChanges(connections)
         try:
             self._prepare(wait_s)
         except BaseException:
@@ -94,6 +96,8 @@ class PostgresStorage(Reads):
             scores=self,
             transfer=self._transfer,
             notes=self._notes,
+            changes=self._changes,
+            concurrency=MOST - 4,  # of the connections, some are for reads
         )
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:

@@ -7,9 +7,11 @@ from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.statements import TIME
 from agentspan.storage.transfer import KeyRow, SpanMark
 
+# A subquery for each run: with `= any` of 500 ids, PostgreSQL may read the whole table.
 _MARKS = (
-    "select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from agent_spans "
-    "where agent_instance_id = any(%s) group by 1, 2"
+    "select asked.id, mark.* from unnest(%s::text[]) asked(id) cross join lateral ("
+    "select status, count(*), max(updated_at), count(ended_late) from agent_spans "
+    "where agent_instance_id = asked.id group by status) mark"
 )
 _KEYS = (
     "select operation, key, request_hash, subject, inserted_at from idempotency_keys "

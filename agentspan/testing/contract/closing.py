@@ -48,6 +48,7 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
         "keys": lambda transfer, run, path: transfer.keys(),
         "put_keys": lambda transfer, run, path: transfer.put_keys([KeyRow("a", "b", "c", run, "2")], 1.0),
     },
+    "changes": {"changed": lambda changes, run, path: changes.changed(run, "")},
     "notes": {
         "notes": lambda notes, run, path: notes.notes("a"),
         "note": lambda notes, run, path: notes.note("a", "b"),

@@ -1,17 +1,19 @@
-"""Contract of a storage that claims transfer or notes."""
+"""Contract of a storage that claims transfer, notes or changes."""
 
 import threading
 
 from agentspan.model.changes import Key, Put, Unit
 from agentspan.storage.protocol import Storage
-from agentspan.storage.shared import Notes
+from agentspan.storage.shared import Changed, Changes, Notes
 from agentspan.storage.transfer import KeyRow, SpanMark, Transfer
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish
 
+WAIT_S = 10.0
+
 
 class Transferring(Base):
-    """Contract: transfer, notes."""
+    """Contract: transfer, notes, changes."""
 
     def test_marks_tell_of_every_change_of_a_runs_spans(self, storage: Storage) -> None:
         """How many there are in each status, the latest change of them, and late ends; nothing of other runs."""
@@ -78,3 +80,48 @@ class Transferring(Base):
         for thread in threads:
             thread.join()
         assert said == [notes.notes("secret")["secret"]] * 4
+
+    def test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed(self, storage: Storage) -> None:
+        """Also those of a transaction that began before the cursor, with times of before; and it is told of."""
+        changes: Changes = self.claimed(storage, "changes")
+        groups = self.claimed(storage, "groups")
+        run, other = self.instance(storage), self.instance(storage)
+        slow, fast, after = (self.rows.span(run) for _ in range(3))
+        written, may_end = threading.Event(), threading.Event()
+
+        def write_slowly(group: Storage) -> None:
+            self.put(group, slow)
+            written.set()
+            may_end.wait(WAIT_S)
+
+        thread = threading.Thread(target=groups.group, args=(write_slowly, WAIT_S))
+        thread.start()
+        try:
+            assert written.wait(WAIT_S)
+            for span in (fast, self.rows.span(other)):
+                storage.apply([Unit((Put(span),))], wait_s=1.0)
+            first = changes.changed(run.id, "")
+            assert ids_of(first) == [fast.id]
+            second = changes.changed(run.id, first.cursor)
+            assert second.stalled_s >= first.stalled_s == 0.0
+            assert changes.changed(run.id, second.cursor).stalled_s > 0.0
+        finally:
+            may_end.set()
+            thread.join()
+        third = changes.changed(run.id, second.cursor)
+        assert slow.id in ids_of(third)
+        assert ids_of(changes.changed(run.id, third.cursor)) == []
+        self.move(storage, finish(fast.id, updated_at=T0))
+        self.put(storage, after)
+        fourth = changes.changed(run.id, third.cursor)
+        assert ids_of(fourth) == [fast.id, after.id]
+        assert fourth.rows[0].status == "complete"
+        assert fourth.stalled_s == 0.0
+        assert ids_of(changes.changed(run.id, third.cursor, after=fast.id)) == [after.id]
+        assert ids_of(changes.changed(run.id, "", limit=2)) == [slow.id, fast.id]
+        assert ids_of(changes.changed(run.id, "no cursor")) == [slow.id, fast.id, after.id]
+
+
+def ids_of(changed: Changed) -> list[str]:
+    """Return the ids of the spans of an answer."""
+    return [row.id for row in changed.rows]

@@ -21,6 +21,7 @@ import { visible } from "./visible.js";
 const VIEWS = ["tree", "conversation", "stats"];
 const AT_ONCE = 200_000; // spans that are loaded without a click on "Load the rest"
 const OVERLAP_MS = 3000; // a program stamps a change before it commits it
+const STALLED_MS = 10_000; // after that the page tells of a transaction that holds up its cursor
 const POLL_ACTIVE_MS = 1000;
 const POLL_IDLE_MS = 10_000;
 const POLL_SLOW_MS = 5000; // at most, after a slow answer: one moment of a busy machine must not silence the page
@@ -38,6 +39,8 @@ export class RunPage {
     this.lastEnd = 0;
     /** @type {string | null} */
     this.next = null;
+    /** Where to read on, if the database has such a place: times do not tell what was committed. @type {string | null} */
+    this.cursor = null;
     this.lost = new Lost();
     this.loadAll = () => {};
     this.isLoadingAll = false;
@@ -66,6 +69,7 @@ export class RunPage {
     if (!this.run.spans) this._readFacts().catch(() => {}); // the first poll brings them too
     do {
       const chunk = await this.lost.until(() => this.source.spans(this.next ? { after: this.next } : {}));
+      if (!this.next) this.cursor = chunk.cursor;
       this._merge(chunk);
       this.next = chunk.next;
       this._drawLoaded();
@@ -152,11 +156,11 @@ export class RunPage {
       try {
         const latest = this.spans.latest;
         const since = latest ? new Date(Date.parse(latest) - OVERLAP_MS).toISOString().replace("Z", "000Z") : "";
-        let changed = await this._readChanges(since);
+        let changed = await this._readChanges(this.cursor ? { cursor: this.cursor } : { since });
         // A change that was committed late, with an old time, shows in the counts: then all spans are read again.
         if (this._isBehind() && began - readAll > POLL_IDLE_MS) {
           readAll = began;
-          changed = (await this._readChanges("")) || changed;
+          changed = (await this._readChanges({ since: "" })) || changed;
         }
         this.lost.clear();
         if (changed) this._updateViews();
@@ -170,16 +174,23 @@ export class RunPage {
     }
   }
 
-  /** @param {string} since */
-  async _readChanges(since) {
+  /** @param {{ since?: string, cursor?: string }} query */
+  async _readChanges(query) {
     let changed = false;
+    /** @type {string | null} */
+    let cursor = null;
     /** @type {string | null} */
     let after = "";
     do {
-      const chunk = await this.source.spans({ since, after });
+      const chunk = await this.source.spans({ ...query, after });
+      if (!after) {
+        cursor = chunk.cursor;
+        this._drawStalled(chunk.stalled_s);
+      }
       changed = this._merge(chunk) || changed;
       after = chunk.next;
     } while (after);
+    this.cursor = cursor;
     return changed;
   }
 
@@ -205,6 +216,13 @@ export class RunPage {
   _drawOverview() {
     this.axis.drawRuler();
     this.axis.drawOverview(this.spans, this.now(), colors());
+  }
+
+  /** @param {number} seconds */
+  _drawStalled(seconds) {
+    byId("stalled").hidden = seconds * 1000 < STALLED_MS;
+    const took = format.duration(seconds * 1000);
+    setText(byId("stalled"), `A transaction in the database has been open for ${took}. Until it ends, this page reads the same changes again.`);
   }
 
   _drawLoaded() {

@@ -88,7 +88,7 @@ export class ServerSource {
   }
 
   /**
-   * @param {{ since?: string, after?: string }} query
+   * @param {{ since?: string, cursor?: string, after?: string }} query
    * @returns {Promise<SpanChunk & { run: Run }>}
    */
   spans(query) {

@@ -80,6 +80,8 @@ interface SpanChunk {
   abandoned: number[];
   next: string | null;
   latest: string | null;
+  cursor: string | null;
+  stalled_s: number;
 }
 
 /** All of one span (data.detail); in the place of the bytes of images, audio and others stands what blobs.js finds. */
@@ -233,7 +235,7 @@ interface FoundSteps {
 /** Reads a run's data: from the server, or from the exported file that the page is. */
 interface RunSource {
   isLocal: boolean;
-  spans(query: { since?: string; after?: string }): Promise<SpanChunk & { run?: Run }>;
+  spans(query: { since?: string; cursor?: string; after?: string }): Promise<SpanChunk & { run?: Run }>;
   facts(): Promise<Run>;
   detail(id: string): Promise<SpanDetail>;
   blob(id: string, hash: string): string | null;

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
+from agentspan.storage.shared import Changed
 from tests.storage.mutants.noting import found_by
 
 
@@ -71,3 +72,13 @@ class LooksBeforeItNotes(Noting):
         is_there = name in self._notes
         time.sleep(0.01)
         return super().note(name, text, lasts_s=lasts_s, replace=replace or not is_there)
+
+
+@found_by("test_changes_since_a_cursor_are_read_in_whatever_order_they_are_committed")
+class ReadsOnByTime(MemoryStorage):
+    def capabilities(self) -> Capabilities:
+        return super().capabilities()._replace(changes=self)
+
+    def changed(self, instance_id: str, cursor: str, *, after: str = "", limit: int | None = None) -> Changed:
+        rows = [row for row in self.iter_spans(instance_id) if row.updated_at > cursor and row.id > after]
+        return Changed(rows[:limit], max((row.updated_at for row in rows), default=cursor), 0.0)
