@@ -36,7 +36,10 @@ def command(
     if as_json:
         document(done._asdict())
     else:
-        click.echo(f"{noun(done.spans, 'span')} and {noun(done.runs, 'run')} forwarded to {safe(to)}")
+        late = f", and {noun(done.late_scores, 'late score')}," if done.late_scores else ""
+        click.echo(f"{noun(done.spans, 'span')} and {noun(done.runs, 'run')}{late} forwarded to {safe(to)}")
+        if done.left_scores:
+            click.echo(f"{noun(done.left_scores, 'late score')} left out: the target has no /v1/logs")
 
 
 def _parsed(headers: Sequence[str]) -> dict[str, str]:

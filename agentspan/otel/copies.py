@@ -16,8 +16,8 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Score
 from agentspan.model.status import FINISH_STATUSES, PURPOSES
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import scores
-from agentspan.otel.mapping.judgements import told_by
-from agentspan.otel.span import OtelSpan
+from agentspan.otel.mapping.judgements import RESULT, SCORE_RUN, SCORE_SPAN, told_by, told_by_event
+from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import about_of, name_of, times_of
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import REGISTRY, title_of
@@ -31,6 +31,24 @@ BATCH = 500
 def is_copy(span: OtelSpan) -> bool:
     """Return whether a span was written by an agentspan."""
     return span.scope.name == _SCOPE and ids.is_pfid(span.resource.get(f"{_RUN}id"))
+
+
+def is_score(log: Log) -> bool:
+    """Return whether a log record is a score that an agentspan forwarded after its span."""
+    return log.event.name == RESULT and ids.is_pfid(log.event.attributes.get(SCORE_RUN))
+
+
+def store_scores(ctx: Context, found: Iterable[Log]) -> None:
+    """Store scores of runs that are here already, and of their spans; of others they are dropped."""
+    rows: list[ScoreRow] = []
+    for log in found:
+        id, span = log.event.attributes[SCORE_RUN], log.event.attributes.get(SCORE_SPAN)
+        told = told_by_event(log.event)
+        _, stored = ctx.storage.find(id, instance_id=id).rows.get(id, (None, None))
+        if told is not None and isinstance(stored, AgentInstanceRow):
+            own = span if ids.is_pfid(span) else None
+            rows += scores.rows_of([told], id, own, ctx.account.partition, ctx.admit_text)
+    scores.store(ctx, rows)
 
 
 def store(ctx: Context, found: Iterable[OtelSpan]) -> tuple[int, int, int]:

@@ -14,8 +14,13 @@ create table if not exists sent (
     target text not null, run text not null, spans blob not null, has_run integer not null, primary key (target, run)
 ) without rowid
 """
+_SCORES = """
+create table if not exists sent_scores (
+    target text not null, run text not null, scores blob not null, primary key (target, run)
+) without rowid
+"""
 _SIZE = 10
-"""Bytes that are kept of a span: a hash of its id."""
+"""Bytes that are kept of a span or score: a hash of its id."""
 
 
 class SentOfRun(NamedTuple):
@@ -26,7 +31,7 @@ class SentOfRun(NamedTuple):
 
 
 def hashed(id: str) -> bytes:
-    """Return what is kept of the id of a span."""
+    """Return what is kept of the id of a span or score."""
     return hashlib.sha256(id.encode()).digest()[:_SIZE]
 
 
@@ -43,6 +48,7 @@ class Cursor:
         files.ensure(path)
         with closing(self._open()) as connection:
             connection.execute(_TABLE)
+            connection.execute(_SCORES)
 
     def counts(self) -> dict[str, tuple[int, bool]]:
         """Return how many spans were forwarded of each run, and whether the run itself."""
@@ -56,20 +62,37 @@ class Cursor:
         sql = "select spans, has_run from sent where target = ? and run = ?"
         with closing(self._open()) as connection:
             row = connection.execute(sql, (self._target, run)).fetchone()
-        if row is None:
-            return SentOfRun()
-        return SentOfRun(frozenset(row[0][at : at + _SIZE] for at in range(0, len(row[0]), _SIZE)), bool(row[1]))
+        return SentOfRun() if row is None else SentOfRun(_hashes(row[0]), bool(row[1]))
 
-    def add(self, run: str, spans: Iterable[str], *, with_run: bool) -> None:
-        """Note that spans of a run were forwarded, durably."""
+    def scores(self) -> dict[str, set[bytes]]:
+        """Return hashes of the ids of the scores that were forwarded, by run."""
+        sql = "select run, scores from sent_scores where target = ?"
+        with closing(self._open()) as connection:
+            return {run: {*_hashes(found)} for run, found in connection.execute(sql, (self._target,))}
+
+    def add(self, run: str, spans: Iterable[str], *, with_run: bool, scores: Iterable[str] = ()) -> None:
+        """Note that spans and scores of a run were forwarded, durably."""
         sql = (
             "insert into sent values (?, ?, ?, ?) on conflict do update "
             "set spans = cast(spans || excluded.spans as blob), has_run = max(has_run, excluded.has_run)"
         )
+        of_scores = (
+            "insert into sent_scores values (?, ?, ?) on conflict do update "
+            "set scores = cast(scores || excluded.scores as blob)"
+        )
+        hashes = b"".join(map(hashed, scores))
         with closing(self._open()) as connection:
+            connection.execute("begin immediate")
             connection.execute(sql, (self._target, run, b"".join(map(hashed, spans)), int(with_run)))
+            if hashes:
+                connection.execute(of_scores, (self._target, run, hashes))
+            connection.execute("commit")
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
         connection.execute("pragma synchronous = full")
         return connection
+
+
+def _hashes(found: bytes) -> frozenset[bytes]:
+    return frozenset(found[at : at + _SIZE] for at in range(0, len(found), _SIZE))

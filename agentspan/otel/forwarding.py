@@ -1,28 +1,29 @@
 """Forwards finished spans of a storage to any backend of OpenTelemetry, and goes on where it ended.
 
 A span is sent when it has finished, and noted when the target has accepted it. If either side dies in between, it is
-sent again, with the same ids: agentspan stores it once.
+sent again, with the same ids: agentspan stores it once. Scores go with their span; one that is given later goes alone.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, AgentVersionRow, ScoreRow
 from agentspan.model.status import OPEN
 from agentspan.otel import writing
-from agentspan.otel.forward_cursor import Cursor, hashed
-from agentspan.otel.otlp.encoding import trace_request
-from agentspan.otel.sending import Sender
+from agentspan.otel.forward_cursor import Cursor, SentOfRun, hashed
+from agentspan.otel.otlp.encoding import log_request, trace_request
+from agentspan.otel.sending import NotServed, Sender
 from agentspan.otel.writing import OutgoingRun
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.scanning import scan
 from agentspan.storage.scores import history, tags_of
 
 BATCH = 500
@@ -34,10 +35,19 @@ SETTLED_S = 600.0
 
 
 class Forwarded(NamedTuple):
-    """The numbers of whole runs and of spans that a target has accepted."""
+    """The numbers of what a target has accepted.
+
+    Attributes:
+        runs: whole runs.
+        spans: spans of steps.
+        late_scores: scores that were given after their span was sent; others go with it.
+        left_scores: those that the target does not take, because it has no `/v1/logs`.
+    """
 
     runs: int
     spans: int
+    late_scores: int = 0
+    left_scores: int = 0
 
 
 def forward(
@@ -72,13 +82,15 @@ def forward(
         cursor = Cursor(_state_of(storage, state), sender.to)
         forwarder = _Forwarder(storage, sender, cursor)
         forwarder.look(_all_runs(storage))
+        forwarder.look_at_scores()
         since_s = time.monotonic()
         while follow and not stop():
             time.sleep(POLL_S)
             is_old = time.monotonic() - since_s > SETTLED_S
             since_s = time.monotonic() if is_old else since_s
             forwarder.look(_all_runs(storage) if is_old else forwarder.recent())
-        return Forwarded(forwarder.runs, forwarder.spans)
+            forwarder.look_at_scores(only_new=not is_old)
+        return Forwarded(forwarder.runs, forwarder.spans, forwarder.late_scores, forwarder.left_scores)
     finally:
         if is_ours:
             storage.close()
@@ -98,8 +110,10 @@ class _Forwarder:
         self._storage, self._sender, self._cursor = storage, sender, cursor
         self._counts = cursor.counts()
         self._looked: dict[str, float] = {}
-        self._last = ""
-        self.runs = self.spans = 0
+        self._takes_logs = True
+        self._last = self._last_score = ""
+        self._sent_scores = cursor.scores()
+        self.runs = self.spans = self.late_scores = self.left_scores = 0
 
     def recent(self) -> Iterator[AgentInstanceRow]:
         """Yield the runs that are new, or were open or had ended lately when they were looked at last."""
@@ -143,10 +157,63 @@ class _Forwarder:
         self._counts[row.id] = (total, sent.has_run or with_run)
 
     def _send(self, run: OutgoingRun, spans: list[AgentSpanRow], *, with_run: bool) -> None:
-        scores = history(self._storage, run.row.id)
+        targets = {span.id for span in spans} | ({run.row.id} if with_run else set())
+        scores = [score for score in history(self._storage, run.row.id) if score.target_id in targets]
         self._sender.send(trace_request(writing.request(run, spans, with_run=with_run, scores=scores)))
-        self._cursor.add(run.row.id, [span.id for span in spans], with_run=with_run)
+        self._note(run, scores, spans=spans, with_run=with_run)
         self.spans += len(spans)
+
+    def look_at_scores(self, *, only_new: bool = False) -> None:
+        """Send the scores that were given after what they are about was sent.
+
+        Args:
+            only_new: only those whose ids are greater than all that were seen. Another process may store one with a
+                smaller id later, so all are looked at now and then.
+        """
+        unsent: dict[str, list[ScoreRow]] = {}
+        for score in scan(self._storage, ScoreRow, after=self._last_score if only_new else ""):
+            self._last_score = max(self._last_score, score.id)
+            if hashed(score.id) not in self._sent_scores.get(score.agent_instance_id, ()):
+                unsent.setdefault(score.agent_instance_id, []).append(score)
+        self.left_scores = 0 if not only_new else self.left_scores
+        for id, scores in unsent.items():
+            sent = self._cursor.of(id)
+            late = [score for score in scores if self._is_sent(score, sent)]
+            _, row = self._storage.find(id, instance_id=id).rows.get(id, (None, None))
+            if late and isinstance(row, AgentInstanceRow):
+                self._send_scores(self._named(row), late)
+
+    @staticmethod
+    def _is_sent(score: ScoreRow, sent: SentOfRun) -> bool:
+        """Return whether what a score is about was sent; else the score goes with it."""
+        return sent.has_run if score.target_type == "agent_instance" else hashed(score.target_id) in sent.spans
+
+    def _send_scores(self, run: OutgoingRun, scores: Sequence[ScoreRow]) -> None:
+        for at in range(0, len(scores), BATCH):
+            part = scores[at : at + BATCH]
+            if not self._takes_logs:
+                self.left_scores += len(part)
+                continue
+            try:
+                self._sender.send(log_request(writing.log_request(run, part)), are_logs=True)
+            except NotServed:
+                self._takes_logs = False
+                self.left_scores += len(part)
+                continue
+            self._note(run, part)
+            self.late_scores += len(part)
+
+    def _note(
+        self,
+        run: OutgoingRun,
+        scores: Sequence[ScoreRow],
+        *,
+        spans: Sequence[AgentSpanRow] = (),
+        with_run: bool = False,
+    ) -> None:
+        ids = [score.id for score in scores]
+        self._cursor.add(run.row.id, [span.id for span in spans], with_run=with_run, scores=ids)
+        self._sent_scores.setdefault(run.row.id, set()).update(map(hashed, ids))
 
     def _named(self, row: AgentInstanceRow) -> OutgoingRun:
         return named(self._storage, row)

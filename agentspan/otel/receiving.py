@@ -86,9 +86,12 @@ class Receiver:
         spans, said = _once(found), [*logs]
         copied = [span for span in spans if copies.is_copy(span)]
         spans = [span for span in spans if not copies.is_copy(span)] if copied else spans
+        copied_scores = [log for log in said if copies.is_score(log)]
+        said = [log for log in said if not copies.is_score(log)] if copied_scores else said
         with self._lock:
             try:
                 runs, new, known = copies.store(self._ctx, copied)
+                copies.store_scores(self._ctx, copied_scores)
                 done = self._store(spans, said, is_whole=is_whole)
                 return done._replace(runs=done.runs + runs, spans=done.spans + new, known=done.known + known)
             except BaseException:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from agentspan.errors import AgentspanError, InvalidValue
 
+_NOT_SERVED = frozenset({404, 405, 501})
 _AGAIN = frozenset({429, 502, 503, 504})
 """Answers after which a request is sent again, as OTLP says."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -20,6 +21,10 @@ class ForwardingFailed(AgentspanError):
     """A target did not accept what was forwarded. Nothing is lost: forwarding goes on from there."""
 
     code = "unknown"
+
+
+class NotServed(ForwardingFailed):
+    """The target has no such address: it takes no requests of this kind."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -64,30 +69,36 @@ class Sender:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self.to = address(to)
+        self._logs_to = f"{self.to.removesuffix('/v1/traces')}/v1/logs"
         self._headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip", **headers}
         self._tries, self._timeout_s, self._pause = tries, timeout_s, pause
         self._opener = urllib.request.build_opener(_NoRedirect)
 
-    def send(self, body: bytes) -> None:
+    def send(self, body: bytes, *, are_logs: bool = False) -> None:
         """Send a request; return when the target has accepted it.
+
+        Args:
+            are_logs: whether it has log records instead of spans.
 
         Raises:
             ForwardingFailed: the target refused it, or could not be reached so many times.
+            NotServed: the target has no such address.
         """
+        to = self._logs_to if are_logs else self.to
         data, wait_s, tried = gzip.compress(body, 1), FIRST_PAUSE_S, 0
         while True:
             tried += 1
-            why, asked_s = self._try(data)
+            why, asked_s = self._try(to, data)
             if why is None:
                 return
             if self._tries is not None and tried >= self._tries:
-                raise ForwardingFailed(f"{self.to} {why}; tried {tried} times")
+                raise ForwardingFailed(f"{to} {why}; tried {tried} times")
             self._pause(min(max(wait_s, asked_s), LONGEST_PAUSE_S))
             wait_s = min(2 * wait_s, LONGEST_PAUSE_S)
 
-    def _try(self, data: bytes) -> tuple[str | None, float]:
+    def _try(self, to: str, data: bytes) -> tuple[str | None, float]:
         """Send once; return why it was not accepted, and after how many seconds the target wants it again."""
-        request = urllib.request.Request(self.to, data, self._headers, method="POST")
+        request = urllib.request.Request(to, data, self._headers, method="POST")
         try:
             with self._opener.open(request, timeout=self._timeout_s) as answer:
                 answer.read()
@@ -95,10 +106,11 @@ class Sender:
         except urllib.error.HTTPError as error:
             with error:
                 if error.code not in _AGAIN:
-                    raise ForwardingFailed(f"{self.to} refused it with {error.code}") from None
+                    kind = NotServed if error.code in _NOT_SERVED else ForwardingFailed
+                    raise kind(f"{to} refused it with {error.code}") from None
                 asked = error.headers.get("Retry-After", "")
                 return f"answered with {error.code}", float(asked) if asked.isdigit() else 0.0
         except ssl.SSLCertVerificationError as error:
-            raise ForwardingFailed(f"{self.to} has no valid certificate: {error.verify_message}") from None
+            raise ForwardingFailed(f"{to} has no valid certificate: {error.verify_message}") from None
         except (TimeoutError, OSError, http.client.HTTPException) as error:
             return f"could not be reached ({type(error).__name__})", 0.0

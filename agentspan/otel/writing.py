@@ -46,8 +46,30 @@ def request(
         if span["spanId"] in events:
             span["events"] = [*span.get("events", ()), *events[span["spanId"]]]
     resource = {"attributes": _attributes(_resource(run))}
-    scope = {"name": SCOPE, "version": __version__}
-    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": scope, "spans": written}]}]}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": _scope(), "spans": written}]}]}
+
+
+def log_request(run: OutgoingRun, scores: Iterable[ScoreRow]) -> dict[str, Any]:
+    """Return an ExportLogsServiceRequest in JSON with scores of a run and its spans that were sent before.
+
+    The conventions have an evaluation as a log record, too. A span that is sent again would be there twice.
+    """
+    records = [
+        {
+            "timeUnixNano": str(ns_of(score.inserted_at)),
+            "eventName": judgements.RESULT,
+            "traceId": trace_id_of(run.row.id),
+            "spanId": span_id_of(score.target_id),
+            "attributes": _attributes(judgements.attributes_of(score) | judgements.place_of(score)),
+        }
+        for score in scores
+    ]
+    resource = {"attributes": _attributes(_resource(run))}
+    return {"resourceLogs": [{"resource": resource, "scopeLogs": [{"scope": _scope(), "logRecords": records}]}]}
+
+
+def _scope() -> dict[str, str]:
+    return {"name": SCOPE, "version": __version__}
 
 
 def _resource(run: OutgoingRun) -> dict[str, Any]:

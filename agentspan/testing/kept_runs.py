@@ -151,12 +151,11 @@ def _short(location: Location) -> str:
 def rotate(path: Path, max_bytes: int) -> None:
     """Remove the oldest runs of a file until no more than `max_bytes` are in use; what is open stays.
 
-    What a killed process left open is closed first. A fault, such as a file that is in use, is ignored: the next run of
-    pytest tries again.
+    What a killed process left open is closed first.
+
+    Raises:
+        StorageError: the file is in use, or cannot be used.
     """
-    try:
-        with open(path) as database:
-            database.doctor()
-            database.prune(max_bytes=max_bytes)
-    except AgentspanError:
-        pass
+    with open(path) as database:
+        database.doctor()
+        database.prune(max_bytes=max_bytes)

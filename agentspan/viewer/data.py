@@ -26,7 +26,7 @@ from agentspan.schemas.templates import inline
 from agentspan.storage import tokenizing
 from agentspan.storage.protocol import Outlines, Storage
 from agentspan.storage.scanning import span_pages
-from agentspan.storage.scores import said_of
+from agentspan.storage.scores import newest_scores, said_of
 from agentspan.viewer import conversation
 from agentspan.viewer.blobs import linked
 
@@ -171,11 +171,15 @@ def detail(storage: Storage, span: AgentSpanRow) -> dict[str, Any]:
 
 def details(storage: Storage, spans: Sequence[AgentSpanRow], lives: Lives) -> Iterator[dict[str, Any]]:
     """Yield spans of one run in full."""
-    violations = storage.violations([span.id for span in spans], instance_id=spans[0].agent_instance_id)
-    return (_detail(linked(span), lives, violations[span.id]) for span in spans)
+    run_id = spans[0].agent_instance_id
+    violations = storage.violations([span.id for span in spans], instance_id=run_id)
+    scores: dict[str, list[str]] = {}
+    for score in newest_scores(storage, [run_id]):
+        scores.setdefault(score.target_id, []).append(score_text(score))
+    return (_detail(linked(span), lives, violations[span.id], scores.get(span.id, [])) for span in spans)
 
 
-def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation]) -> dict[str, Any]:
+def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation], scores: Sequence[str]) -> dict[str, Any]:
     return {
         "id": span.id,
         "schema_name": span.schema_name,
@@ -188,6 +192,7 @@ def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation]) -
         "payload": span.payload,
         "result_payload": span.result_payload,
         "messages": conversation.of_span(span),
+        "scores": [*scores],
         "violations": [violation._asdict() for violation in violations],
     }
 

@@ -40,15 +40,22 @@ def counts(path: Path) -> tuple[int, int]:
         return len(rows), sum(len([*db.storage.iter_spans(row.id)]) for row in rows)
 
 
+def said(path: Path, url: str) -> tuple[int, ...]:
+    """What `forward` counts: runs, spans, late scores, and those that were left out."""
+    document = json.loads(call(path, "forward", "--to", url, "--json").output)
+    assert [*document] == ["runs", "spans", "late_scores", "left_scores"]
+    return tuple(document.values())
+
+
 def test_a_copy_is_shown_as_the_original_and_nothing_is_sent_twice(tmp_path: Path) -> None:
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
     record(path)
     with serving(copy) as server:
         first = call(path, "forward", "--to", server.url)
         assert first.output == f"48 spans and 3 runs forwarded to {server.url}\n"
-        assert json.loads(call(path, "forward", "--to", server.url, "--json").output) == {"runs": 0, "spans": 0}
+        assert said(path, server.url) == (0, 0, 0, 0)
         record(path, 1)
-        assert json.loads(call(path, "forward", "--to", server.url, "--json").output) == {"runs": 1, "spans": 16}
+        assert said(path, server.url) == (1, 16, 0, 0)
     assert shown(copy) == shown(path)
     assert len(shown(copy)) == 4
 
@@ -72,16 +79,75 @@ def test_what_is_open_is_sent_when_it_has_finished(tmp_path: Path) -> None:
         done = db.agent_spans.create(run.id, "tool", "complete", {"name": "done"})
         late = db.agent_spans.create(run.id, "tool", "active", {"name": "late"}, parent_span_id=done.id)
         cancelled = db.agent_spans.create(run.id, "tool", "cancelled", {"name": "skipped"})
-        assert forward(server.url, path) == (0, 2)
+        assert forward(server.url, path)[:2] == (0, 2)
         db.agent_spans.finish(late.id, "complete")
-        assert forward(server.url, path) == (0, 1)
+        assert forward(server.url, path)[:2] == (0, 1)
         db.agent_instances.finish(run.id, "failed")
-        assert forward(server.url, path) == (1, 0)
+        assert forward(server.url, path)[:2] == (1, 0)
     with agentspan.open(copy) as db:
         assert db.agent_instances.get(run.id).status == "failed"
         assert db.agent_spans.get(late.id).parent_span_id == done.id
         assert db.agent_spans.get(cancelled.id).status == "cancelled"
     assert shown(copy) == shown(path)
+
+
+def test_scores_that_are_given_after_their_span_was_sent_follow_it_once(tmp_path: Path) -> None:
+    path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    with agentspan.open(path) as db, serving(copy) as server:
+        run = db.agent_instances.register("a")
+        db.agent_instances.start(run.id)
+        step = db.agent_spans.create(run.id, "tool", "complete", {"name": "done"})
+        db.scores.record(step.id, "early", 1)
+        db.scores.record(run.id, "of the run", 0.5)
+        assert said(path, server.url) == (0, 1, 0, 0)  # `early` goes with its span; the run has no span yet
+        db.scores.record(step.id, "late", label="yes", explanation="says who", by="human", identifier="mia")
+        assert call(path, "forward", "--to", server.url).output == (
+            f"0 spans and 0 runs, and 1 late score, forwarded to {server.url}\n"
+        )
+        db.agent_instances.finish(run.id, "complete")
+        assert said(path, server.url) == (1, 0, 0, 0)
+        db.scores.record(run.id, "of the run", 1)
+        db.scores.record(step.id, "early", 0)
+        assert said(path, server.url) == (0, 0, 2, 0)
+        assert said(path, server.url) == (0, 0, 0, 0)
+    with agentspan.open(path) as db, agentspan.open(copy) as other:
+        for id in (run.id, step.id):
+            assert other.scores.list(id, history=True) == db.scores.list(id, history=True)
+        assert len(other.scores.list(step.id, history=True)) == 3
+
+
+def test_late_scores_wait_for_a_target_that_takes_log_records(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db, Target() as target:
+        run = db.agent_instances.register("a")
+        db.agent_instances.start(run.id)
+        step = db.agent_spans.create(run.id, "tool", "complete", {"name": "done"})
+        assert forward(target.url, path).spans == 1
+        db.scores.record(step.id, "late", 1)
+        target.answers = [404]
+        done = call(path, "forward", "--to", target.url)
+        assert done.output.splitlines()[1] == "1 late score left out: the target has no /v1/logs"
+        assert forward(target.url, path)[2:] == (1, 0)
+        sent = [(path, headers, body) for path, headers, body in target.bodies if path == "/v1/logs"]
+    ((_, headers, body),) = sent
+    (log,) = decode("logs", body, headers["Content-Type"], headers["Content-Encoding"]).logs
+    assert log.event.name == "gen_ai.evaluation.result"
+    assert log.event.attributes["gen_ai.evaluation.name"] == "late"
+
+
+def test_a_late_score_of_a_run_that_is_not_there_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db, serving(tmp_path / "copy.db") as server:
+        run = db.agent_instances.register("a")
+        db.agent_instances.start(run.id)
+        step = db.agent_spans.create(run.id, "tool", "complete", {"name": "done"})
+        assert forward(server.url, path).spans == 1
+        with agentspan.open(tmp_path / "copy.db") as other:
+            assert other.prune(older_than="2100-01-01T00:00:00Z").runs == 0  # it is open
+            other.agent_instances.terminate(run.id, "gone")
+            other.prune(older_than="2100-01-01T00:00:00Z")
+        db.scores.record(step.id, "late", 1)
+        assert forward(server.url, path).late_scores == 1
 
 
 class Target:

@@ -7,7 +7,6 @@ import pytest
 
 import agentspan
 from agentspan.testing import load
-from agentspan.testing.kept_runs import rotate
 from tests.testing.pytests import run_pytest
 
 KEPT = Path(".agentspan", "tests.db")
@@ -233,11 +232,12 @@ def test_the_oldest_runs_go_when_the_file_is_too_large(tmp_path: Path) -> None:
     assert (tmp_path / KEPT).stat().st_size < 500_000
 
 
-def test_a_file_that_cannot_be_pruned_now_is_left_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "broken.db"
-    path.write_bytes(b"no database" * 1000)
-    rotate(path, 1)
-    assert path.read_bytes() == b"no database" * 1000
+def test_a_file_that_cannot_be_pruned_is_left_as_it_is_and_fails_no_test(tmp_path: Path) -> None:
+    (tmp_path / ".agentspan").mkdir()
+    (tmp_path / KEPT).write_bytes(b"no database" * 1000)
+    conftest = "import agentspan.testing.plugin as plugin\nplugin.MAX_BYTES = 1000\n"
+    assert "1 passed in" in run_pytest(tmp_path, conftest=conftest, test_it="def test_it(): pass\n")
+    assert (tmp_path / KEPT).read_bytes() == b"no database" * 1000
 
 
 def test_only_a_folder_of_agentspan_is_created(tmp_path: Path) -> None:

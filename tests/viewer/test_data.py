@@ -172,6 +172,16 @@ def test_a_detail_has_the_violations_of_the_schema(db: Database) -> None:
     assert (violation["side"], violation["path"]) == ("payload", "$.model")
 
 
+def test_a_detail_has_the_scores_of_its_span_that_count(db: Database) -> None:
+    run = instance(db)
+    span, other = finished(db, run), finished(db, run)
+    db.scores.record(span, "correct", 0)
+    db.scores.record(span, "correct", 1, explanation="it is")
+    db.scores.record(run.id, "reward", 1)
+    assert data.detail(db.storage, stored(db, span))["scores"] == ["correct 1: it is (code)"]
+    assert data.detail(db.storage, stored(db, other))["scores"] == []
+
+
 def test_the_head_of_a_run_has_its_names_and_counts(db: Database) -> None:
     run = instance(db, metadata={"ticket": 7}, external_identifier="mine")
     db.agent_spans.create(run.id, "tool", "active", {"name": "look"})

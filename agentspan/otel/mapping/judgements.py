@@ -15,6 +15,7 @@ from agentspan.text import cut, one_line
 
 RESULT = "gen_ai.evaluation.result"
 SCORE_ID, SCORE_SOURCE, SCORE_IDENTIFIER = "agentspan.score.id", "agentspan.score.source", "agentspan.score.identifier"
+SCORE_RUN, SCORE_SPAN = "agentspan.score.run", "agentspan.score.span"
 _FORMS = tuple(
     (f"{scope}{word}s.", f".{word}.", f"{scope}{word}s.0.{word}.name", bool(scope))
     for scope in ("", "trace.")
@@ -84,6 +85,12 @@ def attributes_of(score: ScoreRow) -> dict[str, Any]:
         SCORE_SOURCE: score.source,
         SCORE_IDENTIFIER: score.identifier,
     }
+
+
+def place_of(score: ScoreRow) -> dict[str, Any]:
+    """Return the attributes by which a log record finds its run, and its span, in another agentspan."""
+    span = score.target_id if score.target_type == "agent_span" else None
+    return {SCORE_RUN: score.agent_instance_id, SCORE_SPAN: span}
 
 
 def _annotations(said: Mapping[str, Any], before: str, after: str, is_of_run: bool, time_ns: int) -> Iterator[Told]:

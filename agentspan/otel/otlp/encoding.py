@@ -10,14 +10,37 @@ def trace_request(request: Mapping[str, Any]) -> bytes:
     return b"".join(_bytes(1, _resource_spans(each)) for each in request["resourceSpans"])
 
 
+def log_request(request: Mapping[str, Any]) -> bytes:
+    """Return an ExportLogsServiceRequest in protobuf."""
+    return b"".join(_bytes(1, _resource_logs(each)) for each in request["resourceLogs"])
+
+
+def _resource_logs(said: Mapping[str, Any]) -> bytes:
+    resource = _attributes(1, said["resource"]["attributes"])
+    return _bytes(1, resource) + b"".join(_bytes(2, _scope_logs(each)) for each in said["scopeLogs"])
+
+
+def _scope_logs(said: Mapping[str, Any]) -> bytes:
+    return _bytes(1, _scope(said["scope"])) + b"".join(_bytes(2, _log(each)) for each in said["logRecords"])
+
+
+def _log(said: Mapping[str, Any]) -> bytes:
+    at = int(said["timeUnixNano"])
+    ids = _bytes(9, bytes.fromhex(said["traceId"])) + _bytes(10, bytes.fromhex(said["spanId"]))
+    return _fixed(1, at) + _attributes(6, said["attributes"]) + ids + _fixed(11, at) + _text(12, said["eventName"])
+
+
+def _scope(said: Mapping[str, Any]) -> bytes:
+    return _text(1, said["name"]) + _text(2, said["version"])
+
+
 def _resource_spans(said: Mapping[str, Any]) -> bytes:
     resource = _attributes(1, said["resource"]["attributes"])
     return _bytes(1, resource) + b"".join(_bytes(2, _scope_spans(each)) for each in said["scopeSpans"])
 
 
 def _scope_spans(said: Mapping[str, Any]) -> bytes:
-    scope = _text(1, said["scope"]["name"]) + _text(2, said["scope"]["version"])
-    return _bytes(1, scope) + b"".join(_bytes(2, _span(each)) for each in said["spans"])
+    return _bytes(1, _scope(said["scope"])) + b"".join(_bytes(2, _span(each)) for each in said["spans"])
 
 
 def _span(said: Mapping[str, Any]) -> bytes:

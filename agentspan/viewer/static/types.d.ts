@@ -97,6 +97,8 @@ interface SpanDetail {
   payload: string;
   result_payload: string | null;
   messages: SpanMessage[];
+  /** Those that count, as a line each. */
+  scores: string[];
   violations: Violation[];
 }
 
