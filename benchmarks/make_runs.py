@@ -3,7 +3,10 @@
 Most runs have 10 to 60 spans, some have 10,000, a few fail, the last one is still open. The same seed makes the same
 runs, but for the ids. Rows are put by the storage in large transactions, 40 times as fast as recording them.
 
-    python benchmarks/make_runs.py made.db [--spans 1000000] [--large 5] [--seed 1]
+    python benchmarks/make_runs.py made.db [--spans 1000000] [--large 5] [--seed 1] [--verdicts]
+
+With `--verdicts` there is something to compare: each agent has two versions, one of 20 spans fails, half of them with a
+message of its own and half with one of a few, and each run has a score `reward`, 0 or 1.
 """
 
 import argparse
@@ -18,7 +21,7 @@ from typing import Any
 import agentspan
 from agentspan import clock, ids
 from agentspan.model.changes import Put, Unit
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, Row, ScoreRow
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import fallback
 from agentspan.storage.protocol import Storage
@@ -39,13 +42,15 @@ YEAR_NS = 365 * 86_400 * 10**9
 class Maker:
     """Makes the rows of runs, one after another in time."""
 
-    def __init__(self, storage: Storage, seed: int) -> None:
+    def __init__(self, storage: Storage, seed: int, *, verdicts: bool = False) -> None:
         self.random = random.Random(seed)
+        self.verdicts = verdicts
         self.ids = ids.IdSource(storage.account().partition)
         with_agents = agentspan.open(storage)
         self.agents = [
-            with_agents.agent_instances.register(name, agent_version={"external_identifier": "1"})
+            with_agents.agent_instances.register(name, agent_version={"external_identifier": version})
             for name in ("airline", "researcher", "triage")
+            for version in ("1", "2")[: 1 + verdicts]
         ]
         self.now_ns = time.time_ns() - YEAR_NS
         self.made = 0
@@ -83,7 +88,22 @@ class Maker:
         yield AgentInstanceRow(**values)  # type: ignore[arg-type]
         for step in steps:
             yield step._replace(agent_id=agent.agent_id, agent_instance_id=run_id)
+        if self.verdicts:
+            yield self.score(run_id)
         self.now_ns += self.random.randrange(10**9, 10**11)
+
+    def score(self, run_id: str) -> ScoreRow:
+        """Make the score of a run."""
+        values = dict.fromkeys(ScoreRow._fields)
+        values |= {"id": self.ids.new(), "agent_instance_id": run_id, "target_id": run_id}
+        values |= {"target_type": "agent_instance", "name": "reward", "source": "code"}
+        values |= {"value": float(self.random.random() < 0.6), "inserted_at": clock.to_text(self.now_ns)}
+        return ScoreRow(**values)  # type: ignore[arg-type]
+
+    def has_failed(self, tool: str) -> bool:
+        """Decide whether a call of a tool fails: 2.5 % of all spans, or 5 % where there are verdicts."""
+        times = 1 + self.verdicts
+        return self.random.random() < times * (0.2 if tool == "book_reservation" else 0.01)
 
     def steps(self, count: int) -> Iterator[AgentSpanRow]:
         """Yield steps: a loop of chains, each of which asks a model and calls a few tools."""
@@ -116,9 +136,11 @@ class Maker:
         self.made += 1
         began, took = self.now_ns, int(self.random.lognormvariate(4, 1.5) * 1e6)
         self.now_ns += took
-        failed = kind == "tool" and self.random.random() < (0.2 if payload["name"] == "book_reservation" else 0.01)
+        failed = kind == "tool" and self.has_failed(payload["name"])
         if failed:
-            result = {"error": {"type": "ToolFailed", "message": self.text(8)}}
+            is_usual = self.verdicts and self.random.random() < 0.5
+            message = f"the {self.random.choice(WORDS)} is missing" if is_usual else self.text(8)
+            result = {"error": {"type": "ToolFailed", "message": message}}
         status = "failed" if failed else "complete"
         meaning = describe(fallback(kind), kind, status, payload, result, took / 1e6)
         started, finished = clock.to_text(began), clock.to_text(self.now_ns)
@@ -129,9 +151,13 @@ class Maker:
         )  # fmt: skip
 
 
-def make(storage: Storage, spans: int, *, large: int = 5, seed: int = 1) -> int:
-    """Fill a storage with about so many spans; return how many there are."""
-    maker = Maker(storage, seed)
+def make(storage: Storage, spans: int, *, large: int = 5, seed: int = 1, verdicts: bool = False) -> int:
+    """Fill a storage with about so many spans; return how many there are.
+
+    Args:
+        verdicts: whether there are two versions, more failures, and scores.
+    """
+    maker = Maker(storage, seed, verdicts=verdicts)
     sizes = [LARGE] * min(large, spans // (2 * LARGE))
     while sum(sizes) < spans:
         sizes.append(maker.random.randrange(10, 60))
@@ -152,10 +178,11 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=1_000_000)
     parser.add_argument("--large", type=int, default=5, help=f"how many runs of {LARGE:,} spans")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--verdicts", action="store_true")
     options = parser.parse_args()
     began = time.perf_counter()
     with agentspan.open(options.file) as db:
-        made = make(db.storage, options.spans, large=options.large, seed=options.seed)
+        made = make(db.storage, options.spans, large=options.large, seed=options.seed, verdicts=options.verdicts)
     seconds = time.perf_counter() - began
     print(f"{made:,} spans in {seconds:.1f} s, {os.path.getsize(options.file) / 2**20:,.0f} MiB")
 

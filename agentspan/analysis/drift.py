@@ -7,11 +7,12 @@ in one of twenty comparisons.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import ceil, sqrt
 from statistics import NormalDist, mean, stdev
 from typing import Literal
 
-from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts, gather, metrics_of, value_of
+from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts, gather, metrics_of, value_of, values_of
 from agentspan.analysis.outcomes import OutcomeRule, outcomes
 from agentspan.analysis.ratio_tests import (
     MORE_ROUNDS,
@@ -177,7 +178,7 @@ def compare(base: Gathered, head: Gathered, *, seed: int = 0) -> Drift:
     tasks = task_pairs(base.runs, head.runs)
     method: Method = "paired" if tasks else "normal" if len(runs) > MOST_PERMUTED else "permutation"
     in_base = len(base.runs)
-    ratios = [Ratio(*zip(*(value_of(run, metric) for run in runs), strict=True)) for metric in metrics] if runs else []
+    ratios = [Ratio(*values_of(runs, metric)) for metric in metrics]
     if not base.runs or not head.runs:
         ps = [1.0] * len(metrics)
     elif tasks:
@@ -260,8 +261,8 @@ def _paired_p(metric: Metric, tasks: Pairs, seed: int) -> float:
 def _is_tested(ratio: Ratio, in_base: int) -> bool:
     """Return whether both groups have a value, and it is not the same in all runs."""
     has_both = any(ratio.below[:in_base]) and any(ratio.below[in_base:])
-    shares = {up / down for up, down in zip(ratio.above, ratio.below, strict=True) if down}
-    return has_both and len(shares) > 1
+    shares = (up / down for up, down in zip(ratio.above, ratio.below, strict=True) if down)
+    return has_both and any(share != first for first in islice(shares, 1) for share in shares)
 
 
 def _row(metric: Metric, ratio: Ratio, in_base: int, p: float | None, q: float | None) -> DriftRow:

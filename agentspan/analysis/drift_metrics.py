@@ -3,8 +3,10 @@
 Each is a ratio of two sums over runs, such as failures per call.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from agentspan.model.rows import AgentInstanceRow
@@ -83,35 +85,39 @@ def gather(
             values[Metric("passed")] = float(outcome), 1.0
         if row.duration_ms is not None:
             values[Metric("duration_ms")] = row.duration_ms, 1.0
+    names: dict[tuple[str, str | None], tuple[Metric, ...]] = {}
     for each in run_sums(storage, facts):
-        _add(facts[each.run_id].values, each)
+        group = each.schema_name, each.label
+        own = names.get(group)
+        if own is None:
+            own = names[group] = tuple(Metric(measure, *group) for measure in OF_LABEL)
+        _add(facts[each.run_id].values, each, own)
     return Gathered([*facts.values()], len(rows) - len(ended), sum(passed[row.id] is None for row in ended))
 
 
-def _add(values: dict[Metric, tuple[float, float]], each: RunSum) -> None:
-    """Add the sums of a type and label to the values of their run."""
-    tokens = None if each.input_tokens is None and each.output_tokens is None else 0
+OF_LABEL: Sequence[Measure] = ("calls", "failure_rate", "duration_ms", "tokens", "cost_usd")
+SPANS, TOKENS, COST = Metric("spans"), Metric("tokens"), Metric("cost_usd")
+
+
+def _add(values: dict[Metric, tuple[float, float]], each: RunSum, own: Sequence[Metric]) -> None:
+    """Add the sums of a type and label, whose metrics are `own`, to the values of their run."""
+    tokens = None if each.input_tokens is None and each.output_tokens is None else 0.0
     if tokens is not None:
-        tokens = (each.input_tokens or 0) + (each.output_tokens or 0)
-    used = (("tokens", tokens), ("cost_usd", each.cost_usd))
+        tokens += (each.input_tokens or 0) + (each.output_tokens or 0)
+    spans = float(each.spans)
     if not each.is_aggregate:
-        _plus(values, Metric("spans"), each.spans, 0.0)
-        for measure, value in used:
+        for metric, value in ((SPANS, spans), (TOKENS, tokens), (COST, each.cost_usd)):
             if value is not None:
-                _plus(values, Metric(measure), value, 0.0)  # type: ignore[arg-type]
+                values[metric] = values.get(metric, NOTHING)[0] + value, 0.0
     # A type whose spans have labels is compared by those; the type itself would repeat them.
-    of = each.schema_name, each.label
-    _plus(values, Metric("calls", *of), each.spans, 0.0)
-    _plus(values, Metric("failure_rate", *of), each.failed, each.spans)
-    _plus(values, Metric("duration_ms", *of), each.total_ms, each.spans)
-    for measure, value in used:
-        if value is not None:
-            _plus(values, Metric(measure, *of), value, 0.0)  # type: ignore[arg-type]
-
-
-def _plus(values: dict[Metric, tuple[float, float]], metric: Metric, above: float, below: float) -> None:
-    before = values.get(metric, (0.0, 0.0))
-    values[metric] = before[0] + above, before[1] + below
+    calls, failure_rate, duration, of_tokens, of_cost = own
+    values[calls] = spans, 0.0
+    values[failure_rate] = float(each.failed), spans
+    values[duration] = each.total_ms, spans
+    if tokens is not None:
+        values[of_tokens] = tokens, 0.0
+    if each.cost_usd is not None:
+        values[of_cost] = each.cost_usd, 0.0
 
 
 PER_RUN = frozenset({"spans", "calls", "tokens", "cost_usd"})
@@ -123,18 +129,25 @@ def is_per_run(metric: Metric) -> bool:
     return metric.measure in PER_RUN
 
 
+NOTHING = (0.0, 0.0)
+
+
 def value_of(run: RunFacts, metric: Metric) -> tuple[float, float]:
     """Return the numerator and denominator of a metric in a run; (0, 0) where the run says nothing about it."""
-    above, below = run.values.get(metric, (0.0, 0.0))
+    above, below = run.values.get(metric, NOTHING)
     return (above, 1.0) if is_per_run(metric) else (above, below)
+
+
+def values_of(runs: Sequence[RunFacts], metric: Metric) -> tuple[list[float], list[float]]:
+    """Return the numerators and the denominators of a metric in these runs, in their order (see value_of)."""
+    found = [run.values.get(metric, NOTHING) for run in runs]
+    below = [1.0] * len(found) if is_per_run(metric) else [value[1] for value in found]
+    return [value[0] for value in found], below
 
 
 def metrics_of(runs: Sequence[RunFacts]) -> tuple[list[Metric], int]:
     """Return the metrics that enough of these runs have, of whole runs first; and how many labels are left out."""
-    counts: dict[Metric, int] = {}
-    for run in runs:
-        for metric in run.values:
-            counts[metric] = counts.get(metric, 0) + 1
+    counts = Counter(chain.from_iterable(run.values for run in runs))
     of_runs = [metric for metric in counts if metric.schema_name is None]
     groups: dict[tuple[str | None, str | None], int] = {}
     for metric, number in counts.items():
@@ -146,8 +159,5 @@ def metrics_of(runs: Sequence[RunFacts]) -> tuple[list[Metric], int]:
     of_labels = [metric for metric in counts if (metric.schema_name, metric.label) in places]
     order: Sequence[Measure] = ("passed", "cost_usd", "tokens", "duration_ms", "spans", "calls", "failure_rate")
     of_runs.sort(key=lambda metric: order.index(metric.measure))
-    of_labels.sort(
-        key=lambda metric: (places[metric.schema_name, metric.label], ("calls", "failure_rate", "duration_ms",
-                            "tokens", "cost_usd").index(metric.measure))
-    )  # fmt: skip
+    of_labels.sort(key=lambda metric: (places[metric.schema_name, metric.label], OF_LABEL.index(metric.measure)))
     return of_runs + of_labels, len(groups) - len(kept)

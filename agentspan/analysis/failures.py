@@ -91,7 +91,7 @@ def with_signature(storage: Storage, beginning: str) -> frozenset[str]:
     uses: dict[str, list[StepUse]] = {id: [] for id in silent}
     for use in step_uses(storage, silent):
         uses[use.run_id].append(use)
-    names = ((id, run_signature(runs[id]) or ending_of(runs[id].status, uses[id])) for id in silent)
+    names = ((id, run_signature(runs[id].error) or ending_of(runs[id].status, uses[id])) for id in silent)
     return frozenset(id for id, each in names if each.id.startswith(beginning))
 
 

@@ -7,10 +7,9 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from agentspan.errors import InvalidValue
-from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.scores import SOURCES
 from agentspan.storage.analytics import LatestScore
 from agentspan.storage.protocol import Storage
@@ -27,6 +26,20 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 _RULE = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<op>>=|<=|==|!=|>|<)\s*(?P<wanted>[^<>=!].*?)\s*", re.DOTALL)
 _BY_STATUS = {"complete": True, "failed": False}
+
+
+class Run(Protocol):
+    """A run, as its row or in brief."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """Its status."""
+        ...
 
 
 class OutcomeRule(NamedTuple):
@@ -80,9 +93,7 @@ def parse(text: str) -> OutcomeRule:
     return OutcomeRule(name, source, op, wanted if number is None else number)
 
 
-def outcomes(
-    storage: Storage, runs: Sequence[AgentInstanceRow], rule: OutcomeRule | None = None
-) -> dict[str, bool | None]:
+def outcomes(storage: Storage, runs: Sequence[Run], rule: OutcomeRule | None = None) -> dict[str, bool | None]:
     """Return for each of these runs, by its id, whether it passed; None where that is unknown.
 
     Args:

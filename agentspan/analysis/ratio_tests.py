@@ -7,6 +7,7 @@ a run changes its side as a whole. One shuffle of the runs serves all ratios; it
 import random
 from collections.abc import Sequence
 from math import fsum, sqrt
+from operator import mul
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -101,5 +102,5 @@ def _estimate(above: Sequence[float], below: Sequence[float]) -> tuple[float, fl
     if number < 2 or total <= 0:
         return None
     share = fsum(above) / total
-    residuals = fsum((up - share * down) ** 2 for up, down in zip(above, below, strict=True))
-    return share, residuals * number / (number - 1) / total**2
+    residuals = [up - share * down for up, down in zip(above, below, strict=True)]
+    return share, fsum(map(mul, residuals, residuals)) * number / (number - 1) / total**2

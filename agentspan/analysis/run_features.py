@@ -15,7 +15,7 @@ from agentspan.figures import count_text
 from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.signatures import type_title
-from agentspan.storage.analytics import Progress, RunSummary, StepUse
+from agentspan.storage.analytics import Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
 
@@ -45,7 +45,7 @@ class Feature(NamedTuple):
 
 def run_features(
     storage: Storage,
-    runs: Sequence[RunSummary],
+    runs: Sequence[RunBrief],
     tags: Mapping[str, Collection[str]] | None = None,
     *,
     progress: Progress | None = None,
@@ -59,7 +59,7 @@ def run_features(
         runs: the latest first.
         tags: those of each run, by its id.
     """
-    ids = frozenset(run.run.id for run in runs)
+    ids = frozenset(run.id for run in runs)
     uses = step_uses(storage, ids, progress=progress)
     steps = _by_step(uses)
     found = [*_told(runs, tags or {}), *_used(steps), *_of_payloads(storage, runs), *_sizes(runs), *_how_used(steps)]
@@ -74,13 +74,13 @@ def run_features(
     return telling
 
 
-def _told(runs: Sequence[RunSummary], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
+def _told(runs: Sequence[RunBrief], tags: Mapping[str, Collection[str]]) -> Iterator[Feature]:
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     tagged: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        versions[run.agent, run.version].add(run.run.id)
-        for tag in tags.get(run.run.id, ()):
-            tagged[tag].add(run.run.id)
+        versions[run.agent, run.version].add(run.id)
+        for tag in tags.get(run.id, ()):
+            tagged[tag].add(run.id)
     agents = {agent for agent, _ in versions}
     for (agent, version), ids in sorted(versions.items()):
         yield Feature(f"version {version}" if len(agents) == 1 else f"{agent} {version}", frozenset(ids))
@@ -88,7 +88,7 @@ def _told(runs: Sequence[RunSummary], tags: Mapping[str, Collection[str]]) -> It
         yield Feature(f"tag {tag}", frozenset(ids))
 
 
-def _sizes(runs: Sequence[RunSummary]) -> Iterator[Feature]:
+def _sizes(runs: Sequence[RunBrief]) -> Iterator[Feature]:
     yield from _more(runs, lambda run: run.spans, _steps_text)
     yield from _more(runs, _tokens, lambda number: f"more than {count_text(number)} tokens")
 
@@ -97,16 +97,16 @@ def _steps_text(number: int) -> str:
     return "more than 1 step" if number == 1 else f"more than {number:,} steps"
 
 
-def _tokens(run: RunSummary) -> int | None:
+def _tokens(run: RunBrief) -> int | None:
     if run.input_tokens is None and run.output_tokens is None:
         return None
     return (run.input_tokens or 0) + (run.output_tokens or 0)
 
 
 def _more(
-    runs: Sequence[RunSummary], number_of: Callable[[RunSummary], int | None], text: Callable[[int], str]
+    runs: Sequence[RunBrief], number_of: Callable[[RunBrief], int | None], text: Callable[[int], str]
 ) -> Iterator[Feature]:
-    numbers = {run.run.id: number for run in runs if (number := number_of(run)) is not None}
+    numbers = {run.id: number for run in runs if (number := number_of(run)) is not None}
     if numbers:
         middle = median_low(numbers.values())
         yield Feature(
@@ -136,7 +136,7 @@ def _how_used(steps: Sequence[tuple[str, list[StepUse]]]) -> Iterator[Feature]:
         yield Feature(f"{step} failed", frozenset(use.run_id for use in own if use.failed))
 
 
-def _of_payloads(storage: Storage, runs: Sequence[RunSummary]) -> list[Feature]:
+def _of_payloads(storage: Storage, runs: Sequence[RunBrief]) -> list[Feature]:
     """Read the payloads of the latest runs for values of arguments, and calls that are repeated."""
     having: dict[str, set[str]] = defaultdict(set)
     known = []
@@ -145,7 +145,7 @@ def _of_payloads(storage: Storage, runs: Sequence[RunSummary]) -> list[Feature]:
         room -= run.spans
         if room < 0:
             break
-        id = run.run.id
+        id = run.id
         known.append(id)
         calls: Counter[tuple[str, str]] = Counter()
         for span in storage.iter_spans(id):

@@ -8,7 +8,7 @@ from agentspan.analysis.run_matching import matches
 from agentspan.analysis.score_filters import by_ids
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentVersionRow, Value
 from agentspan.model.status import OPEN
-from agentspan.storage.analytics import Progress, RunList, RunSummary, RunTotals
+from agentspan.storage.analytics import Progress, RunBrief, RunList, RunSummary, RunTotals, brief_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import RunFilter, RunSort
 from agentspan.storage.scanning import pages
@@ -57,9 +57,19 @@ def find_runs(
     return RunList(page, len(found), totals_of(found))
 
 
+def run_briefs(
+    storage: Storage, filter: RunFilter | None = None, *, progress: Progress | None = None
+) -> list[RunBrief]:
+    """Return all runs that match, the latest first, without what only a list of them shows."""
+    filter = by_ids(storage, filter or RunFilter())
+    analytics = storage.capabilities().analytics
+    found = None if analytics is None else analytics.run_briefs(filter, progress=progress)
+    return [*map(brief_of, _all_that_match(storage, filter))] if found is None else found
+
+
 def ids_of(storage: Storage, filter: RunFilter, *, progress: Progress | None = None) -> list[str]:
     """Return the ids of all runs that match, the latest first."""
-    return [run.run.id for run in find_runs(storage, filter, limit=None, progress=progress).runs]
+    return [run.id for run in run_briefs(storage, filter, progress=progress)]
 
 
 def _all_that_match(storage: Storage, filter: RunFilter) -> Iterator[RunSummary]:

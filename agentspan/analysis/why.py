@@ -9,10 +9,10 @@ from agentspan.analysis.failures import ending_of, failure_sums, step_uses
 from agentspan.analysis.findings import Findings, find
 from agentspan.analysis.outcomes import OutcomeRule, outcomes
 from agentspan.analysis.run_features import run_features
-from agentspan.analysis.runs import RunFilter, find_runs
+from agentspan.analysis.runs import RunFilter, run_briefs
 from agentspan.analysis.statistics import Interval, wilson
 from agentspan.schemas.signatures import Signature, run_signature
-from agentspan.storage.analytics import FailureSum, Progress, RunSummary, StepUse
+from agentspan.storage.analytics import FailureSum, Progress, RunBrief, StepUse
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scores import tags_of
 
@@ -91,17 +91,17 @@ def why(
         rule: what failed means; the status decides when left out.
         progress: called with how much is done, and of how much, while there is an index to be built.
     """
-    found = find_runs(storage, filter, limit=None, progress=progress).runs
-    passed = outcomes(storage, [run.run for run in found], rule)
-    known = [run for run in found if passed[run.run.id] is not None]
-    failed = [run for run in known if not passed[run.run.id]]
+    found = run_briefs(storage, filter, progress=progress)
+    passed = outcomes(storage, found, rule)
+    known = [run for run in found if passed[run.id] is not None]
+    failed = [run for run in known if not passed[run.id]]
     looked_at = failed or [run for run in found if run.failed and rule is None]
-    sums = failure_sums(storage, [run.run.id for run in looked_at], progress=progress)
+    sums = failure_sums(storage, [run.id for run in looked_at], progress=progress)
     with_steps = {each.run_id for each in sums}
-    silent = [run for run in failed if run.run.id not in with_steps]
+    silent = [run for run in failed if run.id not in with_steps]
     groups = [*_by_step(looked_at, sums), *_by_ending(storage, silent, len(failed))]
     compared = known[:COMPARED_RUNS] if failed and len(failed) < len(known) else []
-    features = run_features(storage, compared, tags_of(storage, [run.run.id for run in compared]), progress=progress)
+    features = run_features(storage, compared, tags_of(storage, [run.id for run in compared]), progress=progress)
     return Why(
         None if rule is None else str(rule),
         len(known),
@@ -112,14 +112,14 @@ def why(
         tuple(sorted(groups, key=lambda group: (group.kind == "ending", -group.runs, -group.spans, group.signature))),
         find(
             features,
-            {run.run.id: not passed[run.run.id] for run in compared},
-            {run.run.id: (run.run.agent_id, run.run.task) for run in compared},
+            {run.id: not passed[run.id] for run in compared},
+            {run.id: (run.agent_id, run.task) for run in compared},
         ),
     )
 
 
-def _by_step(runs: Collection[RunSummary], sums: Iterable[FailureSum]) -> Iterator[Group]:
-    by_id = {run.run.id: run for run in runs}
+def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum]) -> Iterator[Group]:
+    by_id = {run.id: run for run in runs}
     groups: dict[Signature, list[FailureSum]] = defaultdict(list)
     for each in sums:
         groups[each.signature].append(each)
@@ -140,31 +140,31 @@ def _by_step(runs: Collection[RunSummary], sums: Iterable[FailureSum]) -> Iterat
         )
 
 
-def _by_ending(storage: Storage, silent: Sequence[RunSummary], failed: int) -> Iterator[Group]:
+def _by_ending(storage: Storage, silent: Sequence[RunBrief], failed: int) -> Iterator[Group]:
     """Group runs without a failed step: by their own error, else by how they ended."""
-    groups: dict[tuple[Kind, Signature], list[RunSummary]] = defaultdict(list)
+    groups: dict[tuple[Kind, Signature], list[RunBrief]] = defaultdict(list)
     quiet = []
     for run in silent:
-        error = run_signature(run.run)
+        error = run_signature(run.error)
         if error is None:
             quiet.append(run)
         else:
             groups["run", error].append(run)
     uses: dict[str, list[StepUse]] = defaultdict(list)
-    for use in step_uses(storage, [run.run.id for run in quiet]):
+    for use in step_uses(storage, [run.id for run in quiet]):
         uses[use.run_id].append(use)
     for run in quiet:
-        groups["ending", ending_of(run.run.status, uses[run.run.id])].append(run)
+        groups["ending", ending_of(run.status, uses[run.id])].append(run)
     for (kind, signature), runs in groups.items():
-        times = [run.run.started_at or run.run.inserted_at for run in runs]
-        id = max(run.run.id for run in runs)
+        times = [run.began for run in runs]
+        id = max(run.id for run in runs)
         yield Group(
             signature.id, kind, signature.text, len(runs), 0, len(runs) / failed, min(times), max(times),
             _versions(runs), id, None,
         )  # fmt: skip
 
 
-def _versions(runs: Iterable[RunSummary]) -> dict[str, int]:
+def _versions(runs: Iterable[RunBrief]) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     for run in runs:
         counts[run.version] += 1

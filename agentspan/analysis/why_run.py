@@ -120,7 +120,7 @@ def why_run(
     """
     spans = [*storage.iter_spans(run.id)]
     failed = _failed(run, spans)
-    own = run_signature(run) if failed is None else signature(failed)
+    own = run_signature(run.error) if failed is None else signature(failed)
     found = own or ending_of(run.status, uses_of(run.id, spans))
     others = find_runs(storage, RunFilter(agent=run.agent_id), limit=None, progress=progress).runs
     others = [each for each in others if each.run.id != run.id]

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.rows import AgentSpanRow
 from agentspan.schemas.aggregates import built_in_part
 from agentspan.schemas.meaning import error_of, error_type
 from agentspan.schemas.span_types import fallback, title_of
@@ -104,9 +104,11 @@ def signature(span: AgentSpanRow) -> Signature:
     return named(key_of(span.schema_name, span.label, error_parts(span.result_payload)))
 
 
-def run_signature(run: AgentInstanceRow) -> Signature | None:
-    """Return the signature of a run's own error; None if it has none."""
-    error = error_parts(run.error)
+def run_signature(error_text: str | None) -> Signature | None:
+    """Return the signature of a run's own error, as stored; None if it has none."""
+    if error_text is None:
+        return None
+    error = error_parts(error_text)
     return named(key_of(RUN_TYPE, None, error)) if any(error) else None
 
 

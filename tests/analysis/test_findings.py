@@ -8,7 +8,7 @@ import pytest
 import agentspan
 from agentspan.analysis.findings import Findings, find
 from agentspan.analysis.run_features import Feature, run_features
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import run_briefs
 
 FEATURES = 40
 
@@ -87,8 +87,8 @@ def made() -> Any:
 
 
 def test_features_of_runs(made: Any) -> None:
-    runs = find_runs(made.storage, limit=None).runs
-    number = {run.run.id: 7 - place for place, run in enumerate(runs)}
+    runs = run_briefs(made.storage)
+    number = {run.id: 7 - place for place, run in enumerate(runs)}
     tags = {id: ["night"] for id, each in number.items() if each in (1, 4, 6)}
     found = {each.text: {number[id] for id in each.runs} for each in run_features(made.storage, runs, tags)}
     assert found == {

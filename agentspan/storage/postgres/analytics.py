@@ -10,6 +10,7 @@ from agentspan.storage.analytics import (
     FailureSum,
     FoundSpan,
     Progress,
+    RunBrief,
     RunFilter,
     RunList,
     RunSum,
@@ -17,6 +18,7 @@ from agentspan.storage.analytics import (
     RunTotals,
     Stat,
     StepUse,
+    brief_of,
 )
 from agentspan.storage.postgres import failures, searching
 from agentspan.storage.postgres.connection import Connection
@@ -135,6 +137,11 @@ class PostgresAnalytics:
         found = [row for row in rows if row[_TOTALS] is not None]  # totals without a run: a page beyond the last one
         runs = [RunSummary(AgentInstanceRow._make(row[_TOTALS:width]), *row[width:]) for row in found]
         return RunList(runs, total, RunTotals(*sums))
+
+    def run_briefs(self, filter: RunFilter, *, progress: Progress | None = None) -> list[RunBrief] | None:
+        """See Analytics."""
+        found = self.find_runs(filter, limit=None, offset=0)
+        return None if found is None else [*map(brief_of, found.runs)]
 
     def span_stats(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentspan.analysis import failures
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import in_order, stats
 from agentspan.errors import InvalidValue
@@ -104,6 +104,7 @@ class Answering(Base):
             if answer is None and filter != RunFilter():  # a storage need not have an own answer to each filter
                 continue
             assert answer == find_runs(plain, filter, limit=limit, offset=offset, sort=sort), (filter, sort)
+            assert analytics.run_briefs(filter) == run_briefs(plain, filter), filter
         some = [run.id for run in runs[1:3]]
         for since, until in [(None, None), *((chance.choice(times), chance.choice(times)) for _ in range(3))]:
             for ids in (None, some, []):

@@ -29,6 +29,7 @@ CALLS: Mapping[str, Mapping[str, Callable[[Any, str, Path], object]]] = {
     "sums": {"sums": lambda sums, run, path: sums.sums(run)},
     "analytics": {
         "find_runs": lambda analytics, run, path: analytics.find_runs(RunFilter(), limit=1, offset=0),
+        "run_briefs": lambda analytics, run, path: analytics.run_briefs(RunFilter()),
         "span_stats": lambda analytics, run, path: analytics.span_stats(since=None, until=None),
         "failure_sums": lambda analytics, run, path: analytics.failure_sums(["a"]),
         "step_uses": lambda analytics, run, path: analytics.step_uses(["a"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agentspan.analysis.failures import failure_sums, step_uses, sums_of, uses_of
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import find_runs, run_briefs
 from agentspan.analysis.stats import stats
 from agentspan.errors import InvalidValue, StorageError
 from agentspan.model.changes import Move, PutSpans, Unit
@@ -142,6 +142,9 @@ class Capable(AnswersAboutScores):
 
     def find_runs(self, filter: Any, **more: Any) -> Any:
         return find_runs(RowByRow(self), filter, **more)
+
+    def run_briefs(self, filter: Any, **more: Any) -> Any:
+        return run_briefs(RowByRow(self), filter, **more)
 
     def span_stats(self, **more: Any) -> Any:
         return stats(RowByRow(self), **more)

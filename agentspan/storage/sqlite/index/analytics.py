@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
-from agentspan.storage.analytics import FailureSum, FoundSpan, Progress, RunList, RunSum, Stat, StepUse
+from agentspan.storage.analytics import FailureSum, FoundSpan, Progress, RunBrief, RunList, RunSum, Stat, StepUse
 from agentspan.storage.run_filter import RunFilter, RunSort
 from agentspan.storage.sqlite.connections import is_damage, storage_error
 from agentspan.storage.sqlite.index import failures, full_text, index_file, run_groups, run_list
@@ -65,6 +65,12 @@ class IndexAnalytics:
             return run_list.find_runs(connection, filter, limit=limit, offset=offset, sort=sort)
 
         return self._asked(SPAN_SUMS, answer, progress, or_in_memory=True)
+
+    def run_briefs(self, filter: RunFilter, *, progress: Progress | None = None) -> list[RunBrief] | None:
+        """See Analytics."""
+        return self._asked(
+            SPAN_SUMS, lambda connection: run_list.run_briefs(connection, filter), progress, or_in_memory=True
+        )
 
     def span_stats(
         self,

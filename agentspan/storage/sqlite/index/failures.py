@@ -10,12 +10,14 @@ from collections.abc import Collection
 from agentspan.schemas import signatures
 from agentspan.schemas.signatures import ErrorParts, Key, Signature
 from agentspan.storage.analytics import FailureSum, StepUse
+from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.statements import column_of
 
 _AFTER = "substr(schema_name, instr(schema_name, ':') + 1) || ':'"
 REASON = (
     f"case when (schema_name = 'llm' or (instr(schema_name, ':') and substr({_AFTER}, 1, 4) = 'llm:')) "
-    "and json_valid(result_payload) and json_type(result_payload, '$.finish_reason') = 'text' "
+    "and instr(result_payload, '\"finish_reason\"') and json_valid(result_payload) "
+    "and json_type(result_payload, '$.finish_reason') = 'text' "
     "then result_payload ->> '$.finish_reason' end"
 )
 """The SQL of why a model stopped; see signatures.stop_reason."""
@@ -90,25 +92,19 @@ def _mark_passed_on(connection: sqlite3.Connection, errors: dict[int, ErrorParts
     connection.executemany(PASSES_ON, [(row,) for row in sorted(marked)])
 
 
-ASKED = (
-    "create temp table if not exists asked (run integer primary key)",
-    "delete from temp.asked",
-)
-ASK = "insert or ignore into temp.asked select run from main.runs where id = ?"
-RUNS = "select r.run, r.id from temp.asked a cross join main.runs r where r.run = a.run"
-SUMS = """
+SUMS = f"""
 select f.run, f.sig, count(*), min(f.at), max(f.at), max(f.span) from failures f
-where not f.passes_on and f.run in (select run from temp.asked) group by f.run, f.sig
+where not f.passes_on and f.{wanted_runs.OF_FACT} group by f.run, f.sig
 """
 USES = """
 select u.run, u.grp, u.spans + u.cancelled, u.failed, u.last, substr(u.reason, 21)
-from temp.asked a cross join run_groups u where u.run = a.run
+from temp.wanted_numbers w cross join run_groups u where u.run = w.run
 """
 
 
 def failure_sums(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[FailureSum]:
     """Return the failures of these runs by run and signature."""
-    runs = _ask(connection, run_ids)
+    runs = wanted_runs.numbered(connection, run_ids)
     names = {sig: Signature(id, text) for sig, id, text in connection.execute("select sig, id, text from signatures")}
     return [
         FailureSum(runs[run], names[sig], spans, first_at, last_at, span)
@@ -118,18 +114,10 @@ def failure_sums(connection: sqlite3.Connection, run_ids: Collection[str]) -> li
 
 def step_uses(connection: sqlite3.Connection, run_ids: Collection[str]) -> list[StepUse]:
     """Return how often these runs used each type and label."""
-    runs = _ask(connection, run_ids)
+    runs = wanted_runs.numbered(connection, run_ids)
     found = connection.execute("select grp, schema_name, nullif(label, '') from groups")
     names = {group: (schema_name, label) for group, schema_name, label in found}
     return [
         StepUse(runs[run], *names[group], spans, failed, last, reason)
         for run, group, spans, failed, last, reason in connection.execute(USES)
     ]
-
-
-def _ask(connection: sqlite3.Connection, run_ids: Collection[str]) -> dict[int, str]:
-    """Put the runs that are asked for into `temp.asked`; return their ids by number: a text for each row costs more."""
-    for statement in ASKED:
-        connection.execute(statement)
-    connection.executemany(ASK, [(id,) for id in run_ids])
-    return dict(connection.execute(RUNS).fetchall())

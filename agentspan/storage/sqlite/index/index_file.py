@@ -37,6 +37,8 @@ WAIT_S = 10.0
 PAUSE_S = 0.02
 """Seconds between two batches in which others can lock the index."""
 CACHE_KIB = 64 * 1024
+TEMP_CACHE_KIB = 32 * 1024
+"""For the temporary tables: a batch with its names and numbers fits. In SQLite's 2 MB it goes through a file."""
 
 
 class Part:
@@ -112,6 +114,7 @@ def opened(path: Path, *, in_memory: bool) -> Iterator[sqlite3.Connection]:
         if not in_memory:
             _check(path)  # again: until SQLite had opened it, somebody may have put another one there
         connection.execute(f"pragma cache_size = -{CACHE_KIB}")
+        connection.execute(f"pragma temp.cache_size = -{TEMP_CACHE_KIB}")
         waiting(lambda: connection.execute("pragma journal_mode = wal"), path, WAIT_S)  # that one does not by itself
         connection.execute("pragma synchronous = normal")
         connection.execute("attach database ? as recorded", (path.as_uri() + "?mode=ro",))

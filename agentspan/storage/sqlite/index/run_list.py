@@ -3,7 +3,7 @@
 import sqlite3
 
 from agentspan.model.rows import AgentInstanceRow
-from agentspan.storage.analytics import RunList, RunSummary, RunTotals
+from agentspan.storage.analytics import RunBrief, RunList, RunSummary, RunTotals
 from agentspan.storage.run_filter import RunFilter, RunSort, has_meta, is_said_in
 from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.span_sums import USED
@@ -38,6 +38,13 @@ OWN_TEXTS = (
     "i.id, a.name, v.external_identifier, i.external_identifier, i.metadata, i.result, i.error, i.termination_reason"
 )
 NAMES = "ifnull(a.name, i.agent_id), ifnull(v.external_identifier, i.agent_version_id)"
+AGENTS = "select id, name from recorded.agents where name is not null"
+VERSIONS = "select id, external_identifier from recorded.agent_versions where external_identifier is not null"
+# Names are looked up in Python: SQLite leaves out a join of which no column is read.
+BRIEFS = f"""
+select i.id, i.agent_id, i.agent_version_id, i.status, i.task, coalesce(i.started_at, i.inserted_at), i.error,
+       ifnull(r.spans, 0) + ifnull(o.spans, 0), ifnull(r.failed, 0), {_both("input_tokens")}, {_both("output_tokens")}
+{RUNS}"""
 RESULT = column_of("agent_span", "result_payload", "s", "recorded")
 # The failed spans are found in the index: a file has few of them.
 ERROR = f"""
@@ -68,11 +75,7 @@ def find_runs(
     Args:
         connection: to the index, which is current, with the recorded file attached.
     """
-    if filter.ids is not None:
-        wanted_runs.restrict(connection, filter.ids)
-    where, values = _where(filter)
-    connection.create_function("is_said_in", -1, is_said_in)
-    connection.create_function("has_meta", 1, lambda metadata: has_meta(metadata, filter.meta))
+    where, values = _restricted(connection, filter)
     page = f"select {COLUMNS}, {NAMES}, {SUMS} {RUNS}{where}"
     if sort == "started":
         page += " order by i.id desc"
@@ -87,6 +90,25 @@ def find_runs(
     width = len(AgentInstanceRow._fields)
     runs = [RunSummary(AgentInstanceRow._make(row[:width]), *row[width:]) for row in rows]
     return RunList(runs, total, RunTotals(*sums))
+
+
+def run_briefs(connection: sqlite3.Connection, filter: RunFilter) -> list[RunBrief]:
+    """Return all runs that match, the latest first."""
+    where, values = _restricted(connection, filter)
+    agents, versions = (dict(connection.execute(names).fetchall()) for names in (AGENTS, VERSIONS))
+    return [
+        RunBrief(id, agent, agents.get(agent, agent), versions.get(version, version), *columns)
+        for id, agent, version, *columns in connection.execute(f"{BRIEFS}{where} order by i.id desc", values)
+    ]
+
+
+def _restricted(connection: sqlite3.Connection, filter: RunFilter) -> tuple[str, list[str]]:
+    """Make the functions and the table that the conditions of a filter need; return those, and their values."""
+    if filter.ids is not None:
+        wanted_runs.restrict(connection, filter.ids)
+    connection.create_function("is_said_in", -1, is_said_in)
+    connection.create_function("has_meta", 1, lambda metadata: has_meta(metadata, filter.meta))
+    return _where(filter)
 
 
 def _where(filter: RunFilter) -> tuple[str, list[str]]:

@@ -28,9 +28,13 @@ BUCKET = (
 )
 
 RETURNED_ERROR = (
-    "status = 'complete' and instr(result_payload, '\"is_error\"') and json_type(result_payload, '$.is_error') = 'true'"
+    "case when status = 'complete' and instr(result_payload, '\"is_error\"') "
+    "then json_type(result_payload, '$.is_error') = 'true' end"
 )
-"""The condition for a call that returned an error as its result: groups count it as failed, runs do not."""
+"""The condition for a call that returned an error as its result: groups count it as failed, runs do not.
+
+Of operands of `and` SQLite computes each one where a value is wanted, so that all results were parsed; `case` stops.
+"""
 
 TABLES = {
     "runs": "(run integer primary key, id text not null unique, spans integer not null, failed integer not null, "
@@ -156,8 +160,9 @@ class SpanSums(Part):
         connection.execute(EMPTY_FRESH)
         connection.execute(TAKE_CLOSED)
         connection.execute(FORGET_CLOSED)
-        connection.execute(TAKE_NEW, (after, until))
-        connection.execute(LIST_OPEN, (after, until))
+        new = connection.execute(TAKE_NEW, (after, until)).rowcount
+        if new < until - after:  # else each of these rows is a finished span: no second look at them
+            connection.execute(LIST_OPEN, (after, until))
         for statement in TAKE:
             connection.execute(statement)
         failures.add(connection)
