@@ -27,6 +27,10 @@ SEVENTH = "version-7.tar.gz"
 """Made by the code before there was an eighth version: a run whose metadata has a task and tags, a failed one, one by
 id with two quality payloads; the index of that code beside it; and the journal of a killed program, with a run in it
 that could not be registered while the file was locked."""
+EIGHTH = "version-8.tar.gz"
+"""Made by the code before there was a ninth version: a run of llm spans with one reference, several, several ranges, a
+quoted reference in a deeper object, and a member that looks like one; the index of that code beside it; and the journal
+of a killed program, with a run in it that could not be registered while the file was locked."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -432,3 +433,58 @@ def test_a_payload_that_is_learnt_at_the_end_is_stored_once_like_others(path: Pa
     stored = storage.find(late.id).rows[late.id][1]
     assert isinstance(stored, AgentSpanRow)
     assert (stored.payload, stored.result_payload) == (payload, result)
+
+
+def steps(path: Path, query: str) -> int:
+    """Return how many instructions of SQLite's machine a query takes."""
+    connection = sqlite3.connect(path)
+    connection.execute("select count(*) from agent_spans").fetchall()  # which reads the schema
+    counted = 0
+
+    def count() -> None:
+        nonlocal counted
+        counted += 1
+
+    connection.set_progress_handler(count, 1)
+    try:
+        connection.execute(query).fetchall()
+    finally:
+        connection.close()
+    return counted
+
+
+def test_a_payload_with_one_reference_is_read_without_joining_its_other_members(path: Path) -> None:
+    with closing(SQLiteStorage(path)) as storage:
+        begun(storage)
+        members = {f"member_{number}": number for number in range(50)}
+        alone, both = history(4, **members), history(4, tools=[message(9)] * 3, **members)
+        rows = [span(alone), span(both)]
+        storage.apply([Unit((Put(row),)) for row in rows])
+    queries = [f"select payload from spans where span = '{row.id}'" for row in rows]
+    assert [sql(path, query) for query in queries] == [[(alone,)], [(both,)]]
+    few, many = (steps(path, query) for query in queries)
+    assert 4 * few < many
+
+
+@pytest.mark.parametrize(
+    "quoted", ['{"$contents":"1-2"}', '{"$content":1}', '[{"$contents":"1-2"}]', '{"a":{"$contents":"1-2"}}']
+)
+def test_a_reference_that_a_payload_quotes_in_a_deeper_object_stays(path: Path, quoted: str) -> None:
+    texts = [history(4).replace('"model":"m"', f'"model":{{"quoted":{quoted}}}'), history(3, said=json.loads(quoted))]
+    texts += [f'{{"x":{quoted},"text":"{"y" * 600}"}}', f'{{"text":"{"y" * 600}","x":{{"$contents":"{"z" * 600}"}}}}']
+    with closing(SQLiteStorage(path)) as storage:
+        begun(storage)
+        storage.apply([Unit((Put(span(text, text)),)) for text in texts])
+    shown = sql(path, "select payload, result_payload from spans order by span")
+    assert sorted(shown) == sorted((text, text) for text in texts)
+
+
+def test_a_payload_whose_parts_are_gone_shows_its_reference(path: Path) -> None:
+    with closing(SQLiteStorage(path)) as storage:
+        begun(storage)
+        storage.apply([Unit((Put(span(f'{{"model":"m","text":"{"y" * 600}"}}')),))])
+    connection = sqlite3.connect(path)
+    connection.execute("delete from contents")
+    connection.commit()
+    connection.close()
+    assert sql(path, "select payload from spans") == [('{"model":"m","text":{"$content":2147483649}}',)]

@@ -21,7 +21,7 @@ from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
 from agentspan.storage.scores import newest_scores
 from agentspan.storage.sqlite import migrations, opening, tables
-from tests.storage.old_files import FILES, FOURTH, SEVENTH, SIXTH, THIRD, unpacked
+from tests.storage.old_files import EIGHTH, FILES, FOURTH, SEVENTH, SIXTH, THIRD, unpacked
 
 
 def structure(path: Path) -> dict[str, str]:
@@ -196,6 +196,19 @@ def test_an_older_program_goes_on_inserting_and_resummarize_marks_what_it_wrote(
         assert sum(progress.changed for progress in resummarize(Context(db.storage), iter(rows))) == 1
         assert [row.is_aggregate for row in db.storage.iter_spans(run.id)] == [1, 1]
         assert find_runs(db.storage).totals.input_tokens is None
+
+
+def test_the_view_of_the_newest_version_shows_the_same_payloads(tmp_path: Path) -> None:
+    path = unpacked(tmp_path, EIGHTH)
+    shown = "select span, payload, result_payload from spans where agent = 'planner' order by span"
+    connection = sqlite3.connect(path)
+    before = connection.execute(shown).fetchall()
+    stored = [text for (text,) in connection.execute("select payload from agent_spans")]
+    assert {text.count('{"$content') for text in stored} == {1, 2}
+    agentspan.open(path).close()
+    assert connection.execute(shown).fetchall() == before
+    assert [json.loads(payload)["model"] for _, payload, _ in before] == ["m"] * 8
+    connection.close()
 
 
 def test_a_span_that_an_older_program_put_into_a_journal_is_marked_when_it_is_read() -> None:
