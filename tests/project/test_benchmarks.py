@@ -35,6 +35,12 @@ def rows(said: str, *names: str) -> list[str]:
     return found
 
 
+def test_the_benchmark_of_the_view_prints_a_row_for_each_shape_and_choice_of_columns(tmp_path: Path) -> None:
+    done = run("bench_view.py", "--spans", 20, "--turns", 1, "--folder", tmp_path)
+    assert done.stdout.count("wanted") == 18
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_spans_are_measured_and_counted(tmp_path: Path) -> None:
     names = ("journal @span", "journal redact=None with span", "commit @span", "disabled @span", "floor")
     options = [option for name in names for option in ("--only", name)]

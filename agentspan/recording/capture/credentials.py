@@ -293,6 +293,9 @@ def suspicious() -> _Found:
 
     It finds values that are marked as sensitive, too (see model.sensitive): one search costs less than two.
     """
+    # 2.2 ns a character, and no less for one kind alone: each lookup in a table waits for the one before. To look for
+    # literals in the lower-cased text first would take 0.5 ns, but payloads with `max_tokens` or `key` in them would be
+    # read twice. The same patterns in lower case took 3 to 7 ns: the engine then looks for first characters.
     named = rf'(?i-u:{_NAMES}|{_ID_TOKEN})"[,}}]'  # {"name": "Authorization", "value": …}
     return _search("|".join([*(kind.detect for kind in _KINDS), named, _SOME_KEY, re.escape(IN_TEXT)]))
 
