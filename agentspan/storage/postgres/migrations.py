@@ -251,7 +251,7 @@ _INDEX = (
 )""",
     "create index index_facts_agent_instance_id on index_facts (agent_instance_id)",
     "create index index_facts_grp_bucket_ms on index_facts (grp, bucket, ms)",
-    # The words out of line: counting matches reads the narrow rest.
+    # Many words lie out of line: counting matches reads the narrow rest.
     """create table index_texts (
     agent_instance_id text collate "C" not null,
     id text collate "C" not null,

@@ -29,8 +29,11 @@ from agentspan.storage.postgres.lending import rows_of
 WAIT_S = 10.0
 """Seconds that a reader waits for another one that is adding a batch."""
 _PENDING = "(s.xid >= '{0}' and (s.xid >= '{1}' or (s.agent_instance_id, s.id) > ({2}, {3})))"
-# Another cluster, as after pg_restore, counts its transactions anew.
-_ORIGIN = "(select system_identifier from pg_control_system()) || ':' || 'finished_spans'::regclass::oid"
+# Another cluster, as after pg_restore, counts its transactions anew: there the table was made by another one. (A service
+# need not let its users call pg_control_system; a GRANT changes the table's row in pg_class, but none in pg_attribute.)
+_ORIGIN = """(
+    select attrelid::oid || ':' || xmin from pg_attribute where attrelid = 'finished_spans'::regclass and attnum = 1
+)"""
 _READ = f"""
 select taken::text, target::text, after_run, after_span, noted::text from index_state
 where part = %s and version = %s and origin = {_ORIGIN}
