@@ -5,6 +5,7 @@ Each operation is a transaction of its own, since operations that share one woul
 """
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -17,6 +18,10 @@ from agentspan.serve.write_queue import MAX_WAITING, WAIT_S, Operation, deliver
 
 IDLE_S = 10.0
 """Seconds after which a thread without work ends."""
+
+
+STEP_S = 0.5
+"""Waits are a multiple of this: a connection that is to wait for another time has to say so to the server."""
 
 
 class _Waiting(NamedTuple):
@@ -97,7 +102,7 @@ class ConcurrentWrites:
         if waiting.future.cancelled():  # the client has gone
             return DatabaseBusy("the client has gone")
         context = self._context.within(self._context.storage)
-        context.wait_s = left_s
+        context.wait_s = math.ceil(left_s / STEP_S) * STEP_S
         try:
             return waiting.operation(context)
         except Exception as error:  # it must cost this request only

@@ -269,6 +269,36 @@ def test_the_command_says_what_is_new(tmp_path: Path, postgres_location: Locatio
     copied.close()
 
 
+def test_commands_answer_from_a_copy_and_its_copy_as_from_the_source(
+    tmp_path: Path, postgres_location: Location
+) -> None:
+    """All but the account, which is each storage's own."""
+    names = [str(tmp_path / "runs.db"), postgres_location.text, str(tmp_path / "back.db")]
+    source = SQLiteStorage(names[0])
+    fill(source)
+    source.close()
+    for of, to in itertools.pairwise(names):
+        assert call(Path("unused"), "copy", of, to).exit_code == 0
+    accounts = {name: storage_account(name) for name in names}
+    commands = ["runs --json", "show - --json", "stats --json", "export all", "search x --json", "why --json"]
+    for command in (each.split() for each in commands):
+        said = {name: call(Path(name), *command).output for name in names[::2]}
+        said[names[1]] = call(names[1], *command).output  # type: ignore[arg-type]
+        for name, ids in accounts.items():
+            for number, id in enumerate(ids):
+                said[name] = said[name].replace(id, f"account {number}")
+        assert said[names[1]] == said[names[0]], command
+        assert said[names[2]] == said[names[0]], command
+
+
+def storage_account(name: str) -> tuple[str, str, str]:
+    """The ids of the account of a storage."""
+    storage = open_direct(name)
+    account = storage.account()
+    storage.close()
+    return account.id, account.environment_id, account.agent_deployment_id
+
+
 def test_a_command_that_is_killed_at_random_moments_goes_on(tmp_path: Path, postgres_location: Location) -> None:
     names = [str(tmp_path / "of.db"), postgres_location.text, str(tmp_path / "back.db")]
     source = SQLiteStorage(names[0])
