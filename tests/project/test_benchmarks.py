@@ -138,3 +138,10 @@ def test_the_ingest_of_otlp_is_measured(tmp_path: Path) -> None:
     assert "in 4 requests" in said
     (row,) = rows(said, "agentspan")
     assert len(row.split()) == 4
+
+
+def test_answers_about_many_runs_are_measured(tmp_path: Path) -> None:
+    said = run("bench_verdicts.py", "--spans", 500, "--rounds", 1, "--folder", tmp_path).stdout
+    assert "spans made" in said
+    for row in rows(said, "why", "drift", "stats --version", "making the index"):
+        assert re.search(r"\d+\.\d\d s", row), row
