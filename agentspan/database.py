@@ -55,7 +55,7 @@ class Database:
         self.storage = storage
         self._closes = closes
 
-    # Each is imported where it is first needed: their resources are pydantic models, a fifth of a second to import,
+    # Each is imported where it is first needed: their resources are pydantic models, a tenth of a second to import,
     # and most commands only read.
 
     @cached_property
