@@ -3,16 +3,14 @@
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentspan import forks
 from agentspan.errors import InvalidValue
-from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
 from agentspan.operations.context import Context
 from agentspan.operations.request import count as count_of
 from agentspan.operations.request import timestamp
-from agentspan.operations.scores_by_id import Scores
-from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
@@ -22,6 +20,9 @@ if TYPE_CHECKING:
     from agentspan.maintenance.compact import Compacted
     from agentspan.maintenance.doctor import Report
     from agentspan.maintenance.prune import Only, Pruned
+    from agentspan.operations.agents_by_id import Agents, AgentSchemaVersions, AgentVersions
+    from agentspan.operations.scores_by_id import Scores
+    from agentspan.operations.spans_and_runs_by_id import AgentInstances, AgentSpans
 
 
 MAX_PFIDS = 1000
@@ -50,15 +51,54 @@ class Database:
     ) -> None:
         if sensitive not in ("redact", "keep"):
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
-        self._context = context = Context(storage, strict_schemas=strict_schemas, keep_sensitive=sensitive == "keep")
+        self._context = Context(storage, strict_schemas=strict_schemas, keep_sensitive=sensitive == "keep")
         self.storage = storage
         self._closes = closes
-        self.agents = Agents(context)
-        self.agent_versions = AgentVersions(context)
-        self.agent_instances = AgentInstances(context)
-        self.agent_schema_versions = AgentSchemaVersions(context)
-        self.agent_spans = AgentSpans(context)
-        self.scores = Scores(context)
+
+    # Each is imported where it is first needed: their resources are pydantic models, a tenth of a second to import,
+    # and most commands only read.
+
+    @cached_property
+    def agents(self) -> "Agents":
+        """The operations on agents."""
+        from agentspan.operations.agents_by_id import Agents
+
+        return Agents(self._context)
+
+    @cached_property
+    def agent_versions(self) -> "AgentVersions":
+        """The operations on versions of agents."""
+        from agentspan.operations.agents_by_id import AgentVersions
+
+        return AgentVersions(self._context)
+
+    @cached_property
+    def agent_instances(self) -> "AgentInstances":
+        """The operations on runs."""
+        from agentspan.operations.spans_and_runs_by_id import AgentInstances
+
+        return AgentInstances(self._context)
+
+    @cached_property
+    def agent_schema_versions(self) -> "AgentSchemaVersions":
+        """The operations on schemas of agents."""
+        from agentspan.operations.agents_by_id import AgentSchemaVersions
+
+        return AgentSchemaVersions(self._context)
+
+    @cached_property
+    def agent_spans(self) -> "AgentSpans":
+        """The operations on spans."""
+        from agentspan.operations.spans_and_runs_by_id import AgentSpans
+
+        return AgentSpans(self._context)
+
+    @cached_property
+    def scores(self) -> "Scores":
+        """The operations on scores."""
+        from agentspan.operations.scores_by_id import Scores
+
+        return Scores(self._context)
 
     def doctor(
         self, *, dry_run: bool = False, dead_hosts: Collection[str] = (), idle_since: datetime | str | None = None

@@ -4,11 +4,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from agentspan import clock
-from agentspan.analysis.tree_folding import returned_error
 from agentspan.errors import InvalidValue
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.schemas.aggregates import built_in_part
+from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.signatures import (
     Signature,
     ending_signature,

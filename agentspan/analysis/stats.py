@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from agentspan.analysis.tree_folding import returned_error
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.model.status import OPEN
+from agentspan.schemas.meaning import returned_error
 from agentspan.storage.analytics import BOUNDS_MS, Progress, Stat, bucket_of
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import scan

@@ -6,7 +6,7 @@ from agentspan import jsontext
 from agentspan.analysis.tree import Node, every
 from agentspan.clock import millis_between
 from agentspan.model.rows import AgentSpanRow
-from agentspan.schemas.meaning import error_text
+from agentspan.schemas.meaning import error_text, returned_error
 
 FOLD_FROM = 4
 """The least number of equal siblings in a row that are shown as one."""
@@ -35,15 +35,6 @@ def error_of(span: AgentSpanRow) -> str | None:
     if span.status != "failed" or span.result_payload is None:
         return None
     return error_text(jsontext.decode(span.result_payload))
-
-
-def returned_error(span: AgentSpanRow) -> bool:
-    """Return whether a call returned an error as its result (`is_error`). Its status is what the caller says."""
-    result = span.result_payload
-    if result is None or '"is_error"' not in result:
-        return False
-    found = jsontext.decode(result)
-    return isinstance(found, dict) and found.get("is_error") is True
 
 
 def _target(span: AgentSpanRow) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentspan.analysis.runs import find_runs
+from agentspan.analysis.runs import run_briefs
 from agentspan.analysis.stats import Rest, Stat, shorten, stats
 from agentspan.storage.analytics import Progress
 from agentspan.storage.protocol import Storage
@@ -70,8 +70,8 @@ def stats_by_version(
     """
     filter = filter or RunFilter()
     ids: dict[tuple[str, str], list[str]] = {}
-    for run in find_runs(storage, filter, limit=None, progress=progress).runs:
-        ids.setdefault((run.agent, run.version), []).append(run.run.id)
+    for run in run_briefs(storage, filter, progress=progress):
+        ids.setdefault((run.agent, run.version), []).append(run.id)
     every: Sequence[str] | None = None if filter == RunFilter() else [id for group in ids.values() for id in group]
     found = stats(storage, since=since, until=until, runs=every, progress=progress)
     kept = {(each.schema_name, each.label) for each in shorten(found, MOST_LABELS) if not isinstance(each, Rest)}

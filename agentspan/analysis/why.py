@@ -124,7 +124,7 @@ def _by_step(runs: Collection[RunBrief], sums: Iterable[FailureSum]) -> Iterator
     for each in sums:
         groups[each.signature].append(each)
     for signature, own in groups.items():
-        last = max(own, key=lambda each: each.run_id)
+        last = own[0] if len(own) == 1 else max(own, key=lambda each: each.run_id)
         yield Group(
             signature.id,
             "step",

@@ -8,6 +8,7 @@ from agentspan.analysis import drift_text
 from agentspan.analysis.agent_names import resolved
 from agentspan.analysis.drift import Drift, DriftRow, drift
 from agentspan.analysis.filter_words import parse
+from agentspan.cli.collecting import paused
 from agentspan.cli.local_time import zone
 from agentspan.cli.output import document, echo_lines, noun, style, table, width, wrap
 from agentspan.cli.progress_bar import bar
@@ -25,7 +26,7 @@ def command(
     storage = database.storage
     filters = [resolved(storage, parse(text, name, zone=zone())) for name, text in (("base", base), ("head", head))]
     with_calls = as_json or (not markdown and width() >= WIDE)
-    with bar("indexing") as progress:
+    with bar("indexing") as progress, paused():
         found = drift(storage, *filters, rule=outcome_rule(outcome), with_calls=with_calls, progress=progress)
     if as_json:
         document(plain(found, base, head))

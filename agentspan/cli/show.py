@@ -16,6 +16,7 @@ from agentspan.model.score_resources import score
 from agentspan.model.status import OPEN
 from agentspan.operations.run_details import details_of
 from agentspan.recovery.writers import Lives
+from agentspan.schemas.meaning import returned_error
 from agentspan.storage.scanning import outlined
 from agentspan.storage.scores import newest_scores, said_of
 
@@ -61,11 +62,7 @@ def _wanted(roots: list[Node], slow: int | None, failed: bool) -> set[str] | Non
     if slow is not None:
         wanted = tree_folding.slowest(roots, slow)
     if failed:
-        ids = {
-            node.span.id
-            for node in every(roots)
-            if node.span.status == "failed" or tree_folding.returned_error(node.span)
-        }
+        ids = {node.span.id for node in every(roots) if node.span.status == "failed" or returned_error(node.span)}
         wanted = ids if wanted is None else wanted & ids
     return wanted
 

@@ -11,6 +11,7 @@ from agentspan.analysis.agent_names import AT
 from agentspan.analysis.runs import ids_of
 from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, shorten, stats
 from agentspan.analysis.version_stats import StatsByVersion, stats_by_version
+from agentspan.cli.collecting import paused
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.output import columns_of, document, noun, table, width
 from agentspan.cli.progress_bar import bar
@@ -50,7 +51,7 @@ def command(
     if run_id is not None and by is not None:
         raise click.UsageError("RUN has one version; --by version is for many runs")
     parted: StatsByVersion | None = None
-    with bar("indexing") as progress:
+    with bar("indexing") as progress, paused():
         if by is not None:
             parted = stats_by_version(storage, of_runs, **window, progress=progress)
             found = [*parted.stats]

@@ -11,6 +11,7 @@ from agentspan.analysis import diff_text, id_prefixes
 from agentspan.analysis.findings import FDR, Finding, Findings
 from agentspan.analysis.why import Group, Why, why
 from agentspan.analysis.why_run import RunWhy, why_run
+from agentspan.cli.collecting import paused
 from agentspan.cli.filter_options import filter_in
 from agentspan.cli.local_time import local, zone_name
 from agentspan.cli.output import MARKS, columns_of, document, echo_lines, fit, noun, pad, page, style, width, wrap
@@ -42,7 +43,7 @@ def command(
     rule = outcome_rule(outcome)
     if run is not None:
         row = id_prefixes.find_run(storage, run)
-        with bar("indexing") as progress:
+        with bar("indexing") as progress, paused():
             one = why_run(storage, row, rule, progress=progress)
         if as_json:
             document(asdict(one) | {"signature": one.signature._asdict()})
@@ -50,7 +51,7 @@ def command(
             echo_lines(_run_lines(one))
         return
     filter = filter_in(storage, given)
-    with bar("indexing") as progress:
+    with bar("indexing") as progress, paused():
         found = why(storage, filter, rule, progress=progress)
     if as_json:
         document(plain(found))

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from agentspan import jsontext
 from agentspan.figures import duration_text
 from agentspan.model.changes import Violation
+from agentspan.model.rows import AgentSpanRow
 from agentspan.model.spans import Meaning
 from agentspan.schemas import aliases, prices
 from agentspan.schemas.aliases import ERROR_TYPES, NAME_MEMBERS, USAGE_MEMBERS, count
@@ -141,6 +143,15 @@ def _response_id(value: Any) -> str | None:
 
 def _is_error(result: dict[str, Any], status: str) -> bool:
     return "error" in result or (status == "failed" and "error_type" in result)
+
+
+def returned_error(span: AgentSpanRow) -> bool:
+    """Return whether a call returned an error as its result (`is_error`). Its status is what the caller says."""
+    result = span.result_payload
+    if result is None or '"is_error"' not in result:
+        return False
+    found = jsontext.decode(result)
+    return isinstance(found, dict) and found.get("is_error") is True
 
 
 def error_of(result: Any) -> Any:

@@ -153,6 +153,7 @@ class RunSum(NamedTuple):
 
     Attributes:
         label: None where they have none.
+        failed: how many of them failed, those included that returned an error.
         total_ms: of their durations.
         input_tokens, output_tokens, cost_usd: None if no span has a value.
         is_aggregate: whether spans of the type sum up others.

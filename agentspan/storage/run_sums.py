@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 from agentspan.model.rows import AgentSpanRow
+from agentspan.schemas.meaning import returned_error
 from agentspan.storage.analytics import RunSum
 from agentspan.storage.protocol import Storage
 
@@ -37,7 +38,7 @@ def summed(run_id: str, spans: Iterable[AgentSpanRow]) -> Iterator[RunSum]:
             name,
             label,
             len(group),
-            sum(span.status == "failed" for span in group),
+            sum(span.status == "failed" or returned_error(span) for span in group),
             sum(span.duration_ms or 0.0 for span in group),
             _sum(span.input_tokens for span in group),
             _sum(span.output_tokens for span in group),

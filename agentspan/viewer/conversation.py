@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from agentspan.analysis.tree_folding import returned_error
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
+from agentspan.schemas.meaning import returned_error
 from agentspan.schemas.span_types import fallback
 from agentspan.viewer import messages, turns
 from agentspan.viewer.blobs import linked

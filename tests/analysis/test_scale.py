@@ -10,7 +10,9 @@ import pytest
 from make_runs import make
 
 import agentspan
-from agentspan.analysis.runs import RunFilter, find_runs
+from agentspan.analysis.drift import drift
+from agentspan.analysis.outcomes import parse
+from agentspan.analysis.runs import RunFilter, find_runs, ids_of, run_briefs
 from agentspan.analysis.search import search
 from agentspan.analysis.stats import stats
 from agentspan.analysis.why import why
@@ -27,6 +29,14 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with agentspan.open(path) as db:
         made = make(db.storage, SPANS)
         assert made >= SPANS
+    return path
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scale") / "judged.db"
+    with agentspan.open(path) as db:
+        make(db.storage, SPANS, verdicts=True)
     return path
 
 
@@ -78,6 +88,31 @@ def test_answers_take_a_part_of_the_work_that_reading_every_row_would(path: Path
         assert codes.total > 0
         code = next(code for code in codes.hits[0].snippet.split() if code.lower().startswith("r000"))
         assert search(storage, code.strip('",…}')).total >= 1
+
+
+def test_verdicts_on_many_runs_look_at_runs_and_failures_not_at_each_span(judged: Path, work: Work) -> None:
+    with agentspan.open(judged, read_only=True) as db:
+        storage = db.storage
+        runs = run_briefs(storage)
+        assert sum(run.failed for run in runs) > SPANS // 30
+        work.steps = 0
+        assert why(storage).failed > 0
+        assert work.steps < 4 * SPANS
+        work.steps = 0
+        by_score = why(storage, rule=parse("reward>=1"))
+        assert sum(group.spans for group in by_score.groups) > SPANS // 100
+        assert work.steps < 8 * SPANS
+        work.steps = 0
+        first, second = (RunFilter(version=version) for version in "12")
+        assert drift(storage, first, second).head_runs > 0
+        assert work.steps < 25 * SPANS
+        ids = ids_of(storage, second)
+        work.steps = 0
+        found = stats(storage, runs=ids)
+        assert sum(stat.count for stat in found if stat.label is None) == sum(
+            run.spans for run in runs if run.version == "2"
+        )
+        assert work.steps < 12 * SPANS  # reading the facts of all spans takes 40
 
 
 def test_a_large_run_is_shown_whole(path: Path) -> None:

@@ -152,3 +152,10 @@ def test_postgresql_is_measured_beside_psycopg_and_a_file(postgres_server: Empti
     said = run("bench_postgres.py", "--url", url, "--spans", 200, "--large", 100, "--rounds", 1, "--batches", 2).stdout
     assert said.count("wanted") == 12
     assert "spans in" in said
+
+
+def test_answers_about_many_runs_are_measured(tmp_path: Path) -> None:
+    said = run("bench_verdicts.py", "--spans", 500, "--rounds", 1, "--folder", tmp_path).stdout
+    assert "spans made" in said
+    for row in rows(said, "why", "drift", "stats --version", "making the index"):
+        assert re.search(r"\d+\.\d\d s", row), row

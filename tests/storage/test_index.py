@@ -15,7 +15,7 @@ import pytest
 
 import agentspan
 from agentspan.analysis.failures import failure_sums, step_uses
-from agentspan.analysis.runs import RunFilter, RunList, find_runs
+from agentspan.analysis.runs import RunFilter, RunList, find_runs, run_briefs
 from agentspan.analysis.search import Hits, search
 from agentspan.analysis.stats import Stat, stats
 from agentspan.errors import StorageError
@@ -26,6 +26,7 @@ from agentspan.model.changes import Put, PutSpans, Unit
 from agentspan.operations.context import Context
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities, Query
+from agentspan.storage.run_sums import run_sums
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.index import analytics, full_text, index_file, run_list, span_sums
 from agentspan.testing.contract.rows import Rows
@@ -59,7 +60,7 @@ def rounded(value: Any) -> Any:
         return [[rounded(v) for v in run] for run in value.runs], value.total, [rounded(v) for v in value.totals]
     if isinstance(value, Stat):
         return [rounded(getattr(value, name)) for name in Stat.__slots__]
-    return [rounded(item) for item in value] if isinstance(value, list) else value
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 QUESTIONS: list[Callable[[Any], Any]] = [
@@ -68,7 +69,11 @@ QUESTIONS: list[Callable[[Any], Any]] = [
     lambda storage: find_runs(storage, RunFilter(agent="b", status="active", grep="B"), limit=None),
     lambda storage: sorted(failure_sums(storage, ids_of(storage)), key=repr),
     lambda storage: sorted(step_uses(storage, ids_of(storage)), key=repr),
+    run_briefs,
+    lambda storage: sorted(run_sums(storage, ids_of(storage)[::2]), key=repr),
     stats,
+    lambda storage: stats(storage, runs=ids_of(storage)[::2]),
+    lambda storage: stats(storage, since="2026-01-01T00:00:30.000000Z", runs=ids_of(storage)[1::2]),
     lambda storage: stats(storage, since="2026-01-01T00:00:30.000000Z", until="2026-01-01T00:01:00.000000Z"),
     lambda storage: search(storage, "fetch", limit=4, offset=2),
     lambda storage: search(storage, "again").total,

@@ -96,9 +96,23 @@ def run_briefs(connection: sqlite3.Connection, filter: RunFilter) -> list[RunBri
     """Return all runs that match, the latest first."""
     where, values = _restricted(connection, filter)
     agents, versions = (dict(connection.execute(names).fetchall()) for names in (AGENTS, VERSIONS))
+    rows = connection.execute(f"{BRIEFS}{where} order by i.id desc", values)
     return [
-        RunBrief(id, agent, agents.get(agent, agent), versions.get(version, version), *columns)
-        for id, agent, version, *columns in connection.execute(f"{BRIEFS}{where} order by i.id desc", values)
+        RunBrief(
+            id,
+            agent,
+            agents.get(agent, agent),
+            versions.get(version, version),
+            status,
+            task,
+            began,
+            error,
+            spans,
+            failed,
+            input_tokens,
+            output_tokens,
+        )
+        for id, agent, version, status, task, began, error, spans, failed, input_tokens, output_tokens in rows
     ]
 
 
