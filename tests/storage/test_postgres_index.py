@@ -81,14 +81,14 @@ def same(storage: Storage, words: str = "one") -> int:
 def test_an_index_that_lacks_some_spans_answers_as_reading_row_by_row_does(
     storage: Storage, filled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refresh: Any = state.refresh
+    fill: Any = state._fill
     chance = random.Random(1)
 
     def now_and_then(*args: Any) -> None:
         if chance.random() < 0.3:
-            refresh(*args)
+            fill(*args)
 
-    monkeypatch.setattr("agentspan.storage.postgres.analytics.refresh", now_and_then)
+    monkeypatch.setattr(state, "_fill", now_and_then)
     Answering().test_analytics_answer_as_reading_row_by_row_does(storage)
 
 

@@ -26,7 +26,7 @@ from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.index import word_search
 from agentspan.storage.postgres.index.numbers import NUMBERS
 from agentspan.storage.postgres.index.run_sums import sums_of_runs
-from agentspan.storage.postgres.index.state import read, refresh
+from agentspan.storage.postgres.index.state import current
 from agentspan.storage.postgres.index.statistics import statistics
 from agentspan.storage.postgres.index.words import WORDS
 from agentspan.storage.postgres.lending import Lend, rows_of, storable
@@ -112,7 +112,6 @@ class PostgresAnalytics:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._reading: Lend = connections.reading
-        self._snapshot: Lend = connections.snapshot
 
     def find_runs(
         self,
@@ -127,9 +126,8 @@ class PostgresAnalytics:
         if any(getattr(filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
             return None
         where, values = _where(filter)
-        refresh(self._connections, NUMBERS, progress)
-        with self._snapshot() as connection:
-            summed, of_sums = sums_of_runs(read(connection, NUMBERS))
+        with current(self._connections, NUMBERS, progress) as (connection, cursor):
+            summed, of_sums = sums_of_runs(cursor)
             sql = _FOUND.format(where, summed, _SORTED[sort])
             rows = rows_of(connection, sql, (*of_sums, *values, limit, offset))
         total, *sums = rows[0][:_TOTALS]
@@ -152,10 +150,8 @@ class PostgresAnalytics:
         progress: Progress | None = None,
     ) -> list[Stat] | None:
         """See Analytics."""
-        refresh(self._connections, NUMBERS, progress)
         wanted = None if runs is None else storable(list(runs))
-        with self._snapshot() as connection:
-            cursor = read(connection, NUMBERS)
+        with current(self._connections, NUMBERS, progress) as (connection, cursor):
             if cursor is not None:
                 return statistics(connection, cursor, since, until, wanted)
             return self._from_all_spans(connection, since, until, wanted)
@@ -187,10 +183,8 @@ class PostgresAnalytics:
         progress: Progress | None,
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
-        refresh(self._connections, WORDS, progress)
         wanted = None if runs is None else storable(list(runs))
-        with self._snapshot() as connection:
-            cursor = read(connection, WORDS)
+        with current(self._connections, WORDS, progress) as (connection, cursor):
             if cursor is not None:
                 return word_search.search(connection, cursor, words, limit, offset, runs=wanted, progress=progress)
             return searching.search(connection, words, limit, offset, runs=wanted, progress=progress)

@@ -15,28 +15,33 @@ A finished span that changes keeps its number, and one that is removed leaves no
 not taken).
 """
 
+import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.storage.analytics import Progress
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from agentspan.storage.postgres.lending import rows_of
 
+log = logging.getLogger("agentspan")
+
 WAIT_S = 10.0
 """Seconds that a reader waits for another one that is adding a batch."""
 _PENDING = "(s.xid >= '{0}' and (s.xid >= '{1}' or (s.agent_instance_id, s.id) > ({2}, {3})))"
-# Another cluster, as after pg_restore, counts its transactions anew: there the table was made by another one. (A service
-# need not let its users call pg_control_system; a GRANT changes the table's row in pg_class, but none in pg_attribute.)
+# Another cluster, as after pg_restore, counts its transactions anew: there the table was made by another one. (Not
+# every service lets its users call pg_control_system; a GRANT changes the row in pg_class, not that in pg_attribute.)
 _ORIGIN = """(
     select attrelid::oid || ':' || xmin from pg_attribute where attrelid = 'finished_spans'::regclass and attnum = 1
 )"""
 _READ = f"""
-select taken::text, target::text, after_run, after_span, noted::text from index_state
-where part = %s and version = %s and origin = {_ORIGIN}
+select taken::text, target::text, after_run, after_span, noted::text,
+       coalesce((select array_agg(distinct agent_instance_id) from rewritten_runs r where r.xid >= noted), '{{}}')
+from index_state where part = %s and version = %s and origin = {_ORIGIN}
 """
 _FIRST = f"""
 insert into index_state values (%s, 0, {_ORIGIN}, '0', '0', '', '', '0') on conflict do nothing
@@ -51,7 +56,6 @@ update finished_spans set xid = '0' where xid >= pg_snapshot_xmax(pg_current_sna
 """
 _WRITE = "update index_state set taken = %s, target = %s, after_run = %s, after_span = %s, noted = %s where part = %s"
 _NOTED = "select distinct agent_instance_id from rewritten_runs where xid >= %s::xid8 and xid < %s::xid8"
-_NOTED_SINCE = "select distinct agent_instance_id from rewritten_runs where xid >= %s::xid8"
 _FORGET_NOTES = """
 delete from rewritten_runs where xid < (select min(noted) from index_state)
 """
@@ -74,7 +78,7 @@ class Cursor(NamedTuple):
     after_run: str
     after_span: str
     noted: str
-    rewritten: tuple[str, ...] = ()
+    rewritten: Sequence[str] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -122,27 +126,42 @@ class Part:
         raise NotImplementedError
 
 
-def read(connection: Connection, part: Part) -> Cursor | None:
-    """Return how far a part is, within a snapshot; None where it holds nothing of this code and this database."""
+@contextmanager
+def current(
+    connections: Connections, part: Part, progress: Progress | None
+) -> Iterator[tuple[Connection, Cursor | None]]:
+    """Lend a snapshot, with how far a part is in it; None where it holds nothing of this code and this database.
+
+    If there are more than few late spans, they are added before, as far as this user may.
+    """
+    with connections.snapshot() as connection:
+        cursor = _read(connection, part)
+        late = rows_of(connection, _FEW.format(_pending(cursor)), (part.few + 1,))[0][0]
+        if late <= part.few and (cursor is None or len(cursor.rewritten) <= part.few):
+            yield connection, cursor
+            return
+    _fill(connections, part, progress)
+    with connections.snapshot() as connection:
+        yield connection, _read(connection, part)
+
+
+def _read(connection: Connection, part: Part) -> Cursor | None:
     found = rows_of(connection, _READ, (part.name, part.version))
-    if not found:
-        return None
-    cursor = Cursor(*found[0])
-    if cursor.is_empty:
-        return None
-    return cursor._replace(rewritten=tuple(run for (run,) in rows_of(connection, _NOTED_SINCE, (cursor.noted,))))
+    cursor = Cursor(*found[0]) if found else None
+    return None if cursor is None or cursor.is_empty else cursor
 
 
-def refresh(connections: Connections, part: Part, progress: Progress | None) -> None:
-    """Add the late spans to a part, if there are more than few and this user may; else leave it as it is."""
+def _pending(cursor: Cursor | None) -> str:
+    return "true" if cursor is None else cursor.pending
+
+
+def _fill(connections: Connections, part: Part, progress: Progress | None) -> None:
+    """Add all late spans to a part, if this user may; else leave it as it is."""
     try:
-        with connections.snapshot() as connection:
-            cursor = read(connection, part)
-            pending = "true" if cursor is None else cursor.pending
-            late = rows_of(connection, _FEW.format(pending), (part.few + 1,))[0][0]
-            if late <= part.few and (cursor is None or len(cursor.rewritten) <= part.few):
-                return
-            total = 0 if progress is None else rows_of(connection, _FEW.format(pending), (None,))[0][0]
+        total = 0
+        if progress is not None:
+            with connections.snapshot() as connection:
+                total = rows_of(connection, _FEW.format(_pending(_read(connection, part))), (None,))[0][0]
         done = 0
         while not _add_batch(connections, part):
             done += part.batch
@@ -150,6 +169,8 @@ def refresh(connections: Connections, part: Part, progress: Progress | None) -> 
                 progress(min(done, total), total)
     except (DatabaseBusy, DatabaseUnusable, NotPermitted):
         return  # others are at it, or this user only reads
+    except StorageError as error:  # the answer needs no index
+        log.warning("the index for reading cannot be filled: %s", error)
 
 
 def _add_batch(connections: Connections, part: Part) -> bool:
