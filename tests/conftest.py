@@ -1,8 +1,11 @@
 """Fixtures: all storage backends behind the same names. And the Hypothesis profile of all tests."""
 
+import atexit
 import gc
 import itertools
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +33,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("agentspan")
+
+# Journals in front of servers are nobody's but these tests'.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentspan-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 # Times that commands print are local.
 os.environ["TZ"] = "UTC"

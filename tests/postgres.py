@@ -67,52 +67,79 @@ def _as_nobody() -> dict[str, Any]:
     return {"user": 65534, "group": 65534, "extra_groups": []}
 
 
-@contextlib.contextmanager
-def server() -> Iterator[str]:
-    """Start a server; yield the URL of its database. Skip the test where there is no PostgreSQL."""
-    bin = programs()
-    if bin is None:
-        problem = f"PostgreSQL {OLDEST} or newer is not installed (apt-get install postgresql)"
-        if os.environ.get(ENVIRONMENT, "no") != "no":
-            pytest.fail(problem)
-        pytest.skip(problem)
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    how = _as_nobody()
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # not TMPDIR: only its owner may enter it
-    folder = Path(tempfile.mkdtemp(prefix="agentspan-postgres-", dir=shared or "/tmp"))
-    if how:
-        os.chown(folder, how["user"], how["group"])
-    started = None
-    try:
+class Server:
+    """A server that can be killed and started again.
+
+    Args:
+        settings: instead of, or besides, those of tests.
+
+    Attributes:
+        url: of its database.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        bin = programs()
+        if bin is None:
+            problem = f"PostgreSQL {OLDEST} or newer is not installed (apt-get install postgresql)"
+            if os.environ.get(ENVIRONMENT, "no") != "no":
+                pytest.fail(problem)
+            pytest.skip(problem)
+        pytest.importorskip("psycopg", reason="psycopg is not installed")
+        self._how = how = _as_nobody()
+        shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # not TMPDIR: only its owner may enter it
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="agentspan-postgres-", dir=shared or "/tmp"))
+        if how:
+            os.chown(folder, how["user"], how["group"])
         data = folder / "data"
-        made = [
-            str(bin / "initdb"),
-            "-D",
-            str(data),
-            "-A",
-            "trust",
-            "-U",
-            "agentspan",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-sync",
-        ]
+        options = ["-A", "trust", "-U", "agentspan", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = [str(bin / "initdb"), "-D", str(data), *options]
         done = subprocess.run(made, cwd=folder, capture_output=True, text=True, check=False, **how)
         assert done.returncode == 0, done.stderr
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        command = [str(bin / "postgres"), "-D", str(data), "-p", str(port), *options]
-        started = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **how)
-        _await(port, started)
-        yield f"postgresql://agentspan:sesame@127.0.0.1:{port}/postgres"
+            self.port = free.getsockname()[1]
+        set_to = {**SETTINGS, **settings}
+        options = [part for name, value in set_to.items() for part in ("-c", f"{name}={value}")]
+        self._command = [str(bin / "postgres"), "-D", str(data), "-p", str(self.port), *options]
+        self._started: subprocess.Popen[bytes] | None = None
+        self.url = f"postgresql://agentspan:sesame@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._started = subprocess.Popen(
+            self._command, cwd=self._folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._how
+        )
+        _await(self.port, self._started)
+
+    def kill(self) -> None:
+        """Kill it with all its children, as a power failure does; what the system has of its files stays."""
+        assert self._started is not None
+        parent = self._started.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in [parent, *map(int, children)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._started.wait()
+        self._started = None
+        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """End it, and delete its files."""
+        if self._started is not None:
+            self._started.send_signal(signal.SIGQUIT)
+            self._started.wait(30)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def server() -> Iterator[str]:
+    """Start a server; yield the URL of its database. Skip the test where there is no PostgreSQL."""
+    started = Server()
+    try:
+        started.start()
+        yield started.url
     finally:
-        if started is not None:
-            started.send_signal(signal.SIGQUIT)
-            started.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+        started.remove()
 
 
 def _await(port: int, started: "subprocess.Popen[bytes]") -> None:

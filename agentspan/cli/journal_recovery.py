@@ -24,7 +24,7 @@ def recover(path: Path) -> None:
     with closing(SQLiteStorage(path)) as storage:
         bar = _Bar()
         try:
-            adopted = Adoption(lambda: nullcontext(storage), path).adopt(bar)
+            adopted = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(bar)
         except StorageError:  # busy: what is in the file can be read all the same
             return
         finally:

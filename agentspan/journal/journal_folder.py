@@ -1,6 +1,7 @@
-"""The folder of a file's journal: its path, and whether it may be used. Imports nothing that only Linux has.
+"""The folder of a storage's journal: its path, and whether it may be used. Imports nothing that only Linux has.
 
 The folder of `runs.db` is `runs.db.spool` beside it. The name `runs.db-journal` is SQLite's, which deletes what has it.
+That of a server is a folder of this user's state: `$XDG_STATE_HOME/agentspan/`, and a hash of the location.
 """
 
 import errno
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from agentspan import files
 from agentspan.interrupts import let_through
+from agentspan.storage.location import Location, memory
 
 log = logging.getLogger("agentspan")
 
@@ -31,20 +33,42 @@ def folder_of(path: Path) -> Path:
     return Path(real + _SUFFIX)
 
 
+def spool_of(location: Location) -> Path | None:
+    """Return the journal folder of a storage; None where it can have none: it is in the memory of one process."""
+    if location.path is not None:
+        return folder_of(location.path)
+    return None if location == memory() else state_folder() / location.key
+
+
+def state_folder() -> Path:
+    """Return the folder in which the journals of servers are; `~/.local/state/agentspan` by default."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    state = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "state"
+    return state / "agentspan"
+
+
+def make_state_folder() -> None:
+    """Create that folder.
+
+    Raises:
+        OSError: no permission, or no room.
+    """
+    os.makedirs(state_folder(), 0o700, exist_ok=True)
+
+
 def is_possible() -> bool:
     """Return whether this platform supports journals."""
     return sys.platform == "linux"
 
 
-def why_not(path: Path) -> str | None:
-    """Return the reason why a file can have no journal; None if it can."""
+def why_not(folder: Path) -> str | None:
+    """Return the reason why there can be no journal in a folder; None if there can."""
     if not is_possible():
         return f"a journal needs Linux, this is {sys.platform}"
-    folder = folder_of(path).parent
-    kind = _file_system(folder)
+    kind = _file_system(folder.parent)
     if kind not in _SOUND:
-        return f"a journal cannot be trusted on the file system {kind} of {folder}"
-    return refusal(folder_of(path))
+        return f"a journal cannot be trusted on the file system {kind} of {folder.parent}"
+    return refusal(folder)
 
 
 def shares_blocks(folder: Path) -> bool:
@@ -76,7 +100,8 @@ def shares_blocks(folder: Path) -> bool:
 
 def owners(folder: str | os.PathLike[str]) -> frozenset[int]:
     """Return the ids of the users who may own a journal folder and the files in it."""
-    return files.owners_of(str(folder).removesuffix(_SUFFIX))
+    file = str(folder).removesuffix(_SUFFIX)
+    return files.owners_of(file if file != str(folder) else "")  # that of a server has no file beside it
 
 
 def refusal(folder: str | os.PathLike[str]) -> str | None:

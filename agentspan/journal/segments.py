@@ -31,8 +31,7 @@ FORM = b"agentspan journal 3\n"
 """The first bytes of a segment, for people. Programs check the format in the file name, where no bit can flip."""
 SUFFIX = ".v3.segment"
 """Another format has another suffix. Such files are left for the version that can read them."""
-SUFFIXES = (".v1.segment", ".v2.segment", SUFFIX)
-"""This version reads all. The first has no records of kind H, the first two have none of kind R."""
+SUFFIXES = (".v1.segment", ".v2.segment", SUFFIX)  # it reads all; v1 has no records H, v1 and v2 have no R
 NEW = ".new"
 START = 48
 """Position of the first record."""

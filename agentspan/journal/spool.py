@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agentspan import files
 from agentspan.interrupts import let_through
-from agentspan.journal.journal_folder import check, refusal, warn
+from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
 from agentspan.journal.segments import NEW, SUFFIX, SUFFIXES, Segment, room_for, take_over
 
 SIZE = 2**20
@@ -46,6 +46,8 @@ def place(folder: Path, writer_id: str, number: int) -> str:
 
 def make(folder: Path) -> None:
     """Create the journal folder, but not the folder of the file: if that was deleted, it stays deleted."""
+    if folder.parent == state_folder():
+        make_state_folder()
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:

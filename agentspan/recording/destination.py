@@ -4,16 +4,19 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
+from typing import cast
 
 from agentspan import forks, ids
 from agentspan.errors import DatabaseUnusable, StorageError
-from agentspan.journal import journal_folder
+from agentspan.journal import account_cache, journal_folder
 from agentspan.model.rows import AccountRow
 from agentspan.model.schema_versions import SchemaFields, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.opening import open_storage
+from agentspan.recovery.spooled import Spooled
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
@@ -70,6 +73,9 @@ class Destination:
         store: the plain storage, for recording.
         ids: mints ids for it.
         is_journaled: whether a journal lies in front of it.
+        is_server: whether it is no storage of this host: with a journal, calls that record never wait for it.
+        is_file: whether it is a file.
+        location: opens it again; None where no other process can.
 
     Raises:
         DatabaseUnusable: the file cannot be used; the message says what to do.
@@ -84,22 +90,40 @@ class Destination:
     ) -> None:
         if db is None or isinstance(db, (str, os.PathLike)):
             db = location_of(db)
-        path = db.path if isinstance(db, Location) else None
-        later = wants_journal and path is not None and journal_folder.why_not(path) is None
+        location = db if isinstance(db, Location) else None
+        self._folder = None if location is None else journal_folder.spool_of(location)
+        self.is_server = location is not None and location.path is None and self._folder is not None
+        if self.is_server and wants_journal:
+            _check_state_folder()
+        later = wants_journal and self._folder is not None and journal_folder.why_not(self._folder) is None
         self.storage = open_storage(db, wait_s=WAIT_S if later else open_wait_s, later=later)
-        journals = self.storage.capabilities().journals
-        self.store: Storage = self.storage if journals is None else journals.direct
-        self._file = None if journals is None else journals.path
-        waiting = self.store.capabilities().waiting
-        self.is_journaled = wants_journal and self._may_journal()
         self._account: AccountRow | None = None
+        self._stored_span_types = StoredSpanTypes()
+        self.is_server = isinstance(self.storage, Spooled)  # of other backends, only those that others can open, too
+        if not self.is_server and location is not None and location.path is None:
+            self._folder = None
+        if self.is_server:
+            self.location, self.is_file = location, False
+            self.store: Storage = cast(Spooled, self.storage).direct
+            self.is_journaled = wants_journal and self._may_journal()
+            self._account = account_cache.read(cast(Path, self._folder)) if self.is_journaled else self.store.account()
+        else:
+            self._open_here(wants_journal=wants_journal)
+        self.ids = ids.IdSource(self.account.partition)
+
+    def _open_here(self, *, wants_journal: bool) -> None:
+        can = self.storage.capabilities()
+        self.location, self.is_file = can.location, can.journals is not None
+        self.store = self.storage if can.journals is None else can.journals.direct
+        if can.journals is not None:
+            self._folder = journal_folder.folder_of(can.journals.path)
+        self.is_journaled = wants_journal and self._may_journal()
+        waiting = self.store.capabilities().waiting
         if waiting is not None:
             waiting.wait_at_most(0.0)  # where the file could not be opened, it was waited for already
         self.learn()
         if waiting is not None:
             waiting.wait_at_most(WAIT_S)
-        self.ids = ids.IdSource(self.account.partition)
-        self._stored_span_types = StoredSpanTypes()
 
     @property
     def account(self) -> AccountRow:
@@ -115,6 +139,8 @@ class Destination:
         if self._account is None:
             try:
                 self._account = self.store.account()
+                if self.is_server and self._folder is not None:
+                    account_cache.write(self._folder, self._account)
             except DatabaseUnusable:
                 raise
             except StorageError:
@@ -145,33 +171,52 @@ class Destination:
                 wait_s=WAIT_S,
             )
 
-        if not self.is_journaled or self._file is None:
+        if not self.is_journaled or self._folder is None:
             return CommitSink(self.store, new_committer, outcomes)
         with forks.importing:
             from agentspan.recovery.adopting import Adoption
 
-        adoption = Adoption(lambda: nullcontext(self.store), self._file)
-        around = Surroundings(self._file, writer_id, new_committer, adoption, types.late)
+        adoption = Adoption(lambda: nullcontext(self.store), self._folder)
+        name = str(self.location)
+        around = Surroundings(
+            name, self._folder, writer_id, new_committer, adoption, types.late, is_server=self.is_server
+        )
         return JournalSink(self.store, outcomes, around)
 
     def renew(self) -> None:
         """In a forked child: keep away from the database if the fork came in the middle of SQLite."""
-        if forks.is_cut_off and self._file is not None:  # other processes recover what is in the journal
+        if forks.is_cut_off and self.is_file:  # other processes recover what is in the journal
             with forks.importing:
                 from agentspan.recording.sinks.cut_off import CutOff
             self.store = CutOff()
             self.is_journaled = self._may_journal()
 
     def _may_journal(self) -> bool:
-        if self._file is None:
+        if self._folder is None:
             return False
-        why_not = journal_folder.why_not(self._file)
+        why_not = journal_folder.why_not(self._folder)
         if why_not is not None and why_not not in _logged:
             _logged.add(why_not)
             log.log(
                 logging.WARNING if journal_folder.is_possible() else logging.INFO, "recording by commits: %s", why_not
             )
         return why_not is None
+
+
+def _check_state_folder() -> None:
+    """Make the folder for the journals of servers.
+
+    Raises:
+        DatabaseUnusable: that is impossible, and so for good.
+    """
+    try:
+        if journal_folder.is_possible():
+            journal_folder.make_state_folder()
+    except OSError as error:
+        raise DatabaseUnusable(
+            f"there can be no journal in {journal_folder.state_folder()}: {error.strerror}; name a folder of this user "
+            'in XDG_STATE_HOME, or use durability="commit", which waits for the server in each call'
+        ) from error
 
 
 _UNKNOWN = AccountRow("", "", "", 0, "")

@@ -124,7 +124,7 @@ class Recorder:
     @property
     def location(self) -> Location | None:
         """The location by which another process can open the storage; None where there is none."""
-        return None if self._destination is None else self._destination.storage.capabilities().location
+        return None if self._destination is None else self._destination.location
 
     @property
     def is_open(self) -> bool:

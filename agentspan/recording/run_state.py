@@ -87,7 +87,7 @@ class RunState:
         self._writer_id = ""
         self._is_told = False
         self._key: str | None = None
-        self._named: tuple[str, str] | None = None  # the agent and the version that it was registered with
+        self._named: tuple[str, str] | None = None  # as registered: agent, version
         self._is_renamed = False
         self.is_taken_over = False
         self._is_left = False
@@ -138,23 +138,22 @@ class RunState:
         recorder.out.register(unit)
 
     def _registered(self, done: Registered) -> None:
-        recorder = self.recorder
         self.registered_row, self.id = done.instance, done.instance.id
-        recorder.runs.add(self)
-        if done.is_stored:
-            assert recorder.sink is not None
-            recorder.sink.count_recorded()
+        self.recorder.runs.add(self)
+        if done.is_stored and self.recorder.sink is not None:
+            self.recorder.sink.count_recorded()
 
     def _begin_known(self, known: Known) -> None:
         """Register a run that other ways may have stored already, unless the storage cannot say so now."""
-        recorder = self.recorder
+        destination = self.recorder.destination
         try:
-            self._registered(self._register_known(recorder.store, known))
+            if not (destination.is_server and destination.is_journaled):
+                return self._registered(self._register_known(self.recorder.store, known))
         except StorageError:
-            if not recorder.destination.is_journaled:
+            if not destination.is_journaled:
                 raise
-            self._key = known.key
-            self._append_registration(known.id, clock.to_text(known.started_ns))
+        self._key = known.key
+        self._append_registration(known.id, clock.to_text(known.started_ns))
 
     def _register_known(self, storage: Storage, known: Known) -> Registered:
         agent = unique(storage, AgentRow, external_identifier=_text(self.recorder, self.name) or DEFAULT)

@@ -57,9 +57,9 @@ class Tracer:
             a member and by their look. A function adds a rule of one's own: it takes the name of a member and its
             text, number, boolean or None, and returns what to record instead, or the same. None: nothing.
         limits: how much of a payload is kept.
-        durability: "journal": every transition is on disk before the call returns, in a journal beside the file, and in
-            the file a moment later; "commit": it is in the file itself. A database that is no file, or lies where no
-            journal can be, has the latter.
+        durability: "journal": every transition is on disk before the call returns, in a journal beside the file (of a
+            server: in this user's state), and in the file a moment later; "commit": it is in the file itself. A
+            database in memory, or one that lies where no journal can be, has the latter.
         enabled: False: record nothing, make no file, and cost a decorated call 0.2 µs; True: record, whatever the
             environment says; None: record, but where AGENTSPAN_DISABLED is set.
 

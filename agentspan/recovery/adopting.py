@@ -13,7 +13,6 @@ from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import outdated
 from agentspan.journal.events import HISTORY
-from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.parts import Elements
 from agentspan.journal.records import Gap, Record, read
 from agentspan.journal.segments import START, Left, take_over
@@ -56,19 +55,19 @@ class Adopted:
 
 
 class Adoption:
-    """Adopts the journals that dead programs left beside one file.
+    """Adopts the journals that dead programs left in front of one storage.
 
     The segments of a writer are read in order, by one process at a time: the process that has locked the first segment.
     Others skip this writer, or wait.
 
     Args:
         lend: returns a with-block that gives the storage, for writing.
-        path: where it lies.
+        folder: in which the journals are.
     """
 
-    def __init__(self, lend: Callable[[], AbstractContextManager[Storage]], path: Path) -> None:
+    def __init__(self, lend: Callable[[], AbstractContextManager[Storage]], folder: Path) -> None:
         self._lend = lend
-        self._folder = folder_of(path)
+        self._folder = folder
         self._next_s = 0.0
         self._busy = False
         self._stopped = False

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from agentspan import forks
 from agentspan.journal import own_journals
-from agentspan.journal.journal_folder import folder_of, is_possible
+from agentspan.journal.journal_folder import folder_of, is_possible, spool_of
+from agentspan.recovery.spooled import Spooled
+from agentspan.storage.late import Late
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import BesideJournals, Storage
-from agentspan.storage.registry import open_direct
+from agentspan.storage.registry import location_of, open_direct
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
@@ -40,9 +42,28 @@ def open_storage(
     later: bool = False,
 ) -> SeesJournals:
     """Open the storage that `db` names (see open_direct), for reading. Closing it closes the plain one, too."""
+    if db is None or isinstance(db, (str, os.PathLike)):
+        db = location_of(db)
+    folder = spool_of(db) if isinstance(db, Location) and db.path is None else None
+    if folder is not None and isinstance(db, Location):
+        return _open_server(db, folder, read_only=read_only, wait_s=wait_s, later=later)
     storage = open_direct(db, read_only=read_only, wait_s=wait_s, later=later)
     journals = storage.capabilities().journals
     return cast(SeesJournals, storage) if journals is None else see_journals(journals, read_only=read_only)
+
+
+def _open_server(location: Location, folder: Path, *, read_only: bool, wait_s: float, later: bool) -> SeesJournals:
+    """Return the storage of a server whose reads include the journals on this host."""
+    if read_only:
+        look = _seen(folder, partial(_writable, location))
+        look()  # before it is opened, which would fail where only the journals have a first row for it
+        storage = open_direct(location, read_only=True, wait_s=wait_s)
+    else:
+        storage = open_direct(location, wait_s=wait_s, later=later)
+        look = _seen(folder, lambda: nullcontext(storage))
+    if not isinstance(storage, Late) and storage.capabilities().location is None:
+        return cast(SeesJournals, storage)  # no other process could recover what this one leaves
+    return cast(SeesJournals, Spooled(storage, location, folder, look))
 
 
 def see_journals(storage: BesideJournals, *, read_only: bool) -> SeesJournals:
@@ -51,7 +72,9 @@ def see_journals(storage: BesideJournals, *, read_only: bool) -> SeesJournals:
     A read-only storage also adopts the journals of dead programs, if its file is writable: they are a part of the
     recording that is not in the file yet.
     """
-    return cast(SeesJournals, storage.seeing(_seen(storage, read_only=read_only)))
+    lend: Callable[[], AbstractContextManager[Storage]] = partial(_writable, file(storage.path))
+    look = _seen(folder_of(storage.path), lend if read_only else lambda: nullcontext(storage.direct))
+    return cast(SeesJournals, storage.seeing(look))
 
 
 def without_adoption(storage: Storage) -> Storage:
@@ -59,40 +82,47 @@ def without_adoption(storage: Storage) -> Storage:
 
     For a program that adopts those of dead programs in a thread (see adoption_beside), because that may take seconds.
     """
-    journals = storage.capabilities().journals
+    can = storage.capabilities()
+    if can.spool is not None:
+        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))
+    journals = can.journals
     plain = None if journals is None else journals.direct.capabilities().journals
     return storage if plain is None else plain.seeing(partial(own_journals.drain, folder_of(plain.path)))
 
 
 def adoption_beside(storage: Storage) -> "Adoption | None":
-    """Return the Adoption for the journals beside a storage; None if there can be none."""
-    journals = storage.capabilities().journals
-    if journals is None or not is_possible():
+    """Return the Adoption for the journals in front of a storage; None if there can be none."""
+    can = storage.capabilities()
+    if can.spool is not None:
+        folder, location = can.spool.folder, can.spool.location
+    elif can.journals is not None:
+        folder, location = folder_of(can.journals.path), file(can.journals.path)
+    else:
+        return None
+    if not is_possible():
         return None
     with forks.importing:
         from agentspan.recovery.adopting import Adoption
 
-    return Adoption(partial(_writable, journals.path), journals.path)
+    return Adoption(partial(_writable, location), folder)
 
 
 @contextmanager
-def _writable(path: Path) -> Iterator[Storage]:
-    storage = open_direct(file(path))
+def _writable(location: Location) -> Iterator[Storage]:
+    storage = open_direct(location)
     try:
         yield storage
     finally:
         storage.close()
 
 
-def _seen(storage: BesideJournals, *, read_only: bool) -> Callable[[], None]:
-    folder = folder_of(storage.path)
+def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]]) -> Callable[[], None]:
     if not is_possible():
         return lambda: own_journals.drain(folder)
     with forks.importing:
         from agentspan.recovery.adopting import Adoption
 
-    lend: Callable[[], AbstractContextManager[Storage]] = partial(_writable, storage.path)
-    adoption = Adoption(lend if read_only else lambda: nullcontext(storage.direct), storage.path)
+    adoption = Adoption(lend, folder)
 
     def see() -> None:
         own_journals.drain(folder)

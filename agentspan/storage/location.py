@@ -4,6 +4,7 @@
 memory backend, anything else the path of an SQLite file.
 """
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -48,6 +49,12 @@ class Location:
 
     def __repr__(self) -> str:
         return f"Location({str(self)!r})"
+
+    @property
+    def key(self) -> str:
+        """A name of this storage on this host, for files about it: a hash of the location without its passwords."""
+        text = str(self.absolute()).replace("postgres://", "postgresql://", 1)
+        return hashlib.sha256(text.replace(":***@", "@").encode()).hexdigest()[:32]
 
     def absolute(self) -> "Location":
         """Return a location that stays valid when the current folder changes."""

@@ -117,6 +117,7 @@ class Capabilities(NamedTuple):
         backup: copying everything to a new file.
         sql: answering SELECTs over the tables and views.
         journals: having journals beside the file.
+        spool: having journals in a folder of this host, in front of a server.
         sums: adding up the spans of a run.
         scores: the newest scores, and the tags, of many runs.
         rewriting: storing the spans of older versions in less room.
@@ -148,6 +149,7 @@ class Capabilities(NamedTuple):
     notes: Notes | None = None
     changes: Changes | None = None
     concurrency: int = 1
+    spool: Spool | None = None
 
 
 class Groups(Protocol):
@@ -253,6 +255,24 @@ class BesideJournals(Protocol):
 
     def seeing(self, look: Callable[[], None]) -> Storage:
         """Return this storage with `look` called before each read; itself if it does that already."""
+        ...
+
+
+class Spool(Protocol):
+    """Keeps its rows elsewhere, behind journals on this host, which are drained before it is read."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the journals."""
+        ...
+
+    @property
+    def location(self) -> Location:
+        """The location of the storage."""
+        ...
+
+    def seeing(self, look: Callable[[], None]) -> Storage:
+        """Return the same storage with another function called before each read."""
         ...
 
 

@@ -6,12 +6,14 @@ function of a Location, `read_only` and `wait_s`, which returns a Storage. It is
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from agentspan import forks
 from agentspan.errors import AgentspanError, DatabaseUnusable, InvalidValue
 from agentspan.interrupts import let_through
 from agentspan.storage import location as locations
+from agentspan.storage.late import Late
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
@@ -47,7 +49,7 @@ def open_direct(
         read_only: never write.
         wait_s: how long opening may wait for other processes.
         later: where it cannot be opened now, but perhaps later (others lock it, its disk is full), return one that is
-            opened when it is used.
+            opened when it is used. A server is not even tried now.
 
     Raises:
         InvalidValue: `db` names no storage, or an unknown backend.
@@ -60,6 +62,9 @@ def open_direct(
     location = location_of(db)
     if location.scheme in _LOCAL:
         return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s, later=later)
+    if later and location.scheme in _REMOTE:
+        _CHECKS[location.scheme](location)
+        return Late(location, partial(open_direct, location, read_only=read_only, wait_s=wait_s), wait_s=wait_s)
     opener = _REMOTE.get(location.scheme) or _installed_opener(location)
     try:
         return opener(location, read_only=read_only, wait_s=wait_s)
@@ -143,3 +148,14 @@ def _open_postgres(location: Location, *, read_only: bool, wait_s: float) -> Sto
 
 _LOCAL: dict[str, Callable[..., Storage]] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
 _REMOTE: dict[str, Opener] = {"postgresql": _open_postgres, "postgres": _open_postgres}
+
+
+def _check_postgres(location: Location) -> None:
+    with forks.importing:
+        from agentspan.storage.postgres.opening import check
+
+    check(location)
+
+
+_CHECKS: dict[str, Callable[[Location], None]] = dict.fromkeys(_REMOTE, _check_postgres)
+"""Raise InvalidValue or DatabaseUnusable for what is wrong for good, without connecting."""

@@ -230,7 +230,7 @@ def test_an_end_of_a_program_does_not_take_over_the_work_of_many(path: Path, mon
         dead = Tracer(path)
         record(dead, 50)
         die(dead)
-    adoption = adopting.Adoption(lambda: shared(path), path)
+    adoption = adopting.Adoption(lambda: shared(path), path.with_name("runs.db.spool"))
     adoption.look(at_once=True, most_s=-1.0)
     assert 0 < len(statuses(path)) < 50
     adoption.look(at_once=True)

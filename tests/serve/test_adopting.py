@@ -135,4 +135,4 @@ def test_records_are_committed_in_steps_of_few_bytes(path: Path, monkeypatch: py
         (run,) = db.agent_instances.list()
         assert db.agent_spans.list(run.id).pagination.item_count == SPANS
     assert len(commits.sizes) > 4
-    assert max(commits.sizes) <= 2000
+    assert sorted(commits.sizes)[-2] <= 2000  # one is that of the registration, with all span types

@@ -10,6 +10,7 @@ import time
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.interrupts import let_through
 from agentspan.journal.log import Log
+from agentspan.journal.parts import Elements
 from agentspan.journal.records import bodies
 from agentspan.journal.segments import Segment
 from agentspan.locks import Occupied, within
@@ -41,7 +42,8 @@ class Drain:
         self._committer = committer
         self._progress = progress
         self._taken: tuple[Segment, int, int] | None = None
-        self._epoch, self._elements = 0, committer.new_elements()
+        self._epoch = 0
+        self._elements: Elements | None = None  # whether they are in parts, the storage says
         self._drained = 0
         self._moved_ns = time.monotonic_ns()
 
@@ -95,7 +97,7 @@ class Drain:
             if portion is None:
                 return True
             read = bodies(portion.data)
-            if portion.epoch != self._epoch:
+            if portion.epoch != self._epoch or self._elements is None:
                 self._epoch, self._elements = portion.epoch, self._committer.new_elements()
             # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
             before, self._taken = self._taken, (portion.segment, portion.start, len(portion.data))

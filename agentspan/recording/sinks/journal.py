@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agentspan.errors import StorageError
 from agentspan.journal.events import encode_registration, encode_unit
-from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.log import Log
 from agentspan.journal.parts import Parts, encode
 from agentspan.journal.spool import SIZE
@@ -21,7 +20,7 @@ from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.recording.sinks import journal_work, span_units
 from agentspan.recording.sinks.commit import CommitSink
-from agentspan.recording.sinks.journal_work import JournalWork
+from agentspan.recording.sinks.journal_work import JournalWork, ServerWork
 from agentspan.recording.sinks.protocol import WAIT_S, Counts, RunListener, SpanFacts
 from agentspan.recording.sinks.types_file import TypesFile
 from agentspan.recovery.committer import Committer, Listener
@@ -42,19 +41,23 @@ class Surroundings(NamedTuple):
     """The parts of a recorder that its journal needs.
 
     Attributes:
-        path: the file in front of which the journal lies.
+        name: of the storage, for messages.
+        folder: of the journal.
         writer_id: returns the id of this process.
         committer: makes a Committer for records.
         adoption: adopts the journals that dead programs have left.
         late_types: returns all span types, as a schema version has them, if some run of this process is registered
             without one of them.
+        is_server: whether the storage is no file of this host. Then no call that records waits for it.
     """
 
-    path: Path
+    name: str
+    folder: Path
     writer_id: Callable[[], str]
     committer: Callable[[Listener], Committer]
     adoption: "Adoption"
     late_types: Callable[[], str | None]
+    is_server: bool
 
 
 class JournalSink:
@@ -71,12 +74,12 @@ class JournalSink:
     """
 
     def __init__(self, storage: Storage, listener: RunListener, surroundings: Surroundings) -> None:
-        path, writer_id, committer, adoption, late_types = surroundings
-        folder = folder_of(path)
+        name, folder, writer_id, committer, adoption, late_types, self._is_server = surroundings
         self.log = log = Log(folder, writer_id, SIZE)
         self.commits = CommitSink(storage, committer, listener, before_keep=self._before_keep, put_aside=self.put_aside)
         self._types = TypesFile(folder, writer_id, late_types)
-        self.work = JournalWork(path, folder, log, self.commits, listener, adoption, self._types)
+        work = ServerWork if self._is_server else JournalWork
+        self.work = work(name, folder, log, self.commits, listener, adoption, self._types)
         self._listener = listener
         self._terminations = self.work.terminations
         self._thread = self.work.thread
@@ -183,7 +186,7 @@ class JournalSink:
         epoch = self.log.epoch
         is_there = (epoch, content) in self._contents
         if not self._append(encode_registration(unit, with_content=not is_there).encode()):
-            if self._drain.journaled:
+            if self._is_server or self._drain.journaled:
                 self.commits.backlog.keep(unit)
             else:
                 self.commits.register(unit)
@@ -196,7 +199,7 @@ class JournalSink:
         if self._append(encode(unit).encode()):
             with self.commits.progress.lock:
                 self.commits.progress.recorded -= 1
-        elif self._drain.journaled:
+        elif self._is_server or self._drain.journaled:
             self.commits.backlog.keep(unit)
         else:
             self.commits.restate(unit)
@@ -216,7 +219,7 @@ class JournalSink:
 
     def hurry(self) -> None:
         """See Sink."""
-        if self.commits.progress.last_error is None:
+        if self.commits.progress.last_error is None and not self._is_server:
             self._drain.run(WAIT_S)
 
     def watch(self) -> None:
@@ -284,6 +287,9 @@ class JournalSink:
         if self.log.full_bytes >= LIMIT and not self._overflow.is_on:
             self._overflow.begin(f"it has {self.log.full_bytes:,} bytes already, which the storage does not take")
         elsewhere = self._overflow.keeps_order
+        if self._is_server:
+            self.log.alert = self.log.alert or elsewhere
+            return not elsewhere
         if elsewhere or self.log.full_bytes >= journal_work.CAP:
             self.log.alert = True
             if elsewhere and not self._overflow.try_to_end():
@@ -293,8 +299,12 @@ class JournalSink:
         return True
 
     def _commit(self, unit: Unit) -> None:
+        if self._overflow.is_too_old:
+            with self.commits.progress.lock:
+                self.commits.progress.failed += 1
+            return
         # What it follows is in the journal still, or its run's agent is not known yet.
-        if self._drain.journaled or "" in [span.agent_id for span in spans_of(unit)]:
+        if self._is_server or self._drain.journaled or "" in [span.agent_id for span in spans_of(unit)]:
             self.commits.backlog.keep(unit)
         else:
             self.commits.write(unit)

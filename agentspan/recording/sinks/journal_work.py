@@ -30,6 +30,11 @@ BURST = 100
 PATIENCE_S = 3.0
 """How long the thread lets a burst pass: 300,000 spans, if there is room for them."""
 FORK_WAIT_S = 5.0
+SERVER_FORK_WAIT_S = 0.25
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
+"""How long a server that is away is not tried again, at first and at most."""
+MAX_AGE_S = 7 * 24 * 3600.0
+"""How long a server may be away until what is recorded is dropped, and counted: somebody has forgotten this program."""
 EXIT_S = 1.0
 """How long the end of a program may take over the journals of dead programs."""
 READ_WAIT_S = 1.0
@@ -39,7 +44,7 @@ class JournalWork:
     """The work on one journal. The thread of the journal, a reader in this process, or a fork calls it.
 
     Args:
-        path: the file in front of which the journal lies.
+        name: of the storage, for messages.
         folder: of the journal.
         log: what records are appended to.
         commits: writes to the storage.
@@ -56,7 +61,7 @@ class JournalWork:
 
     def __init__(
         self,
-        path: Path,
+        name: str,
         folder: Path,
         log: Log,
         commits: CommitSink,
@@ -66,8 +71,8 @@ class JournalWork:
     ) -> None:
         self.folder = folder
         self.drain = Drain(log, commits.committer, commits.progress)
-        self.thread = DrainThread(self, log, commits.progress, str(path), self.drain.note_empty)
-        self.overflow = Overflow(path, log, self.drain, commits)
+        self.thread = DrainThread(self, log, commits.progress, name, self.drain.note_empty)
+        self.overflow = Overflow(name, log, self.drain, commits)
         self.terminations = Terminations(runs)
         self._log = log
         self._commits = commits
@@ -161,13 +166,17 @@ class JournalWork:
 
     def hold(self) -> None:
         """Before a fork: end the thread (Python 3.12 warns of one), and take the locks."""
+        self._hold(FORK_WAIT_S, WAIT_S)
+
+    def _hold(self, most_s: float, drain_s: float | None = None) -> None:
         self.drain.makes_way = True  # a fork waits for the batch under way, not for all that there is
-        self.thread.stop(FORK_WAIT_S)
-        self.drain.run(WAIT_S)
+        self.thread.stop(most_s)
+        if drain_s is not None:
+            self.drain.run(drain_s)
         for lock in (self.drain.lock, self._log.lock):
             if not is_mine(lock):  # else a signal handler forks in the middle of what its thread does
                 self._held.append(lock)  # first: an exception right after `acquire` leads to a release all the same
-                lock.acquire(timeout=FORK_WAIT_S)
+                lock.acquire(timeout=most_s)
 
     def let_go(self) -> None:
         """After a fork, in the parent: release the locks."""
@@ -178,6 +187,44 @@ class JournalWork:
             self._held.pop()
         if self.drain.journaled:  # else the next record starts it: Python 3.12 warns of a fork that leaves threads
             self.thread.start()
+
+
+class ServerWork(JournalWork):
+    """The work on a journal in front of a server. A fork, and the end of the program, wait for it as little as may be.
+
+    A connection that is in use while the process forks is left to the parent (see storage.late).
+    """
+
+    _pause_s = _try_s = 0.0
+
+    def tick(self, ticks: Ticks) -> bool:
+        """See drain_thread.Work. A server that is away is tried later and later."""
+        if time.monotonic() < self._try_s and self._log.full_bytes < CAP:
+            self._log.prepare()
+            return False
+        is_over = super().tick(ticks)
+        is_away = self._commits.progress.last_error is not None
+        self._pause_s = min(2 * self._pause_s or FIRST_PAUSE_S, MAX_PAUSE_S) if is_away else 0.0
+        self._try_s = time.monotonic() + self._pause_s
+        self._note_age()
+        return is_over
+
+    def _note_age(self) -> None:
+        """Begin, or end, to drop what is new: the server has taken nothing for too long."""
+        is_too_old = self.drain.oldest_s > MAX_AGE_S
+        if is_too_old and not self.overflow.is_too_old:
+            self.overflow.begin(f"nothing could be moved to the storage for {MAX_AGE_S:,.0f} s")
+        self.overflow.is_too_old = is_too_old
+
+    def release(self, *, for_good: bool) -> None:
+        """See JournalWork. The journals of dead programs are left to others where the server does not answer."""
+        if self._commits.progress.last_error is not None:
+            self._adoption.stop()
+        super().release(for_good=for_good)
+
+    def hold(self) -> None:
+        """Before a fork: end the thread, and take the locks if they are free soon."""
+        self._hold(SERVER_FORK_WAIT_S)
 
 
 _works: weakref.WeakSet[JournalWork] = weakref.WeakSet()

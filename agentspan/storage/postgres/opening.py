@@ -12,6 +12,23 @@ if TYPE_CHECKING:
 DRIVER = "psycopg is not installed; install agentspan with its extra `postgres`"
 
 
+def check(location: Location) -> None:
+    """Check a URL without connecting.
+
+    Raises:
+        DatabaseUnusable: psycopg is not installed.
+        InvalidValue: libpq does not understand the URL.
+    """
+    with forks.importing:
+        try:
+            import psycopg  # noqa: F401
+        except ImportError:
+            raise DatabaseUnusable(DRIVER) from None
+        from agentspan.storage.postgres.connections import Connections
+
+    Connections(location, read_only=False, wait_s=0.0)
+
+
 def open_postgres(location: Location, *, read_only: bool, wait_s: float) -> "Storage":
     """Open the schema that a URL names; see registry.Opener.
 

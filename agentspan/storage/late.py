@@ -1,0 +1,105 @@
+"""A storage that is opened when it is used first, so that making it waits for no server."""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from agentspan import forks
+from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.forks import Renewal, page
+from agentspan.locks import Occupied, within
+from agentspan.model.changes import Key, Outcome, Unit, Violation
+from agentspan.model.rows import AccountRow, AgentSpanRow
+from agentspan.storage.location import Location
+from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, Storage
+
+
+class Late:
+    """See the module. All that uses it, capabilities() too, may wait for the server, and raises StorageError.
+
+    Args:
+        location: of the storage, for messages.
+        open: opens it; called again as long as it raises.
+        wait_s: seconds to wait for another thread that opens it.
+    """
+
+    def __init__(self, location: Location, open: Callable[[], Storage], *, wait_s: float) -> None:
+        self.location = location
+        self._open = open
+        self._wait_s = wait_s
+        self._storage: Storage | None = None
+        self._lock = threading.RLock()
+        _all.add(self)
+        self._closed = False
+
+    def opened(self) -> Storage:
+        """Return the storage.
+
+        Raises:
+            StorageError: it cannot be opened now, or was closed.
+        """
+        if not page[0]:
+            forks.renew()
+        if self._closed:
+            raise StorageError(f"{self.location} was closed here; open it again")
+        if self._storage is None:
+            try:
+                with within(self._lock, self._wait_s):
+                    if self._storage is None:
+                        self._storage = self._open()
+            except Occupied:
+                raise DatabaseBusy(f"another thread is opening {self.location}; try again") from None
+        return self._storage
+
+    def renew(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
+    def capabilities(self) -> Capabilities:
+        """See Storage, and the class."""
+        return self.opened().capabilities()
+
+    def account(self) -> AccountRow:
+        """See Storage."""
+        return self.opened().account()
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """See Storage."""
+        return self.opened().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+
+    def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
+        """See Storage."""
+        return self.opened().find(*ids, key=key, instance_id=instance_id)
+
+    def page(self, query: Query) -> Rows:
+        """See Storage."""
+        return self.opened().page(query)
+
+    def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
+        """See Storage."""
+        return self.opened().iter_spans(instance_id)
+
+    def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
+        """See Storage."""
+        return self.opened().counts(instance_ids)
+
+    def violations(self, span_ids: Sequence[str], *, instance_id: str | None = None) -> Mapping[str, list[Violation]]:
+        """See Storage."""
+        return self.opened().violations(span_ids, instance_id=instance_id)
+
+    def close(self) -> None:
+        """See Storage."""
+        self._closed = True
+        if self._storage is not None:
+            self._storage.close()
+
+
+_all: weakref.WeakSet[Late] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for late in list(_all):
+        late.renew()
+
+
+forks.renewal(Renewal.LOCKS, _renew_all)
