@@ -16,6 +16,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, Rows, finish
 from tests.postgres import Emptied
+from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -178,8 +179,37 @@ def test_processes_that_race_for_a_finish_have_one_winner_each(
     assert storage.counts([run.id])[run.id].complete == 12
 
 
+def test_a_request_that_waits_for_the_same_request_is_answered_with_its_row(
+    storage: Storage, asked: Callable[[str], list[Any]]
+) -> None:
+    """The key was not there when it was looked at, and the span is finished when the lock is free."""
+    run, rows = run_in(storage), Rows()
+    span = rows.span(run)
+    storage.apply([Unit((Put(span),))])
+    groups = storage.capabilities().groups
+    assert groups is not None
+
+    def unit() -> Unit:
+        return Unit((finish(span.id), Put(Rows().agent())), span.id, Key("finish", "k", "h", T0))
+
+    outcomes: list[Any] = []
+    waiting = threading.Thread(target=lambda: outcomes.extend(storage.apply([unit()], wait_s=30)))
+
+    def first(group: Storage) -> list[Outcome]:
+        done = group.apply([unit()])
+        waiting.start()
+        until(lambda: asked("select 1 from pg_stat_activity where wait_event_type = 'Lock'"))
+        return done
+
+    (applied,) = groups.group(first, 30.0)
+    waiting.join()
+    assert isinstance(applied, Applied)
+    assert applied.row is not None
+    assert outcomes == [Replayed(applied.row)]
+
+
 def test_a_deadlock_is_resolved_by_doing_the_transaction_again(
-    storage: Storage, postgres_location: Location, postgres_server: Emptied
+    storage: Storage, postgres_location: Location, postgres_server: Emptied, asked: Callable[[str], list[Any]]
 ) -> None:
     """Agentspan's own writers lock runs in one order; a person's transaction may not."""
     runs, rows = sorted(run_in(storage) for _ in range(2)), Rows()
@@ -191,10 +221,7 @@ def test_a_deadlock_is_resolved_by_doing_the_transaction_again(
         units = [Unit((Put(rows.span(run)),)) for run in runs]
         thread = threading.Thread(target=lambda: outcomes.extend(victim.apply(units, wait_s=30)))
         thread.start()
-        with psycopg.connect(postgres_server.url, autocommit=True) as watching:
-            waits = "select 1 from pg_stat_activity where application_name = 'agentspan' and wait_event_type = 'Lock'"
-            while watching.execute(waits).fetchone() is None:
-                pass
+        until(lambda: asked("select 1 from pg_stat_activity where wait_event_type = 'Lock'"))
         other.execute("set deadlock_timeout = '30s'")
         other.execute(lock, (runs[0].id,))
         other.commit()

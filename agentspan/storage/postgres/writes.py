@@ -10,6 +10,7 @@ from typing import Any, cast
 from agentspan.model.changes import (
     Applied,
     Change,
+    Key,
     KeyTaken,
     Move,
     Outcome,
@@ -86,14 +87,9 @@ def apply_unit(connection: Connection, unit: Unit) -> Outcome:
     """Apply a unit, whole or not at all, within the transaction that is under way."""
     key = unit.key
     if key is not None:
-        stored = key_of(connection, key)
-        if stored is not None:
-            if stored.request_hash != key.request_hash:
-                return KeyTaken()
-            found = locate(connection, stored.subject)
-            if found is None:  # what the request made was deleted since
-                return Refused("missing")
-            return Replayed(found[1], terminated_of(connection, found[1]))
+        used = _used_key(connection, key)
+        if used is not None:
+            return used
     several = len(unit.changes) > 1  # one change is refused before it writes anything
     if several:
         connection.execute("savepoint unit")
@@ -104,7 +100,9 @@ def apply_unit(connection: Connection, unit: Unit) -> Outcome:
             if several:
                 connection.execute("rollback to unit")
                 connection.execute("release unit")
-            return refused
+            # The one that was waited for may have used the same key, after it was looked at here.
+            used = None if key is None else _used_key(connection, key)
+            return refused if used is None else used
     if several:
         connection.execute("release unit")
     if key is not None:
@@ -117,6 +115,19 @@ def apply_unit(connection: Connection, unit: Unit) -> Outcome:
     found = locate(connection, unit.subject)
     assert found is not None
     return Applied(found[1], terminated_of(connection, found[1]))
+
+
+def _used_key(connection: Connection, key: Key) -> Outcome | None:
+    """Return the outcome of a unit whose key was used; None where it was not."""
+    stored = key_of(connection, key)
+    if stored is None:
+        return None
+    if stored.request_hash != key.request_hash:
+        return KeyTaken()
+    found = locate(connection, stored.subject)
+    if found is None:  # what the request made was deleted since
+        return Refused("missing")
+    return Replayed(found[1], terminated_of(connection, found[1]))
 
 
 def _apply(connection: Connection, change: Change, late: list[Row]) -> Refused | None:
