@@ -6,9 +6,9 @@ from typing import Any
 from agentspan import clock
 from agentspan.model.rows import AgentInstanceRow, AgentVersionRow
 from agentspan.operations.context import Context
-from agentspan.otel.live_traces import LiveRun
+from agentspan.otel.live_traces import LiveRun, Named
 from agentspan.otel.mapping.mapped import Mapped
-from agentspan.otel.placing import Named, Placing
+from agentspan.otel.placing import Placing
 from agentspan.otel.stored_rows import end_of, ns_of, stored_mapped, times_of
 from agentspan.otel.trace_changes import units_of_run
 from agentspan.otel.traces import trace_key

@@ -24,6 +24,12 @@ def span_id(run: str, trace_id: str, span_id: str) -> str:
     return run[:_HEAD] + ids.encode_randomness(digest)
 
 
+def span_id_of_number(run: str, trace_id: str, span_id: int) -> str:
+    """Return the same id of a span whose id in OpenTelemetry is given as a number, as the SDK has it."""
+    digest = hashlib.sha256(f"{trace_id}:{span_id:016x}".encode()).digest()
+    return run[:_HEAD] + ids.encode_randomness(digest)
+
+
 def run_id(key: str, begun_ns: int, partition: int) -> str:
     """Return the id of a new run.
 

@@ -1,6 +1,7 @@
 """Spans of OpenTelemetry's SDK as a text for the journal, and what agentspan records of them, read from that text.
 
-The caller writes the text (5 µs without content); the drain thread reads it (100 µs). See journal.raw_records.
+The caller writes the text (5 µs without content), each attribute once; the drain thread reads it (100 µs). See
+journal.raw_records.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from agentspan import jsontext
 from agentspan.journal.raw_records import Begin, End
 from agentspan.otel.mapping.mapped import Mapped, map_span
+from agentspan.otel.sdk import AtEnd, AtStart, kept_attributes
 from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode
 from agentspan.recording.capture.capture import Capture
 
@@ -16,12 +18,19 @@ READER = "otel"
 
 def attributes_of(span: Any) -> dict[str, Any]:
     """Return the attributes of a span of the SDK: plain JSON, unless a value is of another type."""
-    attributes = span.attributes
-    found: dict[str, Any] = {} if attributes is None else attributes.copy()  # five times as fast as its items
+    try:
+        found: dict[str, Any] = kept_attributes(span).copy()
+    except AttributeError:
+        found = {} if span.attributes is None else span.attributes.copy()
     for value in found.values():
         if type(value) is tuple:  # few spans have one
             return _plain(found)
     return found
+
+
+Begun = tuple[str, str, dict[str, Any], str]
+"""A span as its begin was written: its name, which the program may change; the text before its times; its attributes,
+and their text."""
 
 
 class Writer:
@@ -33,39 +42,73 @@ class Writer:
 
     def __init__(self, capture: Capture) -> None:
         self._unchanged = capture.unchanged
+        self._unset: Any = None
         self._heads: dict[tuple[str, int, int], tuple[str | None, Any]] = {}
 
-    def begin(self, span: Any, attributes: dict[str, Any]) -> str | None:
+    def begin(self, start: AtStart, attributes: dict[str, Any]) -> tuple[str, Begun] | None:
         """Return what a span tells when it starts; None where something in it must be cut or may need redaction.
 
         Args:
             attributes: of the span, from `attributes_of`.
         """
-        head, text = self._head(span), self._unchanged(attributes) if attributes else "{}"
-        if head is None or text is None:
+        _, _, name, kind, scope, start_ns = start
+        found = self._heads.get((name, id(kind), id(scope)))
+        head = self._head(name, kind, scope) if found is None else found[0]
+        written = self._unchanged(attributes) if attributes else "{}"
+        if head is None or written is None:
             return None
-        return f'{head},"start":{span.start_time or 0},"attributes":{text}}}'
+        return f'{head},"start":{start_ns or 0},"attributes":{written}}}', (name, head, attributes, written)
 
-    def end(self, span: Any, attributes: dict[str, Any]) -> str | None:
-        """Return what a span tells when it has ended; None as above."""
-        head, text = self._head(span), self._unchanged(attributes) if attributes else "{}"
-        if head is None or text is None:
+    def end(
+        self, span: Any, end: AtEnd, attributes: dict[str, Any], begun: Begun | None, start_ns: int
+    ) -> tuple[str, bool] | None:
+        """Return what a span tells when it has ended, and whether it has events, links or a status; None as above.
+
+        Args:
+            begun: as its begin was written, if it was.
+            start_ns: when it started, in nanoseconds since the epoch.
+        """
+        _, _, name, scope, end_ns, status, events, links = end
+        head = begun[1] if begun is not None and begun[0] is name else self._head(name, span.kind, scope)
+        if head is None:
             return None
-        text = f'{head},"start":{span.start_time or 0},"end":{span.end_time},"attributes":{text}'
+        written = self._written(attributes, begun) if attributes else "{}"
+        if written is None:
+            return None
+        text = f'{head},"start":{start_ns},"end":{end_ns},"attributes":{written}'
+        if status is not self._unset and status is not None and status.is_unset:
+            self._unset = status  # one for all spans that set none; to ask each takes 1,500 instructions
+        is_bare = (status is None or status is self._unset) and not events and not links
+        if is_bare and (len(attributes) < LEAST_DROPPED or not span.dropped_attributes):  # most spans
+            return f"{text}}}", False
         rest = _rest(span, attributes)
-        if rest:
-            more = self._unchanged(rest)
-            return None if more is None else f"{text},{more[1:]}"
-        return f"{text}}}"
+        if not rest:
+            return f"{text}}}", False
+        more = self._unchanged(rest)
+        return None if more is None else (f"{text},{more[1:]}", True)
 
-    def _head(self, span: Any) -> str | None:
+    def _written(self, attributes: dict[str, Any], begun: Begun | None) -> str | None:
+        """Return attributes as text. Only those are written and searched that came after the begin."""
+        if begun is None or not begun[2]:
+            return self._unchanged(attributes)
+        _, _, before, written = begun
+        new = attributes
+        if len(attributes) > len(before):
+            new = {name: value for name, value in attributes.items() if name not in before}
+        for name, value in before.items():
+            if name not in attributes or attributes[name] is not value:  # set once more since then
+                return self._unchanged(attributes)
+        if new is attributes:
+            return written
+        more = self._unchanged(new, written, len(before))
+        return None if more is None else f"{written[:-1]},{more[1:]}"
+
+    def _head(self, name: str, kind: Any, scope: Any) -> str | None:
         """Return what spans of one name and one instrumentor have in common, written and searched once."""
-        scope = span.instrumentation_scope
-        kind = span.kind
-        key = (span.name, id(kind), id(scope))  # an Enum hashes in Python
+        key = (name, id(kind), id(scope))  # an Enum hashes in Python
         found = self._heads.get(key)
         if found is None:
-            said = {"name": span.name, "kind": kind.name}
+            said = {"name": name, "kind": kind.name}
             if scope is not None:
                 said["scope"] = [scope.name, scope.version, scope.schema_url]
             text = self._unchanged(said)

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from agentspan.otel.span import Event, Link, OtelSpan, Scope, StatusCode
@@ -32,6 +33,42 @@ def span_of(span: Any) -> OtelSpan:
         "" if resource is None else resource.schema_url or "",
         {name: count for name, count in dropped.items() if count},
     )
+
+
+AtStart = tuple[Any, Any, str, Any, Any, int]
+"""A span of the SDK when it starts: its context and its parent's, name, kind, scope, start in ns. Contexts are tuples
+that begin with the ids of a trace and a span."""
+AtEnd = tuple[Any, Any, str, Any, int, Any, Any, Any]
+"""A span of the SDK when it has ended: its context and its parent's, name, scope, end in ns, status, events, links."""
+
+
+_behind_start = attrgetter("_context", "_parent", "_name", "_kind", "_instrumentation_scope", "_start_time")
+_behind_end = attrgetter(
+    "_context", "_parent", "_name", "_instrumentation_scope", "_end_time", "_status", "_events._dq", "_links._dq"
+)
+kept_attributes = attrgetter("_attributes._dict")
+"""Returns the attributes of a span as the SDK keeps them. Raises AttributeError where they are kept otherwise."""
+
+
+def at_start(span: Any) -> AtStart:
+    """Return what a span is when it starts.
+
+    The SDK's properties are functions in Python, of 640 instructions each: a recorded span asked for 20 of them, a
+    tenth of all that it cost. So the attributes behind them are read, and the properties only where those are missing.
+    """
+    try:
+        return _behind_start(span)
+    except AttributeError:
+        return span.context, span.parent, span.name, span.kind, span.instrumentation_scope, span.start_time
+
+
+def at_end(span: Any) -> AtEnd:
+    """Return what a span is when it has ended; see `at_start`. Its events and links may be given as a deque."""
+    try:
+        return _behind_end(span)
+    except AttributeError:
+        about = span.context, span.parent, span.name, span.instrumentation_scope, span.end_time
+        return *about, span.status, span.events, span.links
 
 
 def _link(link: Any) -> Link:

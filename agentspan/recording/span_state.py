@@ -27,6 +27,7 @@ class SpanState:
         owns_run: whether its run was begun for it alone, and ends with it.
         result_members, error_members: what was set or recorded so far, as JSON members.
         began_ns: the monotonic time when it started, in ns.
+        told: the begin of a span of OpenTelemetry as it was written (see otel.raw_spans).
         payload, started_ns, writer_id, decoded: see SpanFacts.
     """
 
@@ -42,6 +43,7 @@ class SpanState:
     result_members: dict[str, Any] | None = None
     error_members: dict[str, Any] | None = None
     began_ns = 0
+    told: Any = None
 
     def __init__(self, recorder: Recorder, run: RunState, parent_span_id: str | None, schema_name: str) -> None:
         self.run = run
@@ -91,21 +93,21 @@ class SpanState:
             at_ns: when it started, in ns since the epoch.
         """
         self.learn(begin)
-        if self._begins(id, at_ns):
-            self.recorder.out.created(self, at_ns)
-
-    def create_raw(self, id: str, reader: str, text: str, at_ns: int) -> None:
-        """Store the same from a text that is read later (see journal.raw_records)."""
-        if self._begins(id, at_ns):
-            self.recorder.out.created_raw(self, reader, text, at_ns)
-
-    def _begins(self, id: str, at_ns: int) -> bool:
         self.status = "active"
         if self.run.registered_row is None:
             self.recorder.faults.count_lost()
-            return False
+            return
         self.started_ns, self.id = at_ns, id
-        return True
+        self.recorder.out.created(self, at_ns)
+
+    def create_raw(self, id: str, reader: str, text: str, at_ns: int) -> None:
+        """Store the same from a text that is read later (see journal.raw_records)."""
+        self.status = "active"
+        if self.run.registered_row is None:
+            self.recorder.faults.count_lost()
+            return
+        self.started_ns, self.id = at_ns, id
+        self.recorder.out.created_raw(self, reader, text, at_ns)
 
     def learn(self, told: Begin | End) -> None:
         """See SpanFacts."""

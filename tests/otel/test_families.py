@@ -364,6 +364,7 @@ def test_a_fault_of_a_mapping_loses_no_span(monkeypatch: pytest.MonkeyPatch) -> 
 
     families = (Family("broken", lambda span: True, lambda span: "llm", {}, broken),)
     monkeypatch.setattr("agentspan.otel.mapping.mapped.FAMILIES", families)
+    monkeypatch.setattr("agentspan.otel.mapping.shapes._shapes", {})
     told = mapped({"a": 1}, "step", status="ERROR", status_message="no")
     assert (told.schema_name, told.status) == ("step", "failed")
     assert (told.payload["unmapped"], told.payload["attributes"]) == ("KeyError", {"a": 1})

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel.files import read
 from agentspan.otel.importing import import_spans
-from agentspan.otel.receiving import BATCH, Stored
+from agentspan.otel.receiving import BATCH, Receiver, Stored
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.traces import Step, runs_of
 from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.sqlite.storage import SQLiteStorage
 from tests.cli.calling import call
 from tests.otel.recorded import FOLDER, NAMES, lines_of, recorded, span, steps_of
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
@@ -260,3 +262,27 @@ def test_the_command_names_the_file_and_the_line(tmp_path: Path) -> None:
     several = call(tmp_path / "runs.db", "import", "a", "b")
     assert several.exit_code == 2
     assert "--from otlp" in several.output
+
+
+def test_a_trace_takes_few_statements(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage, redacts=SentRedaction()))
+        receiver.store(_trace(1))  # its agent and its version are new
+        storage._connections.writer().set_trace_callback(seen.append)
+        receiver.store([*_trace(2), *_trace(3)])
+        assert len(seen) <= 6 + 2 * 8, seen
+        seen.clear()
+        receiver.store(_trace(3))
+        assert [statement for statement in seen if statement.startswith("insert")] == []
+
+
+def _trace(number: int) -> list[OtelSpan]:
+    """A trace of an agent with nine calls of tools, its root last."""
+    trace_id = f"{number:032x}"
+    tool, agent = {"openinference.span.kind": "TOOL"}, {"openinference.span.kind": "AGENT", "agent.name": "helper"}
+    steps = [
+        span(tool, trace_id=trace_id, span_id=f"{each:016x}", parent_span_id=f"{1:016x}", resource={})
+        for each in range(2, 11)
+    ]
+    return [*steps, span(agent, trace_id=trace_id, span_id=f"{1:016x}", resource={})]

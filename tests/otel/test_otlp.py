@@ -13,7 +13,7 @@ import pytest
 from agentspan.errors import InvalidValue
 from agentspan.otel.otlp import protobuf_bodies
 from agentspan.otel.otlp.compression import plain
-from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES, MAX_REASONS, BodyTooLarge, Decoded, MissingExtra
+from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES, MAX_REASONS, MAX_VALUES, BodyTooLarge, Decoded, MissingExtra
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, decode
 from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
@@ -89,6 +89,28 @@ def test_the_members_of_a_span(form: str) -> None:
     assert [(event.name, event.time_ns, event.attributes) for event in span.events] == [("e", 5, {"a": 1})]
     assert [(link.trace_id, link.span_id, link.attributes) for link in span.links] == [("ef" * 16, "12" * 8, {"a": 2})]
     assert (span.resource, span.dropped) == ({"service.name": "agent"}, {"attributes": 3})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_body_that_is_parted_first_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = [protobuf_of(request) for signal, request in requests_of(name) if signal == "traces"]
+    at_once = [decode("traces", body, PROTOBUF) for body in bodies]
+    monkeypatch.setattr(protobuf_bodies, "AT_ONCE", 0)
+    assert [decode("traces", body, PROTOBUF) for body in bodies] == at_once
+
+
+def test_a_span_with_too_many_values_in_a_small_body_loses_only_itself() -> None:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    message = ExportTraceServiceRequest.FromString(protobuf_of(export_request({}, {})))
+    many = _length_delimited(5, _length_delimited(1, b"") * (MAX_VALUES + 1))
+    attribute = _length_delimited(1, b"k") + _length_delimited(2, many)
+    message.resource_spans[0].scope_spans[0].spans[0].MergeFromString(_length_delimited(9, attribute))
+    body = message.SerializeToString()
+    assert len(body) < protobuf_bodies.AT_ONCE
+    found = decode("traces", body, PROTOBUF)
+    assert [span.span_id for span in found.spans] == ["0000000000000002"]
+    assert found.unusable == {f"a span has more than {MAX_VALUES:,} values": 1}
 
 
 def test_json_may_have_enums_as_names_ids_in_capitals_and_unknown_members() -> None:

@@ -25,6 +25,7 @@ from agentspan.otel import SpanProcessor
 from agentspan.otel.importing import import_spans
 from agentspan.otel.live import recording
 from agentspan.otel.sdk import span_of
+from agentspan.recording.capture.capture import Capture
 from tests.otel.replaying import runs_in, spans_in
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
@@ -243,6 +244,52 @@ def test_credentials_and_what_is_too_long_stay_out(tmp_path: Path) -> None:
         with closing(sqlite3.connect(path)) as connection:
             (text,) = connection.execute("select result_payload from agent_spans where schema_name = 'tool'").fetchone()
         assert "$truncated" in text
+
+
+def test_attributes_of_the_start_are_written_and_searched_once(
+    tracer: Tracer, otel: trace.Tracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+    unchanged = Capture.unchanged
+
+    def noted(self: Capture, value: dict[str, Any], *more: Any) -> str | None:
+        searched.extend(value)
+        return unchanged(self, value, *more)
+
+    monkeypatch.setattr(Capture, "unchanged", noted)
+    with otel.start_as_current_span("execute_tool a", attributes={"asked": "x", "model": "m"}) as span:
+        span.set_attribute("answered", "y")
+    (row,) = rows(tracer).values()
+    assert json.loads(row.payload)["attributes"] == {"asked": "x", "model": "m", "answered": "y"}
+    is_journaled = tracer.recorder.destination.is_journaled
+    assert [name for name in searched if name in ("asked", "model", "answered")] == (
+        ["asked", "model", "answered"] if is_journaled else []
+    )
+
+
+def test_what_changes_while_a_span_runs_is_recorded_as_it_ended(tracer: Tracer, otel: trace.Tracer) -> None:
+    said: dict[str, Any] = {"same": "s", "changed": 1, "list": ["a"]}
+    with otel.start_as_current_span("begun", attributes=said) as span:
+        span.update_name("execute_tool renamed")
+        span.set_attributes({"changed": True, "list": ["b"], "new": 2.5})
+    (row,) = rows(tracer).values()
+    payload = json.loads(row.payload)
+    assert payload["attributes"] == {"same": "s", "changed": True, "list": ["b"], "new": 2.5}
+    assert type(payload["attributes"]["changed"]) is bool
+    assert row.schema_name == "execute_tool renamed"
+
+
+def test_what_a_span_tells_in_two_parts_has_the_limits_of_one(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", limits=agentspan.Limits(payload=3000))
+    provider = TracerProvider(resource=PROGRAM, shutdown_on_exit=False)
+    provider.add_span_processor(SpanProcessor(tracer))
+    with provider.get_tracer("x").start_as_current_span("step", attributes={"asked": "x" * 2000}) as span:
+        span.set_attribute("answered", "y" * 2000)
+    provider.shutdown()
+    (row,) = rows(tracer).values()
+    tracer.shutdown()
+    assert "$truncated" in row.payload
+    assert len(row.payload) <= 3000
 
 
 def test_what_a_provider_dropped_is_said(tracer: Tracer) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agentspan.otel.mapping.mapped import map_span
-from agentspan.otel.sdk import span_of
+from agentspan.otel.raw_spans import attributes_of
+from agentspan.otel.sdk import at_end, at_start, span_of
 
 
 def _span(**changed: Any) -> Any:
@@ -45,3 +46,11 @@ def test_the_sdk_itself() -> None:
     told = map_span(span_of(ended))
     assert (told.type, told.status, told.payload["name"]) == ("tool", "failed", "f")
     assert (told.result_payload or {})["error"]["type"] == "ValueError"
+
+
+def test_a_span_that_keeps_its_members_otherwise_is_read_by_its_properties() -> None:
+    kind, scope, status = Object(name="CLIENT"), Object(name="s"), Object(description=None)
+    span = _span(kind=kind, instrumentation_scope=scope, status=status, end_time=9, attributes={"a": ("b",)})
+    assert at_start(span) == (span.context, None, "step", kind, scope, 5)
+    assert at_end(span) == (span.context, None, "step", scope, 9, status, (), ())
+    assert attributes_of(span) == {"a": ["b"]}

@@ -33,7 +33,9 @@ class SpanProcessor(_SpanProcessor):
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         """Record an active span."""
         try:
-            live = self._usable()
+            live = self._live if page[0] else None
+            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+                live = self._usable()
             if live is not None:
                 live.start(span)
         except Exception as error:
@@ -43,7 +45,9 @@ class SpanProcessor(_SpanProcessor):
     def on_end(self, span: Any) -> None:
         """Record how it ended."""
         try:
-            live = self._usable()
+            live = self._live if page[0] else None
+            if live is None or live.recorder is not (get_recorder() if self._tracer is None else self._tracer.recorder):
+                live = self._usable()
             if live is not None:
                 live.end(span)
         except Exception as error:

@@ -9,7 +9,7 @@ from agentspan.journal.parts import whole
 from agentspan.journal.raw_records import Begin, End
 from agentspan.model import spans
 from agentspan.model.changes import Put, unit_of
-from agentspan.otel.identity import span_id
+from agentspan.otel.identity import span_id_of_number
 from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
 from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
 from agentspan.otel.mapping.hints import begun_type, conversation_of, is_step, may_be_call
@@ -17,7 +17,7 @@ from agentspan.otel.mapping.judgements import RESULT, may_tell, told_by
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.raw_spans import READER, Writer, attributes_of
 from agentspan.otel.scores import rows_of
-from agentspan.otel.sdk import span_of
+from agentspan.otel.sdk import AtEnd, at_end, at_start, span_of
 from agentspan.otel.span import OtelSpan
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
@@ -51,41 +51,52 @@ class LiveRecording:
 
     def start(self, span: Any) -> None:
         """Record that a span has started."""
-        attributes, context = attributes_of(span), span.context
+        attributes = attributes_of(span)
         if not attributes or is_step(attributes):
-            self._begin(span, attributes, (context.trace_id, context.span_id))
+            self._begin(span, attributes)
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
 
     def end(self, span: Any) -> None:
         """Record that a span has ended."""
-        attributes, context = attributes_of(span), span.context
-        key = (context.trace_id, context.span_id)
+        attributes, end = attributes_of(span), at_end(span)
+        context, parent, _, scope, end_ns, _, _, _ = end
+        key = context[:2]
         node = self._active.pop(key, None)
         if node is None:
             if not is_step(attributes):
                 return
-            node = self._begin(span, attributes, key)  # it started before this was added
+            node = self._begin(span, attributes)  # it started before this was added
             self._active.pop(key, None)
         if node.writer_id != self.recorder.writer_id:
             return  # a forked child ends a span of its parent's, which goes on
-        trace = self._traces.get(key[0])
+        trace = self._traces.going_on.get(key[0]) or self._traces.get(key[0])
         if trace is None:  # it was forgotten meanwhile
             trace = self._traces.begin(span, node.run)
         trace.open.pop(key, None)
-        self._note(trace, span, attributes)
-        is_call = bool(attributes) and may_be_call(attributes)
+        inside = trace.inside
+        if end_ns > inside.last_ns:
+            inside.last_ns = end_ns
+        if scope is not inside.scope:  # mostly it is
+            inside.scope = scope
+            if scope is not None and scope.name:
+                inside.scopes[scope.name] = None
+        is_call = False
+        if attributes:
+            for name, value in conversation_of(attributes).items():
+                trace.conversation.setdefault(name, value)
+            is_call = may_be_call(attributes)
         if is_call:
-            trace.inside.calls.note(node, span)
+            inside.calls.note(node, span)
         is_root = key == trace.root
         if is_root and trace.is_own:
             self._end_root(trace, node, span)
         else:
-            self._end(node, span, attributes)
-        if is_root or span.parent is None:
-            trace.inside.calls.settle(span.start_time)
+            self._end(node, span, end, attributes)
+        if is_root or parent is None:
+            inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # it came late
-            trace.inside.calls.settle(trace.start_ns)
+            inside.calls.settle(trace.start_ns)
         if is_root:
             self._traces.end(trace)
             if trace.open:
@@ -112,13 +123,15 @@ class LiveRecording:
             end_process_run(inside)
         part(self.recorder)
 
-    def _begin(self, span: Any, attributes: dict[str, Any], key: Key) -> Span:
-        recorder, parent = self.recorder, span.parent
-        around = outer = None if parent is None else self._active.get((key[0], parent.span_id))
+    def _begin(self, span: Any, attributes: dict[str, Any]) -> Span:
+        recorder, start = self.recorder, at_start(span)
+        context, parent, name, _, scope, started_ns = start
+        key = context[:2]
+        around = outer = None if parent is None else self._active.get((key[0], parent[1]))
         current = recorder.current.get()
         if current is not None:
             around = inner_of(going_on(current), outer)
-        trace = self._traces.get(key[0])
+        trace = self._traces.going_on.get(key[0]) or self._traces.get(key[0])
         if trace is None:
             trace = self._traces.begin(span, around)
         run: Run = trace.inside.run
@@ -129,12 +142,12 @@ class LiveRecording:
                 run, above = around, None
         else:
             above = parent_id(run.id, trace.id, parent)
-        scope, started_ns = span.instrumentation_scope, span.start_time
-        node = Span(recorder, run, above, begun_type("" if scope is None else scope.name or "", span.name))
+        node = Span(recorder, run, above, begun_type("" if scope is None else scope.name or "", name))
         node.outer = around
-        id = span_id(run.id, trace.id, f"{key[1]:016x}")
-        text = self._writer.begin(span, attributes) if self._keeps_raw else None
-        if text is not None:
+        id = span_id_of_number(run.id, trace.id, key[1])
+        written = self._writer.begin(start, attributes) if self._keeps_raw else None
+        if written is not None:
+            text, node.told = written
             node.create_raw(id, READER, text, started_ns)
         else:
             node.create_as(id, self._begun(map_span(span_of(span)), run), started_ns)
@@ -143,18 +156,20 @@ class LiveRecording:
             run.tell()
         return node
 
-    def _end(self, node: Span, span: Any, attributes: dict[str, Any]) -> None:
-        text = self._writer.end(span, attributes) if self._keeps_raw else None
-        if text is not None:
-            status = span.status
-            is_failed = status is not None and not status.is_ok
-            node.end_raw("failed" if is_failed else "complete", READER, text, span.end_time)
-            if RESULT in text or may_tell(attributes):  # `span.events` makes a copy, which takes 2 µs
-                self._judge(node, span_of(span))
-        else:
+    def _end(self, node: Span, span: Any, end: AtEnd, attributes: dict[str, Any]) -> None:
+        end_ns, status = end[4], end[5]
+        start_ns = node.started_ns or span.start_time or 0
+        written = self._writer.end(span, end, attributes, node.told, start_ns) if self._keeps_raw else None
+        if written is None:
             plain = span_of(span)
-            node.end_as(self._ended(map_span(plain), node.run), span.end_time)
+            node.end_as(self._ended(map_span(plain), node.run), end_ns)
             self._judge(node, plain)
+            return
+        text, has_more = written
+        is_failed = has_more and status is not None and not status.is_ok
+        node.end_raw("failed" if is_failed else "complete", READER, text, end_ns)
+        if (has_more and RESULT in text) or (attributes and may_tell(attributes)):
+            self._judge(node, span_of(span))
 
     def _end_root(self, trace: Trace, node: Span, span: Any) -> None:
         """End the root of a run. It is mapped at once: it tells the name of the run, its result and its error."""
@@ -171,19 +186,6 @@ class LiveRecording:
             partition, admit = recorder.destination.account.partition, recorder.capture.text
             for row in rows_of(told, node.run.id, node.id, partition, admit):
                 recorder.out.write(unit_of(Put(row, minted=True)))
-
-    def _note(self, trace: Trace, span: Any, attributes: dict[str, Any]) -> None:
-        inside, ended_ns = trace.inside, span.end_time
-        if ended_ns > inside.last_ns:
-            inside.last_ns = ended_ns
-        scope = span.instrumentation_scope
-        if scope is not inside.scope:  # mostly it is
-            inside.scope = scope
-            if scope is not None and scope.name:
-                inside.scopes[scope.name] = None
-        if attributes:
-            for name, value in conversation_of(attributes).items():
-                trace.conversation.setdefault(name, value)
 
     def _begun(self, mapped: Mapped, run: Run) -> Begin:
         capture = self.recorder.capture

@@ -79,11 +79,15 @@ class Trace:
 
 
 class Traces:
-    """The traces of one recorder."""
+    """The traces of one recorder.
+
+    Attributes:
+        going_on: those that have not ended, by their id.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._going_on: dict[int, Trace] = {}
+        self.going_on: dict[int, Trace] = {}
         self._ended: OrderedDict[int, Trace] = OrderedDict()
         self._inside: OrderedDict[str, RunOfTraces] = OrderedDict()
         self._of_process: dict[str, RunOfTraces] = {}
@@ -96,7 +100,7 @@ class Traces:
 
     def get(self, trace_id: int) -> Trace | None:
         """Return a trace, also one that ended a while ago; None of one that is not known."""
-        return self._going_on.get(trace_id) or self._ended.get(trace_id)
+        return self.going_on.get(trace_id) or self._ended.get(trace_id)
 
     def begin(self, span: Any, around: Span | Run | None) -> Trace:
         """Return the trace of a span that is the first one of it.
@@ -125,7 +129,7 @@ class Traces:
             else:
                 inside = self._process(plain)
         trace = Trace(id, inside, key, span.start_time, is_own and not inside.run.is_taken_over)
-        self._going_on[context.trace_id] = trace
+        self.going_on[context.trace_id] = trace
         if inside.run.registered_row is not None:  # for other ways by which its spans may come
             row = OtelTraceRow(id, inside.run.id, clock.to_text(span.start_time))
             self._recorder.out.write(unit_of(Put(row, minted=True)))
@@ -134,7 +138,7 @@ class Traces:
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""
         number = trace.root[0]
-        self._going_on.pop(number, None)
+        self.going_on.pop(number, None)
         self._ended[number] = trace
         trace.has_ended = True
         if trace.is_own:
@@ -144,7 +148,7 @@ class Traces:
 
     def all(self) -> list[Trace]:
         """Return the traces that go on."""
-        return list(self._going_on.values())
+        return list(self.going_on.values())
 
     def of_process(self) -> list[RunOfTraces]:
         """Return the runs of this process that hold all traces which are none of their own."""

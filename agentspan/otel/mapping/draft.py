@@ -50,12 +50,8 @@ def _sources(family: Family, type_: str, shape: Shape) -> tuple[Source, ...]:
     found = shape.sources.get((family.name, type_))
     if found is None:
         rows = (*family.rows.get(type_, ()), *family.rows.get("*", ()))
-        found = tuple(
-            Source(name, *row.place.split(".", 1), row.read)
-            for row in rows
-            for name in row.names
-            if name in shape.names
-        )
+        read = [(name, row.place.partition("."), row.read) for row in rows for name in row.names if name in shape.names]
+        found = tuple(Source(name, side, field, how) for name, (side, _, field), how in read)
         shape.sources[family.name, type_] = found
     return found
 

@@ -113,9 +113,17 @@ class Capture:
                 let_through(raised)
             return _NOT_WRITTEN
 
-    def unchanged(self, value: dict[str, Any]) -> str | None:
-        """Return plain JSON as text if it is within the limits and nothing in it may need redaction; else None."""
-        if _room(value, self._payload, self._items, self._value, self._depth) < 0:
+    def unchanged(self, value: dict[str, Any], before: str = "", members: int = 0) -> str | None:
+        """Return plain JSON as text if it is within the limits and nothing in it may need redaction; else None.
+
+        Args:
+            before: the text of the members of the same object that were written earlier.
+            members: how many those are.
+        """
+        items = self._items
+        if _room(value, self._payload - len(before), items, self._value, self._depth) < 0:
+            return None
+        if len(value) + members > items:
             return None
         data = to_json(value)
         text = data.decode()

@@ -1,0 +1,34 @@
+"""Shapes of spans: values never change what they tell, and clients cannot fill the memory with them."""
+
+import pytest
+
+from agentspan.otel.mapping import shapes
+from tests.otel.recorded import mapped
+
+
+def test_spans_of_one_shape_have_their_own_values() -> None:
+    for kind, type_ in (("LLM", "llm"), ("TOOL", "tool"), ("AGENT", "agent"), ("nothing", "custom")):
+        said = {"openinference.span.kind": kind, "llm.output_messages.0.message.content": f"said by {kind}"}
+        found = mapped(said)
+        assert found.type == type_
+        assert f"said by {kind}" in str(found.payload) + str(found.result_payload)
+
+
+def test_lists_that_names_spell_are_not_shared() -> None:
+    names = ("role", "content")
+    first, second = (
+        mapped({"openinference.span.kind": "LLM"} | {f"llm.input_messages.0.message.{name}": value for name in names})
+        for value in ("one", "two")
+    )
+    assert first.payload["messages"] == [{"role": "one", "content": "one"}]
+    assert second.payload["messages"] == [{"role": "two", "content": "two"}]
+
+
+def test_few_shapes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "_shapes", {})
+    for number in range(shapes.MOST + 10):
+        mapped({f"name-{number}": 1})
+    assert len(shapes._shapes) == 10
+    mapped({"n" * (shapes.MOST_CHARACTERS + 1): 1})
+    mapped({f"name-{number}": 1 for number in range(shapes.LONGEST + 1)})
+    assert len(shapes._shapes) == 10
