@@ -20,6 +20,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import is_possible, spool_of
+from agentspan.otel import extract, inject
 from agentspan.storage.location import parse
 from tests import postgres
 from tests.checkout import ROOT
@@ -211,3 +212,21 @@ def test_a_program_of_another_host_is_dead_when_its_lease_is_over_and_its_own_en
     assert tracer.flush()
     assert statuses() == [("complete", "abandoned")] * 2
     tracer.shutdown()
+
+
+def test_a_request_from_a_service_is_not_kept_waiting_by_a_server_that_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("psycopg")
+    tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db")  # nobody listens there
+    with tracer.run("a") as run:
+        headers = inject({}, tracer=tracer)
+        until(lambda: tracer.health().last_error is not None)
+    with extract(headers, tracer=tracer), tracer.run("b") as other:
+        pass
+    assert other.id != run.id
+    assert other.registered_row is not None
+    assert f'"run":"{run.id}"' in (other.registered_row.metadata or "")  # as its origin
+    assert tracer.health().failed == 0
+    assert "does not answer at present" in caplog.text
+    tracer.shutdown(0.1)
