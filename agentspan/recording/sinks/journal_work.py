@@ -209,7 +209,7 @@ class ServerWork(JournalWork):
 
     def tick(self, ticks: Ticks) -> bool:
         """See drain_thread.Work. A server that is away is tried later and later."""
-        if time.monotonic() < self._try_s and self._log.full_bytes < CAP:
+        if time.monotonic() < self._try_s:
             self._log.prepare()
             return False
         is_over = super().tick(ticks)
