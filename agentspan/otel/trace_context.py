@@ -152,7 +152,7 @@ class Extracted:
         self._before = _incoming.get(), origin.get()
         _incoming.set(said)
         origin.set(_origin_of(said))
-        found = _place_of(recorder.store, said) if recorder.enabled else None
+        found = _place_of(recorder.answering, said) if recorder.enabled else None
         here = recorder.innermost()
         if found is None or (here is not None and _run_id(here) == found[0].id):
             return  # in the same run already: a span of OpenTelemetry took it over

@@ -14,6 +14,7 @@ from agentspan.model.rows import AccountRow
 from agentspan.model.schema_versions import SchemaFields, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink
+from agentspan.recovery import leases
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.opening import open_storage
 from agentspan.recovery.spooled import Spooled
@@ -178,10 +179,14 @@ class Destination:
 
         adoption = Adoption(lambda: nullcontext(self.store), self._folder)
         name = str(self.location)
-        around = Surroundings(
-            name, self._folder, writer_id, new_committer, adoption, types.late, is_server=self.is_server
-        )
+        renew_lease = (lambda: self._renew_lease(writer_id())) if self.is_server else None
+        around = Surroundings(name, self._folder, writer_id, new_committer, adoption, types.late, renew_lease)
         return JournalSink(self.store, outcomes, around)
+
+    def _renew_lease(self, writer_id: str) -> None:
+        notes = self.store.capabilities().notes
+        if notes is not None:
+            leases.renew(notes, writer_id)
 
     def renew(self) -> None:
         """In a forked child: keep away from the database if the fork came in the middle of SQLite."""

@@ -29,6 +29,9 @@ from agentspan.storage.protocol import Storage
 
 log = logging.getLogger("agentspan")
 
+PATIENCE_S = 5.0
+"""How long records may wait for a server until it counts as one that does not answer. In a burst they wait for 3 s."""
+
 
 class Recorder:
     """Records into one storage.
@@ -120,6 +123,19 @@ class Recorder:
     def store(self) -> Storage:
         """The storage, for recording."""
         return self.destination.store
+
+    @property
+    def answering(self) -> Storage:
+        """The storage, for a read in a thread of the program.
+
+        Raises:
+            StorageError: it is a server that does not answer at present, and is not waited for.
+        """
+        if self.destination.is_server and self.sink is not None:
+            counts = self.sink.counts()
+            if counts.last_error is not None or counts.oldest_s > PATIENCE_S:
+                raise StorageError(f"{self.location} does not answer at present, so nothing was looked up there")
+        return self.store
 
     @property
     def location(self) -> Location | None:

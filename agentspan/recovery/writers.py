@@ -10,6 +10,7 @@ from agentspan import clock
 from agentspan.interrupts import let_through
 from agentspan.model.rows import WriterRow
 from agentspan.model.texts import without_nul
+from agentspan.recovery import leases
 from agentspan.storage.protocol import Storage
 
 
@@ -58,6 +59,8 @@ class Lives:
         self._storage = storage
         self._dead_hosts = dead_hosts
         self._known: dict[str, tuple[WriterRow | None, Life]] = {}
+        can = storage.capabilities()
+        self._notes = can.notes if can.journals is None else None  # programs that record into a file have no leases
 
     def writer(self, id: str | None) -> WriterRow | None:
         """Return the row of a writer; None if it is unknown, or the id is None (written by id)."""
@@ -73,8 +76,14 @@ class Lives:
         if id not in self._known:
             located = self._storage.find(id).rows.get(id)
             row = located[1] if located is not None else None
-            self._known[id] = (row, life_of(row, self._dead_hosts)) if isinstance(row, WriterRow) else (None, "unknown")
+            self._known[id] = (row, self._life(row)) if isinstance(row, WriterRow) else (None, "unknown")
         return self._known[id]
+
+    def _life(self, writer: WriterRow) -> Life:
+        life = life_of(writer, self._dead_hosts)
+        if life == "unknown" and self._notes is not None and leases.is_over(self._notes, writer.id):
+            return "dead"
+        return life
 
 
 def _seen_life(writer: WriterRow) -> Life:

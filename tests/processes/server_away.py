@@ -60,7 +60,7 @@ def main(url: str, seconds: float, rate: float) -> None:
     touched = touches.count
     health = agentspan.health()
     sys.stdin.read()
-    is_flushed = agentspan.flush(60)
+    is_flushed = agentspan.flush(300)
     figures = {**_quantiles(micros), "cpu_us": round(cpu, 1), "touches": touched, "ids": spans, "flushed": is_flushed}
     sys.stdout.write(json.dumps({**figures, "lost": health.failed, "waiting": health.waiting}))
 

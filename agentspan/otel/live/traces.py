@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentspan import clock
+from agentspan.errors import StorageError
 from agentspan.model.changes import Put, unit_of
 from agentspan.model.rows import AgentInstanceRow, OtelTraceRow
 from agentspan.otel.identity import run_id
@@ -190,7 +191,10 @@ class Traces:
         Args:
             parent: the context of a span over there, which may name its run.
         """
-        store = self._recorder.store
+        try:
+            store = self._recorder.answering
+        except StorageError:  # a server that is away: the run goes on apart
+            return None
         run_id, _ = ids_in(parent.trace_state.get(MEMBER))
         row = unique(store, OtelTraceRow, id=id) if run_id is None else None
         run_id = row.agent_instance_id if row is not None else run_id

@@ -48,7 +48,8 @@ class Surroundings(NamedTuple):
         adoption: adopts the journals that dead programs have left.
         late_types: returns all span types, as a schema version has them, if some run of this process is registered
             without one of them.
-        is_server: whether the storage is no file of this host. Then no call that records waits for it.
+        renew_lease: renews the lease of this process (see recovery.leases). None where the storage is a file of this
+            host; else no call that records waits for it.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Surroundings(NamedTuple):
     committer: Callable[[Listener], Committer]
     adoption: "Adoption"
     late_types: Callable[[], str | None]
-    is_server: bool
+    renew_lease: Callable[[], None] | None
 
 
 class JournalSink:
@@ -74,12 +75,13 @@ class JournalSink:
     """
 
     def __init__(self, storage: Storage, listener: RunListener, surroundings: Surroundings) -> None:
-        name, folder, writer_id, committer, adoption, late_types, self._is_server = surroundings
+        name, folder, writer_id, committer, adoption, late_types, renew_lease = surroundings
+        self._is_server = renew_lease is not None
         self.log = log = Log(folder, writer_id, SIZE)
         self.commits = CommitSink(storage, committer, listener, before_keep=self._before_keep, put_aside=self.put_aside)
         self._types = TypesFile(folder, writer_id, late_types)
-        work = ServerWork if self._is_server else JournalWork
-        self.work = work(name, folder, log, self.commits, listener, adoption, self._types)
+        parts = name, folder, log, self.commits, listener, adoption, self._types
+        self.work = JournalWork(*parts) if renew_lease is None else ServerWork(*parts, renew_lease=renew_lease)
         self._listener = listener
         self._terminations = self.work.terminations
         self._thread = self.work.thread

@@ -3,11 +3,13 @@
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentspan import forks
+from agentspan.errors import AgentspanError
 from agentspan.forks import Hold
 from agentspan.journal import own_journals
 from agentspan.journal.log import Log
@@ -19,6 +21,7 @@ from agentspan.recording.sinks.overflow import Overflow
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener
 from agentspan.recording.sinks.terminations import Terminations
 from agentspan.recording.sinks.types_file import TypesFile
+from agentspan.recovery.leases import RENEW_S
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
@@ -33,6 +36,7 @@ FORK_WAIT_S = 5.0
 SERVER_FORK_WAIT_S = 0.25
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
 """How long a server that is away is not tried again, at first and at most."""
+LEASE_RETRY_S = 30.0
 MAX_AGE_S = 7 * 24 * 3600.0
 """How long a server may be away until what is recorded is dropped, and counted: somebody has forgotten this program."""
 EXIT_S = 1.0
@@ -193,13 +197,19 @@ class ServerWork(JournalWork):
     """The work on a journal in front of a server. A fork, and the end of the program, wait for it as little as may be.
 
     A connection that is in use while the process forks is left to the parent (see storage.late).
+
+    Args:
+        renew_lease: renews the lease of this process.
     """
 
-    _pause_s = _try_s = 0.0
+    def __init__(self, *parts: Any, renew_lease: Callable[[], None]) -> None:
+        super().__init__(*parts)
+        self._renew_lease = renew_lease
+        self._pause_s = self._try_s = self._lease_s = 0.0
 
     def tick(self, ticks: Ticks) -> bool:
         """See drain_thread.Work. A server that is away is tried later and later."""
-        if time.monotonic() < self._try_s and self._log.full_bytes < CAP:
+        if time.monotonic() < self._try_s:
             self._log.prepare()
             return False
         is_over = super().tick(ticks)
@@ -207,6 +217,12 @@ class ServerWork(JournalWork):
         self._pause_s = min(2 * self._pause_s or FIRST_PAUSE_S, MAX_PAUSE_S) if is_away else 0.0
         self._try_s = time.monotonic() + self._pause_s
         self._note_age()
+        if not is_away and self.drain.last_drained and time.monotonic() >= self._lease_s:
+            self._lease_s = time.monotonic() + RENEW_S
+            try:
+                self._renew_lease()
+            except AgentspanError:  # it went away meanwhile, or this role may not write notes
+                self._lease_s = time.monotonic() + LEASE_RETRY_S
         return is_over
 
     def _note_age(self) -> None:

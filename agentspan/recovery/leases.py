@@ -1,0 +1,33 @@
+"""Leases of programs that record into a server: whether one on another host still lives, by the server's clock.
+
+A program renews its lease while it has runs. On this host its pid and its journal's lock say more, and are asked first.
+"""
+
+from agentspan.errors import AgentspanError
+from agentspan.storage.shared import Notes
+
+LEASE_S = 30 * 60.0
+"""How long a program may be cut off from the server until its open spans are closed. An end that comes later stands."""
+RENEW_S = LEASE_S / 3
+KEPT_S = 90 * 24 * 3600.0
+"""How long it is remembered that a program had a lease. One that is not remembered may be of an older version."""
+_LEASE, _LEASED = "lease/", "leased/"
+
+
+def renew(notes: Notes, writer_id: str) -> None:
+    """Renew the lease of a program.
+
+    Raises:
+        StorageError: the storage cannot take it now.
+    """
+    notes.note(_LEASED + writer_id, "", lasts_s=KEPT_S)
+    notes.note(_LEASE + writer_id, "", lasts_s=LEASE_S)
+
+
+def is_over(notes: Notes, writer_id: str) -> bool:
+    """Return whether a program had a lease that is over; False where that cannot be known."""
+    try:
+        found = notes.notes(_LEASED + writer_id, _LEASE + writer_id)
+    except AgentspanError:  # a role that may not read notes
+        return False
+    return _LEASED + writer_id in found and _LEASE + writer_id not in found
