@@ -3,6 +3,7 @@
 import weakref
 from typing import Protocol
 
+from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import InstanceStatus
 
@@ -42,9 +43,13 @@ class LiveRuns:
 
     No WeakValueDictionary: it calls a function in Python whenever a run is gone, and the interpreter drops what a
     signal handler raises in there.
+
+    Attributes:
+        unconfirmed: the units that register runs which may not be stored yet, by the id of the run.
     """
 
     def __init__(self) -> None:
+        self.unconfirmed: dict[str, Unit] = {}
         self._runs: dict[str, weakref.ref[LiveRun]] = {}
         self._most = 100
 
@@ -54,12 +59,18 @@ class LiveRuns:
         if len(self._runs) > self._most:
             for gone in [id for id, each in list(self._runs.items()) if each() is None]:
                 self._runs.pop(gone, None)
+                self.unconfirmed.pop(gone, None)  # a storage that is away for long confirms none
             self._most = 2 * len(self._runs) + 100
 
     def get(self, id: str) -> LiveRun | None:
         """Return a run, or None if it is gone, or of another process."""
         found = self._runs.get(id)
         return None if found is None else found()
+
+    def inherited(self) -> list[Unit]:
+        """In a forked child: return the units that register the parent's runs which the program still holds."""
+        self.unconfirmed = {id: unit for id, unit in self.unconfirmed.items() if self.get(id) is not None}
+        return [*self.unconfirmed.values()]
 
     def active(self) -> list[LiveRun]:
         """Return the runs that are active."""

@@ -107,7 +107,7 @@ class Outcomes(RunListener):
             return None
         recorder, instance_id = self._recorder, change.row.agent_instance_id
         run: LiveRun | None = recorder.runs.get(instance_id)
-        if instance_id not in recorder.registrations and not self._is_another_file():
+        if instance_id not in recorder.runs.unconfirmed and not self._is_another_file():
             run = None  # somebody has removed it
         if run is not None and run.register_again() is not None:
             recorder.store.apply((unit_of(Put(this_process(recorder.writer_id), minted=True)),), wait_s=WAIT_S)
@@ -122,7 +122,7 @@ class Outcomes(RunListener):
     def registered(self, instance: AgentInstanceRow) -> None:
         """Let a run know the agent that it is registered with."""
         self._recorder.destination.learn()
-        self._recorder.registrations.pop(instance.id, None)
+        self._recorder.runs.unconfirmed.pop(instance.id, None)
         run = self._recorder.runs.get(instance.id)
         if run is not None:
             run.confirm(instance)

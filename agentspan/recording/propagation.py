@@ -128,7 +128,7 @@ def _pack(recorder: Recorder, node: Span | Run | None, location: Location | None
         run.registered_row,
         None if parent is None else (parent.id, parent.schema_name),
         run.on_terminate == "raise",
-        recorder.registrations.get(run.id),
+        recorder.runs.unconfirmed.get(run.id),
     )
 
 

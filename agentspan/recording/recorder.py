@@ -56,7 +56,6 @@ class Recorder:
         out: where transitions go.
         sink: the sink behind `out`; None where there is no storage.
         runs: the runs that the program holds.
-        registrations: units of runs that may not be stored yet, by the id of the run.
         unread: makes these units, where nothing is read.
         faults: counts and logs what goes wrong.
         is_strict: whether payloads must match their schemas.
@@ -89,7 +88,6 @@ class Recorder:
         self.runs = LiveRuns()
         self.broken = broken
         self.is_closed = self._is_released = False
-        self.registrations: dict[str, Unit] = {}
         self.unread = Unread()
         self._inherited: list[Unit] = []  # the same of the parent, whose journal may be read after this one's
         self._unknown_writer: Put | None = None
@@ -197,7 +195,7 @@ class Recorder:
         """In a forked child: go on as a writer of its own."""
         self.faults.renew()
         if self.sink is not None:
-            self._inherited = list(self.registrations.values())
+            self._inherited = self.runs.inherited()
             self.sink.leave()
             self.destination.renew()
             self.sink = self.destination.new_sink(self._outcomes, self._writer_id, self.types)
@@ -210,19 +208,19 @@ class Recorder:
         """Keep the unit of a run's registration that the storage could not take, and write it later."""
         assert self.sink is not None
         if unit.subject is not None:
-            self.registrations[unit.subject] = unit
+            self.runs.unconfirmed[unit.subject] = unit
         self.sink.put_aside(unit, error)
 
     def restate(self, registration: Unit) -> None:
         """Register a run that another process began, in case its journal is drained later than this one's."""
         self.make_writer_known()
         if self.sink is not None and registration.subject is not None:
-            self.registrations[registration.subject] = registration  # for this process's forked children
+            self.runs.unconfirmed[registration.subject] = registration  # for this process's forked children
             self.sink.restate(registration)
 
     def make_stored(self, run_id: str) -> None:
         """Have a run in the storage before another process hears of it; wait only for a storage that is there."""
-        if run_id in self.registrations and self.sink is not None:
+        if run_id in self.runs.unconfirmed and self.sink is not None:
             self.sink.hurry()
 
     def _new_writer(self) -> None:

@@ -134,7 +134,7 @@ class RunState:
         # All of this before the record: the drain thread may register it at once.
         self.registered_row, self.id = row, row.id
         recorder.runs.add(self)
-        recorder.registrations[row.id] = unit
+        recorder.runs.unconfirmed[row.id] = unit
         recorder.out.register(unit)
 
     def _registered(self, done: Registered) -> None:

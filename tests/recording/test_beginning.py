@@ -222,6 +222,27 @@ def test_children_of_a_program_that_cannot_register_its_run_record_in_it(tmp_pat
     assert one(path, "select count(*) from refused_changes") == (0,)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_child_registers_the_runs_again_that_its_program_holds_and_no_others(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    tracer = Tracer(path)
+    with locked(path):
+        for _ in range(300):
+            record(tracer, spans=0)
+        with tracer.run("held"):
+            child = os.fork()
+            if child == 0:
+                with tracer.span("tool", {"name": "in the child"}):
+                    pass
+                os._exit(sink_of(tracer).log.sequence)
+            appended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert appended == 4  # its writer, the run, the begin and the end of its span
+    tracer.shutdown()
+    agentspan.open(path).close()
+    assert one(path, "select count(*), sum(spans) from runs") == (301, 1)
+
+
 def test_what_is_wrong_for_good_is_raised_at_once(tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(b"no database" * 1000)

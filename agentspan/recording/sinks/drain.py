@@ -19,7 +19,11 @@ from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.recovery.committer import Committer
 
 CHUNK = 640 * 1024
-"""Bytes of a journal that are committed at once."""
+"""Bytes of a journal that are committed at once, at most."""
+LEAST = 16 * 1024
+PORTION_S = 0.1
+"""Seconds that a portion is to take, since a fork waits for the one under way. Usually CHUNK takes half of that. While
+other threads compute, each statement waits 5 ms for them, and each run that begins takes statements of its own."""
 
 
 class Drain:
@@ -45,6 +49,7 @@ class Drain:
         self._epoch = 0
         self._elements: Elements | None = None  # whether they are in parts, the storage says
         self._drained = 0
+        self._chunk = CHUNK
         self._moved_ns = time.monotonic_ns()
 
     @property
@@ -93,7 +98,8 @@ class Drain:
         progress = self._progress
         while True:
             tried = 0 if self._taken is None else self._taken[2]
-            portion = self.log.take(max(CHUNK if most is None else most, tried))
+            began = time.monotonic()
+            portion = self.log.take(max(min(self._chunk, most or CHUNK), tried))
             if portion is None:
                 return True
             read = bodies(portion.data)
@@ -113,5 +119,10 @@ class Drain:
             progress.storage_took()
             self.log.trim(portion.segment, portion.start + read.end, read.last)
             self._taken = None
+            took_s = time.monotonic() - began
+            if took_s > PORTION_S:
+                self._chunk = max(self._chunk // 2, LEAST)
+            elif took_s < PORTION_S / 4:
+                self._chunk = min(self._chunk * 2, CHUNK)
             if most is not None or self.makes_way or time.monotonic() > deadline:
                 return False
