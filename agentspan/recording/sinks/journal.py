@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 PORTION = 64 * 1024
 """Bytes that a call which records drains where the journal has grown too long: 1.5 ms."""
 MOST_BEFORE_A_RUN = 2000
-"""Records that may wait when a run begins; else its call drains a portion. Threads that do nothing but begin runs append
-three times as fast as is drained: without this, forks and reads, which wait for the drain, took a second each."""
+"""Records that may wait when a run begins; else its call drains a portion. Threads that only begin runs append faster
+than is drained: without this, forks and reads, which wait for the drain, took a second each."""
 LIMIT = 2 * journal_work.CAP
 """Bytes of full segments from which on none is added: the storage takes nothing. Later transitions wait in memory, as
 where the disk is full; those that memory has no room for are lost, and counted."""
