@@ -42,6 +42,7 @@ def test_scores_marks_tasks_and_tags_select_runs(db: Database) -> None:
         with tracer.run("a", task=f"t{number}", tags=["eval", f"n{number}"]) as run:
             pass
         ids.append(run.id)
+        assert tracer.flush()  # a score is put only where its run is stored
         scores = [] if reward is None else [("reward", reward, None)]
         for name, value, label in [*scores, ("mark", None, ("bad", "good", "bad")[number])]:
             row = ScoreRow(
