@@ -46,12 +46,15 @@ def place(folder: Path, writer_id: str, number: int) -> str:
 
 def make(folder: Path) -> None:
     """Create the journal folder, but not the folder of the file: if that was deleted, it stays deleted."""
-    if folder.parent == state_folder():
-        make_state_folder()
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
         pass
+    except FileNotFoundError:
+        if folder.parent != state_folder():  # only now: it imports modules, which a program that ends cannot
+            raise
+        make_state_folder()
+        os.makedirs(folder, 0o700, exist_ok=True)
 
 
 def segments(folder: Path) -> list[Path]:
