@@ -85,8 +85,10 @@ class Keeping(Base):
             assert step.last > after
             after = step.last
         assert seen == len(spans)
-        assert list(storage.iter_spans(run.id)) == spans
-        assert list(storage.iter_spans(other.id)) == others
+        for before in (spans, others):  # ids only: pytest takes minutes to say how long texts differ
+            read = list(storage.iter_spans(before[0].agent_instance_id))
+            assert [span.id for span in read] == [span.id for span in before]
+            assert [span.id for span, was in zip(read, before, strict=True) if span != was] == []
         assert rewriting.rewrite(self.rows.ids.new(), "", 5.0) == (0, 0, None)
 
     def test_a_payload_in_parts_is_read_as_its_text(self, storage: Storage) -> None:
