@@ -215,6 +215,18 @@ def test_answers_are_exact_whatever_happened(path: Path, seed: int, monkeypatch:
         assert_same(db.storage)  # type: ignore[arg-type]
 
 
+def test_the_last_half_of_a_millisecond_belongs_to_its_second(path: Path) -> None:
+    """SQLite rounds times to milliseconds, and so did the index: .9997 s counted as the next second."""
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("a")
+        db.agent_instances.start(run.id)
+        times = {"started_at": "2026-01-01T00:00:59.999702Z", "finished_at": "2026-01-01T00:01:30Z"}
+        db.agent_spans.create(run.id, "tool", "complete", {"name": "fetch"}, {"output": 1}, **times)
+        assert stats(db.storage, since="2026-01-01T00:01:00.000000Z") == []
+        assert len(stats(db.storage, until="2026-01-01T00:01:00.000000Z")) == 2  # the type and its label
+        assert_same(db.storage)  # type: ignore[arg-type]
+
+
 def record(path: Path, runs: int = 3) -> None:
     tracer = agentspan.Tracer(path, raise_errors=True)
     for number in range(runs):

@@ -8,6 +8,7 @@ import sqlite3
 
 from agentspan.schemas import signatures
 from agentspan.storage.analytics import BOUNDS_MS
+from agentspan.storage.span_groups import CANCELLED
 from agentspan.storage.sqlite.index import failures, run_groups
 from agentspan.storage.sqlite.index.index_file import Part
 from agentspan.storage.sqlite.index.rewrites import Rewrites
@@ -15,11 +16,9 @@ from agentspan.storage.sqlite.index.run_groups import plus
 
 IS_OPEN = "status in ('pending', 'active')"
 USED = "not is_aggregate"
-CANCELLED = -1
-"""The bucket of spans that never ran."""
 
-# 1 µs a row; sqlite has no subsecond function before 3.42.
-MICROS = "cast(strftime('%s', {0}) as integer) * 1000000 + cast(substr({0}, 21, 6) as integer)"
+# 1 µs a row; sqlite has no subsecond function before 3.42. Without the fraction: strftime rounds .9995 s up.
+MICROS = "cast(strftime('%s', substr({0}, 1, 19)) as integer) * 1000000 + cast(substr({0}, 21, 6) as integer)"
 AT = MICROS.format("coalesce(started_at, inserted_at)")
 BUCKET = (
     f"case when status = 'cancelled' then {CANCELLED} "
