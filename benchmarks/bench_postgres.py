@@ -1,4 +1,4 @@
-"""What PostgreSQL costs: beside bare psycopg, beside a file, and what readings take among many spans.
+"""Measures PostgreSQL beside bare psycopg and beside a file, and readings among many spans.
 
 One run measures, by turns: a finish of one span in a commit of its own, beside the same statement by psycopg alone;
 spans in batches of 500, beside a COPY of the same rows in the same batches; a run of 10,000 spans, read from PostgreSQL

@@ -1,4 +1,4 @@
-"""How many requests `agentspan serve` answers over PostgreSQL with a network in between, on one or more servers.
+"""Counts the requests that `agentspan serve` answers over PostgreSQL behind a slow network, on one or more servers.
 
 Clients on kept-alive connections create a span and finish it, again and again; between servers and PostgreSQL lies a
 proxy that delays each round trip. PostgreSQL is started here, without fsync. Then the spans are read: each that was

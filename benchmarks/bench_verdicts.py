@@ -1,4 +1,4 @@
-"""What answers about many runs cost: `why`, `drift` and `stats`, each as a whole command, and making their index.
+"""Measures answers about many runs: `why`, `drift` and `stats`, each as a whole command, and making their index.
 
 Makes a file (see make_runs, `--verdicts`) and its index. Then the commands take turns, each in a process of its own.
 The figures are seconds of the processor, user and system, with the start of Python: other programs change them less

@@ -1,4 +1,4 @@
-"""What a span of OpenTelemetry costs the program that makes it, in instructions of the processor of its own thread.
+"""Counts the instructions that a span of OpenTelemetry takes in the thread of the program that makes it.
 
 Recorded by `agentspan.otel.SpanProcessor`, on disk when it starts and when it ends, beside OpenTelemetry's own
 `BatchSpanProcessor` with an exporter that does nothing. With content, a span has the attributes of a call of a model

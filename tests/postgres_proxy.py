@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Breaks = Literal["after", "before", "silently"]
-"""When a connection breaks at a message: after the server has answered, before it gets it, or it hears nothing more."""
+"""The moment at which a connection breaks: before the server gets the message, after it has answered, or never."""
 
 
 class Proxy:

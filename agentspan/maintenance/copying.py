@@ -23,12 +23,12 @@ from agentspan.storage.scanning import count, pages
 EVERY_S = 1.0
 """Seconds between two looks at what is new, at least."""
 SHARE = 4
-"""How many times as long as a look takes is waited until the next one."""
+"""The pause between two looks, in times of what a look takes."""
 WHOLE_EVERY_S = 300.0
 SHARE_OF_WHOLE = 20
 """The same for comparing all runs again, which finds also what was stored late with old times."""
 OVERLAP = timedelta(minutes=2)
-"""How far before the last look a look begins: what is stored later has the time at which it was recorded."""
+"""The time that a look goes back behind the last one: a row has the time at which it was recorded, not stored."""
 PAGE = 500
 CURSOR_S = 1.0
 """Seconds between two notes of the place."""

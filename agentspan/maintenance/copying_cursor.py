@@ -17,7 +17,7 @@ _SUFFIX = "-copies"
 
 
 class Place(NamedTuple):
-    """How far a copy has come.
+    """The place that a copy has come to.
 
     Attributes:
         began: when it began, as stored text.

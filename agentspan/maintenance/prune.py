@@ -12,7 +12,7 @@ from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.storage.file_capabilities import StorageFile
-from agentspan.storage.protocol import SpanCounts
+from agentspan.storage.protocol import Query, SpanCounts
 from agentspan.storage.scanning import count, pages
 
 Only = Callable[[Sequence[AgentInstanceRow]], Collection[str]]
@@ -123,9 +123,9 @@ def _batches(
     spans = 0
     dead_writers = DeadWriters(ctx.storage)
     is_any_old = only is not None and older_than is None and not left.is_limited
-    began = clock.now()
+    newest = ctx.storage.page(Query("agent_instance", descending=True, limit=1)).rows
     for chunk in pages(ctx.storage, AgentInstanceRow):
-        if chunk[0].inserted_at > began:  # programs may begin runs faster than they are looked at
+        if not newest or chunk[0].id > newest[0].id:  # programs may begin runs faster than they are looked at
             break
         wanted = None if only is None else only(chunk)
         counts = ctx.storage.counts([row.id for row in chunk])

@@ -30,7 +30,7 @@ from agentspan.storage.protocol import Storage
 log = logging.getLogger("agentspan")
 
 PATIENCE_S = 5.0
-"""How long records may wait for a server until it counts as one that does not answer. In a burst they wait for 3 s."""
+"""Seconds that records may wait until the server counts as one that does not answer. In a burst they wait for 3 s."""
 
 
 class Recorder:

@@ -7,10 +7,10 @@ from agentspan.errors import AgentspanError
 from agentspan.storage.shared import Notes
 
 LEASE_S = 30 * 60.0
-"""How long a program may be cut off from the server until its open spans are closed. An end that comes later stands."""
+"""Seconds that a program may be cut off until its open spans may be closed. An end that comes later replaces that."""
 RENEW_S = LEASE_S / 3
 KEPT_S = 90 * 24 * 3600.0
-"""How long it is remembered that a program had a lease. One that is not remembered may be of an older version."""
+"""Seconds for which the server knows that a program had a lease. Older versions have none, and are never judged."""
 _LEASE, _LEASED = "lease/", "leased/"
 
 

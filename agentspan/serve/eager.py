@@ -1,4 +1,4 @@
-"""Starts to wait for something at once, so that what is there already costs no deadline."""
+"""Runs an awaitable until it has to wait, so that a result that is there already needs no timeout."""
 
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Generic, TypeVar

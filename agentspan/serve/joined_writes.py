@@ -11,7 +11,7 @@ from typing import Any
 class JoinedWrites:
     """A transport whose writes wait for the next one, or for the end of the event loop's turn.
 
-    So at most one write waits, and a producer learns at the second that the client does not read.
+    At most one write waits. So a producer that writes a lot is still told when the client does not read.
 
     Args:
         transport: the transport that the bytes are written to; everything but writing and closing is its own.

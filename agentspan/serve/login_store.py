@@ -34,7 +34,7 @@ class Logins(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether checking a session waits for a server."""
+        """True if checking a session waits for a server."""
         ...
 
     def refresh(self) -> bool:

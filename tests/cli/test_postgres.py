@@ -109,7 +109,7 @@ CANNOT = [
     (["compact"], "postgresql"),
     (["forward", "--to", "http://127.0.0.1:9"], "--state"),
 ]
-"""What only a file can, and what its answer names."""
+"""Commands for files only, and the word that their refusal names."""
 ELSEWHERE = {
     "span": "below", "diff": "below", "tail": "below", "import": "the fixture", "instrument": "needs no database",
     "copy": "tests/maintenance/test_copying.py", "serve": "tests/serve/test_several_servers.py", "record": "below",

@@ -98,7 +98,7 @@ def test_a_later_copy_brings_what_has_changed(make: Make, of: str, to: str) -> N
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgres"])
 def test_the_later_row_stays(make: Make, kind: str) -> None:
-    """What ended in the target is never open again, whatever a copy of an earlier state brings."""
+    """A span that ended in the target is never open again, even if a copy of an earlier state comes."""
     source, target = make("memory"), make(kind)
     fill(source)
     copy(source, target)

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import agentspan
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.maintenance.prune import KEY_DAYS
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus
+from agentspan.storage import scanning
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query
 from tests.cli.calling import call
@@ -150,6 +153,24 @@ def test_others_record_while_a_file_is_pruned(tmp_path: Path) -> None:
     assert (done.runs, health.failed) == (20, 0)
     with agentspan.open(path, read_only=True) as db:
         assert all(run.status == "complete" for run in db.agent_instances.list(page_size=100))
+
+
+def test_runs_that_begin_while_runs_are_looked_at_do_not_keep_it_going(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+    old = [add(db, number) for number in range(3)]
+    looked: list[str] = []
+
+    def only(rows: Sequence[AgentInstanceRow]) -> list[str]:
+        looked.extend(row.id for row in rows)
+        assert len(looked) < 10
+        for _ in range(3):
+            db.agent_instances.register("busy")
+        return [row.id for row in rows]
+
+    assert db.prune(only=only).runs == 3
+    assert looked[:3] == old
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def counts(path: Path) -> tuple[int, int]:
 
 
 def said(path: Path, url: str) -> tuple[int, ...]:
-    """What `forward` counts: runs, spans, late scores, and those that were left out."""
+    """The counts of `forward`: runs, spans, late scores, and those that were left out."""
     document = json.loads(call(path, "forward", "--to", url, "--json").output)
     assert [*document] == ["runs", "spans", "late_scores", "left_scores"]
     return tuple(document.values())

@@ -65,7 +65,7 @@ def searched(db: Database) -> None:
     ("work", "pages"),
     [
         (follow, RUNS + 1),
-        (prune, PAGES),
+        (prune, 1 + PAGES),  # first the newest run
         (found, PAGES),
         (searched, 2 * PAGES),
         (lambda db: stats(db.storage), PAGES),

@@ -35,10 +35,10 @@ PATIENCE_S = 3.0
 FORK_WAIT_S = 5.0
 SERVER_FORK_WAIT_S = 0.25
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
-"""How long a server that is away is not tried again, at first and at most."""
+"""Seconds until a server that is away is tried again, at first and at most."""
 LEASE_RETRY_S = 30.0
 MAX_AGE_S = 7 * 24 * 3600.0
-"""How long a server may be away until what is recorded is dropped, and counted: somebody has forgotten this program."""
+"""Seconds that a server may be away. After that, new records are dropped and counted: the program was forgotten."""
 EXIT_S = 1.0
 """How long the end of a program may take over the journals of dead programs."""
 READ_WAIT_S = 1.0

@@ -1,4 +1,4 @@
-"""What became of a transaction whose COMMIT was sent, and whose answer did not come: a new connection finds it out."""
+"""Finds out, on a new connection, the outcome of a transaction whose COMMIT was sent and never answered."""
 
 import time
 from collections.abc import Callable

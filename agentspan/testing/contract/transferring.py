@@ -16,7 +16,7 @@ class Transferring(Base):
     """Contract: transfer, notes, changes."""
 
     def test_marks_tell_of_every_change_of_a_runs_spans(self, storage: Storage) -> None:
-        """How many there are in each status, the latest change of them, and late ends; nothing of other runs."""
+        """Their number in each status, their latest change, and late ends; nothing of other runs."""
         transfer: Transfer = self.claimed(storage, "transfer")
         run, other, empty = (self.instance(storage) for _ in range(3))
         spans = [self.rows.span(run) for _ in range(3)]
@@ -66,7 +66,7 @@ class Transferring(Base):
         assert notes.notes("a", "a/b", "x") == {"a": "3", "x": ""}
 
     def test_programs_that_note_at_the_same_moment_are_given_the_same_text(self, storage: Storage) -> None:
-        """Where none replaces another's."""
+        """Also if no key replaces another one."""
         notes: Notes = self.claimed(storage, "notes")
         start, said = threading.Barrier(4), []
 

@@ -11,9 +11,8 @@ from agentspan.storage.analytics import BOUNDS_MS
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.index.state import Part
 from agentspan.storage.postgres.statements import FAILED
+from agentspan.storage.span_groups import CANCELLED
 
-CANCELLED = -1
-"""The bucket of spans that never ran."""
 FINE = 16
 """Buckets between two bounds of a histogram."""
 BOUNDS: tuple[float, ...] = (
@@ -63,8 +62,6 @@ on conflict (agent_instance_id) do update set spans = index_runs.spans + exclude
 failed = index_runs.failed + excluded.failed, {_added("input_tokens")}, {_added("output_tokens")}, {_added("cost")}
 """
 _TABLES = ("index_facts", "index_runs")
-_FORGET = tuple(f"delete from {table} where agent_instance_id = any(%s)" for table in _TABLES)
-_EMPTY = tuple(f"delete from {table}" for table in (*_TABLES, "index_groups"))
 
 
 class Numbers(Part):
@@ -73,17 +70,9 @@ class Numbers(Part):
     name = "numbers"
     batch = 50_000
     few = 1000
-    statements = (_TAKE, *_FORGET)
-
-    def empty(self, connection: Connection) -> None:
-        """See Part."""
-        for statement in _EMPTY:
-            connection.execute(statement)
-
-    def forget(self, connection: Connection, runs: Sequence[str]) -> None:
-        """See Part."""
-        for statement in _FORGET:
-            connection.execute(statement, (list(runs),))
+    of_runs = _TABLES
+    of_all = ("index_groups",)
+    statements = (_TAKE, *_TABLES)
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
         """See Part."""

@@ -1,4 +1,4 @@
-"""Which finished spans the index holds, and how a reader adds the others. The tables are in the schema, as all others.
+"""The state of the index: the finished spans that it holds, and how a reader adds the others.
 
 Nothing of it is on the way of a write: the index is filled by the reader that needs it, in batches, each of which is a
 transaction. An answer is exact whatever the index holds: it is computed from the index for the spans that are in it,
@@ -67,7 +67,7 @@ _FEW = "select count(*) from (select 1 from finished_spans s where {0} order by 
 
 
 class Cursor(NamedTuple):
-    """How far a part of the index is; see the module.
+    """The place that a part of the index has come to; see the module.
 
     Attributes:
         rewritten: runs that are noted and not taken again yet.
@@ -82,7 +82,7 @@ class Cursor(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the index holds nothing."""
+        """True if the index holds nothing."""
         return self.taken == "0" and not self.after_run
 
     @property
@@ -98,6 +98,8 @@ class Part:
         name: under which its state is kept.
         batch: how many spans are added in one transaction.
         few: how many late spans a reader leaves to the next one.
+        of_runs: its tables of which each row is of one run, in `agent_instance_id`.
+        of_all: its other tables.
         statements: all SQL that decides what its tables hold; a part that other SQL filled is filled again.
         other: what else decides that.
     """
@@ -105,6 +107,8 @@ class Part:
     name: str
     batch: int
     few: int
+    of_runs: tuple[str, ...]
+    of_all: tuple[str, ...] = ()
     statements: tuple[str, ...]
     other: int = 1
 
@@ -115,11 +119,13 @@ class Part:
 
     def empty(self, connection: Connection) -> None:
         """Remove everything."""
-        raise NotImplementedError
+        for table in (*self.of_runs, *self.of_all):
+            connection.execute(f"delete from {table}")
 
     def forget(self, connection: Connection, runs: Sequence[str]) -> None:
         """Remove the spans of these runs."""
-        raise NotImplementedError
+        for table in self.of_runs:
+            connection.execute(f"delete from {table} where agent_instance_id = any(%s)", (list(runs),))
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
         """Add the finished spans, `s`, for which a condition holds; none of them is there already."""

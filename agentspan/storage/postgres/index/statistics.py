@@ -6,14 +6,14 @@ which place in it; the second one reads these buckets only.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
 
 from agentspan.storage.analytics import BOUNDS_MS, Stat
 from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.index.numbers import AT, BOUNDS, CANCELLED, COLUMNS, FACT, GROUP
+from agentspan.storage.postgres.index.numbers import AT, BOUNDS, COLUMNS, FACT, GROUP
 from agentspan.storage.postgres.index.state import Cursor
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.statements import compared
+from agentspan.storage.span_groups import Groups, SpanGroup, groups_of
 
 PERCENTS = (50, 95, 99)
 _LATE = f"select {FACT} from finished_spans s where"
@@ -39,52 +39,6 @@ _HISTOGRAM = tuple(bisect_right(BOUNDS_MS, low) for low in (0.0, *BOUNDS))
 """The bucket of a histogram that each bucket lies in."""
 
 
-class _Group:
-    """The sums of a label's spans, or of a type's."""
-
-    def __init__(self) -> None:
-        self.ids: set[int] = set()
-        self.ran: dict[int, int] = {}
-        self.count = self.failed = self.cancelled = self.open = 0
-        self.total = 0.0
-        self.longest: float | None = None
-        self.used: list[Any] = [None, None, None]
-        self.is_aggregate = False
-
-    def add_cell(self, id: int, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
-        """Add the finished spans of one bucket."""
-        self.count += spans
-        if bucket == CANCELLED:
-            self.cancelled += spans
-            return
-        self.ids.add(id)
-        self.ran[bucket] = self.ran.get(bucket, 0) + spans
-        self.failed += failed
-        self.total += ms
-        self.longest = longest if self.longest is None else max(self.longest, longest)
-
-    def add_used(self, used: list[Any]) -> None:
-        """Add tokens and cost."""
-        self.used = [b if a is None else a if b is None else a + b for a, b in zip(self.used, used, strict=True)]
-
-    def place(self, percent: int) -> tuple[int, int] | None:
-        """Return the bucket in which a percentile lies, and its place within that, from 1 (nearest rank)."""
-        place = -(-sum(self.ran.values()) * percent // 100)
-        for bucket in sorted(self.ran):
-            if place <= self.ran[bucket]:
-                return bucket, place
-            place -= self.ran[bucket]
-        return None
-
-    def histogram(self) -> tuple[int, ...]:
-        """Return how many spans ran for how long."""
-        sums = [0] * (len(BOUNDS_MS) + 1)
-        for bucket, spans in self.ran.items():
-            sums[_HISTOGRAM[bucket]] += spans
-        return tuple(sums)
-
-
-_Groups = dict[tuple[str, str | None], _Group]
 _Source = tuple[str, Sequence[object]]
 """A SELECT of facts, and its values."""
 
@@ -115,29 +69,22 @@ def statistics(
         late = f"({late} or s.agent_instance_id = any(%s))"
         values = [rewritten, *values]
     sources.append((f"{_LATE} {late}{of_late}", values))
-    groups: _Groups = {}
+    groups: Groups = {}
     names = rows_of(connection, _NAMES.format(GROUP, late), values[:1] if cursor.rewritten else ())
     used_sources = [source for source in sources if _add_finished(connection, groups, names, source)]
     for name, label, spans, is_aggregate, *used in rows_of(
         connection, _OPEN.format(of_late), values[len(cursor.rewritten) > 0 :]
     ):
-        for group in _of(groups, name, label):
-            group.count += spans
-            group.open += spans
+        for group in groups_of(groups, name, label):
+            group.add_open(spans)
             group.add_used(used)
             group.is_aggregate = group.is_aggregate or bool(is_aggregate)
     found = _percentiles(connection, groups, used_sources)
     return [_stat(*key, group, found) for key, group in groups.items()]
 
 
-def _of(groups: _Groups, schema_name: str, label: str) -> list[_Group]:
-    """Return the type's group, and the label's where there is one."""
-    keys = [(schema_name, None), (schema_name, label)] if label else [(schema_name, None)]
-    return [groups.setdefault(key, _Group()) for key in keys]
-
-
 def _add_finished(
-    connection: Connection, groups: _Groups, names: Sequence[tuple[int, str, str, int]], source: _Source
+    connection: Connection, groups: Groups, names: Sequence[tuple[int, str, str, int]], source: _Source
 ) -> bool:
     """Add the spans of a source; return whether it has any."""
     sql, values = source
@@ -145,14 +92,14 @@ def _add_finished(
     aggregates = {id for id, *_, is_aggregate in names if is_aggregate}
     cells = rows_of(connection, _CELLS.format(sql), values)
     for id, bucket, spans, failed, ms, longest, *used in cells:
-        for group in _of(groups, *named[id]):
+        for group in groups_of(groups, *named[id]):
             group.add_cell(id, bucket, spans, failed, ms, longest)
             group.add_used(used)
             group.is_aggregate = group.is_aggregate or id in aggregates
     return bool(cells)
 
 
-def _percentiles(connection: Connection, groups: _Groups, sources: Sequence[_Source]) -> dict[tuple[int, int], float]:
+def _percentiles(connection: Connection, groups: Groups, sources: Sequence[_Source]) -> dict[tuple[int, int], float]:
     """Return each percentile of each group that ran."""
     numbers: dict[tuple[int, int], int] = {}
     asked: list[tuple[int, int, int, int]] = []
@@ -162,7 +109,7 @@ def _percentiles(connection: Connection, groups: _Groups, sources: Sequence[_Sou
             if found is not None:
                 bucket, place = found
                 number = numbers.setdefault((id(group), percent), len(numbers))
-                asked += [(number, each, bucket, place) for each in group.ids]
+                asked += [(number, each, bucket, place + 1) for each in group.ids]
     if not asked:
         return {}
     columns = [list(column) for column in zip(*asked, strict=True)]
@@ -173,24 +120,8 @@ def _percentiles(connection: Connection, groups: _Groups, sources: Sequence[_Sou
     return {key: by_number[number] for key, number in numbers.items()}
 
 
-def _stat(schema_name: str, label: str | None, group: _Group, percentiles: dict[tuple[int, int], float]) -> Stat:
-    p50, p95, p99 = (percentiles.get((id(group), percent)) for percent in PERCENTS)
-    input_tokens, output_tokens, cost_usd = group.used
-    return Stat(
-        schema_name,
-        label,
-        group.count,
-        group.failed,
-        group.cancelled,
-        group.open,
-        p50,
-        p95,
-        p99,
-        group.longest,
-        group.total,
-        group.histogram(),
-        input_tokens,
-        output_tokens,
-        cost_usd,
-        group.is_aggregate,
-    )
+def _stat(schema_name: str, label: str | None, group: SpanGroup, percentiles: dict[tuple[int, int], float]) -> Stat:
+    histogram = [0] * (len(BOUNDS_MS) + 1)
+    for bucket, spans in group.ran.items():
+        histogram[_HISTOGRAM[bucket]] += spans
+    return group.stat(schema_name, label, lambda percent: percentiles.get((id(group), percent)), tuple(histogram))

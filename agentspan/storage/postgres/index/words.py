@@ -33,8 +33,6 @@ _FORGET_SPANS = (
     "delete from index_texts where (agent_instance_id, id) in (select * from unnest(%s::text[], %s::text[]))"
 )
 _TABLES = ("index_texts", "index_parts")
-_FORGET = tuple(f"delete from {table} where agent_instance_id = any(%s)" for table in _TABLES)
-_EMPTY = tuple(f"delete from {table}" for table in _TABLES)
 
 
 def vector(text: str) -> tuple[int, str]:
@@ -61,19 +59,10 @@ class Words(Part):
     name = "words"
     batch = 5000
     few = 20
+    of_runs = _TABLES
     statements = (_COPY,)
     other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 1
     """The last digit is of `vector` and tokenizing.of_span; raise it when those change."""
-
-    def empty(self, connection: Connection) -> None:
-        """See Part."""
-        for statement in _EMPTY:
-            connection.execute(statement)
-
-    def forget(self, connection: Connection, runs: Sequence[str]) -> None:
-        """See Part."""
-        for statement in _FORGET:
-            connection.execute(statement, (list(runs),))
 
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
         """See Part."""

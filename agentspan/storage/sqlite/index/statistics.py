@@ -4,12 +4,13 @@ import sqlite3
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from agentspan.storage.analytics import BOUNDS_MS, Stat
+from agentspan.storage.span_groups import CANCELLED, Groups, SpanGroup, groups_of
 from agentspan.storage.sqlite.index import wanted_runs
 from agentspan.storage.sqlite.index.run_groups import FIRST_LETTER
-from agentspan.storage.sqlite.index.span_sums import CANCELLED, MICROS
+from agentspan.storage.sqlite.index.span_sums import MICROS
 
 CELLS = "select * from cells"
 WITHIN = (
@@ -42,63 +43,6 @@ class Window(NamedTuple):
     micros: list[str]
     spans: str
     texts: list[str]
-
-
-class Group:
-    """The sums of a label's spans, or of a type's: the finished ones by bucket, and the open ones."""
-
-    def __init__(self) -> None:
-        self.ids: set[int] = set()
-        self.ran: dict[int, int] = {}
-        self.count = self.failed = self.cancelled = self.open = 0
-        self.total = 0.0
-        self.longest: float | None = None
-        self.used: list[Any] = [None, None, None]
-        self.is_aggregate = False
-
-    def add_cell(self, id: int, bucket: int, spans: int, failed: int, ms: float, longest: float) -> None:
-        """Add the finished spans of a bucket of a group in the index."""
-        self.ids.add(id)
-        self.count += spans
-        if bucket == CANCELLED:
-            self.cancelled += spans
-            return
-        self.ran[bucket] = self.ran.get(bucket, 0) + spans
-        self.failed += failed
-        self.total += ms
-        self.longest = longest if self.longest is None else max(self.longest, longest)
-
-    def add_sums(self, id: int, spans: int, cancelled: int, failed: int, ms: float, ran: dict[int, int]) -> None:
-        """Add the finished spans of a group in the index; the longest one is found in its bucket."""
-        self.ids.add(id)
-        self.count += spans + cancelled
-        self.cancelled += cancelled
-        self.failed += failed
-        self.total += ms
-        for bucket, number in ran.items():
-            if number:
-                self.ran[bucket] = self.ran.get(bucket, 0) + number
-
-    def add_open(self, spans: int) -> None:
-        """Add open spans."""
-        self.count += spans
-        self.open += spans
-
-    def add_used(self, used: Sequence[Any]) -> None:
-        """Add tokens and cost."""
-        self.used = [b if a is None else a if b is None else a + b for a, b in zip(self.used, used, strict=True)]
-
-    def place(self, percent: int) -> tuple[int, int] | None:
-        """Return the bucket in which a percentile lies, and its place within that (nearest rank)."""
-        place = -(-sum(self.ran.values()) * percent // 100) - 1
-        for bucket in sorted(self.ran):
-            if place < self.ran[bucket]:
-                return bucket, place
-            place -= self.ran[bucket]
-        return None
-
-
-Groups = dict[tuple[str, str | None], Group]
 
 
 def statistics(
@@ -135,12 +79,6 @@ def _window(since: str | None, until: str | None) -> Window:
     )
 
 
-def _of(groups: Groups, schema_name: str, label: str) -> list[Group]:
-    """Return the type's group, and the label's where there is one."""
-    keys = [(schema_name, None), (schema_name, label)] if label else [(schema_name, None)]
-    return [groups.setdefault(key, Group()) for key in keys]
-
-
 Names = dict[int, tuple[str, str, bool]]
 
 
@@ -154,7 +92,7 @@ def _add_finished(connection: sqlite3.Connection, groups: Groups, window: Window
     cells = connection.execute(WITHIN.format(window.facts) if window.facts else CELLS, window.micros)
     for id, bucket, spans, failed, ms, longest, *used in cells:
         name, label, is_aggregate = names[id]
-        for group in _of(groups, name, label):
+        for group in groups_of(groups, name, label):
             group.add_cell(id, bucket, spans, failed, ms, longest)
             group.add_used(used)
             group.is_aggregate = group.is_aggregate or is_aggregate
@@ -166,7 +104,7 @@ def _add_finished_of_runs(connection: sqlite3.Connection, groups: Groups) -> Non
     for id, spans, cancelled, failed, ms, *used, letters in connection.execute(OF_RUNS).fetchall():
         name, label, is_aggregate = names[id]
         ran = {bucket: letters.count(chr(FIRST_LETTER + bucket)) for bucket in range(len(BOUNDS_MS) + 1)}
-        for group in _of(groups, name, label):
+        for group in groups_of(groups, name, label):
             group.add_sums(id, spans, cancelled, failed, ms, ran)
             group.add_used(used)
             if cancelled:
@@ -177,7 +115,7 @@ def _add_finished_of_runs(connection: sqlite3.Connection, groups: Groups) -> Non
 def _add_open(connection: sqlite3.Connection, groups: Groups, window: Window) -> None:
     found = connection.execute(OPEN.format(window.spans), window.texts)
     for schema_name, label, spans, is_aggregate, *used in found:
-        for group in _of(groups, schema_name, label):
+        for group in groups_of(groups, schema_name, label):
             group.add_open(spans)
             group.add_used(used)
             group.is_aggregate = group.is_aggregate or bool(is_aggregate)
@@ -222,27 +160,10 @@ class Durations:
         return (ms for (ms,) in self._connection.execute(sql, (id, bucket, *self._window.micros)))
 
 
-def _stat(schema_name: str, label: str | None, group: Group, durations: Durations) -> Stat:
+def _stat(schema_name: str, label: str | None, group: SpanGroup, durations: Durations) -> Stat:
     def percentile(percent: int) -> float | None:
         found = group.place(percent)
         return None if found is None else durations.at(group.ids, *found)
 
-    input_tokens, output_tokens, cost_usd = group.used
-    return Stat(
-        schema_name,
-        label,
-        group.count,
-        group.failed,
-        group.cancelled,
-        group.open,
-        percentile(50),
-        percentile(95),
-        percentile(99),
-        group.longest if group.longest is not None else percentile(100),
-        group.total,
-        tuple(group.ran.get(bucket, 0) for bucket in range(len(BOUNDS_MS) + 1)),
-        input_tokens,
-        output_tokens,
-        cost_usd,
-        group.is_aggregate,
-    )
+    histogram = tuple(group.ran.get(bucket, 0) for bucket in range(len(BOUNDS_MS) + 1))
+    return group.stat(schema_name, label, percentile, histogram)
