@@ -220,8 +220,10 @@ def test_the_last_half_of_a_millisecond_belongs_to_its_second(path: Path) -> Non
     with agentspan.open(path) as db:
         run = db.agent_instances.register("a")
         db.agent_instances.start(run.id)
-        times = {"started_at": "2026-01-01T00:00:59.999702Z", "finished_at": "2026-01-01T00:01:30Z"}
-        db.agent_spans.create(run.id, "tool", "complete", {"name": "fetch"}, {"output": 1}, **times)
+        start, end = "2026-01-01T00:00:59.999702Z", "2026-01-01T00:01:30Z"
+        db.agent_spans.create(
+            run.id, "tool", "complete", {"name": "fetch"}, {"output": 1}, started_at=start, finished_at=end
+        )
         assert stats(db.storage, since="2026-01-01T00:01:00.000000Z") == []
         assert len(stats(db.storage, until="2026-01-01T00:01:00.000000Z")) == 2  # the type and its label
         assert_same(db.storage)  # type: ignore[arg-type]
