@@ -60,14 +60,19 @@ STATEMENTS = (*CREATE, FAILED, ADD_SIGNATURE, SIGNATURE, ADD_FAILURE, PAIRS, ERR
 def add(connection: sqlite3.Connection) -> None:
     """Add the spans in `temp.fresh` (see span_sums)."""
     errors: dict[int, ErrorParts] = {}
-    known: dict[Key, int] = {}
+    known: dict[tuple[str, str | None, str | None], tuple[ErrorParts, int]] = {}
+    numbers: dict[Key, int] = {}
     rows = []
-    for row, run, span, parent, at, schema_name, label, result in connection.execute(FAILED):
-        errors[row] = error = signatures.error_parts(result)
-        key = signatures.key_of(schema_name, label, error)
-        if key not in known:
-            known[key] = _number(connection, signatures.named(key))
-        rows.append((row, run, span, parent, known[key], at))
+    for row, run, span, parent, at, *rest in connection.execute(FAILED):
+        failure = schema_name, label, result = tuple(rest)
+        if failure not in known:  # many failures are equal: their text is read once
+            error = signatures.error_parts(result)
+            key = signatures.key_of(schema_name, label, error)
+            if key not in numbers:
+                numbers[key] = _number(connection, signatures.named(key))
+            known[failure] = error, numbers[key]
+        errors[row], signature = known[failure]
+        rows.append((row, run, span, parent, signature, at))
     if rows:
         connection.executemany(ADD_FAILURE, rows)
         _mark_passed_on(connection, errors)

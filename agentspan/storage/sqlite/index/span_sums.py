@@ -17,8 +17,8 @@ from agentspan.storage.sqlite.index.run_groups import plus
 IS_OPEN = "status in ('pending', 'active')"
 USED = "not is_aggregate"
 
-# 1 µs a row; sqlite has no subsecond function before 3.42. Without the fraction: strftime rounds .9995 s up.
-MICROS = "cast(strftime('%s', substr({0}, 1, 19)) as integer) * 1000000 + cast(substr({0}, 21, 6) as integer)"
+# SQLite has no subsecond function before 3.42. Without the fraction, which it would round: .9995 s is the next second.
+MICROS = "unixepoch(substr({0}, 1, 19)) * 1000000 + cast(substr({0}, 21, 6) as integer)"
 AT = MICROS.format("coalesce(started_at, inserted_at)")
 BUCKET = (
     f"case when status = 'cancelled' then {CANCELLED} "
@@ -140,7 +140,7 @@ class SpanSums(Part):
     """See the module."""
 
     name = "numbers"
-    batch = 50_000
+    batch = 100_000
     statements = (
         *(*CREATE, FRESH, EMPTY_FRESH, TAKE_CLOSED, FORGET_CLOSED, TAKE_NEW, LIST_OPEN, *TAKE),
         *(GONE, ADD_GONE, LIST_GONE, FORGET_ABOVE, *FORGET),
