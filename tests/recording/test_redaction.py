@@ -22,7 +22,7 @@ from pydantic import BaseModel, SecretStr
 import agentspan
 from agentspan import Limits, MemoryStorage, Tracer
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.credentials import names_credential
+from agentspan.recording.capture.credentials import KINDS, LONG, names_credential, suspicious
 from agentspan.recording.capture.redaction import Redaction
 from tests.recording.stored import runs_of, spans_of
 from tests.strategies import any_text
@@ -566,6 +566,37 @@ def test_no_half_of_a_credential_is_shown_at_the_start_of_a_stack_trace(secret: 
         described = Capture(Limits(), Redaction()).error(error)
         assert len("".join(traceback.format_exception(error))) > 2 * 16_384
         assert is_harmless(described["stacktrace"], secret)
+
+
+@pytest.mark.parametrize("text", [*TEXTS, *KEYS.values()], ids=ascii)
+@pytest.mark.parametrize("filler", ["lorem ipsum, ", "été, "])
+def test_a_credential_is_found_in_a_long_text_as_in_a_short_one(text: str, filler: str) -> None:
+    long = f"{filler * 700}\n{text}\n{filler * 400}"
+    assert len(long) > LONG
+    cut = Redaction().text(text)
+    assert Redaction().text(long) == long.replace(text, cut)
+    assert json.loads(Capture(Limits(), Redaction()).object({"text": long}))["text"] == long.replace(text, cut)
+
+
+# The engine's way to say that a group ignores case in ASCII only.
+FORMS = [kind.detect.replace("(?i-u:", "(?i:") for kind in KINDS]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_all_that_a_short_text_is_suspicious_for_is_suspicious_in_a_long_one(form: str, data: st.DataObject) -> None:
+    found = data.draw(st.from_regex(re.compile(form, re.ASCII)))
+    short = found.encode("utf-8", "replace").decode()
+    if suspicious()(short):
+        assert suspicious()(short.ljust(LONG))
+
+
+def test_a_name_is_suspicious_in_a_long_text_as_in_a_short_one() -> None:
+    for name in NAMES:
+        for after in ('"}', '\\",', ": ", "=", ">"):
+            text = f'"{name}{after}'
+            assert suspicious()(text) == suspicious()(text.ljust(LONG)) == suspicious()(text.rjust(LONG)), text
 
 
 def test_a_credential_in_a_text_of_300_kilobytes_is_cut_out() -> None:
