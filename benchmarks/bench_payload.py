@@ -3,7 +3,8 @@
 A payload is the messages of a conversation, as a model is called with it: English texts of 50 to 3,000 characters, in
 one half of the rows with a character in each that is not ASCII. Each figure is the least of many short turns, in which
 the contestants take turns: what disturbs a turn makes it longer, never shorter. Nothing is stored: the price is that of
-turning a payload into the text that is recorded, with all defaults, without redaction, and over the limit.
+turning a payload into the text that is recorded: with all defaults, without redaction, over the limit, and in a run in
+which its messages were not sent before, where each of them is recorded by itself.
 
     python benchmarks/bench_payload.py [--turns 200]
 """
@@ -22,6 +23,7 @@ from measuring import machine, verdict
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.repeats import Repeats
 
 SIZES = (10_000, 100_000, 1_000_000)
 OVER = 1_200_000
@@ -39,19 +41,26 @@ def main() -> None:
     turns = parser.parse_args().turns
     print(machine())
     with_all, unredacted = Capture(Limits(), Redaction()), Capture(Limits(), None)
-    print(f"{'payload':<24}{'json.dumps':>14}{'recorded':>14}{'redact=None':>14}{'recorded / json.dumps':>24}")
+    columns = ("json.dumps", "recorded", "redact=None", "new in a run")
+    print(f"{'payload':<24}{''.join(f'{column:>14}' for column in columns)}{'recorded / json.dumps':>24}")
     for size in (*SIZES, OVER):
         for text, apostrophe in (("ASCII", "'"), ("not ASCII", "’")):
             payload = conversation(size, apostrophe)
-            dumps, recorded, plain = least(
+            dumps, recorded, plain, new = least(
                 max(turns * SIZES[0] // size, 5),
                 partial(json.dumps, payload),
                 partial(with_all.object, payload),
                 partial(unredacted.object, payload),
+                partial(in_a_run, with_all, payload),
             )
             what = f"{size // 1000:,} kB, {text}"
-            row = f"{what:<24}{dumps:>11.0f} µs{recorded:>11.0f} µs{plain:>11.0f} µs"
+            row = f"{what:<24}{dumps:>11.0f} µs{recorded:>11.0f} µs{plain:>11.0f} µs{new:>11.0f} µs"
             print(verdict(row, recorded / dumps, WANTED) if size != OVER else f"{row}{recorded / dumps:>12.2f} × (cut)")
+
+
+def in_a_run(capture: Capture, payload: dict[str, Any]) -> object:
+    """Capture the first payload of a run."""
+    return capture.object(payload, Repeats())
 
 
 def conversation(size: int, apostrophe: str) -> dict[str, Any]:

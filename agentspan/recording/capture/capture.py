@@ -4,7 +4,8 @@ Everything that is recorded comes through here: payloads, results, errors, metad
 credentials are redacted and where limits hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, overload
 
 from pydantic_core import to_json
@@ -199,12 +200,13 @@ class Capture:
         rest: dict[str, Any] = {}
         lists: list[list[Element]] = []
         new = 0
+        fresh = partial(self._objects, is_plain=is_plain)
         for key, item in value.items():
             rest[key] = item
             if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):
                 continue
             held = item if is_plain else snapshot(item, self._depth - 2) if len(item) <= self._items else None
-            taken = None if held is None else repeats.take(key, item, held, self._object)
+            taken = None if held is None else repeats.take(key, item, held, fresh)
             if taken is not None:
                 rest[key] = LIST
                 lists.append(taken.elements)
@@ -220,21 +222,31 @@ class Capture:
             return None
         return Parts(around, lists)
 
-    def _object(self, item: Any, name: str) -> Captured | None:
-        """Capture an element of a list; None if it is no object.
+    def _objects(self, items: Sequence[Any], name: str, *, is_plain: bool) -> list[Captured] | None:
+        """Capture elements of a list; None if one is no object. Those that are plain JSON are searched together.
 
         Args:
             name: the member that the list is in.
+            is_plain: whether all of it is known to be plain JSON within the limits.
         """
-        if type(item) is dict and _room(item, self._payload, self._items, self._value, self._depth) >= 0:
-            data = self._redacted(to_json(item, inf_nan_mode="strings"), item, name)
-            return Captured(data, len(data))
-        walk = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive)
-        plain = walk.of(item, name)
-        if type(plain) is not dict:
-            return None
-        data = encode(plain).encode()
-        return Captured(data, len(data) - walk.blob_characters)
+        texts = [to_json(item, inf_nan_mode="strings") if is_plain or self._is_plain(item) else b"" for item in items]
+        is_clean = self._suspicious is None or not self._suspicious(b"\n".join(texts))
+        found: list[Captured] = []
+        for item, text in zip(items, texts, strict=True):
+            if text and type(item) is dict:
+                data = text if is_clean else self._redacted(text, item, name)
+                found.append(Captured(data, len(data)))
+                continue
+            walk = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive)
+            plain = walk.of(item, name)
+            if type(plain) is not dict:
+                return None
+            data = encode(plain).encode()
+            found.append(Captured(data, len(data) - walk.blob_characters))
+        return found
+
+    def _is_plain(self, item: Any) -> bool:
+        return type(item) is dict and _room(item, self._payload, self._items, self._value, self._depth) >= 0
 
     def _redacted(self, data: bytes, item: Any, name: str) -> bytes:
         """Return the JSON text of plain JSON, redacted."""

@@ -325,9 +325,10 @@ def suspicious() -> _Found:
     every = _search("|".join([_detects(*_OTHERS), named, _SOME_KEY, re.escape(IN_TEXT)]))
 
     def found(text: str | bytes) -> bool:
-        # Each glance at bytes would check their encoding again.
-        if len(text) >= LONG and type(text) is str and not any(glance(text) for glance in _glances()):
-            return False
+        if len(text) >= LONG and text.isascii():  # else each glance would check or change its encoding
+            readable = text if isinstance(text, str) else text.decode()
+            if not any(glance(readable) for glance in _glances()):
+                return False
         return every(text)
 
     return found

@@ -7,7 +7,8 @@ and only what is new is redacted and encoded.
 """
 
 import marshal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 from agentspan.journal.parts import Element
@@ -32,8 +33,8 @@ class Captured(NamedTuple):
     counted: int
 
 
-Fresh = Callable[[Any, str], Captured | None]
-"""Captures an element: receives it and the name of the list. Returns None if it is no object."""
+Fresh = Callable[[Sequence[Any], str], Sequence[Captured] | None]
+"""Captures elements: receives them and the name of the list. Returns None if one is no object."""
 
 
 class _Before(NamedTuple):
@@ -82,34 +83,36 @@ class Repeats:
         """
         before = self._before.get(name, _NOTHING)
         known = self._known.setdefault(name, {})
+        common, size = 0, 0
         try:
-            data = marshal.dumps(held, _VERSION)
+            if before is not _NOTHING:
+                data = marshal.dumps(held, _VERSION)
+                common, size = common_elements(before.data, before.ends, data, _HEAD), len(data) - _HEAD
+            late, plain = items[common:], held[common:]
+            if not all(type(each) is dict for each in plain):
+                return None
+            written = [marshal.dumps(each, _VERSION) for each in plain]
         except ValueError:  # changed meanwhile
             return None
-        common = common_elements(before.data, before.ends, data, _HEAD)
-        ends, elements = before.ends[:common], before.elements[:common]
-        end, new = (ends[-1] if common else 0), 0
-        for item, plain in zip(items[common:], held[common:], strict=False):
-            encoded = marshal.dumps(plain, _VERSION)
-            end += len(encoded)
-            ends.append(end)
-            element = known.get(encoded)
-            if element is None:
-                captured = fresh(item, name)
-                if captured is None:
-                    return None
-                element = Element(captured.text)
-                new += captured.counted
-                if len(encoded) <= LARGE:
-                    known[encoded] = element
-                    self._size += len(encoded) + len(captured.text)
-            elements.append(element)
-        if _HEAD + end != len(data):  # another thread changed it
+        ends = before.ends[:common]
+        ends += islice(accumulate(map(len, written), initial=ends[-1] if common else 0), 1, None)
+        if len(late) != len(written) or (size and ends[-1] != size):  # another thread changed it
             return None
-        self._before[name] = latest = _Before(data[_HEAD:], ends, elements)
+        unknown = {text: item for text, item in zip(written, late, strict=True) if text not in known}
+        captured = fresh([*unknown.values()], name) if unknown else ()
+        if captured is None:
+            return None
+        added = {text: Element(one.text) for text, one in zip(unknown, captured, strict=True)}
+        elements = before.elements[:common] + [added.get(text) or known[text] for text in written]
+        for text, element in added.items():
+            if len(text) <= LARGE:
+                known[text] = element
+                self._size += len(text) + len(element.text)
+        start = before.data[: ends[common - 1]] if common else b""
+        self._before[name] = latest = _Before(start + b"".join(written), ends, elements)
         if self._size > MOST or sum([len(each.data) for each in self._before.values()]) > LONGEST:
             self._size, self._known, self._before = 0, {}, {name: latest}
-        return Taken(elements, new)
+        return Taken(elements, sum([one.counted for one in captured]))
 
     def forget(self) -> None:
         """Forget all: what was taken is not recorded."""
