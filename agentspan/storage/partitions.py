@@ -1,12 +1,14 @@
 """The capability of a storage that keeps the spans of runs in partitions, by the time that the ids of runs carry."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, get_args
 
 Width = Literal["day", "week", "month"]
 WIDTHS: tuple[Width, ...] = get_args(Width)
 AHEAD = 4
 """Partitions that are made for times to come."""
+MOST_LATE = 100_000
+"""Spans up to which those that the index lacks are counted."""
 
 
 class Partition(NamedTuple):
@@ -29,6 +31,18 @@ class Partition(NamedTuple):
     bytes: int
 
 
+class State(NamedTuple):
+    """The state of the tables.
+
+    Attributes:
+        version: of the tables.
+        late: for each part of the index that was filled, how many finished spans it lacks; MOST_LATE for more.
+    """
+
+    version: int
+    late: Mapping[str, int]
+
+
 class Made(NamedTuple):
     """The partitions that were made.
 
@@ -41,6 +55,19 @@ class Made(NamedTuple):
     moved: int = 0
 
 
+class Dropped(NamedTuple):
+    """The partitions that were removed.
+
+    Attributes:
+        partitions: how many.
+        runs, spans: how many those had; of a partition of more than 10,000,000 spans as the storage estimates.
+    """
+
+    partitions: int = 0
+    runs: int = 0
+    spans: int = 0
+
+
 class Partitions(Protocol):
     """Keeps finished spans in partitions, each for a range of times, and whole runs in one of them.
 
@@ -50,6 +77,10 @@ class Partitions(Protocol):
 
     def partitions(self) -> list[Partition]:
         """Return all partitions by time, the default one last; an empty list where the tables were made without any."""
+        ...
+
+    def state(self) -> State:
+        """Return the version of the tables, and how far the index is."""
         ...
 
     def missing(self, *, ahead: int = AHEAD) -> int:
@@ -73,6 +104,24 @@ class Partitions(Protocol):
         Raises:
             DatabaseBusy: others used the default partition for `wait_s` seconds; what was made so far stays.
             DatabaseUnusable: the user may not change the tables.
+            NotPermitted: the storage was opened to be read only.
+        """
+        ...
+
+    def drop_old(self, before: str, is_dead: Callable[[str], bool], wait_s: float) -> Dropped:
+        """Remove the partitions that are old as a whole, the oldest first, with all that belongs to their runs.
+
+        Each in one commit; only where a partition has very many violations, most of them are removed before. Guards,
+        for each: its times are over; all runs have finished before a time, and nothing in them is open; and of runs
+        that were closed for their programs, these are dead. One with another run stays, and so does the default one.
+
+        Args:
+            before: the time, as stored text.
+            is_dead: called with the writers of runs that were closed for them.
+
+        Raises:
+            DatabaseBusy: others used the partitions for `wait_s` seconds; what was removed so far is.
+            DatabaseUnusable: the user may not remove tables.
             NotPermitted: the storage was opened to be read only.
         """
         ...

@@ -88,7 +88,11 @@ def parted(postgres_server: Emptied) -> str:
 
 
 class TestHashPartitions(*((StorageContract,) if IS_WHOLE else (Agreeing, Removing))):  # type: ignore[misc]
-    """The tables of runs in three partitions each."""
+    """The tables of runs in three partitions each: these have no ranges of times."""
+
+    test_partitions_are_made_ahead_once = None
+    test_an_old_partition_is_removed_with_all_that_belongs_to_its_runs = None
+    test_a_partition_with_a_run_that_may_stay_is_not_removed = None
 
     @pytest.fixture
     def storage(self, parted: str, postgres_server: Emptied) -> Iterator[Storage]:

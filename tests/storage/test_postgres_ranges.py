@@ -11,12 +11,14 @@ import pytest
 
 import agentspan
 from agentspan import clock, ids
-from agentspan.errors import DatabaseBusy, DatabaseUnusable
-from agentspan.model.changes import Applied, Put, PutSpans, Unit
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue
+from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import LEAVES
+from agentspan.storage.location import Location
 from agentspan.storage.partitions import Partitions
 from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, missing, time_of, width_of
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import Rows, finish
 from tests.postgres import Emptied
@@ -25,6 +27,8 @@ from tests.waiting import until
 psycopg = pytest.importorskip("psycopg")
 
 from agentspan.storage.postgres import migrating, partitioning  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.connection import Connection  # noqa: E402
+from agentspan.storage.postgres.connections import Connections  # noqa: E402
 from agentspan.storage.postgres.migrations import MIGRATIONS  # noqa: E402
 from agentspan.storage.postgres.partitions import MANY  # noqa: E402
 from agentspan.storage.postgres.statements import SPANS  # noqa: E402
@@ -326,9 +330,10 @@ def test_a_migration_that_was_interrupted_goes_on_and_nothing_is_refused_meanwhi
         run = run_at(storage, NOW, rows)
         put(storage, run, rows, 5)
     with older.opened() as storage:
-        connections = storage._connections
+        connections = Connections(Location("postgresql", url), read_only=False, wait_s=5.0)
         with connections.lent(1.0) as connection:
             partitioning.constrain(connection)
+        connections.close()
         put(storage, run, rows)
         late = run_at(storage, NOW + timedelta(days=300), rows)
         with pytest.raises(DatabaseBusy, match="try again"):
@@ -339,6 +344,113 @@ def test_a_migration_that_was_interrupted_goes_on_and_nothing_is_refused_meanwhi
     assert migrated.counts([run.id])[run.id].total == 6
     put(migrated, late, rows)
     migrated.close()
+
+
+def ended(storage: Storage, at: datetime, rows: Rows, number: int, spans: int) -> list[AgentInstanceRow]:
+    """Put so many finished runs with so many finished spans each."""
+    first = run_at(storage, at, rows)
+    runs = [first]
+    done: dict[str, Any] = {"status": "complete", "finished_at": clock.parse(at), "updated_at": clock.parse(at)}
+    for more in range(1, number):
+        runs.append(first._replace(id=ids.encode(int(at.timestamp() * 1000) + more, 7, more), **done))
+    storage.apply([Unit((Put(run),)) for run in runs[1:]])
+    storage.apply([Unit((Move("agent_instance", first.id, LEAVES["complete"], done),))])
+    storage.apply([Unit((PutSpans([rows.span(run, status="complete") for run in runs for _ in range(spans)]),))])
+    return runs
+
+
+@pytest.mark.parametrize("number", [3, 300])
+def test_prune_drops_a_partition_by_as_many_statements_as_few_runs_need(
+    storage: Storage, asked: Asked, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    rows = Rows()
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    ended(storage, NOW - timedelta(days=50), rows, number, 4)
+    stays = ended(storage, NOW, rows, 1, 4)[0]
+    statements: list[str] = []
+    execute: Any = Connection.execute
+
+    def counted(self: Any, query: Any, *args: Any, **how: Any) -> Any:
+        statements.append(query)
+        return execute(self, query, *args, **how)
+
+    before = len(partitions_of(storage).partitions())
+    with monkeypatch.context() as counting:
+        counting.setattr(Connection, "execute", counted)
+        done = agentspan.open(storage).prune(older_than=clock.parse(NOW - timedelta(days=30)))
+    assert (done.runs, done.spans) == (number, 4 * number)
+    assert done.partitions == before - len(partitions_of(storage).partitions()) >= 3
+    assert [row.id for row in storage.page(Query("agent_instance")).rows] == [stays.id]
+    each = [sql for sql in statements if "delete from finished_spans" in sql]
+    assert each == []
+    assert len(statements) < 30 + 25 * done.partitions
+    assert len([sql for sql in statements if sql.startswith("drop table")]) == done.partitions
+    assert agentspan.read(storage).runs().total == 1
+    assert agentspan.read(storage).stats()[0].count == 4
+
+
+def test_a_user_who_may_not_drop_partitions_prunes_row_by_row(
+    storage: Storage, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, _, schema = url.partition("?schema=")
+    role = f"pruner_of_{schema}"
+    with psycopg.connect(before, autocommit=True) as owner:
+        owner.execute(f"create role {role} login; grant usage on schema {schema} to {role}")
+        owner.execute(f"grant select, insert, update, delete on all tables in schema {schema} to {role}")
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    ended(storage, NOW - timedelta(days=50), Rows(), 3, 2)
+    with agentspan.open(url.replace("agentspan:sesame", role)) as pruner:
+        with pytest.raises(DatabaseUnusable, match="may not drop"):
+            pruner.prune(older_than=NOW - timedelta(days=30), whole_partitions=True)
+        done = pruner.prune(older_than=NOW - timedelta(days=30))
+    assert (done.runs, done.spans, done.partitions) == (3, 6, None)
+    assert "row by row" in caplog.text
+
+
+def test_whole_partitions_alone_are_removed_if_that_is_wanted(storage: Storage) -> None:
+    rows = Rows()
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)), width="week")
+    bound = next(each for each in partitions_of(storage).partitions() if each.end and each.end > _ago(31)).start or ""
+    ended(storage, clock.to_datetime(bound) - timedelta(hours=1), rows, 2, 2)
+    inside = ended(storage, clock.to_datetime(bound) + timedelta(hours=1), rows, 2, 2)
+    db = agentspan.open(storage)
+    before = clock.parse(clock.to_datetime(bound) + timedelta(hours=2))
+    assert db.prune(older_than=before, whole_partitions=True).runs == 2
+    assert [row.id for row in storage.page(Query("agent_instance")).rows] == [run.id for run in inside]
+    assert db.prune(older_than=before).runs == 2
+    with pytest.raises(InvalidValue, match="whole_partitions"):
+        db.prune(older_than=before, keep_failed=True, whole_partitions=True)
+    with pytest.raises(InvalidValue, match="whole_partitions"):
+        agentspan.open(":memory:").prune(older_than=before, whole_partitions=True)
+
+
+def test_a_partition_is_not_dropped_while_a_span_is_put_into_it(storage: Storage, url: str) -> None:
+    """The writer's run is imported at that moment: it stays, with its span."""
+    rows = Rows()
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    ended(storage, NOW - timedelta(days=50), rows, 2, 2)
+    new = ids.encode(int((NOW - timedelta(days=50)).timestamp() * 1000) + 7, 7, 7)
+    before, _, schema = url.partition("?schema=")
+    with psycopg.connect(before, options=f"-csearch_path={schema}") as writer:
+        columns = ", ".join(f'"{each}"' for each in AgentInstanceRow._fields)
+        writer.execute(
+            f"insert into agent_instances select * from (select {columns.replace(chr(34) + 'id' + chr(34), '%s')} "
+            "from agent_instances limit 1) one",
+            (new,),
+        )
+        writer.execute(
+            "insert into finished_spans select (json_populate_record(s, json_build_object("
+            "'id', s.id || 'x', 'agent_instance_id', %s::text))).* from finished_spans s limit 1",
+            (new,),
+        )
+        with pytest.raises(DatabaseBusy):
+            partitions_of(storage).drop_old(clock.now(), lambda id: True, 0.2)
+    dropped = partitions_of(storage).drop_old(_ago(1), lambda id: True, 5.0)
+    assert (dropped.runs, storage.counts([new])[new].total) in ((3, 0), (0, 1))
+
+
+def _ago(days: int) -> str:
+    return clock.parse(NOW - timedelta(days=days))
 
 
 def test_ranges_cover_each_time_once_also_after_the_width_changed() -> None:

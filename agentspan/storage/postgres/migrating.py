@@ -17,14 +17,13 @@ from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.migrations import MIGRATIONS
-from agentspan.storage.postgres.tables import FUNCTIONS, VIEWS
+from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
 
 CURRENT = len(MIGRATIONS)
 
 LONGEST_S = 86_400
 """Seconds that a statement of a migration may take."""
 PAUSE_S = 0.05
-VERSION = "select version from storage_version"
 # Tried again and again: whoever waited in a statement would hold a snapshot, which building an index waits for.
 _LOCK = "select pg_try_advisory_lock(hashtextextended('agentspan:' || %s, 0))"
 _UNLOCK = "select pg_advisory_unlock(hashtextextended('agentspan:' || %s, 0))"

@@ -6,28 +6,24 @@ may not change tables, and attaching a partition waits for every reader of the d
 """
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from agentspan import clock
-from agentspan.errors import DatabaseBusy
-from agentspan.storage.partitions import AHEAD, Made, Partition, Width
+from agentspan.storage.partitions import AHEAD, MOST_LATE, Dropped, Made, Partition, State, Width
 from agentspan.storage.postgres import partition_ranges
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.lending import rows_of
+from agentspan.storage.postgres.partition_dropping import added, drop, patiently
 from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, name_of, time_of
-
-T = TypeVar("T")
+from agentspan.storage.postgres.tables import VERSION
 
 TABLE = "finished_spans"
 DEFAULT = f"{TABLE}_default"
 MANY = 1000
 """Spans of one range for which a partition is made. Fewer, as those of a clock that is wrong, stay in the default."""
-LOCK_S = 1.0
-"""Seconds to wait for a lock at a time: all that come later wait behind."""
 LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan partitions:' || current_schema(), 0))"
 _NOW = "select extract(epoch from now())::float8"
 _PARTS = f"""
@@ -43,6 +39,8 @@ select count(*) from (
     select 1 from {DEFAULT} where agent_instance_id >= %s and agent_instance_id < %s limit {MANY}
 ) many
 """
+_INDEX = "select part, greatest(taken, target)::text from index_state order by part"
+_LATE = f"select count(*) from (select 1 from {TABLE} where xid >= %s::xid8 limit %s) late"
 _FIRST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -67,6 +65,16 @@ class PostgresPartitions:
             parts = parts_of(connection)
             return [_described(connection, part) for part in parts]
 
+    def state(self) -> State:
+        """See Partitions."""
+        with self._connections.snapshot() as connection:
+            version: int = rows_of(connection, VERSION)[0][0]
+            late = {
+                part: rows_of(connection, _LATE, (target, MOST_LATE))[0][0]
+                for part, target in rows_of(connection, _INDEX)
+            }
+        return State(version, late)
+
     def missing(self, *, ahead: int = AHEAD) -> int:
         """See Partitions."""
         with self._connections.snapshot() as connection:
@@ -83,22 +91,22 @@ class PostgresPartitions:
         names: list[str] = []
         moved = 0
         while True:
-            made = self._patiently(lambda connection: _made_next(connection, ahead, begins, width), wait_s)
+            made = patiently(self._connections, lambda connection: _made_next(connection, ahead, begins, width), wait_s)
             if made is None:
                 return Made(names, moved)
             names.append(made[0])
             moved += made[1]
 
-    def _patiently(self, work: Callable[[Connection], T], wait_s: float) -> T:
-        """Do it in a transaction. It waits for a lock for a second at a time, so that others are let by between."""
-        until = time.monotonic() + wait_s
-        while True:
-            try:
-                return self._connections.transact(work, max(0.01, min(LOCK_S, wait_s)))
-            except DatabaseBusy:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.1)
+    def drop_old(self, before: str, is_dead: Callable[[str], bool], wait_s: float) -> Dropped:
+        """See Partitions."""
+        with self._connections.snapshot() as connection:
+            parts, now = parts_of(connection), _now(connection)
+        done = Dropped()
+        for part in parts:
+            end = None if part.range is None or part.range.end is None else time_of(part.range.end)
+            if part.range is not None and end is not None and end <= min(now, clock.to_datetime(before)):
+                done = added(done, drop(self._connections, part.name, part.range, before, is_dead, wait_s))
+        return done
 
 
 def parts_of(connection: Connection) -> list[_Part]:

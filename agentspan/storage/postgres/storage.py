@@ -12,7 +12,7 @@ from agentspan.model.changes import Applied, Move, Outcome, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.storage.location import Location
-from agentspan.storage.postgres import migrating
+from agentspan.storage.postgres import migrating, tables
 from agentspan.storage.postgres.analytics import PostgresAnalytics
 from agentspan.storage.postgres.changes import PostgresChanges
 from agentspan.storage.postgres.checking import problems
@@ -66,7 +66,7 @@ class PostgresStorage(Reads):
         connections = self._connections
         try:
             with connections.lent(wait_s) as connection:
-                found = connection.execute(migrating.VERSION).fetchone()
+                found = connection.execute(tables.VERSION).fetchone()
                 version = 0 if found is None else found[0]
         except psycopg.Error as error:
             if not has_no_tables(error):

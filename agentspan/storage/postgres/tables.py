@@ -3,6 +3,8 @@
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.postgres.statements import SPAN_TABLES, listed
 
+VERSION = "select version from storage_version"
+
 # One relation for a reader: conditions and orders reach the indexes of both tables.
 _ALL_SPANS = " union all ".join(f"select {listed(AgentSpanRow._fields)} from {table}" for table in SPAN_TABLES)
 
