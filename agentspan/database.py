@@ -128,10 +128,12 @@ class Database:
         max_bytes: int | None = None,
         dry_run: bool = False,
         only: "Only | None" = None,
+        whole_partitions: bool = False,
     ) -> "Pruned":
         """Remove runs that have finished, the oldest first, and idempotency keys older than 7 days; shrink the file.
 
-        A run stays while anything in it is open.
+        A run stays while anything in it is open. With `older_than` alone, partitions that are old as a whole are
+        removed first, and then other runs by their rows.
 
         Args:
             older_than: remove what finished before this time, an aware datetime or RFC 3339 text with an offset.
@@ -140,16 +142,24 @@ class Database:
             dry_run: only say what would be done.
             only: called with rows of runs, returns the ids of those that may be removed; without `older_than` and
                 `max_bytes` all of them are.
+            whole_partitions: with `older_than` alone: leave the runs of other partitions.
 
         Raises:
-            InvalidValue: `older_than` is no time; or `max_bytes`, where there is no file.
+            InvalidValue: `older_than` is no time; or `max_bytes`, where there is no file, or `whole_partitions`, where
+                there are no partitions.
         """
         with forks.importing:
             from agentspan.maintenance.prune import prune
 
         at = timestamp("older_than", older_than)
         return prune(
-            self._context, older_than=at, keep_failed=keep_failed, max_bytes=max_bytes, dry_run=dry_run, only=only
+            self._context,
+            older_than=at,
+            keep_failed=keep_failed,
+            max_bytes=max_bytes,
+            dry_run=dry_run,
+            only=only,
+            whole_partitions=whole_partitions,
         )
 
     def compact(self, progress: Callable[[int, int], None] | None = None) -> "Compacted":

@@ -260,7 +260,8 @@ def test_the_reference_names_every_command_with_its_options(name: str) -> None:
     described = row(text, f"`agentspan {name}" if name else "`agentspan`")
     if "[filters](#filters-of-runs)" in described:
         described += section("### Filters of runs")
-    for parameter in command.params:
+    inside = command.commands.values() if isinstance(command, click.Group) and name else ()
+    for parameter in (*command.params, *(each for one in inside for each in one.params)):
         if isinstance(parameter, click.Option):
             assert all(re.search(rf"`{option}\b", described) for option in parameter.opts), parameter.opts
         else:

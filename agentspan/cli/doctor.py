@@ -7,9 +7,10 @@ import click
 
 from agentspan import jsontext
 from agentspan.analysis import time_expressions
-from agentspan.cli.output import argument, document, fit, safe, status_style, width
+from agentspan.cli.output import argument, document, fit, noun, safe, status_style, width
 from agentspan.database import Database
 from agentspan.maintenance.doctor import Report, RunReport
+from agentspan.maintenance.partition_upkeep import Upkeep
 
 
 def command(
@@ -45,6 +46,7 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
             yield from ("    " + safe(line) for line in _why(run))  # not cut: there is a name in it to be used
     if not report.runs:
         yield status_style("✓", "complete") + " nothing is open"
+    yield from _partitions(report.partitions)
     yield from _damage(report, columns)
     if report.refused_total:
         yield f"{report.refused_total} {'change' if report.refused_total == 1 else 'changes'} came too late"
@@ -55,6 +57,16 @@ def _lines(report: Report, *, dry_run: bool) -> Iterator[str]:
         yield "    " + fit(f"{row.subject} {what}", columns - 4)
     if report.refused_total:
         yield "    all of each is in the table refused_changes"
+
+
+def _partitions(kept: Upkeep) -> Iterator[str]:
+    if kept.made.names:
+        moved = f", and moved {noun(kept.made.moved, 'span')} there" if kept.made.moved else ""
+        yield f"made {noun(len(kept.made.names), 'partition')}{moved}"
+    if kept.missing:
+        yield status_style("!", "failed") + f" {noun(kept.missing, 'partition')} for times to come are missing"
+    if kept.problem is not None:
+        yield "    " + safe(str(kept.problem))
 
 
 def _damage(report: Report, columns: int) -> Iterator[str]:
@@ -112,5 +124,6 @@ def _plain(report: Report) -> dict[str, Any]:
         ],
         "refused_changes": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.refused],
         "total": report.refused_total,
+        "partitions": {"made": [*report.partitions.made.names], "missing": report.partitions.missing},
         "damage": [{**row._asdict(), "wanted": jsontext.decode(row.wanted)} for row in report.damage],
     }

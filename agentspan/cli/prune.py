@@ -23,6 +23,7 @@ def command(
     older_than: str | None,
     max_size: str | None,
     keep_failed: bool,
+    whole_partitions: bool,
     dry_run: bool,
     as_json: bool,
     **given: Any,
@@ -35,6 +36,7 @@ def command(
         max_bytes=None if max_size is None else size(max_size),
         keep_failed=keep_failed,
         dry_run=dry_run,
+        whole_partitions=whole_partitions,
         only=None if filter == RunFilter() else lambda rows: ids_that_match(storage, rows, filter),
     )
     if as_json:
@@ -43,6 +45,8 @@ def command(
     about = "about " if dry_run and max_size is not None else ""
     what = f"{about}{noun(done.runs, 'run')} with {noun(done.spans, 'span')}, and {noun(done.keys, 'idempotency key')}"
     click.echo(f"{'would remove' if dry_run else 'removed'} {what}")
+    if done.partitions:
+        click.echo(f"{noun(done.partitions, 'partition')} dropped")
     if done.freed_bytes is not None:
         click.echo(f"{noun(done.freed_bytes, 'byte')} freed")
 

@@ -6,6 +6,7 @@ from typing import cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import NotFound
+from agentspan.maintenance.partition_upkeep import Upkeep, keep_partitions
 from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, WriterRow
@@ -56,6 +57,7 @@ class Report:
         refused_total: how many of those there are.
         damage: parts of the journals of killed programs that could not be read, the latest first.
         damage_total: how many such places there are.
+        partitions: the partitions that were made, and those that are missing.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Report:
     refused_total: int = 0
     damage: list[RefusedChangeRow] = field(default_factory=list)
     damage_total: int = 0
+    partitions: Upkeep = field(default_factory=Upkeep)
 
 
 def examine(
@@ -88,6 +91,7 @@ def examine(
     checking = ctx.storage.capabilities().check
     if checking is not None:
         report.problems = checking.check()
+    report.partitions = keep_partitions(ctx.storage, ctx.wait_s, dry_run=dry_run)
     closing = _Closing(ctx, dead_hosts, idle_since)
     for instance_id in _with_open(ctx):
         try:

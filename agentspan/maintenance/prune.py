@@ -1,19 +1,23 @@
 """Removes old finished runs, and idempotency keys that are too old to be retried."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
 from agentspan import clock
-from agentspan.errors import InvalidValue, StorageError
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.storage.file_capabilities import StorageFile
+from agentspan.storage.partitions import Dropped, Partitions
 from agentspan.storage.protocol import Query, SpanCounts
 from agentspan.storage.scanning import count, pages
+
+log = logging.getLogger("agentspan")
 
 Only = Callable[[Sequence[AgentInstanceRow]], Collection[str]]
 """Returns the ids of those of these runs that may be removed."""
@@ -31,12 +35,15 @@ class Pruned(NamedTuple):
     Attributes:
         runs, spans, keys: how many.
         freed_bytes: by how much the file is smaller; None for a storage without a file, and when nothing was done.
+        partitions: how many partitions were removed as a whole, with runs and spans that are counted, too; None for a
+            storage that has none or whose user may not remove them, and where these runs are chosen one by one.
     """
 
     runs: int
     spans: int
     keys: int
     freed_bytes: int | None
+    partitions: int | None = None
 
 
 def prune(
@@ -47,10 +54,12 @@ def prune(
     max_bytes: int | None = None,
     dry_run: bool = False,
     only: Only | None = None,
+    whole_partitions: bool = False,
 ) -> Pruned:
     """Remove finished runs, the oldest first, and old keys; a run with anything open in it stays.
 
     A run that was closed for its program also stays, unless the program is known to be dead: it may go on.
+    With `older_than` alone, partitions that are old as a whole are removed first; then the other runs, by their rows.
 
     Args:
         older_than: those that finished before this time, as stored text.
@@ -58,9 +67,11 @@ def prune(
         max_bytes: remove runs until at most so many bytes of the file are in use.
         only: runs that it does not return stay. Without `older_than` and `max_bytes`, all that it returns may go.
         dry_run: report what would be done. With `max_bytes` that is an estimate, from the average size of a span.
+        whole_partitions: remove nothing but partitions that are old as a whole, and old keys.
 
     Raises:
-        InvalidValue: `max_bytes` is given, and the storage has no file.
+        InvalidValue: `max_bytes` is given, and the storage has no file; or `whole_partitions`, and it has no
+            partitions, or runs are chosen by more than `older_than`, or it is a dry run.
         StorageError: the storage cannot remove.
     """
     storage = ctx.storage
@@ -70,10 +81,19 @@ def prune(
         raise StorageError(f"the storage {can.backend!r} cannot remove runs")
     if max_bytes is not None and file is None:
         raise InvalidValue("max_bytes", "this storage lies in no file, so it has no size")
+    by_time_alone = older_than is not None and not (keep_failed or max_bytes is not None or only is not None or dry_run)
+    if whole_partitions and (can.partitions is None or not by_time_alone):
+        raise InvalidValue("whole_partitions", "needs a storage with partitions, and `older_than` alone")
     before = file.file_bytes() if file is not None else 0
     week_ago = clock.parse(clock.to_datetime(clock.now()) - timedelta(days=KEY_DAYS))
     keys = removal.remove_keys(week_ago, ctx.wait_s, dry_run=dry_run)
-    runs = spans = 0
+    dropped = None
+    if can.partitions is not None and older_than is not None and by_time_alone:
+        dropped = _dropped(ctx, can.partitions, older_than, must=whole_partitions)
+    _, runs, spans = dropped or Dropped()
+    partitions = None if dropped is None else dropped.partitions
+    if whole_partitions:
+        return Pruned(runs, spans, keys, None, partitions)
     left = _Left(ctx, file, max_bytes)
     for batch in _batches(ctx, older_than, keep_failed, left, only):
         if dry_run:
@@ -83,9 +103,24 @@ def prune(
         runs, spans = runs + done[0], spans + done[1]
         left.removed(done[1], really=not dry_run)
     if dry_run or file is None:
-        return Pruned(runs, spans, keys, None)
+        return Pruned(runs, spans, keys, None, partitions)
     file.compact(ctx.wait_s)
     return Pruned(runs, spans, keys, max(0, before - file.file_bytes()))
+
+
+def _dropped(ctx: Context, partitions: Partitions, older_than: str, *, must: bool) -> Dropped | None:
+    """Remove the partitions that are old as a whole; None where this user may not, and rows are to be removed instead.
+
+    Args:
+        must: raise what keeps it from that.
+    """
+    try:
+        return partitions.drop_old(older_than, DeadWriters(ctx.storage).has, ctx.wait_s)
+    except (DatabaseBusy, DatabaseUnusable) as error:
+        if must:
+            raise
+        log.warning("runs are removed row by row: %s", error)
+        return None
 
 
 class _Left:

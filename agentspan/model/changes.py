@@ -42,7 +42,8 @@ class Put(NamedTuple):
 
     Attributes:
         minted: whether the recording process made the id, from 79 random bits. It is then refused as used only where a
-            row of the same type has it, as when a record is read again; a storage need not look at other types.
+            row of the same type has it, as when a record is read again; a storage need not look at other types, and
+            for a span not at other runs.
     """
 
     row: Row

@@ -27,6 +27,7 @@ from agentspan.serve.methods import MethodsMiddleware, allow
 from agentspan.serve.middleware import LOOPBACK, GuardMiddleware, log
 from agentspan.serve.openapi import document
 from agentspan.serve.otlp_routes import OtlpRoutes
+from agentspan.serve.partition_making import PartitionMaking
 from agentspan.serve.responses import refuse, refuse_error
 from agentspan.serve.routes import router
 from agentspan.serve.viewer_routes import routes as viewer_routes
@@ -86,12 +87,16 @@ def create_app(
     opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
     adopting = Adopting(adoption_beside(opened))
     storage = without_adoption(opened)
+    making = PartitionMaking(storage)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with otlp.ending_idle():
+            if not read_only:
+                making.start()
             yield
+        making.stop()
         await adopting.stop()
         if is_ours:
             storage.close()

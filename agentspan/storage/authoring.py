@@ -88,6 +88,7 @@ from agentspan.storage.file_capabilities import Backup, Rewriting, RewrittenSpan
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
+from agentspan.storage.partitions import Made, Partition, Partitions, Width
 from agentspan.storage.protocol import (
     PROTOCOL,
     Answer,
@@ -163,6 +164,7 @@ __all__ = [
     "KeyTaken",
     "LatestScore",
     "Location",
+    "Made",
     "MemoryStorage",
     "Move",
     "Moved",
@@ -173,6 +175,8 @@ __all__ = [
     "Outcome",
     "Outlines",
     "Over",
+    "Partition",
+    "Partitions",
     "Progress",
     "Put",
     "PutSpans",
@@ -212,6 +216,7 @@ __all__ = [
     "Value",
     "Violation",
     "Waiting",
+    "Width",
     "WriterRow",
     "added_up",
     "counting",

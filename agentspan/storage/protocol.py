@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agentspan.storage.analytics import Analytics, Scores
     from agentspan.storage.file_capabilities import Backup, Rewriting, StorageFile
     from agentspan.storage.location import Location
+    from agentspan.storage.partitions import Partitions
     from agentspan.storage.shared import Changes, Notes
     from agentspan.storage.transfer import Transfer
 
@@ -124,6 +125,7 @@ class Capabilities(NamedTuple):
         transfer: reading and writing what only a copy of a whole storage needs.
         notes: keeping texts for programs on several machines.
         changes: reading the spans that were committed since a cursor.
+        partitions: keeping finished spans in partitions by time.
         concurrency: how many threads of a process may write at the same time to good effect. A commit of a storage with
             more than 1 waits for a server.
         keeps_contents: whether it stores what is repeated in payloads once, and makes use of TextInParts.
@@ -150,6 +152,7 @@ class Capabilities(NamedTuple):
     changes: Changes | None = None
     concurrency: int = 1
     spool: Spool | None = None
+    partitions: Partitions | None = None
 
 
 class Groups(Protocol):

@@ -101,6 +101,7 @@ def commands(db: Path, folder: Path) -> dict[str, list[list[str]]]:
         "copy": [["copy", str(db), str(folder / f"copied{len(list(folder.iterdir()))}.db")]],
         "demo": [["demo"]],
         "instrument": [["instrument", "--list"]],
+        "storage": [["storage", "status"], ["storage", "init"], ["storage", "init", "no\x1b[31m://x"]],
     }
 
 
@@ -131,6 +132,7 @@ def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: py
     db = tmp_path / "runs.db"
     record(db, "text")
     for name, command in main.commands.items():
+        command = command.commands["status"] if isinstance(command, click.Group) else command
         if not any("--json" in option.opts for option in command.params if isinstance(option, click.Option)):
             assert name in ("serve", "record")
             continue

@@ -12,8 +12,12 @@ from agentspan.cli import main
 from agentspan.storage.location import Location
 from agentspan.storage.registry import open_direct
 from tests.cli.calling import call, process
+from tests.postgres import Emptied
 
 psycopg = pytest.importorskip("psycopg")
+
+NOWHERE = Path("/nowhere/runs.db")
+"""A file that commands which name another database do not touch."""
 
 
 def record(db: object) -> None:
@@ -113,7 +117,7 @@ CANNOT = [
 ELSEWHERE = {
     "span": "below", "diff": "below", "tail": "below", "import": "the fixture", "instrument": "needs no database",
     "copy": "tests/maintenance/test_copying.py", "serve": "tests/serve/test_several_servers.py", "record": "below",
-    "demo": "below",
+    "demo": "below", "storage": "below",
 }  # fmt: skip
 
 
@@ -206,3 +210,51 @@ def test_a_program_records_by_commits(postgres_location: Location) -> None:
             ("traveller", "complete", 4),
             ("traveller", "complete", 4),
         ]
+
+
+def test_storage_init_makes_tables_and_partitions_and_status_shows_them(postgres_server: Emptied) -> None:
+    url = postgres_server.new().text
+    made = call(NOWHERE, "storage", "init", url, "--ahead", "2", "--width", "month")
+    assert (made.exit_code, "is ready" in made.output) == (0, True)
+    assert "sesame" not in made.output
+    assert call(NOWHERE, "storage", "status", url).exit_code == 0
+    more = json.loads(call(NOWHERE, "storage", "init", "--db", url, "--ahead", "6", "--since", "90d", "--json").output)
+    assert len(more["made"]) > 2
+    assert more["moved"] == 0
+    shown = json.loads(call(NOWHERE, "storage", "status", url, "--json").output)
+    assert [each["is_default"] for each in shown["partitions"]] == [False] * (len(shown["partitions"]) - 1) + [True]
+    assert (shown["missing"], shown["version"], shown["index"]) == (0, 4, {})
+    assert set(more["made"]) < {each["name"] for each in shown["partitions"]}
+    lines = call(NOWHERE, "storage", "status", url).output.splitlines()
+    assert len(lines) == 2 + len(shown["partitions"])
+    assert lines[-1].split()[:2] == ["finished_spans_default", "0"]
+
+
+def test_storage_init_makes_a_file_which_has_no_partitions(tmp_path: Path) -> None:
+    path = str(tmp_path / "runs.db")
+    assert "has no partitions" in call(NOWHERE, "storage", "init", path).output
+    assert "has no partitions" in call(NOWHERE, "storage", "status", path).output
+
+
+def test_the_doctor_makes_the_partitions_that_are_missing(postgres_server: Emptied) -> None:
+    url = postgres_server.new().text
+    open_direct(url).close()
+    plain, _, schema = url.partition("?schema=")
+    with psycopg.connect(plain, options=f"-csearch_path={schema}", autocommit=True) as connection:
+        parts = (
+            "select inhrelid::regclass::text from pg_inherits where inhparent = 'finished_spans'::regclass order by 1"
+        )
+        *_, last, default = sorted(name for (name,) in connection.execute(parts))
+        assert default == "finished_spans_default"
+        connection.execute(f"drop table {last}")
+    status = call(NOWHERE, "storage", "status", url)
+    assert (status.exit_code, "1 partition for now" in status.output) == (1, True)
+    assert json.loads(call(NOWHERE, "doctor", "--db", url, "--dry-run", "--json").output)["partitions"] == {
+        "made": [],
+        "missing": 1,
+    }
+    assert json.loads(call(NOWHERE, "doctor", "--db", url, "--json").output)["partitions"] == {
+        "made": [last],
+        "missing": 0,
+    }
+    assert call(NOWHERE, "storage", "status", url).exit_code == 0

@@ -47,7 +47,7 @@ def test_runs_that_finished_before_a_time_are_removed_with_all_of_theirs(db: Dat
     spans = [span.id for span in db.storage.iter_spans(runs[0])]
     assert db.storage.violations(spans)[spans[0]] != []
     planned = db.prune(older_than="2026-01-03T00:00:00Z", dry_run=True)
-    assert (planned, ids(db)) == ((2, 6, 0, None), runs)
+    assert (planned, ids(db)) == ((2, 6, 0, None, None), runs)
     done = db.prune(older_than="2026-01-03T00:00:00Z")
     assert (done[:3], ids(db)) == ((2, 6, 0), runs[2:])
     assert dict(db.storage.find(*spans, runs[0]).rows) == {}

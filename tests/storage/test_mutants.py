@@ -17,6 +17,7 @@ from tests.storage.entry_points import install
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants import MUTANTS
 from tests.storage.mutants.claiming import Capable
+from tests.storage.mutants.parting import Parted
 from tests.storage.sqlite_contract import SQLiteContract as Proved
 
 TESTS = sorted(name for name, _ in inspect.getmembers(StorageContract, inspect.isfunction) if name.startswith("test_"))
@@ -64,7 +65,7 @@ def test_a_mutant_is_found_by_the_test_that_is_named(
     assert verdict(mutant, test, tmp_path / "mutant").startswith("failed")
 
 
-@pytest.mark.parametrize("backend", [MemoryStorage, Capable], ids=lambda b: b.__name__)
+@pytest.mark.parametrize("backend", [MemoryStorage, Capable, Parted], ids=lambda b: b.__name__)
 def test_a_sound_storage_passes_and_what_it_does_not_claim_is_skipped_by_name(
     backend: type[Any], tmp_path: Path
 ) -> None:

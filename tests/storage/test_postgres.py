@@ -24,7 +24,7 @@ from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg")
 
-from agentspan.storage.postgres import tables  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres import migrating  # noqa: E402  # needs psycopg
 
 PAGE = ROOT / "docs" / "postgresql.md"
 HAS_ROLES = "select 1 from pg_roles where rolname = 'recorder'"
@@ -130,8 +130,8 @@ def test_tables_of_an_older_version_are_migrated_with_their_rows(
 ) -> None:
     location, rows = postgres_server.new(), Rows()
     with monkeypatch.context() as older:
-        older.setattr(tables, "MIGRATIONS", MIGRATIONS[:version])
-        older.setattr(tables, "CURRENT", version)
+        older.setattr(migrating, "MIGRATIONS", MIGRATIONS[:version])
+        older.setattr(migrating, "CURRENT", version)
         storage = open_direct(location)
         run = run_in(storage)
         spans = [rows.span(run, status=status) for status in ("complete", "active", "failed")]

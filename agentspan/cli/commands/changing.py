@@ -100,6 +100,7 @@ def doctor(
 @click.option("--older-than", metavar="TIME", help="Runs that finished before: 30d, 12h ago, 2026-11-24 …")
 @click.option("--max-size", metavar="SIZE", help="The oldest runs, until no more is in use: 500MB, 2GB …")
 @click.option("--keep-failed", is_flag=True, help="Keep runs that failed, or in which a span did.")
+@click.option("--whole-partitions", is_flag=True, help="PostgreSQL: only drop partitions that are old as a whole.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @filter_options()
 @options

@@ -1,6 +1,6 @@
 """Puts many spans at once, by COPY. A refusal names a guard that failed, not the row: `changes.parted` finds that."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from agentspan.model.changes import PutSpans, Refused
 from agentspan.model.rows import AgentSpanRow, Row
@@ -24,7 +24,7 @@ def put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused
     found = rows_of(connection, statements.LOCK_RUNS, (storable(sorted(runs)),))
     if len(found) < len(runs):
         return Refused("missing")
-    if len(set(ids)) < len(ids) or _are_used(connection, ids):
+    if len(set(ids)) < len(ids) or _are_used(connection, rows, runs):
         return Refused("id_used")
     insert(connection, rows)
     if put.violations:
@@ -38,10 +38,15 @@ def put_spans(connection: Connection, put: PutSpans, late: list[Row]) -> Refused
     return None
 
 
-def _are_used(connection: Connection, ids: Sequence[str]) -> bool:
-    if not ids or not rows_of(connection, statements.SPANS_BETWEEN, {"first": min(ids), "last": max(ids)}):
+def _are_used(connection: Connection, rows: Sequence[AgentSpanRow], runs: Collection[str]) -> bool:
+    if not rows:
         return False
-    return bool(rows_of(connection, statements.SPAN_IDS_USED, (statements.SEPARATOR.join(ids),)))
+    ids = [row.id for row in rows]
+    values = {"runs": list(runs), "first": min(ids), "last": max(ids)}
+    if not rows_of(connection, statements.SPANS_BETWEEN, values):
+        return False
+    asked = (statements.SEPARATOR.join(texts) for texts in ((row.agent_instance_id for row in rows), ids))
+    return bool(rows_of(connection, statements.SPAN_IDS_USED, tuple(asked)))
 
 
 def insert(connection: Connection, rows: Sequence[AgentSpanRow]) -> None:

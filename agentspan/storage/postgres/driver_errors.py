@@ -11,10 +11,11 @@ from agentspan.storage.location import Location
 DRIVER_ERRORS = (psycopg.Error, UnicodeEncodeError, OverflowError)
 """The errors that psycopg raises. The last two: text that is no Unicode, and numbers that no column holds."""
 
-_AGAIN = frozenset({"40001", "40P01", "23505"})
-"""Worth doing again at once: serialization failure, deadlock, and a key that another transaction stored first."""
-_BUSY = frozenset({"55P03", "57014", "53300", "57P03", "57P01", "57P02"})
-"""Lock and statement timeouts, too many connections, a server that starts or stops."""
+_AGAIN = frozenset({"40001", "40P01", "23505", "23514"})
+"""Worth doing again at once: serialization failure, deadlock, a key that another transaction stored first, and a
+partition that another one made for a row which was on its way to the default partition."""
+_BUSY = frozenset({"55P03", "57014", "53300", "57P03", "57P01", "57P02", "23514"})
+"""Lock and statement timeouts, too many connections, a server that starts or stops, a migration to partitions."""
 _NO_TABLES = frozenset({"42P01", "3F000"})
 
 

@@ -8,9 +8,15 @@ model/rows.py. Rules for all tables, so that they can be distributed and partiti
 - Payloads are text: jsonb refuses `\\u0000` and lone surrogates, and changes the order of keys.
 - Text compares by code points (`collate "C"`), as in SQLite and in Python.
 - A finished span has the number of the transaction that stored it, by which the index (see index/state.py) finds it.
+- Finished spans lie in partitions by the time that the ids of their runs carry (see partitions).
 - Spans that are open are in a small table of their own. A finish moves its span to `finished_spans`, which is only
   appended to, so it has no dead rows to be vacuumed.
 """
+
+from collections.abc import Callable
+
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.partitioning import partition
 
 _SPAN_COLUMNS = """
     id text collate "C" not null,
@@ -293,5 +299,7 @@ end $$""",
     "revoke all on notes from public",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _INDEX, _NOTES)
-"""For each version, the statements that lead to it from the one before, in one transaction."""
+Statement = str | Callable[[Connection], None]
+
+MIGRATIONS: tuple[tuple[Statement, ...], ...] = (_FIRST, _INDEX, _NOTES, (partition,))
+"""For each version, the statements that lead to it from the one before, in one transaction (see migrating)."""

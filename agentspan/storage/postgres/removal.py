@@ -12,7 +12,7 @@ _LOCK = (
     "select id from agent_instances where id = any(%s) and status not in ('pending', 'active') order by id for update"
 )
 _WITH_OPEN_SPANS = "select distinct agent_instance_id from open_spans where agent_instance_id = any(%s)"
-_BELONGS = ("schema_violations", "refused_changes", "otel_traces", "run_names", "tags", "scores")
+BELONGS = ("schema_violations", "refused_changes", "otel_traces", "run_names", "tags", "scores")
 
 
 class PostgresRemoval:
@@ -30,7 +30,7 @@ class PostgresRemoval:
             gone = [id for id in found if id not in stay]
             spans = connection.execute("delete from finished_spans where agent_instance_id = any(%s)", (gone,)).rowcount
             connection.execute(NOTE_REWRITTEN, (gone,))
-            for table in _BELONGS:
+            for table in BELONGS:
                 connection.execute(f"delete from {table} where agent_instance_id = any(%s)", (gone,))
             connection.execute("delete from agent_instances where id = any(%s)", (gone,))
             return len(gone), spans

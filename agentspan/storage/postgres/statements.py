@@ -88,15 +88,19 @@ LOCK_RUNS = (
 RUNS_OF_SPANS = "select distinct agent_instance_id from agent_spans where id = any(%s)"
 TERMINATED = "select termination_reason from agent_instances where id = %s and status = 'terminated'"
 SEPARATOR = "\x1f"
-# One text, because psycopg makes an array of 500 texts in Python, in a quarter of the time of their COPY. A subquery
-# for each id: of a table that was not analyzed yet, `= any` reads everything.
-SPAN_IDS_USED = f"select 1 from unnest(string_to_array(%s, '{SEPARATOR}')) asked(id) where " + " or ".join(
-    f"(select 1 from {table} s where s.id = asked.id limit 1) is not null" for table in SPAN_TABLES
+# Two texts, because psycopg makes an array of 500 texts in Python, in a quarter of the time of their COPY. A subquery
+# for each id: of a table that was not analyzed yet, `= any` reads everything. With its run, it is looked for in one
+# partition: among 52 of them, that is a put of 0.2 ms instead of 0.5 ms.
+_ASKED = f"unnest(string_to_array(%s, '{SEPARATOR}'), string_to_array(%s, '{SEPARATOR}')) asked(run, id)"
+SPAN_IDS_USED = f"select 1 from {_ASKED} where " + " or ".join(
+    f"(select 1 from {table} s where s.agent_instance_id = asked.run and s.id = asked.id limit 1) is not null"
+    for table in SPAN_TABLES
 )
-"""The SELECT that tells whether any of these ids, with SEPARATOR between them, is that of a span."""
+"""The SELECT that tells whether a span has any of these ids in its run: two lists, with SEPARATOR between them."""
 # Spans of one writer lie between no others, mostly: 0.1 ms instead of 1.5 ms for 500 ids.
 SPANS_BETWEEN = "select 1 where " + " or ".join(
-    f"exists (select 1 from {table} where id >= %(first)s and id <= %(last)s)" for table in SPAN_TABLES
+    f"exists (select 1 from {table} where agent_instance_id = any(%(runs)s) and id >= %(first)s and id <= %(last)s)"
+    for table in SPAN_TABLES
 )
 SPANS = f"{SELECT['agent_span']} where agent_instance_id = %s order by id"
 FIRST_SPANS = f"{SPANS} limit %s"
@@ -132,12 +136,13 @@ OUTLINES = f"select {OUTLINE} from agent_spans where agent_instance_id = %s and 
 _REASON = "(select coalesce(termination_reason, '') from {0} where status = 'terminated'{1})"
 
 
-def _insert_span(table: str, types: Iterable[ResourceType]) -> str:
+def _insert_span(table: str, types: Iterable[ResourceType], *, is_minted: bool) -> str:
     """Return the INSERT of a span whose run exists and whose id no row of these types has.
 
     It returns why the run was terminated, and locks the run's row: a batch of the same run, and a removal, wait.
     """
-    unused = " and ".join(f"not exists (select 1 from {table_of(type_)} where id = %(id)s)" for type_ in types)
+    of_run = " and agent_instance_id = %(agent_instance_id)s" if is_minted else ""
+    unused = " and ".join(f"not exists (select 1 from {table_of(type_)} where id = %(id)s{of_run})" for type_ in types)
     casts = _CASTS["agent_span"]
     values = ", ".join(casts[field].replace("%s", f"%({field})s") for field in AgentSpanRow._fields)
     return (
@@ -148,7 +153,7 @@ def _insert_span(table: str, types: Iterable[ResourceType]) -> str:
 
 
 INSERT_SPAN = {
-    (table, minted): _insert_span(table, ("agent_span",) if minted else ROWS)
+    (table, minted): _insert_span(table, ("agent_span",) if minted else ROWS, is_minted=minted)
     for table in SPAN_TABLES
     for minted in (False, True)
 }

@@ -12,7 +12,7 @@ from agentspan.model.changes import Applied, Move, Outcome, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.storage.location import Location
-from agentspan.storage.postgres import tables
+from agentspan.storage.postgres import migrating, tables
 from agentspan.storage.postgres.analytics import PostgresAnalytics
 from agentspan.storage.postgres.changes import PostgresChanges
 from agentspan.storage.postgres.checking import problems
@@ -21,6 +21,7 @@ from agentspan.storage.postgres.connections import MOST, Connections
 from agentspan.storage.postgres.doubt import applied_before, in_doubt
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
 from agentspan.storage.postgres.notes import PostgresNotes
+from agentspan.storage.postgres.partitions import PostgresPartitions
 from agentspan.storage.postgres.reads import Reads
 from agentspan.storage.postgres.removal import PostgresRemoval
 from agentspan.storage.postgres.sql_shell import ask
@@ -53,6 +54,7 @@ class PostgresStorage(Reads):
         self._transfer = PostgresTransfer(connections)
         self._notes = PostgresNotes(connections)
         self._changes = PostgresChanges(connections)
+        self._partitions = PostgresPartitions(connections)
         try:
             self._prepare(wait_s)
         except BaseException:
@@ -70,15 +72,15 @@ class PostgresStorage(Reads):
             if not has_no_tables(error):
                 raise translated(error, connections.location) from error
             version = 0
-        if version > tables.CURRENT:
-            raise tables.newer(version)
-        if version == tables.CURRENT:
+        if version > migrating.CURRENT:
+            raise migrating.newer(version)
+        if version == migrating.CURRENT:
             return
         if connections.read_only:
             raise DatabaseUnusable(
                 f"{connections.location} has no tables of this version; open it once with a program that may write"
             )
-        connections.transact(lambda connection: tables.migrate(connection, connections.schema), max(wait_s, 10.0))
+        migrating.migrate(connections, max(wait_s, 10.0))
 
     def capabilities(self) -> Capabilities:
         """See Storage."""
@@ -97,6 +99,7 @@ class PostgresStorage(Reads):
             transfer=self._transfer,
             notes=self._notes,
             changes=self._changes,
+            partitions=self._partitions,
             concurrency=MOST - 4,  # of the connections, some are for reads
         )
 

@@ -1,18 +1,9 @@
-"""The tables and views of a schema: their names, the version that this code needs, and the migration to it."""
+"""The views of a schema, and the functions that they use. They are made again by each migration."""
 
-from agentspan.errors import DatabaseUnusable
 from agentspan.model.rows import AgentSpanRow
-from agentspan.storage.new_account import new_account
-from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.migrations import MIGRATIONS
 from agentspan.storage.postgres.statements import SPAN_TABLES, listed
 
-CURRENT = len(MIGRATIONS)
-
-LONGEST_S = 86_400
-"""Seconds that a statement of a migration may take."""
 VERSION = "select version from storage_version"
-_LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan:' || %s, 0))"
 
 # One relation for a reader: conditions and orders reach the indexes of both tables.
 _ALL_SPANS = " union all ".join(f"select {listed(AgentSpanRow._fields)} from {table}" for table in SPAN_TABLES)
@@ -70,43 +61,5 @@ select s.agent_instance_id as run, a.name as agent, s.id as span, s.parent_span_
        s.cache_write_tokens
 from agent_spans s join agents a on a.id = s.agent_id
 """
+FUNCTIONS = (_TEXT_AT, _TYPE_AT)
 VIEWS = {"agent_spans": _ALL_SPANS, "runs": _RUNS, "spans": _SPANS}
-
-
-def migrate(connection: Connection, schema: str) -> None:
-    """Create the schema, or migrate it to the current version, in the transaction that is under way.
-
-    Raises:
-        DatabaseUnusable: a newer agentspan has migrated it.
-    """
-    connection.execute("set local statement_timeout = 0")  # an index over many rows takes long
-    connection.answer_s = LONGEST_S
-    connection.execute(_LOCK, (schema,))  # programs that start together: one migrates
-    connection.execute(f'create schema if not exists "{schema}"')
-    connection.execute("create table if not exists storage_version (version integer not null)")
-    found = connection.execute(VERSION).fetchone()
-    version = 0 if found is None else found[0]
-    if version > CURRENT:
-        raise newer(version)
-    if version == CURRENT:
-        return
-    for view in reversed(VIEWS):
-        connection.execute(f"drop view if exists {view}")
-    for statements in MIGRATIONS[version:]:
-        for statement in statements:
-            connection.execute(statement)
-    for statement in (_TEXT_AT, _TYPE_AT):
-        connection.execute(statement)
-    for view, sql in VIEWS.items():
-        connection.execute(f"create view {view} as {sql}")
-    if connection.execute("select 1 from accounts").fetchone() is None:
-        connection.execute("insert into accounts values (%s, %s, %s, %s, %s)", new_account())
-    connection.execute("delete from storage_version")
-    connection.execute("insert into storage_version values (%s)", (CURRENT,))
-
-
-def newer(version: int) -> DatabaseUnusable:
-    """Return the error for a schema of a version that this code does not know."""
-    return DatabaseUnusable(
-        f"the tables have version {version}, this agentspan knows {CURRENT}; install a newer agentspan"
-    )

@@ -13,8 +13,8 @@ Each capability that the storage claims is proved. The tests of one that it does
 import pytest
 
 PARTS = (
-    "agreeing", "answering", "base", "changing", "closing", "groups", "keeping", "reading", "removing", "reopening",
-    "rows", "scoring", "transferring", "units", "using",
+    "agreeing", "answering", "base", "changing", "closing", "groups", "keeping", "parting", "reading", "removing",
+    "reopening", "rows", "scoring", "transferring", "units", "using",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in PARTS))  # before they are imported
 
@@ -24,6 +24,7 @@ from agentspan.testing.contract.changing import Changing  # noqa: E402
 from agentspan.testing.contract.closing import Closing  # noqa: E402
 from agentspan.testing.contract.groups import Grouping  # noqa: E402
 from agentspan.testing.contract.keeping import Keeping  # noqa: E402
+from agentspan.testing.contract.parting import Parting  # noqa: E402
 from agentspan.testing.contract.reading import Reading  # noqa: E402
 from agentspan.testing.contract.removing import Removing  # noqa: E402
 from agentspan.testing.contract.reopening import Reopening  # noqa: E402
@@ -50,6 +51,7 @@ class StorageContract(
     Keeping,
     Scoring,
     Transferring,
+    Parting,
 ):
     """Inherit it, and give it a fixture `storage` that yields an empty storage.
 

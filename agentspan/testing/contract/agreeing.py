@@ -121,7 +121,8 @@ class _Units:
         self.agent, self.runs = agent, [run._replace(id=rows.ids.new(), external_identifier=name) for name in "xyz"]
         self.begin: list[Row] = [agent, version, schema, *self.runs]
         self.agents = [agent._replace(id=rows.ids.new(), external_identifier=name) for name in ("a", "b", "b")]
-        self.spans = [rows.span(self.runs[0]) for _ in range(12)]
+        # Each id has its run: for one that was minted, a storage need not look at others.
+        self.spans = [rows.span(self.runs[number % 3]) for number in range(12)]
         self.ids = [row.id for row in (*self.begin, *self.agents, *self.spans)]
 
     def new(self) -> Unit:
@@ -154,7 +155,7 @@ class _Units:
     def _span(self) -> AgentSpanRow:
         chance = self.chance
         row = chance.choice(self.spans)
-        run = chance.choice(self.runs).id if chance.random() < 0.95 else "missing"
+        run = row.agent_instance_id if chance.random() < 0.95 else "missing"
         row = row._replace(agent_instance_id=run, status=chance.choice(SPAN_STATUSES))
         return row._replace(closed_by=self._closer(), ended_late=chance.choice((None, None, 1)))
 

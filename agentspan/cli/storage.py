@@ -1,0 +1,81 @@
+"""`agentspan storage`: makes the tables and partitions of a database, and shows them."""
+
+from typing import cast
+
+import click
+
+from agentspan.analysis import time_expressions
+from agentspan.cli.local_time import zone
+from agentspan.cli.output import document, noun, safe, table
+from agentspan.figures import size_text
+from agentspan.storage.location import Location
+from agentspan.storage.partitions import MOST_LATE, Partition, Width
+from agentspan.storage.registry import open_direct
+
+WAIT_S = 60.0
+"""Seconds to wait, for each partition, for those who use the default one."""
+
+
+def init(location: Location, *, ahead: int, since: str | None, width: str | None, as_json: bool) -> None:
+    """Open a database by a program that may write, which makes its tables; and make the partitions that are missing."""
+    begin = None if since is None else time_expressions.parse(since, "since", zone=zone())
+    storage = open_direct(location, wait_s=WAIT_S)
+    try:
+        partitions = storage.capabilities().partitions
+        made = None
+        if partitions is not None:
+            made = partitions.make(ahead=ahead, since=begin, width=cast(Width | None, width), wait_s=WAIT_S)
+    finally:
+        storage.close()
+    if as_json:
+        document({"made": [] if made is None else [*made.names], "moved": 0 if made is None else made.moved})
+        return
+    click.echo(f"{safe(str(location))} is ready")
+    if made is None:
+        click.echo("it has no partitions")
+    elif made.names:
+        click.echo(f"made {noun(len(made.names), 'partition')}: {', '.join(made.names)}")
+        click.echo(f"moved {noun(made.moved, 'span')} out of the default partition")
+
+
+def status(location: Location, *, as_json: bool) -> None:
+    """Print the version, the partitions, and how far the index is. Exit code 1 if partitions are missing."""
+    storage = open_direct(location, read_only=True)
+    try:
+        partitions = storage.capabilities().partitions
+        if partitions is None:
+            if as_json:
+                document({"backend": storage.capabilities().backend, "partitions": []})
+            else:
+                click.echo(f"{safe(str(location))} has no partitions")
+            return
+        found, missing, state = partitions.partitions(), partitions.missing(), partitions.state()
+    finally:
+        storage.close()
+    if as_json:
+        document(
+            {
+                "backend": storage.capabilities().backend,
+                "version": state.version,
+                "partitions": [each._asdict() for each in found],
+                "missing": missing,
+                "index": {part: {"late_spans": late} for part, late in state.late.items()},
+            }
+        )
+    else:
+        click.echo(f"{safe(str(location))} has tables of version {state.version}")
+        table(_HEAD, [*map(_line, found)], right=(3, 4))
+        for part, late in state.late.items():
+            click.echo(f"the index of {part} lacks {'more than ' if late >= MOST_LATE else ''}{noun(late, 'span')}")
+        if missing:
+            click.echo(f"{noun(missing, 'partition')} for now and times to come are missing: agentspan storage init")
+    if missing:
+        raise SystemExit(1)
+
+
+_HEAD = ["partition", "from", "before", "spans", "size"]
+
+
+def _line(part: Partition) -> list[str]:
+    bounds = [(bound or "").partition("T")[0] for bound in (part.start, part.end)]
+    return [part.name, *bounds, f"{'' if part.is_default else '~'}{part.rows:,}", size_text(part.bytes)]

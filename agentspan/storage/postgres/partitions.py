@@ -1,0 +1,196 @@
+"""The partitions of `finished_spans`, each for a range of runs' ids. They are read, and made where they are missing.
+
+Ids carry time, so a run lies in one partition as a whole, and an old partition can be dropped. A span for which there
+is none lies in the default partition. The writer does not make one, though it notices first: a role that only records
+may not change tables, and attaching a partition waits for every reader of the default one.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from agentspan import clock
+from agentspan.storage.partitions import AHEAD, MOST_LATE, Dropped, Made, Partition, State, Width
+from agentspan.storage.postgres import partition_ranges
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.lending import rows_of
+from agentspan.storage.postgres.partition_dropping import added, drop, patiently
+from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, name_of, time_of
+from agentspan.storage.postgres.tables import VERSION
+
+TABLE = "finished_spans"
+DEFAULT = f"{TABLE}_default"
+MANY = 1000
+"""Spans of one range for which a partition is made. Fewer, as those of a clock that is wrong, stay in the default."""
+LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan partitions:' || current_schema(), 0))"
+_NOW = "select extract(epoch from now())::float8"
+_PARTS = f"""
+select c.relname, pg_get_expr(c.relpartbound, c.oid), pg_total_relation_size(c.oid), pg_stat_get_live_tuples(c.oid),
+       greatest(c.reltuples, 0)::bigint
+from pg_inherits i join pg_class c on c.oid = i.inhrelid
+where i.inhparent = to_regclass('{TABLE}')
+"""
+_BOUND = re.compile(r"FOR VALUES FROM \((MINVALUE|'[^']*')\) TO \((MAXVALUE|'[^']*')\)\Z")
+_IN_DEFAULT = f"select agent_instance_id from {DEFAULT} where agent_instance_id >= %s order by 1 limit 1"
+_HAS_MANY = f"""
+select count(*) from (
+    select 1 from {DEFAULT} where agent_instance_id >= %s and agent_instance_id < %s limit {MANY}
+) many
+"""
+_INDEX = "select part, greatest(taken, target)::text from index_state order by part"
+_LATE = f"select count(*) from (select 1 from {TABLE} where xid >= %s::xid8 limit %s) late"
+_FIRST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class _Part(NamedTuple):
+    """A partition as the catalog describes it; `range` is None of the default one."""
+
+    name: str
+    range: Range | None
+    bytes: int
+    rows: int
+
+
+class PostgresPartitions:
+    """See Partitions."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def partitions(self) -> list[Partition]:
+        """See Partitions."""
+        with self._connections.snapshot() as connection:
+            parts = parts_of(connection)
+            return [_described(connection, part) for part in parts]
+
+    def state(self) -> State:
+        """See Partitions."""
+        with self._connections.snapshot() as connection:
+            version: int = rows_of(connection, VERSION)[0][0]
+            late = {
+                part: rows_of(connection, _LATE, (target, MOST_LATE))[0][0]
+                for part, target in rows_of(connection, _INDEX)
+            }
+        return State(version, late)
+
+    def missing(self, *, ahead: int = AHEAD) -> int:
+        """See Partitions."""
+        with self._connections.snapshot() as connection:
+            ranges = _ranges(parts_of(connection))
+            now = _now(connection)
+        width = partition_ranges.width_of(ranges)
+        return sum(1 for _ in partition_ranges.missing(ranges, width, since=now, now=now, ahead=ahead)) if ranges else 0
+
+    def make(
+        self, *, ahead: int = AHEAD, since: str | None = None, width: Width | None = None, wait_s: float = 5.0
+    ) -> Made:
+        """See Partitions. Which one is missing is found out under a lock, so that two programs make none twice."""
+        begins = None if since is None else clock.to_datetime(since)
+        names: list[str] = []
+        moved = 0
+        while True:
+            made = patiently(self._connections, lambda connection: _made_next(connection, ahead, begins, width), wait_s)
+            if made is None:
+                return Made(names, moved)
+            names.append(made[0])
+            moved += made[1]
+
+    def drop_old(self, before: str, is_dead: Callable[[str], bool], wait_s: float) -> Dropped:
+        """See Partitions."""
+        with self._connections.snapshot() as connection:
+            parts, now = parts_of(connection), _now(connection)
+        done = Dropped()
+        for part in parts:
+            end = None if part.range is None or part.range.end is None else time_of(part.range.end)
+            if part.range is not None and end is not None and end <= min(now, clock.to_datetime(before)):
+                done = added(done, drop(self._connections, part.name, part.range, before, is_dead, wait_s))
+        return done
+
+
+def parts_of(connection: Connection) -> list[_Part]:
+    """Return the partitions in the order of their ranges, the default one last; empty where there are no ranges."""
+    found = []
+    for name, bound, bytes_, live, analyzed in rows_of(connection, _PARTS):
+        match = _BOUND.match(bound)
+        if match is not None:
+            start, end = (None if each in ("MINVALUE", "MAXVALUE") else each[1:-1] for each in match.groups())
+            found.append(_Part(name, Range(start, end), bytes_, max(live, analyzed)))
+        elif bound == "DEFAULT":
+            found.append(_Part(name, None, bytes_, max(live, analyzed)))
+    return sorted(found, key=lambda part: (part.range is None, "" if part.range is None else part.range.start or ""))
+
+
+def make_ahead(connection: Connection, ahead: int = AHEAD) -> None:
+    """Make the partitions for now and for times to come, in the transaction that is under way."""
+    while _made_next(connection, ahead, None, None) is not None:
+        pass
+
+
+def _ranges(parts: Sequence[_Part]) -> list[Range]:
+    return [part.range for part in parts if part.range is not None]
+
+
+def _now(connection: Connection) -> datetime:
+    return datetime.fromtimestamp(rows_of(connection, _NOW)[0][0], UTC)
+
+
+def _described(connection: Connection, part: _Part) -> Partition:
+    rows = part.rows if part.range is not None else rows_of(connection, f"select count(*) from {part.name}")[0][0]
+    start, end = (None, None) if part.range is None else (_text_of(bound) for bound in part.range)
+    return Partition(part.name, start, end, part.range is None, rows, part.bytes)
+
+
+def _text_of(bound: str | None) -> str | None:
+    at = None if bound is None else time_of(bound)
+    return None if at is None else clock.parse(at)
+
+
+def _made_next(
+    connection: Connection, ahead: int, since: datetime | None, width: Width | None
+) -> tuple[str, int] | None:
+    """Make the first partition that is missing; return its name, and how many spans were moved there."""
+    connection.execute(LOCK)
+    parts = parts_of(connection)
+    if not parts:  # the tables were made by hand, without ranges
+        return None
+    ranges, now = _ranges(parts), _now(connection)
+    width = width or partition_ranges.width_of(ranges)
+    wanted = partition_ranges.missing(ranges, width, since=min(since or now, now), now=now, ahead=ahead)
+    range = next(wanted, None) or _crowded(connection, ranges, width)
+    return None if range is None else _make(connection, range)
+
+
+def _crowded(connection: Connection, ranges: Sequence[Range], width: Width) -> Range | None:
+    """Return the first range of the default partition's spans that has many."""
+    id = bound_at(_FIRST_TIME)
+    while True:
+        found = rows_of(connection, _IN_DEFAULT, (id,))
+        at = time_of(found[0][0]) if found else None
+        if at is None or at.year > 9998:
+            return None
+        range = next(partition_ranges.missing(ranges, width, since=at, now=at, ahead=0), None)
+        if range is None:
+            return None
+        if rows_of(connection, _HAS_MANY, range)[0][0] == MANY:
+            return range
+        id = bound_at(following(at, width))
+
+
+def _make(connection: Connection, range: Range) -> tuple[str, int]:
+    """Make a partition, and move its spans out of the default one, where they are read until this is committed.
+
+    The constraint would do without the check of the whole default partition if it had one that says the same; that
+    partition is small.
+    """
+    name = name_of(TABLE, range)
+    start, end = range
+    connection.execute(f"create table {name} (like {TABLE} including all)")
+    connection.execute(f"lock table {DEFAULT} in access exclusive mode")  # a weaker one at first would be a deadlock
+    within = f"agent_instance_id >= '{start}' and agent_instance_id < '{end}'"
+    moved = connection.execute(
+        f"with gone as (delete from {DEFAULT} where {within} returning *) insert into {name} select * from gone"
+    ).rowcount
+    connection.execute(f"alter table {TABLE} attach partition {name} for values from ('{start}') to ('{end}')")
+    return name, moved

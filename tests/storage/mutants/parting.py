@@ -1,0 +1,100 @@
+"""The memory backend with partitions, and mutants of it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from agentspan import clock
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.spans import is_guess
+from agentspan.model.status import OPEN
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.partitions import AHEAD, Dropped, Made, Partition, State
+from agentspan.storage.postgres import partition_ranges
+from agentspan.storage.postgres.partition_ranges import Range, bound_at, time_of
+from agentspan.storage.protocol import Capabilities, Query
+from tests.storage.mutants.noting import found_by
+
+
+class Parted(MemoryStorage):
+    """Its partitions are ranges; which runs are in one is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranges: list[Range] = []
+
+    def capabilities(self) -> Capabilities:
+        return super().capabilities()._replace(partitions=self)
+
+    def partitions(self) -> list[Partition]:
+        def text(bound: str | None) -> str | None:
+            at = time_of(bound or "")
+            return None if at is None else clock.parse(at)
+
+        found = [Partition("", text(each.start), text(each.end), False, 0, 0) for each in self.ranges]
+        return [*found, Partition("", None, None, True, 0, 0)]
+
+    def state(self) -> State:
+        return State(1, {})
+
+    def _missing(self, ahead: int, since: str | None = None) -> list[Range]:
+        now = datetime.now(UTC)
+        begin = now if since is None else clock.to_datetime(since)
+        return [*partition_ranges.missing(self.ranges, "month", since=begin, now=now, ahead=ahead)]
+
+    def missing(self, *, ahead: int = AHEAD) -> int:
+        return len(self._missing(ahead))
+
+    def make(self, *, ahead: int = AHEAD, since: str | None = None, width: Any = None, wait_s: float = 5.0) -> Made:
+        made = self._missing(ahead, since)
+        self.ranges = sorted([*self.ranges, *made])
+        return Made([each.start or "" for each in made]) if made else Made([])
+
+    def drop_old(self, before: str, is_dead: Callable[[str], bool], wait_s: float) -> Dropped:
+        done = Dropped()
+        for each in [each for each in self.ranges if (each.end or "") <= bound_at(datetime.now(UTC))]:
+            runs = [run for run in self.page(Query("agent_instance")).rows if (each.start or "") <= run.id < each.end]  # type: ignore[operator]
+            if all(self.may_go(run, before, is_dead) for run in runs):  # type: ignore[arg-type]
+                self.ranges.remove(each)
+                runs_, spans = self.remove([run.id for run in runs])
+                done = Dropped(done.partitions + 1, done.runs + runs_, done.spans + spans)
+        return done
+
+    def remove(self, ids: list[str]) -> tuple[int, int]:
+        return self.remove_runs(ids, 5.0)
+
+    def may_go(self, run: AgentInstanceRow, before: str, is_dead: Callable[[str], bool]) -> bool:
+        statuses = {run.status, *(span.status for span in self.iter_spans(run.id))}
+        if statuses & OPEN or (run.finished_at or run.updated_at) >= before:
+            return False
+        return not is_guess(run) or run.writer_id is None or is_dead(run.writer_id)
+
+
+@found_by("test_partitions_are_made_ahead_once")
+class MakesPartitionsAgain(Parted):
+    def _missing(self, ahead: int, since: str | None = None) -> list[Range]:
+        self.ranges, before = [], self.ranges
+        missing = super()._missing(ahead, since)
+        self.ranges = before
+        return missing
+
+
+@found_by("test_an_old_partition_is_removed_with_all_that_belongs_to_its_runs")
+class DropsSpansOnly(Parted):
+    def remove(self, ids: list[str]) -> tuple[int, int]:
+        spans = [span for id in ids for span in self.iter_spans(id)]
+        for span in spans:
+            self._drop(span)
+        return len(ids), len(spans)
+
+
+@found_by("test_a_partition_with_a_run_that_may_stay_is_not_removed")
+class DropsRunsThatFinishedLate(Parted):
+    def may_go(self, run: AgentInstanceRow, before: str, is_dead: Callable[[str], bool]) -> bool:
+        return super().may_go(run, "~", is_dead)
+
+
+@found_by("test_a_partition_with_a_run_that_may_stay_is_not_removed")
+class DropsRunsOfLivingPrograms(Parted):
+    def may_go(self, run: AgentInstanceRow, before: str, is_dead: Callable[[str], bool]) -> bool:
+        return super().may_go(run, before, lambda id: is_dead(id) or True)

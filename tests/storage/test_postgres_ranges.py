@@ -1,0 +1,523 @@
+"""Finished spans lie in partitions by the time that the ids of their runs carry, and nothing depends on which one."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import clock, ids
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue
+from agentspan.model.changes import Applied, Move, Put, PutSpans, Unit
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import LEAVES
+from agentspan.storage.location import Location
+from agentspan.storage.partitions import Partitions
+from agentspan.storage.postgres.partition_ranges import Range, bound_at, following, missing, time_of, width_of
+from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.registry import open_direct
+from agentspan.testing.contract.rows import Rows, finish
+from tests.postgres import Emptied
+from tests.waiting import until
+
+psycopg = pytest.importorskip("psycopg")
+
+from agentspan.storage.postgres import migrating, partitioning  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.connection import Connection  # noqa: E402
+from agentspan.storage.postgres.connections import Connections  # noqa: E402
+from agentspan.storage.postgres.migrations import MIGRATIONS  # noqa: E402
+from agentspan.storage.postgres.partitions import MANY  # noqa: E402
+from agentspan.storage.postgres.statements import SPANS  # noqa: E402
+
+NOW = datetime.now(UTC)
+Asked = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def url(postgres_server: Emptied) -> str:
+    return postgres_server.new().text
+
+
+@pytest.fixture
+def storage(url: str) -> Iterator[Storage]:
+    made = open_direct(url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def asked(url: str) -> Iterator[Asked]:
+    """Executes SQL beside the storage."""
+    before, _, schema = url.partition("?schema=")
+    with psycopg.connect(before, autocommit=True, options=f"-csearch_path={schema}") as connection:
+        yield lambda sql, *values: connection.execute(sql, values or None).fetchall()
+
+
+def partitions_of(storage: Storage) -> Partitions:
+    partitions = storage.capabilities().partitions
+    assert partitions is not None
+    return partitions
+
+
+def run_at(storage: Storage, at: datetime | str, rows: Rows) -> AgentInstanceRow:
+    """Put a run whose id carries a time, or is a text."""
+    agent = rows.agent()
+    version, schema, run = rows.family(agent)
+    millis = 0 if isinstance(at, str) else max(0, int(at.timestamp() * 1000))
+    id = at if isinstance(at, str) else ids.encode(millis, 7, ids.decode(run.id)[2])
+    run = run._replace(id=id, external_identifier=None)
+    assert storage.apply([Unit((Put(row),)) for row in (agent, version, schema, run)]) == [Applied()] * 4
+    return run
+
+
+def put(storage: Storage, run: AgentInstanceRow, rows: Rows, number: int = 1) -> list[AgentSpanRow]:
+    spans = [rows.span(run, status="complete") for _ in range(number)]
+    assert storage.apply([Unit((PutSpans(spans),))]) == [Applied()]
+    return spans
+
+
+def table_of(asked: Asked, span: AgentSpanRow) -> str:
+    found = asked("select tableoid::regclass::text from finished_spans where id = %s", span.id)
+    return str(found[0][0])
+
+
+def test_a_new_schema_has_partitions_for_this_week_and_the_next_four(storage: Storage) -> None:
+    *ranges, default = partitions_of(storage).partitions()
+    assert default.is_default
+    starts = [clock.to_datetime(each.start or "") for each in ranges]
+    assert len(starts) == 5
+    assert starts[0] <= datetime.now(UTC) < starts[1]
+    assert all(later - earlier == timedelta(days=7) and earlier.weekday() == 0 for earlier, later in pairwise(starts))
+    assert [each.end for each in ranges[:-1]] == [each.start for each in ranges[1:]]
+    assert ranges[0].name == f"finished_spans_{starts[0]:%Y%m%d}_{starts[1]:%Y%m%d}"
+    assert partitions_of(storage).missing() == 0
+    assert partitions_of(storage).missing(ahead=6) == 2
+
+
+def test_all_spans_of_a_run_lie_in_the_partition_of_its_id(storage: Storage, asked: Asked) -> None:
+    rows = Rows()
+    now, later = run_at(storage, NOW, rows), run_at(storage, NOW + timedelta(days=7), rows)
+    first, second, *_ = partitions_of(storage).partitions()
+    spans = put(storage, now, rows, 3)
+    opened = rows.span(now)
+    assert storage.apply([Unit((Put(opened),)), Unit((finish(opened.id),))]) == [Applied(), Applied()]
+    assert {table_of(asked, span) for span in (*spans, opened)} == {first.name}
+    assert table_of(asked, put(storage, later, rows)[0]) == second.name
+
+
+@pytest.mark.parametrize(
+    "at",
+    [datetime(1970, 1, 1, tzinfo=UTC), NOW - timedelta(days=400), NOW + timedelta(days=400), "0", "a run", "zzz"],
+    ids=["1970", "a year ago", "in a year", "0", "a run", "zzz"],
+)
+def test_a_run_for_which_there_is_no_partition_is_like_any_other(storage: Storage, asked: Asked, at: Any) -> None:
+    """Ids of clocks that are wrong, of long ago, and those that are no PFIDs."""
+    rows = Rows()
+    run = run_at(storage, at, rows)
+    spans = put(storage, run, rows, 3)
+    opened = rows.span(run)
+    assert storage.apply([Unit((Put(opened, minted=True),)), Unit((finish(opened.id),))]) == [Applied(), Applied()]
+    assert table_of(asked, spans[0]) == table_of(asked, opened) == "finished_spans_default"
+    assert [span.id for span in storage.iter_spans(run.id)] == sorted(span.id for span in (*spans, opened))
+    assert storage.find(spans[1].id).rows[spans[1].id] == ("agent_span", spans[1])
+    assert agentspan.read(storage).runs().runs[0].spans == 4
+    partitions_of(storage).make()
+    assert storage.counts([run.id])[run.id].total == 4
+
+
+def test_many_spans_of_a_time_move_to_a_partition_of_their_own(storage: Storage, asked: Asked) -> None:
+    """Their transactions stay, so that the index has them no second time."""
+    rows = Rows()
+    old, older = run_at(storage, NOW - timedelta(days=100), rows), run_at(storage, NOW - timedelta(days=200), rows)
+    spans = [*put(storage, old, rows, MANY), *put(storage, older, rows, MANY - 1)]
+    reading = agentspan.read(storage)
+    before = reading.stats(), reading.search("hello"), asked("select id, xid::text from finished_spans order by id")
+    in_index = asked("select xmin::text, taken::text from index_state order by 1")
+    made = partitions_of(storage).make()
+    assert (len(made.names), made.moved) == (1, MANY)
+    assert table_of(asked, spans[0]) == made.names[0]
+    assert table_of(asked, spans[-1]) == "finished_spans_default"
+    assert (reading.stats(), reading.search("hello")) == before[:2]
+    assert asked("select id, xid::text from finished_spans order by id") == before[2]
+    assert asked("select xmin::text, taken::text from index_state order by 1") == in_index
+    assert partitions_of(storage).make() == ([], 0)
+
+
+def test_partitions_are_made_for_all_times_since_one(storage: Storage, asked: Asked) -> None:
+    """As before a copy of old runs; with another width, which holds from then on."""
+    rows = Rows()
+    since = NOW - timedelta(days=70)
+    made = partitions_of(storage).make(since=clock.parse(since), width="month")
+    assert 2 <= len(made.names) <= 4
+    assert table_of(asked, put(storage, run_at(storage, since, rows), rows)[0]) == made.names[0]
+    ranges = [each for each in partitions_of(storage).partitions() if not each.is_default]
+    assert [each.end for each in ranges[:-1]] == [each.start for each in ranges[1:]]
+    more = partitions_of(storage).make(ahead=7, width="month").names
+    last = partitions_of(storage).partitions()[-2]
+    assert last.name == more[-1]
+    assert clock.to_datetime(last.start or "").day == 1
+    assert partitions_of(storage).make(ahead=8).names[0].endswith("01")
+
+
+def test_programs_that_make_partitions_at_once_make_each_once(storage: Storage, url: str) -> None:
+    rows = Rows()
+    put(storage, run_at(storage, NOW - timedelta(days=60), rows), rows, MANY)
+    made: list[Any] = []
+
+    def make() -> None:
+        other = open_direct(url)
+        made.append(partitions_of(other).make(ahead=7))
+        other.close()
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(each.moved for each in made) == MANY
+    names = [name for each in made for name in each.names]
+    assert len(names) == len(set(names)) == 4
+
+
+def test_no_span_is_refused_while_its_partition_is_made(storage: Storage, url: str, asked: Asked) -> None:
+    """Not even one that was on its way to the default partition at that moment."""
+    rows = Rows()
+    runs = [run_at(storage, NOW - timedelta(days=days), rows) for days in range(70, 400, 30)]
+    for run in runs:
+        put(storage, run, rows, MANY)
+    written: list[AgentSpanRow] = []
+    done = threading.Event()
+
+    def write(own: Storage) -> None:
+        while not done.is_set():
+            for run in runs:
+                spans = [rows.span(run, status="complete") for _ in range(3)]
+                outcomes = own.apply([Unit((PutSpans(spans[:2]),)), Unit((Put(spans[2]),))], wait_s=30)
+                assert outcomes == [Applied(), Applied()]
+                written.extend(spans)
+
+    others = [open_direct(url) for _ in range(2)]
+    threads = [threading.Thread(target=write, args=(each,)) for each in others]
+    for thread in threads:
+        thread.start()
+    try:
+        made = partitions_of(storage).make(wait_s=60)
+    finally:
+        done.set()
+        for thread, other in zip(threads, others, strict=True):
+            thread.join()
+            other.close()
+    assert len(made.names) == len(runs)
+    assert asked("select count(distinct id), count(*) from finished_spans") == [
+        (MANY * len(runs) + len(written),) * 2,
+    ]
+    partitions_of(storage).make()
+    assert [each.rows for each in partitions_of(storage).partitions() if each.is_default] == [0]
+
+
+def test_a_reader_of_all_partitions_holds_up_making_one_but_nobody_else(
+    storage: Storage, url: str, asked: Asked
+) -> None:
+    before, _, schema = url.partition("?schema=")
+    rows = Rows()
+    run = run_at(storage, NOW, rows)
+    with psycopg.connect(before, options=f"-csearch_path={schema}") as reader:
+        reader.execute("select count(*) from finished_spans")
+        with pytest.raises(DatabaseBusy):
+            partitions_of(storage).make(ahead=9, wait_s=0.1)
+        put(storage, run, rows)
+    assert len(partitions_of(storage).make(ahead=9).names) == 5
+
+
+def test_a_run_is_read_from_one_partition(storage: Storage, asked: Asked) -> None:
+    run = run_at(storage, NOW, Rows())
+    partitions_of(storage).make(ahead=20)
+    plan = "\n".join(line for (line,) in asked(f"explain {SPANS}", run.id))
+    assert plan.count(" on finished_spans_") == 1
+
+
+def test_a_role_that_only_records_writes_on_without_making_partitions(storage: Storage, url: str, asked: Asked) -> None:
+    before, _, schema = url.partition("?schema=")
+    role = f"of_{schema}"
+    with psycopg.connect(before, autocommit=True) as owner:
+        owner.execute(f"create role {role} login; grant usage on schema {schema} to {role}")
+        owner.execute(f"grant select, insert, update, delete on all tables in schema {schema} to {role}")
+    recorder = open_direct(url.replace("agentspan:sesame", role))
+    with pytest.raises(DatabaseUnusable, match="lacks a privilege"):
+        partitions_of(recorder).make(ahead=20)
+    rows = Rows()
+    run = run_at(recorder, NOW + timedelta(days=100), rows)
+    put(recorder, run, rows)
+    assert recorder.counts([run.id])[run.id].total == 1
+    recorder.close()
+
+
+class OlderSchema:
+    """A schema as the code before partitions made it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @contextmanager
+    def opened(self) -> Iterator[Storage]:
+        """Open it by the code of then."""
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(migrating, "MIGRATIONS", MIGRATIONS[:3])
+            patched.setattr(migrating, "CURRENT", 3)
+            storage = open_direct(self.url)
+            yield storage
+            storage.close()
+
+
+@pytest.fixture
+def older(url: str) -> OlderSchema:
+    return OlderSchema(url)
+
+
+FILE = "select pg_relation_filenode(to_regclass(%s))"
+
+
+def test_a_table_without_partitions_becomes_the_first_one_without_being_copied(
+    older: OlderSchema, url: str, asked: Asked
+) -> None:
+    rows = Rows()
+    with older.opened() as storage:
+        runs = [run_at(storage, NOW - timedelta(days=days), rows) for days in (400, 0)]
+        spans = [span for run in runs for span in put(storage, run, rows, 20)]
+        before = agentspan.read(storage).stats(), agentspan.read(storage).search("hello")
+        index = asked("select taken::text, noted::text from index_state order by part")
+    file = asked(FILE, "finished_spans")
+    migrated = open_direct(url)
+    first = partitions_of(migrated).partitions()[0]
+    assert (first.start, asked(FILE, first.name)) == (None, file)
+    assert clock.to_datetime(first.end or "") > NOW + timedelta(days=7)
+    assert {table_of(asked, span) for span in spans} == {first.name}
+    assert [span for run in runs for span in migrated.iter_spans(run.id)] == spans
+    assert (agentspan.read(migrated).stats(), agentspan.read(migrated).search("hello")) == before
+    assert asked("select taken::text, noted::text from index_state order by part") == index
+    indexes = asked(
+        "select count(*) from pg_indexes where tablename = %s and schemaname = current_schema()", first.name
+    )
+    assert indexes == [(3,)]
+    assert partitions_of(migrated).missing() == 0
+    migrated.close()
+
+
+def test_ids_beyond_the_first_partition_are_moved_by_the_migration(older: OlderSchema, url: str, asked: Asked) -> None:
+    rows = Rows()
+    with older.opened() as storage:
+        runs = [run_at(storage, at, rows) for at in (NOW, NOW + timedelta(days=300), "zzz")]
+        spans = [put(storage, run, rows, 2) for run in runs]
+    migrated = open_direct(url)
+    first, *_, default = partitions_of(migrated).partitions()
+    assert [table_of(asked, each[0]) for each in spans] == [first.name, default.name, default.name]
+    assert [list(migrated.iter_spans(run.id)) for run in runs] == spans
+    migrated.close()
+
+
+def test_a_migration_that_was_interrupted_goes_on_and_nothing_is_refused_meanwhile(
+    older: OlderSchema, url: str, asked: Asked
+) -> None:
+    """After the check of the first partition's range was added, and before it was made."""
+    rows = Rows()
+    validated = "select convalidated from pg_constraint where conname = 'finished_spans_end' and conrelid in "
+    validated += "(select oid from pg_class where relnamespace = current_schema()::regnamespace)"
+    with older.opened() as storage:
+        run = run_at(storage, NOW, rows)
+        put(storage, run, rows, 5)
+    with older.opened() as storage:
+        connections = Connections(Location("postgresql", url), read_only=False, wait_s=5.0)
+        with connections.lent(1.0) as connection:
+            partitioning.constrain(connection)
+        connections.close()
+        put(storage, run, rows)
+        late = run_at(storage, NOW + timedelta(days=300), rows)
+        with pytest.raises(DatabaseBusy, match="try again"):
+            storage.apply([Unit((PutSpans([rows.span(late, status="complete")]),))])
+    assert asked(validated) == [(True,)]
+    migrated = open_direct(url)
+    assert asked(validated) == []
+    assert migrated.counts([run.id])[run.id].total == 6
+    put(migrated, late, rows)
+    migrated.close()
+
+
+def ended(storage: Storage, at: datetime, rows: Rows, number: int, spans: int) -> list[AgentInstanceRow]:
+    """Put so many finished runs with so many finished spans each."""
+    first = run_at(storage, at, rows)
+    runs = [first]
+    done: dict[str, Any] = {"status": "complete", "finished_at": clock.parse(at), "updated_at": clock.parse(at)}
+    for more in range(1, number):
+        runs.append(first._replace(id=ids.encode(int(at.timestamp() * 1000) + more, 7, more), **done))
+    storage.apply([Unit((Put(run),)) for run in runs[1:]])
+    storage.apply([Unit((Move("agent_instance", first.id, LEAVES["complete"], done),))])
+    storage.apply([Unit((PutSpans([rows.span(run, status="complete") for run in runs for _ in range(spans)]),))])
+    return runs
+
+
+@pytest.mark.parametrize("number", [3, 300])
+def test_prune_drops_a_partition_by_as_many_statements_as_few_runs_need(
+    storage: Storage, asked: Asked, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    rows = Rows()
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    ended(storage, NOW - timedelta(days=50), rows, number, 4)
+    stays = ended(storage, NOW, rows, 1, 4)[0]
+    statements: list[str] = []
+    execute: Any = Connection.execute
+
+    def counted(self: Any, query: Any, *args: Any, **how: Any) -> Any:
+        statements.append(query)
+        return execute(self, query, *args, **how)
+
+    before = len(partitions_of(storage).partitions())
+    with monkeypatch.context() as counting:
+        counting.setattr(Connection, "execute", counted)
+        done = agentspan.open(storage).prune(older_than=clock.parse(NOW - timedelta(days=30)))
+    assert (done.runs, done.spans) == (number, 4 * number)
+    assert done.partitions == before - len(partitions_of(storage).partitions()) >= 3
+    assert [row.id for row in storage.page(Query("agent_instance")).rows] == [stays.id]
+    each = [sql for sql in statements if "delete from finished_spans" in sql]
+    assert each == []
+    assert len(statements) < 30 + 25 * done.partitions
+    assert len([sql for sql in statements if sql.startswith("drop table")]) == done.partitions
+    assert agentspan.read(storage).runs().total == 1
+    assert agentspan.read(storage).stats()[0].count == 4
+
+
+def test_a_user_who_may_not_drop_partitions_prunes_row_by_row(
+    storage: Storage, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, _, schema = url.partition("?schema=")
+    role = f"pruner_of_{schema}"
+    with psycopg.connect(before, autocommit=True) as owner:
+        owner.execute(f"create role {role} login; grant usage on schema {schema} to {role}")
+        owner.execute(f"grant select, insert, update, delete on all tables in schema {schema} to {role}")
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    ended(storage, NOW - timedelta(days=50), Rows(), 3, 2)
+    with agentspan.open(url.replace("agentspan:sesame", role)) as pruner:
+        with pytest.raises(DatabaseUnusable, match="may not drop"):
+            pruner.prune(older_than=NOW - timedelta(days=30), whole_partitions=True)
+        done = pruner.prune(older_than=NOW - timedelta(days=30))
+    assert (done.runs, done.spans, done.partitions) == (3, 6, None)
+    assert "row by row" in caplog.text
+
+
+def test_whole_partitions_alone_are_removed_if_that_is_wanted(storage: Storage) -> None:
+    rows = Rows()
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)), width="week")
+    bound = next(each for each in partitions_of(storage).partitions() if each.end and each.end > _ago(31)).start or ""
+    ended(storage, clock.to_datetime(bound) - timedelta(hours=1), rows, 2, 2)
+    inside = ended(storage, clock.to_datetime(bound) + timedelta(hours=1), rows, 2, 2)
+    db = agentspan.open(storage)
+    before = clock.parse(clock.to_datetime(bound) + timedelta(hours=2))
+    assert db.prune(older_than=before, whole_partitions=True).runs == 2
+    assert [row.id for row in storage.page(Query("agent_instance")).rows] == [run.id for run in inside]
+    assert db.prune(older_than=before).runs == 2
+    with pytest.raises(InvalidValue, match="whole_partitions"):
+        db.prune(older_than=before, keep_failed=True, whole_partitions=True)
+    with pytest.raises(InvalidValue, match="whole_partitions"):
+        agentspan.open(":memory:").prune(older_than=before, whole_partitions=True)
+
+
+def test_a_partition_is_not_dropped_while_a_span_is_put_into_it(storage: Storage, url: str) -> None:
+    """The writer's run is imported at that moment: it stays, with its span."""
+    rows = Rows()
+    partitions_of(storage).make(since=clock.parse(NOW - timedelta(days=60)))
+    ended(storage, NOW - timedelta(days=50), rows, 2, 2)
+    new = ids.encode(int((NOW - timedelta(days=50)).timestamp() * 1000) + 7, 7, 7)
+    before, _, schema = url.partition("?schema=")
+    with psycopg.connect(before, options=f"-csearch_path={schema}") as writer:
+        columns = ", ".join(f'"{each}"' for each in AgentInstanceRow._fields)
+        writer.execute(
+            f"insert into agent_instances select * from (select {columns.replace(chr(34) + 'id' + chr(34), '%s')} "
+            "from agent_instances limit 1) one",
+            (new,),
+        )
+        writer.execute(
+            "insert into finished_spans select (json_populate_record(s, json_build_object("
+            "'id', s.id || 'x', 'agent_instance_id', %s::text))).* from finished_spans s limit 1",
+            (new,),
+        )
+        with pytest.raises(DatabaseBusy):
+            partitions_of(storage).drop_old(clock.now(), lambda id: True, 0.2)
+    dropped = partitions_of(storage).drop_old(_ago(1), lambda id: True, 5.0)
+    assert (dropped.runs, storage.counts([new])[new].total) in ((3, 0), (0, 1))
+
+
+def _ago(days: int) -> str:
+    return clock.parse(NOW - timedelta(days=days))
+
+
+def test_ranges_cover_each_time_once_also_after_the_width_changed() -> None:
+    now = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    ranges: list[Range] = []
+    for width, since, ahead in (("week", now, 3), ("month", now - timedelta(days=90), 4), ("day", now, 5)):
+        ranges += missing(ranges, width, since=since, now=now, ahead=ahead)  # type: ignore[arg-type]
+        ranges.sort()
+    assert all(earlier.end == later.start for earlier, later in pairwise(ranges))
+    assert sum(1 for each in ranges if (each.start or "") > bound_at(now)) >= 5
+    assert [*missing(ranges, "day", since=now, now=now, ahead=5)] == []
+    assert [*missing([Range(None, None)], "day", since=now, now=now, ahead=5)] == []
+    assert width_of(ranges[:2]) == "month"
+
+
+@pytest.mark.parametrize("at", [datetime(1970, 1, 1, tzinfo=UTC), NOW, datetime(2106, 2, 7, 6, 28, 16, tzinfo=UTC)])
+def test_a_bound_divides_the_ids_of_its_time_from_those_before(at: datetime) -> None:
+    millis = int(at.timestamp() * 1000)
+    assert bound_at(at) < ids.encode(millis, 0, 0)
+    assert millis == 0 or ids.encode(millis - 1, 2**30 - 1, 2**80 - 1) < bound_at(at)
+    found = time_of(bound_at(at))
+    assert found is not None
+    assert abs(found - at) < timedelta(milliseconds=1)
+    assert time_of(ids.encode(millis, 5, 9)) == found
+    assert time_of("a run") is None
+
+
+def test_months_follow_each_other() -> None:
+    at = datetime(2024, 1, 31, 23, 59, tzinfo=UTC)
+    months = []
+    for _ in range(14):
+        at = following(at, "month")
+        months.append((at.year, at.month, at.day))
+    assert months == [(2024 + number // 12, number % 12 + 1, 1) for number in range(1, 15)]
+
+
+def test_programs_of_the_older_version_write_on_while_the_table_is_migrated(
+    older: OlderSchema, url: str, asked: Asked
+) -> None:
+    rows = Rows()
+    with older.opened() as before:
+        run = run_at(before, NOW, rows)
+        put(before, run, rows, 10)
+    written: list[AgentSpanRow] = []
+    done = threading.Event()
+
+    def write(own: Storage) -> None:
+        while not done.is_set():
+            opened = rows.span(run)
+            assert own.apply([Unit((Put(opened, minted=True),))], wait_s=30) == [Applied()]
+            assert own.apply([Unit((finish(opened.id),))], wait_s=30) == [Applied()]
+            written.extend([opened, *put(own, run, rows, 2)])
+
+    with older.opened() as writing:
+        thread = threading.Thread(target=write, args=(writing,))
+        thread.start()
+        until(lambda: len(written) > 30)
+        try:
+            with pytest.MonkeyPatch.context() as newer:
+                newer.setattr(migrating, "MIGRATIONS", MIGRATIONS)
+                newer.setattr(migrating, "CURRENT", len(MIGRATIONS))
+                migrated = open_direct(url)
+            enough = len(written) + 30
+            until(lambda: len(written) > enough or not thread.is_alive())
+        finally:
+            done.set()
+            thread.join()
+    assert len(written) > enough
+    assert asked("select count(distinct id), count(*) from finished_spans") == [(10 + len(written),) * 2]
+    migrated.close()
