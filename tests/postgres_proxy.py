@@ -21,8 +21,10 @@ class Proxy:
         breaks: how the next connection breaks that sends `at`; None to forward everything.
         at: the pattern of what the message has in it.
         broken: how many connections were broken.
+        accepted: how many connections there were, also those that were refused.
         refuses: end each new connection at once.
         is_silent: pass nothing on, in either direction, and accept connections all the same.
+        lost: how many times all connections that were open were lost: what they send since then reaches nobody.
     """
 
     def __init__(self, url: str) -> None:
@@ -32,8 +34,9 @@ class Proxy:
         self.url = url.replace(f":{parts.port}", f":{self._listening.getsockname()[1]}")
         self.breaks: Breaks | None = None
         self.at = b"commit\0|with gone as"
-        self.broken = 0
+        self.broken = self.accepted = 0
         self.refuses = self.is_silent = False
+        self.lost = 0
         self._left: list[socket.socket] = []
         self._ends = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -49,6 +52,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                self.accepted += 1
                 if self.refuses:
                     client.close()
                     continue
@@ -58,6 +62,7 @@ class Proxy:
         with contextlib.suppress(OSError), client, socket.create_connection(self._server) as server:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            lost = self.lost
             while not self._ends.is_set():
                 if self.is_silent:
                     self._ends.wait(0.02)
@@ -66,6 +71,8 @@ class Proxy:
                     data = readable.recv(1 << 20)
                     if not data:
                         return
+                    if lost != self.lost:
+                        continue
                     if readable is client and self.breaks is not None and re.search(self.at, data):
                         self._break(server, data)
                         return

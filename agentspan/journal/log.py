@@ -47,6 +47,7 @@ class Log:
 
     Attributes:
         sequence: the number of the latest record, which is how many there were.
+        writer_id: returns the id of this process's writer.
         full_bytes: size of the segments that are full and not drained.
         begun: number of segments that were appended to.
         alert: True if the next append must look around first: a segment was begun, or the owner set it.
@@ -61,7 +62,7 @@ class Log:
         self.alert = True
         self.error: OSError | None = None
         self._folder = folder
-        self._writer_id = writer_id
+        self.writer_id = writer_id
         self._size = self._next_size = size
         self._made = 0
         self._segment: Segment | None = None
@@ -172,7 +173,7 @@ class Log:
         segment = self._segment
         if self._spare is None and segment is not None and segment.end - segment.drained > self._size // 16:
             try:
-                spare = Segment(place(self._folder, self._writer_id(), 0), GROWTH * self._size, is_mapped=self._maps)
+                spare = Segment(place(self._folder, self.writer_id(), 0), GROWTH * self._size, is_mapped=self._maps)
             except OSError as raised:  # who needs it will see
                 let_through(raised)
                 return
@@ -191,16 +192,19 @@ class Log:
                 self._put_behind(gone)
 
     def release(self, *, for_good: bool = False) -> None:
-        """Delete empty segments. With `for_good`, close the others too."""
+        """Delete empty segments. With `for_good`, close the others too. Those that stay take no more than they need."""
         with self.lock:
             current = self._segment
-            if current is not None and (for_good or current.drained == current.end):
+            if current is not None:
                 self._segment = None  # at once: others append to it
                 self._full.append(current)
             for segment in self._full:
                 if segment.drained == segment.end:
                     segment.remove()
-                elif for_good:
+                    continue
+                segment.unmap()
+                segment.shrink()
+                if for_good:
                     segment.leave()
             self._full = deque(segment for segment in self._full if segment.is_mine)
             self.full_bytes = sum(segment.size for segment in self._full)
@@ -226,7 +230,7 @@ class Log:
         try:
             made = self._begun_spare(length, number) or create(
                 self._folder,
-                self._writer_id(),
+                self.writer_id(),
                 number,
                 self.sequence + 1,
                 length,
@@ -261,7 +265,7 @@ class Log:
             return None
         if spare.size >= room_for(length):
             try:
-                spare.begin(place(self._folder, self._writer_id(), number), self.sequence + 1)
+                spare.begin(place(self._folder, self.writer_id(), number), self.sequence + 1)
                 return spare
             except OSError as raised:  # somebody has deleted it
                 let_through(raised)

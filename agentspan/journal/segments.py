@@ -210,6 +210,12 @@ class Segment(_Locked):
                 self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
                 self.map.close()
 
+    def shrink(self) -> None:
+        """Give back the room after the last record: none is appended any more. It must not be mapped."""
+        with suppress(OSError):
+            os.ftruncate(self._file, self.end + len(END))
+            self.size = self.end + len(END)
+
     def reset(self, sequence: int) -> None:
         """Begin again at the start, if everything is drained: existing pages cost less than new ones.
 
@@ -239,20 +245,14 @@ class Segment(_Locked):
     def remove(self) -> None:
         """Delete the file, and close it."""
         if self._file >= 0:
-            _unlink(self.path)
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)
             self.leave()
 
 
 def _marked(drained: int, sequence: int) -> bytes:
     mark = _mark.pack(drained, sequence)
     return mark + crc32(mark).to_bytes(4, "little")
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def room_for(length: int) -> int:

@@ -74,6 +74,19 @@ def segments(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def bytes_of_others(folder: Path, writer_id: str) -> int:
+    """Return how much of the disk the segments of other writers take, in bytes."""
+    size = 0
+    try:
+        with os.scandir(folder) as found:
+            for each in found:
+                if each.name.endswith(SUFFIXES) and not each.name.startswith(writer_id):
+                    size += each.stat(follow_symlinks=False).st_size
+    except OSError as raised:  # none yet, or another process has just drained one: the next look counts anew
+        let_through(raised)
+    return size
+
+
 def writer_of(path: Path) -> str:
     """Return the id of the writer of a segment: its name begins with it."""
     return path.name.partition("-")[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from agentspan import clock, jsontext
-from agentspan.errors import NotFound
+from agentspan.errors import DatabaseBusy, NotFound
 from agentspan.maintenance.partition_upkeep import Upkeep, keep_partitions
 from agentspan.model import instances
 from agentspan.model.changes import Move, Unit
@@ -93,13 +93,12 @@ def examine(
         report.problems = checking.check()
     report.partitions = keep_partitions(ctx.storage, ctx.wait_s, dry_run=dry_run)
     closing = _Closing(ctx, dead_hosts, idle_since)
-    for instance_id in _with_open(ctx):
-        try:
-            run = closing.close(instance_id, dry_run=dry_run)
-        except NotFound:  # another process has removed it meanwhile
-            continue
-        if run is not None:
-            report.runs.append(run)
+    report.runs, locked = closing.close_all(_with_open(ctx), dry_run=dry_run)
+    if locked:
+        runs, locked = closing.close_all(locked, dry_run=dry_run)
+        report.runs = sorted(report.runs + runs, key=lambda each: each.run.id)
+    if locked:
+        raise DatabaseBusy(f"others kept a lock of {len(locked)} runs, such as {locked[0]}; the others were examined")
     for why in UNREAD:
         query = Query("refused_change", {"why": why}, descending=True, limit=latest_refused, with_total=True)
         page = ctx.storage.page(query)
@@ -131,8 +130,32 @@ class _Closing:
         self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
         self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
-    def close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
+    def close_all(self, instance_ids: Collection[str], *, dry_run: bool) -> tuple[list[RunReport], list[str]]:
+        """Close what dead programs left open in each of these runs; return also the ids of runs that others lock.
+
+        Raises:
+            DatabaseBusy: others lock the whole storage.
+        """
+        reports: list[RunReport] = []
+        locked: list[str] = []
+        has_row_locks = self._ctx.storage.capabilities().concurrency > 1
+        for instance_id in instance_ids:
+            try:
+                run = self._close(instance_id, dry_run=dry_run)
+            except NotFound:  # another process has removed it meanwhile
+                continue
+            except DatabaseBusy:  # a program was stopped in the middle of a transaction
+                if not has_row_locks:
+                    raise
+                locked.append(instance_id)
+                continue
+            if run is not None:
+                reports.append(run)
+        return reports, locked
+
+    def _close(self, instance_id: str, *, dry_run: bool) -> RunReport | None:
         """Close the spans that dead programs left open in a run, and the run; None if nothing in it is open."""
+        self._dead_writers.lives.look_again()
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
         for each in {instance.writer_id, *(span.writer_id for span in open_spans)}:

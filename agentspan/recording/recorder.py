@@ -187,9 +187,14 @@ class Recorder:
 
     def release(self) -> None:
         """Flush, and close files until the next transition: the program ends."""
-        self.flush(2.0)
-        if self.sink is not None:
-            self.sink.release()
+        if self.sink is None:
+            return
+        if not self._is_released:
+            try:
+                self.sink.flush_at_end(2.0)
+            except Exception as error:
+                self.faults.add(error)
+        self.sink.release()
 
     def renew(self) -> None:
         """In a forked child: go on as a writer of its own."""

@@ -30,7 +30,7 @@ class Health(NamedTuple):
     `waiting` could not be written yet and are tried again; `failed` are lost.
     `redacted` counts the texts and values that were kept out of the file, `refused` the transitions that came too late:
     they are in the table `refused_changes`.
-    `journaled_bytes` of records are in the journal and not in the storage yet. `oldest_s` is for how many seconds, at
+    `spooled_bytes` of records are in the journal and not in the storage yet. `oldest_s` is for how many seconds, at
     least, the oldest of what is not in the storage has waited. `last_error` says why the storage took nothing when it
     was tried last; it is None where the storage took something.
     """
@@ -40,7 +40,7 @@ class Health(NamedTuple):
     waiting: int = 0
     redacted: int = 0
     refused: int = 0
-    journaled_bytes: int = 0
+    spooled_bytes: int = 0
     oldest_s: float = 0.0
     last_error: str | None = None
 
@@ -166,7 +166,7 @@ class Tracer:
             counts.waiting,
             redacted,
             counts.refused,
-            counts.journaled_bytes,
+            counts.spooled_bytes,
             round(counts.oldest_s, 3),
             counts.last_error,
         )

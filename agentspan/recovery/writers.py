@@ -49,7 +49,7 @@ def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
 
 
 class Lives:
-    """Checks which writers are alive, each once.
+    """Checks which writers are alive, each once, or once more after look_again.
 
     Args:
         dead_hosts: hosts whose programs are known to be dead.
@@ -59,6 +59,7 @@ class Lives:
         self._storage = storage
         self._dead_hosts = dead_hosts
         self._known: dict[str, tuple[WriterRow | None, Life]] = {}
+        self._leased: set[str] = set()  # those whose life the lease says
         can = storage.capabilities()
         self._notes = can.notes if can.journals is None else None  # programs that record into a file have no leases
 
@@ -69,6 +70,12 @@ class Lives:
     def of(self, id: str | None) -> Life:
         """Return whether a writer is alive, dead or unknown."""
         return self._look_up(id)[1]
+
+    def look_again(self) -> None:
+        """Forget what leases said: a program that was cut off, or stopped, renews its lease when it goes on."""
+        for id in self._leased:
+            self._known.pop(id, None)
+        self._leased.clear()
 
     def _look_up(self, id: str | None) -> tuple[WriterRow | None, Life]:
         if id is None:
@@ -81,8 +88,9 @@ class Lives:
 
     def _life(self, writer: WriterRow) -> Life:
         life = life_of(writer, self._dead_hosts)
-        if life == "unknown" and self._notes is not None and leases.is_over(self._notes, writer.id):
-            return "dead"
+        if life == "unknown" and self._notes is not None:
+            self._leased.add(writer.id)
+            return "dead" if leases.is_over(self._notes, writer.id) else life
         return life
 
 

@@ -103,7 +103,7 @@ def test_a_call_adds_what_is_new(path: Path) -> None:
             for number in range(100, 120):
                 messages = [*messages, message(number)]
                 call(tracer, messages)
-                sizes.append(tracer.health().journaled_bytes)
+                sizes.append(tracer.health().spooled_bytes)
     added = [after - before for before, after in pairwise(sizes)]
     assert max(added) < 1500
     assert [len(each["messages"]) for each in payloads(path)] == [*range(101, 121)]
@@ -231,7 +231,7 @@ def test_an_image_in_a_history_is_recorded_once(path: Path) -> None:
         for number in range(10):
             messages = [*messages, message(number)]
             call(tracer, messages)
-            sizes.append(tracer.health().journaled_bytes)
+            sizes.append(tracer.health().spooled_bytes)
             if number == 5:
                 tracer.flush()
     assert sizes[0] > len(image)

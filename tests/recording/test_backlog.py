@@ -8,7 +8,7 @@ import pytest
 
 import agentspan
 from agentspan.journal.journal_folder import is_possible
-from agentspan.recording.sinks import journal, journal_work
+from agentspan.recording.sinks import journal_work
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.waiting import until
@@ -58,7 +58,7 @@ def test_health_tells_how_much_waits_since_when_and_why(
         until(lambda: tracer.health().last_error == WHY)
         health = tracer.health()
         assert (health.recorded, health.failed, health.waiting) == (21, 0, 0)
-        assert health.journaled_bytes > 10 * 1000
+        assert health.spooled_bytes > 10 * 1000
         until(lambda: tracer.health().oldest_s > health.oldest_s > 0)
         storage.fails = False
         assert tracer.flush()
@@ -75,7 +75,7 @@ def test_what_waits_in_memory_is_told_too(storage: Failing) -> None:
         with tracer.span("tool", {"name": "x"}):
             pass
         health = tracer.health()
-        assert (health.waiting, health.journaled_bytes, health.last_error) == (2, 0, WHY)
+        assert (health.waiting, health.spooled_bytes, health.last_error) == (2, 0, WHY)
         assert health.oldest_s >= 0
         until(lambda: tracer.health().oldest_s > 0)
         storage.fails = False
@@ -89,7 +89,7 @@ def test_the_journal_does_not_grow_for_ever(
 ) -> None:
     limit = 4 * 2**20
     monkeypatch.setattr(journal_work, "CAP", limit // 2)
-    monkeypatch.setattr(journal, "LIMIT", limit)
+    monkeypatch.setattr(journal_work, "LIMIT", limit)
     monkeypatch.setattr("agentspan.recording.sinks.backlog.MAX_WAITING", 50)
     folder = Path(f"{storage.path}.spool")
     with tracer.run("a"):
@@ -104,7 +104,7 @@ def test_the_journal_does_not_grow_for_ever(
         assert health.recorded + health.waiting + health.failed == 1 + 2 * 400
         kept = sum(file.stat().st_size for file in folder.iterdir())
         largest = 8 * 2**20  # of a segment: there may be a spare one, too
-        assert limit - largest <= health.journaled_bytes <= kept <= limit + 3 * largest
+        assert limit - largest <= health.spooled_bytes <= kept <= limit + 3 * largest
         storage.fails = False
         until(lambda: tracer.flush())
         with tracer.span("tool", {"name": "after"}):

@@ -143,7 +143,7 @@ def test_a_unit_that_cannot_be_committed_goes_to_the_journal_when_there_is_room_
             patch.setattr(tracer.recorder.store, "apply", busy)
             run.create_span("tool", {"name": "x"})
         assert tracer.health().waiting == 0
-        assert tracer.health().journaled_bytes > 0
+        assert tracer.health().spooled_bytes > 0
     tracer.shutdown()
     assert [len(each.spans) for each in CapturedRuns(agentspan.open(tmp_path / "runs.db").storage)] == [1]
 

@@ -151,6 +151,10 @@ class CommitSink:
         """See Sink."""
         return self.backlog.flush(wait_s, max(wait_s, WAIT_S))
 
+    def flush_at_end(self, wait_s: float) -> None:
+        """See Sink."""
+        self.flush(wait_s)
+
     def hurry(self) -> None:
         """See Sink. Nothing to do: there is no journal."""
 

@@ -35,9 +35,6 @@ PORTION = 64 * 1024
 MOST_BEFORE_A_RUN = 2000
 """Records that may wait when a run begins; else its call drains a portion. Threads that only begin runs append faster
 than is drained: without this, forks and reads, which wait for the drain, took a second each."""
-LIMIT = 2 * journal_work.CAP
-"""Bytes of full segments from which on none is added: the storage takes nothing. Later transitions wait in memory, as
-where the disk is full; those that memory has no room for are lost, and counted."""
 
 
 class Surroundings(NamedTuple):
@@ -99,7 +96,7 @@ class JournalSink:
         return counts._replace(
             recorded=counts.recorded + journaled,
             journaled=journaled,
-            journaled_bytes=self.log.undrained_bytes,
+            spooled_bytes=self.log.undrained_bytes,
             oldest_s=max(self._drain.oldest_s, counts.oldest_s),
         )
 
@@ -240,6 +237,10 @@ class JournalSink:
         """See Sink."""
         return self.work.flush(wait_s)
 
+    def flush_at_end(self, wait_s: float) -> None:
+        """See Sink."""
+        self.work.flush_at_end(wait_s)
+
     def release(self, *, for_good: bool = False) -> None:
         """See Sink. A segment that has records stays, for good or until more are appended."""
         self.work.release(for_good=for_good)
@@ -293,8 +294,8 @@ class JournalSink:
             self._types.is_due = True  # it was not needed before, and may have been deleted
         if self._types.is_due:
             self._types.write()
-        if self.log.full_bytes >= LIMIT and not self._overflow.is_on:
-            self._overflow.begin(f"it has {self.log.full_bytes:,} bytes already, which the storage does not take")
+        if self.work.is_full and not self._overflow.is_on:
+            self._overflow.begin(f"it has {self.work.bytes:,} bytes already, which the storage does not take")
         elsewhere = self._overflow.keeps_order
         if self._is_server:
             self.log.alert = self.log.alert or elsewhere

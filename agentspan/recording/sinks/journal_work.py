@@ -13,6 +13,7 @@ from agentspan.errors import AgentspanError
 from agentspan.forks import Hold
 from agentspan.journal import own_journals
 from agentspan.journal.log import Log
+from agentspan.journal.spool import bytes_of_others
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain
@@ -22,12 +23,19 @@ from agentspan.recording.sinks.protocol import WAIT_S, RunListener
 from agentspan.recording.sinks.terminations import Terminations
 from agentspan.recording.sinks.types_file import TypesFile
 from agentspan.recovery.leases import RENEW_S
+from agentspan.storage.patience import answers_within
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
 
 CAP = 256 * 2**20
 """Bytes of full segments from which on the calls that record drain, too."""
+LIMIT = 2 * CAP
+"""Bytes of full segments, those of other programs in the folder included, from which on none is added: the storage
+takes nothing. Later transitions wait in memory, as where the disk is full; those that memory has no room for are lost,
+and counted."""
+LOOK_EVERY_S = 1.0
+"""How often the segments of other programs are counted, while records wait."""
 BURST = 100
 """Records within a tick that make a burst."""
 PATIENCE_S = 3.0
@@ -36,6 +44,10 @@ FORK_WAIT_S = 5.0
 SERVER_FORK_WAIT_S = 0.25
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
 """Seconds until a server that is away is tried again, at first and at most."""
+ANSWER_S = 30.0
+"""Seconds after which an answer of a server is not waited for any more."""
+LEAST_ANSWER_S = 1.0
+"""The same for a flush with less time: to give up a connection each time would keep a slow server busy."""
 LEASE_RETRY_S = 30.0
 MAX_AGE_S = 7 * 24 * 3600.0
 """Seconds that a server may be away. After that, new records are dropped and counted: the program was forgotten."""
@@ -84,6 +96,8 @@ class JournalWork:
         self._adoption = adoption
         self._types = types
         self._held: list[threading.RLock] = []
+        self._bytes_of_others = 0
+        self._next_look_s = 0.0
         _works.add(self)
         own_journals.register(self)
 
@@ -105,6 +119,25 @@ class JournalWork:
         if self._commits.backlog.units:
             self._commits.flush(READ_WAIT_S)
 
+    @property
+    def bytes(self) -> int:
+        """The bytes of full segments in the folder: those of this process, and all of others."""
+        return self._log.full_bytes + self._bytes_of_others
+
+    @property
+    def is_full(self) -> bool:
+        """True if nothing more may be appended. Records of others count only where the storage takes nothing."""
+        takes_nothing = self._commits.progress.last_error is not None
+        return self._log.full_bytes >= LIMIT or (takes_nothing and self.bytes >= LIMIT)
+
+    def _look_at_others(self) -> None:
+        """Count what other programs have in the folder, if it is time."""
+        now = time.monotonic()
+        if now >= self._next_look_s:
+            self._next_look_s = now + LOOK_EVERY_S
+            self._bytes_of_others = bytes_of_others(self.folder, self._log.writer_id())
+            self._log.alert = self._log.alert or self.is_full
+
     def has_records(self) -> bool:
         """See drain_thread.Work."""
         return bool(self.drain.journaled)
@@ -120,6 +153,8 @@ class JournalWork:
     def tick(self, ticks: Ticks) -> bool:
         """See drain_thread.Work."""
         new, ticks.seen = self._log.sequence - ticks.seen, self._log.sequence
+        if self._commits.progress.last_error is not None or self._bytes_of_others:
+            self._look_at_others()
         if self.overflow.keeps_order:
             self.overflow.try_to_end()
         self._log.prepare()
@@ -151,6 +186,10 @@ class JournalWork:
             is_drained = self.drain.run(deadline - time.monotonic())
         self._commits.progress.deferred.raise_kept()
         return is_drained and self._commits.flush(wait_s)
+
+    def flush_at_end(self, wait_s: float) -> None:
+        """Do the same while the program ends."""
+        self.flush(wait_s)
 
     def release(self, *, for_good: bool) -> None:
         """End the thread, close files. A segment that has records stays, for good or until more are appended."""
@@ -207,8 +246,34 @@ class ServerWork(JournalWork):
         self._renew_lease = renew_lease
         self._pause_s = self._try_s = self._lease_s = 0.0
 
+    def drain_now(self) -> None:
+        """See own_journals.Journal."""
+        with answers_within(ANSWER_S):
+            super().drain_now()
+
+    def flush(self, wait_s: float) -> bool:
+        """Do it again until the time is over: a server that was away may be back, and has new connections then."""
+        deadline, pause_s = time.monotonic() + wait_s, FIRST_PAUSE_S
+        with answers_within(min(max(wait_s, LEAST_ANSWER_S), ANSWER_S)):
+            while not super().flush(max(deadline - time.monotonic(), 0.0)):
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or is_mine(self.drain.lock):  # a signal handler in the middle of a drain
+                    return False
+                time.sleep(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+        return True
+
+    def flush_at_end(self, wait_s: float) -> None:
+        """Do it once: the journal stays for others."""
+        with answers_within(wait_s):
+            super().flush(wait_s)
+
     def tick(self, ticks: Ticks) -> bool:
         """See drain_thread.Work. A server that is away is tried later and later."""
+        with answers_within(ANSWER_S):
+            return self._tick(ticks)
+
+    def _tick(self, ticks: Ticks) -> bool:
         if time.monotonic() < self._try_s:
             self._log.prepare()
             return False

@@ -118,7 +118,7 @@ class Counts(NamedTuple):
         refused: kept in the table refused_changes, because they came too late.
         failed: lost.
         journaled: of `recorded`, those in the journal that are not in the storage yet.
-        journaled_bytes: the size of those.
+        spooled_bytes: the size of those.
         oldest_s: seconds that the oldest transition outside the storage has waited, at least; 0.0 where none waits.
         last_error: why the storage took nothing at the last attempt; None where it took something.
     """
@@ -128,7 +128,7 @@ class Counts(NamedTuple):
     refused: int
     failed: int
     journaled: int
-    journaled_bytes: int
+    spooled_bytes: int
     oldest_s: float
     last_error: str | None
 
@@ -157,6 +157,10 @@ class Sink(SpanSink, Protocol):
 
     def flush(self, wait_s: float) -> bool:
         """Write to the storage what waits; return whether nothing waits any more."""
+        ...
+
+    def flush_at_end(self, wait_s: float) -> None:
+        """Write what waits while the program ends, which waits for no server that is away."""
         ...
 
     def release(self, *, for_good: bool = False) -> None:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.waiting import Ready
 
+from agentspan.storage import patience
+
 RV = TypeVar("RV")
 
 STATEMENT_S = 300
@@ -32,9 +34,10 @@ class Connection(psycopg.Connection[Any]):
         """Wait for an answer, as psycopg does, but not for ever.
 
         Raises:
-            OperationalError: none came in `answer_s`. The connection is of no use then.
+            OperationalError: none came in `answer_s`, or as soon as this thread needs it (see storage.patience). The
+                connection is of no use then.
         """
-        return super().wait(_limited(gen, self.answer_s), *args, **how)
+        return super().wait(_limited(gen, min(self.answer_s, patience.most_s())), *args, **how)
 
     def __del__(self, *_: object) -> None:
         """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""

@@ -96,8 +96,8 @@ class Connections:
 
         def attempt() -> T:
             with self.lent(wait_s) as connection:
+                connection.answer_s = wait_s + WRITE_S  # first: it may have been lost while it was idle
                 wait_at_most(connection, wait_s)
-                connection.answer_s = wait_s + WRITE_S
                 xid = _begin(connection)
                 done = work(connection)
                 try:
@@ -125,8 +125,8 @@ class Connections:
         """
         try:
             with self.lent(wait_s) as connection:
+                connection.answer_s = wait_s + WRITE_S  # first: it may have been lost while it was idle
                 wait_at_most(connection, wait_s)
-                connection.answer_s = wait_s + WRITE_S
                 return connection.execute(sql, parameters, binary=True).fetchall()
         except psycopg.Error as error:
             if is_worth_repeating(error):
@@ -185,6 +185,7 @@ class Connections:
             raise DatabaseUnusable(f"{self.location} cannot be reached: {problem}") from None
         opened.process = os.getpid()
         values.register(opened.adapters)
+        opened.answer_s = wait_s + WRITE_S
         limit = f"{STATEMENT_S}s"
         read_only = "on" if self.read_only else "off"
         opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, f"{LOCK_S}s", read_only))

@@ -1,0 +1,163 @@
+"""Recording into a server through connections that break: what a program waits for, and what it does not."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import agentspan
+from agentspan import Tracer
+from agentspan.journal.journal_folder import is_possible, spool_of
+from agentspan.journal.spool import SIZE
+from agentspan.recording.sinks import backlog, journal_work
+from agentspan.storage.location import Location, parse
+from tests.postgres_proxy import Proxy, proxy
+from tests.processes.server_away import Touches
+from tests.waiting import until
+
+pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+
+
+@pytest.fixture
+def between(postgres_location: Location) -> Iterator[Proxy]:
+    """A proxy in front of an empty schema, whose URL names it."""
+    with proxy(postgres_location.text) as made:
+        yield made
+
+
+def record(tracer: Tracer) -> None:
+    with tracer.run("a"), tracer.span("tool", {"name": "n"}):
+        pass
+
+
+def test_a_flush_goes_on_when_connections_were_lost_without_a_word(
+    between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentspan.recording.sinks.journal_work.ANSWER_S", 0.3)
+    tracer = Tracer(between.url)
+    record(tracer)
+    assert tracer.flush(30)
+    for _ in range(3):
+        between.lost += 1  # whatever is sent on open connections reaches nobody, and no answer comes
+        record(tracer)
+        assert tracer.flush(30)
+        assert tracer.health().oldest_s == 0
+    tracer.shutdown()
+
+
+def test_a_write_gives_up_a_connection_that_was_lost_while_it_was_idle(
+    between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentspan.storage.postgres.connections.WRITE_S", 0.1)
+    with agentspan.open(between.url) as db:
+        db.agent_instances.register("a", "1", {"external_schema_version_identifier": "1", "span_type_schemas": []})
+        between.lost += 1
+        db._context.wait_s = 0.2  # not the one before, so the session is set to it first
+        db.storage.apply([], wait_s=0.2)
+
+
+def test_a_flush_waits_for_a_server_that_comes_back(between: Proxy) -> None:
+    tracer = Tracer(between.url)
+    between.refuses = True
+    record(tracer)
+    assert not tracer.flush(0.3)
+    threading.Timer(0.5, setattr, (between, "refuses", False)).start()
+    assert tracer.flush(30)
+    tracer.shutdown()
+
+
+def test_the_end_of_a_program_tries_a_server_that_is_away_once(between: Proxy) -> None:
+    tracer = Tracer(between.url)
+    between.refuses = True
+    record(tracer)
+    until(lambda: tracer.health().last_error is not None)
+    before = between.accepted
+    tracer.recorder.release()  # as at the exit
+    assert between.accepted - before <= 2  # the thread may have tried it, too
+    assert tracer.health().spooled_bytes > 0
+    tracer.shutdown(0.1)
+
+
+def stored(url: str) -> list[str]:
+    """Return the labels of all spans, after what journals on this host have was moved."""
+    with agentspan.open(url) as db:
+        return [span.label or "" for run in db.agent_instances.list() for span in db.storage.iter_spans(run.id)]
+
+
+def spool(url: str) -> Path:
+    folder = spool_of(parse(url))
+    assert folder is not None
+    return folder
+
+
+def record_much(tracer: Tracer, spans: int) -> None:
+    with tracer.run("a"):
+        for number in range(spans):
+            with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 20_000}}):
+                pass
+
+
+def test_past_its_bytes_a_spool_keeps_the_oldest_and_counts_what_it_drops(
+    between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_work, "LIMIT", SIZE)
+    monkeypatch.setattr(backlog, "MAX_WAITING", 10)
+    between.refuses = True
+    tracer = Tracer(between.url)
+    touches = Touches()
+    record_much(tracer, 200)
+    health = tracer.health()
+    assert health.waiting == 10
+    assert health.failed > 200
+    assert health.recorded + health.waiting + health.failed == 402
+    assert SIZE // 2 < health.spooled_bytes < 3 * SIZE  # a full segment, and the one that was begun
+    assert touches.count == 0  # the program waited for no server
+    between.refuses = False
+    assert tracer.flush(60)
+    record(tracer)
+    assert tracer.flush(60)
+    assert tracer.health().failed == health.failed
+    assert tracer.health().spooled_bytes == 0
+    labels = stored(between.url)
+    kept = (health.recorded + health.waiting) // 2  # besides the run; the end of the last one may be dropped
+    assert sorted(labels) == sorted([*map(str, range(kept)), "n"])
+    tracer.shutdown()
+
+
+def test_the_cap_is_that_of_the_host_not_of_a_program(between: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_work, "LIMIT", SIZE)
+    monkeypatch.setattr(backlog, "MAX_WAITING", 10)
+    between.refuses = True
+    first = Tracer(between.url)
+    record_much(first, 100)
+    kept = first.health().recorded
+    first.shutdown(0.1)
+    second = Tracer(between.url)
+    record(second)
+    until(lambda: second.health().last_error is not None)
+    until(lambda: second.recorder.sink.work.is_full)  # type: ignore[union-attr]
+    before = second.health().recorded
+    record_much(second, 10)
+    assert second.health().recorded == before
+    assert (second.health().waiting, second.health().failed) == (10, 12)
+    between.refuses = False
+    assert second.flush(60)
+    assert len(stored(between.url)) == kept // 2 + 1 + 5  # the end of the fifth was dropped
+    second.shutdown()
+
+
+def test_what_a_program_leaves_in_a_spool_takes_no_more_of_the_disk_than_it_has(between: Proxy) -> None:
+    between.refuses = True
+    tracer = Tracer(between.url)
+    record(tracer)
+    (segment,) = spool(between.url).glob("*.segment")
+    assert segment.stat().st_size == SIZE
+    spooled = tracer.health().spooled_bytes
+    tracer.recorder.release()  # as at the exit
+    assert segment.stat().st_size < spooled + 100
+    record(tracer)  # by another exit handler
+    between.refuses = False
+    assert tracer.flush(30)
+    assert stored(between.url) == ["n", "n"]
+    tracer.shutdown()
