@@ -44,6 +44,7 @@ SEARCHES = {
     "a code that one span has": "r0000017",
     "a word of most spans": "flight",
     "two adjacent words": '"seat upgrade"',
+    "three adjacent words": '"flight booking reservation"',
 }
 
 
