@@ -32,8 +32,8 @@ from agentspan.model.rows import AgentSpanRow
 from agentspan.model.status import OPEN
 from agentspan.storage.analytics import RunFilter
 from agentspan.storage.postgres import statements
+from agentspan.storage.postgres.single_statements import moving
 from agentspan.storage.postgres.values import register
-from agentspan.storage.postgres.writes import finishing
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 
@@ -44,6 +44,7 @@ SEARCHES = {
     "a code that one span has": "r0000017",
     "a word of most spans": "flight",
     "two adjacent words": '"seat upgrade"',
+    "three adjacent words": '"flight booking reservation"',
 }
 
 
@@ -140,10 +141,11 @@ class Writes:
         for number, row in enumerate(rows):
             values = {"status": "complete", "result_payload": self._span.result_payload, "duration_ms": 3.5}
             move = Move("agent_span", row.id, OPEN, values, instance_id=row.agent_instance_id)
-            unit = Unit((move,))
+            unit, statement = Unit((move,)), moving(move)
+            assert statement is not None
             began = time.perf_counter()
             if number % 2:
-                self._bare.execute(*finishing(move), binary=True).fetchall()
+                self._bare.execute(*statement, binary=True).fetchall()
             else:
                 self._storage.apply([unit])
             took[number % 2].append(time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL that breaks a connection at a chosen moment, or passes nothing on."""
+"""A proxy in front of PostgreSQL that breaks a connection at a chosen moment, or passes nothing on, and that counts."""
 
 import contextlib
 import re
@@ -22,6 +22,7 @@ class Proxy:
         at: the pattern of what the message has in it.
         broken: how many connections were broken.
         accepted: how many connections there were, also those that were refused.
+        round_trips: how many times a client waited for the server.
         refuses: end each new connection at once.
         is_silent: pass nothing on, in either direction, and accept connections all the same.
         lost: how many times all connections that were open were lost: what they send since then reaches nobody.
@@ -33,8 +34,9 @@ class Proxy:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = url.replace(f":{parts.port}", f":{self._listening.getsockname()[1]}")
         self.breaks: Breaks | None = None
-        self.at = b"commit\0|with gone as"
-        self.broken = self.accepted = 0
+        # COMMIT, and a statement that is a transaction; one that looks for an id among all tables is a part of one.
+        self.at = rb"(?s)commit\0|put as \((?!.*from accounts)"
+        self.broken = self.accepted = self.round_trips = 0
         self.refuses = self.is_silent = False
         self.lost = 0
         self._left: list[socket.socket] = []
@@ -63,6 +65,7 @@ class Proxy:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             lost = self.lost
+            is_waiting = False
             while not self._ends.is_set():
                 if self.is_silent:
                     self._ends.wait(0.02)
@@ -74,15 +77,19 @@ class Proxy:
                     if lost != self.lost:
                         continue
                     if readable is client and self.breaks is not None and re.search(self.at, data):
-                        self._break(server, data)
+                        self._break(client, server, data)
                         return
+                    self.round_trips += readable is client and not is_waiting
+                    is_waiting = readable is client
                     (server if readable is client else client).sendall(data)
 
-    def _break(self, server: socket.socket, data: bytes) -> None:
+    def _break(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
         how, self.breaks = self.breaks, None
         self.broken += 1
         if how == "after":
             server.sendall(data)
+            while client in (readable := select.select((client, server), (), ())[0]) and server not in readable:
+                server.sendall(client.recv(1 << 20))  # the rest of a pipeline, which is answered as a whole
             server.recv(1 << 20)
         elif how == "silently":
             self._left.append(server.dup())  # the server goes on to wait

@@ -1,4 +1,7 @@
-"""Operations on agent spans, by id. Every rule of the state machine lies in model.spans."""
+"""Operations on agent spans, by id. Every rule of the state machine lies in model.spans.
+
+Writes are plans, for `Context.carry_out`: those of several callers may be carried out together.
+"""
 
 from typing import Any, cast
 
@@ -9,7 +12,7 @@ from agentspan.model.changes import Ref, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
 from agentspan.model.status import SPAN_STATUSES
 from agentspan.operations import request
-from agentspan.operations.context import Context, Done
+from agentspan.operations.context import Context, Plan
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import check_name, title_of
 from agentspan.storage.lookup import check_unused, expect
@@ -18,7 +21,7 @@ from agentspan.storage.protocol import Found, Query, Rows
 SORTABLE = frozenset({"id", "inserted_at", "updated_at", "started_at", "finished_at", "schema_name", "status"})
 
 
-def create(
+def plan_create(
     ctx: Context,
     *,
     agent_instance_id: Any,
@@ -32,8 +35,8 @@ def create(
     finished_at: Any = None,
     sensitive_encoding: Any = None,
     idempotency_key: Any = None,
-) -> Done:
-    """Create a span in any status (see AgentSpans.create)."""
+) -> Plan:
+    """Plan to create a span in any status (see AgentSpans.create)."""
     for field, value in (
         ("agent_instance_id", agent_instance_id),
         ("schema_name", schema_name),
@@ -102,11 +105,12 @@ def create(
         )
         return Unit((put,), span_id, key)
 
-    return ctx.commit((agent_instance_id, parent_span_id, id), key, decide, kept=kept)
+    # An id of the client's own is looked for among all rows.
+    return Plan((agent_instance_id, parent_span_id, id), key, decide, kept, shares=id is None)
 
 
-def start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Done:
-    """Start a pending span (see AgentSpans.start)."""
+def plan_start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Plan:
+    """Plan to start a pending span (see AgentSpans.start)."""
     at = request.timestamp("timestamp", timestamp)
     said = {"agent_span_id": agent_span_id, "timestamp": at}
     key = request.idempotency_key("agent_spans/start", idempotency_key, said)
@@ -121,10 +125,10 @@ def start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotenc
         move = spans.started(span.id, started_at=started_at, meaning=meaning, now=now, instance_id=run_id)
         return Unit((move,), span.id, key)
 
-    return ctx.commit((agent_span_id,), key, decide)
+    return Plan((agent_span_id,), key, decide)
 
 
-def finish(
+def plan_finish(
     ctx: Context,
     agent_span_id: Any,
     *,
@@ -133,8 +137,8 @@ def finish(
     timestamp: Any = None,
     sensitive_encoding: Any = None,
     idempotency_key: Any = None,
-) -> Done:
-    """Finish a span (see AgentSpans.finish)."""
+) -> Plan:
+    """Plan to finish a span (see AgentSpans.finish)."""
     wanted = "complete" if status is None else status
     at = request.timestamp("timestamp", timestamp)
     is_marked = sensitive_encoding is not None and request.flag("sensitive_encoding", sensitive_encoding)
@@ -163,7 +167,7 @@ def finish(
             move = spans.with_sensitive(move)
         return Unit((move,), span.id, key)
 
-    return ctx.commit((agent_span_id,), key, decide)
+    return Plan((agent_span_id,), key, decide)
 
 
 def page(

@@ -12,7 +12,7 @@ from agentspan.errors import (
     NotFound,
 )
 from agentspan.model import sensitive
-from agentspan.model.changes import Applied, Key, KeyTaken, Refused, Replayed, Unit, Violation
+from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit, Violation
 from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
     AccountRow,
@@ -44,6 +44,30 @@ class Done(NamedTuple):
         row = self.row
         tells = isinstance(row, AgentSpanRow) or (isinstance(row, AgentInstanceRow) and row.ended_late)
         return self.terminated if tells else None
+
+
+class Plan(NamedTuple):
+    """An operation that is one commit, before anything is read for it.
+
+    Attributes:
+        wanted: ids to find; None is skipped.
+        key: its idempotency key.
+        decide: the model's part: makes a unit with a subject from the found rows and the time, or raises.
+        kept: rows that the first attempt uses instead of reading.
+        instance_id: the run that all wanted spans and runs are of (see Storage.find).
+        shares: whether it may be committed together with others (see carry_out_together).
+    """
+
+    wanted: tuple[str | None, ...]
+    key: Key | None
+    decide: Callable[[Found, str], Unit]
+    kept: Found | None = None
+    instance_id: Any = None
+    shares: bool = True
+
+    def ids(self) -> list[str]:
+        """Return the ids to find that can be one."""
+        return [id for id in self.wanted if id is not None and ids.is_pfid(id)]
 
 
 class Redacts(Protocol):
@@ -210,50 +234,67 @@ class Context:
         kept: Found | None = None,
         instance_id: Any = None,
     ) -> Done:
+        """Carry out the plan of these parts."""
+        return self.carry_out(Plan(wanted, key, decide, kept, instance_id))
+
+    def carry_out(self, plan: Plan, *, again: bool = False) -> Done:
         """Find, decide, apply. A refused unit is decided again on fresh rows, so that the model makes the error.
 
         The first attempt does not look for the key: it is new nearly always, and apply looks for it anyway. It raises
         no error, so that a replay is answered as one whatever happened to its resource.
 
         Args:
-            wanted: ids to find; None is skipped.
-            decide: the model's part: makes a unit with a subject from the found rows and the time, or raises.
-            kept: rows that the first attempt uses instead of reading.
-            instance_id: the run that all wanted spans and runs are of (see Storage.find).
+            again: the first attempt was made already.
         """
-        for attempt in range(ATTEMPTS):
-            if attempt or kept is None:
-                sought = key if attempt else None
-                known = (id for id in wanted if id is not None and ids.is_pfid(id))
-                run_id = instance_id if ids.is_pfid(instance_id) else None
-                found = self.storage.find(*known, key=sought, instance_id=run_id)
+        run_id = plan.instance_id if ids.is_pfid(plan.instance_id) else None
+        for attempt in range(int(again), ATTEMPTS):
+            if attempt or plan.kept is None:
+                found = self.storage.find(*plan.ids(), key=plan.key if attempt else None, instance_id=run_id)
             else:
-                found = kept
-            if key is not None and found.key is not None:
-                if found.key.request_hash != key.request_hash:
-                    raise _key_taken(key)
-                located = found.rows.get(found.key.subject)
-                if located is None:
-                    raise NotFound(f"what the {key.operation} request with this idempotency key made was deleted since")
-                return Done(located[1], _terminated(found))
-            try:
-                unit = decide(found, clock.now())
-            except AgentspanError as error:
-                if not attempt and (key is not None or kept is not None):
-                    continue
-                if isinstance(error, InvalidAction):
-                    error.terminated = _terminated(found)
-                raise
-            match self.storage.apply([unit], wait_s=self.wait_s)[0]:
-                case Applied(subject, terminated) | Replayed(subject, terminated):
-                    assert subject is not None
-                    return Done(subject, terminated)
-                case KeyTaken():
-                    assert key is not None
-                    raise _key_taken(key)
-                case Refused():
-                    continue
+                found = plan.kept
+            decided = self.decided(plan, found, is_first=not attempt)
+            if isinstance(decided, Done):
+                return decided
+            done = None if decided is None else done_of(plan, self.storage.apply([decided], wait_s=self.wait_s)[0])
+            if done is not None:
+                return done
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
+
+    def decided(self, plan: Plan, found: Found, *, is_first: bool) -> Unit | Done | None:
+        """Return the unit of a plan; what an earlier request with its key did; None where that may be to be found."""
+        key = plan.key
+        if key is not None and found.key is not None:
+            if found.key.request_hash != key.request_hash:
+                raise _key_taken(key)
+            located = found.rows.get(found.key.subject)
+            if located is None:
+                raise NotFound(f"what the {key.operation} request with this idempotency key made was deleted since")
+            return Done(located[1], _terminated(found))
+        try:
+            return plan.decide(found, clock.now())
+        except AgentspanError as error:
+            if is_first and (key is not None or plan.kept is not None):
+                return None
+            if isinstance(error, InvalidAction):
+                error.terminated = _terminated(found)
+            raise
+
+
+def done_of(plan: Plan, outcome: Outcome) -> Done | None:
+    """Return what was done; None where the unit was refused, so that it has to be decided again.
+
+    Raises:
+        IdempotencyKeyAlreadyUsed: another request had the key.
+    """
+    match outcome:
+        case Applied(subject, terminated) | Replayed(subject, terminated):
+            assert subject is not None
+            return Done(subject, terminated)
+        case KeyTaken():
+            assert plan.key is not None
+            raise _key_taken(plan.key)
+        case Refused():
+            return None
 
 
 _NOTHING = Found({})

@@ -16,7 +16,7 @@ from agentspan.operations import (
     quality,
     request,
 )
-from agentspan.operations.context import Context
+from agentspan.operations.context import Context, Plan
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.json_scores import score_agent_instance, score_agent_span
 from agentspan.storage.protocol import Rows
@@ -187,7 +187,23 @@ def list_agent_instances(ctx: Context, fields: Fields) -> Envelope:
     return _list(ctx, fields, agent_instances.page, names)
 
 
-def create_agent_span(ctx: Context, fields: Fields) -> Envelope:
+class SharingOperation:
+    """A write whose plan may be carried out together with those of other requests (see `together`).
+
+    Args:
+        plan: makes it from the fields of the request.
+    """
+
+    def __init__(self, plan: Callable[[Context, Fields], Plan]) -> None:
+        self.plan = plan
+
+    def __call__(self, ctx: Context, fields: Fields) -> Envelope:
+        """Carry it out alone."""
+        return envelopes.of_done(ctx, ctx.carry_out(self.plan(ctx, fields)))
+
+
+@SharingOperation
+def create_agent_span(ctx: Context, fields: Fields) -> Plan:
     """agent_spans/create."""
     names = (
         "agent_instance_id",
@@ -203,19 +219,21 @@ def create_agent_span(ctx: Context, fields: Fields) -> Envelope:
         "idempotency_key",
     )
     needed = ("agent_instance_id", "schema_name", "status")
-    return envelopes.of_done(ctx, agent_spans.create(ctx, **_picked(fields, names, *needed)))
+    return agent_spans.plan_create(ctx, **_picked(fields, names, *needed))
 
 
-def start_agent_span(ctx: Context, fields: Fields) -> Envelope:
+@SharingOperation
+def start_agent_span(ctx: Context, fields: Fields) -> Plan:
     """agent_spans/start."""
     names = ("timestamp", "idempotency_key")
-    return envelopes.of_done(ctx, agent_spans.start(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
+    return agent_spans.plan_start(ctx, _id(fields, "agent_span_id"), **_picked(fields, names))
 
 
-def finish_agent_span(ctx: Context, fields: Fields) -> Envelope:
+@SharingOperation
+def finish_agent_span(ctx: Context, fields: Fields) -> Plan:
     """agent_spans/finish."""
     names = ("status", "result_payload", "timestamp", "sensitive_encoding", "idempotency_key")
-    return envelopes.of_done(ctx, agent_spans.finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names)))
+    return agent_spans.plan_finish(ctx, _id(fields, "agent_span_id"), **_picked(fields, names))
 
 
 def list_violations(ctx: Context, fields: Fields) -> Envelope:

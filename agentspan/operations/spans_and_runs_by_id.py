@@ -64,7 +64,7 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and a payload does not match.
         """
-        done = agent_spans.create(
+        plan = agent_spans.plan_create(
             self._ctx,
             agent_instance_id=agent_instance_id,
             schema_name=schema_name,
@@ -78,7 +78,7 @@ class AgentSpans:
             sensitive_encoding=sensitive_encoding,
             idempotency_key=idempotency_key,
         )
-        return self._answer(done)
+        return self._answer(self._ctx.carry_out(plan))
 
     def start(self, agent_span_id: str, timestamp: Time | None = None, idempotency_key: str | None = None) -> AgentSpan:
         """Start a pending span, now or at `timestamp`.
@@ -86,8 +86,8 @@ class AgentSpans:
         Raises:
             InvalidAction: it is not pending.
         """
-        done = agent_spans.start(self._ctx, agent_span_id, timestamp=timestamp, idempotency_key=idempotency_key)
-        return self._answer(done)
+        plan = agent_spans.plan_start(self._ctx, agent_span_id, timestamp=timestamp, idempotency_key=idempotency_key)
+        return self._answer(self._ctx.carry_out(plan))
 
     def finish(
         self,
@@ -116,7 +116,7 @@ class AgentSpans:
             IdempotencyKeyAlreadyUsed: the key was used for another request.
             ValidationErrors: strict_schemas, and the result does not match.
         """
-        done = agent_spans.finish(
+        plan = agent_spans.plan_finish(
             self._ctx,
             agent_span_id,
             status=status,
@@ -125,7 +125,7 @@ class AgentSpans:
             sensitive_encoding=sensitive_encoding,
             idempotency_key=idempotency_key,
         )
-        return self._answer(done)
+        return self._answer(self._ctx.carry_out(plan))
 
     def get(self, agent_span_id: str) -> AgentSpan:
         """Return a span."""

@@ -35,7 +35,7 @@ from agentspan.serve.response_models import (
 )
 from agentspan.serve.responses import encoded, respond
 from agentspan.serve.streaming import streamed
-from agentspan.serve.write_queue import Writes
+from agentspan.serve.write_queue import JsonWrite, Writes
 
 AT_ONCE = 100
 """Items of a bulk request that are run on the event loop (6 ms); more would hold up everybody else."""
@@ -74,7 +74,7 @@ def router(ctx: Context, write_queue: Writes) -> APIRouter:
         try:
             if is_large.get():  # not in the queue: only its last step needs the write lock, for a few ms
                 return await in_thread(lambda: respond(operation(ctx, fields)))
-            return respond(await write_queue.run(lambda context: operation(context, fields)))
+            return respond(await write_queue.run(JsonWrite(operation, fields)))
         except AgentspanError as error:
             raise as_sent(error, details) from None
 

@@ -16,9 +16,25 @@ from typing import NamedTuple, Protocol
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
+from agentspan.operations.json_operations import Fields, JsonOperation
 from agentspan.storage.protocol import Storage
 
 Operation = Callable[[Context], Envelope]
+
+
+class JsonWrite:
+    """An operation over JSON, and the fields of its request."""
+
+    __slots__ = ("fields", "operation")
+
+    def __init__(self, operation: JsonOperation, fields: Fields) -> None:
+        self.operation = operation
+        self.fields = fields
+
+    def __call__(self, context: Context) -> Envelope:
+        """Run it."""
+        return self.operation(context, self.fields)
+
 
 WAIT_S = 2.0
 """How long a request may wait for other writers before it is answered with 503."""

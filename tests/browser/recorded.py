@@ -107,7 +107,7 @@ def long_run(db: Database, count: int) -> str:
             result: dict[str, Any] = (
                 {"error": {"type": "Empty", "message": f"page {number}"}} if fails else {"output": number}
             )
-            done = agent_spans.create(
+            plan = agent_spans.plan_create(
                 context,
                 agent_instance_id=run.id,
                 schema_name="chain" if is_chain else "tool",
@@ -118,6 +118,7 @@ def long_run(db: Database, count: int) -> str:
                 started_at=at(number / 100),
                 finished_at=at(number / 100 + 0.02),
             )
+            done = context.carry_out(plan)
             chain = done.row.id if is_chain else chain
 
     groups.group(work, 5.0)

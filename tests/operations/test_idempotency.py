@@ -161,7 +161,8 @@ def test_what_was_rolled_back_is_not_taken_for_known(storage: Storage) -> None:
     def record(context: Context) -> Any:
         agent_instances.register(context, agent_id="an-agent", id=own)
         for _ in range(2):  # the second one knows the instance
-            done = agent_spans.create(context, agent_instance_id=own, schema_name="step", status="active")
+            plan = agent_spans.plan_create(context, agent_instance_id=own, schema_name="step", status="active")
+            done = context.carry_out(plan)
         return done.row
 
     lost: list[Any] = []

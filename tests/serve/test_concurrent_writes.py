@@ -10,7 +10,7 @@ import pytest
 from agentspan.errors import DatabaseBusy, NotFound
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
-from agentspan.serve import concurrent_writes, create_app
+from agentspan.serve import concurrent_writes, create_app, crew
 from agentspan.serve.concurrent_writes import ConcurrentWrites
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
@@ -123,7 +123,7 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_threads_without_work_end_and_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concurrent_writes, "IDLE_S", 0.02)
+    monkeypatch.setattr(crew, "IDLE_S", 0.02)
     writes, others = ConcurrentWrites(Context(Far())), {*threading.enumerate()}
     for _ in range(3):
         assert together(writes, *[lambda context: answer("")] * 6) == [answer("")] * 6

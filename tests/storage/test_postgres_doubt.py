@@ -32,7 +32,9 @@ def between(postgres_location: Location, postgres_server: Emptied) -> Iterator[P
 
 
 @pytest.fixture
-def storage(between: Proxy) -> Iterator[Storage]:
+def storage(between: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    # The proxy looks for the texts of statements, which prepared ones are sent without.
+    monkeypatch.setattr("psycopg._preparing.PrepareManager.prepare_threshold", None)
     made = open_direct(between.url)
     yield made
     made.close()

@@ -9,9 +9,9 @@ import re
 import select
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import conninfo
@@ -25,6 +25,8 @@ from agentspan.storage.postgres import values
 from agentspan.storage.postgres.connection import ANSWER_S, STATEMENT_S, Connection
 from agentspan.storage.postgres.doubt import is_committed, is_lost
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, is_worth_repeating, translated
+from agentspan.storage.postgres.lending import rows_of
+from agentspan.storage.postgres.pipelines import Ahead, Statement, rows_of_each
 
 T = TypeVar("T")
 
@@ -38,6 +40,9 @@ LOCK_S = 10
 """Seconds that a read may wait for a lock, which only a migration holds against it."""
 SCHEMA = "agentspan"
 
+_BEGIN = (Statement("begin"), Statement("select pg_current_xact_id()::text"))
+_BEGIN_SNAPSHOT = "begin isolation level repeatable read read only"
+_WAIT_AT_MOST = "select set_config('lock_timeout', %s, false)"
 _SCHEMA_IN_URL = re.compile(r"(?<=[?&])schema=([^&#]*)&?")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _SET_UP = """
@@ -77,7 +82,9 @@ class Connections:
         if self._closed:
             raise StorageError("the storage is closed; open it again")
 
-    def transact(self, work: Callable[[Connection], T], wait_s: float, *, once: bool = False) -> T:
+    def transact(
+        self, work: Callable[[Connection], T], wait_s: float, *, once: bool = False, ahead: Ahead | None = None
+    ) -> T:
         """Return what `work` returns from within a transaction; it is committed then.
 
         The transaction is done again where another one got in its way (deadlock, same key at the same moment), and
@@ -85,6 +92,7 @@ class Connections:
 
         Args:
             once: `work` must not be called twice.
+            ahead: has the rows of its statements when `work` is called.
 
         Raises:
             DatabaseBusy: others held a lock for `wait_s` seconds, or kept getting in the way; nothing is stored.
@@ -97,8 +105,7 @@ class Connections:
         def attempt() -> T:
             with self.lent(wait_s) as connection:
                 connection.answer_s = wait_s + WRITE_S  # first: it may have been lost while it was idle
-                wait_at_most(connection, wait_s)
-                xid = _begin(connection)
+                xid = _begin(connection, wait_s, ahead)
                 done = work(connection)
                 try:
                     connection.execute("commit")
@@ -114,7 +121,7 @@ class Connections:
 
         return self._tried(attempt, 1 if once else ATTEMPTS)
 
-    def alone(self, sql: str, parameters: tuple[Any, ...], wait_s: float) -> list[Any] | None:
+    def alone(self, statement: Statement, wait_s: float) -> list[Any] | None:
         """Execute one statement, which is a transaction by itself; return its rows.
 
         Returns:
@@ -126,8 +133,9 @@ class Connections:
         try:
             with self.lent(wait_s) as connection:
                 connection.answer_s = wait_s + WRITE_S  # first: it may have been lost while it was idle
-                wait_at_most(connection, wait_s)
-                return connection.execute(sql, parameters, binary=True).fetchall()
+                if connection.lock_ms == _in_ms(wait_s):
+                    return rows_of(connection, *statement)
+                return _rows_of_each(connection, wait_s, (statement,))[0]
         except psycopg.Error as error:
             if is_worth_repeating(error):
                 return None
@@ -150,7 +158,15 @@ class Connections:
     def snapshot(self) -> Iterator[Connection]:
         """Lend a connection whose statements all see the same state."""
         with self.reading() as connection:
-            connection.execute("begin isolation level repeatable read read only")
+            connection.execute(_BEGIN_SNAPSHOT)
+            yield connection
+            connection.execute("commit")
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """Lend a snapshot in pipeline mode: its BEGIN is sent with the first statement. For no COPY, no cursor."""
+        with self.reading() as connection, connection.pipeline():
+            connection.execute(_BEGIN_SNAPSHOT)
             yield connection
             connection.execute("commit")
 
@@ -239,20 +255,38 @@ class Connections:
             self._idle.append(connection)
 
 
-def _begin(connection: Connection) -> str:
+def _begin(connection: Connection, wait_s: float, ahead: Ahead | None) -> str:
     """Begin a transaction, and return its number, in one round trip."""
+    if ahead is not None:
+        first = (*_BEGIN, *ahead.statements)
+        (_, ((xid,),), *ahead.rows) = _rows_of_each(connection, wait_s, first)
+        return cast(str, xid)
+    wait_at_most(connection, wait_s)
     cursor = connection.execute("begin; select pg_current_xact_id()::text", prepare=False)
     cursor.nextset()
-    xid: str = cursor.fetchall()[0][0]
-    return xid
+    return cast(str, cursor.fetchall()[0][0])
+
+
+def _rows_of_each(connection: Connection, wait_s: float, statements: Sequence[Statement]) -> list[list[Any]]:
+    """Execute statements in one round trip, which wait for locks of others for at most so many seconds."""
+    wait_ms = _in_ms(wait_s)
+    if connection.lock_ms == wait_ms:
+        return rows_of_each(connection, statements)
+    _, *rows = rows_of_each(connection, (Statement(_WAIT_AT_MOST, (str(wait_ms),)), *statements))
+    connection.lock_ms = wait_ms  # not before: with the statements that failed, it was taken back
+    return rows
 
 
 def wait_at_most(connection: Connection, wait_s: float) -> None:
     """Let the statements of a connection wait for locks of others for at most so many seconds."""
-    wait_ms = max(1, round(wait_s * 1000))  # 0 would mean for ever
+    wait_ms = _in_ms(wait_s)
     if connection.lock_ms != wait_ms:
         connection.execute(f"set lock_timeout = {wait_ms}", prepare=False)
         connection.lock_ms = wait_ms
+
+
+def _in_ms(wait_s: float) -> int:
+    return max(1, round(wait_s * 1000))  # 0 would mean for ever
 
 
 def _close(connection: Connection) -> None:

@@ -7,13 +7,15 @@ from contextlib import suppress
 import psycopg
 
 from agentspan.errors import InDoubt, StorageError
-from agentspan.model.changes import Applied, Move, Outcome, Refused, Unit
+from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection
 
 PAUSE_S = 0.05
 """Seconds between two looks."""
+_AS_PUT = ("id", "agent_instance_id", "parent_span_id", "inserted_at")
+"""Columns of a span that nothing changes."""
 _STATUS = "select pg_xact_status(%s::xid8)"
 # Its server process may not know yet that nobody is there, and waits for a COMMIT that was lost, with its locks.
 _END = "select pg_terminate_backend(pid) from pg_stat_activity where backend_xid = %s::xid8::xid"
@@ -65,15 +67,21 @@ def in_doubt(location: Location) -> InDoubt:
 
 
 def applied_before(unit: Unit, outcome: Outcome) -> Outcome:
-    """Return the outcome of a move of a span that was sent before, alone, and was applied once more now.
+    """Return the outcome of a statement for a span that was sent before, alone, and was sent once more now.
 
-    Where the second was refused because the span has all values of the move, the first was applied: no other program
-    finishes a span in the same microsecond with the same result.
+    Where the second was refused because the span has all values of the first, the first was applied: no other program
+    makes the same id, or finishes a span in the same microsecond with the same result.
     """
-    move = unit.changes[0]
-    if not isinstance(outcome, Refused) or not isinstance(move, Move) or not isinstance(outcome.stored, AgentSpanRow):
+    change = unit.changes[0]
+    if not isinstance(outcome, Refused) or not isinstance(outcome.stored, AgentSpanRow):
         return outcome
     stored = outcome.stored
-    if any(getattr(stored, column) != value for column, value in move.set.items()):
+    if isinstance(change, Move):
+        values = change.set
+    elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
+        values = {column: getattr(change.row, column) for column in _AS_PUT}
+    else:
+        return outcome
+    if any(getattr(stored, column) != value for column, value in values.items()):
         return outcome
     return Applied(None if unit.subject is None else stored)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 
@@ -20,6 +20,7 @@ from agentspan.model.rows import (
 from agentspan.storage.postgres import statements
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import Lend, rows_of, storable
+from agentspan.storage.postgres.pipelines import Statement, rows_of_each
 from agentspan.storage.postgres.score_reads import ScoreReads
 from agentspan.storage.postgres.values import is_storable
 from agentspan.storage.protocol import Found, Query, Rows, SpanCounts, SpanSum, StoredKey, span_counts
@@ -36,11 +37,13 @@ class Reads(ScoreReads):
     Args:
         reading: lends the connection of a read of one statement.
         snapshot: lends the connection of a read of several statements, which all see the same state.
+        glance: the same for statements of which each returns some rows only; its BEGIN takes no round trip.
     """
 
-    def __init__(self, reading: Lend, snapshot: Lend) -> None:
+    def __init__(self, reading: Lend, snapshot: Lend, glance: Lend) -> None:
         super().__init__(reading)
         self.snapshot = snapshot
+        self._glance = glance
 
     def account(self) -> AccountRow:
         """See Storage."""
@@ -48,16 +51,15 @@ class Reads(ScoreReads):
             return AccountRow(*rows_of(connection, statements.SELECT["account"])[0])
 
     def find(self, *ids: str, key: Key | None = None, instance_id: str | None = None) -> Found:
-        """See Storage."""
-        with self.snapshot() as connection:
-            stored = None if key is None else key_of(connection, key)
-            rows = located(connection, (*ids, stored.subject) if stored is not None else ids)
-            terminated: dict[str, str] = {}
-            for run in {instance_of(row) for type_, row in rows.values() if type_ in _LIKELY}:
-                reason = terminated_in(connection, run)
-                if reason is not None:
-                    terminated[run] = reason
-            return Found(rows, stored, terminated)
+        """See Storage. Spans, and a run that `instance_id` names, are found by one statement."""
+        if key is None and ids:
+            type_: ResourceType = "agent_instance" if ids == (instance_id,) else "agent_span"
+            with self.reading() as connection:
+                found, terminated = _with_reasons(rows_of(connection, *_by_ids(type_, ids)), type_)
+            if len(found) == len({*ids}):
+                return Found({id: found[id] for id in ids}, None, terminated)
+        with self._glance() as connection:
+            return _found(connection, ids, key)
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
@@ -65,7 +67,7 @@ class Reads(ScoreReads):
         if not all(is_storable(value) for value in values if isinstance(value, str)):
             return Rows([], 0 if query.with_total else None)
         make = ROWS[query.type]._make
-        with self.snapshot() if query.with_total else self.reading() as connection:
+        with self._glance() if query.with_total else self.reading() as connection:
             rows = [make(row) for row in rows_of(connection, sql, values)]
             if not query.with_total:
                 return Rows(rows)
@@ -122,23 +124,66 @@ class Reads(ScoreReads):
         return found
 
 
-def located(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[ResourceType, Row]]:
-    """Return the rows of ids, of whatever type."""
+def _by_ids(type_: ResourceType, ids: Sequence[str]) -> Statement:
+    """Return the statement that finds rows of a type, of spans with the reason why their run was terminated."""
+    return Statement(statements.SPANS_BY_IDS if type_ == "agent_span" else statements.BY_IDS[type_], (storable(ids),))
+
+
+def _with_reasons(
+    found: Sequence[Sequence[Any]], type_: ResourceType
+) -> tuple[dict[str, tuple[ResourceType, Row]], dict[str, str]]:
+    """Return the rows by id that `_by_ids` has found, and the reasons by run."""
     rows: dict[str, tuple[ResourceType, Row]] = {}
-    left = storable(ids)
-    for type_ in (*_LIKELY, *_OTHERS):
-        if not left:
-            break
-        for values in rows_of(connection, statements.BY_IDS[type_], (left,)):
-            row = ROWS[type_]._make(values)
-            rows[row.id] = type_, row
-        left = [id for id in left if id not in rows]
-    return {id: rows[id] for id in ids if id in rows}
+    terminated: dict[str, str] = {}
+    for values in found:
+        reason = None
+        if type_ == "agent_span":
+            *values, reason = values
+        row = ROWS[type_]._make(values)
+        rows[row.id] = type_, row
+        if isinstance(row, AgentInstanceRow) and row.status == "terminated":
+            reason = row.termination_reason or ""
+        if reason is not None:
+            terminated[instance_of(row)] = reason
+    return rows, terminated
+
+
+def _found(connection: Connection, ids: Sequence[str], key: Key | None) -> Found:
+    """Return rows of any type, and what is stored under a key."""
+    asked = [_by_ids(type_, ids) for type_ in _LIKELY]
+    if key is not None:
+        asked.append(Statement(statements.KEY, (key.operation, key.key)))
+    answers = rows_of_each(connection, asked)
+    rows: dict[str, tuple[ResourceType, Row]] = {}
+    terminated: dict[str, str] = {}
+    for type_, found in zip(_LIKELY, answers, strict=False):
+        more, reasons = _with_reasons(found, type_)
+        rows |= more
+        terminated |= reasons
+    stored = StoredKey(*answers[-1][0]) if key is not None and answers[-1] else None
+    if stored is not None and stored.subject not in ids:
+        subject = _found(connection, (stored.subject,), None)
+        rows |= subject.rows
+        terminated |= subject.terminated
+        ids = (*ids, stored.subject)
+    rows |= _located(connection, [id for id in ids if id not in rows], _OTHERS)
+    return Found({id: rows[id] for id in ids if id in rows}, stored, terminated)
+
+
+def _located(
+    connection: Connection, ids: Sequence[str], types: Sequence[ResourceType]
+) -> dict[str, tuple[ResourceType, Row]]:
+    asked = storable(ids)
+    if not asked:
+        return {}
+    answers = rows_of_each(connection, [Statement(statements.BY_IDS[type_], (asked,)) for type_ in types])
+    rows = ((type_, ROWS[type_]._make(row)) for type_, found in zip(types, answers, strict=True) for row in found)
+    return {row.id: (type_, row) for type_, row in rows}
 
 
 def locate(connection: Connection, id: str) -> tuple[ResourceType, Row] | None:
     """Return the row of an id, of any type."""
-    return located(connection, (id,)).get(id)
+    return (_located(connection, (id,), _LIKELY) or _located(connection, (id,), _OTHERS)).get(id)
 
 
 def key_of(connection: Connection, key: Key) -> StoredKey | None:

@@ -134,29 +134,11 @@ OUTLINE = ", ".join(_OUTLINE.get(field, quoted(field)) for field in AgentSpanRow
 OUTLINES = f"select {OUTLINE} from agent_spans where agent_instance_id = %s and id > %s{{0}} order by id limit %s"
 """With `{0}` for a further condition."""
 _REASON = "(select coalesce(termination_reason, '') from {0} where status = 'terminated'{1})"
-
-
-def _insert_span(table: str, types: Iterable[ResourceType], *, is_minted: bool) -> str:
-    """Return the INSERT of a span whose run exists and whose id no row of these types has.
-
-    It returns why the run was terminated, and locks the run's row: a batch of the same run, and a removal, wait.
-    """
-    of_run = " and agent_instance_id = %(agent_instance_id)s" if is_minted else ""
-    unused = " and ".join(f"not exists (select 1 from {table_of(type_)} where id = %(id)s{of_run})" for type_ in types)
-    casts = _CASTS["agent_span"]
-    values = ", ".join(casts[field].replace("%s", f"%({field})s") for field in AgentSpanRow._fields)
-    return (
-        "with run as materialized (select status, termination_reason from agent_instances "
-        f"where id = %(agent_instance_id)s for share) insert into {table} ({listed(AgentSpanRow._fields)}) "
-        f"select {values} from run where {unused} returning {_REASON.format('run', '')}"
-    )
-
-
-INSERT_SPAN = {
-    (table, minted): _insert_span(table, ("agent_span",) if minted else ROWS, is_minted=minted)
-    for table in SPAN_TABLES
-    for minted in (False, True)
-}
+SPANS_BY_IDS = (
+    f"select {listed(AgentSpanRow._fields)}, {_REASON.format('agent_instances', ' and id = s.agent_instance_id')} "
+    "from agent_spans s where s.id = any(%s)"
+)
+"""The SELECT of spans, each with the reason why its run was terminated."""
 
 
 def copy(table: str) -> str:
@@ -189,39 +171,100 @@ def update(
     return f"update {table} set {values} where id = %s{_guard(type_, leaves, unchanged)} returning *"
 
 
+_UNUSED_KEY = " and not exists (select 1 from idempotency_keys where operation = %s and key = %s)"
+# Beside a change, in the same statement: both come from the row that was changed. Without one, nothing is stored.
+_STORE_KEY = (
+    ", used as (insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
+    "select %s, %s, %s, %s, %s::timestamptz from put)"
+)
+_STORE_VIOLATIONS = (
+    ", violated as (insert into schema_violations (agent_instance_id, agent_span_id, side, path, keyword, message) "
+    "select put.agent_instance_id, put.id, side, path, keyword, message from put, unnest(%s::text[], %s::text[], "
+    "%s::text[], %s::text[]) with ordinality found(side, path, keyword, message, place) order by place)"
+)
+
+
+# It sees none of the violations that the same statement stores.
+_FORGET_VIOLATIONS = (
+    ", forgotten as (delete from schema_violations where agent_span_id = (select id from put) and side = 'payload')"
+)
+
+
+def _beside(*, has_key: bool, has_violations: bool) -> str:
+    return (_STORE_KEY if has_key else "") + (_STORE_VIOLATIONS if has_violations else "")
+
+
 @lru_cache(maxsize=512)
-def finish(
+def move_span(
     columns: frozenset[str],
     leaves: frozenset[str],
     unchanged: tuple[tuple[str, bool], ...],
     *,
+    is_end: bool,
     has_run: bool,
     has_key: bool = False,
+    has_violations: bool = False,
     wants_row: bool = False,
 ) -> str:
-    """Return the statement that moves an open span to the finished ones, and with it stores a key.
+    """Return the statement that sets columns of an open span, and with it stores a key and violations.
 
-    Its values: the id, the run if `has_run`, the values that must not change; those to set, in the order of the
-    columns of the table; the five of the key. It returns the run, and nothing where a guard did not hold; if
-    `wants_row`, the row, and why its run was terminated (0.1 ms more). The key comes from the row that was moved: where
-    that is none, there is no key.
+    Violations of a payload that is replaced are removed. It returns the row, and why its run was terminated, if
+    `wants_row`, which takes 0.1 ms more, else the run and null; nothing where a guard does not hold.
+
+    Its values: those to set, in the order of the columns of the table; the id, the run if `has_run`, the values that
+    must not change, two of the key; the five of the key, the lists of sides, paths, keywords and messages. Where the
+    span has ended (`is_end`) it moves to the finished ones, and the values to set come after the guards.
     """
     casts = _CASTS["agent_span"]
-    values = ", ".join(casts[field] if field in columns else quoted(field) for field in AgentSpanRow._fields)
     run = " and agent_instance_id = %s" if has_run else ""
-    key = (
-        ", used as (insert into idempotency_keys (operation, key, request_hash, subject, inserted_at) "
-        "select %s, %s, %s, %s, %s::timestamptz from put)"
-        if has_key
-        else ""
-    )
+    guard = f"id = %s{run}{_guard('agent_span', leaves, unchanged)}{_UNUSED_KEY if has_key else ''}"
+    beside = _FORGET_VIOLATIONS if "payload" in columns else ""
+    beside += _beside(has_key=has_key, has_violations=has_violations)
+    if is_end:
+        values = ", ".join(casts[field] if field in columns else quoted(field) for field in AgentSpanRow._fields)
+        returned = "*" if wants_row or beside else "agent_instance_id"
+        put = (
+            f"gone as (delete from open_spans where {guard} returning *), put as (insert into finished_spans "
+            f"({listed(AgentSpanRow._fields)}) select {values} from gone returning {returned})"
+        )
+    else:
+        set_to = ", ".join(f"{quoted(field)} = {casts[field]}" for field in AgentSpanRow._fields if field in columns)
+        put = f"put as (update open_spans set {set_to} where {guard} returning *)"
     reason = _REASON.format("agent_instances", " and agent_instances.id = put.agent_instance_id")
-    put = "*" if wants_row or has_key else "agent_instance_id"
-    returned = f"{listed(AgentSpanRow._fields)}, {reason}" if wants_row else "agent_instance_id"
+    found = f"{listed(AgentSpanRow._fields)}, {reason}" if wants_row else "agent_instance_id, null"
+    return f"with {put}{beside} select {found} from put"
+
+
+def types_of_used_ids(*, minted: bool) -> tuple[ResourceType, ...]:
+    """Return the types of the rows that must not have the id of a new span."""
+    return ("agent_span",) if minted else tuple(ROWS)
+
+
+@lru_cache(maxsize=512)
+def put_span(
+    table: str, refs: tuple[ResourceType, ...], *, minted: bool, has_key: bool = False, has_violations: bool = False
+) -> str:
+    """Return the statement that inserts a span, and with it stores a key and violations.
+
+    It returns the row, and why its run was terminated; nothing where the id is used, or a row is missing that it refers
+    to. It locks the run's row: a batch of the same run, and a removal, wait.
+
+    Its values: the run; the row; the id once for each of `types_of_used_ids`, with the run where it is minted; those of
+    `refs`, two of the key; then as of `move_span`.
+    """
+    casts = _CASTS["agent_span"]
+    values = ", ".join(casts[field] for field in AgentSpanRow._fields)
+    types = types_of_used_ids(minted=minted)
+    of_run = " and agent_instance_id = %s" if minted else ""  # so that it is looked for in one partition
+    unused = " and ".join(f"not exists (select 1 from {table_of(type_)} where id = %s{of_run})" for type_ in types)
+    referred = "".join(f" and exists ({REFERRED[type_]})" for type_ in refs)
+    key = _UNUSED_KEY if has_key else ""
+    beside = _beside(has_key=has_key, has_violations=has_violations)
     return (
-        f"with gone as (delete from open_spans where id = %s{run}{_guard('agent_span', leaves, unchanged)} "
-        f"returning *), put as (insert into finished_spans ({listed(AgentSpanRow._fields)}) "
-        f"select {values} from gone returning {put}){key} select {returned} from put"
+        "with run as materialized (select status, termination_reason from agent_instances where id = %s for share), "
+        f"put as (insert into {table} ({listed(AgentSpanRow._fields)}) select {values} from run "
+        f"where {unused}{referred}{key} returning *){beside} "
+        f"select {listed(AgentSpanRow._fields)}, {_REASON.format('run', '')} from put"
     )
 
 

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import psycopg
 
 from agentspan.errors import DatabaseUnusable, InDoubt, NotStorable, StorageError
-from agentspan.model.changes import Applied, Move, Outcome, Unit
+from agentspan.model.changes import Applied, Outcome, Unit
 from agentspan.model.rows import AgentSpanRow
-from agentspan.model.status import OPEN
 from agentspan.storage.location import Location
 from agentspan.storage.postgres import migrating, tables
 from agentspan.storage.postgres.analytics import PostgresAnalytics
@@ -22,11 +21,13 @@ from agentspan.storage.postgres.doubt import applied_before, in_doubt
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
 from agentspan.storage.postgres.notes import PostgresNotes
 from agentspan.storage.postgres.partitions import PostgresPartitions
+from agentspan.storage.postgres.pipelines import Ahead, Statement
 from agentspan.storage.postgres.reads import Reads
 from agentspan.storage.postgres.removal import PostgresRemoval
+from agentspan.storage.postgres.single_statements import locking, outcome_of, statement_of, together
 from agentspan.storage.postgres.sql_shell import ask
 from agentspan.storage.postgres.transfer import PostgresTransfer
-from agentspan.storage.postgres.writes import APPLIED, apply_all, finishing
+from agentspan.storage.postgres.writes import apply_all, apply_unit
 from agentspan.storage.protocol import Answer, Capabilities, Storage
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class PostgresStorage(Reads):
 
     def __init__(self, location: Location, *, read_only: bool = False, wait_s: float = 10.0) -> None:
         self._connections = connections = Connections(location, read_only=read_only, wait_s=wait_s)
-        super().__init__(connections.reading, connections.snapshot)
+        super().__init__(connections.reading, connections.snapshot, connections.glance)
         self._analytics = PostgresAnalytics(connections)
         self._removal = PostgresRemoval(connections)
         self._transfer = PostgresTransfer(connections)
@@ -104,17 +105,24 @@ class PostgresStorage(Reads):
         )
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-        """See Storage. A unit that finishes one span is one statement, without BEGIN and COMMIT."""
+        """See Storage.
+
+        A unit that is one statement is one round trip, without BEGIN and COMMIT. Several of those are two: BEGIN and
+        all statements, then COMMIT.
+        """
         was_sent = False
         if len(units) == 1 and not self._connections.read_only:
             try:
-                outcome = self._finished_alone(units[0], wait_s)
+                outcome = self._applied_alone(units[0], wait_s)
             except psycopg.OperationalError:
                 was_sent = True
             else:
                 if outcome is not None:
                     return [outcome]
+        in_order = None if len(units) == 1 or stop_at_refusal else together(units)
         try:
+            if in_order is not None:
+                return self._applied_together(units, in_order, wait_s)
             done = self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
         except StorageError as error:
             if was_sent and not isinstance(error, (InDoubt, NotStorable)):
@@ -129,27 +137,28 @@ class PostgresStorage(Reads):
         run = outcome.row.agent_instance_id
         return outcome._replace(terminated=self.find(outcome.row.id).terminated.get(run))
 
-    def _finished_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
-        """Apply a unit by its statement; None where there is none, or where that moved nothing."""
-        if len(unit.changes) != 1:
-            return None
-        move = unit.changes[0]
-        if not isinstance(move, Move) or move.type != "agent_span" or move.violations or "payload" in move.set:
-            return None
-        if not move.leaves or not move.leaves <= OPEN or move.set.get("status", "active") in OPEN:
-            return None
-        if unit.subject not in (None, move.id):
-            return None
-        key = unit.key
-        used = () if key is None else (key.operation, key.key, key.request_hash, unit.subject, key.inserted_at)
-        wants_row = unit.subject is not None
-        found = self._connections.alone(*finishing(move, used, wants_row=wants_row), wait_s)
-        if not found:
-            return None
-        if not wants_row:
-            return APPLIED
-        *row, reason = found[0]
-        return Applied(AgentSpanRow._make(row), reason)
+    def _applied_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
+        """Apply a unit by its statement; None where there is none, or where that changed nothing."""
+        statement = statement_of(unit)
+        found = None if statement is None else self._connections.alone(statement, wait_s)
+        return None if found is None else outcome_of(unit, found)
+
+    def _applied_together(
+        self, units: Sequence[Unit], in_order: Sequence[tuple[int, Statement]], wait_s: float
+    ) -> list[Outcome]:
+        """Apply units by their statements, and those one by one whose statements changed nothing."""
+        ahead = Ahead([locking(units), *(statement for _, statement in in_order)])
+
+        def rest(connection: Connection) -> list[Outcome]:
+            outcomes: list[Outcome | None] = [None] * len(units)
+            for (place, _), rows in zip(in_order, ahead.rows[1:], strict=True):
+                outcomes[place] = outcome_of(units[place], rows)
+            return [
+                apply_unit(connection, unit) if outcome is None else outcome
+                for unit, outcome in zip(units, outcomes, strict=True)
+            ]
+
+        return self._connections.transact(rest, wait_s, ahead=ahead)
 
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """See Groups."""
@@ -188,7 +197,7 @@ class _Group(Reads):
 
     def __init__(self, connection: Connection, location: Location) -> None:
         lend: Callable[[], AbstractContextManager[Connection]] = partial(_lent, connection, location)
-        super().__init__(lend, lend)
+        super().__init__(lend, lend, lend)
         self._connection = connection
         self._location = location
         self.broken: Exception | None = None

@@ -5,7 +5,7 @@ key: the whole transaction is done again, and then finds the other one's row (se
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import cast
 
 from agentspan.model.changes import (
     Applied,
@@ -33,15 +33,13 @@ from agentspan.model.rows import (
     Row,
     instance_of,
 )
-from agentspan.model.status import OPEN
 from agentspan.storage.postgres import batches, statements
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.reads import key_of, locate, terminated_of
+from agentspan.storage.postgres.single_statements import APPLIED, moving, outcome_of, putting, statement_of
 from agentspan.storage.postgres.statements import shape_of, span_table
 from agentspan.storage.rules import moved, references_of, unique_of
-
-APPLIED = Applied()
 
 
 def apply_all(connection: Connection, units: Sequence[Unit], stop_at_refusal: bool) -> list[Outcome]:
@@ -50,7 +48,9 @@ def apply_all(connection: Connection, units: Sequence[Unit], stop_at_refusal: bo
         lock_runs(connection, units)
     outcomes: list[Outcome] = []
     for unit in units:
-        outcome = apply_unit(connection, unit)
+        statement = statement_of(unit)
+        applied = None if statement is None else outcome_of(unit, rows_of(connection, *statement))
+        outcome = apply_unit(connection, unit) if applied is None else applied
         outcomes.append(outcome)
         if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
             break
@@ -144,18 +144,12 @@ def _put_span(connection: Connection, put: Put, late: list[Row]) -> Refused | No
     row = cast(AgentSpanRow, put.row)
     if not put.minted:
         rows_of(connection, statements.LOCK_ID, (row.id,))
-    if put.refs:
-        refused = _used(connection, put) or _missing(connection, put.refs)
-        if refused is not None:
-            return refused
-    sql = statements.INSERT_SPAN[span_table(row.status), put.minted]
-    found = rows_of(connection, sql, row._asdict())
+    found = rows_of(connection, *putting(put, row))
     if not found:
-        refused = _used(connection, put) or _missing(connection, references_of(row))
+        refused = _used(connection, put) or _missing(connection, (*put.refs, *references_of(row)))
         return refused or Refused("missing")
-    if found[0][0] is not None:
+    if found[0][-1] is not None:
         late.append(row)
-    add_violations(connection, row, put.violations)
     return None
 
 
@@ -214,64 +208,38 @@ def _rename(connection: Connection, before: AgentInstanceRow | None, after: Agen
 
 
 def _move(connection: Connection, move: Move, late: list[Row]) -> Refused | None:
-    run = _moved_by_statement(connection, move)
-    if run is None:
-        before = _locked(connection, move)
-        after = moved(move, before)
-        if isinstance(after, Refused):
-            if after.stored is not None or before is not None:
-                return after
-            found = locate(connection, move.id)  # a row of another type
-            return Refused(after.why, found[1] if found is not None else None)
-        assert before is not None
-        _write(connection, move.type, before, after.row)
-        run = instance_of(after.row)
-        if after.is_over:
-            late.append(after.row)
+    if _is_moved_by_statement(connection, move):
+        return None
+    before = _locked(connection, move)
+    after = moved(move, before)
+    if isinstance(after, Refused):
+        if after.stored is not None or before is not None:
+            return after
+        found = locate(connection, move.id)  # a row of another type
+        return Refused(after.why, found[1] if found is not None else None)
+    assert before is not None
+    _write(connection, move.type, before, after.row)
+    if after.is_over:
+        late.append(after.row)
     if move.type == "agent_span":
         if "payload" in move.set:
             connection.execute(statements.FORGET_VIOLATIONS, (move.id,))
         if move.violations:
-            _insert_violations(connection, run, ((move.id, violation) for violation in move.violations))
+            _insert_violations(connection, instance_of(after.row), ((move.id, each) for each in move.violations))
     return None
 
 
-def _moved_by_statement(connection: Connection, move: Move) -> str | None:
-    """Move an open span, or a row of another type, by one statement; return its run. None where that moved nothing."""
-    unchanged = shape_of(move.unchanged)
-    given = tuple(value for value in move.unchanged.values() if value is not None)
+def _is_moved_by_statement(connection: Connection, move: Move) -> bool:
+    """Move an open span, or a row of another type, by one statement; return whether that moved it."""
     if move.type == "agent_span":
-        if not move.leaves or not move.leaves <= OPEN:
-            return None  # it may be in either table
-        if "status" in move.set and move.set["status"] not in OPEN:
-            found = rows_of(connection, *finishing(move))
-            return cast(str, found[0][0]) if found else None
-        sql = statements.update("open_spans", "agent_span", tuple(move.set), move.leaves, unchanged)
-        found = connection.execute(sql, (*move.set.values(), move.id, *given)).fetchall()
-        return cast(str, found[0][_RUN]) if found else None
+        statement = moving(move)
+        return statement is not None and bool(rows_of(connection, *statement))
     if move.type == "agent_instance" and not {"agent_id", "external_identifier"}.isdisjoint(move.set):
-        return None  # its spans and its name change too
-    sql = statements.update(statements.table_of(move.type), move.type, tuple(move.set), move.leaves, unchanged)
-    return move.id if connection.execute(sql, (*move.set.values(), move.id, *given)).fetchall() else None
-
-
-_RUN = AgentSpanRow._fields.index("agent_instance_id")
-
-
-def finishing(move: Move, key: Sequence[Any] = (), *, wants_row: bool = False) -> tuple[str, tuple[Any, ...]]:
-    """Return the statement, and its values, of a move that finishes an open span; see statements.finish."""
-    run = () if move.instance_id is None else (move.instance_id,)
+        return False  # its spans and its name change too
     given = (value for value in move.unchanged.values() if value is not None)
-    values = (move.set[field] for field in AgentSpanRow._fields if field in move.set)
-    sql = statements.finish(
-        frozenset(move.set),
-        move.leaves,
-        shape_of(move.unchanged),
-        has_run=bool(run),
-        has_key=bool(key),
-        wants_row=wants_row,
-    )
-    return sql, (move.id, *run, *given, *values, *key)
+    shape = shape_of(move.unchanged)
+    sql = statements.update(statements.table_of(move.type), move.type, tuple(move.set), move.leaves, shape)
+    return bool(connection.execute(sql, (*move.set.values(), move.id, *given)).fetchall())
 
 
 def _locked(connection: Connection, move: Move) -> Row | None:
@@ -332,12 +300,6 @@ def _remove(connection: Connection, remove: Remove) -> Refused | None:
     if isinstance(row, AgentInstanceRow):
         _rename(connection, row, None)
     return None
-
-
-def add_violations(connection: Connection, row: AgentSpanRow, violations: Sequence[Violation]) -> None:
-    """Store the violations of a span."""
-    if violations:
-        _insert_violations(connection, row.agent_instance_id, ((row.id, violation) for violation in violations))
 
 
 def _insert_violations(connection: Connection, run: str, found: Iterable[tuple[str, Violation]]) -> None:

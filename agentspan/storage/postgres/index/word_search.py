@@ -14,18 +14,38 @@ from agentspan.storage.postgres.index.parts import Parts
 from agentspan.storage.postgres.index.state import Cursor
 from agentspan.storage.postgres.index.words import LONGEST, UNREAD, WHOLE
 from agentspan.storage.postgres.lending import rows_of
+from agentspan.storage.postgres.pipelines import Statement, rows_of_each
 from agentspan.storage.postgres.statements import listed
 
 _LATE_RUNS = "select distinct s.agent_instance_id from finished_spans s where"
 _COLUMNS = ", ".join(f"s.{column}" for column in map(listed, ((field,) for field in AgentSpanRow._fields)))
 _OPEN = f"select {_COLUMNS} from open_spans s where true"
 _INDEXED = "from index_texts s where"
-# Told by the number of hits, which PostgreSQL does not know: it would look for a rare word from the latest span on.
-_PAGE_OF_FEW = """
-with hits as materialized (select s.agent_instance_id, s.id {0}) select * from hits order by id desc limit %s
+_ESTIMATE = "explain (format json) select 1 from index_texts s where true{0}"
+_ALL = "explain (format json) select 1 from index_texts"
+# Each reads what matches once, for the page and the number. The first has the index for few spans. Those of the second
+# are counted by parallel processes, which may not share a WITH.
+_FEW_HITS = """
+with hits as materialized (select s.agent_instance_id, s.id {0})
+select hits.number, page.* from (select count(*) as number from hits) hits
+left join (select * from hits order by id desc limit %s) page on true order by page.id desc
 """
-_PAGE_OF_MANY = "select s.agent_instance_id, s.id {0} order by s.id desc limit %s"
+_SCATTERED_HITS = """
+select hits.number, page.* from (
+    select count(*) as number, array_agg(s.agent_instance_id) as runs, array_agg(s.id) as ids {0}
+) hits left join lateral (select * from unnest(hits.runs, hits.ids) hit(run, id) order by id desc limit %s) page on true
+order by page.id desc
+"""
+_LATEST_HITS = """
+select s.agent_instance_id, s.id from (select * from index_texts order by id desc limit %s) s where true{0} limit %s
+"""
+_PAGE = "select s.agent_instance_id, s.id {0} order by s.id desc limit %s"
+_BITMAPS = "select set_config('enable_bitmapscan', %s, true)"
+_DEFAULT_BITMAPS = "set local enable_bitmapscan to default"
 FEW = 20_000
+"""Spans that are looked at one by one (10 ms), and spans that the index finds sooner than that."""
+MOST_IDS = 1_000_000
+"""Ids that may be in the memory of a server process: 70 MB."""
 _BY_IDS = f"""
 select {_COLUMNS} from unnest(%s::text[], %s::text[]) asked(run, id)
 join finished_spans s on s.agent_instance_id = asked.run and s.id = asked.id
@@ -74,17 +94,48 @@ def search(
     parts.read({each.span.agent_instance_id for each in read})
     said = [each for each in read if matcher.matches(each.without(parts.said_before(each)))]
     total += len(said)
-    clear = f"{_INDEXED} s.depth = {WHOLE} and {question.says}{wanted}"
-    number = rows_of(connection, f"select count(*) {clear}", values)[0][0]
+    number, hits = _hits(connection, f" and s.depth = {WHOLE} and {question.says}{wanted}", values, most)
     total += number
-    if number:
-        page = (_PAGE_OF_FEW if number <= FEW else _PAGE_OF_MANY).format(clear)
-        said += _by_ids(connection, rows_of(connection, page, (*values, most)))
+    said += _by_ids(connection, hits)
     found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in said]
     found += ((one.span.id, one) for one in latest)
     shown = [one for _, one in heapq.nlargest(most, found, key=lambda pair: pair[0])[offset:]]
     parts.read({one.span.agent_instance_id for one in shown if isinstance(one, SpanParts)})
     return [one if isinstance(one, FoundSpan) else _found(parts, one, matcher) for one in shown], total
+
+
+def _hits(
+    connection: Connection, condition: str, values: Sequence[object], most: int
+) -> tuple[int, list[tuple[str, str]]]:
+    """Return the number of the rows for which a condition holds, and the runs and ids of the latest of them.
+
+    Whether words are rare is asked of the planner, which has the most common words of a sample.
+    """
+    of_those, of_all = rows_of_each(connection, [Statement(_ESTIMATE.format(condition), values), Statement(_ALL)])
+    likely, all_ = (int(plan[0][0][0]["Plan"]["Plan Rows"]) for plan in (of_those, of_all))
+    indexed = f"from index_texts s where true{condition}"
+    if likely <= FEW:
+        return _number_and_page(rows_of(connection, _FEW_HITS.format(indexed), (*values, most)))
+    # Of many the latest lie near the end, so only their number takes time: a look at each text. A bitmap of them would
+    # be made for nothing, and take 1.5 times as long for terms of several words, which it looks at as well.
+    latest = rows_of(connection, _LATEST_HITS.format(condition), (FEW + 2 * most, *values, most))
+    are_scattered = len(latest) < most and likely <= MOST_IDS
+    if are_scattered:
+        wanted = Statement(_SCATTERED_HITS.format(indexed), (*values, most))
+    else:
+        wanted = Statement(f"select count(*) {indexed}", values)
+    bitmaps = "on" if likely < all_ // 20 else "off"
+    _, rows, _ = rows_of_each(connection, [Statement(_BITMAPS, (bitmaps,)), wanted, Statement(_DEFAULT_BITMAPS)])
+    if are_scattered:
+        return _number_and_page(rows)
+    number = rows[0][0]
+    if len(latest) < min(most, number):
+        latest = rows_of(connection, _PAGE.format(indexed), (*values, most))
+    return number, latest
+
+
+def _number_and_page(rows: Sequence[tuple[int, str | None, str]]) -> tuple[int, list[tuple[str, str]]]:
+    return rows[0][0], [(run, id) for _, run, id in rows if run is not None]
 
 
 def _found(parts: Parts, of_span: SpanParts, matcher: tokenizing.Matcher) -> FoundSpan:

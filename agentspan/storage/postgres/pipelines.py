@@ -1,0 +1,50 @@
+"""Sends several statements at once: they share one round trip."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+
+from agentspan.storage.postgres.connection import Connection
+
+Values = Sequence[Any] | Mapping[str, Any]
+
+
+class Statement(NamedTuple):
+    """A statement and its values."""
+
+    sql: str
+    values: Values = ()
+
+
+class Ahead:
+    """Statements that are sent together with the BEGIN of a transaction, and the rows that each returned.
+
+    Attributes:
+        rows: for each statement, in the attempt that is under way.
+    """
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self.statements = statements
+        self.rows: list[list[Any]] = []
+
+
+def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> list[list[Any]]:
+    """Execute statements in their order, in one round trip; return the rows of each, none where it has no result.
+
+    In a pipeline that is under way, each returns rows. After the first that fails, no other is executed; its error is
+    raised.
+    """
+    if connection.info.pipeline_status:  # to enter it again would wait for what was sent before
+        sent = [connection.execute(sql, values, binary=True) for sql, values in statements]
+        return [cursor.fetchall() for cursor in sent]
+    cursors: list[psycopg.Cursor[Any]] = []
+    broken: psycopg.Error | None = None
+    with connection.pipeline():
+        try:
+            cursors += (connection.execute(sql, values, binary=True) for sql, values in statements)
+        except psycopg.Error as error:  # psycopg would log that the end of the pipeline fails, too
+            broken = error
+    if broken is not None:
+        raise broken
+    return [[] if cursor.description is None else cursor.fetchall() for cursor in cursors]
