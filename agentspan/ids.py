@@ -42,8 +42,10 @@ def encode_randomness(data: bytes) -> str:
     """Encode the first 10 bytes as the last 16 characters of a PFID (0.6 µs: in halves, each a small number)."""
     first, a, second, b = _HALVES(data)
     pairs = _PAIRS
-    high = f"{pairs[first << 2 | a >> 30]}{pairs[a >> 20 & 1023]}{pairs[a >> 10 & 1023]}{pairs[a & 1023]}"
-    return f"{high}{pairs[second << 2 | b >> 30]}{pairs[b >> 20 & 1023]}{pairs[b >> 10 & 1023]}{pairs[b & 1023]}"
+    return (
+        f"{pairs[first << 2 | a >> 30]}{pairs[a >> 20 & 1023]}{pairs[a >> 10 & 1023]}{pairs[a & 1023]}"
+        f"{pairs[second << 2 | b >> 30]}{pairs[b >> 20 & 1023]}{pairs[b >> 10 & 1023]}{pairs[b & 1023]}"
+    )
 
 
 def decode(pfid: str) -> tuple[int, int, int]:

@@ -5,12 +5,29 @@ can name its parent before the parent has arrived, and a program that sends its 
 """
 
 import hashlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from agentspan import ids
 
 _MAX_MILLIS = 2**48 - 1
 _HEAD = 16
 """Characters of an id that hold its time and partition."""
+
+
+def _sha256() -> Callable[[bytes], Any]:
+    """Return the interpreter's own SHA-256: 0.6 µs for a short text, where OpenSSL's sets up a context for 1.0."""
+    for name in ("_sha2", "_sha256"):  # hashlib takes them, too, where OpenSSL is missing
+        try:
+            own: Callable[[bytes], Any] = import_module(name).sha256
+            return own
+        except ImportError:
+            continue
+    return hashlib.sha256
+
+
+_hash = _sha256()
 
 
 def span_id(run: str, trace_id: str, span_id: str) -> str:
@@ -20,13 +37,13 @@ def span_id(run: str, trace_id: str, span_id: str) -> str:
         run: the id of the run that it is in, from which time and partition are taken.
         trace_id, span_id: of OpenTelemetry, as lower-case hex.
     """
-    digest = hashlib.sha256(f"{trace_id}:{span_id}".encode()).digest()
+    digest = _hash(f"{trace_id}:{span_id}".encode()).digest()
     return run[:_HEAD] + ids.encode_randomness(digest)
 
 
 def span_id_of_number(run: str, trace_id: str, span_id: int) -> str:
     """Return the same id of a span whose id in OpenTelemetry is given as a number, as the SDK has it."""
-    digest = hashlib.sha256(f"{trace_id}:{span_id:016x}".encode()).digest()
+    digest = _hash(f"{trace_id}:{span_id.to_bytes(8).hex()}".encode()).digest()  # a format takes twice as long
     return run[:_HEAD] + ids.encode_randomness(digest)
 
 

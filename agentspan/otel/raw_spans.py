@@ -17,14 +17,11 @@ READER = "otel"
 
 
 def attributes_of(span: Any) -> dict[str, Any]:
-    """Return the attributes of a span of the SDK: plain JSON, unless a value is of another type."""
+    """Return the attributes of a span of the SDK, whose lists are tuples there."""
     try:
         found: dict[str, Any] = kept_attributes(span).copy()
     except AttributeError:
         found = {} if span.attributes is None else span.attributes.copy()
-    for value in found.values():
-        if type(value) is tuple:  # few spans have one
-            return _plain(found)
     return found
 
 
@@ -54,7 +51,7 @@ class Writer:
         _, _, name, kind, scope, start_ns = start
         found = self._heads.get((name, id(kind), id(scope)))
         head = self._head(name, kind, scope) if found is None else found[0]
-        written = self._unchanged(attributes) if attributes else "{}"
+        written = self._text(attributes) if attributes else "{}"
         if head is None or written is None:
             return None
         return f'{head},"start":{start_ns or 0},"attributes":{written}}}', (name, head, attributes, written)
@@ -90,18 +87,23 @@ class Writer:
     def _written(self, attributes: dict[str, Any], begun: Begun | None) -> str | None:
         """Return attributes as text. Only those are written and searched that came after the begin."""
         if begun is None or not begun[2]:
-            return self._unchanged(attributes)
+            return self._text(attributes)
         _, _, before, written = begun
-        new = attributes
-        if len(attributes) > len(before):
-            new = {name: value for name, value in attributes.items() if name not in before}
+        new = attributes.copy()
         for name, value in before.items():
-            if name not in attributes or attributes[name] is not value:  # set once more since then
-                return self._unchanged(attributes)
-        if new is attributes:
+            if new.pop(name, _MISSING) is not value:  # set once more since then
+                return self._text(attributes)
+        if not new:
             return written
-        more = self._unchanged(new, written, len(before))
+        more = self._text(new, written, len(before))
         return None if more is None else f"{written[:-1]},{more[1:]}"
+
+    def _text(self, attributes: dict[str, Any], before: str = "", members: int = 0) -> str | None:
+        """Return attributes as text; see Capture.unchanged."""
+        text = self._unchanged(attributes, before, members)
+        if text is None and tuple in map(type, attributes.values()):
+            return self._unchanged(_plain(attributes), before, members)
+        return text
 
     def _head(self, name: str, kind: Any, scope: Any) -> str | None:
         """Return what spans of one name and one instrumentor have in common, written and searched once."""
@@ -118,6 +120,7 @@ class Writer:
         return found[0]
 
 
+_MISSING = object()
 HEADS = 1000
 LEAST_DROPPED = 8
 """Attributes of a span from which on the limits of its provider may have cut some off: nobody sets lower ones."""

@@ -3,7 +3,7 @@
 import pytest
 
 from agentspan import ids
-from agentspan.otel.identity import run_id, span_id
+from agentspan.otel.identity import run_id, span_id, span_id_of_number
 from agentspan.otel.mapping.resources import program_of
 
 TRACE, SPAN = "ab" * 16, "cd" * 8
@@ -22,6 +22,11 @@ def test_ids_never_change() -> None:
     """They are stored, and later processes make them again: this text is part of the format."""
     assert span_id(RUN, TRACE, SPAN) == "01m89f14gy00002d0mr7av4g87xzvw8s"
     assert RUN == "01m89f14gy00002dzwmczxexfmhvck40"
+
+
+@pytest.mark.parametrize("number", [1, 0x0102_0304_0506_0708, 2**64 - 1])
+def test_a_span_has_the_same_id_by_its_number(number: int) -> None:
+    assert span_id_of_number(RUN, TRACE, number) == span_id(RUN, TRACE, f"{number:016x}")
 
 
 def test_each_part_makes_another_id() -> None:

@@ -267,6 +267,16 @@ def test_attributes_of_the_start_are_written_and_searched_once(
     )
 
 
+def test_lists_of_the_start_and_of_the_end_are_recorded(tracer: Tracer, otel: trace.Tracer) -> None:
+    span = otel.start_span("step", attributes={"tags": ["a", "b"], "same": ["c"], "flag": 1})
+    span.set_attributes({"more": [1, 2], "same": ["c"], "flag": True})
+    span.end()
+    (row,) = rows(tracer).values()
+    told = json.loads(row.payload)["attributes"]
+    assert told == {"tags": ["a", "b"], "same": ["c"], "flag": True, "more": [1, 2]}
+    assert told["flag"] is True
+
+
 def test_what_changes_while_a_span_runs_is_recorded_as_it_ended(tracer: Tracer, otel: trace.Tracer) -> None:
     said: dict[str, Any] = {"same": "s", "changed": 1, "list": ["a"]}
     with otel.start_as_current_span("begun", attributes=said) as span:

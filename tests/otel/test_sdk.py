@@ -53,4 +53,4 @@ def test_a_span_that_keeps_its_members_otherwise_is_read_by_its_properties() -> 
     span = _span(kind=kind, instrumentation_scope=scope, status=status, end_time=9, attributes={"a": ("b",)})
     assert at_start(span) == (span.context, None, "step", kind, scope, 5)
     assert at_end(span) == (span.context, None, "step", scope, 9, status, (), ())
-    assert attributes_of(span) == {"a": ["b"]}
+    assert attributes_of(span) == {"a": ("b",)}

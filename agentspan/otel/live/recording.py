@@ -12,8 +12,8 @@ from agentspan.model.changes import Put, unit_of
 from agentspan.otel.identity import span_id_of_number
 from agentspan.otel.live.contexts import Key, going_on, inner_of, join, parent_id, part
 from agentspan.otel.live.traces import RunOfTraces, Trace, Traces, end_process_run, end_run
-from agentspan.otel.mapping.hints import begun_type, conversation_of, is_step, may_be_call
-from agentspan.otel.mapping.judgements import RESULT, may_tell, told_by
+from agentspan.otel.mapping.hints import NO_HINTS, begun_type, conversation_of, hints_of, is_step
+from agentspan.otel.mapping.judgements import RESULT, told_by
 from agentspan.otel.mapping.mapped import Mapped, map_span
 from agentspan.otel.raw_spans import READER, Writer, attributes_of
 from agentspan.otel.scores import rows_of
@@ -81,18 +81,17 @@ class LiveRecording:
             inside.scope = scope
             if scope is not None and scope.name:
                 inside.scopes[scope.name] = None
-        is_call = False
-        if attributes:
+        is_call, may_be_judged, names_conversation = hints_of(attributes) if attributes else NO_HINTS
+        if names_conversation:
             for name, value in conversation_of(attributes).items():
                 trace.conversation.setdefault(name, value)
-            is_call = may_be_call(attributes)
         if is_call:
             inside.calls.note(node, span)
         is_root = key == trace.root
         if is_root and trace.is_own:
             self._end_root(trace, node, span)
         else:
-            self._end(node, span, end, attributes)
+            self._end(node, span, end, attributes, may_be_judged=may_be_judged)
         if is_root or parent is None:
             inside.calls.settle(span.start_time)
         elif is_call and trace.has_ended:  # it came late
@@ -156,7 +155,7 @@ class LiveRecording:
             run.tell()
         return node
 
-    def _end(self, node: Span, span: Any, end: AtEnd, attributes: dict[str, Any]) -> None:
+    def _end(self, node: Span, span: Any, end: AtEnd, attributes: dict[str, Any], *, may_be_judged: bool) -> None:
         end_ns, status = end[4], end[5]
         start_ns = node.started_ns or span.start_time or 0
         written = self._writer.end(span, end, attributes, node.told, start_ns) if self._keeps_raw else None
@@ -168,7 +167,7 @@ class LiveRecording:
         text, has_more = written
         is_failed = has_more and status is not None and not status.is_ok
         node.end_raw("failed" if is_failed else "complete", READER, text, end_ns)
-        if (has_more and RESULT in text) or (attributes and may_tell(attributes)):
+        if may_be_judged or (has_more and RESULT in text):
             self._judge(node, span_of(span))
 
     def _end_root(self, trace: Trace, node: Span, span: Any) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from agentspan.otel.mapping import genai, guesses, pydantic_ai
+from agentspan.otel.mapping import genai, guesses, judgements, pydantic_ai
 from agentspan.otel.mapping.mapped import FAMILIES, plain_name
 from agentspan.otel.span import OtelSpan, Scope
 
@@ -30,17 +30,44 @@ _MODEL_NAMES = frozenset(
 def conversation_of(attributes: Mapping[str, Any]) -> dict[str, str]:
     """Return the `session` and the `user` of a run, as far as attributes tell them."""
     found: dict[str, str] = {}
-    if _CONVERSATION_NAMES.isdisjoint(attributes):
-        return found
     for name, field, read in _CONVERSATION:
         if name in attributes and type(value := read(attributes[name])) is str:
             found.setdefault(field, value)
     return found
 
 
-def may_be_call(attributes: Mapping[str, Any]) -> bool:
-    """Return whether a span may be a call of a model: all that are name one."""
-    return not _MODEL_NAMES.isdisjoint(attributes)
+class Hints(NamedTuple):
+    """The facts about a span that follow from the names of its attributes.
+
+    Attributes:
+        may_be_call: whether it may be a call of a model: all that are name one.
+        may_be_judged: whether there may be a score among its attributes.
+        names_conversation: whether there may be a session or a user (see `conversation_of`).
+    """
+
+    may_be_call: bool
+    may_be_judged: bool
+    names_conversation: bool
+
+
+NO_HINTS = Hints(may_be_call=False, may_be_judged=False, names_conversation=False)
+LONGEST = 64
+"""Attributes of a span whose hints are kept: most have fewer, and longer conversations differ in each span."""
+
+
+def hints_of(attributes: Mapping[str, Any]) -> Hints:
+    """Return the hints of a span (0.3 µs: a program has few kinds of spans)."""
+    names = tuple(attributes)
+    return _kept_hints(names) if len(names) <= LONGEST else _hints(names)
+
+
+def _hints(names: tuple[str, ...]) -> Hints:
+    return Hints(
+        not _MODEL_NAMES.isdisjoint(names), judgements.may_tell(names), not _CONVERSATION_NAMES.isdisjoint(names)
+    )
+
+
+_kept_hints = lru_cache(256)(_hints)
 
 
 def is_step(attributes: Mapping[str, Any]) -> bool:

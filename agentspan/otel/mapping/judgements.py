@@ -4,7 +4,7 @@ An event is one of a span, or a log record of it. Annotations are attributes, `a
 span, or with `trace.` before them of its trace. What a session is judged by has no counterpart here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from agentspan.errors import AgentspanError
@@ -28,9 +28,9 @@ MOST = 100
 """Scores of one form that are read of a span."""
 
 
-def may_tell(attributes: Mapping[str, Any]) -> bool:
-    """Return whether attributes may hold a score (0.4 µs)."""
-    return bool(attributes) and not attributes.keys().isdisjoint(_FIRST)
+def may_tell(names: Iterable[str]) -> bool:
+    """Return whether attributes with these names may hold a score."""
+    return not _FIRST.isdisjoint(names)
 
 
 class Told(NamedTuple):
