@@ -154,6 +154,11 @@ def test_postgresql_is_measured_beside_psycopg_and_a_file(postgres_server: Empti
     assert "spans in" in said
 
 
+def test_a_turn_of_a_spool_is_measured(postgres_server: Emptied) -> None:
+    said = run("bench_spool.py", "--db", f"{postgres_server.url}?schema=spool", "--spans", 100).stdout
+    assert json.loads(said).keys() == {"call", "call_cpu", "spooled", "stored", "stored_cpu"}
+
+
 def test_answers_about_many_runs_are_measured(tmp_path: Path) -> None:
     said = run("bench_verdicts.py", "--spans", 500, "--rounds", 1, "--folder", tmp_path).stdout
     assert "spans made" in said

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,10 @@ import agentspan
 from agentspan import Tracer
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.journal.spool import SIZE
+from agentspan.otel import inject
 from agentspan.recording.sinks import backlog, journal_work
 from agentspan.storage.location import Location, parse
+from agentspan.storage.postgres.connection import Connection
 from tests.postgres_proxy import Proxy, proxy
 from tests.processes.server_away import Touches
 from tests.waiting import until
@@ -160,4 +163,68 @@ def test_what_a_program_leaves_in_a_spool_takes_no_more_of_the_disk_than_it_has(
     between.refuses = False
     assert tracer.flush(30)
     assert stored(between.url) == ["n", "n"]
+    tracer.shutdown()
+
+
+def test_the_run_of_a_request_is_stored_before_another_service_can_ask_for_it(between: Proxy) -> None:
+    tracer = Tracer(between.url)
+    record(tracer)
+    assert tracer.flush(30)
+    with agentspan.open(parse(between.url)) as db, tracer.run("a") as run:
+        touches = Touches()
+        for _ in range(300):  # a burst, which the thread lets pass for a while
+            with tracer.span("tool", {"name": "n"}):
+                pass
+        inject({}, tracer=tracer)
+        assert touches.count == 0  # the thread that drains talks to the server
+        assert run.id in db.storage.capabilities().spool.direct.find(run.id).rows  # type: ignore[union-attr]
+    tracer.shutdown()
+
+
+def test_a_request_does_not_wait_for_a_server_that_does_not_answer(
+    between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(between.url)
+    record(tracer)
+    assert tracer.flush(30)
+    between.is_silent = True
+    with tracer.run("a"):
+        until(lambda: tracer.health().oldest_s > journal_work.SLOW_S)
+        drained = tracer.recorder.sink.work.drain.last_drained  # type: ignore[union-attr]
+        with monkeypatch.context() as patch:
+            patch.setattr("time.sleep", lambda seconds: pytest.fail("it waited"))
+            inject({}, tracer=tracer)
+        assert tracer.recorder.sink.work.drain.last_drained == drained  # type: ignore[union-attr]
+    between.is_silent = False
+    assert tracer.flush(30)
+    tracer.shutdown()
+
+
+def statements_of_a_drain(tracer: Tracer, runs: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Record runs of a span each, and return how many statements it takes to store all of them at once."""
+    work = tracer.recorder.sink.work  # type: ignore[union-attr]
+    work.thread.stop(5)
+    count = 0
+    execute = Connection.execute
+
+    def counting(*args: Any, **how: Any) -> Any:
+        nonlocal count
+        count += 1
+        return execute(*args, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(work.thread), "start", lambda thread: None)
+        for _ in range(runs):
+            record(tracer)
+        patch.setattr(Connection, "execute", counting)
+        assert tracer.flush(30)
+    return count
+
+
+def test_a_run_among_many_takes_three_statements(postgres_location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = Tracer(postgres_location)
+    record(tracer)
+    assert tracer.flush(30)
+    few, many = (statements_of_a_drain(tracer, runs, monkeypatch) for runs in (10, 60))
+    assert many - few <= 3 * 50  # is its id used, put it, end it; its agent is locked once for all
     tracer.shutdown()

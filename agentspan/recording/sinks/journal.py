@@ -225,8 +225,7 @@ class JournalSink:
 
     def hurry(self) -> None:
         """See Sink."""
-        if self.commits.progress.last_error is None and not self._is_server:
-            self._drain.run(WAIT_S)
+        self.work.hurry()
 
     def watch(self) -> None:
         """See Sink: the thread looks, so that no call that records touches the storage."""

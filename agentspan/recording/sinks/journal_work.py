@@ -48,6 +48,8 @@ ANSWER_S = 30.0
 """Seconds after which an answer of a server is not waited for any more."""
 LEAST_ANSWER_S = 1.0
 """The same for a flush with less time: to give up a connection each time would keep a slow server busy."""
+SLOW_S = 0.5
+"""Seconds that records may wait until nobody waits for them: a connection is made, or the server does not answer."""
 LEASE_RETRY_S = 30.0
 MAX_AGE_S = 7 * 24 * 3600.0
 """Seconds that a server may be away. After that, new records are dropped and counted: the program was forgotten."""
@@ -69,11 +71,14 @@ class JournalWork:
         types: the file of late span types.
 
     Attributes:
+        is_server: whether the storage is none of this host.
         drain: moves records to the storage.
         thread: drains.
         overflow: whether no record can be appended.
         terminations: of runs that have not been told.
     """
+
+    is_server = False
 
     def __init__(
         self,
@@ -86,7 +91,7 @@ class JournalWork:
         types: TypesFile,
     ) -> None:
         self.folder = folder
-        self.drain = Drain(log, commits.committer, commits.progress)
+        self.drain = Drain(log, commits.committer, commits.progress, is_server=self.is_server)
         self.thread = DrainThread(self, log, commits.progress, name, self.drain.note_empty)
         self.overflow = Overflow(name, log, self.drain, commits)
         self.terminations = Terminations(runs)
@@ -178,6 +183,11 @@ class JournalWork:
         self._log.look_after_files()
         return False
 
+    def hurry(self) -> None:
+        """Move what is in the journal to the storage, if that takes but a moment and the storage took the last."""
+        if self._commits.progress.last_error is None:
+            self.drain.run(WAIT_S)
+
     def flush(self, wait_s: float) -> bool:
         """Move all records to the storage, and then what waits in memory; return whether that is all."""
         deadline = time.monotonic() + wait_s
@@ -241,9 +251,12 @@ class ServerWork(JournalWork):
         renew_lease: renews the lease of this process.
     """
 
+    is_server = True
+
     def __init__(self, *parts: Any, renew_lease: Callable[[], None]) -> None:
         super().__init__(*parts)
         self._renew_lease = renew_lease
+        self._is_hurried = False
         self._pause_s = self._try_s = self._lease_s = 0.0
 
     def drain_now(self) -> None:
@@ -263,6 +276,27 @@ class ServerWork(JournalWork):
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
         return True
 
+    def hurry(self) -> None:
+        """Let the thread move at once what is in the journal; wait for that a moment, unless the server is slow."""
+        target, deadline = self._log.sequence, time.monotonic() + WAIT_S
+        self._is_hurried = True
+        self.thread.wake()
+        while self.drain.last_drained < target and time.monotonic() < deadline:
+            if self._commits.progress.last_error is not None or self.drain.oldest_s > SLOW_S:
+                return
+            time.sleep(0.001)
+
+    def prepare(self) -> None:
+        """See drain_thread.Work."""
+        self._drain_if_hurried()
+        super().prepare()
+
+    def _drain_if_hurried(self) -> None:
+        if self._is_hurried:
+            self._is_hurried = False
+            with answers_within(ANSWER_S):
+                self.drain.run(WAIT_S)
+
     def flush_at_end(self, wait_s: float) -> None:
         """Do it once: the journal stays for others."""
         with answers_within(wait_s):
@@ -277,6 +311,7 @@ class ServerWork(JournalWork):
         if time.monotonic() < self._try_s:
             self._log.prepare()
             return False
+        self._drain_if_hurried()
         is_over = super().tick(ticks)
         is_away = self._commits.progress.last_error is not None
         self._pause_s = min(2 * self._pause_s or FIRST_PAUSE_S, MAX_PAUSE_S) if is_away else 0.0

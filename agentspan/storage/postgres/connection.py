@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.waiting import Ready
 
+from agentspan.model.changes import Ref
 from agentspan.storage import patience
 
 RV = TypeVar("RV")
@@ -24,11 +25,13 @@ class Connection(psycopg.Connection[Any]):
         lock_ms: its lock_timeout; 0 before it is set.
         process: the process that opened it. Another one must not touch it.
         answer_s: how long each answer may take.
+        kept: rows that the transaction under way has locked against removal.
     """
 
     lock_ms = 0
     process = 0
     answer_s: float = STATEMENT_S + ANSWER_S
+    kept: frozenset[Ref] = frozenset()
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:
         """Wait for an answer, as psycopg does, but not for ever.

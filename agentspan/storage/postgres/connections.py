@@ -257,6 +257,7 @@ class Connections:
 
 def _begin(connection: Connection, wait_s: float, ahead: Ahead | None) -> str:
     """Begin a transaction, and return its number, in one round trip."""
+    connection.kept = frozenset()
     if ahead is not None:
         first = (*_BEGIN, *ahead.statements)
         (_, ((xid,),), *ahead.rows) = _rows_of_each(connection, wait_s, first)

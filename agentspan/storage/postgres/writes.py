@@ -98,6 +98,7 @@ def apply_unit(connection: Connection, unit: Unit) -> Outcome:
         refused = _apply(connection, change, late)
         if refused is not None:
             if several:
+                connection.kept = frozenset()  # its locks end with it
                 connection.execute("rollback to unit")
                 connection.execute("release unit")
             # The one that was waited for may have used the same key, after it was looked at here.
@@ -112,9 +113,20 @@ def apply_unit(connection: Connection, unit: Unit) -> Outcome:
         reasons = (terminated_of(connection, row) for row in late)
         reason = next((reason for reason in reasons if reason is not None), None)
         return APPLIED if reason is None else Applied(None, reason)
-    found = locate(connection, unit.subject)
+    row = _row_of(connection, unit)
+    return Applied(row, terminated_of(connection, row))
+
+
+def _row_of(connection: Connection, unit: Unit) -> Row:
+    """Return the row that an applied unit is about; of a run that it has just put, without reading it."""
+    id, last = cast(str, unit.subject), unit.changes[-1] if unit.changes else None
+    if isinstance(last, Put) and isinstance(last.row, AgentInstanceRow) and last.row.id == id:
+        return last.row
+    if isinstance(last, Move) and last.id == id and last.type != "agent_span":
+        return ROWS[last.type]._make(rows_of(connection, statements.BY_ID[last.type], (id,))[0])
+    found = locate(connection, id)
     assert found is not None
-    return Applied(found[1], terminated_of(connection, found[1]))
+    return found[1]
 
 
 def _used_key(connection: Connection, key: Key) -> Outcome | None:
@@ -190,9 +202,12 @@ def _used(connection: Connection, put: Put) -> Refused | None:
 def _missing(connection: Connection, refs: Iterable[Ref]) -> Refused | None:
     """Lock the rows that a row refers to, so that nothing removes them; return the refusal where one is not there."""
     for ref in refs:
+        if ref in connection.kept:  # a drain registers many runs of one agent
+            continue
         if not rows_of(connection, statements.REFERRED[ref.type], (ref.id,)):
             found = locate(connection, ref.id)
             return Refused("missing", found[1] if found is not None else None)
+        connection.kept |= {ref}
     return None
 
 
@@ -279,6 +294,7 @@ def _write(connection: Connection, type_: ResourceType, before: Row, after: Row)
 
 
 def _remove(connection: Connection, remove: Remove) -> Refused | None:
+    connection.kept = frozenset()  # its own lock keeps it from nothing
     if remove.type == "agent_span":
         row = _locked(connection, Move("agent_span", remove.id, frozenset(), {}))
     else:
