@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from pydantic_core import from_json
 
 from agentspan import clock, jsontext
+from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.journal import raw_records
 from agentspan.journal.events import (
@@ -134,6 +135,9 @@ class Batch:
 
         A body that cannot be read is added to `unreadable`.
 
+        Raises:
+            StorageError: a span type cannot be looked up now; make another batch of all of them.
+
         Returns:
             how many were added. The others need another batch, because this one is full.
         """
@@ -152,6 +156,8 @@ class Batch:
                     self._add_other(kind, fields, body)
                     if self._in_parts > MOST_IN_PARTS:
                         return number
+            except StorageError:  # says nothing about the record
+                raise
             except Exception as error:
                 let_through(error)
                 self.unreadable.append(Unreadable(body, error))
@@ -210,6 +216,8 @@ class Batch:
         fields = self._unread.pop(id)
         try:
             self._open[id] = _created(fields, *raw_records.read_begin(*fields[-2:]))
+        except StorageError:
+            raise
         except Exception as error:
             let_through(error)
             self.unreadable.append(Unreadable(SEPARATOR.join(fields).encode(), error))
@@ -228,6 +236,8 @@ class Batch:
         for each in self._later:
             try:
                 units.append(decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored))
+            except StorageError:  # says nothing about the record
+                raise
             except Exception as error:
                 let_through(error)
                 self.unreadable.append(Unreadable(SEPARATOR.join(each).encode(), error))
@@ -240,6 +250,8 @@ class Batch:
         for (created, ended), (payload, result) in zip(finished, _decoded(finished, self._payloads), strict=True):
             try:
                 self._rows.append(self._row(created, ended, payload, result))
+            except StorageError:
+                raise
             except Exception as error:
                 let_through(error)
                 records = [created, *self._changes.get(created[1], []), *([ended] if ended else [])]

@@ -14,8 +14,21 @@ _here = threading.local()
 @contextmanager
 def answers_within(seconds: float) -> Iterator[None]:
     """Wait for no answer longer than this, in this thread, for the length of the block."""
+    with _set(min(most_s(), seconds)):
+        yield
+
+
+@contextmanager
+def as_long_as_it_takes() -> Iterator[None]:
+    """Wait as long as the storage would, in this thread, for the length of the block: it changes whole tables."""
+    with _set(float("inf")):
+        yield
+
+
+@contextmanager
+def _set(seconds: float) -> Iterator[None]:
     before = most_s()
-    _here.most_s = min(before, seconds)
+    _here.most_s = seconds
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.journal.spool import SIZE
 from agentspan.otel import inject
 from agentspan.recording.sinks import backlog, journal_work
+from agentspan.storage import patience
 from agentspan.storage.location import Location, parse
 from agentspan.storage.postgres.connection import Connection
 from tests.postgres_proxy import Proxy, proxy
@@ -228,3 +229,13 @@ def test_a_run_among_many_takes_three_statements(postgres_location: Location, mo
     few, many = (statements_of_a_drain(tracer, runs, monkeypatch) for runs in (10, 60))
     assert many - few <= 3 * 50  # is its id used, put it, end it; its agent is locked once for all
     tracer.shutdown()
+
+
+def test_patience_ends_with_its_block_and_a_migration_may_take_longer() -> None:
+    assert patience.most_s() == float("inf")
+    with patience.answers_within(5), patience.answers_within(30):
+        assert patience.most_s() == 5
+        with patience.as_long_as_it_takes():
+            assert patience.most_s() == float("inf")
+        assert patience.most_s() == 5
+    assert patience.most_s() == float("inf")

@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.errors import StorageError
+from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sinks import terminations
@@ -20,6 +23,7 @@ from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.recovery import adopting
 from agentspan.recovery.adopting import Adoption
+from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.checkout import ROOT
 from tests.journal.recorded import die, leave, refused, rows
@@ -239,3 +243,41 @@ def test_a_run_that_another_process_terminated_learns_of_it_while_it_waits(path:
         with tracer.span("tool", {"name": "next"}):
             assert run.termination_reason == "enough"
     tracer.shutdown()
+
+
+class Failing(SQLiteStorage):
+    """A file of which one read fails, as of a server that goes away in between."""
+
+    reads_until = -1
+
+    def _read(self) -> None:
+        self.reads_until -= 1
+        if self.reads_until == 0:
+            raise StorageError("it went away")
+
+    def find(self, *args: Any, **how: Any) -> Found:
+        self._read()
+        return super().find(*args, **how)
+
+    def page(self, query: Query) -> Rows:
+        self._read()
+        return super().page(query)
+
+
+def test_a_storage_that_goes_away_while_a_journal_is_adopted_makes_no_record_unreadable(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(path, 20, monkeypatch, 40 * 1024)
+    storage = Failing(path)
+    adoption = Adoption(lambda: nullcontext(storage), folder_of(path))
+    failures = 0
+    while segments_of(path):
+        failures += 1
+        storage.reads_until = failures
+        with suppress(StorageError):
+            adoption.adopt()
+    assert failures > 1
+    assert refused(path) == []
+    assert len(rows(path)["agent_spans"]) == 20
+    assert statuses(path) == {"complete"}
+    storage.close()

@@ -11,6 +11,7 @@ from agentspan.errors import DatabaseUnusable, InDoubt, NotStorable, StorageErro
 from agentspan.model.changes import Applied, Outcome, Unit
 from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.location import Location
+from agentspan.storage.patience import as_long_as_it_takes
 from agentspan.storage.postgres import migrating, tables
 from agentspan.storage.postgres.analytics import PostgresAnalytics
 from agentspan.storage.postgres.changes import PostgresChanges
@@ -81,7 +82,8 @@ class PostgresStorage(Reads):
             raise DatabaseUnusable(
                 f"{connections.location} has no tables of this version; open it once with a program that may write"
             )
-        migrating.migrate(connections, max(wait_s, 10.0))
+        with as_long_as_it_takes():
+            migrating.migrate(connections, max(wait_s, 10.0))
 
     def capabilities(self) -> Capabilities:
         """See Storage."""
