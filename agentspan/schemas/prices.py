@@ -21,6 +21,7 @@ log = logging.getLogger("agentspan")
 OWN = "AGENTSPAN_PRICES"
 _MILLION = 1_000_000
 _NAMES = frozenset({"in", "out", "read", "write", "audio_in", "audio_out", "reasoning", "request"})
+_NO_DETAILS = (0, 0, 0, 0, 0)
 Prices = Mapping[str, Any]
 
 
@@ -76,6 +77,10 @@ def _tokens(fields: Mapping[str, Any], input_tokens: int | None, output_tokens: 
 
 
 def _cost(prices: Prices, tokens: Tokens) -> float | None:
+    if tokens[2:] == _NO_DETAILS and "in" in prices and "out" in prices:  # most calls
+        said, made = tokens[:2]
+        plain: float = 1000.0 * prices.get("request", 0) + said * _at(prices["in"], said)
+        return (plain + made * _at(prices["out"], said)) / _MILLION
     parts_in = {"read": tokens.read, "write": tokens.write, "audio_in": min(tokens.audio_in, tokens.input)}
     parts_out = {"audio_out": tokens.audio_out, "reasoning": tokens.reasoning}
     if not prices:  # not priced by tokens

@@ -134,6 +134,26 @@ def test_numbers_are_written_as_ranges() -> None:
     assert ranges([2, 1, 2]) == "2,1-2"
 
 
+@pytest.mark.parametrize(
+    ("member", "is_cut"),
+    [
+        (f'"{"x" * 510}"', True),
+        (f'"{"x" * 509}"', False),
+        (f'"\\"{"x" * 508}"', True),
+        (f'"\\\\{"é" * 508}"', True),
+        (f'["{"x" * 254}","{"y" * 251}"]', True),
+        (f'["{"x" * 254}","{"y" * 250}"]', False),
+        (f'["a"],"b":"{"x" * 300}]"', False),
+        (f'{{"inner":["{"x" * 600}"]}}', False),
+        ('{"$content":1}', True),
+    ],
+)
+def test_texts_and_lists_of_512_characters_are_stored_apart(member: str, is_cut: bool) -> None:
+    text = f'{{"short":["a","b"],"m":{member},"filler":{{"a":"{"z" * 400}","b":"{"z" * 400}"}}}}'
+    assert json.loads(text)
+    assert (split(text) is not None) is is_cut
+
+
 ODD = [
     '{"a":1.0,"b":1e400,"c":-0.0,"d":[1.50,"\\u00e9"],"é.k":"\\u001f\\ud83d","m":12345678901234567890123,"":null,"$x":{}',
     '{"a b":true,"a\'b":[],"x[0]":{"y":{"$contents":"1"}},"$.z":"\\"","n":{"$contents":"1-2"},"k":{"$content":1}',

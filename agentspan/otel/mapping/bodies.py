@@ -105,6 +105,11 @@ def answer(draft: Draft, name: str) -> None:
 
 def answer_of(draft: Draft, name: str, value: Any) -> None:
     """Read the same from the value of an attribute."""
+    if type(value) is str and "text" not in draft.result:
+        output(draft, value)
+        draft.leave(name, None)
+    if type(value) is not dict and type(value) is not list:
+        return
     if type(value) is list and len(value) == 1 and type(value[0]) is dict and "output" in value[0]:
         value = value[0]  # OpenAI's agents SDK gives a list of one response
     body = value if type(value) is dict else {}
@@ -126,7 +131,7 @@ def answer_of(draft: Draft, name: str, value: Any) -> None:
         rest = {key: item for key, item in rest.items() if key not in ("content", "tool_calls", "role")}
     elif _are_messages(body.get("messages")):
         found = rest.pop("messages")
-    elif type(value) is list or (type(value) is str and "text" not in draft.result):
+    elif type(value) is list:
         found = value
     if found is None:
         return

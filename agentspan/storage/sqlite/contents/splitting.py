@@ -68,7 +68,7 @@ def split(
         with_texts: whether long texts are parts, too.
         given: the elements of the lists for which LIST stands in the text.
     """
-    if (len(text) < LEAST and not given) or text[0] != "{":
+    if (len(text) < LEAST and not given) or text[0] != "{" or not (given or _may_be_cut(text)):
         return None
     try:
         pieces = _pieces(text, recent, with_texts, iter(given))
@@ -80,6 +80,17 @@ def split(
     if kept.count("{") + kept.count("[") > MOST_NESTED or len(kept.split()) > 1:
         return None
     return pieces
+
+
+def _may_be_cut(text: str) -> bool:
+    """Return False of a text without a long list, a long text and a reference (a twentieth of the time of `_pieces`).
+
+    A list is at most as long as from the first bracket that opens one to the last that closes one.
+    """
+    opening = text.find(":[")
+    if (opening >= 0 and text.rfind("]") - opening >= LEAST) or '\\"' in text or REFERENCE in text:
+        return True
+    return max(map(len, text.split('"'))) >= LEAST - 2
 
 
 def _pieces(
