@@ -80,6 +80,9 @@ class ConcurrentWrites:
             else:
                 self._run_alone(waiting)
             return await waiting.future
+        except BaseException:  # it is not to be run any more
+            waiting.future.cancel()
+            raise
         finally:
             with self._lock:
                 self._waiting -= 1
