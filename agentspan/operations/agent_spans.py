@@ -105,8 +105,7 @@ def plan_create(
         )
         return Unit((put,), span_id, key)
 
-    # An id of the client's own is looked for among all rows.
-    return Plan((agent_instance_id, parent_span_id, id), key, decide, kept, shares=id is None)
+    return Plan((agent_instance_id, parent_span_id, id), key, decide, kept)
 
 
 def plan_start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Plan:

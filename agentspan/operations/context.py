@@ -55,7 +55,6 @@ class Plan(NamedTuple):
         decide: the model's part: makes a unit with a subject from the found rows and the time, or raises.
         kept: rows that the first attempt uses instead of reading.
         instance_id: the run that all wanted spans and runs are of (see Storage.find).
-        shares: whether it may be committed together with others (see carry_out_together).
     """
 
     wanted: tuple[str | None, ...]
@@ -63,7 +62,6 @@ class Plan(NamedTuple):
     decide: Callable[[Found, str], Unit]
     kept: Found | None = None
     instance_id: Any = None
-    shares: bool = True
 
     def ids(self) -> list[str]:
         """Return the ids to find that can be one."""

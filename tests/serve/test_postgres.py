@@ -1,10 +1,13 @@
 """The HTTP API and the viewer over PostgreSQL: two applications on one schema answer each other's clients."""
 
+from collections.abc import Callable
+
 import pytest
 
 import agentspan
 from agentspan.serve import create_app
 from agentspan.storage.location import Location
+from tests.postgres_proxy import proxy
 from tests.serve.asgi import Client
 from tests.serve.servers import Api, details, refusal
 
@@ -30,3 +33,28 @@ def test_two_servers_answer_from_one_schema(postgres_location: Location) -> None
         assert page.get(f"/runs/{run}").status_code == 200
         for client in (*clients, page):
             client.close()
+
+
+def test_a_request_takes_few_round_trips(postgres_location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write is one statement, after one that reads what it changes; a span that is read is one."""
+    # Preparing a statement is a round trip, the fifth time that it is sent.
+    monkeypatch.setattr("psycopg._preparing.PrepareManager.prepare_threshold", None)
+    with proxy(postgres_location.text) as between, agentspan.open(between.url) as db:
+        client = Client(create_app(db), "http://localhost/api/v1")
+        api = Api(client)  # type: ignore[arg-type]
+        run = api.instance("traveller")
+        pending = api.span(run, status="pending")
+        took: dict[str, int] = {}
+        requests: dict[str, Callable[[], object]] = {
+            "create": lambda: api.span(run, status="pending"),
+            "start": lambda: details(api.post(f"/agent_spans/{pending}/start", {}))["id"],
+            "finish": lambda: details(api.finish(pending))["id"],
+            "read": lambda: details(client.get(f"/agent_spans/{pending}"))["id"],
+            "the page of a run again": lambda: client.get(f"/agent_spans?agent_instance_id={run}").status_code,
+        }
+        for name, request in requests.items():
+            before = between.round_trips
+            assert request()
+            took[name] = between.round_trips - before
+        client.close()
+    assert took == {"create": 1, "start": 2, "finish": 2, "read": 1, "the page of a run again": 3}

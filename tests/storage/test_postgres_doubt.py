@@ -103,6 +103,30 @@ def test_a_change_whose_commit_is_not_answered_is_stored_once(
     assert between.broken == number + 1
 
 
+@pytest.mark.parametrize("breaks", ["after", "before", "silently"])
+@pytest.mark.parametrize("at", [b"put as", rb"commit\0"], ids=["changes", "commit"])
+def test_changes_that_are_sent_together_are_stored_once(
+    storage: Storage, between: Proxy, at: bytes, breaks: Breaks
+) -> None:
+    like, rows = MemoryStorage(), Rows()
+    version, schema, run = rows.family(agent := rows.agent())
+    spans = [rows.span(run) for _ in range(3)]
+    stores: tuple[Storage, ...] = (storage, like)
+    begin: tuple[Row, ...] = (agent, version, schema, run, *spans)
+    for each in stores:
+        each.apply([Unit((Put(row),)) for row in begin])
+    new = [rows.span(run) for _ in range(3)]
+    units = [Unit((Put(row, minted=number > 0),), row.id) for number, row in enumerate(new)]
+    units += [
+        Unit((finish(span.id)._replace(instance_id=run.id),), span.id, Key("op", span.id, "h", T0)) for span in spans
+    ]
+    units.append(Unit((finish(rows.ids.new())._replace(instance_id=run.id),)))  # refused
+    between.at, between.breaks = at, breaks
+    assert storage.apply(units, wait_s=5.0) == like.apply(units)
+    assert between.broken == 1
+    assert everything(storage) == everything(like)
+
+
 def test_a_commit_that_is_not_answered_is_in_doubt_where_the_server_is_away(
     storage: Storage, between: Proxy, postgres_location: Location
 ) -> None:

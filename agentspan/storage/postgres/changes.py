@@ -43,7 +43,7 @@ class PostgresChanges:
         """See Changes."""
         if not is_storable(instance_id) or not is_storable(after):
             return Changed([], "", 0.0)
-        with self._connections.snapshot() as connection:
+        with self._connections.glance() as connection:
             return _changed(connection, instance_id, cursor, after, limit)
 
 

@@ -26,7 +26,7 @@ from agentspan.storage.postgres.connection import ANSWER_S, STATEMENT_S, Connect
 from agentspan.storage.postgres.doubt import is_committed, is_lost
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, is_worth_repeating, translated
 from agentspan.storage.postgres.lending import rows_of
-from agentspan.storage.postgres.pipelines import Ahead, Statement, rows_of_each
+from agentspan.storage.postgres.pipelines import Ahead, Statement, pipelined, rows_of_each
 
 T = TypeVar("T")
 
@@ -121,8 +121,8 @@ class Connections:
 
         return self._tried(attempt, 1 if once else ATTEMPTS)
 
-    def alone(self, statement: Statement, wait_s: float) -> list[Any] | None:
-        """Execute one statement, which is a transaction by itself; return its rows.
+    def alone(self, statements: Sequence[Statement], wait_s: float) -> list[Any] | None:
+        """Execute statements that are a transaction by themselves; return the rows of the last one.
 
         Returns:
             None where it broke a unique key: nothing of it is stored.
@@ -133,9 +133,9 @@ class Connections:
         try:
             with self.lent(wait_s) as connection:
                 connection.answer_s = wait_s + WRITE_S  # first: it may have been lost while it was idle
-                if connection.lock_ms == _in_ms(wait_s):
-                    return rows_of(connection, *statement)
-                return _rows_of_each(connection, wait_s, (statement,))[0]
+                if len(statements) == 1 and connection.lock_ms == _in_ms(wait_s):
+                    return rows_of(connection, *statements[0])
+                return _rows_of_each(connection, wait_s, statements)[-1]
         except psycopg.Error as error:
             if is_worth_repeating(error):
                 return None
@@ -165,7 +165,7 @@ class Connections:
     @contextmanager
     def glance(self) -> Iterator[Connection]:
         """Lend a snapshot in pipeline mode: its BEGIN is sent with the first statement. For no COPY, no cursor."""
-        with self.reading() as connection, connection.pipeline():
+        with self.reading() as connection, pipelined(connection):
             connection.execute(_BEGIN_SNAPSHOT)
             yield connection
             connection.execute("commit")
@@ -249,7 +249,7 @@ class Connections:
     def _take_back(self, connection: Connection) -> None:
         if connection.process != os.getpid():  # this child was forked while its parent had it
             _inherited.append(connection)
-        elif connection.closed or connection.info.transaction_status != TransactionStatus.IDLE or self._closed:
+        elif self._closed or not _is_idle(connection):
             _close(connection)
         else:
             self._idle.append(connection)
@@ -288,6 +288,11 @@ def wait_at_most(connection: Connection, wait_s: float) -> None:
 
 def _in_ms(wait_s: float) -> int:
     return max(1, round(wait_s * 1000))  # 0 would mean for ever
+
+
+def _is_idle(connection: Connection) -> bool:
+    info = connection.info
+    return not connection.closed and info.transaction_status == TransactionStatus.IDLE and not info.pipeline_status
 
 
 def _close(connection: Connection) -> None:

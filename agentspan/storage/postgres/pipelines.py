@@ -1,6 +1,7 @@
 """Sends several statements at once: they share one round trip."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg
@@ -38,13 +39,19 @@ def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> lis
     if connection.info.pipeline_status:  # to enter it again would wait for what was sent before
         sent = [connection.execute(sql, values, binary=True) for sql, values in statements]
         return [cursor.fetchall() for cursor in sent]
-    cursors: list[psycopg.Cursor[Any]] = []
+    with pipelined(connection):
+        cursors = [connection.execute(sql, values, binary=True) for sql, values in statements]
+    return [[] if cursor.description is None else cursor.fetchall() for cursor in cursors]
+
+
+@contextmanager
+def pipelined(connection: Connection) -> Iterator[None]:
+    """Let statements be sent without waiting for the answers to those before."""
     broken: psycopg.Error | None = None
     with connection.pipeline():
         try:
-            cursors += (connection.execute(sql, values, binary=True) for sql, values in statements)
-        except psycopg.Error as error:  # psycopg would log that the end of the pipeline fails, too
+            yield
+        except psycopg.Error as error:  # not to the end of the pipeline, which would log that it fails as well
             broken = error
     if broken is not None:
         raise broken
-    return [[] if cursor.description is None else cursor.fetchall() for cursor in cursors]

@@ -5,7 +5,7 @@ together. A statement whose guard does not hold returns nothing and has changed 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentspan.model.changes import Applied, Key, Move, Outcome, Put, Ref, Unit, Violation
 from agentspan.model.rows import AgentSpanRow, Value
@@ -18,15 +18,29 @@ _LOCK_RUNS = "select 1 from agent_instances where id = any(%s) order by id for s
 APPLIED = Applied()
 
 
-def statement_of(unit: Unit) -> Statement | None:
-    """Return the statement of a unit; None where it is not one."""
+class Single(NamedTuple):
+    """A unit that is one statement.
+
+    Attributes:
+        before: a lock that another statement takes first: a statement does not see what is committed while it waits.
+    """
+
+    statement: Statement
+    before: tuple[Statement, ...] = ()
+
+
+def single_of(unit: Unit) -> Single | None:
+    """Return a unit as one statement; None where it is not one."""
     if len(unit.changes) != 1:
         return None
     change = unit.changes[0]
     if isinstance(change, Move) and change.type == "agent_span" and unit.subject in (None, change.id):
-        return moving(change, unit.key, wants_row=unit.subject is not None)
+        statement = moving(change, unit.key, wants_row=unit.subject is not None)
+        return None if statement is None else Single(statement)
     if isinstance(change, Put) and isinstance(change.row, AgentSpanRow) and unit.subject in (None, change.row.id):
-        return putting(change, change.row, unit.key) if change.minted else None  # other ids need a lock before
+        # An id that no program made is looked for in all tables.
+        before = () if change.minted else (Statement(statements.LOCK_ID, (change.row.id,)),)
+        return Single(putting(change, change.row, unit.key), before)
     return None
 
 
@@ -102,21 +116,33 @@ def outcome_of(unit: Unit, rows: Sequence[Sequence[Any]]) -> Outcome | None:
     return Applied(AgentSpanRow._make(row), reason)
 
 
-def together(units: Sequence[Unit]) -> list[tuple[int, Statement]] | None:
-    """Return the statements of units in the order in which they take their locks, each with its place among the units.
+class Together(NamedTuple):
+    """Units whose statements are sent together.
 
-    The runs come first, as `writes.lock_runs` has it, but with locks that such statements share: two of the same run do
-    not wait for each other.
+    Attributes:
+        locks: are executed first, in the order in which `writes.lock_runs` has them: the runs, then new ids. The locks
+            on runs are shared: two groups of the same run do not wait for each other.
+        places: of the units that the statements are of.
+        statements: in the order in which they lock spans.
+    """
+
+    locks: list[Statement]
+    places: list[int]
+    statements: list[Statement]
+
+
+def together(units: Sequence[Unit]) -> Together | None:
+    """Return units as they are sent together.
 
     Returns:
         None where a unit is not one statement, or where one depends on another: then they are applied in their order.
     """
-    found: list[tuple[str, str, int, Statement]] = []
+    found: list[tuple[str, str, int, Single]] = []
     used: set[object] = set()
     referred: set[str] = set()
     for place, unit in enumerate(units):
-        statement = statement_of(unit)
-        if statement is None:
+        single = single_of(unit)
+        if single is None:
             return None
         change = unit.changes[0]
         assert isinstance(change, (Put, Move))
@@ -127,17 +153,14 @@ def together(units: Sequence[Unit]) -> list[tuple[int, Statement]] | None:
             return None
         used.update(names)
         referred.update(ref.id for ref in _refs_of(change))
-        found.append((run, id, place, statement))
+        found.append((run, id, place, single))
     if not used.isdisjoint(referred):
         return None
-    return [(place, statement) for _, _, place, statement in sorted(found, key=lambda one: one[:2])]
-
-
-def locking(units: Sequence[Unit]) -> Statement:
-    """Return the statement that locks the runs of such units, in their order."""
-    changes = (unit.changes[0] for unit in units)
-    runs = {change.instance_id if isinstance(change, Move) else _run_of(change) for change in changes}  # type: ignore[arg-type]
-    return Statement(_LOCK_RUNS, (sorted(run for run in runs if run is not None),))
+    found.sort(key=lambda one: one[:2])
+    singles = [single for *_, single in found]
+    locks = [Statement(_LOCK_RUNS, (list(dict.fromkeys(run for run, *_ in found)),))]
+    locks += (lock for single in singles for lock in single.before)
+    return Together(locks, [place for _, _, place, _ in found], [single.statement for single in singles])
 
 
 def _run_of(put: Put) -> str:

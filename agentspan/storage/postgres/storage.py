@@ -22,10 +22,10 @@ from agentspan.storage.postgres.doubt import applied_before, in_doubt
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
 from agentspan.storage.postgres.notes import PostgresNotes
 from agentspan.storage.postgres.partitions import PostgresPartitions
-from agentspan.storage.postgres.pipelines import Ahead, Statement
+from agentspan.storage.postgres.pipelines import Ahead
 from agentspan.storage.postgres.reads import Reads
 from agentspan.storage.postgres.removal import PostgresRemoval
-from agentspan.storage.postgres.single_statements import locking, outcome_of, statement_of, together
+from agentspan.storage.postgres.single_statements import Together, outcome_of, single_of, together
 from agentspan.storage.postgres.sql_shell import ask
 from agentspan.storage.postgres.transfer import PostgresTransfer
 from agentspan.storage.postgres.writes import apply_all, apply_unit
@@ -121,10 +121,10 @@ class PostgresStorage(Reads):
             else:
                 if outcome is not None:
                     return [outcome]
-        in_order = None if len(units) == 1 or stop_at_refusal else together(units)
+        sent = None if len(units) == 1 or stop_at_refusal else together(units)
         try:
-            if in_order is not None:
-                return self._applied_together(units, in_order, wait_s)
+            if sent is not None:
+                return self._applied_together(units, sent, wait_s)
             done = self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
         except StorageError as error:
             if was_sent and not isinstance(error, (InDoubt, NotStorable)):
@@ -141,19 +141,17 @@ class PostgresStorage(Reads):
 
     def _applied_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
         """Apply a unit by its statement; None where there is none, or where that changed nothing."""
-        statement = statement_of(unit)
-        found = None if statement is None else self._connections.alone(statement, wait_s)
+        single = single_of(unit)
+        found = None if single is None else self._connections.alone((*single.before, single.statement), wait_s)
         return None if found is None else outcome_of(unit, found)
 
-    def _applied_together(
-        self, units: Sequence[Unit], in_order: Sequence[tuple[int, Statement]], wait_s: float
-    ) -> list[Outcome]:
+    def _applied_together(self, units: Sequence[Unit], sent: Together, wait_s: float) -> list[Outcome]:
         """Apply units by their statements, and those one by one whose statements changed nothing."""
-        ahead = Ahead([locking(units), *(statement for _, statement in in_order)])
+        ahead = Ahead([*sent.locks, *sent.statements])
 
         def rest(connection: Connection) -> list[Outcome]:
             outcomes: list[Outcome | None] = [None] * len(units)
-            for (place, _), rows in zip(in_order, ahead.rows[1:], strict=True):
+            for place, rows in zip(sent.places, ahead.rows[len(sent.locks) :], strict=True):
                 outcomes[place] = outcome_of(units[place], rows)
             return [
                 apply_unit(connection, unit) if outcome is None else outcome

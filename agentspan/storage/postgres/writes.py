@@ -5,7 +5,7 @@ key: the whole transaction is done again, and then finds the other one's row (se
 """
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from agentspan.model.changes import (
     Applied,
@@ -36,8 +36,9 @@ from agentspan.model.rows import (
 from agentspan.storage.postgres import batches, statements
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
+from agentspan.storage.postgres.pipelines import rows_of_each
 from agentspan.storage.postgres.reads import key_of, locate, terminated_of
-from agentspan.storage.postgres.single_statements import APPLIED, moving, outcome_of, putting, statement_of
+from agentspan.storage.postgres.single_statements import APPLIED, Single, moving, outcome_of, putting, single_of
 from agentspan.storage.postgres.statements import shape_of, span_table
 from agentspan.storage.rules import moved, references_of, unique_of
 
@@ -48,13 +49,23 @@ def apply_all(connection: Connection, units: Sequence[Unit], stop_at_refusal: bo
         lock_runs(connection, units)
     outcomes: list[Outcome] = []
     for unit in units:
-        statement = statement_of(unit)
-        applied = None if statement is None else outcome_of(unit, rows_of(connection, *statement))
+        single = single_of(unit)
+        applied = (
+            None
+            if single is None
+            else outcome_of(unit, rows_of_each(connection, (*single.before, single.statement))[-1])
+        )
         outcome = apply_unit(connection, unit) if applied is None else applied
         outcomes.append(outcome)
         if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
             break
     return outcomes
+
+
+def _rows_of_single(connection: Connection, single: Single) -> list[Any]:
+    if not single.before:
+        return rows_of(connection, *single.statement)
+    return rows_of_each(connection, (*single.before, single.statement))[-1]
 
 
 def lock_runs(connection: Connection, units: Iterable[Unit]) -> None:
