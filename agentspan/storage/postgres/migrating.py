@@ -16,7 +16,7 @@ from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from agentspan.storage.postgres.lending import rows_of
-from agentspan.storage.postgres.migrations import MIGRATIONS
+from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN
 from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
 
 CURRENT = len(MIGRATIONS)
@@ -52,6 +52,7 @@ def built(name: str, on: str) -> Callable[[Connection], None]:
 
 STEPS: Mapping[int, tuple[Callable[[Connection], None], ...]] = {
     4: (partitioning.constrain,),
+    5: (built(*NAMES_BY_RUN),),
 }
 """For a version, what is done before the transaction that leads to it, where the schema has rows."""
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.partitioning import partition
 
+NAMES_BY_RUN = ("run_names_agent_instance_id", "on run_names (agent_instance_id)")
 _SPAN_COLUMNS = """
     id text collate "C" not null,
     agent_id text collate "C" not null,
@@ -299,7 +300,10 @@ end $$""",
     "revoke all on notes from public",
 )
 
+# Removing a run looks for its names.
+_NAMES_BY_RUN = (f"create index if not exists {NAMES_BY_RUN[0]} {NAMES_BY_RUN[1]}",)
+
 Statement = str | Callable[[Connection], None]
 
-MIGRATIONS: tuple[tuple[Statement, ...], ...] = (_FIRST, _INDEX, _NOTES, (partition,))
+MIGRATIONS: tuple[tuple[Statement, ...], ...] = (_FIRST, _INDEX, _NOTES, (partition,), _NAMES_BY_RUN)
 """For each version, the statements that lead to it from the one before, in one transaction (see migrating)."""

@@ -34,6 +34,8 @@ from agentspan.storage.protocol import Answer, Capabilities, Storage
 T = TypeVar("T")
 
 BACKEND = "postgresql"
+MIGRATING_S = 10.0
+"""Seconds to wait, at least, for another program that migrates the tables."""
 
 
 class PostgresStorage(Reads):
@@ -83,7 +85,7 @@ class PostgresStorage(Reads):
                 f"{connections.location} has no tables of this version; open it once with a program that may write"
             )
         with as_long_as_it_takes():
-            migrating.migrate(connections, max(wait_s, 10.0))
+            migrating.migrate(connections, max(wait_s, MIGRATING_S))
 
     def capabilities(self) -> Capabilities:
         """See Storage."""
