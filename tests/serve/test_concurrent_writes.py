@@ -79,14 +79,14 @@ def test_what_waits_too_long_for_its_turn_is_refused_and_not_done() -> None:
     done: list[str] = []
 
     def slow(context: Context) -> Envelope:
-        time.sleep(0.3)
+        time.sleep(0.8)
         return answer("slow")
 
     def late(context: Context) -> Envelope:
         done.append("late")
         return answer("late")
 
-    said = together(ConcurrentWrites(Context(Far()), 0.15), *[slow] * THREADS, late)
+    said = together(ConcurrentWrites(Context(Far()), 0.5), *[slow] * THREADS, late)
     assert said[:-1] == [answer("slow")] * THREADS
     assert isinstance(said[-1], DatabaseBusy)
     assert done == []
