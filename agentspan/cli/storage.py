@@ -7,6 +7,7 @@ import click
 from agentspan.analysis import time_expressions
 from agentspan.cli.local_time import zone
 from agentspan.cli.output import document, noun, safe, table
+from agentspan.errors import InvalidValue
 from agentspan.figures import size_text
 from agentspan.storage.location import Location
 from agentspan.storage.partitions import MOST_LATE, Partition, Width
@@ -16,8 +17,14 @@ WAIT_S = 60.0
 """Seconds to wait, for each partition, for those who use the default one."""
 
 
-def init(location: Location, *, ahead: int, since: str | None, width: str | None, as_json: bool) -> None:
-    """Open a database by a program that may write, which makes its tables; and make the partitions that are missing."""
+def init(
+    location: Location, *, ahead: int, since: str | None, width: str | None, shards: int | None, as_json: bool
+) -> None:
+    """Open a database by a program that may write, which makes its tables; and make the partitions that are missing.
+
+    Args:
+        shards: distribute the spans in so many parts; None to leave them as they are.
+    """
     begin = None if since is None else time_expressions.parse(since, "since", zone=zone())
     storage = open_direct(location, wait_s=WAIT_S)
     try:
@@ -27,6 +34,8 @@ def init(location: Location, *, ahead: int, since: str | None, width: str | None
             made = partitions.make(ahead=ahead, since=begin, width=cast(Width | None, width), wait_s=WAIT_S)
     finally:
         storage.close()
+    if shards is not None:
+        _distribute(location, shards)
     if as_json:
         document({"made": [] if made is None else [*made.names], "moved": 0 if made is None else made.moved})
         return
@@ -36,6 +45,15 @@ def init(location: Location, *, ahead: int, since: str | None, width: str | None
     elif made.names:
         click.echo(f"made {noun(len(made.names), 'partition')}: {', '.join(made.names)}")
         click.echo(f"moved {noun(made.moved, 'span')} out of the default partition")
+
+
+def _distribute(location: Location, shards: int) -> None:
+    if location.scheme != "postgresql":
+        raise InvalidValue("citus", "needs the URL of a database of PostgreSQL")
+    from agentspan.storage.postgres.citus import distribute
+
+    if distribute(location, shards):
+        click.echo(f"the finished spans are distributed in {noun(shards, 'shard')}", err=True)
 
 
 def status(location: Location, *, as_json: bool) -> None:
@@ -78,4 +96,5 @@ _HEAD = ["partition", "from", "before", "spans", "size"]
 
 def _line(part: Partition) -> list[str]:
     bounds = [(bound or "").partition("T")[0] for bound in (part.start, part.end)]
-    return [part.name, *bounds, f"{'' if part.is_default else '~'}{part.rows:,}", size_text(part.bytes)]
+    rows = "" if part.rows is None else f"{'' if part.is_default else '~'}{part.rows:,}"
+    return [part.name, *bounds, rows, size_text(part.bytes)]

@@ -19,7 +19,7 @@ class Partition(NamedTuple):
         start, end: the times, as stored text, that the ids of its runs carry: from `start` on, before `end`. None where
             there is no bound; both are None for the default partition.
         is_default: whether it has the spans for which there is no other partition.
-        rows: how many spans it has, as the storage estimates; of the default partition exactly.
+        rows: how many spans it has, as the storage estimates, None if it cannot; of the default partition exactly.
         bytes: its size, with its indexes.
     """
 
@@ -27,7 +27,7 @@ class Partition(NamedTuple):
     start: str | None
     end: str | None
     is_default: bool
-    rows: int
+    rows: int | None
     bytes: int
 
 

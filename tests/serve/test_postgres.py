@@ -1,5 +1,6 @@
 """The HTTP API and the viewer over PostgreSQL: two applications on one schema answer each other's clients."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 import agentspan
 from agentspan.serve import create_app
 from agentspan.storage.location import Location
+from tests.postgres import Emptied
 from tests.postgres_proxy import proxy
 from tests.serve.asgi import Client
 from tests.serve.servers import Api, details, refusal
+from tests.waiting import until
 
-pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg")
 
 
 def test_two_servers_answer_from_one_schema(postgres_location: Location) -> None:
@@ -58,3 +61,26 @@ def test_a_request_takes_few_round_trips(postgres_location: Location, monkeypatc
             took[name] = between.round_trips - before
         client.close()
     assert took == {"create": 1, "start": 2, "finish": 2, "read": 1, "the page of a run again": 3}
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_server_makes_the_partitions_that_are_missing_when_it_starts(
+    postgres_server: Emptied, read_only: bool
+) -> None:
+    location = postgres_server.new()
+    with agentspan.open(location) as db:
+        partitions = db.storage.capabilities().partitions
+        assert partitions is not None
+        last = partitions.partitions()[-2].name
+        with psycopg.connect(postgres_server.url, autocommit=True) as owner:
+            owner.execute(f"drop table {location.text.partition('?schema=')[2]}.{last}")
+        assert partitions.missing() == 1
+        app = create_app(location, read_only=read_only)
+
+        async def served() -> None:
+            async with app.router.lifespan_context(app):
+                if not read_only:
+                    await asyncio.to_thread(until, lambda: partitions.missing() == 0)
+
+        asyncio.run(served())
+        assert partitions.missing() == int(read_only)

@@ -45,6 +45,8 @@ def _are_used(connection: Connection, rows: Sequence[AgentSpanRow], runs: Collec
     values = {"runs": list(runs), "first": min(ids), "last": max(ids)}
     if not rows_of(connection, statements.SPANS_BETWEEN, values):
         return False
+    if connection.is_distributed:
+        return any(rows_of(connection, sql, (list(runs), ids)) for sql in statements.SPAN_IDS_USED_APART)
     asked = (statements.SEPARATOR.join(texts) for texts in ((row.agent_instance_id for row in rows), ids))
     return bool(rows_of(connection, statements.SPAN_IDS_USED, tuple(asked)))
 

@@ -3,8 +3,8 @@
 Each row has the number of its transaction (`xmin`). A snapshot knows the lowest one that is still under way: all below
 it have ended. So whoever has read a snapshot misses only rows from that number on, in whatever order transactions
 commit. A sequence, or a time, would let a slow one slip through. Numbers have 32 bits and go around: a row that is 2
-billion transactions old may be read again, but none is missed. (On Citus each node has numbers of its own, so there is
-no such cursor.)
+billion transactions old may be read again, but none is missed. (On Citus each node has numbers of its own, so a storage
+whose spans are distributed does not claim this.)
 """
 
 import re
@@ -20,8 +20,7 @@ from agentspan.storage.shared import Changed
 _NOW = """
 select pg_snapshot_xmin(now.it)::text::bigint, pg_snapshot_xmax(now.it)::text::bigint,
        (extract(epoch from clock_timestamp()) * 1000)::bigint,
-       extract(epoch from pg_postmaster_start_time())::bigint,
-       exists (select 1 from pg_extension where extname = 'citus')
+       extract(epoch from pg_postmaster_start_time())::bigint
 from (select pg_current_snapshot() as it) now
 """
 _SINCE = " and ((xmin::text::bigint - %(xmin)s) & 4294967295) < 2147483648"
@@ -48,14 +47,14 @@ class PostgresChanges:
 
 
 def _changed(connection: Connection, run: str, cursor: str, after: str, limit: int | None) -> Changed:
-    xmin, xmax, now_ms, started, is_citus = rows_of(connection, _NOW)[0]
+    xmin, xmax, now_ms, started = rows_of(connection, _NOW)[0]
     known = _CURSOR.match(cursor)
     before, since_ms = None, now_ms
     if known is not None and int(known[2]) == started and int(known[1]) <= xmin:
         before = int(known[1])
         if before == xmin < xmax:
             since_ms = int(known[3])
-    condition = "" if before is None or is_citus else _SINCE
+    condition = "" if before is None else _SINCE
     values = {"run": run, "after": after, "limit": limit, "xmin": 0 if before is None else before & 0xFFFFFFFF}
     sql = f"select * from ({_SPANS.format(condition)}) spans order by id limit %(limit)s"
     rows = [AgentSpanRow._make(row) for row in rows_of(connection, sql, values)]

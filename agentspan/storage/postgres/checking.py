@@ -8,7 +8,7 @@ from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.statements import quoted, table_of
 
 _TWICE = (
-    "select count(*) from open_spans o where exists (select 1 from finished_spans f where f.id = o.id)",
+    "select count(*) from finished_spans where id in (select id from open_spans)",
     "is open and finished at the same time",
 )
 _IS_OPEN = ", ".join(f"'{status}'" for status in sorted(OPEN))

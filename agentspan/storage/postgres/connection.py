@@ -26,10 +26,12 @@ class Connection(psycopg.Connection[Any]):
         process: the process that opened it. Another one must not touch it.
         answer_s: how long each answer may take.
         kept: rows that the transaction under way has locked against removal.
+        is_distributed: whether the finished spans are on several servers (see citus).
     """
 
     lock_ms = 0
     process = 0
+    is_distributed = False
     answer_s: float = STATEMENT_S + ANSWER_S
     kept: frozenset[Ref] = frozenset()
 

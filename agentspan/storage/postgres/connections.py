@@ -61,6 +61,9 @@ class Connections:
         read_only: whether the server should refuse to write.
         wait_s: seconds that connecting may take, and waiting for a connection that others use.
 
+    Attributes:
+        is_distributed: whether the finished spans are on several servers (see citus).
+
     Raises:
         InvalidValue: the URL is none that libpq understands.
     """
@@ -69,6 +72,7 @@ class Connections:
         self.location = location
         self.read_only = read_only
         self.wait_s = wait_s
+        self.is_distributed = False
         self.schema, self._parameters = _parsed(location)
         self._idle: list[Connection] = []
         self._turns = threading.BoundedSemaphore(MOST)
@@ -181,6 +185,7 @@ class Connections:
         try:
             connection = self._idle_one() or self.connected(wait_s)
             connection.answer_s = STATEMENT_S + ANSWER_S
+            connection.is_distributed = self.is_distributed
             yield connection
         finally:
             if connection is not None:

@@ -27,7 +27,7 @@ MANY = 1000
 LOCK = "select pg_advisory_xact_lock(hashtextextended('agentspan partitions:' || current_schema(), 0))"
 _NOW = "select extract(epoch from now())::float8"
 _PARTS = f"""
-select c.relname, pg_get_expr(c.relpartbound, c.oid), pg_total_relation_size(c.oid), pg_stat_get_live_tuples(c.oid),
+select c.relname, pg_get_expr(c.relpartbound, c.oid), {{0}}, pg_stat_get_live_tuples(c.oid),
        greatest(c.reltuples, 0)::bigint
 from pg_inherits i join pg_class c on c.oid = i.inhrelid
 where i.inhparent = to_regclass('{TABLE}')
@@ -50,7 +50,7 @@ class _Part(NamedTuple):
     name: str
     range: Range | None
     bytes: int
-    rows: int
+    rows: int | None
 
 
 class PostgresPartitions:
@@ -112,13 +112,16 @@ class PostgresPartitions:
 def parts_of(connection: Connection) -> list[_Part]:
     """Return the partitions in the order of their ranges, the default one last; empty where there are no ranges."""
     found = []
-    for name, bound, bytes_, live, analyzed in rows_of(connection, _PARTS):
+    size = "citus_total_relation_size(c.oid)" if connection.is_distributed else "pg_total_relation_size(c.oid)"
+    for name, bound, bytes_, live, analyzed in rows_of(connection, _PARTS.format(size)):
         match = _BOUND.match(bound)
+        # Where the rows are on other servers, nothing here counts them.
+        rows = None if connection.is_distributed else max(live, analyzed)
         if match is not None:
             start, end = (None if each in ("MINVALUE", "MAXVALUE") else each[1:-1] for each in match.groups())
-            found.append(_Part(name, Range(start, end), bytes_, max(live, analyzed)))
+            found.append(_Part(name, Range(start, end), bytes_, rows))
         elif bound == "DEFAULT":
-            found.append(_Part(name, None, bytes_, max(live, analyzed)))
+            found.append(_Part(name, None, bytes_, rows))
     return sorted(found, key=lambda part: (part.range is None, "" if part.range is None else part.range.start or ""))
 
 

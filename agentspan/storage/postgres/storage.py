@@ -16,6 +16,7 @@ from agentspan.storage.postgres import migrating, tables
 from agentspan.storage.postgres.analytics import PostgresAnalytics
 from agentspan.storage.postgres.changes import PostgresChanges
 from agentspan.storage.postgres.checking import problems
+from agentspan.storage.postgres.citus import is_distributed
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import MOST, Connections
 from agentspan.storage.postgres.doubt import applied_before, in_doubt
@@ -79,6 +80,7 @@ class PostgresStorage(Reads):
         if version > migrating.CURRENT:
             raise migrating.newer(version)
         if version == migrating.CURRENT:
+            connections.is_distributed = is_distributed(connections)
             return
         if connections.read_only:
             raise DatabaseUnusable(
@@ -86,6 +88,7 @@ class PostgresStorage(Reads):
             )
         with as_long_as_it_takes():
             migrating.migrate(connections, max(wait_s, MIGRATING_S))
+        connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:
         """See Storage."""
@@ -103,7 +106,7 @@ class PostgresStorage(Reads):
             scores=self,
             transfer=self._transfer,
             notes=self._notes,
-            changes=self._changes,
+            changes=None if self._connections.is_distributed else self._changes,
             partitions=self._partitions,
             concurrency=MOST - 4,  # of the connections, some are for reads
         )

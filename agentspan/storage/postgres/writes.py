@@ -273,9 +273,15 @@ def _locked(connection: Connection, move: Move) -> Row | None:
     if move.type != "agent_span":
         found = rows_of(connection, statements.LOCKED[move.type], (move.id,))
         return ROWS[move.type]._make(found[0]) if found else None
+    run = move.instance_id
+    if run is None:
+        of_span = rows_of(connection, statements.RUN_OF_SPAN, (move.id,))
+        if not of_span:
+            return None
+        run = of_span[0][0]
     for _ in range(2):  # between the looks, another transaction may have moved it to the first table
         for table in reversed(statements.SPAN_TABLES):
-            found = rows_of(connection, statements.LOCKED_SPAN[table], (move.id,))
+            found = rows_of(connection, statements.LOCKED_SPAN[table], (move.id, run))
             if found:
                 return AgentSpanRow._make(found[0])
     return None
