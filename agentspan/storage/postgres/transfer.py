@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.lending import rows_of, storable
-from agentspan.storage.postgres.statements import TIME
+from agentspan.storage.postgres.statements import SPAN_TABLES, TIME
 from agentspan.storage.transfer import KeyRow, SpanMark
 
 # A subquery for each run: with `= any` of 500 ids, PostgreSQL may read the whole table.
@@ -12,6 +12,12 @@ _MARKS = (
     "select asked.id, mark.* from unnest(%s::text[]) asked(id) cross join lateral ("
     "select status, count(*), max(updated_at), count(ended_late) from agent_spans "
     "where agent_instance_id = asked.id group by status) mark"
+)
+# The same where the tables are on several servers: a statement for each, whose statuses the other has not.
+_MARKS_APART = tuple(
+    f"select agent_instance_id, status, count(*), max(updated_at), count(ended_late) from {table} "
+    "where agent_instance_id = any(%s) group by 1, 2"
+    for table in SPAN_TABLES
 )
 _KEYS = (
     "select operation, key, request_hash, subject, inserted_at from idempotency_keys "
@@ -34,8 +40,9 @@ class PostgresTransfer:
         """See Transfer."""
         found: dict[str, set[SpanMark]] = {id: set() for id in instance_ids}
         with self._connections.reading() as connection:
-            for id, *mark in rows_of(connection, _MARKS, (storable(instance_ids),)):
-                found[id].add(SpanMark._make(mark))
+            for sql in _MARKS_APART if connection.is_distributed else (_MARKS,):
+                for id, *mark in rows_of(connection, sql, (storable(instance_ids),)):
+                    found[id].add(SpanMark._make(mark))
         return {id: frozenset(marks) for id, marks in found.items()}
 
     def keys(self, *, after: tuple[str, str] | None = None, limit: int = 500, since: str = "") -> list[KeyRow]:
