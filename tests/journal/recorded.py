@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
+from pydantic_core import to_json
 
 import agentspan
-from agentspan import Tracer, jsontext
+from agentspan import Tracer
 from agentspan.journal.raw_records import End
 from agentspan.journal.segments import NEW, Segment
 from agentspan.recording.sinks.drain_thread import DrainThread
@@ -107,7 +108,7 @@ def _change(span: agentspan.Span, op: str, args: list[Any]) -> None:
     elif op == "learn":
         name, payload, fails = args
         if span.status == "active":
-            text = jsontext.encode(payload)[0]
+            text = to_json(payload, inf_nan_mode="strings").decode()
             end = End(name, "failed" if fails else "complete", text, text if payload else None)
             span.end_as(end, span.started_ns + 5_000_000)
     else:
