@@ -34,6 +34,8 @@ def _printable() -> Iterator[None]:
 class _Group(click.Group):
     """Turns agentspan's errors into one line on stderr and exit code 1."""
 
+    group_class = type  # a group in it, too, lists its commands as below
+
     def main(self, *args: Any, **extra: Any) -> Any:
         adapt_output()
         return super().main(*args, **extra)

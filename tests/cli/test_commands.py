@@ -24,6 +24,14 @@ def call(db: Path, *args: str, columns: int = 80, **env: str) -> Result:
     )
 
 
+@pytest.mark.parametrize("group", [(), ("storage",)])
+def test_help_cuts_no_description_of_a_command(db: Path, group: tuple[str, ...]) -> None:
+    said = call(db, *group, "--help")
+    assert said.exit_code == 0
+    assert "..." not in said.output.partition("Commands:")[2]
+    assert all(len(line) <= 80 for line in said.output.splitlines())
+
+
 def record(db: Path) -> agentspan.Run:
     """A run with a span in every state, hostile text, and an error."""
     tracer = agentspan.Tracer(db, raise_errors=True)
