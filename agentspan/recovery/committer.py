@@ -150,9 +150,7 @@ class Committer:
             raise
         if len(outcomes) < len(units):
             raise DatabaseBusy("the storage took a part of a batch only; it is tried again")
-        for unit in named.values():
-            if isinstance(unit.changes[-1], Move):  # the run has another agent now
-                self._agents.pop(unit.changes[-1].id, None)
+        self._forget_agents_of_renamed(named.values())
         again, settled = parted(units, outcomes)
         recorded, refused, failed = self.apply(again, wait_s)
         for unit, outcome in settled:
@@ -161,6 +159,7 @@ class Committer:
                 continue
             one = self.settle(named.get(id(unit), unit), outcome)
             recorded, refused, failed = recorded + one.recorded, refused + one.refused, failed + one.failed
+        self._forget_agents_of_renamed(named.values())  # a run may have been settled with the agent it had before
         return Tally(recorded, refused, failed)
 
     def settle(self, unit: Unit, outcome: Outcome | Exception) -> Tally:
@@ -245,6 +244,11 @@ class Committer:
             self._agents.clear()
         self._agents[instance.id] = instance.agent_id
         self._listener.registered(instance)
+
+    def _forget_agents_of_renamed(self, units: Iterable[Unit]) -> None:
+        for unit in units:
+            if isinstance(unit.changes[-1], Move):
+                self._agents.pop(unit.changes[-1].id, None)
 
     def _fitted(self, units: Sequence[Unit]) -> Sequence[Unit]:
         """Return units as they fit the storage: names are resolved, and spans have the agent of their run."""

@@ -76,6 +76,15 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, a
     trims=False,
 )
 @example(program=[("create", 0, "llm", {}, True, 0), ("update", 0, {}), ("start", 0)], batch=1, at_once=50, trims=False)
+@example(
+    program=[
+        *[("run", "a")] * 4,
+        *[("rename", 0, "b"), ("end", 0), ("rename", 0, "a"), ("flush",), ("create", 0, "llm", {}, False, 0)],
+    ],
+    batch=3,
+    at_once=1,
+    trims=False,
+)
 def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
     template: Path, program: Program, batch: int, at_once: int, trims: bool
 ) -> None:
