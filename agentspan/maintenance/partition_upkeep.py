@@ -8,7 +8,7 @@ from agentspan.storage.protocol import Storage
 
 
 class Upkeep(NamedTuple):
-    """What became of the partitions.
+    """The outcome of making the partitions that were missing.
 
     Attributes:
         made: those that were made.

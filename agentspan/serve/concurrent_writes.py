@@ -32,7 +32,7 @@ GROUPS = 2
 MOST_TOGETHER = 100
 """Writes of a group."""
 GROUP_WAIT_S = 0.25
-"""How long a group may wait for a lock, before each of its writes waits alone."""
+"""Seconds that a group may wait for a lock, before each of its writes waits alone."""
 
 
 class _Waiting(NamedTuple):

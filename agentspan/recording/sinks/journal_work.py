@@ -35,7 +35,7 @@ LIMIT = 2 * CAP
 takes nothing. Later transitions wait in memory, as where the disk is full; those that memory has no room for are lost,
 and counted."""
 LOOK_EVERY_S = 1.0
-"""How often the segments of other programs are counted, while records wait."""
+"""Seconds between two counts of the segments of other programs, while records wait."""
 BURST = 100
 """Records within a tick that make a burst."""
 PATIENCE_S = 3.0

@@ -12,7 +12,7 @@ from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, violation
 
 DAYS = 400
-"""How long ago the runs of an old partition began."""
+"""The age of the runs of an old partition."""
 
 
 class Parting(Base):
