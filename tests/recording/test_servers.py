@@ -56,9 +56,10 @@ def test_a_write_gives_up_a_connection_that_was_lost_while_it_was_idle(
     monkeypatch.setattr("agentspan.storage.postgres.connections.WRITE_S", 0.1)
     with agentspan.open(between.url) as db:
         db.agent_instances.register("a", "1", {"external_schema_version_identifier": "1", "span_type_schemas": []})
+        before = between.accepted
         between.lost += 1
-        db._context.wait_s = 0.2  # not the one before, so the session is set to it first
-        db.storage.apply([], wait_s=0.2)
+        db.storage.apply([], wait_s=0.2)  # not the time before, so the session is set to it first
+        assert between.accepted == before + 1
 
 
 def test_a_flush_waits_for_a_server_that_comes_back(between: Proxy) -> None:
