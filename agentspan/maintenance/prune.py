@@ -82,8 +82,10 @@ def prune(
     if max_bytes is not None and file is None:
         raise InvalidValue("max_bytes", "this storage lies in no file, so it has no size")
     by_time_alone = older_than is not None and not (keep_failed or max_bytes is not None or only is not None or dry_run)
-    if whole_partitions and (can.partitions is None or not by_time_alone):
-        raise InvalidValue("whole_partitions", "needs a storage with partitions, and `older_than` alone")
+    if whole_partitions and can.partitions is None:
+        raise InvalidValue("whole_partitions", f"the storage {can.backend!r} has no partitions")
+    if whole_partitions and not by_time_alone:
+        raise InvalidValue("whole_partitions", "goes with `older_than` alone: no other choice of runs, and no dry run")
     before = file.file_bytes() if file is not None else 0
     week_ago = clock.parse(clock.to_datetime(clock.now()) - timedelta(days=KEY_DAYS))
     keys = removal.remove_keys(week_ago, ctx.wait_s, dry_run=dry_run)

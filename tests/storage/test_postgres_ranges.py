@@ -418,9 +418,11 @@ def test_whole_partitions_alone_are_removed_if_that_is_wanted(storage: Storage) 
     assert db.prune(older_than=before, whole_partitions=True).runs == 2
     assert [row.id for row in storage.page(Query("agent_instance")).rows] == [run.id for run in inside]
     assert db.prune(older_than=before).runs == 2
-    with pytest.raises(InvalidValue, match="whole_partitions"):
+    with pytest.raises(InvalidValue, match="whole_partitions: goes with `older_than` alone"):
         db.prune(older_than=before, keep_failed=True, whole_partitions=True)
-    with pytest.raises(InvalidValue, match="whole_partitions"):
+    with pytest.raises(InvalidValue, match="no dry run"):
+        db.prune(older_than=before, dry_run=True, whole_partitions=True)
+    with pytest.raises(InvalidValue, match="whole_partitions: the storage 'memory' has no partitions"):
         agentspan.open(":memory:").prune(older_than=before, whole_partitions=True)
 
 
