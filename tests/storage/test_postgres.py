@@ -10,9 +10,10 @@ import pytest
 
 import agentspan
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, StorageError
-from agentspan.model.changes import Applied, Key, Put, PutSpans, Unit
+from agentspan.model.changes import Applied, Key, Move, Put, PutSpans, Unit
 from agentspan.model.columns import columns_of
 from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow
+from agentspan.model.status import LEAVES
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.migrations import MIGRATIONS
 from agentspan.storage.protocol import Query, Storage
@@ -206,25 +207,47 @@ def test_opposite_orders_of_runs_do_not_wait_for_each_other(storage: Storage) ->
 
 def test_a_finish_is_one_statement(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its key and its row, without BEGIN and COMMIT."""
-    from agentspan.storage.postgres.connection import Connection
-
     run, rows = run_in(storage), Rows()
     plain, keyed = rows.span(run), rows.span(run)
     storage.apply([Unit((Put(plain),)), Unit((Put(keyed),))], wait_s=1.0)
-    statements: list[str] = []
-    execute: Any = Connection.execute
-
-    def counted(self: Any, query: Any, *args: Any, **how: Any) -> Any:
-        statements.append(query)
-        return execute(self, query, *args, **how)
-
-    monkeypatch.setattr(Connection, "execute", counted)
+    statements = executed(monkeypatch)
     assert storage.apply([Unit((finish(plain.id),))], wait_s=1.0) == [Applied()]
     key = Key("finish", "k", "h", T0)
     done = keyed._replace(status="complete", updated_at=T1)
     assert storage.apply([Unit((finish(keyed.id),), keyed.id, key)], wait_s=1.0) == [Applied(done)]
     assert len(statements) == 2
     assert storage.find(key=key).key == ("h", keyed.id)
+
+
+@pytest.mark.parametrize("number", [2, 300])
+def test_runs_of_one_call_take_as_many_statements_however_many_they_are(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Their registrations, with which a drain begins, and their ends."""
+    run, rows = run_in(storage), Rows()
+    runs = [run._replace(id=rows.ids.new()) for _ in range(number)]
+    puts = [Unit((Put(each, minted=True),), each.id) for each in runs]
+    values: dict[str, Any] = {"status": "complete", "finished_at": T1, "updated_at": T1}
+    ends = [Unit((Move("agent_instance", each.id, LEAVES["complete"], values),)) for each in runs]
+    statements = executed(monkeypatch)
+    assert storage.apply([*puts, *ends]) == [*(Applied(each) for each in runs), *[Applied()] * number]
+    assert len(statements) <= 10
+    assert storage.find(runs[-1].id).rows[runs[-1].id][1] == runs[-1]._replace(**values)
+
+
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the statements that are executed from now on; a list that grows."""
+    from agentspan.storage.postgres.connection import Connection
+
+    statements: list[str] = []
+    execute: Any = Connection.execute
+
+    def noted(self: Any, query: Any, *args: Any, **how: Any) -> Any:
+        statements.append(query)
+        return execute(self, query, *args, **how)
+
+    monkeypatch.setattr(Connection, "execute", noted)
+    return statements
 
 
 def test_open_and_finished_spans_are_one_relation(storage: Storage, asked: Callable[[str], list[Any]]) -> None:

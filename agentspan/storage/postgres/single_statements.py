@@ -66,7 +66,7 @@ def moving(move: Move, key: Key | None = None, *, wants_row: bool = False) -> St
         wants_row=wants_row,
     )
     ordered = (*guard, *values) if is_end else (*values, *guard)
-    return Statement(sql, (*_as_texts(ordered), *_stored_beside(key, move.id, move.violations)))
+    return Statement(sql, (*as_texts(ordered), *_stored_beside(key, move.id, move.violations)))
 
 
 def putting(put: Put, row: AgentSpanRow, key: Key | None = None) -> Statement:
@@ -82,10 +82,10 @@ def putting(put: Put, row: AgentSpanRow, key: Key | None = None) -> Statement:
     ids = [row.id, row.agent_instance_id] if put.minted else [row.id] * times
     refs = (ref.id for ref in put.refs)
     values = (row.agent_instance_id, *row, *ids, *refs, *(() if key is None else (key.operation, key.key)))
-    return Statement(sql, (*_as_texts(values), *_stored_beside(key, row.id, put.violations)))
+    return Statement(sql, (*as_texts(values), *_stored_beside(key, row.id, put.violations)))
 
 
-def _as_texts(values: Iterable[Value]) -> list[str | None]:
+def as_texts(values: Iterable[Value]) -> list[str | None]:
     """Return values as texts, each of which has a cast in the statement.
 
     psycopg prepares a statement for each combination of the types of its values: for 95 and 40000 tokens two.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from agentspan.model.columns import columns_of
-from agentspan.model.rows import ROWS, UNIQUE, AgentSpanRow, ResourceType, Value
+from agentspan.model.rows import ROWS, UNIQUE, AgentInstanceRow, AgentSpanRow, ResourceType, Value
 from agentspan.model.status import OPEN
 from agentspan.storage.postgres.values import is_time
 from agentspan.storage.protocol import Query
@@ -150,6 +150,9 @@ SPANS_BY_IDS = (
 """The SELECT of spans, each with the reason why its run was terminated."""
 
 
+COPY_RUNS = f"copy agent_instances ({listed(AgentInstanceRow._fields)}) from stdin"
+
+
 def copy(table: str) -> str:
     """Return the COPY into a table of spans."""
     return f"copy {table} ({listed(AgentSpanRow._fields)}) from stdin"
@@ -178,6 +181,25 @@ def update(
     """
     values = ", ".join(f"{quoted(column)} = {_CASTS[type_][column]}" for column in columns)
     return f"update {table} set {values} where id = %s{_guard(type_, leaves, unchanged)} returning *"
+
+
+@lru_cache(maxsize=64)
+def update_runs(columns: tuple[str, ...], leaves: frozenset[str]) -> str:
+    """Return the UPDATE of several Moves of runs, which returns the ids of those whose guard held.
+
+    Its values are arrays of texts: of the ids, and of the values of each column in their order.
+    """
+    casts = (_CASTS["agent_instance"][column].removeprefix("%s") for column in columns)
+    set_to = ", ".join(
+        f"{quoted(column)} = given.value_{place}{cast}"
+        for place, (column, cast) in enumerate(zip(columns, casts, strict=True))
+    )
+    names = ", ".join(f"value_{place}" for place in range(len(columns)))
+    arrays = ", ".join(["%s::text[]"] * (len(columns) + 1))
+    return (
+        f"update agent_instances run set {set_to} from unnest({arrays}) given(run_id, {names}) "
+        f"where run.id = given.run_id{_guard('agent_instance', leaves, ())} returning run.id"
+    )
 
 
 _UNUSED_KEY = " and not exists (select 1 from idempotency_keys where operation = %s and key = %s)"

@@ -16,7 +16,6 @@ from agentspan.model.changes import (
     Outcome,
     Put,
     PutSpans,
-    Ref,
     Refused,
     Remove,
     Replayed,
@@ -38,6 +37,8 @@ from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.lending import rows_of, storable
 from agentspan.storage.postgres.pipelines import rows_of_each
 from agentspan.storage.postgres.reads import key_of, locate, terminated_of
+from agentspan.storage.postgres.references import missing
+from agentspan.storage.postgres.run_batches import apply_batch, batch_at
 from agentspan.storage.postgres.single_statements import APPLIED, Single, moving, outcome_of, putting, single_of
 from agentspan.storage.postgres.statements import shape_of, span_table
 from agentspan.storage.rules import moved, references_of, unique_of
@@ -48,13 +49,16 @@ def apply_all(connection: Connection, units: Sequence[Unit], stop_at_refusal: bo
     if len(units) > 1:
         lock_runs(connection, units)
     outcomes: list[Outcome] = []
-    for unit in units:
+    while len(outcomes) < len(units):
+        batch = () if stop_at_refusal else batch_at(units, len(outcomes))
+        if batch:
+            done = apply_batch(connection, batch)
+            pairs = zip(batch, done, strict=True)
+            outcomes += [apply_unit(connection, unit) if one is None else one for unit, one in pairs]
+            continue
+        unit = units[len(outcomes)]
         single = single_of(unit)
-        applied = (
-            None
-            if single is None
-            else outcome_of(unit, rows_of_each(connection, (*single.before, single.statement))[-1])
-        )
+        applied = None if single is None else outcome_of(unit, _rows_of_single(connection, single))
         outcome = apply_unit(connection, unit) if applied is None else applied
         outcomes.append(outcome)
         if stop_at_refusal and isinstance(outcome, (KeyTaken, Refused)):
@@ -169,7 +173,7 @@ def _put_span(connection: Connection, put: Put, late: list[Row]) -> Refused | No
         rows_of(connection, statements.LOCK_ID, (row.id,))
     found = rows_of(connection, *putting(put, row))
     if not found:
-        refused = _used(connection, put) or _missing(connection, (*put.refs, *references_of(row)))
+        refused = _used(connection, put) or missing(connection, (*put.refs, *references_of(row)))
         return refused or Refused("missing")
     if found[0][-1] is not None:
         late.append(row)
@@ -188,7 +192,7 @@ def _put(connection: Connection, put: Put) -> Refused | None:
         clash = rows_of(connection, statements.BY_UNIQUE[type_], unique)
         if clash:
             return Refused("not_unique", ROWS[type_]._make(clash[0]))
-    refused = _missing(connection, (*references_of(row), *put.refs))
+    refused = missing(connection, (*references_of(row), *put.refs))
     if refused is not None:
         return refused
     connection.execute(statements.INSERT[type(row)], tuple(row))
@@ -208,18 +212,6 @@ def _used(connection: Connection, put: Put) -> Refused | None:
         return None
     (values,) = rows_of(connection, statements.BY_ID[used[0][0]], (row.id,))
     return Refused("id_used", ROWS[cast(ResourceType, used[0][0])]._make(values))
-
-
-def _missing(connection: Connection, refs: Iterable[Ref]) -> Refused | None:
-    """Lock the rows that a row refers to, so that nothing removes them; return the refusal where one is not there."""
-    for ref in refs:
-        if ref in connection.kept:  # a drain registers many runs of one agent
-            continue
-        if not rows_of(connection, statements.REFERRED[ref.type], (ref.id,)):
-            found = locate(connection, ref.id)
-            return Refused("missing", found[1] if found is not None else None)
-        connection.kept |= {ref}
-    return None
 
 
 def _rename(connection: Connection, before: AgentInstanceRow | None, after: AgentInstanceRow | None) -> None:

@@ -53,6 +53,48 @@ class Units(Base):
         assert storage.apply([Unit((finish(span.id),), span.id)]) == [Applied(done, "enough")]
         assert storage.find(span.id).terminated == {instance.id: "enough"}
 
+    def test_runs_of_one_call_have_each_an_outcome_of_their_own(self, storage: Storage) -> None:
+        """A drain registers many runs of one agent at once; one that cannot be put is no reason to refuse others."""
+        agent = self.rows.agent()
+        version, schema, run = self.rows.family(agent)
+        self.put(storage, agent, version, schema)
+        first, lost, named, last = (run._replace(id=self.rows.ids.new()) for _ in range(4))
+        lost, named = lost._replace(agent_version_id=self.rows.ids.new()), named._replace(external_identifier="x")
+        rows = [run, first, lost, run, named, last]
+        units = [Unit((Put(row, minted=True),), row.id) for row in rows]
+        units.append(Unit((Put(first, minted=True),)))
+        assert storage.apply(units) == [
+            Applied(run),
+            Applied(first),
+            Refused("missing"),
+            Refused("id_used", run),
+            Applied(named),
+            Applied(last),
+            Refused("id_used", first),
+        ]
+        assert [self.stored(storage, row.id) for row in (run, first, named, last)] == [run, first, named, last]
+        assert self.stored(storage, lost.id) is None
+
+    def test_runs_of_one_call_end_each_by_itself(self, storage: Storage) -> None:
+        """Also one that ends twice, one that is missing, and those that end in another way than the one before."""
+        runs = [self.instance(storage) for _ in range(5)]
+        result = '{"output":"a \\"quoted\\" \\\\, {NULL}"}'
+        complete: dict[str, Any] = {"status": "complete", "duration_ms": 0.125, "result": None, "updated_at": T1}
+        said = {**complete, "result": result}
+        failed = {"status": "failed", "duration_ms": 1e300, "error": "{}", "updated_at": T1}
+        ends = [complete, said, said, failed, failed]
+        moves = [
+            Move("agent_instance", run.id, LEAVES[values["status"]], values)
+            for run, values in zip(runs, ends, strict=True)
+        ]
+        gone = moves[1]._replace(id=self.rows.ids.new())
+        asked = [moves[0], moves[1], gone, moves[2], moves[1], moves[3], moves[4]]
+        changed: list[Any] = [run._replace(**values) for run, values in zip(runs, ends, strict=True)]
+        outcomes = storage.apply([Unit((move,)) for move in asked])
+        done = Applied()
+        assert outcomes == [done, done, Refused("missing"), done, Refused("status", changed[1]), done, done]
+        assert [self.stored(storage, run.id) for run in runs] == changed
+
     def test_spans_are_put_together(self, storage: Storage) -> None:
         """However many, of several instances, with their violations, and before what follows in the same call."""
         instances = [self.instance(storage), self.instance(storage)]

@@ -46,6 +46,27 @@ class StopsAtEachRefusal(MemoryStorage):
         return super().apply(units, stop_at_refusal=True, wait_s=wait_s)
 
 
+@found_by("test_runs_of_one_call_have_each_an_outcome_of_their_own")
+class RefusesAllRunsOfACall(MemoryStorage):
+    def apply(self, units: Any, *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> Any:
+        outcomes = super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+        refused = next((outcome for outcome in outcomes if isinstance(outcome, Refused)), None)
+        return outcomes if refused is None else [refused] * len(outcomes)
+
+
+@found_by("test_runs_of_one_call_end_each_by_itself")
+class EndsAllRunsOfACallAsTheFirst(MemoryStorage):
+    def apply(self, units: Any, *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> Any:
+        self.first: Any = None
+        return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+
+    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+        if move.type == "agent_instance":
+            self.first = self.first or move.set
+            move = move._replace(set=self.first)
+        return super()._move(move, undo, late)
+
+
 @found_by("test_stop_at_refusal_leaves_the_rest_untried")
 class NeverStopsAtRefusal(MemoryStorage):
     def apply(self, units: Any, *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> Any:
