@@ -22,7 +22,8 @@ from pydantic import BaseModel, SecretStr
 import agentspan
 from agentspan import Limits, MemoryStorage, Tracer
 from agentspan.recording.capture.capture import Capture
-from agentspan.recording.capture.credentials import KINDS, LONG, names_credential, suspicious
+from agentspan.recording.capture.credential_search import LONG, suspicious
+from agentspan.recording.capture.credentials import KINDS, names_credential
 from agentspan.recording.capture.redaction import Redaction
 from tests.recording.stored import runs_of, spans_of
 from tests.strategies import any_text

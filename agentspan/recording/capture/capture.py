@@ -14,7 +14,8 @@ from agentspan import forks
 from agentspan.interrupts import let_through
 from agentspan.journal.parts import Element, Parts
 from agentspan.jsontext import LIST, LIST_TEXT
-from agentspan.recording.capture.credentials import marked_sensitive, names_credential
+from agentspan.recording.capture.credential_search import marked_sensitive
+from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
 from agentspan.recording.capture.redaction import Redaction

@@ -1,37 +1,31 @@
 """Recognises credentials: by the names of the members that hold them, and by their form in a text.
 
-Searches with an engine of linear time tell for nearly every payload that there is nothing to do: 0.6 µs for 300
-characters, 0.15 ms for 100 KB, where `re` takes fifty times that. Only what they find is looked at closely.
+Nearly every payload has none, which credential_search tells first. Only what that finds is looked at closely.
 """
 
 import re
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pydantic_core import SchemaValidator, core_schema
 
-from agentspan.model.sensitive import IN_TEXT
-
-LONG = 4096
-"""Characters of a text from which on several fast searches take less time than one for everything."""
-
-_S = "[_ .-]?"
-_NAMES = (
-    f"(?:api|access|secret|private){_S}keys?"
+SEPARATOR = "[_ .-]?"
+"""Stands between the words of a name."""
+NAMES = (
+    f"(?:api|access|secret|private){SEPARATOR}keys?"
     f"|(?:signing|encryption|master|account|auth|subscription|consumer|app|application|functions|license|session|shared"
-    f"|ssh){_S}key"
-    f"|passw(?:or)?d(?:s|[0-9])?|pass{_S}phrase|pass{_S}code|pwd|secrets?|credentials?|authorization|cookies?"
+    f"|ssh){SEPARATOR}key"
+    f"|passw(?:or)?d(?:s|[0-9])?|pass{SEPARATOR}phrase|pass{SEPARATOR}code|pwd|secrets?|credentials?|authorization|cookies?"
     f"|(?:access|auth|refresh|session|bearer|api|[cx]srf|security|oauth|secret|private|bot|user|deploy|git(?:hub|lab)"
-    f"|slack|vault|hf){_S}token"
+    f"|slack|vault|hf){SEPARATOR}token"
 )
 """How the names of members end that hold credentials. `input_tokens` is none."""
-_ID_TOKEN = f"id{_S}token"  # but not `invalid_token`
-_NAME = re.compile(f".*?(?:{_NAMES}|(?P<id>{_ID_TOKEN}))", re.IGNORECASE | re.ASCII | re.DOTALL)
+ID_TOKEN = f"id{SEPARATOR}token"  # but not `invalid_token`
+_NAME = re.compile(f".*?(?:{NAMES}|(?P<id>{ID_TOKEN}))", re.IGNORECASE | re.ASCII | re.DOTALL)
 
 # Names that hold credentials if that is what their value looks like: a `token` is also a word that a model said.
-_TOKEN = re.compile(f"(.*?){_S}token", re.IGNORECASE | re.ASCII | re.DOTALL)
+_TOKEN = re.compile(f"(.*?){SEPARATOR}token", re.IGNORECASE | re.ASCII | re.DOTALL)
 _PASS = re.compile(r"(?:.*[_.-])?pass", re.IGNORECASE | re.ASCII | re.DOTALL)
 _CURSOR = re.compile(
     ".*(?:page|next|prev|previous|continuation|continue|sync|cursor|resume|start|starting|pagination|skip|change|delta"
@@ -65,7 +59,7 @@ class _Kind(NamedTuple):
 
 _C = "[A-Za-z0-9_-]"
 _W = "[A-Za-z0-9]"
-_KEYS = (
+KEYS = (
     f"sk-{_C}{{16,}}",  # OpenAI, Anthropic, DeepSeek, OpenRouter, Langfuse …
     f"[sr]k_{_C}{{16,}}",  # Stripe, ElevenLabs
     f"whsec_{_W}{{16,}}",
@@ -115,11 +109,11 @@ def _key(match: re.Match[str]) -> str | None:
 
 # --- Assignments within a text: JSON, reprs, YAML, .env files, query strings, code, the source lines of a traceback
 
-_ASSIGNED = f"(?i-u:{_NAMES}|{_ID_TOKEN}|token|pass)"
+_ASSIGNED = f"(?i-u:{NAMES}|{ID_TOKEN}|token|pass)"
 _QUOTE = r"(?P<q>\\*[\"'`])"
 _UNTIL = r"(?:(?!(?<!\\)(?P=q))[^\r\n]){1,4096}"  # the same quote, but for escaped ones, or the end of the line
 _ASSIGNMENT = rf"""(?ix)
-    (?P<name>{_NAMES}|{_ID_TOKEN}|token|pass)
+    (?P<name>{NAMES}|{ID_TOKEN}|token|pass)
     (?:
         (?P<close>\\*["'`])?\]?[ \t]{{0,8}}
         (?P<sign>:[ \t]{{0,3}}[A-Za-z][\w.\[\]|]{{0,40}}[ \t]{{0,3}}=|[:=]{{1,3}}>?)(?P<gap>[ \t]{{0,8}})
@@ -189,10 +183,10 @@ def _option(match: re.Match[str]) -> str | None:
     return None if _CURSOR.fullmatch((match["prefix"] or "").rstrip("-")) else _no_word(match)
 
 
-_HEADERS = f"(?:authorization|cookie|api{_S}key|(?:auth|access|private|security){_S}token)"
+_HEADERS = f"(?:authorization|cookie|api{SEPARATOR}key|(?:auth|access|private|security){SEPARATOR}token)"
 _OPTIONS = "(?:passw(?:or)?d|passphrase|key|secret|token)"
 
-_OTHERS = {
+OTHERS = {
     "private key": _Kind(
         "PRIVATE KEY(?: BLOCK)?-----",
         r"(?P<secret>-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
@@ -274,85 +268,32 @@ _OTHERS = {
         rf"(?P<secret>eyJ(?:(?<!{_C}eyJ)|(?<=\\[nrtbf]eyJ)|(?<=\\u{_X}{_X}eyJ)|(?<=%{_X}eyJ)){_C}{{8,}}\.{_C}{{8,}}(?:\.{_C}*)?)",
     ),
 }
-_KEY_KINDS = tuple(_Kind(key, f"(?P<secret>{key})", _key) for key in _KEYS)
-KINDS = (*_OTHERS.values(), *_KEY_KINDS)
-_SOME_KEY = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})(?:{'|'.join(_KEYS)})"
+_KEY_KINDS = tuple(_Kind(key, f"(?P<secret>{key})", _key) for key in KEYS)
+KINDS = (*OTHERS.values(), *_KEY_KINDS)
+SOME_KEY = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})(?:{'|'.join(KEYS)})"
 
 
-def _detects(*kinds: str) -> str:
-    return "|".join(_OTHERS[kind].detect for kind in kinds)
+def detects(*kinds: str) -> str:
+    """Return the pattern that finds these kinds of OTHERS."""
+    return "|".join(OTHERS[kind].detect for kind in kinds)
 
 
-# What is assigned to a name, or follows it in a list or an object, or in SQL.
-_THEN = r"""(?:[\\"'`\]t\t ]*[:=>]|[\\"']+[,}\]]|[ \t]+')"""
-_GLANCES = (
-    rf"(?i-u:\Bkeys?|[ .-]keys?){_THEN}",
-    rf"(?i-u:pass(?:w(?:or)?d(?:s|[0-9])?|{_S}(?:phrase|code))?|pwd){_THEN}",
-    rf"(?i-u:secrets?|token){_THEN}",
-    rf"(?i-u:authorization|cookies?){_THEN}",
-    rf"(?i-u:credentials?){_THEN}|(?i-u:[dh] password)",
-    r"(?i-u:login(?:[ \t]|\\[nrt])|sshpass)",
-    r"(?i-u:docker[\\\"', \t]+login|identified by)",
-    _detects("option", "option in a list"),
-    _detects("bearer", "basic"),
-    _detects("signed URL"),
-    f"{re.escape(IN_TEXT)}|"
-    + _detects("private key", "password in a URL", "curl", "mysql", "webhook", "JSON web token"),
-)
-"""See _glances. Each credential that a kind detects has one of these in it, or a key of _KEYS."""
-
-_Found = Callable[[Any], bool]
-_Ready = tuple[_Found, re.Pattern[str], Callable[[re.Match[str]], str | None]]
+Found = Callable[[Any], bool]
+"""Tells whether a text has a match."""
+_Ready = tuple[Found, re.Pattern[str], Callable[[re.Match[str]], str | None]]
 
 
 @cache
-def ready() -> tuple[tuple[_Found, tuple[_Ready, ...]], ...]:
+def ready() -> tuple[tuple[Found, tuple[_Ready, ...]], ...]:
     """Return the kinds, compiled, in two groups, each with a search that tells whether any of them is there."""
-    groups = ((tuple(_OTHERS.values()), _detects(*_OTHERS)), (_KEY_KINDS, _SOME_KEY))
+    groups = ((tuple(OTHERS.values()), detects(*OTHERS)), (_KEY_KINDS, SOME_KEY))
     return tuple(
-        (_search(any_), tuple((_search(kind.detect), re.compile(kind.cut, re.ASCII), kind.judge) for kind in kinds))
+        (search(any_), tuple((search(kind.detect), re.compile(kind.cut, re.ASCII), kind.judge) for kind in kinds))
         for kinds, any_ in groups
     )
 
 
-@cache
-def suspicious() -> _Found:
-    """Return the search that tells of a text, JSON or plain, whether there may be a credential in it.
-
-    It finds values that are marked as sensitive, too (see model.sensitive): one search costs less than two.
-    """
-    named = rf'(?i-u:{_NAMES}|{_ID_TOKEN})"[,}}]'  # {"name": "Authorization", "value": …}
-    every = _search("|".join([_detects(*_OTHERS), named, _SOME_KEY, re.escape(IN_TEXT)]))
-
-    def found(text: str | bytes) -> bool:
-        if len(text) >= LONG and text.isascii():  # else each glance would check or change its encoding
-            readable = text if isinstance(text, str) else text.decode()
-            if not any(glance(readable) for glance in _glances()):
-                return False
-        return every(text)
-
-    return found
-
-
-@cache
-def _glances() -> tuple[_Found, ...]:
-    """Return searches of which one finds something in each text that is suspicious: together they are faster.
-
-    The search for everything takes 2.2 ns a character, since each lookup in its table waits for the one before. For a
-    pattern that begins with one of a few texts the engine compares 16 or more characters at once: 0.05 to 0.2 ns. The
-    groups are as large as that allows, and those that find something most often come first.
-    """
-    keys = ("|".join(_KEYS[first:last]) for first, last in pairwise((0, 4, 7, 12, 17, 21, len(_KEYS))))
-    return tuple(map(_search, (*_GLANCES, *keys)))
-
-
-@cache
-def marked_sensitive() -> _Found:
-    """Return the search that tells of a JSON text whether there may be a value in it that is marked as sensitive."""
-    return _search(re.escape(IN_TEXT))
-
-
-def _search(pattern: str) -> _Found:
+def search(pattern: str) -> Found:
     """Return a function that tells whether a text has a match; pydantic has Rust's regex engine."""
     schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
     return SchemaValidator(schema).isinstance_python
@@ -379,12 +320,6 @@ def looks_of(name: str) -> re.Pattern[str] | None:
 def _is_id_token(name: str, start: int) -> bool:
     before = name[start - 1 : start]
     return not before.isalpha() or (before.islower() and name[start].isupper())
-
-
-@lru_cache(maxsize=4096)
-def is_harmless_name(name: str) -> bool:
-    """Return whether a name, of a member or of a span, is plain: no credential in it, and nothing odd."""
-    return name.isascii() and not suspicious()(name)
 
 
 def is_schema(keys: Iterable[Any]) -> bool:

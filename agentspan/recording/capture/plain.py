@@ -12,7 +12,8 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from agentspan.interrupts import let_through
-from agentspan.recording.capture.credentials import is_harmless_name, is_schema, names_credential
+from agentspan.recording.capture.credential_search import is_harmless_name
+from agentspan.recording.capture.credentials import is_schema, names_credential
 from agentspan.recording.capture.foreign import FOREIGN, Table
 from agentspan.recording.capture.leaves import Leaves
 from agentspan.recording.capture.limits import TRUNCATED, Limits

@@ -6,7 +6,8 @@ from typing import Any
 
 from agentspan.interrupts import let_through
 from agentspan.model.sensitive import REDACTED
-from agentspan.recording.capture.credentials import ANY, PLACEHOLDER, looks_of, names_credential, ready, suspicious
+from agentspan.recording.capture.credential_search import suspicious
+from agentspan.recording.capture.credentials import ANY, PLACEHOLDER, looks_of, names_credential, ready
 
 Rule = Callable[[str, Any], Any]
 """One's own rule: takes the name of a member (of the nearest one, for what is in a list; "" where there is none) and

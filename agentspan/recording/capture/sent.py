@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from agentspan.recording.capture.credentials import is_harmless_name, is_schema, names_credential
+from agentspan.recording.capture.credential_search import is_harmless_name
+from agentspan.recording.capture.credentials import is_schema, names_credential
 from agentspan.recording.capture.limits import encode
 from agentspan.recording.capture.plain import BASIC_AUTH, described_by
 from agentspan.recording.capture.redaction import Redaction, Rule
