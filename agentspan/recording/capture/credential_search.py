@@ -19,7 +19,7 @@ from agentspan.recording.capture.credentials import (
     search,
 )
 
-LONG = 4096
+LONG = 2048
 """Characters of a text from which on several fast searches take less time than one for everything."""
 
 # What is assigned to a name, or follows it in a list or an object, or in SQL.
