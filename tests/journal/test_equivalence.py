@@ -1,9 +1,7 @@
 """Whichever way a program is recorded, whenever its journal is drained, however often it is replayed: the same rows."""
 
-import gc
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -31,14 +29,7 @@ from tests.journal.segment_files import segments_of
 
 @pytest.fixture(scope="module")
 def template() -> Iterator[Path]:
-    """An empty file, to be copied: making one takes as long as fifty spans.
-
-    A tracer that another test has left would read the clock of these, whose readings are counted.
-    """
-    gc.collect()
-    for thread in threading.enumerate():
-        if thread.name.startswith("agentspan-"):
-            thread.join(5.0)
+    """An empty file, to be copied: making one takes as long as fifty spans."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "template.db"
         with deterministic():

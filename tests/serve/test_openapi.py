@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -128,9 +129,13 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def app(db: Database) -> FastAPI:
-    """The application over that file."""
-    return create_app(db, allowed_hosts=["testserver"])
+def app(db: Database) -> Iterator[FastAPI]:
+    """The application over that file.
+
+    schemathesis would let it run until the process ends, where its looks for old runs read the clock of other tests.
+    """
+    yield create_app(db, allowed_hosts=["testserver"])
+    shutdown_lifespans()
 
 
 @pytest.fixture(scope="module")
