@@ -47,12 +47,21 @@ class Unread:
     def _referred(self, wanted: Registration, new_id: Callable[[], str], now: str) -> Referred:
         version, schema = wanted.version.external_identifier, wanted.schema.content_hash
         agent, of_version, of_schema = wanted.agent, (wanted.agent, version), (wanted.agent, schema)
-        known = References(self._agents.get(agent), self._versions.get(of_version), self._schemas.get(of_schema))
+        known = _of_one_agent(self._agents.get(agent), self._versions.get(of_version), self._schemas.get(of_schema))
         _, referred = registration.references(wanted, known, new_id, now)
         if len(self._versions) + len(self._schemas) > MAX_KEPT:
             self._agents, self._versions, self._schemas = {}, {}, {}
         self._agents[agent], self._versions[of_version], self._schemas[of_schema] = referred
         return referred
+
+
+def _of_one_agent(
+    agent: AgentRow | None, version: AgentVersionRow | None, schema: AgentSchemaVersionRow | None
+) -> References:
+    """Return what is known without the rows of another agent: between two looks, another thread may have minted one."""
+    id = None if agent is None else agent.id
+    own_version = version if version is not None and version.agent_id == id else None
+    return References(agent, own_version, schema if schema is not None and schema.agent_id == id else None)
 
 
 class Registered(NamedTuple):

@@ -70,6 +70,9 @@ class Names:
                 changes.append(change)
             else:
                 row = cast(Any, change.row)._replace(**_links(change.row._asdict(), ids_now))
+                if isinstance(row, AgentVersionRow | AgentSchemaVersionRow) and "" in ids_now:
+                    # Threads that began their first runs at the same moment once minted two ids for their agent.
+                    row = row._replace(agent_id=ids_now[""])
                 if isinstance(row, AgentSchemaVersionRow):
                     row = self._whole(row)
                 stored = self._stored(row) if isinstance(row, _NAMED) else None
