@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from agentspan.errors import InvalidAction, NotFound, StorageError
+from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, unit_of
 from agentspan.model.refusals import termination_behind
@@ -113,6 +113,8 @@ class Outcomes(RunListener):
             recorder.store.apply((unit_of(Put(this_process(recorder.writer_id), minted=True)),), wait_s=WAIT_S)
         located = recorder.store.find(instance_id, instance_id=instance_id).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
+            if run is not None and instance_id in recorder.runs.unconfirmed:  # it waits, so what follows it waits too
+                raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})
 

@@ -249,13 +249,13 @@ class Recorder:
             raise StorageError("this tracer was shut down; it records nothing any more")
         writer = self._unknown_writer  # another thread may come by and take it
         if writer is not None:
-            sink = self.destination.is_journaled and self.sink
-            if sink:
+            sink = self.sink
+            if sink and self.destination.is_journaled:
                 sink.restate(unit_of(writer))
-                while self._inherited:  # each until it is written: a signal handler may raise in between
-                    sink.restate(self._inherited[0])
-                    del self._inherited[0]
-            else:
+            while sink and self._inherited:  # each until it is written: a signal handler may raise in between
+                sink.restate(self._inherited[0])
+                del self._inherited[0]
+            if not (sink and self.destination.is_journaled):
                 try:
                     self.store.apply((unit_of(writer),), wait_s=WAIT_S)
                 except StorageError:  # it would wait in memory, and its runs be stored before it

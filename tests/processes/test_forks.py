@@ -113,6 +113,45 @@ open(path + ".count", "w").write(str(sum(counts)))
     ]
 
 
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_a_child_may_store_its_spans_before_its_parent_could_store_the_run(tmp_path: Path, durability: str) -> None:
+    """The run waits in the parent's journal, or in its memory, as the file is busy twice: also when the child tries."""
+    path = tmp_path / "runs.db"
+    run(
+        path,
+        durability,
+        """
+from agentspan.errors import DatabaseBusy
+from agentspan.model.rows import AgentInstanceRow
+from agentspan.storage.sqlite import SQLiteStorage
+logging.disable()
+agentspan.configure(path, durability=durability)
+one("before")
+assert agentspan.flush(30)
+times, real = [1, 2], SQLiteStorage.apply
+def apply(storage, units, **how):
+    rows = [change.row for unit in units for change in unit.changes if hasattr(change, "row")]
+    if times and AgentInstanceRow in map(type, rows):
+        raise DatabaseBusy(f"for the time being ({times.pop()})")
+    return real(storage, units, **how)
+SQLiteStorage.apply = apply
+with agentspan.run("a"):
+    child = os.fork()
+    if child == 0:
+        in_child(lambda: one("child"))
+    end(child)
+    one("parent")
+assert agentspan.flush(30)
+assert agentspan.health()[:3] == (8, 0, 0), agentspan.health()
+agentspan.shutdown()
+""",
+    )
+    assert rows(path, "select label, status from agent_spans order by id") == [
+        (label, "complete") for label in ("before", "child", "parent")
+    ]
+    assert rows(path, "select count(*) from refused_changes") == [(0,)]
+
+
 @pytest.mark.parametrize("module", ["jsonschema", "jsonschema.validators", "referencing.jsonschema"])
 def test_a_fork_waits_for_a_late_import_of_another_thread(tmp_path: Path, module: str) -> None:
     path = tmp_path / "runs.db"

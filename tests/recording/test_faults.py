@@ -13,7 +13,11 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.errors import DatabaseBusy
+from agentspan.model.changes import Put
+from agentspan.model.rows import AgentInstanceRow
 from agentspan.recording.sinks import backlog
+from agentspan.storage.sqlite import SQLiteStorage
 from tests.recording.stored import spans_of
 
 
@@ -172,6 +176,33 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path) -> Non
         # The end of the one that went with the old file fits nothing here, and is kept.
         assert [(row.subject, row.why) for row in db.doctor().refused] != []
     assert sqlite3.connect(path).execute("select count(*) from writers").fetchone() == (1,)
+
+
+@pytest.mark.usefixtures("looks_always")
+def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one_that_is_busy_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its spans wait until the run is there."""
+    path, apply, times = tmp_path / "runs.db", SQLiteStorage.apply, [1]
+
+    def busy_once(storage: SQLiteStorage, units: Any, **how: Any) -> Any:
+        puts = [change.row for unit in units for change in unit.changes if isinstance(change, Put)]
+        if times and AgentInstanceRow in map(type, puts):
+            times.pop()
+            raise DatabaseBusy("for a moment")
+        return apply(storage, units, **how)
+
+    tracer = Tracer(path, durability="commit")
+    with tracer.run("mine") as run:
+        delete(path)
+        monkeypatch.setattr(SQLiteStorage, "apply", busy_once)
+        with tracer.span("tool", {"name": "after"}) as after:
+            pass
+    assert tracer.flush()
+    with agentspan.open(path) as db:
+        assert [(span.id, span.status) for span in db.agent_spans.list(run.id)] == [(after.id, "complete")]
+        assert db.doctor().refused == []
+    tracer.shutdown()
 
 
 @pytest.mark.usefixtures("looks_always")
