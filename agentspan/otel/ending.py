@@ -38,7 +38,7 @@ def end(ctx: Context, placing: Placing, run: LiveRun) -> bool:
         columns |= {"closed_by": "abandoned", "closed_at": now}
     ctx.storage.apply(units_of_run(before.id, columns), wait_s=ctx.wait_s)
     if "agent_id" in columns:
-        placing.remove_unused([before])
+        placing.remove_unused(ctx, [before])
     run.row = before._replace(**columns)
     return True
 

@@ -67,7 +67,7 @@ class Receiver:
         self._ctx = ctx
         self._lock = threading.Lock()
         self._live = LiveTraces()
-        self._placing = Placing(ctx, self._live)
+        self._placing = Placing(self._live)
         self._has_looked = False
 
     def store(self, found: Iterable[OtelSpan], logs: Iterable[Log] = (), *, is_whole: bool = False) -> Stored:
@@ -188,7 +188,7 @@ class Receiver:
                 known.add(change.row.id)
                 if stored.closed_by == "abandoned" and rows[change.row.id].closed_by is None:  # its end has come
                     waiting.append(Unit((rewritten(rows[change.row.id]),)))
-        self._placing.remove_unused([changes.before for changes in found if "agent_id" in changes.run])
+        self._placing.remove_unused(self._ctx, [changes.before for changes in found if "agent_id" in changes.run])
         return known
 
     def _with_stored_logs(self, spans: Iterable[OtelSpan], said: Iterable[Log]) -> Logs:
