@@ -144,7 +144,8 @@ class Receiver:
         """Store the spans of some traces; return how many are new, and how many of these are duplicates."""
         new = repeated = 0
         for batch in _batches(traces):
-            self._grouped(lambda ctx, batch=batch: self._placing.place(ctx, batch, is_whole=is_whole))  # type: ignore[misc]
+            if not self._live.has(batch):  # else the transaction would be an empty one
+                self._grouped(lambda ctx, batch=batch: self._placing.place(ctx, batch, is_whole=is_whole))  # type: ignore[misc]
             found: list[TraceChanges] = []
             for trace_id, steps in batch.items():
                 trace = self._live.get(trace_id)
@@ -170,7 +171,7 @@ class Receiver:
         """Commit what spans of some traces change; return the ids of the spans that were stored already."""
         rows = {row.id: row for changes in found for row in changes.rows.values()}
         listed = [*rows.values()]
-        waiting = [Unit((PutSpans(listed[at : at + BATCH]),)) for at in range(0, len(listed), BATCH)]
+        waiting = [_put(listed[at : at + BATCH]) for at in range(0, len(listed), BATCH)]
         for changes in found:
             waiting += [Unit((move,)) for move in changes.again]
             waiting += units_of_run(changes.before.id, changes.run)
@@ -266,6 +267,11 @@ def _parted(logs: Logs) -> tuple[Logs, Logs]:
     scores = {which: [log for log in found if log.event.name == RESULT] for which, found in logs.items()}
     others = {which: [log for log in found if log.event.name != RESULT] for which, found in logs.items()}
     return scores, {which: found for which, found in others.items() if found}
+
+
+def _put(rows: Sequence[AgentSpanRow]) -> Unit:
+    """Return the unit that puts new spans. One alone is one statement, without a transaction around it."""
+    return Unit((PutSpans(rows) if len(rows) > 1 else Put(rows[0], minted=True),))
 
 
 def _note(changes: TraceChanges) -> None:

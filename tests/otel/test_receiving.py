@@ -1,6 +1,8 @@
 """Spans as they arrive: the transactions that they take, and the rows that are removed in between."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -11,21 +13,22 @@ from agentspan.operations.context import Context
 from agentspan.otel import live_traces
 from agentspan.otel.receiving import Receiver
 from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.recording.capture.sent import SentRedaction
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.sqlite.storage import SQLiteStorage
 from tests.otel.recorded import span
 
 T = TypeVar("T")
+LONG = "The flight leaves JFK at 09:40, and Seattle will be rainy. " * 20
 
 
-def _trace(number: int) -> Iterator[OtelSpan]:
+def _trace(number: int, text: str = "short") -> Iterator[OtelSpan]:
     """An agent with two calls of a model and one of a tool, its root last."""
     trace_id = f"{number:032x}"
     for each, kind in ((2, "LLM"), (3, "LLM"), (4, "TOOL"), (1, "AGENT")):
-        said = {"openinference.span.kind": kind, "input.value": "short"} | (
-            {"agent.name": "helper"} if each == 1 else {}
-        )
+        said = {"openinference.span.kind": kind, "input.value": text} | ({"agent.name": "helper"} if each == 1 else {})
         above = None if each == 1 else f"{1:016x}"
         yield span(said, trace_id=trace_id, span_id=f"{each:016x}", parent_span_id=above)
 
@@ -33,6 +36,25 @@ def _trace(number: int) -> Iterator[OtelSpan]:
 def _spans(storage: Storage) -> list[AgentSpanRow]:
     runs = storage.page(Query("agent_instance")).rows
     return [row for run in runs for row in storage.iter_spans(run.id)]
+
+
+@pytest.mark.parametrize(("text", "most"), [("short", 1), (LONG, 6)], ids=["short", "long"])
+def test_a_span_of_a_known_trace_takes_one_commit_and_few_statements(tmp_path: Path, text: str, most: int) -> None:
+    seen: list[str] = []
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage, redacts=SentRedaction()))
+        first, second, third, root = _trace(1, text)
+        receiver.store([first])
+        receiver.store([second])
+        storage._connections.writer().set_trace_callback(seen.append)
+        receiver.store([third])
+        storage._connections.writer().set_trace_callback(None)
+        assert len(seen) <= most, seen
+        assert seen.count("begin immediate") <= 1
+        assert sum(statement.startswith("insert into agent_spans") for statement in seen) == 1
+        assert receiver.store([third])[:4] == (0, 0, 0, 1)
+        receiver.store([root])
+        assert len(_spans(storage)) == 4
 
 
 class _View:
