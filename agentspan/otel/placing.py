@@ -43,18 +43,19 @@ class Placing:
         self._references: dict[tuple[str, str], References] = {}
         self.registered = 0
 
-    def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], *, is_whole: bool) -> list[LiveTrace]:
+    def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool) -> list[LiveTrace]:
         """Return the traces of new spans, with their runs.
 
         Args:
             ctx: within one transaction.
             traces: the new spans of each, in the order of their starts.
+            now: stored text.
             is_whole: whether no more of these traces is to come, so that a missing root is missed for ever.
         """
         for id in traces:
             if self._live.get(id) is None:
                 self.known(ctx, id)
-        return [self._live.get(id) or self._new(ctx, id, steps, is_whole=is_whole) for id, steps in traces.items()]
+        return [self._live.get(id) or self._new(ctx, id, steps, now, is_whole=is_whole) for id, steps in traces.items()]
 
     def known(self, ctx: Context, trace_id: str) -> LiveTrace | None:
         """Return a trace of which spans are stored, or None."""
@@ -71,7 +72,7 @@ class Placing:
         """Forget the agents that were found: some of them may have been removed."""
         self._references.clear()
 
-    def _new(self, ctx: Context, trace_id: str, steps: Sequence[Step], *, is_whole: bool) -> LiveTrace:
+    def _new(self, ctx: Context, trace_id: str, steps: Sequence[Step], now: str, *, is_whole: bool) -> LiveTrace:
         root = root_of(steps)
         is_root = rank_of(root.span) > 0
         program = program_of(root.span.resource)
@@ -80,13 +81,13 @@ class Placing:
             run = caller
         elif root.mapped.run.is_own or not (is_root or is_whole):
             named = named_by(root, program, trace_id, is_root=is_root)
-            run = self._registered(ctx, named, steps, trace_id)
+            run = self._registered(ctx, named, steps, trace_id, now)
         else:
             key = process_key(program)
             named = Named(key, program.name, program.version)
-            run = self._process(ctx, key, program) or self._registered(ctx, named, steps, None)
+            run = self._process(ctx, key, program) or self._registered(ctx, named, steps, None, now)
         trace = LiveTrace(trace_id, run)
-        row = OtelTraceRow(trace_id, run.row.id, clock.now())
+        row = OtelTraceRow(trace_id, run.row.id, now)
         outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
             instance = ctx.row(AgentInstanceRow, outcome.stored.agent_instance_id)
@@ -123,9 +124,8 @@ class Placing:
         trace.written = look_at(trace, ()).looks
         return trace
 
-    def _registered(self, ctx: Context, named: Named, steps: Sequence[Step], trace_id: str | None) -> LiveRun:
+    def _registered(self, ctx: Context, named: Named, steps: Sequence[Step], trace_id: str | None, now: str) -> LiveRun:
         """Store a run, as active."""
-        now = clock.now()
         first = steps[0].span
         scopes = dict.fromkeys(step.span.scope.name for step in steps if step.span.scope.name)
         session, user = (next((s for step in steps if (s := getattr(step.mapped.run, side))), None) for side in _ABOUT)

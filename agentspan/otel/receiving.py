@@ -7,6 +7,7 @@ handoff whose agent begins, a call whose messages are in log records; and so is 
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from time import monotonic
 from typing import NamedTuple
@@ -144,15 +145,16 @@ class Receiver:
         """Store the spans of some traces; return how many are new, and how many of these are duplicates."""
         new = repeated = 0
         for batch in _batches(traces):
+            now = clock.now()
             if not self._live.has(batch):  # else the transaction would be an empty one
-                self._grouped(lambda ctx, batch=batch: self._placing.place(ctx, batch, is_whole=is_whole))  # type: ignore[misc]
+                self._grouped(partial(self._placing.place, traces=batch, now=now, is_whole=is_whole))
             found: list[TraceChanges] = []
             for trace_id, steps in batch.items():
                 trace = self._live.get(trace_id)
                 assert trace is not None
-                found.append(changes_of(self._ctx, self._placing, trace, steps))
+                found.append(changes_of(self._ctx, self._placing, trace, steps, now))
                 _note(found[-1])
-            known = self._apply(found)
+            known = self._apply(found, now)
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
@@ -167,14 +169,14 @@ class Receiver:
         else:
             groups.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
 
-    def _apply(self, found: Sequence[TraceChanges]) -> set[str]:
+    def _apply(self, found: Sequence[TraceChanges], now: str) -> set[str]:
         """Commit what spans of some traces change; return the ids of the spans that were stored already."""
         rows = {row.id: row for changes in found for row in changes.rows.values()}
         listed = [*rows.values()]
         waiting = [_put(listed[at : at + BATCH]) for at in range(0, len(listed), BATCH)]
         for changes in found:
             waiting += [Unit((move,)) for move in changes.again]
-            waiting += units_of_run(changes.before.id, changes.run)
+            waiting += units_of_run(changes.before.id, changes.run, now)
         known: set[str] = set()
         while waiting:
             outcomes = self._ctx.storage.apply(waiting, wait_s=self._ctx.wait_s)
@@ -240,7 +242,7 @@ class Receiver:
             anew = [id for _, span in of_trace if (id := self._with_messages(trace, span, logs[trace_id, span]))]
             if anew:
                 seen = look_at(trace, (), anew)
-                units = [Unit((move,)) for move in moves_of(self._ctx, trace, seen.mapped)]
+                units = [Unit((move,)) for move in moves_of(self._ctx, trace, seen.mapped, clock.now())]
                 self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
                 trace.written.update(seen.looks)
 
