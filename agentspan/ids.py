@@ -35,7 +35,7 @@ def is_pfid(value: object) -> bool:
 
 def encode(millis: int, partition: int, randomness: int) -> str:
     """Encode the three parts (48, 30 and 80 bits) as a PFID."""
-    return _digits(millis, 10) + _digits(partition, 6) + _digits(randomness, 16)
+    return _digits(millis, 10) + _digits(partition, 6) + encode_randomness(randomness.to_bytes(10))
 
 
 def encode_randomness(data: bytes) -> str:
@@ -62,7 +62,7 @@ def random_partition() -> int:
 
 
 def _digits(number: int, length: int) -> str:
-    return "".join(_PAIRS[number >> shift & 1023] for shift in range(5 * length - 10, -10, -10))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(5 * length - 10, -10, -10)])
 
 
 class _Minting(NamedTuple):

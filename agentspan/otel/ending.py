@@ -36,9 +36,9 @@ def end(ctx: Context, placing: Placing, run: LiveRun) -> bool:
         columns |= placing.renamed(ctx, run, _named(ctx, run, mapped), now)
         columns |= end_of(ctx, mapped, is_ended=True, times=times, now=now)
         columns |= {"closed_by": "abandoned", "closed_at": now}
-    ctx.storage.apply(units_of_run(before.id, columns), wait_s=ctx.wait_s)
+    ctx.storage.apply(units_of_run(before.id, columns, now), wait_s=ctx.wait_s)
     if "agent_id" in columns:
-        placing.remove_unused([before])
+        placing.remove_unused(ctx, [before])
     run.row = before._replace(**columns)
     return True
 

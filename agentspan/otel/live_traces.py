@@ -210,6 +210,10 @@ class LiveTraces:
             self._traces.move_to_end(trace_id)
         return found
 
+    def has(self, trace_ids: Iterable[str]) -> bool:
+        """Return whether all of these traces are remembered."""
+        return all(id in self._traces for id in trace_ids)
+
     def add(self, trace: LiveTrace) -> None:
         """Remember a trace."""
         self._traces[trace.id] = trace

@@ -31,30 +31,31 @@ MOST_LOADED = 5000
 class Placing:
     """The runs of traces, in one storage.
 
+    Each method gets the context, which may be of a transaction: no method keeps it.
+
     Args:
         live: the traces that are remembered; new ones are added.
     """
 
-    def __init__(self, ctx: Context, live: LiveTraces) -> None:
-        self._ctx = ctx
+    def __init__(self, live: LiveTraces) -> None:
         self._live = live
         self._schema = schema_versions.fields_of(REGISTRY.items())
         self._references: dict[tuple[str, str], References] = {}
         self.registered = 0
 
-    def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], *, is_whole: bool) -> list[LiveTrace]:
+    def place(self, ctx: Context, traces: Mapping[str, Sequence[Step]], now: str, *, is_whole: bool) -> list[LiveTrace]:
         """Return the traces of new spans, with their runs.
 
         Args:
             ctx: within one transaction.
             traces: the new spans of each, in the order of their starts.
+            now: stored text.
             is_whole: whether no more of these traces is to come, so that a missing root is missed for ever.
         """
-        self._ctx = ctx
         for id in traces:
             if self._live.get(id) is None:
                 self.known(ctx, id)
-        return [self._live.get(id) or self._new(id, steps, is_whole=is_whole) for id, steps in traces.items()]
+        return [self._live.get(id) or self._new(ctx, id, steps, now, is_whole=is_whole) for id, steps in traces.items()]
 
     def known(self, ctx: Context, trace_id: str) -> LiveTrace | None:
         """Return a trace of which spans are stored, or None."""
@@ -63,7 +64,7 @@ class Placing:
             row = unique(ctx.storage, OtelTraceRow, id=trace_id)  # `find` looks in each table
             if row is not None:
                 instance = ctx.row(AgentInstanceRow, row.agent_instance_id)
-                trace = self._loaded(trace_id, instance)
+                trace = self._loaded(ctx, trace_id, instance)
                 self._live.add(trace)
         return trace
 
@@ -71,65 +72,60 @@ class Placing:
         """Forget the agents that were found: some of them may have been removed."""
         self._references.clear()
 
-    def _new(self, trace_id: str, steps: Sequence[Step], *, is_whole: bool) -> LiveTrace:
+    def _new(self, ctx: Context, trace_id: str, steps: Sequence[Step], now: str, *, is_whole: bool) -> LiveTrace:
         root = root_of(steps)
         is_root = rank_of(root.span) > 0
         program = program_of(root.span.resource)
-        caller = self._carried(steps)
+        caller = self._carried(ctx, steps)
         if caller is not None:
             run = caller
         elif root.mapped.run.is_own or not (is_root or is_whole):
             named = named_by(root, program, trace_id, is_root=is_root)
-            run = self._registered(named, steps, trace_id)
+            run = self._registered(ctx, named, steps, trace_id, now)
         else:
             key = process_key(program)
-            run = self._process(key, program) or self._registered(
-                Named(key, program.name, program.version), steps, None
-            )
+            named = Named(key, program.name, program.version)
+            run = self._process(ctx, key, program) or self._registered(ctx, named, steps, None, now)
         trace = LiveTrace(trace_id, run)
-        row = OtelTraceRow(trace_id, run.row.id, clock.now())
-        outcome = self._ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
+        row = OtelTraceRow(trace_id, run.row.id, now)
+        outcome = ctx.storage.apply([Unit((Put(row, minted=True),))])[0]
         if isinstance(outcome, Refused) and isinstance(outcome.stored, OtelTraceRow):  # another process was faster
-            _, instance = self._ctx.storage.find(outcome.stored.agent_instance_id).rows[
-                outcome.stored.agent_instance_id
-            ]
-            assert isinstance(instance, AgentInstanceRow)
-            trace = self._loaded(trace_id, instance)
+            instance = ctx.row(AgentInstanceRow, outcome.stored.agent_instance_id)
+            trace = self._loaded(ctx, trace_id, instance)
         self._live.add(trace)
         return trace
 
-    def _carried(self, steps: Sequence[Step]) -> LiveRun | None:
+    def _carried(self, ctx: Context, steps: Sequence[Step]) -> LiveRun | None:
         """Return the run from which the service of a trace was called; None if it is not stored, or not named."""
         named, _ = carried(next((step.span.trace_state for step in steps if step.span.trace_state), ""))
-        row = None if named is None else unique(self._ctx.storage, AgentInstanceRow, id=named)
+        row = None if named is None else unique(ctx.storage, AgentInstanceRow, id=named)
         return None if row is None else self._live.runs.get(row.id) or live_run(row)
 
-    def _process(self, key: str, program: Program) -> LiveRun | None:
+    def _process(self, ctx: Context, key: str, program: Program) -> LiveRun | None:
         known = self._live.processes.get(key)
         if known is not None:
             return known
-        agent = unique(self._ctx.storage, AgentRow, external_identifier=name_of(self._ctx, program.name))
+        agent = unique(ctx.storage, AgentRow, external_identifier=name_of(ctx, program.name))
         if agent is None:
             return None
-        row = unique(self._ctx.storage, AgentInstanceRow, agent_id=agent.id, external_identifier=key)
+        row = unique(ctx.storage, AgentInstanceRow, agent_id=agent.id, external_identifier=key)
         return None if row is None else live_run(row)
 
-    def _loaded(self, trace_id: str, instance: AgentInstanceRow) -> LiveTrace:
+    def _loaded(self, ctx: Context, trace_id: str, instance: AgentInstanceRow) -> LiveTrace:
         """Return a trace of before: of a run of its own with the spans on which others depend, as they are stored."""
         run = self._live.runs.get(instance.id) or live_run(instance)
         trace = LiveTrace(trace_id, run)
         if not run.is_own:
             return trace
-        for row in islice(self._ctx.storage.iter_spans(instance.id), MOST_LOADED):
+        for row in islice(ctx.storage.iter_spans(instance.id), MOST_LOADED):
             if row.schema_name in ("llm", "agent", "handoff"):
                 trace.steps[row.id] = stored_step(trace_id, row)
         trace.calls.are_apart = not trace.steps
         trace.written = look_at(trace, ()).looks
         return trace
 
-    def _registered(self, named: Named, steps: Sequence[Step], trace_id: str | None) -> LiveRun:
+    def _registered(self, ctx: Context, named: Named, steps: Sequence[Step], trace_id: str | None, now: str) -> LiveRun:
         """Store a run, as active."""
-        ctx, now = self._ctx, clock.now()
         first = steps[0].span
         scopes = dict.fromkeys(step.span.scope.name for step in steps if step.span.scope.name)
         session, user = (next((s for step in steps if (s := getattr(step.mapped.run, side))), None) for side in _ABOUT)
@@ -147,7 +143,7 @@ class Placing:
             user=about_of(ctx, user),
         )
         for _ in range(ATTEMPTS):
-            changes, row = self._changes(wanted, now)
+            changes, row = self._changes(ctx, wanted, now)
             outcome = ctx.storage.apply([Unit(changes)], wait_s=ctx.wait_s)[0]
             if isinstance(outcome, Applied):
                 self.registered += 1
@@ -157,8 +153,8 @@ class Placing:
             self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
-    def _changes(self, wanted: Registration, now: str) -> tuple[tuple[Change, ...], AgentInstanceRow]:
-        ctx, which = self._ctx, (wanted.agent, wanted.version.external_identifier)
+    def _changes(self, ctx: Context, wanted: Registration, now: str) -> tuple[tuple[Change, ...], AgentInstanceRow]:
+        which = wanted.agent, wanted.version.external_identifier
         known = self._references.get(which)
         if known is None:
             agent = unique(ctx.storage, AgentRow, external_identifier=wanted.agent)
@@ -176,12 +172,12 @@ class Placing:
         """Return the columns of a run whose agent is known now, after that agent was stored; none if it is the same."""
         if run.named == named:
             return {}
-        self._ctx = ctx
         version = VersionFields(name_of(ctx, named.version or DEFAULT))
         wanted = Registration(run.row.id, name_of(ctx, named.agent), version, self._schema, "live", None, None, now)
         before = run.row
+        self._references.clear()  # where all rows are known, nothing is put, and no guard would miss a removed one
         for _ in range(ATTEMPTS):
-            changes, row = self._changes(wanted, now)
+            changes, row = self._changes(ctx, wanted, now)
             if (row.agent_id, row.agent_version_id) == (before.agent_id, before.agent_version_id):
                 return {}
             if len(changes) == 1 or isinstance(ctx.storage.apply([Unit(changes[:-1])])[0], Applied):
@@ -194,12 +190,12 @@ class Placing:
             self._references.clear()
         raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
-    def remove_unused(self, before: Sequence[AgentInstanceRow]) -> None:
+    def remove_unused(self, ctx: Context, before: Sequence[AgentInstanceRow]) -> None:
         """Remove the agents and versions by which runs were registered before their roots came, where none has them."""
         for row in before:
             version = Remove("agent_version", row.agent_version_id)
             agent = (Remove("agent_schema_version", row.agent_schema_version_id), Remove("agent", row.agent_id))
-            self._ctx.storage.apply([Unit((version,)), Unit(agent)], wait_s=self._ctx.wait_s)
+            ctx.storage.apply([Unit((version,)), Unit(agent)], wait_s=ctx.wait_s)
             self._references.clear()
 
 

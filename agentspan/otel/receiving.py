@@ -7,6 +7,7 @@ handoff whose agent begins, a call whose messages are in log records; and so is 
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from time import monotonic
 from typing import NamedTuple
@@ -67,7 +68,7 @@ class Receiver:
         self._ctx = ctx
         self._lock = threading.Lock()
         self._live = LiveTraces()
-        self._placing = Placing(ctx, self._live)
+        self._placing = Placing(self._live)
         self._has_looked = False
 
     def store(self, found: Iterable[OtelSpan], logs: Iterable[Log] = (), *, is_whole: bool = False) -> Stored:
@@ -144,14 +145,16 @@ class Receiver:
         """Store the spans of some traces; return how many are new, and how many of these are duplicates."""
         new = repeated = 0
         for batch in _batches(traces):
-            self._grouped(lambda ctx, batch=batch: self._placing.place(ctx, batch, is_whole=is_whole))  # type: ignore[misc]
+            now = clock.now()
+            if not self._live.has(batch):  # else the transaction would be an empty one
+                self._grouped(partial(self._placing.place, traces=batch, now=now, is_whole=is_whole))
             found: list[TraceChanges] = []
             for trace_id, steps in batch.items():
                 trace = self._live.get(trace_id)
                 assert trace is not None
-                found.append(changes_of(self._ctx, self._placing, trace, steps))
+                found.append(changes_of(self._ctx, self._placing, trace, steps, now))
                 _note(found[-1])
-            known = self._apply(found)
+            known = self._apply(found, now)
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
@@ -166,14 +169,14 @@ class Receiver:
         else:
             groups.group(lambda lent: work(self._ctx.within(lent)), self._ctx.wait_s)
 
-    def _apply(self, found: Sequence[TraceChanges]) -> set[str]:
+    def _apply(self, found: Sequence[TraceChanges], now: str) -> set[str]:
         """Commit what spans of some traces change; return the ids of the spans that were stored already."""
         rows = {row.id: row for changes in found for row in changes.rows.values()}
         listed = [*rows.values()]
-        waiting = [Unit((PutSpans(listed[at : at + BATCH]),)) for at in range(0, len(listed), BATCH)]
+        waiting = [_put(listed[at : at + BATCH]) for at in range(0, len(listed), BATCH)]
         for changes in found:
             waiting += [Unit((move,)) for move in changes.again]
-            waiting += units_of_run(changes.before.id, changes.run)
+            waiting += units_of_run(changes.before.id, changes.run, now)
         known: set[str] = set()
         while waiting:
             outcomes = self._ctx.storage.apply(waiting, wait_s=self._ctx.wait_s)
@@ -188,7 +191,7 @@ class Receiver:
                 known.add(change.row.id)
                 if stored.closed_by == "abandoned" and rows[change.row.id].closed_by is None:  # its end has come
                     waiting.append(Unit((rewritten(rows[change.row.id]),)))
-        self._placing.remove_unused([changes.before for changes in found if "agent_id" in changes.run])
+        self._placing.remove_unused(self._ctx, [changes.before for changes in found if "agent_id" in changes.run])
         return known
 
     def _with_stored_logs(self, spans: Iterable[OtelSpan], said: Iterable[Log]) -> Logs:
@@ -239,7 +242,7 @@ class Receiver:
             anew = [id for _, span in of_trace if (id := self._with_messages(trace, span, logs[trace_id, span]))]
             if anew:
                 seen = look_at(trace, (), anew)
-                units = [Unit((move,)) for move in moves_of(self._ctx, trace, seen.mapped)]
+                units = [Unit((move,)) for move in moves_of(self._ctx, trace, seen.mapped, clock.now())]
                 self._ctx.storage.apply(units, wait_s=self._ctx.wait_s)
                 trace.written.update(seen.looks)
 
@@ -266,6 +269,11 @@ def _parted(logs: Logs) -> tuple[Logs, Logs]:
     scores = {which: [log for log in found if log.event.name == RESULT] for which, found in logs.items()}
     others = {which: [log for log in found if log.event.name != RESULT] for which, found in logs.items()}
     return scores, {which: found for which, found in others.items() if found}
+
+
+def _put(rows: Sequence[AgentSpanRow]) -> Unit:
+    """Return the unit that puts new spans. One alone is one statement, without a transaction around it."""
+    return Unit((PutSpans(rows) if len(rows) > 1 else Put(rows[0], minted=True),))
 
 
 def _note(changes: TraceChanges) -> None:

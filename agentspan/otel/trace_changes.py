@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentspan import clock
 from agentspan.model.changes import Move, Unit
 from agentspan.model.rows import AgentSpanRow, Value
 from agentspan.operations.context import Context
@@ -77,13 +76,14 @@ class TraceChanges:
         self.trace.written.update(self.seen.looks)
 
 
-def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence[Step]) -> TraceChanges:
+def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence[Step], now: str) -> TraceChanges:
     """Return what spans of a trace change.
 
     Args:
         steps: in the order of their starts; those that are known to be stored are left out.
+        now: stored text.
     """
-    run, now = trace.run, clock.now()
+    run = trace.run
     new: list[tuple[Step, tuple[str, str | None]]] = []
     ids: dict[str | None, str | None] = {None: None}  # siblings have one parent, and it may be here
     for step in steps:
@@ -109,8 +109,8 @@ def changes_of(ctx: Context, placing: Placing, trace: LiveTrace, steps: Sequence
     for step, both in new:
         mapped = looks.get(both[0], step.mapped)
         found.rows[both[0]] = row_of(ctx, step.span, mapped, run.row, both, found.end_ns or None, now)
-    found.again = moves_of(ctx, trace, {id: mapped for id, mapped in looks.items() if id not in found.rows})
-    _add_run(ctx, placing, found, [step for step, _ in new])
+    found.again = moves_of(ctx, trace, {id: mapped for id, mapped in looks.items() if id not in found.rows}, now)
+    _add_run(ctx, placing, found, [step for step, _ in new], now)
     return found
 
 
@@ -120,17 +120,17 @@ def _carried_parent(span: OtelSpan, run: str, above: str | None) -> str | None:
     return of_span if of_run == run and span.parent_span_id == span_id_of(of_span or run) else above
 
 
-def moves_of(ctx: Context, trace: LiveTrace, anew: Mapping[str, Mapped]) -> list[Move]:
+def moves_of(ctx: Context, trace: LiveTrace, anew: Mapping[str, Mapped], now: str) -> list[Move]:
     """Return the moves that store spans of a trace anew, by their ids."""
     moves: list[Move] = []
     for id, mapped in anew.items():
         span = trace.steps[id].span
-        row = row_of(ctx, span, mapped, trace.run.row, (id, span.parent_span_id), trace.run.end_ns or None, clock.now())
+        row = row_of(ctx, span, mapped, trace.run.row, (id, span.parent_span_id), trace.run.end_ns or None, now)
         moves.append(rewritten(row))
     return moves
 
 
-def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[Step]) -> None:
+def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[Step], now: str) -> None:
     """Set the columns of the run that its new spans change."""
     run = found.trace.run
     if run.is_recorded:
@@ -143,8 +143,8 @@ def _add_run(ctx: Context, placing: Placing, found: TraceChanges, new: Sequence[
     if root is not None and rank_of(root.span) > run.root:
         found.root = rank_of(root.span)
         named = named_by(root, program_of(root.span.resource), found.trace.id, is_root=True)
-        columns |= placing.renamed(ctx, run, named, clock.now())
-        columns |= end_of(ctx, root.mapped, is_ended=root.span.end_ns is not None, times=times, now=clock.now())
+        columns |= placing.renamed(ctx, run, named, now)
+        columns |= end_of(ctx, root.mapped, is_ended=root.span.end_ns is not None, times=times, now=now)
         scopes = sorted(run.scopes, key=lambda name: run.scopes[name])
         columns["metadata"] = metadata_of(ctx, root.span.resource, scopes, found.trace.id)
     elif run.row.status in ("complete", "failed"):
@@ -173,8 +173,8 @@ def _add_scopes(run: LiveRun, steps: Iterable[Step]) -> None:
             run.scopes[name] = min(start_ns, run.scopes.get(name, start_ns))
 
 
-def units_of_run(run_id: str, columns: Mapping[str, Value]) -> list[Unit]:
+def units_of_run(run_id: str, columns: Mapping[str, Value], now: str) -> list[Unit]:
     """Return the units that set columns of a run. Its spans get its new agent with it (see Move)."""
     if not columns:
         return []
-    return [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": clock.now()}),))]
+    return [Unit((Move("agent_instance", run_id, FINISHED, {**columns, "updated_at": now}),))]

@@ -1,5 +1,7 @@
 """Ids of spans: the same from the same trace and span, whatever else is known."""
 
+from typing import Any
+
 import pytest
 
 from agentspan import ids
@@ -41,7 +43,12 @@ def test_any_time_makes_an_id(begun_ns: int) -> None:
 
 def test_a_process_is_known_by_its_resource() -> None:
     named = {"service.name": "travel-agent", "service.version": "1.2.0"}
-    assert program_of(named) == ("travel-agent", "1.2.0", "travel-agent:")
-    assert program_of({**named, "service.instance.id": "x"}).key == "travel-agent:x"
-    assert program_of({"service.name": "unknown_service:python", "process.pid": 7})[::2] == ("python", "python:7")
-    assert program_of({}) == ("opentelemetry", None, "opentelemetry:")
+    assert _told(named) == ("travel-agent", "1.2.0", "travel-agent:")
+    assert _told({**named, "service.instance.id": "x"}) == ("travel-agent", "1.2.0", "travel-agent:x")
+    assert _told({"service.name": "unknown_service:python", "process.pid": 7}) == ("python", None, "python:7")
+    assert _told({}) == ("opentelemetry", None, "opentelemetry:")
+
+
+def _told(resource: dict[str, Any]) -> tuple[str, str | None, str]:
+    program = program_of(resource)
+    return program.name, program.version, program.key

@@ -17,25 +17,27 @@ class Program(NamedTuple):
 
     Attributes:
         name, version: of its program; `name` is `opentelemetry` where nobody said so.
-        key: tells it from other processes of the same program, if its resource says which it is.
+        resource: the attributes of the process.
     """
 
     name: str
     version: str | None
-    key: str
+    resource: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """A text that can be stored as a name, and tells the process from others if its resource says which it is."""
+        resource = self.resource
+        instance = text(resource.get(_INSTANCE))
+        which = instance or "/".join(str(resource[each]) for each in _PROCESS if resource.get(each) is not None)
+        said = f"{self.name}:{which}"
+        if len(said) <= _LONGEST and said.isprintable():
+            return said
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def program_of(resource: Mapping[str, Any]) -> Program:
     """Return the process that a resource describes."""
     said = text(resource.get(_NAME)) or _UNKNOWN
     name = said.removeprefix(_UNKNOWN).removeprefix(":") or "opentelemetry"
-    instance = text(resource.get(_INSTANCE))
-    which = instance or "/".join(str(resource[each]) for each in _PROCESS if resource.get(each) is not None)
-    return Program(name, text(resource.get(_VERSION)), _key(f"{name}:{which}"))
-
-
-def _key(said: str) -> str:
-    """Return a text that can be stored as a name, and tells this process from others."""
-    if len(said) <= _LONGEST and said.isprintable():
-        return said
-    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    return Program(name, text(resource.get(_VERSION)), resource)

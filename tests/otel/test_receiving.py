@@ -1,0 +1,109 @@
+"""Spans as they arrive: the transactions that they take, and the rows that are removed in between."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from agentspan.model.changes import Applied, Remove, Unit
+from agentspan.model.rows import AgentRow, AgentSpanRow
+from agentspan.operations.context import Context
+from agentspan.otel import live_traces
+from agentspan.otel.receiving import Receiver
+from agentspan.otel.span import Event, Log, OtelSpan
+from agentspan.recording.capture.sent import SentRedaction
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.new_account import new_account
+from agentspan.storage.protocol import Query, Storage
+from agentspan.storage.sqlite.storage import SQLiteStorage
+from tests.otel.recorded import span
+
+T = TypeVar("T")
+LONG = "The flight leaves JFK at 09:40, and Seattle will be rainy. " * 20
+
+
+def _trace(number: int, text: str = "short") -> Iterator[OtelSpan]:
+    """An agent with two calls of a model and one of a tool, its root last."""
+    trace_id = f"{number:032x}"
+    for each, kind in ((2, "LLM"), (3, "LLM"), (4, "TOOL"), (1, "AGENT")):
+        said = {"openinference.span.kind": kind, "input.value": text} | ({"agent.name": "helper"} if each == 1 else {})
+        above = None if each == 1 else f"{1:016x}"
+        yield span(said, trace_id=trace_id, span_id=f"{each:016x}", parent_span_id=above)
+
+
+def _spans(storage: Storage) -> list[AgentSpanRow]:
+    runs = storage.page(Query("agent_instance")).rows
+    return [row for run in runs for row in storage.iter_spans(run.id)]
+
+
+@pytest.mark.parametrize(("text", "most"), [("short", 1), (LONG, 6)], ids=["short", "long"])
+def test_a_span_of_a_known_trace_takes_one_commit_and_few_statements(tmp_path: Path, text: str, most: int) -> None:
+    seen: list[str] = []
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage, redacts=SentRedaction()))
+        first, second, third, root = _trace(1, text)
+        receiver.store([first])
+        receiver.store([second])
+        storage._connections.writer().set_trace_callback(seen.append)
+        receiver.store([third])
+        storage._connections.writer().set_trace_callback(None)
+        assert len(seen) <= most, seen
+        assert seen.count("begin immediate") <= 1
+        assert sum(statement.startswith("insert into agent_spans") for statement in seen) == 1
+        assert receiver.store([third])[:4] == (0, 0, 0, 1)
+        receiver.store([root])
+        assert len(_spans(storage)) == 4
+
+
+class _View:
+    """A storage within a transaction: unusable after it."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.is_over = False
+
+    def __getattr__(self, name: str) -> Any:
+        assert not self.is_over
+        return getattr(self._storage, name)
+
+
+class _Lending(MemoryStorage):
+    def group(self, work: Callable[[Any], T], wait_s: float) -> T:
+        view = _View(self)
+        try:
+            return super().group(lambda _: work(view), wait_s)
+        finally:
+            view.is_over = True
+
+
+def test_a_transaction_that_is_over_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_traces, "MAX_TRACES", 1)
+    storage = _Lending(new_account())
+    receiver = Receiver(Context(storage))
+    call = span({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}, parent_span_id="c" * 16)
+    receiver.store([span({"gen_ai.operation.name": "invoke_agent"}, span_id="c" * 16), call])
+    receiver.store(_trace(2))  # the first trace is not remembered any more
+    said = Event("gen_ai.user.message", 5, {}, {"content": "hello"})
+    receiver.store([], [Log(call.trace_id, call.span_id, said)])
+    assert ["hello" in row.payload for row in _spans(storage) if '"model":"m"' in row.payload] == [True]
+
+
+def test_a_run_is_named_anew_after_its_agent_was_removed(storage: Storage) -> None:
+    receiver = Receiver(Context(storage))
+    for number in (1, 2):
+        receiver.store(reversed([*_trace(number)]))
+    for run in storage.page(Query("agent_instance")).rows:
+        for row in storage.iter_spans(run.id):
+            storage.apply([Unit((Remove("agent_span", row.id),))])
+    for type_ in ("otel_trace", "agent_instance", "agent_version", "agent_schema_version", "agent"):
+        for each in storage.page(Query(type_)).rows:
+            assert storage.apply([Unit((Remove(type_, each.id),))]) == [Applied()]
+    *steps, root = _trace(3)
+    receiver.store(steps)
+    receiver.store([root])
+    (agent,) = storage.page(Query("agent")).rows
+    assert isinstance(agent, AgentRow)
+    assert agent.name == "helper"
+    assert {row.agent_id for row in _spans(storage)} == {agent.id}
