@@ -73,14 +73,10 @@ INSERT_KEY = (
 FORGET_KEY = "delete from idempotency_keys where operation = ? and key = ?"
 
 
-@lru_cache(maxsize=64)
-def insert_spans(number: int, unset: tuple[str, ...] = (), *, with_contents: bool = False) -> str:
-    """Return the INSERT of so many spans at once.
-
-    Args:
-        unset: columns that have no value in all of them.
-    """
-    columns = [name for name in (_STORED if with_contents else AgentSpanRow._fields) if name not in unset]
+@lru_cache(maxsize=8)
+def insert_spans(number: int, *, with_contents: bool = False) -> str:
+    """Return the INSERT of so many spans at once."""
+    columns = _STORED if with_contents else AgentSpanRow._fields
     row = f"({', '.join('?' * len(columns))})"
     return f"insert into agent_spans ({', '.join(columns)}) values {', '.join([row] * number)}"
 

@@ -1,8 +1,7 @@
 """Applies changes over a connection. Guards become WHERE clauses and constraints; refusals are values."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, cast
@@ -186,24 +185,7 @@ def _insert_large(connection: sqlite3.Connection, row: AgentSpanRow) -> bool:
 
 TOGETHER = (500, 50, 5, 1)
 """Numbers of spans in one INSERT, the largest that fits first (SQLite takes 32,766 values)."""
-_FIELDS = AgentSpanRow._fields
-_SELDOM = (
-    ("writer_id",),
-    ("closed_by", "closed_at", "ended_late"),
-    ("input_tokens", "output_tokens", "cost_usd", "response_id", "cache_write_tokens"),
-)
-"""Columns of spans that often have no value together: a statement without them binds no NULL, for which the driver
-takes 3,000 instructions (Python 3.11 looks for an adapter in four places). Each group doubles the statements that a
-connection may keep, of 1 MB for 500 spans."""
-_instance_id = itemgetter(_FIELDS.index("agent_instance_id"))
-_READ_SELDOM = tuple(itemgetter(*map(_FIELDS.index, group)) for group in _SELDOM)
-_NO_VALUES = tuple(None if len(group) == 1 else (None,) * len(group) for group in _SELDOM)
-
-
-@lru_cache(maxsize=16)
-def _set_columns(unset: tuple[str, ...], width: int) -> Callable[[Sequence[Value]], Iterable[Value]]:
-    """Return what takes the values from a row of this width that are not of such columns."""
-    return itemgetter(*(at for at in range(width) if at >= len(_FIELDS) or _FIELDS[at] not in unset))
+_instance_id = itemgetter(AgentSpanRow._fields.index("agent_instance_id"))
 
 
 def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -> Refused | None:
@@ -221,12 +203,11 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
             while len(rows) - start >= number:
                 some = rows[start : start + number]
                 with_contents = any(row.id in large for row in some) if large else False
-                unset = _unset(some)
-                stored: Iterable[Sequence[Value]] = some
                 if with_contents:
-                    stored = (large.get(row.id) or (*row, 0) for row in some)
-                values = list(chain.from_iterable(map(_set_columns(unset, len(_FIELDS) + with_contents), stored)))
-                connection.execute(statements.insert_spans(number, unset, with_contents=with_contents), values)
+                    values = list(chain.from_iterable(large.get(row.id) or (*row, 0) for row in some))
+                else:
+                    values = list(chain.from_iterable(some))
+                connection.execute(statements.insert_spans(number, with_contents=with_contents), values)
                 start += number
     except sqlite3.IntegrityError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
@@ -239,15 +220,6 @@ def _put_spans(connection: sqlite3.Connection, put: PutSpans, late: list[Row]) -
     if terminated:
         late.append(next(row for row in rows if _instance_id(row) in terminated))
     return None
-
-
-def _unset(rows: Sequence[AgentSpanRow]) -> tuple[str, ...]:
-    """Return the columns that are seldom set and have no value in all of these rows."""
-    found: tuple[str, ...] = ()
-    for group, read, nothing in zip(_SELDOM, _READ_SELDOM, _NO_VALUES, strict=True):
-        if all(read(row) == nothing for row in rows):
-            found += group
-    return found
 
 
 def _stored(connection: sqlite3.Connection, rows: Sequence[AgentSpanRow]) -> dict[str, tuple[Value, ...]]:
