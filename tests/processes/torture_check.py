@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentspan.clock import to_text
+from tests.processes.torture_workers import LINE
 
 KINDS = {
     "r": "run begun",
@@ -147,8 +148,10 @@ def _closed(row: Row) -> str:
 def _lines(folder: Path, terminated: set[str]) -> Iterator[Line]:
     for path in folder.glob("*.ack"):
         for line in path.read_text().splitlines():
-            kind, id, run_id, token, at_ns = line.split()
-            yield Line(kind, id, run_id, int(token), int(at_ns))
+            parts = line[-(LINE - 1) :].split()  # a kill may cut a line where a page ends; the next one follows it then
+            if len(parts) == 5:
+                kind, id, run_id, token, at_ns = parts
+                yield Line(kind, id, run_id, int(token), int(at_ns))
     for id in terminated:
         yield Line("t", id, id, 0, 0)
 
