@@ -176,7 +176,8 @@ class _Importing:
 
 
 importing = _Importing()
-"""Write `with forks.importing:` around each import inside a function that a recording program may call."""
+"""Write `with forks.importing:` around each import inside a function that a recording program may call, and around what
+a library does once in a process under a lock of its own."""
 
 
 def _hold_imports() -> None:
