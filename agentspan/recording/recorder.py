@@ -240,7 +240,7 @@ class Recorder:
         return self.sink
 
     def make_writer_known(self) -> None:
-        """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine.
+        """Store the row of this process; of two threads that come here at once, one is refused, which is fine.
 
         Raises:
             StorageError: nothing is recorded any more.
@@ -252,9 +252,9 @@ class Recorder:
             sink = self.destination.is_journaled and self.sink
             if sink:
                 sink.restate(unit_of(writer))
-                while self._inherited:  # each until it is written: a signal handler may raise in between
-                    sink.restate(self._inherited[0])
-                    del self._inherited[0]
+                for unit in self._inherited:  # perhaps twice, by two threads or after a signal: stored once
+                    sink.restate(unit)
+                self._inherited = []
             else:
                 try:
                     self.store.apply((unit_of(writer),), wait_s=WAIT_S)

@@ -2,14 +2,43 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pydantic_core
 import pytest
 
-from agentspan import forks
+from agentspan import Tracer, forks
+from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
 from agentspan.schemas import keywords
+from tests.impatient import at_once, elsewhere
+
+
+def test_threads_of_a_forked_child_register_each_run_of_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first registration of a child is interrupted by another thread, which makes its own."""
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    recorder = tracer.recorder
+    assert recorder.sink is not None
+    inherited = [Unit((), f"run {number}") for number in range(2)]
+    recorder._inherited = inherited.copy()
+    restated: list[Unit] = []
+    failed: list[Exception] = []
+
+    def restate(unit: Unit) -> None:
+        is_first = unit in inherited and not restated
+        if unit in inherited:
+            restated.append(unit)
+        if is_first:
+            elsewhere(lambda: failed.extend(at_once(1, lambda number: recorder.make_writer_known())))
+
+    monkeypatch.setattr(recorder.sink, "restate", restate)
+    recorder.make_writer_known()
+    assert (failed, {unit.subject for unit in restated}) == ([], {"run 0", "run 1"})
+    monkeypatch.undo()
+    tracer.shutdown()
 
 
 @pytest.mark.parametrize("search", [credentials.search, keywords.compile_pattern], ids=["credentials", "schemas"])
