@@ -11,6 +11,7 @@ import pytest
 from agentspan import Tracer, forks
 from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
+from agentspan.recording.capture.repeats import Captured, Repeats
 from agentspan.schemas import keywords
 from tests.impatient import at_once, elsewhere
 
@@ -39,6 +40,20 @@ def test_threads_of_a_forked_child_register_each_run_of_its_parent(
     assert (failed, {unit.subject for unit in restated}) == ([], {"run 0", "run 1"})
     monkeypatch.undo()
     tracer.shutdown()
+
+
+def test_threads_of_a_run_whose_payloads_have_lists_of_other_names_do_not_disturb_each_other() -> None:
+    def captured(items: Any, name: str) -> list[Captured]:
+        return [Captured(b"{}", 2) for _ in items]
+
+    def capture(thread: int) -> None:
+        for number in range(40):
+            items = [{"thread": thread}, {"number": number}]
+            assert repeats.take(f"{thread} {number}", items, items, captured) is not None
+
+    for _ in range(30):
+        repeats = Repeats()
+        assert at_once(4, capture) == []
 
 
 @pytest.mark.parametrize("search", [credentials.search, keywords.compile_pattern], ids=["credentials", "schemas"])
