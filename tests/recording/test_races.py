@@ -1,5 +1,6 @@
 """Threads of one program that record at the same moment: none gets in the way of another."""
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pydantic_core
 import pytest
 
+import agentspan
 from agentspan import Tracer, forks
 from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
@@ -54,6 +56,24 @@ def test_threads_of_a_run_whose_payloads_have_lists_of_other_names_do_not_distur
     for _ in range(30):
         repeats = Repeats()
         assert at_once(4, capture) == []
+
+
+def test_a_program_is_told_once_of_a_termination_by_whichever_thread_learns_of_it_first(tmp_path: Path) -> None:
+    tracer, told = Tracer(tmp_path / "runs.db", raise_errors=True), list[agentspan.Run]()
+
+    def meanwhile(frame: Any, event: str, called: Any) -> None:
+        if event == "c_return" and called is callable and frame.f_code.co_name == "tell":
+            sys.setprofile(None)
+            run.tell()  # as another thread that begins a span at this moment
+
+    with tracer.run("a", on_terminate=told.append) as run:
+        sys.setprofile(meanwhile)
+        try:
+            run.tell()
+        finally:
+            sys.setprofile(None)
+    tracer.shutdown()
+    assert told == [run]
 
 
 @pytest.mark.parametrize("search", [credentials.search, keywords.compile_pattern], ids=["credentials", "schemas"])
