@@ -27,9 +27,11 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import partial
+from typing import TypeVar
 
 from agentspan.interrupts import is_interrupt, let_through
 from agentspan.locks import is_mine
@@ -45,6 +47,7 @@ _WIPE_ON_FORK = 18  # of madvise, Linux; Python has no name for it
 log = logging.getLogger("agentspan")
 
 Step = Callable[[], None]
+T = TypeVar("T")
 
 
 class Hold(IntEnum):
@@ -127,6 +130,15 @@ def renewal(stage: Renewal, step: Step) -> None:
     """Register a step that a child does at its first use of agentspan."""
     _renewals.append((stage, step))
     _renewals.sort(key=lambda each: each[0])
+
+
+def members(enrolled: "weakref.WeakSet[T]") -> list[T]:
+    """Return the members of a set. Other threads may add to it meanwhile, for which a WeakSet raises RuntimeError."""
+    while True:
+        try:
+            return list(enrolled)
+        except RuntimeError:
+            pass
 
 
 def cut_off() -> None:

@@ -272,7 +272,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 def _release_all() -> None:
     if not page[0]:
         return  # a child that has recorded nothing
-    for recorder in list(_recorders):
+    for recorder in forks.members(_recorders):
         try:
             recorder.release()
         except Exception as error:  # raise_errors: the others are due all the same
@@ -281,7 +281,7 @@ def _release_all() -> None:
 
 
 def _renew_all() -> None:
-    for recorder in list(_recorders):
+    for recorder in forks.members(_recorders):
         recorder.renew()
 
 

@@ -98,7 +98,7 @@ _all: weakref.WeakSet[Late] = weakref.WeakSet()
 
 
 def _renew_all() -> None:
-    for late in list(_all):
+    for late in forks.members(_all):
         late.renew()
 
 

@@ -2,7 +2,8 @@
 
 import sys
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer, forks
+from agentspan.journal import own_journals
 from agentspan.model.changes import Unit
 from agentspan.recording.capture import credentials
 from agentspan.recording.capture.repeats import Captured, Repeats
@@ -74,6 +76,34 @@ def test_a_program_is_told_once_of_a_termination_by_whichever_thread_learns_of_i
             sys.setprofile(None)
     tracer.shutdown()
     assert told == [run]
+
+
+def test_a_span_type_is_registered_although_another_thread_opens_a_journal_at_that_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Journal:
+        folder = Path()
+        changes = 0
+
+        def types_changed(self) -> None:
+            self.changes += 1
+
+        def drain_now(self) -> None: ...
+
+        def terminated(self, instance_id: str, reason: str) -> None: ...
+
+    class Growing(weakref.WeakSet[own_journals.Journal]):
+        """A set that another thread adds to after a first member was read."""
+
+        def __iter__(self) -> Iterator[own_journals.Journal]:
+            for each in super().__iter__():
+                yield each
+                self.add(second)
+
+    first, second = Journal(), Journal()
+    monkeypatch.setattr(own_journals, "_journals", Growing([first]))
+    own_journals.types_changed()
+    assert (first.changes, second.changes) == (1, 1)
 
 
 @pytest.mark.parametrize("search", [credentials.search, keywords.compile_pattern], ids=["credentials", "schemas"])
