@@ -47,6 +47,8 @@ class Late:
                 with within(self._lock, self._wait_s):
                     if self._storage is None:
                         self._storage = self._open()
+                        if self._closed:  # meanwhile, by another thread, which had nothing to close
+                            self._storage.close()
             except Occupied:
                 raise DatabaseBusy(f"another thread is opening {self.location}; try again") from None
         return self._storage
