@@ -27,9 +27,11 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import partial
+from typing import TypeVar
 
 from agentspan.interrupts import is_interrupt, let_through
 from agentspan.locks import is_mine
@@ -45,6 +47,7 @@ _WIPE_ON_FORK = 18  # of madvise, Linux; Python has no name for it
 log = logging.getLogger("agentspan")
 
 Step = Callable[[], None]
+T = TypeVar("T")
 
 
 class Hold(IntEnum):
@@ -129,6 +132,15 @@ def renewal(stage: Renewal, step: Step) -> None:
     _renewals.sort(key=lambda each: each[0])
 
 
+def members(enrolled: "weakref.WeakSet[T]") -> list[T]:
+    """Return the members of a set. Other threads may add to it meanwhile, for which a WeakSet raises RuntimeError."""
+    while True:
+        try:
+            return list(enrolled)
+        except RuntimeError:
+            pass
+
+
 def cut_off() -> None:
     """Forbid the use of databases in this process and its children: mutexes of SQLite were held when it was forked."""
     global is_cut_off
@@ -176,7 +188,8 @@ class _Importing:
 
 
 importing = _Importing()
-"""Write `with forks.importing:` around each import inside a function that a recording program may call."""
+"""Write `with forks.importing:` around each import inside a function that a recording program may call, and around what
+a library does once in a process under a lock of its own."""
 
 
 def _hold_imports() -> None:

@@ -167,7 +167,7 @@ if not getattr(sys, "_is_gil_enabled", lambda: True)():  # without the GIL an it
 
 
 def _reseed_all() -> None:
-    for source in list(_sources):
+    for source in forks.members(_sources):
         source._reseed(source._minting.until_ns // 1_000_000 - 1)
 
 

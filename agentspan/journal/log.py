@@ -276,10 +276,13 @@ class Log:
         if self._maps and self._spare is None and segment.size == GROWTH * self._size:
             try:
                 segment.recycle()
-                self._spare = segment
-                return
             except OSError as raised:
                 let_through(raised)
+            else:
+                with self.lock:
+                    if self._spare is None:  # else another thread has prepared one meanwhile
+                        self._spare = segment
+                        return
         segment.remove()
 
     def _guard(self) -> None:

@@ -43,18 +43,18 @@ def drain(folder: Path) -> None:
     """Drain the journals of this process that are in a folder."""
     if not page[0]:
         forks.renew()
-    for journal in list(_journals):
+    for journal in forks.members(_journals):
         if journal.folder == folder:
             journal.drain_now()
 
 
 def types_changed() -> None:
     """Notify all journals that a span type was registered: runs that began before do not have it."""
-    for journal in list(_journals):
+    for journal in forks.members(_journals):
         journal.types_changed()
 
 
 def terminated(instance_id: str, reason: str) -> None:
     """Notify all journals that this process terminated a run."""
-    for journal in list(_journals):
+    for journal in forks.members(_journals):
         journal.terminated(instance_id, reason)

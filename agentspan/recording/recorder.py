@@ -240,7 +240,7 @@ class Recorder:
         return self.sink
 
     def make_writer_known(self) -> None:
-        """Store the row of this process, once; of two threads that come here at once, one is refused, which is fine.
+        """Store the row of this process; of two threads that come here at once, one is refused, which is fine.
 
         Raises:
             StorageError: nothing is recorded any more.
@@ -249,13 +249,14 @@ class Recorder:
             raise StorageError("this tracer was shut down; it records nothing any more")
         writer = self._unknown_writer  # another thread may come by and take it
         if writer is not None:
-            sink = self.sink
-            if sink and self.destination.is_journaled:
+            sink, is_journaled = self.sink, self.destination.is_journaled
+            if sink and is_journaled:
                 sink.restate(unit_of(writer))
-            while sink and self._inherited:  # each until it is written: a signal handler may raise in between
-                sink.restate(self._inherited[0])
-                del self._inherited[0]
-            if not (sink and self.destination.is_journaled):
+            if sink:
+                for unit in self._inherited:  # perhaps twice, by two threads or after a signal: stored once
+                    sink.restate(unit)
+                self._inherited = []
+            if not (sink and is_journaled):
                 try:
                     self.store.apply((unit_of(writer),), wait_s=WAIT_S)
                 except StorageError:  # it would wait in memory, and its runs be stored before it
@@ -272,7 +273,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 def _release_all() -> None:
     if not page[0]:
         return  # a child that has recorded nothing
-    for recorder in list(_recorders):
+    for recorder in forks.members(_recorders):
         try:
             recorder.release()
         except Exception as error:  # raise_errors: the others are due all the same
@@ -281,7 +282,7 @@ def _release_all() -> None:
 
 
 def _renew_all() -> None:
-    for recorder in list(_recorders):
+    for recorder in forks.members(_recorders):
         recorder.renew()
 
 

@@ -358,7 +358,7 @@ class RunState:
     def tell(self) -> None:
         """See LiveRun."""
         on_terminate = self.on_terminate
-        if not self._is_told and callable(on_terminate):
+        if callable(on_terminate) and not self._is_told:  # no call in between: another thread may come here
             self._is_told = True
             try:
                 on_terminate(self)

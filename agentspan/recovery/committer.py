@@ -172,8 +172,9 @@ class Committer:
             self._unreadable(Unreadable(_wanted(unit), outcome))
             return Tally(failed=1)
         if isinstance(outcome, Refused):
-            is_registration = names_rows(unit) and instance_in(unit) is not None
-            return (self._settle_registration if is_registration else self._settle_refused)(unit, outcome)
+            # A renaming, too, where another program has put the agent: not where its run is missing.
+            is_named_anew = names_rows(unit) and (instance_in(unit) is not None or outcome.why == "not_unique")
+            return (self._settle_registration if is_named_anew else self._settle_refused)(unit, outcome)
         reason = outcome.terminated  # type: ignore[union-attr]  # without a key, it is Applied
         if reason is not None:
             self._close_ended(unit, reason)
@@ -225,7 +226,7 @@ class Committer:
         return Tally(recorded=1)
 
     def _settle_registration(self, unit: Unit, refused: Refused) -> Tally:
-        """Register a run although another program registered its agent, or its version, at the same time."""
+        """Register or rename a run although another program put its agent, or its version, at the same time."""
         for _ in range(ATTEMPTS):
             if already_stored.is_stored(unit, refused):
                 return self._settle_repeated(unit, refused)

@@ -119,15 +119,21 @@ class Names:
             return row._replace(span_type_schemas=known.span_type_schemas, quality_schemas=known.quality_schemas)
         if self._stored_schema(row):
             return row
+        # Of another agent: the segment that had the content is in the storage, and this record began the next one.
+        other = self._page({"content_hash": row.content_hash})
+        if isinstance(other, AgentSchemaVersionRow):
+            return row._replace(span_type_schemas=other.span_type_schemas, quality_schemas=other.quality_schemas)
         empty = fields_of(())
         return row._replace(**empty._asdict())
 
     def _stored_schema(self, row: AgentSchemaVersionRow) -> bool:
         where: dict[str, Value] = {"agent_id": row.agent_id, "content_hash": row.content_hash}
         key = ("agent_schema_version", *where.values())
-        return key in self._known or bool(
-            self._storage.page(Query("agent_schema_version", cast(Any, where), limit=1)).rows
-        )
+        return key in self._known or self._page(where) is not None
+
+    def _page(self, where: Mapping[str, Value]) -> Row | None:
+        """Return the first schema version with these values."""
+        return next(iter(self._storage.page(Query("agent_schema_version", cast(Any, where), limit=1)).rows), None)
 
 
 def without_name(unit: Unit) -> Unit:

@@ -49,6 +49,8 @@ class StoredSpanTypes:
 
 def _keep(cache: dict[str, V], key: str, value: V) -> V:
     if len(cache) >= MAX_CACHED:
-        cache.pop(next(iter(cache)), None)
+        for oldest in cache:  # no call in between, as with next(iter(cache)): another thread may add a key
+            cache.pop(oldest, None)
+            break
     cache[key] = value
     return value

@@ -80,8 +80,9 @@ class Conformance:
         if self._unusable is not None:
             return self._unchecked(self._unusable)
         try:
-            if callable(self._validator):
-                self._validator = self._validator()  # a plain schema needs jsonschema (62 ms) at its first mismatch
+            made = self._validator  # read once: another thread may replace it
+            if callable(made):
+                self._validator = made()  # a plain schema needs jsonschema (62 ms) at its first mismatch
             budget.steps = MAX_STEPS
             return tuple(islice(self._violations(payload), MAX_VIOLATIONS))
         except SchemaError as error:  # a client's schema: it is stored and recorded with, not refused

@@ -150,7 +150,8 @@ def compile_pattern(pattern: str) -> Any:
         from pydantic_core import SchemaValidator, core_schema
 
     try:
-        return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
+        with forks.importing:  # the first validator is made under a lock, which a forked child would inherit held
+            return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
     except NotAPattern:
         raise SchemaError(
             "schema",

@@ -47,6 +47,8 @@ class Late:
                 with within(self._lock, self._wait_s):
                     if self._storage is None:
                         self._storage = self._open()
+                        if self._closed:  # meanwhile, by another thread, which had nothing to close
+                            self._storage.close()
             except Occupied:
                 raise DatabaseBusy(f"another thread is opening {self.location}; try again") from None
         return self._storage
@@ -98,7 +100,7 @@ _all: weakref.WeakSet[Late] = weakref.WeakSet()
 
 
 def _renew_all() -> None:
-    for late in list(_all):
+    for late in forks.members(_all):
         late.renew()
 
 

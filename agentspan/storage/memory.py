@@ -380,7 +380,7 @@ _all: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:
-    for storage in list(_all):
+    for storage in forks.members(_all):
         storage._lock = threading.RLock()  # another thread of the parent may have held it
 
 

@@ -202,3 +202,25 @@ def test_what_is_dropped_while_a_segment_is_begun_is_freed_before_the_next_numbe
     assert freed
     log.__class__ = Log
     log.release(for_good=True)
+
+
+def test_a_segment_that_becomes_free_while_another_is_prepared_leaves_no_file_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log(tmp_path / "runs.db.spool", lambda: "writer", SIZE)
+    if not log._maps:
+        pytest.skip("segments of this file system are used once")
+    recycle = segments_module.Segment.recycle
+
+    def meanwhile(segment: segments_module.Segment) -> None:
+        recycle(segment)
+        log.prepare()  # in the thread that drains, while a call that records drains a portion
+
+    while len(log._full) < 6:  # the later ones are of the size that is used again
+        assert log.append(b"x" * 500)
+    log.append(b"x" * 3000)
+    log._spare = None
+    monkeypatch.setattr(segments_module.Segment, "recycle", meanwhile)
+    drained(log)
+    assert len([*log._folder.glob("*.new")]) == 1
+    log.release(for_good=True)

@@ -325,3 +325,22 @@ def test_any_json_as_a_schema_is_used_or_refused(schema: Any) -> None:
     except SchemaError:
         return
     assert len(conformance.check({"a": 1, "type": "x"})) <= MAX_VIOLATIONS
+
+
+def test_a_schema_that_two_threads_compile_at_the_same_moment_checks_for_both() -> None:
+    class Overtaken(Conformance):
+        """After this thread has looked whether the validator is made, another thread has made it."""
+
+        __slots__ = ("reads", "set_by_first")
+
+        def _look(self) -> Any:
+            self.reads += 1
+            return self.set_by_first if self.reads == 1 else Draft202012Validator({"type": "integer"})
+
+        def _set(self, value: Any) -> None:
+            self.set_by_first, self.reads = value, 0
+
+        _validator = property(_look, _set)
+
+    checked = Overtaken({"type": "integer"}, "payload", trusted=True).check("text")
+    assert [violation.keyword for violation in checked] == ["type"]

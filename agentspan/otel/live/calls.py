@@ -31,10 +31,11 @@ class _Seen:
         """Map the span, once: most runs have one instrumentor, and need none of this."""
         if self.mapped is None:
             plain = span_of(self.span)
-            self.mapped = map_span(plain)
-            call = call_of(plain, self.mapped)
+            mapped = map_span(plain)
+            call = call_of(plain, mapped)
             if call is not None:
                 self.call = call._replace(id=self.node.id, parent=self.node.parent_span_id)
+            self.mapped = mapped  # last: another thread may settle the same calls
 
 
 class Calls:

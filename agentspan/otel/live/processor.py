@@ -118,7 +118,7 @@ _processors: "weakref.WeakSet[SpanProcessor]" = weakref.WeakSet()
 
 
 def _shut_down_all() -> None:
-    for processor in list(_processors):
+    for processor in forks.members(_processors):
         processor.shutdown()
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from math import inf
 from typing import Any
 
 from agentspan import clock
@@ -105,8 +106,8 @@ class LiveRecording:
 
     def close(self) -> None:
         """Close the spans that have not ended, and end the run of the process."""
-        while self._waiting:
-            self._close_open(self._waiting.popleft()[1])
+        while (late := self._next_waiting()) is not None:
+            self._close_open(late)
         for trace in self._traces.all():
             self._close_open(trace)
             if trace.is_own:
@@ -198,8 +199,14 @@ class LiveRecording:
 
     def _close_late(self) -> None:
         now = time.monotonic()
-        while self._waiting and self._waiting[0][0] < now:
-            self._close_open(self._waiting.popleft()[1])
+        while (late := self._next_waiting(now)) is not None:
+            self._close_open(late)
+
+    def _next_waiting(self, before_s: float = inf) -> Trace | None:
+        """Take out the next trace whose time is over; without a jump back, at which another thread could take it."""
+        if self._waiting and self._waiting[0][0] < before_s:
+            return self._waiting.popleft()[1]
+        return None
 
     def _close_open(self, trace: Trace) -> None:
         for key, node in list(trace.open.items()):

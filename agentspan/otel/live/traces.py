@@ -139,8 +139,8 @@ class Traces:
     def end(self, trace: Trace) -> None:
         """Note that a trace has ended. Spans that come late find it still."""
         number = trace.root[0]
+        self._ended[number] = trace  # first: in another thread, `get` looks there last
         self.going_on.pop(number, None)
-        self._ended[number] = trace
         trace.has_ended = True
         if trace.is_own:
             trace.inside.run.repeats = Repeats()  # up to 32 MB

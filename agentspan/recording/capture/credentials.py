@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic_core import SchemaValidator, core_schema
 
+from agentspan import forks
+
 SEPARATOR = "[_ .-]?"
 """Stands between the words of a name."""
 NAMES = (
@@ -296,7 +298,8 @@ def ready() -> tuple[tuple[Found, tuple[_Ready, ...]], ...]:
 def search(pattern: str) -> Found:
     """Return a function that tells whether a text has a match; pydantic has Rust's regex engine."""
     schema = core_schema.str_schema(pattern=pattern, regex_engine="rust-regex")
-    return SchemaValidator(schema).isinstance_python
+    with forks.importing:  # the first validator of a process is made under a lock, which a child would inherit held
+        return SchemaValidator(schema).isinstance_python
 
 
 def names_credential(name: str) -> bool:

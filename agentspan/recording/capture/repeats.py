@@ -110,7 +110,7 @@ class Repeats:
                 self._size += len(text) + len(element.text)
         start = before.data[: ends[common - 1]] if common else b""
         self._before[name] = latest = _Before(start + b"".join(written), ends, elements)
-        if self._size > MOST or sum([len(each.data) for each in self._before.values()]) > LONGEST:
+        if self._size > MOST or sum([len(each.data) for each in [*self._before.values()]]) > LONGEST:
             self._size, self._known, self._before = 0, {}, {name: latest}
         return Taken(elements, sum([one.counted for one in captured]))
 

@@ -350,7 +350,7 @@ _holding: list[JournalWork] = []
 def _hold_all() -> None:
     for interrupted in list(_holding):
         interrupted.hold()
-    while fresh := [each for each in list(_works) if each not in _holding]:  # some may be made meanwhile
+    while fresh := [each for each in forks.members(_works) if each not in _holding]:  # some may be made meanwhile
         for work in fresh:
             _holding.append(work)
             work.hold()

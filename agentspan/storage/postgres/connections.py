@@ -327,12 +327,12 @@ _inherited: list[Connection] = []
 
 
 def _leave_all_behind() -> None:
-    for connections in list(_all):
+    for connections in forks.members(_all):
         connections.leave_behind()
 
 
 def _renew_all() -> None:
-    for connections in list(_all):
+    for connections in forks.members(_all):
         connections.renew()
 
 

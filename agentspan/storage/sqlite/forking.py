@@ -82,7 +82,7 @@ def _hold_all() -> None:
     """Wait until no other thread is inside SQLite: the child would inherit its mutexes locked, and hang."""
     for interrupted in list(_forking):
         interrupted.hold()
-    while fresh := [each for each in list(_all) if each not in _forking]:  # some may be made meanwhile
+    while fresh := [each for each in forks.members(_all) if each not in _forking]:  # some may be made meanwhile
         for connections in fresh:
             _forking.append(connections)
             connections.hold()
@@ -96,14 +96,14 @@ def _let_go_of_all() -> None:
 
 def _leave_all_behind() -> None:
     _forking.clear()
-    if any(connections.is_in_use() for connections in list(_all)):
+    if any(connections.is_in_use() for connections in forks.members(_all)):
         forks.cut_off()
-    for connections in list(_all):
+    for connections in forks.members(_all):
         connections.leave_behind()
 
 
 def _renew_all() -> None:
-    for connections in list(_all):
+    for connections in forks.members(_all):
         connections.renew()
 
 

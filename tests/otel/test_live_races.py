@@ -1,0 +1,74 @@
+"""Spans of OpenTelemetry that begin and end in several threads at the same moment."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from agentspan import Tracer
+from agentspan.otel import SpanProcessor
+from agentspan.otel.live import calls as calls_module
+from agentspan.otel.live.recording import LiveRecording
+from tests.impatient import at_once, elsewhere
+
+CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Any:
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    yield LiveRecording(tracer.recorder)
+    tracer.shutdown()
+
+
+def test_a_trace_is_found_at_each_moment_of_its_end(live: LiveRecording) -> None:
+    class Watched(dict[int, Any]):
+        """The traces that go on. When one was removed, another thread looks for it."""
+
+        def pop(self, key: int, default: Any = None) -> Any:
+            removed = super().pop(key, default)
+            found.append(live._traces.get(key))
+            return removed
+
+    trace: Any = SimpleNamespace(root=(7, 1), is_own=False, has_ended=False)
+    found: list[Any] = []
+    live._traces.going_on = Watched({7: trace})
+    live._traces.end(trace)
+    assert found == [trace]
+
+
+def test_each_trace_that_waits_is_closed_once_by_threads_that_come_together(
+    live: LiveRecording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr(live, "_close_open", closed.append)
+    for _ in range(40):
+        live._waiting.extend((0.0, number) for number in range(300))  # type: ignore[misc]
+        assert at_once(4, lambda thread: live._close_late()) == []
+        assert sorted(closed) == [*range(300)]
+        closed.clear()
+
+
+def test_a_call_that_two_threads_compare_at_the_same_moment_is_one_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SpanProcessor(tracer))
+    span: Any = provider.get_tracer("openai").start_span("chat m", attributes=CHAT)
+    span.end()
+    seen = calls_module._Seen(SimpleNamespace(id="span", parent_span_id=None), span)  # type: ignore[arg-type]
+    call_of, found = calls_module.call_of, list[Any]()
+
+    def meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr(calls_module, "call_of", call_of)
+        elsewhere(lambda: (seen.read(), found.append(seen.call)))
+        return call_of(*args)
+
+    monkeypatch.setattr(calls_module, "call_of", meanwhile)
+    seen.read()
+    assert found == [seen.call] != [None]
+    provider.shutdown()
+    tracer.shutdown()
