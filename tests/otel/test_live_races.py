@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from agentspan import Tracer
 from agentspan.otel import SpanProcessor
+from agentspan.otel.duplicates import call_of
 from agentspan.otel.live import calls as calls_module
 from agentspan.otel.live.recording import LiveRecording
 from tests.impatient import at_once, elsewhere
@@ -60,7 +61,7 @@ def test_a_call_that_two_threads_compare_at_the_same_moment_is_one_for_both(
     span: Any = provider.get_tracer("openai").start_span("chat m", attributes=CHAT)
     span.end()
     seen = calls_module._Seen(SimpleNamespace(id="span", parent_span_id=None), span)  # type: ignore[arg-type]
-    call_of, found = calls_module.call_of, list[Any]()
+    found = list[Any]()
 
     def meanwhile(*args: Any) -> Any:
         monkeypatch.setattr(calls_module, "call_of", call_of)
