@@ -36,7 +36,7 @@ NEW = ".new"
 START = 48
 """Position of the first record."""
 
-_FORMS = [form.ljust(32, b"\0") for form in (b"agentspan journal 1\n", b"agentspan journal 2\n", FORM)]
+_FORMS = {suffix: FORM.replace(b"3", suffix[2].encode()).ljust(32, b"\0") for suffix in SUFFIXES}
 _MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
 _mark = struct.Struct("<IQ")
 _SECOND = START + len(END)
@@ -303,7 +303,7 @@ class Left(_Locked):
         self.damaged: str | None = None
         if not known:
             self.damaged = "where it is drained up to is damaged; all of it was read again"
-        elif self.data[:_MARK] not in _FORMS:
+        elif self.data[:_MARK] != _FORMS.get("".join(self.path.suffixes[-2:])):
             self.damaged = "its first bytes are damaged"
 
     def trim(self, drained: int, sequence: int) -> None:

@@ -1,5 +1,6 @@
 """A dead segment with a flipped bit anywhere: the rest is brought in, and the damage told of."""
 
+import itertools
 import json
 import shutil
 import tempfile
@@ -101,6 +102,18 @@ def test_every_byte_may_be_damaged(left: Path, tmp_path: Path) -> None:
         gaps = [each for each in found if isinstance(each, Gap)]
         assert len(gaps) + (taken.damaged is not None) == 1
         assert len(found) - len(gaps) >= 2 * SPANS - 1
+
+
+def test_each_bit_of_the_first_bytes_may_be_damaged_and_is_told_of(left: Path, tmp_path: Path) -> None:
+    """Also one with which they are those of another version."""
+    (segment,) = segments_of(left / "runs.db")
+    data, path = segment.read_bytes(), tmp_path / segment.name
+    for place, bit in itertools.product(range(32), range(8)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+        taken = take_over(path)
+        assert taken is not None
+        with taken:
+            assert taken.damaged is not None
 
 
 def test_the_doctor_says_what_could_not_be_read(left: Path, tmp_path: Path) -> None:
