@@ -198,6 +198,8 @@ class LiveRecording:
         return End(capture.text(mapped.schema_name), mapped.status, payload, returned)
 
     def _close_late(self) -> None:
+        if not self._waiting:  # nearly always
+            return
         now = time.monotonic()
         while (late := self._next_waiting(now)) is not None:
             self._close_open(late)

@@ -19,7 +19,7 @@ from agentspan.recording.capture.credentials import (
     search,
 )
 
-LONG = 2048
+LONG = 3072
 """Characters of a text from which on several fast searches take less time than one for everything."""
 
 # What is assigned to a name, or follows it in a list or an object, or in SQL.
