@@ -100,9 +100,10 @@ class Batch:
         resolve: finds span types.
         find: returns the stored spans with some ids. Needed for records about spans of earlier batches.
         elements: those that the records before in the same segment hold.
+        knows_types: whether `resolve` needs no stored run.
 
     Attributes:
-        first: units that must be committed before the others are made and applied.
+        first: units that must be committed before `units` makes the others, and before those are applied.
         unreadable: records that cannot be decoded. The others are not affected.
     """
 
@@ -112,7 +113,10 @@ class Batch:
         resolve: Resolve,
         find: Callable[[Iterable[str]], Mapping[str, AgentSpanRow]],
         elements: Elements,
+        *,
+        knows_types: bool = False,
     ) -> None:
+        self._knows_types = knows_types
         self._writer_id = writer_id
         self._resolve = resolve
         self._find = find
@@ -150,7 +154,7 @@ class Batch:
                     created[fields[1]] = fields
                 elif kind == FINISHED and fields[1] in created and len(fields) == _FINISHED_FIELDS:
                     finished.append((created.pop(fields[1]), fields))
-                    if len(finished) >= AT_ONCE and not self.first:
+                    if len(finished) >= AT_ONCE and (self._knows_types or not self.first):
                         self._derive()
                 else:
                     self._add_other(kind, fields, body)

@@ -133,6 +133,20 @@ class Log:
                 self._full.popleft()  # the only call: an exception from a signal handler comes after both, or before
             self._done_with(segment)
 
+    def behind(self, portion: Portion, length: int, size: int) -> Portion | None:
+        """Return the bytes behind the first `length` ones of a portion that is not trimmed yet, at least one record.
+
+        They are of the same epoch; None where its segment does not have so many.
+        """
+        segment, start = portion.segment, portion.start + length
+        with self.lock:
+            if segment.epoch != portion.epoch or segment.end - start < max(size, HEADER):
+                return None
+            size = max(size, length_of(segment.read(start, HEADER)))
+            if segment.end - start < size:
+                return None
+            return Portion(segment, start, segment.read(start, size), segment.epoch)
+
     def trim(self, segment: Segment, drained: int, last: int) -> None:
         """Note that a segment is in the storage up to a place, and the number of the last record before it."""
         with self.lock:  # else another thread may fill the segment, and unmap it, in the middle of this

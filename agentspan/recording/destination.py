@@ -170,6 +170,7 @@ class Destination:
                 stored_span_types=self._stored_span_types,
                 listener=listener,
                 wait_s=WAIT_S,
+                knows_types=True,
             )
 
         if not self.is_journaled or self._folder is None:

@@ -6,12 +6,14 @@ that are committed twice are stored once.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 from agentspan import clock, jsontext
 from agentspan.errors import DatabaseBusy, NotStorable, StorageError
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
+from agentspan.journal.begun import Begun
 from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
 from agentspan.journal.parts import Elements
 from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, parted, unit_of
@@ -21,6 +23,7 @@ from agentspan.recovery import already_stored
 from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.names import Names, instance_in, names_rows, spans_of, with_agents, without_name
 from agentspan.recovery.stored_span_types import StoredSpanTypes
+from agentspan.storage import meanwhile
 from agentspan.storage.protocol import Query, Storage
 
 log = logging.getLogger("agentspan")
@@ -76,6 +79,7 @@ class Committer:
         stored_span_types: finds those of stored runs.
         listener: receives the outcomes.
         wait_s: how long a commit may wait for other writers.
+        knows_types: whether `resolve` needs no storage.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Committer:
         stored_span_types: StoredSpanTypes,
         listener: Listener,
         wait_s: float = 5.0,
+        knows_types: bool = False,
     ) -> None:
         self._storage = storage
         self._writer_id = writer_id
@@ -96,6 +101,7 @@ class Committer:
         self._stored_span_types = stored_span_types
         self._listener = listener
         self._wait_s = wait_s
+        self._knows_types = knows_types
         self._names = Names(storage)
         self._agents: dict[str, str] = {}
         self._moved: set[str] = set()  # runs of which journals of older versions have spans with another agent
@@ -105,14 +111,30 @@ class Committer:
         """Return what holds the elements of a segment's records, for `commit`."""
         return Elements(in_parts=self._storage.capabilities().keeps_contents)
 
+    def begin(self, bodies: Sequence[bytes], elements: Elements) -> Begun:
+        """Begin a batch of the bodies of records, for `commit`."""
+        return Begun(
+            bodies,
+            lambda: Batch(self._writer_id(), self._resolve, self._find, elements, knows_types=self._knows_types),
+        )
+
     def commit(
-        self, bodies: Sequence[bytes], elements: Elements, wait_s: float | None = None, *, are_repeated: bool = False
+        self,
+        bodies: Sequence[bytes],
+        elements: Elements,
+        wait_s: float | None = None,
+        *,
+        are_repeated: bool = False,
+        begun: Begun | None = None,
+        following: Begun | None = None,
     ) -> Tally:
         """Commit the bodies of records, in order.
 
         Args:
             elements: those that the records before in the same segment hold.
             are_repeated: whether some may be committed already.
+            begun: what was made of them before.
+            following: of the records that follow, with the same elements. It is gone on with while the storage works.
 
         Raises:
             StorageError: the storage cannot take them now. Some may be stored; commit the same again.
@@ -122,15 +144,17 @@ class Committer:
         left = [body for number, body in enumerate(bodies) if number not in passed_over] if passed_over else bodies
         refused = failed = 0
         while left:
-            batch = Batch(self._writer_id(), self._resolve, self._find, elements)
-            added = batch.add(left)
-            first = self.apply(batch.first, wait_s)
-            rest = self.apply(batch.units(), wait_s)
+            begun = begun or self.begin(left, elements)
+            begun.finish()
+            left, batch, begun = left[begun.added :], begun.batch, None
+            # Elements are noted in the order of records: nothing of those that follow comes before the last of these.
+            with nullcontext() if following is None or left else meanwhile.doing(following.step):
+                first = self.apply(batch.first, wait_s)
+                rest = self.apply(batch.units(), wait_s)
             for unreadable in batch.unreadable:
                 self._unreadable(unreadable)
             refused += first.refused + rest.refused
             failed += first.failed + rest.failed + len(batch.unreadable)
-            left = left[added:]
         return Tally(len(bodies) - refused - failed, refused, failed)
 
     def apply(self, units: Sequence[Unit], wait_s: float) -> Tally:

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -12,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
-from agentspan.testing import deterministic
 from tests.journal.recorded import (
     Program,
     Untrimmed,
@@ -25,16 +23,6 @@ from tests.journal.recorded import (
     rows,
 )
 from tests.journal.segment_files import segments_of
-
-
-@pytest.fixture(scope="module")
-def template() -> Iterator[Path]:
-    """An empty file, to be copied: making one takes as long as fifty spans."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "template.db"
-        with deterministic():
-            agentspan.open(path).close()
-        yield path
 
 
 @pytest.fixture(autouse=True)

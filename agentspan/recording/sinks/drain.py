@@ -1,17 +1,19 @@
 """Drains a journal of this process: derives what was appended and commits it, batch by batch, oldest first.
 
-One after the other: to derive one batch in a thread while another is committed took longer, because each statement
-waits 5 ms for a thread that computes.
+In one thread: to derive one batch in a thread while another is committed took longer, because each statement waits 5 ms
+for a thread that computes. In front of a server, this thread derives the next batch while it waits for answers.
 """
 
 import threading
 import time
+from typing import NamedTuple
 
 from agentspan.errors import DatabaseBusy, StorageError
 from agentspan.interrupts import let_through
-from agentspan.journal.log import Log
+from agentspan.journal.begun import Begun
+from agentspan.journal.log import Log, Portion
 from agentspan.journal.parts import Elements
-from agentspan.journal.records import bodies
+from agentspan.journal.records import Bodies, bodies
 from agentspan.journal.segments import Segment
 from agentspan.locks import Occupied, within
 from agentspan.recording.sinks.progress import Progress
@@ -29,6 +31,15 @@ SERVER_PORTION_S, SERVER_LEAST = 1.0, 128 * 1024
 small ones take many times as long: runs of 20 spans, drained on a busy machine, took three times the processor."""
 
 
+class _Taken(NamedTuple):
+    """A portion of the log that is not trimmed yet, and what was made of it ahead."""
+
+    portion: Portion
+    read: Bodies
+    elements: Elements
+    begun: Begun | None
+
+
 class Drain:
     """Moves the records of one log to the storage.
 
@@ -41,16 +52,18 @@ class Drain:
     Attributes:
         lock: held by the thread that drains.
         makes_way: stop after the batch under way: a fork waits.
+        derives_ahead: whether to derive the next portion while the storage takes one.
     """
 
     def __init__(self, log: Log, committer: Committer, progress: Progress, *, is_server: bool = False) -> None:
+        self.derives_ahead = is_server
         self._portion_s, self._least = (SERVER_PORTION_S, SERVER_LEAST) if is_server else (PORTION_S, LEAST)
         self.log = log
         self.lock = threading.RLock()  # held by `within`, which does not nest
         self.makes_way = False
         self._committer = committer
         self._progress = progress
-        self._taken: tuple[Segment, int, int] | None = None
+        self._tried: tuple[Segment, int, int] | None = None
         self._epoch = 0
         self._elements: Elements | None = None  # whether they are in parts, the storage says
         self._drained = 0
@@ -101,19 +114,26 @@ class Drain:
 
     def _run(self, wait_s: float, most: int | None, deadline: float) -> bool:
         progress = self._progress
+        ahead: _Taken | None = None
         while True:
-            tried = 0 if self._taken is None else self._taken[2]
+            tried = 0 if self._tried is None else self._tried[2]
             began = time.monotonic()
-            portion = self.log.take(max(min(self._chunk, most or CHUNK), tried))
-            if portion is None:
+            taken = ahead or self._take(max(min(self._chunk, most or CHUNK), tried))
+            if taken is None:
                 return True
-            read = bodies(portion.data)
-            if portion.epoch != self._epoch or self._elements is None:
-                self._epoch, self._elements = portion.epoch, self._committer.new_elements()
+            portion, read, elements, begun = taken
             # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
-            before, self._taken = self._taken, (portion.segment, portion.start, len(portion.data))
-            is_repeated = before is not None and before[:2] == self._taken[:2]
-            tally = self._committer.commit(read.bodies, self._elements, wait_s, are_repeated=is_repeated)
+            before, self._tried = self._tried, (portion.segment, portion.start, len(portion.data))
+            is_repeated = before is not None and before[:2] == self._tried[:2]
+            ahead = self._taken_behind(taken) if self.derives_ahead and most is None else None
+            tally = self._committer.commit(
+                read.bodies,
+                elements,
+                wait_s,
+                are_repeated=is_repeated,
+                begun=begun,
+                following=None if ahead is None else ahead.begun,
+            )
             self._moved_ns = time.monotonic_ns()
             # No call in between: where an exception comes before, the portion is committed again, and counted then.
             if read.last > self._drained:
@@ -123,7 +143,7 @@ class Drain:
                 self._drained = read.last
             progress.storage_took()
             self.log.trim(portion.segment, portion.start + read.end, read.last)
-            self._taken = None
+            self._tried = None
             took_s = time.monotonic() - began
             if took_s > self._portion_s:
                 self._chunk = max(self._chunk // 2, self._least)
@@ -131,3 +151,18 @@ class Drain:
                 self._chunk = min(self._chunk * 2, CHUNK)
             if most is not None or self.makes_way or time.monotonic() > deadline:
                 return False
+
+    def _take(self, size: int) -> _Taken | None:
+        portion = self.log.take(size)
+        if portion is None:
+            return None
+        if portion.epoch != self._epoch or self._elements is None:
+            self._epoch, self._elements = portion.epoch, self._committer.new_elements()
+        return _Taken(portion, bodies(portion.data), self._elements, None)
+
+    def _taken_behind(self, taken: _Taken) -> _Taken | None:
+        portion = self.log.behind(taken.portion, taken.read.end, self._chunk)
+        if portion is None:
+            return None
+        read = bodies(portion.data)
+        return _Taken(portion, read, taken.elements, self._committer.begin(read.bodies, taken.elements))

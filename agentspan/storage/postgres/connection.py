@@ -1,14 +1,15 @@
 """One connection to a server: what its session is set to, and how long it waits for an answer."""
 
+import select
 import time
 from collections.abc import Generator
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.waiting import Ready
+from psycopg.waiting import Ready, Wait
 
 from agentspan.model.changes import Ref
-from agentspan.storage import patience
+from agentspan.storage import meanwhile, patience
 
 RV = TypeVar("RV")
 
@@ -36,24 +37,26 @@ class Connection(psycopg.Connection[Any]):
     kept: frozenset[Ref] = frozenset()
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:
-        """Wait for an answer, as psycopg does, but not for ever.
+        """Wait for an answer, as psycopg does, but not for ever. Work of this thread is done meanwhile.
 
         Raises:
             OperationalError: none came in `answer_s`, or as soon as this thread needs it (see storage.patience). The
                 connection is of no use then.
         """
-        return super().wait(_limited(gen, min(self.answer_s, patience.most_s())), *args, **how)
+        return super().wait(_limited(gen, self.pgconn.socket, min(self.answer_s, patience.most_s())), *args, **how)
 
     def __del__(self, *_: object) -> None:
         """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""
 
 
-def _limited(gen: Generator[Any, Any, RV], within_s: float) -> Generator[Any, Any, RV]:
+def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float) -> Generator[Any, Any, RV]:
     """Pass on what a generator of psycopg waits for, until a time."""
     deadline = 0.0
     try:
         wanted = next(gen)
         while True:
+            while not _is_ready(socket, wanted) and meanwhile.step():
+                pass
             ready = yield wanted
             if ready == Ready.NONE:  # every tenth of a second; the clock is read only then
                 now = time.monotonic()
@@ -64,3 +67,9 @@ def _limited(gen: Generator[Any, Any, RV], within_s: float) -> Generator[Any, An
     except StopIteration as done:
         result: RV = done.value
         return result
+
+
+def _is_ready(socket: int, wanted: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, (select.POLLIN if wanted & Wait.R else 0) | (select.POLLOUT if wanted & Wait.W else 0))
+    return bool(poll.poll(0))

@@ -1,0 +1,186 @@
+"""Records that are derived while a server stores those before them: the same rows, whatever goes wrong."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agentspan
+from agentspan import Tracer
+from agentspan.errors import DatabaseBusy
+from agentspan.journal.begun import BODIES, Begun
+from agentspan.journal.parts import LOST
+from agentspan.recording.sinks.drain import Drain
+from agentspan.storage import meanwhile
+from agentspan.storage.location import Location
+from agentspan.storage.sqlite import SQLiteStorage
+from tests.journal.recorded import Program, by_commits, journaled, perform, programs, refused, rows, sink_of
+
+Apply = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What each step returned that was done while a storage worked."""
+    found: list[bool] = []
+    real = Begun.step
+
+    def step(begun: Begun) -> bool:
+        found.append(real(begun))
+        return found[-1]
+
+    monkeypatch.setattr(Begun, "step", step)
+    return found
+
+
+@contextmanager
+def slow_file(each: int, fails_at: int = 0) -> Iterator[None]:
+    """Files that work like a server: so many steps before a commit and after it; one commit fails, after the steps."""
+    real: Apply = SQLiteStorage.apply
+    count = 0
+
+    def apply(storage: SQLiteStorage, *args: Any, **options: Any) -> list[Any]:
+        nonlocal count
+        for _ in range(each):
+            meanwhile.step()
+        count += 1
+        if count == fails_at:
+            raise DatabaseBusy("the file is busy")
+        outcomes = real(storage, *args, **options)
+        for _ in range(each):
+            meanwhile.step()
+        return outcomes
+
+    with patch.object(SQLiteStorage, "apply", apply):
+        yield
+
+
+def in_small_portions(tracer: Tracer, size: int) -> Drain:
+    """Drain a tracer as if a server were behind it, in portions of at least so many bytes."""
+    drain = sink_of(tracer).work.drain
+    drain.derives_ahead = True
+    drain._chunk = drain._least = size
+    return drain
+
+
+@given(
+    program=programs,
+    size=st.integers(1, 400),
+    each=st.integers(0, 3),
+    bodies=st.integers(1, 4),
+    fails_at=st.integers(0, 6),
+)
+def test_what_is_derived_ahead_leaves_what_commits_leave(
+    template: Path, program: Program, size: int, each: int, bodies: int, fails_at: int
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch("agentspan.journal.begun.BODIES", bodies),
+        patch("agentspan.journal.deriving.AT_ONCE", 1),
+        patch("agentspan.recording.sinks.drain.CHUNK", size),
+    ):
+        path = Path(folder) / "runs.db"
+        program = [op for op in program if op != ("flush",)]
+        expected = by_commits(template, Path(folder) / "commits.db", program)
+        with journaled(template, path) as tracer:
+            in_small_portions(tracer, size)
+            perform(tracer, program, tracer.flush)
+            with slow_file(each, fails_at):
+                while not tracer.flush():
+                    pass
+            health = tracer.health()
+            assert (health.waiting, health.refused) == (0, 0)
+        assert rows(path) == expected
+        assert refused(path) == []
+
+
+def histories(tracer: Tracer, calls: int) -> list[Any]:
+    """Record calls that each send one message more than the one before; return what they sent."""
+    sent = [{"role": "user", "content": f"{number} " + "x" * 600} for number in range(calls)]
+    with tracer.run("a"):
+        for length in range(1, calls + 1):
+            with tracer.span("llm", {"model": "m", "messages": sent[:length]}):
+                pass
+    return [sent[:length] for length in range(1, calls + 1)]
+
+
+def payloads(db: Any) -> list[Any]:
+    with agentspan.open(db) as found:
+        (run,) = found.agent_instances.list()
+        return [json.loads(span.payload) for span in found.storage.iter_spans(run.id)]
+
+
+@pytest.mark.parametrize("fails_at", [0, 2, 3, 5])
+def test_elements_are_noted_in_the_order_of_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[bool], fails_at: int
+) -> None:
+    monkeypatch.setattr("agentspan.journal.deriving.MOST_IN_PARTS", 20_000)  # a portion is several batches
+    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 16_000)
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path)
+    sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]  # there is one already
+    in_small_portions(tracer, 16_000)
+    sent = histories(tracer, 100)
+    with slow_file(2, fails_at):
+        while not tracer.flush():
+            pass
+    sink_of(tracer).work.thread.running = None
+    tracer.shutdown()
+    assert len(steps) > 3
+    found = payloads(path)
+    assert LOST not in json.dumps(found)
+    assert [each["messages"] for each in found] == sent
+
+
+def test_a_step_that_fails_is_done_again_in_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[bool]
+) -> None:
+    fails = [True]
+    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 4_000)
+    tracer = Tracer(tmp_path / "runs.db")
+    work = sink_of(tracer).work
+    work.thread.running = object()  # type: ignore[assignment]
+    in_small_portions(tracer, 4_000)
+    sent = histories(tracer, 20)
+    real = Begun._go_on
+
+    def go_on(begun: Begun, most: int) -> bool:
+        is_left = real(begun, most)
+        if fails and most == BODIES:
+            raise RuntimeError(fails.pop())
+        return is_left
+
+    monkeypatch.setattr(Begun, "_go_on", go_on)
+    with slow_file(1):
+        assert tracer.flush()
+    work.thread.running = None
+    tracer.shutdown()
+    assert not fails
+    assert tracer.health().failed == 0
+    assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
+
+
+def test_while_a_server_stores_some_the_next_are_derived(postgres_location: Location, steps: list[bool]) -> None:
+    tracer = Tracer(postgres_location)
+    tracer.flush(30)
+    sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]
+    with tracer.run("a"):
+        for number in range(6000):
+            with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 300}}) as span:
+                span.set_result({"output": str(number)})
+    assert tracer.flush(60)
+    sink_of(tracer).work.thread.running = None
+    tracer.shutdown()
+    assert len(steps) > 3  # of about 120; as many as fit into the time for which the server works
+    with agentspan.open(postgres_location) as db:
+        (run,) = db.agent_instances.list()
+        spans = [*db.storage.iter_spans(run.id)]
+    assert [json.loads(span.payload)["name"] for span in spans] == [*map(str, range(6000))]
+    assert {span.status for span in spans} == {"complete"}

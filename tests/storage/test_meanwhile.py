@@ -1,0 +1,108 @@
+"""The work that a thread does while it waits for a server."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from agentspan.storage import meanwhile
+from agentspan.storage.location import Location
+from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connections import Connections
+
+
+@pytest.fixture
+def connection(postgres_location: Location) -> Iterator[Connection]:
+    with (
+        closing(Connections(postgres_location, read_only=False, wait_s=10)) as connections,
+        connections.lent(10) as one,
+    ):
+        yield one
+
+
+def test_a_thread_without_work_has_none_to_do() -> None:
+    assert not meanwhile.step()
+
+
+def test_it_is_done_in_steps_until_none_is_left() -> None:
+    left = [True, True, False, True]
+    with meanwhile.doing(lambda: left.pop(0)):
+        assert [meanwhile.step() for _ in range(5)] == [True, True, False, False, False]
+    assert left == [True]
+
+
+def test_it_ends_with_its_block() -> None:
+    done: list[bool] = []
+
+    def fail() -> None:
+        with meanwhile.doing(lambda: True):
+            done.append(meanwhile.step())
+            raise ValueError("of the block")
+
+    with pytest.raises(ValueError, match="of the block"):
+        fail()
+    assert done == [True]
+    assert not meanwhile.step()
+
+
+def test_what_waits_within_the_work_has_none_to_do() -> None:
+    within: list[bool] = []
+
+    def work() -> bool:
+        within.append(meanwhile.step())
+        return True
+
+    with meanwhile.doing(work):
+        assert meanwhile.step()
+        assert meanwhile.step()
+    assert within == [False, False]
+
+
+def test_it_is_that_of_one_thread() -> None:
+    found: list[bool] = []
+    with meanwhile.doing(lambda: True):
+        other = threading.Thread(target=lambda: found.append(meanwhile.step()))
+        other.start()
+        other.join()
+    assert found == [False]
+
+
+def test_a_connection_does_it_until_the_answer_is_there(connection: Connection) -> None:
+    count = 0
+
+    def work() -> bool:
+        nonlocal count
+        count += 1
+        time.sleep(0.001)
+        return True
+
+    with meanwhile.doing(work):
+        connection.execute("select pg_sleep(0.2)")
+        during = count
+        connection.execute("select 1")
+    assert 5 < during <= 300
+    assert count - during <= 5  # the answer is there soon
+
+
+def test_an_error_of_the_server_comes_after_it(connection: Connection) -> None:
+    count = 0
+
+    def work() -> bool:
+        nonlocal count
+        count += 1
+        return count < 3
+
+    with meanwhile.doing(work), pytest.raises(Exception, match="division by zero"):
+        connection.execute("select pg_sleep(0.1), 1 / (random() * 0)::int")
+    assert count == 3
+
+
+def test_an_interrupt_in_it_ends_the_statement(connection: Connection) -> None:
+    def work() -> bool:
+        raise KeyboardInterrupt
+
+    with meanwhile.doing(work), pytest.raises(KeyboardInterrupt):
+        connection.execute("select pg_sleep(5)")
+    assert not meanwhile.step()
