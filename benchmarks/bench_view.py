@@ -4,19 +4,25 @@ Each file has one run of 10,000 spans with 2 kB or more of payloads that no othe
 together, and saves nothing. A second file has the same rows with their payloads in them. Both are read by turns, in
 the order of the table; each figure is the processor time of the shortest turn, with that of the system.
 
-    python benchmarks/bench_view.py [--spans 10000] [--turns 7] [--folder DIR]
+With `--conversations` the run has the steps of real conversations instead, whose calls send all messages so far (see
+replay.py for the form of the file).
+
+    python benchmarks/bench_view.py [--spans 10000] [--turns 7] [--folder DIR] [--conversations FILE]
 """
 
 import argparse
+import itertools
 import random
 import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from measuring import machine, verdict
+from replay import conversations, steps
 
 import agentspan
 
@@ -47,14 +53,32 @@ SHAPES: dict[str, Callable[[int], tuple[dict[str, Any], dict[str, Any]]]] = {
 }
 
 
-def make(path: Path, spans: int, shape: Callable[[int], tuple[dict[str, Any], dict[str, Any]]]) -> Path:
-    """Record a run; return the path of another file, with the same payloads whole."""
-    tracer = agentspan.Tracer(path, raise_errors=True, enabled=True)
+def made(tracer: agentspan.Tracer, spans: int, shape: Callable[[int], tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Record a run of one shape."""
     with tracer.run("bench"):
         for number in range(spans):
             payload, result = shape(number)
             with tracer.span("llm", payload) as span:
                 span.set_result(result)
+
+
+def real(tracer: agentspan.Tracer, spans: int, found: list[dict[str, Any]]) -> None:
+    """Record conversations in one run, again and again; when they come again, each message says something else."""
+    count = 0
+    with tracer.run("bench"):
+        for number in itertools.count():
+            conversation = found[number % len(found)]
+            again = f"{number // len(found)} " if number >= len(found) else ""
+            messages = [{**each, "content": f"{again}{each['content'] or ''}"} for each in conversation["messages"]]
+            count += steps(tracer, messages, whole=True)
+            if count >= spans:
+                return
+
+
+def make(path: Path, record: Callable[[agentspan.Tracer], None]) -> Path:
+    """Record a run; return the path of another file, with the same payloads whole."""
+    tracer = agentspan.Tracer(path, raise_errors=True, enabled=True)
+    record(tracer)
     while not tracer.flush(60.0):
         pass
     tracer.shutdown()
@@ -88,12 +112,16 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=10_000)
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--folder", type=Path, help="where files lie (default: a temporary folder)")
+    parser.add_argument("--conversations", type=Path, help="recorded runs, as for replay.py")
     options = parser.parse_args()
     print(machine())
-    for name, shape in SHAPES.items():
+    runs = {name: partial(made, spans=options.spans, shape=shape) for name, shape in SHAPES.items()}
+    if options.conversations is not None:
+        runs = {"conversations": partial(real, spans=options.spans, found=[*conversations(options.conversations)])}
+    for name, record in runs.items():
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             path = Path(folder, "runs.db")
-            files = [sqlite3.connect(each) for each in (path, make(path, options.spans, shape))]
+            files = [sqlite3.connect(each) for each in (path, make(path, record))]
             for label, columns in COLUMNS.items():
                 turns = [[read(file, columns) for file in files] for _ in range(options.turns)]
                 once, whole = (min(turn[file] for turn in turns) * 1000 for file in (0, 1))

@@ -42,32 +42,37 @@ def replay(tracer: agentspan.Tracer, conversation: dict[str, Any], agent: str, *
     Args:
         whole: put the whole history into the payload of each llm span.
     """
-    messages = conversation["messages"]
     task, trial, reward = (conversation.get(key) for key in ("task_id", "trial", "reward"))
     metadata = {"task_id": task, "trial": trial}
-    spans = 0
     with tracer.run(agent, version="gpt-4o", task=None if task is None else str(task), metadata=metadata) as run:
-        calls: dict[str, dict[str, Any]] = {}
-        for index, message in enumerate(messages):
-            match message["role"]:
-                case "user":
-                    with tracer.span("message", {"role": "user", "content": message["content"]}):
-                        spans += 1
-                case "assistant":
-                    begin = 0 if whole else max(0, index - 1)
-                    with tracer.span("llm", {"model": "gpt-4o", "messages": messages[begin:index]}) as span:
-                        span.set_result(said(message))
-                        spans += 1
-                    calls.update({call["id"]: call["function"] for call in message.get("tool_calls") or ()})
-                case "tool":
-                    try:
-                        call_tool(tracer, message, calls.get(message["tool_call_id"], {}))
-                    except ToolFailed:
-                        pass
-                    spans += 1
+        spans = steps(tracer, conversation["messages"], whole=whole)
         run.set_result({"reward": reward})
         if reward is not None:
             run.score("reward", reward, by="code")
+    return spans
+
+
+def steps(tracer: agentspan.Tracer, messages: list[dict[str, Any]], *, whole: bool) -> int:
+    """Record the steps of a conversation in the run that is open; return how many there are."""
+    spans = 0
+    calls: dict[str, dict[str, Any]] = {}
+    for index, message in enumerate(messages):
+        match message["role"]:
+            case "user":
+                with tracer.span("message", {"role": "user", "content": message["content"]}):
+                    spans += 1
+            case "assistant":
+                begin = 0 if whole else max(0, index - 1)
+                with tracer.span("llm", {"model": "gpt-4o", "messages": messages[begin:index]}) as span:
+                    span.set_result(said(message))
+                    spans += 1
+                calls.update({call["id"]: call["function"] for call in message.get("tool_calls") or ()})
+            case "tool":
+                try:
+                    call_tool(tracer, message, calls.get(message["tool_call_id"], {}))
+                except ToolFailed:
+                    pass
+                spans += 1
     return spans
 
 
