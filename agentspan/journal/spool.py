@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from threading import get_ident
 
 from agentspan import files
 from agentspan.interrupts import let_through
@@ -101,11 +102,12 @@ def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
     make(folder)
     check(str(folder))
     path = f"{folder}/{writer_id}{_TYPES}"
-    if os.path.lexists(path + NEW):  # a thread that ended in the middle left it
-        os.unlink(path + NEW)
-    with os.fdopen(files.create(path + NEW), "w", encoding="utf-8") as kept:
+    new = f"{path}.{get_ident()}{NEW}"
+    if os.path.lexists(new):  # a thread that ended in the middle left it
+        os.unlink(new)
+    with os.fdopen(files.create(new), "w", encoding="utf-8") as kept:
         kept.write(span_type_schemas)
-    os.replace(path + NEW, path)
+    os.replace(new, path)
 
 
 def types_of(folder: Path, writer_id: str) -> str | None:

@@ -131,7 +131,9 @@ class _Guesses:
 
 def _remember(where: dict[Any, Any], what: object, value: object = None) -> None:
     if len(where) >= REMEMBERED:
-        del where[next(iter(where))]
+        for oldest in where:  # no call in between, as with next(iter(where)): another thread may add one
+            where.pop(oldest, None)
+            break
     where[what] = value
 
 

@@ -28,9 +28,11 @@ class TypesFile:
     def write(self) -> None:
         """Write the file, if there is a late type."""
         self.is_due = False
-        types = self._late_types()
-        if types is not None:
+        written: str | None = None
+        while (types := self._late_types()) not in (None, written):  # another thread may have written newer ones
             try:
                 keep_types(self._folder, self._writer_id(), types)
             except OSError as raised:  # a full disk: what a killed program leaves is read without them
                 let_through(raised)
+                return
+            written = types
