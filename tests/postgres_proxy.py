@@ -40,6 +40,7 @@ class Proxy:
         self.lost = 0
         self._left: list[socket.socket] = []
         self._ends = threading.Event()
+        self._counting = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -80,7 +81,9 @@ class Proxy:
                     if readable is client and self.breaks is not None and re.search(self.at, data):
                         self._break(server, data)
                         return
-                    self.round_trips += readable is client and not is_waiting
+                    if readable is client and not is_waiting:
+                        with self._counting:  # each connection has a thread of its own
+                            self.round_trips += 1
                     is_waiting = readable is client
                     (server if readable is client else client).sendall(data)
 
