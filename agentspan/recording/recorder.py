@@ -200,7 +200,10 @@ class Recorder:
         """In a forked child: go on as a writer of its own."""
         self.faults.renew()
         if self.sink is not None:
-            self._inherited = self.runs.inherited()
+            runs, parent = self.runs.inherited(), self._unknown_writer
+            # The parent may be killed before it is known: then nobody could tell that its runs have ended.
+            # `_inherited` is not empty where the parent is a child that recorded nothing itself.
+            self._inherited += runs if parent is None or not runs else [unit_of(parent), *runs]
             self.sink.leave()
             self.destination.renew()
             self.sink = self.destination.new_sink(self._outcomes, self._writer_id, self.types)

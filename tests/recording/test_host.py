@@ -365,6 +365,36 @@ def test_a_forked_child_does_not_write_what_its_parent_has_waiting(tmp_path: Pat
     tracer.shutdown()
 
 
+def test_a_run_that_a_child_stored_for_its_killed_parent_has_a_program(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from agentspan import Tracer
+tracer = Tracer({str(tmp_path / "runs.db")!r}, durability="commit")
+with tracer.run("parent"):
+    parent = os.getpid()
+    if os.fork():
+        os.kill(parent, signal.SIGKILL)
+    input()
+    with tracer.run("child"):
+        pass
+    tracer.flush()
+    os._exit(0)
+"""
+    agentspan.open(tmp_path / "runs.db").close()
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    other.execute("begin immediate")
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        parent.wait()
+        other.execute("rollback")
+        other.close()
+        parent.communicate(b"\n")  # until the child has ended, too
+    with agentspan.open(tmp_path / "runs.db") as db:
+        db.doctor()
+        ended = {db.agents.get(run.agent_id).name: (run.status, run.closed_by) for run in db.agent_instances.list()}
+    assert ended == {"parent": ("failed", "abandoned"), "child": ("complete", None)}
+
+
 def test_a_finished_span_that_is_kept_does_not_keep_those_around_it(tracer: Tracer) -> None:
     with tracer.run("a"), tracer.span("agent", {"name": "x"}), tracer.span("tool", {"name": "y"}) as kept:
         pass
