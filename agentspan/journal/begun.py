@@ -1,6 +1,6 @@
-"""Records of which a batch is being made in steps, while the storage takes those before."""
+"""Records of which a batch is being made, perhaps in steps, while the storage takes those before."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import AT_ONCE, Batch
@@ -17,15 +17,33 @@ class Begun:
         new_batch: returns an empty batch.
 
     Attributes:
-        batch: contains the first `added` bodies.
+        batch: has the bodies that had room in it, as soon as it is finished.
     """
 
     def __init__(self, bodies: Sequence[bytes], new_batch: Callable[[], Batch]) -> None:
-        self._bodies = bodies
+        self.bodies = bodies
         self._new_batch = new_batch
-        self._is_full = False
-        self.batch = new_batch()
-        self.added = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.batch = self._new_batch()
+        self._added = 0
+        self._is_full = self._is_broken = False
+
+    def step(self) -> bool:
+        """Add some bodies; return whether there are more to add.
+
+        What fails here is done again by `finish`: with less of the stack in use, or after an interrupt.
+        """
+        try:
+            is_left = self._go_on(BODIES)
+        except Exception as error:
+            let_through(error)
+            return False
+        if self.batch.unreadable:  # perhaps only here
+            self._is_broken = True
+            return False
+        return is_left
 
     def finish(self) -> None:
         """Add all bodies that have room in the batch.
@@ -33,23 +51,26 @@ class Begun:
         Raises:
             StorageError: a span type cannot be looked up now; begin again.
         """
-        while self._go_on(len(self._bodies)):
+        if self._is_broken:
+            self._begin()
+        while self._go_on(len(self.bodies)):
             pass
 
-    def step(self) -> bool:
-        """Add some bodies; return whether there are more to add. After an error, `finish` begins again."""
-        try:
-            return self._go_on(BODIES)
-        except Exception as error:
-            let_through(error)
-            self.batch, self.added = self._new_batch(), 0
-            return False
+    def rest(self) -> "Begun":
+        """Return the bodies that had no room in the finished batch."""
+        return Begun(self.bodies[self._added :], self._new_batch)
+
+    def without(self, numbers: Collection[int]) -> "Begun":
+        """Return the bodies except those with these indexes."""
+        return Begun([body for number, body in enumerate(self.bodies) if number not in numbers], self._new_batch)
 
     def _go_on(self, most: int) -> bool:
-        if self._is_full:
+        if self._is_full or self._is_broken:
             return False
-        some = self._bodies[self.added : self.added + most]
+        some = self.bodies[self._added : self._added + most]
+        self._is_broken = True  # an exception may come at any line until this is taken back
         added = self.batch.add(some)
-        self.added += added
+        self._added += added
         self._is_full = added < len(some)
-        return not self._is_full and self.added < len(self._bodies)
+        self._is_broken = False
+        return not self._is_full and self._added < len(self.bodies)

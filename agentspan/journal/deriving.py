@@ -100,7 +100,7 @@ class Batch:
         resolve: finds span types.
         find: returns the stored spans with some ids. Needed for records about spans of earlier batches.
         elements: those that the records before in the same segment hold.
-        knows_types: whether `resolve` needs no stored run.
+        knows_types: whether `resolve` needs no storage.
 
     Attributes:
         first: units that must be committed before `units` makes the others, and before those are applied.

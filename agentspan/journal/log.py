@@ -147,6 +147,13 @@ class Log:
                 return None
             return Portion(segment, start, segment.read(start, size), segment.epoch)
 
+    def is_next(self, portion: Portion) -> bool:
+        """Return whether a portion begins with what is drained next."""
+        with self.lock:
+            first = self._full[0] if self._full else self._segment
+            segment = portion.segment
+            return segment is first and segment.epoch == portion.epoch and segment.drained == portion.start
+
     def trim(self, segment: Segment, drained: int, last: int) -> None:
         """Note that a segment is in the storage up to a place, and the number of the last record before it."""
         with self.lock:  # else another thread may fill the segment, and unmap it, in the middle of this

@@ -95,8 +95,8 @@ def bodies(data: bytes) -> Bodies:
         magic, length, sequence, _ = _unpack(data, position)
         if magic != MAGIC:
             following = _next(data, position, None)
-            if following is None:
-                return Bodies(found, size, last)
+            if following is None:  # the last record may be cut off here, too
+                return Bodies(found, _cut_off(data, position), last)
             position = following[0]
             continue
         start = position + HEADER
@@ -105,6 +105,16 @@ def bodies(data: bytes) -> Bodies:
         found.append(data[start : start + length])
         position, last = start + length, sequence
     return Bodies(found, position, last)
+
+
+def _cut_off(data: bytes, position: int) -> int:
+    """Return where a record begins, behind a place, whose end the data does not have; the end of the data if none."""
+    size, place = len(data), position
+    while (place := data.find(MAGIC, place + 1)) >= 0:
+        if place + HEADER > size or place + length_of(data[place : place + HEADER]) > size:
+            return place
+    starts = (size - length for length in range(len(MAGIC) - 1, 0, -1))
+    return next((start for start in starts if start > position and MAGIC.startswith(data[start:])), size)
 
 
 def length_of(head: bytes) -> int:

@@ -228,7 +228,7 @@ class _Taking:
             if start and self._is_over():
                 return False
             bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
-            tally = self._committer.commit(bodies, elements)
+            tally = self._committer.commit(self._committer.begin(bodies, elements))
             adopted.refused += tally.refused + tally.failed
             adopted.records += len(batch)
             left.trim(batch[-1].end, batch[-1].sequence + 1)

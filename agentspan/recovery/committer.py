@@ -112,7 +112,11 @@ class Committer:
         return Elements(in_parts=self._storage.capabilities().keeps_contents)
 
     def begin(self, bodies: Sequence[bytes], elements: Elements) -> Begun:
-        """Begin a batch of the bodies of records, for `commit`."""
+        """Begin a batch of the bodies of records, for `commit`.
+
+        Args:
+            elements: those that the records before in the same segment hold.
+        """
         return Begun(
             bodies,
             lambda: Batch(self._writer_id(), self._resolve, self._find, elements, knows_types=self._knows_types),
@@ -120,42 +124,39 @@ class Committer:
 
     def commit(
         self,
-        bodies: Sequence[bytes],
-        elements: Elements,
+        begun: Begun,
         wait_s: float | None = None,
         *,
         are_repeated: bool = False,
-        begun: Begun | None = None,
         following: Begun | None = None,
     ) -> Tally:
         """Commit the bodies of records, in order.
 
         Args:
-            elements: those that the records before in the same segment hold.
             are_repeated: whether some may be committed already.
-            begun: what was made of them before.
-            following: of the records that follow, with the same elements. It is gone on with while the storage works.
+            following: the records that follow. A batch of them is made while the storage works.
 
         Raises:
             StorageError: the storage cannot take them now. Some may be stored; commit the same again.
         """
         wait_s = self._wait_s if wait_s is None else wait_s
-        passed_over = outdated(bodies) if are_repeated else ()
-        left = [body for number, body in enumerate(bodies) if number not in passed_over] if passed_over else bodies
+        count = len(begun.bodies)
+        passed_over = outdated(begun.bodies) if are_repeated else ()
+        if passed_over:
+            begun = begun.without(passed_over)
         refused = failed = 0
-        while left:
-            begun = begun or self.begin(left, elements)
+        while begun.bodies:
             begun.finish()
-            left, batch, begun = left[begun.added :], begun.batch, None
+            batch, begun = begun.batch, begun.rest()
             # Elements are noted in the order of records: nothing of those that follow comes before the last of these.
-            with nullcontext() if following is None or left else meanwhile.doing(following.step):
+            with nullcontext() if following is None or begun.bodies else meanwhile.doing(following.step):
                 first = self.apply(batch.first, wait_s)
                 rest = self.apply(batch.units(), wait_s)
             for unreadable in batch.unreadable:
                 self._unreadable(unreadable)
             refused += first.refused + rest.refused
             failed += first.failed + rest.failed + len(batch.unreadable)
-        return Tally(len(bodies) - refused - failed, refused, failed)
+        return Tally(count - refused - failed, refused, failed)
 
     def apply(self, units: Sequence[Unit], wait_s: float) -> Tally:
         """Apply units in one commit, then settle each that was not applied as it is. `recorded` counts units.

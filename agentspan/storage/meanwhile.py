@@ -1,6 +1,6 @@
 """Work that this thread does while it waits for a server: to derive the next records while these are stored.
 
-A storage that waits calls `step` until the answer is there. One that never waits ignores this.
+A storage that waits calls `step` while there is work, until the answer is there. One that never waits ignores this.
 """
 
 import threading
@@ -22,6 +22,11 @@ def doing(work: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _here.work = None
+
+
+def has_work() -> bool:
+    """Return whether this thread has work to do."""
+    return getattr(_here, "work", None) is not None
 
 
 def step() -> bool:

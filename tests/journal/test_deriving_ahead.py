@@ -1,9 +1,10 @@
 """Records that are derived while a server stores those before them: the same rows, whatever goes wrong."""
 
+import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,8 +17,10 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import DatabaseBusy
 from agentspan.journal.begun import BODIES, Begun
+from agentspan.journal.deriving import Batch
 from agentspan.journal.parts import LOST
 from agentspan.recording.sinks.drain import Drain
+from agentspan.recovery.committer import Committer
 from agentspan.storage import meanwhile
 from agentspan.storage.location import Location
 from agentspan.storage.sqlite import SQLiteStorage
@@ -164,6 +167,100 @@ def test_a_step_that_fails_is_done_again_in_its_turn(
     tracer.shutdown()
     assert not fails
     assert tracer.health().failed == 0
+    assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
+
+
+class Interrupt(BaseException):
+    """What a signal handler may raise."""
+
+
+@pytest.mark.parametrize("raised", [Interrupt(), RecursionError(), ValueError()])
+@pytest.mark.parametrize(("name", "at"), [("_row", 1), ("_row", 3), ("_derive", 1), ("_add_other", 3), ("add", 1)])
+def test_what_an_exception_left_half_done_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int, raised: BaseException
+) -> None:
+    """Whatever raises in the middle of a step, and whoever hides it."""
+    monkeypatch.setattr("agentspan.journal.begun.BODIES", 7)
+    monkeypatch.setattr("agentspan.journal.deriving.AT_ONCE", 3)
+    tracer = Tracer(tmp_path / "runs.db")
+    work = sink_of(tracer).work
+    work.thread.running = object()  # type: ignore[assignment]
+    sent = histories(tracer, 12)
+    real: Callable[..., Any] = getattr(Batch, name)
+    calls, is_step, real_begin = itertools.count(), False, Committer.begin
+
+    def fail(batch: Batch, *args: Any) -> Any:
+        done = real(batch, *args)
+        if next(calls) == at and is_step:
+            raise raised
+        return done
+
+    def begin(committer: Committer, bodies: Sequence[bytes], elements: Any) -> Begun:
+        nonlocal is_step
+        begun = real_begin(committer, bodies, elements)
+        is_step = True
+        with suppress(Interrupt):
+            while begun.step():
+                pass
+        is_step = False
+        return begun
+
+    monkeypatch.setattr(Batch, name, fail)
+    monkeypatch.setattr(Committer, "begin", begin)
+    assert tracer.flush()
+    monkeypatch.undo()
+    work.thread.running = None
+    tracer.shutdown()
+    assert next(calls) > at
+    assert tracer.health()[:2] == (2 * len(sent) + 2, 0)
+    assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
+
+
+def test_what_was_derived_ahead_waits_for_the_next_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 4_000)
+    added: list[int] = []
+    real = Batch.add
+
+    def add(batch: Batch, bodies: Sequence[bytes]) -> int:
+        added.append(real(batch, bodies))
+        return added[-1]
+
+    tracer = Tracer(tmp_path / "runs.db")
+    work = sink_of(tracer).work
+    work.thread.running = object()  # type: ignore[assignment]
+    drain = in_small_portions(tracer, 4_000)
+    histories(tracer, 60)
+    monkeypatch.setattr(Batch, "add", add)
+    drain.makes_way = True  # it stops after each portion
+    turns = 1
+    with slow_file(2):
+        while not drain.run(0.1):
+            turns += 1
+    work.thread.running = None
+    tracer.shutdown()
+    assert turns > 5
+    assert sum(added) == tracer.health().recorded + 1  # and the program itself
+
+
+def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 4_000)
+    tracer = Tracer(tmp_path / "runs.db")
+    work = sink_of(tracer).work
+    work.thread.running = object()  # type: ignore[assignment]
+    drain = in_small_portions(tracer, 4_000)
+    sent = histories(tracer, 60)
+    drain.makes_way = True
+    with slow_file(1):
+        for _ in range(4):
+            drain.run(0.1)
+            drain.run(0.1, most=1000)  # as a call that records does where there is much
+        while not drain.run(0.1):
+            pass
+    work.thread.running = None
+    tracer.shutdown()
+    assert tracer.health()[:4] == (2 * len(sent) + 2, 0, 0, 0)
     assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
 
 

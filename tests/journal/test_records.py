@@ -84,6 +84,17 @@ def test_a_hole_is_passed_over() -> None:
     assert [each.body for each in read(bytes(data), 0) if isinstance(each, Record)] == [b"one", b"three"]
 
 
+def test_a_record_that_is_cut_off_behind_a_hole_is_read_with_the_next_part() -> None:
+    data = bytearray(written([b"one", b"two", b"three"])[: -len(END)])
+    start = HEADER + 3
+    data[start : start + HEADER + 3] = bytes(HEADER + 3)
+    for size in range(start + HEADER, len(data)):  # each ends in the hole, or in the record behind it
+        part = bodies(bytes(data[:size]))
+        assert part.bodies == [b"one"]
+        assert part.end <= size
+        assert bodies(bytes(data[part.end :])).bodies == [b"three"], size
+
+
 def test_a_body_that_looks_like_a_record_is_a_body() -> None:
     inner = header(b"x", 7) + b"x"
     assert [each.body for each in read(written([inner, b"two"]), 0)] == [inner, b"two"]  # type: ignore[union-attr]

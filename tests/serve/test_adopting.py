@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 import agentspan
+from agentspan.journal.begun import Begun
 from agentspan.recovery import adopting
 from agentspan.recovery.committer import Committer, Tally
 from agentspan.serve.app import create_app
@@ -30,13 +30,13 @@ class Commits:
         self.reached, self.go_on = threading.Event(), threading.Event()
         commits, original = self, Committer.commit
 
-        def commit(self: Committer, bodies: Sequence[bytes], *args: Any, **options: Any) -> Tally:
+        def commit(self: Committer, begun: Begun, *args: Any, **options: Any) -> Tally:
             commits.threads.add(threading.current_thread().name)
-            commits.sizes.append(sum(map(len, bodies)))
+            commits.sizes.append(sum(map(len, begun.bodies)))
             if len(commits.sizes) == 2:
                 commits.reached.set()
                 commits.go_on.wait(WAIT_S)
-            return original(self, bodies, *args, **options)
+            return original(self, begun, *args, **options)
 
         monkeypatch.setattr(Committer, "commit", commit)
 

@@ -1,16 +1,19 @@
 """The work that a thread does while it waits for a server."""
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 
+from agentspan.interrupts import is_interrupt
 from agentspan.storage import meanwhile
 from agentspan.storage.location import Location
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections
+from agentspan.storage.postgres.pipelines import pipelined
 
 
 @pytest.fixture
@@ -106,3 +109,20 @@ def test_an_interrupt_in_it_ends_the_statement(connection: Connection) -> None:
     with meanwhile.doing(work), pytest.raises(KeyboardInterrupt):
         connection.execute("select pg_sleep(5)")
     assert not meanwhile.step()
+
+
+@pytest.mark.parametrize("is_pipeline", [False, True])
+def test_what_a_signal_handler_raises_in_a_wait_is_told_from_a_fault(
+    connection: Connection, *, is_pipeline: bool
+) -> None:
+    def handler(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(TimeoutError) as raised, pipelined(connection) if is_pipeline else nullcontext():
+            connection.execute("select pg_sleep(5)")
+        assert is_interrupt(raised.value)
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -32,12 +32,12 @@ small ones take many times as long: runs of 20 spans, drained on a busy machine,
 
 
 class _Taken(NamedTuple):
-    """A portion of the log that is not trimmed yet, and what was made of it ahead."""
+    """A portion of the log that is not trimmed yet, and the batch that is made of it."""
 
     portion: Portion
     read: Bodies
     elements: Elements
-    begun: Begun | None
+    begun: Begun
 
 
 class Drain:
@@ -64,6 +64,7 @@ class Drain:
         self._committer = committer
         self._progress = progress
         self._tried: tuple[Segment, int, int] | None = None
+        self._ahead: _Taken | None = None
         self._epoch = 0
         self._elements: Elements | None = None  # whether they are in parts, the storage says
         self._drained = 0
@@ -114,26 +115,18 @@ class Drain:
 
     def _run(self, wait_s: float, most: int | None, deadline: float) -> bool:
         progress = self._progress
-        ahead: _Taken | None = None
         while True:
-            tried = 0 if self._tried is None else self._tried[2]
             began = time.monotonic()
-            taken = ahead or self._take(max(min(self._chunk, most or CHUNK), tried))
+            taken = self._taken_ahead(most) or self._take(most)
             if taken is None:
                 return True
-            portion, read, elements, begun = taken
+            portion, read, _, begun = taken
             # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
             before, self._tried = self._tried, (portion.segment, portion.start, len(portion.data))
             is_repeated = before is not None and before[:2] == self._tried[:2]
-            ahead = self._taken_behind(taken) if self.derives_ahead and most is None else None
-            tally = self._committer.commit(
-                read.bodies,
-                elements,
-                wait_s,
-                are_repeated=is_repeated,
-                begun=begun,
-                following=None if ahead is None else ahead.begun,
-            )
+            ahead = self._take_behind(taken) if self.derives_ahead and most is None else None
+            following = None if ahead is None else ahead.begun
+            tally = self._committer.commit(begun, wait_s, are_repeated=is_repeated, following=following)
             self._moved_ns = time.monotonic_ns()
             # No call in between: where an exception comes before, the portion is committed again, and counted then.
             if read.last > self._drained:
@@ -143,7 +136,7 @@ class Drain:
                 self._drained = read.last
             progress.storage_took()
             self.log.trim(portion.segment, portion.start + read.end, read.last)
-            self._tried = None
+            self._tried, self._ahead = None, ahead
             took_s = time.monotonic() - began
             if took_s > self._portion_s:
                 self._chunk = max(self._chunk // 2, self._least)
@@ -152,17 +145,26 @@ class Drain:
             if most is not None or self.makes_way or time.monotonic() > deadline:
                 return False
 
-    def _take(self, size: int) -> _Taken | None:
-        portion = self.log.take(size)
+    def _take(self, most: int | None) -> _Taken | None:
+        tried = 0 if self._tried is None else self._tried[2]
+        portion = self.log.take(max(min(self._chunk, most or CHUNK), tried))
         if portion is None:
             return None
         if portion.epoch != self._epoch or self._elements is None:
             self._epoch, self._elements = portion.epoch, self._committer.new_elements()
-        return _Taken(portion, bodies(portion.data), self._elements, None)
+        return self._taken(portion, self._elements)
 
-    def _taken_behind(self, taken: _Taken) -> _Taken | None:
+    def _take_behind(self, taken: _Taken) -> _Taken | None:
         portion = self.log.behind(taken.portion, taken.read.end, self._chunk)
-        if portion is None:
+        return None if portion is None else self._taken(portion, taken.elements)
+
+    def _taken_ahead(self, most: int | None) -> _Taken | None:
+        """Return what was taken ahead, if it is what comes next."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or most is not None or self._tried is not None or ahead.elements is not self._elements:
             return None
+        return ahead if self.log.is_next(ahead.portion) else None
+
+    def _taken(self, portion: Portion, elements: Elements) -> _Taken:
         read = bodies(portion.data)
-        return _Taken(portion, read, taken.elements, self._committer.begin(read.bodies, taken.elements))
+        return _Taken(portion, read, elements, self._committer.begin(read.bodies, elements))

@@ -3,6 +3,7 @@
 import select
 import time
 from collections.abc import Generator
+from types import TracebackType
 from typing import Any, TypeVar
 
 import psycopg
@@ -28,6 +29,7 @@ class Connection(psycopg.Connection[Any]):
         answer_s: how long each answer may take.
         kept: rows that the transaction under way has locked against removal.
         is_distributed: whether the finished spans are on several servers (see citus).
+        raised: what a signal handler, or a step of this thread's work, raised in a wait, and its traceback.
     """
 
     lock_ms = 0
@@ -35,6 +37,7 @@ class Connection(psycopg.Connection[Any]):
     is_distributed = False
     answer_s: float = STATEMENT_S + ANSWER_S
     kept: frozenset[Ref] = frozenset()
+    raised: tuple[Exception, TracebackType | None] | None = None
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:
         """Wait for an answer, as psycopg does, but not for ever. Work of this thread is done meanwhile.
@@ -43,7 +46,13 @@ class Connection(psycopg.Connection[Any]):
             OperationalError: none came in `answer_s`, or as soon as this thread needs it (see storage.patience). The
                 connection is of no use then.
         """
-        return super().wait(_limited(gen, self.pgconn.socket, min(self.answer_s, patience.most_s())), *args, **how)
+        try:
+            return super().wait(_limited(gen, self.pgconn.socket, min(self.answer_s, patience.most_s())), *args, **how)
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            self.raised = error, error.__traceback__
+            raise
 
     def __del__(self, *_: object) -> None:
         """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""
@@ -55,8 +64,8 @@ def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float) -> Gene
     try:
         wanted = next(gen)
         while True:
-            while not _is_ready(socket, wanted) and meanwhile.step():
-                pass
+            while meanwhile.has_work() and not _is_ready(socket, wanted):
+                meanwhile.step()
             ready = yield wanted
             if ready == Ready.NONE:  # every tenth of a second; the clock is read only then
                 now = time.monotonic()

@@ -48,10 +48,19 @@ def rows_of_each(connection: Connection, statements: Sequence[Statement]) -> lis
 def pipelined(connection: Connection) -> Iterator[None]:
     """Let statements be sent without waiting for the answers to those before."""
     broken: psycopg.Error | None = None
-    with connection.pipeline():
-        try:
-            yield
-        except psycopg.Error as error:  # not to the end of the pipeline, which would log that it fails as well
-            broken = error
+    connection.raised = None
+    try:
+        with connection.pipeline():
+            try:
+                yield
+            except psycopg.Error as error:  # not to the end of the pipeline, which would log that it fails as well
+                broken = error
+    except Exception:
+        raised, connection.raised = connection.raised, None
+        if raised is None:
+            raise
+        # The end of a pipeline raises an error of its own instead, or takes the traceback away, by which an exception
+        # of the program's signal handler is told from a fault.
+        raise raised[0].with_traceback(raised[1]) from None
     if broken is not None:
         raise broken
