@@ -104,7 +104,7 @@ class Committer:
         self._knows_types = knows_types
         self._names = Names(storage)
         self._agents: dict[str, str] = {}
-        self._moved: set[str] = set()  # runs of which journals of older versions have spans with another agent
+        self._moved: set[str] = set()  # runs of which journals have spans with another agent
         self._kept: set[tuple[str, str]] | None = None
 
     def new_elements(self) -> Elements:
@@ -272,8 +272,12 @@ class Committer:
         self._listener.registered(instance)
 
     def _forget_agents_of_renamed(self, units: Iterable[Unit]) -> None:
+        """Let spans that are put after a renaming, though recorded before it, get the agent that their run has then."""
         for unit in units:
             if isinstance(unit.changes[-1], Move):
+                if len(self._moved) >= MAX_AGENTS:
+                    self._moved.clear()
+                self._moved.add(unit.changes[-1].id)
                 self._agents.pop(unit.changes[-1].id, None)
 
     def _fitted(self, units: Sequence[Unit]) -> Sequence[Unit]:

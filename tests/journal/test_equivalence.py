@@ -64,6 +64,12 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, a
     at_once=1,
     trims=False,
 )
+@example(
+    program=[("create", 0, "llm", {}, False, 0), ("flush",), ("create", 0, "llm", {}, False, 0), ("rename", 0, "a")],
+    batch=5,
+    at_once=1,
+    trims=False,
+)
 def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
     template: Path, program: Program, batch: int, at_once: int, trims: bool
 ) -> None:
