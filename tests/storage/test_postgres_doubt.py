@@ -1,5 +1,6 @@
 """Connections to PostgreSQL that break during a commit: the change is stored once, and its outcome is the true one."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ from agentspan.model.rows import ROWS, AgentInstanceRow, AgentSpanRow, Row, TagR
 from agentspan.model.status import LEAVES, OPEN
 from agentspan.storage.location import Location
 from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, T1, Rows, finish, violation
-from tests.postgres import Emptied
+from tests.journal.recorded import sink_of
+from tests.postgres import Emptied, Server
 from tests.postgres_proxy import Breaks, Proxy, proxy
 
 psycopg = pytest.importorskip("psycopg")
@@ -191,3 +194,50 @@ def test_a_server_that_does_not_answer_is_not_waited_for_without_an_end(
         storage.apply([Unit((Put(rows.span(run)),))], wait_s=0.1)
     between.is_silent = False
     assert storage.apply([Unit((Put(rows.span(run)),))]) == [Applied()]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_transaction_whose_number_another_one_got_after_a_crash_is_not_taken_for_committed(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The first transaction registers a run, the second stores its spans."""
+    server = Server(synchronous_commit="on", full_page_writes="on")
+    crashes: list[str] = []
+    commits = itertools.count(1)
+    real: Any = Connection.execute
+
+    def execute(connection: Any, query: Any, *args: Any, **how: Any) -> Any:
+        if query == "commit" and next(commits) == number:
+            crashes.append(real(connection, "select pg_current_xact_id()::text").fetchone()[0])
+            server.kill()
+            server.start()
+            with psycopg.connect(server.url, autocommit=True) as other:  # whose transactions all commit
+                taken = [other.execute("select pg_current_xact_id()::text").fetchall()[0][0] for _ in range(5)]
+            assert crashes[0] in taken
+        return real(connection, query, *args, **how)
+
+    try:
+        server.start()
+        tracer = agentspan.Tracer(server.url)
+        with tracer.run("before"):
+            pass
+        assert tracer.flush(30)
+        sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]  # nothing is moved before the flush
+        with tracer.run("after"):
+            for name in map(str, range(10)):
+                with tracer.span("tool", {"name": name}):
+                    pass
+        monkeypatch.setattr(Connection, "execute", execute)
+        assert tracer.flush(30)
+        monkeypatch.undo()
+        sink_of(tracer).work.thread.running = None
+        health = tracer.health()
+        tracer.shutdown()
+        with agentspan.open(server.url) as db:
+            runs = db.agent_instances.list()
+            labels = [span.label for run in runs for span in db.storage.iter_spans(run.id)]
+    finally:
+        server.remove()
+    assert crashes
+    assert labels == [*map(str, range(10))]
+    assert (health.failed, health.refused, health.waiting) == (0, 0, 0)

@@ -29,6 +29,7 @@ class Connection(psycopg.Connection[Any]):
         answer_s: how long each answer may take.
         kept: rows that the transaction under way has locked against removal.
         is_distributed: whether the finished spans are on several servers (see citus).
+        life: when the server started, and when it last recovered from a crash of a process of its own.
         raised: what a signal handler, or a step of this thread's work, raised in a wait, and its traceback.
     """
 
@@ -37,6 +38,7 @@ class Connection(psycopg.Connection[Any]):
     is_distributed = False
     answer_s: float = STATEMENT_S + ANSWER_S
     kept: frozenset[Ref] = frozenset()
+    life = ""
     raised: tuple[Exception, TracebackType | None] | None = None
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **how: Any) -> RV:

@@ -49,7 +49,8 @@ _SET_UP = """
 select set_config('search_path', %s, false), set_config('timezone', 'UTC', false),
        set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
        set_config('lock_timeout', %s, false), set_config('default_transaction_read_only', %s, false),
-       set_config('work_mem', '64MB', false), set_config('jit', 'off', false)
+       set_config('work_mem', '64MB', false), set_config('jit', 'off', false),
+       concat_ws(' ', pg_postmaster_start_time(), (select stats_reset from pg_stat_wal))
 """  # work_mem: statistics sort all durations. jit: compiling takes longer than nearly all of these statements
 
 
@@ -119,7 +120,7 @@ class Connections:
                     lost = error
                 else:
                     return done
-            if is_committed(lambda: self.connected(wait_s), self.location, xid, wait_s):
+            if is_committed(lambda: self.connected(wait_s), self.location, xid, connection.life, wait_s):
                 return done
             raise lost
 
@@ -209,7 +210,8 @@ class Connections:
         opened.answer_s = wait_s + WRITE_S
         limit = f"{STATEMENT_S}s"
         read_only = "on" if self.read_only else "off"
-        opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, f"{LOCK_S}s", read_only))
+        set_up = opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, f"{LOCK_S}s", read_only)).fetchall()
+        opened.life = set_up[0][-1]
         return opened
 
     def close(self) -> None:

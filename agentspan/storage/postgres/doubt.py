@@ -27,16 +27,20 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))
 
 
-def is_committed(connect: Callable[[], Connection], location: Location, xid: str, within_s: float) -> bool:
+def is_committed(connect: Callable[[], Connection], location: Location, xid: str, life: str, within_s: float) -> bool:
     """Return whether a transaction was committed, else it was not and never will be.
+
+    A server that has crashed gives the number of a transaction that left no trace in its log to another one. So
+    "committed" says something of this transaction only as long as the server lives.
 
     Args:
         connect: opens a new connection.
         xid: the number of the transaction.
+        life: that of the server in which the transaction began (see Connection).
         within_s: seconds after which no other attempt is made.
 
     Raises:
-        InDoubt: the server cannot be reached, or does not know the transaction any more.
+        InDoubt: the server cannot be reached, has crashed, or does not know the transaction any more.
     """
     deadline = time.monotonic() + within_s
     while True:
@@ -45,10 +49,11 @@ def is_committed(connect: Callable[[], Connection], location: Location, xid: str
             try:
                 found = connection.execute(_STATUS, (xid,)).fetchone()
                 status = None if found is None else found[0]
-                if status in ("committed", "aborted"):
-                    return bool(status == "committed")
-                if status is None:
+                has_crashed = connection.life != life
+                if status is None or (has_crashed and status == "committed"):
                     break
+                if has_crashed or status in ("committed", "aborted"):
+                    return bool(status == "committed")
                 connection.execute(_END, (xid,))
             finally:
                 connection.close()
