@@ -30,8 +30,8 @@ def is_lost(error: BaseException) -> bool:
 def is_committed(connect: Callable[[], Connection], location: Location, xid: str, life: str, within_s: float) -> bool:
     """Return whether a transaction was committed, else it was not and never will be.
 
-    A server that has crashed gives the number of a transaction that left no trace in its log to another one. So
-    "committed" says something of this transaction only as long as the server lives.
+    A server that has crashed gives the number of a transaction that left no trace in its log to another one. So once it
+    was restarted, "committed" may be true of that one only.
 
     Args:
         connect: opens a new connection.
@@ -40,7 +40,7 @@ def is_committed(connect: Callable[[], Connection], location: Location, xid: str
         within_s: seconds after which no other attempt is made.
 
     Raises:
-        InDoubt: the server cannot be reached, has crashed, or does not know the transaction any more.
+        InDoubt: the server cannot be reached, was restarted, or does not know the transaction any more.
     """
     deadline = time.monotonic() + within_s
     while True:
@@ -49,10 +49,10 @@ def is_committed(connect: Callable[[], Connection], location: Location, xid: str
             try:
                 found = connection.execute(_STATUS, (xid,)).fetchone()
                 status = None if found is None else found[0]
-                has_crashed = connection.life != life
-                if status is None or (has_crashed and status == "committed"):
+                was_restarted = connection.life != life
+                if status is None or (was_restarted and status == "committed"):
                     break
-                if has_crashed or status in ("committed", "aborted"):
+                if was_restarted or status in ("committed", "aborted"):
                     return bool(status == "committed")
                 connection.execute(_END, (xid,))
             finally:
