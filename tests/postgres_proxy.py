@@ -12,6 +12,10 @@ from urllib.parse import urlsplit
 Breaks = Literal["after", "before", "silently"]
 """The moment at which a connection breaks: before the server gets the message, after it has answered, or never."""
 
+_SYNC, _FLUSH = b"S\0\0\0\4", b"H\0\0\0\4"
+"""Each asks for the answers to what was sent before. psycopg sends a Flush after a Sync, at times in a part of its own,
+which may come when the answers are there: nobody waits for anything then."""
+
 
 class Proxy:
     """Forwards connections to a server.
@@ -65,7 +69,7 @@ class Proxy:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             lost = self.lost
-            is_waiting = False
+            is_waiting = has_asked = False
             while not self._ends.is_set():
                 if self.is_silent:
                     self._ends.wait(0.02)
@@ -81,10 +85,13 @@ class Proxy:
                     if readable is client and self.breaks is not None and re.search(self.at, data):
                         self._break(server, data)
                         return
-                    if readable is client and not is_waiting:
-                        with self._counting:  # each connection has a thread of its own
-                            self.round_trips += 1
-                    is_waiting = readable is client
+                    if readable is server:  # or its buffer for answers was full, and it was not asked for them yet
+                        is_waiting = is_waiting and not has_asked
+                    elif is_waiting or data != _FLUSH:
+                        if not is_waiting:
+                            with self._counting:  # each connection has a thread of its own
+                                self.round_trips += 1
+                        is_waiting, has_asked = True, _asks(data)
                     (server if readable is client else client).sendall(data)
 
     def _break(self, server: socket.socket, data: bytes) -> None:
@@ -97,9 +104,14 @@ class Proxy:
             self._left.append(server.dup())  # the server goes on to wait
 
 
+def _asks(data: bytes) -> bool:
+    """Return if what a client sent makes the server answer."""
+    return data[:1] not in b"PBDEC" or data.endswith((_SYNC, _FLUSH))
+
+
 def _whole(client: socket.socket, data: bytes) -> bytes:
     """Return what a client sends before it waits: a pipeline until Sync or Flush, which psycopg sends in parts."""
-    while data[:1] in b"PBDEC" and not data.endswith((b"S\0\0\0\4", b"H\0\0\0\4")):
+    while not _asks(data):
         more = client.recv(1 << 20)
         if not more:
             break
