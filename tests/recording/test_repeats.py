@@ -36,6 +36,14 @@ def captured(capture: Capture, payload: dict[str, Any], repeats: Repeats) -> str
     return parts if isinstance(parts, str) else parts.text()
 
 
+def members(text: str) -> Any:
+    """Return what a JSON text says, its members in their order.
+
+    A text with a lone surrogate is written by another encoder, which writes 0.00001 as 1e-05.
+    """
+    return json.loads(text, object_pairs_hook=list)
+
+
 MESSAGES = st.sampled_from(
     [
         *map(message, range(6)),
@@ -74,7 +82,7 @@ def test_a_payload_is_the_same_with_and_without_what_was_known(start: list[Any],
     for at, how, value in [(0, "same", {}), *edits, (0, "same", {})]:
         edited(messages, at, how, value)
         payload = {"model": "m", name: messages, "n": 1.0}
-        assert captured(capture, payload, repeats) == capture.object(payload)
+        assert members(captured(capture, payload, repeats)) == members(str(capture.object(payload)))
 
 
 class Call(BaseModel):
@@ -125,7 +133,7 @@ def test_messages_that_are_objects_are_the_same_with_and_without_what_was_known(
         if isinstance(changed, Message | Note):
             changed.content = text
         payload = {"messages": messages}
-        assert captured(capture, payload, repeats) == capture.object(payload)
+        assert members(captured(capture, payload, repeats)) == members(str(capture.object(payload)))
 
 
 def test_messages_that_are_objects_are_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
