@@ -21,7 +21,7 @@ from agentspan.recording.live_runs import LiveRuns
 from agentspan.recording.registering import Unread
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.nowhere import First, Nowhere
-from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink, SpanFacts, SpanSink
+from agentspan.recording.sinks.protocol import RunListener, Sink, SpanFacts, SpanSink
 from agentspan.recovery.writers import this_process
 from agentspan.schemas.meaning import describe
 from agentspan.storage.location import Location
@@ -90,7 +90,7 @@ class Recorder:
         self.is_closed = self._is_released = False
         self.unread = Unread()
         self._inherited: list[Unit] = []  # the same of the parent, whose journal may be read after this one's
-        self._unknown_writer: Put | None = None
+        self._unknown_writer: Unit | None = None
         self._outcomes = outcomes(self)
         self.ids = ids.IdSource(0)
         self.sink: Sink | None = None
@@ -113,8 +113,7 @@ class Recorder:
             Exception: why nothing could be opened.
         """
         if self._destination is None:
-            reason = self.broken or StorageError("recording is disabled: there is no storage")
-            raise reason.with_traceback(None)  # else it grows with each run that is lost
+            raise self._why_closed()
         return self._destination
 
     @property
@@ -149,6 +148,11 @@ class Recorder:
     def is_usable(self) -> bool:
         """True unless a fault or a shutdown keeps it from recording."""
         return self.broken is None and not self.is_closed
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while the storage, which has no journal in front of it, does not take what is recorded."""
+        return self.sink is not None and not self.destination.is_journaled and self.sink.counts().waiting > 0
 
     def check(self, span: SpanFacts, payload: str | None, result: str | None) -> None:
         """Refuse a payload, or a result, that does not match its schema, if that was asked for.
@@ -200,10 +204,11 @@ class Recorder:
         """In a forked child: go on as a writer of its own."""
         self.faults.renew()
         if self.sink is not None:
-            runs, parent = self.runs.inherited(), self._unknown_writer
-            # The parent may be killed before it is known: then nobody could tell that its runs have ended.
-            # `_inherited` is not empty where the parent is a child that recorded nothing itself.
-            self._inherited += runs if parent is None or not runs else [unit_of(parent), *runs]
+            runs = self.runs.inherited()
+            # The parent may be killed before it is known: then nobody could tell that its runs have ended. Its journal
+            # begins with it. `_inherited` is not empty where the parent is a child that recorded nothing itself.
+            is_known = self._unknown_writer is None and self.destination.is_journaled
+            self._inherited += runs if is_known or not runs else [self._writer, *runs]
             self.sink.leave()
             self.destination.renew()
             self.sink = self.destination.new_sink(self._outcomes, self._writer_id, self.types)
@@ -233,7 +238,7 @@ class Recorder:
 
     def _new_writer(self) -> None:
         self.writer_id = self.ids.new()
-        self._unknown_writer = Put(this_process(self.writer_id), minted=True)
+        self._writer = self._unknown_writer = unit_of(Put(this_process(self.writer_id), minted=True))
         if self.sink is not None and not self.is_closed:
             self.out = First(self._first)
 
@@ -245,29 +250,28 @@ class Recorder:
     def make_writer_known(self) -> None:
         """Store the row of this process; of two threads that come here at once, one is refused, which is fine.
 
+        Where the storage does not take it now, it waits in memory, and what is recorded from now on waits behind it:
+        nobody could tell whether the program of a run has ended whose process is not stored.
+
         Raises:
-            StorageError: nothing is recorded any more.
+            Exception: nothing is recorded: there is no storage, or not any more.
         """
         if self.is_closed:
             raise StorageError("this tracer was shut down; it records nothing any more")
         writer = self._unknown_writer  # another thread may come by and take it
         if writer is not None:
-            sink, is_journaled = self.sink, self.destination.is_journaled
-            if sink and is_journaled:
-                sink.restate(unit_of(writer))
-            if sink:
-                for unit in self._inherited:  # perhaps twice, by two threads or after a signal: stored once
-                    sink.restate(unit)
-                self._inherited = []
-            if not (sink and is_journaled):
-                try:
-                    self.store.apply((unit_of(writer),), wait_s=WAIT_S)
-                except StorageError:  # it would wait in memory, and its runs be stored before it
-                    return
+            if self.sink is None:
+                raise self._why_closed()
+            for unit in (writer, *self._inherited):  # perhaps twice, by two threads or after a signal: stored once
+                self.sink.restate(unit)
+            self._inherited = []
             self._unknown_writer = None
             if not self.is_closed:
-                assert self.sink is not None
                 self.out = self.sink  # the common case, without a look at any of the others
+
+    def _why_closed(self) -> Exception:
+        reason = self.broken or StorageError("recording is disabled: there is no storage")
+        return reason.with_traceback(None)  # else it grows with each run that is lost
 
 
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()

@@ -111,6 +111,15 @@ def register(
     raise DatabaseBusy(f"other writers changed the same rows {ATTEMPTS} times in between; try again")
 
 
+def stored_run(storage: Storage, agent: str, id: str, key: str) -> AgentInstanceRow | None:
+    """Return the run with an id, else the agent's with an external identifier; None where neither is stored."""
+    stored = unique(storage, AgentInstanceRow, id=id)
+    if stored is not None:
+        return stored
+    named = unique(storage, AgentRow, external_identifier=agent)
+    return named and unique(storage, AgentInstanceRow, agent_id=named.id, external_identifier=key)
+
+
 def refer(storage: Storage, wanted: Registration, new_id: Callable[[], str], *, wait_s: float) -> Referred:
     """Store the agent, the version and the schema version of a run if they are new; return them.
 

@@ -10,7 +10,7 @@ from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
 from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
-from agentspan.model.rows import AgentInstanceRow, AgentRow, Value
+from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
 from agentspan.recording import latest_runs, nodes
@@ -19,10 +19,9 @@ from agentspan.recording.git_commit import git_commit
 from agentspan.recording.git_dirty import git_dirty
 from agentspan.recording.origin import origin, with_origin
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.registering import Registered, refer, register
+from agentspan.recording.registering import Registered, refer, register, stored_run
 from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.schemas.span_types import MAX_NAME
-from agentspan.storage.lookup import unique
 from agentspan.storage.protocol import Storage
 from agentspan.text import one_line
 
@@ -114,7 +113,7 @@ class RunState:
             recorder.make_writer_known()
             if known is not None:
                 self._begin_known(known)
-            elif recorder.destination.is_journaled:
+            elif recorder.destination.is_journaled or recorder.is_waiting:
                 self._append_registration(None, clock.now())
             else:
                 self._registered(self._register(recorder.store, None, clock.now()))
@@ -126,7 +125,7 @@ class RunState:
         self._began_ns = clock.monotonic_ns()
 
     def _append_registration(self, id: str | None, started_at: str) -> None:
-        """Register the run by a record of the journal; nothing is read."""
+        """Register the run by a record of the journal, or behind what waits in memory; nothing is read."""
         recorder = self.recorder
         wanted = self._wanted(id, started_at)
         unit, row = recorder.unread.registration(wanted, recorder.ids.new)
@@ -145,26 +144,22 @@ class RunState:
 
     def _begin_known(self, known: Known) -> None:
         """Register a run that other ways may have stored already, unless the storage cannot say so now."""
-        destination = self.recorder.destination
+        recorder, started_at = self.recorder, clock.to_text(known.started_ns)
+        destination = recorder.destination
         try:
             if not (destination.is_server and destination.is_journaled):
-                return self._registered(self._register_known(self.recorder.store, known))
+                stored = stored_run(recorder.store, _text(recorder, self.name) or DEFAULT, known.id, known.key)
+                if stored is not None:
+                    self.is_taken_over = True
+                    return self._registered(Registered(stored, is_stored=False))
+                self._key = known.key
+                if not recorder.is_waiting:
+                    return self._registered(self._register(recorder.store, known.id, started_at))
         except StorageError:
             if not destination.is_journaled:
                 raise
         self._key = known.key
-        self._append_registration(known.id, clock.to_text(known.started_ns))
-
-    def _register_known(self, storage: Storage, known: Known) -> Registered:
-        agent = unique(storage, AgentRow, external_identifier=_text(self.recorder, self.name) or DEFAULT)
-        stored = unique(storage, AgentInstanceRow, id=known.id)
-        if stored is None and agent is not None:
-            stored = unique(storage, AgentInstanceRow, agent_id=agent.id, external_identifier=known.key)
-        if stored is not None:
-            self.is_taken_over = True
-            return Registered(stored, is_stored=False)
-        self._key = known.key
-        return self._register(storage, known.id, clock.to_text(known.started_ns))
+        self._append_registration(known.id, started_at)
 
     def _register(self, storage: Storage, id: str | None, started_at: str) -> Registered:
         recorder = self.recorder

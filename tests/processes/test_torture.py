@@ -33,5 +33,6 @@ def test_what_was_acknowledged_stands_whoever_is_killed_and_whoever_closes(tmp_p
     assert figures["wrong"] == {}, shown
     assert figures["refused"].get("missing", 0) == 0, shown
     assert (figures["integrity"], figures["problems"], figures["left over"]) == (["ok"], [], []), shown
+    assert (figures["left open"], figures["of unknown programs"]) == (0, 0), shown
     assert figures["bugs"] == {}, shown
     assert {error.partition(": ")[2] for error in figures["errors of helpers"]} <= RACES, shown

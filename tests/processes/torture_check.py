@@ -29,6 +29,10 @@ _SPANS = """select id, status, result_payload, payload ->> '$.arguments.update',
 _RUNS = """select id, status, coalesce(result, '') || coalesce(error, ''), null, finished_at, closed_by, id
     from agent_instances"""
 
+_OF_UNKNOWN_PROGRAMS = """select count(*) from (
+    select writer_id from agent_instances union all select writer_id from agent_spans
+) where writer_id not in (select id from writers)"""
+
 
 class Line(NamedTuple):
     """An acknowledgement, and when it was given."""
@@ -90,6 +94,7 @@ def check(folder: Path) -> dict[str, Any]:
         "closed first, and ended after all": dict(closed),
         **_refused([(why, run_of[subject] in pruned, subject in known) for subject, _, why, _ in refused]),
         "left open": sum(row.status in ("pending", "active") for row in rows.values()),
+        "of unknown programs": connection.execute(_OF_UNKNOWN_PROGRAMS).fetchone()[0],
         "integrity": [row[0] for row in connection.execute("pragma integrity_check(5)")],
         "left over": sorted(path.name for path in folder.glob("runs.db.spool/*")),
         "helpers": helpers["turns"],

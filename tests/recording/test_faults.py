@@ -1,5 +1,6 @@
 """A fault of ours stays ours: full, locked, read-only, deleted, replaced, or a bug; the program never notices."""
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -15,7 +16,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Put
-from agentspan.model.rows import AgentInstanceRow
+from agentspan.model.rows import AgentInstanceRow, WriterRow
 from agentspan.recording.sinks import backlog
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.recording.stored import spans_of
@@ -107,6 +108,50 @@ def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_
         assert tracer.flush()
     assert tracer.health()[:5] == (2 + 2 * 101, 0, 0, 0, 0)
     other.close()
+
+
+def busy_for_writers(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let a file be busy so many times when the row of a program comes."""
+    apply, left = SQLiteStorage.apply, [None] * times
+
+    def busy(storage: SQLiteStorage, units: Any, **how: Any) -> Any:
+        puts = [change.row for unit in units for change in unit.changes if isinstance(change, Put)]
+        if left and WriterRow in map(type, puts):
+            left.pop()
+            raise DatabaseBusy("for a moment")
+        return apply(storage, units, **how)
+
+    monkeypatch.setattr(SQLiteStorage, "apply", busy)
+
+
+def unknown_writers(path: Path) -> int:
+    """How many runs and spans there are whose program is not stored."""
+    rows = "select writer_id from agent_instances union all select writer_id from agent_spans"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        (count,) = connection.execute(f"select count(*) from ({rows}) where writer_id not in (select id from writers)")
+    return int(count[0])
+
+
+@pytest.mark.parametrize("times", [1, 2, 9])
+def test_a_run_is_never_stored_before_its_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Else nobody could close it, where the program is killed right then."""
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability="commit")
+    busy_for_writers(monkeypatch, times)
+    with tracer.run("a"):
+        assert unknown_writers(path) == 0
+        with tracer.span("tool", {"name": "x"}):
+            assert unknown_writers(path) == 0
+        with tracer.run("b"):
+            assert unknown_writers(path) == 0
+    while not tracer.flush(0.1):
+        assert unknown_writers(path) == 0
+    assert tracer.health()[:3] == (6, 0, 0)
+    with agentspan.open(path) as db:
+        assert {run.status for run in db.agent_instances.list()} == {"complete"}
+        assert db.doctor().refused == []
+    assert unknown_writers(path) == 0
+    tracer.shutdown()
 
 
 def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
