@@ -110,13 +110,13 @@ def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_
     other.close()
 
 
-def busy_for_writers(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Let a file be busy so many times when the row of a program comes."""
+def busy_for(row_type: type, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file be busy so many times when a row of a type comes."""
     apply, left = SQLiteStorage.apply, [None] * times
 
     def busy(storage: SQLiteStorage, units: Any, **how: Any) -> Any:
         puts = [change.row for unit in units for change in unit.changes if isinstance(change, Put)]
-        if left and WriterRow in map(type, puts):
+        if left and row_type in map(type, puts):
             left.pop()
             raise DatabaseBusy("for a moment")
         return apply(storage, units, **how)
@@ -137,7 +137,7 @@ def test_a_run_is_never_stored_before_its_program(tmp_path: Path, monkeypatch: p
     """Else nobody could close it, where the program is killed right then."""
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability="commit")
-    busy_for_writers(monkeypatch, times)
+    busy_for(WriterRow, times, monkeypatch)
     with tracer.run("a"):
         assert unknown_writers(path) == 0
         with tracer.span("tool", {"name": "x"}):
@@ -228,19 +228,11 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one_that_is_busy_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its spans wait until the run is there."""
-    path, apply, times = tmp_path / "runs.db", SQLiteStorage.apply, [1]
-
-    def busy_once(storage: SQLiteStorage, units: Any, **how: Any) -> Any:
-        puts = [change.row for unit in units for change in unit.changes if isinstance(change, Put)]
-        if times and AgentInstanceRow in map(type, puts):
-            times.pop()
-            raise DatabaseBusy("for a moment")
-        return apply(storage, units, **how)
-
+    path = tmp_path / "runs.db"
     tracer = Tracer(path, durability="commit")
     with tracer.run("mine") as run:
         delete(path)
-        monkeypatch.setattr(SQLiteStorage, "apply", busy_once)
+        busy_for(AgentInstanceRow, 1, monkeypatch)
         with tracer.span("tool", {"name": "after"}) as after:
             pass
     assert tracer.flush()
