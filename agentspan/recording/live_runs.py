@@ -33,8 +33,8 @@ class LiveRun(Protocol):
         """Take the row with which it is stored."""
         ...
 
-    def register_again(self) -> AgentInstanceRow | None:
-        """Register in a file that replaced the one that knew this run; None if the run is known there."""
+    def register_again(self) -> None:
+        """Register in a file that replaced the one that knew this run, unless the run is known there."""
         ...
 
 

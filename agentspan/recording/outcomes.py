@@ -109,8 +109,9 @@ class Outcomes(RunListener):
         run: LiveRun | None = recorder.runs.get(instance_id)
         if instance_id not in recorder.runs.unconfirmed and not self._is_another_file():
             run = None  # somebody has removed it
-        if run is not None and run.register_again() is not None:
+        if run is not None:
             recorder.store.apply((unit_of(Put(this_process(recorder.writer_id), minted=True)),), wait_s=WAIT_S)
+            run.register_again()
         located = recorder.store.find(instance_id, instance_id=instance_id).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
             if run is not None and instance_id in recorder.runs.unconfirmed:  # it waits, so what follows it waits too

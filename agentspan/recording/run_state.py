@@ -201,13 +201,11 @@ class RunState:
         """See LiveRun."""
         self.registered_row = stored._replace(agent_id="") if self._is_renamed else stored
 
-    def register_again(self) -> AgentInstanceRow | None:
+    def register_again(self) -> None:
         """See LiveRun."""
         instance, storage = self.registered_row, self.recorder.store
-        if instance is None or self.id in storage.find(self.id, instance_id=self.id).rows:
-            return None
-        self.registered_row = self._register(storage, self.id, instance.started_at or clock.now()).instance
-        return self.registered_row
+        if instance is not None and self.id not in storage.find(self.id, instance_id=self.id).rows:
+            self.registered_row = self._register(storage, self.id, instance.started_at or clock.now()).instance
 
     def rename(self, name: str, version: str | None) -> None:
         """Take another agent's name, or another version: they were learnt after the begin."""

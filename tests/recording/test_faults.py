@@ -224,21 +224,23 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("looks_always")
+@pytest.mark.parametrize("row_type", [AgentInstanceRow, WriterRow])
 def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one_that_is_busy_at_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_type: type
 ) -> None:
     """Its spans wait until the run is there."""
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability="commit")
     with tracer.run("mine") as run:
         delete(path)
-        busy_for(AgentInstanceRow, 1, monkeypatch)
+        busy_for(row_type, 1, monkeypatch)
         with tracer.span("tool", {"name": "after"}) as after:
             pass
     assert tracer.flush()
     with agentspan.open(path) as db:
         assert [(span.id, span.status) for span in db.agent_spans.list(run.id)] == [(after.id, "complete")]
         assert db.doctor().refused == []
+    assert unknown_writers(path) == 0
     tracer.shutdown()
 
 
