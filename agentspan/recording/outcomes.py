@@ -4,14 +4,13 @@ from collections.abc import Collection, Mapping
 
 from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
 from agentspan.interrupts import let_through
-from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, unit_of
+from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
 from agentspan.model.refusals import termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
 from agentspan.recording.live_runs import LiveRun
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener
 from agentspan.recovery.names import with_agents
-from agentspan.recovery.writers import this_process
 
 
 class Outcomes(RunListener):
@@ -110,7 +109,7 @@ class Outcomes(RunListener):
         if instance_id not in recorder.runs.unconfirmed and not self._is_another_file():
             run = None  # somebody has removed it
         if run is not None:
-            recorder.store.apply((unit_of(Put(this_process(recorder.writer_id), minted=True)),), wait_s=WAIT_S)
+            recorder.store.apply((recorder.writer,), wait_s=WAIT_S)
             run.register_again()
         located = recorder.store.find(instance_id, instance_id=instance_id).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):
@@ -125,6 +124,7 @@ class Outcomes(RunListener):
     def registered(self, instance: AgentInstanceRow) -> None:
         """Let a run know the agent that it is registered with."""
         self._recorder.destination.learn()
+        self._recorder.follow_file()
         self._recorder.runs.unconfirmed.pop(instance.id, None)
         run = self._recorder.runs.get(instance.id)
         if run is not None:

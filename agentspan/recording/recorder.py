@@ -21,7 +21,7 @@ from agentspan.recording.live_runs import LiveRuns
 from agentspan.recording.registering import Unread
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.nowhere import First, Nowhere
-from agentspan.recording.sinks.protocol import RunListener, Sink, SpanFacts, SpanSink
+from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink, SpanFacts, SpanSink
 from agentspan.recovery.writers import this_process
 from agentspan.schemas.meaning import describe
 from agentspan.storage.location import Location
@@ -53,6 +53,7 @@ class Recorder:
         registry: finds a span type by its name.
         ids: mints ids.
         writer_id: the id of this process.
+        writer: the unit that stores its row.
         out: where transitions go.
         sink: the sink behind `out`; None where there is no storage.
         runs: the runs that the program holds.
@@ -208,7 +209,7 @@ class Recorder:
             # The parent may be killed before it is known: then nobody could tell that its runs have ended. Its journal
             # begins with it. `_inherited` is not empty where the parent is a child that recorded nothing itself.
             is_known = self._unknown_writer is None and self.destination.is_journaled
-            self._inherited += runs if is_known or not runs else [self._writer, *runs]
+            self._inherited += runs if is_known or not runs else [self.writer, *runs]
             self.sink.leave()
             self.destination.renew()
             self.sink = self.destination.new_sink(self._outcomes, self._writer_id, self.types)
@@ -238,7 +239,8 @@ class Recorder:
 
     def _new_writer(self) -> None:
         self.writer_id = self.ids.new()
-        self._writer = self._unknown_writer = unit_of(Put(this_process(self.writer_id), minted=True))
+        self.writer = self._unknown_writer = unit_of(Put(this_process(self.writer_id), minted=True))
+        self._file_of_writer = "" if self._destination is None else self._destination.account.id
         if self.sink is not None and not self.is_closed:
             self.out = First(self._first)
 
@@ -268,6 +270,18 @@ class Recorder:
             self._unknown_writer = None
             if not self.is_closed:
                 self.out = self.sink  # the common case, without a look at any of the others
+
+    def follow_file(self) -> None:
+        """Store the row of this process again where another file has taken the place of the one that has it."""
+        if not self.destination.is_file or self.sink is None:
+            return
+        try:
+            account = self.store.account().id
+            if account != self._file_of_writer:
+                self.store.apply((self.writer,), wait_s=WAIT_S)
+                self._file_of_writer = account
+        except StorageError as error:
+            self.sink.put_aside(self.writer, error)
 
     def _why_closed(self) -> Exception:
         reason = self.broken or StorageError("recording is disabled: there is no storage")

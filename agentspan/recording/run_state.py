@@ -141,6 +141,7 @@ class RunState:
         self.recorder.runs.add(self)
         if done.is_stored and self.recorder.sink is not None:
             self.recorder.sink.count_recorded()
+            self.recorder.follow_file()
 
     def _begin_known(self, known: Known) -> None:
         """Register a run that other ways may have stored already, unless the storage cannot say so now."""

@@ -196,7 +196,7 @@ def test_tries_cost_one_transaction_at_a_time_however_much_waits(
 
 
 def delete(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("-shm", "-wal", ""):  # a thread may make a new file as soon as there is none
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
@@ -205,14 +205,20 @@ def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentspan.storage.sqlite.connections.LOOK_EVERY_S", -1.0)
 
 
+BOTH = pytest.mark.parametrize("durability", ["journal", "commit"])
+
+
 @pytest.mark.usefixtures("looks_always")
-def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path) -> None:
+@BOTH
+def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability="commit")
+    tracer = Tracer(path, durability=durability)
     with tracer.run("mine", version="2", metadata={"a": 1}) as run, tracer.span("chain", {"name": "outer"}):
+        assert tracer.flush()
         delete(path)
         with tracer.span("tool", {"name": "after"}) as after:
             pass
+    assert tracer.flush()
     with agentspan.open(path) as db:
         (found,) = db.agent_instances.list()
         assert (found.id, found.status, found.metadata) == (run.id, "complete", {"a": 1})
@@ -245,16 +251,34 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one_that_is_busy_at_first(
 
 
 @pytest.mark.usefixtures("looks_always")
-def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path) -> None:
+@BOTH
+def test_runs_after_the_file_was_deleted_are_of_a_known_program(tmp_path: Path, durability: Any) -> None:
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability=durability)
+    for _ in range(3):
+        with tracer.run("a"), tracer.span("tool", {"name": "x"}):
+            pass
+        assert tracer.flush()
+        assert unknown_writers(path) == 0
+        delete(path)
+    assert tracer.health()[:3] == (12, 0, 0)
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("looks_always")
+@BOTH
+def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path, durability: Any) -> None:
     path, other = tmp_path / "runs.db", tmp_path / "other.db"
     with agentspan.open(other) as db:
         theirs = db.agent_instances.register("theirs")
-    tracer = Tracer(path, durability="commit")
+    tracer = Tracer(path, durability=durability)
     with tracer.run("mine") as run:
+        assert tracer.flush()
         delete(path)
         os.replace(other, path)
         with tracer.span("tool", {"name": "after"}):
             pass
+    assert tracer.flush()
     with agentspan.open(path) as db:
         assert {found.id: found.status for found in db.agent_instances.list()} == {
             theirs.id: "pending",

@@ -129,20 +129,21 @@ class Connections:
     def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float) -> T:
         """Do work in one transaction, and commit it; roll it back if the work raises.
 
-        A function, because the end of a with-block in Python can be kept from running: an exception from a signal
-        handler may come before its first line, and would leave the file locked.
+        A function, whose blocks end in C: the end of a with-block in Python can be kept from running by an exception of
+        a signal handler, and would leave the file locked. The driver rolls back what is not committed.
         """
         try:
-            # The end of both is in C: the driver rolls back what is not committed, and the lock is released.
-            with self.writing(wait_s), self.writer() as connection:
-                waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
-                before = connection.total_changes
-                connection.transaction += 1
-                done = work(connection)
-                connection.execute("commit")
-                connection.recent.settle()
-                self.committed(connection.total_changes - before)
-                return done
+            with self.writing(wait_s):
+                self.check_now_and_then()
+                with self.writer() as connection:
+                    waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
+                    before = connection.total_changes
+                    connection.transaction += 1
+                    done = work(connection)
+                    connection.execute("commit")
+                    connection.recent.settle()
+                    self.committed(connection.total_changes - before)
+                    return done
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 
@@ -169,10 +170,7 @@ class Connections:
             raise StorageError(f"{self.path} was closed here; open it again")
 
     def check_file(self) -> None:
-        """Reopen the database if the file at its path was deleted or replaced.
-
-        Writes to a deleted file would succeed and be lost.
-        """
+        """Reopen the database if its file was deleted or replaced: writes to a deleted file succeed, and are lost."""
         if not page[0]:
             forks.renew()
         if self._is_gone() and not is_mine(self.lock):  # else a signal handler reads in the middle of a write
