@@ -2,9 +2,12 @@
 
 A record is a header of 20 bytes (magic, length of the body, sequence number, CRC), then the body. The CRC is
 that of the body, begun with length and number, so that it stands for the header as well: one of the header's
-own would tell nothing more, and cost 0.3 µs. Four zero bytes end what was appended: they stand where the next
-magic will. Sequence numbers grow by one from record to record, so that old records behind the end are known as
-such, and missing ones are counted.
+own would tell nothing more, and cost 0.3 µs. Sequence numbers grow by one from record to record, so that old
+records behind the end are known as such, and missing ones are counted.
+
+Zeros end what was appended: they stand where the next header will. It is copied there last, by two instructions of the
+processor, and only the second one copies its CRC. A program that is killed between the two leaves a header without a
+CRC, of a record that nobody was told of.
 """
 
 import struct
@@ -13,8 +16,8 @@ from typing import NamedTuple
 from zlib import crc32
 
 MAGIC = b"\xa9sp\x1e"
-END = bytes(4)
 HEADER = 20
+END = bytes(HEADER)
 
 _FIELDS = struct.Struct("<4sIQI")
 pack = _FIELDS.pack
@@ -64,7 +67,7 @@ def read(data: bytes, start: int, *, after: int | None = None) -> Iterator[Recor
         if record is None or (last is not None and record.sequence <= last):
             found = _next(data, position, last)
             if found is None:
-                if record is None and data[position : position + 4] != END[: len(data) - position]:
+                if record is None and not _ends(data, position):
                     yield Gap(position, len(data), None)
                 return
             place, record = found
@@ -133,6 +136,12 @@ def _record(data: bytes, position: int) -> Record | None:
     if len(body) != length or crc32(body, length ^ sequence % PRIME) != checksum:
         return None
     return Record(sequence, body, start + length)
+
+
+def _ends(data: bytes, position: int) -> bool:
+    """Return whether nothing was appended at a place, or a record whose header was never whole."""
+    magic, crc = data[position : position + 4], data[position + 16 : position + HEADER]
+    return not any(magic) or (magic == MAGIC and len(crc) == 4 and not any(crc))
 
 
 def _next(data: bytes, position: int, last: int | None) -> tuple[int, Record] | None:

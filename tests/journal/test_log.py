@@ -12,7 +12,7 @@ import pytest
 
 from agentspan.journal import segments as segments_module
 from agentspan.journal.log import Log
-from agentspan.journal.records import bodies
+from agentspan.journal.records import HEADER, bodies
 from agentspan.journal.spool import segments
 
 pytestmark = pytest.mark.usefixtures("small_heap")
@@ -44,6 +44,20 @@ def drained(log: Log, size: int = 4096) -> list[bytes]:
         found += read.bodies
         log.trim(portion.segment, portion.start + read.end, read.last)
     return found
+
+
+def test_zeros_of_a_whole_header_end_what_was_appended(log: Log) -> None:
+    """Also where other records were before: a header that is copied in part is known by them."""
+    log.begin(0)
+    segment = log._segment
+    assert segment is not None
+    for _ in range(3):
+        for size in (1, 200, 30):
+            assert log.append(b"\xff" * size)
+            assert segment.read(segment.end, HEADER) == bytes(HEADER)
+        drained(log)
+        assert segment.read(segment.end, HEADER) == bytes(HEADER)
+    assert log._segment is segment
 
 
 @pytest.mark.usefixtures("impatient")
