@@ -264,7 +264,11 @@ def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(
     assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
 
 
-def test_while_a_server_stores_some_the_next_are_derived(postgres_location: Location, steps: list[bool]) -> None:
+def test_while_a_server_stores_some_the_next_are_derived(
+    postgres_location: Location, steps: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A slow server: its answer is there when the next portion is derived, however fast this machine is.
+    monkeypatch.setattr("agentspan.storage.postgres.connection._is_ready", lambda socket, wanted: False)
     tracer = Tracer(postgres_location)
     tracer.flush(30)
     sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]
@@ -275,7 +279,7 @@ def test_while_a_server_stores_some_the_next_are_derived(postgres_location: Loca
     assert tracer.flush(60)
     sink_of(tracer).work.thread.running = None
     tracer.shutdown()
-    assert len(steps) > 3  # of about 120; as many as fit into the time for which the server works
+    assert len(steps) > 10  # 48 where nothing else runs
     with agentspan.open(postgres_location) as db:
         (run,) = db.agent_instances.list()
         spans = [*db.storage.iter_spans(run.id)]
