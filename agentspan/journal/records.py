@@ -7,7 +7,7 @@ records behind the end are known as such, and missing ones are counted.
 
 Zeros end what was appended: they stand where the next header will. It is copied there last, by two instructions of the
 processor, and only the second one copies its CRC. A program that is killed between the two leaves a header without a
-CRC, of a record that nobody was told of.
+CRC. Its record was not acknowledged: the call that appended it had not returned.
 """
 
 import struct

@@ -252,8 +252,8 @@ class Recorder:
     def make_writer_known(self) -> None:
         """Store the row of this process; of two threads that come here at once, one is refused, which is fine.
 
-        Where the storage does not take it now, it waits in memory, and what is recorded from now on waits behind it:
-        nobody could tell whether the program of a run has ended whose process is not stored.
+        Where the storage does not take it now, it waits in memory, and what is recorded from now on waits behind it. A
+        run that is stored without its process could never be closed: nobody could tell whether the process has ended.
 
         Raises:
             Exception: nothing is recorded: there is no storage, or not any more.
