@@ -101,7 +101,7 @@ def opened(ctx: click.Context, db: str | None, *, read_only: bool = True) -> Ite
 
 def _explain(error: Exception, location: Location, database: "Database") -> None:
     """Raise an error that names the damage if the file is damaged; else return: the error is a bug of agentspan."""
-    from agentspan.storage.sqlite.connections import damaged
+    from agentspan.storage.sqlite.driver_errors import damaged
 
     checking = database.storage.capabilities().check
     problems = [] if checking is None else checking.check()

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from agentspan import forks
-from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, NotStorable, StorageError
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.forks import page
 from agentspan.interrupts import let_through
 from agentspan.locks import is_mine, within
@@ -19,6 +19,7 @@ from agentspan.storage.sqlite import forking, opening, tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import EVERY, Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
+from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, storage_error
 from agentspan.storage.sqlite.reader_gate import Gate
 
 T = TypeVar("T")
@@ -27,46 +28,6 @@ FORK_WAIT_S = 5.0
 """Seconds that a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
 """Seconds between two checks that the writer's file still exists."""
-DRIVER_ERRORS = (sqlite3.Error, UnicodeError, OverflowError)
-"""The exceptions of the driver: the last two for text that is not Unicode, and for integers of more than 64 bits."""
-
-
-def is_damage(error: Exception) -> bool:
-    """Return whether an error means that the content of the file cannot be read."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error)
-
-
-def damaged(path: Path, why: str) -> DatabaseUnusable:
-    """Return the error for a damaged file."""
-    return DatabaseUnusable(f"{path} is damaged ({why}); `sqlite3 {path} .recover` can save its rows")
-
-
-def storage_error(error: Exception, path: Path) -> StorageError:
-    """Turn a driver's error into ours, with what to do; called once, at the boundary.
-
-    A wrong statement or value becomes NotStorable, without the value; faults of the disk or the file become the others.
-    """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON
-        return damaged(path, "a payload in it cannot be read")
-    if is_damage(error):  # the driver's words for a text that is none have the text in them
-        return damaged(path, str(error) if code else "a text in it is not UTF-8")
-    if isinstance(error, UnicodeError | OverflowError):
-        return NotStorable(f"{path} cannot hold a value: text that is not Unicode, or a number of more than 64 bits")
-    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-        return StorageError(f"{path} was closed in the middle of this: {error}")
-    if not isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_NOTADB:
-        return NotStorable(f"{path} does not take this: {error}")
-    if code == sqlite3.SQLITE_NOTADB:
-        return DatabaseUnusable(f"{path} is not an SQLite database; choose another path, or move that file away")
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return DatabaseUnusable(f"{path} cannot be opened; check that the folder is there and may be written to")
-    if code == sqlite3.SQLITE_READONLY:
-        return DatabaseUnusable(f"{path} may not be written to; check its permissions, or open it with read_only=True")
-    if code == sqlite3.SQLITE_FULL:
-        return StorageError(f"the disk of {path} is full; make room, recording goes on by itself")
-    return StorageError(f"{path}: {error}")
 
 
 class Connections:

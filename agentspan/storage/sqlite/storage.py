@@ -15,8 +15,9 @@ from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storag
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.busy import is_busy, waiting
-from agentspan.storage.sqlite.connections import DRIVER_ERRORS, Connections, is_damage, storage_error
+from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents.rewriting import Rewriter
+from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error
 from agentspan.storage.sqlite.index.analytics import IndexAnalytics
 from agentspan.storage.sqlite.lending import Lend
 from agentspan.storage.sqlite.reads import Reads, terminated_in

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.sqlite.busy import waiting
-from agentspan.storage.sqlite.connections import Connections, storage_error
+from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents.numbering import remove_contents
+from agentspan.storage.sqlite.driver_errors import storage_error
 from agentspan.storage.sqlite.index import index_file
 from agentspan.storage.sqlite.index.analytics import FULL_TEXT, SPAN_SUMS
 from agentspan.storage.sqlite.index.rewrites import removed

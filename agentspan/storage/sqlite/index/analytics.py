@@ -10,7 +10,7 @@ from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.analytics import FailureSum, FoundSpan, Progress, RunBrief, RunList, RunSum, Stat, StepUse
 from agentspan.storage.run_filter import RunFilter, RunSort
-from agentspan.storage.sqlite.connections import is_damage, storage_error
+from agentspan.storage.sqlite.driver_errors import is_damage, storage_error
 from agentspan.storage.sqlite.index import failures, full_text, index_file, run_groups, run_list
 from agentspan.storage.sqlite.index.full_text import FullText
 from agentspan.storage.sqlite.index.span_sums import SpanSums
