@@ -119,6 +119,8 @@ class Destination:
         if can.journals is not None:
             self._folder = journal_folder.folder_of(can.journals.path)
         self.is_journaled = wants_journal and self._may_journal()
+        if can.journals is not None and not self.is_journaled:
+            can.journals.look_seldom()  # calls that record wait for each commit: 5 % less
         waiting = self.store.capabilities().waiting
         if waiting is not None:
             waiting.wait_at_most(0.0)  # where the file could not be opened, it was waited for already

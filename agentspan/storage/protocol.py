@@ -244,7 +244,10 @@ class Sql(Protocol):
 
 
 class BesideJournals(Protocol):
-    """Keeps its rows in a file that may have journals beside it. They are drained before the file is read."""
+    """Keeps its rows in a file that may have journals beside it. They are drained before the file is read.
+
+    A file can be deleted or replaced. What is applied after that is in the file that has the path then.
+    """
 
     @property
     def path(self) -> Path:
@@ -258,6 +261,10 @@ class BesideJournals(Protocol):
 
     def seeing(self, look: Callable[[], None]) -> Storage:
         """Return this storage with `look` called before each read; itself if it does that already."""
+        ...
+
+    def look_seldom(self) -> None:
+        """From now on, look for the file every 250 ms only: what is applied until then is lost with a deleted file."""
         ...
 
 

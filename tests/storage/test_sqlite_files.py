@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import agentspan
-from agentspan.errors import DatabaseUnusable, NotPermitted
+from agentspan.errors import DatabaseUnusable, NotPermitted, StorageError
+from agentspan.model.changes import Put, Unit
+from agentspan.storage.protocol import Storage
 from agentspan.storage.sqlite import migrations, opening, tables
+from agentspan.testing.contract import Rows
 
 
 def test_a_new_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
@@ -269,6 +272,36 @@ def test_a_replaced_file_is_noticed_by_those_who_had_it_open(tmp_path: Path) -> 
         assert [agent.name for agent in db.agents.list()] == ["new"]
     with agentspan.open(path, read_only=True) as db:
         assert [agent.name for agent in db.agents.list()] == ["new"]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_group_whose_file_is_deleted_is_in_the_new_file_or_raises(tmp_path: Path, goes_on: bool) -> None:
+    """Its work is called once only, so it cannot be done again."""
+    calls: list[None] = []
+    agent = Unit((Put(Rows().agent("a")),))
+
+    def work(storage: Storage) -> None:
+        calls.append(None)
+        storage.apply([agent])
+        if not goes_on:
+            delete()
+
+    def delete() -> None:
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+    with agentspan.open(tmp_path / "runs.db") as db:
+        db.agents.create("before")
+        groups = db.storage.capabilities().groups
+        assert groups is not None
+        if goes_on:
+            delete()
+            groups.group(work, 1.0)
+        else:
+            with pytest.raises(StorageError, match=r"runs\.db was deleted or replaced in the middle"):
+                groups.group(work, 1.0)
+        assert [found.name for found in db.agents.list()] == ["a"] * goes_on
+    assert len(calls) == 1
 
 
 def test_a_fork_leaves_a_thread_nothing_of_sqlite_to_free(tmp_path: Path) -> None:

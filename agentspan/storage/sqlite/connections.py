@@ -27,7 +27,7 @@ T = TypeVar("T")
 FORK_WAIT_S = 5.0
 """Seconds that a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
-"""Seconds between two checks that the writer's file still exists."""
+"""Seconds between two checks that the writer's file still exists, where it looks seldom. A check costs 1.5 µs."""
 
 
 class Connections:
@@ -43,7 +43,7 @@ class Connections:
         self._readers: list[sqlite3.Connection] = []
         self._file: tuple[int, int] | None = None
         self._generation = 0
-        self._look_at = 0.0
+        self._look_at = self._look_every_s = 0.0
         self._held = False
         self._closed = False
         self._writing: _Writing | None = None  # it has no state of its own, so one serves all: 0.3 µs
@@ -87,26 +87,42 @@ class Connections:
             writing = self._writing = _Writing(self, wait_s)
         return writing
 
-    def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float) -> T:
+    def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False) -> T:
         """Do work in one transaction, and commit it; roll it back if the work raises.
 
-        A function, whose blocks end in C: the end of a with-block in Python can be kept from running by an exception of
-        a signal handler, and would leave the file locked. The driver rolls back what is not committed.
+        Args:
+            once: `work` may be called once only. Else it is called again if the file was deleted or replaced meanwhile,
+                and is done in the file that has the path then.
+
+        Raises:
+            DatabaseBusy: other writers did not let go within `wait_s` seconds.
+            StorageError: nothing is stored, perhaps because the file was deleted or replaced.
         """
         try:
             with self.writing(wait_s):
-                self.check_now_and_then()
-                with self.writer() as connection:
-                    waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
-                    before = connection.total_changes
-                    connection.transaction += 1
-                    done = work(connection)
-                    connection.execute("commit")
-                    connection.recent.settle()
-                    self.committed(connection.total_changes - before)
-                    return done
+                if once:
+                    self.lost_its_file()
+                while True:
+                    done = self._transact(work, wait_s)
+                    if not self.lost_its_file():
+                        return done
+                    if once:
+                        raise StorageError(f"{self.path} was deleted or replaced in the middle of this; try again")
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float) -> T:
+        # The blocks end in C: the end of a with-block in Python can be kept from running by an exception of a signal
+        # handler, and would leave the file locked. The driver rolls back what is not committed.
+        with self.writer() as connection:
+            waiting(lambda: connection.execute("begin immediate"), self.path, wait_s)
+            before = connection.total_changes
+            connection.transaction += 1
+            done = work(connection)
+            connection.execute("commit")
+            connection.recent.settle()
+            self.committed(connection.total_changes - before)
+            return done
 
     def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
         """Lend a reader whose statements all see the same state; no lock is held and no writer waits."""
@@ -138,13 +154,23 @@ class Connections:
             with self.lock:
                 self._drop()
 
-    def check_now_and_then(self) -> None:
-        """Call check_file at most every 250 ms of writing (a check costs 1.5 µs). The caller holds the lock."""
+    def lost_its_file(self) -> bool:
+        """Return whether the writer's file was deleted or replaced; the next write is in the one that has the path.
+
+        Called after a commit, by who holds the lock. See look_seldom.
+        """
         now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_EVERY_S
-            if self._is_gone():
-                self._drop()
+        if now < self._look_at:
+            return False
+        self._look_at = now + self._look_every_s
+        is_gone = self._is_gone()
+        if is_gone:
+            self._drop()
+        return is_gone
+
+    def look_seldom(self) -> None:
+        """Look every LOOK_EVERY_S for the file, and no more after each commit."""
+        self._look_every_s = LOOK_EVERY_S
 
     def _is_gone(self) -> bool:
         try:

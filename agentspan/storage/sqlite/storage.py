@@ -164,6 +164,10 @@ class SQLiteStorage(FileReads):
         """See BesideJournals."""
         return Seeing(self, look)
 
+    def look_seldom(self) -> None:
+        """See BesideJournals."""
+        self._connections.look_seldom()
+
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
         if len(units) == 1:
@@ -188,7 +192,7 @@ class SQLiteStorage(FileReads):
                 raise group.broken
             return done
 
-        return self._connections.transact(grouped, wait_s)
+        return self._connections.transact(grouped, wait_s, once=True)
 
     def close(self) -> None:
         """See Storage."""
@@ -204,26 +208,32 @@ class SQLiteStorage(FileReads):
         connections = self._connections
         try:
             with connections.writing(wait_s):
-                connections.check_now_and_then()
-                cursor = connections.cursor or connections.writer().cursor()
-                try:
-                    try:
-                        cursor.execute(*statement)
-                    except sqlite3.OperationalError as error:
-                        if not is_busy(error):
-                            raise
-                        waiting(lambda: cursor.execute(*statement), self.path, wait_s)
-                    if cursor.rowcount == 1:
-                        connections.committed()
-                        return APPLIED
-                    if type(change) is Put:
-                        waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
-                        return Applied(None, terminated_in(connections.writer(), change.row))
-                    return None
-                except sqlite3.IntegrityError as error:
-                    return refused_put(connections.writer(), cast(Put, change), error)
+                while True:
+                    outcome = self._execute_alone(change, statement, wait_s)
+                    if not connections.lost_its_file():
+                        return outcome
         except DRIVER_ERRORS as error:
             raise storage_error(error, self.path) from error
+
+    def _execute_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
+        connections = self._connections
+        cursor = connections.cursor or connections.writer().cursor()
+        try:
+            try:
+                cursor.execute(*statement)
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                waiting(lambda: cursor.execute(*statement), self.path, wait_s)
+            if cursor.rowcount == 1:
+                connections.committed()
+                return APPLIED
+            if type(change) is Put:
+                waiting(lambda: insert_late(cursor, change.row), self.path, wait_s)
+                return Applied(None, terminated_in(connections.writer(), change.row))
+            return None
+        except sqlite3.IntegrityError as error:
+            return refused_put(connections.writer(), cast(Put, change), error)
 
 
 class Seeing(FileReads):
@@ -257,6 +267,10 @@ class Seeing(FileReads):
     def seeing(self, look: Look) -> "Seeing":
         """See BesideJournals."""
         return self
+
+    def look_seldom(self) -> None:
+        """See BesideJournals."""
+        self._direct.look_seldom()
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage."""

@@ -172,6 +172,20 @@ class Keeping(Base):
         assert len(looks) == before
         assert self.stored(storage, span.id) == span
 
+    def test_what_is_applied_after_the_file_was_deleted_is_in_a_new_one(self, storage: Storage) -> None:
+        """One change or several, however soon after the last ones."""
+        journals: BesideJournals = self.claimed(storage, "journals")
+        for count in (1, 2, 1, 2):
+            for file in journals.path.parent.glob(f"{journals.path.name}*"):
+                file.unlink()
+            agents = [self.rows.agent(f"agent {number}") for number in range(count)]
+            journals.direct.apply([Unit((Put(agent, minted=True),)) for agent in agents])
+            new = open_direct(self.copy_at(storage, journals.path))
+            try:
+                assert [row for row in new.page(Query("agent")).rows if row in agents] == agents
+            finally:
+                new.close()
+
     def _filled(self, storage: Storage) -> AgentInstanceRow:
         """Put a run with two spans, of which the first has a violation."""
         run = self.instance(storage)

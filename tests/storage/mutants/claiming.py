@@ -370,6 +370,13 @@ class NeverLooksIntoJournals(SQLiteStorage):
         return super().seeing(lambda: None)
 
 
+@found_by("test_what_is_applied_after_the_file_was_deleted_is_in_a_new_one")
+class LooksSeldomForItsFile(SQLiteStorage):
+    def __init__(self, *args: Any, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.look_seldom()
+
+
 @found_by("test_another_process_opens_its_location")
 class NeverWritesItsFile(JsonStorage):
     """Shares what it has within the process, so that only another process notices."""
