@@ -6,11 +6,11 @@ from agentspan.errors import DatabaseBusy, InvalidAction, NotFound, StorageError
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit
 from agentspan.model.refusals import termination_behind
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, ScoreRow
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.recording.live_runs import LiveRun
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks.protocol import WAIT_S, RunListener
-from agentspan.recovery.names import with_agents
+from agentspan.recovery.names import run_of, with_agents
 
 
 class Outcomes(RunListener):
@@ -98,13 +98,12 @@ class Outcomes(RunListener):
             return None
 
     def _fitting(self, unit: Unit) -> Unit | None:
-        change = unit.changes[-1]
-        if isinstance(change, Move):
-            found = self._recorder.store.find(change.id, instance_id=change.instance_id)
+        change, recorder, instance_id = unit.changes[-1], self._recorder, run_of(unit)
+        if isinstance(change, Move) and instance_id is None:
+            found = recorder.store.find(change.id, instance_id=change.instance_id)
             return unit if change.id in found.rows else None
-        if not isinstance(change, Put) or not isinstance(change.row, AgentSpanRow | ScoreRow):
+        if instance_id is None:
             return None
-        recorder, instance_id = self._recorder, change.row.agent_instance_id
         run: LiveRun | None = recorder.runs.get(instance_id)
         if instance_id not in recorder.runs.unconfirmed and not self._is_another_file():
             run = None  # somebody has removed it

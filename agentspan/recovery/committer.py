@@ -22,6 +22,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRo
 from agentspan.recovery import already_stored
 from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.names import Names, instance_in, names_rows, spans_of, with_agents, without_name
+from agentspan.recovery.open_runs import OpenRuns
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage import meanwhile
 from agentspan.storage.protocol import Query, Storage
@@ -103,6 +104,7 @@ class Committer:
         self._wait_s = wait_s
         self._knows_types = knows_types
         self._names = Names(storage)
+        self._open_runs = OpenRuns(storage)
         self._agents: dict[str, str] = {}
         self._moved: set[str] = set()  # runs of which journals have spans with another agent
         self._kept: set[tuple[str, str]] | None = None
@@ -150,8 +152,10 @@ class Committer:
             batch, begun = begun.batch, begun.rest()
             # Elements are noted in the order of records: nothing of those that follow comes before the last of these.
             with nullcontext() if following is None or begun.bodies else meanwhile.doing(following.step):
-                first = self.apply(batch.first, wait_s)
-                rest = self.apply(batch.units(), wait_s)
+                first, units = self.apply(batch.first, wait_s), batch.units()
+                self._open_runs.note(batch.first)
+                rest = self.apply(units, wait_s)
+                self._open_runs.note(units)
             for unreadable in batch.unreadable:
                 self._unreadable(unreadable)
             refused += first.refused + rest.refused
@@ -319,8 +323,15 @@ class Committer:
             self._agents.pop(span.agent_instance_id, None)  # its file was replaced
         if isinstance(unit.changes[-1], Move):
             self._agents.pop(unit.changes[-1].id, None)
-        fitting = self._listener.missing(unit)
-        return None if fitting is None else self._fitted((fitting,))[0]
+        registrations = self._open_runs.take(unit)
+        if registrations is None:
+            fitting = self._listener.missing(unit)
+            return None if fitting is None else self._fitted((fitting,))[0]
+        try:
+            self.apply(registrations, self._wait_s)
+        finally:
+            self._open_runs.note(registrations)
+        return self._fitted((unit,))[0]
 
     def _close_ended(self, unit: Unit, reason: str) -> None:
         """Close the open spans of a terminated run that has ended."""

@@ -5,11 +5,12 @@ import platform
 from agentspan import clock, ids
 from agentspan.ids import IdSource
 from agentspan.model import registration
-from agentspan.model.changes import Applied, Move, Put, Unit, unit_of
+from agentspan.model.changes import Applied, Put, Unit, unit_of
 from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentRow, WriterRow
 from agentspan.model.schema_versions import fields_of
 from agentspan.recovery.committer import Listener
+from agentspan.recovery.names import run_of
 from agentspan.storage.lookup import references, unique
 from agentspan.storage.protocol import Storage
 
@@ -35,7 +36,7 @@ class LostRegistrations(Listener):
 
     def missing(self, unit: Unit) -> Unit | None:
         """See Listener."""
-        run_id = _run_of(unit) if self.is_damaged else None
+        run_id = run_of(unit) if self.is_damaged else None
         if run_id is None or not ids.is_pfid(run_id):
             return None
         for _ in range(ATTEMPTS):
@@ -71,11 +72,3 @@ class LostRegistrations(Listener):
         stored = references(self._storage, agent, wanted.version.external_identifier, wanted.schema.content_hash)
         changes = registration.register(wanted, stored, self._ids.new, clock.now())
         return isinstance(self._storage.apply([Unit(changes, run_id)])[0], Applied)
-
-
-def _run_of(unit: Unit) -> str | None:
-    """Return the run that a unit needs; None if it needs something else."""
-    change = unit.changes[-1]
-    if isinstance(change, Move):
-        return change.id if change.type == "agent_instance" else None
-    return getattr(change.row, "agent_instance_id", None) if isinstance(change, Put) else None

@@ -44,6 +44,14 @@ def instance_in(unit: Unit) -> AgentInstanceRow | None:
     return None
 
 
+def run_of(unit: Unit) -> str | None:
+    """Return the run that a unit needs; None if it needs something else."""
+    change = unit.changes[-1]
+    if isinstance(change, Move):
+        return change.id if change.type == "agent_instance" else None
+    return getattr(change.row, "agent_instance_id", None) if isinstance(change, Put) else None
+
+
 class Names:
     """The named rows of one storage, as far as they were looked up."""
 

@@ -1,8 +1,6 @@
-"""A fault of ours stays ours: full, locked, read-only, deleted, replaced, or a bug; the program never notices."""
+"""A fault of ours stays ours: full, locked, read-only, or a bug; the program never notices."""
 
-import contextlib
 import logging
-import os
 import sqlite3
 import subprocess
 import time
@@ -14,11 +12,9 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.errors import DatabaseBusy
-from agentspan.model.changes import Put
-from agentspan.model.rows import AgentInstanceRow, WriterRow
+from agentspan.model.rows import WriterRow
 from agentspan.recording.sinks import backlog
-from agentspan.storage.sqlite import SQLiteStorage
+from tests.recording.busy_files import busy_for, unknown_writers
 from tests.recording.stored import spans_of
 
 
@@ -110,28 +106,6 @@ def test_a_file_that_stays_locked_makes_one_call_wait_a_quarter_of_a_second(tmp_
     other.close()
 
 
-def busy_for(row_type: type, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a file be busy so many times when a row of a type comes."""
-    apply, left = SQLiteStorage.apply, [None] * times
-
-    def busy(storage: SQLiteStorage, units: Any, **how: Any) -> Any:
-        puts = [change.row for unit in units for change in unit.changes if isinstance(change, Put)]
-        if left and row_type in map(type, puts):
-            left.pop()
-            raise DatabaseBusy("for a moment")
-        return apply(storage, units, **how)
-
-    monkeypatch.setattr(SQLiteStorage, "apply", busy)
-
-
-def unknown_writers(path: Path) -> int:
-    """How many runs and spans there are whose program is not stored."""
-    rows = "select writer_id from agent_instances union all select writer_id from agent_spans"
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        (count,) = connection.execute(f"select count(*) from ({rows}) where writer_id not in (select id from writers)")
-    return int(count[0])
-
-
 @pytest.mark.parametrize("times", [1, 2, 9])
 def test_a_run_is_never_stored_before_its_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """Else nobody could close it, where the program is killed right then."""
@@ -193,115 +167,6 @@ def test_tries_cost_one_transaction_at_a_time_however_much_waits(
         assert tracer.flush()
     assert tracer.health()[:5] == (2 + 2 * 1001, 0, 0, 0, 0)
     other.close()
-
-
-def delete(path: Path) -> None:
-    for suffix in ("-shm", "-wal", ""):  # a thread may make a new file as soon as there is none
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-@pytest.fixture
-def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.LOOK_EVERY_S", -1.0)
-
-
-BOTH = pytest.mark.parametrize("durability", ["journal", "commit"])
-
-
-@pytest.mark.usefixtures("looks_always")
-@BOTH
-def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path, durability: Any) -> None:
-    path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability=durability)
-    with tracer.run("mine", version="2", metadata={"a": 1}) as run, tracer.span("chain", {"name": "outer"}):
-        assert tracer.flush()
-        delete(path)
-        with tracer.span("tool", {"name": "after"}) as after:
-            pass
-    assert tracer.flush()
-    with agentspan.open(path) as db:
-        (found,) = db.agent_instances.list()
-        assert (found.id, found.status, found.metadata) == (run.id, "complete", {"a": 1})
-        (span,) = db.agent_spans.list(run.id)
-        assert (span.id, span.status, span.agent_id) == (after.id, "complete", found.agent_id)
-        # The end of the one that went with the old file fits nothing here, and is kept.
-        assert [(row.subject, row.why) for row in db.doctor().refused] != []
-    assert sqlite3.connect(path).execute("select count(*) from writers").fetchone() == (1,)
-
-
-@pytest.mark.usefixtures("looks_always")
-@pytest.mark.parametrize("row_type", [AgentInstanceRow, WriterRow])
-def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one_that_is_busy_at_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_type: type
-) -> None:
-    """Its spans wait until the run is there."""
-    path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability="commit")
-    with tracer.run("mine") as run:
-        delete(path)
-        busy_for(row_type, 1, monkeypatch)
-        with tracer.span("tool", {"name": "after"}) as after:
-            pass
-    assert tracer.flush()
-    with agentspan.open(path) as db:
-        assert [(span.id, span.status) for span in db.agent_spans.list(run.id)] == [(after.id, "complete")]
-        assert db.doctor().refused == []
-    assert unknown_writers(path) == 0
-    tracer.shutdown()
-
-
-@pytest.mark.usefixtures("looks_always")
-@BOTH
-def test_runs_after_the_file_was_deleted_are_of_a_known_program(tmp_path: Path, durability: Any) -> None:
-    path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability=durability)
-    for _ in range(3):
-        with tracer.run("a"), tracer.span("tool", {"name": "x"}):
-            pass
-        assert tracer.flush()
-        assert unknown_writers(path) == 0
-        delete(path)
-    assert tracer.health()[:3] == (12, 0, 0)
-    tracer.shutdown()
-
-
-@pytest.mark.usefixtures("looks_always")
-@BOTH
-def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path, durability: Any) -> None:
-    path, other = tmp_path / "runs.db", tmp_path / "other.db"
-    with agentspan.open(other) as db:
-        theirs = db.agent_instances.register("theirs")
-    tracer = Tracer(path, durability=durability)
-    with tracer.run("mine") as run:
-        assert tracer.flush()
-        delete(path)
-        os.replace(other, path)
-        with tracer.span("tool", {"name": "after"}):
-            pass
-    assert tracer.flush()
-    with agentspan.open(path) as db:
-        assert {found.id: found.status for found in db.agent_instances.list()} == {
-            theirs.id: "pending",
-            run.id: "complete",
-        }
-        assert len(db.agent_spans.list(run.id)) == 1
-
-
-def test_a_folder_that_is_gone_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.LOOK_EVERY_S", -1.0)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    tracer = Tracer(folder / "runs.db", durability="commit")
-    step = steps(tracer)
-    with tracer.run("gone"):
-        delete(folder / "runs.db")
-        folder.rmdir()
-        assert step(1) == "1" * 1000
-        folder.mkdir()
-        assert tracer.flush()
-    with tracer.run("later"):
-        step(2)
-    assert tracer.health().failed == 0
 
 
 PLACES = [
