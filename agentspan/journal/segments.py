@@ -1,10 +1,9 @@
-"""One file of a journal. The process that owns it maps it and appends; the process that drains or recovers it reads.
+"""One file of a journal, of this process, which maps it and appends. (Those of dead processes: left_segments.)
 
 What is copied into a shared mapping is in the page cache, which outlives the process: a SIGKILL loses nothing. The
 file's room is allocated before it is mapped, because writing to a hole on a full disk ends the process with SIGBUS.
 
-Who owns a segment holds its `flock`, which ends with the process. A forked child shares the lock with its parent, so it
-closes its descriptors of it; unlocking would unlock the parent's.
+Who owns a segment holds its lock (see locked_files).
 """
 
 import errno
@@ -14,17 +13,13 @@ import mmap
 import os
 import struct
 import sys
-import threading
-import time
-import weakref
 from contextlib import suppress
-from pathlib import Path
 from zlib import crc32
 
-from agentspan import files, forks
-from agentspan.forks import Hold
+from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.journal import journal_folder
+from agentspan.journal.locked_files import Changing, Locked, held
 from agentspan.journal.records import END, HEADER
 
 FORM = b"agentspan journal 3\n"
@@ -36,44 +31,18 @@ NEW = ".new"
 START = 48
 """Position of the first record."""
 
-_FORMS = {suffix: FORM.replace(b"3", suffix[2].encode()).ljust(32, b"\0") for suffix in SUFFIXES}
-_MARK = 32  # where the first record begins that is not in the storage yet, its number, and their CRC
-_mark = struct.Struct("<IQ")
+FORMS = {suffix: FORM.replace(b"3", suffix[2].encode()).ljust(32, b"\0") for suffix in SUFFIXES}
+MARK = 32
+"""Position of the mark: where the first record begins that is not in the storage yet, its number, and their CRC."""
+mark_form = struct.Struct("<IQ")
 _SECOND = START + len(END)
 COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 """Python 3.11: to make a slice may run the garbage collector, and so other code, unless one was made just before."""
 
-FORK_WAIT_S = 0.5
 _epochs = itertools.count(1)
-_changing: list[int] = []
-"""The threads that open or close a descriptor now: a fork waits for them, or the child would have descriptors that it
-knows nothing of, and keep a lock with them. Nobody waits for a fork: who is interrupted here may do anything."""
 
 
-class _Changing:
-    """A block in which a descriptor is opened or closed."""
-
-    def __enter__(self) -> None:
-        _changing.append(threading.get_ident())
-
-    def __exit__(self, *exc_info: object) -> None:
-        _changing.remove(threading.get_ident())
-
-
-class _Locked:
-    """A file whose lock this process holds, as long as it has it open."""
-
-    _file = -1
-
-    def _let_go(self) -> None:
-        with _Changing():
-            # At once: a fork may come all the same, and the number be somebody else's.
-            file, self._file = self._file, -1
-            if file >= 0:
-                os.close(file)
-
-
-class Segment(_Locked):
+class Segment(Locked):
     """A segment of this process's own: a spare one at first, which is not read until it begins.
 
     Args:
@@ -101,9 +70,9 @@ class Segment(_Locked):
         self.end = self.drained = START
         self.epoch = next(_epochs)
         self.is_referred_to = False
-        with _Changing():
+        with Changing():
             self._file = files.create(self.path)
-            _held.add(self)
+            held.add(self)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             os.posix_fallocate(self._file, 0, size)
@@ -145,7 +114,7 @@ class Segment(_Locked):
     def _map(self) -> None:
         if not self._maps:
             return
-        with _Changing():
+        with Changing():
             self.map = mmap.mmap(self._file, self.size)
             self._is_mapped = True
 
@@ -194,7 +163,7 @@ class Segment(_Locked):
         """Store in the file that everything before a position is in the storage, and the number of the record there."""
         self.drained = drained
         try:
-            self._put(_MARK, _marked(drained, sequence))
+            self._put(MARK, marked(drained, sequence))
         except OSError as raised:  # no room for a copy of a shared block: it is read again, which changes nothing
             let_through(raised)
 
@@ -205,7 +174,7 @@ class Segment(_Locked):
 
     def unmap(self) -> None:
         """Remove the mapping, which counts as the program's memory. The records can still be read."""
-        with _Changing():
+        with Changing():
             if self._is_mapped:
                 self._is_mapped = False  # first: Ctrl-C comes at calls, and what cannot be read stops all draining
                 self.map.close()
@@ -222,13 +191,13 @@ class Segment(_Locked):
         Args:
             sequence: the number of the next record.
         """
-        mark, epoch = _marked(START, sequence), next(_epochs)
+        mark, epoch = marked(START, sequence), next(_epochs)
         if not self._maps:  # it goes on: what was written after its end must be zeros
             return
         if COLLECTS_ANYWHERE:
             END[:0]
         if self.drained == self.end:  # no call from here: as soon as the end is the start, others append there
-            self.map[_MARK:START] = mark
+            self.map[MARK:START] = mark
             self.map[START:_SECOND] = END
             self.epoch, self.is_referred_to = epoch, False
             self.drained = self.end = START
@@ -243,158 +212,21 @@ class Segment(_Locked):
         self._let_go()
 
     def remove(self) -> None:
-        """Delete the file, and close it."""
+        """Delete the file, and close it. One that cannot be deleted stays; who reads it finds all of it drained."""
         if self._file >= 0:
-            with suppress(FileNotFoundError):
+            try:
                 os.unlink(self.path)
+            except OSError as raised:  # it was deleted, or its folder may not be written to, or is none any more
+                let_through(raised)
             self.leave()
 
 
-def _marked(drained: int, sequence: int) -> bytes:
-    mark = _mark.pack(drained, sequence)
+def marked(drained: int, sequence: int) -> bytes:
+    """Return the bytes of a mark."""
+    mark = mark_form.pack(drained, sequence)
     return mark + crc32(mark).to_bytes(4, "little")
 
 
 def room_for(length: int) -> int:
     """Return the least size of a segment for a body of so many bytes."""
     return START + HEADER + length + len(END)
-
-
-class Left(_Locked):
-    """A segment of a dead owner, locked by this process; a context manager that unlocks it at the end.
-
-    Attributes:
-        data: all of it.
-        start: where the first record begins that is not in the storage yet.
-        after: the number of the record before that; None where it is not known.
-        damaged: what is wrong with its own start, or None.
-
-    Raises:
-        OSError: its owner is alive, or the file does not exist any more.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # Its own from here on: nobody else closes it.
-        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            _held.add(self)
-            why = files.why_foreign(os.fstat(self._file), journal_folder.owners(path.parent))
-            if why is not None:
-                _refuse(path, why)
-                raise PermissionError(errno.EPERM, f"{path} may be of another user")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(self._file).st_nlink:
-                raise FileNotFoundError(f"{path} was drained by somebody else")
-            self.data = _contents(self._file)
-            self._look()
-        except BaseException:
-            self._let_go()
-            raise
-
-    def _look(self) -> None:
-        """Read from its first bytes how much is in the storage already."""
-        mark, check = self.data[_MARK : START - 4], self.data[START - 4 : START]
-        self.start, after = _mark.unpack(mark) if len(mark) == _mark.size else (0, 0)
-        known = crc32(mark).to_bytes(4, "little") == check and START <= self.start <= len(self.data)
-        if not known:
-            self.start = START
-        self.after = after - 1 if known else None
-        self.damaged: str | None = None
-        if not known:
-            self.damaged = "where it is drained up to is damaged; all of it was read again"
-        elif self.data[:_MARK] != _FORMS.get("".join(self.path.suffixes[-2:])):
-            self.damaged = "its first bytes are damaged"
-
-    def trim(self, drained: int, sequence: int) -> None:
-        """Store in the file that everything before a position is in the storage, so that it is not read again."""
-        os.pwrite(self._file, _marked(drained, sequence), _MARK)
-
-    def remove(self) -> None:
-        """Delete the file, unless its name is another file's now."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            with _Changing():
-                folder = os.open(self.path.parent, flags)
-        except OSError as raised:  # it is gone, and the file with it
-            let_through(raised)
-            return
-        try:
-            name = self.path.name
-            if os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(self._file)):
-                os.unlink(name, dir_fd=folder)
-        except FileNotFoundError:
-            pass
-        finally:
-            with _Changing():
-                os.close(folder)
-
-    def leave(self) -> None:
-        """Close the file, which releases the lock."""
-        self._let_go()
-
-    def __del__(self) -> None:
-        if self._file >= 0:  # an exception from a signal handler came before the end of the block
-            self._let_go()
-
-    def __enter__(self) -> "Left":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.leave()
-
-
-def take_over(path: Path) -> Left | None:
-    """Lock a segment whose owner has died; None if the owner is alive, or another process was faster.
-
-    Also None for a file that another user may have put there (see journal_folder), and the log says why.
-    """
-    with _Changing():
-        return _taken_over(path)
-
-
-def _taken_over(path: Path) -> Left | None:
-    try:
-        return Left(path)
-    except OSError as raised:
-        let_through(raised)
-        if raised.errno == errno.ELOOP:
-            _refuse(path, "it is a symbolic link")
-        return None
-
-
-def _refuse(path: Path, why: str) -> None:
-    journal_folder.warn(f"the segment {path} of a journal is not read: {why}; look at what it is, and move it away")
-
-
-def _contents(file: int) -> bytes:
-    size, data = os.fstat(file).st_size, b""
-    while len(data) < size and (more := os.pread(file, size - len(data), len(data))):
-        data += more
-    return data
-
-
-_held: "weakref.WeakSet[Segment | Left]" = weakref.WeakSet()
-
-
-def _wait_for_changes() -> None:
-    """Wait for other threads that open or close a descriptor."""
-    own, slept = threading.get_ident(), 0.0
-    while slept < FORK_WAIT_S and any(thread != own for thread in list(_changing)):
-        time.sleep(0.0005)
-        slept += 0.0005
-
-
-def _stop_waiting() -> None:
-    """Do nothing: no thread was made to wait."""
-
-
-def _leave_all() -> None:
-    """In a forked child: close the segments that the parent owns or reads. Else the lock would outlive the parent."""
-    _changing.clear()
-    for each in list(_held):
-        each.leave()
-
-
-forks.hold(Hold.DESCRIPTORS, _wait_for_changes, _stop_waiting)
-forks.forget(_leave_all)

@@ -7,7 +7,8 @@ from threading import get_ident
 from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.journal.journal_folder import check, make_state_folder, refusal, state_folder, warn
-from agentspan.journal.segments import NEW, SUFFIX, SUFFIXES, Segment, room_for, take_over
+from agentspan.journal.left_segments import take_over
+from agentspan.journal.segments import NEW, SUFFIX, SUFFIXES, Segment, room_for
 
 SIZE = 2**20
 """Bytes of a first segment: 1,000 spans with 300 bytes in and out."""

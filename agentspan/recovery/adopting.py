@@ -13,9 +13,10 @@ from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import outdated
 from agentspan.journal.events import HISTORY
+from agentspan.journal.left_segments import Left, take_over
 from agentspan.journal.parts import Elements
 from agentspan.journal.records import Gap, Record, read
-from agentspan.journal.segments import START, Left, take_over
+from agentspan.journal.segments import START
 from agentspan.journal.spool import segments, tidy, types_of, writer_of
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.lost_registrations import LostRegistrations

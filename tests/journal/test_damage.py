@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import Tracer
 from agentspan.cli import main
+from agentspan.journal.left_segments import take_over
 from agentspan.journal.records import HEADER, Gap, read
-from agentspan.journal.segments import take_over
 from tests.journal.recorded import die, sink_of, statuses
 from tests.journal.segment_files import segments_of
 

@@ -116,7 +116,7 @@ def test_a_finalizer_that_garbage_collection_calls_may_append(log: Log, threshol
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="garbage is not collected there any more")
 def test_a_finalizer_may_append_where_a_segment_begins_anew(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[slice] = []
-    marked = segments_module._marked
+    marked = segments_module.marked
 
     class Garbage:
         def __init__(self) -> None:
@@ -138,7 +138,7 @@ def test_a_finalizer_may_append_where_a_segment_begins_anew(log: Log, monkeypatc
     assert portion is not None
     log.trim(portion.segment, portion.segment.end, 1)
     before = gc.get_threshold()
-    monkeypatch.setattr(segments_module, "_marked", just_before)
+    monkeypatch.setattr(segments_module, "marked", just_before)
     try:
         log.take(4096)
     finally:

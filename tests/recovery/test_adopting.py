@@ -16,7 +16,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.errors import StorageError
 from agentspan.journal.journal_folder import folder_of
-from agentspan.journal.segments import Left, take_over
+from agentspan.journal.left_segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
 from agentspan.recording.sinks import terminations
 from agentspan.recording.sinks.drain_thread import DrainThread
