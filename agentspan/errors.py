@@ -152,6 +152,10 @@ class NotStorable(StorageError):
     """The backend never takes this value or statement: trying again fails again, and other changes are not affected."""
 
 
+NOT_NOW = (StorageError, MemoryError)
+"""Exceptions that say nothing about what is to be stored: it is tried again."""
+
+
 class AgentTerminated(BaseException):
     """The run was terminated. Raised by each later span of a run with `on_terminate="raise"`.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from pydantic_core import from_json
 
 from agentspan import clock, jsontext
-from agentspan.errors import StorageError
+from agentspan.errors import NOT_NOW
 from agentspan.interrupts import let_through
 from agentspan.journal import raw_records
 from agentspan.journal.events import (
@@ -160,7 +160,7 @@ class Batch:
                     self._add_other(kind, fields, body)
                     if self._in_parts > MOST_IN_PARTS:
                         return number
-            except StorageError:  # says nothing about the record
+            except NOT_NOW:  # says nothing about the record
                 raise
             except Exception as error:
                 let_through(error)
@@ -220,7 +220,7 @@ class Batch:
         fields = self._unread.pop(id)
         try:
             self._open[id] = _created(fields, *raw_records.read_begin(*fields[-2:]))
-        except StorageError:
+        except NOT_NOW:
             raise
         except Exception as error:
             let_through(error)
@@ -240,7 +240,7 @@ class Batch:
         for each in self._later:
             try:
                 units.append(decode_unit(each[1]) if each[0] == UNIT else self._move(each, stored))
-            except StorageError:  # says nothing about the record
+            except NOT_NOW:  # says nothing about the record
                 raise
             except Exception as error:
                 let_through(error)
@@ -254,7 +254,7 @@ class Batch:
         for (created, ended), (payload, result) in zip(finished, _decoded(finished, self._payloads), strict=True):
             try:
                 self._rows.append(self._row(created, ended, payload, result))
-            except StorageError:
+            except NOT_NOW:
                 raise
             except Exception as error:
                 let_through(error)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import NamedTuple, cast
 
 from agentspan import clock, jsontext
-from agentspan.errors import DatabaseBusy, NotStorable, StorageError
+from agentspan.errors import NOT_NOW, DatabaseBusy, NotStorable
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.begun import Begun
@@ -174,7 +174,7 @@ class Committer:
         named = {id(fitted): unit for fitted, unit in zip(units, given, strict=True) if names_rows(unit)}
         try:
             outcomes = outcomes_of(self._storage, units, wait_s)
-        except StorageError:
+        except NOT_NOW:
             self._names.forget()
             raise
         if len(outcomes) < len(units):
@@ -375,7 +375,7 @@ def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[
     try:
         return [*storage.apply(units, wait_s=wait_s)]
     except Exception as error:
-        if isinstance(error, StorageError) and not isinstance(error, NotStorable):
+        if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
             raise
         let_through(error)
         if len(units) == 1:
@@ -385,7 +385,7 @@ def outcomes_of(storage: Storage, units: Sequence[Unit], wait_s: float) -> list[
         try:
             outcomes += storage.apply((unit,), wait_s=wait_s)
         except Exception as error:
-            if isinstance(error, StorageError) and not isinstance(error, NotStorable):
+            if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
                 break
             let_through(error)
             outcomes.append(error)

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,25 @@ def test_a_folder_that_is_made_while_a_program_records_is_not_used(
     assert "others may write to it" in caplog.text
     tracer.shutdown()
     assert spans(path) == 1
+
+
+def test_a_file_in_the_place_of_the_folder_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path)
+    folder = folder_of(path)
+    with tracer.run("recorded"):
+        for number in range(30):
+            with tracer.span("tool", {"name": "x"}):
+                time.sleep(0.01)  # the thread looks after its segments meanwhile
+            if number == 5:
+                shutil.rmtree(folder)
+                folder.touch()
+            if number == 20:
+                folder.unlink()
+    assert tracer.flush()
+    assert tracer.health()[:3] == (62, 0, 0)
+    tracer.shutdown()
+    assert spans(path) == 30
 
 
 @as_root

@@ -10,8 +10,10 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.recording.live_runs import LiveRuns
 from tests.checkout import ROOT
-from tests.journal.recorded import sink_of
+from tests.journal.recorded import sink_of, statuses
+from tests.waiting import until
 
 
 def record(tracer: Tracer, number: int) -> None:
@@ -51,6 +53,22 @@ def test_a_thread_that_cannot_be_started_is_tried_again_later_and_later(
     monkeypatch.undo()
     tracer.shutdown()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_fault_in_its_look_for_runs_does_not_end_the_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tracer, calls = Tracer(tmp_path / "runs.db"), []
+
+    def fail(runs: LiveRuns) -> None:
+        calls.append(runs)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveRuns, "active", fail)
+        record(tracer, 1)
+        until(lambda: calls)
+    record(tracer, 1)
+    until(lambda: statuses(tmp_path / "runs.db") == ["complete"] * 2)
+    tracer.shutdown()
 
 
 def test_without_a_thread_the_journal_is_drained_at_the_exit(tmp_path: Path) -> None:

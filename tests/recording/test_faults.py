@@ -16,6 +16,7 @@ from agentspan.model.rows import WriterRow
 from agentspan.recording.sinks import backlog
 from tests.recording.busy_files import busy_for, unknown_writers
 from tests.recording.stored import spans_of
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -228,6 +229,46 @@ def test_a_bug_anywhere_reaches_the_program_only_when_asked_to(
     assert "sk-aaa" not in caplog.text
     with pytest.raises(Bug):
         program(strict)
+
+
+MEMORY = [
+    "agentspan.journal.log.Log.take",
+    "agentspan.journal.events._change",
+    "agentspan.journal.deriving.Batch._add_other",
+    "agentspan.journal.deriving.Batch._row",
+    "agentspan.recovery.committer.Committer._fitted",
+    "agentspan.recovery.names.Names.resolved",
+    "agentspan.storage.sqlite.connections.Connections.writer",
+    "agentspan.storage.sqlite.writes._put",
+    "agentspan.storage.sqlite.contents.recent.RecentRuns.settle",
+    "agentspan.storage.sqlite.contents.numbering.Numbering.write",
+]
+
+
+@pytest.mark.parametrize("place", MEMORY)
+def test_nothing_is_lost_where_memory_runs_out_while_a_journal_is_moved(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer, calls = Tracer(tmp_path / "runs.db"), []
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, fail)
+        with tracer.run("a"), tracer.span("llm", {"model": "m", "messages": [{"role": "user", "content": "x" * 600}]}):
+            pass
+        assert not tracer.flush()
+        assert calls
+    with tracer.run("a"), tracer.span("tool", {"name": "x"}):
+        pass
+    until(tracer.flush)  # the first one may tell what happened
+    assert tracer.health()[:3] == (8, 0, 0)
+    assert [span.status for span in spans_of(tracer)] == ["complete"] * 2
+    with agentspan.open(tracer.storage) as db:
+        assert db.doctor().refused == []
+    tracer.shutdown()
 
 
 def test_the_clock_of_the_machine_set_back_makes_no_negative_duration(tmp_path: Path) -> None:

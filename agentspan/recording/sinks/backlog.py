@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from agentspan import clock
-from agentspan.errors import StorageError
+from agentspan.errors import NOT_NOW
 from agentspan.locks import Occupied, within
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import WriterRow
@@ -86,7 +86,7 @@ class Backlog:
                 units = tuple(islice(self.units, BATCH))
             try:
                 tally = self._committer.apply(units, wait_s)
-            except StorageError as error:
+            except NOT_NOW as error:
                 self._progress.try_later()
                 self._progress.storage_failed(error)
                 return False

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from agentspan.errors import NotStorable, StorageError
+from agentspan.errors import NOT_NOW, NotStorable
 from agentspan.interrupts import let_through
 from agentspan.model.changes import Unit
 from agentspan.recording.sinks import span_units
@@ -31,7 +31,7 @@ class CommitSink:
         listener: Listener,
         *,
         before_keep: Callable[[], None] | None = None,
-        put_aside: Callable[[Unit, StorageError], None] | None = None,
+        put_aside: Callable[[Unit, Exception], None] | None = None,
     ) -> None:
         self.progress = Progress(listener)
         self.committer = committer(self.progress.deferred)
@@ -103,7 +103,7 @@ class CommitSink:
             return
         try:
             tally = self.committer.apply((unit,), WAIT_S)
-        except StorageError as error:
+        except NOT_NOW as error:
             self._put_aside(unit, error)
             return
         if is_counted:
@@ -123,7 +123,7 @@ class CommitSink:
         try:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
         except Exception as error:
-            if isinstance(error, StorageError) and not isinstance(error, NotStorable):
+            if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
                 self._put_aside(unit, error)
                 return
             let_through(error)  # what is left is a bug of ours or of the backend's: the same unit would fail again
@@ -135,13 +135,13 @@ class CommitSink:
             return
         try:
             tally = self.committer.settle(unit, outcome)
-        except StorageError as error:
+        except NOT_NOW as error:
             self._put_aside(unit, error)
             return
         progress.count(tally)
         progress.deferred.raise_kept()
 
-    def put_aside(self, unit: Unit, error: StorageError) -> None:
+    def put_aside(self, unit: Unit, error: Exception) -> None:
         """See Sink."""
         self.backlog.keep(unit)
         self.progress.storage_failed(error)

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from agentspan.errors import DatabaseBusy, StorageError
+from agentspan.errors import NOT_NOW, DatabaseBusy
 from agentspan.interrupts import let_through
 from agentspan.journal.begun import Begun
 from agentspan.journal.log import Log, Portion
@@ -102,7 +102,7 @@ class Drain:
                 return self._run(wait_s, most, time.monotonic() + max(wait_s, WAIT_S))
         except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
             return False
-        except StorageError as error:
+        except NOT_NOW as error:
             self._progress.try_later()
             self._progress.storage_failed(error)
             if not isinstance(error, DatabaseBusy):

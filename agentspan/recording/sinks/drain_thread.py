@@ -193,16 +193,17 @@ def _run(reference: "weakref.ref[Work]", bell: _Bell) -> None:
         work = kept or reference()
         if work is None or work.thread.bell is not bell:  # another thread was started in this one's place
             return
+        kept = work
         try:
             if is_called:
                 ticks.quiet = 0
                 work.prepare()
             else:
                 is_over = work.tick(ticks)
+            # A tracer that was dropped leaves nothing undone; one with a run that goes on is about to record.
+            kept = work if work.is_needed() else None
         except Exception as error:
             work.thread.raised(error)
-        # A tracer that was dropped leaves nothing undone; one with a run that goes on is about to record.
-        kept = work if work.is_needed() else None
         del work
     work = reference()
     if work is not None:

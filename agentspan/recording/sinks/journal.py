@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentspan.errors import StorageError
+from agentspan.interrupts import let_through
 from agentspan.journal.events import encode_registration, encode_unit
 from agentspan.journal.log import Log
 from agentspan.journal.parts import Parts, encode
@@ -215,7 +215,7 @@ class JournalSink:
         if not self._append(encode_unit(unit).encode()):
             self._commit(unit)
 
-    def put_aside(self, unit: Unit, error: StorageError) -> None:
+    def put_aside(self, unit: Unit, error: Exception) -> None:
         """See Sink."""
         if self._append(encode_unit(unit).encode()):
             self.commits.progress.storage_failed(error)
@@ -301,10 +301,15 @@ class JournalSink:
             return not elsewhere
         if elsewhere or self.log.full_bytes >= journal_work.CAP:
             self.log.alert = True
-            if elsewhere and not self._overflow.try_to_end():
-                return False
-            if self.commits.progress.may_try():  # do a part of the thread's work: it does not keep up
-                self._drain.run(WAIT_S, most=PORTION)
+            try:
+                if elsewhere and not self._overflow.try_to_end():
+                    return False
+                if self.commits.progress.may_try():  # do a part of the thread's work: it does not keep up
+                    self._drain.run(WAIT_S, most=PORTION)
+            except Exception as error:  # about what was recorded before; this record comes first
+                let_through(error)
+                self._thread.raised(error)
+                return not self._overflow.keeps_order
         return True
 
     def _commit(self, unit: Unit) -> None:

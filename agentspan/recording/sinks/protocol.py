@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from agentspan.errors import StorageError
 from agentspan.journal.parts import Parts
 from agentspan.journal.raw_records import Begin, End
 from agentspan.model.changes import Unit
@@ -146,7 +145,7 @@ class Sink(SpanSink, Protocol):
     def restate(self, unit: Unit) -> None:
         """Write a unit that is no transition of this process, and is not counted as one."""
 
-    def put_aside(self, unit: Unit, error: StorageError) -> None:
+    def put_aside(self, unit: Unit, error: Exception) -> None:
         """Keep a unit that the storage could not take, and write it later."""
 
     def hurry(self) -> None:
