@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -302,6 +303,30 @@ def test_a_group_whose_file_is_deleted_is_in_the_new_file_or_raises(tmp_path: Pa
                 groups.group(work, 1.0)
         assert [found.name for found in db.agents.list()] == ["a"] * goes_on
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("times", [1, 5, 1000])
+def test_a_file_that_is_deleted_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    path, left = tmp_path / "runs.db", [None] * times
+    prepare = opening.prepare
+
+    def deleted_before(*args: Any, **how: Any) -> None:
+        if left:
+            left.pop()
+            path.unlink()
+        prepare(*args, **how)
+
+    monkeypatch.setattr(opening, "prepare", deleted_before)
+    if times > 100:
+        with pytest.raises(StorageError, match=r"runs\.db is deleted again and again"):
+            agentspan.open(path)
+        return
+    with agentspan.open(path) as db:
+        db.agents.create("a")
+    with agentspan.open(path, read_only=True) as db:
+        assert [agent.name for agent in db.agents.list()] == ["a"]
 
 
 def test_a_fork_leaves_a_thread_nothing_of_sqlite_to_free(tmp_path: Path) -> None:

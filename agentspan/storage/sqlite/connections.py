@@ -19,11 +19,13 @@ from agentspan.storage.sqlite import forking, opening, tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import EVERY, Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
-from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, storage_error
+from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, storage_error, was_deleted
 from agentspan.storage.sqlite.reader_gate import Gate
 
 T = TypeVar("T")
 
+ATTEMPTS = 20
+"""Attempts to open a file that somebody deletes at that moment, each time."""
 FORK_WAIT_S = 5.0
 """Seconds that a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
 LOOK_EVERY_S = 0.25
@@ -280,6 +282,15 @@ class Connections:
             raise storage_error(error, self.path) from error
 
     def _open(self) -> FileConnection:
+        for _ in range(ATTEMPTS):
+            try:
+                return self._open_once()
+            except (sqlite3.OperationalError, FileNotFoundError) as error:
+                if not was_deleted(error, self.path):
+                    raise
+        raise StorageError(f"{self.path} is deleted again and again while it is opened; find out by which program")
+
+    def _open_once(self) -> FileConnection:
         opening.check(self.path, read_only=self.read_only)
         connection = self._connect()
         try:

@@ -1,5 +1,6 @@
 """The errors of the driver, turned into ours at the boundary, with what to do."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -13,6 +14,14 @@ def is_damage(error: Exception) -> bool:
     """Return whether an error means that the content of the file cannot be read."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in str(error)
+
+
+def was_deleted(error: Exception, path: Path) -> bool:
+    """Return whether an error means that the file was deleted while it was opened."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if isinstance(error, FileNotFoundError) or code == sqlite3.SQLITE_READONLY_DBMOVED:
+        return True
+    return code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and not os.path.lexists(path)
 
 
 def damaged(path: Path, why: str) -> DatabaseUnusable:
