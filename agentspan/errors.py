@@ -152,8 +152,9 @@ class NotStorable(StorageError):
     """The backend never takes this value or statement: trying again fails again, and other changes are not affected."""
 
 
-NOT_NOW = (StorageError, MemoryError)
-"""Exceptions that say nothing about what is to be stored: it is tried again."""
+NOT_NOW = (StorageError, MemoryError, OSError)
+"""Exceptions that say nothing about what is to be stored: it is tried again. OSError: a module cannot be imported, because
+too many files are open."""
 
 
 class AgentTerminated(BaseException):

@@ -116,13 +116,20 @@ class RunState:
             elif recorder.destination.is_journaled or recorder.is_waiting:
                 self._append_registration(None, clock.now())
             else:
-                self._registered(self._register(recorder.store, None, clock.now()))
+                self._register_now()
             latest_runs.note(recorder, self.id)
             assert recorder.sink is not None
             recorder.sink.watch()
         except Exception as error:
             recorder.faults.lose(error)
         self._began_ns = clock.monotonic_ns()
+
+    def _register_now(self) -> None:
+        """Register the run in the storage; behind what waits in memory where it cannot be read."""
+        try:
+            self._registered(self._register(self.recorder.store, None, clock.now()))
+        except StorageError:
+            self._append_registration(None, clock.now())
 
     def _append_registration(self, id: str | None, started_at: str) -> None:
         """Register the run by a record of the journal, or behind what waits in memory; nothing is read."""

@@ -217,6 +217,34 @@ def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path, d
 
 
 @pytest.mark.usefixtures("looks_always")
+@BOTH
+def test_runs_wait_while_another_programs_file_is_in_the_place(tmp_path: Path, durability: Any) -> None:
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability=durability)
+    with tracer.run("before"):
+        pass
+    assert tracer.flush()
+    delete(path)
+    path.write_bytes(b"of another program" * 100)
+    for _ in range(2):
+        with tracer.run("mine"), tracer.span("tool", {"name": "x"}):
+            pass
+    assert not tracer.flush()
+    health = tracer.health()
+    assert (health.failed, health.waiting) == (0, 8 if durability == "commit" else 0)
+    assert "is not an SQLite database" in (health.last_error or "")
+    assert path.read_bytes() == b"of another program" * 100
+    path.unlink()
+    assert tracer.flush()
+    assert tracer.health()[:3] == (10, 0, 0)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        runs = connection.execute("select agent, status, spans from runs").fetchall()
+        assert runs == [("mine", "complete", 1)] * 2
+    assert unknown_writers(path) == 0
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("looks_always")
 def test_a_folder_that_is_gone_does_no_harm(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -231,7 +231,7 @@ def test_a_bug_anywhere_reaches_the_program_only_when_asked_to(
         program(strict)
 
 
-MEMORY = [
+MOVING = [
     "agentspan.journal.log.Log.take",
     "agentspan.journal.events._change",
     "agentspan.journal.deriving.Batch._add_other",
@@ -245,15 +245,16 @@ MEMORY = [
 ]
 
 
-@pytest.mark.parametrize("place", MEMORY)
-def test_nothing_is_lost_where_memory_runs_out_while_a_journal_is_moved(
-    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [MemoryError, OSError])
+@pytest.mark.parametrize("place", MOVING)
+def test_nothing_is_lost_where_memory_or_descriptors_run_out_while_a_journal_is_moved(
+    tmp_path: Path, place: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracer, calls = Tracer(tmp_path / "runs.db"), []
 
     def fail(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
-        raise MemoryError
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(place, fail)

@@ -8,6 +8,7 @@ from itertools import islice
 
 from agentspan import clock
 from agentspan.errors import NOT_NOW
+from agentspan.interrupts import let_through
 from agentspan.locks import Occupied, within
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import WriterRow
@@ -87,6 +88,7 @@ class Backlog:
             try:
                 tally = self._committer.apply(units, wait_s)
             except NOT_NOW as error:
+                let_through(error)
                 self._progress.try_later()
                 self._progress.storage_failed(error)
                 return False

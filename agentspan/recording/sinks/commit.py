@@ -104,6 +104,7 @@ class CommitSink:
         try:
             tally = self.committer.apply((unit,), WAIT_S)
         except NOT_NOW as error:
+            let_through(error)
             self._put_aside(unit, error)
             return
         if is_counted:
@@ -123,11 +124,11 @@ class CommitSink:
         try:
             outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
         except Exception as error:
+            let_through(error)
             if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
                 self._put_aside(unit, error)
                 return
-            let_through(error)  # what is left is a bug of ours or of the backend's: the same unit would fail again
-            progress.failed += 1
+            progress.failed += 1  # by a bug of ours or of the backend's: the same unit would fail again
             self._listener.fault(error)
             return
         if outcome == TAKEN:
@@ -136,6 +137,7 @@ class CommitSink:
         try:
             tally = self.committer.settle(unit, outcome)
         except NOT_NOW as error:
+            let_through(error)
             self._put_aside(unit, error)
             return
         progress.count(tally)

@@ -103,6 +103,7 @@ class Drain:
         except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
             return False
         except NOT_NOW as error:
+            let_through(error)
             self._progress.try_later()
             self._progress.storage_failed(error)
             if not isinstance(error, DatabaseBusy):
