@@ -153,8 +153,8 @@ class NotStorable(StorageError):
 
 
 NOT_NOW = (StorageError, MemoryError, OSError)
-"""Exceptions that say nothing about what is to be stored: it is tried again. OSError: a module cannot be imported, because
-too many files are open."""
+"""Exceptions that say nothing about what is to be stored: it is tried again. OSError comes where a module is to be
+imported and too many files are open."""
 
 
 class AgentTerminated(BaseException):
