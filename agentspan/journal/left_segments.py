@@ -42,7 +42,7 @@ class Left(Locked):
             self.data = _contents(self._file)
             self._look()
         except BaseException:
-            self._let_go()
+            self.let_go()
             raise
 
     def _look(self) -> None:
@@ -84,7 +84,7 @@ class Left(Locked):
 
     def __del__(self) -> None:
         if self._file >= 0:  # an exception from a signal handler came before the end of the block
-            self._let_go()
+            self.let_go()
 
     def __enter__(self) -> "Left":
         return self

@@ -33,7 +33,8 @@ class Locked:
 
     _file = -1
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Close it, which releases the lock unless another process has it open as well."""
         with Changing():
             # At once: a fork may come all the same, and the number be somebody else's.
             file, self._file = self._file, -1
@@ -41,8 +42,8 @@ class Locked:
                 os.close(file)
 
     def leave(self) -> None:
-        """Close it, which releases the lock; in a forked child, only its own descriptor."""
-        self._let_go()
+        """Close what belongs to it. Twice is fine."""
+        self.let_go()
 
 
 held: "weakref.WeakSet[Locked]" = weakref.WeakSet()

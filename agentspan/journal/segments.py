@@ -209,7 +209,7 @@ class Segment(Locked):
     def leave(self) -> None:
         """Close the mapping and the file, as a forked child does. The file stays on disk."""
         self.unmap()  # a mapping has a descriptor of its own
-        self._let_go()
+        self.let_go()
 
     def remove(self) -> None:
         """Delete the file, and close it. One that cannot be deleted stays; who reads it finds all of it drained."""

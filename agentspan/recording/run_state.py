@@ -1,15 +1,14 @@
 """The life of a run in the recorded program: registered, terminated from outside, finished."""
 
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from agentspan import clock, forks
-from agentspan.errors import InvalidValue, StorageError
+from agentspan.errors import StorageError
 from agentspan.forks import page
 from agentspan.model import instances
 from agentspan.model.changes import Unit, unit_of
-from agentspan.model.registration import DEFAULT, MAX_TAGS, Registration, VersionFields, check_purpose
+from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, Value
 from agentspan.model.spans import Times, finish_times
 from agentspan.model.status import OPEN, FinishStatus, InstanceStatus, Purpose
@@ -20,10 +19,9 @@ from agentspan.recording.git_dirty import git_dirty
 from agentspan.recording.origin import origin, with_origin
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register, stored_run
+from agentspan.recording.run_arguments import purpose_of, tags_of, text_of
 from agentspan.recording.sinks.protocol import WAIT_S
-from agentspan.schemas.span_types import MAX_NAME
 from agentspan.storage.protocol import Storage
-from agentspan.text import one_line
 
 
 class Known(NamedTuple):
@@ -127,9 +125,10 @@ class RunState:
     def _register_now(self) -> None:
         """Register the run in the storage; behind what waits in memory where it cannot be read."""
         try:
-            self._registered(self._register(self.recorder.store, None, clock.now()))
+            done = self._register(self.recorder.store, None, clock.now())
         except StorageError:
-            self._append_registration(None, clock.now())
+            return self._append_registration(None, clock.now())
+        self._registered(done)
 
     def _append_registration(self, id: str | None, started_at: str) -> None:
         """Register the run by a record of the journal, or behind what waits in memory; nothing is read."""
@@ -156,7 +155,7 @@ class RunState:
         destination = recorder.destination
         try:
             if not (destination.is_server and destination.is_journaled):
-                stored = stored_run(recorder.store, _text(recorder, self.name) or DEFAULT, known.id, known.key)
+                stored = stored_run(recorder.store, text_of(recorder, self.name) or DEFAULT, known.id, known.key)
                 if stored is not None:
                     self.is_taken_over = True
                     return self._registered(Registered(stored, is_stored=False))
@@ -178,14 +177,14 @@ class RunState:
         recorder = self.recorder
         said = with_origin(self._metadata, self._origin)
         metadata = None if said is None else recorder.capture.object(said)
-        version = None if self._version is None else _text(recorder, self._version)
-        session, user, task = (None if each is None else _text(recorder, each) for each in self._about)
+        version = None if self._version is None else text_of(recorder, self._version)
+        session, user, task = (None if each is None else text_of(recorder, each) for each in self._about)
         return Registration(
             id or recorder.ids.new(),
-            _text(recorder, self.name) or DEFAULT,
+            text_of(recorder, self.name) or DEFAULT,
             VersionFields(version or DEFAULT),
             recorder.types.content(),
-            _checked_purpose(recorder, self._purpose),
+            purpose_of(recorder, self._purpose),
             metadata,
             started_at=started_at,
             writer_id=recorder.writer_id,
@@ -195,7 +194,7 @@ class RunState:
             session=session,
             user=user,
             task=task,
-            tags=_tags(recorder, self._tags),
+            tags=tags_of(recorder, self._tags),
             git_dirty=git_dirty(),
         )
 
@@ -343,7 +342,7 @@ class RunState:
             times = finish_times(row.started_at or at, status, max(at, row.started_at or at), at)
             values = [None if value is None else recorder.capture.object(value) for value in (result, error, metadata)]
             move = instances.finished(self.id, status=status, times=times, now=at, result=values[0], error=values[1])
-            told = {"session": _text(recorder, session), "user": _text(recorder, user)}
+            told = {"session": text_of(recorder, session), "user": text_of(recorder, user)}
             about: dict[str, Value] = {"metadata": values[2], **{name: text or None for name, text in told.items()}}
             known = {name: value for name, value in about.items() if value is not None}
             recorder.out.write(unit_of(move._replace(set={**move.set, **known})))
@@ -365,36 +364,3 @@ class RunState:
                 on_terminate(self)
             except Exception as error:
                 self.recorder.faults.add(error)
-
-
-def _text(recorder: Recorder, value: Any) -> str | None:
-    """Return the text of a name or version, or None of an object that has none."""
-    try:
-        return None if value is None else one_line(recorder.capture.text(str(value)), MAX_NAME)
-    except Exception as raised:
-        recorder.faults.add(raised, reraise=False)
-        return None
-
-
-def _tags(recorder: Recorder, tags: Any) -> tuple[str, ...]:
-    """Return the texts of tags, each once; those that can be had, of an object that cannot be iterated."""
-    if tags is None:
-        return ()
-    found: list[str | None] = []
-    try:
-        found += [_text(recorder, tag) for tag in islice([tags] if type(tags) is str else tags, MAX_TAGS)]
-    except Exception as raised:
-        recorder.faults.add(raised, reraise=False)
-    return tuple(dict.fromkeys(tag for tag in found if tag))
-
-
-def _checked_purpose(recorder: Recorder, purpose: Any) -> Purpose:
-    """Return the purpose; `live`, with a fault, where it is an unknown one."""
-    if type(purpose) is not str:
-        return "live"
-    try:
-        check_purpose(purpose)
-    except InvalidValue as error:
-        recorder.faults.add(error)
-        return "live"
-    return cast(Purpose, purpose)

@@ -12,7 +12,9 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
+from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks import backlog
 from tests.recording.busy_files import busy_for, unknown_writers
 from tests.recording.stored import spans_of
@@ -229,6 +231,23 @@ def test_a_bug_anywhere_reaches_the_program_only_when_asked_to(
     assert "sk-aaa" not in caplog.text
     with pytest.raises(Bug):
         program(strict)
+
+
+def test_a_file_that_fails_right_after_a_run_was_stored_gets_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+
+    def fail(recorder: Recorder) -> None:
+        raise StorageError("for a moment")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "follow_file", fail)
+        with tracer.run("a"):
+            pass
+    with agentspan.open(tracer.storage) as db:
+        assert [run.status for run in db.agent_instances.list()] == ["complete"]
+    tracer.shutdown()
 
 
 MOVING = [
