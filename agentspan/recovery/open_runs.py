@@ -12,7 +12,7 @@ from agentspan.recovery.names import instance_in, run_of
 from agentspan.storage.protocol import Storage
 
 MAX_RUNS = 1000
-"""Runs that are remembered. Of more, the program must hold those that it began first."""
+"""Runs that are remembered. An older one goes on in another file only as long as the program holds it."""
 
 
 class OpenRuns:

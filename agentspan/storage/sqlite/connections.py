@@ -157,9 +157,9 @@ class Connections:
                 self._drop()
 
     def lost_its_file(self) -> bool:
-        """Return whether the writer's file was deleted or replaced; the next write is in the one that has the path.
+        """Return whether the writer's file was deleted or replaced. Then the next write opens the one at the path.
 
-        Called after a commit, by who holds the lock. See look_seldom.
+        The caller holds the lock. A file that is looked for seldom may be gone all the same.
         """
         now = time.monotonic()
         if now < self._look_at:
