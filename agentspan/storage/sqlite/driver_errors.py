@@ -1,6 +1,5 @@
 """The errors of the driver, turned into ours at the boundary, with what to do."""
 
-import os
 import sqlite3
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def was_deleted(error: Exception, path: Path) -> bool:
     code = getattr(error, "sqlite_errorcode", 0)
     if isinstance(error, FileNotFoundError) or code == sqlite3.SQLITE_READONLY_DBMOVED:
         return True
-    return code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and not os.path.lexists(path)
+    return code & 0xFF == sqlite3.SQLITE_IOERR and not path.exists()
 
 
 def damaged(path: Path, why: str) -> DatabaseUnusable:
