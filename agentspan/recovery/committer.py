@@ -153,9 +153,9 @@ class Committer:
             # Elements are noted in the order of records: nothing of those that follow comes before the last of these.
             with nullcontext() if following is None or begun.bodies else meanwhile.doing(following.step):
                 first, units = self.apply(batch.first, wait_s), batch.units()
-                self._open_runs.note(batch.first)
+                self._open_runs.begin(batch.first)
                 rest = self.apply(units, wait_s)
-                self._open_runs.note(units)
+                self._open_runs.end(units)
             for unreadable in batch.unreadable:
                 self._unreadable(unreadable)
             refused += first.refused + rest.refused
@@ -330,7 +330,7 @@ class Committer:
         try:
             self.apply(registrations, self._wait_s)
         finally:
-            self._open_runs.note(registrations)
+            self._open_runs.keep(registrations)
         return self._fitted((unit,))[0]
 
     def _close_ended(self, unit: Unit, reason: str) -> None:

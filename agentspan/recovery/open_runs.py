@@ -4,11 +4,11 @@ Where the file was deleted or replaced, they are registered again in the one tha
 hold them any more: it has ended them, and the records of that are committed after those of their begin.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from agentspan.model.changes import Move, Unit
 from agentspan.model.status import OPEN
-from agentspan.recovery.names import instance_in, run_of
+from agentspan.recovery.names import run_of
 from agentspan.storage.protocol import Storage
 
 MAX_RUNS = 1000
@@ -25,39 +25,55 @@ class OpenRuns:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._units: dict[str, list[Unit]] = {}
+        self._newest: Sequence[Unit] = ()
         self._account = ""
 
-    def note(self, units: Iterable[Unit]) -> None:
-        """Note which runs these units, which are committed, begin, rename and end.
+    def begin(self, registrations: Sequence[Unit]) -> None:
+        """Note the units of a batch that are committed first: those that register runs have the run as their subject.
 
         Raises:
             StorageError: the storage cannot be read.
         """
-        for unit in units:
-            instance, change = instance_in(unit), unit.changes[-1]
-            if instance is not None:
-                self._begin(instance.id, unit)
-            elif isinstance(change, Move) and change.type == "agent_instance":
-                if change.set.get("status", "active") not in OPEN:
-                    self._units.pop(change.id, None)
-                elif change.id in self._units:
-                    self._units[change.id].append(unit)
+        self._newest = registrations
+        if registrations and not self._account:
+            self._account = self._storage.account().id
 
-    def _begin(self, id: str, unit: Unit) -> None:
-        self._account = self._account or self._storage.account().id
-        if len(self._units) >= MAX_RUNS:
-            del self._units[next(iter(self._units))]
-        self._units[id] = [unit]
+    def end(self, units: Sequence[Unit]) -> None:
+        """Note the others of the batch, which are committed, too: some rename and end runs."""
+        # Most runs begin and end in one batch. They cost nothing but this look at them.
+        moves: list[tuple[Move, Unit]] = []
+        for unit in units:
+            change = unit.changes[-1]
+            if type(change) is Move and change.type == "agent_instance":
+                moves.append((change, unit))
+        ended = {move.id for move, _ in moves if move.set.get("status", "active") not in OPEN}
+        for unit in self._newest:
+            if unit.subject is not None and unit.subject not in ended:
+                self.keep([unit])
+        self._newest = ()
+        for move, unit in moves:
+            if move.id in ended:
+                self._units.pop(move.id, None)
+            elif move.id in self._units:
+                self._units[move.id].append(unit)
 
     def take(self, unit: Unit) -> list[Unit] | None:
         """Return what registers the run that a unit needs, for another file than the one that had it.
 
-        It is forgotten until it is noted again. None of a run that is unknown here, or that somebody has removed.
+        It is forgotten until it is kept again. None of a run that is unknown here, or that somebody has removed.
 
         Raises:
             StorageError: the storage cannot be read.
         """
-        id = run_of(unit) or ""
-        if id not in self._units or self._storage.account().id == self._account:
+        id = run_of(unit)
+        found = self._units.get(id or "") or [each for each in self._newest if id and each.subject == id]
+        if not found or self._storage.account().id == self._account:
             return None
-        return self._units.pop(id)
+        self._units.pop(id or "", None)
+        return found
+
+    def keep(self, units: list[Unit]) -> None:
+        """Remember the units that register and rename one run."""
+        if len(self._units) >= MAX_RUNS:
+            del self._units[next(iter(self._units))]
+        self._units[units[0].subject or ""] = units
