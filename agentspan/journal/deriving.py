@@ -140,7 +140,7 @@ class Batch:
         A body that cannot be read is added to `unreadable`.
 
         Raises:
-            StorageError: a span type cannot be looked up now; make another batch of all of them.
+            StorageError, MemoryError, OSError: this cannot be done now; make another batch of all of them.
 
         Returns:
             how many were added. The others need another batch, because this one is full.

@@ -47,7 +47,7 @@ class Locked:
 
 
 held: "weakref.WeakSet[Locked]" = weakref.WeakSet()
-"""Those of this process."""
+"""The files that this process has locked, unless they were closed."""
 
 
 def _wait_for_changes() -> None:

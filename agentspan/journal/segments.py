@@ -1,4 +1,4 @@
-"""One file of a journal, of this process, which maps it and appends. (Those of dead processes: left_segments.)
+"""A file of the journal of this process, which maps it and appends records. For those of dead ones see left_segments.
 
 What is copied into a shared mapping is in the page cache, which outlives the process: a SIGKILL loses nothing. The
 file's room is allocated before it is mapped, because writing to a hole on a full disk ends the process with SIGBUS.
@@ -212,7 +212,7 @@ class Segment(Locked):
         self.let_go()
 
     def remove(self) -> None:
-        """Delete the file, and close it. One that cannot be deleted stays; who reads it finds all of it drained."""
+        """Delete the file, and close it. If it cannot be deleted, it stays: all that was in it is in the storage."""
         if self._file >= 0:
             try:
                 os.unlink(self.path)

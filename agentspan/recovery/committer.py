@@ -140,6 +140,7 @@ class Committer:
 
         Raises:
             StorageError: the storage cannot take them now. Some may be stored; commit the same again.
+            MemoryError, OSError: the same, for want of memory or of file descriptors.
         """
         wait_s = self._wait_s if wait_s is None else wait_s
         count = len(begun.bodies)

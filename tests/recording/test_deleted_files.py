@@ -16,6 +16,11 @@ from agentspan.model.rows import AgentInstanceRow, WriterRow
 from tests.recording.busy_files import busy_for, unknown_writers
 
 
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
 def delete(path: Path) -> None:
     for suffix in ("-shm", "-wal", ""):  # a thread may make a new file as soon as there is none
         path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -47,7 +52,7 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path, durabi
         assert (span.id, span.status, span.agent_id) == (after.id, "complete", found.agent_id)
         # The end of the one that went with the old file fits nothing here, and is kept.
         assert [(row.subject, row.why) for row in db.doctor().refused] != []
-    assert sqlite3.connect(path).execute("select count(*) from writers").fetchone() == (1,)
+    assert rows(path, "select count(*) from writers") == [(1,)]
 
 
 @pytest.mark.usefixtures("looks_always")
@@ -99,9 +104,8 @@ def test_nothing_that_is_journaled_after_the_file_was_deleted_is_lost(tmp_path: 
                 with tracer.span("tool", {"name": "x"}) as span:
                     ids.append(span.id)
             assert tracer.flush()
-            stored = sqlite3.connect(path).execute("select id, status from agent_spans").fetchall()
-            assert stored == [(id, "complete") for id in ids]
-            assert sqlite3.connect(path).execute("select id from agent_instances").fetchall() == [(run.id,)]
+            assert rows(path, "select id, status from agent_spans") == [(id, "complete") for id in ids]
+            assert rows(path, "select id from agent_instances") == [(run.id,)]
             assert unknown_writers(path) == 0
     assert tracer.health()[:3] == (12 + 10 * (spans - 1), 0, 0)
     tracer.shutdown()
@@ -155,10 +159,8 @@ def test_a_run_that_was_renamed_has_its_new_name_in_the_new_file(tmp_path: Path)
         del block
         gc.collect()
     assert tracer.flush()
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        found = connection.execute("select agent, version, status from runs").fetchall()
-        assert found == [("mine", "2", "complete")]
-        assert connection.execute("select count(*) from refused_changes").fetchone() == (0,)
+    assert rows(path, "select agent, version, status from runs") == [("mine", "2", "complete")]
+    assert rows(path, "select count(*) from refused_changes") == [(0,)]
     tracer.shutdown()
 
 
@@ -237,9 +239,7 @@ def test_runs_wait_while_another_programs_file_is_in_the_place(tmp_path: Path, d
     path.unlink()
     assert tracer.flush()
     assert tracer.health()[:3] == (10, 0, 0)
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        runs = connection.execute("select agent, status, spans from runs").fetchall()
-        assert runs == [("mine", "complete", 1)] * 2
+    assert rows(path, "select agent, status, spans from runs") == [("mine", "complete", 1)] * 2
     assert unknown_writers(path) == 0
     tracer.shutdown()
 
