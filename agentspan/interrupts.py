@@ -1,13 +1,17 @@
-"""Tells exceptions of the program's signal handlers from faults of agentspan. They are raised again, not hidden."""
+"""Leaves signals to the program: what its handlers raise is raised again; threads of agentspan block all signals."""
 
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
 _get = getattr(signal, "_signal", signal).getsignal  # without making an enum of each: 5 µs for all of them, not 30
 _NUMBERS = tuple(sorted(map(int, signal.valid_signals()))) if hasattr(signal, "valid_signals") else ()
+_FAULTS = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV)}
+"""Signals that a thread that crashes sends to itself; `faulthandler` has handlers for them."""
+_BLOCKED = {*_NUMBERS} - _FAULTS
 
 
 def let_through(error: BaseException) -> None:
@@ -41,15 +45,34 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. If a signal handler's exception becomes a KeyError in threading's bookkeeping, raise the former.
+    """Start a thread that blocks all signals, so that each signal reaches a thread of the program.
+
+    A program may block a signal in its threads, and wait for it with `sigwait`. In a thread that does not block it, it
+    would end the program. A thread blocks what the one blocked that started it: so nothing can come before it does.
+
+    If a signal handler's exception becomes a KeyError in threading's bookkeeping, the former is raised.
 
     Raises:
         RuntimeError: no thread can be started now.
     """
     try:
-        thread.start()
+        with _blocked_signals():
+            thread.start()
     except KeyError as error:
         raise (error.__context__ or error) from None
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)  # a handler may raise here
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _codes() -> Iterator[CodeType]:

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -29,7 +29,8 @@ def command(location: Location, arguments: Sequence[str], *, module: str | None)
     """Run a program; end as it ended."""
     began = clock.now()
     code = _run(_command_line(arguments, module), _environment(location))
-    click.echo(f"agentspan: {_said(location, began)}", err=True)
+    with suppress(OSError):  # nobody reads stderr, or it is full: the program's exit code says more than that
+        click.echo(f"agentspan: {_said(location, began)}", err=True)
     if code < 0:  # killed by a signal: end by the same, which is what a shell expects
         with suppress(OSError):  # SIGKILL has no handler
             signal.signal(-code, signal.SIG_DFL)
@@ -64,20 +65,50 @@ def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
         signal.Signals[name]: pass_on for name in _PASSED_ON if hasattr(signal, name)
     }
-    handlers[signal.SIGINT] = (lambda number, frame: None) if _is_in_front() else pass_on
+    handlers[signal.SIGINT] = _do_nothing if _is_in_front() else pass_on
     # What is ignored stays so, in the program too, as `nohup` and shells want it.
     ours = [number for number in handlers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handlers[number]) for number in ours}
     try:
-        process = subprocess.Popen(command_line, env=environment)
-        for number in early:
-            process.send_signal(number)
-        return process.wait()
+        with _signals() as signals:
+            process = subprocess.Popen(command_line, env=environment)
+            for number in early:
+                process.send_signal(number)
+            while signals is not None and process.poll() is None:
+                os.read(signals, 4096)
+            return process.wait()
     except OSError as error:
         raise Failed(f"cannot run {argument(command_line[0])}: {error.strerror}") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _signals() -> Iterator[int | None]:
+    """Yield a pipe to read, which gets a byte for each signal, also for the end of a child; None on Windows.
+
+    A signal that comes just before a system call begins does not interrupt it: Python would call its handler when the
+    program has ended. A byte in a pipe cannot be missed.
+    """
+    if not hasattr(signal, "SIGCHLD"):
+        yield None
+        return
+    signals, given = os.pipe()
+    os.set_blocking(given, False)
+    before = signal.signal(signal.SIGCHLD, _do_nothing)
+    given_before = signal.set_wakeup_fd(given, warn_on_full_buffer=False)
+    try:
+        yield signals
+    finally:
+        signal.set_wakeup_fd(given_before)
+        signal.signal(signal.SIGCHLD, before)
+        os.close(given)
+        os.close(signals)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _is_in_front() -> bool:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -33,8 +34,23 @@ def stop(number, frame):
 signal.signal(signal.SIGTERM, stop)
 openai.ask("a")
 print("ready", flush=True)
-time.sleep(60)
+for _ in range(1200):  # a signal that comes just before a sleep begins does not end it
+    time.sleep(0.05)
 """
+LATE_WAIT = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/types.h>
+#include <time.h>
+pid_t waitpid(pid_t pid, int *status, int options)
+{
+    struct timespec pause = {20, 0};
+    if (!options)
+        nanosleep(&pause, 0);
+    return ((pid_t (*)(pid_t, int *, int))dlsym(RTLD_NEXT, "waitpid"))(pid, status, options);
+}
+"""
+"""A `waitpid` that begins after a signal has come: what happens where the process is held up at the wrong moment."""
 IN_A_TERMINAL = """
 import os, sys, time, openai
 print([os.isatty(number) for number in (0, 1, 2)], flush=True)
@@ -42,7 +58,8 @@ print("hello", input("ready? "))
 openai.ask("a")
 try:
     print("ready", flush=True)
-    time.sleep(60)
+    for _ in range(1200):
+        time.sleep(0.05)
 except KeyboardInterrupt:
     time.sleep(0.2)
     openai.ask("b")
@@ -103,15 +120,43 @@ def test_a_program_is_recorded_and_keeps_its_streams_and_its_exit_code(folder: P
     assert stored(folder) == [("llm", "complete", 5)] * 3
 
 
-def test_a_signal_reaches_the_program(folder: Path) -> None:
-    (folder / "agent.py").write_text(WAITS)
+def terminated(folder: Path) -> int:
+    """Send SIGTERM to `agentspan record` when its program prints `ready`; return its exit code."""
     with start(folder, "record", "--", sys.executable, "agent.py") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-    assert process.returncode == 5
+    return process.returncode
+
+
+def test_a_signal_reaches_the_program(folder: Path) -> None:
+    (folder / "agent.py").write_text(WAITS)
+    assert terminated(folder) == 5
     assert stored(folder) == [("llm", "complete", 5)] * 2
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no compiler")
+def test_a_signal_is_passed_on_that_comes_just_before_the_wait_for_the_program(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "agent.py").write_text(WAITS.replace("1200", "200"))
+    (folder / "late.c").write_text(LATE_WAIT)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "late.so", "late.c", "-ldl"], cwd=folder, check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(folder / "late.so"))
+    assert terminated(folder) == 5
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_exit_code_is_the_programs_where_nothing_can_be_printed(folder: Path, *, full: bool) -> None:
+    (folder / "agent.py").write_text(AGENT)
+    where, other = (os.open("/dev/full", os.O_WRONLY), None) if full else reversed(os.pipe())
+    if other is not None:
+        os.close(other)
+    with start(folder, "record", "--", "agent.py", stderr=where) as process:
+        assert process.communicate("hello\n", 60)[0] == "HELLO\n"
+    os.close(where)
+    assert process.returncode == 7
 
 
 def typed(folder: Path, program: str, *keys: bytes) -> tuple[str, int]:

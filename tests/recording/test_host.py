@@ -395,6 +395,28 @@ with tracer.run("parent"):
     assert ended == {"parent": ("failed", "abandoned"), "child": ("complete", None)}
 
 
+WAITS_FOR_A_SIGNAL = """
+import os, signal, sys
+import agentspan
+
+agentspan.configure(sys.argv[1])
+with agentspan.run("waits"), agentspan.span("first"):
+    pass  # this starts the thread that drains the journal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+    os.kill(os.getpid(), number)
+    assert signal.sigwait({signal.SIGTERM, signal.SIGINT}) == number
+print("waited")
+"""
+
+
+def test_a_program_that_waits_for_signals_gets_them(tmp_path: Path) -> None:
+    agentspan.open(tmp_path / "runs.db").close()  # sqlite-utils makes a file, and imports numpy, which starts threads
+    command = [sys.executable, "-c", WAITS_FOR_A_SIGNAL, str(tmp_path / "runs.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("waited\n", "", 0)
+
+
 def test_a_finished_span_that_is_kept_does_not_keep_those_around_it(tracer: Tracer) -> None:
     with tracer.run("a"), tracer.span("agent", {"name": "x"}), tracer.span("tool", {"name": "y"}) as kept:
         pass
