@@ -1,9 +1,8 @@
-"""Leaves signals to the program: what its handlers raise is raised again; threads of agentspan block all signals."""
+"""Leaves signals to the program: its handlers' exceptions are raised again, and threads of agentspan block signals."""
 
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
@@ -12,6 +11,20 @@ _NUMBERS = tuple(sorted(map(int, signal.valid_signals()))) if hasattr(signal, "v
 _FAULTS = {signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV)}
 """Signals that a thread that crashes sends to itself; `faulthandler` has handlers for them."""
 _BLOCKED = {*_NUMBERS} - _FAULTS
+
+
+class Thread(threading.Thread):
+    """A thread that blocks all signals, so that each signal reaches a thread of the program.
+
+    A program may block a signal in its threads, and wait for it with `sigwait`. In a thread that does not block it, it
+    would end the program.
+    """
+
+    def run(self) -> None:
+        """Block the signals, and call the target."""
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        super().run()
 
 
 def let_through(error: BaseException) -> None:
@@ -44,35 +57,16 @@ def is_interrupt(error: BaseException) -> bool:
     return False
 
 
-def start(thread: threading.Thread) -> None:
-    """Start a thread that blocks all signals, so that each signal reaches a thread of the program.
-
-    A program may block a signal in its threads, and wait for it with `sigwait`. In a thread that does not block it, it
-    would end the program. A thread blocks what the one blocked that started it: so nothing can come before it does.
-
-    If a signal handler's exception becomes a KeyError in threading's bookkeeping, the former is raised.
+def start(thread: Thread) -> None:
+    """Start a thread. If a signal handler's exception becomes a KeyError in threading's bookkeeping, raise the former.
 
     Raises:
         RuntimeError: no thread can be started now.
     """
     try:
-        with _blocked_signals():
-            thread.start()
+        thread.start()
     except KeyError as error:
         raise (error.__context__ or error) from None
-
-
-@contextmanager
-def _blocked_signals() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)  # a handler may raise here
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _codes() -> Iterator[CodeType]:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import io
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -395,26 +396,37 @@ with tracer.run("parent"):
     assert ended == {"parent": ("failed", "abandoned"), "child": ("complete", None)}
 
 
-WAITS_FOR_A_SIGNAL = """
-import os, signal, sys
+WAITS_FOR_SIGNALS = """
+import faulthandler, os, resource, signal, sys, threading, time
 import agentspan
 
+def thread():
+    return next((each for each in threading.enumerate() if each.name == "agentspan-journal"), None)
+
 agentspan.configure(sys.argv[1])
-with agentspan.run("waits"), agentspan.span("first"):
-    pass  # this starts the thread that drains the journal
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
-    os.kill(os.getpid(), number)
-    assert signal.sigwait({signal.SIGTERM, signal.SIGINT}) == number
-print("waited")
+with agentspan.run("waits"):
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:  # the thread that drains the journal runs meanwhile
+        with agentspan.span("step"):
+            time.sleep(0.001)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        assert thread() is not None
+        os.kill(os.getpid(), number)
+        assert signal.sigwait({signal.SIGTERM, signal.SIGINT}) == number
+print("waited", flush=True)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+faulthandler.enable()
+signal.pthread_kill(thread().ident, signal.SIGSEGV)  # as where it crashes
 """
 
 
 def test_a_program_that_waits_for_signals_gets_them(tmp_path: Path) -> None:
     agentspan.open(tmp_path / "runs.db").close()  # sqlite-utils makes a file, and imports numpy, which starts threads
-    command = [sys.executable, "-c", WAITS_FOR_A_SIGNAL, str(tmp_path / "runs.db")]
+    command = [sys.executable, "-c", WAITS_FOR_SIGNALS, str(tmp_path / "runs.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout, done.stderr, done.returncode) == ("waited\n", "", 0)
+    assert (done.stdout, done.returncode) == ("waited\n", -signal.SIGSEGV)
+    assert "Fatal Python error: Segmentation fault" in done.stderr
 
 
 def test_a_finished_span_that_is_kept_does_not_keep_those_around_it(tracer: Tracer) -> None:

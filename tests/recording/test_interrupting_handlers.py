@@ -126,27 +126,3 @@ def test_what_comes_while_files_are_looked_at_goes_through(
         with pytest.raises(Late):
             journal_folder.check(folder)
     assert not interrupts
-
-
-def test_a_signal_that_comes_while_a_thread_starts_arrives_and_none_stays_blocked(
-    interrupt: Callable[[], None], recording: Tracer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start, before = threading.Thread.start, signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    seen: list[set[int]] = []
-
-    def interrupted(thread: threading.Thread) -> None:
-        seen.append({*signal.pthread_sigmask(signal.SIG_BLOCK, ())})
-        interrupt()
-        start(thread)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", interrupted)
-        with pytest.raises(Late), recording.span("tool", {"name": "x"}):
-            pass
-    assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1} <= seen[0]
-    assert signal.SIGSEGV not in seen[0]
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
-    with recording.span("tool", {"name": "y"}) as span:
-        pass
-    assert recording.flush()
-    assert recording.storage.find(span.id).rows[span.id][1].status == "complete"  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from agentspan.errors import StorageError
-from agentspan.interrupts import start
+from agentspan.interrupts import Thread, start
 from agentspan.journal.log import Log
 from agentspan.recording.sinks.progress import Progress
 
@@ -132,7 +132,7 @@ class DrainThread:
                     return
                 self._before_start()
                 self.bell = bell = _Bell()
-                thread = threading.Thread(target=_run, args=(self._work, bell), name="agentspan-journal", daemon=True)
+                thread = Thread(target=_run, args=(self._work, bell), name="agentspan-journal", daemon=True)
                 self.running = thread
             start(thread)
             self._pause_s = 0.0

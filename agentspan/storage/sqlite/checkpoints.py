@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from agentspan.interrupts import start
+from agentspan.interrupts import Thread, start
 
 EVERY = 1000
 """Commits between two checkpoints; one of many rows counts as several."""
@@ -41,7 +41,7 @@ class Checkpoints:
         """Start a checkpoint unless one is under way. The caller holds the lock."""
         self.commits = 0
         if not self.paused and (self._thread is None or not self._thread.is_alive()):
-            thread = threading.Thread(target=self._run, name="agentspan-checkpoint", daemon=True)
+            thread = Thread(target=self._run, name="agentspan-checkpoint", daemon=True)
             self._thread = thread  # before it runs: a fork waits for it
             try:
                 start(thread)
