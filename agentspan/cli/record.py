@@ -1,6 +1,7 @@
 """Runs a program, and records it: its exit code, signals, stdin and terminal are its own."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from agentspan.storage.protocol import Query
 SITE = Path(__file__).parent.parent / "otel" / "site"
 _PASSED_ON = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT")
 """Signals that are for this process alone, and are passed on; so is SIGINT, unless a terminal sends it to both."""
+LOOK_S = 1.0
+"""How often to look whether the program has ended: SIGCHLD may be blocked, by whoever started this process."""
 MOST = 200
 
 
@@ -75,7 +78,8 @@ def _run(command_line: Sequence[str], environment: dict[str, str]) -> int:
             for number in early:
                 process.send_signal(number)
             while signals is not None and process.poll() is None:
-                os.read(signals, 4096)
+                if select.select([signals], [], [], LOOK_S)[0]:
+                    os.read(signals, 4096)
             return process.wait()
     except OSError as error:
         raise Failed(f"cannot run {argument(command_line[0])}: {error.strerror}") from None

@@ -210,6 +210,15 @@ def test_a_signal_that_is_ignored_stays_so(folder: Path) -> None:
         assert process.communicate(timeout=60)[0] == "1\n"
 
 
+def test_a_program_ends_where_the_signal_for_that_is_blocked(folder: Path) -> None:
+    """As by a launcher that waits for its children with `sigwait`, and starts programs with its own signal mask."""
+    (folder / "agent.py").write_text("import sys; sys.exit(3)")
+    block = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGCHLD})
+    with start(folder, "record", "--", "agent.py", preexec_fn=block) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 3
+
+
 @pytest.mark.skipif(not os.environ.get("AGENTSPAN_TEST_RECORD"), reason="takes 15 s; AGENTSPAN_TEST_RECORD is not set")
 def test_a_server_and_the_workers_of_a_test_run_are_recorded(folder: Path) -> None:
     (folder / "test_a.py").write_text("import openai\ndef test_a(): openai.ask('a')\ndef test_b(): openai.ask('b')\n")
