@@ -92,9 +92,8 @@ class WriteQueue:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, is_long, time.monotonic() + self._wait_s, loop, loop.create_future())
         self._queue.append(waiting)
-        if (
-            self._next is not loop and not self._busy.locked()
-        ):  # only now: a thread that is done looks at the queue again
+        # Only now, behind the append: a thread that is done looks at the queue again.
+        if self._next is not loop and not self._busy.locked():
             self._come_back(loop)
         return await waiting.future
 
@@ -182,9 +181,8 @@ class WriteQueue:
             self._queue.extendleft(reversed(group))
             return False
         except Exception as error:
-            if (
-                groups is not None
-            ):  # nothing is stored; what broke it, or lets a file be read only, must cost nobody but itself
+            # Nothing is stored. What broke it, or lets a file be read only, must cost nobody but itself.
+            if groups is not None:
                 self._queue.extendleft(reversed(group))
                 return all(self._commit(wait_s, slice_s, here, alone=True) for _ in range(max(len(group), 1)))
             results = [error]
