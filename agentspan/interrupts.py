@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from types import CodeType
 from typing import Any
 
@@ -22,7 +23,7 @@ class Thread(threading.Thread):
 
     def run(self) -> None:
         """Block the signals, and call the target."""
-        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        with suppress(AttributeError, MemoryError):  # Windows has no masks; and where memory ran out, the work goes on
             signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         super().run()
 
