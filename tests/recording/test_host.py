@@ -418,6 +418,7 @@ print("waited", flush=True)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 faulthandler.enable()
 signal.pthread_kill(thread().ident, signal.SIGSEGV)  # as where it crashes
+time.sleep(60)
 """
 
 
