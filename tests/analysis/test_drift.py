@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import agentspan
+from agentspan import clock
 from agentspan.analysis.drift import Drift, compare, task_pairs
 from agentspan.analysis.drift_metrics import Gathered, Metric, RunFacts
 from agentspan.analysis.drift_text import sentence
@@ -17,6 +18,7 @@ from agentspan.analysis.tool_mix import tool_mix
 from agentspan.cli.output import columns_of
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
+from agentspan.testing import deterministic
 from tests.cli.calling import call, lines
 
 FAILS, CALLS, PASSED, COST = (
@@ -149,13 +151,22 @@ def test_where_one_tool_is_called_or_none_there_is_no_mix() -> None:
     assert Metric("tool_mix") not in [row.metric for row in compare(some, Gathered([], 0, 0)).rows]
 
 
-def record(db: Database, *, version: str, failing: int) -> None:
+def record(db: Database) -> None:
+    """Two versions, of which the second one fails in 12 of 20 tasks; a call takes as long in both."""
+    with deterministic():
+        record_version(db, version="1.0", failing=0)
+        record_version(db, version="2.0", failing=12)
+
+
+def record_version(db: Database, *, version: str, failing: int) -> None:
     tracer = agentspan.Tracer(db.storage, raise_errors=True)
     for number in range(20):
         with tracer.run("shop", version=version, task=f"t{number}"):
             for _ in range(3):
                 try:
                     with tracer.span("tool", {"name": "lookup_price"}) as span:
+                        for _ in range(number % 7):
+                            clock.monotonic_ns()  # a step later
                         span.set_result({"cost_usd": 0.01})
                         if number < failing:
                             raise ValueError("no price")
@@ -168,8 +179,7 @@ def record(db: Database, *, version: str, failing: int) -> None:
 
 
 def test_versions_are_compared_on_every_storage(db: Database) -> None:
-    record(db, version="1.0", failing=0)
-    record(db, version="2.0", failing=12)
+    record(db)
     reading = agentspan.read(db.storage)
     found = reading.drift("shop@1.0", "shop@2.0")
     assert (found.verdict, found.method, found.tasks, found.base_runs, found.head_runs) == (
@@ -187,7 +197,8 @@ def test_versions_are_compared_on_every_storage(db: Database) -> None:
     assert (mix.moved, mix.is_significant, mix.is_worse) == (0.25, True, None)
     takes = rows[Metric("duration_ms", "tool", "lookup_price")]
     (calls,) = [stat for stat in reading.stats(version="2.0") if stat.label == "lookup_price"]
-    assert (takes.head_call_p50, takes.head_call_p95) == (calls.p50_ms, calls.p95_ms)
+    assert (takes.head_call_p50, takes.head_call_p95) == (calls.p50_ms, calls.p95_ms) == (4, 7)
+    assert not takes.is_significant
     assert fails.head_call_p50 is None
     assert reading.drift("agent=shop version=1.0", "shop@1.0").base_runs == 0  # they are in the head
     with pytest.raises(InvalidValue, match="is no rule"):
@@ -197,8 +208,7 @@ def test_versions_are_compared_on_every_storage(db: Database) -> None:
 def test_drift_is_printed_in_80_columns_as_markdown_and_as_a_document(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:
-        record(db, version="1.0", failing=0)
-        record(db, version="2.0", failing=12)
+        record(db)
     shown = lines(path, "drift", "shop@1.0", "shop@2.0")
     assert shown[0].startswith("shop@2.0 is worse than shop@1.0: ")
     assert "lookup_price fails 60% (0%)" in " ".join(shown[:2])
