@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 import agentspan
 from agentspan.cli import main
 from agentspan.cli.output import columns_of
+from agentspan.testing import deterministic
 
 
 @pytest.fixture
@@ -59,22 +60,23 @@ def record(db: Path) -> agentspan.Run:
 
 
 def test_show_draws_the_run(db: Path) -> None:
-    run = record(db)
+    with deterministic():
+        run = record(db)
     result = call(db, "show", "-")
     assert result.exit_code == 0
     assert len(set(map(columns_of, result.output.splitlines()[3:]))) <= 3  # the bars are aligned
-    text = re.sub(r"\d+(\.\d)? (m|µ)s", "N ms", re.sub(r" ▕.{10}▏$", "", result.output, flags=re.MULTILINE))
+    text = re.sub(r" ▕.{10}▏$", "", result.output, flags=re.MULTILINE)
     lines = [re.sub(r" {2,}(?=\S+( ms)?$)", "  ", line) for line in text.splitlines()]
     assert lines == [
         f"run {run.id}",
-        "✗ researcher 1.2 · failed · N ms · 7 spans · 1 failed · 907 tok · $0.0100",
+        "✗ researcher 1.2 · failed · 13 ms · 7 spans · 1 failed · 907 tok · $0.0100",
         "    ValueError: out of �[2Jluck",
-        "├─✓ Agent researcher: find the cause → done in 4 steps  N ms",
-        '│ ├─✓ LLM gpt-4.1: 812→95 tok "I will look"  N ms',
-        "│ ├─✗ Tool fetch(url=https://…)  N ms",
+        "├─✓ Agent researcher: find the cause → done in 4 steps  9.0 ms",
+        '│ ├─✓ LLM gpt-4.1: 812→95 tok "I will look"  1.0 ms',
+        "│ ├─✗ Tool fetch(url=https://…)  1.0 ms",
         "│ │    TimeoutError: read timed out",
         '│ ├─○ Search "skipped"  cancelled',
-        '│ └─✓ Custom {"text":"�[31mred��","n":1}  N ms',
+        '│ └─✓ Custom {"text":"�[31mred��","n":1}  1.0 ms',
         "├─◌ Tool later()  pending",
         "└─● Tool now()  running",
     ]
