@@ -5,6 +5,7 @@ import gc
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,6 +38,10 @@ settings.load_profile("agentspan")
 # Journals in front of servers are nobody's but these tests'.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentspan-state-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and with them each program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Times that commands print are local.
 os.environ["TZ"] = "UTC"
