@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from pydantic import BaseModel
 
 import agentspan
 from agentspan import Tracer
+from agentspan.journal.journal_folder import is_possible
 from agentspan.model.changes import Unit
 from tests.recording.stored import runs_of, spans_of
+from tests.waiting import until
 
 
 @dataclass
@@ -314,13 +315,14 @@ def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path) -> N
         other.execute("begin immediate")
         with tracer.span("tool", {"name": "waits"}):
             pass
-        flusher = threading.Thread(target=tracer.flush, args=(3.0,))
+        flusher = threading.Thread(target=tracer.flush, args=(60.0,))
         flusher.start()
-        time.sleep(0.05)
-        began = time.monotonic()
+        sink: Any = tracer.recorder.sink
+        flushing = sink.work.drain.lock if is_possible() else sink.backlog._flushing
+        until(lambda: f"owner={flusher.ident} " in repr(flushing))
         with tracer.span("tool", {"name": "meanwhile"}):
             pass
-        assert time.monotonic() - began < 1.0
+        assert flusher.is_alive()
         other.execute("rollback")
         flusher.join()
     other.close()
@@ -332,14 +334,16 @@ def test_a_fork_while_another_thread_configures_does_not_hang_the_child(tmp_path
     code = f"""
 import os, signal, threading, time, agentspan
 from agentspan.recording import default
+is_held = threading.Event()
 def hold():
     with default._lock:
+        is_held.set()
         time.sleep(2)
 threading.Thread(target=hold, daemon=True).start()
-time.sleep(0.1)
+is_held.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(5)
+    signal.alarm(60)
     agentspan.configure({str(tmp_path / "runs.db")!r})
     with agentspan.run("child") as run:
         os._exit(0 if run.id else 3)
