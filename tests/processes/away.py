@@ -19,6 +19,7 @@ from typing import Any
 
 import agentspan
 from agentspan import Tracer
+from tests.waiting import until
 
 SPANS_A_SECOND = 100
 SPANS_A_RUN = (10**9, 10**9, 50, 50)
@@ -140,12 +141,13 @@ def main(folder: Path, how: str, seconds: float) -> None:
     threads = [threading.Thread(target=record, args=(tracer, watch, stop, spans, most)) for most in SPANS_A_RUN]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    until(lambda: len(spans) > 50)
     with away(path, how):
         watch.is_away = True
         time.sleep(seconds)
         watch.is_away = False
-    time.sleep(0.3)
+    before = len(spans)
+    until(lambda: len(spans) > before + 50)
     stop.set()
     for thread in threads:
         thread.join()

@@ -27,18 +27,25 @@ def ends(storage: Any) -> list[tuple[str, Any]]:
 def test_a_task_that_is_collected_ends_its_own_run(tracer: Tracer) -> None:
     @tracer.run("worker")
     async def work(number: int, *, is_lost: bool) -> int:
+        began.append(number)
         if is_lost:
             await asyncio.get_running_loop().create_future()  # nobody holds it, so the task is collected
-        await asyncio.sleep(0.05)
+        await goes_on.wait()
         return number
+
+    began: list[int] = []
+    goes_on = asyncio.Event()
 
     async def main() -> None:
         lost = asyncio.create_task(work(1, is_lost=True))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
         kept = asyncio.create_task(work(2, is_lost=False))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+        assert began == [1, 2]
         del lost
         gc.collect()
+        assert [status for status, _ in ends(tracer.storage)] == ["failed", "active"]
+        goes_on.set()
         assert await kept == 2
 
     asyncio.run(main())

@@ -28,6 +28,7 @@ from agentspan.storage.sqlite import SQLiteStorage
 from tests.checkout import ROOT
 from tests.journal.recorded import die, leave, refused, rows
 from tests.journal.segment_files import segments_of
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -236,10 +237,7 @@ def test_a_run_that_another_process_terminated_learns_of_it_while_it_waits(path:
         subprocess.run([sys.executable, "-c", code, str(path), run.id], cwd=ROOT, check=True, env={**os.environ})
         sink = tracer.recorder.sink
         assert isinstance(sink, JournalSink)
-        for _ in range(1000):
-            if sink.work.terminations.found:
-                break
-            threading.Event().wait(0.01)
+        until(lambda: sink.work.terminations.found)
         with tracer.span("tool", {"name": "next"}):
             assert run.termination_reason == "enough"
     tracer.shutdown()

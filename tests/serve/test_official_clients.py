@@ -339,12 +339,9 @@ def play(server: Server, scene: Callable[[PrefactorCoreClient], Coroutine[Any, A
 async def status_of(client: PrefactorCoreClient, instance: AgentInstanceHandle, *wanted: str) -> str:
     """Wait until the queue has brought an instance into one of some states."""
     assert client._http is not None
-    for _ in range(500):
-        found = (await client._http.agent_instances.get(instance.id)).status
-        if found in wanted:
-            break
-        await asyncio.sleep(0.01)
-    assert found in wanted
+    async with asyncio.timeout(30):
+        while (found := (await client._http.agent_instances.get(instance.id)).status) not in wanted:
+            await asyncio.sleep(0.01)
     return found
 
 
@@ -471,12 +468,12 @@ def test_prefactor_core_ends_cleanly_when_its_run_is_terminated_under_it(
 async def spans_of(client: PrefactorCoreClient, instance: AgentInstanceHandle, number: int) -> None:
     """Wait until the queue has sent the spans of an instance."""
     assert client._http is not None
-    for _ in range(500):
-        counts = (await client._http.agent_instances.get(instance.id)).span_counts
-        if counts is not None and counts.total >= number:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{number} spans did not come")
+    async with asyncio.timeout(30):
+        while True:
+            counts = (await client._http.agent_instances.get(instance.id)).span_counts
+            if counts is not None and counts.total >= number:
+                return
+            await asyncio.sleep(0.01)
 
 
 def test_the_workers_of_prefactor_core_race_and_nothing_is_lost(server: Server, agent: str) -> None:

@@ -92,6 +92,6 @@ def test_an_output_that_is_no_file_stays_what_it_is(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
     call(path, "export", "all", "-o", str(pipe))
-    read, _ = reader.communicate(timeout=10)
+    read, _ = reader.communicate(timeout=60)
     assert read.startswith(b"{")
     assert stat.S_ISFIFO(pipe.stat().st_mode)
