@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 
 import pytest
@@ -23,6 +23,21 @@ def connection(postgres_location: Location) -> Iterator[Connection]:
         connections.lent(10) as one,
     ):
         yield one
+
+
+@pytest.fixture
+def release(postgres_location: Location) -> Iterator[Callable[[], object]]:
+    """Hold what WAITS waits for; yield how to release it."""
+    with (
+        closing(Connections(postgres_location, read_only=False, wait_s=10)) as connections,
+        connections.lent(10) as one,
+    ):
+        one.execute("select pg_advisory_lock(20261124)")
+        yield lambda: one.execute("select pg_advisory_unlock(20261124)")
+
+
+WAITS = "pg_advisory_xact_lock(20261124)"
+"""An expression that waits until the test releases it."""
 
 
 def test_a_thread_without_work_has_none_to_do() -> None:
@@ -72,33 +87,37 @@ def test_it_is_that_of_one_thread() -> None:
     assert found == [False]
 
 
-def test_a_connection_does_it_until_the_answer_is_there(connection: Connection) -> None:
+def test_a_connection_does_it_until_the_answer_is_there(connection: Connection, release: Callable[[], object]) -> None:
     count = 0
 
     def work() -> bool:
         nonlocal count
         count += 1
-        time.sleep(0.001)
+        if count == 6:
+            release()
+        time.sleep(0.05)
         return True
 
     with meanwhile.doing(work):
-        connection.execute("select pg_sleep(0.2)")
+        connection.execute(f"select {WAITS}")
         during = count
         connection.execute("select 1")
-    assert 5 < during <= 300
-    assert count - during <= 5  # the answer is there soon
+    assert 6 <= during <= 6 + 5  # within five steps, a quarter of a second, the answer is there
+    assert count - during <= 5
 
 
-def test_an_error_of_the_server_comes_after_it(connection: Connection) -> None:
+def test_an_error_of_the_server_comes_after_it(connection: Connection, release: Callable[[], object]) -> None:
     count = 0
 
     def work() -> bool:
         nonlocal count
         count += 1
+        if count == 3:
+            release()
         return count < 3
 
     with meanwhile.doing(work), pytest.raises(Exception, match="division by zero"):
-        connection.execute("select pg_sleep(0.1), 1 / (random() * 0)::int")
+        connection.execute(f"select {WAITS}, 1 / (random() * 0)::int")
     assert count == 3
 
 
@@ -120,7 +139,7 @@ def test_what_a_signal_handler_raises_in_a_wait_is_told_from_a_fault(
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
         with pytest.raises(TimeoutError) as raised, pipelined(connection) if is_pipeline else nullcontext():
             connection.execute("select pg_sleep(5)")
         assert is_interrupt(raised.value)
