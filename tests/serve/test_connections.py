@@ -161,9 +161,16 @@ def running(limits: Limits, base: type[asyncio.Protocol]) -> Iterator[int]:
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         listening.close()
         assert not thread.is_alive()
+
+
+def connected(port: int, text: str) -> socket.socket:
+    """Connect to a server, and send something."""
+    made = socket.create_connection(("127.0.0.1", port), timeout=20)
+    made.sendall(text.encode())
+    return made
 
 
 def is_ended(connection: socket.socket) -> bool:
@@ -180,7 +187,6 @@ def takes(connection: socket.socket, parts: list[bytes], every_s: float = 0.0) -
         for part in parts:
             connection.sendall(part)
             time.sleep(every_s)
-        connection.settimeout(0.5)
         return connection.recv(12) not in (b"", b"HTTP/1.1 400")
     except TimeoutError:
         return True
@@ -192,13 +198,11 @@ def takes(connection: socket.socket, parts: list[bytes], every_s: float = 0.0) -
 def test_a_connection_is_ended_at_its_deadline_whatever_it_drips(
     base: type[asyncio.Protocol], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "READ_S", 0.4)
-    with running(Limits(head_s=0.4), base) as port, ExitStack() as stack:
+    monkeypatch.setattr(middleware, "READ_S", 1.0)
+    with running(Limits(head_s=1.0), base) as port, ExitStack() as stack:
 
         def connect(text: str = "") -> socket.socket:
-            made = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
-            made.sendall(text.encode())
-            return made
+            return stack.enter_context(connected(port, text))
 
         silent, dripping = connect(), connect("GET /api/v1/ping HTTP/1.1\r\nX: ")
         again = connect("GET /api/v1/ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -206,8 +210,6 @@ def test_a_connection_is_ended_at_its_deadline_whatever_it_drips(
             "POST /api/v1/agent HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             'Content-Length: 900\r\n\r\n{"a'
         )
-        large = connect("GET / HTTP/1.1\r\n")
-        assert not takes(large, [b"X-Much: " + b"y" * 4000 + b"\r\n"] * 100)
         assert again.recv(12) == b"HTTP/1.1 200"
         again.sendall(b"G")  # the next request
         while again.recv(10_000):
@@ -217,34 +219,44 @@ def test_a_connection_is_ended_at_its_deadline_whatever_it_drips(
         assert half.recv(12) == b"HTTP/1.1 408"
         while half.recv(10_000):
             pass
-        # requests over one connection, and two that were sent at once
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1") as client:
+
+
+@pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
+def test_a_head_that_is_too_large_ends_its_connection(base: type[asyncio.Protocol]) -> None:
+    with running(Limits(head_s=600), base) as port, connected(port, "GET / HTTP/1.1\r\n") as large:
+        assert not takes(large, [b"X-Much: " + b"y" * 4000 + b"\r\n"] * 100)
+
+
+@pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
+def test_requests_over_one_connection_are_answered_and_two_that_are_sent_at_once(base: type[asyncio.Protocol]) -> None:
+    with running(Limits(), base) as port:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=30) as client:
             api = Api(client)
             run = api.instance("a")
             assert [details(api.create(run, payload={"x": "y" * 200_000}))["status"] for _ in range(3)] == [
                 "active"
             ] * 3
         request = "GET /api/v1/ping HTTP/1.1\r\nHost: localhost\r\n"
-        pipelined = connect(f"{request}\r\n{request}Connection: close\r\n\r\n")
         answers = b""
-        while part := pipelined.recv(10_000):
-            answers += part
+        with connected(port, f"{request}\r\n{request}Connection: close\r\n\r\n") as pipelined:
+            while part := pipelined.recv(10_000):
+                answers += part
         assert answers.count(b"HTTP/1.1 200") == 2
 
 
 def test_many_silent_connections_keep_nobody_out() -> None:
     with running(Limits(open=60), HttpToolsProtocol) as port, ExitStack() as stack:
         url = f"http://127.0.0.1:{port}/api/v1/ping"
-        before = stack.enter_context(httpx.Client())
+        before = stack.enter_context(httpx.Client(timeout=30))
         for number in range(260):
             silent = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
             if number % 2:
                 silent.sendall(b"POST /api/v1/agent HTTP/1.1\r\nContent-Length: 9\r\n" + b"\r\n" * (number % 4 == 3))
             if number % 40 == 0:
-                assert httpx.get(url).status_code == 200  # by now, the silent ones before it are accepted
+                assert httpx.get(url, timeout=30).status_code == 200  # by now, the silent ones before it are accepted
                 assert before.get(url).status_code == 200  # one that comes again does not wait longest
         for _ in range(3):
-            assert httpx.get(url).status_code == 200
+            assert httpx.get(url, timeout=30).status_code == 200
 
 
 @pytest.mark.skipif(not os.environ.get("AGENTSPAN_TEST_CONNECTIONS"), reason="AGENTSPAN_TEST_CONNECTIONS is not set")
@@ -263,7 +275,7 @@ def test_a_thousand_silent_connections_keep_nobody_out(tmp_path: Path) -> None:
                 if number % 300 == 0:
                     assert before.get("/ping").status_code == 200  # one that comes again does not wait longest
         for _ in range(3):
-            assert httpx.get(f"{server.url}/api/v1/ping").status_code == 200
+            assert httpx.get(f"{server.url}/api/v1/ping", timeout=30).status_code == 200
         open_files = Path(f"/proc/{server.process.pid}/fd")
         if open_files.exists():
             until(lambda: len([*open_files.iterdir()]) < 1100)

@@ -341,7 +341,7 @@ def test_pages_of_other_origins_are_let_in_only_when_they_are_named(api: Api, pu
 
 
 def test_no_page_loads_anything_from_elsewhere(server: Server) -> None:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
         for path in ("/docs", "/redoc"):
             assert refusal(client.get(path)) == (404, "not_found")
         assert client.get("/openapi.json").json()["openapi"].startswith("3.")

@@ -57,7 +57,7 @@ def head(path: str, length: int) -> str:
 def test_a_server_can_be_reached_as_soon_as_it_says_where_it_is(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db") as server:
         socket.create_connection(("127.0.0.1", server.port)).close()
-        assert httpx.get(f"{server.url}/api/v1/ping").status_code == 200
+        assert httpx.get(f"{server.url}/api/v1/ping", timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -148,11 +148,11 @@ def test_a_guess_too_many_is_answered_with_429_and_when_to_try_again(clock: Cloc
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 403), ("localhost", 200), ("127.0.0.1:9", 200)])
 def test_a_server_of_this_machine_with_a_token_checks_the_host(guarded: Server, host: str, status: int) -> None:
     headers = {"Host": host, "Authorization": f"Bearer {TOKEN}"}
-    assert httpx.get(f"{guarded.url}/api/v1/ping", headers=headers).status_code == status
+    assert httpx.get(f"{guarded.url}/api/v1/ping", headers=headers, timeout=30).status_code == status
 
 
 def test_further_hosts_can_be_allowed(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db", "--allowed-host", "runs.example", AGENTSPAN_TOKEN=TOKEN) as server:
         for host, status in (("runs.example", 200), ("localhost", 200), ("evil.example", 403)):
             headers = {"Host": host, "Authorization": f"Bearer {TOKEN}"}
-            assert httpx.get(f"{server.url}/api/v1/ping", headers=headers).status_code == status
+            assert httpx.get(f"{server.url}/api/v1/ping", headers=headers, timeout=30).status_code == status

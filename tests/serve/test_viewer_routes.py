@@ -586,7 +586,7 @@ def test_it_works_below_a_prefix(db: Database, run: str, span: str, prefix: str)
 def test_the_server_says_where_the_viewer_is(server: Server) -> None:
     assert server.url in server.said
     assert "in a browser" in server.said
-    assert httpx.get(server.url, headers=HTML).text.startswith("<!doctype html>")
+    assert httpx.get(server.url, headers=HTML, timeout=30).text.startswith("<!doctype html>")
 
 
 def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
