@@ -4,7 +4,6 @@ import os
 import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from agentspan.recording.sinks import journal_work
 from agentspan.recording.sinks.drain_thread import DrainThread
 from tests.journal.recorded import sink_of, statuses
 from tests.journal.segment_files import segments_of
+from tests.waiting import until
 
 SEGMENT = 256 * 1024
 
@@ -64,11 +64,14 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_recording_goes_on(
         disk("200m")
         assert tracer.flush(30)
         spans = 3000
-        while sink_of(tracer).log._segment is None and spans < 4000:  # until it has a journal again
+
+        def has_journal() -> bool:
+            nonlocal spans
             steps(tracer, 1)
             spans += 1
-            time.sleep(0.01)
-    assert spans < 4000
+            return sink_of(tracer).log._segment is not None
+
+        until(has_journal)
     assert tracer.flush()
     assert tracer.health()[:3] == (2 + 2 * spans, 0, 0)
     tracer.shutdown()

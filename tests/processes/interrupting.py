@@ -27,7 +27,7 @@ from agentspan.journal.journal_folder import folder_of
 from agentspan.recording.sinks.commit import CommitSink
 
 FOLDERS = (os.path.dirname(agentspan.__file__) + os.sep, contextlib.__file__)
-BOUND_S = 10.0
+BOUND_S = 60.0
 
 
 class Interrupt(BaseException):
@@ -136,7 +136,7 @@ class World:
 
     def problems(self) -> Iterator[str]:
         """Say what an interrupted operation has left."""
-        other = sqlite3.connect(self.path, isolation_level=None, timeout=2.0)
+        other = sqlite3.connect(self.path, isolation_level=None, timeout=30)
         try:
             other.execute("begin immediate")
             other.execute("rollback")
@@ -157,7 +157,7 @@ class World:
             yield "what was active is so still"
             self.tracer.recorder.current.set(None)
         self.span()
-        if not self.tracer.flush():
+        if not self.tracer.flush(30):
             yield "it does not flush"
         health = self.tracer.health()
         if health.failed or health.waiting:

@@ -39,13 +39,13 @@ def other():
         "gate": tracer.recorder.store._connections._gate._entrance,
         **({"draining": sink.work.drain.lock, "log": sink.log.lock} if durability == "journal" else {}),
     }.items():
-        if lock.acquire(timeout=2):
+        if lock.acquire(timeout=30):  # one that is kept is kept for ever
             lock.release()
         else:
             problems.append(name)
     if not problems:
         one("other")
-        if not tracer.flush(2):
+        if not tracer.flush(30):
             problems.append("flush")
 def fork(at):
     one("before")
@@ -82,7 +82,7 @@ def fork(at):
     one("child")
     # Not every child comes to as many points; and the interpreter drops what is raised in a finalizer.
     is_raised = bool(points.where) and "__del__" not in points.where
-    if arrived == is_raised and tracer.flush(5) and not tracer.health().failed:
+    if arrived == is_raised and tracer.flush(30) and not tracer.health().failed:
         os._exit(0)
     sys.stderr.write(f"{points.where}: {arrived} {tracer.health()}\\n")
     os._exit(1)

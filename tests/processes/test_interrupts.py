@@ -121,7 +121,7 @@ path, durability, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 OTHER = '''
 import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=2)
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
 for _ in sys.stdin:
     try:
         connection.execute("begin immediate")

@@ -93,7 +93,9 @@ def test_eight_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
 def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     path, gate = tmp_path / "runs.db", tmp_path / "go"
     workers = [start("record", path, gate, 4, 100, stderr=subprocess.PIPE) for _ in range(8)]
-    time.sleep(0.5)
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
     gate.touch()
     for worker in workers:
         out, err = worker.communicate()

@@ -46,13 +46,14 @@ def record(db: str, gate: str, threads: str, spans: str) -> None:
                 with agentspan.span("tool", {"name": str(number)}) as span:
                     span.set_result({"output": number})
 
+    print("ready", flush=True)
     wait_for(gate)
     workers = [threading.Thread(target=work) for _ in range(int(threads))]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    agentspan.flush()
+    agentspan.flush(60)
     print(*agentspan.health()[:5], flush=True)
 
 
