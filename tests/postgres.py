@@ -80,11 +80,11 @@ class Server:
     def __init__(self, **settings: str) -> None:
         bin = programs()
         if bin is None:
-            problem = f"PostgreSQL {OLDEST} or newer is not installed (apt-get install postgresql)"
+            problem = f"needs PostgreSQL {OLDEST} or newer (apt-get install postgresql)"
             if os.environ.get(ENVIRONMENT, "no") != "no":
                 pytest.fail(problem)
             pytest.skip(problem)
-        pytest.importorskip("psycopg", reason="psycopg is not installed")
+        pytest.importorskip("psycopg", reason="needs psycopg")
         self._how = how = _as_nobody()
         shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # not TMPDIR: only its owner may enter it
         self._folder = folder = Path(tempfile.mkdtemp(prefix="agentspan-postgres-", dir=shared or "/tmp"))

@@ -4,11 +4,9 @@ import random
 from math import inf, isclose, sqrt
 from typing import Any
 
-import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from agentspan.analysis.ratio_tests import two_sided
 from agentspan.analysis.statistics import (
@@ -23,6 +21,9 @@ from agentspan.analysis.statistics import (
 )
 from agentspan.analysis.stratified import Strata, Table
 from agentspan.analysis.tool_mix import chi_square_p
+
+numpy = pytest.importorskip("numpy", reason="needs numpy")
+stats = pytest.importorskip("scipy.stats", reason="needs scipy")
 
 shares = st.sampled_from([0.0, 0.05, 0.3, 0.5, 0.77, 1.0])
 p_values = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=30)

@@ -52,7 +52,7 @@ def test_a_dataset_has_input_expected_and_observed_output_error_and_scores(db: P
 
 
 def test_tables_have_the_columns_of_the_file(db: Path, tmp_path: Path) -> None:
-    parquet: Any = pytest.importorskip("pyarrow.parquet")
+    parquet: Any = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
     folder = tmp_path / "tables"
     document = json.loads(call(db, "export", "all", "--format", "parquet", "-o", str(folder), "--json").output)
     assert document["rows"] == {"runs": 3, "spans": 2, "scores": 3}

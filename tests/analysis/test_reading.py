@@ -79,7 +79,7 @@ def test_a_file_is_opened_for_reading_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["pandas", "polars"])
 def test_data_frames(db: Database, runs: list[str], engine: Any) -> None:
-    pytest.importorskip(engine)
+    pytest.importorskip(engine, reason=f"needs {engine}")
     reading = agentspan.read(db.storage)
     spans = reading.dataframe(engine=engine)
     assert list(spans.columns) == list(SPANS)
@@ -99,7 +99,7 @@ def test_data_frames(db: Database, runs: list[str], engine: Any) -> None:
 
 @pytest.mark.parametrize("engine", ["pandas", "polars"])
 def test_a_frame_of_nothing_has_its_columns(db: Database, engine: Any) -> None:
-    pytest.importorskip(engine)
+    pytest.importorskip(engine, reason=f"needs {engine}")
     frame = agentspan.read(db.storage).dataframe(engine=engine)
     assert (len(frame), list(frame.columns)) == (0, list(SPANS))
 

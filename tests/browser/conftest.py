@@ -32,9 +32,9 @@ def browser() -> Iterator["Browser"]:
     try:
         from playwright.sync_api import expect, sync_playwright
     except ImportError:
-        _without("playwright is not installed")
+        _without("needs Playwright")
     if not CHROMIUM.exists():
-        _without(f"there is no {CHROMIUM}; apt-get install --no-install-recommends chromium")
+        _without(f"needs Chromium at {CHROMIUM} (apt-get install --no-install-recommends chromium)")
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)

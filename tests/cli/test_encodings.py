@@ -109,7 +109,7 @@ def test_what_is_to_be_copied_is_quoted_and_has_no_control_character(
     assert f"--db '{tmp_path}/a b e\ufffd[31mv\ufffd\ufffd\ufffd/runs.db' runs" in result.output
 
 
-@pytest.mark.skipif(shutil.which("less") is None, reason="there is no less here")
+@pytest.mark.skipif(shutil.which("less") is None, reason="needs less")
 def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "less", "COLUMNS": "80", "LINES": "24"}
     for name in ("LESS", "NO_COLOR", "LESSOPEN"):

@@ -15,7 +15,7 @@ from agentspan.storage.registry import open_direct
 from tests.cli.calling import call, process
 from tests.postgres import Emptied
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 NOWHERE = Path("/nowhere/runs.db")
 """A file that commands which name another database do not touch."""

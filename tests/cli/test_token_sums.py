@@ -168,7 +168,7 @@ def test_a_storage_in_memory_has_the_same_token_sum() -> None:
     tracer.shutdown()
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_a_file_of_before_has_the_same_token_sum(tmp_path: Path) -> None:
     path = unpacked(tmp_path, SECOND)
     with agentspan.open(path):

@@ -29,7 +29,7 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         options = ["-o", f"remount,size={wanted}"] if folder.is_mount() else ["-t", "tmpfs", "-o", f"size={wanted}"]
         done = subprocess.run(["mount", *options, "tmpfs", folder], capture_output=True, check=False)
         if done.returncode != 0:
-            pytest.skip("may not mount a file system here")
+            pytest.skip("needs a user who may mount file systems")
         return folder
 
     yield size

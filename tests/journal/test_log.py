@@ -113,7 +113,7 @@ def test_a_finalizer_that_garbage_collection_calls_may_append(log: Log, threshol
     log.release(for_good=True)
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="garbage is not collected there any more")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="needs Python 3.11, which collects garbage there")
 def test_a_finalizer_may_append_where_a_segment_begins_anew(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[slice] = []
     marked = segments_module.marked
@@ -223,7 +223,7 @@ def test_a_segment_that_becomes_free_while_another_is_prepared_leaves_no_file_be
 ) -> None:
     log = Log(tmp_path / "runs.db.spool", lambda: "writer", SIZE)
     if not log._maps:
-        pytest.skip("segments of this file system are used once")
+        pytest.skip("needs a file system that shares no blocks")
     recycle = segments_module.Segment.recycle
 
     def meanwhile(segment: segments_module.Segment) -> None:

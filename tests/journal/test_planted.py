@@ -23,8 +23,8 @@ from tests.journal.segment_files import segments_of
 
 NOBODY, SOMEBODY = 65534, 65533
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
-as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 
 KILLED = """
 import os, signal, sys, agentspan

@@ -20,7 +20,7 @@ from agentspan.storage.protocol import Query
 from tests.journal.recorded import sink_of
 from tests.journal.segment_files import segments_of
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 FILLED = """
 import os, shutil, subprocess, sys, agentspan
@@ -58,14 +58,14 @@ print(*tracer.health()[:5])
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk with a file system that can share blocks."""
     if shutil.which("mkfs.xfs") is None:
-        pytest.skip("there is no mkfs.xfs")
+        pytest.skip("needs mkfs.xfs")
     image, folder = tmp_path / "image", tmp_path / "disk"
     with image.open("wb") as file:
         file.truncate(320 * 2**20)
     folder.mkdir()
     subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True, capture_output=True)
     if subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True).returncode != 0:
-        pytest.skip("may not mount a file system here")
+        pytest.skip("needs a user who may mount file systems")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -81,7 +81,7 @@ def test_a_full_disk_does_not_end_a_program_whose_journal_was_copied(disk: Path)
 
 def test_where_no_blocks_are_shared_segments_are_mapped(tmp_path: Path) -> None:
     if journal_folder.shares_blocks(tmp_path / "runs.db.spool"):
-        pytest.skip("they are here")
+        pytest.skip("needs a file system that shares no blocks")
     tracer = agentspan.Tracer(tmp_path / "runs.db")
     assert type(sink_of(tracer).log) in (log_module.Log, log_module.Guarded)
     tracer.shutdown()

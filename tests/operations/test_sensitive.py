@@ -144,7 +144,7 @@ def test_recording_stores_no_value_anywhere(tmp_path: Path, durability: Any, red
         assert [span.sensitive_encoding for span in (called, block, plain)] == [True, True, False]
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_recording_keeps_the_values_where_that_was_asked_for(tmp_path: Path) -> None:
     tracer = agentspan.Tracer(tmp_path / "runs.db", sensitive="keep", raise_errors=True)
     with tracer.run("a") as run, tracer.span("tool", {"name": "x", "to": WRAPPER}):

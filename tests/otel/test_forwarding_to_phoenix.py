@@ -26,7 +26,7 @@ from tests.waiting import until
 PYTHON = os.environ.get("AGENTSPAN_TEST_PHOENIX", "")
 RUNS, STEPS = 10, 10
 
-pytestmark = pytest.mark.skipif(not PYTHON, reason="AGENTSPAN_TEST_PHOENIX names no Python")
+pytestmark = pytest.mark.skipif(not PYTHON, reason="opt-in: AGENTSPAN_TEST_PHOENIX names a Python")
 
 
 def free_port() -> int:

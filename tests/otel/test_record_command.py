@@ -136,7 +136,7 @@ def test_a_signal_reaches_the_program(folder: Path) -> None:
     assert stored(folder) == [("llm", "complete", 5)] * 2
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="there is no compiler")
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 def test_a_signal_is_passed_on_that_comes_just_before_the_wait_for_the_program(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,7 +219,7 @@ def test_a_program_ends_where_the_signal_for_that_is_blocked(folder: Path) -> No
     assert process.returncode == 3
 
 
-@pytest.mark.skipif(not os.environ.get("AGENTSPAN_TEST_RECORD"), reason="takes 15 s; AGENTSPAN_TEST_RECORD is not set")
+@pytest.mark.skipif(not os.environ.get("AGENTSPAN_TEST_RECORD"), reason="opt-in: AGENTSPAN_TEST_RECORD=1 (15 s)")
 def test_a_server_and_the_workers_of_a_test_run_are_recorded(folder: Path) -> None:
     (folder / "test_a.py").write_text("import openai\ndef test_a(): openai.ask('a')\ndef test_b(): openai.ask('b')\n")
     with start(folder, "record", "-m", "pytest", "-q", "-p", "xdist", "-n", "1", "test_a.py") as process:

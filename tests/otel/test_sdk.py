@@ -33,7 +33,7 @@ def test_values_are_plain_json() -> None:
 
 
 def test_the_sdk_itself() -> None:
-    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="needs opentelemetry-sdk")
     export = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
     exporter = export.InMemorySpanExporter()
     provider = sdk.TracerProvider()

@@ -15,7 +15,7 @@ from agentspan.otel.traces import Step
 from tests.otel.recorded import steps_of
 
 FOLDER = os.environ.get("AGENTSPAN_TEST_OTEL")
-whole = pytest.mark.skipif(not FOLDER, reason="AGENTSPAN_TEST_OTEL names no folder")
+whole = pytest.mark.skipif(not FOLDER, reason="opt-in: AGENTSPAN_TEST_OTEL names a folder with recordings")
 
 
 def spans_of(path: Path) -> Iterator[OtelSpan]:

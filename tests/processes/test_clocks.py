@@ -24,7 +24,7 @@ from tests import postgres
 from tests.checkout import ROOT
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 SECONDS = float(os.environ.get("AGENTSPAN_TEST_CLOCKS", "0"))
 IS_LONG = SECONDS > 0

@@ -364,9 +364,8 @@ end(tracer.storage.group(work, 5))
     assert rows(path, "select label from agent_spans order by 1") == [("child",), ("parent",)]
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("gunicorn") or not importlib.util.find_spec("gevent"), reason="needs gunicorn, gevent"
-)
+@pytest.mark.skipif(not importlib.util.find_spec("gunicorn"), reason="needs gunicorn")
+@pytest.mark.skipif(not importlib.util.find_spec("gevent"), reason="needs gevent")
 @pytest.mark.parametrize("worker", ["gevent", "gthread"])
 def test_workers_of_gunicorn_that_were_forked_from_a_recording_master_record(tmp_path: Path, worker: str) -> None:
     path, requests = tmp_path / "runs.db", 60

@@ -27,7 +27,7 @@ from tests.checkout import ROOT
 from tests.processes.server_away import Hole
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 SECONDS = float(os.environ.get("AGENTSPAN_TEST_SERVER_AWAY", "2"))
 IS_LONG = SECONDS > 2
@@ -154,7 +154,7 @@ def test_what_was_recorded_here_is_read_here_at_once(server: postgres.Server) ->
 
 
 def test_what_is_wrong_for_good_is_raised_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", reason="needs psycopg")
     with pytest.raises(agentspan.InvalidValue):
         Tracer("postgresql://host/db?no_such_parameter=1")
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/nothing")
@@ -163,7 +163,7 @@ def test_what_is_wrong_for_good_is_raised_without_a_server(monkeypatch: pytest.M
 
 
 def test_past_its_age_a_journal_takes_nothing_more_and_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", reason="needs psycopg")
     monkeypatch.setattr("agentspan.recording.sinks.journal_work.MAX_AGE_S", 0.2)
     tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db")  # nobody listens there
     run = tracer.run("a")
@@ -217,7 +217,7 @@ def test_a_program_of_another_host_is_dead_when_its_lease_is_over_and_its_own_en
 def test_a_request_from_a_service_is_not_kept_waiting_by_a_server_that_is_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg", reason="needs psycopg")
     tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db")  # nobody listens there
     with tracer.run("a") as run:
         headers = inject({}, tracer=tracer)

@@ -72,7 +72,7 @@ def test_it_says_what_to_install_for_the_comparison(tmp_path: Path) -> None:
 
 
 def test_opentelemetry_records_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.sdk.trace")
+    pytest.importorskip("opentelemetry.sdk.trace", reason="needs opentelemetry-sdk")
     options = ("--only", "OpenTelemetry", "--skip-commits", "--spans", 100, "--rounds", 1)
     names = ("OpenTelemetry @span", "OpenTelemetry with span", "OpenTelemetry, two texts")
     for line in rows(run("bench_span.py", *options).stdout, *names):
@@ -92,7 +92,7 @@ def test_calls_with_histories_are_compared_with_another_checkout(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_memory_is_looked_at_again_and_again(tmp_path: Path) -> None:
     said = run("bench_durable.py", "--memory", "--spans", 300, "--folder", tmp_path).stdout
     assert len(re.findall(r"^ +300 .* MiB", said, re.MULTILINE)) == 2  # at the end, and when it has flushed
@@ -100,7 +100,7 @@ def test_memory_is_looked_at_again_and_again(tmp_path: Path) -> None:
 
 
 def test_requests_are_sent_between_the_marks_at_which_they_are_counted(tmp_path: Path) -> None:
-    pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn", reason="needs uvicorn")
     said = run("count_serve.py", "--child", tmp_path / "agentspan.db", "--rounds", 1).stdout
     assert [kind for kind, _ in json.loads(said.splitlines()[-1]) if kind] == [
         "create",

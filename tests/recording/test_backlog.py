@@ -13,7 +13,7 @@ from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 WHY = "/the/file is damaged"
 

@@ -22,7 +22,7 @@ from tests.journal.recorded import die, sink_of
 from tests.storage.old_files import SECOND_JOURNAL, unpacked
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 
 @contextlib.contextmanager
@@ -222,7 +222,7 @@ def test_children_of_a_program_that_cannot_register_its_run_record_in_it(tmp_pat
     assert one(path, "select count(*) from refused_changes") == (0,)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_registers_the_runs_again_that_its_program_holds_and_no_others(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
@@ -258,7 +258,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, check=False)
     if done.returncode != 0:
-        pytest.skip("may not mount a file system here")
+        pytest.skip("needs a user who may mount file systems")
     with (folder / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
         while filler.write(bytes(4096)):
             pass

@@ -436,7 +436,7 @@ def test_a_run_that_begins_while_the_file_is_busy_is_kept_too(tmp_path: Path) ->
     tracer.shutdown()
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_the_first_span_of_a_program_does_not_wait_long_for_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, check=False)
     if done.returncode != 0:
-        pytest.skip("may not mount a file system here")
+        pytest.skip("needs a user who may mount file systems")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 

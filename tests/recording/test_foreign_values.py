@@ -12,8 +12,8 @@ from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
 
-np = pytest.importorskip("numpy")
-pd = pytest.importorskip("pandas")
+np = pytest.importorskip("numpy", reason="needs numpy")
+pd = pytest.importorskip("pandas", reason="needs pandas")
 
 
 def recorded(value: Any, **limits: int) -> Any:

@@ -214,7 +214,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(program: Program, tmp_path:
     assert found == (COMMIT if name in (".git/commondir", ".git/packed-refs") else "None")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all files")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user who is not root")
 def test_files_that_may_not_be_read_are_no_commit(tmp_path: Path) -> None:
     checkout(tmp_path, main=COMMIT)
     (tmp_path / ".git" / "HEAD").chmod(0)

@@ -271,7 +271,7 @@ def test_a_rule_of_the_program_is_asked_once_for_what_is_repeated() -> None:
     assert asked == ["role", "content", "messages", "n"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_records_what_its_parent_has_said(tmp_path: Path) -> None:
     tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
     messages = [message(number) for number in range(40)]

@@ -116,7 +116,7 @@ async def with_callbacks(work: Any) -> None:
 
 async def with_eager_tasks(work: Any) -> None:
     if sys.version_info < (3, 12):
-        pytest.skip("eager tasks came with Python 3.12")
+        pytest.skip("needs Python 3.12 or newer")
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     await asyncio.gather(work("one"), work("two"))
 
@@ -287,8 +287,8 @@ def test_threads_without_propagate_have_runs_of_their_own(tracer: Tracer, step: 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_anyio_task_groups_and_threads_nest(tracer: Tracer, step: Any, backend: str) -> None:
-    anyio = pytest.importorskip("anyio")
-    pytest.importorskip(backend)
+    anyio = pytest.importorskip("anyio", reason="needs anyio")
+    pytest.importorskip(backend, reason=f"needs {backend}")
 
     async def work(name: str) -> None:
         async with tracer.span("agent", {"name": name}):
@@ -313,7 +313,7 @@ def test_anyio_task_groups_and_threads_nest(tracer: Tracer, step: Any, backend: 
 
 
 def test_trio_nurseries_threads_and_generators_nest(tracer: Tracer, step: Any) -> None:
-    trio = pytest.importorskip("trio")
+    trio = pytest.importorskip("trio", reason="needs trio")
 
     async def work(name: str) -> None:
         async with tracer.span("agent", {"name": name}):

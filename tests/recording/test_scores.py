@@ -107,7 +107,7 @@ def test_what_is_not_recorded_is_not_judged() -> None:
     assert disabled.health().failed == 0
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_a_score_outlives_its_program_and_is_stored_once_however_often_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = f"""

@@ -20,7 +20,7 @@ from tests.postgres_proxy import Proxy, proxy
 from tests.processes.server_away import Touches
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import psycopg
 import pytest
 
 import agentspan
@@ -15,7 +14,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import scan
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
 
 def left_open_elsewhere(location: Location, folder: Path, monkeypatch: pytest.MonkeyPatch, runs: int) -> list[str]:
@@ -59,6 +58,8 @@ def test_the_doctor_closes_what_no_other_program_has_locked(
 ) -> None:
     first, second = left_open_elsewhere(postgres_location, tmp_path, monkeypatch, 2)
     url, _, schema = postgres_location.text.partition("?schema=")
+    import psycopg
+
     with agentspan.open(postgres_location) as db:
         db._context.wait_s = 0.05
         with psycopg.connect(url, options=f"-c search_path={schema}") as locking:

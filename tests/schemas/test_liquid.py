@@ -76,7 +76,7 @@ def test_the_templates_of_the_official_packages_read_as_liquid_makes_them(
     assert any(payloads(template)[0].values())
 
 
-@pytest.mark.skipif(not LIQUIDJS, reason="set AGENTSPAN_TEST_LIQUIDJS to a folder with liquidjs in node_modules")
+@pytest.mark.skipif(not LIQUIDJS, reason="opt-in: AGENTSPAN_TEST_LIQUIDJS names a folder with liquidjs in node_modules")
 def test_the_templates_of_the_official_packages_read_as_liquidjs_makes_them() -> None:
     cases = [(template, payload) for _, _, template in ALL for payload in payloads(template)]
     done = subprocess.run(

@@ -9,6 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
+pytest.importorskip("prefactor_core", reason="needs prefactor-core")
+pytest.importorskip("prefactor_http", reason="needs prefactor-http")
+
 from prefactor_core import PrefactorCoreClient, PrefactorCoreConfig, QueueConfig, SchemaRegistry, SpanContext
 from prefactor_core.exceptions import PrefactorTelemetryFailureError
 from prefactor_core.managers.agent_instance import AgentInstanceHandle

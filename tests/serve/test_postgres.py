@@ -14,7 +14,7 @@ from tests.serve.asgi import Client
 from tests.serve.servers import Api, details, refusal
 from tests.waiting import until
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 
 def test_two_servers_answer_from_one_schema(postgres_location: Location) -> None:

@@ -26,7 +26,7 @@ from tests.waiting import until
 FOLDER = os.environ.get("AGENTSPAN_TEST_READERS", "")
 EVALS = Path(FOLDER) / "prefactor-evals-no-llm-required/packages"
 DASHBOARD = Path(FOLDER) / "prefactor-open-dashboard"
-ON_REQUEST = pytest.mark.skipif(not FOLDER, reason="AGENTSPAN_TEST_READERS does not name a folder with the readers")
+ON_REQUEST = pytest.mark.skipif(not FOLDER, reason="opt-in: AGENTSPAN_TEST_READERS names a folder with the readers")
 NEWEST = {"sorting[field]": "id", "sorting[direction]": "desc"}
 SPANS = CALLS + 3
 """Spans of a run."""
@@ -217,7 +217,7 @@ TABS = {
 
 @ON_REQUEST
 def test_the_dashboard_itself_has_data_in_its_tabs(filled: tuple[Server, Api, str], tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
+    sync_playwright: Any = pytest.importorskip("playwright.sync_api", reason="needs Playwright").sync_playwright
 
     server, api, agent = filled
     run = walk(api, "/agent_instance", 1, agent_id=agent)[0]["id"]

@@ -23,7 +23,7 @@ from tests.checkout import ROOT
 from tests.serve.asgi import Client
 from tests.serve.servers import Api, Server, details
 
-pytest.importorskip("psycopg")
+pytest.importorskip("psycopg", reason="needs psycopg")
 
 TOKEN = "a-token-of-some-length"
 OWN = {"sec-fetch-site": "same-origin", "content-type": "application/json"}

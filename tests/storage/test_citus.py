@@ -21,11 +21,11 @@ from agentspan.testing.contract.rows import Rows
 from tests.cli.calling import call
 from tests.postgres import Emptied
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 URL = os.environ.get("AGENTSPAN_TEST_CITUS")
 SCHEMA = "tests_citus"
-pytestmark = pytest.mark.skipif(URL is None, reason="needs a Citus cluster: AGENTSPAN_TEST_CITUS")
+pytestmark = pytest.mark.skipif(URL is None, reason="opt-in: AGENTSPAN_TEST_CITUS names a Citus cluster")
 
 
 @pytest.fixture(scope="module")

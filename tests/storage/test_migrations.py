@@ -71,7 +71,7 @@ def test_an_old_file_becomes_what_a_new_one_is(tmp_path: Path, name: str) -> Non
     connection.close()
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_an_old_file_is_read_and_recorded_into_with_what_its_journal_holds(tmp_path: Path) -> None:
     path = unpacked(tmp_path)
     tracer = agentspan.Tracer(path, raise_errors=True)
@@ -95,7 +95,7 @@ def test_an_old_file_is_read_and_recorded_into_with_what_its_journal_holds(tmp_p
         assert db.storage.page(agentspan.storage.protocol.Query("refused_change")).rows == []
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_a_run_of_an_older_program_has_no_commit_also_where_its_journal_registers_it(tmp_path: Path) -> None:
     path = unpacked(tmp_path, THIRD)
     with agentspan.open(path) as db:
@@ -114,7 +114,7 @@ def test_in_spans_of_an_older_program_nothing_is_marked_as_sensitive(tmp_path: P
         assert not any(span.sensitive_encoding for span in spans)
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_runs_and_spans_of_an_older_program_have_none_of_the_newest_columns(tmp_path: Path) -> None:
     with agentspan.open(unpacked(tmp_path, SIXTH)) as db:
         runs = db.agent_instances.list()
@@ -134,7 +134,7 @@ def test_runs_and_spans_of_an_older_program_have_none_of_the_newest_columns(tmp_
         assert (today.session, today.user) == ("trip-7", "mia")
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_runs_of_an_older_program_have_no_task_tags_or_scores_and_new_runs_do(tmp_path: Path) -> None:
     path = unpacked(tmp_path, SEVENTH)
     with agentspan.open(path) as db:

@@ -23,7 +23,7 @@ from tests.checkout import ROOT
 from tests.postgres import Emptied
 from tests.waiting import until
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres import migrating  # noqa: E402  # needs psycopg
 

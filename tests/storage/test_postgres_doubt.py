@@ -22,7 +22,7 @@ from tests.journal.recorded import sink_of
 from tests.postgres import Emptied, Server
 from tests.postgres_proxy import Breaks, Proxy, proxy
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 IDS = IdSource(7)
 

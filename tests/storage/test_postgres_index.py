@@ -22,7 +22,7 @@ from agentspan.testing.contract.rows import T1, Rows, finish
 from tests.checkout import ROOT
 from tests.postgres import Emptied
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres.connection import Connection  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.index import state  # noqa: E402

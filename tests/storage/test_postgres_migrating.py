@@ -12,7 +12,7 @@ from agentspan.storage.registry import open_direct
 from tests.postgres import Emptied
 from tests.waiting import until
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres import migrating  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN  # noqa: E402

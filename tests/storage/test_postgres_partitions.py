@@ -16,7 +16,7 @@ from agentspan.testing.contract.agreeing import Agreeing
 from agentspan.testing.contract.removing import Removing
 from tests.postgres import Emptied
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 IS_WHOLE = os.environ.get("AGENTSPAN_TEST_POSTGRES_PARTITIONS") == "1"
 SCHEMA = "parted"
@@ -70,7 +70,7 @@ def parted(postgres_server: Emptied) -> str:
     open_direct(url).close()
     with psycopg.connect(postgres_server.url, options=f"-csearch_path={SCHEMA}", autocommit=True) as connection:
         if connection.info.server_version < 170000:
-            pytest.skip("before version 17, a partition has no identity column")
+            pytest.skip("needs PostgreSQL 17 or newer")
         views = connection.execute("select viewname, definition from pg_views where schemaname = %s", (SCHEMA,))
         definitions = dict(views.fetchall())
         connection.execute("drop view runs, spans, agent_spans")

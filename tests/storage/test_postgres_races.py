@@ -18,7 +18,7 @@ from agentspan.testing.contract.rows import T0, Rows, finish
 from tests.postgres import Emptied
 from tests.waiting import until
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres.connections import MOST  # noqa: E402  # needs psycopg
 

@@ -24,7 +24,7 @@ from agentspan.testing.contract.rows import Rows, finish
 from tests.postgres import Emptied
 from tests.waiting import until
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres import migrating, partitioning  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.connection import Connection  # noqa: E402

@@ -19,7 +19,7 @@ from tests.postgres import Emptied
 from tests.postgres_proxy import Proxy, proxy
 from tests.waiting import until
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 
 @pytest.fixture

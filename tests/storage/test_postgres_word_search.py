@@ -13,7 +13,7 @@ from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.answering import RowByRow
 from agentspan.testing.contract.rows import Rows
 
-psycopg = pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres.connection import Connection  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.index import word_search  # noqa: E402

@@ -41,7 +41,7 @@ with agentspan.run("killed"), agentspan.span("tool", {{"name": "x"}}):
 """
 
 
-@pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+@pytest.mark.skipif(not is_possible(), reason="needs a journal")
 @pytest.mark.parametrize("umask", [0, 0o077])
 def test_every_file_is_made_for_its_owner_only(tmp_path: Path, umask: int) -> None:
     code = PROGRAM.format(umask=umask)

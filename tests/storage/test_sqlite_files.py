@@ -247,7 +247,7 @@ def test_a_frozen_clock_does_not_make_a_busy_file_wait_for_ever(tmp_path: Path) 
         assert db.agents.create("a").name == "a"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user who is not root")
 def test_a_file_that_may_not_be_written_says_so(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()

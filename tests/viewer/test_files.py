@@ -74,7 +74,7 @@ def test_the_script_has_neither_imports_nor_exports_left() -> None:
     assert not re.search(r"^\s*(import|export)\b", assets.script(), re.MULTILINE)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node to parse it with")
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 def test_the_script_parses(tmp_path: Path) -> None:
     (tmp_path / "all.mjs").write_text(assets.script(), encoding="utf-8")
     subprocess.run(["node", "--check", str(tmp_path / "all.mjs")], check=True, capture_output=True)

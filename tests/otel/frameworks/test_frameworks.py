@@ -81,7 +81,7 @@ def _tree(spans: list[AgentSpanRow]) -> list[tuple[Any, ...]]:
     return sorted(way(span) for span in spans)
 
 
-@pytest.mark.skipif(FOLDER is None, reason="AGENTSPAN_TEST_FRAMEWORKS names no folder to install frameworks in")
+@pytest.mark.skipif(FOLDER is None, reason="opt-in: AGENTSPAN_TEST_FRAMEWORKS names a folder to install frameworks in")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.program)
 def test_a_framework_is_recorded_by_one_line_and_by_none(case: Case, tmp_path: Path) -> None:
     python, program = _python_of(case), str(PROGRAMS / f"{case.program}.py")

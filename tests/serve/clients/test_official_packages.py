@@ -21,7 +21,9 @@ from tests.serve.servers import Api, details, serving
 from tests.waiting import until
 
 FOLDER = os.environ.get("AGENTSPAN_TEST_CLIENTS")
-pytestmark = pytest.mark.skipif(not FOLDER, reason="AGENTSPAN_TEST_CLIENTS names no folder")
+pytestmark = pytest.mark.skipif(
+    not FOLDER, reason="opt-in: AGENTSPAN_TEST_CLIENTS names a folder to install the clients in"
+)
 REASON = "too dear"
 TIME_S = 120
 TERMINATED = f"Agent instance terminated by p2: {REASON}"
