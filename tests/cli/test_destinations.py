@@ -63,7 +63,7 @@ def test_a_device_is_written_to(db: Path, tmp_path: Path, command: list[str]) ->
         os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         device.write_bytes(b"")
     except OSError:
-        pytest.skip("only root makes devices, where the file system has them")
+        pytest.skip("needs root, and a file system that has devices")
     link = tmp_path / "link"
     link.symlink_to(device)
     for path in (device, link):

@@ -179,7 +179,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(tmp_path: Path, argument
 
 
 def test_on_a_terminal_there_are_colours_unless_no_color_and_long_runs_go_through_the_pager(tmp_path: Path) -> None:
-    pty = pytest.importorskip("pty")
+    pty = pytest.importorskip("pty", reason="needs pty")
     db = tmp_path / "runs.db"
     tracer = agentspan.Tracer(db, raise_errors=True)
     with tracer.run("a"):

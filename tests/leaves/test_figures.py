@@ -89,7 +89,7 @@ def test_a_figure_as_a_person_says_it(write: Callable[..., str], cases: Sequence
     assert [(of, write(*arguments(of))) for of, _ in cases] == list(cases)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node here")
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 def test_the_viewer_writes_the_same_text_for_the_same_number(tmp_path: Path) -> None:
     asked = [(name, arguments(of), write(*arguments(of))) for write, name, cases in WRITERS for of, _ in cases]
     some = random.Random(7)

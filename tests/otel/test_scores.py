@@ -122,8 +122,10 @@ def _said(db: Database, *ids: str) -> list[Any]:
 @pytest.mark.parametrize("durability", ["journal", "commit"])
 def test_a_live_span_is_judged_and_its_export_adds_nothing(tmp_path: Path, durability: Any) -> None:
     sdk: Any = pytest.importorskip("opentelemetry.sdk.trace", reason="needs opentelemetry-sdk")
-    exporting: Any = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
-    export: Any = pytest.importorskip("opentelemetry.sdk.trace.export")
+    exporting: Any = pytest.importorskip(
+        "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason="needs opentelemetry-sdk"
+    )
+    export: Any = pytest.importorskip("opentelemetry.sdk.trace.export", reason="needs opentelemetry-sdk")
     tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability=durability)
     provider = sdk.TracerProvider(shutdown_on_exit=False)
     kept = exporting.InMemorySpanExporter()

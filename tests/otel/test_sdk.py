@@ -34,7 +34,9 @@ def test_values_are_plain_json() -> None:
 
 def test_the_sdk_itself() -> None:
     sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="needs opentelemetry-sdk")
-    export = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    export = pytest.importorskip(
+        "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason="needs opentelemetry-sdk"
+    )
     exporter = export.InMemorySpanExporter()
     provider = sdk.TracerProvider()
     provider.add_span_processor(sdk.export.SimpleSpanProcessor(exporter))
