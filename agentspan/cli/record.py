@@ -32,8 +32,10 @@ def command(location: Location, arguments: Sequence[str], *, module: str | None)
     """Run a program; end as it ended."""
     began = clock.now()
     code = _run(_command_line(arguments, module), _environment(location))
-    with suppress(OSError):  # nobody reads stderr, or it is full: the program's exit code says more than that
+    try:
         click.echo(f"agentspan: {_said(location, began)}", err=True)
+    except OSError:  # nobody reads stderr, or it is full: the program's exit code says more than that
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # else Python writes it again when it ends, and exits with 120
     if code < 0:  # killed by a signal: end by the same, which is what a shell expects
         with suppress(OSError):  # SIGKILL has no handler
             signal.signal(-code, signal.SIG_DFL)

@@ -112,13 +112,14 @@ def test_what_is_to_be_copied_is_quoted_and_has_no_control_character(
 @pytest.mark.skipif(shutil.which("less") is None, reason="needs less")
 def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "less", "COLUMNS": "80", "LINES": "24"}
+    environment["LESSCHARSET"] = "utf-8"  # whatever the locale is
     for name in ("LESS", "NO_COLOR", "LESSOPEN"):
         environment.pop(name, None)
     main_end, other_end = pty.openpty()
     command = [sys.executable, "-m", "agentspan", "--db", str(db), "show", "-", "--full"]
     process = subprocess.Popen(command, stdin=other_end, stdout=other_end, stderr=other_end, env=environment)
     os.close(other_end)
-    shown, until = b"", time.monotonic() + 20
+    shown, until = b"", time.monotonic() + 60
     while b"zo\xc3\xab5" not in shown and time.monotonic() < until:
         if select.select([main_end], [], [], 0.1)[0]:
             shown += os.read(main_end, 65536)
@@ -129,7 +130,7 @@ def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
                 break
         except OSError:  # the other end is closed
             break
-    process.wait(20)
+    process.wait(60)
     os.close(main_end)
     assert b"zo\xc3\xab5" in shown
     assert b"ESC[" not in shown

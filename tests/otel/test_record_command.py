@@ -91,7 +91,7 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path, *arguments: str, **how: Any) -> "subprocess.Popen[str]":
     pipes = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), **how}
     command = [sys.executable, "-m", "agentspan", "--db", str(folder / "runs.db"), *arguments]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHONUNBUFFERED"))}
     environment = {**kept, "PYTHONPATH": str(folder / "packages"), "COLUMNS": "200"}
     return subprocess.Popen(command, text=True, env=environment, cwd=folder, **pipes)
 
