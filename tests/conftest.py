@@ -24,6 +24,8 @@ from agentspan.storage.registry import open_direct
 from agentspan.storage.sqlite import SQLiteStorage
 from tests import postgres
 
+pytest_plugins = ("tests.tiers",)
+
 # No deadlines, since a shared machine is slow at times; in CI, the same examples each time.
 settings.register_profile(
     "agentspan",
@@ -42,17 +44,6 @@ atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-SLOWEST = (
-    "browser/test_viewer.py", "processes/test_processes.py", "browser/test_pages.py", "processes/test_forks.py",
-    "browser/test_strain.py", "processes/test_torture.py", "browser/test_live.py", "browser/test_tree.py",
-    "storage/test_index.py", "serve/test_http.py", "serve/test_openapi.py", "test_docs.py", "journal/test_exits.py",
-    "recording/test_programs.py", "serve/test_lifetime.py", "analysis/test_scale.py", "browser/test_evidence.py",
-    "processes/test_kills.py", "processes/test_server_away.py", "processes/test_clocks.py",
-    "project/test_benchmarks.py", "serve/test_viewer_routes.py",
-)  # fmt: skip
-"""The files that take longest. Started first: one that begins last is waited for by all other processes."""
-_TURNS = {name: turn for turn, name in enumerate(SLOWEST)}
-
 ON_POSTGRES = (
     "analysis/test_id_prefixes.py", "analysis/test_reading.py", "analysis/test_runs.py", "analysis/test_search.py",
     "analysis/test_stats.py", "maintenance/", "operations/", "recording/test_blocks.py", "recording/test_faults.py",
@@ -62,22 +53,28 @@ ON_POSTGRES = (
 """The tests that run on PostgreSQL too, where a round trip to a server is more than the work of most of them."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep the order of the files in several processes; pytest-xdist starts those with the most tests first."""
-    config.option.loadscopereorder = False
+BY_CONTRACT = ("storage/", "recording/test_running.py")
+"""The tests that run on each backend in the quick tier, too. For others the contract proves that backends agree."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slowest files; the others follow by name. On PostgreSQL run some tests only."""
+    """Leave what runs on several storages to the full tier, but for SQLite; and to the contract what is not of storages."""
     folder = Path(__file__).parent
     names = {path: path.relative_to(folder).as_posix() for path in {item.path for item in items}}
-    items[:] = [item for item in items if names[item.path].startswith(ON_POSTGRES) or not _is_on_postgres(item)]
-    items.sort(key=lambda item: _TURNS.get(names[item.path], len(_TURNS)))
+    kept = []
+    for item in items:
+        backend, name = _backend(item), names[item.path]
+        if backend != "postgres" or name.startswith(ON_POSTGRES):
+            kept.append(item)
+        if backend in ("memory", "postgres") and not name.startswith(BY_CONTRACT):
+            item.add_marker(pytest.mark.full)
+    items[:] = kept
 
 
-def _is_on_postgres(item: pytest.Item) -> bool:
+def _backend(item: pytest.Item) -> object:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("storage") == "postgres"
+    return None if callspec is None else callspec.params.get("storage")
 
 
 def pytest_collection_finish() -> None:
