@@ -22,19 +22,22 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.storage.sqlite import SQLiteStorage
-from tests import postgres
+from tests import postgres, tiers
+from tests.tiers import pytest_addoption, pytest_sessionfinish, pytest_xdist_auto_num_workers  # noqa: F401  (hooks)
 
-pytest_plugins = ("tests.tiers",)
 
-# No deadlines, since a shared machine is slow at times; in CI, the same examples each time.
-settings.register_profile(
-    "agentspan",
-    max_examples=60,
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-settings.load_profile("agentspan")
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the tier, and how many examples a property has: without a deadline, since a machine is slow at times."""
+    tiers.settle(config)
+    settings.register_profile(
+        "agentspan",
+        max_examples=tiers.examples(60),
+        deadline=None,
+        derandomize=os.environ[tiers.ENVIRONMENT] != "nightly",
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    settings.load_profile("agentspan")
+
 
 # Journals in front of servers are nobody's but these tests'.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentspan-state-")
@@ -57,9 +60,8 @@ BY_CONTRACT = ("storage/", "recording/test_running.py")
 """The tests that run on each backend in the quick tier, too. For others the contract proves that backends agree."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what runs on several storages to the full tier, but for SQLite; and to the contract what is not of storages."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run on SQLite in the quick tier what runs on several storages; the contract shows that they agree."""
     folder = Path(__file__).parent
     names = {path: path.relative_to(folder).as_posix() for path in {item.path for item in items}}
     kept = []
@@ -70,6 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if backend in ("memory", "postgres") and not name.startswith(BY_CONTRACT):
             item.add_marker(pytest.mark.full)
     items[:] = kept
+    tiers.keep(config, items)
 
 
 def _backend(item: pytest.Item) -> object:

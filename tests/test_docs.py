@@ -114,6 +114,7 @@ def test_examples_run(page: Path, tmp_path: Path) -> None:
     assert "recording: " not in done.stderr  # no example runs into a fault that is only logged
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "block",
     ["```python\n1 / 0\n```\n", "```sql\nselect 1 where 0\n```\n", "```console\n$ agentspan show nothing\n```\n"],

@@ -1,12 +1,11 @@
 """Three tiers of tests, by what a failure would tell, and the last lines of a run, which name what did not run.
 
-| tier | a failure tells | marker |
-|---|---|---|
-| quick | a behaviour is broken: each one once, every backend by the contract, one short form of each crash, fork and race | none |
-| full | a rare case is broken: long forms, all browsers and backends, requests of every kind | `full` |
-| nightly | a law has a hole that few meet: very long forms, the real programs of other packages | `nightly` |
+quick    A behaviour is broken: each one once, every backend by the contract, one short form of each crash, kill, fork
+         and race. Tests without a marker.
+full     A rare case is broken: long forms, all ways through a browser, all backends, requests of every kind.
+nightly  A law has a hole that few meet: very long forms, the real programs of other packages.
 
-`--tier` chooses; a tier contains those before it. Without it a run is quick, but a file that is named runs whole (full).
+`--tier` chooses; a tier contains those before it. Without it a run is quick, but files that are named run whole (full).
 """
 
 import os
@@ -21,8 +20,8 @@ TIERS = ("quick", "full", "nightly")
 ENVIRONMENT = "AGENTSPAN_TEST_TIER"
 """The tier of the run: for modules of tests while they are imported, and for the programs that they start."""
 FOLDERS = (
-    "leaves", "model", "schemas", "operations", "storage", "journal", "recovery", "recording", "maintenance", "analysis",
-    "otel", "testing", "cli", "serve", "viewer", "project", "processes", "browser",
+    "leaves", "model", "schemas", "operations", "storage", "journal", "recovery", "recording", "maintenance",
+    "analysis", "otel", "testing", "cli", "serve", "viewer", "project", "processes", "browser",
 )  # fmt: skip
 """In the order of the layers: a quick run names the lowest fault first. A longer run begins at the other end, with the
 files that take longest: the other processes would wait for one that begins last."""
@@ -40,7 +39,16 @@ def longer(variable: str, quick: Count, full: Count, nightly: Count) -> Count:
     """
     if variable in os.environ:
         return type(quick)(os.environ[variable])
-    return (quick, full, nightly)[TIERS.index(os.environ.get(ENVIRONMENT, "quick"))]
+    return (quick, full, nightly)[TIERS.index(_tier())]
+
+
+def examples(full: int) -> int:
+    """Return how many examples a property has in this run, from those that it has in the full tier."""
+    return {"quick": max(5, full // 4), "full": full, "nightly": 10 * full}[_tier()]
+
+
+def _tier() -> str:
+    return os.environ.get(ENVIRONMENT, "quick")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,7 +61,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if _names_files(config) else len(os.sched_getaffinity(0))
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def settle(config: pytest.Config) -> None:
     """Settle the tier, for the processes of pytest-xdist too, and keep the order of the files there."""
     if config.option.tier is None:
         config.option.tier = os.environ.get(ENVIRONMENT) or ("full" if _names_files(config) else "quick")
@@ -67,8 +75,7 @@ def _names_files(config: pytest.Config) -> bool:
     return bool(config.args) and all(arg.partition("::")[0].endswith(".py") for arg in config.args)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def keep(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the tier, in the order of the layers."""
     most = TIERS.index(config.option.tier)
     kept, left = [], []

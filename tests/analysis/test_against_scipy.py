@@ -24,6 +24,8 @@ from agentspan.analysis.statistics import (
 from agentspan.analysis.stratified import Strata, Table
 from agentspan.analysis.tool_mix import chi_square_p
 
+pytestmark = pytest.mark.full
+
 shares = st.sampled_from([0.0, 0.05, 0.3, 0.5, 0.77, 1.0])
 p_values = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=30)
 tables = st.builds(Table, *[st.integers(0, 12)] * 4)

@@ -111,6 +111,7 @@ MANY = [10.0, 8, 6, 5, 4, 3, 2, 2, 1, 1, 0.5, 0.5]
 OTHER = [weight * (1.7 if place % 2 else 0.6) for place, weight in enumerate(MANY)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("number", "tasks"), [(40, 0), (60, 30), (150, 0)])
 def test_another_mix_of_tools_is_found_as_a_whole_and_the_same_mix_is_none(number: int, tasks: int) -> None:
     false = found = 0

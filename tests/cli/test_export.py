@@ -25,6 +25,7 @@ from agentspan.storage.protocol import Query
 from agentspan.testing.contract.rows import Rows
 from tests.cli.calling import call, lines
 from tests.strategies import any_text, json_values
+from tests.tiers import examples
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_a_history_in_the_compact_form_is_a_range(tmp_path: Path) -> None:
     assert len(set(texts)) >= len(texts) - 12  # the short text, said again
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.dictionaries(any_text, st.one_of(json_values, st.lists(json_values)), max_size=4), max_size=6))
 def test_any_payloads_are_cut_and_put_together(payloads: list[dict[str, Any]]) -> None:
     cutter, joiner = Cutter(), Joiner()

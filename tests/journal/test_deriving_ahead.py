@@ -73,6 +73,7 @@ def in_small_portions(tracer: Tracer, size: int) -> Drain:
     return drain
 
 
+@pytest.mark.full
 @given(
     program=programs,
     size=st.integers(1, 400),

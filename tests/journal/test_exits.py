@@ -43,6 +43,7 @@ def check(path: Path, spans: int) -> None:
     assert statuses(path) == ["complete"] * spans
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("also", ["", "agentspan.flush()", "agentspan.open(path).agent_instances.list()"])
 def test_a_signal_handler_may_record_and_read_while_its_thread_appends_and_rotates(tmp_path: Path, also: str) -> None:
     path = tmp_path / "runs.db"
@@ -100,6 +101,7 @@ assert agentspan.health().waiting == 0
     assert statuses(path).count("complete") > 10
 
 
+@pytest.mark.full
 def test_forks_while_others_rotate_drain_and_adopt(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
@@ -138,6 +140,7 @@ open(path + ".count", "w").write(str(sum(counts) + 8))
     check(path, int((tmp_path / "runs.db.count").read_text()))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_processes_of_multiprocessing_leave_nothing_behind(tmp_path: Path, method: str) -> None:
     path = tmp_path / "runs.db"
@@ -179,6 +182,7 @@ def test_however_a_program_ends(tmp_path: Path, end: str) -> None:
     check(path, 20)
 
 
+@pytest.mark.full
 def test_a_signal_handler_that_records_does_not_wait_for_ever_for_a_fork_that_waits_for_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
@@ -212,6 +216,7 @@ forking.join()
     check(path, 2)
 
 
+@pytest.mark.full
 def test_a_record_that_comes_while_the_thread_goes_is_not_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
@@ -258,6 +263,7 @@ with agentspan.run("a"):
     check(path, 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("late_s", [0.0, 0.004, 0.008, 0.012])
 def test_a_program_that_ends_while_a_segment_is_made_leaves_none(tmp_path: Path, late_s: float) -> None:
     path = tmp_path / "runs.db"
@@ -272,6 +278,7 @@ with agentspan.run("a"):
     assert [each.name for each in tmp_path.iterdir()] == ["runs.db"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", ["os.fork() or os._exit(0)", "agentspan.flush()", "agentspan.shutdown()"])
 def test_a_signal_handler_may_fork_or_shut_down_while_the_thread_is_called(tmp_path: Path, what: str) -> None:
     path = tmp_path / "runs.db"

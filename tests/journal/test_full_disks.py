@@ -115,6 +115,7 @@ def test_a_folder_that_may_not_be_written_to_has_no_journal_and_records_by_commi
     assert statuses(tmp_path / "runs.db") == ["complete"] * 10
 
 
+@pytest.mark.full
 def test_behind_a_locked_file_the_disk_grows_and_not_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     tracer = Tracer(path)
@@ -133,6 +134,7 @@ def test_behind_a_locked_file_the_disk_grows_and_not_the_memory(tmp_path: Path) 
     assert segments_of(path) == []
 
 
+@pytest.mark.full
 def test_beyond_the_cap_callers_do_the_work_and_nothing_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

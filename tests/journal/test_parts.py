@@ -26,6 +26,7 @@ from agentspan.recording.span_and_run import Run
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.journal.recorded import die, sink_of
 from tests.journal.segment_files import segments_of
+from tests.tiers import examples
 
 HEAD = "H\x1fspan\x1frun\x1fagent\x1f\x1fllm\x1factive\x1f1"
 
@@ -73,7 +74,7 @@ ELEMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.lists(st.tuples(st.lists(ELEMENTS, max_size=8), st.lists(ELEMENTS, max_size=8), st.integers(1, 3)), max_size=8),
     st.booleans(),

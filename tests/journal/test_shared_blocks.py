@@ -116,6 +116,7 @@ def test_room_that_is_refused_once_costs_no_record(tmp_path: Path, monkeypatch: 
         assert len(db.storage.page(Query("agent_span", {"status": "complete"})).rows) == 50
 
 
+@pytest.mark.full
 def test_what_a_killed_program_wrote_is_all_there(tmp_path: Path) -> None:
     code = """
 import os, signal, sys, agentspan

@@ -302,6 +302,7 @@ def storage_account(name: str) -> tuple[str, str, str]:
     return account.id, account.environment_id, account.agent_deployment_id
 
 
+@pytest.mark.full
 def test_a_command_that_is_killed_at_random_moments_goes_on(tmp_path: Path, postgres_location: Location) -> None:
     names = [str(tmp_path / "of.db"), postgres_location.text, str(tmp_path / "back.db")]
     source = SQLiteStorage(names[0])

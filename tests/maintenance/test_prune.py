@@ -98,6 +98,7 @@ def test_a_storage_without_a_file_has_no_size() -> None:
             db.prune(older_than="yesterday")
 
 
+@pytest.mark.full
 def test_a_file_becomes_smaller_by_what_is_said(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:
@@ -129,6 +130,7 @@ def test_a_file_that_cannot_give_pages_back_learns_it(tmp_path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.full
 def test_others_record_while_a_file_is_pruned(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:

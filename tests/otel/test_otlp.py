@@ -99,6 +99,7 @@ def test_a_body_that_is_parted_first_says_the_same(name: str, monkeypatch: pytes
     assert [decode("traces", body, PROTOBUF) for body in bodies] == at_once
 
 
+@pytest.mark.full
 def test_a_span_with_too_many_values_in_a_small_body_loses_only_itself() -> None:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -280,6 +281,7 @@ def _deep_protobuf(depth: int) -> bytes:
     return _length_delimited(9, _length_delimited(1, b"a") + _length_delimited(2, value))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "span",
     [

@@ -1,7 +1,6 @@
 """What signal handlers raise, at any point: no lock and no transaction is left, nothing acknowledged is lost."""
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -17,14 +16,13 @@ from agentspan.recording.sinks import drain_thread
 from tests.checkout import ROOT
 from tests.processes import interrupting
 from tests.processes.interrupting import OPERATIONS, Interrupt, Points, World, interrupted
+from tests.tiers import longer
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
 
-# Every point of every operation with AGENTSPAN_TEST_POINTS=all: 7,000 points, five minutes.
-ALL = os.environ.get("AGENTSPAN_TEST_POINTS") == "all"
-SAMPLE = 9
-# A long run: AGENTSPAN_TEST_SIGNALS=2000.
-SIGNALS = int(os.environ.get("AGENTSPAN_TEST_SIGNALS", "60"))
+# Of each operation. All are 7,000 points, five minutes.
+SAMPLE = longer("AGENTSPAN_TEST_POINTS", 4, 9, 10_000)
+SIGNALS = longer("AGENTSPAN_TEST_SIGNALS", 10, 60, 1000)
 
 # The end of a block is a function in Python, whose start is a point: then the span stays open, and active.
 KNOWN = {("Block.__exit__ (call None)", "what was active is so still")}
@@ -35,7 +33,7 @@ class Late(Exception):
 
 
 def chosen(count: int) -> range:
-    return range(1, count + 1, 1 if ALL else max(1, count // SAMPLE))
+    return range(1, count + 1, max(1, count // SAMPLE))
 
 
 @pytest.mark.parametrize("durability", ["commit", "journal"])

@@ -5,7 +5,6 @@ each see 5 kills, and a hole of that length; `pytest -s` prints what calls took.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,11 +24,12 @@ from agentspan.storage.location import parse
 from tests import postgres
 from tests.checkout import ROOT
 from tests.processes.server_away import Hole
+from tests.tiers import longer
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
 
-SECONDS = float(os.environ.get("AGENTSPAN_TEST_SERVER_AWAY", "2"))
+SECONDS = longer("AGENTSPAN_TEST_SERVER_AWAY", 1.0, 2.0, 60.0)
 IS_LONG = SECONDS > 2
 RECORDERS, RATE, KILLS = (4, 2000, 5) if IS_LONG else (2, 300, 2)
 
@@ -78,6 +78,7 @@ def all_are_stored_once(url: str, figures: list[dict[str, Any]]) -> None:
     assert rows(url, f"{misplaced} where s.agent_id <> i.agent_id") == [(0,)]
 
 
+@pytest.mark.full
 def test_a_server_that_is_killed_costs_nothing(server: postgres.Server) -> None:
     recorders = [started(server.url, SECONDS + KILLS, RATE) for _ in range(RECORDERS)]
     until(lambda: _count(server.url) > 0)
@@ -96,6 +97,7 @@ def _count(url: str) -> int:
         return 0
 
 
+@pytest.mark.full
 def test_a_server_that_does_not_answer_is_waited_for_by_nobody_who_records(server: postgres.Server) -> None:
     hole = Hole(server.port)
     url = server.url.replace(f":{server.port}/", f":{hole.port}/")
@@ -122,6 +124,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.full
 def test_a_reader_recovers_what_a_killed_program_had_in_front_of_a_server_that_was_away(
     server: postgres.Server,
 ) -> None:

@@ -86,6 +86,7 @@ ATTRIBUTE = re.compile(
 )
 
 
+@pytest.mark.full
 def test_names_of_attributes_stand_in_their_mapping_only() -> None:
     """`schemas/aliases.py` has names of other packages' payloads, none of OpenTelemetry's."""
     for path in MODULES:
@@ -156,6 +157,7 @@ def foreign_names_in(module: str, names: dict[str, set[str]]) -> set[str]:
     return found
 
 
+@pytest.mark.full
 def test_no_module_uses_a_private_name_of_another_one() -> None:
     names = {module: private_names_of(tree) for module, tree in TREES.items()}
     used = {module: foreign_names_in(module, names) for module in TREES}
@@ -224,6 +226,7 @@ def test_every_error_of_the_tree_is_exported_and_drawn() -> None:
         assert getattr(getattr(errors, name), "code", "") in errors.__doc__
 
 
+@pytest.mark.full
 def test_every_public_name_is_documented() -> None:
     missing = []
     for path in MODULES:
@@ -256,6 +259,7 @@ def test_the_package_is_typed_and_has_one_version() -> None:
     assert not changelog or f"[{agentspan.__version__}]" in changelog or "[Unreleased]" in changelog
 
 
+@pytest.mark.full
 def test_no_test_imports_from_another_test() -> None:
     found = []
     for path in (PACKAGE.parent / "tests").rglob("*.py"):

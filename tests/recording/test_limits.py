@@ -20,6 +20,7 @@ from agentspan.recording.capture.limits import encode, shrink, text_mark
 from agentspan.recording.capture.redaction import Redaction
 from tests.recording.stored import spans_of
 from tests.strategies import any_text, json_values
+from tests.tiers import examples
 
 MARK = 150  # characters that one mark takes at most, without the start of a text
 
@@ -237,6 +238,7 @@ def test_text_beside_a_lone_surrogate_is_not_escaped() -> None:
 USAGE = {"input_tokens": 812, "output_tokens": 95, "cost_usd": 0.0125}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "huge",
     [
@@ -361,7 +363,8 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@pytest.mark.full
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(max_size=300) | any_text, trees, max_size=12), st.integers(1, 4000))
 def test_what_is_shrunk_fits(value: dict[str, Any], room: int) -> None:
     shown = shrink(value, room)
@@ -373,14 +376,15 @@ def test_what_is_shrunk_fits(value: dict[str, Any], room: int) -> None:
     json.loads(text)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@pytest.mark.full
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(max_size=30), trees, max_size=6), st.integers(600, 4000))
 def test_what_is_small_survives_what_is_shrunk(value: dict[str, Any], room: int) -> None:
     shown = shrink({**value, **USAGE}, room)
     assert {key: shown[key] for key in USAGE} == USAGE
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(trees)
 def test_sizes_are_measured_as_they_are_written(value: Any) -> None:
     assert limits_module._Shrinking(())._size(value) == len(encode(value))

@@ -149,6 +149,7 @@ def test_memory_grows_with_every_finished_span(tracer: Tracer) -> None:
         assert len(alive) == 0
 
 
+@pytest.mark.full
 def test_fork_and_gunicorn_hang_or_lose_data(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     done = program(
@@ -244,6 +245,7 @@ def test_masking_is_skipped_on_some_path(tmp_path: Path, caplog: pytest.LogCaptu
     assert secret not in caplog.text
 
 
+@pytest.mark.full
 def test_the_database_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
@@ -287,6 +289,7 @@ def test_a_page_of_a_thousand_spans_looks_like_lost_data(tracer: Tracer) -> None
     assert len(list(tracer.storage.iter_spans(run.id))) == 1200
 
 
+@pytest.mark.full
 def test_the_library_takes_over_global_state(tmp_path: Path) -> None:
     code = """
 import asyncio, logging, threading, warnings
@@ -337,6 +340,7 @@ with agentspan.run("notebook"):
         agentspan.shutdown()
 
 
+@pytest.mark.full
 def test_every_run_makes_a_new_version_of_the_schema(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     for _ in range(2):

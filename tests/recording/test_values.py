@@ -43,6 +43,7 @@ from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
 from tests.strategies import any_text, json_objects
+from tests.tiers import examples
 
 
 @pytest.fixture
@@ -589,6 +590,7 @@ def test_any_value_is_recorded_and_reaches_the_program_unchanged(quiet: Tracer, 
     assert quiet.health()[:3] == (8, 0, 0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("make", HUGE.values(), ids=HUGE.keys())
 def test_a_huge_value_is_recorded_up_to_a_number_of_values(
     quiet: Tracer, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
@@ -647,7 +649,7 @@ def test_a_value_that_is_changed_afterwards_is_recorded_as_it_was(quiet: Tracer)
     assert payload == {"list": [1], "node": {"name": "a", "next": [1]}}
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=examples(80), deadline=None, derandomize=True)
 @given(json_objects)
 def test_plain_json_is_recorded_as_it_is(value: dict[str, Any]) -> None:
     text = Capture(Limits(), None).object(value)
@@ -1087,7 +1089,7 @@ leaves = st.one_of(
 values = st.recursive(leaves, hostile, max_leaves=25)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(
     values,
     st.sampled_from([100, 300, 1000, 100_000]),

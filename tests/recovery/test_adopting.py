@@ -68,6 +68,7 @@ def _adopt(path: str, barrier: Barrier, doctor: bool) -> None:
             db.agent_instances.list()
 
 
+@pytest.mark.full
 def test_of_many_that_adopt_at_once_none_loses_an_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(path, 1500, monkeypatch, 40 * 1024)
     context = multiprocessing.get_context("spawn")

@@ -55,6 +55,7 @@ def test_a_run_is_made_started_and_finished_without_a_body(client: Client, empty
     assert details(post(client, f"/agent_instance/{run}/finish", empty))["status"] == "complete"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("empty", EMPTY)
 def test_an_agent_is_retired_and_reinstated_without_a_body(client: Client, db: Database, empty: dict[str, Any]) -> None:
     agent = db.agents.create("a").id
@@ -119,6 +120,7 @@ def test_a_whole_number_may_have_a_point(client: Client, db: Database) -> None:
             db.agents.list(offset=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("sent", "stored"),
     [(648.0, 648), (648, 648), (0.0, 0), (-0.0, 0), (1.5, None), (1e300, None), (True, None), ("648", None)],

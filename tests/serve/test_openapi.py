@@ -27,9 +27,10 @@ from agentspan.database import Database
 from agentspan.operations.json_operations import BULK
 from agentspan.serve import examples
 from agentspan.serve.app import create_app
+from tests.tiers import longer
 
 API = "/api/v1"
-EXAMPLES = int(os.environ.get("AGENTSPAN_TEST_REQUESTS", "15"))
+EXAMPLES = longer("AGENTSPAN_TEST_REQUESTS", 5, 15, 200)
 """Requests of each operation, right ones and as many wrong ones."""
 SEED = int(os.environ["AGENTSPAN_TEST_SEED"]) if "AGENTSPAN_TEST_SEED" in os.environ else None
 """A seed for other requests than those of each run."""
@@ -196,6 +197,7 @@ def _items(body: dict[str, Any]) -> list[Any]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize(
     ("method", "path"), [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]

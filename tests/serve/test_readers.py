@@ -215,6 +215,7 @@ TABS = {
 }
 
 
+@pytest.mark.full
 @ON_REQUEST
 def test_the_dashboard_itself_has_data_in_its_tabs(filled: tuple[Server, Api, str], tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright

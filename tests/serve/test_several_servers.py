@@ -25,6 +25,8 @@ from tests.serve.servers import Api, Server, details
 
 pytest.importorskip("psycopg")
 
+pytestmark = pytest.mark.full
+
 TOKEN = "a-token-of-some-length"
 OWN = {"sec-fetch-site": "same-origin", "content-type": "application/json"}
 

@@ -87,6 +87,7 @@ def test_without_another_thread_recording_goes_on(tmp_path: Path, monkeypatch: p
     assert tracer.health()[:5] == (202, 0, 0, 0, 0)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_in_the_middle_of_checkpoints_leaves_both_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

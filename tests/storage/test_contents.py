@@ -22,6 +22,7 @@ from agentspan.storage.sqlite.contents.splitting import split
 from agentspan.testing.contract.rows import Rows, finish
 from tests.storage.old_files import FIFTH, unpacked
 from tests.strategies import any_text, json_values
+from tests.tiers import examples
 
 ROWS = Rows()
 AGENT = ROWS.agent("a")
@@ -195,7 +196,8 @@ def test_what_sqlite_would_not_give_back_as_it_was_stays_whole(path: Path, text:
     assert parts(path) == []
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.full
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.dictionaries(any_text, json_values, max_size=4), st.integers(0, 9)), max_size=6))
 def test_any_payloads_are_read_as_they_were_in_both_backends(
     tmp_path_factory: pytest.TempPathFactory, said: list[tuple[dict[str, Any], int]]

@@ -30,9 +30,10 @@ from agentspan.storage.run_sums import run_sums
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.index import analytics, full_text, index_file, run_list, span_sums
 from agentspan.testing.contract.rows import Rows
+from tests.tiers import longer
 
 # Faults put into its SQL are found by the first to the fifth; what these miss, forty missed too.
-LIVES = int(os.environ.get("AGENTSPAN_TEST_LIVES", "16"))
+LIVES = longer("AGENTSPAN_TEST_LIVES", 1, 16, 300)
 READS = ("account", "find", "page", "iter_spans", "counts", "violations")
 
 
@@ -336,6 +337,7 @@ def test_a_text_goes_over_to_the_span_that_said_it_first_when_that_ends(
         assert found == search(Plain(db.storage), "message")  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(4))
 def test_spans_may_arrive_in_another_order_than_they_began(
     path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -540,6 +542,7 @@ def test_building_says_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(seen) == 2
 
 
+@pytest.mark.full
 def test_many_processes_may_make_the_index_at_once(path: Path) -> None:
     record(path, 40)
     code = (

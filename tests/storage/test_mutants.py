@@ -65,6 +65,7 @@ def test_a_mutant_is_found_by_the_test_that_is_named(
     assert verdict(mutant, test, tmp_path / "mutant").startswith("failed")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", [MemoryStorage, Capable, Parted], ids=lambda b: b.__name__)
 def test_a_sound_storage_passes_and_what_it_does_not_claim_is_skipped_by_name(
     backend: type[Any], tmp_path: Path

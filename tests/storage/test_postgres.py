@@ -27,6 +27,8 @@ psycopg = pytest.importorskip("psycopg")
 
 from agentspan.storage.postgres import migrating  # noqa: E402  # needs psycopg
 
+pytestmark = pytest.mark.full
+
 PAGE = ROOT / "docs" / "postgresql.md"
 HAS_ROLES = "select 1 from pg_roles where rolname = 'recorder'"
 TYPES = {str: "text", int: "bigint", float: "double precision"}

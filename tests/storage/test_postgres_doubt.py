@@ -24,6 +24,8 @@ from tests.postgres_proxy import Breaks, Proxy, proxy
 
 psycopg = pytest.importorskip("psycopg")
 
+pytestmark = pytest.mark.full
+
 IDS = IdSource(7)
 
 

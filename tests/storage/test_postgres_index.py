@@ -29,6 +29,8 @@ from agentspan.storage.postgres.index import state  # noqa: E402
 from agentspan.storage.postgres.index.numbers import NUMBERS  # noqa: E402
 from agentspan.storage.postgres.index.words import LONGEST, WORDS  # noqa: E402
 
+pytestmark = pytest.mark.full
+
 PAGE = ROOT / "docs" / "postgresql.md"
 PARTS = (NUMBERS, WORDS)
 

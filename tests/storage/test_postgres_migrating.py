@@ -17,6 +17,8 @@ psycopg = pytest.importorskip("psycopg")
 from agentspan.storage.postgres import migrating  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN  # noqa: E402
 
+pytestmark = pytest.mark.full
+
 INDEX = NAMES_BY_RUN[0]
 IS_VALID = f"select indisvalid from pg_index where indexrelid = to_regclass('{INDEX}')"
 VERSION = "select version from storage_version"

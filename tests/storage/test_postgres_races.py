@@ -22,6 +22,8 @@ psycopg = pytest.importorskip("psycopg")
 
 from agentspan.storage.postgres.connections import MOST  # noqa: E402  # needs psycopg
 
+pytestmark = pytest.mark.full
+
 PIDS = "select pid from pg_stat_activity where application_name = 'agentspan' order by pid"
 
 

@@ -33,6 +33,8 @@ from agentspan.storage.postgres.migrations import MIGRATIONS  # noqa: E402
 from agentspan.storage.postgres.partitions import MANY  # noqa: E402
 from agentspan.storage.postgres.statements import SPANS  # noqa: E402
 
+pytestmark = pytest.mark.full
+
 NOW = datetime.now(UTC)
 Asked = Callable[..., list[Any]]
 

@@ -21,6 +21,8 @@ from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg")
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def between(postgres_location: Location) -> Iterator[Proxy]:

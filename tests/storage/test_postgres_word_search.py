@@ -19,6 +19,8 @@ from agentspan.storage.postgres.connection import Connection  # noqa: E402  # ne
 from agentspan.storage.postgres.index import word_search  # noqa: E402
 from agentspan.storage.postgres.index.words import WORDS  # noqa: E402
 
+pytestmark = pytest.mark.full
+
 SPANS = 120
 
 
