@@ -21,7 +21,10 @@ DOCS = ["tests/test_docs.py", "tests/project/test_links.py"]
 TASKS: dict[str, tuple[str, list[list[str]]]] = {
     "tests": ("the quick tests, as in the README: each behaviour once", [PYTEST]),
     "full": ("the tests that CI runs, too: long forms, browsers, PostgreSQL", [[*PYTEST, "--tier", "full"]]),
-    "faults": ("plant each fault of tests/faults, and see that a test fails (hours)", [[sys.executable, "-m", "tests.faults"]]),
+    "faults": (
+        "plant each fault of tests/faults, and see that a test fails (hours)",
+        [[sys.executable, "-m", "tests.faults"]],
+    ),
     "lint": (
         "ruff, mypy and js; js is skipped where Node.js is missing, but not in CI",
         [

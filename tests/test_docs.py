@@ -107,7 +107,10 @@ def run_blocks(found: list[Block], folder: Path) -> "subprocess.CompletedProcess
     )
 
 
-@pages
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.full, id=page.name) for page in PAGES],
+)
 def test_examples_run(page: Path, tmp_path: Path) -> None:
     done = run_blocks(list(blocks(page.read_text(encoding="utf-8"), page.name)), tmp_path)
     assert done.returncode == 0, done.stderr

@@ -26,6 +26,8 @@ FOLDERS = (
 """In the order of the layers: a quick run names the lowest fault first. A longer run begins at the other end, with the
 files that take longest: the other processes would wait for one that begins last."""
 COMMANDS = {"full": "`python -m tasks full` and `.ci/run` run them", "nightly": "`.ci/nightly` runs them"}
+OPT_IN = "opt-in: "
+"""What the reason of a test's `skipif` begins with, where the test needs a variable of the environment."""
 _WANTED = re.compile(r"Skipped: needs (.+)")
 
 Count = TypeVar("Count", int, float)
@@ -90,7 +92,9 @@ def keep(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def tier_of(item: pytest.Item) -> str:
-    """Return the lowest tier in which a test runs."""
+    """Return the lowest tier in which a test runs: by its marker; nightly, if a variable of the environment turns it on."""
+    if any(str(mark.kwargs.get("reason", "")).startswith(OPT_IN) for mark in item.iter_markers("skipif")):
+        return "nightly"
     return next((tier for tier in reversed(TIERS) if item.get_closest_marker(tier)), "quick")
 
 

@@ -55,6 +55,7 @@ def test_what_is_planted_is_found_and_told_in_one_sentence() -> None:
     assert (better.verdict, better.rows[0].metric) == ("better", PASSED)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("tasks", "method"), [(0, "permutation"), (30, "paired")])
 def test_the_same_version_raises_few_alarms(tasks: int, method: str) -> None:
     alarms = 0
@@ -128,6 +129,7 @@ def test_another_mix_of_tools_is_found_as_a_whole_and_the_same_mix_is_none(numbe
     assert found >= 3
 
 
+@pytest.mark.full
 def test_many_runs_have_the_p_of_a_mix_that_their_permutations_have(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, tasks in ((1, 0), (2, 0), (3, 60), (4, 60)):
         chance = random.Random(seed)

@@ -180,6 +180,7 @@ def test_of_the_runs_after_the_one_that_was_named_those_that_are_over_are_passed
     tail.communicate(timeout=20)
 
 
+@pytest.mark.full
 def test_a_run_whose_program_died_does_not_hold_it_up(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     code = "import sys, os, agentspan; agentspan.configure(sys.argv[1]); agentspan.run('a').__enter__(); os._exit(1)"

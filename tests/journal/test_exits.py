@@ -246,6 +246,7 @@ with agentspan.run("a"):
     check(path, 2)
 
 
+@pytest.mark.full
 def test_the_thread_drains_however_often_it_is_called_to_make_a_segment(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """

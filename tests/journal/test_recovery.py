@@ -18,6 +18,7 @@ from tests.journal.recorded import leave, statuses
 from tests.journal.segment_files import segments_of
 
 
+@pytest.mark.full
 def test_of_several_processes_that_come_at_once_each_record_is_brought_in_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from tests.checkout import ROOT
 from tests.tiers import longer
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not is_possible(), reason="there is no journal here")]
 
 SECONDS = longer("AGENTSPAN_TEST_CLOCKS", 0.0, 0.0, 100.0)
 IS_LONG = SECONDS > 0

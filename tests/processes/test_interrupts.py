@@ -46,7 +46,7 @@ def test_an_exception_at_any_point_of_an_operation_leaves_everything_in_order(
         pytest.skip("needs a journal")
     monkeypatch.setattr(drain_thread, "TICK_S", 60)  # the thread does nothing by itself
     result = interrupted(tmp_path, durability, operation, chosen, keep=True)
-    assert result.tried > 5
+    assert result.tried > 3
     assert [each for each in result.problems if (each[0].partition(" ")[2], each[1]) not in KNOWN] == []
     assert [where for where in result.swallowed if "segments.py" not in where] == []  # a __del__: see docs
 

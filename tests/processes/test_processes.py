@@ -190,6 +190,7 @@ with agentspan.run("parent") as run:
     check_integrity(path)
 
 
+@pytest.mark.full
 def test_a_daemon_keeps_its_log_when_its_parent_has_gone_and_another_program_closes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = f"""
@@ -221,6 +222,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     check_integrity(path)
 
 
+@pytest.mark.full
 def test_a_program_that_ends_inside_a_run_leaves_it_readable(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = f"""

@@ -143,6 +143,7 @@ def test_a_reader_recovers_what_a_killed_program_had_in_front_of_a_server_that_w
     assert not folder.exists()
 
 
+@pytest.mark.full
 def test_what_was_recorded_here_is_read_here_at_once(server: postgres.Server) -> None:
     url = f"{server.url}?schema=own"
     tracer = Tracer(url)

@@ -60,11 +60,13 @@ def test_behind_a_locked_file_spans_cost_their_callers_no_statement(behind_a_loc
     assert behind_a_lock["span"]["statements"] == 0
 
 
+@pytest.mark.full
 def test_behind_a_locked_file_runs_begin_without_a_statement(behind_a_lock: dict[str, Any]) -> None:
     assert behind_a_lock["run"]["calls"] > 0
     assert behind_a_lock["run"]["statements"] == 0
 
 
+@pytest.mark.full
 def test_a_full_disk_costs_no_span(disk: Path) -> None:
     figures = recorded(disk, "full", min(SECONDS, MOST_FULL_S))
     nothing_is_lost(figures)

@@ -84,6 +84,7 @@ def test_what_waits_in_memory_is_told_too(storage: Failing) -> None:
     tracer.shutdown()
 
 
+@pytest.mark.full
 def test_the_journal_does_not_grow_for_ever(
     storage: Failing, tracer: agentspan.Tracer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -43,6 +43,7 @@ def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+@pytest.mark.full
 def test_a_crash_loses_every_unfinished_span(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     program(
@@ -73,6 +74,7 @@ os._exit(0)  # no atexit, no finalizer: as a worker or a function in a cloud end
     assert rows(path, "select status, count(*) from spans group by 1") == [("complete", 100)]
 
 
+@pytest.mark.full
 def test_stuck_in_progress_for_ever_after_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     program(path, 'agentspan.run("a").__enter__(); agentspan.span("tool", {"name": "x"}).__enter__(); os._exit(0)')

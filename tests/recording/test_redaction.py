@@ -982,6 +982,7 @@ def test_most_texts_take_the_fast_test_only(monkeypatch: pytest.MonkeyPatch) -> 
     assert closely == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "part",
     ["eyJ", "eyJ-", "sk-", "password=", "password: '", "curl -u ", "://a:", "-----BEGIN PRIVATE KEY-----", "'", "\\"],

@@ -615,6 +615,7 @@ def test_a_huge_value_is_recorded_up_to_a_number_of_values(
     assert quiet.health()[:3] == (4, 0, 0)
 
 
+@pytest.mark.full
 def test_texts_that_are_too_long_are_not_copied() -> None:
     text = "ab" * 5_000_000
     tracemalloc.start()

@@ -115,6 +115,7 @@ with agentspan.run("a"):
     assert (span.status, span.result_payload, span.closed_by) == ("complete", {"output": "paid"}, None)
 
 
+@pytest.mark.full
 def test_the_doctor_leaves_open_what_another_is_adopting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentspan.maintenance.doctor.ADOPT_WAIT_S", 0.05)
     code = """
@@ -230,6 +231,7 @@ def test_recording_never_touches_the_storage_in_the_programs_thread(
     tracer.shutdown()
 
 
+@pytest.mark.full
 def test_a_run_that_another_process_terminated_learns_of_it_while_it_waits(path: Path) -> None:
     tracer = Tracer(path)
     with tracer.run("a") as run:

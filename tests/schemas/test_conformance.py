@@ -296,6 +296,7 @@ def test_the_bounds_of_a_schema() -> None:
         Conformance({"patternProperties": patterns, "pattern": "y"}, "payload")
 
 
+@pytest.mark.full
 def test_a_schema_of_two_thousand_properties_is_allowed() -> None:
     schema = {"properties": {f"p{n}": {"type": "string"} for n in range(2000)}, "minProperties": 1}
     assert found(schema, {"p7": "x", "p1999": 1}) == [("$.p1999", "type")]

@@ -341,6 +341,7 @@ def used(span_type: SpanType, payload: dict[str, Any]) -> Shows | Finds:
     return Finds({violation.keyword for violation in meaning.violations})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", CASES)
 def test_is_refused_or_harmless(name: str) -> None:
     case = CASES[name]()

@@ -144,6 +144,7 @@ def test_a_name_is_a_name_whatever_it_says(name: str) -> None:
     assert not check({"b": None})
 
 
+@pytest.mark.full
 def test_as_many_properties_as_a_schema_may_have() -> None:
     names = [f"p{number}" for number in range(1700)]
     schema = {"required": names, "properties": {name: {"type": "string"} for name in names}}

@@ -232,6 +232,7 @@ def test_a_connection_is_ended_at_its_deadline_whatever_it_drips(
         assert answers.count(b"HTTP/1.1 200") == 2
 
 
+@pytest.mark.full
 def test_many_silent_connections_keep_nobody_out() -> None:
     with running(Limits(open=60), HttpToolsProtocol) as port, ExitStack() as stack:
         url = f"http://127.0.0.1:{port}/api/v1/ping"

@@ -263,10 +263,12 @@ def test_a_token_file_that_holds_no_token_starts_nothing(tmp_path: Path, content
     assert content.strip() == "" or content not in said
 
 
+@pytest.mark.full
 def test_a_token_file_that_cannot_be_read_starts_nothing(tmp_path: Path) -> None:
     assert "cannot be read" in refused_to_start(tmp_path, "--token-file", str(tmp_path / "missing"))
 
 
+@pytest.mark.full
 def test_a_token_that_no_client_could_send_starts_nothing(tmp_path: Path) -> None:
     assert "AGENTSPAN_TOKEN" in refused_to_start(tmp_path, AGENTSPAN_TOKEN="two words")
 

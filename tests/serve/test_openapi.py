@@ -234,6 +234,7 @@ def resolved(schema: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]
     return {**schema, "components": document["components"]}
 
 
+@pytest.mark.full
 def test_the_document_is_valid_openapi_3_1_and_every_schema_a_valid_json_schema(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     schemathesis.openapi.from_dict(document).validate()

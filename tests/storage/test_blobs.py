@@ -69,6 +69,7 @@ def problems(storage: Storage) -> list[str]:
     return check.check()
 
 
+@pytest.mark.full
 def test_an_image_in_a_history_is_stored_once_as_bytes(path: Path) -> None:
     storage = SQLiteStorage(path)
     begun(storage)

@@ -555,6 +555,7 @@ def test_many_processes_may_make_the_index_at_once(path: Path) -> None:
     assert {process.communicate()[0] for process in started} == {"40 80 40\n"}
 
 
+@pytest.mark.full
 def test_several_may_ask_at_once_while_others_record(path: Path) -> None:
     record(path, 1)
     failures: list[object] = []

@@ -158,6 +158,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.full
 def test_the_third_migration_marks_the_spans_that_a_new_file_marks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def verdict(backend: type[Any], test: str, folder: Path) -> str:
     return "passed"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("mutant", "test"), MUTANTS.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mutant_is_found_by_the_test_that_is_named(
     mutant: type[Any], test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -105,6 +105,7 @@ def test_elsewhere(tmp_path, monkeypatch):
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.db")} == {KEPT}
 
 
+@pytest.mark.full
 def test_where_nothing_is_recorded_no_file_appears_and_agentspan_is_not_imported(tmp_path: Path) -> None:
     conftest = """
 import sys
@@ -238,6 +239,7 @@ def test_the_oldest_runs_go_when_the_file_is_too_large(tmp_path: Path) -> None:
     assert (tmp_path / KEPT).stat().st_size < 500_000
 
 
+@pytest.mark.full
 def test_a_file_that_cannot_be_pruned_is_left_as_it_is_and_fails_no_test(tmp_path: Path) -> None:
     (tmp_path / ".agentspan").mkdir()
     (tmp_path / KEPT).write_bytes(b"no database" * 1000)
