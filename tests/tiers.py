@@ -92,7 +92,7 @@ def keep(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def tier_of(item: pytest.Item) -> str:
-    """Return the lowest tier in which a test runs: by its marker; nightly, if a variable of the environment turns it on."""
+    """Return the lowest tier in which a test runs: that of its marker; nightly, if it needs a variable to be set."""
     if any(str(mark.kwargs.get("reason", "")).startswith(OPT_IN) for mark in item.iter_markers("skipif")):
         return "nightly"
     return next((tier for tier in reversed(TIERS) if item.get_closest_marker(tier)), "quick")

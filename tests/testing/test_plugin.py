@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import agentspan.testing
 from tests.testing.pytests import ROOT, run_pytest
 
