@@ -49,12 +49,14 @@ class Database:
         strict_schemas: bool = False,
         sensitive: Literal["redact", "keep"] = "redact",
         closes: bool = True,
+        tuning: Tuning = STANDARD,
     ) -> None:
         if sensitive not in ("redact", "keep"):
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
         self._context = Context(storage, strict_schemas=strict_schemas, keep_sensitive=sensitive == "keep")
         self.storage = storage
         self._closes = closes
+        self._tuning = tuning
 
     # Each is imported where it is first needed: their resources are pydantic models, a tenth of a second to import,
     # and most commands only read.
@@ -245,4 +247,4 @@ def open(
     """
     db, closes = chosen(db)
     storage = open_storage(db, read_only=read_only, tuning=tuning)
-    return Database(storage, strict_schemas=strict_schemas, sensitive=sensitive, closes=closes)
+    return Database(storage, strict_schemas=strict_schemas, sensitive=sensitive, closes=closes, tuning=tuning)

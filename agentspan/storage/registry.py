@@ -52,7 +52,7 @@ def open_direct(
         wait_s: how long opening may wait for other processes.
         later: where it cannot be opened now, but perhaps later (others lock it, its disk is full), return one that is
             opened when it is used. A server is not even tried now.
-        tuning: sizes and times of the backends that come with agentspan.
+        tuning: sizes and times, for tests; see agentspan/tuning.py. Backends of others have their own.
 
     Raises:
         InvalidValue: `db` names no storage, or an unknown backend.
