@@ -27,6 +27,7 @@ from agentspan.storage.location import Location
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import Program, by_commits, journaled, perform, programs, refused, rows, sink_of
+from tests.postgres_proxy import proxy
 
 Apply = Callable[..., list[Any]]
 
@@ -252,21 +253,19 @@ def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(
     assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
 
 
-def test_while_a_server_stores_some_the_next_are_derived(
-    postgres_location: Location, steps: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A slow server: its answer is there when the next portion is derived, however fast this machine is.
-    monkeypatch.setattr("agentspan.storage.postgres.connection._is_ready", lambda socket, wanted: False)
-    tracer = Tracer(postgres_location)
-    tracer.flush(30)
-    sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]
-    with tracer.run("a"):
-        for number in range(6000):
-            with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 300}}) as span:
-                span.set_result({"output": str(number)})
-    assert tracer.flush(60)
-    sink_of(tracer).work.thread.running = None
-    tracer.shutdown()
+def test_while_a_server_stores_some_the_next_are_derived(postgres_location: Location, steps: list[bool]) -> None:
+    with proxy(postgres_location.text) as between:
+        tracer = Tracer(between.url)
+        tracer.flush(30)
+        sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]
+        with tracer.run("a"):
+            for number in range(6000):
+                with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 300}}) as span:
+                    span.set_result({"output": str(number)})
+        between.delay_s = 0.02  # answers take longer than it takes to derive what follows, however fast this machine is
+        assert tracer.flush(60)
+        sink_of(tracer).work.thread.running = None
+        tracer.shutdown()
     assert len(steps) > 10  # 48 where nothing else runs
     with agentspan.open(postgres_location) as db:
         (run,) = db.agent_instances.list()
