@@ -34,6 +34,7 @@ from agentspan.serve.viewer_routes import routes as viewer_routes
 from agentspan.serve.write_queue import WAIT_S, WriteQueue, Writes
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 MAX_BODY = 10 * 2**20
 
@@ -61,6 +62,7 @@ def create_app(
     cors_origins: Collection[str] = (),
     max_body: int = MAX_BODY,
     wait_s: float = WAIT_S,
+    tuning: Tuning = STANDARD,
 ) -> FastAPI:
     """Return an ASGI application that serves the API from one storage; mount it in one of your own, or run it.
 
@@ -78,14 +80,15 @@ def create_app(
         cors_origins: origins whose pages may use the API from a browser.
         max_body: bytes of a request's body; more is answered with 413.
         wait_s: how long a request may wait for other writers before it is answered with 503.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
         InvalidValue: the token can be guessed easily.
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
     access = None if token is None else AccessToken(token)
-    opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
-    adopting = Adopting(adoption_beside(opened))
+    opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only, tuning=tuning)
+    adopting = Adopting(adoption_beside(opened, tuning))
     storage = without_adoption(opened)
     making = PartitionMaking(storage)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
@@ -111,7 +114,7 @@ def create_app(
     )
     waits = storage.capabilities().concurrency > 1
     write_queue: Writes = ConcurrentWrites(ctx, wait_s) if waits else WriteQueue(ctx, wait_s)
-    otlp = OtlpRoutes(ctx)
+    otlp = OtlpRoutes(ctx, tuning)
     app = FastAPI(
         title="agentspan",
         version=__version__,

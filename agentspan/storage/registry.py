@@ -16,6 +16,7 @@ from agentspan.storage import location as locations
 from agentspan.storage.late import Late
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -41,6 +42,7 @@ def open_direct(
     read_only: bool = False,
     wait_s: float = 10.0,
     later: bool = False,
+    tuning: Tuning = STANDARD,
 ) -> Storage:
     """Return the storage that `db` names. Its reads do not drain journals (recovery.opening returns those that do).
 
@@ -50,6 +52,7 @@ def open_direct(
         wait_s: how long opening may wait for other processes.
         later: where it cannot be opened now, but perhaps later (others lock it, its disk is full), return one that is
             opened when it is used. A server is not even tried now.
+        tuning: sizes and times, for tests; see agentspan/tuning.py. Backends of others have their own.
 
     Raises:
         InvalidValue: `db` names no storage, or an unknown backend.

@@ -17,18 +17,18 @@ PACKAGE = Path(agentspan.__file__).parent
 LAYERS = [
     {
         "blobs",
-        "clock",
         "errors",
+        "ids",
+        "clock",
         "figures",
         "files",
         "forks",
-        "ids",
         "interrupts",
-        "jsontext",
         "locks",
         "text",
+        "jsontext",
         "tuning",
-    },  # fmt: skip
+    },
     {"model"},
     {"schemas"},
     {"storage"},

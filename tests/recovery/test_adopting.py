@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from agentspan.errors import StorageError
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.left_segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
-from agentspan.recording.sinks import terminations
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.recovery import adopting
 from agentspan.recovery.adopting import Adoption
 from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
 from tests.checkout import ROOT
 from tests.journal.recorded import die, leave, refused, rows
 from tests.journal.segment_files import segments_of
@@ -59,9 +60,8 @@ def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
 
 
 def _adopt(path: str, barrier: Barrier, doctor: bool) -> None:
-    adopting.BATCH = 20
     barrier.wait(30)
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=replace(STANDARD, recovery_batch_records=20)) as db:
         if doctor:
             db.doctor()
         else:
@@ -207,8 +207,7 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
 def test_recording_never_touches_the_storage_in_the_programs_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminations, "LOOK_S", 0.0)
-    tracer = Tracer(path, raise_errors=True)
+    tracer = Tracer(path, raise_errors=True, tuning=replace(STANDARD, termination_look_s=0.0))
     touched: list[int] = []
     for name in ("find", "apply", "page"):
         real = getattr(SQLiteStorage, name)
