@@ -15,6 +15,7 @@ from agentspan.storage.late import Late
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.registry import location_of, open_direct
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
@@ -40,26 +41,29 @@ def open_storage(
     read_only: bool = False,
     wait_s: float = 10.0,
     later: bool = False,
+    tuning: Tuning = STANDARD,
 ) -> SeesJournals:
     """Open the storage that `db` names (see open_direct), for reading. Closing it closes the plain one, too."""
     if db is None or isinstance(db, (str, os.PathLike)):
         db = location_of(db)
     folder = spool_of(db) if isinstance(db, Location) and db.path is None else None
     if folder is not None and isinstance(db, Location):
-        return _open_server(db, folder, read_only=read_only, wait_s=wait_s, later=later)
-    storage = open_direct(db, read_only=read_only, wait_s=wait_s, later=later)
+        return _open_server(db, folder, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
+    storage = open_direct(db, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
     journals = storage.capabilities().journals
     return cast(SeesJournals, storage) if journals is None else see_journals(journals, read_only=read_only)
 
 
-def _open_server(location: Location, folder: Path, *, read_only: bool, wait_s: float, later: bool) -> SeesJournals:
+def _open_server(
+    location: Location, folder: Path, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning
+) -> SeesJournals:
     """Return the storage of a server whose reads include the journals on this host."""
     if read_only:
         look = _seen(folder, partial(_writable, location))
         look()  # before it is opened, which would fail where only the journals have a first row for it
-        storage = open_direct(location, read_only=True, wait_s=wait_s)
+        storage = open_direct(location, read_only=True, wait_s=wait_s, tuning=tuning)
     else:
-        storage = open_direct(location, wait_s=wait_s, later=later)
+        storage = open_direct(location, wait_s=wait_s, later=later, tuning=tuning)
         look = _seen(folder, lambda: nullcontext(storage))
     if not isinstance(storage, Late) and storage.capabilities().location is None:
         return cast(SeesJournals, storage)  # no other process could recover what this one leaves

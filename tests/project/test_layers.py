@@ -15,7 +15,20 @@ PACKAGE = Path(agentspan.__file__).parent
 
 # A file imports from its own layer or from layers above it in this list.
 LAYERS = [
-    {"blobs", "errors", "ids", "clock", "figures", "files", "forks", "interrupts", "locks", "text", "jsontext"},
+    {
+        "blobs",
+        "errors",
+        "ids",
+        "clock",
+        "figures",
+        "files",
+        "forks",
+        "interrupts",
+        "locks",
+        "text",
+        "jsontext",
+        "tuning",
+    },
     {"model"},
     {"schemas"},
     {"storage"},
