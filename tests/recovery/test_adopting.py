@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from agentspan.recovery import adopting
 from agentspan.recovery.adopting import Adoption
 from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
 from tests.checkout import ROOT
 from tests.journal.recorded import die, leave, refused, rows
 from tests.journal.segment_files import segments_of
@@ -114,8 +116,7 @@ with agentspan.run("a"):
     assert (span.status, span.result_payload, span.closed_by) == ("complete", {"output": "paid"}, None)
 
 
-def test_the_doctor_leaves_open_what_another_is_adopting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.maintenance.doctor.ADOPT_WAIT_S", 0.05)
+def test_the_doctor_leaves_open_what_another_is_adopting(path: Path) -> None:
     code = """
 import agentspan, os, sys
 agentspan.configure(sys.argv[1])
@@ -128,7 +129,7 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
     (segment,) = segments_of(path)
     held = take_over(segment)
     assert held is not None
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=replace(STANDARD, doctor_adopt_wait_s=0.05)) as db:
         with held:
             (found,) = db.doctor().runs
             assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", False, 0, 1)
