@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from agentspan.journal.begun import Begun
 from agentspan.recovery import adopting
 from agentspan.recovery.committer import Committer, Tally
 from agentspan.serve.app import create_app
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import leave
 from tests.journal.segment_files import segments_of
 from tests.serve.servers import details
@@ -50,11 +52,11 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def visit(path: Path, scene: Any) -> None:
+def visit(path: Path, scene: Any, **tuning: Any) -> None:
     """Let a scene talk to a server of the file, from its start to its end."""
 
     async def main() -> None:
-        app = create_app(path)
+        app = create_app(path, tuning=replace(STANDARD, **tuning))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
@@ -76,10 +78,9 @@ def test_what_a_dead_program_left_is_in_the_first_answer(path: Path, monkeypatch
     commits.go_on.set()
 
     async def scene(client: httpx.AsyncClient) -> None:
-        monkeypatch.setattr("agentspan.serve.adopting.PATIENCE_S", WAIT_S)
         assert await listed(client) == SPANS
 
-    visit(path, scene)
+    visit(path, scene, adoption_answer_s=WAIT_S)
     assert segments_of(path) == []
     assert commits.threads == {"agentspan-adopting"}
 
