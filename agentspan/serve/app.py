@@ -88,7 +88,7 @@ def create_app(
     """
     access = None if token is None else AccessToken(token)
     opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only, tuning=tuning)
-    adopting = Adopting(adoption_beside(opened), tuning.adoption_answer_s)
+    adopting = Adopting(adoption_beside(opened, tuning), tuning.adoption_answer_s)
     storage = without_adoption(opened)
     making = PartitionMaking(storage)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
@@ -114,7 +114,7 @@ def create_app(
     )
     waits = storage.capabilities().concurrency > 1
     write_queue: Writes = ConcurrentWrites(ctx, wait_s, tuning) if waits else WriteQueue(ctx, wait_s, tuning)
-    otlp = OtlpRoutes(ctx)
+    otlp = OtlpRoutes(ctx, tuning)
     app = FastAPI(
         title="agentspan",
         version=__version__,

@@ -17,9 +17,10 @@ import faulthandler, functools, logging, multiprocessing, os, signal, sys, threa
 faulthandler.dump_traceback_later(50, exit=True)
 warnings.simplefilter("ignore")
 import agentspan
+from dataclasses import replace
 from agentspan.recording.sinks import drain, drain_thread
-from agentspan.journal import log
-Log = log.Log
+from agentspan.journal.log import Log
+from agentspan.tuning import STANDARD
 path = sys.argv[1]
 
 def one(name="x"):
@@ -27,7 +28,7 @@ def one(name="x"):
         pass
 """
 SMALL = """
-log.Log.__init__.__defaults__, log.GROWTH = (16 * 1024,), 1  # rotate all the time
+tuning = replace(STANDARD, journal_segment_bytes=16 * 1024, journal_segment_growth=1)  # rotate all the time
 """
 
 
@@ -47,7 +48,7 @@ def check(path: Path, spans: int) -> None:
 def test_a_signal_handler_may_record_and_read_while_its_thread_appends_and_rotates(tmp_path: Path, also: str) -> None:
     path = tmp_path / "runs.db"
     code = f"""
-agentspan.configure(path)
+agentspan.configure(path, tuning=tuning)
 left = {30 if "open" in also else 100}
 total = 0
 def handler(*_):
@@ -78,7 +79,7 @@ open(path + ".count", "w").write(str(total))
 def test_ctrl_c_at_any_moment_leaves_the_journal_whole(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-agentspan.configure(path)
+agentspan.configure(path, tuning=tuning)
 interrupted = 0
 with agentspan.run("main"):
     one("first")  # with a segment, which takes longer than there is time below
@@ -103,7 +104,7 @@ assert agentspan.health().waiting == 0
 def test_forks_while_others_rotate_drain_and_adopt(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-agentspan.configure(path)
+agentspan.configure(path, tuning=tuning)
 stop = threading.Event()
 counts = []
 def work():
@@ -182,8 +183,7 @@ def test_however_a_program_ends(tmp_path: Path, end: str) -> None:
 def test_a_signal_handler_that_records_does_not_wait_for_ever_for_a_fork_that_waits_for_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-from agentspan.journal import left_segments, locked_files
-locked_files.FORK_WAIT_S = 0.5
+from agentspan.journal import left_segments
 agentspan.configure(path)
 def fork():
     child = os.fork()
@@ -215,8 +215,7 @@ forking.join()
 def test_a_record_that_comes_while_the_thread_goes_is_not_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-drain_thread.QUIET_TICKS = 5
-tracer = agentspan.configure(path)
+tracer = agentspan.configure(path, tuning=replace(STANDARD, drain_quiet_ticks=5))
 class Late(Log):  # what a switch of threads between the look around and the append does
     def append(self, body):
         self.__class__ = Log

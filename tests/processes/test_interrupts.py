@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from agentspan.locks import Occupied, is_mine, within
-from agentspan.recording.sinks import drain_thread
 from tests.checkout import ROOT
 from tests.processes import interrupting
 from tests.processes.interrupting import OPERATIONS, Interrupt, Points, World, interrupted
@@ -42,11 +41,10 @@ def chosen(count: int) -> range:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a finalizer's goes nowhere
 def test_an_exception_at_any_point_of_an_operation_leaves_everything_in_order(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operation: Any, durability: str
+    tmp_path: Path, operation: Any, durability: str
 ) -> None:
     if operation is interrupting.adopt and durability == "commit":
         pytest.skip("needs a journal")
-    monkeypatch.setattr(drain_thread, "TICK_S", 60)  # the thread does nothing by itself
     result = interrupted(tmp_path, durability, operation, chosen, keep=True)
     assert result.tried > 5
     assert [each for each in result.problems if (each[0].partition(" ")[2], each[1]) not in KNOWN] == []

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import extract, inject
 from agentspan.storage.location import parse
+from agentspan.tuning import STANDARD
 from tests import postgres
 from tests.checkout import ROOT
 from tests.processes.server_away import Hole
@@ -162,10 +164,10 @@ def test_what_is_wrong_for_good_is_raised_without_a_server(monkeypatch: pytest.M
         Tracer("postgresql://agentspan@127.0.0.1:1/db")
 
 
-def test_past_its_age_a_journal_takes_nothing_more_and_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_past_its_age_a_journal_takes_nothing_more_and_counts_it() -> None:
     pytest.importorskip("psycopg")
-    monkeypatch.setattr("agentspan.recording.sinks.journal_work.MAX_AGE_S", 0.2)
-    tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db")  # nobody listens there
+    tuning = replace(STANDARD, server_away_s=0.2)
+    tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db", tuning=tuning)  # nobody listens there
     run = tracer.run("a")
     with run:
         until(lambda: tracer.recorder.sink.work.overflow.is_too_old)  # type: ignore[union-attr]

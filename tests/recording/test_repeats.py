@@ -221,9 +221,8 @@ def test_a_long_history_is_no_reason_to_cut(tracer: agentspan.Tracer) -> None:
     assert "$truncated" in json.dumps(payloads[30])
 
 
-def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.recording.capture.repeats.MOST", 10_000)
-    capture, repeats = Settings().new_capture(), Repeats()
+def test_what_is_remembered_has_a_limit() -> None:
+    capture, repeats = Settings().new_capture(), Repeats(most=10_000)
     for number in range(50):
         payload = {"messages": [message(number), *(message(each, 500) for each in range(number, number + 10))]}
         assert captured(capture, payload, repeats) == capture.object(payload)

@@ -42,6 +42,7 @@ from agentspan.recording.capture import plain
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.tuning import STANDARD
 from tests.strategies import any_text, json_objects
 
 
@@ -591,9 +592,9 @@ def test_any_value_is_recorded_and_reaches_the_program_unchanged(quiet: Tracer, 
 
 @pytest.mark.parametrize("make", HUGE.values(), ids=HUGE.keys())
 def test_a_huge_value_is_recorded_up_to_a_number_of_values(
-    quiet: Tracer, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain, "MAX_VALUES", 5000)
+    quiet = Tracer(tmp_path / "runs.db", tuning=dataclasses.replace(STANDARD, captured_values=5000))
     asked = 0
 
     class Counting(plain.Plain):
@@ -611,6 +612,7 @@ def test_a_huge_value_is_recorded_up_to_a_number_of_values(
     assert "$truncated" in json.dumps(payload)
     assert (payload["input_tokens"], payload["usage"]) == (1, {"output_tokens": 2})
     assert quiet.health()[:3] == (4, 0, 0)
+    quiet.shutdown()
 
 
 def test_texts_that_are_too_long_are_not_copied() -> None:

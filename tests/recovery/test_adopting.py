@@ -19,7 +19,6 @@ from agentspan.errors import StorageError
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.left_segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
-from agentspan.recording.sinks import terminations
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.recovery import adopting
@@ -61,9 +60,8 @@ def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
 
 
 def _adopt(path: str, barrier: Barrier, doctor: bool) -> None:
-    adopting.BATCH = 20
     barrier.wait(30)
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=replace(STANDARD, recovery_batch_records=20)) as db:
         if doctor:
             db.doctor()
         else:
@@ -206,8 +204,7 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
 def test_recording_never_touches_the_storage_in_the_programs_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminations, "LOOK_S", 0.0)
-    tracer = Tracer(path, raise_errors=True)
+    tracer = Tracer(path, raise_errors=True, tuning=replace(STANDARD, termination_look_s=0.0))
     touched: list[int] = []
     for name in ("find", "apply", "page"):
         real = getattr(SQLiteStorage, name)

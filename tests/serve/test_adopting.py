@@ -11,7 +11,6 @@ import pytest
 
 import agentspan
 from agentspan.journal.begun import Begun
-from agentspan.recovery import adopting
 from agentspan.recovery.committer import Committer, Tally
 from agentspan.serve.app import create_app
 from agentspan.tuning import STANDARD
@@ -86,7 +85,6 @@ def test_what_a_dead_program_left_is_in_the_first_answer(path: Path, monkeypatch
 
 
 def test_others_are_answered_while_much_is_adopted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "BATCH", 10)
     commits = Commits(monkeypatch)
 
     async def scene(client: httpx.AsyncClient) -> None:
@@ -101,7 +99,7 @@ def test_others_are_answered_while_much_is_adopted(path: Path, monkeypatch: pyte
         runs = (await client.get("/agent_instance")).json()["summaries"]
         assert len(runs) == 2
 
-    visit(path, scene)
+    visit(path, scene, recovery_batch_records=10)
     assert commits.threads == {"agentspan-adopting"}
     with agentspan.open(path) as db:
         left, _ = db.agent_instances.list()
@@ -111,7 +109,6 @@ def test_others_are_answered_while_much_is_adopted(path: Path, monkeypatch: pyte
 def test_a_server_that_ends_leaves_the_rest_for_the_next(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(adopting, "BATCH", 10)
     commits = Commits(monkeypatch)
 
     async def scene(client: httpx.AsyncClient) -> None:
@@ -119,7 +116,7 @@ def test_a_server_that_ends_leaves_the_rest_for_the_next(
         assert await asyncio.to_thread(commits.reached.wait, WAIT_S)
         threading.Timer(0.2, commits.go_on.set).start()
 
-    visit(path, scene)
+    visit(path, scene, recovery_batch_records=10)
     assert len(commits.sizes) == 2
     assert segments_of(path)
     assert caplog.text == ""
@@ -129,10 +126,9 @@ def test_a_server_that_ends_leaves_the_rest_for_the_next(
 
 
 def test_records_are_committed_in_steps_of_few_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "BATCH_BYTES", 2000)
     commits = Commits(monkeypatch)
     commits.go_on.set()
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=replace(STANDARD, recovery_batch_bytes=2000)) as db:
         (run,) = db.agent_instances.list()
         assert db.agent_spans.list(run.id).pagination.item_count == SPANS
     assert len(commits.sizes) > 4
