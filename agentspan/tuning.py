@@ -90,7 +90,7 @@ class Tuning:
     sqlite_fork_wait_s: float = 5.0
     """How long a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
     file_look_s: float = 0.25
-    """Between two checks that the writer's file still exists, where it looks seldom. A check costs 1.5 µs."""
+    """Time between two checks that the writer's file still exists, where it looks seldom. A check costs 1.5 µs."""
     reported_migration_bytes: int = 200 * 2**20
     """Size of a file whose migration is logged. It may take seconds: SQLite reads all of a table that gets a column."""
     known_content_runs: int = 32
@@ -100,7 +100,7 @@ class Tuning:
     rewrite_step_spans: int = 500
     """Spans of older versions that one commit of `compact` looks at."""
     index_pause_s: float = 0.02
-    """Between two batches of the index beside a file, in which others can lock it."""
+    """Time between two batches of the index beside a file, in which others can lock it."""
     index_numbers_batch_spans: int = 100_000
     """Spans whose numbers one transaction adds to that index."""
     index_words_batch_spans: int = 5000
@@ -110,9 +110,9 @@ class Tuning:
     postgres_lock_s: float = 10.0
     """How long a read may wait for a lock, which only a migration holds against it."""
     postgres_statement_s: float = 300.0
-    """Then the server ends a statement, or a transaction in which nothing happens."""
+    """Time after which the server ends a statement, or a transaction in which nothing happens."""
     postgres_answer_s: float = 20.0
-    """How much longer an answer may take. A server that is there, but stopped, would be waited for without an end."""
+    """Time that an answer may take beyond that. Else a server that is there, but stopped, would be awaited for ever."""
     postgres_migration_wait_s: float = 10.0
     """How long to wait, at least, for another program that migrates the tables."""
     postgres_numbers_batch_spans: int = 50_000
@@ -128,13 +128,13 @@ class Tuning:
     postgres_sorted_ids: int = 1_000_000
     """Ids that a search may have in the memory of a server process: 70 MB."""
     copy_commit_rows: int = 1000
-    """Spans that a copy commits together. A copy that is killed in between repeats one such batch."""
+    """Runs and spans that a copy commits together. A copy that is killed in between repeats one such batch."""
     copy_cursor_s: float = 1.0
-    """Between two notes of the place that a copy has come to."""
+    """Time between two notes of the place that a copy has come to."""
     copy_look_s: float = 1.0
-    """Between two looks of a copy that follows its source, at least."""
+    """Least time between two looks of a copy that follows its source."""
     copy_compare_s: float = 300.0
-    """Until such a copy compares all runs again, at least: it finds also what was stored late with old times."""
+    """Least time until such a copy compares all runs again, which finds also what was stored late with old times."""
     doctor_adopt_wait_s: float = 10.0
     """How long `doctor` waits, in all, for other processes that adopt the journals of dead programs."""
 
@@ -145,7 +145,7 @@ class Tuning:
     loop_slice_s: float = 0.004
     """How long a group of writes on the event loop may grow: after that it takes no further operation."""
     idle_thread_s: float = 10.0
-    """Then a thread of the server without work ends."""
+    """Time after which a thread of the server without work ends."""
     adoption_answer_s: float = 0.1
     """How long the request that found a dead program's journal waits for it. Most journals are small; then the answer
     has what is in them."""
@@ -154,7 +154,7 @@ class Tuning:
     run_list_sums_s: float = 0.5
     """How long the list of runs waits for sums: those of a million spans that were never asked for take seconds."""
     kept_logouts: int = 10_000
-    """One logout more ends all sessions, since only somebody with the token can log in and out so often."""
+    """Logouts that a server keeps. One more ends all sessions: only who has the token can log in and out so often."""
 
 
 STANDARD = Tuning()
