@@ -121,7 +121,7 @@ class Database:
             from agentspan.maintenance.doctor import examine
 
         at = timestamp("idle_since", idle_since)
-        return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts, idle_since=at)
+        return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts, idle_since=at, tuning=self._tuning)
 
     def prune(
         self,

@@ -22,6 +22,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD, Tuning
 from tests import postgres, tiers
 from tests.tiers import pytest_addoption, pytest_sessionfinish, pytest_xdist_auto_num_workers  # noqa: F401  (hooks)
 
@@ -105,13 +106,21 @@ def postgres_location(postgres_server: postgres.Emptied) -> Iterator[Location]:
         yield location
 
 
+@pytest.fixture
+def tuning() -> Tuning:
+    """The sizes and times of a test's storages; `tests.tuned` gives it others."""
+    return STANDARD
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+def storage(request: pytest.FixtureRequest, tmp_path: Path, tuning: Tuning) -> Iterator[Storage]:
     """One storage of each kind."""
     if request.param == "postgres":
-        made = open_direct(request.getfixturevalue("postgres_location"))
+        made = open_direct(request.getfixturevalue("postgres_location"), tuning=tuning)
+    elif request.param == "memory":
+        made = MemoryStorage(tuning=tuning)
     else:
-        made = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "runs.db")
+        made = SQLiteStorage(tmp_path / "runs.db", tuning=tuning)
     yield made
     made.close()
 

@@ -33,7 +33,6 @@ from agentspan.schemas import conformance, meaning, schema_checks, span_types, t
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing
 from agentspan.storage.analytics import Hit, Hits, RunList, RunSummary, RunTotals, Stat
-from agentspan.storage.sqlite import checkpoints
 from agentspan.testing import run as testing_run
 from agentspan.tuning import STANDARD
 from tests.checkout import ROOT
@@ -322,7 +321,7 @@ LIMITS = [
     (STANDARD, "captured_values", "values in a payload"),
     (plain, "MAX_NAME", "the name of a member"),
     (plain, "MAX_REPR", "`repr` of an object"),
-    (checkpoints, "EVERY", "commits between two checkpoints"),
+    (STANDARD, "checkpoint_commits", "commits between two checkpoints"),
     (backlog, "BATCH", "writing what waits"),
     (testing_run, "MAX_LINES", "lines that an assertion"),
     (STANDARD, "backlog_units", "transitions that wait"),

@@ -88,7 +88,7 @@ def create_app(
     """
     access = None if token is None else AccessToken(token)
     opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only, tuning=tuning)
-    adopting = Adopting(adoption_beside(opened, tuning))
+    adopting = Adopting(adoption_beside(opened, tuning), tuning.adoption_answer_s)
     storage = without_adoption(opened)
     making = PartitionMaking(storage)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
@@ -113,7 +113,7 @@ def create_app(
         keep_sensitive=sensitive == "keep",
     )
     waits = storage.capabilities().concurrency > 1
-    write_queue: Writes = ConcurrentWrites(ctx, wait_s) if waits else WriteQueue(ctx, wait_s)
+    write_queue: Writes = ConcurrentWrites(ctx, wait_s, tuning) if waits else WriteQueue(ctx, wait_s, tuning)
     otlp = OtlpRoutes(ctx, tuning)
     app = FastAPI(
         title="agentspan",
@@ -127,7 +127,7 @@ def create_app(
         routes=router(ctx, write_queue).routes,  # a router that is included is searched twice for each request
     )
     app.router.routes += otlp.routes()
-    app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only)
+    app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -135,7 +135,14 @@ def create_app(
         allowed_hosts = LOOPBACK
     app.add_middleware(DirectRoutes, routes=app.router.routes, handlers=app.exception_handlers)
     app.add_middleware(MethodsMiddleware, routes=app.router.routes)
-    app.add_middleware(GuardMiddleware, token=access, allowed_hosts=allowed_hosts, max_body=max_body, adopting=adopting)
+    app.add_middleware(
+        GuardMiddleware,
+        token=access,
+        allowed_hosts=allowed_hosts,
+        max_body=max_body,
+        adopting=adopting,
+        body_pause_s=tuning.body_pause_s,
+    )
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
 

@@ -64,11 +64,13 @@ def open_direct(
         return db
     location = location_of(db)
     if location.scheme in _LOCAL:
-        return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s, later=later)
+        return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
     if later and location.scheme in _REMOTE:
         _CHECKS[location.scheme](location)
-        return Late(location, partial(open_direct, location, read_only=read_only, wait_s=wait_s), wait_s=wait_s)
-    opener = _REMOTE.get(location.scheme) or _installed_opener(location)
+        open_now = partial(open_direct, location, read_only=read_only, wait_s=wait_s, tuning=tuning)
+        return Late(location, open_now, wait_s=wait_s)
+    own = _REMOTE.get(location.scheme)
+    opener = _installed_opener(location) if own is None else partial(own, tuning=tuning)
     try:
         return opener(location, read_only=read_only, wait_s=wait_s)
     except AgentspanError as error:
@@ -126,31 +128,31 @@ def _installed() -> "EntryPoints":
     return entry_points(group=GROUP)
 
 
-def _open_sqlite(location: Location, *, read_only: bool, wait_s: float, later: bool) -> Storage:
+def _open_sqlite(location: Location, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning) -> Storage:
     with forks.importing:
         from agentspan.storage.sqlite import SQLiteStorage
 
-    return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s, later=later)
+    return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
 
 
-def _open_memory(location: Location, *, read_only: bool, wait_s: float, later: bool) -> Storage:
+def _open_memory(location: Location, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning) -> Storage:
     with forks.importing:
         from agentspan.storage.memory import MemoryStorage
 
     if read_only:
         raise InvalidValue("read_only", "a new database in memory has nothing to read")
-    return MemoryStorage()
+    return MemoryStorage(tuning=tuning)
 
 
-def _open_postgres(location: Location, *, read_only: bool, wait_s: float) -> Storage:
+def _open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning: Tuning) -> Storage:
     with forks.importing:
         from agentspan.storage.postgres import open_postgres
 
-    return open_postgres(location, read_only=read_only, wait_s=wait_s)
+    return open_postgres(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
 
 
 _LOCAL: dict[str, Callable[..., Storage]] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
-_REMOTE: dict[str, Opener] = {"postgresql": _open_postgres, "postgres": _open_postgres}
+_REMOTE: dict[str, Callable[..., Storage]] = {"postgresql": _open_postgres, "postgres": _open_postgres}
 
 
 def _check_postgres(location: Location) -> None:

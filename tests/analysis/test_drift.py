@@ -130,15 +130,14 @@ def test_another_mix_of_tools_is_found_as_a_whole_and_the_same_mix_is_none(numbe
 
 
 @pytest.mark.full
-def test_many_runs_have_the_p_of_a_mix_that_their_permutations_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_runs_have_the_p_of_a_mix_that_their_permutations_have() -> None:
     for seed, tasks in ((1, 0), (2, 0), (3, 60), (4, 60)):
         chance = random.Random(seed)
         base, head = (calling(chance, 90, weights, tasks=tasks) for weights in (MANY, [*MANY[:-2], 2.0, 0.1]))
         pairs = task_pairs(base.runs, head.runs)
         ps = []
         for most in (0, 10_000):
-            monkeypatch.setattr("agentspan.analysis.tool_mix.MOST_PERMUTED", most)
-            found = tool_mix(base.runs, head.runs, pairs)
+            found = tool_mix(base.runs, head.runs, pairs, most_permuted=most)
             assert found is not None
             ps.append(found.p)
         assert ps[0] == pytest.approx(ps[1], abs=0.03)

@@ -21,7 +21,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.storage.sqlite import migrations, tables
+from agentspan.storage.sqlite import migrations
 from tests.checkout import ROOT
 from tests.recording.stored import spans_of
 
@@ -265,17 +265,15 @@ print(*agentspan.health())
     assert [one.stderr for one in done if "Traceback" in one.stderr] == []
 
 
-def test_a_failed_migration_leaves_a_dirty_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_migration_leaves_a_dirty_database(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
 
     def fail(db: Any) -> None:
         migrations.MIGRATIONS[0](db)
         raise RuntimeError("half way")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(tables, "MIGRATIONS", (fail,))
-        with pytest.raises(RuntimeError, match="half way"):
-            agentspan.open(path)
+    with pytest.raises(RuntimeError, match="half way"):
+        agentspan.SQLiteStorage(path, migrations=(fail,))
     assert sqlite3.connect(path).execute("select count(*) from sqlite_master").fetchall() == [(0,)]
     with agentspan.open(path) as db:
         assert len(db.agents.list()) == 0

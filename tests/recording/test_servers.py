@@ -51,11 +51,8 @@ def test_a_flush_goes_on_when_connections_were_lost_without_a_word(between: Prox
     tracer.shutdown()
 
 
-def test_a_write_gives_up_a_connection_that_was_lost_while_it_was_idle(
-    between: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.storage.postgres.connections.WRITE_S", 0.1)
-    with agentspan.open(between.url) as db:
+def test_a_write_gives_up_a_connection_that_was_lost_while_it_was_idle(between: Proxy) -> None:
+    with agentspan.open(between.url, tuning=replace(STANDARD, postgres_write_s=0.1)) as db:
         db.agent_instances.register("a", "1", {"external_schema_version_identifier": "1", "span_type_schemas": []})
         before = between.accepted
         between.lost += 1

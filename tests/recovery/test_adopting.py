@@ -116,8 +116,7 @@ with agentspan.run("a"):
 
 
 @pytest.mark.full
-def test_the_doctor_leaves_open_what_another_is_adopting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.maintenance.doctor.ADOPT_WAIT_S", 0.05)
+def test_the_doctor_leaves_open_what_another_is_adopting(path: Path) -> None:
     code = """
 import agentspan, os, sys
 agentspan.configure(sys.argv[1])
@@ -130,7 +129,7 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
     (segment,) = segments_of(path)
     held = take_over(segment)
     assert held is not None
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=replace(STANDARD, doctor_adopt_wait_s=0.05)) as db:
         with held:
             (found,) = db.doctor().runs
             assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", False, 0, 1)

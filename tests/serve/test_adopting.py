@@ -13,7 +13,7 @@ import agentspan
 from agentspan.journal.begun import Begun
 from agentspan.recovery.committer import Committer, Tally
 from agentspan.serve.app import create_app
-from agentspan.tuning import STANDARD, Tuning
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import leave
 from tests.journal.segment_files import segments_of
 from tests.serve.servers import details
@@ -51,11 +51,11 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def visit(path: Path, scene: Any, tuning: Tuning = STANDARD) -> None:
+def visit(path: Path, scene: Any, **tuning: Any) -> None:
     """Let a scene talk to a server of the file, from its start to its end."""
 
     async def main() -> None:
-        app = create_app(path, tuning=tuning)
+        app = create_app(path, tuning=replace(STANDARD, **tuning))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
@@ -77,10 +77,9 @@ def test_what_a_dead_program_left_is_in_the_first_answer(path: Path, monkeypatch
     commits.go_on.set()
 
     async def scene(client: httpx.AsyncClient) -> None:
-        monkeypatch.setattr("agentspan.serve.adopting.PATIENCE_S", WAIT_S)
         assert await listed(client) == SPANS
 
-    visit(path, scene)
+    visit(path, scene, adoption_answer_s=WAIT_S)
     assert segments_of(path) == []
     assert commits.threads == {"agentspan-adopting"}
 
@@ -100,7 +99,7 @@ def test_others_are_answered_while_much_is_adopted(path: Path, monkeypatch: pyte
         runs = (await client.get("/agent_instance")).json()["summaries"]
         assert len(runs) == 2
 
-    visit(path, scene, replace(STANDARD, recovery_batch_records=10))
+    visit(path, scene, recovery_batch_records=10)
     assert commits.threads == {"agentspan-adopting"}
     with agentspan.open(path) as db:
         left, _ = db.agent_instances.list()
@@ -117,7 +116,7 @@ def test_a_server_that_ends_leaves_the_rest_for_the_next(
         assert await asyncio.to_thread(commits.reached.wait, WAIT_S)
         threading.Timer(0.2, commits.go_on.set).start()
 
-    visit(path, scene, replace(STANDARD, recovery_batch_records=10))
+    visit(path, scene, recovery_batch_records=10)
     assert len(commits.sizes) == 2
     assert segments_of(path)
     assert caplog.text == ""

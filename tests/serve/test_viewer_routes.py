@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_routes
 from agentspan.serve.viewer_routes import HEADERS
+from agentspan.tuning import STANDARD
 from agentspan.viewer import assets, export
 from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
@@ -603,8 +605,7 @@ def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, mo
         return listing(*given)
 
     monkeypatch.setattr(viewer_routes, "listing", slow)
-    monkeypatch.setattr(viewer_routes, "PATIENCE_S", 0.01)
-    with make() as client:
+    with make(tuning=replace(STANDARD, run_list_sums_s=0.01)) as client:
         page = client.get("/", headers=HTML).text
         assert 'data-preparing="true"' in page
         assert f'href="runs/{run}"' in page

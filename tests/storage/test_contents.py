@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.contents.numbering import ranges
 from agentspan.storage.sqlite.contents.splitting import split
 from agentspan.testing.contract.rows import Rows, finish
+from agentspan.tuning import STANDARD, Tuning
 from tests.storage.old_files import FIFTH, unpacked
 from tests.strategies import any_text, json_values
 from tests.tiers import examples
@@ -366,10 +368,11 @@ def test_a_history_is_compared_with_the_last_one_only_if_nobody_else_has_written
         storage.close()
 
 
-@pytest.mark.parametrize("name", ["RUNS", "PARTS"])
-def test_few_runs_and_parts_are_kept_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(f"agentspan.storage.sqlite.contents.recent.{name}", 1)
-    storage = SQLiteStorage(path)
+@pytest.mark.parametrize(
+    "few", [replace(STANDARD, known_content_runs=1), replace(STANDARD, known_content_parts=1)], ids=["runs", "parts"]
+)
+def test_few_runs_and_parts_are_kept_in_memory(path: Path, few: Tuning) -> None:
+    storage = SQLiteStorage(path, tuning=few)
     begun(storage)
     rows = [span(history(number + 4), run=(RUN, OTHER)[number % 2]) for number in range(10)]
     storage.apply([Unit((PutSpans(rows[:4]),)), *[Unit((Put(row),)) for row in rows[4:7]], Unit((PutSpans(rows[7:]),))])
