@@ -9,6 +9,7 @@ declare module "node:assert/strict" {
     (value: unknown, message?: string): asserts value;
     equal(actual: unknown, expected: unknown, message?: string): void;
     deepEqual(actual: unknown, expected: unknown, message?: string): void;
+    match(actual: string, pattern: RegExp): void;
     rejects(promise: Promise<unknown>, error: RegExp): Promise<void>;
   };
   export default assert;
