@@ -109,6 +109,11 @@ test("a long text is split where lines end, and nothing of it is lost", () => {
   assert(blocks.every((block) => block.endsWith("\n") && block.length <= 2 * 8192));
 });
 
+test("a line that is too long for a block ends the block before it", () => {
+  const start = "a line\n".repeat(1000);
+  assert.deepEqual(split(start + "x".repeat(20_000)).slice(0, 2), [start, "x".repeat(8192)]);
+});
+
 test("a long line is split at blanks, else between two characters", () => {
   assert(split("word ".repeat(10_000)).slice(0, -1).every((block) => block.endsWith(" ")));
   const line = "0123456é😀".repeat(12_000);
@@ -196,6 +201,6 @@ test("details are kept up to a number of bytes; the one used longest ago goes fi
   cache.put("a", "complete", detail(1)); // in the place of the large one
   cache.put("e", "complete", large);
   assert.deepEqual(["a", "c", "d", "e"].filter((id) => cache.get(id, "complete")), ["a", "c", "d", "e"]);
-  cache.put("f", "complete", detail(40_000_000)); // larger than all that is kept
+  cache.put("f", "complete", { ...detail(17_000_000), result_payload: "x".repeat(17_000_000) }); // more than the limit
   assert.equal(cache.get("f", "complete"), undefined);
 });

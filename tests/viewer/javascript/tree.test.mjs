@@ -170,6 +170,7 @@ test("the ruler has round times, and none where the last one has no room", () =>
   const texts = (start, end, width) => range(start, end).ticks(width).map(({ text }) => text);
   assert.deepEqual(texts(0, 41_200, 400), ["0", "10 s", "20 s", "30 s", ""]);
   assert.deepEqual(texts(0, 1, 240), ["0", "500 µs", ""]);
+  assert.deepEqual(texts(0, 110_000, 400), ["0", "30 s", "1:00", "1:30"]);
   assert.deepEqual(texts(0, 7_200_000, 320), ["0", "30:00", "1:00:00", "1:30:00", ""]);
   const ticks = range(0, 100).ticks(1000);
   assert.deepEqual(ticks.map(({ place }) => place), [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]);
