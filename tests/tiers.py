@@ -80,7 +80,8 @@ def _names_files(config: pytest.Config) -> bool:
 def keep(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of the tier, in the order of the layers."""
     most = TIERS.index(config.option.tier)
-    kept, left = [], []
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
     for item in items:
         (kept if TIERS.index(tier_of(item)) <= most else left).append(item)
     folder = Path(__file__).parent
@@ -109,7 +110,7 @@ _LEFT = pytest.StashKey[Counter[str]]()
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In a process of pytest-xdist: tell the first one which tests were left."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["left"] = dict(session.config.stash.get(_LEFT, Counter()))
+        session.config.workeroutput["left"] = dict(session.config.stash.get(_LEFT, {}))
 
 
 class _LastLines:
@@ -125,12 +126,11 @@ class _LastLines:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-            if reporter is not None:
-                message = str(getattr(report.longrepr, "reprcrash", None) and report.longrepr.reprcrash.message)
-                reporter.write_line("")
-                reporter.write_line(f"FAILED {report.nodeid}: {message.splitlines()[0][:100]}", red=True)
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and reporter is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            message = str(crash.message if crash is not None else report.longrepr).strip().split("\n")[0]
+            reporter.write_line(f"\nFAILED {report.nodeid}: {message[:100]}", red=True)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

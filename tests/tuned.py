@@ -1,6 +1,5 @@
 """Other sizes and times for the storages of a test."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,4 +9,4 @@ from agentspan.tuning import STANDARD
 
 def tuned(**values: Any) -> pytest.MarkDecorator:
     """Give the fixture `tuning`, and so the storages of a test, these sizes and times."""
-    return pytest.mark.parametrize("tuning", [replace(STANDARD, **values)], ids=["tuned"])
+    return pytest.mark.parametrize("tuning", [STANDARD._replace(**values)], ids=["tuned"])

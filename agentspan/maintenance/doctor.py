@@ -128,7 +128,7 @@ class _Closing:
     def __init__(self, ctx: Context, dead_hosts: Collection[str], idle_since: str | None, tuning: Tuning) -> None:
         self._ctx = ctx
         self._idle_since = idle_since
-        self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=tuning.doctor_adopt_wait_s)
+        self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=tuning.doctor_adopt_wait_s, tuning=tuning)
         self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
     def close_all(self, instance_ids: Collection[str], *, dry_run: bool) -> tuple[list[RunReport], list[str]]:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +203,7 @@ def leave(path: Path, spans: int, monkeypatch: pytest.MonkeyPatch, size: int) ->
     """Leave a file and a journal as a program does that is killed after so many spans."""
     with monkeypatch.context() as patch:
         patch.setattr(DrainThread, "start", lambda thread: None)
-        tracer = Tracer(path, tuning=replace(STANDARD, journal_segment_bytes=size, journal_segment_growth=1))
+        tracer = Tracer(path, tuning=STANDARD._replace(journal_segment_bytes=size, journal_segment_growth=1))
         with tracer.run("a"):
             for number in range(spans):
                 with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 500}}):

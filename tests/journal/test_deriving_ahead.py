@@ -5,7 +5,6 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -87,7 +86,7 @@ def in_small_portions(tracer: Tracer, size: int) -> Drain:
 def test_what_is_derived_ahead_leaves_what_commits_leave(
     template: Path, program: Program, size: int, each: int, bodies: int, fails_at: int
 ) -> None:
-    tuning = replace(STANDARD, derived_ahead_records=bodies, derived_spans=1, drain_portion_bytes=size)
+    tuning = STANDARD._replace(derived_ahead_records=bodies, derived_spans=1, drain_portion_bytes=size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
         program = [op for op in program if op != ("flush",)]
@@ -123,7 +122,7 @@ def payloads(db: Any) -> list[Any]:
 @pytest.mark.parametrize("fails_at", [0, 2, 3, 5])
 def test_elements_are_noted_in_the_order_of_records(tmp_path: Path, steps: list[bool], fails_at: int) -> None:
     path = tmp_path / "runs.db"
-    tuning = replace(STANDARD, batch_histories_characters=20_000, drain_portion_bytes=16_000)
+    tuning = STANDARD._replace(batch_histories_characters=20_000, drain_portion_bytes=16_000)
     tracer = Tracer(path, tuning=tuning)  # a portion is several batches
     sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]  # there is one already
     in_small_portions(tracer, 16_000)
@@ -143,7 +142,7 @@ def test_a_step_that_fails_is_done_again_in_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[bool]
 ) -> None:
     fails = [True]
-    tracer = Tracer(tmp_path / "runs.db", tuning=replace(STANDARD, drain_portion_bytes=4_000))
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(drain_portion_bytes=4_000))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     in_small_portions(tracer, 4_000)
@@ -176,7 +175,7 @@ def test_what_an_exception_left_half_done_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int, raised: BaseException
 ) -> None:
     """Whatever raises in the middle of a step, and whoever hides it."""
-    tracer = Tracer(tmp_path / "runs.db", tuning=replace(STANDARD, derived_ahead_records=7, derived_spans=3))
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(derived_ahead_records=7, derived_spans=3))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     sent = histories(tracer, 12)
@@ -218,7 +217,7 @@ def test_what_was_derived_ahead_waits_for_the_next_drain(tmp_path: Path, monkeyp
         added.append(real(batch, bodies))
         return added[-1]
 
-    tracer = Tracer(tmp_path / "runs.db", tuning=replace(STANDARD, drain_portion_bytes=4_000))
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(drain_portion_bytes=4_000))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     drain = in_small_portions(tracer, 4_000)
@@ -236,7 +235,7 @@ def test_what_was_derived_ahead_waits_for_the_next_drain(tmp_path: Path, monkeyp
 
 
 def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db", tuning=replace(STANDARD, drain_portion_bytes=4_000))
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(drain_portion_bytes=4_000))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     drain = in_small_portions(tracer, 4_000)

@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,7 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, a
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
         expected = by_commits(template, Path(folder) / "commits.db", program)
-        with journaled(template, path, replace(STANDARD, derived_spans=at_once)) as tracer:
+        with journaled(template, path, STANDARD._replace(derived_spans=at_once)) as tracer:
             perform(tracer, program, tracer.flush)
             assert tracer.flush()
             health = tracer.health()
@@ -74,7 +73,7 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, a
 def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
     template: Path, program: Program, batch: int, at_once: int, trims: bool
 ) -> None:
-    tuning = replace(STANDARD, recovery_batch_records=batch, derived_spans=at_once)
+    tuning = STANDARD._replace(recovery_batch_records=batch, derived_spans=at_once)
     with tempfile.TemporaryDirectory() as folder:
         path, aside = Path(folder) / "runs.db", Path(folder) / "aside"
         expected = by_commits(template, Path(folder) / "commits.db", program)

@@ -28,10 +28,10 @@ def one(name="x"):
         pass
 """
 SMALL = """
-tuning = replace(STANDARD, journal_segment_bytes=16 * 1024, journal_segment_growth=1)  # rotate all the time
+tuning = STANDARD._replace(journal_segment_bytes=16 * 1024, journal_segment_growth=1)  # rotate all the time
 """
 AS_THE_FIRST = """
-tuning = replace(STANDARD, journal_segment_growth=1)
+tuning = STANDARD._replace(journal_segment_growth=1)
 """
 
 
@@ -225,7 +225,7 @@ forking.join()
 def test_a_record_that_comes_while_the_thread_goes_is_not_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-tracer = agentspan.configure(path, tuning=replace(STANDARD, drain_quiet_ticks=5))
+tracer = agentspan.configure(path, tuning=STANDARD._replace(drain_quiet_ticks=5))
 class Late(Log):  # what a switch of threads between the look around and the append does
     def append(self, body):
         self.__class__ = Log

@@ -6,7 +6,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,7 +78,7 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_recording_goes_on(
 
 def test_what_a_full_disk_costs_after_all_is_counted(disk: Callable[[str], Path]) -> None:
     path = disk("1m") / "runs.db"
-    tracer = Tracer(path, tuning=replace(STANDARD, backlog_units=100))
+    tracer = Tracer(path, tuning=STANDARD._replace(backlog_units=100))
     with tracer.run("full"):
         steps(tracer, 1000)
         disk("200m")
@@ -138,7 +137,7 @@ def test_beyond_the_cap_callers_do_the_work_and_nothing_is_dropped(
 ) -> None:
     path, cap = tmp_path / "runs.db", 16 * 2**20
     monkeypatch.setattr(DrainThread, "start", lambda thread: None)
-    tracer = Tracer(path, tuning=replace(STANDARD, journal_calls_drain_bytes=cap))
+    tracer = Tracer(path, tuning=STANDARD._replace(journal_calls_drain_bytes=cap))
     most = 0
     with tracer.run("behind"):
 

@@ -5,7 +5,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -134,7 +133,7 @@ def test_what_is_in_the_storage_is_referred_to_by_what_is_not(path: Path) -> Non
 
 def test_another_segment_holds_the_history_again(path: Path) -> None:
     messages = [message(number) for number in range(30)]
-    tuning = replace(STANDARD, journal_segment_bytes=40 * 1024, journal_segment_growth=1)
+    tuning = STANDARD._replace(journal_segment_bytes=40 * 1024, journal_segment_growth=1)
     with dying(path, tuning) as tracer, tracer.run("a"):
         for number in range(30, 90):
             messages.append(message(number))
@@ -145,7 +144,7 @@ def test_another_segment_holds_the_history_again(path: Path) -> None:
 
 def test_the_space_of_drained_records_is_used_again(path: Path) -> None:
     messages = [message(number) for number in range(30)]
-    with dying(path, replace(STANDARD, journal_segment_bytes=256 * 1024)) as tracer:
+    with dying(path, STANDARD._replace(journal_segment_bytes=256 * 1024)) as tracer:
         log = sink_of(tracer).log
         with tracer.run("a"):
             call(tracer, messages)
@@ -212,7 +211,7 @@ def test_a_batch_is_full_when_its_histories_are_long(path: Path, monkeypatch: py
 
     monkeypatch.setattr(SQLiteStorage, "apply", apply)
     messages = [message(number) for number in range(30)]
-    with dying(path, replace(STANDARD, batch_histories_characters=100_000)) as tracer, tracer.run("a"):
+    with dying(path, STANDARD._replace(batch_histories_characters=100_000)) as tracer, tracer.run("a"):
         for number in range(30, 90):
             messages.append(message(number))
             call(tracer, messages)

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrained")
 def test_a_read_sees_all_of_a_long_journal(path: Path) -> None:
-    at_once = replace(STANDARD, read_drains_s=0.0, recording_wait_s=0.0, drain_portion_bytes=1024)
+    at_once = STANDARD._replace(read_drains_s=0.0, recording_wait_s=0.0, drain_portion_bytes=1024)
     tracer = Tracer(path, raise_errors=True, tuning=at_once)  # a round is over at once
     record(tracer, 300)
     with agentspan.open(path) as db:
@@ -126,7 +125,7 @@ def test_what_the_recorder_meets_is_not_raised_where_somebody_reads(path: Path) 
 
 
 def test_a_look_that_fails_costs_no_span(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracer = Tracer(path, tuning=replace(STANDARD, termination_look_s=0.0))
+    tracer = Tracer(path, tuning=STANDARD._replace(termination_look_s=0.0))
     with tracer.run("a"), monkeypatch.context() as patch:
 
         def fail(*ids: str, **how: Any) -> Any:
@@ -227,7 +226,7 @@ def test_an_end_of_a_program_does_not_take_over_the_work_of_many(path: Path) -> 
         dead = Tracer(path)
         record(dead, 50)
         die(dead)
-    tuning = replace(STANDARD, recovery_batch_records=10)
+    tuning = STANDARD._replace(recovery_batch_records=10)
     adoption = adopting.Adoption(lambda: shared(path), path.with_name("runs.db.spool"), tuning=tuning)
     adoption.look(at_once=True, most_s=-1.0)
     assert 0 < len(statuses(path)) < 50

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,7 @@ def test_interrupted_within_a_step_or_between_two_it_goes_on_later(
 ) -> None:
     record(path, runs=2)
     as_before(path)
-    with agentspan.open(path, tuning=replace(STANDARD, rewrite_step_spans=1 if between else 4)) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(rewrite_step_spans=1 if between else 4)) as db:
         before = spans(db)
         with monkeypatch.context() as patched:
             if not between:
@@ -227,7 +226,7 @@ with agentspan.open(sys.argv[1]) as db:
 
 
 def test_another_program_writes_to_the_same_run_meanwhile(path: Path) -> None:
-    with agentspan.open(path, tuning=replace(STANDARD, rewrite_step_spans=1)) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(rewrite_step_spans=1)) as db:
         run = db.agent_instances.register("a")
         db.agent_instances.start(run.id)
         messages = [{"role": "user", "content": f"turn {turn} " + "x" * 2000} for turn in range(20)]

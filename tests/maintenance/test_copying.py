@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +224,7 @@ def test_what_is_stored_while_a_copy_is_broken_off_is_copied_too(make: Make, tun
 
 
 def test_a_copy_follows_its_source(make: Make) -> None:
-    often = replace(STANDARD, copy_look_s=0.02, copy_compare_s=1.0)
+    often = STANDARD._replace(copy_look_s=0.02, copy_compare_s=1.0)
     source, target = make("sqlite"), make("postgres")
     done = threading.Event()
     how = {"follow": True, "stop": done.is_set, "tuning": often}

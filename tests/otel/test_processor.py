@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +182,7 @@ def test_a_run_fails_with_its_root(tracer: Tracer, otel: trace.Tracer, provider:
         assert "Traceback" in error["stacktrace"]
 
 
-@pytest.mark.parametrize("tuning", [replace(STANDARD, otel_grace_s=0.0)], ids=["no grace"])
+@pytest.mark.parametrize("tuning", [STANDARD._replace(otel_grace_s=0.0)], ids=["no grace"])
 def test_what_never_ends_is_closed_and_what_ends_late_still_lands(
     tracer: Tracer, otel: trace.Tracer, provider: TracerProvider
 ) -> None:

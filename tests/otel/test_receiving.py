@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,7 +80,7 @@ class _Lending(MemoryStorage):
 
 def test_a_transaction_that_is_over_is_not_read_from() -> None:
     storage = _Lending(new_account())
-    receiver = Receiver(Context(storage), tuning=replace(STANDARD, otel_traces=1))
+    receiver = Receiver(Context(storage), tuning=STANDARD._replace(otel_traces=1))
     call = span({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}, parent_span_id="c" * 16)
     receiver.store([span({"gen_ai.operation.name": "invoke_agent"}, span_id="c" * 16), call])
     receiver.store(_trace(2))  # the first trace is not remembered any more

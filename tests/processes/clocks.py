@@ -12,7 +12,6 @@ import platform
 import sys
 import time
 import warnings
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def host(url: str, folder: Path, number: int, clock: Any, offset_s: float, lease
     (folder / name).mkdir()
     clock.move_to(datetime.now(UTC) + timedelta(seconds=offset_s))
     said = Acknowledged(folder / f"{name}.jsonl")
-    agentspan.configure(url, tuning=replace(STANDARD, lease_s=lease_s))
+    agentspan.configure(url, tuning=STANDARD._replace(lease_s=lease_s))
     with agentspan.run("long", version="1") as long:
         assert long.registered_row is not None
         said.say("writer", long.registered_row.writer_id or "")

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -122,7 +121,7 @@ class World:
     def reopen(self) -> None:
         """Record with a tracer of its own from here on, whose thread does nothing by itself."""
         wait_s = 0.001 if self.durability == "commit" else STANDARD.recording_wait_s  # for the file that `fill` locks
-        tuning = replace(STANDARD, drain_tick_s=60, recording_wait_s=wait_s)
+        tuning = STANDARD._replace(drain_tick_s=60, recording_wait_s=wait_s)
         self.tracer = Tracer(self.path, durability=self.durability, tuning=tuning)
         self.transitions = 0
 
@@ -189,7 +188,7 @@ def dead_journal() -> tuple[Path, list[str]]:
 import agentspan, os, sys
 from dataclasses import replace
 from agentspan.tuning import STANDARD
-agentspan.configure(sys.argv[1], tuning=replace(STANDARD, drain_tick_s=60))
+agentspan.configure(sys.argv[1], tuning=STANDARD._replace(drain_tick_s=60))
 with agentspan.run("a"):
     for number in range(5):
         with agentspan.span("tool", {"name": "x"}) as span:

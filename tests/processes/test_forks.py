@@ -354,7 +354,7 @@ def test_a_handler_that_forks_while_its_thread_writes_does_not_wait_for_it(tmp_p
         """
 from dataclasses import replace
 from agentspan.tuning import STANDARD
-tracer = agentspan.configure(path, tuning=replace(STANDARD, sqlite_fork_wait_s=1000))  # the alarm comes first
+tracer = agentspan.configure(path, tuning=STANDARD._replace(sqlite_fork_wait_s=1000))  # the alarm comes first
 one("parent")
 assert agentspan.flush()
 def work(group):

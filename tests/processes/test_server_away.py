@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +169,7 @@ def test_what_is_wrong_for_good_is_raised_without_a_server(monkeypatch: pytest.M
 
 def test_past_its_age_a_journal_takes_nothing_more_and_counts_it() -> None:
     pytest.importorskip("psycopg")
-    tuning = replace(STANDARD, server_away_s=0.2)
+    tuning = STANDARD._replace(server_away_s=0.2)
     tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db", tuning=tuning)  # nobody listens there
     run = tracer.run("a")
     with run:

@@ -281,3 +281,16 @@ def test_no_test_imports_from_another_test() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").rsplit(".", 1)[-1].startswith("test_"):
                 found.append(f"{path.name}: {node.module}")
     assert found == [], "move what they share into a module of its own"
+
+
+def test_no_test_patches_a_constant() -> None:
+    """It would bind the test to a file: sizes and times are a value that is passed (agentspan/tuning.py)."""
+    patched = re.compile(
+        r"""setattr\(\s*([^,()"]+,\s*")?"?([\w.]+\.)?_?[A-Z][A-Z_0-9]+"|^\s*\w+\.[A-Z_0-9]{3,} = """, re.MULTILINE
+    )
+    found = [
+        f"{path.name}: {match[0].strip()}"
+        for path in (PACKAGE.parent / "tests").rglob("*.py")
+        for match in patched.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,7 @@ def test_what_waits_in_memory_is_told_too(storage: Failing) -> None:
 @pytest.mark.full
 def test_the_journal_does_not_grow_for_ever(storage: Failing, caplog: pytest.LogCaptureFixture) -> None:
     limit = 4 * 2**20
-    tuning = replace(STANDARD, journal_calls_drain_bytes=limit // 2, journal_limit_bytes=limit, backlog_units=50)
+    tuning = STANDARD._replace(journal_calls_drain_bytes=limit // 2, journal_limit_bytes=limit, backlog_units=50)
     tracer = agentspan.Tracer(storage, tuning=tuning)
     folder = Path(f"{storage.path}.spool")
     with tracer.run("a"):

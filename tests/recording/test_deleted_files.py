@@ -5,7 +5,6 @@ import gc
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def delete(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-LOOKS_ALWAYS = replace(STANDARD, file_look_s=-1.0)
+LOOKS_ALWAYS = STANDARD._replace(file_look_s=-1.0)
 BOTH = pytest.mark.parametrize("durability", ["journal", "commit"])
 
 

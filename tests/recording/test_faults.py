@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ def test_a_run_is_never_stored_before_its_program(tmp_path: Path, monkeypatch: p
 
 
 def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db", durability="commit", tuning=replace(STANDARD, backlog_units=50))
+    tracer = Tracer(tmp_path / "runs.db", durability="commit", tuning=STANDARD._replace(backlog_units=50))
     step = steps(tracer)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("bounded"):

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +438,7 @@ def test_a_finished_span_that_is_kept_does_not_keep_those_around_it(tracer: Trac
 
 
 def test_text_that_waits_is_bounded(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db", durability="commit", tuning=replace(STANDARD, backlog_characters=5000))
+    tracer = Tracer(tmp_path / "runs.db", durability="commit", tuning=STANDARD._replace(backlog_characters=5000))
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a") as run:
         other.execute("begin immediate")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def test_containers_over_the_limit_of_depth_become_a_mark(kind: str, suspicious:
 
 
 def test_values_over_their_number_are_counted() -> None:
-    shown = recorded([(1,)] * 5000, tuning=replace(STANDARD, captured_values=1000))
+    shown = recorded([(1,)] * 5000, tuning=STANDARD._replace(captured_values=1000))
     assert shown[:2] == [[1], [1]]
     assert shown[-1] == {"$truncated": {"items": 5000 - len(shown) + 1}}
     assert 250 < len(shown) < 1000
@@ -128,7 +127,7 @@ def test_the_same_long_text_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_is_hashed_for_one_payload_is_bounded() -> None:
     texts = [letter * 2000 for letter in "abcd"]
-    shown = recorded([*texts, b"a" * 2000], tuning=replace(STANDARD, hashed_bytes=5000), value=1000, blob=0)
+    shown = recorded([*texts, b"a" * 2000], tuning=STANDARD._replace(hashed_bytes=5000), value=1000, blob=0)
     assert shown[:2] == [mark_of(text, start=text[:200]) for text in texts[:2]]
     assert shown[2:4] == [{"$truncated": {"characters": 2000, "start": text[:200]}} for text in texts[2:]]
     assert shown[4] == {"$truncated": {"bytes": 2000}}

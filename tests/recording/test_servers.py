@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.skipif(not is_possible(), reason="there is no journal here")
 
 SIZE = STANDARD.journal_segment_bytes
-SMALL = replace(STANDARD, journal_limit_bytes=SIZE, backlog_units=10)
+SMALL = STANDARD._replace(journal_limit_bytes=SIZE, backlog_units=10)
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def record(tracer: Tracer) -> None:
 
 
 def test_a_flush_goes_on_when_connections_were_lost_without_a_word(between: Proxy) -> None:
-    tracer = Tracer(between.url, tuning=replace(STANDARD, server_answer_s=0.3))
+    tracer = Tracer(between.url, tuning=STANDARD._replace(server_answer_s=0.3))
     record(tracer)
     assert tracer.flush(30)
     for _ in range(3):
@@ -52,7 +51,7 @@ def test_a_flush_goes_on_when_connections_were_lost_without_a_word(between: Prox
 
 
 def test_a_write_gives_up_a_connection_that_was_lost_while_it_was_idle(between: Proxy) -> None:
-    with agentspan.open(between.url, tuning=replace(STANDARD, postgres_write_s=0.1)) as db:
+    with agentspan.open(between.url, tuning=STANDARD._replace(postgres_write_s=0.1)) as db:
         db.agent_instances.register("a", "1", {"external_schema_version_identifier": "1", "span_type_schemas": []})
         before = between.accepted
         between.lost += 1

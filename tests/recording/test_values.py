@@ -596,7 +596,7 @@ def test_any_value_is_recorded_and_reaches_the_program_unchanged(quiet: Tracer, 
 def test_a_huge_value_is_recorded_up_to_a_number_of_values(
     tmp_path: Path, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quiet = Tracer(tmp_path / "runs.db", tuning=dataclasses.replace(STANDARD, captured_values=5000))
+    quiet = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(captured_values=5000))
     asked = 0
 
     class Counting(plain.Plain):

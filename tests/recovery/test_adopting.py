@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from contextlib import closing, nullcontext, suppress
-from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
 
 def _adopt(path: str, barrier: Barrier, doctor: bool) -> None:
     barrier.wait(30)
-    with agentspan.open(path, tuning=replace(STANDARD, recovery_batch_records=20)) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(recovery_batch_records=20)) as db:
         if doctor:
             db.doctor()
         else:
@@ -129,7 +128,7 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
     (segment,) = segments_of(path)
     held = take_over(segment)
     assert held is not None
-    with agentspan.open(path, tuning=replace(STANDARD, doctor_adopt_wait_s=0.05)) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(doctor_adopt_wait_s=0.05)) as db:
         with held:
             (found,) = db.doctor().runs
             assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", False, 0, 1)
@@ -206,7 +205,7 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
 def test_recording_never_touches_the_storage_in_the_programs_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracer = Tracer(path, raise_errors=True, tuning=replace(STANDARD, termination_look_s=0.0))
+    tracer = Tracer(path, raise_errors=True, tuning=STANDARD._replace(termination_look_s=0.0))
     touched: list[int] = []
     for name in ("find", "apply", "page"):
         real = getattr(SQLiteStorage, name)

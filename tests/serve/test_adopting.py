@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def visit(path: Path, scene: Any, **tuning: Any) -> None:
     """Let a scene talk to a server of the file, from its start to its end."""
 
     async def main() -> None:
-        app = create_app(path, tuning=replace(STANDARD, **tuning))
+        app = create_app(path, tuning=STANDARD._replace(**tuning))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
@@ -128,7 +127,7 @@ def test_a_server_that_ends_leaves_the_rest_for_the_next(
 def test_records_are_committed_in_steps_of_few_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = Commits(monkeypatch)
     commits.go_on.set()
-    with agentspan.open(path, tuning=replace(STANDARD, recovery_batch_bytes=2000)) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(recovery_batch_bytes=2000)) as db:
         (run,) = db.agent_instances.list()
         assert db.agent_spans.list(run.id).pagination.item_count == SPANS
     assert len(commits.sizes) > 4

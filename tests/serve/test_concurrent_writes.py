@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +112,7 @@ def test_too_many_requests_are_refused_at_once() -> None:
         return answer("")
 
     async def run() -> list[Any]:
-        writes = ConcurrentWrites(Context(Far()), tuning=replace(STANDARD, waiting_requests=2))
+        writes = ConcurrentWrites(Context(Far()), tuning=STANDARD._replace(waiting_requests=2))
         tasks = [asyncio.create_task(writes.run(operation)) for _ in range(3)]
         await asyncio.sleep(0)
         may_end.set()
@@ -124,7 +123,7 @@ def test_too_many_requests_are_refused_at_once() -> None:
 
 
 def test_threads_without_work_end_and_begin_again() -> None:
-    writes = ConcurrentWrites(Context(Far()), tuning=replace(STANDARD, idle_thread_s=0.02))
+    writes = ConcurrentWrites(Context(Far()), tuning=STANDARD._replace(idle_thread_s=0.02))
     others = {*threading.enumerate()}
     for _ in range(3):
         assert together(writes, *[lambda context: answer("")] * 6) == [answer("")] * 6

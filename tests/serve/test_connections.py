@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,7 @@ def test_limits_fit_the_files_that_a_process_may_open() -> None:
 @contextmanager
 def running(limits: Limits, base: type[asyncio.Protocol], **tuning: Any) -> Iterator[int]:
     """Run a server in a thread of this process; yield its port."""
-    app = create_app(agentspan.MemoryStorage(), tuning=replace(STANDARD, **tuning))
+    app = create_app(agentspan.MemoryStorage(), tuning=STANDARD._replace(**tuning))
     config = uvicorn.Config(app, http=limited(limits, base), ws="none", log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))

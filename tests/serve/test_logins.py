@@ -6,7 +6,6 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -163,7 +162,7 @@ def test_logouts_are_forgotten_once_their_sessions_have_expired(db: Path, browse
 def test_too_many_logouts_end_all_sessions_instead_of_being_forgotten(
     db: Path, browse: Browse, caplog: pytest.LogCaptureFixture
 ) -> None:
-    browsers = [browse(db, tuning=replace(STANDARD, kept_logouts=1)) for _ in range(3)]
+    browsers = [browse(db, tuning=STANDARD._replace(kept_logouts=1)) for _ in range(3)]
     with caplog.at_level(logging.WARNING):
         for browser in browsers[:2]:
             browser.log_out()

@@ -5,7 +5,6 @@ import itertools
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def instance(ctx: Context) -> str:
 
 def queue_of(ctx: Context, *, wait_s: float = WAIT_S, **tuning: Any) -> WriteQueue:
     """A queue whose slices are long, however slow the machine is."""
-    return WriteQueue(ctx, wait_s, replace(STANDARD, **{"loop_slice_s": 60.0, **tuning}))
+    return WriteQueue(ctx, wait_s, STANDARD._replace(**{"loop_slice_s": 60.0, **tuning}))
 
 
 def create(instance: str, **fields: Any) -> Operation:

@@ -1,7 +1,6 @@
 """What goes through all runs reads them page by page: no page is larger than another, and none is read twice."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -27,7 +26,7 @@ class Paged(MemoryStorage):
     """Notes how many runs, or spans of several runs, each page has."""
 
     def __init__(self) -> None:
-        super().__init__(tuning=replace(STANDARD, page_rows=2))
+        super().__init__(tuning=STANDARD._replace(page_rows=2))
         self.pages: list[int] = []
 
     def page(self, query: Query) -> Rows:

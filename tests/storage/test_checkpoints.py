@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def checkpointing() -> list[threading.Thread]:
 
 def committing(path: Path, **tuning: Any) -> agentspan.Tracer:
     """Record into a storage with these sizes."""
-    storage = agentspan.SQLiteStorage(path, tuning=replace(STANDARD, **tuning))
+    storage = agentspan.SQLiteStorage(path, tuning=STANDARD._replace(**tuning))
     return agentspan.Tracer(storage, raise_errors=True, durability="commit")
 
 

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -369,7 +368,7 @@ def test_a_history_is_compared_with_the_last_one_only_if_nobody_else_has_written
 
 
 @pytest.mark.parametrize(
-    "few", [replace(STANDARD, known_content_runs=1), replace(STANDARD, known_content_parts=1)], ids=["runs", "parts"]
+    "few", [STANDARD._replace(known_content_runs=1), STANDARD._replace(known_content_parts=1)], ids=["runs", "parts"]
 )
 def test_few_runs_and_parts_are_kept_in_memory(path: Path, few: Tuning) -> None:
     storage = SQLiteStorage(path, tuning=few)

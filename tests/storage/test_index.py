@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +209,7 @@ class Life:
 
 @pytest.mark.parametrize("seed", range(LIVES))
 def test_answers_are_exact_whatever_happened(path: Path, seed: int) -> None:
-    few = replace(STANDARD, index_pause_s=0, index_numbers_batch_spans=7, index_words_batch_spans=5)
+    few = STANDARD._replace(index_pause_s=0, index_numbers_batch_spans=7, index_words_batch_spans=5)
     with agentspan.open(SQLiteStorage(path, tuning=few, sqlite_version=version(seed % 4 != 3))) as db:
         life = Life(db, seed)
         for number in range(120):
@@ -344,7 +343,7 @@ def test_a_text_goes_over_to_the_span_that_said_it_first_when_that_ends(path: Pa
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(4))
 def test_spans_may_arrive_in_another_order_than_they_began(path: Path, seed: int) -> None:
-    few = replace(STANDARD, index_pause_s=0, index_words_batch_spans=4)
+    few = STANDARD._replace(index_pause_s=0, index_words_batch_spans=4)
     chance, made = random.Random(seed), Rows()
     agent = made.agent("a")
     agent_version, schema, run = made.family(agent)
@@ -539,7 +538,7 @@ def test_without_full_text_search_every_row_is_looked_at(path: Path, monkeypatch
 def test_building_says_how_far_it_is(path: Path) -> None:
     record(path, 5)
     seen: list[tuple[int, int]] = []
-    with agentspan.open(path, read_only=True, tuning=replace(STANDARD, index_words_batch_spans=2)) as db:
+    with agentspan.open(path, read_only=True, tuning=STANDARD._replace(index_words_batch_spans=2)) as db:
         assert search(db.storage, "fetch", progress=lambda *at: seen.append(at)).total == 5
         assert seen == [(2, 5), (4, 5)]
         search(db.storage, "fetch", progress=lambda *at: seen.append(at))

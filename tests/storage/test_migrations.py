@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -250,7 +249,7 @@ def test_an_old_file_can_be_opened_to_read(tmp_path: Path) -> None:
 
 
 def test_the_migration_of_a_large_file_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    tuning = replace(STANDARD, reported_migration_bytes=10_000)
+    tuning = STANDARD._replace(reported_migration_bytes=10_000)
     path = unpacked(tmp_path)
     for _ in range(2):
         agentspan.open(path, tuning=tuning).close()

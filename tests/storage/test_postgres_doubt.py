@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,7 +185,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_without_an_end(storage:
     rows = Rows()
     version, schema, run = rows.family(agent := rows.agent())
     storage.apply([Unit((Put(row),)) for row in (agent, version, schema, run)])
-    tuning = replace(STANDARD, postgres_write_s=0.1, postgres_statement_s=0.3, postgres_answer_s=0.3)
+    tuning = STANDARD._replace(postgres_write_s=0.1, postgres_statement_s=0.3, postgres_answer_s=0.3)
     hurried = open_direct(between.url, tuning=tuning)
     between.is_silent = True
     with pytest.raises(StorageError):

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,7 +99,7 @@ def test_a_second_program_does_not_migrate_at_the_same_time(url: str) -> None:
         with opening(url) as done:
             until(lambda: asked(IS_VALID) == [(False,)])
             with pytest.raises(DatabaseBusy, match="another program migrates"):
-                open_direct(url, wait_s=0.1, tuning=replace(STANDARD, postgres_migration_wait_s=0.1))
+                open_direct(url, wait_s=0.1, tuning=STANDARD._replace(postgres_migration_wait_s=0.1))
             writing("commit")
         assert done == [None]
         assert len(asked(f"select 1 from pg_class where relname like '{INDEX}%' and relkind = 'i'")) >= 1

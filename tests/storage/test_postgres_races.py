@@ -4,7 +4,6 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -245,7 +244,7 @@ def test_every_wait_of_a_session_has_a_limit(storage: Storage) -> None:
 def test_a_table_that_is_locked_does_not_stop_a_reader_for_ever(storage: Storage, postgres_server: Emptied) -> None:
     run = run_in(storage)
     storage.close()
-    reader = open_direct(storage.capabilities().location, tuning=replace(STANDARD, postgres_lock_s=0.1))
+    reader = open_direct(storage.capabilities().location, tuning=STANDARD._replace(postgres_lock_s=0.1))
     with psycopg.connect(postgres_server.url) as other:
         other.execute("lock table shared.agent_instances in access exclusive mode")
         with pytest.raises(StorageError, match="try again"):

@@ -1,7 +1,6 @@
 """Searches of rare, common and scattered words in PostgreSQL's index: found in other ways, with the same hits."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ SPANS = 120
 @pytest.fixture
 def storage(postgres_location: Location, tuning: Tuning) -> Iterator[Storage]:
     """Spans of two runs, all in the index: `old` in the first 20, `seldom` in one, the others in one of a few."""
-    tuning = replace(tuning, postgres_words_late_spans=0)
+    tuning = tuning._replace(postgres_words_late_spans=0)
     made, rows = open_direct(postgres_location, tuning=tuning), Rows()
     version, schema, run = rows.family(agent := rows.agent())
     other = run._replace(id=rows.ids.new())
@@ -62,7 +61,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     "tuning",
     [
-        replace(STANDARD, postgres_rare_word_spans=few, postgres_sorted_ids=ids)
+        STANDARD._replace(postgres_rare_word_spans=few, postgres_sorted_ids=ids)
         for few, ids in [(1000, 0), (0, 1000), (0, 0)]
     ],
     ids=["few", "scattered", "many"],

@@ -229,9 +229,8 @@ def test_it(run):
 
 @pytest.mark.full
 def test_the_oldest_runs_go_when_the_file_is_too_large(tmp_path: Path) -> None:
-    conftest = "import agentspan.testing.plugin as plugin\nplugin.MAX_BYTES = 500_000\n"
     test = "from agent import travel\ndef test_it():\n    for n in range(8): travel(f'{n}' + 100_000 * 'x')\n"
-    assert "1 passed" in run_pytest(tmp_path, agent=AGENT, conftest=conftest, test_it=test)
+    assert "1 passed" in run_pytest(tmp_path, ini="agentspan_db_max_bytes = 500000", agent=AGENT, test_it=test)
     with load(tmp_path / KEPT) as runs:
         left = [span.arguments["query"][0] for run in runs for span in run.find("search")]
     assert 0 < len(left) < 8
@@ -243,8 +242,8 @@ def test_the_oldest_runs_go_when_the_file_is_too_large(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_pruned_is_left_as_it_is_and_fails_no_test(tmp_path: Path) -> None:
     (tmp_path / ".agentspan").mkdir()
     (tmp_path / KEPT).write_bytes(b"no database" * 1000)
-    conftest = "import agentspan.testing.plugin as plugin\nplugin.MAX_BYTES = 1000\n"
-    assert "1 passed in" in run_pytest(tmp_path, conftest=conftest, test_it="def test_it(): pass\n")
+    ini = "agentspan_db_max_bytes = 1000"
+    assert "1 passed in" in run_pytest(tmp_path, ini=ini, test_it="def test_it(): pass\n")
     assert (tmp_path / KEPT).read_bytes() == b"no database" * 1000
 
 
