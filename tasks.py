@@ -1,7 +1,7 @@
-"""Tasks of a checkout: `python -m tasks NAME …`, with a Python that has `.[dev]`. Without a NAME, they are listed.
+"""Tasks of a checkout: `python -m tasks NAME …`, with a Python that has `.[ci]`. Without a NAME, they are listed.
 
 Each task is a list of commands. Arguments after `--` are added to the last command:
-`python -m tasks fast -- -k journal -x`.
+`python -m tasks tests -- -k journal -x`.
 """
 
 import os
@@ -12,38 +12,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 PYTEST = [sys.executable, "-m", "pytest"]
-PARALLEL = ["-n", "2", "--dist", "loadfile"]
-"""Two processes; the tests of a file stay together, because some files share a browser or a server."""
 JAVASCRIPT = [
     "npx", "--yes", "--prefer-offline", "--package=typescript@7.0.2", "tsc", "--project", "tsconfig.json",
 ]  # fmt: skip
 """npx keeps the package in its own cache: the checkout needs no package.json and no node_modules."""
 DOCS = ["tests/test_docs.py", "tests/project/test_links.py"]
-SLOW = (
-    "browser", "processes", "serve", "testing", "viewer", "test_docs.py", "analysis/test_scale.py",
-    "analysis/test_search.py", "schemas/test_conformance.py",
-    "cli/test_damaged_files.py", "cli/test_every_command.py", "cli/test_tail.py", "journal/test_equivalence.py",
-    "journal/test_exits.py", "journal/test_full_disks.py", "journal/test_recording.py",
-    "journal/test_recovery.py", "maintenance/test_doctor.py", "maintenance/test_prune.py",
-    "operations/test_state_machine.py", "project/test_benchmarks.py",
-    "recording/test_beginning.py", "recording/test_call_tree.py", "recording/test_exceptions.py",
-    "recording/test_faults.py",
-    "recording/test_git_commit.py", "recording/test_host.py",
-    "recording/test_limits.py", "recording/test_pitfalls.py",
-    "recording/test_programs.py", "recording/test_redaction.py",
-    "recording/test_values.py", "recovery/test_adopting.py", "schemas/test_hostile.py",
-    "storage/test_checkpoints.py", "storage/test_example_backend.py", "storage/test_index.py",
-    "storage/test_mutants.py",
-)  # fmt: skip
-"""Tests that `fast` leaves out: browsers, servers, killed processes, and files that take longer than 5 s each.
-`python -m tasks tests -- --durations=50` shows what takes long."""
 
 TASKS: dict[str, tuple[str, list[list[str]]]] = {
-    "fast": (
-        "the tests that are quick; under a minute",
-        [[*PYTEST, *PARALLEL, *(f"--ignore=tests/{path}" for path in SLOW)]],
+    "tests": ("the quick tests, as in the README: each behaviour once", [PYTEST]),
+    "full": ("the tests that CI runs, too: long forms, browsers, PostgreSQL", [[*PYTEST, "--tier", "full"]]),
+    "faults": (
+        "plant each fault of tests/faults, and see that a test fails (hours)",
+        [[sys.executable, "-m", "tests.faults"]],
     ),
-    "tests": ("all tests", [[*PYTEST, *PARALLEL]]),
     "lint": (
         "ruff, mypy and js; js is skipped where Node.js is missing, but not in CI",
         [
@@ -54,14 +35,14 @@ TASKS: dict[str, tuple[str, list[list[str]]]] = {
         ],
     ),
     "js": ("check the types of the viewer's JavaScript; needs Node.js, and the network the first time", [JAVASCRIPT]),
-    "docs": ("run the examples of the documentation, and follow its links", [[*PYTEST, *PARALLEL, *DOCS]]),
+    "docs": ("run the examples of the documentation, and follow its links", [[*PYTEST, *DOCS]]),
     "bench": (
         "what a recorded call costs, and the import (about 5 minutes; needs `.[bench]`)",
         [[sys.executable, f"benchmarks/bench_{name}.py"] for name in ("import", "span")],
     ),
     "wheel": ("build the wheel, and use it in an environment that has nothing else", [[".ci/wheel", sys.executable]]),
 }
-ALL = ("lint", "tests", "wheel")
+ALL = ("lint", "full", "wheel")
 
 
 def main(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ from agentspan.recovery.opening import open_storage
 from agentspan.storage.configured import chosen
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.maintenance.compact import Compacted
@@ -48,12 +49,14 @@ class Database:
         strict_schemas: bool = False,
         sensitive: Literal["redact", "keep"] = "redact",
         closes: bool = True,
+        tuning: Tuning = STANDARD,
     ) -> None:
         if sensitive not in ("redact", "keep"):
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
         self._context = Context(storage, strict_schemas=strict_schemas, keep_sensitive=sensitive == "keep")
         self.storage = storage
         self._closes = closes
+        self._tuning = tuning
 
     # Each is imported where it is first needed: their resources are pydantic models, a tenth of a second to import,
     # and most commands only read.
@@ -118,7 +121,7 @@ class Database:
             from agentspan.maintenance.doctor import examine
 
         at = timestamp("idle_since", idle_since)
-        return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts, idle_since=at)
+        return examine(self._context, dry_run=dry_run, dead_hosts=dead_hosts, idle_since=at, tuning=self._tuning)
 
     def prune(
         self,
@@ -226,6 +229,7 @@ def open(
     read_only: bool = False,
     strict_schemas: bool = False,
     sensitive: Literal["redact", "keep"] = "redact",
+    tuning: Tuning = STANDARD,
 ) -> Database:
     """Open a database for operations by id.
 
@@ -236,10 +240,11 @@ def open(
         read_only: never write; operations that would raise NotPermitted.
         strict_schemas: refuse payloads that do not match their schema.
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
         DatabaseUnusable: the file is no database, or a newer version's, its folder does not exist …
     """
     db, closes = chosen(db)
-    storage = open_storage(db, read_only=read_only)
-    return Database(storage, strict_schemas=strict_schemas, sensitive=sensitive, closes=closes)
+    storage = open_storage(db, read_only=read_only, tuning=tuning)
+    return Database(storage, strict_schemas=strict_schemas, sensitive=sensitive, closes=closes, tuning=tuning)

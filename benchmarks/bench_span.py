@@ -43,7 +43,8 @@ import agentspan
 from agentspan import ids
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.spans import FINISHED
-from agentspan.storage.sqlite.checkpoints import EVERY, MAX_FRAMES, Checkpoints
+from agentspan.storage.sqlite.checkpoints import MAX_FRAMES, Checkpoints
+from agentspan.tuning import STANDARD
 
 OTEL = {"@span": "OpenTelemetry @span", "with span": "OpenTelemetry with span"}
 OTEL_TEXTS = "OpenTelemetry, two texts"
@@ -338,7 +339,7 @@ def committing(folder: Path) -> Iterator[dict[str, Callable[[], float]]]:
         with lock:
             elapsed = bare(third)
             checkpoints.commits += 2
-            if checkpoints.commits >= EVERY:
+            if checkpoints.commits >= STANDARD.checkpoint_commits:
                 began = clock()
                 checkpoints.start()
                 elapsed += clock() - began

@@ -23,17 +23,23 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.storage.sqlite import SQLiteStorage
-from tests import postgres
+from agentspan.tuning import STANDARD, Tuning
+from tests import postgres, tiers
+from tests.tiers import pytest_addoption, pytest_sessionfinish, pytest_xdist_auto_num_workers  # noqa: F401  (hooks)
 
-# No deadlines, since a shared machine is slow at times; in CI, the same examples each time.
-settings.register_profile(
-    "agentspan",
-    max_examples=60,
-    deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-settings.load_profile("agentspan")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the tier, and how many examples a property has: without a deadline, since a machine is slow at times."""
+    tiers.settle(config)
+    settings.register_profile(
+        "agentspan",
+        max_examples=tiers.examples(60),
+        deadline=None,
+        derandomize=os.environ[tiers.ENVIRONMENT] != "nightly",
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    settings.load_profile("agentspan")
+
 
 # Journals in front of servers are nobody's but these tests'.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentspan-state-")
@@ -47,17 +53,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ["TZ"] = "UTC"
 time.tzset()
 
-SLOWEST = (
-    "browser/test_viewer.py", "processes/test_processes.py", "browser/test_pages.py", "processes/test_forks.py",
-    "browser/test_strain.py", "processes/test_torture.py", "browser/test_live.py", "browser/test_tree.py",
-    "storage/test_index.py", "serve/test_http.py", "serve/test_openapi.py", "test_docs.py", "journal/test_exits.py",
-    "recording/test_programs.py", "serve/test_lifetime.py", "analysis/test_scale.py", "browser/test_evidence.py",
-    "processes/test_kills.py", "processes/test_server_away.py", "processes/test_clocks.py",
-    "project/test_benchmarks.py", "serve/test_viewer_routes.py",
-)  # fmt: skip
-"""The files that take longest. Started first: one that begins last is waited for by all other processes."""
-_TURNS = {name: turn for turn, name in enumerate(SLOWEST)}
-
 ON_POSTGRES = (
     "analysis/test_id_prefixes.py", "analysis/test_reading.py", "analysis/test_runs.py", "analysis/test_search.py",
     "analysis/test_stats.py", "maintenance/", "operations/", "recording/test_blocks.py", "recording/test_faults.py",
@@ -67,22 +62,28 @@ ON_POSTGRES = (
 """The tests that run on PostgreSQL too, where a round trip to a server is more than the work of most of them."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep the order of the files in several processes; pytest-xdist starts those with the most tests first."""
-    config.option.loadscopereorder = False
+BY_CONTRACT = ("storage/", "recording/test_running.py")
+"""The tests that run on each backend in the quick tier, too. For others the contract proves that backends agree."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slowest files; the others follow by name. On PostgreSQL run some tests only."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run on SQLite in the quick tier what runs on several storages; the contract shows that they agree."""
     folder = Path(__file__).parent
     names = {path: path.relative_to(folder).as_posix() for path in {item.path for item in items}}
-    items[:] = [item for item in items if names[item.path].startswith(ON_POSTGRES) or not _is_on_postgres(item)]
-    items.sort(key=lambda item: _TURNS.get(names[item.path], len(_TURNS)))
+    kept = []
+    for item in items:
+        backend, name = _backend(item), names[item.path]
+        if backend != "postgres" or name.startswith(ON_POSTGRES):
+            kept.append(item)
+        if backend in ("memory", "postgres") and not name.startswith(BY_CONTRACT):
+            item.add_marker(pytest.mark.full)
+    items[:] = kept
+    tiers.keep(config, items)
 
 
-def _is_on_postgres(item: pytest.Item) -> bool:
+def _backend(item: pytest.Item) -> object:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("storage") == "postgres"
+    return None if callspec is None else callspec.params.get("storage")
 
 
 def pytest_collection_finish() -> None:
@@ -110,13 +111,21 @@ def postgres_location(postgres_server: postgres.Emptied) -> Iterator[Location]:
         yield location
 
 
+@pytest.fixture
+def tuning() -> Tuning:
+    """The sizes and times of a test's storages; `tests.tuned` gives it others."""
+    return STANDARD
+
+
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+def storage(request: pytest.FixtureRequest, tmp_path: Path, tuning: Tuning) -> Iterator[Storage]:
     """One storage of each kind."""
     if request.param == "postgres":
-        made = open_direct(request.getfixturevalue("postgres_location"))
+        made = open_direct(request.getfixturevalue("postgres_location"), tuning=tuning)
+    elif request.param == "memory":
+        made = MemoryStorage(tuning=tuning)
     else:
-        made = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "runs.db")
+        made = SQLiteStorage(tmp_path / "runs.db", tuning=tuning)
     yield made
     made.close()
 

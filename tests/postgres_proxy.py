@@ -30,6 +30,7 @@ class Proxy:
         refuses: end each new connection at once.
         is_silent: pass nothing on, in either direction, and accept connections all the same.
         lost: how many times all connections that were open were lost: what they send since then reaches nobody.
+        delay_s: how long answers take on their way.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,6 +43,7 @@ class Proxy:
         self.broken = self.accepted = self.round_trips = 0
         self.refuses = self.is_silent = False
         self.lost = 0
+        self.delay_s = 0.0
         self._left: list[socket.socket] = []
         self._ends = threading.Event()
         self._counting = threading.Lock()
@@ -85,6 +87,8 @@ class Proxy:
                     if readable is client and self.breaks is not None and re.search(self.at, data):
                         self._break(server, data)
                         return
+                    if readable is server and self.delay_s:
+                        self._ends.wait(self.delay_s)
                     if readable is server:  # or its buffer for answers was full, and it was not asked for them yet
                         is_waiting = is_waiting and not has_asked
                     elif is_waiting or data != _FLUSH:

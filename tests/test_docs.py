@@ -33,8 +33,8 @@ from agentspan.schemas import conformance, meaning, schema_checks, span_types, t
 from agentspan.schemas.builtin import BUILT_IN
 from agentspan.storage import tokenizing
 from agentspan.storage.analytics import Hit, Hits, RunList, RunSummary, RunTotals, Stat
-from agentspan.storage.sqlite import checkpoints
 from agentspan.testing import run as testing_run
+from agentspan.tuning import STANDARD
 from tests.checkout import ROOT
 
 DOCS = ROOT / "docs"
@@ -107,13 +107,17 @@ def run_blocks(found: list[Block], folder: Path) -> "subprocess.CompletedProcess
     )
 
 
-@pages
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.full, id=page.name) for page in PAGES],
+)
 def test_examples_run(page: Path, tmp_path: Path) -> None:
     done = run_blocks(list(blocks(page.read_text(encoding="utf-8"), page.name)), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "recording: " not in done.stderr  # no example runs into a fault that is only logged
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "block",
     ["```python\n1 / 0\n```\n", "```sql\nselect 1 where 0\n```\n", "```console\n$ agentspan show nothing\n```\n"],
@@ -312,16 +316,16 @@ LIMITS = [
     (agentspan.Limits(), "items", "members of a list"),
     (agentspan.Limits(), "items", "items kept of a generator"),
     (agentspan.Limits(), "payload", "items kept of a generator"),
-    (limits, "MAX_HASHED", "hashed for the marks"),
+    (STANDARD, "hashed_bytes", "hashed for the marks"),
     (limits, "START", "a text in a payload"),
-    (plain, "MAX_VALUES", "values in a payload"),
+    (STANDARD, "captured_values", "values in a payload"),
     (plain, "MAX_NAME", "the name of a member"),
     (plain, "MAX_REPR", "`repr` of an object"),
-    (checkpoints, "EVERY", "commits between two checkpoints"),
+    (STANDARD, "checkpoint_commits", "commits between two checkpoints"),
     (backlog, "BATCH", "writing what waits"),
     (testing_run, "MAX_LINES", "lines that an assertion"),
-    (backlog, "MAX_WAITING", "transitions that wait"),
-    (backlog, "MAX_WAITING_CHARACTERS", "transitions that wait"),
+    (STANDARD, "backlog_units", "transitions that wait"),
+    (STANDARD, "backlog_characters", "transitions that wait"),
 ]
 
 

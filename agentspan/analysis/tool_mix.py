@@ -44,11 +44,19 @@ class ToolMix(NamedTuple):
     head_runs: int
 
 
-def tool_mix(base: Sequence[RunFacts], head: Sequence[RunFacts], tasks: Pairs, *, seed: int = 0) -> ToolMix | None:
+def tool_mix(
+    base: Sequence[RunFacts],
+    head: Sequence[RunFacts],
+    tasks: Pairs,
+    *,
+    seed: int = 0,
+    most_permuted: int = MOST_PERMUTED,
+) -> ToolMix | None:
     """Return the difference of the mixes of two groups; None if a side calls no tool, or both the same single one.
 
     Args:
         tasks: the runs of both groups by task, if they are paired.
+        most_permuted: runs, or tasks, up to which they are permuted.
     """
     places, number = _places([*base, *head])
     rows = [_calls(run, places, number) for run in (*base, *head)]
@@ -60,8 +68,8 @@ def tool_mix(base: Sequence[RunFacts], head: Sequence[RunFacts], tasks: Pairs, *
         sides = [[_mean([_calls(run, places, number) for run in pair[side]]) for pair in tasks] for side in (0, 1)]
         if not all(any(map(any, side)) for side in sides):
             return None
-        return ToolMix(_moved(*sides), _paired_p(sides[0], sides[1], seed), *runs)
-    return ToolMix(_moved(a, b), _unpaired_p(a, b, seed), *runs)
+        return ToolMix(_moved(*sides), _paired_p(sides[0], sides[1], seed, most_permuted), *runs)
+    return ToolMix(_moved(a, b), _unpaired_p(a, b, seed, most_permuted), *runs)
 
 
 def _places(runs: Sequence[RunFacts]) -> tuple[dict[Metric, int], int]:
@@ -116,11 +124,11 @@ def _weights(totals: Sequence[float]) -> list[float]:
     return [1 / share if share > 0 else 0.0 for share in _shares(totals)]
 
 
-def _unpaired_p(a: Rows, b: Rows, seed: int) -> float:
+def _unpaired_p(a: Rows, b: Rows, seed: int, most_permuted: int) -> float:
     columns = _columns([*a, *b])
     totals = [fsum(column) for column in columns]
     weights = _weights(totals)
-    if len(a) + len(b) > MOST_PERMUTED:
+    if len(a) + len(b) > most_permuted:
         return _approximate_p(a, b, weights, [*_errors(a), *_errors(b)])
     smaller, number = min(len(a), len(b)), len(a) + len(b)
     reads = [column.__getitem__ for column in columns]
@@ -133,10 +141,10 @@ def _unpaired_p(a: Rows, b: Rows, seed: int) -> float:
     return _permuted_p(once, seed)
 
 
-def _paired_p(a: Rows, b: Rows, seed: int) -> float:
+def _paired_p(a: Rows, b: Rows, seed: int, most_permuted: int) -> float:
     both = [fsum(column) for column in _columns([*a, *b])]
     weights = _weights(both)
-    if len(a) > MOST_PERMUTED:
+    if len(a) > most_permuted:
         pairs = [[x - y for x, y in zip(*each, strict=True)] for each in zip(_errors(a), _errors(b), strict=True)]
         return _approximate_p(a, b, weights, pairs)
     differences = _columns([[x - y for x, y in zip(*each, strict=True)] for each in zip(a, b, strict=True)])

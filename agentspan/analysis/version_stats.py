@@ -61,12 +61,15 @@ def stats_by_version(
     since: str | None = None,
     until: str | None = None,
     progress: Progress | None = None,
+    most_versions: int = MOST_VERSIONS,
+    most_labels: int = MOST_LABELS,
 ) -> StatsByVersion:
     """Return the statistics of the spans of runs that match, by version.
 
     Args:
         filter: of the runs; all when left out.
         since, until, progress: see stats.
+        most_versions, most_labels: how many versions, and types and labels, are broken down.
     """
     filter = filter or RunFilter()
     ids: dict[tuple[str, str], list[str]] = {}
@@ -74,15 +77,15 @@ def stats_by_version(
         ids.setdefault((run.agent, run.version), []).append(run.id)
     every: Sequence[str] | None = None if filter == RunFilter() else [id for group in ids.values() for id in group]
     found = stats(storage, since=since, until=until, runs=every, progress=progress)
-    kept = {(each.schema_name, each.label) for each in shorten(found, MOST_LABELS) if not isinstance(each, Rest)}
+    kept = {(each.schema_name, each.label) for each in shorten(found, most_labels) if not isinstance(each, Rest)}
     versions = []
-    for (agent, version), group in [*ids.items()][:MOST_VERSIONS]:
+    for (agent, version), group in [*ids.items()][:most_versions]:
         own = found if len(ids) == 1 else stats(storage, since=since, until=until, runs=group)
         shown = tuple(each for each in own if (each.schema_name, each.label) in kept)
         versions.append(VersionStats(agent, version, len(group), shown))
     return StatsByVersion(
         tuple(each for each in found if (each.schema_name, each.label) in kept),
         tuple(versions),
-        max(0, len(ids) - MOST_VERSIONS),
+        max(0, len(ids) - most_versions),
         len(found) - len(kept),
     )

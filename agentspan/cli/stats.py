@@ -44,7 +44,7 @@ def command(
         run, given["agent"] = None, run
     run_id = None if run is None else id_prefixes.find_run(storage, run).id
     asked = filter_in(storage, given)
-    window = {"since": asked.since, "until": asked.until}
+    since, until = asked.since, asked.until
     of_runs = replace(asked, since=None, until=None)
     if run_id is not None and of_runs != RunFilter():
         raise click.UsageError("RUN and filters of runs exclude each other")
@@ -53,15 +53,16 @@ def command(
     parted: StatsByVersion | None = None
     with bar("indexing") as progress, paused():
         if by is not None:
-            parted = stats_by_version(storage, of_runs, **window, progress=progress)
+            parted = stats_by_version(storage, of_runs, since=since, until=until, progress=progress)
             found = [*parted.stats]
         else:
             ids = None if of_runs == RunFilter() else ids_of(storage, of_runs, progress=progress)
-            found = stats(storage, run=run_id, **window, runs=ids, progress=progress)
+            found = stats(storage, run=run_id, since=since, until=until, runs=ids, progress=progress)
     shown = found if whole or (as_json and limit is None) else shorten(found, ROWS if limit is None else limit)
     if as_json:
         plain = [_plain(stat) for stat in shown if isinstance(stat, Stat)]
         more = {} if parted is None else _plain_versions(parted, shown)
+        window = {"since": since, "until": until}
         document({"stats": plain, "bounds_ms": BOUNDS_MS, "run": run_id, **window, "total": len(found), **more})
         return
     rows = [*_rows(shown, parted)]

@@ -3,10 +3,8 @@
 from collections.abc import Callable, Collection, Sequence
 
 from agentspan.interrupts import let_through
-from agentspan.journal.deriving import AT_ONCE, Batch
-
-BODIES = 2 * AT_ONCE
-"""Bodies of one step: about as many spans as are derived at once, which takes a millisecond."""
+from agentspan.journal.deriving import Batch
+from agentspan.tuning import STANDARD
 
 
 class Begun:
@@ -15,13 +13,20 @@ class Begun:
     Args:
         bodies: of which the elements are noted in this order, after those of all records before.
         new_batch: returns an empty batch.
+        at_once: bodies of one step.
 
     Attributes:
         batch: has the bodies that had room in it, as soon as it is finished.
     """
 
-    def __init__(self, bodies: Sequence[bytes], new_batch: Callable[[], Batch]) -> None:
+    def __init__(
+        self,
+        bodies: Sequence[bytes],
+        new_batch: Callable[[], Batch],
+        at_once: int = STANDARD.derived_ahead_records,
+    ) -> None:
         self.bodies = bodies
+        self._at_once = at_once
         self._new_batch = new_batch
         self._begin()
 
@@ -36,7 +41,7 @@ class Begun:
         What fails here is done again by `finish`: with less of the stack in use, or after an interrupt.
         """
         try:
-            is_left = self._go_on(BODIES)
+            is_left = self._go_on(self._at_once)
         except Exception as error:
             let_through(error)
             return False
@@ -58,11 +63,12 @@ class Begun:
 
     def rest(self) -> "Begun":
         """Return the bodies that had no room in the finished batch."""
-        return Begun(self.bodies[self._added :], self._new_batch)
+        return Begun(self.bodies[self._added :], self._new_batch, self._at_once)
 
     def without(self, numbers: Collection[int]) -> "Begun":
         """Return the bodies except those with these indexes."""
-        return Begun([body for number, body in enumerate(self.bodies) if number not in numbers], self._new_batch)
+        left = [body for number, body in enumerate(self.bodies) if number not in numbers]
+        return Begun(left, self._new_batch, self._at_once)
 
     def _go_on(self, most: int) -> bool:
         if self._is_full or self._is_broken:

@@ -36,6 +36,7 @@ from agentspan.model.spans import Times
 from agentspan.model.status import FinishStatus
 from agentspan.schemas.meaning import describe
 from agentspan.schemas.span_types import SpanType, title_of
+from agentspan.tuning import STANDARD, Tuning
 
 Resolve = Callable[[str, str], SpanType]
 """Returns the span type of a schema_name in an instance."""
@@ -57,11 +58,6 @@ class Unreadable(NamedTuple):
 
 _CREATED_FIELDS, _FINISHED_FIELDS = 9, 6
 _PAYLOAD, _RESULT, _SCHEMA_NAME = _CREATED_FIELDS - 1, _FINISHED_FIELDS - 1, 5
-MOST_IN_PARTS = 8 * 2**20
-"""Characters of payloads that were put together from parts, after which a batch is full: their records are small."""
-AT_ONCE = 50
-"""Batch size for deriving spans. Small enough that the decoded records stay in the CPU cache and are freed before the
-garbage collector runs. With 700, it takes a tenth longer until they are in the file."""
 
 
 def outdated(bodies: Sequence[bytes]) -> frozenset[int]:
@@ -101,6 +97,7 @@ class Batch:
         find: returns the stored spans with some ids. Needed for records about spans of earlier batches.
         elements: those that the records before in the same segment hold.
         knows_types: whether `resolve` needs no storage.
+        tuning: sizes.
 
     Attributes:
         first: units that must be committed before `units` makes the others, and before those are applied.
@@ -115,8 +112,10 @@ class Batch:
         elements: Elements,
         *,
         knows_types: bool = False,
+        tuning: Tuning = STANDARD,
     ) -> None:
         self._knows_types = knows_types
+        self._tuning = tuning
         self._writer_id = writer_id
         self._resolve = resolve
         self._find = find
@@ -146,6 +145,7 @@ class Batch:
             how many were added. The others need another batch, because this one is full.
         """
         created, finished = self._open, self._finished
+        at_once, most_in_parts = self._tuning.derived_spans, self._tuning.batch_histories_characters
         for number, body in enumerate(bodies, 1):
             try:
                 fields: list[Any] = body.decode().split(SEPARATOR)
@@ -154,11 +154,11 @@ class Batch:
                     created[fields[1]] = fields
                 elif kind == FINISHED and fields[1] in created and len(fields) == _FINISHED_FIELDS:
                     finished.append((created.pop(fields[1]), fields))
-                    if len(finished) >= AT_ONCE and (self._knows_types or not self.first):
+                    if len(finished) >= at_once and (self._knows_types or not self.first):
                         self._derive()
                 else:
                     self._add_other(kind, fields, body)
-                    if self._in_parts > MOST_IN_PARTS:
+                    if self._in_parts > most_in_parts:
                         return number
             except NOT_NOW:  # says nothing about the record
                 raise

@@ -17,11 +17,10 @@ from agentspan.interrupts import let_through
 from agentspan.journal.journal_folder import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
-from agentspan.journal.spool import SIZE, create, place, tidy
+from agentspan.journal.spool import create, place, tidy
+from agentspan.tuning import STANDARD
 
 _END = len(END)
-GROWTH = 8
-"""The largest segment, in sizes of the first one. A program that records little needs little space and waits less."""
 
 
 class Portion(NamedTuple):
@@ -44,6 +43,8 @@ class Log:
         folder: where segments lie.
         writer_id: the id of this process's writer.
         size: bytes of the first segment. Those that are made when one is full are larger and larger.
+        growth: the largest segment, in sizes of the first one.
+        is_mapped: whether records are written through a mapping; when left out, wherever that is safe.
 
     Attributes:
         sequence: the number of the latest record, which is how many there were.
@@ -54,7 +55,15 @@ class Log:
         error: why the latest segment could not be made, while there is none.
     """
 
-    def __init__(self, folder: Path, writer_id: Callable[[], str], size: int = SIZE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        writer_id: Callable[[], str],
+        size: int = STANDARD.journal_segment_bytes,
+        *,
+        growth: int = STANDARD.journal_segment_growth,
+        is_mapped: bool | None = None,
+    ) -> None:
         self.lock = threading.RLock()
         self.sequence = 0
         self.full_bytes = 0
@@ -64,11 +73,12 @@ class Log:
         self._folder = folder
         self.writer_id = writer_id
         self._size = self._next_size = size
+        self._largest = growth * size
         self._made = 0
         self._segment: Segment | None = None
         self._full: deque[Segment] = deque()
         self._spare: Segment | None = None
-        self._maps = not shares_blocks(folder)
+        self._maps = not shares_blocks(folder) if is_mapped is None else is_mapped
         self._guard()
 
     def append(self, body: bytes, epoch: int = 0) -> bool:
@@ -194,7 +204,7 @@ class Log:
         segment = self._segment
         if self._spare is None and segment is not None and segment.end - segment.drained > self._size // 16:
             try:
-                spare = Segment(place(self._folder, self.writer_id(), 0), GROWTH * self._size, is_mapped=self._maps)
+                spare = Segment(place(self._folder, self.writer_id(), 0), self._largest, is_mapped=self._maps)
             except OSError as raised:  # who needs it will see
                 let_through(raised)
                 return
@@ -263,7 +273,7 @@ class Log:
             self.error = error
             return None
         self.error = None
-        self._next_size = min(2 * self._next_size, GROWTH * self._size)
+        self._next_size = min(2 * self._next_size, self._largest)
         if self._segment is None:
             self._segment = made
             self.begun += 1
@@ -294,7 +304,7 @@ class Log:
         return None
 
     def _done_with(self, segment: Segment) -> None:
-        if self._maps and self._spare is None and segment.size == GROWTH * self._size:
+        if self._maps and self._spare is None and segment.size == self._largest:
             try:
                 segment.recycle()
             except OSError as raised:

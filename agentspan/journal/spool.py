@@ -10,8 +10,6 @@ from agentspan.journal.journal_folder import check, make_state_folder, refusal, 
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.segments import NEW, SUFFIX, SUFFIXES, Segment, room_for
 
-SIZE = 2**20
-"""Bytes of a first segment: 1,000 spans with 300 bytes in and out."""
 _TYPES = ".v1.types"
 
 

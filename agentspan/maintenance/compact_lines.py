@@ -81,9 +81,14 @@ class _Numbers:
 
 
 class Joiner:
-    """The parts of one run that were read so far."""
+    """The parts of one run that were read so far.
 
-    def __init__(self) -> None:
+    Args:
+        most: characters of a payload that is put together, at most.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
         self._elements: list[str] = []
         self._texts: list[str] = []
 
@@ -112,7 +117,7 @@ class Joiner:
         for piece in pieces:
             found = [piece] if isinstance(piece, str) else self._parts(piece)
             size += sum(map(len, found)) + len(found)
-            if size > MOST:
+            if size > self._most:
                 raise ValueError("is too large")
             texts.append(",".join(found))
         return "".join(texts)

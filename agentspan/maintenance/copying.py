@@ -19,19 +19,15 @@ from agentspan.maintenance.copying_runs import RunSender
 from agentspan.model.rows import ROWS, AgentInstanceRow, OtelLogRow, ResourceType, Row
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.scanning import count, pages
+from agentspan.tuning import STANDARD, Tuning
 
-EVERY_S = 1.0
-"""Seconds between two looks at what is new, at least."""
 SHARE = 4
-"""The pause between two looks, in times of what a look takes."""
-WHOLE_EVERY_S = 300.0
+"""The pause between two looks at what is new, in times of what a look takes."""
 SHARE_OF_WHOLE = 20
-"""The same for comparing all runs again, which finds also what was stored late with old times."""
+"""The same for comparing all runs again."""
 OVERLAP = timedelta(minutes=2)
 """The time that a look goes back behind the last one: a row has the time at which it was recorded, not stored."""
 PAGE = 500
-CURSOR_S = 1.0
-"""Seconds between two notes of the place."""
 PATIENCE_S = 60.0
 SHOWN = 5
 """Rows that cannot be copied whose ids are named."""
@@ -74,6 +70,7 @@ def copy(
     stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
     wait_s: float = PATIENCE_S,
+    tuning: Tuning = STANDARD,
 ) -> Copied:
     """Copy what the target lacks, or has in an earlier state.
 
@@ -83,6 +80,7 @@ def copy(
         stop: called between batches.
         progress: called with how many runs were looked at, and of how many.
         wait_s: how long each commit may wait for other writers of the target.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
         InvalidValue: both are the same storage.
@@ -91,7 +89,7 @@ def copy(
     where = source.capabilities().location
     if source is target or (where is not None and where == target.capabilities().location):
         raise InvalidValue("DST", "is SRC itself")
-    copying = _Copying(source, target, since, stop, wait_s)
+    copying = _Copying(source, target, since, stop, wait_s, tuning)
     copying.whole(progress)
     if follow:
         copying.follow()
@@ -100,12 +98,19 @@ def copy(
 
 class _Copying:
     def __init__(
-        self, source: Storage, target: Storage, since: str | None, stop: Callable[[], bool], wait_s: float
+        self,
+        source: Storage,
+        target: Storage,
+        since: str | None,
+        stop: Callable[[], bool],
+        wait_s: float,
+        tuning: Tuning,
     ) -> None:
         self._source, self._target, self._since, self._stop = source, target, since, stop
         self._wait_s = wait_s
+        self._tuning = tuning
         self._sender = Sender(source, target, wait_s)
-        self._runs = RunSender(self._sender)
+        self._runs = RunSender(self._sender, tuning.copy_commit_rows)
         self._keys = 0
 
     def counts(self) -> Copied:
@@ -133,7 +138,7 @@ class _Copying:
         for runs in pages(self._source, AgentInstanceRow, after=place.after):
             self._runs.send([run for run in runs if self._is_wanted(run)], is_thorough=True)
             place = place._replace(after=runs[-1].id)
-            if time.monotonic() - noted >= CURSOR_S:
+            if time.monotonic() - noted >= self._tuning.copy_cursor_s:
                 cursor.write(place)
                 noted = time.monotonic()
             if progress is not None:
@@ -158,7 +163,7 @@ class _Copying:
         while not self._stop():
             began, at = time.monotonic(), clock.now()
             try:
-                if began - compared >= max(WHOLE_EVERY_S, SHARE_OF_WHOLE * took_s):
+                if began - compared >= max(self._tuning.copy_compare_s, SHARE_OF_WHOLE * took_s):
                     self.whole(None)
                     compared = time.monotonic()
                     took_s = compared - began
@@ -167,7 +172,7 @@ class _Copying:
                 looked = at
             except DatabaseBusy:
                 pass  # the next look sends it
-            self._sleep(max(EVERY_S, SHARE * (time.monotonic() - began)))
+            self._sleep(max(self._tuning.copy_look_s, SHARE * (time.monotonic() - began)))
 
     def _sleep(self, rest_s: float) -> None:
         until = time.monotonic() + rest_s

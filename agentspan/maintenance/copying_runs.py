@@ -9,10 +9,10 @@ from agentspan.model.status import OPEN
 from agentspan.storage.protocol import Storage
 from agentspan.storage.scanning import whole_spans_of
 from agentspan.storage.transfer import SpanMark, marks_of
+from agentspan.tuning import STANDARD
 
-MOST_ROWS = 1000
 MOST_BYTES = 2 * 2**20
-"""Spans, and bytes of their payloads, that are committed together. What is killed in between repeats one such batch."""
+"""Bytes of the payloads of spans that are committed together."""
 Marks = Mapping[str, frozenset[SpanMark]]
 
 
@@ -21,11 +21,12 @@ class RunSender:
 
     Args:
         sender: what applies rows to the target.
+        most_rows: how many runs and spans are committed together.
     """
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, most_rows: int = STANDARD.copy_commit_rows) -> None:
         self._sender = sender
-        self._batch = _Batch(sender)
+        self._batch = _Batch(sender, most_rows)
         self.open: set[str] = set()
         """Runs that were open in the source, or had an open span, when they were last sent."""
 
@@ -90,8 +91,9 @@ def _marks(storage: Storage, ids: Sequence[str]) -> Marks:
 class _Batch:
     """Gathers new runs and their spans until they are worth a commit."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, most_rows: int) -> None:
         self._sender = sender
+        self._most_rows = most_rows
         self._runs: list[AgentInstanceRow] = []
         self._spans: list[AgentSpanRow] = []
         self._violations: list[tuple[str, Violation]] = []
@@ -112,7 +114,7 @@ class _Batch:
         self._flush_if_full()
 
     def _flush_if_full(self) -> None:
-        if len(self._spans) + len(self._runs) >= MOST_ROWS or self._bytes >= MOST_BYTES:
+        if len(self._spans) + len(self._runs) >= self._most_rows or self._bytes >= MOST_BYTES:
             self.flush()
 
     def flush(self) -> None:

@@ -18,9 +18,8 @@ from agentspan.recovery.writers import Life
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Query
 from agentspan.storage.scanning import scan
+from agentspan.tuning import STANDARD, Tuning
 
-ADOPT_WAIT_S = 10.0
-"""Seconds to wait, in all, for other processes that adopt the journals of dead programs."""
 UNREAD = ("damaged", "unreadable")
 """The `why` of a row of refused_changes that describes damage in a journal, not a change."""
 
@@ -76,6 +75,7 @@ def examine(
     dead_hosts: Collection[str] = (),
     idle_since: str | None = None,
     latest_refused: int = 20,
+    tuning: Tuning = STANDARD,
 ) -> Report:
     """Check the file, and close what dead programs left open: failed (pending: cancelled), `closed_by` abandoned.
 
@@ -86,13 +86,14 @@ def examine(
         dry_run: report what would be done, and change nothing.
         dead_hosts: hosts whose programs are known to be dead.
         idle_since: close also the runs that were made by id, and have not changed since this time.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
     """
     report = Report()
     checking = ctx.storage.capabilities().check
     if checking is not None:
         report.problems = checking.check()
     report.partitions = keep_partitions(ctx.storage, ctx.wait_s, dry_run=dry_run)
-    closing = _Closing(ctx, dead_hosts, idle_since)
+    closing = _Closing(ctx, dead_hosts, idle_since, tuning)
     report.runs, locked = closing.close_all(_with_open(ctx), dry_run=dry_run)
     if locked:
         runs, locked = closing.close_all(locked, dry_run=dry_run)
@@ -124,10 +125,10 @@ def _with_open(ctx: Context) -> list[str]:
 class _Closing:
     """Closes open runs and spans of dead writers, once their journals are recovered; and idle ones without a writer."""
 
-    def __init__(self, ctx: Context, dead_hosts: Collection[str], idle_since: str | None) -> None:
+    def __init__(self, ctx: Context, dead_hosts: Collection[str], idle_since: str | None, tuning: Tuning) -> None:
         self._ctx = ctx
         self._idle_since = idle_since
-        self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=ADOPT_WAIT_S)
+        self._dead_writers = DeadWriters(ctx.storage, dead_hosts, wait_s=tuning.doctor_adopt_wait_s, tuning=tuning)
         self._closer = Closer(ctx.storage, ctx.stored_span_types)
 
     def close_all(self, instance_ids: Collection[str], *, dry_run: bool) -> tuple[list[RunReport], list[str]]:

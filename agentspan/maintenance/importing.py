@@ -75,19 +75,22 @@ class _Entry(NamedTuple):
     violations: tuple[Violation, ...]
 
 
-def import_lines(ctx: Context, read: Callable[[], Iterable[bytes]]) -> Imported:
+def import_lines(
+    ctx: Context, read: Callable[[], Iterable[bytes]], *, most_characters: int = compact_lines.MOST
+) -> Imported:
     """Import the lines of an export. Idempotent: importing twice stores each row once.
 
     Args:
         read: gives the lines, from the first on, at each call: all of them are checked before anything is stored.
+        most_characters: those of a payload in a compact export, at most.
 
     Raises:
         InvalidValue: a line is not as an export writes it; the message has its number. Nothing is stored then. But if
             only the storage can find the fault (a reference to a missing row), the lines before it are stored.
     """
-    for _ in _entries(read()):
+    for _ in _entries(read(), most_characters):
         pass
-    return _Import(ctx).run(_entries(read()))
+    return _Import(ctx).run(_entries(read(), most_characters))
 
 
 class _Import:
@@ -176,10 +179,10 @@ def _wrong(line: int, what: str) -> InvalidValue:
     return InvalidValue(f"line {line}", what)
 
 
-def _entries(lines: Iterable[bytes]) -> Iterator[_Entry]:
+def _entries(lines: Iterable[bytes], most_characters: int) -> Iterator[_Entry]:
     number = 0
     is_compact = False
-    joiner = Joiner()
+    joiner = Joiner(most_characters)
     for number, line in enumerate(lines, start=1):
         data = _parsed(number, line)
         if number == 1:
@@ -188,7 +191,7 @@ def _entries(lines: Iterable[bytes]) -> Iterator[_Entry]:
             _of(number, compact_lines.TYPE, joiner.add, data)
         elif data is not None:
             if data.get("type") == "agent_instance":
-                joiner = Joiner()
+                joiner = Joiner(most_characters)
             yield _entry(number, data, joiner if is_compact else None)
     if number == 0:
         raise _wrong(1, "is missing: the file is empty")

@@ -1,9 +1,8 @@
 """The API's resources about an agent as pydantic models: the agent, its versions, its schema versions."""
 
-from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from agentspan.model.status import AgentStatus
 
@@ -62,8 +61,8 @@ class Agent(Resource):
     status: AgentStatus
     available_actions: AvailableActions | None = None
     instance_counts: InstanceCounts | None = None
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
 
 
 class AgentVersion(Resource):
@@ -90,8 +89,8 @@ class AgentVersion(Resource):
     name: str | None
     description: str | None
     runtime_environment: dict[str, Any] | None
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
 
 
 class AgentSchemaVersion(Resource):
@@ -120,5 +119,5 @@ class AgentSchemaVersion(Resource):
     span_type_schemas: list[dict[str, Any]]
     quality_schemas: list[dict[str, Any]]
     quality_schema: dict[str, Any] | None
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime

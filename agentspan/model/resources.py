@@ -1,10 +1,9 @@
 """The API's resources as pydantic models, made from rows: what operations by id return. Importing this costs 60 ms."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, PrivateAttr
+from pydantic import AwareDatetime, BaseModel, PrivateAttr
 
 from agentspan.model.agent_resources import (
     Agent,
@@ -108,11 +107,11 @@ class AgentSpan(Answered):
     status: SpanStatus
     payload: dict[str, Any]
     result_payload: Any
-    started_at: datetime | None
-    finished_at: datetime | None
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
     summary: str | None
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
     duration_ms: float | None
     label: str | None
     input_tokens: int | None
@@ -120,7 +119,7 @@ class AgentSpan(Answered):
     cost_usd: float | None
     writer_id: str | None
     closed_by: str | None
-    closed_at: datetime | None
+    closed_at: AwareDatetime | None
     ended_late: bool
     is_aggregate: bool
     sensitive_encoding: bool
@@ -213,10 +212,10 @@ class AgentInstance(Answered):
     external_identifier: str | None
     status: InstanceStatus
     purpose: Purpose
-    started_at: datetime | None
-    finished_at: datetime | None
-    inserted_at: datetime
-    updated_at: datetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
     termination_reason: str | None
     span_counts: SpanCounts
     duration_ms: float | None
@@ -229,7 +228,7 @@ class AgentInstance(Answered):
     quality_summary: str | None
     writer_id: str | None
     closed_by: str | None
-    closed_at: datetime | None
+    closed_at: AwareDatetime | None
     ended_late: bool
     git_commit: str | None
     session: str | None

@@ -1,7 +1,8 @@
 """A score as a pydantic model, made from its row: what operations by id return."""
 
-from datetime import datetime
 from typing import Literal
+
+from pydantic import AwareDatetime
 
 from agentspan.model.agent_resources import Resource
 from agentspan.model.columns import values_of
@@ -37,7 +38,7 @@ class Score(Resource):
     label: str | None
     source: Source
     identifier: str | None
-    inserted_at: datetime
+    inserted_at: AwareDatetime
     explanation: str | None
 
 

@@ -16,9 +16,8 @@ from agentspan.otel.duplicates import Call, call_of
 from agentspan.otel.mapping.mapped import Mapped
 from agentspan.otel.span import OtelSpan
 from agentspan.otel.traces import Step, in_order, with_targets
+from agentspan.tuning import STANDARD
 
-MAX_TRACES = 10_000
-"""Traces that are remembered; of older ones the storage is asked."""
 MAX_BYTES = 64 * 2**20
 """Bytes of the attributes of remembered spans, about."""
 MAX_CALLS = 2000
@@ -195,9 +194,14 @@ def _target(mapped: Mapped) -> str | None:
 
 
 class LiveTraces:
-    """The recent traces, by their ids; the ones that got no span for longest are forgotten first."""
+    """The recent traces, by their ids; the ones that got no span for longest are forgotten first.
 
-    def __init__(self) -> None:
+    Args:
+        most: traces that are remembered.
+    """
+
+    def __init__(self, most: int = STANDARD.otel_traces) -> None:
+        self._most = most
         self._traces: OrderedDict[str, LiveTrace] = OrderedDict()
         self.runs: dict[str, LiveRun] = {}
         self.processes: dict[str, LiveRun] = {}
@@ -232,7 +236,7 @@ class LiveTraces:
         if trace.bytes > MAX_BYTES:  # the storage says which spans it has, which takes longer
             trace.seen.clear()
         self._bytes += size
-        while len(self._traces) > MAX_TRACES or (self._bytes > MAX_BYTES and len(self._traces) > 1):
+        while len(self._traces) > self._most or (self._bytes > MAX_BYTES and len(self._traces) > 1):
             _, gone = self._traces.popitem(last=False)
             self._bytes -= gone.bytes
 

@@ -31,6 +31,7 @@ from agentspan.otel.stored_rows import log_of, log_row, rewritten
 from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
 from agentspan.otel.traces import Step, in_order
 from agentspan.storage.protocol import Query
+from agentspan.tuning import STANDARD, Tuning
 
 BATCH = 500
 """Spans that are put by one statement, and about as many of one commit."""
@@ -62,12 +63,16 @@ class _Gone(Exception):
 
 
 class Receiver:
-    """Stores the spans of requests in one storage. Threads may share it; one of them stores at a time."""
+    """Stores the spans of requests in one storage. Threads may share it; one of them stores at a time.
 
-    def __init__(self, ctx: Context) -> None:
+    Args:
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
+    """
+
+    def __init__(self, ctx: Context, *, tuning: Tuning = STANDARD) -> None:
         self._ctx = ctx
         self._lock = threading.Lock()
-        self._live = LiveTraces()
+        self._live = LiveTraces(tuning.otel_traces)
         self._placing = Placing(self._live)
         self._has_looked = False
 

@@ -21,7 +21,6 @@ from agentspan.recording.blocks import RunBlock, SpanBlock, span_block
 from agentspan.recording.generators import Reduce
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.settings import Settings, SettingsArguments, settings_from, with_settings
-from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.recording.span_and_run import OnTerminate, Run, Span
 from agentspan.recording.tracer import Health, Tracer, new_recorder, tracer_of
 from agentspan.schemas import span_types
@@ -81,6 +80,7 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
             "commit": in the file itself; see Tracer.
         enabled: False: record nothing, until it is called again; functions that were decorated before follow. True:
             record, whatever AGENTSPAN_DISABLED says; when left out, that decides.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Returns:
         The tracer behind `agentspan.span`, `agentspan.run` and the others.
@@ -140,7 +140,8 @@ def get_recorder() -> Recorder:
         forks.renew()
     with _lock:
         try:
-            return _configure(_told, WAIT_S).recorder
+            settings = Settings() if _told is None else _told.settings
+            return _configure(_told, settings.tuning.recording_wait_s).recorder
         except Exception as error:
             let_through(error)
             _retry_at_ns = clock.monotonic_ns() + RETRY_NS

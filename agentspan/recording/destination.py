@@ -13,7 +13,7 @@ from agentspan.journal import account_cache, journal_folder
 from agentspan.model.rows import AccountRow
 from agentspan.model.schema_versions import SchemaFields, fields_of
 from agentspan.recording.sinks.commit import CommitSink
-from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink
+from agentspan.recording.sinks.protocol import RunListener, Sink
 from agentspan.recovery import leases
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.opening import open_storage
@@ -24,6 +24,7 @@ from agentspan.schemas.span_types import SpanType
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import location_of
+from agentspan.tuning import STANDARD, Tuning
 
 if journal_folder.is_possible():  # early: what is imported late is taken apart first when the interpreter ends
     from agentspan.recording.sinks.journal import JournalSink, Surroundings
@@ -68,6 +69,7 @@ class Destination:
         wants_journal: put a journal in front of it, if one can be there.
         open_wait_s: how long to wait for a file that others hold. With a journal it is not waited for: records stay
             in the journal until the file can be used.
+        tuning: sizes and times; a storage that is opened here gets them, too.
 
     Attributes:
         storage: for readers: what is in `store` and in its journals.
@@ -88,7 +90,9 @@ class Destination:
         *,
         wants_journal: bool,
         open_wait_s: float,
+        tuning: Tuning = STANDARD,
     ) -> None:
+        self._tuning = tuning
         if db is None or isinstance(db, (str, os.PathLike)):
             db = location_of(db)
         location = db if isinstance(db, Location) else None
@@ -97,9 +101,10 @@ class Destination:
         if self.is_server and wants_journal:
             _check_state_folder()
         later = wants_journal and self._folder is not None and journal_folder.why_not(self._folder) is None
-        self.storage = open_storage(db, wait_s=WAIT_S if later else open_wait_s, later=later)
+        wait_s = tuning.recording_wait_s if later else open_wait_s
+        self.storage = open_storage(db, wait_s=wait_s, later=later, tuning=tuning)
         self._account: AccountRow | None = None
-        self._stored_span_types = StoredSpanTypes()
+        self._stored_span_types = StoredSpanTypes(tuning.cached_runs)
         self.is_server = isinstance(self.storage, Spooled)  # of other backends, only those that others can open, too
         if not self.is_server and location is not None and location.path is None:
             self._folder = None
@@ -126,7 +131,7 @@ class Destination:
             waiting.wait_at_most(0.0)  # where the file could not be opened, it was waited for already
         self.learn()
         if waiting is not None:
-            waiting.wait_at_most(WAIT_S)
+            waiting.wait_at_most(self._tuning.recording_wait_s)
 
     @property
     def account(self) -> AccountRow:
@@ -171,25 +176,26 @@ class Destination:
                 resolve=types.resolve,
                 stored_span_types=self._stored_span_types,
                 listener=listener,
-                wait_s=WAIT_S,
+                wait_s=self._tuning.recording_wait_s,
                 knows_types=True,
+                tuning=self._tuning,
             )
 
         if not self.is_journaled or self._folder is None:
-            return CommitSink(self.store, new_committer, outcomes)
+            return CommitSink(self.store, new_committer, outcomes, tuning=self._tuning)
         with forks.importing:
             from agentspan.recovery.adopting import Adoption
 
-        adoption = Adoption(lambda: nullcontext(self.store), self._folder)
+        adoption = Adoption(lambda: nullcontext(self.store), self._folder, tuning=self._tuning)
         name = str(self.location)
         renew_lease = (lambda: self._renew_lease(writer_id())) if self.is_server else None
         around = Surroundings(name, self._folder, writer_id, new_committer, adoption, types.late, renew_lease)
-        return JournalSink(self.store, outcomes, around)
+        return JournalSink(self.store, outcomes, around, self._tuning)
 
     def _renew_lease(self, writer_id: str) -> None:
         notes = self.store.capabilities().notes
         if notes is not None:
-            leases.renew(notes, writer_id)
+            leases.renew(notes, writer_id, self._tuning.lease_s)
 
     def renew(self) -> None:
         """In a forked child: keep away from the database if the fork came in the middle of SQLite."""

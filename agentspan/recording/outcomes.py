@@ -9,7 +9,7 @@ from agentspan.model.refusals import termination_behind
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.recording.live_runs import LiveRun
 from agentspan.recording.recorder import Recorder
-from agentspan.recording.sinks.protocol import WAIT_S, RunListener
+from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recovery.names import run_of, with_agents
 
 
@@ -108,7 +108,7 @@ class Outcomes(RunListener):
         if instance_id not in recorder.runs.unconfirmed and not self._is_another_file():
             run = None  # somebody has removed it
         if run is not None:
-            recorder.store.apply((recorder.writer,), wait_s=WAIT_S)
+            recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
             run.register_again()
         located = recorder.store.find(instance_id, instance_id=instance_id).rows.get(instance_id)
         if not located or not isinstance(located[1], AgentInstanceRow):

@@ -21,7 +21,7 @@ from agentspan.recording.live_runs import LiveRuns
 from agentspan.recording.registering import Unread
 from agentspan.recording.settings import Settings
 from agentspan.recording.sinks.nowhere import First, Nowhere
-from agentspan.recording.sinks.protocol import WAIT_S, RunListener, Sink, SpanFacts, SpanSink
+from agentspan.recording.sinks.protocol import RunListener, Sink, SpanFacts, SpanSink
 from agentspan.recovery.writers import this_process
 from agentspan.schemas.meaning import describe
 from agentspan.storage.location import Location
@@ -44,6 +44,7 @@ class Recorder:
 
     Attributes:
         settings: as they were given.
+        tuning: sizes and times.
         enabled: whether it records.
         current: the innermost span or run that a block of agentspan made active, in each thread and task.
         innermost: returns the node that what begins here is inside of: the current one, or one that is active in the
@@ -78,6 +79,7 @@ class Recorder:
         if not page[0]:
             forks.renew()
         self.settings = settings
+        self.tuning = settings.tuning
         self.enabled = settings.is_enabled
         self.capture = settings.new_capture()
         self.faults = Faults(self.capture, are_raised=settings.raise_errors, are_counted=self.enabled)
@@ -99,7 +101,10 @@ class Recorder:
         self._destination: Destination | None = None
         if broken is None and self.enabled:
             self._destination = destination = Destination(
-                db, wants_journal=settings.durability == "journal", open_wait_s=open_wait_s
+                db,
+                wants_journal=settings.durability == "journal",
+                open_wait_s=open_wait_s,
+                tuning=self.tuning,
             )
             self.ids = destination.ids
             self.sink = destination.new_sink(self._outcomes, self._writer_id, self.types)
@@ -278,7 +283,7 @@ class Recorder:
         try:
             account = self.store.account().id
             if account != self._file_of_writer:
-                self.store.apply((self.writer,), wait_s=WAIT_S)
+                self.store.apply((self.writer,), wait_s=self.tuning.recording_wait_s)
                 self._file_of_writer = account
         except StorageError as error:
             self.sink.put_aside(self.writer, error)

@@ -20,7 +20,6 @@ from agentspan.recording.origin import origin, with_origin
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register, stored_run
 from agentspan.recording.run_arguments import purpose_of, tags_of, text_of
-from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.storage.protocol import Storage
 
 
@@ -91,7 +90,7 @@ class RunState:
         self.result_members: dict[str, Any] | None = None
         self.error_members: dict[str, Any] | None = None
         self._began_ns = 0
-        self.repeats = Repeats()
+        self.repeats = Repeats(recorder.tuning.repeated_elements_bytes)
 
     def goes_on(self) -> bool:
         """Return whether what begins now may be in this run; in a terminated one, as long as its block lasts."""
@@ -171,7 +170,8 @@ class RunState:
     def _register(self, storage: Storage, id: str | None, started_at: str) -> Registered:
         recorder = self.recorder
         wanted = self._wanted(id, started_at)
-        return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=WAIT_S)
+        wait_s = recorder.tuning.recording_wait_s
+        return register(storage, wanted, recorder.ids.new, recorder.put_aside, wait_s=wait_s)
 
     def _wanted(self, id: str | None, started_at: str) -> Registration:
         recorder = self.recorder
@@ -225,7 +225,8 @@ class RunState:
             if recorder.destination.is_journaled:
                 self._append_renaming(wanted)
                 return
-            agent, found, schema = refer(recorder.store, wanted, recorder.ids.new, wait_s=WAIT_S)
+            wait_s = recorder.tuning.recording_wait_s
+            agent, found, schema = refer(recorder.store, wanted, recorder.ids.new, wait_s=wait_s)
             if (agent.id, found.id) != (instance.agent_id, instance.agent_version_id):
                 recorder.out.write(unit_of(instances.renamed(self.id, agent.id, found.id, schema.id)))
                 self.registered_row = instance._replace(

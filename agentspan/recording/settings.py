@@ -10,6 +10,7 @@ from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction, Rule
 from agentspan.recording.capture.sent import SentRedaction
+from agentspan.tuning import STANDARD, Tuning
 
 F = TypeVar("F")
 
@@ -29,6 +30,7 @@ class SettingsArguments(TypedDict, total=False):
     durability: Durability
     sensitive: Sensitive
     enabled: bool | None
+    tuning: Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ class Settings:
         durability: "journal" or "commit".
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
         enabled: whether to record; where None, the variable AGENTSPAN_DISABLED says.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
         InvalidValue: a value is none of these.
@@ -56,6 +59,7 @@ class Settings:
     durability: Durability = "journal"
     sensitive: Sensitive = "redact"
     enabled: bool | None = None
+    tuning: Tuning = STANDARD
 
     def __post_init__(self) -> None:
         if self.durability not in ("journal", "commit"):
@@ -74,7 +78,8 @@ class Settings:
         """Return a Capture that redacts and limits as these settings say."""
         redact = self.redact
         redaction = None if redact is None else Redaction(redact if callable(redact) else None)
-        return Capture(self.limits or Limits(), redaction, keep_sensitive=self.sensitive == "keep")
+        keeps = self.sensitive == "keep"
+        return Capture(self.limits or Limits(), redaction, keep_sensitive=keeps, tuning=self.tuning)
 
     def new_sent_redaction(self) -> SentRedaction | None:
         """Return what redacts JSON that clients send as these settings say; None for nothing."""

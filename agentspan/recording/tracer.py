@@ -62,6 +62,7 @@ class Tracer:
             database in memory, or one that lies where no journal can be, has the latter.
         enabled: False: record nothing, make no file, and cost a decorated call 0.2 µs; True: record, whatever the
             environment says; None: record, but where AGENTSPAN_DISABLED is set.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Attributes:
         enabled: whether it records.

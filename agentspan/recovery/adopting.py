@@ -23,14 +23,10 @@ from agentspan.recovery.lost_registrations import LostRegistrations
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
 
-BATCH = 500
-"""Records that are committed at once."""
-BATCH_BYTES = 2**20
-"""Bytes of records that are committed at once, or one record with more. Others write, and take the interpreter lock, in
-between: a batch of 87 MB held it for 0.6 s in one call that decodes JSON."""
 LOOK_EVERY_S = 1.0
 _HISTORY = HISTORY.encode()
 
@@ -64,11 +60,15 @@ class Adoption:
     Args:
         lend: returns a with-block that gives the storage, for writing.
         folder: in which the journals are.
+        tuning: sizes.
     """
 
-    def __init__(self, lend: Callable[[], AbstractContextManager[Storage]], folder: Path) -> None:
+    def __init__(
+        self, lend: Callable[[], AbstractContextManager[Storage]], folder: Path, *, tuning: Tuning = STANDARD
+    ) -> None:
         self._lend = lend
         self._folder = folder
+        self._tuning = tuning
         self._next_s = 0.0
         self._busy = False
         self._stopped = False
@@ -162,12 +162,35 @@ class Adoption:
                     if committer is None or lost is None:
                         ids = IdSource(storage.account().partition)
                         lost = LostRegistrations(storage, writer_id, ids)
-                        committer = _committer(storage, self._folder, writer_id, ids, lost)
+                        committer = self._committer(storage, writer_id, ids, lost)
                     is_over = lambda: self._stopped or time.monotonic() > until  # noqa: E731
-                    taking = _Taking(committer, lost, left, adopted, is_over)
+                    taking = _Taking(committer, lost, left, adopted, is_over, self._tuning)
                     if not taking.take(lambda done, before=before: progress(before + done, size)):  # type: ignore[misc]
                         return
                 before += len(left.data)
+
+    def _committer(self, storage: Storage, writer_id: str, ids: IdSource, listener: Listener) -> Committer:
+        tuning = self._tuning
+        kept, stored, unknown = types_of(self._folder, writer_id), StoredSpanTypes(tuning.cached_runs), Registry()
+        types = None if kept is None else from_schemas(kept)
+
+        def resolve(instance_id: str, schema_name: str) -> SpanType:
+            if types is not None:
+                return types.resolve(schema_name)
+            try:
+                return stored.of(storage, instance_id).resolve(schema_name)
+            except NotFound:  # its file was replaced
+                return unknown.resolve(schema_name)
+
+        return Committer(
+            storage,
+            lambda: writer_id,
+            ids,
+            resolve=resolve,
+            stored_span_types=stored,
+            listener=listener,
+            tuning=tuning,
+        )
 
 
 def _taken(path: Path, wait_s: float) -> Left | None:
@@ -180,27 +203,13 @@ def _taken(path: Path, wait_s: float) -> Left | None:
     return left
 
 
-def _committer(storage: Storage, folder: Path, writer_id: str, ids: IdSource, listener: Listener) -> Committer:
-    kept, stored, unknown = types_of(folder, writer_id), StoredSpanTypes(), Registry()
-    types = None if kept is None else from_schemas(kept)
-
-    def resolve(instance_id: str, schema_name: str) -> SpanType:
-        if types is not None:
-            return types.resolve(schema_name)
-        try:
-            return stored.of(storage, instance_id).resolve(schema_name)
-        except NotFound:  # its file was replaced
-            return unknown.resolve(schema_name)
-
-    return Committer(storage, lambda: writer_id, ids, resolve=resolve, stored_span_types=stored, listener=listener)
-
-
 class _Taking:
     """The adoption of one segment.
 
     Args:
         lost: registers runs whose registration was damaged.
         is_over: returns whether to leave the rest for others.
+        tuning: sizes.
     """
 
     def __init__(
@@ -210,12 +219,14 @@ class _Taking:
         left: Left,
         adopted: Adopted,
         is_over: Callable[[], bool],
+        tuning: Tuning,
     ) -> None:
         self._committer = committer
         self._lost = lost
         self._left = left
         self._adopted = adopted
         self._is_over = is_over
+        self._tuning = tuning
 
     def take(self, progress: Callable[[int], None]) -> bool:
         """Commit a segment, and delete it; return whether there was time for all of it."""
@@ -225,7 +236,7 @@ class _Taking:
         records = [each for each in found if isinstance(each, Record)]
         passed_over = outdated([each.body for each in records])
         elements = self._elements_before(are_needed=any(each.body[:1] == _HISTORY for each in records))
-        for start, batch in _batches(records):
+        for start, batch in self._batches(records):
             if start and self._is_over():
                 return False
             bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
@@ -238,6 +249,19 @@ class _Taking:
         left.remove()
         adopted.segments += 1
         return True
+
+    def _batches(self, records: Sequence[Record]) -> Iterator[tuple[int, Sequence[Record]]]:
+        """Yield what to commit at once, each with the number of its first record."""
+        most, most_bytes = self._tuning.recovery_batch_records, self._tuning.recovery_batch_bytes
+        start = size = 0
+        for number, record in enumerate(records):
+            more = len(record.body)
+            if number > start and (number - start == most or size + more > most_bytes):
+                yield start, records[start:number]
+                start, size = number, 0
+            size += more
+        if start < len(records):
+            yield start, records[start:]
 
     def _elements_before(self, *, are_needed: bool) -> Elements:
         """Return the elements of the records that are in the storage already: later ones refer to them."""
@@ -261,19 +285,6 @@ class _Taking:
             log.warning("journal: %s", said)
             self._committer.note(name, "damaged", {"said": said})
         self._adopted.damage += damage
-
-
-def _batches(records: Sequence[Record]) -> Iterator[tuple[int, Sequence[Record]]]:
-    """Yield what to commit at once, each with the number of its first record."""
-    start = size = 0
-    for number, record in enumerate(records):
-        more = len(record.body)
-        if number > start and (number - start == BATCH or size + more > BATCH_BYTES):
-            yield start, records[start:number]
-            start, size = number, 0
-        size += more
-    if start < len(records):
-        yield start, records[start:]
 
 
 def _unheard(done: int, size: int) -> None:

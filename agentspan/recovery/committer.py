@@ -26,6 +26,7 @@ from agentspan.recovery.open_runs import OpenRuns
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage import meanwhile
 from agentspan.storage.protocol import Query, Storage
+from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
 
@@ -81,6 +82,7 @@ class Committer:
         listener: receives the outcomes.
         wait_s: how long a commit may wait for other writers.
         knows_types: whether `resolve` needs no storage.
+        tuning: sizes.
     """
 
     def __init__(
@@ -94,8 +96,10 @@ class Committer:
         listener: Listener,
         wait_s: float = 5.0,
         knows_types: bool = False,
+        tuning: Tuning = STANDARD,
     ) -> None:
         self._storage = storage
+        self._tuning = tuning
         self._writer_id = writer_id
         self._ids = ids
         self._resolve = resolve
@@ -119,10 +123,12 @@ class Committer:
         Args:
             elements: those that the records before in the same segment hold.
         """
-        return Begun(
-            bodies,
-            lambda: Batch(self._writer_id(), self._resolve, self._find, elements, knows_types=self._knows_types),
-        )
+
+        def new_batch() -> Batch:
+            finding = self._writer_id(), self._resolve, self._find
+            return Batch(*finding, elements, knows_types=self._knows_types, tuning=self._tuning)
+
+        return Begun(bodies, new_batch, self._tuning.derived_ahead_records)
 
     def commit(
         self,

@@ -8,6 +8,7 @@ from agentspan.errors import StorageError
 from agentspan.recovery.opening import adoption_beside
 from agentspan.recovery.writers import Lives
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
 
@@ -20,15 +21,23 @@ class DeadWriters:
     Args:
         dead_hosts: hosts whose programs are known to be dead.
         wait_s: for how long to wait, in all, for other processes that adopt the journals of dead writers.
+        tuning: sizes.
 
     Attributes:
         lives: which writers are alive.
     """
 
-    def __init__(self, storage: Storage, dead_hosts: Collection[str] = (), *, wait_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        dead_hosts: Collection[str] = (),
+        *,
+        wait_s: float = 0.0,
+        tuning: Tuning = STANDARD,
+    ) -> None:
         self.lives = Lives(storage, dead_hosts)
         self._until = time.monotonic() + wait_s
-        self._adoption = adoption_beside(storage)
+        self._adoption = adoption_beside(storage, tuning)
         self._adopted: dict[str, bool] = {}
 
     def has(self, writer_id: str | None) -> bool:

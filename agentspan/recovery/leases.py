@@ -5,23 +5,23 @@ A program renews its lease while it has runs. On this host its pid and its journ
 
 from agentspan.errors import AgentspanError
 from agentspan.storage.shared import Notes
+from agentspan.tuning import STANDARD
 
-LEASE_S = 30 * 60.0
-"""Seconds that a program may be cut off until its open spans may be closed. An end that comes later replaces that."""
-RENEW_S = LEASE_S / 3
+RENEWALS = 3
+"""How often a program renews its lease in the time for which one lasts."""
 KEPT_S = 90 * 24 * 3600.0
 """Seconds for which the server knows that a program had a lease. Older versions have none, and are never judged."""
 _LEASE, _LEASED = "lease/", "leased/"
 
 
-def renew(notes: Notes, writer_id: str) -> None:
+def renew(notes: Notes, writer_id: str, lasts_s: float = STANDARD.lease_s) -> None:
     """Renew the lease of a program.
 
     Raises:
         StorageError: the storage cannot take it now.
     """
     notes.note(_LEASED + writer_id, "", lasts_s=KEPT_S)
-    notes.note(_LEASE + writer_id, "", lasts_s=LEASE_S)
+    notes.note(_LEASE + writer_id, "", lasts_s=lasts_s)
 
 
 def is_over(notes: Notes, writer_id: str) -> bool:

@@ -15,6 +15,7 @@ from agentspan.storage.late import Late
 from agentspan.storage.location import Location, file
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.registry import location_of, open_direct
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
@@ -40,40 +41,45 @@ def open_storage(
     read_only: bool = False,
     wait_s: float = 10.0,
     later: bool = False,
+    tuning: Tuning = STANDARD,
 ) -> SeesJournals:
     """Open the storage that `db` names (see open_direct), for reading. Closing it closes the plain one, too."""
     if db is None or isinstance(db, (str, os.PathLike)):
         db = location_of(db)
     folder = spool_of(db) if isinstance(db, Location) and db.path is None else None
     if folder is not None and isinstance(db, Location):
-        return _open_server(db, folder, read_only=read_only, wait_s=wait_s, later=later)
-    storage = open_direct(db, read_only=read_only, wait_s=wait_s, later=later)
+        return _open_server(db, folder, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
+    storage = open_direct(db, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
     journals = storage.capabilities().journals
-    return cast(SeesJournals, storage) if journals is None else see_journals(journals, read_only=read_only)
+    if journals is None:
+        return cast(SeesJournals, storage)
+    return see_journals(journals, read_only=read_only, tuning=tuning)
 
 
-def _open_server(location: Location, folder: Path, *, read_only: bool, wait_s: float, later: bool) -> SeesJournals:
+def _open_server(
+    location: Location, folder: Path, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning
+) -> SeesJournals:
     """Return the storage of a server whose reads include the journals on this host."""
     if read_only:
-        look = _seen(folder, partial(_writable, location))
+        look = _seen(folder, partial(_writable, location, tuning), tuning)
         look()  # before it is opened, which would fail where only the journals have a first row for it
-        storage = open_direct(location, read_only=True, wait_s=wait_s)
+        storage = open_direct(location, read_only=True, wait_s=wait_s, tuning=tuning)
     else:
-        storage = open_direct(location, wait_s=wait_s, later=later)
-        look = _seen(folder, lambda: nullcontext(storage))
+        storage = open_direct(location, wait_s=wait_s, later=later, tuning=tuning)
+        look = _seen(folder, lambda: nullcontext(storage), tuning)
     if not isinstance(storage, Late) and storage.capabilities().location is None:
         return cast(SeesJournals, storage)  # no other process could recover what this one leaves
     return cast(SeesJournals, Spooled(storage, location, folder, look))
 
 
-def see_journals(storage: BesideJournals, *, read_only: bool) -> SeesJournals:
+def see_journals(storage: BesideJournals, *, read_only: bool, tuning: Tuning = STANDARD) -> SeesJournals:
     """Return a storage whose reads include records in journals.
 
     A read-only storage also adopts the journals of dead programs, if its file is writable: they are a part of the
     recording that is not in the file yet.
     """
-    lend: Callable[[], AbstractContextManager[Storage]] = partial(_writable, file(storage.path))
-    look = _seen(folder_of(storage.path), lend if read_only else lambda: nullcontext(storage.direct))
+    lend: Callable[[], AbstractContextManager[Storage]] = partial(_writable, file(storage.path), tuning)
+    look = _seen(folder_of(storage.path), lend if read_only else lambda: nullcontext(storage.direct), tuning)
     return cast(SeesJournals, storage.seeing(look))
 
 
@@ -90,7 +96,7 @@ def without_adoption(storage: Storage) -> Storage:
     return storage if plain is None else plain.seeing(partial(own_journals.drain, folder_of(plain.path)))
 
 
-def adoption_beside(storage: Storage) -> "Adoption | None":
+def adoption_beside(storage: Storage, tuning: Tuning = STANDARD) -> "Adoption | None":
     """Return the Adoption for the journals in front of a storage; None if there can be none."""
     can = storage.capabilities()
     if can.spool is not None:
@@ -104,25 +110,25 @@ def adoption_beside(storage: Storage) -> "Adoption | None":
     with forks.importing:
         from agentspan.recovery.adopting import Adoption
 
-    return Adoption(partial(_writable, location), folder)
+    return Adoption(partial(_writable, location, tuning), folder, tuning=tuning)
 
 
 @contextmanager
-def _writable(location: Location) -> Iterator[Storage]:
-    storage = open_direct(location)
+def _writable(location: Location, tuning: Tuning) -> Iterator[Storage]:
+    storage = open_direct(location, tuning=tuning)
     try:
         yield storage
     finally:
         storage.close()
 
 
-def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]]) -> Callable[[], None]:
+def _seen(folder: Path, lend: Callable[[], AbstractContextManager[Storage]], tuning: Tuning) -> Callable[[], None]:
     if not is_possible():
         return lambda: own_journals.drain(folder)
     with forks.importing:
         from agentspan.recovery.adopting import Adoption
 
-    adoption = Adoption(lend, folder)
+    adoption = Adoption(lend, folder, tuning=tuning)
 
     def see() -> None:
         own_journals.drain(folder)

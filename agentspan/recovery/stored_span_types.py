@@ -6,15 +6,20 @@ from agentspan.errors import NotFound
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
 from agentspan.schemas.span_types import Registry, from_schemas
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD
 
-MAX_CACHED = 1000
 V = TypeVar("V")
 
 
 class StoredSpanTypes:
-    """The span types of stored runs, cached: a run's schema version and its content never change."""
+    """The span types of stored runs, cached: a run's schema version and its content never change.
 
-    def __init__(self) -> None:
+    Args:
+        most: runs, and schema versions, that are cached.
+    """
+
+    def __init__(self, most: int = STANDARD.cached_runs) -> None:
+        self._most = most
         self._instances: dict[str, AgentInstanceRow] = {}
         self._registries: dict[str, Registry] = {}
 
@@ -35,20 +40,20 @@ class StoredSpanTypes:
         if registry is None:
             version = storage.find(version_id).rows[version_id][1]
             assert isinstance(version, AgentSchemaVersionRow)  # a foreign key says so
-            registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas))
+            registry = _keep(self._registries, version_id, from_schemas(version.span_type_schemas), self._most)
         return registry
 
     def keep(self, instance: AgentInstanceRow) -> AgentInstanceRow:
         """Add a run to the cache, and return it."""
-        return _keep(self._instances, instance.id, instance)
+        return _keep(self._instances, instance.id, instance, self._most)
 
     def kept(self, instance_id: str) -> AgentInstanceRow | None:
         """Return a cached run, or None. Its unchanging columns are correct unless the file was replaced."""
         return self._instances.get(instance_id)
 
 
-def _keep(cache: dict[str, V], key: str, value: V) -> V:
-    if len(cache) >= MAX_CACHED:
+def _keep(cache: dict[str, V], key: str, value: V, most: int) -> V:
+    if len(cache) >= most:
         for oldest in cache:  # no call in between, as with next(iter(cache)): another thread may add a key
             cache.pop(oldest, None)
             break

@@ -5,9 +5,8 @@ import threading
 import time
 
 from agentspan.recovery.adopting import LOOK_EVERY_S, Adoption
+from agentspan.tuning import STANDARD
 
-PATIENCE_S = 0.1
-"""Seconds that the request that found a journal waits for it. Most are small; then its answer has what is in them."""
 END_S = 1.0
 
 
@@ -16,10 +15,12 @@ class Adopting:
 
     Args:
         adoption: of the journals beside the file; None if there can be none.
+        answer_s: how long the request that found a journal waits for it.
     """
 
-    def __init__(self, adoption: Adoption | None) -> None:
+    def __init__(self, adoption: Adoption | None, answer_s: float = STANDARD.adoption_answer_s) -> None:
         self._adoption = adoption
+        self._answer_s = answer_s
         self._next_s = 0.0 if adoption is not None else float("inf")
         self._thread: threading.Thread | None = None
 
@@ -41,7 +42,7 @@ class Adopting:
             self._thread = None
             return
         try:
-            await asyncio.wait_for(done.wait(), PATIENCE_S)
+            await asyncio.wait_for(done.wait(), self._answer_s)
         except TimeoutError:
             pass
 

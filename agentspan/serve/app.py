@@ -34,6 +34,7 @@ from agentspan.serve.viewer_routes import routes as viewer_routes
 from agentspan.serve.write_queue import WAIT_S, WriteQueue, Writes
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 MAX_BODY = 10 * 2**20
 
@@ -61,6 +62,7 @@ def create_app(
     cors_origins: Collection[str] = (),
     max_body: int = MAX_BODY,
     wait_s: float = WAIT_S,
+    tuning: Tuning = STANDARD,
 ) -> FastAPI:
     """Return an ASGI application that serves the API from one storage; mount it in one of your own, or run it.
 
@@ -78,14 +80,15 @@ def create_app(
         cors_origins: origins whose pages may use the API from a browser.
         max_body: bytes of a request's body; more is answered with 413.
         wait_s: how long a request may wait for other writers before it is answered with 503.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
         InvalidValue: the token can be guessed easily.
         DatabaseUnusable: the file cannot be used; the message says what to do.
     """
     access = None if token is None else AccessToken(token)
-    opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only)
-    adopting = Adopting(adoption_beside(opened))
+    opened = db.storage if isinstance(db, Database) else open_storage(db, read_only=read_only, tuning=tuning)
+    adopting = Adopting(adoption_beside(opened, tuning), tuning.adoption_answer_s)
     storage = without_adoption(opened)
     making = PartitionMaking(storage)
     is_ours = db is None or isinstance(db, (str, os.PathLike, Location))
@@ -110,8 +113,8 @@ def create_app(
         keep_sensitive=sensitive == "keep",
     )
     waits = storage.capabilities().concurrency > 1
-    write_queue: Writes = ConcurrentWrites(ctx, wait_s) if waits else WriteQueue(ctx, wait_s)
-    otlp = OtlpRoutes(ctx)
+    write_queue: Writes = ConcurrentWrites(ctx, wait_s, tuning) if waits else WriteQueue(ctx, wait_s, tuning)
+    otlp = OtlpRoutes(ctx, tuning)
     app = FastAPI(
         title="agentspan",
         version=__version__,
@@ -124,7 +127,7 @@ def create_app(
         routes=router(ctx, write_queue).routes,  # a router that is included is searched twice for each request
     )
     app.router.routes += otlp.routes()
-    app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only)
+    app.router.routes += viewer_routes(ctx, write_queue, token=access, read_only=read_only, tuning=tuning)
     app.add_exception_handler(AgentspanError, _on_error)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -132,7 +135,14 @@ def create_app(
         allowed_hosts = LOOPBACK
     app.add_middleware(DirectRoutes, routes=app.router.routes, handlers=app.exception_handlers)
     app.add_middleware(MethodsMiddleware, routes=app.router.routes)
-    app.add_middleware(GuardMiddleware, token=access, allowed_hosts=allowed_hosts, max_body=max_body, adopting=adopting)
+    app.add_middleware(
+        GuardMiddleware,
+        token=access,
+        allowed_hosts=allowed_hosts,
+        max_body=max_body,
+        adopting=adopting,
+        body_pause_s=tuning.body_pause_s,
+    )
     if cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
 

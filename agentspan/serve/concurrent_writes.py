@@ -23,7 +23,8 @@ from agentspan.operations.envelopes import Envelope
 from agentspan.operations.json_operations import Fields, SharingOperation
 from agentspan.operations.together import carry_out_together
 from agentspan.serve.crew import Crew
-from agentspan.serve.write_queue import MAX_WAITING, WAIT_S, JsonWrite, Operation, deliver
+from agentspan.serve.write_queue import WAIT_S, JsonWrite, Operation, deliver
+from agentspan.tuning import STANDARD, Tuning
 
 STEP_S = 0.5
 """Waits are a multiple of this: a connection that is to wait for another time has to say so to the server."""
@@ -50,14 +51,15 @@ class ConcurrentWrites:
         wait_s: how long a request may wait for its turn, and then for other writers.
     """
 
-    def __init__(self, context: Context, wait_s: float = WAIT_S) -> None:
+    def __init__(self, context: Context, wait_s: float = WAIT_S, tuning: Tuning = STANDARD) -> None:
+        self._most_waiting = tuning.waiting_requests
         self._context = context
         self._wait_s = wait_s
         self._most = context.storage.capabilities().concurrency
         self._alone: deque[_Waiting] = deque()
         self._sharing: deque[tuple[_Waiting, SharingOperation, Fields]] = deque()
-        self._crew = Crew(self._most, self._run_one)
-        self._groups = Crew(min(GROUPS, self._most), self._run_group)
+        self._crew = Crew(self._most, self._run_one, tuning.idle_thread_s)
+        self._groups = Crew(min(GROUPS, self._most), self._run_group, tuning.idle_thread_s)
         self._lock = threading.Lock()
         self._waiting = 0
 
@@ -70,7 +72,7 @@ class ConcurrentWrites:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, time.monotonic() + self._wait_s, loop, loop.create_future())
         with self._lock:
-            if self._waiting >= MAX_WAITING:
+            if self._waiting >= self._most_waiting:
                 raise DatabaseBusy("too many requests wait for the database")
             self._waiting += 1
         try:

@@ -4,8 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-IDLE_S = 10.0
-"""Seconds after which a thread without work ends."""
+from agentspan.tuning import STANDARD
 
 
 class Crew:
@@ -16,11 +15,13 @@ class Crew:
     Args:
         most: how many threads there are at most.
         work: raises nothing.
+        idle_s: seconds after which a thread without work ends.
     """
 
-    def __init__(self, most: int, work: Callable[[], object]) -> None:
+    def __init__(self, most: int, work: Callable[[], object], idle_s: float = STANDARD.idle_thread_s) -> None:
         self._most = most
         self._work = work
+        self._idle_s = idle_s
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = self._waiting = 0
@@ -52,7 +53,7 @@ class Crew:
     def _call(self) -> None:
         while True:
             try:
-                self._calls.get(timeout=IDLE_S)
+                self._calls.get(timeout=self._idle_s)
             except queue.Empty:
                 with self._lock:
                     if self._waiting >= self._threads:  # one more has come just now

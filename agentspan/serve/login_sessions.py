@@ -17,6 +17,7 @@ from agentspan.serve.access_token import AccessToken
 from agentspan.serve.login_store import Logins, LoginStore
 from agentspan.serve.shared_logins import SharedLogins
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD
 
 DAYS = 30
 
@@ -29,16 +30,17 @@ class LoginSessions:
 
     Args:
         storage: what is served. The logins are notes of it, if it keeps notes, else in files beside its file.
+        most_logouts: how many are kept; one more ends all sessions.
     """
 
-    def __init__(self, token: AccessToken | None, storage: Storage) -> None:
+    def __init__(self, token: AccessToken | None, storage: Storage, most_logouts: int = STANDARD.kept_logouts) -> None:
         self._token = token
         can = storage.capabilities()
         if token is None or can.notes is None:
             path = None if token is None or can.journals is None else can.journals.path
-            self._store: Logins = LoginStore(path)
+            self._store: Logins = LoginStore(path, most_logouts)
         else:
-            self._store = SharedLogins(can.notes)
+            self._store = SharedLogins(can.notes, most_logouts)
 
     @property
     def cookie(self) -> str:

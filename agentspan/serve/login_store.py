@@ -14,14 +14,13 @@ from typing import Protocol
 
 from agentspan import files
 from agentspan.interrupts import let_through
+from agentspan.tuning import STANDARD
 
 log = logging.getLogger("agentspan")
 
 _SUFFIX = "-logins"
 _SECRET = "secret"
 _BYTES = 32
-MOST = 10_000
-"""Logouts that are kept. One more ends all sessions, since only somebody with the token can log in and out so often."""
 
 
 class Logins(Protocol):
@@ -58,6 +57,7 @@ class LoginStore:
 
     Args:
         path: the file; None if the storage has none.
+        most: logouts that are kept; one more ends all sessions.
 
     Attributes:
         secret: what signs sessions.
@@ -66,7 +66,8 @@ class LoginStore:
 
     waits = False
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, most: int = STANDARD.kept_logouts) -> None:
+        self._most = most
         self._folder: Path | None = None
         self._ended: set[str] = set()
         self.secret = os.urandom(_BYTES)
@@ -98,7 +99,7 @@ class LoginStore:
             return
         try:
             os.close(files.create(self._folder / _name(session, expires)))
-            if self._forget_expired() > MOST:
+            if self._forget_expired() > self._most:
                 self._end_all()
         except FileExistsError:  # another server was faster
             pass
@@ -129,7 +130,7 @@ class LoginStore:
         assert self._folder is not None
         (self._folder / _SECRET).unlink(missing_ok=True)
         self.secret = _secret_in(self._folder, files.owners_of(self._folder))
-        log.warning("more than %d logouts: all login sessions have ended", MOST)
+        log.warning("more than %d logouts: all login sessions have ended", self._most)
 
 
 def _secret_in(folder: Path, owners: frozenset[int]) -> bytes:

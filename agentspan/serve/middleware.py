@@ -14,14 +14,13 @@ from agentspan.serve.adopting import Adopting
 from agentspan.serve.eager import Eager
 from agentspan.serve.paths import is_api
 from agentspan.serve.responses import refuse, refuse_guess
+from agentspan.tuning import STANDARD
 
 log = logging.getLogger("agentspan")
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 BODY_S = 30.0
 """Seconds that a client may take to send a body."""
-READ_S = 10.0
-"""Seconds that it may pause meanwhile."""
 
 
 class GuardMiddleware:
@@ -33,6 +32,7 @@ class GuardMiddleware:
             reach a server on this machine by a name of its own (DNS rebinding).
         max_body: bytes of a request's body.
         adopting: what is done from time to time before a request.
+        body_pause_s: seconds that a client may pause while it sends a body.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class GuardMiddleware:
         allowed_hosts: Collection[str] | None,
         max_body: int,
         adopting: Adopting,
+        body_pause_s: float = STANDARD.body_pause_s,
     ) -> None:
         self._app = app
         self._token = token
         self._hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
         self._max_body = max_body
         self._adopting = adopting
+        self._body_pause_s = body_pause_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -103,7 +105,7 @@ class GuardMiddleware:
     async def _body(self, receive: Receive, max_body: int) -> bytes | Response:
         """Return the body, or the refusal of one that is too large or too slow."""
         parts: list[bytes] = []
-        size = 0
+        size, pause_s = 0, self._body_pause_s
         first = Eager(receive())
         if first.is_done:
             message = await first
@@ -111,7 +113,7 @@ class GuardMiddleware:
                 body: bytes = message.get("body", b"")
                 return _too_large(max_body) if len(body) > max_body else body
         try:
-            async with asyncio.timeout(READ_S) as pause:
+            async with asyncio.timeout(pause_s) as pause:
                 end_s = asyncio.get_running_loop().time() + BODY_S
                 message = await first
                 while True:
@@ -124,10 +126,10 @@ class GuardMiddleware:
                     parts.append(part)
                     if not message.get("more_body"):
                         return b"".join(parts)
-                    pause.reschedule(min(asyncio.get_running_loop().time() + READ_S, end_s))
+                    pause.reschedule(min(asyncio.get_running_loop().time() + pause_s, end_s))
                     message = await receive()
         except TimeoutError:
-            said = f"the body did not arrive within {BODY_S:g} s, or paused for {READ_S:g} s"
+            said = f"the body did not arrive within {BODY_S:g} s, or paused for {pause_s:g} s"
             return refuse("bad_request", said, status=408, headers={"Connection": "close"})
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:

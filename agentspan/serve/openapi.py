@@ -78,8 +78,12 @@ GENERATED: Mapping[str, Any] = {"boolean": True, "integer": 1, "number": 1.0, "s
 """What stands for a field without an example, by its type. A test names such fields; the document is served anyway."""
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of the application."""
+def document(app: FastAPI, fields: Mapping[str, Any] = examples.FIELDS) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the application.
+
+    Args:
+        fields: examples of fields, by name.
+    """
     found = get_openapi(
         title=app.title,
         version=app.version,
@@ -95,14 +99,19 @@ def document(app: FastAPI) -> dict[str, Any]:
     }
     described = {model.__name__: (_about(model), dict(_attributes(model))) for model in _models()}
     for name, schema in components["schemas"].items():
-        _complete_schema(name.partition("_")[0], schema, described)
+        _complete_schema(name.partition("_")[0], schema, described, fields)
     for path in found["paths"].values():
         for method, operation in path.items():
-            _complete_operation(method, operation, components["schemas"])
+            _complete_operation(method, operation, components["schemas"], fields)
     return found
 
 
-def _complete_schema(model: str, schema: dict[str, Any], described: Mapping[str, tuple[str, dict[str, str]]]) -> None:
+def _complete_schema(
+    model: str,
+    schema: dict[str, Any],
+    described: Mapping[str, tuple[str, dict[str, str]]],
+    fields: Mapping[str, Any],
+) -> None:
     about, attributes = described[model]
     schema["description"] = about
     for field, property in schema.get("properties", {}).items():
@@ -121,20 +130,22 @@ def _complete_schema(model: str, schema: dict[str, Any], described: Mapping[str,
             property["examples"] = [property["const"]]
             if field not in schema.setdefault("required", []):
                 schema["required"].append(field)  # pydantic takes what has a default for optional
-        elif (example := _example(model, field, property)) is not None:
+        elif (example := _example(model, field, property, fields)) is not None:
             property["examples"] = [example]
 
 
-def _example(model: str, field: str, property: Mapping[str, Any]) -> Any:
-    example = examples.MODELS.get((model, field), examples.FIELDS.get(field))
+def _example(model: str, field: str, property: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
+    example = examples.MODELS.get((model, field), fields.get(field))
     return example if example is not None and _fits(example, property) else None
 
 
-def _complete_operation(method: str, operation: dict[str, Any], schemas: Mapping[str, Any]) -> None:
+def _complete_operation(
+    method: str, operation: dict[str, Any], schemas: Mapping[str, Any], fields: Mapping[str, Any]
+) -> None:
     name = operation["operationId"] = operation["operationId"].partition("_api_v1")[0]
     operation["security"] = [{"token": []}, {}]
     for parameter in operation.get("parameters", ()):
-        _complete_parameter(name, parameter)
+        _complete_parameter(name, parameter, fields)
     body = operation.get("requestBody")
     if body is not None and name not in ("run_bulk", "generate_pfids"):
         operation.setdefault("parameters", []).append(KEY)
@@ -152,7 +163,7 @@ def _complete_operation(method: str, operation: dict[str, Any], schemas: Mapping
         content = response["content"]["application/json"]
         if status == "200":
             response["description"] = "Success"
-            content["example"] = sample(content["schema"], schemas)
+            content["example"] = sample(content["schema"], schemas, fields)
         else:
             content["example"] = {"status": "error", **examples.ERRORS[status]}
     responses["503"]["headers"] = {
@@ -160,16 +171,16 @@ def _complete_operation(method: str, operation: dict[str, Any], schemas: Mapping
     }
 
 
-def _complete_parameter(operation: str, parameter: dict[str, Any]) -> None:
+def _complete_parameter(operation: str, parameter: dict[str, Any], fields: Mapping[str, Any]) -> None:
     name = parameter["name"]
     parameter["description"] = PARAMETERS.get(name, "")
     if name in ("sorting", "sorting[field]") and operation in SORTABLE:
-        fields = sorted(SORTABLE[operation])
-        with_sign = [f"-{field}" for field in fields] if name == "sorting" else []
+        sortable = sorted(SORTABLE[operation])
+        with_sign = [f"-{field}" for field in sortable] if name == "sorting" else []
         parameter["description"] = "The field to sort by; with - in front for descending."
         if not with_sign:
             parameter["description"] = "The field to sort by, in the form that has its direction beside it."
-        parameter["schema"] = {"type": "string", "enum": [*fields, *with_sign]}
+        parameter["schema"] = {"type": "string", "enum": [*sortable, *with_sign]}
     elif name == "sorting[direction]":
         parameter["schema"] = {"type": "string", "enum": ["asc", "desc"]}
     elif name == "status" and operation in STATUSES:
@@ -178,31 +189,33 @@ def _complete_parameter(operation: str, parameter: dict[str, Any]) -> None:
         parameter["schema"] = {"type": "string", "enum": [*status.PURPOSES]}
     if name in TIMES:
         parameter["schema"] = {"type": "string", "format": "date-time"}
-    parameter["example"] = examples.FIELDS.get(name) or sample(parameter["schema"], {})
+    parameter["example"] = fields.get(name) or sample(parameter["schema"], {}, fields)
     if "enum" in parameter["schema"] and parameter["example"] not in parameter["schema"]["enum"]:
         parameter["example"] = parameter["schema"]["enum"][0]
 
 
-def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+def sample(schema: Mapping[str, Any], schemas: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
     """Return an example of a schema, made of those of its fields."""
     if "$ref" in schema:
         name = schema["$ref"].removeprefix(_REF)
-        return {**sample(schemas[name], schemas), **examples.WHOLE.get(name, {})}
+        return {**sample(schemas[name], schemas, fields), **examples.WHOLE.get(name, {})}
     for key in ("examples", "enum"):
         if key in schema:
             return schema[key][0]
     if "default" in schema:
         return schema["default"]
     if "anyOf" in schema:
-        return sample(schema["anyOf"][0], schemas)
+        return sample(schema["anyOf"][0], schemas, fields)
     match schema.get("type"):
         case "object":
-            fields = schema.get("properties", {})
-            return {field: sample(property, schemas) for field, property in fields.items() if field != "control"}
+            properties = schema.get("properties", {})
+            return {
+                field: sample(property, schemas, fields) for field, property in properties.items() if field != "control"
+            }
         case "array":
-            return [sample(schema["items"], schemas)]
+            return [sample(schema["items"], schemas, fields)]
         case "string" if schema.get("format") == "date-time":
-            return examples.FIELDS["timestamp"]
+            return fields["timestamp"]
         case kind:
             return GENERATED.get(str(kind))
 

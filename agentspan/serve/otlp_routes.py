@@ -25,6 +25,7 @@ from agentspan.otel.otlp.decoded import BodyTooLarge, Decoded
 from agentspan.otel.otlp.requests import JSON, PROTOBUF, Signal, decode
 from agentspan.otel.receiving import Receiver
 from agentspan.serve.paths import route_path
+from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
 
@@ -79,12 +80,15 @@ def refuse(scope: Scope, status: int, message: str, headers: dict[str, str] | No
 class OtlpRoutes:
     """The routes over one storage, and the look for runs that have ended.
 
+    Args:
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
+
     Attributes:
         metrics: how many requests with metrics were dropped.
     """
 
-    def __init__(self, ctx: Context) -> None:
-        self._receiver = Receiver(ctx)
+    def __init__(self, ctx: Context, tuning: Tuning = STANDARD) -> None:
+        self._receiver = Receiver(ctx, tuning=tuning)
         self._thread = ThreadPoolExecutor(1, "agentspan-otlp")
         self._waiting = self._waiting_bytes = 0
         self._looked_s = 0.0

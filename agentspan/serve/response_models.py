@@ -1,9 +1,8 @@
 """Models of responses: for the OpenAPI document only; answers are made in operations.envelopes."""
 
-from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
 from agentspan.model.agent_resources import AgentSchemaVersion
@@ -179,8 +178,8 @@ class Account(BaseModel):
     type: Literal["account"]
     id: str
     name: str
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
 
 
 class Environment(BaseModel):
@@ -199,8 +198,8 @@ class Environment(BaseModel):
     id: str
     account_id: str
     name: str
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
 
 
 class AgentDeployment(BaseModel):
@@ -223,8 +222,8 @@ class AgentDeployment(BaseModel):
     agent_id: str | None
     environment_id: str
     current_version_id: str | None
-    inserted_at: datetime
-    updated_at: datetime
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
 
 
 class AlertCount(BaseModel):

@@ -10,20 +10,22 @@ import time
 from agentspan.errors import NotPermitted, StorageError
 from agentspan.interrupts import let_through
 from agentspan.storage.shared import Notes
+from agentspan.tuning import STANDARD
 
 log = logging.getLogger("agentspan")
 
 _SECRET = "logins/secret"
 _ENDED = "logins/ended/"
 _BYTES = 32
-MOST = 10_000
-"""Logouts that are kept, as of LoginStore."""
 
 
 class SharedLogins:
     """See LoginStore. Each check of a session asks the storage: a logout on one server holds on all of them at once.
 
     If the notes cannot be written, logins end with this process.
+
+    Args:
+        most: logouts that are kept; one more ends all sessions.
 
     Attributes:
         secret: what signs sessions; another one after `refresh` if a server has ended all sessions.
@@ -32,7 +34,8 @@ class SharedLogins:
 
     waits = True
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: Notes, most: int = STANDARD.kept_logouts) -> None:
+        self._most = most
         self._notes: Notes | None = notes
         self._ended: set[str] = set()
         self.secret = os.urandom(_BYTES)
@@ -55,10 +58,10 @@ class SharedLogins:
             return
         try:
             self._notes.note(_ENDED + session, "", lasts_s=max(1.0, expires - time.time()))
-            if self._notes.count_notes(_ENDED) > MOST:
+            if self._notes.count_notes(_ENDED) > self._most:
                 self._adopt(self._notes.note(_SECRET, os.urandom(_BYTES).hex()))
                 self._notes.forget_notes(_ENDED)
-                log.warning("more than %d logouts: all login sessions have ended", MOST)
+                log.warning("more than %d logouts: all login sessions have ended", self._most)
         except (NotPermitted, StorageError) as error:
             let_through(error)
             log.warning("a logout holds only until this process ends: %s", error)

@@ -30,6 +30,7 @@ from agentspan.serve.paths import route_path
 from agentspan.serve.responses import refuse, refuse_error, refuse_guess, respond
 from agentspan.serve.streaming import streamed
 from agentspan.serve.write_queue import Writes
+from agentspan.tuning import STANDARD, Tuning
 from agentspan.viewer import assets, conversation, data, export
 from agentspan.viewer.found_steps import found_steps
 from agentspan.viewer.listing import PAGE, SINCE, Asked, agent_names, asked_for, listing, unsummed
@@ -47,8 +48,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 FOREVER = "public, max-age=31536000, immutable"
-PATIENCE_S = 0.5
-"""How long the list of runs waits for sums: those of a million spans that were never asked for take some seconds."""
 LARGE = 100_000
 """Bytes from which an answer is compressed: 10,000 spans are 1.7 MB, and 0.24 MB after 6 ms."""
 TURNS = 500
@@ -59,9 +58,11 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool) -> list[Route]:
+def routes(
+    ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool, tuning: Tuning = STANDARD
+) -> list[Route]:
     """Return the viewer's routes over one storage."""
-    viewer = Viewer(ctx, write_queue, token=token, read_only=read_only)
+    viewer = Viewer(ctx, write_queue, token=token, read_only=read_only, tuning=tuning)
     guarded: list[tuple[str, Handler, str]] = [
         ("/", viewer.runs, "GET"),
         ("/runs.json", viewer.runs_data, "GET"),
@@ -89,11 +90,14 @@ def routes(ctx: Context, write_queue: Writes, *, token: AccessToken | None, read
 class Viewer:
     """The handlers."""
 
-    def __init__(self, ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool) -> None:
+    def __init__(
+        self, ctx: Context, write_queue: Writes, *, token: AccessToken | None, read_only: bool, tuning: Tuning
+    ) -> None:
         self._storage = ctx.storage
         self._write_queue = write_queue
-        self._sessions = LoginSessions(token, ctx.storage)
+        self._sessions = LoginSessions(token, ctx.storage, tuning.kept_logouts)
         self._read_only = read_only
+        self._sums_s = tuning.run_list_sums_s
         self._listings: dict[Asked, asyncio.Task[dict[str, Any]]] = {}
 
     def guarded(self, handler: Handler) -> Handler:
@@ -121,7 +125,7 @@ class Viewer:
     async def runs(self, request: Request) -> Response:
         """Answer with the list of runs."""
         asked = _asked(request)
-        found = await self._listing(asked, PATIENCE_S)
+        found = await self._listing(asked, self._sums_s)
         if found is None:
             found = await asyncio.to_thread(unsummed, self._storage, asked)
         agents = await asyncio.to_thread(agent_names, self._storage)

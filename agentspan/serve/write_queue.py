@@ -2,7 +2,7 @@
 
 A commit costs as much as the operation in it, and a hop to a thread and back more than both under load. So what came in
 one turn of the loop is committed as one group there; and since a turn must not be long, or every connection waits for
-it, a group takes what SLICE_S lets it take and leaves the rest to the next turn, after whoever came meanwhile.
+it, a group takes what a slice of time lets it take and leaves the rest to the next turn, after whoever came meanwhile.
 Waiting for other writers, and what takes long by itself, would stall the loop: then a thread commits the next group.
 """
 
@@ -18,6 +18,7 @@ from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
 from agentspan.operations.json_operations import Fields, JsonOperation
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 Operation = Callable[[Context], Envelope]
 
@@ -38,12 +39,8 @@ class JsonWrite:
 
 WAIT_S = 2.0
 """How long a request may wait for other writers before it is answered with 503."""
-SLICE_S = 0.004
-"""How long a group on the event loop may grow: after that it takes no further operation."""
 THREAD_SLICE_S = 0.1
-"""The same for a group in the thread, which does not block the event loop."""
-MAX_WAITING = 1000
-"""Requests that may wait for other writers at once; further ones are answered with 503 right away."""
+"""How long a group in the thread may grow, which does not block the event loop."""
 
 
 class _Waiting(NamedTuple):
@@ -70,7 +67,9 @@ class WriteQueue:
         wait_s: how long a request may wait for other writers.
     """
 
-    def __init__(self, context: Context, wait_s: float = WAIT_S) -> None:
+    def __init__(self, context: Context, wait_s: float = WAIT_S, tuning: Tuning = STANDARD) -> None:
+        self._most_waiting = tuning.waiting_requests
+        self._slice_s = tuning.loop_slice_s
         self._context = context
         self._groups = context.storage.capabilities().groups  # once: it takes as long as a tenth of a commit
         self._wait_s = wait_s
@@ -87,7 +86,7 @@ class WriteQueue:
         Raises:
             DatabaseBusy: other writers held the write lock for too long; nothing is stored.
         """
-        if len(self._queue) >= MAX_WAITING and self._busy.locked():
+        if len(self._queue) >= self._most_waiting and self._busy.locked():
             raise DatabaseBusy("too many requests wait for the database")
         loop = asyncio.get_running_loop()
         waiting = _Waiting(operation, is_long, time.monotonic() + self._wait_s, loop, loop.create_future())
@@ -106,7 +105,7 @@ class WriteQueue:
         self._next = None
         if not self._queue or self._busy.locked():  # the thread comes back when it is done
             return
-        if self._queue[0].is_long or not self._commit(0.0, SLICE_S, loop):
+        if self._queue[0].is_long or not self._commit(0.0, self._slice_s, loop):
             self._start()
         elif self._queue:
             self._come_back(loop)

@@ -41,6 +41,7 @@ from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, StoredKey, span_counts
 from agentspan.storage.rules import moved, page_of, references_of, terminated, unique_of, violations_after
 from agentspan.storage.transfer import KeyRow, SpanMark, marks_of
+from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
 Undo = Callable[[], object]
@@ -51,9 +52,11 @@ class MemoryStorage:
 
     Args:
         account: the account row; a new one when left out.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
     """
 
-    def __init__(self, account: AccountRow | None = None) -> None:
+    def __init__(self, account: AccountRow | None = None, *, tuning: Tuning = STANDARD) -> None:
+        self._tuning = tuning
         self._lock = threading.RLock()
         self._account = account or new_account()
         self._types: dict[str, ResourceType] = {self._account.id: "account"}
@@ -96,7 +99,9 @@ class MemoryStorage:
 
     def capabilities(self) -> Capabilities:
         """See Storage. It has no location: nothing else can open what is in this object."""
-        return Capabilities(backend="memory", groups=self, removal=self, transfer=self)
+        return Capabilities(
+            backend="memory", groups=self, removal=self, transfer=self, page_rows=self._tuning.page_rows
+        )
 
     def account(self) -> AccountRow:
         """See Storage."""

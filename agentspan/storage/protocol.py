@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from agentspan.model.changes import Key, Outcome, Unit, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, Row, Value
 from agentspan.model.status import FINISH_STATUSES
+from agentspan.tuning import STANDARD
 
 if TYPE_CHECKING:
     from agentspan.storage.analytics import Analytics, Scores
@@ -129,6 +130,7 @@ class Capabilities(NamedTuple):
         concurrency: how many threads of a process may write at the same time to good effect. A commit of a storage with
             more than 1 waits for a server.
         keeps_contents: whether it stores what is repeated in payloads once, and makes use of TextInParts.
+        page_rows: how many rows a reader of all rows asks it for at once.
     """
 
     backend: str
@@ -153,6 +155,7 @@ class Capabilities(NamedTuple):
     concurrency: int = 1
     spool: Spool | None = None
     partitions: Partitions | None = None
+    page_rows: int = STANDARD.page_rows
 
 
 class Groups(Protocol):

@@ -16,6 +16,7 @@ from agentspan.storage import location as locations
 from agentspan.storage.late import Late
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -41,6 +42,7 @@ def open_direct(
     read_only: bool = False,
     wait_s: float = 10.0,
     later: bool = False,
+    tuning: Tuning = STANDARD,
 ) -> Storage:
     """Return the storage that `db` names. Its reads do not drain journals (recovery.opening returns those that do).
 
@@ -50,6 +52,7 @@ def open_direct(
         wait_s: how long opening may wait for other processes.
         later: where it cannot be opened now, but perhaps later (others lock it, its disk is full), return one that is
             opened when it is used. A server is not even tried now.
+        tuning: sizes and times, for tests; see agentspan/tuning.py. Backends of others have their own.
 
     Raises:
         InvalidValue: `db` names no storage, or an unknown backend.
@@ -61,11 +64,13 @@ def open_direct(
         return db
     location = location_of(db)
     if location.scheme in _LOCAL:
-        return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s, later=later)
+        return _LOCAL[location.scheme](location, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
     if later and location.scheme in _REMOTE:
         _CHECKS[location.scheme](location)
-        return Late(location, partial(open_direct, location, read_only=read_only, wait_s=wait_s), wait_s=wait_s)
-    opener = _REMOTE.get(location.scheme) or _installed_opener(location)
+        open_now = partial(open_direct, location, read_only=read_only, wait_s=wait_s, tuning=tuning)
+        return Late(location, open_now, wait_s=wait_s)
+    own = _REMOTE.get(location.scheme)
+    opener = _installed_opener(location) if own is None else partial(own, tuning=tuning)
     try:
         return opener(location, read_only=read_only, wait_s=wait_s)
     except AgentspanError as error:
@@ -123,31 +128,31 @@ def _installed() -> "EntryPoints":
     return entry_points(group=GROUP)
 
 
-def _open_sqlite(location: Location, *, read_only: bool, wait_s: float, later: bool) -> Storage:
+def _open_sqlite(location: Location, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning) -> Storage:
     with forks.importing:
         from agentspan.storage.sqlite import SQLiteStorage
 
-    return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s, later=later)
+    return SQLiteStorage(location.text, read_only=read_only, wait_s=wait_s, later=later, tuning=tuning)
 
 
-def _open_memory(location: Location, *, read_only: bool, wait_s: float, later: bool) -> Storage:
+def _open_memory(location: Location, *, read_only: bool, wait_s: float, later: bool, tuning: Tuning) -> Storage:
     with forks.importing:
         from agentspan.storage.memory import MemoryStorage
 
     if read_only:
         raise InvalidValue("read_only", "a new database in memory has nothing to read")
-    return MemoryStorage()
+    return MemoryStorage(tuning=tuning)
 
 
-def _open_postgres(location: Location, *, read_only: bool, wait_s: float) -> Storage:
+def _open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning: Tuning) -> Storage:
     with forks.importing:
         from agentspan.storage.postgres import open_postgres
 
-    return open_postgres(location, read_only=read_only, wait_s=wait_s)
+    return open_postgres(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
 
 
 _LOCAL: dict[str, Callable[..., Storage]] = {"memory": _open_memory, locations.SQLITE: _open_sqlite}
-_REMOTE: dict[str, Opener] = {"postgresql": _open_postgres, "postgres": _open_postgres}
+_REMOTE: dict[str, Callable[..., Storage]] = {"postgresql": _open_postgres, "postgres": _open_postgres}
 
 
 def _check_postgres(location: Location) -> None:

@@ -13,8 +13,6 @@ from agentspan.storage.protocol import Query, Storage
 
 R = TypeVar("R", bound=Row)
 
-PAGE_ROWS = 500
-"""Rows in a page: 50 MB if payloads have 100 kB each."""
 FEW_ROWS = 20
 """Spans in a page at least, where a client reads them: it may take long, and a span may have 10 MB."""
 PAGE_BYTES = 2 * 2**20
@@ -60,11 +58,12 @@ def pages(
     descending: bool = False,
     limit: int | None = None,
 ) -> Iterator[list[R]]:
-    """Yield the same rows in pages of at most PAGE_ROWS, none of them empty."""
+    """Yield the same rows in pages, none of them empty, of as many rows as the storage asks for at most."""
+    most = storage.capabilities().page_rows
     query = Query(TYPE_OF[cast(type[Row], row_type)], where or {}, after=after, descending=descending)
     left = limit
     while left is None or left > 0:
-        wanted = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
+        wanted = most if left is None else min(left, most)
         rows = storage.page(replace(query, limit=wanted)).rows
         if rows:
             yield cast(list[R], rows)
@@ -79,11 +78,12 @@ def count(storage: Storage, type_: ResourceType, where: Mapping[str, Value] | No
     return storage.page(Query(type_, where or {}, limit=0, with_total=True)).counted()
 
 
-def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]]) -> Iterator[Sequence[AgentSpanRow]]:
+def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]], most_rows: int) -> Iterator[Sequence[AgentSpanRow]]:
     """Yield the spans of a run by id, in pages of few bytes, none of them empty.
 
     Args:
         read: returns the spans after an id, at most so many.
+        most_rows: the `page_rows` of their storage.
     """
     after, wanted = "", FEW_ROWS
     while True:
@@ -93,12 +93,13 @@ def span_pages(read: Callable[[str, int], Sequence[AgentSpanRow]]) -> Iterator[S
         if len(rows) < wanted:
             return
         size = sum(len(row.payload) + len(row.result_payload or "") for row in rows) // len(rows)
-        after, wanted = rows[-1].id, max(FEW_ROWS, min(PAGE_ROWS, PAGE_BYTES // max(size, 1)))
+        after, wanted = rows[-1].id, max(FEW_ROWS, min(most_rows, PAGE_BYTES // max(size, 1)))
 
 
 def whole_spans_of(storage: Storage, instance_id: str) -> Iterator[Sequence[AgentSpanRow]]:
     """Yield such pages of whole spans. No read transaction lasts as long as the caller takes."""
     query = Query("agent_span", {"agent_instance_id": instance_id})
     return span_pages(
-        lambda after, wanted: cast(list[AgentSpanRow], storage.page(replace(query, after=after, limit=wanted)).rows)
+        lambda after, wanted: cast(list[AgentSpanRow], storage.page(replace(query, after=after, limit=wanted)).rows),
+        storage.capabilities().page_rows,
     )

@@ -20,7 +20,6 @@ OFF = frozenset({"", "0", "false", "no", "off"})
 ENVIRONMENT = "AGENTSPAN_DB"
 """The variable by which a process that names no file finds one; processes that a test starts inherit it."""
 MAX_BYTES = 50_000_000
-"""Size of the file from which on the oldest runs are removed, down to half of it."""
 
 _file = pytest.StashKey[Path]()
 _before = pytest.StashKey[int]()
@@ -30,11 +29,16 @@ _broken = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting `agentspan_db`."""
+    """Add the settings `agentspan_db` and `agentspan_db_max_bytes`."""
     parser.addini(
         "agentspan_db",
         f"file for the runs of tests that name none, below the rootdir; off: as without pytest. Default: {DEFAULT}",
         default=DEFAULT,
+    )
+    parser.addini(
+        "agentspan_db_max_bytes",
+        f"size of that file from which on its oldest runs are removed, down to half of it. Default: {MAX_BYTES}",
+        default=str(MAX_BYTES),
     )
 
 
@@ -78,10 +82,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     try:
         if _recorded() >= 0:
             sys.modules["agentspan"].flush()
-        if _size(path) > MAX_BYTES:
+        most = int(session.config.getini("agentspan_db_max_bytes"))
+        if _size(path) > most:
             from agentspan.testing.kept_runs import rotate
 
-            rotate(path, MAX_BYTES // 2)
+            rotate(path, most // 2)
     except Exception:  # of the file, not of a test: the next run of pytest tries again
         pass
 

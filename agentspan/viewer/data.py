@@ -198,18 +198,20 @@ def _detail(span: AgentSpanRow, lives: Lives, violations: Sequence[Violation], s
 
 
 def _outlines(storage: Storage, run_id: str, after: str, limit: int | None, since: str | None) -> list[AgentSpanRow]:
-    outlines = storage.capabilities().outlines
+    can = storage.capabilities()
+    outlines = can.outlines
     if outlines is not None and limit is None and not after:
-        return list(_titled(outlines, run_id, since))
+        return list(_titled(outlines, run_id, since, can.page_rows))
     if outlines is not None:
         return outlines.outlines(run_id, after=after, limit=limit, since=since)
     spans = storage.iter_spans(run_id)
     return list(islice((row for row in spans if row.id > after and row.updated_at >= (since or "")), limit))
 
 
-def _titled(outlines: Outlines, run_id: str, since: str | None) -> Iterator[AgentSpanRow]:
+def _titled(outlines: Outlines, run_id: str, since: str | None, page_rows: int) -> Iterator[AgentSpanRow]:
     """Yield all spans with their titles as summaries: where there is none, it is made of the payload, however large."""
-    for rows in span_pages(lambda after, wanted: outlines.outlines(run_id, after=after, limit=wanted, since=since)):
+    read = lambda after, wanted: outlines.outlines(run_id, after=after, limit=wanted, since=since)  # noqa: E731
+    for rows in span_pages(read, page_rows):
         for row in rows:
             yield row if row.summary else row._replace(summary=title_of(row, MAX_INLINE), payload="{}")
 

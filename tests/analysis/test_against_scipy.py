@@ -25,6 +25,8 @@ from agentspan.analysis.tool_mix import chi_square_p
 numpy = pytest.importorskip("numpy", reason="needs numpy")
 stats = pytest.importorskip("scipy.stats", reason="needs scipy")
 
+pytestmark = pytest.mark.full
+
 shares = st.sampled_from([0.0, 0.05, 0.3, 0.5, 0.77, 1.0])
 p_values = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=30)
 tables = st.builds(Table, *[st.integers(0, 12)] * 4)

@@ -24,6 +24,7 @@ def judged(chance: random.Random, shares: list[float], *, with_tasks: bool = Tru
     return Gathered(runs, 0, 0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("with_tasks", [True, False])
 def test_an_agent_against_itself_seldom_fails_and_a_broken_one_nearly_always_does(with_tasks: bool) -> None:
     chance = random.Random(1)

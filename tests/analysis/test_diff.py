@@ -336,6 +336,7 @@ def test_the_first_divergence_is_at_the_edit() -> None:
     assert right >= 475, wrong
 
 
+@pytest.mark.full
 def test_ten_thousand_steps_with_a_thousand_edits_are_aligned_as_a_whole() -> None:
     dice = random.Random(3)
     run = [tool(dice.choice("fgh"), n=dice.randrange(500)) for _ in range(10_000)]

@@ -57,6 +57,7 @@ def test_what_is_planted_is_found_and_told_in_one_sentence() -> None:
     assert (better.verdict, better.rows[0].metric) == ("better", PASSED)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("tasks", "method"), [(0, "permutation"), (30, "paired")])
 def test_the_same_version_raises_few_alarms(tasks: int, method: str) -> None:
     alarms = 0
@@ -113,6 +114,7 @@ MANY = [10.0, 8, 6, 5, 4, 3, 2, 2, 1, 1, 0.5, 0.5]
 OTHER = [weight * (1.7 if place % 2 else 0.6) for place, weight in enumerate(MANY)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("number", "tasks"), [(40, 0), (60, 30), (150, 0)])
 def test_another_mix_of_tools_is_found_as_a_whole_and_the_same_mix_is_none(number: int, tasks: int) -> None:
     false = found = 0
@@ -129,15 +131,15 @@ def test_another_mix_of_tools_is_found_as_a_whole_and_the_same_mix_is_none(numbe
     assert found >= 3
 
 
-def test_many_runs_have_the_p_of_a_mix_that_their_permutations_have(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.full
+def test_many_runs_have_the_p_of_a_mix_that_their_permutations_have() -> None:
     for seed, tasks in ((1, 0), (2, 0), (3, 60), (4, 60)):
         chance = random.Random(seed)
         base, head = (calling(chance, 90, weights, tasks=tasks) for weights in (MANY, [*MANY[:-2], 2.0, 0.1]))
         pairs = task_pairs(base.runs, head.runs)
         ps = []
         for most in (0, 10_000):
-            monkeypatch.setattr("agentspan.analysis.tool_mix.MOST_PERMUTED", most)
-            found = tool_mix(base.runs, head.runs, pairs)
+            found = tool_mix(base.runs, head.runs, pairs, most_permuted=most)
             assert found is not None
             ps.append(found.p)
         assert ps[0] == pytest.approx(ps[1], abs=0.03)

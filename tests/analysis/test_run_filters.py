@@ -15,6 +15,7 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.run_filter import SORTS, RunFilter, RunSort
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import Rows
+from tests.tiers import examples
 
 ROWS = Rows()
 AGENTS = [ROWS.agent("one"), ROWS.agent("two")._replace(name="Zwei"), ROWS.agent(None)._replace(name="one")]
@@ -74,7 +75,7 @@ FILTERS = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(runs(), max_size=8),
     st.lists(

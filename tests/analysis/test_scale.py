@@ -1,6 +1,5 @@
 """A file with many runs is answered from its index: the work grows with the runs, not with the spans."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,11 @@ from agentspan.analysis.stats import stats
 from agentspan.analysis.why import why
 from agentspan.storage.sqlite.index import index_file
 from tests.cli.calling import lines
+from tests.tiers import longer
 
-SPANS = int(os.environ.get("AGENTSPAN_TEST_SPANS", "20000"))
+pytestmark = pytest.mark.full
+
+SPANS = longer("AGENTSPAN_TEST_SPANS", 20_000, 100_000, 1_000_000)
 STEPS = 100
 
 

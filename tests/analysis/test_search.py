@@ -9,6 +9,7 @@ from agentspan.analysis.search import SNIPPET, search
 from agentspan.database import Database
 from agentspan.storage import tokenizing
 from agentspan.storage.memory import MemoryStorage
+from tests.tiers import examples
 
 
 @pytest.fixture
@@ -109,13 +110,15 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", [*HOSTILE, "x" * 100_000, " ".join(map(str, range(1000))), "\ud800", "日本語", ""])
 def test_no_query_is_an_error(db: Database, run: str, what: str) -> None:
     hits = search(db.storage, what)
     assert len(hits.hits) == min(hits.total, 50)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.mark.full
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     texts=st.lists(st.text('aáB1_- \n\\"*é日\u0301\x00\x1f', max_size=12), min_size=1, max_size=5),
     what=st.text('aáB1_ "*é日\\\u0301\x00', max_size=6),

@@ -3,9 +3,9 @@
 import pytest
 
 import agentspan
-from agentspan.analysis import version_stats
 from agentspan.analysis.runs import find_runs
 from agentspan.analysis.stats import BOUNDS_MS, Rest, Stat, rank, shorten, stats
+from agentspan.analysis.version_stats import stats_by_version
 from agentspan.database import Database
 from agentspan.storage.analytics import bucket_of
 
@@ -160,11 +160,9 @@ def test_statistics_are_broken_down_by_version_the_latest_first(db: Database) ->
     assert reading.stats_by_version(until="2020-01-01").stats == ()
 
 
-def test_only_so_many_versions_and_labels_are_broken_down(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(version_stats, "MOST_VERSIONS", 2)
-    monkeypatch.setattr(version_stats, "MOST_LABELS", 3)
+def test_only_so_many_versions_and_labels_are_broken_down(db: Database) -> None:
     record_versions(db, "1234")
-    found = agentspan.read(db.storage).stats_by_version()
+    found = stats_by_version(db.storage, most_versions=2, most_labels=3)
     assert [each.version for each in found.versions] == ["4", "3"]
     assert (found.left_out_versions, found.left_out_labels) == (2, 3)
     assert len(found.stats) == 3

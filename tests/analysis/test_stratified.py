@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agentspan.analysis.statistics import fisher_p
 from agentspan.analysis.stratified import Strata, Table
+from tests.tiers import examples
 
 BERKELEY = [
     Table(512, 313, 89, 19),
@@ -55,7 +56,7 @@ def test_rabbits_are_counted_exactly() -> None:
 cells = st.builds(Table, *[st.integers(0, 4)] * 4)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(cells, min_size=1, max_size=3))
 def test_exact_p_is_the_sum_of_fractions(tables: list[Table]) -> None:
     strata = Strata(tables)

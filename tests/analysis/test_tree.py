@@ -153,6 +153,7 @@ def chain(length: int, *, closed: bool = False) -> list[AgentSpanRow]:
     return [span(f"{n:05d}", f"{n - 1:05d}" if n else first) for n in range(length)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("closed", [False, True], ids=["chain", "circle"])
 def test_a_chain_of_ten_thousand_spans_is_walked(closed: bool) -> None:
     visited = 0

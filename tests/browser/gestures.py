@@ -30,3 +30,17 @@ def expect(locator: Any) -> Any:
 def count_of(page: "Page", selector: str) -> int:
     """How many elements there are."""
     return page.locator(selector).count()
+
+
+EVERYTHING = ("j", "j", "j", "j", "j", "e", "2", "3", "1")
+"""Keys that lead to each part of a page."""
+
+
+def assert_harmless(page: "Page") -> None:
+    """Nothing of a payload became an element."""
+    assert (
+        count_of(page, "#tree img, #tree script, main img, main svg:not(.histogram), main a, [onload], [onerror]") == 0
+    )
+    assert page.evaluate(
+        "[...document.querySelectorAll('*')].flatMap(e => [...e.attributes]).every(a => !/^on/i.test(a.name))"
+    )

@@ -18,6 +18,8 @@ from tests.serve.servers import serving
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.full
+
 SIDE = 1000
 """Pixels; an image of random ones has 3 MB."""
 

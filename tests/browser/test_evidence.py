@@ -15,6 +15,8 @@ from tests.browser.recorded import Recording, database
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
+pytestmark = pytest.mark.full
+
 
 def expect(locator: Any) -> Any:
     """Playwright's assertions, which wait."""

@@ -12,6 +12,8 @@ from tests.browser.recorded import Recording, database
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.full
+
 STACKTRACE = "Traceback (most recent call last):\n" + '  File "deep.py", line 7, in walk\n    walk()\n' * 400
 TYPES, TOOLS = 40, 70
 

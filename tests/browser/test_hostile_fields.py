@@ -18,6 +18,8 @@ from tests.serve.servers import Server, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.full
+
 
 def expect(locator: Any) -> Any:
     """Playwright's assertions, which wait."""

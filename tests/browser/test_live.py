@@ -15,6 +15,8 @@ from tests.browser.recorded import Recording, database, long_run
 from tests.checkout import ROOT
 from tests.serve.servers import Server, serving
 
+pytestmark = pytest.mark.full
+
 # Other processes
 
 WRITER = """
@@ -61,31 +63,6 @@ def live(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with serving(path) as server:
         yield server, writer
     writer.close()
-
-
-def test_a_run_under_way_is_followed(live: tuple[Server, Writer], open_page: Opener) -> None:
-    server, write = live
-    run = write("run", "worker")
-    first = write("begin", run, "alpha")
-    page = open_page(f"{server.url}/runs/{run}")
-    expect(page.locator("#live")).to_be_visible()
-    press(page, "j")
-    expect(page.locator("#detail .hint")).to_contain_text("has not finished")
-    write("begin", run, "beta")
-    expect(page.locator("#tree .row:not([hidden])")).to_have_count(2)
-    write("end", first, "complete")
-    expect(page.locator("#tree .row.selected .mark.complete")).to_be_visible()
-    expect(page.locator("#detail")).to_contain_text("it is done")
-    press(page, "2")
-    turns = page.locator(".turn")
-    expect(turns).to_have_count(2)
-    turns.first.evaluate("(node) => (node.kept = true)")
-    write("begin", run, "gamma")
-    expect(turns).to_have_count(3)
-    expect(turns.locator(".place")).to_have_text(["1", "2", "3"])
-    assert turns.first.evaluate("(node) => node.kept")  # with what the reader unfolded in it
-    write("finish", run)
-    expect(page.locator("#status")).to_have_text("complete")
 
 
 def test_a_change_that_comes_with_an_old_stamp_is_seen_too(live: tuple[Server, Writer], open_page: Opener) -> None:

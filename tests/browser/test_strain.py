@@ -24,6 +24,8 @@ from tests.serve.servers import Server, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, Route
 
+pytestmark = pytest.mark.full
+
 LINES = "".join(f"{number}: why are invoices late? \U0001f600 " + "\n" * (number % 3 == 0) for number in range(8_000))
 ONE_LINE = "0123456é\U0001f600" * 12_000
 """Each character counts: a block of an even number of them would end inside a pair."""

@@ -2,8 +2,12 @@
 
 import re
 
+import pytest
+
 from tests.browser.conftest import SPANS, Opener, Site
 from tests.browser.gestures import expect, press, selected
+
+pytestmark = pytest.mark.full
 
 # Large runs
 
@@ -23,44 +27,6 @@ def test_ten_thousand_spans_take_few_elements_wherever_one_scrolls(site: Site, o
 
 
 # The keyboard, and who does not see
-
-
-def test_the_tree_is_walked_with_keys(site: Site, open_page: Opener) -> None:
-    page = open_page(site.failing)
-    press(page, "j")
-    expect(selected(page)).to_contain_text("Agent researcher: find the cause")
-    press(page, "j")
-    expect(selected(page)).to_contain_text("user: Why are invoices late?")
-    press(page, "k", "k", "k")
-    expect(selected(page)).to_contain_text("Agent researcher")
-    press(page, "G")
-    expect(selected(page)).to_contain_text("The report holds a lock.")
-    press(page, "h")
-    expect(selected(page)).to_contain_text("Agent researcher")
-    press(page, "h")
-    expect(page.locator("#tree .row:not([hidden])")).to_have_count(1)
-    expect(page.locator("#tree .row.selected")).to_have_attribute("aria-expanded", "false")
-    expect(page.locator("#tree .row.selected .error")).to_have_text("+8")
-    press(page, "l", "l")
-    expect(selected(page)).to_contain_text("user: Why are invoices late?")
-    press(page, "H")
-    expect(page.locator("#tree .row:not([hidden])")).to_have_count(1)
-    press(page, "L")
-    expect(page.locator("#tree .row:not([hidden])")).to_have_count(9)
-
-
-def test_e_goes_from_error_to_error_and_unfolds_what_hides_them(site: Site, open_page: Opener) -> None:
-    page = open_page(site.failing)
-    press(page, "H", "e")
-    expect(selected(page)).to_contain_text("Tool search_logs")
-    expect(page.locator("#detail .failure h3")).to_have_text("TimeoutError")
-    expect(page.locator("#detail .failure .trace")).to_contain_text('File "a.py", line 1')
-    press(page, "e")
-    expect(page.locator("#detail .failure")).to_contain_text("again")
-    press(page, "e")
-    expect(selected(page)).to_contain_text("Tool search_logs")
-    press(page, "E")
-    expect(page.locator("#detail .failure")).to_contain_text("again")
 
 
 def test_a_screen_reader_hears_a_tree(site: Site, open_page: Opener) -> None:

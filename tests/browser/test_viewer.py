@@ -1,4 +1,4 @@
-"""The viewer as a person uses it, in a real browser: views of a run, the list, hostile payloads, files, and looks."""
+"""The viewer as a person uses it, in a real browser: views of a run, files, and looks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,31 +8,15 @@ import pytest
 import agentspan
 from agentspan.viewer import export
 from tests.browser.conftest import Opener, Site
-from tests.browser.gestures import count_of, expect, press, selected
-from tests.browser.recorded import HOSTILE, Recording, database
+from tests.browser.gestures import EVERYTHING, assert_harmless, expect, press, selected
+from tests.browser.recorded import Recording, database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.full
+
 # Views of a run
-
-
-def test_the_conversation_reads_like_one(site: Site, open_page: Opener, shots: Path) -> None:
-    page = open_page(site.failing)
-    press(page, "2")
-    turns = page.locator(".turn")
-    expect(turns).to_have_count(4)
-    texts = turns.all_inner_texts()
-    assert "Why are invoices late?" in texts[0]
-    assert "I will look." in texts[1]
-    assert "search_logs" in texts[2]
-    assert "TimeoutError: no answer" in texts[2]
-    assert "The report holds a lock." in texts[3]
-    page.screenshot(path=shots / "conversation.png")
-    turns.nth(2).hover()
-    turns.nth(2).get_by_text("Open span").click()
-    expect(selected(page)).to_contain_text("Tool search_logs")
-    expect(page.locator("#tree")).to_be_visible()
 
 
 def test_arguments_of_a_call_are_shown_whole(open_page: Opener, tmp_path: Path) -> None:
@@ -111,57 +95,7 @@ def test_a_link_leads_to_the_span(site: Site, open_page: Opener) -> None:
     expect(selected(again)).to_contain_text("step")
 
 
-# The list
-
-
-def test_the_list_leads_to_a_run_and_can_be_filtered(site: Site, open_page: Opener, shots: Path) -> None:
-    page = open_page(site.server.url, ready=False)
-    expect(page.locator("#runs tr")).to_have_count(3)
-    expect(page.locator("#count")).to_contain_text("3 of 3 runs")
-    page.screenshot(path=shots / "runs.png")
-    page.select_option("[name=agent]", "researcher")
-    page.wait_for_url("**/?agent=researcher")
-    expect(page.locator("#runs tr")).to_have_count(1)
-    expect(page.locator("#runs tr")).to_contain_text("ticket=OPS-1")
-    press(page, "j", "Enter")
-    page.wait_for_selector("html[data-ready]")
-    assert page.url.startswith(site.failing)
-    page.get_by_role("link", name="Runs").click()
-    expect(page.locator("#runs tr")).to_have_count(3)
-
-
-# Hostile payloads
-
-EVERYTHING = ("j", "j", "j", "j", "j", "e", "2", "3", "1")
-
-
-def assert_harmless(page: "Page") -> None:
-    """Nothing of a payload became an element."""
-    assert (
-        count_of(page, "#tree img, #tree script, main img, main svg:not(.histogram), main a, [onload], [onerror]") == 0
-    )
-    assert page.evaluate(
-        "[...document.querySelectorAll('*')].flatMap(e => [...e.attributes]).every(a => !/^on/i.test(a.name))"
-    )
-
-
-def test_hostile_payloads_stay_text(site: Site, open_page: Opener) -> None:
-    listed = open_page(site.server.url, ready=False)
-    expect(listed.locator("#runs")).to_contain_text(HOSTILE[:100])
-    page = open_page(site.hostile)
-    for key in EVERYTHING:
-        press(page, key)
-        expect(page.locator("#detail[aria-busy=false]")).to_have_count(1)
-        assert_harmless(page)
-    press(page, "j", "j")
-    expect(page.locator("#detail h2")).to_contain_text("<script>alert('a')</script>")
-    press(page, "2")
-    expect(page.locator("#turns")).to_contain_text("<img src=x onerror=alert('c')>")
-    expect(page.locator("#turns")).to_contain_text("a\\u202eb\\u0000c\\u001b[31md\\u200fe\\u2066f")
-    press(page, "/")
-    page.keyboard.type(HOSTILE)
-    expect(page.locator("#found")).not_to_have_text("")
-    assert_harmless(page)
+# Files
 
 
 def test_the_exported_file_works_by_itself(site: Site, open_page: Opener, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Every command on a file that is damaged: an answer, or one sentence that says so and what to do; no traceback."""
 
-import os
 import random
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import agentspan
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import SQLiteStorage
 from tests.cli.calling import call
+from tests.tiers import longer
 
-FILES = int(os.environ.get("AGENTSPAN_TEST_DAMAGED_FILES", "8"))
+FILES = longer("AGENTSPAN_TEST_DAMAGED_FILES", 2, 8, 200)
 """How many damaged files there are; hundreds take minutes."""
 PAGE = 4096
 SECRET = "long"
@@ -53,6 +53,7 @@ def damage(data: bytes, chance: random.Random) -> bytes:
     return bytes(damaged)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(FILES))
 def test_a_damaged_file_is_answered_from_or_named(recorded: Path, tmp_path: Path, seed: int) -> None:
     storage = SQLiteStorage(recorded, read_only=True)

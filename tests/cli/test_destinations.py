@@ -124,6 +124,7 @@ def test_where_nothing_can_be_written_one_line_says_so(db: Path, tmp_path: Path,
     assert sorted(file.name for file in tmp_path.iterdir() if file.suffix == "" and file.name[0] == ".") == []
 
 
+@pytest.mark.full
 def test_dev_stdout_is_appended_to_and_messages_go_to_stderr(db: Path, tmp_path: Path) -> None:
     file = tmp_path / "out"
     file.write_bytes(b"before\n")

@@ -39,6 +39,7 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "runs.db"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "cp437", "utf-8"])
 def test_each_command_prints_what_the_encoding_has(db: Path, encoding: str, command: list[str]) -> None:
@@ -90,6 +91,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("command", WRONG, ids=ascii)
 def test_an_error_repeats_no_control_character_of_an_argument(db: Path, command: list[str]) -> None:
     result = CliRunner().invoke(main, ["--db", str(db), *command], color=True)
@@ -109,6 +111,7 @@ def test_what_is_to_be_copied_is_quoted_and_has_no_control_character(
     assert f"--db '{tmp_path}/a b e\ufffd[31mv\ufffd\ufffd\ufffd/runs.db' runs" in result.output
 
 
+@pytest.mark.full
 @pytest.mark.skipif(shutil.which("less") is None, reason="needs less")
 def test_less_shows_colours_and_not_their_codes(db: Path) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "PAGER": "less", "COLUMNS": "80", "LINES": "24"}

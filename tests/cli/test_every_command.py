@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan.cli import main
 from tests.cli.calling import call, process
+from tests.tiers import examples
 
 HOSTILE = "".join(map(chr, range(32))) + "\x7f\x9b31m\u202e\u2066\ud800\x1b]0;title\x07\x1b[2J"
 
@@ -109,7 +110,8 @@ def bad_characters(output: str) -> list[str]:
     return [c for c in output if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u202e\u2066\ud800")]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.full
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.just(HOSTILE), st.text(st.characters(max_codepoint=0x2070), max_size=20)))
 def test_nothing_of_a_payload_is_a_control_sequence(
     text: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +150,7 @@ def test_every_command_answers_with_one_document(tmp_path: Path, monkeypatch: py
         assert result.output.isascii()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -178,6 +181,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(tmp_path: Path, argument
     assert (started.wait(), errors) == (0, "")
 
 
+@pytest.mark.full
 def test_on_a_terminal_there_are_colours_unless_no_color_and_long_runs_go_through_the_pager(tmp_path: Path) -> None:
     pty = pytest.importorskip("pty", reason="needs pty")
     db = tmp_path / "runs.db"

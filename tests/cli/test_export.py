@@ -14,7 +14,6 @@ import agentspan
 from agentspan.database import Database
 from agentspan.errors import InvalidValue
 from agentspan.jsontext import encode
-from agentspan.maintenance import compact_lines
 from agentspan.maintenance.compact_lines import Cutter, Joiner
 from agentspan.maintenance.importing import import_lines
 from agentspan.model.changes import Move, Unit
@@ -25,6 +24,7 @@ from agentspan.storage.protocol import Query
 from agentspan.testing.contract.rows import Rows
 from tests.cli.calling import call, lines
 from tests.strategies import any_text, json_values
+from tests.tiers import examples
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_history_in_the_compact_form_is_a_range(tmp_path: Path) -> None:
     assert len(set(texts)) >= len(texts) - 12  # the short text, said again
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.dictionaries(any_text, st.one_of(json_values, st.lists(json_values)), max_size=4), max_size=6))
 def test_any_payloads_are_cut_and_put_together(payloads: list[dict[str, Any]]) -> None:
     cutter, joiner = Cutter(), Joiner()
@@ -160,8 +160,7 @@ def test_any_payloads_are_cut_and_put_together(payloads: list[dict[str, Any]]) -
         (['{"m":[', *[3, ","] * 1000, 3, "]}"], "payload is too large"),
     ],
 )
-def test_pieces_that_are_wrong_are_named(db: Database, pieces: Any, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compact_lines, "MOST", 100_000)
+def test_pieces_that_are_wrong_are_named(db: Database, pieces: Any, says: str) -> None:
     span = Rows().span(Rows().family(Rows().agent("a"))[2])
     parts: dict[str, Any] = {"type": "parts", "elements": ["{}", "1", f'"{"x" * 1000}"'], "texts": ['"y"']}
     data = [
@@ -169,11 +168,15 @@ def test_pieces_that_are_wrong_are_named(db: Database, pieces: Any, says: str, m
         parts,
         {"type": "agent_span", **span._asdict(), "payload": pieces},
     ]
+
+    def lines() -> list[bytes]:
+        return [json.dumps(line).encode() for line in data]
+
     with pytest.raises(InvalidValue, match=re.escape(f"line 3: {says}")):
-        import_lines(Context(db.storage), lambda: [json.dumps(line).encode() for line in data])
+        import_lines(Context(db.storage), lines, most_characters=100_000)
     parts["texts"] = [1]
     with pytest.raises(InvalidValue, match="line 2: parts must have texts, a list of texts"):
-        import_lines(Context(db.storage), lambda: [json.dumps(line).encode() for line in data])
+        import_lines(Context(db.storage), lines)
 
 
 def test_the_commit_of_a_run_is_exported_and_imported(tmp_path: Path, db: Database) -> None:

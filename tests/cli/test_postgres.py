@@ -17,6 +17,8 @@ from tests.postgres import Emptied
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
+pytestmark = pytest.mark.full
+
 NOWHERE = Path("/nowhere/runs.db")
 """A file that commands which name another database do not touch."""
 

@@ -8,6 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 import agentspan
 from agentspan.analysis import id_prefixes
 from agentspan.analysis.following import Follower
@@ -71,6 +73,7 @@ def test_a_look_at_a_run_in_which_nothing_moved_reads_no_span(db: Database, monk
     assert len(follower.look()) == 1
 
 
+@pytest.mark.full
 def test_it_follows_another_process_and_goes_on_to_its_next_run(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     agentspan.open(db).close()
@@ -177,6 +180,7 @@ def test_of_the_runs_after_the_one_that_was_named_those_that_are_over_are_passed
     tail.communicate(timeout=20)
 
 
+@pytest.mark.full
 def test_a_run_whose_program_died_does_not_hold_it_up(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     code = "import sys, os, agentspan; agentspan.configure(sys.argv[1]); agentspan.run('a').__enter__(); os._exit(1)"

@@ -20,6 +20,7 @@ from agentspan.journal.segments import NEW, Segment
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.testing import deterministic
+from agentspan.tuning import STANDARD, Tuning
 
 TABLES = ("agents", "agent_versions", "agent_schema_versions", "agent_instances", "agent_spans")
 TYPES = ("llm", "tool", "decision", "own", "acme:llm", "own:sub", "unknown type", "custom")
@@ -165,11 +166,11 @@ def by_commits(template: Path, path: Path, program: Program) -> dict[str, list[t
 
 
 @contextmanager
-def journaled(template: Path, path: Path) -> Iterator[agentspan.Tracer]:
+def journaled(template: Path, path: Path, tuning: Tuning = STANDARD) -> Iterator[agentspan.Tracer]:
     """A tracer with a journal that is drained only when that is asked for; it dies without a word at the end."""
     shutil.copy(template, path)
     with counted_here():
-        tracer = agentspan.Tracer(path)
+        tracer = agentspan.Tracer(path, tuning=tuning)
         sink = sink_of(tracer)
         sink.work.thread.running = object()  # type: ignore[assignment]  # there is one already, as far as it knows
         yield tracer
@@ -183,6 +184,14 @@ def sink_of(tracer: agentspan.Tracer) -> JournalSink:
     return tracer.recorder.sink
 
 
+def append_by_calls(tracer: agentspan.Tracer) -> None:
+    """Have a tracer that has recorded nothing yet append by calls of the system, as where files share blocks."""
+    log = sink_of(tracer).log
+    assert log.begun == 0
+    log._maps = False
+    log._guard()
+
+
 def die(tracer: agentspan.Tracer) -> None:
     """Let go of everything as a SIGKILL does."""
     sink_of(tracer).leave()
@@ -194,9 +203,7 @@ def leave(path: Path, spans: int, monkeypatch: pytest.MonkeyPatch, size: int) ->
     """Leave a file and a journal as a program does that is killed after so many spans."""
     with monkeypatch.context() as patch:
         patch.setattr(DrainThread, "start", lambda thread: None)
-        patch.setattr("agentspan.journal.log.GROWTH", 1)
-        patch.setattr("agentspan.recording.sinks.journal.SIZE", size)
-        tracer = Tracer(path)
+        tracer = Tracer(path, tuning=STANDARD._replace(journal_segment_bytes=size, journal_segment_growth=1))
         with tracer.run("a"):
             for number in range(spans):
                 with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 500}}):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import Tracer
 from agentspan.errors import DatabaseBusy
-from agentspan.journal.begun import BODIES, Begun
+from agentspan.journal.begun import Begun
 from agentspan.journal.deriving import Batch
 from agentspan.journal.parts import LOST
 from agentspan.recording.sinks.drain import Drain
@@ -24,7 +24,9 @@ from agentspan.recovery.committer import Committer
 from agentspan.storage import meanwhile
 from agentspan.storage.location import Location
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import Program, by_commits, journaled, perform, programs, refused, rows, sink_of
+from tests.postgres_proxy import proxy
 
 Apply = Callable[..., list[Any]]
 
@@ -73,6 +75,7 @@ def in_small_portions(tracer: Tracer, size: int) -> Drain:
     return drain
 
 
+@pytest.mark.full
 @given(
     program=programs,
     size=st.integers(1, 400),
@@ -83,16 +86,12 @@ def in_small_portions(tracer: Tracer, size: int) -> Drain:
 def test_what_is_derived_ahead_leaves_what_commits_leave(
     template: Path, program: Program, size: int, each: int, bodies: int, fails_at: int
 ) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch("agentspan.journal.begun.BODIES", bodies),
-        patch("agentspan.journal.deriving.AT_ONCE", 1),
-        patch("agentspan.recording.sinks.drain.CHUNK", size),
-    ):
+    tuning = STANDARD._replace(derived_ahead_records=bodies, derived_spans=1, drain_portion_bytes=size)
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
         program = [op for op in program if op != ("flush",)]
         expected = by_commits(template, Path(folder) / "commits.db", program)
-        with journaled(template, path) as tracer:
+        with journaled(template, path, tuning) as tracer:
             in_small_portions(tracer, size)
             perform(tracer, program, tracer.flush)
             with slow_file(each, fails_at):
@@ -121,13 +120,10 @@ def payloads(db: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("fails_at", [0, 2, 3, 5])
-def test_elements_are_noted_in_the_order_of_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[bool], fails_at: int
-) -> None:
-    monkeypatch.setattr("agentspan.journal.deriving.MOST_IN_PARTS", 20_000)  # a portion is several batches
-    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 16_000)
+def test_elements_are_noted_in_the_order_of_records(tmp_path: Path, steps: list[bool], fails_at: int) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path)
+    tuning = STANDARD._replace(batch_histories_characters=20_000, drain_portion_bytes=16_000)
+    tracer = Tracer(path, tuning=tuning)  # a portion is several batches
     sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]  # there is one already
     in_small_portions(tracer, 16_000)
     sent = histories(tracer, 100)
@@ -146,8 +142,7 @@ def test_a_step_that_fails_is_done_again_in_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[bool]
 ) -> None:
     fails = [True]
-    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 4_000)
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(drain_portion_bytes=4_000))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     in_small_portions(tracer, 4_000)
@@ -156,7 +151,7 @@ def test_a_step_that_fails_is_done_again_in_its_turn(
 
     def go_on(begun: Begun, most: int) -> bool:
         is_left = real(begun, most)
-        if fails and most == BODIES:
+        if fails and most == STANDARD.derived_ahead_records:
             raise RuntimeError(fails.pop())
         return is_left
 
@@ -180,9 +175,7 @@ def test_what_an_exception_left_half_done_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int, raised: BaseException
 ) -> None:
     """Whatever raises in the middle of a step, and whoever hides it."""
-    monkeypatch.setattr("agentspan.journal.begun.BODIES", 7)
-    monkeypatch.setattr("agentspan.journal.deriving.AT_ONCE", 3)
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(derived_ahead_records=7, derived_spans=3))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     sent = histories(tracer, 12)
@@ -217,7 +210,6 @@ def test_what_an_exception_left_half_done_is_done_again(
 
 
 def test_what_was_derived_ahead_waits_for_the_next_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 4_000)
     added: list[int] = []
     real = Batch.add
 
@@ -225,7 +217,7 @@ def test_what_was_derived_ahead_waits_for_the_next_drain(tmp_path: Path, monkeyp
         added.append(real(batch, bodies))
         return added[-1]
 
-    tracer = Tracer(tmp_path / "runs.db")
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(drain_portion_bytes=4_000))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     drain = in_small_portions(tracer, 4_000)
@@ -242,11 +234,8 @@ def test_what_was_derived_ahead_waits_for_the_next_drain(tmp_path: Path, monkeyp
     assert sum(added) == tracer.health().recorded + 1  # and the program itself
 
 
-def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 4_000)
-    tracer = Tracer(tmp_path / "runs.db")
+def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(drain_portion_bytes=4_000))
     work = sink_of(tracer).work
     work.thread.running = object()  # type: ignore[assignment]
     drain = in_small_portions(tracer, 4_000)
@@ -264,21 +253,19 @@ def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(
     assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
 
 
-def test_while_a_server_stores_some_the_next_are_derived(
-    postgres_location: Location, steps: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A slow server: its answer is there when the next portion is derived, however fast this machine is.
-    monkeypatch.setattr("agentspan.storage.postgres.connection._is_ready", lambda socket, wanted: False)
-    tracer = Tracer(postgres_location)
-    tracer.flush(30)
-    sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]
-    with tracer.run("a"):
-        for number in range(6000):
-            with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 300}}) as span:
-                span.set_result({"output": str(number)})
-    assert tracer.flush(60)
-    sink_of(tracer).work.thread.running = None
-    tracer.shutdown()
+def test_while_a_server_stores_some_the_next_are_derived(postgres_location: Location, steps: list[bool]) -> None:
+    with proxy(postgres_location.text) as between:
+        tracer = Tracer(between.url)
+        tracer.flush(30)
+        sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]
+        with tracer.run("a"):
+            for number in range(6000):
+                with tracer.span("tool", {"name": str(number), "arguments": {"text": "x" * 300}}) as span:
+                    span.set_result({"output": str(number)})
+        between.delay_s = 0.02  # answers take longer than it takes to derive what follows, however fast this machine is
+        assert tracer.flush(60)
+        sink_of(tracer).work.thread.running = None
+        tracer.shutdown()
     assert len(steps) > 10  # 48 where nothing else runs
     with agentspan.open(postgres_location) as db:
         (run,) = db.agent_instances.list()

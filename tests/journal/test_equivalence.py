@@ -4,13 +4,13 @@ import shutil
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import (
     Program,
     Untrimmed,
@@ -34,10 +34,10 @@ def _own_type(caplog: pytest.LogCaptureFixture) -> None:
 @given(program=programs, at_once=st.integers(1, 3))
 @example(program=[("nested", 0, "llm", {}, False)], at_once=1)
 def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, at_once: int) -> None:
-    with tempfile.TemporaryDirectory() as folder, patch("agentspan.journal.deriving.AT_ONCE", at_once):
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "runs.db"
         expected = by_commits(template, Path(folder) / "commits.db", program)
-        with journaled(template, path) as tracer:
+        with journaled(template, path, STANDARD._replace(derived_spans=at_once)) as tracer:
             perform(tracer, program, tracer.flush)
             assert tracer.flush()
             health = tracer.health()
@@ -73,21 +73,18 @@ def test_a_journal_leaves_what_commits_leave(template: Path, program: Program, a
 def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
     template: Path, program: Program, batch: int, at_once: int, trims: bool
 ) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch("agentspan.recovery.adopting.BATCH", batch),
-        patch("agentspan.journal.deriving.AT_ONCE", at_once),
-    ):
+    tuning = STANDARD._replace(recovery_batch_records=batch, derived_spans=at_once)
+    with tempfile.TemporaryDirectory() as folder:
         path, aside = Path(folder) / "runs.db", Path(folder) / "aside"
         expected = by_commits(template, Path(folder) / "commits.db", program)
-        with nullcontext() if trims else Untrimmed(), journaled(template, path) as tracer:
+        with nullcontext() if trims else Untrimmed(), journaled(template, path, tuning) as tracer:
             perform(tracer, program, tracer.flush)
         spool = path.with_name("runs.db.spool")
         if not spool.exists():  # nothing was said that needs a journal
             return
         shutil.copytree(spool, aside)
         for _ in range(3):  # the first brings it in; the others find what is there already
-            agentspan.open(path).close()
+            agentspan.open(path, tuning=tuning).close()
             assert segments_of(path) == []
             assert rows(path) == expected
             assert refused(path) == []

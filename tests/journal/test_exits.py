@@ -17,9 +17,10 @@ import faulthandler, functools, logging, multiprocessing, os, signal, sys, threa
 faulthandler.dump_traceback_later(50, exit=True)
 warnings.simplefilter("ignore")
 import agentspan
+from dataclasses import replace
 from agentspan.recording.sinks import drain, drain_thread
-from agentspan.journal import log
-Log = log.Log
+from agentspan.journal.log import Log
+from agentspan.tuning import STANDARD
 path = sys.argv[1]
 
 def one(name="x"):
@@ -27,7 +28,10 @@ def one(name="x"):
         pass
 """
 SMALL = """
-log.Log.__init__.__defaults__, log.GROWTH = (16 * 1024,), 1  # rotate all the time
+tuning = STANDARD._replace(journal_segment_bytes=16 * 1024, journal_segment_growth=1)  # rotate all the time
+"""
+AS_THE_FIRST = """
+tuning = STANDARD._replace(journal_segment_growth=1)
 """
 
 
@@ -43,11 +47,12 @@ def check(path: Path, spans: int) -> None:
     assert statuses(path) == ["complete"] * spans
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("also", ["", "agentspan.flush()", "agentspan.open(path).agent_instances.list()"])
 def test_a_signal_handler_may_record_and_read_while_its_thread_appends_and_rotates(tmp_path: Path, also: str) -> None:
     path = tmp_path / "runs.db"
     code = f"""
-agentspan.configure(path)
+agentspan.configure(path, tuning=tuning)
 left = {30 if "open" in also else 100}
 total = 0
 def handler(*_):
@@ -71,14 +76,16 @@ assert health.failed == 0, health
 agentspan.shutdown()
 open(path + ".count", "w").write(str(total))
 """
-    run(path, SMALL + code)
+    # A handler that flushes in the middle of a rotation waits its whole 5 s for the thread that drains, which waits for
+    # the rotation. So there are few rotations then.
+    run(path, (AS_THE_FIRST if also else SMALL) + code)
     check(path, int((tmp_path / "runs.db.count").read_text()))
 
 
 def test_ctrl_c_at_any_moment_leaves_the_journal_whole(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-agentspan.configure(path)
+agentspan.configure(path, tuning=tuning)
 interrupted = 0
 with agentspan.run("main"):
     one("first")  # with a segment, which takes longer than there is time below
@@ -100,10 +107,11 @@ assert agentspan.health().waiting == 0
     assert statuses(path).count("complete") > 10
 
 
+@pytest.mark.full
 def test_forks_while_others_rotate_drain_and_adopt(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-agentspan.configure(path)
+agentspan.configure(path, tuning=tuning)
 stop = threading.Event()
 counts = []
 def work():
@@ -138,6 +146,7 @@ open(path + ".count", "w").write(str(sum(counts) + 8))
     check(path, int((tmp_path / "runs.db.count").read_text()))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_processes_of_multiprocessing_leave_nothing_behind(tmp_path: Path, method: str) -> None:
     path = tmp_path / "runs.db"
@@ -179,11 +188,11 @@ def test_however_a_program_ends(tmp_path: Path, end: str) -> None:
     check(path, 20)
 
 
+@pytest.mark.full
 def test_a_signal_handler_that_records_does_not_wait_for_ever_for_a_fork_that_waits_for_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-from agentspan.journal import left_segments, locked_files
-locked_files.FORK_WAIT_S = 0.5
+from agentspan.journal import left_segments
 agentspan.configure(path)
 def fork():
     child = os.fork()
@@ -212,11 +221,11 @@ forking.join()
     check(path, 2)
 
 
+@pytest.mark.full
 def test_a_record_that_comes_while_the_thread_goes_is_not_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
-drain_thread.QUIET_TICKS = 5
-tracer = agentspan.configure(path)
+tracer = agentspan.configure(path, tuning=STANDARD._replace(drain_quiet_ticks=5))
 class Late(Log):  # what a switch of threads between the look around and the append does
     def append(self, body):
         self.__class__ = Log
@@ -240,6 +249,7 @@ with agentspan.run("a"):
     check(path, 2)
 
 
+@pytest.mark.full
 def test_the_thread_drains_however_often_it_is_called_to_make_a_segment(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """
@@ -257,6 +267,7 @@ with agentspan.run("a"):
     check(path, 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("late_s", [0.0, 0.004, 0.008, 0.012])
 def test_a_program_that_ends_while_a_segment_is_made_leaves_none(tmp_path: Path, late_s: float) -> None:
     path = tmp_path / "runs.db"
@@ -271,6 +282,7 @@ with agentspan.run("a"):
     assert [each.name for each in tmp_path.iterdir()] == ["runs.db"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", ["os.fork() or os._exit(0)", "agentspan.flush()", "agentspan.shutdown()"])
 def test_a_signal_handler_may_fork_or_shut_down_while_the_thread_is_called(tmp_path: Path, what: str) -> None:
     path = tmp_path / "runs.db"

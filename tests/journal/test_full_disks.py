@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentspan import Tracer
-from agentspan.recording.sinks import journal_work
 from agentspan.recording.sinks.drain_thread import DrainThread
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import sink_of, statuses
 from tests.journal.segment_files import segments_of
 from tests.waiting import until
@@ -79,12 +79,9 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_recording_goes_on(
     assert segments_of(path) == []
 
 
-def test_what_a_full_disk_costs_after_all_is_counted(
-    disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.recording.sinks.backlog.MAX_WAITING", 100)
+def test_what_a_full_disk_costs_after_all_is_counted(disk: Callable[[str], Path]) -> None:
     path = disk("1m") / "runs.db"
-    tracer = Tracer(path)
+    tracer = Tracer(path, tuning=STANDARD._replace(backlog_units=100))
     with tracer.run("full"):
         steps(tracer, 1000)
         disk("200m")
@@ -118,6 +115,7 @@ def test_a_folder_that_may_not_be_written_to_has_no_journal_and_records_by_commi
     assert statuses(tmp_path / "runs.db") == ["complete"] * 10
 
 
+@pytest.mark.full
 def test_behind_a_locked_file_the_disk_grows_and_not_the_memory(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     tracer = Tracer(path)
@@ -136,13 +134,13 @@ def test_behind_a_locked_file_the_disk_grows_and_not_the_memory(tmp_path: Path) 
     assert segments_of(path) == []
 
 
+@pytest.mark.full
 def test_beyond_the_cap_callers_do_the_work_and_nothing_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, cap = tmp_path / "runs.db", 16 * 2**20
-    monkeypatch.setattr(journal_work, "CAP", cap)
     monkeypatch.setattr(DrainThread, "start", lambda thread: None)
-    tracer = Tracer(path)
+    tracer = Tracer(path, tuning=STANDARD._replace(journal_calls_drain_bytes=cap))
     most = 0
     with tracer.run("behind"):
 

@@ -21,10 +21,9 @@ SIZE = 16 * 1024
 
 
 @pytest.fixture(params=["mapped", "written"])
-def log(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Log:
+def log(tmp_path: Path, request: pytest.FixtureRequest) -> Log:
     """One that appends through a mapping, and one on a file system where that is not safe."""
-    monkeypatch.setattr("agentspan.journal.log.shares_blocks", lambda folder: request.param == "written")
-    return Log(tmp_path / "runs.db.spool", lambda: "writer", SIZE)
+    return Log(tmp_path / "runs.db.spool", lambda: "writer", SIZE, is_mapped=request.param == "mapped")
 
 
 @pytest.fixture

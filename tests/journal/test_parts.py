@@ -24,8 +24,10 @@ from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.settings import Settings
 from agentspan.recording.span_and_run import Run
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD, Tuning
 from tests.journal.recorded import die, sink_of
 from tests.journal.segment_files import segments_of
+from tests.tiers import examples
 
 HEAD = "H\x1fspan\x1frun\x1fagent\x1f\x1fllm\x1factive\x1f1"
 
@@ -40,9 +42,9 @@ def message(number: int, size: int = 600) -> dict[str, Any]:
 
 
 @contextmanager
-def dying(path: Path) -> Iterator[Tracer]:
+def dying(path: Path, tuning: Tuning = STANDARD) -> Iterator[Tracer]:
     """A tracer whose journal is drained only when that is asked for, and whose process is killed at the end."""
-    tracer = Tracer(path, raise_errors=True)
+    tracer = Tracer(path, raise_errors=True, tuning=tuning)
     sink_of(tracer).work.thread.running = object()  # type: ignore[assignment]  # there is one already
     yield tracer
     sink_of(tracer).work.thread.running = None
@@ -73,7 +75,7 @@ ELEMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.lists(st.tuples(st.lists(ELEMENTS, max_size=8), st.lists(ELEMENTS, max_size=8), st.integers(1, 3)), max_size=8),
     st.booleans(),
@@ -129,11 +131,10 @@ def test_what_is_in_the_storage_is_referred_to_by_what_is_not(path: Path) -> Non
     assert last < 40_000  # a flush in between does not store the history again
 
 
-def test_another_segment_holds_the_history_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.journal.log.GROWTH", 1)
-    monkeypatch.setattr("agentspan.recording.sinks.journal.SIZE", 40 * 1024)
+def test_another_segment_holds_the_history_again(path: Path) -> None:
     messages = [message(number) for number in range(30)]
-    with dying(path) as tracer, tracer.run("a"):
+    tuning = STANDARD._replace(journal_segment_bytes=40 * 1024, journal_segment_growth=1)
+    with dying(path, tuning) as tracer, tracer.run("a"):
         for number in range(30, 90):
             messages.append(message(number))
             call(tracer, messages)
@@ -141,10 +142,9 @@ def test_another_segment_holds_the_history_again(path: Path, monkeypatch: pytest
     assert [each["messages"] for each in payloads(path)] == [messages[:length] for length in range(31, 91)]
 
 
-def test_the_space_of_drained_records_is_used_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.recording.sinks.journal.SIZE", 256 * 1024)
+def test_the_space_of_drained_records_is_used_again(path: Path) -> None:
     messages = [message(number) for number in range(30)]
-    with dying(path) as tracer:
+    with dying(path, STANDARD._replace(journal_segment_bytes=256 * 1024)) as tracer:
         log = sink_of(tracer).log
         with tracer.run("a"):
             call(tracer, messages)
@@ -201,7 +201,6 @@ def test_a_damaged_record_takes_its_own_elements_only(path: Path) -> None:
 
 
 def test_a_batch_is_full_when_its_histories_are_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.journal.deriving.MOST_IN_PARTS", 100_000)
     longest: list[int] = []
     real = SQLiteStorage.apply
 
@@ -212,7 +211,7 @@ def test_a_batch_is_full_when_its_histories_are_long(path: Path, monkeypatch: py
 
     monkeypatch.setattr(SQLiteStorage, "apply", apply)
     messages = [message(number) for number in range(30)]
-    with dying(path) as tracer, tracer.run("a"):
+    with dying(path, STANDARD._replace(batch_histories_characters=100_000)) as tracer, tracer.run("a"):
         for number in range(30, 90):
             messages.append(message(number))
             call(tracer, messages)

@@ -122,6 +122,7 @@ def test_a_pipe_in_the_place_of_a_segment_is_not_waited_for(path: Path, caplog: 
     assert "neither a file nor a folder" in caplog.text
 
 
+@pytest.mark.full
 def test_a_reading_command_says_what_it_did_not_read(path: Path) -> None:
     folder_of(path).chmod(0o777)
     command = [sys.executable, "-m", "agentspan", "--db", str(path), "runs"]

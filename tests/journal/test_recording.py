@@ -20,11 +20,11 @@ from agentspan.errors import StorageError
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
-from agentspan.recording.sinks import journal_work, terminations
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recovery import adopting
 from agentspan.schemas.meaning import describe
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import Untrimmed, die, sink_of, statuses
 from tests.journal.segment_files import segments_of
 from tests.waiting import until
@@ -105,11 +105,9 @@ def test_a_link_to_the_file_is_the_file(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrained")
-def test_a_read_sees_all_of_a_long_journal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_work, "READ_WAIT_S", 0.0)
-    monkeypatch.setattr("agentspan.recording.sinks.drain.WAIT_S", 0.0)  # a round is over at once
-    monkeypatch.setattr("agentspan.recording.sinks.drain.CHUNK", 1024)
-    tracer = Tracer(path, raise_errors=True)
+def test_a_read_sees_all_of_a_long_journal(path: Path) -> None:
+    at_once = STANDARD._replace(read_drains_s=0.0, recording_wait_s=0.0, drain_portion_bytes=1024)
+    tracer = Tracer(path, raise_errors=True, tuning=at_once)  # a round is over at once
     record(tracer, 300)
     with agentspan.open(path) as db:
         assert db.agent_instances.list()[0].span_counts.complete == 300
@@ -127,8 +125,7 @@ def test_what_the_recorder_meets_is_not_raised_where_somebody_reads(path: Path) 
 
 
 def test_a_look_that_fails_costs_no_span(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracer = Tracer(path)
-    monkeypatch.setattr(terminations, "LOOK_S", 0.0)
+    tracer = Tracer(path, tuning=STANDARD._replace(termination_look_s=0.0))
     with tracer.run("a"), monkeypatch.context() as patch:
 
         def fail(*ids: str, **how: Any) -> Any:
@@ -224,13 +221,13 @@ def test_reads_look_for_what_was_left_once_a_second(path: Path, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("undrained")
-def test_an_end_of_a_program_does_not_take_over_the_work_of_many(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "BATCH", 10)
+def test_an_end_of_a_program_does_not_take_over_the_work_of_many(path: Path) -> None:
     for _ in range(3):
         dead = Tracer(path)
         record(dead, 50)
         die(dead)
-    adoption = adopting.Adoption(lambda: shared(path), path.with_name("runs.db.spool"))
+    tuning = STANDARD._replace(recovery_batch_records=10)
+    adoption = adopting.Adoption(lambda: shared(path), path.with_name("runs.db.spool"), tuning=tuning)
     adoption.look(at_once=True, most_s=-1.0)
     assert 0 < len(statuses(path)) < 50
     adoption.look(at_once=True)

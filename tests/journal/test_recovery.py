@@ -18,6 +18,7 @@ from tests.journal.recorded import leave, statuses
 from tests.journal.segment_files import segments_of
 
 
+@pytest.mark.full
 def test_of_several_processes_that_come_at_once_each_record_is_brought_in_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +39,7 @@ def test_of_several_processes_that_come_at_once_each_record_is_brought_in_by_one
     assert statuses(path) == ["complete"] * 1000
 
 
+@pytest.mark.full
 def test_a_command_shows_a_bar_on_a_terminal_while_it_reads_a_large_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +64,7 @@ def test_a_command_shows_a_bar_on_a_terminal_while_it_reads_a_large_journal(
     assert segments_of(path) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("before", ["", "one('early')", "[one('x' * 900) for _ in range(3000)]; agentspan.flush()"])
 def test_a_type_that_was_registered_during_a_run_is_known_when_its_program_was_killed(
     tmp_path: Path, before: str

@@ -17,7 +17,8 @@ from agentspan.journal import log as log_module
 from agentspan.journal.journal_folder import is_possible
 from agentspan.journal.segments import Segment
 from agentspan.storage.protocol import Query
-from tests.journal.recorded import sink_of
+from tests.checkout import ROOT
+from tests.journal.recorded import append_by_calls, sink_of
 from tests.journal.segment_files import segments_of
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
@@ -87,14 +88,9 @@ def test_where_no_blocks_are_shared_segments_are_mapped(tmp_path: Path) -> None:
     tracer.shutdown()
 
 
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_module, "shares_blocks", lambda folder: True)
-
-
-@pytest.mark.usefixtures("written")
 def test_room_that_is_refused_once_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = agentspan.Tracer(tmp_path / "runs.db")
+    append_by_calls(tracer)
     write, calls = Segment.write, []
 
     def refuse(segment: Segment, start: int, head: bytes, body: bytes) -> None:
@@ -116,12 +112,14 @@ def test_room_that_is_refused_once_costs_no_record(tmp_path: Path, monkeypatch: 
         assert len(db.storage.page(Query("agent_span", {"status": "complete"})).rows) == 50
 
 
+@pytest.mark.full
 def test_what_a_killed_program_wrote_is_all_there(tmp_path: Path) -> None:
     code = """
 import os, signal, sys, agentspan
 from agentspan.journal import log
-log.shares_blocks = lambda folder: True
+from tests.journal.recorded import append_by_calls
 tracer = agentspan.Tracer(sys.argv[1])
+append_by_calls(tracer)
 with tracer.run("a"):
     tracer.flush()
     tracer.recorder.sink.work.thread.stop(5)
@@ -133,7 +131,7 @@ with tracer.run("a"):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     path = tmp_path / "runs.db"
-    done = subprocess.run([sys.executable, "-c", code, str(path)])
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL
     assert len(segments_of(path)) > 1
     with agentspan.open(path) as db:

@@ -71,6 +71,7 @@ def test_a_fault_in_its_look_for_runs_does_not_end_the_thread(monkeypatch: pytes
     tracer.shutdown()
 
 
+@pytest.mark.full
 def test_without_a_thread_the_journal_is_drained_at_the_exit(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """

@@ -56,6 +56,16 @@ def test_the_first_second_before_1970_has_a_text_too() -> None:
     assert shown.stdout.split() == ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00.000000Z"]
 
 
+def test_a_clock_is_frozen_in_a_program_that_has_pydantic_and_no_resource_yet() -> None:
+    program = (
+        "import sys, pydantic.main, agentspan, freezegun\n"
+        "with freezegun.freeze_time('2026-11-24'):\n"
+        "    assert agentspan.AgentSpan.model_fields\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @given(nanoseconds)
 @example(0)
 @example(-1)

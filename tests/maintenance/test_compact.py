@@ -20,8 +20,8 @@ from agentspan.maintenance.compact import Compacted
 from agentspan.model.rows import Row
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query
-from agentspan.storage.sqlite.contents import rewriting
 from agentspan.storage.sqlite.contents.numbering import Numbering
+from agentspan.tuning import STANDARD
 from tests.cli.calling import call
 from tests.storage.old_files import FIFTH, unpacked
 
@@ -196,8 +196,7 @@ def test_interrupted_within_a_step_or_between_two_it_goes_on_later(
 ) -> None:
     record(path, runs=2)
     as_before(path)
-    monkeypatch.setattr(rewriting, "STEP_SPANS", 1 if between else 4)
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(rewrite_step_spans=1 if between else 4)) as db:
         before = spans(db)
         with monkeypatch.context() as patched:
             if not between:
@@ -226,9 +225,8 @@ with agentspan.open(sys.argv[1]) as db:
 """
 
 
-def test_another_program_writes_to_the_same_run_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewriting, "STEP_SPANS", 1)
-    with agentspan.open(path) as db:
+def test_another_program_writes_to_the_same_run_meanwhile(path: Path) -> None:
+    with agentspan.open(path, tuning=STANDARD._replace(rewrite_step_spans=1)) as db:
         run = db.agent_instances.register("a")
         db.agent_instances.start(run.id)
         messages = [{"role": "user", "content": f"turn {turn} " + "x" * 2000} for turn in range(20)]

@@ -26,23 +26,26 @@ from agentspan.storage.registry import open_direct
 from agentspan.storage.scanning import scan
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract import Rows
+from agentspan.tuning import STANDARD, Tuning
 from tests.cli.calling import call, process
 from tests.maintenance.copied import everything, fill
+from tests.tuned import tuned
 from tests.waiting import until
 
 Make = Callable[[str], Any]
 
 
 @pytest.fixture
-def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
+def make(tmp_path: Path, request: pytest.FixtureRequest, tuning: Tuning) -> Iterator[Make]:
     """Make an empty storage of a kind."""
     made: list[Storage] = []
 
     def new(kind: str) -> Storage:
         if kind == "postgres":
-            storage = open_direct(request.getfixturevalue("postgres_location"))
+            storage = open_direct(request.getfixturevalue("postgres_location"), tuning=tuning)
         else:
-            storage = MemoryStorage() if kind == "memory" else SQLiteStorage(tmp_path / f"{len(made)}.db")
+            path = tmp_path / f"{len(made)}.db"
+            storage = MemoryStorage(tuning=tuning) if kind == "memory" else SQLiteStorage(path, tuning=tuning)
         made.append(storage)
         return storage
 
@@ -186,19 +189,15 @@ class Breaking:
         return self._storage.apply(*args, **how)
 
 
+@tuned(copy_commit_rows=3, page_rows=2, copy_cursor_s=0.0)
 @pytest.mark.parametrize(("of", "to"), [("sqlite", "postgres"), ("postgres", "sqlite")])
-def test_a_copy_that_is_broken_off_after_any_commit_goes_on(
-    make: Make, of: str, to: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.maintenance.copying_runs.MOST_ROWS", 3)
-    monkeypatch.setattr("agentspan.storage.scanning.PAGE_ROWS", 2)
-    monkeypatch.setattr("agentspan.maintenance.copying.CURSOR_S", 0.0)
+def test_a_copy_that_is_broken_off_after_any_commit_goes_on(make: Make, of: str, to: str, tuning: Tuning) -> None:
     source, target = make(of), make(to)
     fill(source, runs=4, spans=3)
     broken = 0
     while True:
         try:
-            copy(source, Breaking(target, 2))
+            copy(source, Breaking(target, 2), tuning=tuning)
             break
         except KeyboardInterrupt:
             broken += 1
@@ -206,31 +205,30 @@ def test_a_copy_that_is_broken_off_after_any_commit_goes_on(
     assert everything(target) == everything(source)
 
 
-def test_what_is_stored_while_a_copy_is_broken_off_is_copied_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@tuned(page_rows=1, copy_cursor_s=0.0)
+def test_what_is_stored_while_a_copy_is_broken_off_is_copied_too(make: Make, tuning: Tuning) -> None:
     """Also in runs before the place at which it goes on."""
-    monkeypatch.setattr("agentspan.storage.scanning.PAGE_ROWS", 1)
-    monkeypatch.setattr("agentspan.maintenance.copying.CURSOR_S", 0.0)
     source, target = make("sqlite"), make("sqlite")
     fill(source, runs=4)
     looked = iter([False, False, True])
-    copy(source, target, stop=lambda: next(looked))
+    copy(source, target, stop=lambda: next(looked), tuning=tuning)
     runs = list(scan(source, AgentInstanceRow))
     assert [run.id for run in scan(target, AgentInstanceRow)] == [run.id for run in runs[:3]]
     db = agentspan.open(source)
     open_span = next(span for span in source.iter_spans(runs[2].id) if span.status == "active")
     db.agent_spans.finish(open_span.id)
     db.agent_instances.finish(runs[2].id)
-    copy(source, target)
+    copy(source, target, tuning=tuning)
     assert everything(target) == everything(source)
     assert not list(Path(target.path).parent.glob("*-copies"))
 
 
-def test_a_copy_follows_its_source(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.maintenance.copying.EVERY_S", 0.02)
-    monkeypatch.setattr("agentspan.maintenance.copying.WHOLE_EVERY_S", 1.0)
+def test_a_copy_follows_its_source(make: Make) -> None:
+    often = STANDARD._replace(copy_look_s=0.02, copy_compare_s=1.0)
     source, target = make("sqlite"), make("postgres")
     done = threading.Event()
-    following = threading.Thread(target=copy, args=(source, target), kwargs={"follow": True, "stop": done.is_set})
+    how = {"follow": True, "stop": done.is_set, "tuning": often}
+    following = threading.Thread(target=copy, args=(source, target), kwargs=how)
     following.start()
     try:
         fill(source)
@@ -302,6 +300,7 @@ def storage_account(name: str) -> tuple[str, str, str]:
     return account.id, account.environment_id, account.agent_deployment_id
 
 
+@pytest.mark.full
 def test_a_command_that_is_killed_at_random_moments_goes_on(tmp_path: Path, postgres_location: Location) -> None:
     names = [str(tmp_path / "of.db"), postgres_location.text, str(tmp_path / "back.db")]
     source = SQLiteStorage(names[0])

@@ -66,6 +66,7 @@ def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path) ->
         assert db.doctor().runs == []
 
 
+@pytest.mark.full
 def test_a_dry_run_says_the_same_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     crash(path)

@@ -15,10 +15,10 @@ from agentspan.errors import InvalidValue
 from agentspan.maintenance.prune import KEY_DAYS
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus
-from agentspan.storage import scanning
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query
 from tests.cli.calling import call
+from tests.tuned import tuned
 
 LATER = "9999-01-01T00:00:00Z"
 
@@ -98,6 +98,7 @@ def test_a_storage_without_a_file_has_no_size() -> None:
             db.prune(older_than="yesterday")
 
 
+@pytest.mark.full
 def test_a_file_becomes_smaller_by_what_is_said(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:
@@ -129,6 +130,7 @@ def test_a_file_that_cannot_give_pages_back_learns_it(tmp_path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.full
 def test_others_record_while_a_file_is_pruned(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:
@@ -155,10 +157,8 @@ def test_others_record_while_a_file_is_pruned(tmp_path: Path) -> None:
         assert all(run.status == "complete" for run in db.agent_instances.list(page_size=100))
 
 
-def test_runs_that_begin_while_runs_are_looked_at_do_not_keep_it_going(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+@tuned(page_rows=2)
+def test_runs_that_begin_while_runs_are_looked_at_do_not_keep_it_going(db: Database) -> None:
     old = [add(db, number) for number in range(3)]
     looked: list[str] = []
 

@@ -8,6 +8,8 @@ import pytest
 
 import agentspan
 from agentspan import Database
+from agentspan.operations import bulk
+from agentspan.operations.context import Context
 
 
 def item(type_: str, number: int, **fields: Any) -> dict[str, Any]:
@@ -60,16 +62,15 @@ def test_the_same_request_again_answers_the_same_and_changes_nothing(db: Databas
     assert db.agent_instances.list().pagination.item_count == 1
 
 
-def test_an_item_that_breaks_costs_no_other(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.operations import json_operations
-
+def test_an_item_that_breaks_costs_no_other(db: Database) -> None:
     def fail(*args: Any) -> Any:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setitem(json_operations.BULK, "agents/show", fail)
     items = a_run(db)
     items.insert(1, item("agents/show", 8, agent_id="x"))
-    outputs = db.bulk(items)
+    planned = bulk.plan(items)
+    planned.items[1] = (fail, *planned.items[1][1:])
+    outputs = bulk.run(Context(db.storage), planned)
     assert [output["status"] for output in outputs.values()] == ["success", "error"]
     assert outputs["item-0008"]["code"] == "unexpected"
     assert "secret" not in str(outputs)

@@ -11,6 +11,7 @@ from agentspan.errors import InvalidAction
 from agentspan.ids import IdSource
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.sqlite import SQLiteStorage
+from tests.tiers import examples
 
 REPLACES = {"complete": ("failed", "cancelled"), "failed": ("failed", "cancelled"), "cancelled": ("cancelled",)}
 AFTER = {
@@ -143,5 +144,5 @@ class _TemporaryFile:
         self._folder.cleanup()
 
 
-SpanLife.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+SpanLife.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=25, deadline=None)
 TestSpanLife = SpanLife.TestCase

@@ -89,6 +89,7 @@ def test_what_a_duplicate_says_otherwise_is_kept_where_nothing_counts_it() -> No
     assert marked(other, one, "id").payload["differs"] == {"input_tokens": 9}
 
 
+@pytest.mark.full
 def test_many_calls_at_the_same_time_are_not_all_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     real = module._rank

@@ -358,14 +358,12 @@ def test_no_value_of_an_attribute_breaks_a_mapping(value: Any) -> None:
                 plain([told.payload, told.result_payload])
 
 
-def test_a_fault_of_a_mapping_loses_no_span(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_a_mapping_loses_no_span() -> None:
     def broken(draft: Draft) -> None:
         raise KeyError("x")
 
     families = (Family("broken", lambda span: True, lambda span: "llm", {}, broken),)
-    monkeypatch.setattr("agentspan.otel.mapping.mapped.FAMILIES", families)
-    monkeypatch.setattr("agentspan.otel.mapping.shapes._shapes", {})
-    told = mapped({"a": 1}, "step", status="ERROR", status_message="no")
+    told = map_span(span({"a": 1}, "step", status="ERROR", status_message="no"), families=families)
     assert (told.schema_name, told.status) == ("step", "failed")
     assert (told.payload["unmapped"], told.payload["attributes"]) == ("KeyError", {"a": 1})
     assert told.result_payload == {"error": {"type": "Error", "message": "no"}}

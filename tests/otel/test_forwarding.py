@@ -1,7 +1,6 @@
 """Forwarding: each finished span reaches the target, once, whichever side dies; the copy reads as the original does."""
 
 import json
-import os
 import random
 import signal
 import sqlite3
@@ -24,6 +23,7 @@ from tests.cli.calling import call, process
 from tests.otel.made_runs import record
 from tests.otel.requests import protobuf_of
 from tests.serve.servers import Server, serving
+from tests.tiers import longer
 from tests.waiting import until
 
 
@@ -60,6 +60,7 @@ def test_a_copy_is_shown_as_the_original_and_nothing_is_sent_twice(tmp_path: Pat
     assert len(shown(copy)) == 4
 
 
+@pytest.mark.full
 def test_the_token_goes_in_a_header(tmp_path: Path) -> None:
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
     record(path, 1)
@@ -71,6 +72,7 @@ def test_the_token_goes_in_a_header(tmp_path: Path) -> None:
     assert counts(copy) == counts(path)
 
 
+@pytest.mark.full
 def test_what_is_open_is_sent_when_it_has_finished(tmp_path: Path) -> None:
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
     with agentspan.open(path) as db, serving(copy) as server:
@@ -91,6 +93,7 @@ def test_what_is_open_is_sent_when_it_has_finished(tmp_path: Path) -> None:
     assert shown(copy) == shown(path)
 
 
+@pytest.mark.full
 def test_scores_that_are_given_after_their_span_was_sent_follow_it_once(tmp_path: Path) -> None:
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
     with agentspan.open(path) as db, serving(copy) as server:
@@ -135,6 +138,7 @@ def test_late_scores_wait_for_a_target_that_takes_log_records(tmp_path: Path) ->
     assert log.event.attributes["gen_ai.evaluation.name"] == "late"
 
 
+@pytest.mark.full
 def test_a_late_score_of_a_run_that_is_not_there_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db, serving(tmp_path / "copy.db") as server:
@@ -250,10 +254,11 @@ def wait_for_more(copy: Path, spans: int) -> None:
     until(lambda: before == spans or stored_spans(copy) > before)
 
 
+@pytest.mark.full
 def test_either_side_may_be_killed(tmp_path: Path) -> None:
     """`AGENTSPAN_TEST_KILLS=5` kills each of them five times while it forwards 10,000 spans."""
     path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
-    rounds = int(os.environ.get("AGENTSPAN_TEST_KILLS", "1"))
+    rounds = longer("AGENTSPAN_TEST_KILLS", 1, 1, 5)
     runs = 12 if rounds == 1 else 50 * rounds
     record(path, runs, 10)
     chance = random.Random(5)

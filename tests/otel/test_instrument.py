@@ -97,6 +97,7 @@ for tracer in (early, trace.get_tracer("another")):
 """
 
 
+@pytest.mark.full
 def test_while_the_program_has_set_no_provider_its_spans_are_recorded(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     done = subprocess.run([sys.executable, "-c", UNSET, str(path)], capture_output=True, text=True, check=True)

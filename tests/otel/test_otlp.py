@@ -92,13 +92,13 @@ def test_the_members_of_a_span(form: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_body_that_is_parted_first_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_is_parted_first_says_the_same(name: str) -> None:
     bodies = [protobuf_of(request) for signal, request in requests_of(name) if signal == "traces"]
     at_once = [decode("traces", body, PROTOBUF) for body in bodies]
-    monkeypatch.setattr(protobuf_bodies, "AT_ONCE", 0)
-    assert [decode("traces", body, PROTOBUF) for body in bodies] == at_once
+    assert [protobuf_bodies.spans(body, at_once=0) for body in bodies] == at_once
 
 
+@pytest.mark.full
 def test_a_span_with_too_many_values_in_a_small_body_loses_only_itself() -> None:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -280,6 +280,7 @@ def _deep_protobuf(depth: int) -> bytes:
     return _length_delimited(9, _length_delimited(1, b"a") + _length_delimited(2, value))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "span",
     [

@@ -23,9 +23,9 @@ from agentspan.model.rows import AgentInstanceRow, AgentSpanRow
 from agentspan.operations.context import Context
 from agentspan.otel import SpanProcessor
 from agentspan.otel.importing import import_spans
-from agentspan.otel.live import recording
 from agentspan.otel.sdk import span_of
 from agentspan.recording.capture.capture import Capture
+from agentspan.tuning import STANDARD, Tuning
 from tests.otel.replaying import runs_in, spans_in
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "openai"}
@@ -33,9 +33,15 @@ AGENT = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "helper"}
 PROGRAM = Resource({"service.name": "program", "service.instance.id": "1"})
 
 
+@pytest.fixture
+def tuning() -> Tuning:
+    """The tracer's; a test may have another one."""
+    return STANDARD
+
+
 @pytest.fixture(params=["journal", "commit"])
-def tracer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tracer]:
-    made = Tracer(tmp_path / "runs.db", durability=request.param, raise_errors=True)
+def tracer(tmp_path: Path, request: pytest.FixtureRequest, tuning: Tuning) -> Iterator[Tracer]:
+    made = Tracer(tmp_path / "runs.db", durability=request.param, raise_errors=True, tuning=tuning)
     yield made
     made.shutdown()
 
@@ -176,10 +182,10 @@ def test_a_run_fails_with_its_root(tracer: Tracer, otel: trace.Tracer, provider:
         assert "Traceback" in error["stacktrace"]
 
 
+@pytest.mark.parametrize("tuning", [STANDARD._replace(otel_grace_s=0.0)], ids=["no grace"])
 def test_what_never_ends_is_closed_and_what_ends_late_still_lands(
-    tracer: Tracer, otel: trace.Tracer, provider: TracerProvider, monkeypatch: pytest.MonkeyPatch
+    tracer: Tracer, otel: trace.Tracer, provider: TracerProvider
 ) -> None:
-    monkeypatch.setattr(recording, "GRACE_S", 0.0)
     with otel.start_as_current_span("invoke_agent helper", attributes=AGENT):
         late = otel.start_span("execute_tool late")
         otel.start_span("execute_tool never")

@@ -10,7 +10,6 @@ import pytest
 from agentspan.model.changes import Applied, Remove, Unit
 from agentspan.model.rows import AgentRow, AgentSpanRow
 from agentspan.operations.context import Context
-from agentspan.otel import live_traces
 from agentspan.otel.receiving import Receiver
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
@@ -18,6 +17,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.new_account import new_account
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite.storage import SQLiteStorage
+from agentspan.tuning import STANDARD
 from tests.otel.recorded import span
 
 T = TypeVar("T")
@@ -78,10 +78,9 @@ class _Lending(MemoryStorage):
             view.is_over = True
 
 
-def test_a_transaction_that_is_over_is_not_read_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_traces, "MAX_TRACES", 1)
+def test_a_transaction_that_is_over_is_not_read_from() -> None:
     storage = _Lending(new_account())
-    receiver = Receiver(Context(storage))
+    receiver = Receiver(Context(storage), tuning=STANDARD._replace(otel_traces=1))
     call = span({"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}, parent_span_id="c" * 16)
     receiver.store([span({"gen_ai.operation.name": "invoke_agent"}, span_id="c" * 16), call])
     receiver.store(_trace(2))  # the first trace is not remembered any more

@@ -104,6 +104,7 @@ def stored(folder: Path) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
+@pytest.mark.full
 def test_a_program_is_recorded_and_keeps_its_streams_and_its_exit_code(folder: Path) -> None:
     (folder / "agent.py").write_text(AGENT)
     for arguments in (["python", "agent.py"], ["agent.py"]):
@@ -136,6 +137,7 @@ def test_a_signal_reaches_the_program(folder: Path) -> None:
     assert stored(folder) == [("llm", "complete", 5)] * 2
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 def test_a_signal_is_passed_on_that_comes_just_before_the_wait_for_the_program(
     folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +149,7 @@ def test_a_signal_is_passed_on_that_comes_just_before_the_wait_for_the_program(
     assert terminated(folder) == 5
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("full", [False, True])
 def test_the_exit_code_is_the_programs_where_nothing_can_be_printed(folder: Path, *, full: bool) -> None:
     (folder / "agent.py").write_text(AGENT)
@@ -182,6 +185,7 @@ def take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+@pytest.mark.full
 def test_a_program_keeps_its_terminal_and_is_interrupted_once(folder: Path) -> None:
     shown, code = typed(folder, IN_A_TERMINAL, b"mia\n", b"\x03")
     assert "[True, True, True]" in shown
@@ -192,6 +196,7 @@ def test_a_program_keeps_its_terminal_and_is_interrupted_once(folder: Path) -> N
     assert stored(folder) == [("llm", "complete", 5)] * 2
 
 
+@pytest.mark.full
 def test_an_interrupt_that_no_terminal_sends_is_passed_on(folder: Path) -> None:
     (folder / "agent.py").write_text(WAITS.replace("SIGTERM", "SIGINT"))
     with start(folder, "record", "--", "agent.py", start_new_session=True) as process:
@@ -202,6 +207,7 @@ def test_an_interrupt_that_no_terminal_sends_is_passed_on(folder: Path) -> None:
     assert process.returncode == 5
 
 
+@pytest.mark.full
 def test_a_signal_that_is_ignored_stays_so(folder: Path) -> None:
     """As `nohup` starts programs."""
     (folder / "agent.py").write_text("import signal; print(signal.getsignal(signal.SIGHUP))")
@@ -210,6 +216,7 @@ def test_a_signal_that_is_ignored_stays_so(folder: Path) -> None:
         assert process.communicate(timeout=60)[0] == "1\n"
 
 
+@pytest.mark.full
 def test_a_program_ends_where_the_signal_for_that_is_blocked(folder: Path) -> None:
     """As by a launcher that waits for its children with `sigwait`, and starts programs with its own signal mask."""
     (folder / "agent.py").write_text("import sys; sys.exit(3)")
@@ -247,6 +254,7 @@ def test_a_killed_program_leaves_every_started_step(folder: Path) -> None:
     assert stored(folder) == [("llm", "complete", 5)]
 
 
+@pytest.mark.full
 def test_spans_of_the_programs_own_provider_are_recorded(folder: Path) -> None:
     (folder / "agent.py").write_text(OWN_PROVIDER)
     with start(folder, "record", "--", sys.executable, "agent.py") as process:
@@ -255,6 +263,7 @@ def test_spans_of_the_programs_own_provider_are_recorded(folder: Path) -> None:
     assert stored(folder) == [("own step", "complete", None)]
 
 
+@pytest.mark.full
 def test_children_are_recorded_and_a_program_without_steps_says_so(folder: Path) -> None:
     (folder / "agent.py").write_text("import openai; openai.ask('a')")
     (folder / "parent.py").write_text("import subprocess, sys; subprocess.run([sys.executable, 'agent.py'])")
@@ -269,6 +278,7 @@ def test_children_are_recorded_and_a_program_without_steps_says_so(folder: Path)
     assert (process.returncode, err) == (1, "Error: cannot run no-such-program: No such file or directory\n")
 
 
+@pytest.mark.full
 def test_the_list_names_what_is_recorded_and_what_is_missing(folder: Path) -> None:
     with start(folder, "instrument", "--list") as process:
         lines = process.communicate(timeout=60)[0].splitlines()

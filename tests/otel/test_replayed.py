@@ -25,6 +25,7 @@ def tracer(tmp_path: Path) -> Iterator[Tracer]:
     made.shutdown()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("tells_late", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_replayed_recording_is_as_its_import(tracer: Tracer, name: str, tells_late: bool) -> None:
@@ -47,6 +48,7 @@ def test_a_replayed_recording_is_as_its_import(tracer: Tracer, name: str, tells_
         )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_ends_does_not_matter(tracer: Tracer, name: str) -> None:
     spans, logs = recorded(name)

@@ -1,9 +1,8 @@
 """Shapes of spans: values never change what they tell, and clients cannot fill the memory with them."""
 
-import pytest
-
 from agentspan.otel.mapping import shapes
-from tests.otel.recorded import mapped
+from agentspan.otel.mapping.shapes import Shapes
+from tests.otel.recorded import mapped, span
 
 
 def test_spans_of_one_shape_have_their_own_values() -> None:
@@ -24,11 +23,11 @@ def test_lists_that_names_spell_are_not_shared() -> None:
     assert second.payload["messages"] == [{"role": "two", "content": "two"}]
 
 
-def test_few_shapes_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "_shapes", {})
+def test_few_shapes_are_kept() -> None:
+    kept = Shapes()
     for number in range(shapes.MOST + 10):
-        mapped({f"name-{number}": 1})
-    assert len(shapes._shapes) == 10
-    mapped({"n" * (shapes.MOST_CHARACTERS + 1): 1})
-    mapped({f"name-{number}": 1 for number in range(shapes.LONGEST + 1)})
-    assert len(shapes._shapes) == 10
+        kept.of(span({f"name-{number}": 1}))
+    assert len(kept) == 10
+    kept.of(span({"n" * (shapes.MOST_CHARACTERS + 1): 1}))
+    kept.of(span({f"name-{number}": 1 for number in range(shapes.LONGEST + 1)}))
+    assert len(kept) == 10

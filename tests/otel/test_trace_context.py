@@ -102,6 +102,7 @@ def test_a_run_goes_on_in_another_process_with_the_same_file(tmp_path: Path, tra
     assert passed_on["tracestate"] == f"agentspan={run.id}:{found['inner'].id}"
 
 
+@pytest.mark.full
 def test_where_the_run_is_in_another_file_it_is_pointed_at(tmp_path: Path, tracer: Tracer) -> None:
     with tracer.run("shop") as run:
         passed_on = ask(tmp_path / "other.db", inject({}, tracer=tracer))

@@ -20,8 +20,7 @@ import freezegun
 
 import agentspan
 import agentspan.storage.postgres.storage
-from agentspan.recording.sinks import journal_work
-from agentspan.recovery import leases
+from agentspan.tuning import STANDARD
 
 warnings.simplefilter("ignore")  # freezegun's, of modules that it looks through
 
@@ -57,7 +56,7 @@ def visit(path: str, number: int) -> None:
     steps(Acknowledged(Path(path)), number)
 
 
-def host(url: str, folder: Path, number: int, clock: Any, offset_s: float) -> None:
+def host(url: str, folder: Path, number: int, clock: Any, offset_s: float, lease_s: float) -> None:
     """Record as the program of one host; its long run has an open span all the time."""
     name = f"host-{number}"
     platform.node = lambda: name  # as recovery.writers reads it
@@ -65,7 +64,7 @@ def host(url: str, folder: Path, number: int, clock: Any, offset_s: float) -> No
     (folder / name).mkdir()
     clock.move_to(datetime.now(UTC) + timedelta(seconds=offset_s))
     said = Acknowledged(folder / f"{name}.jsonl")
-    agentspan.configure(url)
+    agentspan.configure(url, tuning=STANDARD._replace(lease_s=lease_s))
     with agentspan.run("long", version="1") as long:
         assert long.registered_row is not None
         said.say("writer", long.registered_row.writer_id or "")
@@ -100,14 +99,12 @@ def _rounds(folder: Path, number: int, said: Acknowledged) -> None:
 
 def main(url: str, folder: Path, hosts: int, lease_s: float) -> None:
     """Fork the programs, and wait for them."""
-    leases.LEASE_S = lease_s
-    journal_work.RENEW_S = lease_s / 3  # type: ignore[attr-defined]
     clock = freezegun.freeze_time(datetime.now(UTC), tick=True).start()  # once: it looks through all modules
     pids = []
     for number in range(hosts):
         pid = os.fork()
         if pid == 0:
-            host(url, folder, number, clock, HOUR_S * (2 * number / (hosts - 1) - 1))
+            host(url, folder, number, clock, HOUR_S * (2 * number / (hosts - 1) - 1), lease_s)
             sys.exit()
         pids.append(pid)
     sys.stdout.write(" ".join(map(str, pids)) + "\n")

@@ -19,12 +19,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from types import FrameType
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import agentspan
 from agentspan import Tracer
 from agentspan.journal.journal_folder import folder_of
 from agentspan.recording.sinks.commit import CommitSink
+from agentspan.tuning import STANDARD
 
 FOLDERS = (os.path.dirname(agentspan.__file__) + os.sep, contextlib.__file__)
 BOUND_S = 60.0
@@ -74,7 +74,7 @@ class World:
         self.folder = folder
         self.path = folder / "runs.db"
         self.durability = durability
-        self.tracer = Tracer(self.path, durability=durability)
+        self.reopen()
         self.acknowledged: list[str] = []
         self.transitions = 0
         self.adopts = False
@@ -98,10 +98,7 @@ class World:
         assert isinstance(own, CommitSink)
         with self.tracer.run("a"):
             other.execute("begin immediate")
-            with (
-                patch("agentspan.recording.sinks.commit.WAIT_S", 0.001),
-                self.tracer.span("tool", {"name": "x"}) as span,
-            ):
+            with self.tracer.span("tool", {"name": "x"}) as span:
                 pass
         self.acknowledged.append(span.id)
         self.transitions += 4
@@ -122,8 +119,10 @@ class World:
         self.reopen()
 
     def reopen(self) -> None:
-        """Record with a tracer of its own from here on."""
-        self.tracer = Tracer(self.path, durability=self.durability)
+        """Record with a tracer of its own from here on, whose thread does nothing by itself."""
+        wait_s = 0.001 if self.durability == "commit" else STANDARD.recording_wait_s  # for the file that `fill` locks
+        tuning = STANDARD._replace(drain_tick_s=60, recording_wait_s=wait_s)
+        self.tracer = Tracer(self.path, durability=self.durability, tuning=tuning)
         self.transitions = 0
 
     def close(self) -> None:
@@ -187,9 +186,9 @@ def dead_journal() -> tuple[Path, list[str]]:
     path = Path(mkdtemp()) / "runs.db"
     code = """
 import agentspan, os, sys
-from agentspan.recording.sinks import drain_thread
-drain_thread.TICK_S = 60
-agentspan.configure(sys.argv[1])
+from dataclasses import replace
+from agentspan.tuning import STANDARD
+agentspan.configure(sys.argv[1], tuning=STANDARD._replace(drain_tick_s=60))
 with agentspan.run("a"):
     for number in range(5):
         with agentspan.span("tool", {"name": "x"}) as span:

@@ -22,11 +22,12 @@ import agentspan
 from agentspan.journal.journal_folder import is_possible
 from tests import postgres
 from tests.checkout import ROOT
+from tests.tiers import longer
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not is_possible(), reason="needs a journal")]
 
-SECONDS = float(os.environ.get("AGENTSPAN_TEST_CLOCKS", "0"))
+SECONDS = longer("AGENTSPAN_TEST_CLOCKS", 0.0, 0.0, 100.0)
 IS_LONG = SECONDS > 0
 HOSTS, STOPPED, LEASE_S = (16, 5, 4.0) if IS_LONG else (5, 2, 3.0)
 

@@ -18,10 +18,11 @@ import pytest
 import agentspan
 from agentspan import forks
 from tests.checkout import ROOT
+from tests.tiers import longer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-SPANS = int(os.environ.get("AGENTSPAN_TEST_FORKS", "300"))
+SPANS = longer("AGENTSPAN_TEST_FORKS", 100, 300, 10_000)
 BEGIN = """
 import ctypes, faulthandler, logging, os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")  # Python 3.12 and later warn of forks among threads
@@ -60,6 +61,7 @@ def rows(path: Path, sql: str) -> list[Any]:
         connection.close()
 
 
+@pytest.mark.full
 def test_threads_that_fork_at_once_wait_for_each_other_and_all_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     run(
@@ -151,6 +153,7 @@ agentspan.shutdown()
     assert rows(path, "select count(*) from refused_changes") == [(0,)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("module", ["jsonschema", "jsonschema.validators", "referencing.jsonschema"])
 def test_a_fork_waits_for_a_late_import_of_another_thread(tmp_path: Path, module: str) -> None:
     path = tmp_path / "runs.db"
@@ -217,6 +220,7 @@ agentspan.shutdown()
     assert rows(path, "select count(*) from agent_spans where status = 'complete'") == [(5,)]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not forks.SEES_ALL, reason="needs Linux 4.14")
 @pytest.mark.parametrize("durability", ["journal", "commit"])
 @pytest.mark.parametrize("library", ["PyDLL", "CDLL"])
@@ -270,6 +274,7 @@ agentspan.shutdown()
     assert rows(path, "pragma integrity_check") == [("ok",)]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not forks.SEES_ALL, reason="needs Linux 4.14")
 def test_a_child_that_c_has_forked_holds_the_file_when_its_parent_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
@@ -297,6 +302,7 @@ in_child(child)
     assert rows(path, "select label from agent_spans order by 1") == [("child",), ("parent",)]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not forks.SEES_ALL, reason="needs Linux 4.14")
 @pytest.mark.parametrize("durability", ["journal", "commit"])
 def test_a_child_that_c_has_forked_while_a_thread_was_in_a_transaction_leaves_its_spans_to_others(
@@ -339,15 +345,16 @@ end(child)
     ]
 
 
+@pytest.mark.full
 def test_a_handler_that_forks_while_its_thread_writes_does_not_wait_for_it(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     run(
         path,
         "journal",
         """
-from agentspan.storage.sqlite import connections
-connections.FORK_WAIT_S = 1000  # the alarm comes first
-tracer = agentspan.configure(path)
+from dataclasses import replace
+from agentspan.tuning import STANDARD
+tracer = agentspan.configure(path, tuning=STANDARD._replace(sqlite_fork_wait_s=1000))  # the alarm comes first
 one("parent")
 assert agentspan.flush()
 def work(group):
@@ -364,6 +371,7 @@ end(tracer.storage.group(work, 5))
     assert rows(path, "select label from agent_spans order by 1") == [("child",), ("parent",)]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not importlib.util.find_spec("gunicorn"), reason="needs gunicorn")
 @pytest.mark.skipif(not importlib.util.find_spec("gevent"), reason="needs gevent")
 @pytest.mark.parametrize("worker", ["gevent", "gthread"])

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.checkout import ROOT
+from tests.tiers import longer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-# Every point with AGENTSPAN_TEST_POINTS=all.
-SAMPLE = 10_000 if os.environ.get("AGENTSPAN_TEST_POINTS") == "all" else 60
+# Of the points of an operation.
+SAMPLE = longer("AGENTSPAN_TEST_POINTS", 6, 60, 10_000)
 BEGIN = f"""
 import faulthandler, logging, os, signal, sys, threading
 from agentspan import Tracer, forks
@@ -105,6 +106,7 @@ def test_an_exception_at_any_point_around_a_fork_leaves_nothing_held(tmp_path: P
     run(tmp_path / "runs.db", durability, PARENT)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("durability", ["journal", "commit"])
 def test_a_child_that_is_interrupted_at_its_first_use_records_from_the_next_on(tmp_path: Path, durability: str) -> None:
     run(tmp_path / "runs.db", durability, CHILD)

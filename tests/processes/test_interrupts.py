@@ -1,7 +1,6 @@
 """What signal handlers raise, at any point: no lock and no transaction is left, nothing acknowledged is lost."""
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -13,18 +12,16 @@ from typing import Any
 import pytest
 
 from agentspan.locks import Occupied, is_mine, within
-from agentspan.recording.sinks import drain_thread
 from tests.checkout import ROOT
 from tests.processes import interrupting
 from tests.processes.interrupting import OPERATIONS, Interrupt, Points, World, interrupted
+from tests.tiers import longer
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
 
-# Every point of every operation with AGENTSPAN_TEST_POINTS=all: 7,000 points, five minutes.
-ALL = os.environ.get("AGENTSPAN_TEST_POINTS") == "all"
-SAMPLE = 9
-# A long run: AGENTSPAN_TEST_SIGNALS=2000.
-SIGNALS = int(os.environ.get("AGENTSPAN_TEST_SIGNALS", "60"))
+# Of each operation. All are 7,000 points, five minutes.
+SAMPLE = longer("AGENTSPAN_TEST_POINTS", 4, 9, 10_000)
+SIGNALS = longer("AGENTSPAN_TEST_SIGNALS", 10, 60, 1000)
 
 # The end of a block is a function in Python, whose start is a point: then the span stays open, and active.
 KNOWN = {("Block.__exit__ (call None)", "what was active is so still")}
@@ -35,20 +32,19 @@ class Late(Exception):
 
 
 def chosen(count: int) -> range:
-    return range(1, count + 1, 1 if ALL else max(1, count // SAMPLE))
+    return range(1, count + 1, max(1, count // SAMPLE))
 
 
 @pytest.mark.parametrize("durability", ["commit", "journal"])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a finalizer's goes nowhere
 def test_an_exception_at_any_point_of_an_operation_leaves_everything_in_order(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operation: Any, durability: str
+    tmp_path: Path, operation: Any, durability: str
 ) -> None:
     if operation is interrupting.adopt and durability == "commit":
         pytest.skip("needs a journal")
-    monkeypatch.setattr(drain_thread, "TICK_S", 60)  # the thread does nothing by itself
     result = interrupted(tmp_path, durability, operation, chosen, keep=True)
-    assert result.tried > 5
+    assert result.tried > 3
     assert [each for each in result.problems if (each[0].partition(" ")[2], each[1]) not in KNOWN] == []
     assert [where for where in result.swallowed if "segments.py" not in where] == []  # a __del__: see docs
 

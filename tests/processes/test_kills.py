@@ -15,9 +15,10 @@ import pytest
 import agentspan
 from tests.checkout import ROOT
 from tests.processes.stored import check_integrity, recover
+from tests.tiers import longer
 
 # Of each kind. The figure of the README was made with AGENTSPAN_TEST_KILLS=40: two hundred of all kinds.
-KILLS = int(os.environ.get("AGENTSPAN_TEST_KILLS", "4"))
+KILLS = longer("AGENTSPAN_TEST_KILLS", 1, 4, 200)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +103,7 @@ def test_killed_among_parents_and_children(tmp_path: Path, parent_dies: str) -> 
     check(path, [line for line in said if not line.startswith("pid")])
 
 
+@pytest.mark.full
 def test_a_burst_and_a_kill_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     assert start("burst", path, 20_000).wait() == -signal.SIGKILL

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import agentspan
 from tests.checkout import ROOT
 from tests.journal.segment_files import segments_of
@@ -66,6 +68,7 @@ def spans_and_refusals(path: Path) -> tuple[int, list[tuple[str, int]]]:
     return spans, refused
 
 
+@pytest.mark.full
 def test_of_two_who_adopt_at_once_neither_takes_a_segment_before_those_that_it_follows(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     other = locked(path)

@@ -17,9 +17,10 @@ import agentspan
 from agentspan import ids
 from tests.checkout import ROOT
 from tests.processes.stored import check_integrity, recover
+from tests.tiers import longer
 
 # Enough to find a race that is there; the figures of the README were made with more (AGENTSPAN_TEST_ROUNDS=100).
-ROUNDS = int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "20"))
+ROUNDS = longer("AGENTSPAN_TEST_ROUNDS", 2, 25, 250)
 
 
 _started: list["subprocess.Popen[str]"] = []
@@ -72,6 +73,7 @@ def test_of_two_processes_that_finish_a_span_exactly_one_wins(tmp_path: Path) ->
     assert wins.total() == spans
 
 
+@pytest.mark.full
 def test_eight_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
     workers = [start("first_open", ROUNDS, tmp_path, stderr=subprocess.PIPE) for _ in range(8)]
     for number in range(ROUNDS):
@@ -190,6 +192,7 @@ with agentspan.run("parent") as run:
     check_integrity(path)
 
 
+@pytest.mark.full
 def test_a_daemon_keeps_its_log_when_its_parent_has_gone_and_another_program_closes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = f"""
@@ -221,6 +224,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     check_integrity(path)
 
 
+@pytest.mark.full
 def test_a_program_that_ends_inside_a_run_leaves_it_readable(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = f"""
@@ -287,14 +291,16 @@ finally:
     connection.close()
 
 
+@pytest.mark.full
 def test_memory_stays_as_it_is_after_the_first_ten_thousand_spans(tmp_path: Path) -> None:
-    spans = int(os.environ.get("AGENTSPAN_TEST_SPANS", "50000"))
+    spans = longer("AGENTSPAN_TEST_SPANS", 20_000, 100_000, 1_000_000)
     worker = start("record_many", tmp_path / "runs.db", spans)
     out, _ = worker.communicate()
     early, late = map(float, out.split())
     assert abs(late - early) < 20, f"{early:.1f} MiB after 10,000 spans, {late:.1f} MiB after {spans:,}"
 
 
+@pytest.mark.full
 def test_what_a_killed_process_left_open_is_closed_by_the_doctor(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     for _ in range(max(1, ROUNDS // 2)):
@@ -318,6 +324,7 @@ def test_what_a_killed_process_left_open_is_closed_by_the_doctor(tmp_path: Path)
     connection.close()
 
 
+@pytest.mark.full
 def test_forks_among_threads_that_record_do_not_hang(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.processes.forking", str(tmp_path / "runs.db"), "60"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -330,6 +337,7 @@ def test_forks_among_threads_that_record_do_not_hang(tmp_path: Path) -> None:
     check_integrity(tmp_path / "runs.db")
 
 
+@pytest.mark.full
 def test_a_signal_handler_may_begin_runs_at_any_moment(tmp_path: Path) -> None:
     code = f"""
 import faulthandler, logging, signal, agentspan

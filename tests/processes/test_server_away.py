@@ -5,7 +5,6 @@ each see 5 kills, and a hole of that length; `pytest -s` prints what calls took.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,14 +21,16 @@ from agentspan.journal import journal_folder
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import extract, inject
 from agentspan.storage.location import parse
+from agentspan.tuning import STANDARD
 from tests import postgres
 from tests.checkout import ROOT
 from tests.processes.server_away import Hole
+from tests.tiers import longer
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
-SECONDS = float(os.environ.get("AGENTSPAN_TEST_SERVER_AWAY", "2"))
+SECONDS = longer("AGENTSPAN_TEST_SERVER_AWAY", 1.0, 2.0, 60.0)
 IS_LONG = SECONDS > 2
 RECORDERS, RATE, KILLS = (4, 2000, 5) if IS_LONG else (2, 300, 2)
 
@@ -78,6 +79,7 @@ def all_are_stored_once(url: str, figures: list[dict[str, Any]]) -> None:
     assert rows(url, f"{misplaced} where s.agent_id <> i.agent_id") == [(0,)]
 
 
+@pytest.mark.full
 def test_a_server_that_is_killed_costs_nothing(server: postgres.Server) -> None:
     recorders = [started(server.url, SECONDS + KILLS, RATE) for _ in range(RECORDERS)]
     until(lambda: _count(server.url) > 0)
@@ -96,6 +98,7 @@ def _count(url: str) -> int:
         return 0
 
 
+@pytest.mark.full
 def test_a_server_that_does_not_answer_is_waited_for_by_nobody_who_records(server: postgres.Server) -> None:
     hole = Hole(server.port)
     url = server.url.replace(f":{server.port}/", f":{hole.port}/")
@@ -122,6 +125,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.full
 def test_a_reader_recovers_what_a_killed_program_had_in_front_of_a_server_that_was_away(
     server: postgres.Server,
 ) -> None:
@@ -140,6 +144,7 @@ def test_a_reader_recovers_what_a_killed_program_had_in_front_of_a_server_that_w
     assert not folder.exists()
 
 
+@pytest.mark.full
 def test_what_was_recorded_here_is_read_here_at_once(server: postgres.Server) -> None:
     url = f"{server.url}?schema=own"
     tracer = Tracer(url)
@@ -162,10 +167,10 @@ def test_what_is_wrong_for_good_is_raised_without_a_server(monkeypatch: pytest.M
         Tracer("postgresql://agentspan@127.0.0.1:1/db")
 
 
-def test_past_its_age_a_journal_takes_nothing_more_and_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_past_its_age_a_journal_takes_nothing_more_and_counts_it() -> None:
     pytest.importorskip("psycopg", reason="needs psycopg")
-    monkeypatch.setattr("agentspan.recording.sinks.journal_work.MAX_AGE_S", 0.2)
-    tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db")  # nobody listens there
+    tuning = STANDARD._replace(server_away_s=0.2)
+    tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db", tuning=tuning)  # nobody listens there
     run = tracer.run("a")
     with run:
         until(lambda: tracer.recorder.sink.work.overflow.is_too_old)  # type: ignore[union-attr]

@@ -4,7 +4,6 @@ AGENTSPAN_TEST_AWAY says for how many seconds; `pytest -s` prints what calls too
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.checkout import ROOT
+from tests.tiers import longer
 
-SECONDS = float(os.environ.get("AGENTSPAN_TEST_AWAY", "1.5"))
+SECONDS = longer("AGENTSPAN_TEST_AWAY", 0.5, 1.5, 20.0)
 MOST_FULL_S = 10.0
 """How long the disk is full: where there is no room for a journal, 10,000 transitions wait in memory, and no more."""
 
@@ -56,17 +56,20 @@ def behind_a_lock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return recorded(tmp_path_factory.mktemp("away"), request.param, SECONDS)
 
 
+@pytest.mark.full
 def test_behind_a_locked_file_spans_cost_their_callers_no_statement(behind_a_lock: dict[str, Any]) -> None:
     nothing_is_lost(behind_a_lock)
     assert behind_a_lock["span"]["calls"] > FEW * SECONDS
     assert behind_a_lock["span"]["statements"] == 0
 
 
+@pytest.mark.full
 def test_behind_a_locked_file_runs_begin_without_a_statement(behind_a_lock: dict[str, Any]) -> None:
     assert behind_a_lock["run"]["calls"] > 0
     assert behind_a_lock["run"]["statements"] == 0
 
 
+@pytest.mark.full
 def test_a_full_disk_costs_no_span(disk: Path) -> None:
     figures = recorded(disk, "full", min(SECONDS, MOST_FULL_S))
     nothing_is_lost(figures)

@@ -4,15 +4,15 @@ What was acknowledged stands as its program said it, whoever closed it before th
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.checkout import ROOT
+from tests.tiers import longer
 
 # Enough to meet each race; AGENTSPAN_TORTURE=1000000 takes two and a half minutes of two processors.
-TRANSITIONS = int(os.environ.get("AGENTSPAN_TORTURE", "20000"))
+TRANSITIONS = longer("AGENTSPAN_TORTURE", 2_000, 20_000, 1_000_000)
 RACES = {"InvalidAction", "NotFound", "DatabaseBusy"}
 """What those may meet who work by id: somebody else was faster, or holds the file."""
 

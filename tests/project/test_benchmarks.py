@@ -12,6 +12,8 @@ import pytest
 from tests.checkout import ROOT
 from tests.postgres import Emptied
 
+pytestmark = pytest.mark.full
+
 BENCHMARKS = ROOT / "benchmarks"
 FIGURE = re.compile(r"\d+\.\d+ (?:µs|ms|×|MiB)")
 

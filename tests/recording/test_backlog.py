@@ -8,9 +8,9 @@ import pytest
 
 import agentspan
 from agentspan.journal.journal_folder import is_possible
-from agentspan.recording.sinks import journal_work
 from agentspan.storage.protocol import Query
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
@@ -84,13 +84,11 @@ def test_what_waits_in_memory_is_told_too(storage: Failing) -> None:
     tracer.shutdown()
 
 
-def test_the_journal_does_not_grow_for_ever(
-    storage: Failing, tracer: agentspan.Tracer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.full
+def test_the_journal_does_not_grow_for_ever(storage: Failing, caplog: pytest.LogCaptureFixture) -> None:
     limit = 4 * 2**20
-    monkeypatch.setattr(journal_work, "CAP", limit // 2)
-    monkeypatch.setattr(journal_work, "LIMIT", limit)
-    monkeypatch.setattr("agentspan.recording.sinks.backlog.MAX_WAITING", 50)
+    tuning = STANDARD._replace(journal_calls_drain_bytes=limit // 2, journal_limit_bytes=limit, backlog_units=50)
+    tracer = agentspan.Tracer(storage, tuning=tuning)
     folder = Path(f"{storage.path}.spool")
     with tracer.run("a"):
         tracer.flush()
@@ -115,3 +113,4 @@ def test_the_journal_does_not_grow_for_ever(
     assert sum("which the storage does not take" in record.message for record in caplog.records) == 1
     (run_row,) = storage.page(Query("agent_instance")).rows
     assert "after" in {span.label for span in storage.iter_spans(run_row.id)}
+    tracer.shutdown()

@@ -205,6 +205,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.full
 def test_children_of_a_program_that_cannot_register_its_run_record_in_it(tmp_path: Path) -> None:
     path, program = tmp_path / "runs.db", tmp_path / "family.py"
     program.write_text(FAMILY)

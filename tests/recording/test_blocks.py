@@ -528,12 +528,8 @@ def test_the_writer_of_a_span_is_known(tmp_path: Path) -> None:
     tracer.shutdown()
 
 
-def test_own_span_types_are_registered_from_models_and_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_span_types_are_registered_from_models_and_schemas(tmp_path: Path) -> None:
     from pydantic import BaseModel
-
-    from agentspan.schemas import span_types
-
-    monkeypatch.setattr(span_types, "REGISTRY", span_types.Registry())
 
     class Charge(BaseModel):
         amount: int

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from agentspan import Tracer
 from agentspan.testing import CapturedRun, CapturedRuns, CapturedSpan
+from tests.tiers import examples
 
 AS_SYNC = {
     "coroutine": "call",
@@ -343,7 +344,7 @@ def check(tracer: Tracer, step: Step) -> None:
 
 
 @given(programs())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_the_recorded_tree_is_the_tree_of_calls(step: Step) -> None:
     tracer = Tracer(":memory:", raise_errors=True)
     check(tracer, step)
@@ -351,7 +352,7 @@ def test_the_recorded_tree_is_the_tree_of_calls(step: Step) -> None:
 
 
 @given(programs())
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_the_recorded_tree_is_the_tree_of_calls_in_a_file(step: Step) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tracer = Tracer(Path(folder) / "runs.db", raise_errors=True)

@@ -13,6 +13,7 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.model.rows import AgentInstanceRow, WriterRow
+from agentspan.tuning import STANDARD
 from tests.recording.busy_files import busy_for, unknown_writers
 
 
@@ -26,19 +27,14 @@ def delete(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-@pytest.fixture
-def looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.LOOK_EVERY_S", -1.0)
-
-
+LOOKS_ALWAYS = STANDARD._replace(file_look_s=-1.0)
 BOTH = pytest.mark.parametrize("durability", ["journal", "commit"])
 
 
-@pytest.mark.usefixtures("looks_always")
 @BOTH
 def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability=durability)
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine", version="2", metadata={"a": 1}) as run, tracer.span("chain", {"name": "outer"}):
         assert tracer.flush()
         delete(path)
@@ -55,14 +51,13 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path, durabi
     assert rows(path, "select count(*) from writers") == [(1,)]
 
 
-@pytest.mark.usefixtures("looks_always")
 @pytest.mark.parametrize("row_type", [AgentInstanceRow, WriterRow])
 def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one_that_is_busy_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_type: type
 ) -> None:
     """Its spans wait until the run is there."""
     path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability="commit")
+    tracer = Tracer(path, durability="commit", tuning=LOOKS_ALWAYS)
     with tracer.run("mine") as run:
         delete(path)
         busy_for(row_type, 1, monkeypatch)
@@ -76,11 +71,10 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one_that_is_busy_at_first(
     tracer.shutdown()
 
 
-@pytest.mark.usefixtures("looks_always")
 @BOTH
 def test_runs_after_the_file_was_deleted_are_of_a_known_program(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability=durability)
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     for _ in range(3):
         with tracer.run("a"), tracer.span("tool", {"name": "x"}):
             pass
@@ -164,11 +158,10 @@ def test_a_run_that_was_renamed_has_its_new_name_in_the_new_file(tmp_path: Path)
     tracer.shutdown()
 
 
-@pytest.mark.usefixtures("looks_always")
 @BOTH
 def test_the_end_of_a_run_is_in_the_new_file(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability=durability)
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine") as run:
         assert tracer.flush()
         delete(path)
@@ -196,13 +189,12 @@ def test_a_run_that_somebody_removed_stays_removed(tmp_path: Path, durability: A
     tracer.shutdown()
 
 
-@pytest.mark.usefixtures("looks_always")
 @BOTH
 def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path, durability: Any) -> None:
     path, other = tmp_path / "runs.db", tmp_path / "other.db"
     with agentspan.open(other) as db:
         theirs = db.agent_instances.register("theirs")
-    tracer = Tracer(path, durability=durability)
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine") as run:
         assert tracer.flush()
         delete(path)
@@ -218,11 +210,10 @@ def test_a_run_whose_file_is_replaced_goes_on_in_the_other_one(tmp_path: Path, d
         assert len(db.agent_spans.list(run.id)) == 1
 
 
-@pytest.mark.usefixtures("looks_always")
 @BOTH
 def test_runs_wait_while_another_programs_file_is_in_the_place(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability=durability)
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("before"):
         pass
     assert tracer.flush()
@@ -244,11 +235,10 @@ def test_runs_wait_while_another_programs_file_is_in_the_place(tmp_path: Path, d
     tracer.shutdown()
 
 
-@pytest.mark.usefixtures("looks_always")
 def test_a_folder_that_is_gone_does_no_harm(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    tracer = Tracer(folder / "runs.db", durability="commit")
+    tracer = Tracer(folder / "runs.db", durability="commit", tuning=LOOKS_ALWAYS)
     with tracer.run("gone"):
         delete(folder / "runs.db")
         folder.rmdir()

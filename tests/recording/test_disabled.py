@@ -216,6 +216,7 @@ def test_a_block_that_was_entered_before_the_switch_ends_as_it_began(tmp_path: P
     assert inner.id
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("said", "enabled"), [("1", False), ("true", False), ("", True), ("0", True), ("False", True), ("off", True)]
 )

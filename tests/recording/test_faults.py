@@ -16,6 +16,7 @@ from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks import backlog
+from agentspan.tuning import STANDARD
 from tests.recording.busy_files import busy_for, unknown_writers
 from tests.recording.stored import spans_of
 from tests.waiting import until
@@ -131,9 +132,8 @@ def test_a_run_is_never_stored_before_its_program(tmp_path: Path, monkeypatch: p
     tracer.shutdown()
 
 
-def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "MAX_WAITING", 50)
-    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+def test_what_waits_is_bounded_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability="commit", tuning=STANDARD._replace(backlog_units=50))
     step = steps(tracer)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("bounded"):

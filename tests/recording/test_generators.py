@@ -394,6 +394,7 @@ def test_a_reduction_that_fails_never_hides_the_generators_own_error(tracer: Tra
     assert tracer.current_run() is None
 
 
+@pytest.mark.full
 def test_generators_that_garbage_collection_closes_do_not_crash_the_program(tmp_path: Path) -> None:
     """In the middle of a `ContextVar.set`, where Python 3.11 collects as well, and does not expect another one."""
     program = """

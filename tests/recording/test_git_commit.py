@@ -50,6 +50,7 @@ def test_a_run_by_id_has_no_commit(db: agentspan.Database) -> None:
 # Where a program runs
 
 
+@pytest.mark.full
 def test_the_folder_of_the_script_counts_before_the_working_directory(program: Program, tmp_path: Path) -> None:
     script = checkout(tmp_path / "code", main=COMMIT) / "below" / "agent.py"
     script.parent.mkdir()
@@ -63,10 +64,12 @@ def test_the_folder_of_the_script_counts_before_the_working_directory(program: P
     assert program("-c", SCRIPT, tmp_path / "4.db", cwd=here).strip() == OTHER
 
 
+@pytest.mark.full
 def test_a_program_outside_any_checkout_records_no_commit(program: Program, tmp_path: Path) -> None:
     assert program("-c", SCRIPT, tmp_path / "runs.db", cwd=tmp_path).strip() == "None"
 
 
+@pytest.mark.full
 def test_a_program_whose_working_directory_was_removed_records(program: Program, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -74,6 +77,7 @@ def test_a_program_whose_working_directory_was_removed_records(program: Program,
     assert program("-c", code, tmp_path / "runs.db", cwd=gone).strip() == "None"
 
 
+@pytest.mark.full
 def test_the_commit_is_looked_for_once_in_a_process_and_its_children_and_threads(
     program: Program, tmp_path: Path
 ) -> None:
@@ -202,6 +206,7 @@ def test_the_search_ends_after_so_many_folders(tmp_path: Path) -> None:
     assert (around(deep), around(deep / "b")) == (COMMIT, None)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 @pytest.mark.parametrize("name", [".git", ".git/HEAD", ".git/commondir", ".git/refs/heads/main", ".git/packed-refs"])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(program: Program, tmp_path: Path, name: str) -> None:

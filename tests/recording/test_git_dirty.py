@@ -59,6 +59,7 @@ def answer() -> bool | None:
     return git_dirty.git_dirty()
 
 
+@pytest.mark.full
 @needs_git
 def test_a_run_has_what_git_said_from_its_begin_or_its_end_on(program: Program, repository: Path) -> None:
     assert program("agent.py", repository / "1.db", cwd=repository).split() == ["False", "False"]  # 1.db is new to git
@@ -69,6 +70,7 @@ def test_a_run_has_what_git_said_from_its_begin_or_its_end_on(program: Program, 
     assert program("agent.py", repository / "3.db", cwd=repository).split() == ["True", "True"]
 
 
+@pytest.mark.full
 @needs_git
 def test_a_program_that_wants_no_git_has_none(
     program: Program, repository: Path, monkeypatch: pytest.MonkeyPatch

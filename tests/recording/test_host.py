@@ -22,6 +22,7 @@ import agentspan
 from agentspan import Tracer
 from agentspan.journal.journal_folder import is_possible
 from agentspan.model.changes import Unit
+from agentspan.tuning import STANDARD
 from tests.recording.stored import runs_of, spans_of
 from tests.waiting import until
 
@@ -441,11 +442,8 @@ def test_a_finished_span_that_is_kept_does_not_keep_those_around_it(tracer: Trac
     assert kept.outer is None
 
 
-def test_text_that_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.recording.sinks import backlog
-
-    monkeypatch.setattr(backlog, "MAX_WAITING_CHARACTERS", 5000)
-    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+def test_text_that_waits_is_bounded(tmp_path: Path) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability="commit", tuning=STANDARD._replace(backlog_characters=5000))
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a") as run:
         other.execute("begin immediate")

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 
 import agentspan
 from agentspan import Limits, Tracer
-from agentspan.recording.capture import leaves, plain
+from agentspan.recording.capture import leaves
 from agentspan.recording.capture import limits as limits_module
 from agentspan.recording.capture.capture import Capture, head_of_call
 from agentspan.recording.capture.limits import encode, shrink, text_mark
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.tuning import STANDARD, Tuning
 from tests.recording.stored import spans_of
 from tests.strategies import any_text, json_values
+from tests.tiers import examples
 
 MARK = 150  # characters that one mark takes at most, without the start of a text
 
@@ -29,9 +31,9 @@ def mark_of(data: str | bytes, **more: Any) -> dict[str, Any]:
     return {"$truncated": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **more}}
 
 
-def recorded(value: Any, /, **limits: int) -> Any:
+def recorded(value: Any, /, *, tuning: Tuning = STANDARD, **limits: int) -> Any:
     """What is recorded of a value in a member."""
-    text = Capture(Limits(**limits), Redaction()).object({"value": value})
+    text = Capture(Limits(**limits), Redaction(), tuning=tuning).object({"value": value})
     shown = json.loads(text)
     return shown["value"]
 
@@ -108,9 +110,8 @@ def test_containers_over_the_limit_of_depth_become_a_mark(kind: str, suspicious:
     assert '{"$truncated":{"depth":190}}' in Capture(Limits(depth=5000), None).object({"value": nested(300)})
 
 
-def test_values_over_their_number_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "MAX_VALUES", 1000)
-    shown = recorded([(1,)] * 5000)
+def test_values_over_their_number_are_counted() -> None:
+    shown = recorded([(1,)] * 5000, tuning=STANDARD._replace(captured_values=1000))
     assert shown[:2] == [[1], [1]]
     assert shown[-1] == {"$truncated": {"items": 5000 - len(shown) + 1}}
     assert 250 < len(shown) < 1000
@@ -124,10 +125,9 @@ def test_the_same_long_text_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert hashed == [1001]
 
 
-def test_what_is_hashed_for_one_payload_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaves, "MAX_HASHED", 5000)
+def test_what_is_hashed_for_one_payload_is_bounded() -> None:
     texts = [letter * 2000 for letter in "abcd"]
-    shown = recorded([*texts, b"a" * 2000], value=1000, blob=0)
+    shown = recorded([*texts, b"a" * 2000], tuning=STANDARD._replace(hashed_bytes=5000), value=1000, blob=0)
     assert shown[:2] == [mark_of(text, start=text[:200]) for text in texts[:2]]
     assert shown[2:4] == [{"$truncated": {"characters": 2000, "start": text[:200]}} for text in texts[2:]]
     assert shown[4] == {"$truncated": {"bytes": 2000}}
@@ -141,11 +141,10 @@ def counting(sizes: list[int], function: Any) -> Any:
     return counted
 
 
-def test_a_long_text_is_hashed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits_module, "_CHUNK", 7)
+def test_a_long_text_is_hashed_in_parts() -> None:
     text = "aä😀\ud800" * 100
     data = text.encode("utf-8", "surrogatepass")
-    assert limits_module.text_mark(text, "a")["$truncated"] == mark_of(data, start="a")["$truncated"]
+    assert text_mark(text, "a", chunk=7)["$truncated"] == mark_of(data, start="a")["$truncated"]
 
 
 def test_keys_are_cut_with_a_trace() -> None:
@@ -237,6 +236,7 @@ def test_text_beside_a_lone_surrogate_is_not_escaped() -> None:
 USAGE = {"input_tokens": 812, "output_tokens": 95, "cost_usd": 0.0125}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "huge",
     [
@@ -361,7 +361,8 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@pytest.mark.full
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(max_size=300) | any_text, trees, max_size=12), st.integers(1, 4000))
 def test_what_is_shrunk_fits(value: dict[str, Any], room: int) -> None:
     shown = shrink(value, room)
@@ -373,14 +374,15 @@ def test_what_is_shrunk_fits(value: dict[str, Any], room: int) -> None:
     json.loads(text)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@pytest.mark.full
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(max_size=30), trees, max_size=6), st.integers(600, 4000))
 def test_what_is_small_survives_what_is_shrunk(value: dict[str, Any], room: int) -> None:
     shown = shrink({**value, **USAGE}, room)
     assert {key: shown[key] for key in USAGE} == USAGE
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=examples(60), deadline=None, derandomize=True)
 @given(trees)
 def test_sizes_are_measured_as_they_are_written(value: Any) -> None:
     assert limits_module._Shrinking(())._size(value) == len(encode(value))

@@ -21,7 +21,7 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
-from agentspan.storage.sqlite import migrations, tables
+from agentspan.storage.sqlite import migrations
 from tests.checkout import ROOT
 from tests.recording.stored import spans_of
 
@@ -43,6 +43,7 @@ def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
+@pytest.mark.full
 def test_a_crash_loses_every_unfinished_span(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     program(
@@ -73,6 +74,7 @@ os._exit(0)  # no atexit, no finalizer: as a worker or a function in a cloud end
     assert rows(path, "select status, count(*) from spans group by 1") == [("complete", 100)]
 
 
+@pytest.mark.full
 def test_stuck_in_progress_for_ever_after_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     program(path, 'agentspan.run("a").__enter__(); agentspan.span("tool", {"name": "x"}).__enter__(); os._exit(0)')
@@ -149,6 +151,7 @@ def test_memory_grows_with_every_finished_span(tracer: Tracer) -> None:
         assert len(alive) == 0
 
 
+@pytest.mark.full
 def test_fork_and_gunicorn_hang_or_lose_data(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     done = program(
@@ -244,6 +247,7 @@ def test_masking_is_skipped_on_some_path(tmp_path: Path, caplog: pytest.LogCaptu
     assert secret not in caplog.text
 
 
+@pytest.mark.full
 def test_the_database_is_locked(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
@@ -261,17 +265,15 @@ print(*agentspan.health())
     assert [one.stderr for one in done if "Traceback" in one.stderr] == []
 
 
-def test_a_failed_migration_leaves_a_dirty_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_migration_leaves_a_dirty_database(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
 
     def fail(db: Any) -> None:
         migrations.MIGRATIONS[0](db)
         raise RuntimeError("half way")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(tables, "MIGRATIONS", (fail,))
-        with pytest.raises(RuntimeError, match="half way"):
-            agentspan.open(path)
+    with pytest.raises(RuntimeError, match="half way"):
+        agentspan.SQLiteStorage(path, migrations=(fail,))
     assert sqlite3.connect(path).execute("select count(*) from sqlite_master").fetchall() == [(0,)]
     with agentspan.open(path) as db:
         assert len(db.agents.list()) == 0
@@ -287,6 +289,7 @@ def test_a_page_of_a_thousand_spans_looks_like_lost_data(tracer: Tracer) -> None
     assert len(list(tracer.storage.iter_spans(run.id))) == 1200
 
 
+@pytest.mark.full
 def test_the_library_takes_over_global_state(tmp_path: Path) -> None:
     code = """
 import asyncio, logging, threading, warnings
@@ -337,6 +340,7 @@ with agentspan.run("notebook"):
         agentspan.shutdown()
 
 
+@pytest.mark.full
 def test_every_run_makes_a_new_version_of_the_schema(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     for _ in range(2):

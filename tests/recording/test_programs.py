@@ -20,6 +20,7 @@ Recorded = Callable[..., Path]
 METHODS = ["fork", "spawn", "forkserver"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", METHODS)
 def test_calls_in_a_pool_of_processes_nest_where_they_were_propagated(
     recorded: Recorded, tmp_path: Path, method: str
@@ -42,6 +43,7 @@ def test_calls_in_a_pool_of_processes_nest_where_they_were_propagated(
     assert others == ["tool step"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_pools_and_processes_of_multiprocessing_do_too(recorded: Recorded, method: str) -> None:
     with load(recorded("old_pool", method)) as runs:
@@ -50,6 +52,7 @@ def test_pools_and_processes_of_multiprocessing_do_too(recorded: Recorded, metho
         assert {(span.parent, span.status) for span in spans} == {(None, "complete")}
 
 
+@pytest.mark.full
 def test_workers_that_record_elsewhere_go_on_doing_so(recorded: Recorded, tmp_path: Path) -> None:
     with load(recorded("configured_otherwise", tmp_path / "other.db")) as runs:
         assert runs.one().tree() == ""
@@ -57,11 +60,13 @@ def test_workers_that_record_elsewhere_go_on_doing_so(recorded: Recorded, tmp_pa
         assert runs.one().tree() == "tool step"
 
 
+@pytest.mark.full
 def test_a_function_that_is_propagated_from_memory_runs_in_another_process(recorded: Recorded) -> None:
     with load(recorded("in_memory")) as runs:
         assert runs.one().tree() == "tool step"  # as if it had not been propagated
 
 
+@pytest.mark.full
 def test_forked_children_nest_below_the_block_they_were_forked_in_and_end_none_of_it(recorded: Recorded) -> None:
     with load(recorded("forks")) as runs:
         by_name = {run.name: run for run in runs}
@@ -92,6 +97,7 @@ def test_forked_children_nest_below_the_block_they_were_forked_in_and_end_none_o
         assert by_name["main"].find("items")[0].result == {"output": ["of the generator"] * 2}
 
 
+@pytest.mark.full
 def test_workers_that_are_forked_after_loading_serve_in_threads(recorded: Recorded) -> None:
     path = recorded("preload")
     with load(path) as runs:
@@ -104,6 +110,7 @@ def test_workers_that_are_forked_after_loading_serve_in_threads(recorded: Record
     connection.close()
 
 
+@pytest.mark.full
 def test_threads_that_record_while_the_interpreter_ends_lose_nothing_acknowledged(
     recorded: Recorded, tmp_path: Path
 ) -> None:
@@ -119,6 +126,7 @@ def test_threads_that_record_while_the_interpreter_ends_lose_nothing_acknowledge
         assert statuses[id] in ((status,) if status == "complete" else ("active", "complete"))
 
 
+@pytest.mark.full
 def test_exit_handlers_and_finalizers_of_the_last_moment_record(recorded: Recorded) -> None:
     with load(recorded("at_the_end")) as runs:
         assert {run.status for run in runs} == {"complete"}
@@ -153,6 +161,7 @@ search("x")
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("args", "stdin", "name"),
     [

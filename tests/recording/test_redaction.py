@@ -27,6 +27,7 @@ from agentspan.recording.capture.credentials import KINDS, names_credential
 from agentspan.recording.capture.redaction import Redaction
 from tests.recording.stored import runs_of, spans_of
 from tests.strategies import any_text
+from tests.tiers import examples
 
 R = "[redacted]"
 SECRET = "S3cretVal9xQ"
@@ -569,6 +570,7 @@ def test_no_half_of_a_credential_is_shown_at_the_start_of_a_stack_trace(secret: 
         assert is_harmless(described["stacktrace"], secret)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("text", [*TEXTS, *KEYS.values()], ids=ascii)
 @pytest.mark.parametrize("filler", ["lorem ipsum, ", "été, "])
 def test_a_credential_is_found_in_a_long_text_as_in_a_short_one(text: str, filler: str) -> None:
@@ -583,8 +585,9 @@ def test_a_credential_is_found_in_a_long_text_as_in_a_short_one(text: str, fille
 FORMS = [kind.detect.replace("(?i-u:", "(?i:") for kind in KINDS]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_all_that_a_short_text_is_suspicious_for_is_suspicious_in_a_long_one(form: str, data: st.DataObject) -> None:
     found = data.draw(st.from_regex(re.compile(form, re.ASCII)))
@@ -915,7 +918,7 @@ pieces = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=examples(400), deadline=None, derandomize=True)
 @given(st.lists(pieces, max_size=8).map("".join))
 def test_the_fast_test_sees_whatever_would_be_cut(text: str) -> None:
     redaction = Redaction()
@@ -936,7 +939,7 @@ def joined(text: str) -> str:
     return str(json.loads(json.dumps(text)))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 @given(
     st.text("_-. aAkKeEyYsStToOnNiIdDpPwW1", max_size=20) | st.sampled_from(NAMES), st.sampled_from(NAMES + NOT_NAMES)
 )
@@ -979,6 +982,7 @@ def test_most_texts_take_the_fast_test_only(monkeypatch: pytest.MonkeyPatch) -> 
     assert closely == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "part",
     ["eyJ", "eyJ-", "sk-", "password=", "password: '", "curl -u ", "://a:", "-----BEGIN PRIVATE KEY-----", "'", "\\"],

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import pytest
-
 from agentspan.ids import IdSource
 from agentspan.journal.events import decode_unit, encode_registration
 from agentspan.model import schema_versions
@@ -12,7 +10,6 @@ from agentspan.model.changes import Applied, Move, Put, Unit
 from agentspan.model.registration import DEFAULT, Registration, VersionFields
 from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSchemaVersionRow, AgentVersionRow, Row
 from agentspan.recording.registering import Unread
-from agentspan.recovery import stored_span_types
 from agentspan.recovery.committer import Committer, Listener, Tally
 from agentspan.recovery.names import Names
 from agentspan.recovery.stored_span_types import StoredSpanTypes
@@ -126,8 +123,7 @@ def test_the_span_types_of_a_registration_that_begins_a_segment_are_found_with_a
     assert (schema.content_hash, schema.span_type_schemas) == (TYPES.content_hash, TYPES.span_type_schemas)
 
 
-def test_threads_that_keep_more_runs_than_are_cached_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_span_types, "MAX_CACHED", 50)
+def test_threads_that_keep_more_runs_than_are_cached_do_not_disturb_each_other() -> None:
     (row,) = (row for row in rows_of(registered(Unread())) if isinstance(row, AgentInstanceRow))
 
     def keep(thread: int) -> None:
@@ -135,5 +131,5 @@ def test_threads_that_keep_more_runs_than_are_cached_do_not_disturb_each_other(m
             types.keep(row._replace(id=f"{thread} {number}"))
 
     for _ in range(30):
-        types = StoredSpanTypes()
+        types = StoredSpanTypes(most=50)
         assert at_once(4, keep) == []

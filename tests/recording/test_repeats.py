@@ -22,6 +22,7 @@ from agentspan.recording.capture.repeats import Repeats
 from agentspan.recording.settings import Settings
 from agentspan.storage.protocol import Query
 from tests.strategies import json_objects
+from tests.tiers import examples
 
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCD"
 
@@ -73,7 +74,7 @@ def edited(messages: list[Any], at: int, how: str, value: Any) -> None:
         messages[at]["content"] = value.get("content", 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(MESSAGES | json_objects, max_size=12), EDITS, st.sampled_from(["messages", "tools", "password", "x y"]))
 def test_a_payload_is_the_same_with_and_without_what_was_known(start: list[Any], edits: list[Any], name: str) -> None:
     capture = Settings().new_capture()
@@ -122,7 +123,8 @@ OBJECTS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.full
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.tuples(OBJECTS, st.integers(0, 30), st.text(max_size=5)), min_size=2, max_size=10))
 def test_messages_that_are_objects_are_the_same_with_and_without_what_was_known(steps: list[Any]) -> None:
     capture, repeats = Settings().new_capture(), Repeats()
@@ -221,9 +223,8 @@ def test_a_long_history_is_no_reason_to_cut(tracer: agentspan.Tracer) -> None:
     assert "$truncated" in json.dumps(payloads[30])
 
 
-def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.recording.capture.repeats.MOST", 10_000)
-    capture, repeats = Settings().new_capture(), Repeats()
+def test_what_is_remembered_has_a_limit() -> None:
+    capture, repeats = Settings().new_capture(), Repeats(most=10_000)
     for number in range(50):
         payload = {"messages": [message(number), *(message(each, 500) for each in range(number, number + 10))]}
         assert captured(capture, payload, repeats) == capture.object(payload)

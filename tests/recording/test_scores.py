@@ -156,6 +156,7 @@ def _add_scores(path: Path, run_id: str, judge: str) -> None:
             db.scores.record(run_id, "reward", number, identifier=judge)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_eight_processes_add_scores_and_none_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"

@@ -10,17 +10,20 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.journal.journal_folder import is_possible, spool_of
-from agentspan.journal.spool import SIZE
 from agentspan.otel import inject
-from agentspan.recording.sinks import backlog, journal_work
+from agentspan.recording.sinks import journal_work
 from agentspan.storage import patience
 from agentspan.storage.location import Location, parse
 from agentspan.storage.postgres.connection import Connection
+from agentspan.tuning import STANDARD
 from tests.postgres_proxy import Proxy, proxy
 from tests.processes.server_away import Touches
 from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
+
+SIZE = STANDARD.journal_segment_bytes
+SMALL = STANDARD._replace(journal_limit_bytes=SIZE, backlog_units=10)
 
 
 @pytest.fixture
@@ -35,11 +38,8 @@ def record(tracer: Tracer) -> None:
         pass
 
 
-def test_a_flush_goes_on_when_connections_were_lost_without_a_word(
-    between: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.recording.sinks.journal_work.ANSWER_S", 0.3)
-    tracer = Tracer(between.url)
+def test_a_flush_goes_on_when_connections_were_lost_without_a_word(between: Proxy) -> None:
+    tracer = Tracer(between.url, tuning=STANDARD._replace(server_answer_s=0.3))
     record(tracer)
     assert tracer.flush(30)
     for _ in range(3):
@@ -50,11 +50,8 @@ def test_a_flush_goes_on_when_connections_were_lost_without_a_word(
     tracer.shutdown()
 
 
-def test_a_write_gives_up_a_connection_that_was_lost_while_it_was_idle(
-    between: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.storage.postgres.connections.WRITE_S", 0.1)
-    with agentspan.open(between.url) as db:
+def test_a_write_gives_up_a_connection_that_was_lost_while_it_was_idle(between: Proxy) -> None:
+    with agentspan.open(between.url, tuning=STANDARD._replace(postgres_write_s=0.1)) as db:
         db.agent_instances.register("a", "1", {"external_schema_version_identifier": "1", "span_type_schemas": []})
         before = between.accepted
         between.lost += 1
@@ -103,13 +100,9 @@ def record_much(tracer: Tracer, spans: int) -> None:
                 pass
 
 
-def test_past_its_bytes_a_spool_keeps_the_oldest_and_counts_what_it_drops(
-    between: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal_work, "LIMIT", SIZE)
-    monkeypatch.setattr(backlog, "MAX_WAITING", 10)
+def test_past_its_bytes_a_spool_keeps_the_oldest_and_counts_what_it_drops(between: Proxy) -> None:
     between.refuses = True
-    tracer = Tracer(between.url)
+    tracer = Tracer(between.url, tuning=SMALL)
     touches = Touches()
     record_much(tracer, 200)
     health = tracer.health()
@@ -130,15 +123,13 @@ def test_past_its_bytes_a_spool_keeps_the_oldest_and_counts_what_it_drops(
     tracer.shutdown()
 
 
-def test_the_cap_is_that_of_the_host_not_of_a_program(between: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_work, "LIMIT", SIZE)
-    monkeypatch.setattr(backlog, "MAX_WAITING", 10)
+def test_the_cap_is_that_of_the_host_not_of_a_program(between: Proxy) -> None:
     between.refuses = True
-    first = Tracer(between.url)
+    first = Tracer(between.url, tuning=SMALL)
     record_much(first, 100)
     kept = first.health().recorded
     first.shutdown(0.1)
-    second = Tracer(between.url)
+    second = Tracer(between.url, tuning=SMALL)
     record(second)
     until(lambda: second.health().last_error is not None)
     until(lambda: second.recorder.sink.work.is_full)  # type: ignore[union-attr]

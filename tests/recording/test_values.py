@@ -42,7 +42,9 @@ from agentspan.recording.capture import plain
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.tuning import STANDARD
 from tests.strategies import any_text, json_objects
+from tests.tiers import examples
 
 
 @pytest.fixture
@@ -589,11 +591,12 @@ def test_any_value_is_recorded_and_reaches_the_program_unchanged(quiet: Tracer, 
     assert quiet.health()[:3] == (8, 0, 0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("make", HUGE.values(), ids=HUGE.keys())
 def test_a_huge_value_is_recorded_up_to_a_number_of_values(
-    quiet: Tracer, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain, "MAX_VALUES", 5000)
+    quiet = Tracer(tmp_path / "runs.db", tuning=STANDARD._replace(captured_values=5000))
     asked = 0
 
     class Counting(plain.Plain):
@@ -611,8 +614,10 @@ def test_a_huge_value_is_recorded_up_to_a_number_of_values(
     assert "$truncated" in json.dumps(payload)
     assert (payload["input_tokens"], payload["usage"]) == (1, {"output_tokens": 2})
     assert quiet.health()[:3] == (4, 0, 0)
+    quiet.shutdown()
 
 
+@pytest.mark.full
 def test_texts_that_are_too_long_are_not_copied() -> None:
     text = "ab" * 5_000_000
     tracemalloc.start()
@@ -647,7 +652,7 @@ def test_a_value_that_is_changed_afterwards_is_recorded_as_it_was(quiet: Tracer)
     assert payload == {"list": [1], "node": {"name": "a", "next": [1]}}
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=examples(80), deadline=None, derandomize=True)
 @given(json_objects)
 def test_plain_json_is_recorded_as_it_is(value: dict[str, Any]) -> None:
     text = Capture(Limits(), None).object(value)
@@ -1087,7 +1092,7 @@ leaves = st.one_of(
 values = st.recursive(leaves, hostile, max_leaves=25)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(
     values,
     st.sampled_from([100, 300, 1000, 100_000]),

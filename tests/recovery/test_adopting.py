@@ -18,13 +18,13 @@ from agentspan.errors import StorageError
 from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.left_segments import Left, take_over
 from agentspan.model.rows import AgentSpanRow
-from agentspan.recording.sinks import terminations
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.recording.sinks.journal import JournalSink
 from agentspan.recovery import adopting
 from agentspan.recovery.adopting import Adoption
 from agentspan.storage.protocol import Found, Query, Rows
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
 from tests.checkout import ROOT
 from tests.journal.recorded import die, leave, refused, rows
 from tests.journal.segment_files import segments_of
@@ -60,15 +60,15 @@ def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
 
 
 def _adopt(path: str, barrier: Barrier, doctor: bool) -> None:
-    adopting.BATCH = 20
     barrier.wait(30)
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(recovery_batch_records=20)) as db:
         if doctor:
             db.doctor()
         else:
             db.agent_instances.list()
 
 
+@pytest.mark.full
 def test_of_many_that_adopt_at_once_none_loses_an_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(path, 1500, monkeypatch, 40 * 1024)
     context = multiprocessing.get_context("spawn")
@@ -115,8 +115,8 @@ with agentspan.run("a"):
     assert (span.status, span.result_payload, span.closed_by) == ("complete", {"output": "paid"}, None)
 
 
-def test_the_doctor_leaves_open_what_another_is_adopting(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.maintenance.doctor.ADOPT_WAIT_S", 0.05)
+@pytest.mark.full
+def test_the_doctor_leaves_open_what_another_is_adopting(path: Path) -> None:
     code = """
 import agentspan, os, sys
 agentspan.configure(sys.argv[1])
@@ -129,7 +129,7 @@ with agentspan.run("a"), agentspan.span("tool", {"name": "x"}):
     (segment,) = segments_of(path)
     held = take_over(segment)
     assert held is not None
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(doctor_adopt_wait_s=0.05)) as db:
         with held:
             (found,) = db.doctor().runs
             assert (found.life, found.closed_run, found.closed_spans, found.left_open) == ("dead", False, 0, 1)
@@ -206,8 +206,7 @@ def test_a_look_that_races_with_a_shutdown_is_silent(
 def test_recording_never_touches_the_storage_in_the_programs_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminations, "LOOK_S", 0.0)
-    tracer = Tracer(path, raise_errors=True)
+    tracer = Tracer(path, raise_errors=True, tuning=STANDARD._replace(termination_look_s=0.0))
     touched: list[int] = []
     for name in ("find", "apply", "page"):
         real = getattr(SQLiteStorage, name)
@@ -230,6 +229,7 @@ def test_recording_never_touches_the_storage_in_the_programs_thread(
     tracer.shutdown()
 
 
+@pytest.mark.full
 def test_a_run_that_another_process_terminated_learns_of_it_while_it_waits(path: Path) -> None:
     tracer = Tracer(path)
     with tracer.run("a") as run:

@@ -15,6 +15,7 @@ from agentspan.model.changes import Violation
 from agentspan.schemas.conformance import MAX_VIOLATIONS, Conformance
 from agentspan.schemas.schema_checks import MAX_PATTERNS, MAX_SCHEMA, MAX_SCHEMA_DEPTH
 from tests.strategies import json_of, names, rich_schemas, simple_schemas, with_values
+from tests.tiers import examples
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ORDER = {
@@ -51,7 +52,7 @@ def keywords(schema: Any, payload: Any) -> list[str]:
     return [violation.keyword for violation in check(schema, payload)]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(with_values(rich_schemas()))
 @example(({"uniqueItems": True}, [1, True, 1.5, "1", [1], [True], {"a": 1}, {"a": True}, 0, False, None]))
 @example(({"uniqueItems": True}, [{"a": 1, "b": 2.0}, {"b": 2, "a": 1.0}]))
@@ -179,7 +180,7 @@ def hide(value: Any, secret: str) -> Any:
     return value
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(rich_schemas(), json_of(names), secrets)
 @example({"type": "integer"}, "", "secret-in-a-text")
 @example({"unevaluatedItems": False}, [""], "secret-in-a-list")
@@ -295,12 +296,14 @@ def test_the_bounds_of_a_schema() -> None:
         Conformance({"patternProperties": patterns, "pattern": "y"}, "payload")
 
 
+@pytest.mark.full
 def test_a_schema_of_two_thousand_properties_is_allowed() -> None:
     schema = {"properties": {f"p{n}": {"type": "string"} for n in range(2000)}, "minProperties": 1}
     assert found(schema, {"p7": "x", "p1999": 1}) == [("$.p1999", "type")]
 
 
-@settings(max_examples=40)
+@pytest.mark.full
+@settings(max_examples=examples(40))
 @given(simple_schemas() | rich_schemas(), json_of(names))
 def test_registration_raises_nothing_but_schema_errors_and_a_check_nothing(schema: Any, value: Any) -> None:
     for trusted in (True, False):

@@ -1,6 +1,5 @@
 """Schemas of each draft have the verdict of jsonschema's validator of that draft, or their payloads are unchecked."""
 
-import os
 from collections import Counter
 from typing import Any
 
@@ -13,9 +12,10 @@ from agentspan.schemas.conformance import Conformance
 from agentspan.schemas.dialects import DRAFT4, DRAFT6, DRAFT7, DRAFT2019, DRAFT2020, Dialect, dialect_of
 from agentspan.schemas.span_types import make
 from tests.schemas import random_schemas
+from tests.tiers import longer
 
 # 1,000 with AGENTSPAN_TEST_SCHEMAS=1000: a minute.
-SCHEMAS = int(os.environ.get("AGENTSPAN_TEST_SCHEMAS", "120"))
+SCHEMAS = longer("AGENTSPAN_TEST_SCHEMAS", 20, 120, 2000)
 
 
 def valid(schema: Any, payload: Any) -> bool:

@@ -341,6 +341,7 @@ def used(span_type: SpanType, payload: dict[str, Any]) -> Shows | Finds:
     return Finds({violation.keyword for violation in meaning.violations})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", CASES)
 def test_is_refused_or_harmless(name: str) -> None:
     case = CASES[name]()
@@ -388,6 +389,7 @@ def refused_schemas() -> list[str]:
     return [n for n, case in SCHEMAS.items() if n not in NOT_IN_A_FILE and isinstance(case().outcome, Refused)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", refused_schemas())
 def test_a_clients_bad_schema_is_kept_and_its_payloads_are_unchecked(name: str) -> None:
     case = SCHEMAS[name]()

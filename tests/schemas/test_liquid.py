@@ -269,6 +269,7 @@ def test_without_the_extra_nothing_takes_a_summary_away_that_a_server_rendered(t
         assert (db.agent_spans.get(span.id).status, db.agent_spans.get(span.id).summary) == ("failed", "say B")
 
 
+@pytest.mark.full
 def test_python_liquid_is_imported_for_the_first_liquid_template_only() -> None:
     program = """
 import sys, agentspan

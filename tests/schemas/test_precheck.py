@@ -10,6 +10,7 @@ from agentspan.schemas.builtin import BUILT_IN
 from agentspan.schemas.conformance import Conformance
 from agentspan.schemas.precheck import Check, simple
 from tests.strategies import rich_schemas, simple_schemas, with_values
+from tests.tiers import examples
 
 DEEP = {"type": "object", "properties": {"a": {"properties": {"a": {"type": "null"}}, "required": ["a"]}}}
 
@@ -46,7 +47,7 @@ def test_simple_schemas_are_compiled_and_agree_with_jsonschema(pair: tuple[Any, 
     assert (Conformance(schema, "payload").check(value) == ()) == is_valid(schema, value)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(with_values(simple_schemas() | rich_schemas()))
 def test_whatever_is_compiled_never_says_valid_where_jsonschema_does_not(pair: tuple[Any, Any]) -> None:
     schema, value = pair
@@ -143,6 +144,7 @@ def test_a_name_is_a_name_whatever_it_says(name: str) -> None:
     assert not check({"b": None})
 
 
+@pytest.mark.full
 def test_as_many_properties_as_a_schema_may_have() -> None:
     names = [f"p{number}" for number in range(1700)]
     schema = {"required": names, "properties": {name: {"type": "string"} for name in names}}

@@ -18,6 +18,7 @@ from agentspan.schemas.signatures import (
     passes_on,
     without_values,
 )
+from tests.tiers import examples
 
 VECTORS = json.loads((Path(__file__).parent / "signature_vectors.json").read_text())
 
@@ -49,7 +50,7 @@ def test_values_are_left_out_of_a_message(message: str, wanted: str) -> None:
     assert without_values(message) == wanted
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.text(), st.integers(0, 10**9), st.integers(0, 10**9))
 def test_other_numbers_are_the_same_message(text: str, one: int, other: int) -> None:
     assert without_values(f"{text} {one} ") == without_values(f"{text} {other} ")

@@ -10,9 +10,9 @@ import pytest
 
 import agentspan
 from agentspan.journal.begun import Begun
-from agentspan.recovery import adopting
 from agentspan.recovery.committer import Committer, Tally
 from agentspan.serve.app import create_app
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import leave
 from tests.journal.segment_files import segments_of
 from tests.serve.servers import details
@@ -50,11 +50,11 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def visit(path: Path, scene: Any) -> None:
+def visit(path: Path, scene: Any, **tuning: Any) -> None:
     """Let a scene talk to a server of the file, from its start to its end."""
 
     async def main() -> None:
-        app = create_app(path)
+        app = create_app(path, tuning=STANDARD._replace(**tuning))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
@@ -76,16 +76,14 @@ def test_what_a_dead_program_left_is_in_the_first_answer(path: Path, monkeypatch
     commits.go_on.set()
 
     async def scene(client: httpx.AsyncClient) -> None:
-        monkeypatch.setattr("agentspan.serve.adopting.PATIENCE_S", WAIT_S)
         assert await listed(client) == SPANS
 
-    visit(path, scene)
+    visit(path, scene, adoption_answer_s=WAIT_S)
     assert segments_of(path) == []
     assert commits.threads == {"agentspan-adopting"}
 
 
 def test_others_are_answered_while_much_is_adopted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "BATCH", 10)
     commits = Commits(monkeypatch)
 
     async def scene(client: httpx.AsyncClient) -> None:
@@ -100,7 +98,7 @@ def test_others_are_answered_while_much_is_adopted(path: Path, monkeypatch: pyte
         runs = (await client.get("/agent_instance")).json()["summaries"]
         assert len(runs) == 2
 
-    visit(path, scene)
+    visit(path, scene, recovery_batch_records=10)
     assert commits.threads == {"agentspan-adopting"}
     with agentspan.open(path) as db:
         left, _ = db.agent_instances.list()
@@ -110,7 +108,6 @@ def test_others_are_answered_while_much_is_adopted(path: Path, monkeypatch: pyte
 def test_a_server_that_ends_leaves_the_rest_for_the_next(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(adopting, "BATCH", 10)
     commits = Commits(monkeypatch)
 
     async def scene(client: httpx.AsyncClient) -> None:
@@ -118,7 +115,7 @@ def test_a_server_that_ends_leaves_the_rest_for_the_next(
         assert await asyncio.to_thread(commits.reached.wait, WAIT_S)
         threading.Timer(0.2, commits.go_on.set).start()
 
-    visit(path, scene)
+    visit(path, scene, recovery_batch_records=10)
     assert len(commits.sizes) == 2
     assert segments_of(path)
     assert caplog.text == ""
@@ -128,10 +125,9 @@ def test_a_server_that_ends_leaves_the_rest_for_the_next(
 
 
 def test_records_are_committed_in_steps_of_few_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting, "BATCH_BYTES", 2000)
     commits = Commits(monkeypatch)
     commits.go_on.set()
-    with agentspan.open(path) as db:
+    with agentspan.open(path, tuning=STANDARD._replace(recovery_batch_bytes=2000)) as db:
         (run,) = db.agent_instances.list()
         assert db.agent_spans.list(run.id).pagination.item_count == SPANS
     assert len(commits.sizes) > 4

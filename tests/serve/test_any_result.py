@@ -44,6 +44,7 @@ def test_a_result_of_any_json_is_stored_by_id(db: Database, result: Any, status:
     assert last["result_payload"] == result
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("result", RESULTS)
 def test_a_result_of_any_json_is_stored_over_http_and_in_bulk(tmp_path: Path, result: Any) -> None:
     with agentspan.open(tmp_path / "runs.db") as db, Client(create_app(db)) as client:

@@ -70,6 +70,7 @@ def test_what_a_client_sends_is_what_clients_read(client: Client, db: Database) 
     assert (found["payload"], found["result_payload"]) == (payload, result["result_payload"])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "media_type",
     ["image/svg+xml", "text/html", "application/xhtml+xml", "application/javascript", "image/png+xml", "text/x"],

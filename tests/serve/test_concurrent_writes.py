@@ -9,10 +9,11 @@ import pytest
 from agentspan.errors import DatabaseBusy, NotFound
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
-from agentspan.serve import concurrent_writes, create_app, crew
+from agentspan.serve import create_app
 from agentspan.serve.concurrent_writes import ConcurrentWrites
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities
+from agentspan.tuning import STANDARD
 from tests.serve.asgi import Client
 from tests.serve.servers import Api
 from tests.waiting import until
@@ -87,7 +88,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(concurrent_writes, "time", clock)
+    monkeypatch.setattr("agentspan.serve.concurrent_writes.time", clock)
     return clock
 
 
@@ -127,8 +128,7 @@ def test_an_operation_may_wait_for_other_writers_as_long_as_its_request(clock: C
     assert waits == [7.0]
 
 
-def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concurrent_writes, "MAX_WAITING", 2)
+def test_too_many_requests_are_refused_at_once() -> None:
     may_end = threading.Event()
 
     def operation(context: Context) -> Envelope:
@@ -136,7 +136,7 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
         return answer("")
 
     async def run() -> list[Any]:
-        writes = ConcurrentWrites(Context(Far()))
+        writes = ConcurrentWrites(Context(Far()), tuning=STANDARD._replace(waiting_requests=2))
         tasks = [asyncio.create_task(writes.run(operation)) for _ in range(3)]
         await asyncio.sleep(0)
         may_end.set()
@@ -146,9 +146,9 @@ def test_too_many_requests_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert [isinstance(each, DatabaseBusy) for each in said] == [False, False, True]
 
 
-def test_threads_without_work_end_and_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "IDLE_S", 0.02)
-    writes, others = ConcurrentWrites(Context(Far())), {*threading.enumerate()}
+def test_threads_without_work_end_and_begin_again() -> None:
+    writes = ConcurrentWrites(Context(Far()), tuning=STANDARD._replace(idle_thread_s=0.02))
+    others = {*threading.enumerate()}
     for _ in range(3):
         assert together(writes, *[lambda context: answer("")] * 6) == [answer("")] * 6
         until(lambda: {*threading.enumerate()} <= others)

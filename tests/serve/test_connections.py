@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,10 +18,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import agentspan
-from agentspan.serve import connections, middleware
+from agentspan.serve import connections
 from agentspan.serve.app import create_app
 from agentspan.serve.connections import Connections, Limits, limits_for
 from agentspan.serve.uvicorn_protocol import limited
+from agentspan.tuning import STANDARD
 from tests.serve.servers import Api, details, serving
 from tests.waiting import until
 
@@ -149,9 +151,9 @@ def test_limits_fit_the_files_that_a_process_may_open() -> None:
 
 
 @contextmanager
-def running(limits: Limits, base: type[asyncio.Protocol]) -> Iterator[int]:
+def running(limits: Limits, base: type[asyncio.Protocol], **tuning: Any) -> Iterator[int]:
     """Run a server in a thread of this process; yield its port."""
-    app = create_app(agentspan.MemoryStorage())
+    app = create_app(agentspan.MemoryStorage(), tuning=STANDARD._replace(**tuning))
     config = uvicorn.Config(app, http=limited(limits, base), ws="none", log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
@@ -195,11 +197,8 @@ def takes(connection: socket.socket, parts: list[bytes], every_s: float = 0.0) -
 
 
 @pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
-def test_a_connection_is_ended_at_its_deadline_whatever_it_drips(
-    base: type[asyncio.Protocol], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(middleware, "READ_S", 1.0)
-    with running(Limits(head_s=1.0), base) as port, ExitStack() as stack:
+def test_a_connection_is_ended_at_its_deadline_whatever_it_drips(base: type[asyncio.Protocol]) -> None:
+    with running(Limits(head_s=1.0), base, body_pause_s=1.0) as port, ExitStack() as stack:
 
         def connect(text: str = "") -> socket.socket:
             return stack.enter_context(connected(port, text))
@@ -257,6 +256,7 @@ def may_open(number: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.full
 def test_many_silent_connections_keep_nobody_out() -> None:
     with may_open(1024), running(Limits(open=60), HttpToolsProtocol) as port, ExitStack() as stack:
         url = f"http://127.0.0.1:{port}/api/v1/ping"

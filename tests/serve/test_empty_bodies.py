@@ -44,6 +44,7 @@ def post(client: Client, path: str, empty: dict[str, Any]) -> httpx.Response:
     return client.post(API + path, **empty)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("empty", EMPTY)
 def test_a_run_is_made_started_and_finished_without_a_body(client: Client, empty: dict[str, Any]) -> None:
     run = details(post(client, "/agent_instance/register", empty))["id"]
@@ -55,6 +56,7 @@ def test_a_run_is_made_started_and_finished_without_a_body(client: Client, empty
     assert details(post(client, f"/agent_instance/{run}/finish", empty))["status"] == "complete"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("empty", EMPTY)
 def test_an_agent_is_retired_and_reinstated_without_a_body(client: Client, db: Database, empty: dict[str, Any]) -> None:
     agent = db.agents.create("a").id
@@ -63,6 +65,7 @@ def test_an_agent_is_retired_and_reinstated_without_a_body(client: Client, db: D
     assert len(details(post(client, "/pfid/generate", empty))["pfids"]) == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("empty", EMPTY[:-2])
 def test_a_body_that_is_needed_is_missed_and_no_type_of_it(client: Client, db: Database, empty: dict[str, Any]) -> None:
     run = db.agent_instances.register("a")
@@ -119,6 +122,7 @@ def test_a_whole_number_may_have_a_point(client: Client, db: Database) -> None:
             db.agents.list(offset=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("sent", "stored"),
     [(648.0, 648), (648, 648), (0.0, 0), (-0.0, 0), (1.5, None), (1e300, None), (True, None), ("648", None)],

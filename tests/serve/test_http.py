@@ -253,6 +253,7 @@ def refused_to_start(tmp_path: Path, *args: str, **env: str) -> str:
     return str(said.value)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("content", ["", "\n", "two words", "x" * 5000])
 def test_a_token_file_that_holds_no_token_starts_nothing(tmp_path: Path, content: str) -> None:
     file = tmp_path / "token"
@@ -262,14 +263,17 @@ def test_a_token_file_that_holds_no_token_starts_nothing(tmp_path: Path, content
     assert content.strip() == "" or content not in said
 
 
+@pytest.mark.full
 def test_a_token_file_that_cannot_be_read_starts_nothing(tmp_path: Path) -> None:
     assert "cannot be read" in refused_to_start(tmp_path, "--token-file", str(tmp_path / "missing"))
 
 
+@pytest.mark.full
 def test_a_token_that_no_client_could_send_starts_nothing(tmp_path: Path) -> None:
     assert "AGENTSPAN_TOKEN" in refused_to_start(tmp_path, AGENTSPAN_TOKEN="two words")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.invalid"])
 def test_other_machines_are_not_let_in_without_a_token(tmp_path: Path, host: str) -> None:
     assert "a token is needed" in refused_to_start(tmp_path, "--host", host)
@@ -496,6 +500,7 @@ def test_a_busy_database_is_worth_another_try_and_reading_goes_on(api: Api, serv
     assert api.create(run).status_code == 200
 
 
+@pytest.mark.full
 def test_a_fault_of_the_server_says_nothing_of_its_inside(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db") as server, server.client() as client:
         api = Api(client)
@@ -847,11 +852,13 @@ def serve_fails(*args: str) -> str:
     return done.stderr
 
 
+@pytest.mark.full
 def test_a_file_that_does_not_exist_is_made_only_when_that_is_asked_for(tmp_path: Path) -> None:
     assert "does not exist; --create makes an empty file" in serve_fails("--db", str(tmp_path / "typo.db"))
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.full
 def test_a_port_in_use_is_a_sentence(server: Server) -> None:
     said = serve_fails("--db", str(server.db), "--port", str(server.port))
     assert f"port: {server.port} of 127.0.0.1 is in use; stop what listens there, or choose another" in said

@@ -119,6 +119,7 @@ def test_a_key_in_utf_8_is_the_key_of_the_field(client: Client, db: Database) ->
 SAME_NUMBERS = [(1, 1.0), (0, -0.0), (10**22, 1e22), (-5, -5.0), ([1, {"a": 2}], [1.0, {"a": 2.0}])]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("one", "other"), SAME_NUMBERS)
 def test_a_number_with_a_point_is_the_same_number(client: Client, db: Database, one: Any, other: Any) -> None:
     span = span_of(db, idempotency_key="key-1")
@@ -132,6 +133,7 @@ def test_a_number_with_a_point_is_the_same_number(client: Client, db: Database, 
         assert details(client.post(finish, json=body))["result_payload"] == {"n": one}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("other", [1.5, "1.0", "1", True, [1.0], 1e-300, 1e300, None])
 def test_another_number_is_another_request(client: Client, db: Database, other: Any) -> None:
     span = span_of(db, idempotency_key="key-1")

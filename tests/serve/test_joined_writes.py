@@ -82,6 +82,7 @@ def test_the_rest_is_the_transport_s_own(joined: JoinedWrites) -> None:
     assert joined.get_extra_info("peername") == "peername"
 
 
+@pytest.mark.full
 def test_a_response_of_a_server_comes_in_one_piece(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db") as server:
         for _ in range(20):

@@ -108,6 +108,7 @@ def test_others_read_and_write_while_a_large_bulk_runs(db: Database, run: str) -
     assert [each.payload["n"] for each in db.agent_spans.list(run)] == [0, 1, 2, "other", 3, 4, 5]
 
 
+@pytest.mark.full
 def test_a_large_bulk_ends_at_the_first_refusal_and_is_sent_again_without_harm(db: Database, run: str) -> None:
     def item(number: int) -> dict[str, Any]:
         payload = {"a": "x" * 1000, "n": number} if number != 700 else "no object"

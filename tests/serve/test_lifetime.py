@@ -54,12 +54,14 @@ def head(path: str, length: int) -> str:
     return "\r\n".join(lines) + "\r\n\r\n"
 
 
+@pytest.mark.full
 def test_a_server_can_be_reached_as_soon_as_it_says_where_it_is(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db") as server:
         socket.create_connection(("127.0.0.1", server.port)).close()
         assert httpx.get(f"{server.url}/api/v1/ping", timeout=30).status_code == 200
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_can_be_ended_as_soon_as_it_says_where_it_is(tmp_path: Path, number: int) -> None:
     with serving(tmp_path / "runs.db") as server:
@@ -105,6 +107,7 @@ def _is_refused(port: int) -> bool:
     return False
 
 
+@pytest.mark.full
 def test_clients_that_are_slow_keep_nobody_waiting_and_do_not_keep_the_server_alive(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db") as server, server.client() as client:
         api = Api(client)
@@ -125,6 +128,7 @@ def test_clients_that_are_slow_keep_nobody_waiting_and_do_not_keep_the_server_al
         assert db.agent_spans.list(run).pagination.item_count == 21
 
 
+@pytest.mark.full
 def test_a_client_that_goes_away_before_its_answer_costs_nothing_but_its_answer(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db") as server, server.client() as client:
         api = Api(client)
@@ -139,6 +143,7 @@ def test_a_client_that_goes_away_before_its_answer_costs_nothing_but_its_answer(
         assert server.stderr == ""
 
 
+@pytest.mark.full
 def test_two_servers_on_one_file_see_each_others_work(tmp_path: Path) -> None:
     db = tmp_path / "runs.db"
     with serving(db) as one, serving(db) as two, one.client() as first, two.client() as second:
@@ -214,6 +219,7 @@ def test_an_application_closes_what_it_opened_and_nothing_else(tmp_path: Path) -
     assert not wal(tmp_path / "opened.db").exists()
 
 
+@pytest.mark.full
 def test_nothing_is_sent_elsewhere_whatever_the_environment_says(tmp_path: Path) -> None:
     env = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     with serving(tmp_path / "runs.db", **env) as server, server.client() as client:

@@ -10,6 +10,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.serve.servers import Api, Server, serving
 
 CONNECTIONS = 24
@@ -85,6 +87,7 @@ def pinging(worker: Worker) -> None:
     worker.ask("GET", "/ping")
 
 
+@pytest.mark.full
 def test_every_span_that_many_connections_were_told_is_recorded_is_there_and_finished(
     server: Server, api: Api, agent: str
 ) -> None:
@@ -116,6 +119,7 @@ def test_of_many_connections_that_finish_the_same_spans_one_wins_each(server: Se
     assert set().union(*(worker.statuses for worker in workers)) <= {200, 409, 503}
 
 
+@pytest.mark.full
 def test_while_another_program_holds_the_file_writes_wait_or_are_told_so_and_pings_are_answered(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db") as server, server.client() as client:
         instance = Api(client).instance("held")

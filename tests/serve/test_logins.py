@@ -16,12 +16,12 @@ from starlette.applications import Starlette
 import agentspan
 from agentspan.database import Database
 from agentspan.operations.context import Context
-from agentspan.serve import login_store
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.app import create_app
 from agentspan.serve.login_store import LoginStore
 from agentspan.serve.viewer_routes import routes
 from agentspan.serve.write_queue import WriteQueue
+from agentspan.tuning import STANDARD, Tuning
 from tests.serve.asgi import Client
 
 TOKEN = "s3cret-token"
@@ -40,9 +40,9 @@ def db(tmp_path: Path) -> Path:
 class Browser:
     """A server of a file, and a browser with one cookie that it keeps whatever the server says."""
 
-    def __init__(self, db: Database, cookie: tuple[str, str] | None, token: str) -> None:
+    def __init__(self, db: Database, cookie: tuple[str, str] | None, token: str, tuning: Tuning) -> None:
         ctx = Context(db.storage)
-        pages = routes(ctx, WriteQueue(ctx), token=AccessToken(token), read_only=False)
+        pages = routes(ctx, WriteQueue(ctx), token=AccessToken(token), read_only=False, tuning=tuning)
         self.client = Client(Starlette(routes=pages))  # a tenth of the time of create_app, which has all of the API
         self.cookie = cookie or self.log_in(token)
 
@@ -66,7 +66,9 @@ class Browser:
 
 
 class Browse(Protocol):
-    def __call__(self, db: Path, cookie: tuple[str, str] | None = None, *, token: str = TOKEN) -> Browser: ...
+    def __call__(
+        self, db: Path, cookie: tuple[str, str] | None = None, *, token: str = TOKEN, tuning: Tuning = STANDARD
+    ) -> Browser: ...
 
 
 @pytest.fixture
@@ -74,8 +76,10 @@ def browse() -> Iterator[Browse]:
     """Make browsers, each before a server that was started for it."""
     with ExitStack() as stack:
 
-        def made(db: Path, cookie: tuple[str, str] | None = None, *, token: str = TOKEN) -> Browser:
-            browser = Browser(stack.enter_context(agentspan.open(db)), cookie, token)
+        def made(
+            db: Path, cookie: tuple[str, str] | None = None, *, token: str = TOKEN, tuning: Tuning = STANDARD
+        ) -> Browser:
+            browser = Browser(stack.enter_context(agentspan.open(db)), cookie, token, tuning)
             stack.callback(browser.client.close)
             return browser
 
@@ -156,10 +160,9 @@ def test_logouts_are_forgotten_once_their_sessions_have_expired(db: Path, browse
 
 
 def test_too_many_logouts_end_all_sessions_instead_of_being_forgotten(
-    db: Path, browse: Browse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    db: Path, browse: Browse, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(login_store, "MOST", 1)
-    browsers = [browse(db) for _ in range(3)]
+    browsers = [browse(db, tuning=STANDARD._replace(kept_logouts=1)) for _ in range(3)]
     with caplog.at_level(logging.WARNING):
         for browser in browsers[:2]:
             browser.log_out()

@@ -480,6 +480,7 @@ async def spans_of(client: PrefactorCoreClient, instance: AgentInstanceHandle, n
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.full
 def test_the_workers_of_prefactor_core_race_and_nothing_is_lost(server: Server, agent: str) -> None:
     spans, at_once = 600, 30
     runs: list[str] = []

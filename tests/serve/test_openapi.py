@@ -15,11 +15,12 @@ import agentspan
 from agentspan import ids
 from agentspan.database import Database
 from agentspan.operations.json_operations import BULK
-from agentspan.serve import examples
+from agentspan.serve import examples, openapi
 from agentspan.serve.app import create_app
+from tests.tiers import longer
 
 API = "/api/v1"
-EXAMPLES = int(os.environ.get("AGENTSPAN_TEST_REQUESTS", "15"))
+EXAMPLES = longer("AGENTSPAN_TEST_REQUESTS", 5, 15, 200)
 """Requests of each operation, right ones and as many wrong ones."""
 SEED = int(os.environ["AGENTSPAN_TEST_SEED"]) if "AGENTSPAN_TEST_SEED" in os.environ else None
 """A seed for other requests than those of each run."""
@@ -187,6 +188,7 @@ def _items(body: dict[str, Any]) -> list[Any]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["positive", "negative"])
 @pytest.mark.parametrize(
     ("method", "path"), [(method, path) for path, methods in PATHS.items() for method in sorted(methods)]
@@ -234,6 +236,7 @@ def resolved(schema: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]
     return {**schema, "components": document["components"]}
 
 
+@pytest.mark.full
 def test_the_document_is_valid_openapi_3_1(schemathesis: Any, document: dict[str, Any]) -> None:
     schemathesis.openapi.from_dict(document).validate()
 
@@ -283,12 +286,9 @@ def test_every_field_has_an_example(document: dict[str, Any]) -> None:
     assert without_example(document) == [], "add them to FIELDS or MODELS in agentspan/serve/examples.py"
 
 
-def test_a_field_without_an_example_is_named_and_the_document_is_served_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_field_without_an_example_is_named_and_the_document_is_served_all_the_same() -> None:
     fewer = {name: value for name, value in examples.FIELDS.items() if name not in ("label", "cost_usd", "agent_id")}
-    monkeypatch.setattr(examples, "FIELDS", fewer)
-    document = create_app(agentspan.MemoryStorage()).openapi()
+    document = openapi.document(create_app(agentspan.MemoryStorage()), fewer)
     assert {"AgentSpan.label", "AgentSpan.cost_usd", "AgentInstance.agent_id"} <= set(without_example(document))
     success = document["paths"][f"{API}/agent_spans/{{agent_span_id}}"]["get"]["responses"]["200"]
     assert success["content"]["application/json"]["example"]["details"]["label"] == "text"

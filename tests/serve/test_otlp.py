@@ -61,6 +61,7 @@ def imported(name: str, account: Any) -> MemoryStorage:
     return storage
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("encoding", ["protobuf", "json"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recording_makes_the_runs_that_an_import_makes(name: str, encoding: str) -> None:

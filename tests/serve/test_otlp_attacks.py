@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import random
 import tracemalloc
 from typing import Any
@@ -15,8 +14,11 @@ from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
 from tests.serve.asgi import Client
 from tests.serve.otlp import JSON, PROTOBUF, field, protobuf_spans, spans, string, wrapped
+from tests.tiers import longer
 
-MUTATIONS = max(300, int(os.environ.get("AGENTSPAN_TEST_ROUNDS", "0")))
+pytestmark = pytest.mark.full
+
+MUTATIONS = longer("AGENTSPAN_TEST_MUTATIONS", 50, 300, 20_000)
 MB = 2**20
 MANY = 1_000_000 if MUTATIONS > 1000 else 110_000
 

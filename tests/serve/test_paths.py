@@ -41,6 +41,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
             yield asking
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
 def test_a_wrong_method_is_answered_with_all_methods_of_its_path(client: Client, path: str, allowed: str) -> None:
     wrong = [method for method in METHODS if method not in allowed]

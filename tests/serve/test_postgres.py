@@ -16,6 +16,8 @@ from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
+pytestmark = pytest.mark.full
+
 
 def test_two_servers_answer_from_one_schema(postgres_location: Location) -> None:
     with agentspan.open(postgres_location) as db, agentspan.open(postgres_location) as other:

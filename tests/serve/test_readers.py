@@ -176,6 +176,7 @@ def test_the_checks_themselves(filled: tuple[Server, Api, str], language: str, t
         assert (found["quality_summary"] or "").startswith(begins) == bool(number % 2)
 
 
+@pytest.mark.full
 @ON_REQUEST
 @pytest.mark.parametrize("language", ["python", "typescript"])
 def test_the_watcher_itself(filled: tuple[Server, Api, str], language: str, tmp_path: Path) -> None:
@@ -215,6 +216,7 @@ TABS = {
 }
 
 
+@pytest.mark.full
 @ON_REQUEST
 def test_the_dashboard_itself_has_data_in_its_tabs(filled: tuple[Server, Api, str], tmp_path: Path) -> None:
     sync_playwright: Any = pytest.importorskip("playwright.sync_api", reason="needs Playwright").sync_playwright

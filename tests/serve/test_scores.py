@@ -69,7 +69,7 @@ def test_an_id_of_something_else_is_refused(api: Api, agent: str) -> None:
     body = {"name": "reward", "value": 1}
     assert refusal(api.post(f"/agent_spans/{run}/scores", body)) == (422, "unexpected_ref_type")
     assert refusal(api.get(f"/agent_instance/{api.span(run)}/scores")) == (422, "unexpected_ref_type")
-    nothing = f"{run[:-1]}{'1' if run.endswith('0') else '0'}"
+    nothing = f"{run[:-8]}{'1' if run.endswith('0') else '0'}{'0' * 7}"  # the ids of one moment follow each other
     assert refusal(api.post(f"/agent_instance/{nothing}/scores", body)) == (404, "not_found")
 
 

@@ -15,15 +15,19 @@ import pytest
 
 import agentspan
 from agentspan.errors import NotPermitted
-from agentspan.serve import create_app, shared_logins
+from agentspan.serve import create_app
 from agentspan.serve.shared_logins import SharedLogins
 from agentspan.storage.location import Location
 from agentspan.storage.registry import open_direct
+from agentspan.tuning import Tuning
 from tests.checkout import ROOT
 from tests.serve.asgi import Client
 from tests.serve.servers import Api, Server, details
+from tests.tuned import tuned
 
 pytest.importorskip("psycopg", reason="needs psycopg")
+
+pytestmark = pytest.mark.full
 
 TOKEN = "a-token-of-some-length"
 OWN = {"sec-fetch-site": "same-origin", "content-type": "application/json"}
@@ -117,10 +121,10 @@ class Browser:
 
 
 @pytest.fixture
-def browser(postgres_location: Location) -> Iterator[Browser]:
+def browser(postgres_location: Location, tuning: Tuning) -> Iterator[Browser]:
     """A browser before two servers with the same token."""
     with agentspan.open(postgres_location) as one, agentspan.open(postgres_location) as two:
-        made = Browser(create_app(one, token=TOKEN), create_app(two, token=TOKEN))
+        made = Browser(*(create_app(each, token=TOKEN, tuning=tuning) for each in (one, two)))
         yield made
         made.close()
 
@@ -143,8 +147,8 @@ def test_a_login_and_a_logout_hold_at_all_servers_at_once(browser: Browser, post
         restarted.close()
 
 
-def test_too_many_logouts_end_all_sessions_at_all_servers(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_logins, "MOST", 1)
+@tuned(kept_logouts=1)
+def test_too_many_logouts_end_all_sessions_at_all_servers(browser: Browser) -> None:
     for _ in range(2):
         assert browser.post(0, "/login", token=TOKEN) == 200
         kept = dict(browser.clients[0].cookies)

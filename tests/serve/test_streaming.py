@@ -85,6 +85,7 @@ class Reader:
             self.is_whole = not message.get("more_body")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("path", ["/api/v1/agent_instance/{run}/agent_context", "/runs/{run}/export"])
 def test_a_run_is_never_whole_in_memory(db: Database, path: str) -> None:
     run = filled(db)

@@ -59,6 +59,7 @@ def test_a_token_that_can_be_guessed_is_refused(weak: str) -> None:
     check(TOKEN)
 
 
+@pytest.mark.full
 def test_a_server_does_not_start_with_a_weak_token(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "agentspan", "serve", "--create", "--port", "0", "--db", str(tmp_path / "runs.db")]
     done = subprocess.run(command, cwd=ROOT, env={"AGENTSPAN_TOKEN": "zyx"}, capture_output=True, text=True)
@@ -151,6 +152,7 @@ def test_a_server_of_this_machine_with_a_token_checks_the_host(guarded: Server, 
     assert httpx.get(f"{guarded.url}/api/v1/ping", headers=headers, timeout=30).status_code == status
 
 
+@pytest.mark.full
 def test_further_hosts_can_be_allowed(tmp_path: Path) -> None:
     with serving(tmp_path / "runs.db", "--allowed-host", "runs.example", AGENTSPAN_TOKEN=TOKEN) as server:
         for host, status in (("runs.example", 200), ("localhost", 200), ("evil.example", 403)):

@@ -17,6 +17,7 @@ from agentspan.database import Database
 from agentspan.errors import DatabaseBusy
 from agentspan.serve import create_app, viewer_routes
 from agentspan.serve.viewer_routes import HEADERS
+from agentspan.tuning import STANDARD
 from agentspan.viewer import assets, export
 from agentspan.viewer.listing import listing
 from tests.serve.asgi import Client
@@ -388,6 +389,7 @@ def test_a_login_that_is_no_object_is_refused(at_login: Client, body: bytes) -> 
     assert response.status_code == 422
 
 
+@pytest.mark.full
 def test_the_session_is_a_cookie_that_says_nothing_and_that_no_script_gets(make: Make, run: str) -> None:
     client = make(token=TOKEN)
     cookie = log_in(client).headers["set-cookie"]
@@ -420,6 +422,7 @@ def test_a_session_that_was_changed_or_is_of_another_token_is_none(make: Make) -
     assert other.get("/", headers=HTML).status_code == 303
 
 
+@pytest.mark.full
 def test_a_session_ends_after_a_while(make: Make) -> None:
     from freezegun import freeze_time
 
@@ -551,6 +554,7 @@ def test_a_file_that_is_opened_for_reading_only_is_not_written(tmp_path: Path) -
 # Below another application
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("prefix", ["/recorder/here", "/api", "/api/v1", "/apitrace"])
 def test_it_works_below_a_prefix(db: Database, run: str, span: str, prefix: str) -> None:
     outer = FastAPI()
@@ -600,8 +604,7 @@ def test_a_list_whose_sums_take_long_comes_without_them(make: Make, run: str, mo
         return listing(*given)
 
     monkeypatch.setattr(viewer_routes, "listing", slow)
-    monkeypatch.setattr(viewer_routes, "PATIENCE_S", 0.01)
-    with make() as client:
+    with make(tuning=STANDARD._replace(run_list_sums_s=0.01)) as client:
         page = client.get("/", headers=HTML).text
         assert 'data-preparing="true"' in page
         assert f'href="runs/{run}"' in page

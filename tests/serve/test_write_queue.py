@@ -15,10 +15,10 @@ from agentspan.model.changes import Move, Unit
 from agentspan.operations import json_operations
 from agentspan.operations.context import Context
 from agentspan.operations.envelopes import Envelope
-from agentspan.serve import write_queue
-from agentspan.serve.write_queue import Operation, WriteQueue
+from agentspan.serve.write_queue import WAIT_S, Operation, WriteQueue
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
 
 TOOL = {"schema_name": "tool", "status": "active"}
 
@@ -41,9 +41,9 @@ def instance(ctx: Context) -> str:
     return id
 
 
-@pytest.fixture(autouse=True)
-def _long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_queue, "SLICE_S", 60.0)  # however slow the machine is
+def queue_of(ctx: Context, *, wait_s: float = WAIT_S, **tuning: Any) -> WriteQueue:
+    """A queue whose slices are long, however slow the machine is."""
+    return WriteQueue(ctx, wait_s, STANDARD._replace(**{"loop_slice_s": 60.0, **tuning}))
 
 
 def create(instance: str, **fields: Any) -> Operation:
@@ -77,14 +77,14 @@ def together(writer: WriteQueue, *operations: Operation) -> list[Any]:
 def test_what_comes_in_one_turn_shares_a_commit(storage: SQLiteStorage, ctx: Context, instance: str) -> None:
     statements: list[str] = []
     storage._connections.writer().set_trace_callback(statements.append)
-    answers = together(WriteQueue(ctx), *[create(instance)] * 20)
+    answers = together(queue_of(ctx), *[create(instance)] * 20)
     assert {answer["status"] for answer in answers} == {"success"}
     assert statements.count("commit") == 1
     assert spans(ctx, instance) == ["active"] * 20
 
 
 def test_each_is_refused_or_not_by_itself_and_sees_those_before_it(ctx: Context, instance: str) -> None:
-    writer = WriteQueue(ctx)
+    writer = queue_of(ctx)
     [first] = together(writer, create(instance))
     id = first["details"]["id"]
     done, twice, other, lost = together(writer, finish(id), finish(id), create(instance), create("x" * 32))
@@ -96,15 +96,14 @@ def test_each_is_refused_or_not_by_itself_and_sees_those_before_it(ctx: Context,
 
 
 def test_what_breaks_a_commit_costs_itself_only(ctx: Context, instance: str) -> None:
-    before, wrong, after = together(WriteQueue(ctx), create(instance), broken, create(instance))
+    before, wrong, after = together(queue_of(ctx), create(instance), broken, create(instance))
     assert before["status"] == after["status"] == "success"
     assert isinstance(wrong, NotStorable)
     assert spans(ctx, instance) == ["active", "active"]
 
 
-def test_a_turn_takes_no_more_than_its_slice(monkeypatch: pytest.MonkeyPatch, ctx: Context, instance: str) -> None:
-    monkeypatch.setattr(write_queue, "SLICE_S", 0.0)
-    writer = WriteQueue(ctx)
+def test_a_turn_takes_no_more_than_its_slice(ctx: Context, instance: str) -> None:
+    writer = queue_of(ctx, loop_slice_s=0.0)
     order: list[str] = []
 
     async def write() -> None:
@@ -126,7 +125,7 @@ def test_a_turn_takes_no_more_than_its_slice(monkeypatch: pytest.MonkeyPatch, ct
 
 def test_a_file_that_is_only_read_says_so_to_each(ctx: Context, instance: str, tmp_path: Path) -> None:
     reading = SQLiteStorage(tmp_path / "runs.db", read_only=True)
-    results = together(WriteQueue(Context(reading)), create(instance), create("x" * 32))
+    results = together(queue_of(Context(reading)), create(instance), create("x" * 32))
     assert [type(result) for result in results] == [NotPermitted, NotFound]
     reading.close()
 
@@ -145,7 +144,7 @@ class Locked:
 
 def test_who_waits_for_another_program_holds_up_nobody(ctx: Context, instance: str, tmp_path: Path) -> None:
     async def run() -> list[Any]:
-        writer = WriteQueue(ctx, wait_s=60)
+        writer = queue_of(ctx, wait_s=60)
         other = Locked(tmp_path / "runs.db")
         waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(3)]
         while not writer._busy.locked():
@@ -161,7 +160,7 @@ def test_who_waits_for_another_program_holds_up_nobody(ctx: Context, instance: s
 
 
 def test_who_waited_long_enough_is_told_that_the_file_is_busy(ctx: Context, instance: str, tmp_path: Path) -> None:
-    writer = WriteQueue(ctx, wait_s=0.05)
+    writer = queue_of(ctx, wait_s=0.05)
     other = Locked(tmp_path / "runs.db")
     refused = together(writer, create(instance), create(instance))
     other.let_go()
@@ -170,13 +169,9 @@ def test_who_waited_long_enough_is_told_that_the_file_is_busy(ctx: Context, inst
     assert spans(ctx, instance) == ["active"]
 
 
-def test_too_many_need_not_even_wait(
-    monkeypatch: pytest.MonkeyPatch, ctx: Context, instance: str, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(write_queue, "MAX_WAITING", 2)
-
+def test_too_many_need_not_even_wait(ctx: Context, instance: str, tmp_path: Path) -> None:
     async def run() -> None:
-        writer = WriteQueue(ctx, wait_s=60)
+        writer = queue_of(ctx, wait_s=60, waiting_requests=2)
         other = Locked(tmp_path / "runs.db")
         waiting = [asyncio.ensure_future(writer.run(create(instance))) for _ in range(2)]
         while not writer._busy.locked():
@@ -197,7 +192,7 @@ def test_what_takes_long_runs_in_a_thread_in_its_turn(ctx: Context, instance: st
         return {}
 
     async def run() -> None:
-        writer = WriteQueue(ctx)
+        writer = queue_of(ctx)
         await asyncio.gather(writer.run(noted), writer.run(noted, is_long=True), writer.run(noted))
         await writer.run(noted)  # the loop has its turn back
 
@@ -208,7 +203,7 @@ def test_what_takes_long_runs_in_a_thread_in_its_turn(ctx: Context, instance: st
 
 def test_who_hung_up_is_no_trouble_to_the_others(ctx: Context, instance: str) -> None:
     async def run() -> Any:
-        writer = WriteQueue(ctx)
+        writer = queue_of(ctx)
         gone = asyncio.ensure_future(writer.run(create(instance)))
         await asyncio.sleep(0)
         gone.cancel()
@@ -219,7 +214,7 @@ def test_who_hung_up_is_no_trouble_to_the_others(ctx: Context, instance: str) ->
 
 
 def test_a_loop_that_ended_leaves_nothing_in_the_way_of_the_next(ctx: Context, instance: str) -> None:
-    writer = WriteQueue(ctx)
+    writer = queue_of(ctx)
 
     async def leave() -> None:
         leaving = asyncio.ensure_future(writer.run(create(instance)))
@@ -240,6 +235,6 @@ class Plain(MemoryStorage):
 def test_any_storage_will_do(make: Callable[[], MemoryStorage]) -> None:
     ctx = Context(make())
     instance = json_operations.register_agent_instance(ctx, {"agent_id": "an-agent"})["details"]["id"]
-    results = together(WriteQueue(ctx), create(instance), create("x" * 32), create(instance))
+    results = together(queue_of(ctx), create(instance), create("x" * 32), create(instance))
     assert [type(result) for result in results] == [dict, NotFound, dict]
     assert spans(ctx, instance) == ["active", "active"]

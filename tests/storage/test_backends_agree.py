@@ -1,6 +1,5 @@
 """Any units, in both backends: the same outcomes, and the same rows afterwards."""
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +14,9 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract.rows import Rows
+from tests.tiers import longer
 
-EXAMPLES = int(os.environ.get("AGENTSPAN_TEST_UNITS", "30"))
+EXAMPLES = longer("AGENTSPAN_TEST_UNITS", 5, 30, 1000)
 AT = "2026-01-02T00:00:00.000000Z"
 ROWS = Rows()
 AGENT = ROWS.agent("a")

@@ -22,6 +22,7 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing.contract.rows import Rows, finish
+from tests.tiers import examples
 
 ROWS = Rows()
 AGENT = ROWS.agent("a")
@@ -68,6 +69,7 @@ def problems(storage: Storage) -> list[str]:
     return check.check()
 
 
+@pytest.mark.full
 def test_an_image_in_a_history_is_stored_once_as_bytes(path: Path) -> None:
     storage = SQLiteStorage(path)
     begun(storage)
@@ -145,7 +147,8 @@ def test_a_reference_cannot_be_forged(path: Path, forged: str) -> None:
     assert problems(storage) == []
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.full
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.tuples(

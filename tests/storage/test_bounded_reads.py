@@ -1,7 +1,6 @@
 """What goes through all runs reads them page by page: no page is larger than another, and none is read twice."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +15,7 @@ from agentspan.database import Database
 from agentspan.storage import scanning
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query, Rows
+from agentspan.tuning import STANDARD
 
 RUNS = 7
 PAGES = 4
@@ -26,7 +26,7 @@ class Paged(MemoryStorage):
     """Notes how many runs, or spans of several runs, each page has."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(tuning=STANDARD._replace(page_rows=2))
         self.pages: list[int] = []
 
     def page(self, query: Query) -> Rows:
@@ -75,10 +75,7 @@ def searched(db: Database) -> None:
     ],
     ids=["follow", "prune", "find_runs", "search", "stats", "doctor", "resummarize", "export"],
 )
-def test_all_runs_are_read_in_pages(
-    work: Callable[[Database], object], pages: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+def test_all_runs_are_read_in_pages(work: Callable[[Database], object], pages: int) -> None:
     storage = Paged()
     db = agentspan.open(storage)
     for number in range(RUNS):

@@ -4,11 +4,13 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import agentspan
 from agentspan.storage.sqlite import checkpoints
+from agentspan.tuning import STANDARD
 
 
 def record(tracer: agentspan.Tracer, spans: int) -> None:
@@ -22,10 +24,14 @@ def checkpointing() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "agentspan-checkpoint"]
 
 
-def test_a_burst_is_checkpointed_and_its_log_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 50)
-    monkeypatch.setattr(checkpoints, "_RESTART_FRAMES", 300)
-    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
+def committing(path: Path, **tuning: Any) -> agentspan.Tracer:
+    """Record into a storage with these sizes."""
+    storage = agentspan.SQLiteStorage(path, tuning=STANDARD._replace(**tuning))
+    return agentspan.Tracer(storage, raise_errors=True, durability="commit")
+
+
+def test_a_burst_is_checkpointed_and_its_log_stays_small(tmp_path: Path) -> None:
+    tracer = committing(tmp_path / "runs.db", checkpoint_commits=50, checkpoint_restart_pages=300)
     for _ in range(6):
         record(tracer, 500)  # some 2,200 pages
         for thread in checkpointing():  # a busy machine may not have let it begin yet
@@ -62,8 +68,7 @@ def test_a_caller_is_not_asked_to_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_cannot_be_done_hurts_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 10)
-    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
+    tracer = committing(tmp_path / "runs.db", checkpoint_commits=10)
 
     def connect() -> sqlite3.Connection:
         raise sqlite3.OperationalError("disk I/O error")
@@ -75,8 +80,7 @@ def test_a_checkpoint_that_cannot_be_done_hurts_nobody(tmp_path: Path, monkeypat
 
 
 def test_without_another_thread_recording_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 10)
-    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
+    tracer = committing(tmp_path / "runs.db", checkpoint_commits=10)
 
     def start(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -87,12 +91,10 @@ def test_without_another_thread_recording_goes_on(tmp_path: Path, monkeypatch: p
     assert tracer.health()[:5] == (202, 0, 0, 0, 0)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_in_the_middle_of_checkpoints_leaves_both_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.storage.sqlite.connections.EVERY", 5)
-    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
+def test_a_fork_in_the_middle_of_checkpoints_leaves_both_recording(tmp_path: Path) -> None:
+    tracer = committing(tmp_path / "runs.db", checkpoint_commits=5)
     for _ in range(20):
         record(tracer, 10)
         child = os.fork()

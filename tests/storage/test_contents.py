@@ -20,8 +20,10 @@ from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.contents.numbering import ranges
 from agentspan.storage.sqlite.contents.splitting import split
 from agentspan.testing.contract.rows import Rows, finish
+from agentspan.tuning import STANDARD, Tuning
 from tests.storage.old_files import FIFTH, unpacked
 from tests.strategies import any_text, json_values
+from tests.tiers import examples
 
 ROWS = Rows()
 AGENT = ROWS.agent("a")
@@ -195,7 +197,8 @@ def test_what_sqlite_would_not_give_back_as_it_was_stays_whole(path: Path, text:
     assert parts(path) == []
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.full
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.dictionaries(any_text, json_values, max_size=4), st.integers(0, 9)), max_size=6))
 def test_any_payloads_are_read_as_they_were_in_both_backends(
     tmp_path_factory: pytest.TempPathFactory, said: list[tuple[dict[str, Any], int]]
@@ -364,10 +367,11 @@ def test_a_history_is_compared_with_the_last_one_only_if_nobody_else_has_written
         storage.close()
 
 
-@pytest.mark.parametrize("name", ["RUNS", "PARTS"])
-def test_few_runs_and_parts_are_kept_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(f"agentspan.storage.sqlite.contents.recent.{name}", 1)
-    storage = SQLiteStorage(path)
+@pytest.mark.parametrize(
+    "few", [STANDARD._replace(known_content_runs=1), STANDARD._replace(known_content_parts=1)], ids=["runs", "parts"]
+)
+def test_few_runs_and_parts_are_kept_in_memory(path: Path, few: Tuning) -> None:
+    storage = SQLiteStorage(path, tuning=few)
     begun(storage)
     rows = [span(history(number + 4), run=(RUN, OTHER)[number % 2]) for number in range(10)]
     storage.apply([Unit((PutSpans(rows[:4]),)), *[Unit((Put(row),)) for row in rows[4:7]], Unit((PutSpans(rows[7:]),))])

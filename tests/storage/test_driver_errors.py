@@ -111,6 +111,7 @@ def test_a_damaged_file(path: Path, name: str) -> None:
     no_driver_error(lambda storage: storage.close(), storage)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [*READS, *OTHERS, *WRITES])
 def test_a_file_without_its_tables(path: Path, name: str) -> None:
     storage = SQLiteStorage(path)

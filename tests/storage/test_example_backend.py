@@ -25,6 +25,7 @@ def jsonfile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch, tmp_path / "installed", "jsonfile", "tests.storage.json_storage:open_json")
 
 
+@pytest.mark.full
 class TestJsonFile(StorageContract):
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Iterator[Storage]:
@@ -49,6 +50,7 @@ def test_it_imports_the_authoring_module_and_nothing_else_of_agentspan() -> None
     assert others == {"agentspan.storage.authoring"}
 
 
+@pytest.mark.full
 def test_it_records_and_is_read_by_its_name(tmp_path: Path) -> None:
     url = f"jsonfile://{tmp_path}/runs.json"
     agentspan.configure(url, raise_errors=True)

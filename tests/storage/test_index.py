@@ -28,12 +28,22 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities, Query
 from agentspan.storage.run_sums import run_sums
 from agentspan.storage.sqlite import SQLiteStorage
-from agentspan.storage.sqlite.index import analytics, full_text, index_file, run_list, span_sums
+from agentspan.storage.sqlite.index import full_text, index_file, run_list
+from agentspan.storage.sqlite.index.full_text import FullText
+from agentspan.storage.sqlite.index.span_sums import SpanSums
 from agentspan.testing.contract.rows import Rows
+from agentspan.tuning import STANDARD
+from tests.tiers import longer
 
 # Faults put into its SQL are found by the first to the fifth; what these miss, forty missed too.
-LIVES = int(os.environ.get("AGENTSPAN_TEST_LIVES", "16"))
+LIVES = longer("AGENTSPAN_TEST_LIVES", 1, 16, 300)
+PARTS = SpanSums(1), FullText(1)
 READS = ("account", "find", "page", "iter_spans", "counts", "violations")
+
+
+def version(can_delete: bool) -> tuple[int, ...]:
+    """The version of SQLite here, or one that cannot delete texts from an index."""
+    return sqlite3.sqlite_version_info if can_delete else (3, 42, 0)
 
 
 class Plain:
@@ -198,12 +208,9 @@ class Life:
 
 
 @pytest.mark.parametrize("seed", range(LIVES))
-def test_answers_are_exact_whatever_happened(path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_file, "PAUSE_S", 0)
-    monkeypatch.setattr(span_sums.SpanSums, "batch", 7)
-    monkeypatch.setattr(full_text.FullText, "batch", 5)
-    monkeypatch.setattr(full_text, "_CAN_DELETE", full_text._CAN_DELETE and seed % 4 != 3)
-    with agentspan.open(path) as db:
+def test_answers_are_exact_whatever_happened(path: Path, seed: int) -> None:
+    few = STANDARD._replace(index_pause_s=0, index_numbers_batch_spans=7, index_words_batch_spans=5)
+    with agentspan.open(SQLiteStorage(path, tuning=few, sqlite_version=version(seed % 4 != 3))) as db:
         life = Life(db, seed)
         for number in range(120):
             life.step()
@@ -247,8 +254,8 @@ def test_what_was_indexed_is_not_read_again(path: Path, monkeypatch: pytest.Monk
     record(path)
     assert ask(path) == (3, 3, 3)
     taken = []
-    take = span_sums.SpanSums.take
-    monkeypatch.setattr(span_sums.SpanSums, "take", lambda *args: (taken.append(args[2:]), take(*args))[1])
+    take = SpanSums.take
+    monkeypatch.setattr(SpanSums, "take", lambda *args: (taken.append(args[2:]), take(*args))[1])
     assert ask(path) == (3, 3, 3)
     record(path, 2)
     assert ask(path) == (5, 5, 5)
@@ -323,11 +330,8 @@ def span_within_another(db: agentspan.Database) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("can_delete", [True, False])
-def test_a_text_goes_over_to_the_span_that_said_it_first_when_that_ends(
-    path: Path, can_delete: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(full_text, "_CAN_DELETE", can_delete and full_text._CAN_DELETE)
-    with agentspan.open(path) as db:
+def test_a_text_goes_over_to_the_span_that_said_it_first_when_that_ends(path: Path, can_delete: bool) -> None:
+    with agentspan.open(SQLiteStorage(path, sqlite_version=version(can_delete))) as db:
         outer, inner = span_within_another(db)
         for words, first, repeats in (("x", outer, 1), ("y", outer, 1), ("z", inner, 0)):
             assert [(hit.span_id, hit.repeats) for hit in search(db.storage, f"a {words}").hits] == [(first, repeats)]
@@ -336,18 +340,15 @@ def test_a_text_goes_over_to_the_span_that_said_it_first_when_that_ends(
         assert found == search(Plain(db.storage), "message")  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(4))
-def test_spans_may_arrive_in_another_order_than_they_began(
-    path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index_file, "PAUSE_S", 0)
-    monkeypatch.setattr(full_text.FullText, "batch", 4)
-    monkeypatch.setattr(full_text, "_CAN_DELETE", full_text._CAN_DELETE and seed % 2 == 0)
+def test_spans_may_arrive_in_another_order_than_they_began(path: Path, seed: int) -> None:
+    few = STANDARD._replace(index_pause_s=0, index_words_batch_spans=4)
     chance, made = random.Random(seed), Rows()
     agent = made.agent("a")
-    version, schema, run = made.family(agent)
-    with agentspan.open(path) as db:
-        db.storage.apply([Unit(tuple(Put(row) for row in (agent, version, schema, run)))])
+    agent_version, schema, run = made.family(agent)
+    with agentspan.open(SQLiteStorage(path, tuning=few, sqlite_version=version(seed % 2 == 0))) as db:
+        db.storage.apply([Unit(tuple(Put(row) for row in (agent, agent_version, schema, run)))])
         spans = [
             made.span(run, status=chance.choice(("active", "complete", "failed")))._replace(
                 payload=encode({"messages": HISTORY[chance.randrange(3) : chance.randrange(9)]})[0],
@@ -414,7 +415,7 @@ class Recording:
         return self._connection.executemany(sql, *values)
 
 
-@pytest.mark.parametrize("part", [analytics.SPAN_SUMS, analytics.FULL_TEXT], ids=lambda part: part.name)
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 def test_the_version_of_a_part_follows_from_all_sql_that_it_runs(
     path: Path, part: index_file.Part, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,14 +434,15 @@ def test_the_version_of_a_part_follows_from_all_sql_that_it_runs(
     with agentspan.open(path) as db:
         child_then_parent_fail(db, lambda: ask(path))
     assert ask(path) == (4, 6, 4)
-    deletes = full_text.DELETES if full_text._CAN_DELETE else ""
+    can_delete = FullText(1).can_delete
+    deletes = full_text.DELETES if can_delete else ""
     listed = {statement.replace("{deletes}", deletes) for statement in part.statements}
     assert ran <= listed
-    if full_text._CAN_DELETE or part is analytics.SPAN_SUMS:
-        assert ran == listed - ({full_text.OUTDATED} if full_text._CAN_DELETE else set())
+    if can_delete or isinstance(part, SpanSums):
+        assert ran == listed - ({full_text.OUTDATED} if can_delete else set())
 
 
-@pytest.mark.parametrize("part", [span_sums.SpanSums, full_text.FullText])
+@pytest.mark.parametrize("part", [SpanSums, FullText])
 @pytest.mark.parametrize("what", ["statements", "other"])
 def test_a_part_that_other_sql_made_is_made_anew(
     path: Path, part: type[index_file.Part], what: str, monkeypatch: pytest.MonkeyPatch
@@ -451,7 +453,7 @@ def test_a_part_that_other_sql_made_is_made_anew(
         changed: Any = (*part.statements, "-- counts otherwise") if what == "statements" else part.other + 1
         later.setattr(part, what, changed)
         made: list[str] = []
-        for each in (span_sums.SpanSums, full_text.FullText):
+        for each in (SpanSums, FullText):
             create = each.create
             later.setattr(each, "create", lambda self, to, do=create: (made.append(self.name), do(self, to))[1])
         assert ask(path) == (3, 3, 3)
@@ -462,7 +464,11 @@ def test_a_part_that_other_sql_made_is_made_anew(
 
 def test_a_mistake_in_a_question_is_not_hidden_behind_the_slow_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(path)
-    monkeypatch.setattr(run_list, "SUMS", "i.nonsense")
+
+    def mistaken(connection: sqlite3.Connection, *_: object, **__: object) -> None:
+        connection.execute("select i.nonsense from main.runs i")
+
+    monkeypatch.setattr(run_list, "find_runs", mistaken)
     with pytest.raises(StorageError, match="no such column"):
         ask(path)
 
@@ -525,21 +531,21 @@ def test_without_full_text_search_every_row_is_looked_at(path: Path, monkeypatch
     def missing(*args: object) -> None:
         raise sqlite3.OperationalError("no such module: fts5")
 
-    monkeypatch.setattr(full_text.FullText, "create", missing)
+    monkeypatch.setattr(FullText, "create", missing)
     assert ask(path) == (3, 3, 3)
 
 
-def test_building_says_how_far_it_is(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_text.FullText, "batch", 2)
+def test_building_says_how_far_it_is(path: Path) -> None:
     record(path, 5)
     seen: list[tuple[int, int]] = []
-    with agentspan.open(path, read_only=True) as db:
+    with agentspan.open(path, read_only=True, tuning=STANDARD._replace(index_words_batch_spans=2)) as db:
         assert search(db.storage, "fetch", progress=lambda *at: seen.append(at)).total == 5
         assert seen == [(2, 5), (4, 5)]
         search(db.storage, "fetch", progress=lambda *at: seen.append(at))
     assert len(seen) == 2
 
 
+@pytest.mark.full
 def test_many_processes_may_make_the_index_at_once(path: Path) -> None:
     record(path, 40)
     code = (
@@ -552,6 +558,7 @@ def test_many_processes_may_make_the_index_at_once(path: Path) -> None:
     assert {process.communicate()[0] for process in started} == {"40 80 40\n"}
 
 
+@pytest.mark.full
 def test_several_may_ask_at_once_while_others_record(path: Path) -> None:
     record(path, 1)
     failures: list[object] = []
@@ -599,4 +606,4 @@ def test_recording_never_writes_to_the_notes_of_rewrites(path: Path) -> None:
 
 def test_memory_has_no_answers_of_its_own() -> None:
     assert MemoryStorage().capabilities().analytics is None
-    assert analytics.SPAN_SUMS.name != analytics.FULL_TEXT.name
+    assert SpanSums.name != FullText.name

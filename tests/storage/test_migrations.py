@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from agentspan.operations.context import Context
 from agentspan.schemas.aggregates import is_aggregate
 from agentspan.storage.protocol import Query
 from agentspan.storage.scores import newest_scores
-from agentspan.storage.sqlite import migrations, opening, tables
+from agentspan.storage.sqlite import SQLiteStorage, tables
+from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
+from agentspan.tuning import STANDARD
 from tests.storage.old_files import EIGHTH, FILES, FOURTH, SEVENTH, SIXTH, THIRD, unpacked
 
 
@@ -32,26 +35,27 @@ def structure(path: Path) -> dict[str, str]:
     return {name: sql for name, sql in found.items() if "rewritten_runs" not in name and name != "sqlite_sequence"}
 
 
-def only_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MIGRATIONS", migrations.MIGRATIONS[:1])
-    monkeypatch.setattr(tables, "CURRENT", 1)
+def migrated(path: Path, migrations: Sequence[Migration], views: Mapping[str, str]) -> sqlite3.Connection:
+    """Make a file by some of the migrations."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    tables.migrate(connection, 0, migrations, views)
+    return connection
 
 
-def with_another(monkeypatch: pytest.MonkeyPatch, *, broken: bool = False) -> None:
+def with_another(*, broken: bool = False) -> Sequence[Migration]:
+    """Return the migrations of a later version."""
+
     def another(db: Any) -> None:
         db.table("agent_spans").add_column("mood", str)
         if broken:
             db.table("never_made").add_column("mood", str)
 
-    monkeypatch.setattr(tables, "MIGRATIONS", (*migrations.MIGRATIONS, another))
-    monkeypatch.setattr(tables, "CURRENT", tables.CURRENT + 1)
+    return (*MIGRATIONS, another)
 
 
-def test_the_first_migration_makes_what_the_code_before_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_migration_makes_what_the_code_before_made(tmp_path: Path) -> None:
     before = structure(unpacked(tmp_path))
-    only_first(monkeypatch)
-    monkeypatch.setattr(tables, "_COLUMNS", {})
-    agentspan.open(tmp_path / "new.db").close()
+    migrated(tmp_path / "new.db", MIGRATIONS[:1], tables.VIEWS).close()
     made = structure(tmp_path / "new.db")
     assert set(made) == set(before)
     for name in set(made) - set(tables.VIEWS):
@@ -158,16 +162,10 @@ NAMES = [
 ]
 
 
-def test_the_third_migration_marks_the_spans_that_a_new_file_marks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.full
+def test_the_third_migration_marks_the_spans_that_a_new_file_marks(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
-    connection = sqlite3.connect(path, isolation_level=None)
-    with monkeypatch.context() as patch:
-        patch.setattr(tables, "MIGRATIONS", migrations.MIGRATIONS[:2])
-        patch.setattr(tables, "CURRENT", 2)
-        patch.setattr(tables, "VIEWS", {})
-        tables.migrate(connection, 0)
+    connection = migrated(path, MIGRATIONS[:2], {})
     values = "'a', 'a', ?, '', 'complete', '{}', '', ''"
     columns = "id, agent_id, agent_instance_id, schema_name, schema_title, status, payload, inserted_at, updated_at"
     connection.executemany(f"insert into agent_spans ({columns}) values (?, {values})", enumerate(NAMES))
@@ -221,26 +219,23 @@ def test_a_span_that_an_older_program_put_into_a_journal_is_marked_when_it_is_re
     assert change.row == row._replace(is_aggregate=1)
 
 
-def test_views_are_made_again_when_the_version_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_are_made_again_when_the_version_changes(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
-    with_another(monkeypatch)
-    monkeypatch.setitem(tables.VIEWS, "spans", "select id as span, mood from agent_spans")
-    agentspan.open(path).close()
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    views = {**tables.VIEWS, "spans": "select id as span, mood from agent_spans"}
+    tables.migrate(connection, tables.CURRENT, with_another(), views)
     assert connection.execute("select span, mood from spans").fetchall() == []
     connection.close()
 
 
-def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
     before = structure(path)
-    with monkeypatch.context() as patch:
-        with_another(patch, broken=True)
-        with pytest.raises(DatabaseUnusable, match=r"agentspan file of version \d+, but its tables are others"):
-            agentspan.open(path)
-        assert structure(path) == before
+    with pytest.raises(DatabaseUnusable, match=r"agentspan file of version \d+, but its tables are others"):
+        SQLiteStorage(path, migrations=with_another(broken=True))
+    assert structure(path) == before
     agentspan.open(path).close()
 
 
@@ -253,25 +248,22 @@ def test_an_old_file_can_be_opened_to_read(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_the_migration_of_a_large_file_is_told_of_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(opening, "TOLD_BYTES", 10_000)
+def test_the_migration_of_a_large_file_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tuning = STANDARD._replace(reported_migration_bytes=10_000)
     path = unpacked(tmp_path)
     for _ in range(2):
-        agentspan.open(path).close()
-        agentspan.open(tmp_path / "new.db").close()
+        agentspan.open(path, tuning=tuning).close()
+        agentspan.open(tmp_path / "new.db", tuning=tuning).close()
     (told,) = caplog.messages
     assert told.startswith(f"{path} is brought up to date once (from file version 1 to {tables.CURRENT})")
 
 
-def test_an_old_file_that_may_not_be_written_to_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_file_that_may_not_be_written_to_says_so(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     agentspan.open(path).close()
-    with_another(monkeypatch, broken=True)
     before = path.read_bytes()
     with pytest.raises(DatabaseUnusable, match=r"made by an older agentspan .*cannot be brought up to date from here"):
-        agentspan.open(path, read_only=True)
+        SQLiteStorage(path, read_only=True, migrations=with_another(broken=True))
     assert path.read_bytes() == before
 
 
@@ -297,15 +289,14 @@ def test_a_file_that_lacks_something_is_refused_when_it_is_opened(tmp_path: Path
             agentspan.open(path, read_only=read_only)
 
 
-def test_a_file_that_only_says_an_old_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_only_says_an_old_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("create table mine (a)")
     connection.execute(f"pragma application_id = {tables.APPLICATION_ID}")
     connection.execute("pragma user_version = 1")
-    with_another(monkeypatch)
     with pytest.raises(DatabaseUnusable, match=r"its tables are others"):
-        agentspan.open(path)
+        SQLiteStorage(path, migrations=with_another())
     assert connection.execute("select name from sqlite_master").fetchall() == [("mine",)]
     connection.close()
 

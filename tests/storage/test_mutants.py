@@ -12,7 +12,6 @@ from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Capabilities, Storage
 from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing import StorageContract
-from agentspan.testing.contract import groups
 from tests.storage.entry_points import install
 from tests.storage.json_storage import JsonStorage
 from tests.storage.mutants import MUTANTS
@@ -32,6 +31,12 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch, tmp_path / "2", "mutant", "tests.storage.mutants.claiming:open_mutant")
 
 
+class Hurried(Proved):
+    """For mutants that wait for ever."""
+
+    long_s = 1.5
+
+
 def new(backend: type[Any], folder: Path) -> Storage:
     """An empty storage of a class."""
     if issubclass(backend, MemoryStorage):
@@ -42,12 +47,12 @@ def new(backend: type[Any], folder: Path) -> Storage:
     return agentspan.open(f"{name}{folder}/runs.json").storage
 
 
-def verdict(backend: type[Any], test: str, folder: Path) -> str:
+def verdict(backend: type[Any], test: str, folder: Path, contract: type[StorageContract] = Proved) -> str:
     """Run one test of the contract: `passed`, `skipped: …` or `failed: …`. Another error is a fault of the mutant."""
     folder.mkdir()
     storage = new(backend, folder)
     try:
-        getattr(Proved(), test)(storage)
+        getattr(contract(), test)(storage)
     except pytest.skip.Exception as skipped:
         return f"skipped: {skipped}"
     except (AssertionError, pytest.fail.Exception, AgentspanError) as failed:
@@ -57,14 +62,13 @@ def verdict(backend: type[Any], test: str, folder: Path) -> str:
     return "passed"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("mutant", "test"), MUTANTS.items(), ids=lambda value: getattr(value, "__name__", ""))
-def test_a_mutant_is_found_by_the_test_that_is_named(
-    mutant: type[Any], test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(groups, "LONG_S", 1.5)  # for those that wait for ever
-    assert verdict(mutant, test, tmp_path / "mutant").startswith("failed")
+def test_a_mutant_is_found_by_the_test_that_is_named(mutant: type[Any], test: str, tmp_path: Path) -> None:
+    assert verdict(mutant, test, tmp_path / "mutant", Hurried).startswith("failed")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("backend", [MemoryStorage, Capable, Parted], ids=lambda b: b.__name__)
 def test_a_sound_storage_passes_and_what_it_does_not_claim_is_skipped_by_name(
     backend: type[Any], tmp_path: Path

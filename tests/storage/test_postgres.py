@@ -25,7 +25,9 @@ from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
-from agentspan.storage.postgres import migrating  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402  # needs psycopg
+
+pytestmark = pytest.mark.full
 
 PAGE = ROOT / "docs" / "postgresql.md"
 HAS_ROLES = "select 1 from pg_roles where rolname = 'recorder'"
@@ -126,18 +128,13 @@ def test_tables_of_a_newer_version_are_left_alone(postgres_server: Emptied) -> N
 
 
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
-def test_tables_of_an_older_version_are_migrated_with_their_rows(
-    postgres_server: Emptied, monkeypatch: pytest.MonkeyPatch, version: int
-) -> None:
+def test_tables_of_an_older_version_are_migrated_with_their_rows(postgres_server: Emptied, version: int) -> None:
     location, rows = postgres_server.new(), Rows()
-    with monkeypatch.context() as older:
-        older.setattr(migrating, "MIGRATIONS", MIGRATIONS[:version])
-        older.setattr(migrating, "CURRENT", version)
-        storage = open_direct(location)
-        run = run_in(storage)
-        spans = [rows.span(run, status=status) for status in ("complete", "active", "failed")]
-        storage.apply([Unit((PutSpans(spans),))])
-        storage.close()
+    storage = PostgresStorage(location, migrations=MIGRATIONS[:version])
+    run = run_in(storage)
+    spans = [rows.span(run, status=status) for status in ("complete", "active", "failed")]
+    storage.apply([Unit((PutSpans(spans),))])
+    storage.close()
     migrated = open_direct(location)
     assert list(migrated.iter_spans(run.id)) == spans
     assert migrated.apply([Unit((finish(spans[1].id),))]) == [Applied()]

@@ -18,11 +18,14 @@ from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.protocol import Query, Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, T1, Rows, finish, violation
+from agentspan.tuning import STANDARD
 from tests.journal.recorded import sink_of
 from tests.postgres import Emptied, Server
 from tests.postgres_proxy import Breaks, Proxy, proxy
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
+
+pytestmark = pytest.mark.full
 
 IDS = IdSource(7)
 
@@ -178,22 +181,20 @@ def test_a_transaction_whose_connection_breaks_before_its_end_is_done_again(stor
     assert storage.counts([run.id])[run.id].total == 1
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for_without_an_end(
-    storage: Storage, between: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_does_not_answer_is_not_waited_for_without_an_end(storage: Storage, between: Proxy) -> None:
     rows = Rows()
     version, schema, run = rows.family(agent := rows.agent())
     storage.apply([Unit((Put(row),)) for row in (agent, version, schema, run)])
-    monkeypatch.setattr("agentspan.storage.postgres.connections.WRITE_S", 0.1)
-    monkeypatch.setattr("agentspan.storage.postgres.connections.STATEMENT_S", 0.1)
-    monkeypatch.setattr("agentspan.storage.postgres.connections.ANSWER_S", 0.1)
+    tuning = STANDARD._replace(postgres_write_s=0.1, postgres_statement_s=0.3, postgres_answer_s=0.3)
+    hurried = open_direct(between.url, tuning=tuning)
     between.is_silent = True
     with pytest.raises(StorageError):
-        storage.find(run.id)
+        hurried.find(run.id)
     with pytest.raises(StorageError):
-        storage.apply([Unit((Put(rows.span(run)),))], wait_s=0.1)
+        hurried.apply([Unit((Put(rows.span(run)),))], wait_s=0.1)
     between.is_silent = False
-    assert storage.apply([Unit((Put(rows.span(run)),))]) == [Applied()]
+    assert hurried.apply([Unit((Put(rows.span(run)),))]) == [Applied()]
+    hurried.close()
 
 
 @pytest.mark.parametrize("number", [1, 2])

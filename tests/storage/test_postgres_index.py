@@ -19,33 +19,34 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.answering import Answering, RowByRow
 from agentspan.testing.contract.rows import T1, Rows, finish
+from agentspan.tuning import Tuning
 from tests.checkout import ROOT
 from tests.postgres import Emptied
+from tests.tuned import tuned
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres.connection import Connection  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.index import state  # noqa: E402
-from agentspan.storage.postgres.index.numbers import NUMBERS  # noqa: E402
-from agentspan.storage.postgres.index.words import LONGEST, WORDS  # noqa: E402
+from agentspan.storage.postgres.index.words import LONGEST  # noqa: E402
+
+pytestmark = pytest.mark.full
 
 PAGE = ROOT / "docs" / "postgresql.md"
-PARTS = (NUMBERS, WORDS)
+in_few_batches = tuned(
+    postgres_numbers_batch_spans=7,
+    postgres_numbers_late_spans=-1,
+    postgres_words_batch_spans=7,
+    postgres_words_late_spans=-1,
+)
+"""Readers add each late span, in batches of few."""
 
 
 @pytest.fixture
-def storage(postgres_location: Location) -> Iterator[Storage]:
-    made = open_direct(postgres_location)
+def storage(postgres_location: Location, tuning: Tuning) -> Iterator[Storage]:
+    made = open_direct(postgres_location, tuning=tuning)
     yield made
     made.close()
-
-
-@pytest.fixture
-def filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers add each late span, in batches of few."""
-    for part in PARTS:
-        monkeypatch.setattr(part, "few", -1)
-        monkeypatch.setattr(part, "batch", 7)
 
 
 def run_in(storage: Storage) -> AgentInstanceRow:
@@ -78,8 +79,9 @@ def same(storage: Storage, words: str = "one") -> int:
     return found.totals.spans
 
 
+@in_few_batches
 def test_an_index_that_lacks_some_spans_answers_as_reading_row_by_row_does(
-    storage: Storage, filled: None, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill: Any = state._fill
     chance = random.Random(1)
@@ -92,9 +94,8 @@ def test_an_index_that_lacks_some_spans_answers_as_reading_row_by_row_does(
     Answering().test_analytics_answer_as_reading_row_by_row_does(storage)
 
 
-def test_a_pass_that_was_ended_in_its_middle_goes_on(
-    storage: Storage, filled: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@in_few_batches
+def test_a_pass_that_was_ended_in_its_middle_goes_on(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_in(storage)
     put(storage, run, *("one" for _ in range(30)))
     add_batch: Any = state._add_batch
@@ -113,8 +114,9 @@ def test_a_pass_that_was_ended_in_its_middle_goes_on(
     assert same(storage) == 40
 
 
+@in_few_batches
 def test_spans_that_are_committed_while_another_transaction_goes_on_are_counted_once(
-    storage: Storage, filled: None, postgres_server: Emptied
+    storage: Storage, postgres_server: Emptied
 ) -> None:
     run = run_in(storage)
     put(storage, run, "one")
@@ -134,7 +136,8 @@ def test_spans_that_are_committed_while_another_transaction_goes_on_are_counted_
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["indexed", "late"])
-def test_spans_that_change_after_their_end_are_taken_again(storage: Storage, filled: None, seen: bool) -> None:
+@in_few_batches
+def test_spans_that_change_after_their_end_are_taken_again(storage: Storage, seen: bool) -> None:
     run = run_in(storage)
     first, second = put(storage, run, "one", "one", label="a", closed_by="abandoned")
     if seen:
@@ -148,7 +151,8 @@ def test_spans_that_change_after_their_end_are_taken_again(storage: Storage, fil
     assert same(storage) == 2
 
 
-def test_removed_runs_leave_the_index(storage: Storage, filled: None, postgres_server: Emptied) -> None:
+@in_few_batches
+def test_removed_runs_leave_the_index(storage: Storage, postgres_server: Emptied) -> None:
     kept, gone = run_in(storage), run_in(storage)
     for run in (kept, gone):
         put(storage, run, "one", "x" * 600)
@@ -165,7 +169,8 @@ def test_removed_runs_leave_the_index(storage: Storage, filled: None, postgres_s
         assert connection.execute("select count(*) from rewritten_runs").fetchone() == (0,)
 
 
-def test_what_a_vector_cannot_hold_is_found_all_the_same(storage: Storage, filled: None) -> None:
+@in_few_batches
+def test_what_a_vector_cannot_hold_is_found_all_the_same(storage: Storage) -> None:
     run = run_in(storage)
     long, many, places, short = put(
         storage,
@@ -191,8 +196,9 @@ def test_what_a_vector_cannot_hold_is_found_all_the_same(storage: Storage, fille
         assert search(storage, words) == search(RowByRow(storage), words)
 
 
+@in_few_batches
 def test_a_user_that_only_reads_fills_the_index_where_it_may(
-    storage: Storage, filled: None, postgres_server: Emptied
+    storage: Storage, tuning: Tuning, postgres_server: Emptied
 ) -> None:
     run = run_in(storage)
     put(storage, run, "one", "two")
@@ -202,7 +208,7 @@ def test_a_user_that_only_reads_fills_the_index_where_it_may(
         owner.execute("grant usage on schema shared to onlooker")
         owner.execute("grant select on all tables in schema shared to onlooker")
         url = postgres_server.url.replace("agentspan:sesame", "onlooker") + "?schema=shared"
-        onlooker = open_direct(url, read_only=True)
+        onlooker = open_direct(url, read_only=True, tuning=tuning)
         assert same(onlooker) == 2
         assert owner.execute("select count(*) from shared.index_state").fetchone() == (0,)
         assert same(storage) == 2
@@ -216,11 +222,12 @@ def test_a_user_that_only_reads_fills_the_index_where_it_may(
         onlooker.close()
 
 
+@in_few_batches
 def test_a_storage_that_is_opened_to_be_read_only_fills_the_index(
-    storage: Storage, filled: None, postgres_location: Location, postgres_server: Emptied
+    storage: Storage, tuning: Tuning, postgres_location: Location, postgres_server: Emptied
 ) -> None:
     put(storage, run_in(storage), "one")
-    reader = open_direct(postgres_location, read_only=True)
+    reader = open_direct(postgres_location, read_only=True, tuning=tuning)
     assert same(reader) == 1
     reader.close()
     with psycopg.connect(postgres_server.url, options="-csearch_path=shared") as connection:
@@ -244,9 +251,8 @@ def test_few_late_spans_are_left_to_the_next_reader(storage: Storage, monkeypatc
     assert not [each for each in statements if each.lstrip().startswith(("insert", "update", "delete", "begin read w"))]
 
 
-def test_a_database_that_was_restored_elsewhere_is_indexed_anew(
-    storage: Storage, filled: None, postgres_server: Emptied
-) -> None:
+@in_few_batches
+def test_a_database_that_was_restored_elsewhere_is_indexed_anew(storage: Storage, postgres_server: Emptied) -> None:
     """There, transactions are counted from another number, and the numbers of the spans mean nothing."""
     run = run_in(storage)
     put(storage, run, "one", "two")
@@ -259,7 +265,8 @@ def test_a_database_that_was_restored_elsewhere_is_indexed_anew(
         assert connection.execute("select count(*) from index_facts").fetchone() == (3,)
 
 
-def test_readers_that_fill_at_the_same_time_take_each_span_once(storage: Storage, filled: None) -> None:
+@in_few_batches
+def test_readers_that_fill_at_the_same_time_take_each_span_once(storage: Storage) -> None:
     run = run_in(storage)
     put(storage, run, *("one" for _ in range(40)))
     totals: list[int] = []
@@ -287,7 +294,8 @@ def same_total(storage: Storage) -> int:
     return found.total
 
 
-def test_memory_agrees(storage: Storage, filled: None) -> None:
+@in_few_batches
+def test_memory_agrees(storage: Storage) -> None:
     like = MemoryStorage()
     rows = Rows()
     version, schema, run = rows.family(agent := rows.agent())

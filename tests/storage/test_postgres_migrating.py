@@ -9,13 +9,16 @@ import pytest
 
 from agentspan.errors import AgentspanError, DatabaseBusy
 from agentspan.storage.registry import open_direct
+from agentspan.tuning import STANDARD
 from tests.postgres import Emptied
 from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
-from agentspan.storage.postgres import migrating  # noqa: E402  # needs psycopg
-from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN  # noqa: E402
+from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402
+
+pytestmark = pytest.mark.full
 
 INDEX = NAMES_BY_RUN[0]
 IS_VALID = f"select indisvalid from pg_index where indexrelid = to_regclass('{INDEX}')"
@@ -27,12 +30,9 @@ Asked = Callable[..., list[Any]]
 @pytest.fixture
 def url(postgres_server: Emptied) -> str:
     """The URL of a schema of the version before its last index."""
-    url = postgres_server.new().text
-    with pytest.MonkeyPatch.context() as older:
-        older.setattr(migrating, "MIGRATIONS", MIGRATIONS[:4])
-        older.setattr(migrating, "CURRENT", 4)
-        open_direct(url).close()
-    return url
+    location = postgres_server.new()
+    PostgresStorage(location, migrations=MIGRATIONS[:4]).close()
+    return location.text
 
 
 @contextmanager
@@ -93,14 +93,13 @@ def test_programs_write_while_an_index_is_built(url: str) -> None:
         assert asked(IS_VALID) == [(True,)]
 
 
-def test_a_second_program_does_not_migrate_at_the_same_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_program_does_not_migrate_at_the_same_time(url: str) -> None:
     with beside(url) as asked, beside(url, autocommit=False) as writing:
         writing("insert into run_names values ('a', 'b', 'c')")
         with opening(url) as done:
             until(lambda: asked(IS_VALID) == [(False,)])
-            monkeypatch.setattr("agentspan.storage.postgres.storage.MIGRATING_S", 0.1)
             with pytest.raises(DatabaseBusy, match="another program migrates"):
-                open_direct(url, wait_s=0.1)
+                open_direct(url, wait_s=0.1, tuning=STANDARD._replace(postgres_migration_wait_s=0.1))
             writing("commit")
         assert done == [None]
         assert len(asked(f"select 1 from pg_class where relname like '{INDEX}%' and relkind = 'i'")) >= 1

@@ -18,6 +18,8 @@ from tests.postgres import Emptied
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
+pytestmark = pytest.mark.full
+
 IS_WHOLE = os.environ.get("AGENTSPAN_TEST_POSTGRES_PARTITIONS") == "1"
 SCHEMA = "parted"
 REFERENCES = {"accounts", "agents", "agent_versions", "agent_schema_versions", "storage_version", "index_groups"}

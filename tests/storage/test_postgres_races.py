@@ -15,12 +15,15 @@ from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.rows import T0, Rows, finish
+from agentspan.tuning import STANDARD
 from tests.postgres import Emptied
 from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres.connections import MOST  # noqa: E402  # needs psycopg
+
+pytestmark = pytest.mark.full
 
 PIDS = "select pid from pg_stat_activity where application_name = 'agentspan' order by pid"
 
@@ -238,13 +241,10 @@ def test_every_wait_of_a_session_has_a_limit(storage: Storage) -> None:
     assert "0" not in sql.select("select " + ", ".join(f"current_setting('{name}')" for name in settings)).rows[0]
 
 
-def test_a_table_that_is_locked_does_not_stop_a_reader_for_ever(
-    storage: Storage, postgres_server: Emptied, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentspan.storage.postgres.connections.LOCK_S", 0.1)
+def test_a_table_that_is_locked_does_not_stop_a_reader_for_ever(storage: Storage, postgres_server: Emptied) -> None:
     run = run_in(storage)
     storage.close()
-    reader = open_direct(storage.capabilities().location)
+    reader = open_direct(storage.capabilities().location, tuning=STANDARD._replace(postgres_lock_s=0.1))
     with psycopg.connect(postgres_server.url) as other:
         other.execute("lock table shared.agent_instances in access exclusive mode")
         with pytest.raises(StorageError, match="try again"):

@@ -26,12 +26,15 @@ from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
-from agentspan.storage.postgres import migrating, partitioning  # noqa: E402  # needs psycopg
+from agentspan.storage.postgres import partitioning  # noqa: E402  # needs psycopg
 from agentspan.storage.postgres.connection import Connection  # noqa: E402
 from agentspan.storage.postgres.connections import Connections  # noqa: E402
 from agentspan.storage.postgres.migrations import MIGRATIONS  # noqa: E402
 from agentspan.storage.postgres.partitions import MANY  # noqa: E402
 from agentspan.storage.postgres.statements import SPANS  # noqa: E402
+from agentspan.storage.postgres.storage import PostgresStorage  # noqa: E402
+
+pytestmark = pytest.mark.full
 
 NOW = datetime.now(UTC)
 Asked = Callable[..., list[Any]]
@@ -264,13 +267,10 @@ class OlderSchema:
 
     @contextmanager
     def opened(self) -> Iterator[Storage]:
-        """Open it by the code of then."""
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(migrating, "MIGRATIONS", MIGRATIONS[:3])
-            patched.setattr(migrating, "CURRENT", 3)
-            storage = open_direct(self.url)
-            yield storage
-            storage.close()
+        """Open it by the migrations of then."""
+        storage = PostgresStorage(Location("postgresql", self.url), migrations=MIGRATIONS[:3])
+        yield storage
+        storage.close()
 
 
 @pytest.fixture
@@ -511,10 +511,7 @@ def test_programs_of_the_older_version_write_on_while_the_table_is_migrated(
         thread.start()
         until(lambda: len(written) > 30)
         try:
-            with pytest.MonkeyPatch.context() as newer:
-                newer.setattr(migrating, "MIGRATIONS", MIGRATIONS)
-                newer.setattr(migrating, "CURRENT", len(MIGRATIONS))
-                migrated = open_direct(url)
+            migrated = open_direct(url)
             enough = len(written) + 30
             until(lambda: len(written) > enough or not thread.is_alive())
         finally:

@@ -21,6 +21,8 @@ from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def between(postgres_location: Location) -> Iterator[Proxy]:

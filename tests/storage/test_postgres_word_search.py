@@ -12,21 +12,23 @@ from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import open_direct
 from agentspan.testing.contract.answering import RowByRow
 from agentspan.testing.contract.rows import Rows
+from agentspan.tuning import STANDARD, Tuning
+from tests.tuned import tuned
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 from agentspan.storage.postgres.connection import Connection  # noqa: E402  # needs psycopg
-from agentspan.storage.postgres.index import word_search  # noqa: E402
-from agentspan.storage.postgres.index.words import WORDS  # noqa: E402
+
+pytestmark = pytest.mark.full
 
 SPANS = 120
 
 
 @pytest.fixture
-def storage(postgres_location: Location, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+def storage(postgres_location: Location, tuning: Tuning) -> Iterator[Storage]:
     """Spans of two runs, all in the index: `old` in the first 20, `seldom` in one, the others in one of a few."""
-    monkeypatch.setattr(WORDS, "few", 0)
-    made, rows = open_direct(postgres_location), Rows()
+    tuning = tuning._replace(postgres_words_late_spans=0)
+    made, rows = open_direct(postgres_location, tuning=tuning), Rows()
     version, schema, run = rows.family(agent := rows.agent())
     other = run._replace(id=rows.ids.new())
     made.apply([Unit((Put(row),)) for row in (agent, version, schema, run, other)])
@@ -56,12 +58,15 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return statements
 
 
-@pytest.mark.parametrize(("few", "ids"), [(1000, 0), (0, 1000), (0, 0)], ids=["few", "scattered", "many"])
-def test_hits_are_those_of_reading_row_by_row(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, few: int, ids: int
-) -> None:
-    monkeypatch.setattr(word_search, "FEW", few)
-    monkeypatch.setattr(word_search, "MOST_IDS", ids)
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        STANDARD._replace(postgres_rare_word_spans=few, postgres_sorted_ids=ids)
+        for few, ids in [(1000, 0), (0, 1000), (0, 0)]
+    ],
+    ids=["few", "scattered", "many"],
+)
+def test_hits_are_those_of_reading_row_by_row(storage: Storage) -> None:
     plain: Any = RowByRow(storage)
     run = search(storage, "seldom").hits[0].run_id
     for words in ("common", "old", "seldom", '"two words"', '"new two words"', "ol*", "common old", "none", "n11*"):
@@ -71,10 +76,8 @@ def test_hits_are_those_of_reading_row_by_row(
         assert search(storage, words, runs=[run]) == search(plain, words, runs=[run])
 
 
-def test_the_latest_of_a_common_word_are_not_looked_for_among_all(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, read: list[str]
-) -> None:
-    monkeypatch.setattr(word_search, "FEW", 0)
+@tuned(postgres_rare_word_spans=0)
+def test_the_latest_of_a_common_word_are_not_looked_for_among_all(storage: Storage, read: list[str]) -> None:
     assert search(storage, "common", limit=5).total == SPANS
     found = [sql for sql in read if "@@" in sql and not sql.startswith("explain") and "depth > 0" not in sql]
     assert len(found) == 2
@@ -87,8 +90,8 @@ def test_a_rare_word_is_looked_for_once(storage: Storage, read: list[str]) -> No
     assert len([sql for sql in read if "@@" in sql and not sql.startswith("explain") and "depth > 0" not in sql]) == 1
 
 
-def test_a_search_leaves_no_setting_behind(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_search, "FEW", 0)
+@tuned(postgres_rare_word_spans=0)
+def test_a_search_leaves_no_setting_behind(storage: Storage) -> None:
     search(storage, "common")
     sql = storage.capabilities().sql
     assert sql is not None

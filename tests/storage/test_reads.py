@@ -7,6 +7,7 @@ from agentspan.model.rows import AgentSpanRow, Row
 from agentspan.storage import scanning
 from agentspan.storage.protocol import Query, Storage
 from agentspan.testing.contract import Rows
+from tests.tuned import tuned
 
 ROWS = Rows()
 VIOLATION = Violation("payload", "$.a", "type", "must be text")
@@ -63,11 +64,9 @@ def test_violations_of_many_spans_are_read_together(storage: Storage) -> None:
     assert storage.violations([]) == {}
 
 
+@tuned(page_rows=2)
 @pytest.mark.parametrize("descending", [False, True])
-def test_a_scan_yields_every_row_once_in_the_order_of_ids(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch, descending: bool
-) -> None:
-    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+def test_a_scan_yields_every_row_once_in_the_order_of_ids(storage: Storage, descending: bool) -> None:
     for number in (0, 1, 2, 3, 4, 5):
         spans = recorded(storage, number)
         where = {"agent_instance_id": spans[0].agent_instance_id if spans else "none"}
@@ -77,10 +76,8 @@ def test_a_scan_yields_every_row_once_in_the_order_of_ids(
     assert pages == [2, 2, 1]
 
 
-def test_a_scan_goes_on_where_rows_are_removed_and_put_meanwhile(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scanning, "PAGE_ROWS", 2)
+@tuned(page_rows=2)
+def test_a_scan_goes_on_where_rows_are_removed_and_put_meanwhile(storage: Storage) -> None:
     runs = [recorded(storage, 1)[0].agent_instance_id for _ in range(4)]
     removal = storage.capabilities().removal
     assert removal is not None

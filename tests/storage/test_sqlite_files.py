@@ -15,7 +15,7 @@ import agentspan
 from agentspan.errors import DatabaseUnusable, NotPermitted, StorageError
 from agentspan.model.changes import Put, Unit
 from agentspan.storage.protocol import Storage
-from agentspan.storage.sqlite import migrations, opening, tables
+from agentspan.storage.sqlite import SQLiteStorage, migrations, opening, tables
 from agentspan.testing.contract import Rows
 
 
@@ -128,10 +128,9 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         agentspan.open(tmp_path)
 
 
-def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_MINIMUM", (99, 0, 0))
-    with pytest.raises(DatabaseUnusable, match=r"agentspan needs 99\.0\.0; use a newer build of Python"):
-        agentspan.open(tmp_path / "runs.db")
+def test_an_old_sqlite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnusable, match=r"is 3\.37\.2, agentspan needs 3\.38\.0; use a newer build of Python"):
+        SQLiteStorage(tmp_path / "runs.db", sqlite_version=(3, 37, 2))
     assert not (tmp_path / "runs.db").exists()
 
 
@@ -191,17 +190,15 @@ def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
         assert [agent.name for agent in db.agents.list()] == ["a"]
 
 
-def test_a_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_migration_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
 
     def half(db: object) -> None:
         migrations.MIGRATIONS[0](db)  # type: ignore[arg-type]
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(tables, "MIGRATIONS", (half,))
     with pytest.raises(RuntimeError, match="power cut"):
-        agentspan.open(path)
-    monkeypatch.undo()
+        SQLiteStorage(path, migrations=(half,))
     connection = sqlite3.connect(path)
     assert connection.execute("select count(*) from sqlite_master").fetchone() == (0,)
     connection.close()

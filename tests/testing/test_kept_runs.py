@@ -29,6 +29,7 @@ def travel(*queries):
 """
 
 
+@pytest.mark.full
 def test_a_failed_test_shows_the_end_of_its_run_and_the_command_that_opens_it(tmp_path: Path) -> None:
     test = """
 from agent import travel
@@ -81,6 +82,7 @@ def test_records_nothing():
     assert "- agentspan -" not in nothing
 
 
+@pytest.mark.full
 def test_runs_are_kept_below_the_rootdir_and_out_of_git_wherever_tests_go(tmp_path: Path) -> None:
     conftest = "from agent import travel\ntravel('before any test')\n"
     test = """
@@ -103,6 +105,7 @@ def test_elsewhere(tmp_path, monkeypatch):
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.db")} == {KEPT}
 
 
+@pytest.mark.full
 def test_where_nothing_is_recorded_no_file_appears_and_agentspan_is_not_imported(tmp_path: Path) -> None:
     conftest = """
 import sys
@@ -118,6 +121,7 @@ def pytest_unconfigure():
     assert not (tmp_path / ".agentspan").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("ini", "file"), [("agentspan_db = off", "agentspan.db"), ("agentspan_db = x.db", "x.db")])
 def test_a_setting_names_another_file_or_none(tmp_path: Path, ini: str, file: str) -> None:
     test = "from agent import travel\ndef test_it():\n    travel('a')\n    assert False\n"
@@ -127,6 +131,7 @@ def test_a_setting_names_another_file_or_none(tmp_path: Path, ini: str, file: st
     assert not (tmp_path / ".agentspan").exists()
 
 
+@pytest.mark.full
 def test_processes_of_xdist_share_the_file_and_show_their_runs(tmp_path: Path) -> None:
     test = """
 import pytest
@@ -203,6 +208,7 @@ def test_no_name():
     assert "not run" not in said
 
 
+@pytest.mark.full
 def test_a_run_that_is_still_open_counts_with_what_it_has(tmp_path: Path) -> None:
     test = """
 import agentspan, pytest
@@ -221,10 +227,10 @@ def test_it(run):
     assert "budget steps: 2, 1 at most" in run_pytest(tmp_path, agent=AGENT, test_it=test)
 
 
+@pytest.mark.full
 def test_the_oldest_runs_go_when_the_file_is_too_large(tmp_path: Path) -> None:
-    conftest = "import agentspan.testing.plugin as plugin\nplugin.MAX_BYTES = 500_000\n"
     test = "from agent import travel\ndef test_it():\n    for n in range(8): travel(f'{n}' + 100_000 * 'x')\n"
-    assert "1 passed" in run_pytest(tmp_path, agent=AGENT, conftest=conftest, test_it=test)
+    assert "1 passed" in run_pytest(tmp_path, ini="agentspan_db_max_bytes = 500000", agent=AGENT, test_it=test)
     with load(tmp_path / KEPT) as runs:
         left = [span.arguments["query"][0] for run in runs for span in run.find("search")]
     assert 0 < len(left) < 8
@@ -232,11 +238,12 @@ def test_the_oldest_runs_go_when_the_file_is_too_large(tmp_path: Path) -> None:
     assert (tmp_path / KEPT).stat().st_size < 500_000
 
 
+@pytest.mark.full
 def test_a_file_that_cannot_be_pruned_is_left_as_it_is_and_fails_no_test(tmp_path: Path) -> None:
     (tmp_path / ".agentspan").mkdir()
     (tmp_path / KEPT).write_bytes(b"no database" * 1000)
-    conftest = "import agentspan.testing.plugin as plugin\nplugin.MAX_BYTES = 1000\n"
-    assert "1 passed in" in run_pytest(tmp_path, conftest=conftest, test_it="def test_it(): pass\n")
+    ini = "agentspan_db_max_bytes = 1000"
+    assert "1 passed in" in run_pytest(tmp_path, ini=ini, test_it="def test_it(): pass\n")
     assert (tmp_path / KEPT).read_bytes() == b"no database" * 1000
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import agentspan.testing
 from tests.testing.pytests import ROOT, run_pytest
 
@@ -48,6 +50,7 @@ def test_alone(captured_runs):
     assert not (tmp_path / "agentspan.db").exists()
 
 
+@pytest.mark.full
 def test_what_was_configured_before_is_in_use_again_after_each_test(tmp_path: Path) -> None:
     conftest = "import agentspan\nagentspan.configure('real.db')\n"
     test = """
@@ -101,6 +104,7 @@ def test_two(captured_runs):
     assert "raise AssertionError" not in said  # the frames of the package are hidden
 
 
+@pytest.mark.full
 def test_a_run_of_pytest_that_does_not_use_it_pays_for_nothing_more_than_the_package(tmp_path: Path) -> None:
     test = """
 import sys
@@ -132,6 +136,7 @@ def test_importing_the_package_needs_no_pytest_and_no_storage() -> None:
     assert run_python(code) == "['agentspan.testing']"
 
 
+@pytest.mark.full
 def test_no_name_but_the_plugin_and_the_contract_needs_pytest() -> None:
     code = (
         "import sys; sys.modules['pytest'] = None\nimport agentspan.testing as t\n"
@@ -141,6 +146,7 @@ def test_no_name_but_the_plugin_and_the_contract_needs_pytest() -> None:
     assert run_python(code) == "True"
 
 
+@pytest.mark.full
 def test_names_are_what_they_say_whatever_was_imported_first() -> None:
     code = (
         "import pkgutil, importlib, agentspan.testing as t\n"

@@ -50,10 +50,7 @@ def record(tracer: Tracer) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentspan.schemas import span_types
-
-    monkeypatch.setattr(span_types, "REGISTRY", span_types.Registry())
+def _own_type() -> None:
     agentspan.span_type("wait", template="waited {{_duration}} for {{for}}{{#_error}} → {{_error}}{{/_error}}")
 
 

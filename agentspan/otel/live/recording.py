@@ -23,8 +23,6 @@ from agentspan.otel.span import OtelSpan
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.span_and_run import Run, Span
 
-GRACE_S = 1.0
-"""Seconds after the root of its trace when an open span is closed as abandoned. LangSmith's take 0.4 s."""
 _ABANDONED = {"type": "Abandoned", "message": "its end was never sent"}
 
 
@@ -39,6 +37,7 @@ class LiveRecording:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.users = 0
+        self._grace_s = recorder.tuning.otel_grace_s
         self._active: dict[Key, Span] = {}
         self._traces = Traces(recorder)
         self._waiting: deque[tuple[float, Trace]] = deque()
@@ -100,7 +99,7 @@ class LiveRecording:
         if is_root:
             self._traces.end(trace)
             if trace.open:
-                self._waiting.append((time.monotonic() + GRACE_S, trace))
+                self._waiting.append((time.monotonic() + self._grace_s, trace))
         if self._waiting and self._waiting[0][0] < time.monotonic():
             self._close_late()
 

@@ -143,7 +143,8 @@ class Traces:
         self.going_on.pop(number, None)
         trace.has_ended = True
         if trace.is_own:
-            trace.inside.run.repeats = Repeats()  # up to 32 MB
+            most = self._recorder.tuning.repeated_elements_bytes
+            trace.inside.run.repeats = Repeats(most)  # what it had is up to 32 MB
         while len(self._ended) > ENDED:
             self._ended.popitem(last=False)
 

@@ -21,7 +21,7 @@ from agentspan.otel.mapping import (
 )
 from agentspan.otel.mapping.draft import Draft, Family
 from agentspan.otel.mapping.guesses import guess
-from agentspan.otel.mapping.shapes import shape_of
+from agentspan.otel.mapping.shapes import Shape, shape_of
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.schemas.span_types import BUILT_IN_TYPES, MAX_NAME, fallback
 from agentspan.text import one_line
@@ -85,19 +85,20 @@ class Mapped(NamedTuple):
     is_step: bool = True
 
 
-def map_span(span: OtelSpan, logs: Sequence[Log] = ()) -> Mapped:
+def map_span(span: OtelSpan, logs: Sequence[Log] = (), *, families: tuple[Family, ...] = FAMILIES) -> Mapped:
     """Return what agentspan records of a span.
 
     Args:
         span: one that has not ended has no result yet, and its attributes may come later. Its type is then a guess:
             call this again at its end.
         logs: the log records that were emitted in it, which older conventions use for messages.
+        families: those before GenAI's, for tests; see FAMILIES.
     """
     if logs:
         joined = sorted((log.event for log in logs), key=lambda event: event.time_ns)
         span = replace(span, events=(*joined, *span.events))
     try:
-        return _mapped(span)
+        return _mapped(span, families)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # No value that an instrumentor sends may lose the span: all of it is kept as it came.
         return _unmapped(span, error)
@@ -113,10 +114,10 @@ def _unmapped(span: OtelSpan, error: Exception) -> Mapped:
     return Mapped(_schema_name(span, PLAIN), PLAIN, draft.payload, result, status, RunFacts())
 
 
-def _mapped(span: OtelSpan) -> Mapped:
-    shape = shape_of(span)
+def _mapped(span: OtelSpan, known: tuple[Family, ...] = FAMILIES) -> Mapped:
+    shape = shape_of(span) if known is FAMILIES else Shape(tuple(span.attributes))
     if shape.families is None:
-        shape.families = _families(span)
+        shape.families = _families(span, known)
         shape.told_as = tuple(family.name for family in shape.families)
     families: tuple[Family, ...] = shape.families
     type_ = None
@@ -149,9 +150,9 @@ def _mapped(span: OtelSpan) -> Mapped:
     )
 
 
-def _families(span: OtelSpan) -> tuple[Family, ...]:
+def _families(span: OtelSpan, known: tuple[Family, ...]) -> tuple[Family, ...]:
     version = genai.version_of(span)
-    return (*(family for family in FAMILIES if family.holds(span)), *(() if version is None else (version,)))
+    return (*(family for family in known if family.holds(span)), *(() if version is None else (version,)))
 
 
 def with_logs(mapped: Mapped, logs: Iterable[Log]) -> Mapped:

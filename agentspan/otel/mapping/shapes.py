@@ -77,24 +77,33 @@ class Shape:
         return found
 
 
-_shapes: dict[_Key, Shape] = {}
+class Shapes:
+    """Shapes by the names of attributes, and by their scope."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, Shape] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, span: OtelSpan) -> Shape:
+        """Return the shape of a span (0.5 µs)."""
+        scope, attributes = span.scope, span.attributes
+        if len(attributes) > LONGEST:
+            return Shape(tuple(attributes))
+        names = tuple(attributes)
+        key = (scope.name, scope.schema_url, names)
+        found = self._known.get(key)
+        if found is None:
+            found = Shape(names)
+            if len(scope.name) + len(scope.schema_url) + sum(map(len, names)) <= MOST_CHARACTERS:
+                if len(self._known) >= MOST:
+                    self._known.clear()
+                self._known[key] = found
+        return found
 
 
-def shape_of(span: OtelSpan) -> Shape:
-    """Return the shape of a span (0.5 µs)."""
-    scope, attributes = span.scope, span.attributes
-    if len(attributes) > LONGEST:
-        return Shape(tuple(attributes))
-    names = tuple(attributes)
-    key = (scope.name, scope.schema_url, names)
-    found = _shapes.get(key)
-    if found is None:
-        found = Shape(names)
-        if len(scope.name) + len(scope.schema_url) + sum(map(len, names)) <= MOST_CHARACTERS:
-            if len(_shapes) >= MOST:
-                _shapes.clear()
-            _shapes[key] = found
-    return found
+shape_of = Shapes().of
 
 
 def built(form: Any, values: Mapping[str, Any]) -> Any:

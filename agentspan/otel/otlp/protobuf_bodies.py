@@ -49,15 +49,18 @@ def is_available() -> bool:
         return False
 
 
-def spans(body: bytes) -> Decoded:
+def spans(body: bytes, *, at_once: int = AT_ONCE) -> Decoded:
     """Return the spans of an ExportTraceServiceRequest.
+
+    Args:
+        at_once: bytes of the largest body that is decoded at once.
 
     Raises:
         InvalidValue: the body is no such message, or cut off.
         MissingExtra: the package for protobuf is not installed.
     """
     known = _messages()
-    if len(body) <= AT_ONCE:
+    if len(body) <= at_once:
         try:
             return _all_spans(known.request.FromString(body), may_be_large=len(body) > SMALL)
         except known.error:  # a span or an attribute of it is broken

@@ -22,6 +22,7 @@ from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.repeats import Captured, Repeats
 from agentspan.recording.capture.snapshots import snapshot
 from agentspan.recording.capture.values import MAX_INT_BITS, class_name, exact_text
+from agentspan.tuning import STANDARD, Tuning
 
 to_json({})  # its first call takes a lock: a signal handler that records in the middle of it would wait for ever
 
@@ -50,6 +51,7 @@ class Capture:
         limits: how much of a payload is kept.
         redaction: what is kept out of the file; None for nothing.
         keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
+        tuning: sizes, for tests; see agentspan/tuning.py.
     """
 
     __slots__ = (
@@ -59,6 +61,7 @@ class Capture:
         "_payload",
         "_short",
         "_suspicious",
+        "_tuning",
         "_value",
         "_wrapped_payload",
         "_wrapped_value",
@@ -66,7 +69,14 @@ class Capture:
         "redaction",
     )
 
-    def __init__(self, limits: Limits, redaction: Redaction | None, *, keep_sensitive: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        redaction: Redaction | None,
+        *,
+        keep_sensitive: bool = False,
+        tuning: Tuning = STANDARD,
+    ) -> None:
         self.limits = limits
         self.redaction = redaction
         # What the common case looks up: 0.2 µs less than from those two.
@@ -77,6 +87,7 @@ class Capture:
         self._wrapped_payload = self._payload if wraps else -1
         self._short = self._payload - LONG
         self._keep_sensitive = keep_sensitive
+        self._tuning = tuning
         kept = None if keep_sensitive else marked_sensitive()
         self._suspicious = kept if redaction is None else redaction.suspicious
 
@@ -238,7 +249,7 @@ class Capture:
                 data = text if is_clean else self._redacted(text, item, name)
                 found.append(Captured(data, len(data)))
                 continue
-            walk = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive)
+            walk = self._walk()
             plain = walk.of(item, name)
             if type(plain) is not dict:
                 return None
@@ -253,10 +264,13 @@ class Capture:
         """Return the JSON text of plain JSON, redacted."""
         if self._suspicious is None or not self._suspicious(data):
             return data
-        return encode(Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive).of(item, name)).encode()
+        return encode(self._walk().of(item, name)).encode()
+
+    def _walk(self) -> Plain:
+        return Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive, tuning=self._tuning)
 
     def _slowly(self, value: Any) -> str:
-        walk = Plain(self.limits, self.redaction, keep_sensitive=self._keep_sensitive)
+        walk = self._walk()
         plain = walk.of(value)
         if type(plain) is not dict:
             plain = {"input": plain}

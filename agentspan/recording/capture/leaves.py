@@ -7,9 +7,10 @@ from typing import Any
 from agentspan.blobs import LEAST, begins_like_blob, is_blob, is_image_or_audio
 from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.credentials import names_credential
-from agentspan.recording.capture.limits import MAX_HASHED, START, Limits, bytes_mark, text_mark
+from agentspan.recording.capture.limits import START, Limits, bytes_mark, text_mark
 from agentspan.recording.capture.redaction import Redaction
 from agentspan.recording.capture.values import finite, joined
+from agentspan.tuning import STANDARD, Tuning
 
 MAX_BLOBS = 4
 """How often the limit of a blob is kept in one payload; those on top of that are texts like others."""
@@ -27,14 +28,14 @@ class Leaves:
         blob_characters: of all places that have one.
     """
 
-    def __init__(self, limits: Limits, redaction: Redaction | None) -> None:
+    def __init__(self, limits: Limits, redaction: Redaction | None, *, tuning: Tuning = STANDARD) -> None:
         self.limits = limits
         self.redaction = redaction
         self.characters = MAX_COPIED * limits.payload
         self.blobs: dict[int, str] = {}
         self.blob_characters = 0
         self._blob_bytes = MAX_BLOBS * limits.blob
-        self._hashable = MAX_HASHED
+        self._hashable = tuning.hashed_bytes
         self._marks: dict[tuple[int, str], tuple[Any, dict[str, Any]]] = {}
 
     def text(self, text: str, name: str) -> Any:

@@ -14,9 +14,6 @@ TRUNCATED = "$truncated"
 START = 200
 """Characters of a cut text that its mark repeats."""
 
-MAX_HASHED = 64 * 1024 * 1024
-"""Bytes of one payload that are hashed for marks (50 ms); the marks of what comes on top have no `sha256`."""
-
 BLOB = 150
 """Characters of a payload's limit that a blob takes."""
 _CHUNK = 1024 * 1024
@@ -45,13 +42,19 @@ class Limits(NamedTuple):
     blob: int = 8 * 1024 * 1024
 
 
-def text_mark(text: str, start: str, *, hashed: bool = True) -> dict[str, Any]:
-    """Return the mark of a text that is too long; `start` is what may be shown of it."""
+def text_mark(text: str, start: str, *, hashed: bool = True, chunk: int = _CHUNK) -> dict[str, Any]:
+    """Return the mark of a text that is too long.
+
+    Args:
+        start: what may be shown of it.
+        hashed: whether it has the hash of the text.
+        chunk: characters that are encoded and hashed at once. All at once would take the memory of the text again.
+    """
     if not hashed:
         return {TRUNCATED: {"characters": len(text), "start": start}}
     digest, size = hashlib.sha256(), 0
-    for begin in range(0, len(text), _CHUNK):  # at once would take the memory of the text again
-        data = text[begin : begin + _CHUNK].encode("utf-8", "surrogatepass")
+    for begin in range(0, len(text), chunk):
+        data = text[begin : begin + chunk].encode("utf-8", "surrogatepass")
         digest.update(data)
         size += len(data)
     return {TRUNCATED: {"bytes": size, "sha256": digest.hexdigest(), "start": start}}

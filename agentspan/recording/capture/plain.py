@@ -32,10 +32,9 @@ from agentspan.recording.capture.values import (
     not_json,
     pairs_of,
 )
+from agentspan.tuning import STANDARD, Tuning
 
 MAX_DEPTH = 190  # the encoder's own limit is 200
-MAX_VALUES = 100_000
-"""Values looked at in one payload."""
 MAX_REPR = 1000
 _RESERVE = 256  # values that no member may take from those after it: token counts often come last
 
@@ -47,12 +46,19 @@ BASIC_AUTH = frozenset({"auth", "basic_auth", "proxy_auth", "http_auth"})
 class Plain(Leaves):
     """One walk through one value."""
 
-    def __init__(self, limits: Limits, redaction: Redaction | None, *, keep_sensitive: bool = False) -> None:
-        super().__init__(limits, redaction)
+    def __init__(
+        self,
+        limits: Limits,
+        redaction: Redaction | None,
+        *,
+        keep_sensitive: bool = False,
+        tuning: Tuning = STANDARD,
+    ) -> None:
+        super().__init__(limits, redaction, tuning=tuning)
         self._keep_sensitive = keep_sensitive
         self._depth = min(limits.depth, MAX_DEPTH)
-        self._room = MAX_VALUES
-        self._looks = MAX_VALUES  # how many values may be looked at for whether their own serializer may have them
+        self._values = self._room = tuning.captured_values
+        self._looks = self._values  # how many values may be looked at for whether their own serializer may have them
         self._above: list[int] = []
         self._raised: Exception | None = None
 
@@ -71,7 +77,7 @@ class Plain(Leaves):
         if len(self._above) >= self._depth:
             return {TRUNCATED: {"depth": self._depth}}
         if self._room < 0:
-            return {TRUNCATED: {"values": MAX_VALUES}}
+            return {TRUNCATED: {"values": self._values}}
         if id(value) in self._above:
             return not_json(value, "contains itself")
         reserve = min(self._room // 4, _RESERVE)
@@ -217,7 +223,7 @@ class Plain(Leaves):
         return self._object(first(fields.items(), self.limits.items), len(fields), name)
 
     def _is_small(self, fields: Mapping[str, Any]) -> bool:
-        given = min(self._looks, MAX_VALUES // 10)
+        given = min(self._looks, self._values // 10)
         room = [given]
         try:
             return is_small(fields, room, 0)

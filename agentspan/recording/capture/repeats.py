@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from agentspan.journal.parts import Element
 from agentspan.jsontext import common_elements
+from agentspan.tuning import STANDARD
 
-MOST = 32 * 2**20
-"""Bytes of elements that are known in a run. Beyond it only those of the latest list are."""
 LONGEST = 64 * 2**20
 """Bytes of all lists that are compared with the next one."""
 LARGE = 64 * 2**10
@@ -65,11 +64,15 @@ class Repeats:
     """The lists of one run as they were captured, by the member that they are in. Any thread may use it.
 
     The name counts, because redaction goes by it.
+
+    Args:
+        most: bytes of elements that are known. Beyond it only those of the latest list are.
     """
 
-    __slots__ = ("_before", "_known", "_size")
+    __slots__ = ("_before", "_known", "_most", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = STANDARD.repeated_elements_bytes) -> None:
+        self._most = most
         self._before: dict[str, _Before] = {}
         self._known: dict[str, dict[bytes, Element]] = {}
         self._size = 0
@@ -110,7 +113,7 @@ class Repeats:
                 self._size += len(text) + len(element.text)
         start = before.data[: ends[common - 1]] if common else b""
         self._before[name] = latest = _Before(start + b"".join(written), ends, elements)
-        if self._size > MOST or sum([len(each.data) for each in [*self._before.values()]]) > LONGEST:
+        if self._size > self._most or sum([len(each.data) for each in [*self._before.values()]]) > LONGEST:
             self._size, self._known, self._before = 0, {}, {name: latest}
         return Taken(elements, sum([one.counted for one in captured]))
 

@@ -13,11 +13,9 @@ from agentspan.locks import Occupied, within
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import WriterRow
 from agentspan.recording.sinks.progress import Progress
-from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.recovery.committer import Committer, Tally
+from agentspan.tuning import STANDARD, Tuning
 
-MAX_WAITING = 10_000
-MAX_WAITING_CHARACTERS = 64 * 2**20
 BATCH = 500
 """Waiting units that are written in one transaction. It bounds what an attempt costs the call that makes it."""
 
@@ -33,16 +31,25 @@ class Backlog:
         committer: writes them.
         progress: the counts of the sink.
         before_keep: called before a unit is kept.
+        tuning: sizes and times.
 
     Attributes:
         units: what waits, oldest first. Empty nearly always.
     """
 
-    def __init__(self, committer: Committer, progress: Progress, before_keep: Callable[[], None] = _nothing) -> None:
+    def __init__(
+        self,
+        committer: Committer,
+        progress: Progress,
+        before_keep: Callable[[], None] = _nothing,
+        *,
+        tuning: Tuning = STANDARD,
+    ) -> None:
         self.units: deque[Unit] = deque()
         self._committer = committer
         self._progress = progress
         self._before_keep = before_keep
+        self._tuning = tuning
         self._flushing = threading.RLock()  # held by `within`, which does not nest
         self._characters = 0
         self._waits_since_ns = 0
@@ -57,7 +64,8 @@ class Backlog:
         with self._progress.lock:
             self._before_keep()
             size = _characters(unit)
-            if len(self.units) >= MAX_WAITING or self._characters + size > MAX_WAITING_CHARACTERS:
+            tuning = self._tuning
+            if len(self.units) >= tuning.backlog_units or self._characters + size > tuning.backlog_characters:
                 self._progress.failed += 1
                 return
             if not self.units:
@@ -65,13 +73,15 @@ class Backlog:
             self._characters += size
             self.units.append(unit)
 
-    def flush(self, wait_s: float, within_s: float = WAIT_S) -> bool:
+    def flush(self, wait_s: float, within_s: float | None = None) -> bool:
         """Write what waits; return whether nothing waits any more. One thread at a time; others wait for it.
 
         Args:
             wait_s: how long an attempt may wait for the storage.
-            within_s: seconds after which no further attempt is made, and another thread is not waited for.
+            within_s: seconds after which no further attempt is made, and another thread is not waited for; as long as
+                a recording call may wait, when left out.
         """
+        within_s = self._tuning.recording_wait_s if within_s is None else within_s
         deadline_ns = clock.monotonic_ns() + int(within_s * 1e9)
         try:
             with within(self._flushing, (deadline_ns - clock.monotonic_ns()) / 1e9):

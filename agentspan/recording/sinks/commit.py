@@ -8,9 +8,10 @@ from agentspan.model.changes import Unit
 from agentspan.recording.sinks import span_units
 from agentspan.recording.sinks.backlog import Backlog
 from agentspan.recording.sinks.progress import Progress
-from agentspan.recording.sinks.protocol import WAIT_S, Counts, SpanFacts
+from agentspan.recording.sinks.protocol import Counts, SpanFacts
 from agentspan.recovery.committer import TAKEN, Committer, Listener
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 
 class CommitSink:
@@ -22,6 +23,7 @@ class CommitSink:
         listener: receives faults and outcomes.
         before_keep: called before a unit is kept in the backlog.
         put_aside: keeps a unit that the storage could not take; in the backlog, when left out.
+        tuning: sizes and times.
     """
 
     def __init__(
@@ -32,10 +34,13 @@ class CommitSink:
         *,
         before_keep: Callable[[], None] | None = None,
         put_aside: Callable[[Unit, Exception], None] | None = None,
+        tuning: Tuning = STANDARD,
     ) -> None:
         self.progress = Progress(listener)
         self.committer = committer(self.progress.deferred)
-        self.backlog = Backlog(self.committer, self.progress, *([] if before_keep is None else [before_keep]))
+        keeping = [] if before_keep is None else [before_keep]
+        self.backlog = Backlog(self.committer, self.progress, *keeping, tuning=tuning)
+        self._wait_s = tuning.recording_wait_s
         self._storage = storage
         self._listener = listener
         self._put_aside = put_aside or self.put_aside
@@ -102,7 +107,7 @@ class CommitSink:
                 self.backlog.flush(0.0)
             return
         try:
-            tally = self.committer.apply((unit,), WAIT_S)
+            tally = self.committer.apply((unit,), self._wait_s)
         except NOT_NOW as error:
             let_through(error)
             self._put_aside(unit, error)
@@ -122,7 +127,7 @@ class CommitSink:
                 backlog.flush(0.0)
             return
         try:
-            outcome = self._storage.apply((unit,), wait_s=WAIT_S)[0]
+            outcome = self._storage.apply((unit,), wait_s=self._wait_s)[0]
         except Exception as error:
             let_through(error)
             if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
@@ -151,7 +156,7 @@ class CommitSink:
 
     def flush(self, wait_s: float) -> bool:
         """See Sink."""
-        return self.backlog.flush(wait_s, max(wait_s, WAIT_S))
+        return self.backlog.flush(wait_s, max(wait_s, self._wait_s))
 
     def flush_at_end(self, wait_s: float) -> None:
         """See Sink."""

@@ -17,15 +17,13 @@ from agentspan.journal.records import Bodies, bodies
 from agentspan.journal.segments import Segment
 from agentspan.locks import Occupied, within
 from agentspan.recording.sinks.progress import Progress
-from agentspan.recording.sinks.protocol import WAIT_S
 from agentspan.recovery.committer import Committer
+from agentspan.tuning import STANDARD, Tuning
 
-CHUNK = 640 * 1024
-"""Bytes of a journal that are committed at once, at most."""
 LEAST = 16 * 1024
 PORTION_S = 0.1
-"""Seconds that a portion is to take, since a fork waits for the one under way. Usually CHUNK takes half of that. While
-other threads compute, each statement waits 5 ms for them, and each run that begins takes statements of its own."""
+"""Seconds that a portion is to take, since a fork waits for the one under way. Usually the largest takes half of that.
+While other threads compute, each statement waits 5 ms for them, and each run that begins takes more statements."""
 SERVER_PORTION_S, SERVER_LEAST = 1.0, 128 * 1024
 """The same in front of a server, for which a fork does not wait so long. Each portion takes about ten round trips, so
 small ones take many times as long: runs of 20 spans, drained on a busy machine, took three times the processor."""
@@ -48,6 +46,7 @@ class Drain:
         committer: commits the records.
         progress: the counts of the sink.
         is_server: whether a server takes them.
+        tuning: sizes and times.
 
     Attributes:
         lock: held by the thread that drains.
@@ -55,7 +54,15 @@ class Drain:
         derives_ahead: whether to derive the next portion while the storage takes one.
     """
 
-    def __init__(self, log: Log, committer: Committer, progress: Progress, *, is_server: bool = False) -> None:
+    def __init__(
+        self,
+        log: Log,
+        committer: Committer,
+        progress: Progress,
+        *,
+        is_server: bool = False,
+        tuning: Tuning = STANDARD,
+    ) -> None:
         self.derives_ahead = is_server
         self._portion_s, self._least = (SERVER_PORTION_S, SERVER_LEAST) if is_server else (PORTION_S, LEAST)
         self.log = log
@@ -68,7 +75,8 @@ class Drain:
         self._epoch = 0
         self._elements: Elements | None = None  # whether they are in parts, the storage says
         self._drained = 0
-        self._chunk = CHUNK
+        self._chunk = self._largest = tuning.drain_portion_bytes
+        self._round_s = tuning.recording_wait_s
         self._moved_ns = time.monotonic_ns()
 
     @property
@@ -99,7 +107,7 @@ class Drain:
         """
         try:
             with within(self.lock, wait_s):
-                return self._run(wait_s, most, time.monotonic() + max(wait_s, WAIT_S))
+                return self._run(wait_s, most, time.monotonic() + max(wait_s, self._round_s))
         except Occupied:  # by another thread; or a signal handler, or a read, comes in the middle of it
             return False
         except NOT_NOW as error:
@@ -142,13 +150,13 @@ class Drain:
             if took_s > self._portion_s:
                 self._chunk = max(self._chunk // 2, self._least)
             elif took_s < self._portion_s / 4:
-                self._chunk = min(self._chunk * 2, CHUNK)
+                self._chunk = min(self._chunk * 2, self._largest)
             if most is not None or self.makes_way or time.monotonic() > deadline:
                 return False
 
     def _take(self, most: int | None) -> _Taken | None:
         tried = 0 if self._tried is None else self._tried[2]
-        portion = self.log.take(max(min(self._chunk, most or CHUNK), tried))
+        portion = self.log.take(max(min(self._chunk, most or self._largest), tried))
         if portion is None:
             return None
         if portion.epoch != self._epoch or self._elements is None:

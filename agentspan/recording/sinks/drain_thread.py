@@ -11,10 +11,8 @@ from agentspan.errors import StorageError
 from agentspan.interrupts import Thread, start
 from agentspan.journal.log import Log
 from agentspan.recording.sinks.progress import Progress
+from agentspan.tuning import STANDARD, Tuning
 
-TICK_S = 0.02
-QUIET_TICKS = 50
-"""Ticks without a record after which the thread ends."""
 QUIET_TICK_S = 0.1
 """The time from one tick to the next while nothing is recorded."""
 MAX_CALLS = 2
@@ -27,20 +25,23 @@ MAX_RESTART_S = 5.0
 class Ticks:
     """The state that the thread keeps from one tick to the next.
 
+    Args:
+        most_quiet: ticks without a record after which it is quiet.
+
     Attributes:
         seen: the number of the last record that a tick has seen.
         quiet: ticks without a record, in a row.
         burst: ticks with many records, in a row.
     """
 
-    seen = 0
-    quiet = 0
-    burst = 0
+    def __init__(self, most_quiet: int) -> None:
+        self.seen = self.quiet = self.burst = 0
+        self._most_quiet = most_quiet
 
     @property
     def is_quiet(self) -> bool:
         """True if nothing was recorded for a second."""
-        return self.quiet >= QUIET_TICKS
+        return self.quiet >= self._most_quiet
 
 
 class Work(Protocol):
@@ -99,13 +100,23 @@ class DrainThread:
         progress: the counts of the sink.
         name: of the journal, for messages.
         before_start: called before a thread is started: what is in the log has waited for no thread until now.
+        tuning: times.
 
     Attributes:
         running: the thread, or None.
         bell: wakes it. Each thread has a bell of its own: two threads never wait for one.
     """
 
-    def __init__(self, work: Work, log: Log, progress: Progress, name: str, before_start: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        log: Log,
+        progress: Progress,
+        name: str,
+        before_start: Callable[[], None],
+        *,
+        tuning: Tuning = STANDARD,
+    ) -> None:
         self.running: threading.Thread | None = None
         self.bell = _Bell()
         self._work = weakref.ref(work)
@@ -113,6 +124,7 @@ class DrainThread:
         self._progress = progress
         self._name = name
         self._before_start = before_start
+        self._tuning = tuning
         self._start_s = self._pause_s = 0.0
 
     def wake(self) -> None:
@@ -132,7 +144,8 @@ class DrainThread:
                     return
                 self._before_start()
                 self.bell = bell = _Bell()
-                thread = Thread(target=_run, args=(self._work, bell), name="agentspan-journal", daemon=True)
+                given = self._work, bell, self._tuning
+                thread = Thread(target=_run, args=given, name="agentspan-journal", daemon=True)
                 self.running = thread
             start(thread)
             self._pause_s = 0.0
@@ -182,11 +195,12 @@ class DrainThread:
         self._progress.deferred.raised = error
 
 
-def _run(reference: "weakref.ref[Work]", bell: _Bell) -> None:
+def _run(reference: "weakref.ref[Work]", bell: _Bell, tuning: Tuning) -> None:
     """Tick while there is something to do; the sink may be dropped at any moment in between."""
-    ticks, is_over, kept, calls = Ticks(), False, reference(), 0
+    ticks, is_over, kept, calls = Ticks(tuning.drain_quiet_ticks), False, reference(), 0
+    tick_s = tuning.drain_tick_s
     while not is_over:
-        is_called = bell.wait(QUIET_TICK_S if ticks.is_quiet else TICK_S) and calls < MAX_CALLS
+        is_called = bell.wait(QUIET_TICK_S if ticks.is_quiet else tick_s) and calls < MAX_CALLS
         calls = calls + 1 if is_called else 0
         if bell.is_last:
             return

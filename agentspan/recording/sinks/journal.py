@@ -15,17 +15,17 @@ from agentspan.interrupts import let_through
 from agentspan.journal.events import encode_registration, encode_unit
 from agentspan.journal.log import Log
 from agentspan.journal.parts import Parts, encode
-from agentspan.journal.spool import SIZE
 from agentspan.model.changes import Put, Unit
 from agentspan.model.rows import AgentInstanceRow, AgentSchemaVersionRow
-from agentspan.recording.sinks import journal_work, span_units
+from agentspan.recording.sinks import span_units
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.journal_work import JournalWork, ServerWork
-from agentspan.recording.sinks.protocol import WAIT_S, Counts, RunListener, SpanFacts
+from agentspan.recording.sinks.protocol import Counts, RunListener, SpanFacts
 from agentspan.recording.sinks.types_file import TypesFile
 from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.names import names_rows, spans_of
 from agentspan.storage.protocol import Storage
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
@@ -67,6 +67,7 @@ class JournalSink:
     Args:
         storage: what the journal is drained to.
         listener: receives faults and outcomes, and looks after the runs of this process.
+        tuning: sizes and times.
 
     Attributes:
         log: what records are appended to.
@@ -74,13 +75,23 @@ class JournalSink:
         work: drains the log.
     """
 
-    def __init__(self, storage: Storage, listener: RunListener, surroundings: Surroundings) -> None:
+    def __init__(
+        self, storage: Storage, listener: RunListener, surroundings: Surroundings, tuning: Tuning = STANDARD
+    ) -> None:
         name, folder, writer_id, committer, adoption, late_types, renew_lease = surroundings
         self._is_server = renew_lease is not None
-        self.log = log = Log(folder, writer_id, SIZE)
-        self.commits = CommitSink(storage, committer, listener, before_keep=self._before_keep, put_aside=self.put_aside)
+        self._wait_s, self._calls_drain_bytes = tuning.recording_wait_s, tuning.journal_calls_drain_bytes
+        self.log = log = Log(folder, writer_id, tuning.journal_segment_bytes, growth=tuning.journal_segment_growth)
+        self.commits = CommitSink(
+            storage,
+            committer,
+            listener,
+            before_keep=self._before_keep,
+            put_aside=self.put_aside,
+            tuning=tuning,
+        )
         self._types = TypesFile(folder, writer_id, late_types)
-        parts = name, folder, log, self.commits, listener, adoption, self._types
+        parts = name, folder, log, self.commits, listener, adoption, self._types, tuning
         self.work = JournalWork(*parts) if renew_lease is None else ServerWork(*parts, renew_lease=renew_lease)
         self._listener = listener
         self._terminations = self.work.terminations
@@ -197,7 +208,7 @@ class JournalSink:
         progress = self.commits.progress
         keeps_up = self._is_server or self._drain.journaled <= MOST_BEFORE_A_RUN
         if not keeps_up and progress.last_error is None and progress.may_try():
-            self._drain.run(WAIT_S, most=PORTION)
+            self._drain.run(self._wait_s, most=PORTION)
 
     def restate(self, unit: Unit) -> None:
         """See Sink."""
@@ -299,13 +310,13 @@ class JournalSink:
         if self._is_server:
             self.log.alert = self.log.alert or elsewhere
             return not elsewhere
-        if elsewhere or self.log.full_bytes >= journal_work.CAP:
+        if elsewhere or self.log.full_bytes >= self._calls_drain_bytes:
             self.log.alert = True
             try:
                 if elsewhere and not self._overflow.try_to_end():
                     return False
                 if self.commits.progress.may_try():  # do a part of the thread's work: it does not keep up
-                    self._drain.run(WAIT_S, most=PORTION)
+                    self._drain.run(self._wait_s, most=PORTION)
             except Exception as error:  # about what was recorded before; this record comes first
                 let_through(error)
                 self._thread.raised(error)

@@ -17,23 +17,18 @@ from agentspan.journal.spool import bytes_of_others
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain
-from agentspan.recording.sinks.drain_thread import TICK_S, DrainThread, Ticks
+from agentspan.recording.sinks.drain_thread import DrainThread, Ticks
 from agentspan.recording.sinks.overflow import Overflow
-from agentspan.recording.sinks.protocol import WAIT_S, RunListener
+from agentspan.recording.sinks.protocol import RunListener
 from agentspan.recording.sinks.terminations import Terminations
 from agentspan.recording.sinks.types_file import TypesFile
-from agentspan.recovery.leases import RENEW_S
+from agentspan.recovery import leases
 from agentspan.storage.patience import answers_within
+from agentspan.tuning import Tuning
 
 if TYPE_CHECKING:
     from agentspan.recovery.adopting import Adoption
 
-CAP = 256 * 2**20
-"""Bytes of full segments from which on the calls that record drain, too."""
-LIMIT = 2 * CAP
-"""Bytes of full segments, those of other programs in the folder included, from which on none is added: the storage
-takes nothing. Later transitions wait in memory, as where the disk is full; those that memory has no room for are lost,
-and counted."""
 LOOK_EVERY_S = 1.0
 """Seconds between two counts of the segments of other programs, while records wait."""
 BURST = 100
@@ -44,18 +39,14 @@ FORK_WAIT_S = 5.0
 SERVER_FORK_WAIT_S = 0.25
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.05, 1.0
 """Seconds until a server that is away is tried again, at first and at most."""
-ANSWER_S = 30.0
-"""Seconds after which an answer of a server is not waited for any more."""
 LEAST_ANSWER_S = 1.0
-"""The same for a flush with less time: to give up a connection each time would keep a slow server busy."""
+"""Seconds that a flush with less time waits for an answer: to give up a connection each time would keep a slow server
+busy."""
 SLOW_S = 0.5
 """Seconds that records may wait until nobody waits for them: a connection is made, or the server does not answer."""
 LEASE_RETRY_S = 30.0
-MAX_AGE_S = 7 * 24 * 3600.0
-"""Seconds that a server may be away. After that, new records are dropped and counted: the program was forgotten."""
 EXIT_S = 1.0
 """How long the end of a program may take over the journals of dead programs."""
-READ_WAIT_S = 1.0
 
 
 class JournalWork:
@@ -69,6 +60,7 @@ class JournalWork:
         runs: looks after the runs of this process.
         adoption: adopts the journals that dead programs have left.
         types: the file of late span types.
+        tuning: sizes and times.
 
     Attributes:
         is_server: whether the storage is none of this host.
@@ -89,17 +81,20 @@ class JournalWork:
         runs: RunListener,
         adoption: "Adoption",
         types: TypesFile,
+        tuning: Tuning,
     ) -> None:
         self.folder = folder
-        self.drain = Drain(log, commits.committer, commits.progress, is_server=self.is_server)
-        self.thread = DrainThread(self, log, commits.progress, name, self.drain.note_empty)
+        self.drain = Drain(log, commits.committer, commits.progress, is_server=self.is_server, tuning=tuning)
+        self.thread = DrainThread(self, log, commits.progress, name, self.drain.note_empty, tuning=tuning)
         self.overflow = Overflow(name, log, self.drain, commits)
-        self.terminations = Terminations(runs)
+        self.terminations = Terminations(runs, tuning.termination_look_s)
         self._log = log
         self._commits = commits
         self._runs = runs
         self._adoption = adoption
         self._types = types
+        self._tuning = tuning
+        self._wait_s = tuning.recording_wait_s
         self._held: list[threading.RLock] = []
         self._bytes_of_others = 0
         self._next_look_s = 0.0
@@ -116,13 +111,13 @@ class JournalWork:
 
     def drain_now(self) -> None:
         """See own_journals.Journal."""
-        target, drained = self._log.sequence, -1
+        target, drained, wait_s = self._log.sequence, -1, self._tuning.read_drains_s
         while drained < self.drain.last_drained < target:  # however much there is, as long as it gets less
             drained = self.drain.last_drained
-            if self.drain.run(READ_WAIT_S):
+            if self.drain.run(wait_s):
                 break
         if self._commits.backlog.units:
-            self._commits.flush(READ_WAIT_S)
+            self._commits.flush(wait_s)
 
     @property
     def bytes(self) -> int:
@@ -132,8 +127,8 @@ class JournalWork:
     @property
     def is_full(self) -> bool:
         """True if nothing more may be appended. Records of others count only where the storage takes nothing."""
-        takes_nothing = self._commits.progress.last_error is not None
-        return self._log.full_bytes >= LIMIT or (takes_nothing and self.bytes >= LIMIT)
+        takes_nothing, limit = self._commits.progress.last_error is not None, self._tuning.journal_limit_bytes
+        return self._log.full_bytes >= limit or (takes_nothing and self.bytes >= limit)
 
     def _look_at_others(self) -> None:
         """Count what other programs have in the folder, if it is time."""
@@ -174,19 +169,25 @@ class JournalWork:
             return False
         ticks.quiet = 0
         ticks.burst = ticks.burst + 1 if new > BURST else 0
-        if ticks.burst and ticks.burst * TICK_S < PATIENCE_S and self._log.full_bytes < CAP // 2:
+        if self._lets_pass(ticks):
             return False
         ticks.burst = 0
-        self.drain.run(WAIT_S)
+        self.drain.run(self._wait_s)
         self.terminations.look()
         self._adoption.look()
         self._log.look_after_files()
         return False
 
+    def _lets_pass(self, ticks: Ticks) -> bool:
+        """Return whether to drain later: there is a burst, and room for it."""
+        tuning = self._tuning
+        has_room = self._log.full_bytes < tuning.journal_calls_drain_bytes // 2
+        return 0 < ticks.burst * tuning.drain_tick_s < PATIENCE_S and has_room
+
     def hurry(self) -> None:
         """Move what is in the journal to the storage, if that takes but a moment and the storage took the last."""
         if self._commits.progress.last_error is None:
-            self.drain.run(WAIT_S)
+            self.drain.run(self._wait_s)
 
     def flush(self, wait_s: float) -> bool:
         """Move all records to the storage, and then what waits in memory; return whether that is all."""
@@ -203,8 +204,8 @@ class JournalWork:
 
     def release(self, *, for_good: bool) -> None:
         """End the thread, close files. A segment that has records stays, for good or until more are appended."""
-        self.thread.stop(WAIT_S)  # it may be making a segment; the next record starts it again
-        with suppress(Occupied), within(self.drain.lock, WAIT_S):
+        self.thread.stop(self._wait_s)  # it may be making a segment; the next record starts it again
+        with suppress(Occupied), within(self.drain.lock, self._wait_s):
             self._log.release(for_good=for_good)
         # Forked children end without a flush. Others may have left many journals, which this program does not wait for.
         self._adoption.look(at_once=True, most_s=EXIT_S)
@@ -219,7 +220,7 @@ class JournalWork:
 
     def hold(self) -> None:
         """Before a fork: end the thread (Python 3.12 warns of one), and take the locks."""
-        self._hold(FORK_WAIT_S, WAIT_S)
+        self._hold(FORK_WAIT_S, self._wait_s)
 
     def _hold(self, most_s: float, drain_s: float | None = None) -> None:
         self.drain.makes_way = True  # a fork waits for the batch under way, not for all that there is
@@ -261,13 +262,13 @@ class ServerWork(JournalWork):
 
     def drain_now(self) -> None:
         """See own_journals.Journal."""
-        with answers_within(ANSWER_S):
+        with answers_within(self._tuning.server_answer_s):
             super().drain_now()
 
     def flush(self, wait_s: float) -> bool:
         """Do it again until the time is over: a server that was away may be back, and has new connections then."""
         deadline, pause_s = time.monotonic() + wait_s, FIRST_PAUSE_S
-        with answers_within(min(max(wait_s, LEAST_ANSWER_S), ANSWER_S)):
+        with answers_within(min(max(wait_s, LEAST_ANSWER_S), self._tuning.server_answer_s)):
             while not super().flush(max(deadline - time.monotonic(), 0.0)):
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or is_mine(self.drain.lock):  # a signal handler in the middle of a drain
@@ -278,7 +279,7 @@ class ServerWork(JournalWork):
 
     def hurry(self) -> None:
         """Let the thread move at once what is in the journal; wait for that a moment, unless the server is slow."""
-        target, deadline = self._log.sequence, time.monotonic() + WAIT_S
+        target, deadline = self._log.sequence, time.monotonic() + self._wait_s
         self._is_hurried = True
         self.thread.wake()
         while self.drain.last_drained < target and time.monotonic() < deadline:
@@ -294,8 +295,8 @@ class ServerWork(JournalWork):
     def _drain_if_hurried(self) -> None:
         if self._is_hurried:
             self._is_hurried = False
-            with answers_within(ANSWER_S):
-                self.drain.run(WAIT_S)
+            with answers_within(self._tuning.server_answer_s):
+                self.drain.run(self._wait_s)
 
     def flush_at_end(self, wait_s: float) -> None:
         """Do it once: the journal stays for others."""
@@ -304,7 +305,7 @@ class ServerWork(JournalWork):
 
     def tick(self, ticks: Ticks) -> bool:
         """See drain_thread.Work. A server that is away is tried later and later."""
-        with answers_within(ANSWER_S):
+        with answers_within(self._tuning.server_answer_s):
             return self._tick(ticks)
 
     def _tick(self, ticks: Ticks) -> bool:
@@ -318,7 +319,7 @@ class ServerWork(JournalWork):
         self._try_s = time.monotonic() + self._pause_s
         self._note_age()
         if not is_away and self.drain.last_drained and time.monotonic() >= self._lease_s:
-            self._lease_s = time.monotonic() + RENEW_S
+            self._lease_s = time.monotonic() + self._tuning.lease_s / leases.RENEWALS
             try:
                 self._renew_lease()
             except AgentspanError:  # it went away meanwhile, or this role may not write notes
@@ -327,9 +328,10 @@ class ServerWork(JournalWork):
 
     def _note_age(self) -> None:
         """Begin, or end, to drop what is new: the server has taken nothing for too long."""
-        is_too_old = self.drain.oldest_s > MAX_AGE_S
+        away_s = self._tuning.server_away_s
+        is_too_old = self.drain.oldest_s > away_s
         if is_too_old and not self.overflow.is_too_old:
-            self.overflow.begin(f"nothing could be moved to the storage for {MAX_AGE_S:,.0f} s")
+            self.overflow.begin(f"nothing could be moved to the storage for {away_s:,.0f} s")
         self.overflow.is_too_old = is_too_old
 
     def release(self, *, for_good: bool) -> None:

@@ -11,9 +11,6 @@ from agentspan.model.status import SpanStatus
 from agentspan.recovery.committer import Listener
 from agentspan.schemas.span_types import SpanType
 
-WAIT_S = 0.25
-"""The longest that a recording call waits for the storage."""
-
 
 class RunFacts(Protocol):
     """The facts of a run that a sink reads."""

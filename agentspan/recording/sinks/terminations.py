@@ -4,9 +4,8 @@ import time
 
 from agentspan.errors import StorageError
 from agentspan.recording.sinks.protocol import RunListener
+from agentspan.tuning import STANDARD
 
-LOOK_S = 0.1
-"""How often the storage is asked."""
 LOOK_SHARE = 0.01
 """The share of the thread's time that this may take: with thousands of runs, it looks less often."""
 
@@ -16,14 +15,16 @@ class Terminations:
 
     Args:
         runs: the runs of this process.
+        every_s: how often the storage is asked.
 
     Attributes:
         found: reasons by the ids of runs. Empty nearly always.
     """
 
-    def __init__(self, runs: RunListener) -> None:
+    def __init__(self, runs: RunListener, every_s: float = STANDARD.termination_look_s) -> None:
         self.found: dict[str, str] = {}
         self._runs = runs
+        self._every_s = every_s
         self._next_look_s = 0.0
 
     def add(self, instance_id: str, reason: str) -> None:
@@ -42,7 +43,7 @@ class Terminations:
         except StorageError:  # busy: the next look finds it
             pass
         ended = time.monotonic()
-        self._next_look_s = ended + max(LOOK_S, (ended - began) / LOOK_SHARE)
+        self._next_look_s = ended + max(self._every_s, (ended - began) / LOOK_SHARE)
 
     def pass_on(self) -> None:
         """Notify the runs, in the thread of a call that records."""

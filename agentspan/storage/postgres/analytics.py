@@ -24,11 +24,11 @@ from agentspan.storage.postgres import failures, searching
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections
 from agentspan.storage.postgres.index import word_search
-from agentspan.storage.postgres.index.numbers import NUMBERS
+from agentspan.storage.postgres.index.numbers import Numbers
 from agentspan.storage.postgres.index.run_sums import sums_of_runs
 from agentspan.storage.postgres.index.state import current
 from agentspan.storage.postgres.index.statistics import statistics
-from agentspan.storage.postgres.index.words import WORDS
+from agentspan.storage.postgres.index.words import Words
 from agentspan.storage.postgres.lending import Lend, rows_of, storable
 from agentspan.storage.postgres.statements import FAILED, compared, quoted
 from agentspan.storage.run_filter import RunSort
@@ -112,6 +112,9 @@ class PostgresAnalytics:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._reading: Lend = connections.reading
+        tuning = connections.tuning
+        self._numbers = Numbers(tuning.postgres_numbers_batch_spans, tuning.postgres_numbers_late_spans)
+        self._words = Words(tuning.postgres_words_batch_spans, tuning.postgres_words_late_spans)
 
     def find_runs(
         self,
@@ -126,7 +129,7 @@ class PostgresAnalytics:
         if any(getattr(filter, name) != default for name, default in _FILTERED_ELSEWHERE.items()):
             return None
         where, values = _where(filter)
-        with current(self._connections, NUMBERS, progress) as (connection, cursor):
+        with current(self._connections, self._numbers, progress) as (connection, cursor):
             summed, of_sums = sums_of_runs(cursor)
             sql = _FOUND.format(where, summed, _SORTED[sort])
             rows = rows_of(connection, sql, (*of_sums, *values, limit, offset))
@@ -151,7 +154,7 @@ class PostgresAnalytics:
     ) -> list[Stat] | None:
         """See Analytics."""
         wanted = None if runs is None else storable(list(runs))
-        with current(self._connections, NUMBERS, progress) as (connection, cursor):
+        with current(self._connections, self._numbers, progress) as (connection, cursor):
             if cursor is not None:
                 return statistics(connection, cursor, since, until, wanted)
             return self._from_all_spans(connection, since, until, wanted)
@@ -184,9 +187,18 @@ class PostgresAnalytics:
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
         wanted = None if runs is None else storable(list(runs))
-        with current(self._connections, WORDS, progress) as (connection, cursor):
+        with current(self._connections, self._words, progress) as (connection, cursor):
             if cursor is not None:
-                return word_search.search(connection, cursor, words, limit, offset, runs=wanted, progress=progress)
+                return word_search.search(
+                    connection,
+                    cursor,
+                    words,
+                    limit,
+                    offset,
+                    runs=wanted,
+                    progress=progress,
+                    tuning=self._connections.tuning,
+                )
             return searching.search(connection, words, limit, offset, runs=wanted, progress=progress)
 
     def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:

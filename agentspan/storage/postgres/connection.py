@@ -11,13 +11,9 @@ from psycopg.waiting import Ready, Wait
 
 from agentspan.model.changes import Ref
 from agentspan.storage import meanwhile, patience
+from agentspan.tuning import STANDARD
 
 RV = TypeVar("RV")
-
-STATEMENT_S = 300
-"""Seconds after which the server ends a statement, or a transaction in which nothing happens."""
-ANSWER_S = 20
-"""Seconds more that an answer may take. A server that is there, but stopped, would be waited for without an end."""
 
 
 class Connection(psycopg.Connection[Any]):
@@ -36,7 +32,7 @@ class Connection(psycopg.Connection[Any]):
     lock_ms = 0
     process = 0
     is_distributed = False
-    answer_s: float = STATEMENT_S + ANSWER_S
+    answer_s: float = STANDARD.postgres_statement_s + STANDARD.postgres_answer_s
     kept: frozenset[Ref] = frozenset()
     life = ""
     raised: tuple[Exception, TracebackType | None] | None = None

@@ -22,11 +22,12 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, NotPe
 from agentspan.forks import Renewal, page
 from agentspan.storage.location import Location
 from agentspan.storage.postgres import values
-from agentspan.storage.postgres.connection import ANSWER_S, STATEMENT_S, Connection
+from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.doubt import is_committed, is_lost
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, is_worth_repeating, translated
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.pipelines import Ahead, Statement, pipelined, rows_of_each
+from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
 
@@ -34,10 +35,6 @@ MOST = 16
 """Connections of one storage at most; further threads wait for one."""
 ATTEMPTS = 20
 """Attempts at a transaction that others get in the way of."""
-WRITE_S = 30
-"""Seconds that the answer to one statement of a write may take, besides waiting for locks."""
-LOCK_S = 10
-"""Seconds that a read may wait for a lock, which only a migration holds against it."""
 SCHEMA = "agentspan"
 
 _BEGIN = (Statement("begin"), Statement("select pg_current_xact_id()::text"))
@@ -69,10 +66,11 @@ class Connections:
         InvalidValue: the URL is none that libpq understands.
     """
 
-    def __init__(self, location: Location, *, read_only: bool, wait_s: float) -> None:
+    def __init__(self, location: Location, *, read_only: bool, wait_s: float, tuning: Tuning = STANDARD) -> None:
         self.location = location
         self.read_only = read_only
         self.wait_s = wait_s
+        self.tuning = tuning
         self.is_distributed = False
         self.schema, self._parameters = _parsed(location)
         self._idle: list[Connection] = []
@@ -109,7 +107,8 @@ class Connections:
 
         def attempt() -> T:
             with self.lent(wait_s) as connection:
-                connection.answer_s = wait_s + WRITE_S  # first: it may have been lost while it was idle
+                # First: it may have been lost while it was idle.
+                connection.answer_s = wait_s + self.tuning.postgres_write_s
                 xid = _begin(connection, wait_s, ahead)
                 done = work(connection)
                 try:
@@ -137,7 +136,8 @@ class Connections:
         """
         try:
             with self.lent(wait_s) as connection:
-                connection.answer_s = wait_s + WRITE_S  # first: it may have been lost while it was idle
+                # First: it may have been lost while it was idle.
+                connection.answer_s = wait_s + self.tuning.postgres_write_s
                 if len(statements) == 1 and connection.lock_ms == _in_ms(wait_s):
                     return rows_of(connection, *statements[0])
                 return _rows_of_each(connection, wait_s, statements)[-1]
@@ -185,7 +185,7 @@ class Connections:
         connection = None
         try:
             connection = self._idle_one() or self.connected(wait_s)
-            connection.answer_s = STATEMENT_S + ANSWER_S
+            connection.answer_s = self.tuning.postgres_statement_s + self.tuning.postgres_answer_s
             connection.is_distributed = self.is_distributed
             yield connection
         finally:
@@ -207,10 +207,10 @@ class Connections:
             raise DatabaseUnusable(f"{self.location} cannot be reached: {problem}") from None
         opened.process = os.getpid()
         values.register(opened.adapters)
-        opened.answer_s = wait_s + WRITE_S
-        limit = f"{STATEMENT_S}s"
+        opened.answer_s = wait_s + self.tuning.postgres_write_s
+        limit, lock_limit = f"{self.tuning.postgres_statement_s:g}s", f"{self.tuning.postgres_lock_s:g}s"
         read_only = "on" if self.read_only else "off"
-        set_up = opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, f"{LOCK_S}s", read_only)).fetchall()
+        set_up = opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, lock_limit, read_only)).fetchall()
         opened.life = set_up[0][-1]
         return opened
 

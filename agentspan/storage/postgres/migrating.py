@@ -6,7 +6,7 @@ one has left. One lock is held over all of it, by the session, so it is gone whe
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from agentspan.errors import DatabaseBusy, DatabaseUnusable
@@ -16,10 +16,8 @@ from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import Connections, wait_at_most
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, translated
 from agentspan.storage.postgres.lending import rows_of
-from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN
+from agentspan.storage.postgres.migrations import MIGRATIONS, NAMES_BY_RUN, Migration
 from agentspan.storage.postgres.tables import FUNCTIONS, VERSION, VIEWS
-
-CURRENT = len(MIGRATIONS)
 
 LONGEST_S = 86_400
 """Seconds that a statement of a migration may take."""
@@ -57,8 +55,8 @@ STEPS: Mapping[int, tuple[Callable[[Connection], None], ...]] = {
 """For a version, what is done before the transaction that leads to it, where the schema has rows."""
 
 
-def migrate(connections: Connections, wait_s: float) -> None:
-    """Create the schema, or migrate it to the current version.
+def migrate(connections: Connections, wait_s: float, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Create the schema, or migrate it to the version of the last migration.
 
     Raises:
         DatabaseBusy: another program migrates it for longer than `wait_s` seconds.
@@ -71,7 +69,7 @@ def migrate(connections: Connections, wait_s: float) -> None:
             connection.answer_s = LONGEST_S
             try:
                 with _alone(connection, connections, wait_s):
-                    _migrate(connection, connections.schema)
+                    _migrate(connection, connections.schema, migrations)
             finally:
                 connection.close()  # with its settings
     except DRIVER_ERRORS as error:
@@ -88,34 +86,35 @@ def _alone(connection: Connection, connections: Connections, wait_s: float) -> I
     yield
 
 
-def _migrate(connection: Connection, schema: str) -> None:
+def _migrate(connection: Connection, schema: str, migrations: Sequence[Migration]) -> None:
+    newest = len(migrations)
     connection.execute(f'create schema if not exists "{schema}"')
     connection.execute("create table if not exists storage_version (version integer not null)")
     found = connection.execute(VERSION).fetchone()
     version = 0 if found is None else found[0]
-    if version > CURRENT:
-        raise newer(version)
-    while version < CURRENT:
+    if version > newest:
+        raise newer(version, newest)
+    while version < newest:
         is_new = version == 0
         if not is_new:
             for step in STEPS.get(version + 1, ()):
                 step(connection)
         # As many versions in one transaction as there are without steps between.
-        last = next((each for each in range(version + 1, CURRENT) if not is_new and STEPS.get(each + 1)), CURRENT)
+        last = next((each for each in range(version + 1, newest) if not is_new and STEPS.get(each + 1)), newest)
         with connection.transaction():
-            _lead_to(connection, version, last)
+            _lead_to(connection, migrations, version, last)
         version = last
 
 
-def _lead_to(connection: Connection, version: int, last: int) -> None:
+def _lead_to(connection: Connection, migrations: Sequence[Migration], version: int, last: int) -> None:
     """Lead from one version to another, in the transaction that is under way."""
     views = dict(VIEWS)
-    if last < CURRENT:  # those of the code before, for its programs
+    if last < len(migrations):  # those of the code before, for its programs
         stored = dict(rows_of(connection, _VIEWS, (list(VIEWS),)))
         views = {name: stored[name] for name in VIEWS if name in stored}
     for view in reversed(VIEWS):
         connection.execute(f"drop view if exists {view}")
-    for statements in MIGRATIONS[version:last]:
+    for statements in migrations[version:last]:
         for statement in statements:
             if callable(statement):
                 statement(connection)
@@ -131,8 +130,8 @@ def _lead_to(connection: Connection, version: int, last: int) -> None:
     connection.execute("insert into storage_version values (%s)", (last,))
 
 
-def newer(version: int) -> DatabaseUnusable:
+def newer(version: int, newest: int) -> DatabaseUnusable:
     """Return the error for a schema of a version that this code does not know."""
     return DatabaseUnusable(
-        f"the tables have version {version}, this agentspan knows {CURRENT}; install a newer agentspan"
+        f"the tables have version {version}, this agentspan knows {newest}; install a newer agentspan"
     )

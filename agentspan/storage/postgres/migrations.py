@@ -305,5 +305,6 @@ _NAMES_BY_RUN = (f"create index if not exists {NAMES_BY_RUN[0]} {NAMES_BY_RUN[1]
 
 Statement = str | Callable[[Connection], None]
 
-MIGRATIONS: tuple[tuple[Statement, ...], ...] = (_FIRST, _INDEX, _NOTES, (partition,), _NAMES_BY_RUN)
+Migration = tuple[Statement, ...]
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _INDEX, _NOTES, (partition,), _NAMES_BY_RUN)
 """For each version, the statements that lead to it from the one before, in one transaction (see migrating)."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from agentspan import forks
 from agentspan.errors import DatabaseUnusable
 from agentspan.storage.location import Location
+from agentspan.tuning import STANDARD, Tuning
 
 if TYPE_CHECKING:
     from agentspan.storage.protocol import Storage
@@ -29,7 +30,7 @@ def check(location: Location) -> None:
     Connections(location, read_only=False, wait_s=0.0)
 
 
-def open_postgres(location: Location, *, read_only: bool, wait_s: float) -> "Storage":
+def open_postgres(location: Location, *, read_only: bool, wait_s: float, tuning: Tuning = STANDARD) -> "Storage":
     """Open the schema that a URL names; see registry.Opener.
 
     Raises:
@@ -42,4 +43,4 @@ def open_postgres(location: Location, *, read_only: bool, wait_s: float) -> "Sto
             raise DatabaseUnusable(DRIVER) from None
         from agentspan.storage.postgres.storage import PostgresStorage
 
-    return PostgresStorage(location, read_only=read_only, wait_s=wait_s)
+    return PostgresStorage(location, read_only=read_only, wait_s=wait_s, tuning=tuning)

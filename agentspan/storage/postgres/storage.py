@@ -21,6 +21,7 @@ from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.postgres.connections import MOST, Connections
 from agentspan.storage.postgres.doubt import applied_before, in_doubt
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
+from agentspan.storage.postgres.migrations import MIGRATIONS, Migration
 from agentspan.storage.postgres.notes import PostgresNotes
 from agentspan.storage.postgres.partitions import PostgresPartitions
 from agentspan.storage.postgres.pipelines import Ahead
@@ -31,12 +32,11 @@ from agentspan.storage.postgres.sql_shell import ask
 from agentspan.storage.postgres.transfer import PostgresTransfer
 from agentspan.storage.postgres.writes import apply_all, apply_unit
 from agentspan.storage.protocol import Answer, Capabilities, Storage
+from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
 
 BACKEND = "postgresql"
-MIGRATING_S = 10.0
-"""Seconds to wait, at least, for another program that migrates the tables."""
 
 
 class PostgresStorage(Reads):
@@ -46,13 +46,24 @@ class PostgresStorage(Reads):
         location: the URL; its parameter `schema` names the schema, which is made when it does not exist.
         read_only: never write, not even tables; writes raise NotPermitted.
         wait_s: how long connecting, and waiting for a connection, may take.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
+        migrations: those that make the tables; others are for tests.
 
     Raises:
         DatabaseUnusable: the server cannot be reached, the user lacks a privilege, or the tables are too new.
     """
 
-    def __init__(self, location: Location, *, read_only: bool = False, wait_s: float = 10.0) -> None:
-        self._connections = connections = Connections(location, read_only=read_only, wait_s=wait_s)
+    def __init__(
+        self,
+        location: Location,
+        *,
+        read_only: bool = False,
+        wait_s: float = 10.0,
+        tuning: Tuning = STANDARD,
+        migrations: Sequence[Migration] = MIGRATIONS,
+    ) -> None:
+        connections = Connections(location, read_only=read_only, wait_s=wait_s, tuning=tuning)
+        self._connections = connections
         super().__init__(connections.reading, connections.snapshot, connections.glance)
         self._analytics = PostgresAnalytics(connections)
         self._removal = PostgresRemoval(connections)
@@ -61,12 +72,12 @@ class PostgresStorage(Reads):
         self._changes = PostgresChanges(connections)
         self._partitions = PostgresPartitions(connections)
         try:
-            self._prepare(wait_s)
+            self._prepare(wait_s, migrations)
         except BaseException:
             connections.close()
             raise
 
-    def _prepare(self, wait_s: float) -> None:
+    def _prepare(self, wait_s: float, migrations: Sequence[Migration]) -> None:
         """Make sure that the tables are those that this code needs."""
         connections = self._connections
         try:
@@ -77,9 +88,9 @@ class PostgresStorage(Reads):
             if not has_no_tables(error):
                 raise translated(error, connections.location) from error
             version = 0
-        if version > migrating.CURRENT:
-            raise migrating.newer(version)
-        if version == migrating.CURRENT:
+        if version > len(migrations):
+            raise migrating.newer(version, len(migrations))
+        if version == len(migrations):
             connections.is_distributed = is_distributed(connections)
             return
         if connections.read_only:
@@ -87,7 +98,7 @@ class PostgresStorage(Reads):
                 f"{connections.location} has no tables of this version; open it once with a program that may write"
             )
         with as_long_as_it_takes():
-            migrating.migrate(connections, max(wait_s, MIGRATING_S))
+            migrating.migrate(connections, max(wait_s, connections.tuning.postgres_migration_wait_s), migrations)
         connections.is_distributed = is_distributed(connections)
 
     def capabilities(self) -> Capabilities:
@@ -109,6 +120,7 @@ class PostgresStorage(Reads):
             changes=None if self._connections.is_distributed else self._changes,
             partitions=self._partitions,
             concurrency=MOST - 4,  # of the connections, some are for reads
+            page_rows=self._connections.tuning.page_rows,
         )
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:

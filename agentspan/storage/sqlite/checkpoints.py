@@ -11,14 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from agentspan.interrupts import Thread, start
+from agentspan.tuning import STANDARD
 
-EVERY = 1000
-"""Commits between two checkpoints; one of many rows counts as several."""
 MAX_FRAMES = 12_000
 """Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
-_RESTART_FRAMES = 8_000
-"""Pages of the log (32 MB) after which writers wait for a moment, so that the log can restart: it cannot while they
-write without a pause."""
 
 
 class Checkpoints:
@@ -27,11 +23,18 @@ class Checkpoints:
     Args:
         connect: opens a connection of the thread's own.
         lock: what the writers of this process hold while they write.
+        restart_pages: after so many pages of the log, writers wait for a moment, so that the log can restart.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], lock: Any) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        lock: Any,
+        restart_pages: int = STANDARD.checkpoint_restart_pages,
+    ) -> None:
         self._connect = connect
         self._lock = lock
+        self._restart_pages = restart_pages
         self._thread: threading.Thread | None = None
         self.connection: sqlite3.Connection | None = None
         self.commits = 0
@@ -59,7 +62,7 @@ class Checkpoints:
             self.connection = connection = self._connect()
             try:
                 frames = _checkpoint(connection, "passive")
-                if frames > _RESTART_FRAMES:
+                if frames > self._restart_pages:
                     _checkpoint(connection, "passive")  # what came meanwhile: the less there is, the shorter the wait
                     with self._lock:
                         _checkpoint(connection, "restart")

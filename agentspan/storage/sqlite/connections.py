@@ -4,7 +4,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -15,30 +15,45 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, Stora
 from agentspan.forks import page
 from agentspan.interrupts import let_through
 from agentspan.locks import is_mine, within
-from agentspan.storage.sqlite import forking, opening, tables
+from agentspan.storage.sqlite import forking, opening
 from agentspan.storage.sqlite.busy import waiting
-from agentspan.storage.sqlite.checkpoints import EVERY, Checkpoints
+from agentspan.storage.sqlite.checkpoints import Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, storage_error, was_deleted
+from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reader_gate import Gate
+from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
 
 ATTEMPTS = 20
 """Attempts to open a file that somebody deletes at that moment, each time."""
-FORK_WAIT_S = 5.0
-"""Seconds that a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
-LOOK_EVERY_S = 0.25
-"""Seconds between two checks that the writer's file still exists, where it looks seldom. A check costs 1.5 µs."""
 
 
 class Connections:
-    """The connections of one process to one file."""
+    """The connections of one process to one file.
 
-    def __init__(self, path: Path, *, read_only: bool, wait_s: float) -> None:
+    Args:
+        migrations, sqlite_version: see opening.prepare and opening.check.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        wait_s: float,
+        tuning: Tuning = STANDARD,
+        migrations: Sequence[Migration] = MIGRATIONS,
+        sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info,
+    ) -> None:
         self.path = path
         self.read_only = read_only
         self.wait_s = wait_s
+        self.tuning = tuning
+        self._migrations = migrations
+        self._sqlite_version = sqlite_version
+        self._checkpoint_commits = tuning.checkpoint_commits
         self.lock = threading.RLock()  # held by `writing`, which does not nest; its owner must be known
         self._writer: FileConnection | None = None
         self.cursor: sqlite3.Cursor | None = None
@@ -49,7 +64,7 @@ class Connections:
         self._held = False
         self._closed = False
         self._writing: _Writing | None = None  # it has no state of its own, so one serves all: 0.3 µs
-        self._checkpoints = Checkpoints(self._connect, self.lock)
+        self._checkpoints = Checkpoints(self._connect, self.lock, self.tuning.checkpoint_restart_pages)
         self._gate = Gate()
         forking.enrol(self)
 
@@ -59,7 +74,7 @@ class Connections:
         A commit of a row adds 4 pages to the log, one of 40 rows 19, one of 200 rows 39.
         """
         self._checkpoints.commits = commits = self._checkpoints.commits + 1 + rows // 8
-        if commits >= EVERY:
+        if commits >= self._checkpoint_commits:
             self._checkpoints.start()
 
     def writer(self) -> FileConnection:
@@ -171,8 +186,8 @@ class Connections:
         return is_gone
 
     def look_seldom(self) -> None:
-        """Look every LOOK_EVERY_S for the file, and no more after each commit."""
-        self._look_every_s = LOOK_EVERY_S
+        """Look for the file from time to time, and no more after each commit."""
+        self._look_every_s = self.tuning.file_look_s
 
     def _is_gone(self) -> bool:
         try:
@@ -226,25 +241,26 @@ class Connections:
         self._held = False
         self.lock = threading.RLock()
         self._writing = None
-        self._checkpoints = Checkpoints(self._connect, self.lock)
+        self._checkpoints = Checkpoints(self._connect, self.lock, self.tuning.checkpoint_restart_pages)
         self._gate = Gate()
 
     def hold(self) -> None:
-        """Before a fork: wait up to FORK_WAIT_S until no thread is inside SQLite; close the connections.
+        """Before a fork: wait for a while until no thread is inside SQLite; close the connections.
 
         SQLite remembers which files the process has locked. A child inherits that memory without the locks: what it
         opened would be unprotected, and who closes the file later would take its write-ahead log away.
         """
+        wait_s = self.tuning.sqlite_fork_wait_s
         self._checkpoints.paused = True
         if is_mine(self.lock) and not self._held:  # a signal handler forks; the child leaves behind what is open
-            self._gate.shut(FORK_WAIT_S)
+            self._gate.shut(wait_s)
             return
         self._held = True  # first: who is interrupted right after it is acquired lets go of it all the same
-        if self.lock.acquire(timeout=FORK_WAIT_S):  # whoever was about to start one has
+        if self.lock.acquire(timeout=wait_s):  # whoever was about to start one has
             self.lock.release()
-        self._gate.shut(FORK_WAIT_S)
-        self._checkpoints.wait(FORK_WAIT_S)
-        if is_mine(self.lock) or self.lock.acquire(timeout=FORK_WAIT_S):
+        self._gate.shut(wait_s)
+        self._checkpoints.wait(wait_s)
+        if is_mine(self.lock) or self.lock.acquire(timeout=wait_s):
             self._drop()
 
     def let_go(self) -> None:
@@ -291,7 +307,7 @@ class Connections:
         raise StorageError(f"{self.path} is deleted again and again while it is opened; find out by which program")
 
     def _open_once(self) -> FileConnection:
-        opening.check(self.path, read_only=self.read_only)
+        opening.check(self.path, read_only=self.read_only, sqlite_version=self._sqlite_version)
         connection = self._connect()
         try:
             opening.prepare(
@@ -301,6 +317,8 @@ class Connections:
                 wait_s=self.wait_s,
                 is_checked=self._file is not None,
                 migrate_by_another=self._migrate_by_another,
+                migrations=self._migrations,
+                reported_bytes=self.tuning.reported_migration_bytes,
             )
             if self._file is None:  # else check_file compares with the file that was opened first
                 stat = os.stat(self.path)
@@ -311,19 +329,21 @@ class Connections:
         return connection
 
     def _connect(self) -> FileConnection:
-        return opening.connect(self.path, read_only=self.read_only)
+        return opening.connect(self.path, read_only=self.read_only, tuning=self.tuning)
 
     def _migrate_by_another(self, version: int) -> None:
         """Migrate an older file before it is opened read-only, with connections that may write."""
         if not version:
             raise DatabaseUnusable(f"{self.path} has no agentspan tables yet; record into it, or open it once to write")
-        writing = Connections(self.path, read_only=False, wait_s=self.wait_s)
+        writing = Connections(
+            self.path, read_only=False, wait_s=self.wait_s, tuning=self.tuning, migrations=self._migrations
+        )
         try:
             writing.open_now()
         except StorageError as error:
             raise DatabaseUnusable(
                 f"{self.path} was made by an older agentspan (file version {version}, this one reads "
-                f"{tables.CURRENT}), and cannot be brought up to date from here: {error}"
+                f"{len(self._migrations)}), and cannot be brought up to date from here: {error}"
             ) from error
         finally:
             writing.close()

@@ -18,6 +18,8 @@ from agentspan.storage.new_account import new_account
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
+Migration = Callable[["Database"], None]
+
 _FIRST = (
     """CREATE TABLE "accounts" (
    "id" TEXT PRIMARY KEY,
@@ -299,7 +301,7 @@ def _join_single_references(db: "Database") -> None:
     """Change only the view `spans`, which takes fewer steps for a payload with one reference."""
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
+MIGRATIONS: tuple[Migration, ...] = (
     _first,
     _add_closes,
     _add_is_aggregate,

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,20 @@ from agentspan.storage.sqlite import tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
 from agentspan.storage.sqlite.contents import blobs
-from agentspan.storage.sqlite.contents.recent import FileConnection
+from agentspan.storage.sqlite.contents.recent import FileConnection, RecentRuns
+from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
+from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
 
 _MINIMUM = (3, 38, 0)  # `->`
-TOLD_BYTES = 200 * 2**20
-"""Size of a file whose migration is told of. It may take seconds: SQLite reads all of a table that gets a column."""
 
 
-def _check_library() -> None:
-    if sqlite3.sqlite_version_info < _MINIMUM:
+def _check_library(version: tuple[int, ...]) -> None:
+    if version < _MINIMUM:
+        found, needed = (".".join(map(str, each)) for each in (version, _MINIMUM))
         raise DatabaseUnusable(
-            f"this Python's SQLite is {sqlite3.sqlite_version}, agentspan needs {'.'.join(map(str, _MINIMUM))}; "
-            "use a newer build of Python"
+            f"this Python's SQLite is {found}, agentspan needs {needed}; use a newer build of Python"
         )
 
 
@@ -88,25 +88,29 @@ def _check_logs(path: Path) -> None:
             )
 
 
-def connect(path: Path, *, read_only: bool) -> FileConnection:
+def connect(path: Path, *, read_only: bool, tuning: Tuning = STANDARD) -> FileConnection:
     """Return an unconfigured connection to an existing file."""
     # Not "rwc": SQLite would make a file that others may read.
     uri = path.as_uri() + ("?mode=ro" if read_only else "?mode=rw")
     connection = sqlite3.connect(
         uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=FileConnection
     )
+    connection.recent = RecentRuns(tuning.known_content_runs, tuning.known_content_parts)
     blobs.register(connection)
     return connection
 
 
-def check(path: Path, *, read_only: bool) -> None:
+def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
     """Raise if a path cannot be opened, with what to do. Create the file if it is missing and may be created.
+
+    Args:
+        sqlite_version: that of this Python's SQLite.
 
     Raises:
         DatabaseUnusable: of the path, its folder, the files beside it, or this Python's SQLite.
         StorageError: in a child that was forked while a thread was inside SQLite.
     """
-    _check_library()
+    _check_library(sqlite_version)
     check_fork(path)
     _check_path(path, read_only)
     _check_logs(path)
@@ -127,12 +131,16 @@ def prepare(
     wait_s: float,
     is_checked: bool,
     migrate_by_another: Callable[[int], None],
+    migrations: Sequence[Migration] = MIGRATIONS,
+    reported_bytes: int = STANDARD.reported_migration_bytes,
 ) -> None:
     """Configure a new connection, and migrate the tables.
 
     Args:
         is_checked: whether the tables of this file were checked by an earlier connection.
         migrate_by_another: brings an older file up to date for a connection that only reads; receives its version.
+        migrations: those that lead to the newest version, one for each.
+        reported_bytes: the size of a file whose migration is logged.
 
     Raises:
         DatabaseUnusable: the file is another program's, newer, or lacks a table or column.
@@ -141,15 +149,15 @@ def prepare(
     def execute(sql: str) -> Any:
         return waiting(lambda: connection.execute(sql).fetchone(), path, wait_s)
 
+    newest = len(migrations)
     # The tables first: another process that makes them now sets the version in the same transaction.
     has_tables = execute("select 1 from sqlite_master limit 1")
     version: int = execute("pragma user_version")[0]
     if not version and has_tables:  # said before any pragma that writes
         raise DatabaseUnusable(f"{path} has tables of another program; choose another path")
-    if version > tables.CURRENT:
+    if version > newest:
         raise DatabaseUnusable(
-            f"{path} was written by a newer agentspan (file version {version}, this one knows "
-            f"{tables.CURRENT}); "
+            f"{path} was written by a newer agentspan (file version {version}, this one knows {newest}); "
             "run: pip install --upgrade agentspan-sqlite"
         )
     if version and execute("pragma application_id")[0] != tables.APPLICATION_ID:
@@ -162,25 +170,27 @@ def prepare(
         execute("pragma synchronous = normal")
         execute("pragma foreign_keys = on")
         execute(f"pragma wal_autocheckpoint = {MAX_FRAMES}")
-    if version < tables.CURRENT:
+    if version < newest:
         if read_only:
             migrate_by_another(version)
         else:
-            _migrate(connection, path, version, wait_s)
+            _migrate(connection, path, wait_s, migrations, reported_bytes)
     elif not is_checked:  # else this file was checked when it was opened first
         _check_tables(connection, path)
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, version: int, wait_s: float) -> None:
+def _migrate(
+    connection: sqlite3.Connection, path: Path, wait_s: float, migrations: Sequence[Migration], reported_bytes: int
+) -> None:
     with forks.importing:
         import sqlite_utils  # noqa: F401 (100 ms and more, which the others that open the file need not wait for)
 
     waiting(lambda: connection.execute("begin immediate"), path, wait_s)
     try:
-        version = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
-        if version < tables.CURRENT:
-            _tell(path, version)
-            _migrate_from(connection, path, version)
+        version: int = connection.execute("pragma user_version").fetchone()[0]  # another process may have been first
+        if version < len(migrations):
+            _report(path, version, len(migrations), reported_bytes)
+            _migrate_from(connection, path, version, migrations)
         _check_tables(connection, path)
         connection.execute("commit")
     except BaseException:
@@ -188,18 +198,18 @@ def _migrate(connection: sqlite3.Connection, path: Path, version: int, wait_s: f
         raise
 
 
-def _tell(path: Path, version: int) -> None:
+def _report(path: Path, version: int, newest: int, least_bytes: int) -> None:
     size = os.stat(path).st_size
-    if version and size > TOLD_BYTES:
+    if version and size > least_bytes:
         log.warning(
             "%s is brought up to date once (from file version %d to %d), for which its %d MB are read",
-            path, version, tables.CURRENT, size // 2**20,
+            path, version, newest, size // 2**20,
         )  # fmt: skip
 
 
-def _migrate_from(connection: sqlite3.Connection, path: Path, version: int) -> None:
+def _migrate_from(connection: sqlite3.Connection, path: Path, version: int, migrations: Sequence[Migration]) -> None:
     try:
-        tables.migrate(connection, version)
+        tables.migrate(connection, version, migrations)
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_ERROR:  # the surroundings: busy, full …
             raise

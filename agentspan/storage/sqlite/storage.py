@@ -18,12 +18,16 @@ from agentspan.storage.sqlite.busy import is_busy, waiting
 from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents.rewriting import Rewriter
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error
-from agentspan.storage.sqlite.index.analytics import IndexAnalytics
+from agentspan.storage.sqlite.index.analytics import IndexAnalytics, IndexParts
+from agentspan.storage.sqlite.index.full_text import FullText
+from agentspan.storage.sqlite.index.span_sums import SpanSums
 from agentspan.storage.sqlite.lending import Lend
+from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reads import Reads, terminated_in
 from agentspan.storage.sqlite.transfer import FileTransfer
 from agentspan.storage.sqlite.upkeep import Upkeep
 from agentspan.storage.sqlite.writes import APPLIED, alone, apply_all, insert_late, refused_put
+from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
 
@@ -38,16 +42,20 @@ class FileReads(Reads):
     Args:
         look: called before each read; None where nothing is due.
         pages: what is kept for pages of agents' spans.
+        parts: those of the index beside the file.
     """
 
-    def __init__(self, connections: Connections, look: Look | None = None, *, pages: AgentPages) -> None:
+    def __init__(
+        self, connections: Connections, look: Look | None = None, *, pages: AgentPages, parts: IndexParts
+    ) -> None:
         super().__init__(connections.snapshot if look is None else partial(_after, look, connections.snapshot))
         self.path = connections.path
         self._connections = connections
         self._look = look
         self._agent_pages = pages
         self._transfer = FileTransfer(self.reading, connections)
-        self._analytics = IndexAnalytics(connections.path, partial(_apart, connections, look))
+        pause_s = connections.tuning.index_pause_s
+        self._analytics = IndexAnalytics(connections.path, parts, partial(_apart, connections, look), pause_s=pause_s)
 
     def page(self, query: Query) -> Rows:
         """See Storage."""
@@ -112,18 +120,38 @@ class SQLiteStorage(FileReads):
         read_only: never write, not even tables; writes raise NotPermitted.
         wait_s: how long opening the file, and reading, may wait for other processes.
         later: where others lock the file, or its disk is full, open it when it is used.
+        tuning: sizes and times, for tests; see agentspan/tuning.py.
+        migrations: those that make the tables; others are for tests.
+        sqlite_version: that of this Python's SQLite; another one is for tests.
 
     Raises:
         DatabaseUnusable: no database, another program's, a newer version's, no such folder, SQLite too old.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, read_only: bool = False, wait_s: float = 10.0, later: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        wait_s: float = 10.0,
+        later: bool = False,
+        tuning: Tuning = STANDARD,
+        migrations: Sequence[Migration] = MIGRATIONS,
+        sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info,
     ) -> None:
-        file = Path(path).absolute()  # the same file after a change of folder
-        connections = Connections(file, read_only=read_only, wait_s=wait_s)
-        super().__init__(connections, pages=AgentPages())
-        self._upkeep = Upkeep(self._connections)
+        connections = Connections(
+            Path(path).absolute(),  # the same file after a change of folder
+            read_only=read_only,
+            wait_s=wait_s,
+            tuning=tuning,
+            migrations=migrations,
+            sqlite_version=sqlite_version,
+        )
+        self._parts = IndexParts(
+            SpanSums(tuning.index_numbers_batch_spans), FullText(tuning.index_words_batch_spans, sqlite_version)
+        )
+        super().__init__(connections, pages=AgentPages(), parts=self._parts)
+        self._upkeep = Upkeep(self._connections, self._parts)
         self._rewriter = Rewriter(self._connections)
         try:
             self._connections.open_now()
@@ -153,6 +181,7 @@ class SQLiteStorage(FileReads):
             rewriting=self._rewriter,
             keeps_contents=True,
             transfer=self._transfer,
+            page_rows=self._connections.tuning.page_rows,
         )
 
     @property
@@ -240,7 +269,7 @@ class Seeing(FileReads):
     """A storage that calls `look` before each read, and before a group. It writes through another one, `direct`."""
 
     def __init__(self, direct: SQLiteStorage, look: Look) -> None:
-        super().__init__(direct._connections, look, pages=direct._agent_pages)
+        super().__init__(direct._connections, look, pages=direct._agent_pages, parts=direct._parts)
         self._direct = direct
         self._before_reading = look
 

@@ -6,10 +6,11 @@ are dropped before the migrations and made again after them, always as the code 
 """
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 
 from agentspan.model.rows import ROWS, AgentSpanRow, ResourceType
 from agentspan.storage.sqlite.contents.joining import error_text, whole
-from agentspan.storage.sqlite.migrations import MIGRATIONS
+from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 
 APPLICATION_ID = 0x61677370  # "agsp": marks the file as ours for `file` and for us
 CURRENT = len(MIGRATIONS)
@@ -52,19 +53,24 @@ from agent_spans s join agents a on a.id = s.agent_id
 VIEWS = {"runs": RUNS_VIEW, "spans": SPANS_VIEW}
 
 
-def migrate(connection: sqlite3.Connection, from_version: int) -> None:
-    """Migrate the tables from a version to the current one. The caller holds the write transaction."""
+def migrate(
+    connection: sqlite3.Connection,
+    from_version: int,
+    migrations: Sequence[Migration] = MIGRATIONS,
+    views: Mapping[str, str] = VIEWS,
+) -> None:
+    """Migrate the tables from a version to the last one. The caller holds the write transaction."""
     from sqlite_utils import Database
 
     db = Database(connection, execute_plugins=False)
-    for view in VIEWS:  # first: a column that a view names cannot be dropped or renamed
+    for view in views:  # first: a column that a view names cannot be dropped or renamed
         connection.execute(f"drop view if exists {view}")
-    for migration in MIGRATIONS[from_version:]:
+    for migration in migrations[from_version:]:
         migration(db)
-    for view, sql in VIEWS.items():
+    for view, sql in views.items():
         db.create_view(view, sql)
     connection.execute(f"pragma application_id = {APPLICATION_ID}")
-    connection.execute(f"pragma user_version = {CURRENT}")
+    connection.execute(f"pragma user_version = {len(migrations)}")
 
 
 def table_of(type_: ResourceType) -> str:

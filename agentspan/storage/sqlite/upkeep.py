@@ -11,7 +11,7 @@ from agentspan.storage.sqlite.connections import Connections
 from agentspan.storage.sqlite.contents.numbering import remove_contents
 from agentspan.storage.sqlite.driver_errors import storage_error
 from agentspan.storage.sqlite.index import index_file
-from agentspan.storage.sqlite.index.analytics import FULL_TEXT, SPAN_SUMS
+from agentspan.storage.sqlite.index.analytics import IndexParts
 from agentspan.storage.sqlite.index.rewrites import removed
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 
@@ -25,10 +25,15 @@ OLD_KEYS = "from idempotency_keys where inserted_at < ?"
 
 
 class Upkeep:
-    """See Removal and StorageFile."""
+    """See Removal and StorageFile.
 
-    def __init__(self, connections: Connections) -> None:
+    Args:
+        parts: those of the index beside the file.
+    """
+
+    def __init__(self, connections: Connections, parts: IndexParts) -> None:
         self._path = connections.path
+        self._parts = parts
         self._connections = connections
 
     def remove_runs(self, ids: Sequence[str], wait_s: float) -> tuple[int, int]:
@@ -88,9 +93,9 @@ class Upkeep:
             return
         try:
             with self._connections.no_fork(), index_file.opened(self._path, in_memory=False) as connection:
-                for part in (SPAN_SUMS, FULL_TEXT):
+                for part in self._parts:
                     if index_file.is_made(connection, part):
-                        with index_file.current(connection, part):
+                        with index_file.current(connection, part, pause_s=self._connections.tuning.index_pause_s):
                             pass
         except (OSError, StorageError, sqlite3.Error) as raised:
             let_through(raised)

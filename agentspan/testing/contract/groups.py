@@ -12,12 +12,12 @@ from agentspan.storage.protocol import Groups, Query, Storage, Waiting
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, finish
 
-LONG_S = 30.0
-"""Longer than anything here takes: what is not done then never will be."""
-
 
 class Grouping(Base):
     """Contract: groups."""
+
+    long_s = 30.0
+    """Longer than anything here takes: what is not done then never will be."""
 
     def test_a_group_sees_what_it_wrote_and_is_whole_or_nothing(self, storage: Storage) -> None:
         """A group returns, or raises, what its function returns or raises."""
@@ -66,7 +66,7 @@ class Grouping(Base):
 
         with pytest.raises(ZeroDivisionError):
             groups.group(fail, 1.0)
-        reader.join(LONG_S)
+        reader.join(self.long_s)
         assert seen == [0]
 
     def test_a_writer_waits_for_another_one_as_long_as_it_may(self, storage: Storage) -> None:
@@ -77,21 +77,21 @@ class Grouping(Base):
         groups: Groups = self.claimed(storage, "groups")
         instance = self.instance(storage)
         late, soon = self.rows.span(instance), self.rows.span(instance)
-        with _group_under_way(groups):
+        with _group_under_way(groups, self.long_s):
             waited = _in_thread(lambda: storage.apply([Unit((Put(late),))], wait_s=0.05))
-            waited.join(LONG_S)
+            waited.join(self.long_s)
             assert not waited.is_alive(), "apply waits longer than wait_s; it should raise DatabaseBusy"
             grouped = _in_thread(lambda: groups.group(_nothing, 0.05))
-            grouped.join(LONG_S)
+            grouped.join(self.long_s)
             assert not grouped.is_alive(), "group waits longer than wait_s; it should raise DatabaseBusy"
         assert isinstance(waited.result, DatabaseBusy) or waited.result == [Applied()], repr(waited.result)
         assert grouped.result is None or isinstance(grouped.result, DatabaseBusy), repr(grouped.result)
         stored = [late] if waited.result == [Applied()] else []
         assert list(storage.iter_spans(instance.id)) == stored
-        with _group_under_way(groups):
-            waited = _in_thread(lambda: storage.apply([Unit((Put(soon),))], wait_s=LONG_S))
+        with _group_under_way(groups, self.long_s):
+            waited = _in_thread(lambda: storage.apply([Unit((Put(soon),))], wait_s=self.long_s))
             waited.join(0.3)
-        waited.join(LONG_S)
+        waited.join(self.long_s)
         assert waited.result == [Applied()], repr(waited.result)
         assert list(storage.iter_spans(instance.id)) == [*stored, soon]
 
@@ -101,12 +101,12 @@ class Grouping(Base):
         groups: Groups = self.claimed(storage, "groups")
         instance = self.instance(storage)
         waiting.wait_at_most(0.05)
-        with _group_under_way(groups):
+        with _group_under_way(groups, self.long_s):
             reader = _in_thread(lambda: storage.page(Query("agent_instance")).rows)
-            reader.join(LONG_S)
+            reader.join(self.long_s)
             assert not reader.is_alive(), "reading waits longer than wait_at_most allows"
         assert reader.result == [instance] or isinstance(reader.result, DatabaseBusy), repr(reader.result)
-        waiting.wait_at_most(LONG_S)
+        waiting.wait_at_most(self.long_s)
         assert storage.page(Query("agent_instance")).rows == [instance]
 
 
@@ -134,20 +134,20 @@ def _in_thread(work: Callable[[], object]) -> _Thread:
 
 
 @contextmanager
-def _group_under_way(groups: Groups) -> Iterator[None]:
+def _group_under_way(groups: Groups, long_s: float) -> Iterator[None]:
     """Keep a group open in another thread."""
     began, ends = threading.Event(), threading.Event()
 
     def work(group: Storage) -> None:
         group.find("x")
         began.set()
-        ends.wait(2 * LONG_S)
+        ends.wait(2 * long_s)
 
-    holder = threading.Thread(target=lambda: groups.group(work, LONG_S), daemon=True)
+    holder = threading.Thread(target=lambda: groups.group(work, long_s), daemon=True)
     holder.start()
-    assert began.wait(LONG_S)
+    assert began.wait(long_s)
     try:
         yield
     finally:
         ends.set()
-        holder.join(LONG_S)
+        holder.join(long_s)

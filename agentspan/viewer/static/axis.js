@@ -19,12 +19,10 @@ function stepFor(goal) {
   return step > 10_000 ? ([15_000, 20_000].find((ms) => ms >= goal) ?? 30_000) : step;
 }
 
-export class Axis {
-  /**
-   * @param {HTMLElement} head where the overview and the ruler stand
-   * @param {() => void} onChange called when another part of the run is shown
-   */
-  constructor(head, onChange) {
+/** The times of a run, and the part of them that is shown. */
+export class TimeRange {
+  /** @param {() => void} onChange called when another part of the run is shown */
+  constructor(onChange) {
     this.onChange = onChange;
     // The run, and the part of it that is shown, in ms since the run's start.
     this.start = 0;
@@ -32,14 +30,6 @@ export class Axis {
     this.from = 0;
     this.to = 1;
     this.zoomed = false;
-    this.canvas = el("canvas", { class: "overview", "aria-hidden": "true" });
-    this.brush = el("div", { class: "brush", hidden: true });
-    this.ruler = el("div", { class: "ruler", "aria-hidden": "true" });
-    /** @type {HTMLElement[]} */
-    this.marks = [];
-    head.append(this.canvas, this.brush, this.ruler);
-    this.head = head;
-    this._listen();
   }
 
   /**
@@ -80,7 +70,14 @@ export class Axis {
 
   /** @param {number} ms */
   pan(ms) {
-    this._moveTo(this.from + ms);
+    this.moveTo(this.from + ms);
+  }
+
+  /** @param {number} wanted */
+  moveTo(wanted) {
+    const width = this.to - this.from;
+    const from = Math.min(Math.max(wanted, this.start), this.end - width);
+    this.show(from, from + width);
   }
 
   /**
@@ -91,24 +88,52 @@ export class Axis {
     return (ms - this.from) / (this.to - this.from);
   }
 
+  /**
+   * Return the marks of a ruler: round times, with their places in the lane.
+   * @param {number} width of the ruler in px
+   */
+  ticks(width) {
+    const step = stepFor((this.to - this.from) / Math.max(3, Math.floor(width / 80)));
+    const ticks = [];
+    for (let n = Math.ceil(this.from / step); n * step <= this.to && ticks.length < 40; n++) {
+      const place = this.place(n * step);
+      const isLast = place * width > width - 50;
+      // The last one is written to the left, where there may be no room for two.
+      const text = isLast && (step / (this.to - this.from)) * width < 130 ? "" : tick(n * step, step);
+      ticks.push({ text, place, isLast });
+    }
+    return ticks;
+  }
+}
+
+export class Axis extends TimeRange {
+  /**
+   * @param {HTMLElement} head where the overview and the ruler stand
+   * @param {() => void} onChange
+   */
+  constructor(head, onChange) {
+    super(onChange);
+    this.canvas = el("canvas", { class: "overview", "aria-hidden": "true" });
+    this.brush = el("div", { class: "brush", hidden: true });
+    this.ruler = el("div", { class: "ruler", "aria-hidden": "true" });
+    /** @type {HTMLElement[]} */
+    this.marks = [];
+    head.append(this.canvas, this.brush, this.ruler);
+    this.head = head;
+    this._listen();
+  }
+
   drawRuler() {
-    const width = this.head.clientWidth;
-    const goal = (this.to - this.from) / Math.max(3, Math.floor(width / 80));
-    const step = stepFor(goal);
-    const times = [];
-    for (let n = Math.ceil(this.from / step); n * step <= this.to && times.length < 40; n++) times.push(n * step);
-    while (this.marks.length > times.length) this.marks.pop()?.remove();
-    while (this.marks.length < times.length) {
+    const ticks = this.ticks(this.head.clientWidth);
+    while (this.marks.length > ticks.length) this.marks.pop()?.remove();
+    while (this.marks.length < ticks.length) {
       const mark = el("span");
       this.marks.push(mark);
       this.ruler.append(mark);
     }
-    times.forEach((ms, n) => {
+    ticks.forEach(({ text, place, isLast }, n) => {
       const mark = this.marks[n];
-      const place = this.place(ms);
-      const isLast = place * width > width - 50;
-      // The last one is written to the left, where there may be no room for two.
-      mark.textContent = isLast && (step / (this.to - this.from)) * width < 130 ? "" : tick(ms, step);
+      mark.textContent = text;
       mark.style.left = `${100 * place}%`;
       mark.classList.toggle("last", isLast);
     });
@@ -153,13 +178,6 @@ export class Axis {
     }
   }
 
-  /** @param {number} wanted */
-  _moveTo(wanted) {
-    const width = this.to - this.from;
-    const from = Math.min(Math.max(wanted, this.start), this.end - width);
-    this.show(from, from + width);
-  }
-
   /**
    * Return where in the head an event occurred: 0 at its left edge, 1 at its right.
    * @param {MouseEvent} event
@@ -189,7 +207,7 @@ export class Axis {
         const [a, b] = [drag.share, share].sort((x, y) => x - y);
         this.show(this.start + a * all, this.start + b * all);
       } else {
-        this._moveTo(drag.from + (drag.share - share) * (drag.to - drag.from));
+        this.moveTo(drag.from + (drag.share - share) * (drag.to - drag.from));
       }
     });
     this.head.addEventListener("pointerup", (event) => {

@@ -104,7 +104,7 @@ export class Conversation {
     const known = new Map();
     for (const card of this.cards) known.set(card.key, [...(known.get(card.key) ?? []), card]);
     this.cards = this.turns.slice(0, count).map((turn, n) => {
-      const heading = this._headingAt(n);
+      const heading = headingAt(this.turns, n);
       const key = JSON.stringify([turn, heading]);
       return known.get(key)?.shift() ?? this._card(key, turn, heading);
     });
@@ -134,17 +134,6 @@ export class Conversation {
     const node = this.cards[number - 1]?.node;
     node?.scrollIntoView({ block: "center" });
     node?.focus({ preventScroll: true });
-  }
-
-  /**
-   * Return the name of a turn's thread, where the turn before is of another one.
-   * @param {number} n
-   */
-  _headingAt(n) {
-    const { thread, agent } = this.turns[n];
-    if (thread === (n ? this.turns[n - 1].thread : "")) return "";
-    const isContinued = this.turns.slice(0, n).some((turn) => turn.thread === thread);
-    return `${agent ?? (thread ? "Agent" : "Outside any agent")}${isContinued ? ", continued" : ""}`;
   }
 
   /**
@@ -243,4 +232,16 @@ export class Conversation {
       turn.error ? longText(turn.error, SHORT, { class: "error-text" }) : null,
     );
   }
+}
+
+/**
+ * Return the name of a turn's thread, where the turn before is of another one.
+ * @param {Turn[]} turns
+ * @param {number} n
+ */
+export function headingAt(turns, n) {
+  const { thread, agent } = turns[n];
+  if (thread === (n ? turns[n - 1].thread : "")) return "";
+  const isContinued = turns.slice(0, n).some((turn) => turn.thread === thread);
+  return `${agent ?? (thread ? "Agent" : "Outside any agent")}${isContinued ? ", continued" : ""}`;
 }

@@ -194,7 +194,7 @@ export class Detail {
     const address = (/** @type {string} */ hash) => this.source.blob(id, hash);
     const inMessages = blobHashes(messages.flatMap(textsOf));
     return [
-      { name: "failure", data: [result, hasFailed], make: () => failureOf(result, hasFailed) },
+      { name: "failure", data: [result, hasFailed], make: () => failure(errorIn(result, hasFailed)) },
       { name: "violations", data: [JSON.stringify(violations)], make: () => violationList(violations) },
       ...SIDES.map(({ side, title }) => ({
         name: `messages ${side}`,
@@ -241,26 +241,36 @@ const isNothing = (error) => !error || (Array.isArray(error) && !error.length) |
  * @param {string | null} text
  * @param {boolean} hasFailed
  */
-function failureOf(text, hasFailed) {
+export function errorIn(text, hasFailed) {
   const error = text === null ? null : errorOf(parse(text));
-  return hasFailed || !isNothing(error) ? failure(error) : null;
+  return hasFailed || !isNothing(error) ? error : null;
 }
 
 /**
- * Return the error of a span or a run, whose JSON may have any form; null where there is none.
+ * Return the texts of an error, whose JSON may have any form.
+ * @param {unknown} error
+ */
+export function textsOfError(error) {
+  const name = ["type", "error_type", "errorType"].map((each) => member(error, each)).find((each) => typeof each === "string");
+  const message = (error instanceof Members ? member(error, "message") : error) ?? null;
+  const stacktrace = member(error, "stacktrace");
+  return {
+    name: name || "Error",
+    message: message === null || typeof message === "string" ? message : write(message),
+    stacktrace: typeof stacktrace === "string" ? stacktrace : "",
+  };
+}
+
+/**
+ * Return the error of a span or a run as an element; null where there is none.
  * @param {unknown} error
  */
 export function failure(error) {
   if (error === null || error === undefined) return null;
-  const isObject = error instanceof Members;
-  const name = ["type", "error_type", "errorType"].map((each) => member(error, each)).find((each) => typeof each === "string");
-  const message = isObject ? member(error, "message") : error;
-  const box = named(el("section", { class: "failure" }, el("h3", null, name || "Error")), "error");
-  if (message !== null && message !== undefined) {
-    box.append(longText(typeof message === "string" ? message : write(message), 2000, { class: "prose" }));
-  }
-  const stacktrace = member(error, "stacktrace");
-  if (typeof stacktrace === "string" && stacktrace) {
+  const { name, message, stacktrace } = textsOfError(error);
+  const box = named(el("section", { class: "failure" }, el("h3", null, name)), "error");
+  if (message !== null) box.append(longText(message, 2000, { class: "prose" }));
+  if (stacktrace) {
     const trace = named(el("details", { open: stacktrace.length < 3000 }, el("summary", null, "Traceback")), "traceback");
     trace.append(...traceback(stacktrace));
     box.append(trace);

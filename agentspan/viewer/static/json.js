@@ -123,7 +123,7 @@ function memberLine(key, item, room) {
  * Return the object or list in a text that is JSON itself, as tools often return it; its size is shown in quotes.
  * @param {unknown} value
  */
-function nestedJson(value) {
+export function nestedJson(value) {
   if (typeof value !== "string" || value.length > 1e6 || !/^\s*[[{]/.test(value)) return undefined;
   const nested = parse(value);
   return isBranch(nested) ? nested : undefined;
@@ -133,7 +133,7 @@ function nestedJson(value) {
  * The first members of a folded object or list, in one line.
  * @param {Members | unknown[]} value
  */
-function preview(value) {
+export function preview(value) {
   const parts = [];
   let length = 0;
   for (const [key, item] of entriesOf(value)) {

@@ -124,7 +124,7 @@ function go(page, view) {
  * Return the centre of a zoom by key: the middle of the selected span; undefined where none is selected.
  * @param {RunPage} page
  */
-function middle({ tree, axis, spans }) {
+export function middle({ tree, axis, spans }) {
   const at = tree.selected;
   if (at < 0) return undefined;
   const start = spans.columns.start_ms[at];
@@ -135,7 +135,7 @@ function middle({ tree, axis, spans }) {
  * Show the selected span from its start to its end, with some room.
  * @param {RunPage} page
  */
-function zoomTo({ tree, axis, spans }) {
+export function zoomTo({ tree, axis, spans }) {
   const at = tree.selected;
   if (at < 0) return;
   const from = spans.columns.start_ms[at];

@@ -97,7 +97,7 @@ function blocks(text, node) {
  * Split a text where a line ends, else at a blank, else between two characters.
  * @param {string} text
  */
-function split(text) {
+export function split(text) {
   const parts = [];
   for (let from = 0; from < text.length; ) {
     const ahead = text.slice(from, from + 2 * BLOCK);

@@ -23,9 +23,9 @@ export function listenToPrinting(page) {
 
 /**
  * Return a sentence about what the print lacks; "" if it lacks nothing.
- * @param {RunPage} page
+ * @param {Pick<RunPage, "view" | "run" | "spans" | "conversation">} page
  */
-function missing({ view, run, spans, conversation }) {
+export function missing({ view, run, spans, conversation }) {
   if (view === "stats") return "";
   const command = `\`agentspan show ${run.id}\` prints all.`;
   if (view === "conversation") {

@@ -26,6 +26,30 @@ const POLL_ACTIVE_MS = 1000;
 const POLL_IDLE_MS = 10_000;
 const POLL_SLOW_MS = 5000; // at most, after a slow answer: one moment of a busy machine must not silence the page
 
+/**
+ * Return the span and the view that an address names; no view where it names another one.
+ * @param {string} hash
+ */
+export function placeOf(hash) {
+  const wanted = new URLSearchParams(hash.slice(1));
+  return { span: wanted.get("span") ?? "", view: VIEWS.find((name) => name === (wanted.get("view") ?? "tree")) };
+}
+
+/**
+ * Return the fragment of an address, without what a page shows by itself.
+ * @param {{ run: string, span: string, view: View }} place
+ */
+export function hashOf({ run, span, view }) {
+  const parts = Object.entries({ run, span, view: view === "tree" ? "" : view }).filter(([, value]) => value);
+  return parts.length ? `#${new URLSearchParams(parts)}` : "";
+}
+
+/**
+ * Return the time from which changes are read, in the server's form; "" for all.
+ * @param {string | null} latest the latest change that is here
+ */
+export const sinceOf = (latest) => (latest ? new Date(Date.parse(latest) - OVERLAP_MS).toISOString().replace("Z", "000Z") : "");
+
 export class RunPage {
   /**
    * @param {Run} run
@@ -90,10 +114,9 @@ export class RunPage {
 
   /** Show the span and the view that the address names. */
   _followAddress() {
-    const wanted = new URLSearchParams(location.hash.slice(1));
-    const at = this.spans.indexOf.get(wanted.get("span") ?? "");
+    const { span, view } = placeOf(location.hash);
+    const at = this.spans.indexOf.get(span);
     if (at !== undefined && at !== this.tree.selected) this.tree.select(at);
-    const view = VIEWS.find((name) => name === (wanted.get("view") ?? "tree"));
     if (view && view !== this.view) this.show(view);
   }
 
@@ -125,20 +148,10 @@ export class RunPage {
   }
 
   _setExtent() {
-    let end = this.run.duration_ms ?? 0;
-    let start = 0;
-    let isRunning = false;
-    const { start_ms, status, left_open } = this.spans.columns;
-    for (let at = 0; at < this.spans.length; at++) {
-      if (start_ms[at] < start) start = start_ms[at];
-      isRunning ||= status[at] === "active" && !left_open[at];
-      const ended = this.spans.end(at, 0);
-      if (ended > end) end = ended;
-    }
-    this.lastEnd = end;
+    const { start, end, isRunning } = this.spans.extent();
+    this.lastEnd = Math.max(end, this.run.duration_ms ?? 0);
     // The axis of an unfinished run without active spans does not grow: its steps would become invisibly short.
-    if (isRunning && this._isActive()) end = Math.max(end, this.now());
-    this.axis.setExtent(start, end);
+    this.axis.setExtent(start, isRunning && this._isActive() ? Math.max(this.lastEnd, this.now()) : this.lastEnd);
     this.tree.now = this.now();
   }
 
@@ -154,11 +167,9 @@ export class RunPage {
     for (;;) {
       const began = performance.now();
       try {
-        const latest = this.spans.latest;
-        const since = latest ? new Date(Date.parse(latest) - OVERLAP_MS).toISOString().replace("Z", "000Z") : "";
-        let changed = await this._readChanges(this.cursor ? { cursor: this.cursor } : { since });
+        let changed = await this._readChanges(this.cursor ? { cursor: this.cursor } : { since: sinceOf(this.spans.latest) });
         // A change that was committed late, with an old time, shows in the counts: then all spans are read again.
-        if (this._isBehind() && began - readAll > POLL_IDLE_MS) {
+        if (this.spans.isBehind(this.run.spans) && began - readAll > POLL_IDLE_MS) {
           readAll = began;
           changed = (await this._readChanges({ since: "" })) || changed;
         }
@@ -192,12 +203,6 @@ export class RunPage {
     } while (after);
     this.cursor = cursor;
     return changed;
-  }
-
-  /** Tell whether spans, or ends of spans, are missing here: the server counts before it reads. */
-  _isBehind() {
-    const counts = this.run.spans;
-    return counts !== null && (this.spans.length < counts.total || this.spans.countFinished() < counts.finished);
   }
 
   _updateViews() {
@@ -343,12 +348,9 @@ export class RunPage {
   }
 
   _writeAddress() {
-    const at = this.tree.selected;
-    const parts = new URLSearchParams();
-    if (this.source.isLocal && findById("runs-list")) parts.set("run", this.run.id);
-    if (at >= 0) parts.set("span", this.spans.ids[at]);
-    if (this.view !== "tree") parts.set("view", this.view);
-    history.replaceState(null, "", parts.size ? `#${parts}` : location.pathname + location.search);
+    const run = this.source.isLocal && findById("runs-list") ? this.run.id : "";
+    const hash = hashOf({ run, span: this.spans.ids[this.tree.selected] ?? "", view: this.view });
+    history.replaceState(null, "", hash || location.pathname + location.search);
   }
 
   _listen() {

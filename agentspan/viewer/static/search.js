@@ -90,7 +90,7 @@ export class Search {
     const turn = ++this.turn;
     this.hasFailed = false;
     if (!text) return this.clear();
-    const matches = this._matchesHere(text.toLowerCase());
+    const matches = matchesOf(this.spans, text);
     this._mark(matches, "");
     try {
       const { ids, total } = await this.source.search(text);
@@ -111,21 +111,6 @@ export class Search {
   }
 
   /**
-   * Return the spans whose outline has a text.
-   * @param {string} text in lower case
-   */
-  _matchesHere(text) {
-    const { summary, label, title, error } = this.spans.columns;
-    /** @type {Set<number>} */
-    const matches = new Set();
-    for (let at = 0; at < this.spans.length; at++) {
-      const texts = [summary[at], label[at], title[at], error[at], this.spans.ids[at]];
-      if (texts.some((part) => part?.toLowerCase().includes(text))) matches.add(at);
-    }
-    return matches;
-  }
-
-  /**
    * @param {Set<number>} matches
    * @param {string} note
    */
@@ -138,16 +123,35 @@ export class Search {
 
   /** Show how many matches there are, and which of them is selected. */
   showCount() {
-    const matches = this.tree.matches;
+    const { matches, selected } = this.tree;
     if (!this.input.value.trim()) return setText(this.count, "");
     if (!matches.size) return setText(this.count, this.isSearching ? "searching…" : "no match");
-    let before = 0;
-    if (matches.has(this.tree.selected)) {
-      for (const at of this.spans.order) {
-        if (matches.has(at)) before++;
-        if (at === this.tree.selected) break;
-      }
-    }
-    setText(this.count, `${before ? `${whole(before)} of ` : ""}${whole(matches.size)}${this.isSearching ? ", searching…" : this.note}`);
+    const place = placeAmong(matches, selected, this.spans.order);
+    setText(this.count, `${place ? `${whole(place)} of ` : ""}${whole(matches.size)}${this.isSearching ? ", searching…" : this.note}`);
   }
 }
+
+/**
+ * Return the spans whose outline has a text, in upper or lower case.
+ * @param {Spans} spans
+ * @param {string} text
+ */
+export function matchesOf(spans, text) {
+  const { summary, label, title, error } = spans.columns;
+  const wanted = text.toLowerCase();
+  /** @type {Set<number>} */
+  const matches = new Set();
+  for (let at = 0; at < spans.length; at++) {
+    const texts = [summary[at], label[at], title[at], error[at], spans.ids[at]];
+    if (texts.some((part) => part?.toLowerCase().includes(wanted))) matches.add(at);
+  }
+  return matches;
+}
+
+/**
+ * Return the number of the selected match in tree order, from 1; 0 where the selected span is none.
+ * @param {Set<number>} matches
+ * @param {number} selected
+ * @param {Int32Array} order
+ */
+export const placeAmong = (matches, selected, order) => order.filter((at) => matches.has(at)).indexOf(selected) + 1;

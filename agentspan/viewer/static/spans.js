@@ -312,10 +312,26 @@ export class Spans {
     return changed;
   }
 
-  countFinished() {
-    let count = 0;
-    for (const status of this.columns.status) if (!isOpenStatus(status)) count++;
-    return count;
+  /** When the first span began and the last one ended, as far as is known, and whether one goes on. The run itself began at 0. */
+  extent() {
+    const { start_ms, status, left_open } = this.columns;
+    let [start, end, isRunning] = [0, 0, false];
+    for (let at = 0; at < this.length; at++) {
+      start = Math.min(start, start_ms[at]);
+      end = Math.max(end, this.end(at, 0));
+      isRunning ||= status[at] === "active" && !left_open[at];
+    }
+    return { start, end, isRunning };
+  }
+
+  /**
+   * Tell whether spans, or ends of spans, are missing here: the server counts before it reads.
+   * @param {SpanCounts | null} counts
+   */
+  isBehind(counts) {
+    if (!counts) return false;
+    const finished = this.columns.status.filter((status) => !isOpenStatus(status)).length;
+    return this.length < counts.total || finished < counts.finished;
   }
 
   /** Add up tokens and cost; an aggregate repeats those of the spans in it. */

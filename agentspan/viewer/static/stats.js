@@ -53,16 +53,13 @@ export class Stats {
   /** Draw the rows that have changed; the others keep the focus and what is selected in them. */
   _draw() {
     const { stats, bounds_ms: bounds } = this.statistics;
-    const used = stats.flatMap((stat) => stat.histogram.flatMap((n, bucket) => (n ? [bucket] : [])));
-    // At least a handful of buckets, so that one bar does not look like all there is.
-    const first = Math.max(0, Math.min(...used, bounds.length) - 1);
-    const last = Math.min(bounds.length, Math.max(...used, first + 6) + 1);
+    const [first, last] = bucketsOf(stats, bounds.length);
     const names = ["Step", "Spans", "Failed", "p50", "p95", "p99", "Max", "Total", "Tokens", "Cost"];
     const head = names.map((name, n) => el("th", { scope: "col", class: n ? "number" : null }, name));
     /** @param {number} bucket */
     const edge = (bucket) => el("span", null, bucket ? format.duration(bounds[bucket - 1]) : "0");
     head.push(el("th", { scope: "col" }, el("span", { class: "scale" }, edge(first), edge(last))));
-    const slowest = this._slowest();
+    const slowest = slowestOf(this.spans);
     /** @type {(name: string | null, text: string) => HTMLElement} */
     const rest = (name, text) => {
       const button = el("button", { type: "button", class: "link" }, text);
@@ -77,7 +74,7 @@ export class Stats {
       return row;
     };
     /** @type {DetailPart[]} */
-    const rows = this._shorten(stats).map((each) => {
+    const rows = shorten(stats, this.whole, this.hasAllTypes).map((each) => {
       if ("schema_name" in each) {
         const name = keyOf(each.schema_name, each.label);
         const make = () => this._row(each, slowest, bounds, first, last);
@@ -90,34 +87,6 @@ export class Stats {
     this.head.show("", [{ name: "head", data: [first, last], make: () => el("tr", null, ...head) }]);
     this.body.show("", rows);
     if (!this.shown[0].isConnected) this.box.replaceChildren(...this.shown);
-  }
-
-  /**
-   * Leave out types and labels until so many rows are left, as shorten in analysis/stats.py does; but what was asked
-   * for is shown whole. `left` are the labels of a type, or with null the types, that are left out at this place.
-   * @param {Stat[]} stats
-   */
-  _shorten(stats) {
-    const types = stats.filter((stat) => stat.label === null);
-    const labels = stats.filter((stat) => stat.label !== null);
-    const most = this.hasAllTypes ? types.length : Math.max(1, Math.floor(ROWS / 2), ROWS - labels.length);
-    const shown = new Set(types.slice(0, most).map((stat) => stat.schema_name));
-    const longest = labels.filter((stat) => shown.has(stat.schema_name)).sort((a, b) => b.total_ms - a.total_ms);
-    const kept = new Set(longest.slice(0, Math.max(0, ROWS - shown.size)));
-    /** @type {(Stat | { of: string | null, left: number })[]} */
-    const rows = [];
-    let left = 0;
-    stats.forEach((stat, n) => {
-      if (!shown.has(stat.schema_name)) return;
-      if (stat.label === null || kept.has(stat) || this.whole.has(stat.schema_name)) rows.push(stat);
-      else left++;
-      if (left && stats[n + 1]?.schema_name !== stat.schema_name) {
-        rows.push({ of: stat.schema_name, left });
-        left = 0;
-      }
-    });
-    if (shown.size < types.length) rows.push({ of: null, left: types.length - shown.size });
-    return rows;
   }
 
   /**
@@ -145,33 +114,88 @@ export class Stats {
     const spread = el("td", null, histogram(stat, bounds, first, last));
     return el("tr", { class: stat.label === null ? "group" : null }, name, ...numbers, spread);
   }
+}
 
-  /** Return the slowest span of each type, and of each of its labels, of those that have ended. */
-  _slowest() {
-    const { schema_name, label, duration_ms } = this.spans.columns;
-    /** @type {Map<string, number>} */
-    const slowest = new Map();
-    for (let at = 0; at < this.spans.length; at++) {
-      const duration = duration_ms[at];
-      if (duration === null) continue;
-      for (const name of new Set([null, label[at]])) {
-        const key = keyOf(schema_name[at], name);
-        const known = slowest.get(key);
-        if (known === undefined || duration > (duration_ms[known] ?? 0)) slowest.set(key, at);
-      }
+/**
+ * Leave out types and labels until so many rows are left, as shorten in analysis/stats.py does; but what was asked
+ * for is shown whole. `left` are the labels of a type, or with null the types, that are left out at this place.
+ * @param {Stat[]} stats
+ * @param {Set<string>} whole the types whose labels are all shown
+ * @param {boolean} hasAllTypes
+ */
+export function shorten(stats, whole, hasAllTypes) {
+  const types = stats.filter((stat) => stat.label === null);
+  const labels = stats.filter((stat) => stat.label !== null);
+  const most = hasAllTypes ? types.length : Math.max(1, Math.floor(ROWS / 2), ROWS - labels.length);
+  const shown = new Set(types.slice(0, most).map((stat) => stat.schema_name));
+  const longest = labels.filter((stat) => shown.has(stat.schema_name)).sort((a, b) => b.total_ms - a.total_ms);
+  const kept = new Set(longest.slice(0, Math.max(0, ROWS - shown.size)));
+  /** @type {(Stat | { of: string | null, left: number })[]} */
+  const rows = [];
+  let left = 0;
+  stats.forEach((stat, n) => {
+    if (!shown.has(stat.schema_name)) return;
+    if (stat.label === null || kept.has(stat) || whole.has(stat.schema_name)) rows.push(stat);
+    else left++;
+    if (left && stats[n + 1]?.schema_name !== stat.schema_name) {
+      rows.push({ of: stat.schema_name, left });
+      left = 0;
     }
-    return slowest;
+  });
+  if (shown.size < types.length) rows.push({ of: null, left: types.length - shown.size });
+  return rows;
+}
+
+/**
+ * Return the first and the last bucket of the histograms. At least a handful, so that one bar does not look like all there is.
+ * @param {Stat[]} stats
+ * @param {number} end the last bucket that there is
+ */
+export function bucketsOf(stats, end) {
+  const used = stats.flatMap((stat) => stat.histogram.flatMap((n, bucket) => (n ? [bucket] : [])));
+  const first = Math.max(0, Math.min(...used, end) - 1);
+  return [first, Math.min(end, Math.max(...used, first + 6) + 1)];
+}
+
+/**
+ * Return the slowest span of each type, and of each of its labels, of those that have ended.
+ * @param {Spans} spans
+ */
+export function slowestOf(spans) {
+  const { schema_name, label, duration_ms } = spans.columns;
+  /** @type {Map<string, number>} */
+  const slowest = new Map();
+  for (let at = 0; at < spans.length; at++) {
+    const duration = duration_ms[at];
+    if (duration === null) continue;
+    for (const name of new Set([null, label[at]])) {
+      const key = keyOf(schema_name[at], name);
+      const known = slowest.get(key);
+      if (known === undefined || duration > (duration_ms[known] ?? 0)) slowest.set(key, at);
+    }
   }
+  return slowest;
 }
 
 /**
  * @param {string} schema_name
  * @param {string | null} label
  */
-const keyOf = (schema_name, label) => (label === null ? schema_name : `${schema_name}\0${label}`);
+export const keyOf = (schema_name, label) => (label === null ? schema_name : `${schema_name}\0${label}`);
 
 /**
- * Draw how many spans are in each bucket. One path has all bars: as rectangles, each would be an element.
+ * Return bars as one path: as rectangles, each would be an element.
+ * @param {number[]} counts
+ */
+export function barsOf(counts) {
+  const most = Math.max(...counts);
+  /** @param {number} height */
+  const bar = (height) => `22v${-height}h${BAR - 1}v${height}z`;
+  return counts.map((count, n) => (count ? `M${n * BAR} ${bar(Math.max(2, (20 * count) / most))}` : "")).join("");
+}
+
+/**
+ * Draw how many spans are in each bucket.
  * @param {Stat} stat
  * @param {number[]} bounds
  * @param {number} first
@@ -179,16 +203,10 @@ const keyOf = (schema_name, label) => (label === null ? schema_name : `${schema_
  */
 function histogram(stat, bounds, first, last) {
   const counts = stat.histogram.slice(first, last + 1);
-  const most = Math.max(...counts, 1);
-  const width = counts.length * BAR;
-  const bars = counts.map((count, n) => {
-    const height = count ? Math.max(2, (20 * count) / most) : 0;
-    return count ? `M${n * BAR} 22v${-height}h${BAR - 1}v${height}z` : "";
-  });
   const svg = document.createElementNS(SVG, "svg");
   const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", bars.join(""));
-  svg.setAttribute("viewBox", `0 0 ${width} 22`);
+  path.setAttribute("d", barsOf(counts));
+  svg.setAttribute("viewBox", `0 0 ${counts.length * BAR} 22`);
   svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("class", `histogram k-${stat.kind}`);
   svg.setAttribute("role", "img");

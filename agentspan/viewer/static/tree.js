@@ -4,7 +4,7 @@ import { byId, el, setAttribute, setText, targetOf } from "./dom.js";
 import { duration, whole } from "./format.js";
 
 /**
- * @import { Axis } from "./axis.js"
+ * @import { Axis, TimeRange } from "./axis.js"
  * @import { Spans } from "./spans.js"
  * @typedef {ReturnType<Tree["_make"]>} Drawn an element of a row, and the row that it shows
  */
@@ -157,10 +157,10 @@ export class Tree {
     drawn.mark.className = `mark ${columns.left_open[at] ? "left" : status}`;
     drawn.kind.className = `kind k-${columns.kind[at]}`;
     const error = columns.error[at];
-    setText(drawn.text, this._titleOf(at));
-    setText(drawn.error, this._noteOf(at));
+    setText(drawn.text, titleOf(this.spans, at));
+    setText(drawn.error, noteOf(this.spans, at));
     drawn.error.classList.toggle("plain", !error);
-    setText(drawn.took, this._durationOf(at));
+    setText(drawn.took, durationOf(this.spans, at, this.now));
     const classes = ["row", at === this.selected && "selected", this.matches.has(at) && "match", status];
     drawn.node.className = classes.filter(Boolean).join(" ");
     this._placeBar(drawn, at);
@@ -169,7 +169,7 @@ export class Tree {
     setAttribute(drawn.node, "aria-setsize", this.spans.siblings[at]);
     setAttribute(drawn.node, "aria-expanded", canFold ? String(!isFolded) : null);
     setAttribute(drawn.node, "aria-selected", String(at === this.selected));
-    setAttribute(drawn.node, "aria-label", this.labelOf(at));
+    setAttribute(drawn.node, "aria-label", labelOf(this.spans, at, this.now));
   }
 
   /**
@@ -178,59 +178,14 @@ export class Tree {
    */
   _placeBar(drawn, at) {
     const { columns } = this.spans;
-    const from = this.axis.place(columns.start_ms[at]);
-    const end = this.spans.hidden(at).reduce((latest, other) => Math.max(latest, this.spans.end(other, this.now)), this.spans.end(at, this.now));
-    const to = this.axis.place(end);
-    const hidden = to < 0 || from > 1 || columns.status[at] === "pending";
-    drawn.bar.hidden = hidden;
-    if (hidden) return;
-    const left = Math.max(0, Math.min(from, 1));
+    const bar = barOf(this.spans, at, this.axis, this.now);
+    drawn.bar.hidden = !bar;
+    if (!bar) return;
     const isKilled = this.spans.isKilled(at);
     drawn.bar.className = `bar k-${columns.kind[at]} ${columns.status[at]}${isKilled ? " killed" : ""}`;
     // A bar that begins at the right edge is still visible: that of the step in which a program died often does.
-    drawn.bar.style.left = `min(${100 * left}%, 100% - ${isKilled ? 12 : 2}px)`;
-    drawn.bar.style.width = `${100 * Math.max(0, Math.min(to, 1) - left)}%`;
-  }
-
-  /**
-   * The error of a row, or how many spans are folded in it.
-   * @param {number} at
-   */
-  _noteOf(at) {
-    const { columns, size, folded } = this.spans;
-    return columns.error[at] ?? (size[at] > 1 && folded.has(at) ? `+${(size[at] - 1).toLocaleString("en")}` : "");
-  }
-
-  /** @param {number} at */
-  _durationOf(at) {
-    const { status, duration_ms, start_ms, left_open, abandoned } = this.spans.columns;
-    if (status[at] === "pending" || status[at] === "cancelled") return status[at];
-    if (left_open[at]) return "left open";
-    const others = this.spans.hidden(at).reduce((sum, other) => sum + (duration_ms[other] ?? 0), 0);
-    return (abandoned[at] ? "≥ " : "") + duration((duration_ms[at] ?? Math.max(0, this.now - start_ms[at])) + others);
-  }
-
-  /**
-   * The title of a row. That of equal failures begins with their number, which is then never cut, and has no arguments, which differ.
-   * @param {number} at
-   */
-  _titleOf(at) {
-    const { title, label, summary, error } = this.spans.columns;
-    const others = this.spans.hidden(at).length;
-    if (!others) return withoutError(summary[at], error[at]);
-    return `${whole(others + 1)} × ${title[at]}${label[at] ? ` ${label[at]}` : ""} failed`;
-  }
-
-  /**
-   * The text of a row for a screen reader.
-   * @param {number} at
-   */
-  labelOf(at) {
-    const { columns } = this.spans;
-    const status = columns.left_open[at] ? "left open" : columns.status[at];
-    // As the row reads, then the status: who speaks to a computer says what is seen.
-    const parts = [this._titleOf(at), this._noteOf(at), this._durationOf(at), status];
-    return [...new Set(parts)].filter(Boolean).join(", ");
+    drawn.bar.style.left = `min(${100 * bar.left}%, 100% - ${isKilled ? 12 : 2}px)`;
+    drawn.bar.style.width = `${100 * bar.width}%`;
   }
 
   /**
@@ -331,17 +286,9 @@ export class Tree {
    * @param {1 | -1} by
    */
   seek(matches, by) {
-    const { order } = this.spans;
-    const n = order.length;
-    const from = this.selected < 0 ? (by > 0 ? -1 : n) : order.indexOf(this.selected);
-    for (let step = 1; step <= n; step++) {
-      const at = order[(((from + by * step) % n) + n) % n];
-      if (matches(at)) {
-        this.select(at);
-        return true;
-      }
-    }
-    return false;
+    const at = nextOf(this.spans.order, this.selected, matches, by);
+    if (at >= 0) this.select(at);
+    return at >= 0;
   }
 
   /** @param {Event} event */
@@ -371,6 +318,86 @@ export class Tree {
     const lane = this.pool[0]?.lane;
     if (lane && (event.ctrlKey || event.metaKey || event.deltaX)) this.axis.wheel(event, lane);
   }
+}
+
+/**
+ * Return the next span in tree order that matches, after the last the first; -1 where none does.
+ * @param {Int32Array} order
+ * @param {number} selected
+ * @param {(at: number) => boolean} matches
+ * @param {1 | -1} by
+ */
+export function nextOf(order, selected, matches, by) {
+  const n = order.length;
+  const from = selected < 0 ? (by > 0 ? -1 : n) : order.indexOf(selected);
+  for (let step = 1; step <= n; step++) {
+    const at = order[(((from + by * step) % n) + n) % n];
+    if (matches(at)) return at;
+  }
+  return -1;
+}
+
+/**
+ * Return the part of the lane that a span's bar takes; null where there is no bar.
+ * @param {Spans} spans
+ * @param {number} at
+ * @param {TimeRange} range
+ * @param {number} now
+ */
+export function barOf(spans, at, range, now) {
+  const { start_ms, status } = spans.columns;
+  const from = range.place(start_ms[at]);
+  const to = range.place(spans.hidden(at).reduce((latest, other) => Math.max(latest, spans.end(other, now)), spans.end(at, now)));
+  if (to < 0 || from > 1 || status[at] === "pending") return null;
+  const left = Math.max(0, from);
+  return { left, width: Math.max(0, Math.min(to, 1) - left) };
+}
+
+/**
+ * Return the error of a row, or how many spans are folded in it.
+ * @param {Spans} spans
+ * @param {number} at
+ */
+export function noteOf({ columns, size, folded }, at) {
+  return columns.error[at] ?? (size[at] > 1 && folded.has(at) ? `+${whole(size[at] - 1)}` : "");
+}
+
+/**
+ * @param {Spans} spans
+ * @param {number} at
+ * @param {number} now
+ */
+export function durationOf(spans, at, now) {
+  const { status, duration_ms, start_ms, left_open, abandoned } = spans.columns;
+  if (status[at] === "pending" || status[at] === "cancelled") return status[at];
+  if (left_open[at]) return "left open";
+  const others = spans.hidden(at).reduce((sum, other) => sum + (duration_ms[other] ?? 0), 0);
+  return (abandoned[at] ? "≥ " : "") + duration((duration_ms[at] ?? Math.max(0, now - start_ms[at])) + others);
+}
+
+/**
+ * Return the title of a row. That of equal failures begins with their number, which is then never cut, and has no arguments, which differ.
+ * @param {Spans} spans
+ * @param {number} at
+ */
+export function titleOf(spans, at) {
+  const { title, label, summary, error } = spans.columns;
+  const others = spans.hidden(at).length;
+  if (!others) return withoutError(summary[at], error[at]);
+  return `${whole(others + 1)} × ${title[at]}${label[at] ? ` ${label[at]}` : ""} failed`;
+}
+
+/**
+ * Return the text of a row for a screen reader.
+ * @param {Spans} spans
+ * @param {number} at
+ * @param {number} now
+ */
+export function labelOf(spans, at, now) {
+  const { left_open, status } = spans.columns;
+  // As the row reads, then the status: who speaks to a computer says what is seen.
+  const parts = [titleOf(spans, at), noteOf(spans, at), durationOf(spans, at, now), left_open[at] ? "left open" : status[at]];
+  return [...new Set(parts)].filter(Boolean).join(", ");
 }
 
 /**

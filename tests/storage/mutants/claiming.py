@@ -304,7 +304,7 @@ class FindsNoDamage(SQLiteStorage):
 @found_by("test_a_file_grows_and_shrinks")
 class NeverShrinks(SQLiteStorage):
     def capabilities(self) -> Capabilities:
-        return super().capabilities()._replace(file=NeverCompacts(self._connections))
+        return super().capabilities()._replace(file=NeverCompacts(self._connections, self._parts))
 
 
 class NeverCompacts(Upkeep):

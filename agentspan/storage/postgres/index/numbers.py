@@ -68,8 +68,6 @@ class Numbers(Part):
     """See the module."""
 
     name = "numbers"
-    batch = 50_000
-    few = 1000
     of_runs = _TABLES
     of_all = ("index_groups",)
     statements = (_TAKE, *_TABLES)
@@ -77,6 +75,3 @@ class Numbers(Part):
     def take(self, connection: Connection, condition: str, values: Sequence[object]) -> None:
         """See Part."""
         connection.execute(_TAKE.format(condition), values)
-
-
-NUMBERS = Numbers()

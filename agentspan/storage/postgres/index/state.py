@@ -99,21 +99,23 @@ class Part:
 
     Attributes:
         name: under which its state is kept.
-        batch: how many spans are added in one transaction.
-        few: how many late spans a reader leaves to the next one.
         of_runs: its tables of which each row is of one run, in `agent_instance_id`.
         of_all: its other tables.
         statements: all SQL that decides what its tables hold; a part that other SQL filled is filled again.
         other: what else decides that.
+        batch: how many spans are added in one transaction.
+        few: how many late spans a reader leaves to the next one.
     """
 
     name: str
-    batch: int
-    few: int
     of_runs: tuple[str, ...]
     of_all: tuple[str, ...] = ()
     statements: tuple[str, ...]
     other: int = 1
+
+    def __init__(self, batch: int, few: int) -> None:
+        self.batch = batch
+        self.few = few
 
     @property
     def version(self) -> int:

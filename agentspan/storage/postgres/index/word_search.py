@@ -16,6 +16,7 @@ from agentspan.storage.postgres.index.words import LONGEST, UNREAD, WHOLE
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.pipelines import Statement, rows_of_each
 from agentspan.storage.postgres.statements import listed
+from agentspan.tuning import Tuning
 
 _LATE_RUNS = "select distinct s.agent_instance_id from finished_spans s where"
 _COLUMNS = ", ".join(f"s.{column}" for column in map(listed, ((field,) for field in AgentSpanRow._fields)))
@@ -42,10 +43,6 @@ select s.agent_instance_id, s.id from (select * from index_texts order by id des
 _PAGE = "select s.agent_instance_id, s.id {0} order by s.id desc limit %s"
 _BITMAPS = "select set_config('enable_bitmapscan', %s, true)"
 _DEFAULT_BITMAPS = "set local enable_bitmapscan to default"
-FEW = 20_000
-"""Spans that are looked at one by one (10 ms), and spans that the index finds sooner than that."""
-MOST_IDS = 1_000_000
-"""Ids that may be in the memory of a server process: 70 MB."""
 _BY_IDS = f"""
 select {_COLUMNS} from unnest(%s::text[], %s::text[]) asked(run, id)
 join finished_spans s on s.agent_instance_id = asked.run and s.id = asked.id
@@ -68,6 +65,7 @@ def search(
     *,
     runs: Collection[str] | None,
     progress: Progress | None,
+    tuning: Tuning,
 ) -> tuple[list[FoundSpan], int]:
     """Return a page of the spans that say all these terms first, the latest first, and the number of all.
 
@@ -94,7 +92,7 @@ def search(
     parts.read({each.span.agent_instance_id for each in read})
     said = [each for each in read if matcher.matches(each.without(parts.said_before(each)))]
     total += len(said)
-    number, hits = _hits(connection, f" and s.depth = {WHOLE} and {question.says}{wanted}", values, most)
+    number, hits = _hits(connection, f" and s.depth = {WHOLE} and {question.says}{wanted}", values, most, tuning)
     total += number
     said += _by_ids(connection, hits)
     found: list[tuple[str, FoundSpan | SpanParts]] = [(each.span.id, each) for each in said]
@@ -105,7 +103,7 @@ def search(
 
 
 def _hits(
-    connection: Connection, condition: str, values: Sequence[object], most: int
+    connection: Connection, condition: str, values: Sequence[object], most: int, tuning: Tuning
 ) -> tuple[int, list[tuple[str, str]]]:
     """Return the number of the rows for which a condition holds, and the runs and ids of the latest of them.
 
@@ -114,12 +112,13 @@ def _hits(
     of_those, of_all = rows_of_each(connection, [Statement(_ESTIMATE.format(condition), values), Statement(_ALL)])
     likely, all_ = (int(plan[0][0][0]["Plan"]["Plan Rows"]) for plan in (of_those, of_all))
     indexed = f"from index_texts s where true{condition}"
-    if likely <= FEW:
+    few = tuning.postgres_rare_word_spans
+    if likely <= few:
         return _number_and_page(rows_of(connection, _FEW_HITS.format(indexed), (*values, most)))
     # Of many the latest lie near the end, so only their number takes time: a look at each text. A bitmap of them would
     # be made for nothing, and take 1.5 times as long for terms of several words, which it looks at as well.
-    latest = rows_of(connection, _LATEST_HITS.format(condition), (FEW + 2 * most, *values, most))
-    are_scattered = len(latest) < most and likely <= MOST_IDS
+    latest = rows_of(connection, _LATEST_HITS.format(condition), (few + 2 * most, *values, most))
+    are_scattered = len(latest) < most and likely <= tuning.postgres_sorted_ids
     if are_scattered:
         wanted = Statement(_SCATTERED_HITS.format(indexed), (*values, most))
     else:

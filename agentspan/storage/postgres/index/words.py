@@ -57,8 +57,6 @@ class Words(Part):
     """See the module."""
 
     name = "words"
-    batch = 5000
-    few = 20
     of_runs = _TABLES
     statements = (_COPY,)
     other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 1
@@ -87,6 +85,3 @@ def _add(connection: Connection, parts: Parts, spans: Iterable[SpanParts]) -> No
             span = each.without(parts.said_before(each))
             text = tokenizing.of_span(span.summary, span.payload, span.result_payload)
             copy.write_row((span.agent_instance_id, span.id, *vector(text)))
-
-
-WORDS = Words()

@@ -10,11 +10,8 @@ from typing import Any, NamedTuple
 
 from agentspan.jsontext import common_elements
 from agentspan.storage.sqlite.contents.joining import ROOM
+from agentspan.tuning import STANDARD
 
-RUNS = 32
-"""Runs that are kept."""
-PARTS = 200_000
-"""Parts that are known, of all runs but the latest: 40 MB."""
 MOST = 16 * 2**20
 """Characters of lists that are kept. Beyond it all lists are dropped, and their elements looked up once more."""
 KEY = 64
@@ -120,9 +117,17 @@ class RunParts:
 
 
 class RecentRuns:
-    """The parts of the latest runs. Right only as long as the file is: what was rolled back is dropped."""
+    """The parts of the latest runs. Right only as long as the file is: what was rolled back is dropped.
 
-    def __init__(self) -> None:
+    Args:
+        most_runs: how many are kept.
+        most_parts: how many parts are known, of all runs but the latest.
+    """
+
+    def __init__(
+        self, most_runs: int = STANDARD.known_content_runs, most_parts: int = STANDARD.known_content_parts
+    ) -> None:
+        self._most_runs, self._most_parts = most_runs, most_parts
         self._runs: dict[str, RunParts] = {}
         self._size = 0
         self._version = -1
@@ -146,7 +151,8 @@ class RecentRuns:
             parts = self._checked(connection, instance_id, parts)
             parts.version = self._version
         while self._runs and (
-            len(self._runs) >= RUNS or sum([len(one.by_hash) for one in self._runs.values()]) > PARTS
+            len(self._runs) >= self._most_runs
+            or sum([len(one.by_hash) for one in self._runs.values()]) > self._most_parts
         ):
             self.drop(next(iter(self._runs)))
         self._runs[instance_id] = parts

@@ -11,7 +11,6 @@ from agentspan.storage.sqlite.contents.numbering import Numbering
 from agentspan.storage.sqlite.contents.splitting import LEAST, split
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 
-STEP_SPANS = 500
 STEP_CHARS = 2**18
 """Characters of payloads that one commit rewrites: about 10 ms. A larger payload is rewritten alone."""
 
@@ -40,7 +39,7 @@ class Rewriter:
     def rewrite(self, instance_id: str, after: str, wait_s: float) -> RewrittenSpans:
         """See Rewriting. Payloads are read and cut before the write lock is taken, and read again with it."""
         with self._connections.snapshot() as connection:
-            step = _next(connection, instance_id, after)
+            step = _next(connection, instance_id, after, self._connections.tuning.rewrite_step_spans)
         changed = 0
         if step.due:
             changed = self._connections.transact(lambda held: _rewrite(held, instance_id, step.due), wait_s)
@@ -55,14 +54,14 @@ class _Step(NamedTuple):
     last: str | None
 
 
-def _next(connection: sqlite3.Connection, instance_id: str, after: str) -> _Step:
+def _next(connection: sqlite3.Connection, instance_id: str, after: str, most: int) -> _Step:
     seen, chars, due = 0, 0, []
     for id, *texts in connection.execute(NEXT, (instance_id, after)):
         seen += 1
         if _payloads(texts):
             due.append(id)
         chars += sum(len(text) for text in texts if text is not None)
-        if seen >= STEP_SPANS or chars >= STEP_CHARS:
+        if seen >= most or chars >= STEP_CHARS:
             return _Step(seen, due, id)
     return _Step(seen, due, None)
 

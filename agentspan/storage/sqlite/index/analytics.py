@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from agentspan.errors import StorageError
 from agentspan.interrupts import let_through
@@ -17,8 +17,6 @@ from agentspan.storage.sqlite.index.span_sums import SpanSums
 from agentspan.storage.sqlite.index.statistics import statistics
 
 T = TypeVar("T")
-
-SPAN_SUMS, FULL_TEXT = SpanSums(), FullText()
 
 # A general error, too: another program may have dropped a table of the index. After a rebuild it is agentspan's bug.
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR})
@@ -37,17 +35,30 @@ _SURROUNDINGS = frozenset(
 )
 
 
+class IndexParts(NamedTuple):
+    """The parts of the index beside a file."""
+
+    sums: SpanSums
+    texts: FullText
+
+
 class IndexAnalytics:
     """See Analytics.
 
     Args:
         path: the recorded file.
+        parts: those of its index.
         no_fork: lets a fork wait while a connection is open that is closed soon. Raises StorageError where the
             storage is closed, and is called before anything is opened.
+        pause_s: see index_file.current.
     """
 
-    def __init__(self, path: Path, no_fork: Callable[[], AbstractContextManager[object]]) -> None:
+    def __init__(
+        self, path: Path, parts: IndexParts, no_fork: Callable[[], AbstractContextManager[object]], *, pause_s: float
+    ) -> None:
         self._path = path
+        self._sums, self._texts = parts
+        self._pause_s = pause_s
         self._no_fork = no_fork
 
     def find_runs(
@@ -64,12 +75,12 @@ class IndexAnalytics:
         def answer(connection: sqlite3.Connection) -> RunList:
             return run_list.find_runs(connection, filter, limit=limit, offset=offset, sort=sort)
 
-        return self._asked(SPAN_SUMS, answer, progress, or_in_memory=True)
+        return self._asked(self._sums, answer, progress, or_in_memory=True)
 
     def run_briefs(self, filter: RunFilter, *, progress: Progress | None = None) -> list[RunBrief] | None:
         """See Analytics."""
         return self._asked(
-            SPAN_SUMS, lambda connection: run_list.run_briefs(connection, filter), progress, or_in_memory=True
+            self._sums, lambda connection: run_list.run_briefs(connection, filter), progress, or_in_memory=True
         )
 
     def span_stats(
@@ -82,13 +93,13 @@ class IndexAnalytics:
     ) -> list[Stat] | None:
         """See Analytics."""
         return self._asked(
-            SPAN_SUMS, lambda connection: statistics(connection, since, until, runs), progress, or_in_memory=True
+            self._sums, lambda connection: statistics(connection, since, until, runs), progress, or_in_memory=True
         )
 
     def run_sums(self, runs: Collection[str], progress: Progress | None = None) -> list[RunSum] | None:
         """See Analytics."""
         return self._asked(
-            SPAN_SUMS, lambda connection: run_groups.run_sums(connection, runs), progress, or_in_memory=True
+            self._sums, lambda connection: run_groups.run_sums(connection, runs), progress, or_in_memory=True
         )
 
     def search_spans(
@@ -102,19 +113,19 @@ class IndexAnalytics:
     ) -> tuple[list[FoundSpan], int] | None:
         """See Analytics."""
         return self._asked(
-            FULL_TEXT, lambda connection: full_text.search(connection, words, limit, offset, runs), progress
+            self._texts, lambda connection: full_text.search(connection, words, limit, offset, runs), progress
         )
 
     def failure_sums(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[FailureSum] | None:
         """See Analytics."""
         return self._asked(
-            SPAN_SUMS, lambda connection: failures.failure_sums(connection, run_ids), progress, or_in_memory=True
+            self._sums, lambda connection: failures.failure_sums(connection, run_ids), progress, or_in_memory=True
         )
 
     def step_uses(self, run_ids: Collection[str], *, progress: Progress | None = None) -> list[StepUse] | None:
         """See Analytics."""
         return self._asked(
-            SPAN_SUMS, lambda connection: failures.step_uses(connection, run_ids), progress, or_in_memory=True
+            self._sums, lambda connection: failures.step_uses(connection, run_ids), progress, or_in_memory=True
         )
 
     def _asked(
@@ -132,7 +143,7 @@ class IndexAnalytics:
                 with (
                     no_fork,
                     index_file.opened(self._path, in_memory=in_memory) as connection,
-                    index_file.current(connection, part, progress),
+                    index_file.current(connection, part, progress, pause_s=self._pause_s),
                 ):
                     return answer(connection)
             except (OSError, StorageError) as raised:  # it cannot be written, or others kept it locked

@@ -18,8 +18,8 @@ from agentspan.storage.sqlite.index.rewrites import Rewrites
 from agentspan.storage.sqlite.index.span_sums import IS_OPEN
 from agentspan.storage.sqlite.statements import column_of
 
-_CAN_DELETE = sqlite3.sqlite_version_info >= (3, 43, 0)
-"""True if SQLite can delete rows of an index without texts; else the index is rebuilt."""
+DELETES_FROM = (3, 43, 0)
+"""The first version of SQLite that can delete rows of an index without texts; else the index is rebuilt."""
 
 DELETES = ", contentless_delete = 1"
 CREATE = (
@@ -62,10 +62,14 @@ or not exists (select 1 from recorded.agent_spans s where s.rowid = d.id))
 
 
 class FullText(Part):
-    """See the module."""
+    """See the module.
+
+    Args:
+        batch: see Part.
+        sqlite_version: that of this Python's SQLite.
+    """
 
     name = "texts"
-    batch = 5000
     statements = (
         *(*CREATE, CLOSED, FORGET_CLOSED, NEW, LIST_OPEN, BY_ROW, ADD, FORGET, OUTDATED),
         *(LIST_RUN, FORGET_RUN, FORGET_ABOVE, RUNS_ABOVE, FORGET_REMOVED),
@@ -74,10 +78,14 @@ class FullText(Part):
     other = first_said.LONG_TEXT * 10_000 + first_said.ELEMENT * 10 + 2
     """The last digit is of tokenizing.of_span, which computes what is indexed; raise it when that changes."""
 
+    def __init__(self, batch: int, sqlite_version: tuple[int, ...] = sqlite3.sqlite_version_info) -> None:
+        super().__init__(batch)
+        self.can_delete = sqlite_version >= DELETES_FROM
+
     def create(self, connection: sqlite3.Connection) -> None:
         """See Part."""
         for statement in CREATE:
-            connection.execute(statement.format(deletes=DELETES if _CAN_DELETE else ""))
+            connection.execute(statement.format(deletes=DELETES if self.can_delete else ""))
         for statement in parts_table.CREATE:
             connection.execute(statement)
 
@@ -90,7 +98,7 @@ class FullText(Part):
         connection.execute(LIST_OPEN, (after, until))
         parts.write()
         for row in sorted(parts.outdated):
-            if not _CAN_DELETE:
+            if not self.can_delete:
                 connection.execute(OUTDATED, (row,))
                 continue
             connection.execute(FORGET, (row,))
@@ -99,7 +107,7 @@ class FullText(Part):
 
     def forget(self, connection: sqlite3.Connection, rewrites: Rewrites) -> bool:
         """See Part."""
-        if not _CAN_DELETE:
+        if not self.can_delete:
             return False
         runs = list(rewrites.runs)
         if rewrites.removed:  # spans above the floor are added again

@@ -24,6 +24,7 @@ from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.contents import blobs
 from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.index.rewrites import Rewrites, unseen
+from agentspan.tuning import STANDARD
 
 log = logging.getLogger("agentspan")
 
@@ -34,8 +35,6 @@ STATE = (
 )
 WAIT_S = 10.0
 """Seconds that a read waits for another one that is updating the index."""
-PAUSE_S = 0.02
-"""Seconds between two batches in which others can lock the index."""
 CACHE_KIB = 64 * 1024
 TEMP_CACHE_KIB = 32 * 1024
 """For the temporary tables: a batch with its names and numbers fits. In SQLite's 2 MB it goes through a file."""
@@ -46,16 +45,18 @@ class Part:
 
     Attributes:
         name: under which its state is kept.
-        batch: how many spans it takes in one transaction.
         statements: all SQL that decides the content of its tables. The part's version is derived from it: a part that
             other SQL made is rebuilt.
         other: what else decides that, raised by hand: 1 unless it is computed in Python.
+        batch: how many spans it takes in one transaction.
     """
 
     name: str
-    batch: int
     statements: tuple[str, ...]
     other: int = 1
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
 
     @property
     def version(self) -> int:
@@ -152,9 +153,18 @@ def is_made(connection: sqlite3.Connection, part: Part) -> bool:
 
 @contextmanager
 def current(
-    connection: sqlite3.Connection, part: Part, progress: Callable[[int, int], None] | None = None
+    connection: sqlite3.Connection,
+    part: Part,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    pause_s: float = STANDARD.index_pause_s,
 ) -> Iterator[None]:
-    """Bring a part up to date. In the block, reads of it and of the recorded file are one snapshot."""
+    """Bring a part up to date. In the block, reads of it and of the recorded file are one snapshot.
+
+    Args:
+        progress: see Analytics.
+        pause_s: seconds between two batches, in which others can lock the index.
+    """
     while True:
         with connection:  # the driver rolls back what is not committed
             connection.execute("begin immediate")
@@ -166,7 +176,7 @@ def current(
             connection.execute("commit")
         if progress is not None:
             progress(done, last)
-        time.sleep(PAUSE_S)  # SQLite's waiting is a look now and then: without a gap others would wait for the end
+        time.sleep(pause_s)  # SQLite's waiting is a look now and then: without a gap others would wait for the end
 
 
 def _take_batch(connection: sqlite3.Connection, part: Part) -> tuple[int, int]:

@@ -140,7 +140,6 @@ class SpanSums(Part):
     """See the module."""
 
     name = "numbers"
-    batch = 100_000
     statements = (
         *(*CREATE, FRESH, EMPTY_FRESH, TAKE_CLOSED, FORGET_CLOSED, TAKE_NEW, LIST_OPEN, *TAKE),
         *(GONE, ADD_GONE, LIST_GONE, FORGET_ABOVE, *FORGET),

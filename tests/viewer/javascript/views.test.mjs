@@ -1,0 +1,177 @@
+// Headings of the conversation, figures of the statistics, matches of a search, what a print lacks, and the address.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { headingAt } from "../../../agentspan/viewer/static/conversation.js";
+import { moment, plural } from "../../../agentspan/viewer/static/format.js";
+import { missing } from "../../../agentspan/viewer/static/print.js";
+import { hashOf, placeOf, sinceOf } from "../../../agentspan/viewer/static/run.js";
+import { matchesOf, placeAmong } from "../../../agentspan/viewer/static/search.js";
+import { barsOf, bucketsOf, keyOf, shorten, slowestOf } from "../../../agentspan/viewer/static/stats.js";
+import { idsOf, spansOf } from "./recorded.mjs";
+
+// Conversation
+
+test("a turn of another thread than the one before has a heading", () => {
+  const threads = [
+    ["", null],
+    ["left", "left"],
+    ["left", "left"],
+    ["right", null],
+    ["left", "left"],
+    ["", null],
+  ];
+  const turns = /** @type {Turn[]} */ (threads.map(([thread, agent]) => ({ thread, agent })));
+  const headings = turns.map((_, n) => headingAt(turns, n));
+  assert.deepEqual(headings, ["", "left", "", "Agent", "left, continued", "Outside any agent, continued"]);
+  assert.equal(headingAt(turns.slice(1), 0), "left");
+});
+
+// Statistics
+
+/**
+ * @param {string} schema_name
+ * @param {string | null} [label]
+ * @param {Partial<Stat>} [rest]
+ * @returns {Stat}
+ */
+function stat(schema_name, label = null, rest = {}) {
+  const counts = { count: 1, failed: 0, cancelled: 0, open: 0, total_ms: 1, is_aggregate: false, histogram: [] };
+  const unknown = { p50_ms: null, p95_ms: null, p99_ms: null, max_ms: null, input_tokens: null, output_tokens: null };
+  return { kind: "tool", schema_name, label, ...counts, ...unknown, cost_usd: null, ...rest };
+}
+
+/** @param {ReturnType<typeof shorten>} rows */
+const named = (rows) => rows.map((row) => ("of" in row ? `${row.left} of ${row.of}` : (row.label ?? row.schema_name)));
+
+test("few statistics are all shown", () => {
+  const stats = [stat("llm"), stat("llm", "m"), stat("tool")];
+  assert.deepEqual(shorten(stats, new Set(), false), stats);
+});
+
+test("the labels that took longest stay, and a type that was asked for is shown whole", () => {
+  const labels = Array.from({ length: 70 }, (_, n) => stat("tool", `t${n}`, { total_ms: n }));
+  const stats = [stat("llm"), stat("tool"), ...labels];
+  const rows = named(shorten(stats, new Set(), false));
+  assert.equal(rows.length, 61);
+  assert.deepEqual([...rows.slice(0, 3), ...rows.slice(-2)], ["llm", "tool", "t12", "t69", "12 of tool"]);
+  assert.deepEqual(shorten(stats, new Set(["tool"]), false), stats);
+});
+
+test("half of the rows are for types, until all are asked for", () => {
+  const names = Array.from({ length: 40 }, (_, n) => `type${n}`);
+  const types = names.flatMap((name) => [stat(name), stat(name, "a"), stat(name, "b")]);
+  const some = named(shorten(types, new Set(), false));
+  assert.equal(some.filter((name) => name.startsWith("type")).length, 30);
+  assert.equal(some.at(-1), "10 of null");
+  const all = named(shorten(types, new Set(), true));
+  assert.equal(all.filter((name) => name.startsWith("type")).length, 40);
+  assert.equal(all.includes("10 of null"), false);
+});
+
+test("histograms show the buckets that are used, and at least a handful", () => {
+  /** @param {number[]} used */
+  const buckets = (...used) => {
+    const histogram = Array.from({ length: 21 }, (_, n) => Number(used.includes(n)));
+    return bucketsOf([stat("a", null, { histogram })], 20);
+  };
+  assert.deepEqual(buckets(5, 18), [4, 19]);
+  assert.deepEqual(buckets(5), [4, 11]);
+  assert.deepEqual(buckets(0), [0, 7]);
+  assert.deepEqual(buckets(20), [19, 20]);
+  assert.deepEqual(bucketsOf([], 20), [19, 20]);
+});
+
+test("bars are as high as their share of the highest, and small ones can be seen", () => {
+  assert.equal(barsOf([0, 10, 5, 0, 1]), "M7 22v-20h6v20zM14 22v-10h6v10zM28 22v-2h6v2z");
+  assert.equal(barsOf([1, 1000]), "M0 22v-2h6v2zM7 22v-20h6v20z");
+  assert.equal(barsOf([0, 0]), "");
+});
+
+test("the slowest span of a type and of a label is one that has ended", () => {
+  const spans = spansOf([
+    { id: "a", label: "x", took: 5 },
+    { id: "b", label: "x", took: 9 },
+    { id: "c", label: "y", took: 7 },
+    { id: "d", label: "y", status: "active" },
+    { id: "e", type: "llm", status: "active" },
+  ]);
+  const slowest = slowestOf(spans);
+  assert.deepEqual([...slowest.keys()], [keyOf("tool", null), keyOf("tool", "x"), keyOf("tool", "y")]);
+  assert.deepEqual(idsOf(spans, slowest.values()), ["b", "b", "c"]);
+});
+
+// Search
+
+test("a search finds what an outline shows, in upper or lower case", () => {
+  const spans = spansOf([
+    { id: "a", summary: "Tool Fetch" },
+    { id: "b", label: "fetcher" },
+    { id: "c", type: "fetching" },
+    { id: "d", error: "E: not FETCHED" },
+    { id: "fetch-id" },
+    { id: "f", summary: "other" },
+  ]);
+  assert.deepEqual(idsOf(spans, matchesOf(spans, "fEtch")), ["a", "b", "c", "d", "fetch-id"]);
+  assert.equal(matchesOf(spans, "none.*").size, 0);
+});
+
+test("a selected match has its number in the order of the tree", () => {
+  const order = Int32Array.of(4, 2, 0, 1);
+  const matches = new Set([0, 4, 1]);
+  assert.deepEqual([4, 0, 1, 2, -1].map((selected) => placeAmong(matches, selected, order)), [1, 2, 3, 0, 0]);
+});
+
+// Print
+
+test("a print says what it lacks", () => {
+  const spans = spansOf([{ id: "a" }, ...Array.from({ length: 1100 }, (_, n) => ({ id: `${n}`, parent: "a" }))]);
+  /** @type {(view: View, total?: number) => string} */
+  const lacks = (view, total = 1101) => {
+    const run = { id: "r1", spans: { total } };
+    return missing(/** @type {any} */ ({ view, run, spans, conversation: { cards: [1, 2], total: 3 } }));
+  };
+  const command = "`agentspan show r1` prints all.";
+  assert.equal(lacks("stats"), "");
+  assert.equal(lacks("conversation"), `Only the first 2 of 3 turns are printed here. ${command}`);
+  assert.equal(lacks("tree"), `Only the first 1,000 of 1,101 rows are printed here. ${command}`);
+  spans.fold(0, true);
+  spans.listRows();
+  assert.equal(lacks("tree"), `1,100 spans in folded rows are not printed. ${command}`);
+  spans.fold(0, false);
+  assert.match(lacks("tree", 2000), /Only 1,101 of 2,000 spans were loaded\./);
+});
+
+// Address
+
+test("the address of a span and a view leads there again", () => {
+  for (const view of /** @type {View[]} */ (["tree", "conversation", "stats"])) {
+    for (const span of ["", "01abc", "a&view=stats#%\u00e9"]) {
+      assert.deepEqual(placeOf(hashOf({ run: "r", span, view })), { span, view });
+    }
+  }
+});
+
+test("an address names only what is not shown anyway", () => {
+  assert.equal(hashOf({ run: "", span: "", view: "tree" }), "");
+  assert.equal(hashOf({ run: "", span: "s1", view: "tree" }), "#span=s1");
+  assert.equal(hashOf({ run: "r1", span: "s1", view: "stats" }), "#run=r1&span=s1&view=stats");
+});
+
+test("an address with another view names none", () => {
+  assert.deepEqual(placeOf("#span=s&view=constructor"), { span: "s", view: undefined });
+  assert.deepEqual(placeOf(""), { span: "", view: "tree" });
+});
+
+test("changes are read from a little before the latest one, in the server's form", () => {
+  assert.equal(sinceOf("2026-11-24T09:12:04.123456Z"), "2026-11-24T09:12:01.123000Z");
+  assert.equal(sinceOf(null), "");
+});
+
+// Words
+
+test("a time without its fraction, and a noun with its number", () => {
+  assert.deepEqual([moment("2026-11-24T09:12:04.5Z"), moment(null)], ["2026-11-24 09:12:04", ""]);
+  assert.deepEqual([plural(1, "turn"), plural(0, "turn"), plural(1234, "turn")], ["1 turn", "0 turns", "1,234 turns"]);
+});
