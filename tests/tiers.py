@@ -134,20 +134,20 @@ class _LastLines:
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        wanted, others = Counter[str](), Counter[str]()
+        wanted, others = Counter[str](), 0
         for report in terminalreporter.stats.get("skipped", ()):
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             found = _WANTED.match(reason)
             if found:
                 wanted[found[1]] += 1
             else:
-                others[reason.removeprefix("Skipped: ")] += 1
+                others += 1
         line = terminalreporter.write_line
         line("")
         if wanted:
-            line("skipped, for want of " + ", ".join(f"{name} ({many})" for name, many in wanted.most_common()))
+            line("skipped for want of " + ", ".join(f"{name} ({many})" for name, many in wanted.most_common()))
         if others:
-            line("skipped, " + ", ".join(f"{name} ({many})" for name, many in others.most_common()))
+            line(f"skipped where a test does not apply: {others} (-rs says why)")
         left = self._left or self._config.stash.get(_LEFT, Counter())
         if left:
             parts = [f"{left[tier]} tests of the {tier} tier ({COMMANDS[tier]})" for tier in TIERS if left[tier]]

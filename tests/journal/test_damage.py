@@ -87,6 +87,7 @@ def test_a_damaged_registration_costs_the_name_of_the_run_and_a_damaged_writer_i
             assert db.doctor().refused_total == 0
 
 
+@pytest.mark.full
 def test_every_byte_may_be_damaged(left: Path, tmp_path: Path) -> None:
     (segment,) = segments_of(left / "runs.db")
     data, path = segment.read_bytes(), tmp_path / segment.name

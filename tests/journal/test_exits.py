@@ -82,6 +82,7 @@ open(path + ".count", "w").write(str(total))
     check(path, int((tmp_path / "runs.db.count").read_text()))
 
 
+@pytest.mark.full
 def test_ctrl_c_at_any_moment_leaves_the_journal_whole(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     code = """

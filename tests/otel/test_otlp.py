@@ -304,6 +304,7 @@ def test_fields_of_another_wire_type_are_ignored(field: bytes) -> None:
     assert (len(decoded.spans), decoded.rejected) == (3, 0)
 
 
+@pytest.mark.full
 def test_a_span_of_json_with_too_many_attributes() -> None:
     many = [{"key": f"k{number}", "value": {"intValue": 1}} for number in range(MAX_ATTRIBUTES + 5)]
     (span,) = _decode(export_request({"attributes": many}), JSON).spans

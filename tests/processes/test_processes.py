@@ -20,6 +20,7 @@ from tests.processes.stored import check_integrity, recover
 from tests.tiers import longer
 
 # Enough to find a race that is there; the figures of the README were made with more (AGENTSPAN_TEST_ROUNDS=100).
+WRITERS = longer("AGENTSPAN_TEST_WRITERS", 3, 8, 8)
 ROUNDS = longer("AGENTSPAN_TEST_ROUNDS", 2, 25, 250)
 
 
@@ -94,7 +95,7 @@ def test_eight_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
 
 def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     path, gate = tmp_path / "runs.db", tmp_path / "go"
-    workers = [start("record", path, gate, 4, 100, stderr=subprocess.PIPE) for _ in range(8)]
+    workers = [start("record", path, gate, 4, 100, stderr=subprocess.PIPE) for _ in range(WRITERS)]
     for worker in workers:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"
@@ -110,7 +111,7 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
         found = db.agent_instances.list(page_size=100)
         assert [(run.status, run.span_counts.complete, run.span_counts.total) for run in found] == [
             ("complete", 100, 100)
-        ] * 32
+        ] * (4 * WRITERS)
     check_integrity(path)
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import namedtuple
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,12 @@ ABOVE_ALL = {"__init__", "__main__"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the parsed source of a file; nobody changes it."""
+    return ast.parse(path.read_text())
+
+
 def layer_of(module: str) -> int:
     """Return the number of a module's layer, from the first part of its name below the package."""
     return next(number for number, names in enumerate(LAYERS) if module in names)
@@ -56,12 +63,18 @@ def layer_of(module: str) -> int:
 
 def imports_of(path: Path) -> set[str]:
     """Return the modules of the package that a file imports, at its top or in a function, except for types only."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = [ast.Pass()]
+    tree = tree_of(path)
+    of_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
     found = set()
     for node in ast.walk(tree):
+        if id(node) in of_types:
+            continue
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.split(".")[0] == "agentspan":
             rest = node.module.split(".")[1:]
             found |= {rest[0]} if rest else {alias.name for alias in node.names}
@@ -106,7 +119,7 @@ def test_names_of_attributes_stand_in_their_mapping_only() -> None:
     for path in MODULES:
         if path.parent == PACKAGE / "otel" / "mapping":
             continue
-        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        texts = [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
         assert [text for text in texts if isinstance(text, str) and ATTRIBUTE.fullmatch(text)] == [], path
 
 
@@ -116,23 +129,26 @@ def module_of(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
-TREES = {module_of(path): ast.parse(path.read_text()) for path in MODULES}
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Return all modules of the package, by name."""
+    return {module_of(path): tree_of(path) for path in MODULES}
 
 
 def modules_imported_by(module: str) -> set[str]:
     """The modules of the package that a module imports: at its top, inside functions, and only for types."""
     found: set[str] = set()
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(trees()[module]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {name if name in TREES else node.module for name in names}
-    return (found & TREES.keys()) - {module}
+            found |= {name if name in trees() else node.module for name in names}
+    return (found & trees().keys()) - {module}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    above = {module: modules_imported_by(module) for module in TREES if module != "agentspan"}
+    above = {module: modules_imported_by(module) for module in trees() if module != "agentspan"}
     while free := {module for module, imported in above.items() if not imported & above.keys()}:
         above = {module: imported for module, imported in above.items() if module not in free}
     assert {module: sorted(imported & above.keys()) for module, imported in above.items()} == {}
@@ -161,7 +177,7 @@ def foreign_names_in(module: str, names: dict[str, set[str]]) -> set[str]:
     own, elsewhere = names[module], set().union(*(names[other] for other in names if other != module))
     aliases = {name.rpartition(".")[2] for name in modules_imported_by(module)}
     found: set[str] = set()
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(trees()[module]):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agentspan"):
             found |= {alias.name for alias in node.names if private(alias.name)}
         elif isinstance(node, ast.Attribute) and private(node.attr) and node.attr in elsewhere:
@@ -173,8 +189,8 @@ def foreign_names_in(module: str, names: dict[str, set[str]]) -> set[str]:
 
 @pytest.mark.full
 def test_no_module_uses_a_private_name_of_another_one() -> None:
-    names = {module: private_names_of(tree) for module, tree in TREES.items()}
-    used = {module: foreign_names_in(module, names) for module in TREES}
+    names = {module: private_names_of(tree) for module, tree in trees().items()}
+    used = {module: foreign_names_in(module, names) for module in trees()}
     assert {module: sorted(found) for module, found in used.items() if found} == {}
 
 
@@ -192,7 +208,7 @@ def test_the_model_does_no_io_and_has_no_clock() -> None:
         "pydantic",
     }
     for path in (PACKAGE / "model").glob("*.py"):
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         modules = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         modules |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
         assert {module.split(".")[0] for module in modules} <= allowed, path
@@ -204,7 +220,7 @@ def test_the_core_imports_no_network_module() -> None:
     for path in MODULES:
         if path.parent.name == "serve" or path.name == "sending.py":  # what `forward` sends with
             continue
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -244,7 +260,7 @@ def test_every_error_of_the_tree_is_exported_and_drawn() -> None:
 def test_every_public_name_is_documented() -> None:
     missing = []
     for path in MODULES:
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         assert ast.get_docstring(tree), path
         for node in ast.walk(tree):
             if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node not in tree.body:
@@ -277,7 +293,7 @@ def test_the_package_is_typed_and_has_one_version() -> None:
 def test_no_test_imports_from_another_test() -> None:
     found = []
     for path in (PACKAGE.parent / "tests").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").rsplit(".", 1)[-1].startswith("test_"):
                 found.append(f"{path.name}: {node.module}")
     assert found == [], "move what they share into a module of its own"

@@ -146,6 +146,7 @@ def environment(server: Server) -> dict[str, str]:
     }
 
 
+@pytest.mark.full
 @ON_REQUEST
 @pytest.mark.parametrize("language", ["python", "typescript"])
 def test_the_checks_themselves(filled: tuple[Server, Api, str], language: str, tmp_path: Path) -> None:

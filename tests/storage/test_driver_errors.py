@@ -100,6 +100,7 @@ def test_a_file_that_is_only_read(path: Path, name: str) -> None:
     storage.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [*READS, *OTHERS, *WRITES])
 def test_a_damaged_file(path: Path, name: str) -> None:
     storage = SQLiteStorage(path)
