@@ -41,6 +41,17 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("agentspan")
 
 
+# What somebody has set for other programs changes neither a test nor a program that a test starts.
+_OTHERS = (
+    "AGENTSPAN_", "GIT_", "OTEL_", "PG", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "LESS", "PAGER",
+    "PYTHONUNBUFFERED",
+)  # fmt: skip
+for _name in [*os.environ]:
+    if _name.startswith(_OTHERS) and not _name.startswith(("AGENTSPAN_TEST_", "AGENTSPAN_SHOTS", "AGENTSPAN_TORTURE")):
+        del os.environ[_name]
+for _name in ("NO_PROXY", "no_proxy"):  # a proxy is for what the tests fetch, not for their servers
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1,localhost")))
+
 # Journals in front of servers are nobody's but these tests'.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="agentspan-state-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
