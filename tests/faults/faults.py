@@ -1,0 +1,246 @@
+"""Forty faults that the tests must catch: one place each, that a change of the code could have got wrong.
+
+A new version of the tests, or another design of the code, is held against them: it must catch all of them. Where the
+code of a fault moves or is written anew, give the fault its new place, and keep its sentence. `python -m tests.faults`
+plants them, one after the other, in a copy of the checkout, and says which test caught each.
+
+Drawn on 28 November 2026 with Cosmic Ray 8.7.0, which lists the places where a file can be mutated:
+
+- Files: `agentspan/` `model` (6 faults), `recording` (8), `journal` (7), `recovery` (6), `storage` (7, at most two of
+  them of PostgreSQL), `operations` (6). Each folder's mutants were sorted by file, operator and place, shuffled with
+  `random.Random(20250611)`, and tried in that order, until enough were caught.
+- Operators: `and` for `or` and back; `not` added to a condition or taken away; True for False and back; `==` and `!=`,
+  `is` and `is not`, `<` and `<=`, `>` and `>=` for each other; `+` and `-` for each other; `break` and `continue` for
+  each other; a loop that never runs.
+- Not used, because most of their mutants are noise: other pairs of comparisons and of arithmetic (they fail at once, or
+  mean the same), other numbers (sizes and limits that were measured), other exceptions (a name that is not defined),
+  decorators taken away, variables replaced.
+- Skipped: a mutant of an annotation, or of an `assert` for the type checker; one that can only raise TypeError; one
+  at a place that is mutated already; a third one in a file; and one with which agentspan cannot be imported, or record
+  a run with one span in a with-block and read it back. Nearly every test finds that.
+- Dropped: mutants that no test of the folders beside their code found, within a minute or two. They mean the same as
+  the code, cost only time, or are gaps in the tests.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A place in the code, with what stands there and what is planted.
+
+    Attributes:
+        name: short, in kebab-case.
+        file: its path in the checkout.
+        before: the text that is replaced. The file has it exactly once.
+        after: the text that is planted.
+        says: what goes wrong for a user, or for the data.
+        caught_by: the id of a test that fails. Only a hint where to look first.
+    """
+
+    name: str
+    file: str
+    before: str
+    after: str
+    says: str
+    caught_by: str
+
+    def planted(self, source: str) -> str:
+        """Return a file's source with the fault.
+
+        Raises:
+            ValueError: the source does not have its place exactly once.
+        """
+        found = source.count(self.before)
+        if found != 1:
+            raise ValueError(f"the place of {self.name!r} is {found} times in {self.file}: write it anew")
+        return source.replace(self.before, self.after)
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        name="unexplained-score-breaks-the-span",
+        file="agentspan/model/quality_scores.py",
+        before=(
+            'name, number, None if label is None else said[label], None if why is None else said[why], "code", None'
+        ),
+        after=(
+            'name, number, None if label is None else said[label], None if why is not None else said[why], "code", None'
+        ),
+        says="A quality score that has no explanation cannot be computed, so the request that ends its span fails.",
+        caught_by="tests/operations/test_quality.py::test_a_payload_is_set_by_name_and_others_stay[memory]",
+    ),
+    Fault(
+        name="half-a-wrapper-counts-as-sensitive",
+        file="agentspan/model/sensitive.py",
+        before='return "$sensitive" in value and "value" in value',
+        after='return "$sensitive" in value or "value" in value',
+        says=(
+            'Any object with a key "value" counts as a sensitive value, so a payload that was never marked is '
+            "unwrapped or masked."
+        ),
+        caught_by=(
+            "tests/operations/test_sensitive.py::"
+            "test_without_a_wrapper_the_payload_stays_and_the_flag_is_what_was_sent[memory-payload2]"
+        ),
+    ),
+    Fault(
+        name="sensitive-values-are-never-replaced",
+        file="agentspan/model/sensitive.py",
+        before="if is_wrapper(value):",
+        after="if not is_wrapper(value):",
+        says="A value that is marked as sensitive is stored as it was sent, instead of masked.",
+        caught_by="tests/operations/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
+    ),
+    Fault(
+        name="an-end-replaces-a-close-twice",
+        file="agentspan/model/changes.py",
+        before="if stored.closed_by not in CLOSERS or stored.ended_late:",
+        after="if stored.closed_by not in CLOSERS and stored.ended_late:",
+        says=(
+            "A span that was closed for a dead process, and then got its late end, takes a second end that "
+            "overwrites the first."
+        ),
+        caught_by="tests/storage/test_contract.py::TestMemory::test_an_end_replaces_a_close_once",
+    ),
+    Fault(
+        name="a-finished-span-takes-no-time",
+        file="agentspan/model/spans.py",
+        before='if status == "cancelled" or started_at is None:',
+        after='if not status == "cancelled" or started_at is None:',
+        says="A span that completes gets its end as its start, and a duration of 0 ms.",
+        caught_by=(
+            "tests/operations/test_agent_spans.py::"
+            "test_a_finish_up_to_a_minute_before_the_start_counts_as_the_start[memory]"
+        ),
+    ),
+    Fault(
+        name="two-threads-write-one-record",
+        file="agentspan/journal/log.py",
+        before=(
+            "if self.sequence + 1 == sequence and segment is not None:  # no call from here until the place is taken"
+        ),
+        after="if self.sequence + 1 == sequence or segment is not None:  # no call from here until the place is taken",
+        says=(
+            "Where locks guard the journal, two threads that append at the same moment take the same sequence "
+            "number, and one record is lost."
+        ),
+        caught_by="tests/journal/test_log.py::test_each_record_comes_out_once_in_its_threads_order[written-<lambda>]",
+    ),
+    Fault(
+        name="sound-journal-folder-stays",
+        file="agentspan/journal/spool.py",
+        before="if refusal(folder) is not None:",
+        after="if refusal(folder) is None:",
+        says="Files that no process needs stay in the journal's folder, and the folder stays after the last program.",
+        caught_by="tests/journal/test_recording.py::test_a_link_to_the_file_is_the_file",
+    ),
+    Fault(
+        name="length-without-the-header",
+        file="agentspan/journal/records.py",
+        before="return HEADER + int(length) if magic == MAGIC else 0",
+        after="return HEADER - int(length) if magic == MAGIC else 0",
+        says=(
+            "The size of a journal record is computed without its header, so a record that is cut off is read as whole."
+        ),
+        caught_by=(
+            "tests/journal/test_records.py::test_a_record_that_is_cut_off_behind_a_hole_is_read_with_the_next_part"
+        ),
+    ),
+    Fault(
+        name="a-refused-record-counts-as-written",
+        file="agentspan/journal/log.py",
+        before=(
+            "                if not self._has_room(length) and self._next_segment(length) is None:\n"
+            "                    return False"
+        ),
+        after=(
+            "                if not self._has_room(length) and self._next_segment(length) is None:\n"
+            "                    return True"
+        ),
+        says="A record that the disk has no room for counts as written to the journal, and is lost without a word.",
+        caught_by=(
+            "tests/journal/test_full_disks.py::"
+            "test_a_full_disk_costs_nothing_and_when_there_is_room_recording_goes_on[1m]"
+        ),
+    ),
+    Fault(
+        name="reading-ends-at-a-hole",
+        file="agentspan/journal/records.py",
+        before=("continue\n        start = position + HEADER"),
+        after=("break\n        start = position + HEADER"),
+        says="Records of a program's own journal that come after a hole are never stored.",
+        caught_by="tests/journal/test_records.py::test_a_hole_is_passed_over",
+    ),
+    Fault(
+        name="list-elements-are-never-recorded",
+        file="agentspan/journal/parts.py",
+        before="if known != epoch:",
+        after="if known == epoch:",
+        says=(
+            "An element of a history that no record has yet is not written, only referred to, so payloads of later "
+            "calls cannot be put together again."
+        ),
+        caught_by="tests/journal/test_parts.py::test_what_is_read_is_what_was_captured",
+    ),
+    Fault(
+        name="schemas-by-name-are-refused",
+        file="agentspan/operations/agent_schema_versions.py",
+        before="if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
+        after="if isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
+        says="A schema version that lists its schemas by name, as it should, is refused.",
+        caught_by="tests/operations/test_unusable_schemas.py::test_a_schema_is_stored_as_it_was_sent[memory-schema0]",
+    ),
+    Fault(
+        name="a-list-needs-its-pagination",
+        file="agentspan/operations/json_operations.py",
+        before="if wanted is not None and not isinstance(wanted, Mapping):",
+        after="if wanted is None and not isinstance(wanted, Mapping):",
+        says="A list without a pagination is refused, and one whose pagination is no object is not.",
+        caught_by="tests/operations/test_bulk.py::test_a_page_that_is_none_is_refused[memory-3]",
+    ),
+    Fault(
+        name="schema-errors-name-no-details",
+        file="agentspan/operations/as_sent.py",
+        before="if isinstance(error, ValidationErrors):",
+        after="if not isinstance(error, ValidationErrors):",
+        says=(
+            "An invalid payload in a bulk request is reported under a field that the request does not have, without "
+            '"details.".'
+        ),
+        caught_by=(
+            "tests/operations/test_bulk.py::"
+            "test_the_first_refusal_is_the_last_output_and_what_came_before_stays[memory]"
+        ),
+    ),
+    Fault(
+        name="a-given-id-counts-as-minted",
+        file="agentspan/operations/agent_spans.py",
+        before="minted=id is None,",
+        after="minted=id is not None,",
+        says=(
+            "A span whose client chose its id is stored as if nobody else could have used that id, and the other way "
+            "round."
+        ),
+        caught_by="tests/operations/test_idempotency.py::test_a_keyed_create_under_a_known_parent_is_four_statements",
+    ),
+    Fault(
+        name="every-span-counts-as-sensitive",
+        file="agentspan/operations/agent_spans.py",
+        before="if is_marked or marks:",
+        after="if not is_marked or marks:",
+        says="A finished span without any sensitive value is flagged as having one, and one that has some is not.",
+        caught_by=(
+            "tests/operations/test_sensitive.py::"
+            "test_without_a_wrapper_the_payload_stays_and_the_flag_is_what_was_sent[memory-payload0]"
+        ),
+    ),
+    Fault(
+        name="summaries-show-the-wrapper",
+        file="agentspan/operations/context.py",
+        before="return Admitted(text, sensitive.unwrapped(plain) if is_marked else plain, is_marked)",
+        after="return Admitted(text, sensitive.unwrapped(plain) if not is_marked else plain, is_marked)",
+        says="Summaries and checks of a sensitive payload see the wrapper instead of the value in it.",
+        caught_by="tests/operations/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
+    ),
+)
