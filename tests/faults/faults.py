@@ -115,6 +115,77 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
+        name="no-folder-is-searched-for-git",
+        file="agentspan/recording/git_commit.py",
+        before="for _ in range(MAX_FOLDERS):",
+        after="for _ in []:",
+        says="A run is recorded without the git commit of its checkout: no folder is searched.",
+        caught_by=(
+            "tests/recording/test_git_commit.py::test_the_folder_of_the_script_counts_before_the_working_directory"
+        ),
+    ),
+    Fault(
+        name="a-deleted-file-is-not-noticed",
+        file="agentspan/recording/destination.py",
+        before="return self.store.account().id != self.account.id",
+        after="return self.store.account().id == self.account.id",
+        says=(
+            "A program whose database file was deleted goes on writing into the deleted file, so the rest of its run "
+            "is lost."
+        ),
+        caught_by=(
+            "tests/recording/test_deleted_files.py::test_a_run_whose_file_is_deleted_goes_on_in_a_new_one[commit]"
+        ),
+    ),
+    Fault(
+        name="no-folder-counts-for-the-commit",
+        file="agentspan/recording/git_commit.py",
+        before="for folder in folders:",
+        after="for folder in []:",
+        says=(
+            "A run is recorded without the git commit, because neither the script's folder nor the working directory "
+            "counts."
+        ),
+        caught_by=(
+            "tests/recording/test_git_commit.py::test_the_folder_of_the_script_counts_before_the_working_directory"
+        ),
+    ),
+    Fault(
+        name="histories-are-captured-whole-each-time",
+        file="agentspan/recording/capture/capture.py",
+        before="if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):",
+        after="if type(item) is not list or len(item) < 2 or type(key) is str or names_credential(key):",
+        says=(
+            "The messages of an llm call are captured anew with each call, instead of once, so a long conversation "
+            "costs more with each turn."
+        ),
+        caught_by="tests/recording/test_repeats.py::test_messages_that_are_objects_are_captured_once",
+    ),
+    Fault(
+        name="a-rule-of-ones-own-is-refused",
+        file="agentspan/recording/settings.py",
+        before='if self.redact is not None and self.redact != "credentials" and not callable(self.redact):',
+        after='if self.redact is not None and self.redact != "credentials" and callable(self.redact):',
+        says="`redact=` refuses a function of the program's own, and takes what is no function.",
+        caught_by="tests/recording/test_redaction.py::test_ones_own_rule_is_asked_for_every_value",
+    ),
+    Fault(
+        name="the-reason-why-a-value-is-missing-is-lost",
+        file="agentspan/recording/capture/values.py",
+        before='return {NOT_JSON: mark if reason is None else {**mark, "reason": reason}}',
+        after='return {NOT_JSON: mark if reason is not None else {**mark, "reason": reason}}',
+        says="The mark of a value that is no JSON does not tell why the value could not be read.",
+        caught_by="tests/recording/test_values.py::test_fields_that_cannot_be_read_do_not_cost_the_others",
+    ),
+    Fault(
+        name="waiting-records-look-fresh",
+        file="agentspan/recording/sinks/drain.py",
+        before="return (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0",
+        after="return (time.monotonic_ns() - self._moved_ns) / 1e9 if not self.journaled else 0.0",
+        says="Health tells of an age of 0 s while records wait for the storage, however long they have waited.",
+        caught_by="tests/recording/test_backlog.py::test_health_tells_how_much_waits_since_when_and_why",
+    ),
+    Fault(
         name="two-threads-write-one-record",
         file="agentspan/journal/log.py",
         before=(
@@ -182,6 +253,73 @@ FAULTS: tuple[Fault, ...] = (
             "calls cannot be put together again."
         ),
         caught_by="tests/journal/test_parts.py::test_what_is_read_is_what_was_captured",
+    ),
+    Fault(
+        name="dead-writers-are-never-recognised",
+        file="agentspan/recovery/writers.py",
+        before="if id is None:",
+        after="if id is not None:",
+        says="No process counts as dead, so spans that a killed program left open are never closed.",
+        caught_by=(
+            "tests/recovery/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
+        ),
+    ),
+    Fault(
+        name="a-process-that-is-gone-counts-as-alive",
+        file="agentspan/recovery/writers.py",
+        before="return False",
+        after="return True",
+        says="A program whose process is gone counts as alive, so what it left open is never closed.",
+        caught_by=(
+            "tests/recovery/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
+        ),
+    ),
+    Fault(
+        name="serve-looks-for-a-journal-that-is-not-there",
+        file="agentspan/recovery/opening.py",
+        before=(
+            "if can.spool is not None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))"
+        ),
+        after=("if can.spool is None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))"),
+        says=(
+            "`agentspan serve` fails at a database file: it looks for the journal that only a storage on a server "
+            "has in front of it."
+        ),
+        caught_by="tests/serve/test_adopting.py::test_what_a_dead_program_left_is_in_the_first_answer",
+    ),
+    Fault(
+        name="refused-changes-are-not-kept",
+        file="agentspan/recovery/committer.py",
+        before="if (row.subject, row.wanted) not in self._kept:",
+        after="if not (row.subject, row.wanted) not in self._kept:",
+        says="A change that the storage refuses is not kept as a refused change, so nobody can see what was lost.",
+        caught_by=(
+            "tests/recording/test_termination.py::"
+            "test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_it"
+        ),
+    ),
+    Fault(
+        name="a-refused-change-counts-as-stored",
+        file="agentspan/recovery/committer.py",
+        before=("if already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"),
+        after=(
+            "if not already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"
+        ),
+        says="A change that the storage refused counts as stored already, and vanishes without a word.",
+        caught_by=(
+            "tests/recording/test_termination.py::"
+            "test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_it"
+        ),
+    ),
+    Fault(
+        name="adoption-skips-what-it-could-lock",
+        file="agentspan/recovery/adopting.py",
+        before="if left is None:",
+        after="if left is not None:",
+        says="The journal of a dead program is skipped where it could be adopted, and its records are not stored.",
+        caught_by=(
+            "tests/recovery/test_adopting.py::test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it"
+        ),
     ),
     Fault(
         name="schemas-by-name-are-refused",
