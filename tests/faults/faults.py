@@ -98,8 +98,8 @@ FAULTS: tuple[Fault, ...] = (
         before="if stored.closed_by not in CLOSERS or stored.ended_late:",
         after="if stored.closed_by not in CLOSERS and stored.ended_late:",
         says=(
-            "A span that was closed for a dead process, and then got its late end, takes a second end that "
-            "overwrites the first."
+            "A span that was closed for a dead process, and then got its late end, takes a second end that replaces "
+            "the first."
         ),
         caught_by="tests/storage/test_contract.py::TestMemory::test_an_end_replaces_a_close_once",
     ),
@@ -113,6 +113,14 @@ FAULTS: tuple[Fault, ...] = (
             "tests/operations/test_agent_spans.py::"
             "test_a_finish_up_to_a_minute_before_the_start_counts_as_the_start[memory]"
         ),
+    ),
+    Fault(
+        name="numbers-are-no-scores",
+        file="agentspan/model/scores.py",
+        before="is_number = isinstance(value, SupportsFloat) and not isinstance(value, str)",
+        after="is_number = isinstance(value, SupportsFloat) and isinstance(value, str)",
+        says="A score whose value is a number is refused.",
+        caught_by="tests/operations/test_scores.py::test_a_run_and_a_span_are_judged_by_their_id[memory]",
     ),
     Fault(
         name="no-folder-is-searched-for-git",
@@ -156,8 +164,8 @@ FAULTS: tuple[Fault, ...] = (
         before="if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):",
         after="if type(item) is not list or len(item) < 2 or type(key) is str or names_credential(key):",
         says=(
-            "The messages of an llm call are captured anew with each call, instead of once, so a long conversation "
-            "costs more with each turn."
+            "The messages of an LLM call are captured anew with each call, so a conversation costs more with each of "
+            "its turns."
         ),
         caught_by="tests/recording/test_repeats.py::test_messages_that_are_objects_are_captured_once",
     ),
@@ -186,24 +194,38 @@ FAULTS: tuple[Fault, ...] = (
         caught_by="tests/recording/test_backlog.py::test_health_tells_how_much_waits_since_when_and_why",
     ),
     Fault(
-        name="two-threads-write-one-record",
+        name="spans-do-not-nest-where-they-were-propagated",
+        file="agentspan/recording/propagation.py",
+        before="if luggage.span is not None:",
+        after="if luggage.span is None:",
+        says=(
+            "A span in a function that was sent to another thread or process lies beside the span that sent it, not "
+            "below."
+        ),
+        caught_by=(
+            "tests/recording/test_propagation.py::test_any_callable_nests_where_it_was_propagated[decorated "
+            "function-pickled]"
+        ),
+    ),
+    Fault(
+        name="two-threads-take-one-place",
         file="agentspan/journal/log.py",
         before=(
             "if self.sequence + 1 == sequence and segment is not None:  # no call from here until the place is taken"
         ),
         after="if self.sequence + 1 == sequence or segment is not None:  # no call from here until the place is taken",
         says=(
-            "Where locks guard the journal, two threads that append at the same moment take the same sequence "
-            "number, and one record is lost."
+            "Where locks guard the journal, two threads that append at the same moment write to the same place, and "
+            "a record is lost."
         ),
         caught_by="tests/journal/test_log.py::test_each_record_comes_out_once_in_its_threads_order[written-<lambda>]",
     ),
     Fault(
-        name="sound-journal-folder-stays",
+        name="empty-journal-folders-stay",
         file="agentspan/journal/spool.py",
         before="if refusal(folder) is not None:",
         after="if refusal(folder) is None:",
-        says="Files that no process needs stay in the journal's folder, and the folder stays after the last program.",
+        says="Files that no process needs stay in the journal's folder, and so does the folder itself.",
         caught_by="tests/journal/test_recording.py::test_a_link_to_the_file_is_the_file",
     ),
     Fault(
@@ -238,19 +260,30 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="reading-ends-at-a-hole",
         file="agentspan/journal/records.py",
-        before=("continue\n        start = position + HEADER"),
-        after=("break\n        start = position + HEADER"),
+        before="continue\n        start = position + HEADER",
+        after="break\n        start = position + HEADER",
         says="Records of a program's own journal that come after a hole are never stored.",
         caught_by="tests/journal/test_records.py::test_a_hole_is_passed_over",
     ),
     Fault(
-        name="list-elements-are-never-recorded",
+        name="a-new-element-counts-as-recorded",
         file="agentspan/journal/parts.py",
         before="if known != epoch:",
         after="if known == epoch:",
         says=(
-            "An element of a history that no record has yet is not written, only referred to, so payloads of later "
-            "calls cannot be put together again."
+            "An element of a history that no journal record has yet is only referred to, not written, so the payload "
+            "is lost."
+        ),
+        caught_by="tests/journal/test_parts.py::test_what_is_read_is_what_was_captured",
+    ),
+    Fault(
+        name="histories-are-recorded-empty",
+        file="agentspan/journal/parts.py",
+        before="for element in elements:",
+        after="for element in []:",
+        says=(
+            "The elements of a history are left out of the journal's records, so the payload cannot be put together "
+            "again."
         ),
         caught_by="tests/journal/test_parts.py::test_what_is_read_is_what_was_captured",
     ),
@@ -280,7 +313,7 @@ FAULTS: tuple[Fault, ...] = (
         before=(
             "if can.spool is not None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))"
         ),
-        after=("if can.spool is None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))"),
+        after="if can.spool is None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))",
         says=(
             "`agentspan serve` fails at a database file: it looks for the journal that only a storage on a server "
             "has in front of it."
@@ -301,7 +334,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="a-refused-change-counts-as-stored",
         file="agentspan/recovery/committer.py",
-        before=("if already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"),
+        before="if already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)",
         after=(
             "if not already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"
         ),
@@ -312,14 +345,82 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault(
-        name="adoption-skips-what-it-could-lock",
+        name="adoption-skips-a-journal-that-is-free",
         file="agentspan/recovery/adopting.py",
         before="if left is None:",
         after="if left is not None:",
-        says="The journal of a dead program is skipped where it could be adopted, and its records are not stored.",
+        says=(
+            "The journal of a dead program is skipped by a process that could adopt it, so its records are not stored."
+        ),
         caught_by=(
             "tests/recovery/test_adopting.py::test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it"
         ),
+    ),
+    Fault(
+        name="new-texts-are-not-searchable",
+        file="agentspan/storage/first_said.py",
+        before="pieces += (text[copied : part.start], '\"\"' if is_said else text[part.start : part.end])",
+        after="pieces += (text[copied : part.start], '\"\"' if not is_said else text[part.start : part.end])",
+        says=(
+            "The full-text index has the texts that earlier spans of a run had already, and leaves out those that "
+            "are new."
+        ),
+        caught_by="tests/storage/test_first_said.py::test_a_payload_without_parts_is_json_without_their_values",
+    ),
+    Fault(
+        name="plain-spans-count-as-aggregates",
+        file="agentspan/storage/span_groups.py",
+        before="self.is_aggregate = False",
+        after="self.is_aggregate = True",
+        says=(
+            "Statistics mark every group of spans as one that has aggregates, whose tokens and costs are counted "
+            "elsewhere."
+        ),
+        caught_by="tests/storage/test_contract.py::TestSQLite::test_analytics_answer_as_reading_row_by_row_does",
+    ),
+    Fault(
+        name="every-error-is-a-damaged-payload",
+        file="agentspan/storage/sqlite/driver_errors.py",
+        before='if "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON',
+        after='if not "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON',
+        says="An error of SQLite, such as a missing table, is reported as a payload that cannot be read.",
+        caught_by="tests/storage/test_driver_errors.py::test_a_file_without_its_tables[account]",
+    ),
+    Fault(
+        name="open-spans-are-missing-in-the-index",
+        file="agentspan/storage/sqlite/index/span_sums.py",
+        before="if new < until - after:  # else each of these rows is a finished span: no second look at them",
+        after="if not new < until - after:  # else each of these rows is a finished span: no second look at them",
+        says="Statistics from the index beside the file leave out spans that are still open.",
+        caught_by="tests/storage/test_index.py::test_answers_are_exact_whatever_happened[0]",
+    ),
+    Fault(
+        name="a-new-history-has-nothing-before-it",
+        file="agentspan/storage/sqlite/contents/numbering.py",
+        before="known = [] if before is None else [*before.numbers[: piece.known]]",
+        after="known = [] if before is not None else [*before.numbers[: piece.known]]",
+        says="The first payload with a history cannot be stored: it is taken for the continuation of another one.",
+        caught_by="tests/storage/test_contents.py::test_a_growing_history_is_a_range_and_each_message_one_row",
+    ),
+    Fault(
+        name="postgres-does-not-tell-what-was-in-the-way",
+        file="agentspan/storage/postgres/writes.py",
+        before="if after.stored is not None or before is not None:",
+        after="if after.stored is None or before is not None:",
+        says="PostgreSQL refuses a change of a row that is of another type without saying which row has that id.",
+        caught_by=(
+            "tests/storage/test_contract.py::TestPostgres::test_random_units_have_the_outcomes_that_they_have_in_memory"
+        ),
+    ),
+    Fault(
+        name="a-new-file-gives-no-pages-back",
+        file="agentspan/storage/sqlite/opening.py",
+        before=(
+            "if not has_tables:  # only before its first page is written can a file learn to give pages back in steps"
+        ),
+        after="if has_tables:  # only before its first page is written can a file learn to give pages back in steps",
+        says="A new database file cannot become smaller in steps after runs were deleted: it is not created for that.",
+        caught_by="tests/maintenance/test_compact.py::test_the_command_says_what_it_won",
     ),
     Fault(
         name="schemas-by-name-are-refused",

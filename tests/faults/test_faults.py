@@ -17,9 +17,8 @@ def test_a_fault_can_be_planted(fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_the_test_that_caught_a_fault_is_there(fault: Fault) -> None:
-    file, *names = re.sub(r"\[.*", "", fault.caught_by).split("::")
-    source = (ROOT / file).read_text()
-    assert [name for name in names if not re.search(rf"^\s*(?:def|async def|class) {name}\b", source, re.M)] == []
+    file, name, *_ = fault.caught_by.partition("[")[0].split("::")  # a class may inherit its tests
+    assert re.search(rf"^(?:async )?(?:def|class) {name}\b", (ROOT / file).read_text(), re.M), f"{file} has no {name}"
 
 
 def test_each_of_the_forty_faults_has_a_name_of_its_own() -> None:
