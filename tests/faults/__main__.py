@@ -8,7 +8,8 @@ The test that caught the fault when the list was made runs first; if it passes, 
 tests. With `--whole`, all tests run from the beginning, as if nobody knew where to look. Arguments after `--` go to
 each run of pytest: `python -m tests.faults --whole -- -n 2 --dist loadfile`.
 
-A test catches a fault only if it passes without it: each one is run again in the unchanged copy.
+A test catches a fault only if it passes without it: each one is run again in the unchanged copy. One that fails there
+too is left out from then on.
 """
 
 import argparse
@@ -40,7 +41,8 @@ class Copy:
     def __init__(self, root: Path, arguments: Sequence[str]) -> None:
         self.root = root
         self._arguments = arguments
-        self._sound: dict[str, bool] = {}
+        self._sound: set[str] = set()
+        self._broken: set[str] = set()
         # Before the packages of the environment, where agentspan may be installed from another folder.
         path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
         self._environment = {**os.environ, "PYTHONPATH": path}
@@ -62,10 +64,22 @@ class Copy:
             yield
         finally:
             path.write_bytes(source)
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # what Python compiled is valid again
 
-    def first_failure(self, *where: str) -> str | None:
-        """Run these tests, or all, until one fails; return its id. None: they passed, or hung."""
+    def catch(self, fault: Fault, *where: str) -> str | None:
+        """Run these tests, or all, with the fault; return the id of one that fails, and passes without it. None if none."""
+        while True:
+            with self.planted(fault):
+                failed = self._first_failure(*where, *(f"--deselect={test}" for test in self._broken))
+            if failed is None or failed in self._broken:  # such as a file that cannot be imported
+                return None
+            if failed in self._sound or self._first_failure(failed) is None:
+                self._sound.add(failed)
+                return failed
+            self._broken.add(failed)
+
+    def _first_failure(self, *where: str) -> str | None:
+        """Run tests until one fails; return its id. None: they passed, or hung."""
         command = [sys.executable, "-m", "pytest", "--maxfail=1", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
         command += ["--ignore=tests/faults", *self._arguments, *where]  # its own test fails at each fault
         process = subprocess.Popen(
@@ -80,29 +94,20 @@ class Copy:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-        failed = _FAILED.search(output)
+        failed, named = _FAILED.search(output), any(not each.startswith("-") for each in where)
         if process.returncode in (_SOME_FAILED, _INTERRUPTED) and failed:
             return failed[1]
-        if process.returncode in (0, _NONE_FOUND) or (where and process.returncode == _WRONG_ARGUMENTS):
+        if process.returncode in (0, _NONE_FOUND) or (named and process.returncode == _WRONG_ARGUMENTS):
             return None
         raise SystemExit(f"pytest ended with {process.returncode}: {' '.join(command)}\n{output}")
 
-    def passes(self, test: str) -> bool:
-        """Return whether a test passes in the unchanged copy."""
-        if test not in self._sound:
-            self._sound[test] = self.first_failure(test) is None
-        return self._sound[test]
-
 
 def caught(fault: Fault, copy: Copy, *, whole: bool) -> str | None:
-    """Return the id of the test that catches a fault. None: all tests pass with it, or those that fail always do."""
+    """Return the id of the test that catches a fault; None if no test does."""
+    if whole:
+        return copy.catch(fault)
     folder = fault.caught_by.rpartition("/")[0]
-    for where in [()] if whole else [(fault.caught_by,), (folder,), ()]:
-        with copy.planted(fault):
-            failed = copy.first_failure(*where)
-        if failed is not None and copy.passes(failed):
-            return failed
-    return None
+    return copy.catch(fault, fault.caught_by) or copy.catch(fault, folder) or copy.catch(fault)
 
 
 @contextmanager
@@ -142,10 +147,8 @@ def main(arguments: list[str]) -> int:
             began = time.monotonic()
             test = caught(fault, copy, whole=options.whole)
             number += test is not None
-            took = f"{time.monotonic() - began:.1f} s"
-            print(
-                f"{fault.name}: caught by {test}, {took}" if test else f"{fault.name}: NOT CAUGHT, {took}", flush=True
-            )
+            result = f"caught by {test}" if test else f"NOT CAUGHT. {fault.says}"
+            print(f"{fault.name}: {time.monotonic() - began:.1f} s, {result}", flush=True)
     print(f"{number} of {len(faults)} faults caught")
     return 0 if number == len(faults) else 1
 

@@ -15,11 +15,12 @@ Drawn on 28 November 2026 with Cosmic Ray 8.7.0, which lists the places where a 
 - Not used, because most of their mutants are noise: other pairs of comparisons and of arithmetic (they fail at once, or
   mean the same), other numbers (sizes and limits that were measured), other exceptions (a name that is not defined),
   decorators taken away, variables replaced.
-- Skipped: a mutant of an annotation, or of an `assert` for the type checker; one that can only raise TypeError; one
-  at a place that is mutated already; a third one in a file; and one with which agentspan cannot be imported, or record
-  a run with one span in a with-block and read it back. Nearly every test finds that.
-- Dropped: mutants that no test of the folders beside their code found, within a minute or two. They mean the same as
-  the code, cost only time, or are gaps in the tests.
+- Skipped: a mutant of an annotation, or of an `assert` for the type checker; one that can only raise TypeError; one in
+  a line that was drawn before; a third one in a file; one with which agentspan cannot be imported, or record a run with
+  one span in a with-block and read it back, and one with which each statement to PostgreSQL fails. Nearly every test
+  finds those.
+- Put aside: a mutant that the test files nearest to its code did not catch within a minute. Some mean the same as the
+  code, some cost only time, some are caught by other tests only, and some are gaps.
 """
 
 from dataclasses import dataclass
