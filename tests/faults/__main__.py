@@ -67,7 +67,7 @@ class Copy:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # what Python compiled is valid again
 
     def catch(self, fault: Fault, *where: str) -> str | None:
-        """Run these tests, or all, with the fault; return the id of one that fails, and passes without it. None if none."""
+        """Run these tests, or all, with the fault; return the id of one that fails, but not in the unchanged copy."""
         while True:
             with self.planted(fault):
                 failed = self._first_failure(*where, *(f"--deselect={test}" for test in self._broken))
