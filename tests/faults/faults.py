@@ -1,0 +1,486 @@
+"""Forty faults that the tests must catch: one place each, that a change of the code could have got wrong.
+
+A new version of the tests, or another design of the code, is held against them: it must catch all of them. Where the
+code of a fault moves or is written anew, give the fault its new place, and keep its sentence. `python -m tests.faults`
+plants them, one after the other, in a copy of the checkout, and says which test caught each.
+
+Drawn on 28 November 2026 with Cosmic Ray 8.7.0, which lists the places where a file can be mutated:
+
+- Files: `agentspan/` `model` (6 faults), `recording` (8), `journal` (7), `recovery` (6), `storage` (7, at most two of
+  them of PostgreSQL), `operations` (6). Each folder's mutants were sorted by file, operator and place, shuffled with
+  `random.Random(20250611)`, and tried in that order, until enough were caught.
+- Operators: `and` for `or` and back; `not` added to a condition or taken away; True for False and back; `==` and `!=`,
+  `is` and `is not`, `<` and `<=`, `>` and `>=` for each other; `+` and `-` for each other; `break` and `continue` for
+  each other; a loop that never runs.
+- Not used, because most of their mutants are noise: other pairs of comparisons and of arithmetic (they fail at once, or
+  mean the same), other numbers (sizes and limits that were measured), other exceptions (a name that is not defined),
+  decorators taken away, variables replaced.
+- Skipped: a mutant of an annotation, or of an `assert` for the type checker; one that can only raise TypeError; one in
+  a line that was drawn before; a third one in a file; one with which agentspan cannot be imported, or record a run with
+  one span in a with-block and read it back, and one with which each statement to PostgreSQL fails. Nearly every test
+  finds those.
+- Put aside: a mutant that the test files nearest to its code did not catch within a minute. Some mean the same as the
+  code, some cost only time, some are caught by other tests only, and some are gaps.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A place in the code, with what stands there and what is planted.
+
+    Attributes:
+        name: short, in kebab-case.
+        file: its path in the checkout.
+        before: the text that is replaced. The file has it exactly once.
+        after: the text that is planted.
+        says: what goes wrong for a user, or for the data.
+        caught_by: the id of a test that fails. Only a hint where to look first.
+    """
+
+    name: str
+    file: str
+    before: str
+    after: str
+    says: str
+    caught_by: str
+
+    def planted(self, source: str) -> str:
+        """Return a file's source with the fault.
+
+        Raises:
+            ValueError: the source does not have its place exactly once.
+        """
+        found = source.count(self.before)
+        if found != 1:
+            raise ValueError(f"the place of {self.name!r} is {found} times in {self.file}: write it anew")
+        return source.replace(self.before, self.after)
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        name="unexplained-score-breaks-the-span",
+        file="agentspan/model/quality_scores.py",
+        before=(
+            'name, number, None if label is None else said[label], None if why is None else said[why], "code", None'
+        ),
+        after=(
+            'name, number, None if label is None else said[label], None if why is not None else said[why], "code", None'
+        ),
+        says="A quality score that has no explanation cannot be computed, so the request that ends its span fails.",
+        caught_by="tests/operations/test_quality.py::test_a_payload_is_set_by_name_and_others_stay[memory]",
+    ),
+    Fault(
+        name="half-a-wrapper-counts-as-sensitive",
+        file="agentspan/model/sensitive.py",
+        before='return "$sensitive" in value and "value" in value',
+        after='return "$sensitive" in value or "value" in value',
+        says=(
+            'Any object with a key "value" counts as a sensitive value, so a payload that was never marked is '
+            "unwrapped or masked."
+        ),
+        caught_by=(
+            "tests/operations/test_sensitive.py::"
+            "test_without_a_wrapper_the_payload_stays_and_the_flag_is_what_was_sent[memory-payload2]"
+        ),
+    ),
+    Fault(
+        name="sensitive-values-are-never-replaced",
+        file="agentspan/model/sensitive.py",
+        before="if is_wrapper(value):",
+        after="if not is_wrapper(value):",
+        says="A value that is marked as sensitive is stored as it was sent, instead of masked.",
+        caught_by="tests/operations/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
+    ),
+    Fault(
+        name="an-end-replaces-a-close-twice",
+        file="agentspan/model/changes.py",
+        before="if stored.closed_by not in CLOSERS or stored.ended_late:",
+        after="if stored.closed_by not in CLOSERS and stored.ended_late:",
+        says=(
+            "A span that was closed for a dead process, and then got its late end, takes a second end that replaces "
+            "the first."
+        ),
+        caught_by="tests/storage/test_contract.py::TestMemory::test_an_end_replaces_a_close_once",
+    ),
+    Fault(
+        name="a-finished-span-takes-no-time",
+        file="agentspan/model/spans.py",
+        before='if status == "cancelled" or started_at is None:',
+        after='if not status == "cancelled" or started_at is None:',
+        says="A span that completes gets its end as its start, and a duration of 0 ms.",
+        caught_by=(
+            "tests/operations/test_agent_spans.py::"
+            "test_a_finish_up_to_a_minute_before_the_start_counts_as_the_start[memory]"
+        ),
+    ),
+    Fault(
+        name="numbers-are-no-scores",
+        file="agentspan/model/scores.py",
+        before="is_number = isinstance(value, SupportsFloat) and not isinstance(value, str)",
+        after="is_number = isinstance(value, SupportsFloat) and isinstance(value, str)",
+        says="A score whose value is a number is refused.",
+        caught_by="tests/operations/test_scores.py::test_a_run_and_a_span_are_judged_by_their_id[memory]",
+    ),
+    Fault(
+        name="no-folder-is-searched-for-git",
+        file="agentspan/recording/git_commit.py",
+        before="for _ in range(MAX_FOLDERS):",
+        after="for _ in []:",
+        says="A run is recorded without the git commit of its checkout: no folder is searched.",
+        caught_by=(
+            "tests/recording/test_git_commit.py::test_the_folder_of_the_script_counts_before_the_working_directory"
+        ),
+    ),
+    Fault(
+        name="a-deleted-file-is-not-noticed",
+        file="agentspan/recording/destination.py",
+        before="return self.store.account().id != self.account.id",
+        after="return self.store.account().id == self.account.id",
+        says=(
+            "A program whose database file was deleted goes on writing into the deleted file, so the rest of its run "
+            "is lost."
+        ),
+        caught_by=(
+            "tests/recording/test_deleted_files.py::test_a_run_whose_file_is_deleted_goes_on_in_a_new_one[commit]"
+        ),
+    ),
+    Fault(
+        name="no-folder-counts-for-the-commit",
+        file="agentspan/recording/git_commit.py",
+        before="for folder in folders:",
+        after="for folder in []:",
+        says=(
+            "A run is recorded without the git commit, because neither the script's folder nor the working directory "
+            "counts."
+        ),
+        caught_by=(
+            "tests/recording/test_git_commit.py::test_the_folder_of_the_script_counts_before_the_working_directory"
+        ),
+    ),
+    Fault(
+        name="histories-are-captured-whole-each-time",
+        file="agentspan/recording/capture/capture.py",
+        before="if type(item) is not list or len(item) < 2 or type(key) is not str or names_credential(key):",
+        after="if type(item) is not list or len(item) < 2 or type(key) is str or names_credential(key):",
+        says=(
+            "The messages of an LLM call are captured anew with each call, so a conversation costs more with each of "
+            "its turns."
+        ),
+        caught_by="tests/recording/test_repeats.py::test_messages_that_are_objects_are_captured_once",
+    ),
+    Fault(
+        name="a-rule-of-ones-own-is-refused",
+        file="agentspan/recording/settings.py",
+        before='if self.redact is not None and self.redact != "credentials" and not callable(self.redact):',
+        after='if self.redact is not None and self.redact != "credentials" and callable(self.redact):',
+        says="`redact=` refuses a function of the program's own, and takes what is no function.",
+        caught_by="tests/recording/test_redaction.py::test_ones_own_rule_is_asked_for_every_value",
+    ),
+    Fault(
+        name="the-reason-why-a-value-is-missing-is-lost",
+        file="agentspan/recording/capture/values.py",
+        before='return {NOT_JSON: mark if reason is None else {**mark, "reason": reason}}',
+        after='return {NOT_JSON: mark if reason is not None else {**mark, "reason": reason}}',
+        says="The mark of a value that is no JSON does not tell why the value could not be read.",
+        caught_by="tests/recording/test_values.py::test_fields_that_cannot_be_read_do_not_cost_the_others",
+    ),
+    Fault(
+        name="waiting-records-look-fresh",
+        file="agentspan/recording/sinks/drain.py",
+        before="return (time.monotonic_ns() - self._moved_ns) / 1e9 if self.journaled else 0.0",
+        after="return (time.monotonic_ns() - self._moved_ns) / 1e9 if not self.journaled else 0.0",
+        says="Health tells of an age of 0 s while records wait for the storage, however long they have waited.",
+        caught_by="tests/recording/test_backlog.py::test_health_tells_how_much_waits_since_when_and_why",
+    ),
+    Fault(
+        name="spans-do-not-nest-where-they-were-propagated",
+        file="agentspan/recording/propagation.py",
+        before="if luggage.span is not None:",
+        after="if luggage.span is None:",
+        says=(
+            "A span in a function that was sent to another thread or process lies beside the span that sent it, not "
+            "below."
+        ),
+        caught_by=(
+            "tests/recording/test_propagation.py::test_any_callable_nests_where_it_was_propagated[decorated "
+            "function-pickled]"
+        ),
+    ),
+    Fault(
+        name="two-threads-take-one-place",
+        file="agentspan/journal/log.py",
+        before=(
+            "if self.sequence + 1 == sequence and segment is not None:  # no call from here until the place is taken"
+        ),
+        after="if self.sequence + 1 == sequence or segment is not None:  # no call from here until the place is taken",
+        says=(
+            "Where locks guard the journal, two threads that append at the same moment write to the same place, and "
+            "a record is lost."
+        ),
+        caught_by="tests/journal/test_log.py::test_each_record_comes_out_once_in_its_threads_order[written-<lambda>]",
+    ),
+    Fault(
+        name="empty-journal-folders-stay",
+        file="agentspan/journal/spool.py",
+        before="if refusal(folder) is not None:",
+        after="if refusal(folder) is None:",
+        says="Files that no process needs stay in the journal's folder, and so does the folder itself.",
+        caught_by="tests/journal/test_recording.py::test_a_link_to_the_file_is_the_file",
+    ),
+    Fault(
+        name="length-without-the-header",
+        file="agentspan/journal/records.py",
+        before="return HEADER + int(length) if magic == MAGIC else 0",
+        after="return HEADER - int(length) if magic == MAGIC else 0",
+        says=(
+            "The size of a journal record is computed without its header, so a record that is cut off is read as whole."
+        ),
+        caught_by=(
+            "tests/journal/test_records.py::test_a_record_that_is_cut_off_behind_a_hole_is_read_with_the_next_part"
+        ),
+    ),
+    Fault(
+        name="a-refused-record-counts-as-written",
+        file="agentspan/journal/log.py",
+        before=(
+            "                if not self._has_room(length) and self._next_segment(length) is None:\n"
+            "                    return False"
+        ),
+        after=(
+            "                if not self._has_room(length) and self._next_segment(length) is None:\n"
+            "                    return True"
+        ),
+        says="A record that the disk has no room for counts as written to the journal, and is lost without a word.",
+        caught_by=(
+            "tests/journal/test_full_disks.py::"
+            "test_a_full_disk_costs_nothing_and_when_there_is_room_recording_goes_on[1m]"
+        ),
+    ),
+    Fault(
+        name="reading-ends-at-a-hole",
+        file="agentspan/journal/records.py",
+        before="continue\n        start = position + HEADER",
+        after="break\n        start = position + HEADER",
+        says="Records of a program's own journal that come after a hole are never stored.",
+        caught_by="tests/journal/test_records.py::test_a_hole_is_passed_over",
+    ),
+    Fault(
+        name="a-new-element-counts-as-recorded",
+        file="agentspan/journal/parts.py",
+        before="if known != epoch:",
+        after="if known == epoch:",
+        says=(
+            "An element of a history that no journal record has yet is only referred to, not written, so the payload "
+            "is lost."
+        ),
+        caught_by="tests/journal/test_parts.py::test_what_is_read_is_what_was_captured",
+    ),
+    Fault(
+        name="histories-are-recorded-empty",
+        file="agentspan/journal/parts.py",
+        before="for element in elements:",
+        after="for element in []:",
+        says=(
+            "The elements of a history are left out of the journal's records, so the payload cannot be put together "
+            "again."
+        ),
+        caught_by="tests/journal/test_parts.py::test_what_is_read_is_what_was_captured",
+    ),
+    Fault(
+        name="dead-writers-are-never-recognised",
+        file="agentspan/recovery/writers.py",
+        before="if id is None:",
+        after="if id is not None:",
+        says="No process counts as dead, so spans that a killed program left open are never closed.",
+        caught_by=(
+            "tests/recovery/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
+        ),
+    ),
+    Fault(
+        name="a-process-that-is-gone-counts-as-alive",
+        file="agentspan/recovery/writers.py",
+        before="return False",
+        after="return True",
+        says="A program whose process is gone counts as alive, so what it left open is never closed.",
+        caught_by=(
+            "tests/recovery/test_adopting.py::test_the_doctor_reads_what_a_dead_program_left_before_it_closes_anything"
+        ),
+    ),
+    Fault(
+        name="serve-looks-for-a-journal-that-is-not-there",
+        file="agentspan/recovery/opening.py",
+        before=(
+            "if can.spool is not None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))"
+        ),
+        after="if can.spool is None:\n        return can.spool.seeing(partial(own_journals.drain, can.spool.folder))",
+        says=(
+            "`agentspan serve` fails at a database file: it looks for the journal that only a storage on a server "
+            "has in front of it."
+        ),
+        caught_by="tests/serve/test_adopting.py::test_what_a_dead_program_left_is_in_the_first_answer",
+    ),
+    Fault(
+        name="refused-changes-are-not-kept",
+        file="agentspan/recovery/committer.py",
+        before="if (row.subject, row.wanted) not in self._kept:",
+        after="if not (row.subject, row.wanted) not in self._kept:",
+        says="A change that the storage refuses is not kept as a refused change, so nobody can see what was lost.",
+        caught_by=(
+            "tests/recording/test_termination.py::"
+            "test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_it"
+        ),
+    ),
+    Fault(
+        name="a-refused-change-counts-as-stored",
+        file="agentspan/recovery/committer.py",
+        before="if already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)",
+        after=(
+            "if not already_stored.is_stored(unit, refused):\n            return self._settle_repeated(unit, refused)"
+        ),
+        says="A change that the storage refused counts as stored already, and vanishes without a word.",
+        caught_by=(
+            "tests/recording/test_termination.py::"
+            "test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_it"
+        ),
+    ),
+    Fault(
+        name="adoption-skips-a-journal-that-is-free",
+        file="agentspan/recovery/adopting.py",
+        before="if left is None:",
+        after="if left is not None:",
+        says=(
+            "The journal of a dead program is skipped by a process that could adopt it, so its records are not stored."
+        ),
+        caught_by=(
+            "tests/recovery/test_adopting.py::test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it"
+        ),
+    ),
+    Fault(
+        name="new-texts-are-not-searchable",
+        file="agentspan/storage/first_said.py",
+        before="pieces += (text[copied : part.start], '\"\"' if is_said else text[part.start : part.end])",
+        after="pieces += (text[copied : part.start], '\"\"' if not is_said else text[part.start : part.end])",
+        says=(
+            "The full-text index has the texts that earlier spans of a run had already, and leaves out those that "
+            "are new."
+        ),
+        caught_by="tests/storage/test_first_said.py::test_a_payload_without_parts_is_json_without_their_values",
+    ),
+    Fault(
+        name="plain-spans-count-as-aggregates",
+        file="agentspan/storage/span_groups.py",
+        before="self.is_aggregate = False",
+        after="self.is_aggregate = True",
+        says=(
+            "Statistics mark every group of spans as one that has aggregates, whose tokens and costs are counted "
+            "elsewhere."
+        ),
+        caught_by="tests/storage/test_contract.py::TestSQLite::test_analytics_answer_as_reading_row_by_row_does",
+    ),
+    Fault(
+        name="every-error-is-a-damaged-payload",
+        file="agentspan/storage/sqlite/driver_errors.py",
+        before='if "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON',
+        after='if not "user-defined function" in str(error):  # ours raise an exception at a text that is no JSON',
+        says="An error of SQLite, such as a missing table, is reported as a payload that cannot be read.",
+        caught_by="tests/storage/test_driver_errors.py::test_a_file_without_its_tables[account]",
+    ),
+    Fault(
+        name="open-spans-are-missing-in-the-index",
+        file="agentspan/storage/sqlite/index/span_sums.py",
+        before="if new < until - after:  # else each of these rows is a finished span: no second look at them",
+        after="if not new < until - after:  # else each of these rows is a finished span: no second look at them",
+        says="Statistics from the index beside the file leave out spans that are still open.",
+        caught_by="tests/storage/test_index.py::test_answers_are_exact_whatever_happened[0]",
+    ),
+    Fault(
+        name="a-new-history-has-nothing-before-it",
+        file="agentspan/storage/sqlite/contents/numbering.py",
+        before="known = [] if before is None else [*before.numbers[: piece.known]]",
+        after="known = [] if before is not None else [*before.numbers[: piece.known]]",
+        says="The first payload with a history cannot be stored: it is taken for the continuation of another one.",
+        caught_by="tests/storage/test_contents.py::test_a_growing_history_is_a_range_and_each_message_one_row",
+    ),
+    Fault(
+        name="postgres-does-not-tell-what-was-in-the-way",
+        file="agentspan/storage/postgres/writes.py",
+        before="if after.stored is not None or before is not None:",
+        after="if after.stored is None or before is not None:",
+        says="PostgreSQL refuses a change of a row that is of another type without saying which row has that id.",
+        caught_by=(
+            "tests/storage/test_contract.py::TestPostgres::test_random_units_have_the_outcomes_that_they_have_in_memory"
+        ),
+    ),
+    Fault(
+        name="a-new-file-gives-no-pages-back",
+        file="agentspan/storage/sqlite/opening.py",
+        before=(
+            "if not has_tables:  # only before its first page is written can a file learn to give pages back in steps"
+        ),
+        after="if has_tables:  # only before its first page is written can a file learn to give pages back in steps",
+        says="A new database file cannot become smaller in steps after runs were deleted: it is not created for that.",
+        caught_by="tests/maintenance/test_compact.py::test_the_command_says_what_it_won",
+    ),
+    Fault(
+        name="schemas-by-name-are-refused",
+        file="agentspan/operations/agent_schema_versions.py",
+        before="if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
+        after="if isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):",
+        says="A schema version that lists its schemas by name, as it should, is refused.",
+        caught_by="tests/operations/test_unusable_schemas.py::test_a_schema_is_stored_as_it_was_sent[memory-schema0]",
+    ),
+    Fault(
+        name="a-list-needs-its-pagination",
+        file="agentspan/operations/json_operations.py",
+        before="if wanted is not None and not isinstance(wanted, Mapping):",
+        after="if wanted is None and not isinstance(wanted, Mapping):",
+        says="A list without a pagination is refused, and one whose pagination is no object is not.",
+        caught_by="tests/operations/test_bulk.py::test_a_page_that_is_none_is_refused[memory-3]",
+    ),
+    Fault(
+        name="schema-errors-name-no-details",
+        file="agentspan/operations/as_sent.py",
+        before="if isinstance(error, ValidationErrors):",
+        after="if not isinstance(error, ValidationErrors):",
+        says=(
+            "An invalid payload in a bulk request is reported under a field that the request does not have, without "
+            '"details.".'
+        ),
+        caught_by=(
+            "tests/operations/test_bulk.py::"
+            "test_the_first_refusal_is_the_last_output_and_what_came_before_stays[memory]"
+        ),
+    ),
+    Fault(
+        name="a-given-id-counts-as-minted",
+        file="agentspan/operations/agent_spans.py",
+        before="minted=id is None,",
+        after="minted=id is not None,",
+        says=(
+            "A span whose client chose its id is stored as if nobody else could have used that id, and the other way "
+            "round."
+        ),
+        caught_by="tests/operations/test_idempotency.py::test_a_keyed_create_under_a_known_parent_is_four_statements",
+    ),
+    Fault(
+        name="every-span-counts-as-sensitive",
+        file="agentspan/operations/agent_spans.py",
+        before="if is_marked or marks:",
+        after="if not is_marked or marks:",
+        says="A finished span without any sensitive value is flagged as having one, and one that has some is not.",
+        caught_by=(
+            "tests/operations/test_sensitive.py::"
+            "test_without_a_wrapper_the_payload_stays_and_the_flag_is_what_was_sent[memory-payload0]"
+        ),
+    ),
+    Fault(
+        name="summaries-show-the-wrapper",
+        file="agentspan/operations/context.py",
+        before="return Admitted(text, sensitive.unwrapped(plain) if is_marked else plain, is_marked)",
+        after="return Admitted(text, sensitive.unwrapped(plain) if not is_marked else plain, is_marked)",
+        says="Summaries and checks of a sensitive payload see the wrapper instead of the value in it.",
+        caught_by="tests/operations/test_sensitive.py::test_a_value_is_replaced_and_its_type_and_labels_stay[memory]",
+    ),
+)
