@@ -130,7 +130,7 @@ class _LastLines:
         if report.failed and reporter is not None:
             crash = getattr(report.longrepr, "reprcrash", None)
             message = str(crash.message if crash is not None else report.longrepr).strip().split("\n")[0]
-            reporter.write_line(f"\nFAILED {report.nodeid}: {message[:100]}", red=True)
+            reporter.write_line(f"\nFAILED {report.nodeid} - {message[:100]}", red=True)
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
