@@ -160,20 +160,19 @@ def api_schema(schemathesis: Any, app: FastAPI, db: Database) -> Any:
                 fields[name] = known[name][number % len(known[name])]
         return fields
 
-    @loaded.hook
     def map_path_parameters(context: Any, path_parameters: Any) -> Any:
         return named(path_parameters)
 
-    @loaded.hook
     def map_query(context: Any, query: Any) -> Any:
         return named(query)
 
-    @loaded.hook
     def map_body(context: Any, body: Any) -> Any:
         for part in (body, body.get("details"), *_items(body)) if isinstance(body, dict) else ():
             named(part)
         return body
 
+    for hook in (map_path_parameters, map_query, map_body):
+        loaded.hook(hook)
     return loaded
 
 
