@@ -14,7 +14,7 @@ from tests.journal.segment_files import segments_of
 
 START = """
 import faulthandler, functools, logging, multiprocessing, os, signal, sys, threading, time, warnings
-faulthandler.dump_traceback_later(50, exit=True)
+faulthandler.dump_traceback_later(90, exit=True)
 warnings.simplefilter("ignore")
 import agentspan
 from dataclasses import replace
@@ -288,7 +288,7 @@ with agentspan.run("a"):
 def test_a_signal_handler_may_fork_or_shut_down_while_the_thread_is_called(tmp_path: Path, what: str) -> None:
     path = tmp_path / "runs.db"
     code = f"""
-agentspan.configure(path)
+agentspan.configure(path, tuning=tuning)
 def handler(*_):
     {what}
     done.append(True)
@@ -303,10 +303,10 @@ def interrupted(bell):
 with agentspan.run("a"):
     one("first")
     drain_thread._Bell.ring = interrupted
-    for _ in range(3000):
-        one("m" * 500)
+    for _ in range(300):
+        one("m" * 10_000)  # each begins a segment, for which the thread is called
 assert done
 """
-    run(path, code)
+    run(path, SMALL + code)
     if "shutdown" not in what:  # after which nothing is recorded
-        check(path, 3001)
+        check(path, 301)
