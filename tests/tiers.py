@@ -11,6 +11,7 @@ nightly  A law has a hole that few meet: very long forms, the real programs of o
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,14 @@ def longer(variable: str, quick: Count, full: Count, nightly: Count) -> Count:
     if variable in os.environ:
         return type(quick)(os.environ[variable])
     return (quick, full, nightly)[TIERS.index(_tier())]
+
+
+def every(step: int, values: Iterable[Any]) -> list[Any]:
+    """Return the parameters of a test: all in the full tier, each `step`-th in the quick one."""
+    return [
+        value if number % step == 0 else pytest.param(value, marks=pytest.mark.full)
+        for number, value in enumerate(values)
+    ]
 
 
 def examples(full: int) -> int:

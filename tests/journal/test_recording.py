@@ -27,6 +27,7 @@ from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import Untrimmed, die, sink_of, statuses
 from tests.journal.segment_files import segments_of
+from tests.tiers import every
 from tests.waiting import until
 
 
@@ -429,7 +430,7 @@ BROKEN = {
 
 @pytest.mark.usefixtures("undrained")
 @pytest.mark.parametrize("killed", [False, True])
-@pytest.mark.parametrize("spans", [3, 120])
+@pytest.mark.parametrize("spans", every(2, [3, 120]))
 @pytest.mark.parametrize("record", BROKEN)
 def test_a_record_that_says_nothing_costs_no_other(path: Path, record: str, spans: int, killed: bool) -> None:
     tracer = Tracer(path)

@@ -24,6 +24,7 @@ from tests.processes import torture_workers as workers
 from tests.processes.torture_check import check, table
 
 PROGRAMS = 60
+"""At once; fewer, where there are few transitions."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -75,7 +76,7 @@ class Torture:
         return {**figures, **self.counts, "segments adopted": adopted, "problems": problems, "seconds": seconds}
 
     def _turn(self) -> None:
-        for _ in range(min(5, PROGRAMS - len(self._lives))):
+        for _ in range(min(5, min(PROGRAMS, self._transitions // 100) - len(self._lives))):
             self._begin()
         time.sleep(0.01)
         now = time.monotonic()

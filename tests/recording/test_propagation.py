@@ -18,6 +18,7 @@ from agentspan.recording.blocks import RunBlock
 from agentspan.recording.default import forget
 from agentspan.recording.recorder import Recorder
 from agentspan.testing import CapturedRuns
+from tests.tiers import every
 
 
 @agentspan.span
@@ -101,7 +102,7 @@ def default(tmp_path: Path) -> Tracer:
     return agentspan.configure(tmp_path / "runs.db", raise_errors=True)
 
 
-@pytest.mark.parametrize("how", ["as it is", "pickled", "twice"])
+@pytest.mark.parametrize("how", every(2, ["as it is", "pickled", "twice"]))
 @pytest.mark.parametrize("kind", CALLABLES)
 def test_any_callable_nests_where_it_was_propagated(default: Tracer, kind: str, how: str) -> None:
     with agentspan.run("main"), agentspan.span("chain", {"name": "boss"}):

@@ -44,7 +44,7 @@ from agentspan.recording.capture.limits import Limits
 from agentspan.recording.capture.redaction import Redaction
 from agentspan.tuning import STANDARD
 from tests.strategies import any_text, json_objects
-from tests.tiers import examples
+from tests.tiers import every, examples
 
 
 @pytest.fixture
@@ -716,7 +716,7 @@ WRAPS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS.keys())
+@pytest.mark.parametrize("wrap", every(3, WRAPS.values()), ids=WRAPS.keys())
 @pytest.mark.parametrize("name", use_once())
 def test_what_can_be_used_once_is_left_for_the_program(quiet: Tracer, name: str, wrap: Callable[[Any], Any]) -> None:
     made = use_once()

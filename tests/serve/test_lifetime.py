@@ -19,6 +19,7 @@ from fastapi import FastAPI
 import agentspan
 from agentspan.serve.app import create_app
 from tests.serve.servers import Api, Server, details, refusal, serving
+from tests.tiers import every
 from tests.waiting import until
 
 
@@ -69,7 +70,7 @@ def test_a_server_can_be_ended_as_soon_as_it_says_where_it_is(tmp_path: Path, nu
         assert server.stderr == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", every(2, [signal.SIGTERM, signal.SIGINT]))
 def test_requests_in_flight_are_finished_and_the_file_is_whole_when_a_server_ends(tmp_path: Path, number: int) -> None:
     with serving(tmp_path / "runs.db") as server, server.client() as client, ThreadPoolExecutor(20) as pool:
         api = Api(client)
