@@ -163,6 +163,7 @@ def test_the_start_of_a_step_shows_no_outcome_although_it_has_ended_since(tmp_pa
     assert [t["summary"] for t in told if t["status"] == "active"] == [None, *starts]
 
 
+@pytest.mark.full
 def test_of_the_runs_after_the_one_that_was_named_those_that_are_over_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with agentspan.open(path) as db:

@@ -168,6 +168,7 @@ def test_a_storage_in_memory_has_the_same_token_sum() -> None:
     tracer.shutdown()
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not is_possible(), reason="needs a journal")
 def test_a_file_of_before_has_the_same_token_sum(tmp_path: Path) -> None:
     path = unpacked(tmp_path, SECOND)
@@ -176,6 +177,7 @@ def test_a_file_of_before_has_the_same_token_sum(tmp_path: Path) -> None:
     assert_everywhere(of_file(path), BEFORE)
 
 
+@pytest.mark.full
 def test_an_import_has_the_same_token_sum_whatever_its_lines_say(tmp_path: Path) -> None:
     with agentspan.open(tmp_path / "from.db") as db:
         by_id(db)

@@ -253,6 +253,7 @@ def test_what_another_drain_has_stored_is_not_taken_from_what_was_derived_ahead(
     assert [each["messages"] for each in payloads(tmp_path / "runs.db")] == sent
 
 
+@pytest.mark.full
 def test_while_a_server_stores_some_the_next_are_derived(postgres_location: Location, steps: list[bool]) -> None:
     with proxy(postgres_location.text) as between:
         tracer = Tracer(between.url)

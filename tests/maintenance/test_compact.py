@@ -189,6 +189,7 @@ def in_the_middle(patched: pytest.MonkeyPatch, number: int) -> None:
     patched.setattr(Numbering, "write", written)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [1, 2, 9])
 @pytest.mark.parametrize("between", [False, True])
 def test_interrupted_within_a_step_or_between_two_it_goes_on_later(
@@ -225,6 +226,7 @@ with agentspan.open(sys.argv[1]) as db:
 """
 
 
+@pytest.mark.full
 def test_another_program_writes_to_the_same_run_meanwhile(path: Path) -> None:
     with agentspan.open(path, tuning=STANDARD._replace(rewrite_step_spans=1)) as db:
         run = db.agent_instances.register("a")

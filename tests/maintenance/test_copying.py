@@ -268,6 +268,7 @@ def test_the_command_says_what_is_new(tmp_path: Path, postgres_location: Locatio
     copied.close()
 
 
+@pytest.mark.full
 def test_commands_answer_from_a_copy_and_its_copy_as_from_the_source(
     tmp_path: Path, postgres_location: Location
 ) -> None:

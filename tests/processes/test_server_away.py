@@ -183,6 +183,7 @@ def test_past_its_age_a_journal_takes_nothing_more_and_counts_it() -> None:
     tracer.shutdown(0.1)
 
 
+@pytest.mark.full
 def test_a_program_of_another_host_is_dead_when_its_lease_is_over_and_its_own_end_stands(
     server: postgres.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

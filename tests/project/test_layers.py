@@ -147,6 +147,7 @@ def modules_imported_by(module: str) -> set[str]:
     return (found & trees().keys()) - {module}
 
 
+@pytest.mark.full
 def test_no_modules_import_each_other_in_a_circle() -> None:
     above = {module: modules_imported_by(module) for module in trees() if module != "agentspan"}
     while free := {module for module, imported in above.items() if not imported & above.keys()}:

@@ -298,6 +298,7 @@ def test_a_stop_iteration_is_an_exception_like_any_other_in_a_function(tracer: T
     assert only_span(tracer).error["type"] == "StopIteration"
 
 
+@pytest.mark.full
 def test_endless_recursion_ends_as_it_does_without_us_and_its_description_is_bounded(tracer: Tracer) -> None:
     @contextmanager
     def limit() -> Iterator[None]:

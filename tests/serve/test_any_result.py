@@ -103,6 +103,7 @@ def test_a_result_that_is_no_json_is_refused(db: Database, wrong: Any) -> None:
         db.agent_spans.finish(span_in(db), "complete", wrong)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("value", ["mia@example.com", ["mia@example.com"], 5, None])
 def test_a_payload_or_result_that_is_sensitive_as_a_whole_is_stored(tmp_path: Path, value: Any) -> None:
     whole = {"$sensitive": "string", "labels": ["email"], "value": value}
@@ -137,6 +138,7 @@ def test_a_payload_must_still_be_an_object(tmp_path: Path) -> None:
             db.agent_spans.create(run, "llm", "active", ["x"])  # type: ignore[arg-type]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("status", ["complete", "failed"])
 def test_every_command_shows_a_result_of_any_json(tmp_path: Path, status: Any) -> None:
     path = tmp_path / "runs.db"

@@ -220,12 +220,14 @@ def test_a_connection_is_ended_at_its_deadline_whatever_it_drips(base: type[asyn
             pass
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
 def test_a_head_that_is_too_large_ends_its_connection(base: type[asyncio.Protocol]) -> None:
     with running(Limits(head_s=600), base) as port, connected(port, "GET / HTTP/1.1\r\n") as large:
         assert not takes(large, [b"X-Much: " + b"y" * 4000 + b"\r\n"] * 100)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
 def test_requests_over_one_connection_are_answered_and_two_that_are_sent_at_once(base: type[asyncio.Protocol]) -> None:
     with running(Limits(), base) as port:

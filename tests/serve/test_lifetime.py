@@ -188,6 +188,7 @@ def mounted(db: Path) -> FastAPI:
     return outer
 
 
+@pytest.mark.full
 def test_an_application_can_be_mounted_in_another(tmp_path: Path) -> None:
     async def scene(client: httpx.AsyncClient) -> None:
         url = "/flights/api/v1"

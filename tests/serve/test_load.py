@@ -103,6 +103,7 @@ def test_every_span_that_many_connections_were_told_is_recorded_is_there_and_fin
     assert ping.statuses.total() > 1
 
 
+@pytest.mark.full
 def test_of_many_connections_that_finish_the_same_spans_one_wins_each(server: Server, api: Api, agent: str) -> None:
     instance = api.instance(agent)
     spans = [api.span(instance) for _ in range(40)]

@@ -240,6 +240,7 @@ def test_the_document_is_valid_openapi_3_1(schemathesis: Any, document: dict[str
     schemathesis.openapi.from_dict(document).validate()
 
 
+@pytest.mark.full
 def test_every_schema_is_a_valid_json_schema(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     for schema in document["components"]["schemas"].values():

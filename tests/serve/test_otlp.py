@@ -80,6 +80,7 @@ def test_a_recording_makes_the_runs_that_an_import_makes(name: str, encoding: st
     assert look(storage, by_run=by_run) == look(expected, by_run=by_run)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_spans_that_come_one_by_one_in_any_order_make_the_same_tree(name: str) -> None:
     account = new_account()

@@ -33,6 +33,9 @@ SPANS = CALLS + 3
 WAIT_S = 60
 
 
+pytestmark = pytest.mark.full
+
+
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Api, str]]:
     """A server with the runs of one agent."""

@@ -117,6 +117,7 @@ def test_a_connection_with_the_right_token_goes_on_beside_guesses_from_its_addre
     assert not guess(token, 5001, "192.0.2.1", 1)
 
 
+@pytest.mark.full
 def test_what_is_remembered_of_guesses_is_bounded(clock: Clock) -> None:
     token = AccessToken(TOKEN)
     for n in range(access_token.REMEMBERED * 2):

@@ -128,6 +128,7 @@ def test_bulk_starts_spans_and_terminates_runs(db: Database, client: Client, doo
     assert answer["message"].startswith("reason: ")
 
 
+@pytest.mark.full
 def test_the_actions_of_bulk_have_a_route_each(client: Client) -> None:
     """So that an action is the same by both."""
     singular = {"agents": "agent", "agent_instances": "agent_instance", "agent_spans": "agent_spans"}

@@ -30,6 +30,7 @@ def committing(path: Path, **tuning: Any) -> agentspan.Tracer:
     return agentspan.Tracer(storage, raise_errors=True, durability="commit")
 
 
+@pytest.mark.full
 def test_a_burst_is_checkpointed_and_its_log_stays_small(tmp_path: Path) -> None:
     tracer = committing(tmp_path / "runs.db", checkpoint_commits=50, checkpoint_restart_pages=300)
     for _ in range(6):

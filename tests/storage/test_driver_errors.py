@@ -84,6 +84,7 @@ def no_driver_error(call: Callable[[SQLiteStorage], object], storage: SQLiteStor
         call(storage)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [*READS, *WRITES])
 def test_a_closed_file(path: Path, name: str) -> None:
     storage = SQLiteStorage(path)

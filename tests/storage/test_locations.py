@@ -106,6 +106,7 @@ def step(name: str) -> tuple[str, int]:
     return name, agentspan.health().failed
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the working folder of the parent")
 def test_a_worker_of_a_process_that_records_in_memory_makes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -87,6 +87,7 @@ def test_it_is_that_of_one_thread() -> None:
     assert found == [False]
 
 
+@pytest.mark.full
 def test_a_connection_does_it_until_the_answer_is_there(connection: Connection, release: Callable[[], object]) -> None:
     count = 0
 

@@ -119,6 +119,7 @@ def test_nothing():
     assert "1 passed" in run_pytest(tmp_path, test_it=test)
 
 
+@pytest.mark.full
 def test_the_fixture_is_described(tmp_path: Path) -> None:
     assert "captured_runs -- " in run_pytest(tmp_path, "--fixtures")
 

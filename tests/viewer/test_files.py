@@ -152,6 +152,7 @@ def test_an_export_takes_what_a_person_types(db: Database) -> None:
     assert export.html(db.storage, ["-"]) == export.html(db.storage, [run]) == export.html(db.storage, [run[:12]])
 
 
+@pytest.mark.full
 def test_an_export_needs_nothing_of_the_extra() -> None:
     code = (
         "import sys\nfor name in ('fastapi', 'starlette', 'jinja2', 'markupsafe'): sys.modules[name] = None\n"
