@@ -66,7 +66,8 @@ def check(path: Path, said: list[str]) -> None:
     acknowledged: dict[str, set[str]] = {}
     for word, id in (line.split() for line in said):
         acknowledged.setdefault(word, set()).add(id)
-    assert acknowledged["run"] <= {id for id, status in runs.items() if status == "active"}
+    # A program may be killed before it has acknowledged a run, or while its children go on.
+    assert acknowledged.get("run", set()) <= {id for id, status in runs.items() if status == "active"}
     assert acknowledged["started"] <= set(spans)
     assert acknowledged.get("updated", set()) <= updated
     assert acknowledged["finished"] <= {id for id, status in spans.items() if status == "complete"}
@@ -79,8 +80,11 @@ def test_killed_among_threads(tmp_path: Path, threads: int) -> None:
     for _ in range(KILLS):
         process = start("threads", path, threads)
         assert process.stdout is not None
-        for _ in range(4):
-            said.append(process.stdout.readline().strip())
+        line = ""
+        while not line.startswith("finished"):  # a busy machine may not get so far in a time that is fixed
+            line = process.stdout.readline().strip()
+            assert line, "the program ended"
+            said.append(line)
         time.sleep(random.uniform(0.0, 0.2))
         said += end(_started.pop())
     check(path, said)
@@ -93,8 +97,9 @@ def test_killed_among_parents_and_children(tmp_path: Path, parent_dies: str) -> 
         process = start("family", path, parent_dies)
         assert process.stdout is not None
         pids, has_finished = 0, False
-        while pids < 3 or not has_finished:  # a busy machine may not get so far in a time that is fixed
+        while pids < 3 or not has_finished:
             line = process.stdout.readline().strip()
+            assert line, "the programs ended"
             said.append(line)
             pids += line.startswith("pid")
             has_finished |= line.startswith("finished")
