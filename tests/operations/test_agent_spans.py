@@ -125,6 +125,14 @@ def test_finish_takes_terminal_statuses_only(db: Database, run: AgentInstance, s
     assert db.agent_spans.get(span.id) == span
 
 
+def test_a_refused_finish_says_which_status_it_needs(db: Database, run: AgentInstance) -> None:
+    active, pending = make(db, run).id, make(db, run, "pending").id
+    with pytest.raises(agentspan.InvalidAction, match=f"{active} is active: only a pending one can become cancelled"):
+        db.agent_spans.finish(active, "cancelled")
+    with pytest.raises(agentspan.InvalidAction, match=f"{pending} is pending: only an active one can become complete"):
+        db.agent_spans.finish(pending, "complete")
+
+
 @pytest.mark.parametrize("before", ["active", "complete", "failed", "cancelled"])
 def test_only_a_pending_span_starts(db: Database, run: AgentInstance, before: str) -> None:
     span = make(db, run, before)
