@@ -22,7 +22,7 @@ TASKS: dict[str, tuple[str, list[list[str]]]] = {
     "tests": ("the quick tests, as in the README: each behaviour once", [PYTEST]),
     "full": ("the tests that CI runs, too: long forms, browsers, PostgreSQL", [[*PYTEST, "--tier", "full"]]),
     "faults": (
-        "plant each fault of tests/faults, and see that a test fails (hours)",
+        "plant each fault of tests/faults, and see that a test fails (5 minutes)",
         [[sys.executable, "-m", "tests.faults"]],
     ),
     "lint": (

@@ -69,7 +69,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Use a process for each processor; none beside pytest's own for the few tests that are named."""
-    return 0 if _names_files(config) else len(os.sched_getaffinity(0))
+    if _names_files(config):
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
 
 
 def settle(config: pytest.Config) -> None:

@@ -65,7 +65,9 @@ def _forget(path: str) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Describe the marker."""
+    """Describe the marker. Refuse a size of the file that is no number."""
+    if not str(config.getini("agentspan_db_max_bytes")).strip().isdecimal():
+        raise pytest.UsageError("agentspan_db_max_bytes is no whole number of bytes, such as 50000000")
     config.addinivalue_line(
         "markers",
         "agentspan(*, cost_usd, tokens, steps, duration_s, error_rate, required, forbidden): fail if a run of the test "

@@ -238,6 +238,11 @@ def test_the_oldest_runs_go_when_the_file_is_too_large(tmp_path: Path) -> None:
     assert (tmp_path / KEPT).stat().st_size < 500_000
 
 
+def test_a_size_that_is_no_number_is_refused_and_named(tmp_path: Path) -> None:
+    ini = "agentspan_db_max_bytes = 50MB"
+    assert "agentspan_db_max_bytes is no whole number" in run_pytest(tmp_path, ini=ini, test_it="def test_it(): pass\n")
+
+
 @pytest.mark.full
 def test_a_file_that_cannot_be_pruned_is_left_as_it_is_and_fails_no_test(tmp_path: Path) -> None:
     (tmp_path / ".agentspan").mkdir()
