@@ -1,4 +1,4 @@
-"""A with-block that holds a lock, and releases it also after an exception of a signal handler.
+"""A with-block that holds a lock, and releases it also after an exception of a signal handler; and a bell for a thread.
 
 CPython runs signal handlers at the start of a function, after a call, and at a jump back. A handler's exception (Ctrl-C
 raises one) is raised there. So `lock.acquire(timeout=1)` before a `try` leaks the lock if the exception arrives after
@@ -6,6 +6,7 @@ the call. An `__exit__` in Python leaks it if the exception arrives at its start
 functions are in C, but it has no timeout.
 """
 
+import threading
 from typing import Any
 
 
@@ -60,3 +61,29 @@ class within:
 def is_mine(lock: Any) -> bool:
     """Return whether this thread holds an RLock."""
     return lock._is_owned()  # type: ignore[no-any-return]  # as threading.Condition asks it
+
+
+class Bell:
+    """Wakes one thread that waits for it.
+
+    No Event: one that a signal handler sets while it is being set waits for ever.
+
+    Attributes:
+        is_last: whether the thread is to end.
+    """
+
+    def __init__(self) -> None:
+        self.is_last = False
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        """Wake the thread, now or when it waits next."""
+        try:
+            self._silent.release()
+        except RuntimeError:  # it rings
+            pass
+
+    def wait(self, wait_s: float) -> bool:
+        """Wait for it; return whether it rang."""
+        return self._silent.acquire(timeout=wait_s)

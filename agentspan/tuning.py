@@ -89,6 +89,9 @@ class Tuning(NamedTuple):
     checkpoint_restart_pages: int = 8_000
     """Pages of the log (32 MB) after which writers wait for a moment, so that the log can restart: it cannot while they
     write without a pause."""
+    sync_every_s: float | None = 1.0
+    """Seconds after which what was recorded is on the disk, so that a power failure loses no more; None: when the
+    operating system writes it. A thread does it."""
     sqlite_fork_wait_s: float = 5.0
     """How long a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
     file_look_s: float = 0.25

@@ -44,6 +44,7 @@ from agentspan import ids
 from agentspan.model.rows import AgentSpanRow
 from agentspan.model.spans import FINISHED
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES, Checkpoints
+from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.tuning import STANDARD
 
 OTEL = {"@span": "OpenTelemetry @span", "with span": "OpenTelemetry with span"}
@@ -301,7 +302,10 @@ def committing(folder: Path) -> Iterator[dict[str, Callable[[], float]]]:
     explicit, auto, third = (Bare(folder / f"{name}.db") for name in ("bare", "auto", "thread"))
     third.connection.execute(f"pragma wal_autocheckpoint = {MAX_FRAMES}")
     lock = threading.Lock()
-    checkpoints = Checkpoints(lambda: sqlite3.connect(folder / "thread.db", isolation_level=None), lock)
+    path = folder / "thread.db"
+    tuning = STANDARD._replace(sync_every_s=None)
+    connect = functools.partial(sqlite3.connect, path, isolation_level=None)
+    checkpoints = Checkpoints(connect, lock, lambda: True, lambda: Watch(path), tuning)
     shapes = {
         f"commit {name}": recorder(shape, enabled=True, durability="commit")(folder / f"{name}.db").one
         for name, shape in (("@span", decorated), ("with span", block))
@@ -338,11 +342,10 @@ def committing(folder: Path) -> Iterator[dict[str, Callable[[], float]]]:
     def bare_thread() -> float:
         with lock:
             elapsed = bare(third)
-            checkpoints.commits += 2
-            if checkpoints.commits >= STANDARD.checkpoint_commits:
-                began = clock()
-                checkpoints.start()
-                elapsed += clock() - began
+            began = clock()
+            checkpoints.committed(1)
+            checkpoints.committed(1)
+            elapsed += clock() - began
         return elapsed
 
     with closing(explicit.connection), closing(auto.connection), closing(third.connection):

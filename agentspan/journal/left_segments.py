@@ -21,6 +21,7 @@ class Left(Locked):
         start: where the first record begins that is not in the storage yet.
         after: the number of the record before that; None where it is not known.
         damaged: what is wrong with its own start, or None.
+        is_blank: whether nothing is in it.
 
     Raises:
         OSError: its owner is alive, or the file does not exist any more.
@@ -50,10 +51,13 @@ class Left(Locked):
         mark, check = self.data[MARK : START - 4], self.data[START - 4 : START]
         self.start, after = mark_form.unpack(mark) if len(mark) == mark_form.size else (0, 0)
         known = crc32(mark).to_bytes(4, "little") == check and START <= self.start <= len(self.data)
+        self.is_blank = not self.data.strip(b"\0")
         if not known:
             self.start = START
         self.after = after - 1 if known else None
         self.damaged: str | None = None
+        if self.is_blank:  # a power failure came before anything of it was on the disk
+            return
         if not known:
             self.damaged = "where it is drained up to is damaged; all of it was read again"
         elif self.data[:MARK] != FORMS.get("".join(self.path.suffixes[-2:])):

@@ -17,7 +17,7 @@ from agentspan.interrupts import let_through
 from agentspan.journal.journal_folder import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
-from agentspan.journal.spool import create, place, tidy
+from agentspan.journal.spool import create, place, sync_folder, tidy
 from agentspan.tuning import STANDARD
 
 _END = len(END)
@@ -36,8 +36,23 @@ class Portion(NamedTuple):
     epoch: int
 
 
+class Place(NamedTuple):
+    """A place in a journal: all records before it were given to the storage.
+
+    Attributes:
+        sequence: the number of the last one of them.
+    """
+
+    segment: Segment
+    position: int
+    epoch: int
+    sequence: int
+
+
 class Log:
     """The journal of one process in one folder.
+
+    What was given to the storage stays until `keep` says that it will not be needed any more.
 
     Args:
         folder: where segments lie.
@@ -49,7 +64,7 @@ class Log:
     Attributes:
         sequence: the number of the latest record, which is how many there were.
         writer_id: returns the id of this process's writer.
-        full_bytes: size of the segments that are full and not drained.
+        full_bytes: size of the segments that are full, and of which something may be needed.
         begun: number of segments that were appended to.
         alert: True if the next append must look around first: a segment was begun, or the owner set it.
         error: why the latest segment could not be made, while there is none.
@@ -74,7 +89,7 @@ class Log:
         self.writer_id = writer_id
         self._size = self._next_size = size
         self._largest = growth * size
-        self._made = 0
+        self._made = self._synced_made = 0
         self._segment: Segment | None = None
         self._full: deque[Segment] = deque()
         self._spare: Segment | None = None
@@ -125,23 +140,20 @@ class Log:
 
         The same again, until trim says that they are in the storage.
         """
-        while True:
-            with self.lock:
-                segment = self._full[0] if self._full else self._segment
-                if segment is None:
-                    return None
-                start = segment.drained
-                if start < segment.end:
-                    size = max(size, length_of(segment.read(start, HEADER)))
-                    return Portion(segment, start, segment.read(start, min(segment.end - start, size)), segment.epoch)
-                if segment is self._segment:
-                    following = self.sequence + 1
-                    if segment.end > START and not segment.keeps_records:
-                        segment.reset(following)
-                    return None
-                self.full_bytes -= segment.size
-                self._full.popleft()  # the only call: an exception from a signal handler comes after both, or before
-            self._done_with(segment)
+        with self.lock:
+            segment = self.next_segment()
+            if segment is None or segment.drained == segment.end:
+                return None
+            start = segment.drained
+            size = max(size, length_of(segment.read(start, HEADER)))
+            return Portion(segment, start, segment.read(start, min(segment.end - start, size)), segment.epoch)
+
+    def next_segment(self) -> Segment | None:
+        """Return the segment that is taken from next; None where there is none."""
+        for segment in self._full:
+            if segment.drained < segment.end:
+                return segment
+        return self._segment
 
     def behind(self, portion: Portion, length: int, size: int) -> Portion | None:
         """Return the bytes behind the first `length` ones of a portion that is not trimmed yet, at least one record.
@@ -160,17 +172,106 @@ class Log:
     def is_next(self, portion: Portion) -> bool:
         """Return whether a portion begins with what is drained next."""
         with self.lock:
-            first = self._full[0] if self._full else self._segment
+            first = self.next_segment()
             segment = portion.segment
             return segment is first and segment.epoch == portion.epoch and segment.drained == portion.start
 
-    def trim(self, segment: Segment, drained: int, last: int) -> None:
-        """Note that a segment is in the storage up to a place, and the number of the last record before it."""
-        with self.lock:  # else another thread may fill the segment, and unmap it, in the middle of this
-            if last:
-                segment.trim(drained, last + 1)
-            else:  # there was nothing but a hole
-                segment.drained = drained
+    def trim(self, segment: Segment, drained: int) -> None:
+        """Note that a segment was given to the storage up to a place."""
+        segment.drained = drained
+
+    def place(self, sequence: int) -> Place | None:
+        """Return the place up to which all was given to the storage; None where nothing was that is still here.
+
+        Args:
+            sequence: the number of the last record before it.
+        """
+        with self.lock:
+            found: Place | None = None
+            for segment in (*self._full, self._segment):
+                if segment is None or segment.drained == START:
+                    break
+                found = Place(segment, segment.drained, segment.epoch, sequence)
+                if segment.drained < segment.end:
+                    break
+            return found
+
+    def keep(self, place: Place) -> None:
+        """Note that what comes before a place will not be needed any more: it is in the storage, and on its disk."""
+        while True:
+            with self.lock:  # else another thread may fill a segment, and unmap it, in the middle of this
+                segment = self._full[0] if self._full else self._segment
+                if segment is None:
+                    return
+                is_place = segment is place.segment
+                if is_place and segment.epoch != place.epoch:
+                    return
+                kept = place.position if is_place else segment.end
+                if kept > segment.kept:
+                    segment.keep(kept, place.sequence + 1)
+                if segment is self._segment:
+                    following = self.sequence + 1
+                    if START < segment.end == segment.kept and not segment.keeps_records:
+                        segment.reset(following)
+                    return
+                if segment.kept < segment.end:
+                    return
+                self.full_bytes -= segment.size
+                self._full.popleft()  # the only call: an exception from a signal handler comes after both, or before
+            self._done_with(segment)
+            if is_place:
+                return
+
+    def rewind(self) -> dict[Segment, int]:
+        """Give all that may be needed to the storage again, which is another one now; return up to where it had it."""
+        with self.lock:
+            found = {each: each.drained for each in (*self._full, self._segment) if each is not None}
+            for segment in found:
+                segment.drained = segment.kept
+            return found
+
+    @property
+    def has_given(self) -> bool:
+        """True if something was given to the storage that may still be needed."""
+        with self.lock:
+            return any(
+                segment is not None and segment.drained > segment.kept for segment in (*self._full, self._segment)
+            )
+
+    def sync(self) -> None:
+        """Have on the disk what was appended, and the names of the segments.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        with self.lock:
+            segments = [segment for segment in (*self._full, self._segment) if segment is not None]
+            made = self._made
+        for segment in segments:
+            segment.sync()
+        if made != self._synced_made and segments:
+            sync_folder(self._folder)
+            self._synced_made = made
+
+    def rest(self) -> None:
+        """Have no segment of which nothing is needed, until the next record: nobody appends, or refers to records."""
+        with self.lock:
+            current = self._segment
+            if current is None or current.end == START or current.kept < current.end:
+                return
+            self._put_behind(current)
+            if len(self._full) > 1 or current.kept < current.end:
+                return
+            self.full_bytes -= current.size
+            self._full.popleft()
+        self._done_with(current)
+
+    def begin_anew(self) -> None:
+        """Append to another segment from now on: what this one has is wanted no more, once it is in the storage."""
+        with self.lock:
+            current = self._segment
+            if current is not None and current.end > START:
+                self._put_behind(current)
 
     @property
     def epoch(self) -> int:
@@ -230,7 +331,7 @@ class Log:
                 self._segment = None  # at once: others append to it
                 self._full.append(current)
             for segment in self._full:
-                if segment.drained == segment.end:
+                if segment.kept == segment.end:
                     segment.remove()
                     continue
                 segment.unmap()

@@ -18,6 +18,7 @@ from zlib import crc32
 MAGIC = b"\xa9sp\x1e"
 HEADER = 20
 END = bytes(HEADER)
+PAGE = 4096
 
 _FIELDS = struct.Struct("<4sIQI")
 pack = _FIELDS.pack
@@ -139,9 +140,17 @@ def _record(data: bytes, position: int) -> Record | None:
 
 
 def _ends(data: bytes, position: int) -> bool:
-    """Return whether nothing was appended at a place, or a record whose header was never whole."""
+    """Return whether nothing was appended at a place, or a record that was never whole.
+
+    After a power failure, zeros stand from the begin of a page on that did not come to the disk any more.
+    """
     magic, crc = data[position : position + 4], data[position + 16 : position + HEADER]
-    return not any(magic) or (magic == MAGIC and len(crc) == 4 and not any(crc))
+    if not any(magic) or (magic == MAGIC and len(crc) == 4 and not any(crc)):
+        return True
+    end = position + length_of(data[position : position + HEADER].ljust(HEADER, b"\0"))
+    written = len(data.rstrip(b"\0"))
+    page = written + -written % PAGE
+    return position < page < end and page - written < HEADER
 
 
 def _next(data: bytes, position: int, last: int | None) -> tuple[int, Record] | None:

@@ -35,7 +35,7 @@ FORMS = {suffix: FORM.replace(b"3", suffix[2].encode()).ljust(32, b"\0") for suf
 MARK = 32
 """Position of the mark: where the first record begins that is not in the storage yet, its number, and their CRC."""
 mark_form = struct.Struct("<IQ")
-_SECOND = START + len(END)
+_WIPED = 64 * 1024
 COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 """Python 3.11: to make a slice may run the garbage collector, and so other code, unless one was made just before."""
 
@@ -52,7 +52,8 @@ class Segment(Locked):
     Attributes:
         path: where it lies; no Path, which cannot be made any more while the interpreter ends.
         end: where the next record will begin.
-        drained: where the first record begins that is not in the storage yet.
+        drained: where the first record begins that was not given to the storage yet.
+        kept: where the first record begins that may not be on the disk there. What comes before is not needed any more.
         epoch: a new number whenever records begin at its start. A record may refer to those of its epoch.
         is_referred_to: whether a record refers to others.
 
@@ -67,7 +68,7 @@ class Segment(Locked):
         self.path = path + NEW
         self.size = size
         self._maps = is_mapped
-        self.end = self.drained = START
+        self.end = self.drained = self.kept = self.synced = START
         self.epoch = next(_epochs)
         self.is_referred_to = False
         with Changing():
@@ -101,14 +102,16 @@ class Segment(Locked):
         self._put(0, FORM)
         self._put(START, END)
         self.end, self.epoch, self.is_referred_to = START, next(_epochs), False
-        self.trim(START, sequence)
+        self.drained = self.synced = START
+        self.keep(START, sequence)
         os.rename(self.path, path)
         self.path = path
 
     def recycle(self) -> None:
-        """Turn it into a spare again when everything is drained: its space is allocated and its pages are in memory."""
+        """Turn it into a spare again when nothing of it is needed: its space is allocated, its pages are in memory."""
         os.rename(self.path, self.path + NEW)
         self.path += NEW
+        self._wipe()
         self._map()
 
     def _map(self) -> None:
@@ -159,17 +162,28 @@ class Segment(Locked):
         """Return bytes of it."""
         return self.map[start : start + size] if self._is_mapped else os.pread(self._file, size, start)
 
-    def trim(self, drained: int, sequence: int) -> None:
-        """Store in the file that everything before a position is in the storage, and the number of the record there."""
-        self.drained = drained
+    def sync(self) -> None:
+        """Have on the disk what was appended.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        end, file = self.end, self._file
+        if file >= 0 and self.synced != end:
+            os.fdatasync(file)
+            self.synced = end
+
+    def keep(self, kept: int, sequence: int) -> None:
+        """Store in the file that what comes before a position is not needed, and the number of the record there."""
+        self.kept = kept
         try:
-            self._put(MARK, marked(drained, sequence))
+            self._put(MARK, marked(kept, sequence))
         except OSError as raised:  # no room for a copy of a shared block: it is read again, which changes nothing
             let_through(raised)
 
     @property
     def keeps_records(self) -> bool:
-        """True if the records stay when all are drained, because later ones can refer to them."""
+        """True if the records stay although none is needed, because later ones can refer to them."""
         return self.is_referred_to and self.end < self.size * 3 // 4
 
     def unmap(self) -> None:
@@ -186,21 +200,32 @@ class Segment(Locked):
             self.size = self.end + len(END)
 
     def reset(self, sequence: int) -> None:
-        """Begin again at the start, if everything is drained: existing pages cost less than new ones.
+        """Begin again at the start, if nothing in it is needed: existing pages cost less than new ones.
+
+        What was in it is overwritten: it may be of runs that were removed from the storage.
 
         Args:
             sequence: the number of the next record.
         """
-        mark, epoch = marked(START, sequence), next(_epochs)
+        mark, epoch, end = marked(START, sequence), next(_epochs), self.end
         if not self._maps:  # it goes on: what was written after its end must be zeros
             return
+        zeros = bytes(max(end - START, len(END)))
+        stop = START + len(zeros)
         if COLLECTS_ANYWHERE:
             END[:0]
-        if self.drained == self.end:  # no call from here: as soon as the end is the start, others append there
+        if self.kept == self.end == end:  # no call from here: as soon as the end is the start, others append there
             self.map[MARK:START] = mark
-            self.map[START:_SECOND] = END
+            self.map[START:stop] = zeros
             self.epoch, self.is_referred_to = epoch, False
-            self.drained = self.end = START
+            self.kept = self.drained = self.synced = self.end = START
+
+    def _wipe(self) -> None:
+        """Overwrite what is not needed."""
+        size = self.kept - START
+        with suppress(OSError):
+            while size > 0:
+                size -= os.pwrite(self._file, bytes(min(size, _WIPED)), self.kept - size)
 
     def __del__(self) -> None:
         if self._file >= 0:  # its tracer was dropped: others may read what is in it

@@ -1,6 +1,7 @@
 """Creates, finds and deletes the segments of a file."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
 
@@ -11,6 +12,7 @@ from agentspan.journal.left_segments import take_over
 from agentspan.journal.segments import NEW, SUFFIX, SUFFIXES, Segment, room_for
 
 _TYPES = ".v1.types"
+_REMOVED = "removed.v1.mark"
 
 
 def create(
@@ -55,6 +57,20 @@ def make(folder: Path) -> None:
             raise
         make_state_folder()
         os.makedirs(folder, 0o700, exist_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have on the disk which files are in the journal folder, and that it is there.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    for each in (folder, folder.parent):
+        descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -109,6 +125,27 @@ def keep_types(folder: Path, writer_id: str, span_type_schemas: str) -> None:
     os.replace(new, path)
 
 
+def tell_of_removal(folder: Path) -> None:
+    """Tell living writers that runs were removed from the storage, so that they keep no segment with some of them."""
+    try:
+        if refusal(folder) is None and os.path.isdir(folder):
+            path = folder / _REMOVED
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            os.close(files.create(path))
+    except OSError as raised:
+        let_through(raised)
+
+
+def removal_told(folder: Path) -> int:
+    """Return when living writers were told of that last, in ns; 0 if never."""
+    try:
+        return os.stat(folder / _REMOVED).st_mtime_ns
+    except OSError as raised:
+        let_through(raised)
+        return 0
+
+
 def types_of(folder: Path, writer_id: str) -> str | None:
     """Return the span types that a writer has stored; None if none: its runs were registered with all."""
     try:
@@ -135,7 +172,7 @@ def tidy(folder: Path) -> None:
                 if left is not None:
                     with left:
                         left.remove()
-            elif _TYPES in name and name.partition(".")[0] not in writers:
+            elif (_TYPES in name and name.partition(".")[0] not in writers) or (name == _REMOVED and not writers):
                 os.unlink(folder / name)
         os.rmdir(folder)
     except OSError as raised:

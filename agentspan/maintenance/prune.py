@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from agentspan import clock
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, StorageError
+from agentspan.journal.journal_folder import folder_of
+from agentspan.journal.spool import tell_of_removal
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.spans import is_guess
 from agentspan.model.status import OPEN
@@ -14,7 +16,7 @@ from agentspan.operations.context import Context
 from agentspan.recovery.dead_writers import DeadWriters
 from agentspan.storage.file_capabilities import StorageFile
 from agentspan.storage.partitions import Dropped, Partitions
-from agentspan.storage.protocol import Query, SpanCounts
+from agentspan.storage.protocol import Capabilities, Query, SpanCounts
 from agentspan.storage.scanning import count, pages
 
 log = logging.getLogger("agentspan")
@@ -104,10 +106,20 @@ def prune(
             done = removal.remove_runs([row.id for row, _ in batch], ctx.wait_s)
         runs, spans = runs + done[0], spans + done[1]
         left.removed(done[1], really=not dry_run)
+    if runs and not dry_run:
+        _tell_programs(can)
     if dry_run or file is None:
         return Pruned(runs, spans, keys, None, partitions)
     file.compact(ctx.wait_s)
     return Pruned(runs, spans, keys, max(0, before - file.file_bytes()))
+
+
+def _tell_programs(can: Capabilities) -> None:
+    """Let programs that run leave no byte of what was removed in their journals."""
+    if can.spool is not None:
+        tell_of_removal(can.spool.folder)
+    elif can.journals is not None:
+        tell_of_removal(folder_of(can.journals.path))
 
 
 def _dropped(ctx: Context, partitions: Partitions, older_than: str, *, must: bool) -> Dropped | None:

@@ -80,6 +80,7 @@ def configure(db: Database | None = None, **settings: Unpack[SettingsArguments])
             "commit": in the file itself; see Tracer.
         enabled: False: record nothing, until it is called again; functions that were decorated before follow. True:
             record, whatever AGENTSPAN_DISABLED says; when left out, that decides.
+        sync_every_s: seconds after which a thread has what was recorded on the disk; None: never.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Returns:

@@ -21,6 +21,7 @@ from agentspan.recovery.spooled import Spooled
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
+from agentspan.storage.identity import Identities, Identity
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import location_of
@@ -155,10 +156,18 @@ class Destination:
                 if not self.is_journaled:
                     raise
 
-    def is_another(self) -> bool:
-        """Return whether another storage has taken the place of the one that was opened, as with a deleted file."""
+    def identity(self) -> Identity:
+        """Return which storage is at its place: another one where a file is deleted or replaced. No server is asked."""
+        return (0, self.account.id) if self.is_server else Identities(self.store).known()
+
+    def identity_now(self) -> Identity:
+        """Return which storage is at its place; a server is asked.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
         self.learn()
-        return self.store.account().id != self.account.id
+        return Identities(self.store).now()
 
     def new_sink(self, outcomes: RunListener, writer_id: Callable[[], str], types: RunTypes) -> Sink:
         """Return a sink of this process.
@@ -168,9 +177,14 @@ class Destination:
             writer_id: returns the id of this process.
         """
 
+        store = self.store
+        journals = None if self.is_server else store.capabilities().journals
+        if self.is_journaled and self._folder is not None and journals is not None:
+            store = journals.draining()
+
         def new_committer(listener: Listener) -> Committer:
             return Committer(
-                self.store,
+                store,
                 writer_id,
                 self.ids,
                 resolve=types.resolve,
@@ -182,7 +196,7 @@ class Destination:
             )
 
         if not self.is_journaled or self._folder is None:
-            return CommitSink(self.store, new_committer, outcomes, tuning=self._tuning)
+            return CommitSink(store, new_committer, outcomes, journals=journals, tuning=self._tuning)
         with forks.importing:
             from agentspan.recovery.adopting import Adoption
 
@@ -190,7 +204,7 @@ class Destination:
         name = str(self.location)
         renew_lease = (lambda: self._renew_lease(writer_id())) if self.is_server else None
         around = Surroundings(name, self._folder, writer_id, new_committer, adoption, types.late, renew_lease)
-        return JournalSink(self.store, outcomes, around, self._tuning)
+        return JournalSink(store, outcomes, around, self._tuning)
 
     def _renew_lease(self, writer_id: str) -> None:
         notes = self.store.capabilities().notes

@@ -6,6 +6,7 @@ from typing import Protocol
 from agentspan.model.changes import Unit
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import InstanceStatus
+from agentspan.storage.identity import Identity
 
 
 class LiveRun(Protocol):
@@ -22,6 +23,7 @@ class LiveRun(Protocol):
         ...
 
     registered_row: AgentInstanceRow | None
+    stored_in: Identity | None
 
     def learn(self, reason: str) -> None:
         """Note that the run was terminated, and why."""

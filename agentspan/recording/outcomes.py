@@ -85,8 +85,8 @@ class Outcomes(RunListener):
     def missing(self, unit: Unit) -> Unit | None:
         """Return a unit as it fits what is stored now, or None if it does not.
 
-        A run whose file was deleted is registered once more, in the new one. What belongs to a run that could not be
-        registered at first was refused only because it came with it.
+        A run whose file was deleted or replaced is registered once more, in the new one, if it has no row there. What
+        belongs to a run that could not be registered at first was refused only because it came with it.
         """
         try:
             return self._fitting(unit)
@@ -105,7 +105,8 @@ class Outcomes(RunListener):
         if instance_id is None:
             return None
         run: LiveRun | None = recorder.runs.get(instance_id)
-        if instance_id not in recorder.runs.unconfirmed and not self._is_another_file():
+        is_stored = instance_id not in recorder.runs.unconfirmed
+        if run is not None and is_stored and run.stored_in == recorder.destination.identity_now():
             run = None  # somebody has removed it
         if run is not None:
             recorder.store.apply((recorder.writer,), wait_s=recorder.tuning.recording_wait_s)
@@ -116,9 +117,6 @@ class Outcomes(RunListener):
                 raise DatabaseBusy(f"the run {instance_id} is not stored yet; it is tried again")
             return None
         return with_agents(unit, {instance_id: located[1].agent_id})
-
-    def _is_another_file(self) -> bool:
-        return self._recorder.destination.is_another()
 
     def registered(self, instance: AgentInstanceRow) -> None:
         """Let a run know the agent that it is registered with."""

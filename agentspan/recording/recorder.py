@@ -24,6 +24,7 @@ from agentspan.recording.sinks.nowhere import First, Nowhere
 from agentspan.recording.sinks.protocol import RunListener, Sink, SpanFacts, SpanSink
 from agentspan.recovery.writers import this_process
 from agentspan.schemas.meaning import describe
+from agentspan.storage.identity import Identity
 from agentspan.storage.location import Location
 from agentspan.storage.protocol import Storage
 
@@ -245,7 +246,7 @@ class Recorder:
     def _new_writer(self) -> None:
         self.writer_id = self.ids.new()
         self.writer = self._unknown_writer = unit_of(Put(this_process(self.writer_id), minted=True))
-        self._file_of_writer = "" if self._destination is None else self._destination.account.id
+        self._file_of_writer: Identity | None = None
         if self.sink is not None and not self.is_closed:
             self.out = First(self._first)
 
@@ -281,10 +282,10 @@ class Recorder:
         if not self.destination.is_file or self.sink is None:
             return
         try:
-            account = self.store.account().id
-            if account != self._file_of_writer:
+            file = self.destination.identity()
+            if file != self._file_of_writer:
                 self.store.apply((self.writer,), wait_s=self.tuning.recording_wait_s)
-                self._file_of_writer = account
+                self._file_of_writer = file
         except StorageError as error:
             self.sink.put_aside(self.writer, error)
 

@@ -20,6 +20,7 @@ from agentspan.recording.origin import origin, with_origin
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.registering import Registered, refer, register, stored_run
 from agentspan.recording.run_arguments import purpose_of, tags_of, text_of
+from agentspan.storage.identity import Identity
 from agentspan.storage.protocol import Storage
 
 
@@ -72,6 +73,7 @@ class RunState:
         self.status: InstanceStatus = "pending"
         self.termination_reason: str | None = None
         self.registered_row: AgentInstanceRow | None = None
+        self.stored_in: Identity | None = None
         self.outer: Any = None
         self.on_terminate = on_terminate
         self._version = version
@@ -144,6 +146,8 @@ class RunState:
     def _registered(self, done: Registered) -> None:
         self.registered_row, self.id = done.instance, done.instance.id
         self.recorder.runs.add(self)
+        if done.is_stored:
+            self.stored_in = self.recorder.destination.identity()
         if done.is_stored and self.recorder.sink is not None:
             self.recorder.sink.count_recorded()
             self.recorder.follow_file()
@@ -202,17 +206,21 @@ class RunState:
         """Stand for a run that another process began, and will finish."""
         self.registered_row = instance
         self.id, self.status = instance.id, "active"
+        self.stored_in = self.recorder.destination.identity()
         self.recorder.runs.add(self)
 
     def confirm(self, stored: AgentInstanceRow) -> None:
         """See LiveRun."""
+        self.stored_in = self.recorder.destination.identity()
         self.registered_row = stored._replace(agent_id="") if self._is_renamed else stored
 
     def register_again(self) -> None:
         """See LiveRun."""
         instance, storage = self.registered_row, self.recorder.store
         if instance is not None and self.id not in storage.find(self.id, instance_id=self.id).rows:
-            self.registered_row = self._register(storage, self.id, instance.started_at or clock.now()).instance
+            done = self._register(storage, self.id, instance.started_at or clock.now())
+            self.registered_row = done.instance
+            self.stored_in = self.recorder.destination.identity() if done.is_stored else None
 
     def rename(self, name: str, version: str | None) -> None:
         """Take another agent's name, or another version: they were learnt after the begin."""

@@ -30,6 +30,7 @@ class SettingsArguments(TypedDict, total=False):
     durability: Durability
     sensitive: Sensitive
     enabled: bool | None
+    sync_every_s: float | None
     tuning: Tuning
 
 
@@ -46,6 +47,7 @@ class Settings:
         durability: "journal" or "commit".
         sensitive: whether to "redact" or "keep" values that are marked as `{"$sensitive": …, "value": …}`.
         enabled: whether to record; where None, the variable AGENTSPAN_DISABLED says.
+        sync_every_s: seconds after which a thread has what was recorded on the disk; None: never.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Raises:
@@ -59,6 +61,7 @@ class Settings:
     durability: Durability = "journal"
     sensitive: Sensitive = "redact"
     enabled: bool | None = None
+    sync_every_s: float | None = STANDARD.sync_every_s
     tuning: Tuning = STANDARD
 
     def __post_init__(self) -> None:
@@ -68,6 +71,10 @@ class Settings:
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
         if self.redact is not None and self.redact != "credentials" and not callable(self.redact):
             raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
+        if self.sync_every_s != STANDARD.sync_every_s:
+            if self.sync_every_s is not None and not 0 < self.sync_every_s < float("inf"):
+                raise InvalidValue("sync_every_s", "must be a number of seconds above 0, or None")
+            object.__setattr__(self, "tuning", self.tuning._replace(sync_every_s=self.sync_every_s))
 
     @property
     def is_enabled(self) -> bool:

@@ -62,6 +62,8 @@ class Tracer:
             database in memory, or one that lies where no journal can be, has the latter.
         enabled: False: record nothing, make no file, and cost a decorated call 0.2 µs; True: record, whatever the
             environment says; None: record, but where AGENTSPAN_DISABLED is set.
+        sync_every_s: a power failure loses at most what was recorded in twice that time, in seconds: a thread has it on
+            the disk so often. None: the operating system writes it when it likes, which may take half a minute.
         tuning: sizes and times, for tests; see agentspan/tuning.py.
 
     Attributes:

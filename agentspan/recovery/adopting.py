@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from agentspan.errors import NotFound
+from agentspan.errors import NotFound, StorageError
 from agentspan.ids import IdSource
 from agentspan.interrupts import let_through
 from agentspan.journal.deriving import outdated
@@ -22,7 +22,7 @@ from agentspan.recovery.committer import Committer, Listener
 from agentspan.recovery.lost_registrations import LostRegistrations
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry, SpanType, from_schemas
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import BesideJournals, FileReplaced, Storage
 from agentspan.tuning import STANDARD, Tuning
 
 log = logging.getLogger("agentspan")
@@ -159,12 +159,13 @@ class Adoption:
                     continue
                 with left:
                     storage = storage or stack.enter_context(self._lend())
+                    journals = storage.capabilities().journals
                     if committer is None or lost is None:
                         ids = IdSource(storage.account().partition)
                         lost = LostRegistrations(storage, writer_id, ids)
                         committer = self._committer(storage, writer_id, ids, lost)
                     is_over = lambda: self._stopped or time.monotonic() > until  # noqa: E731
-                    taking = _Taking(committer, lost, left, adopted, is_over, self._tuning)
+                    taking = _Taking(committer, lost, left, adopted, is_over, journals, self._tuning)
                     if not taking.take(lambda done, before=before: progress(before + done, size)):  # type: ignore[misc]
                         return
                 before += len(left.data)
@@ -209,6 +210,7 @@ class _Taking:
     Args:
         lost: registers runs whose registration was damaged.
         is_over: returns whether to leave the rest for others.
+        journals: the file that takes the records; None where what is committed is on the disk.
         tuning: sizes.
     """
 
@@ -219,8 +221,11 @@ class _Taking:
         left: Left,
         adopted: Adopted,
         is_over: Callable[[], bool],
+        journals: BesideJournals | None,
         tuning: Tuning,
     ) -> None:
+        self._journals = journals
+        self._files = 0 if journals is None else journals.files
         self._committer = committer
         self._lost = lost
         self._left = left
@@ -231,24 +236,48 @@ class _Taking:
     def take(self, progress: Callable[[int], None]) -> bool:
         """Commit a segment, and delete it; return whether there was time for all of it."""
         left, adopted = self._left, self._adopted
-        found = list(read(left.data, left.start, after=left.after))
+        found = [] if left.is_blank else list(read(left.data, left.start, after=left.after))
         self._report([each for each in found if isinstance(each, Gap)])
         records = [each for each in found if isinstance(each, Record)]
         passed_over = outdated([each.body for each in records])
         elements = self._elements_before(are_needed=any(each.body[:1] == _HISTORY for each in records))
         for start, batch in self._batches(records):
             if start and self._is_over():
+                self._settle()
+                left.trim(records[start - 1].end, records[start].sequence)
                 return False
             bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
             tally = self._committer.commit(self._committer.begin(bodies, elements))
             adopted.refused += tally.refused + tally.failed
             adopted.records += len(batch)
-            left.trim(batch[-1].end, batch[-1].sequence + 1)
             progress(batch[-1].end)
         self._lost.restore_writer()
+        if records:
+            self._settle()
         left.remove()
         adopted.segments += 1
         return True
+
+    def _settle(self) -> None:
+        """Have on the disk what was committed, before it leaves the journal.
+
+        Raises:
+            StorageError: that is not so, or the path has another file now: all is committed again.
+        """
+        journals = self._journals
+        if journals is None:
+            return
+        if self._tuning.sync_every_s is not None:
+            try:
+                journals.sync()
+            except OSError as error:
+                let_through(error)
+                raise StorageError(
+                    f"what was recovered may not be on the disk, which does not take it: {error}"
+                ) from error
+        journals.has(self._committer.newest)
+        if journals.files != self._files:
+            raise FileReplaced("the file was deleted or replaced while a journal was recovered; it is recovered again")
 
     def _batches(self, records: Sequence[Record]) -> Iterator[tuple[int, Sequence[Record]]]:
         """Yield what to commit at once, each with the number of its first record."""

@@ -16,12 +16,12 @@ from agentspan.interrupts import let_through
 from agentspan.journal.begun import Begun
 from agentspan.journal.deriving import Batch, Resolve, Unreadable, outdated
 from agentspan.journal.parts import Elements
-from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit, parted, unit_of
+from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Refused, Unit, parted, unit_of
 from agentspan.model.refusals import refused_change
 from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow
 from agentspan.recovery import already_stored
 from agentspan.recovery.closing_spans import Closer
-from agentspan.recovery.names import Names, instance_in, names_rows, spans_of, with_agents, without_name
+from agentspan.recovery.names import Names, instance_in, names_rows, run_of, spans_of, with_agents, without_name
 from agentspan.recovery.open_runs import OpenRuns
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.storage import meanwhile
@@ -83,6 +83,9 @@ class Committer:
         wait_s: how long a commit may wait for other writers.
         knows_types: whether `resolve` needs no storage.
         tuning: sizes.
+
+    Attributes:
+        newest: the id of the span or the run that was written last; empty where none was.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Committer:
         self._agents: dict[str, str] = {}
         self._moved: set[str] = set()  # runs of which journals have spans with another agent
         self._kept: set[tuple[str, str]] | None = None
+        self.newest: Sequence[str] = ()
 
     def new_elements(self) -> Elements:
         """Return what holds the elements of a segment's records, for `commit`."""
@@ -187,6 +191,8 @@ class Committer:
         if len(outcomes) < len(units):
             raise DatabaseBusy("the storage took a part of a batch only; it is tried again")
         self._forget_agents_of_renamed(named.values())
+        if outcomes[-1] == TAKEN:
+            self.newest = _written(units[-1]) or self.newest
         again, settled = parted(units, outcomes)
         recorded, refused, failed = self.apply(again, wait_s)
         for unit, outcome in settled:
@@ -334,6 +340,9 @@ class Committer:
         if registrations is None:
             fitting = self._listener.missing(unit)
             return None if fitting is None else self._fitted((fitting,))[0]
+        if not registrations:  # it was there; perhaps it was registered again for another unit of the same commit
+            id = run_of(unit) or ""
+            return self._fitted((unit,))[0] if id in self._storage.find(id, instance_id=id).rows else None
         try:
             self.apply(registrations, self._wait_s)
         finally:
@@ -365,6 +374,16 @@ class Committer:
     def _find(self, ids: Iterable[str]) -> Mapping[str, AgentSpanRow]:
         rows = self._storage.find(*ids).rows
         return {id: row for id, (_, row) in rows.items() if isinstance(row, AgentSpanRow)}
+
+
+def _written(unit: Unit) -> tuple[str, ...]:
+    """Return the id of the span or the run that the last change of a unit writes; empty if it writes another row."""
+    change = unit.changes[-1]
+    if isinstance(change, PutSpans):
+        return (change.rows[-1].id,)
+    if isinstance(change, Put):
+        return (change.row.id,) if isinstance(change.row, (AgentSpanRow, AgentInstanceRow)) else ()
+    return (change.id,) if isinstance(change, Move) and change.type in ("agent_span", "agent_instance") else ()
 
 
 def _wanted(unit: Unit) -> bytes:

@@ -1,7 +1,9 @@
 """The runs that a writer has begun and not ended, as far as its records are committed.
 
-Where the file was deleted or replaced, they are registered again in the one that has the path now. The program may not
-hold them any more: it has ended them, and the records of that are committed after those of their begin.
+Where the file was deleted or replaced, they are registered again in the one that has the path now, also where that is
+a backup of the same: what tells is whether the run is there. A run that is missing in the file that it was registered in
+was removed, and stays removed. The program may not hold a run any more: it has ended it, and the records of that are
+committed after those of its begin.
 """
 
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from agentspan.model.changes import Move, Unit
 from agentspan.model.status import OPEN
 from agentspan.recovery.names import run_of
+from agentspan.storage.identity import Identities, Identity
 from agentspan.storage.protocol import Storage
 
 MAX_RUNS = 1000
@@ -24,9 +27,10 @@ class OpenRuns:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._units: dict[str, list[Unit]] = {}
+        self._identities = Identities(storage)
+        self._place: Identity | None = None
+        self._units: dict[str, tuple[Identity, list[Unit]]] = {}
         self._newest: Sequence[Unit] = ()
-        self._account = ""
 
     def begin(self, registrations: Sequence[Unit]) -> None:
         """Note the units of a batch that are committed first: those that register runs have the run as their subject.
@@ -35,8 +39,17 @@ class OpenRuns:
             StorageError: the storage cannot be read.
         """
         self._newest = registrations
-        if registrations and not self._account:
-            self._account = self._storage.account().id
+        if self._units:
+            place = self._identities.known()
+            if place != self._place:
+                self._look_for_them(place)
+            self._place = place
+
+    def _look_for_them(self, place: Identity) -> None:
+        """Note which of the runs another file has, too: one that is missing there later was removed."""
+        for id in self._storage.find(*self._units).rows:
+            if id in self._units:
+                self._units[id] = place, self._units[id][1]
 
     def end(self, units: Sequence[Unit]) -> None:
         """Note the others of the batch, which are committed, too: some rename and end runs."""
@@ -55,25 +68,25 @@ class OpenRuns:
             if move.id in ended:
                 self._units.pop(move.id, None)
             elif move.id in self._units:
-                self._units[move.id].append(unit)
+                self._units[move.id][1].append(unit)
 
     def take(self, unit: Unit) -> list[Unit] | None:
         """Return what registers the run that a unit needs, for another file than the one that had it.
 
-        It is forgotten until it is kept again. None of a run that is unknown here, or that somebody has removed.
+        It is forgotten until it is kept again. None of a run that is unknown here; empty of one that was there.
 
         Raises:
             StorageError: the storage cannot be read.
         """
-        id = run_of(unit)
-        found = self._units.get(id or "") or [each for each in self._newest if id and each.subject == id]
-        if not found or self._storage.account().id == self._account:
-            return None
-        self._units.pop(id or "", None)
-        return found
+        kept = self._units.pop(run_of(unit) or "", None)
+        return kept and ([] if kept[0] == self._identities.now() else kept[1])
 
     def keep(self, units: list[Unit]) -> None:
-        """Remember the units that register and rename one run."""
+        """Remember the units that register and rename one run, which are committed.
+
+        Raises:
+            StorageError: the storage cannot be read.
+        """
         if len(self._units) >= MAX_RUNS:
             del self._units[next(iter(self._units))]
-        self._units[units[0].subject or ""] = units
+        self._units[units[0].subject or ""] = self._identities.known(), units

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Key, Outcome, Unit, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow, ResourceType, Row, Value
 from agentspan.model.status import FINISH_STATUSES
@@ -246,6 +247,10 @@ class Sql(Protocol):
         ...
 
 
+class FileReplaced(DatabaseBusy):
+    """The file was deleted or replaced in the middle of this. Nothing of it is in the file that has the path now."""
+
+
 class BesideJournals(Protocol):
     """Keeps its rows in a file that may have journals beside it. They are drained before the file is read.
 
@@ -268,6 +273,34 @@ class BesideJournals(Protocol):
 
     def look_seldom(self) -> None:
         """From now on, look for the file every 250 ms only: what is applied until then is lost with a deleted file."""
+        ...
+
+    def draining(self) -> Storage:
+        """Return this storage for who moves a journal to it: what is applied comes to the same file as what was before.
+
+        Its `apply` raises FileReplaced where the path has another file now. From now on, the caller calls `sync`.
+        """
+        ...
+
+    @property
+    def files(self) -> int:
+        """How many files have been at the path, as far as was noticed: another number than before is another file."""
+        ...
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """Return whether all these spans, runs and writers are there, by a look of who has nothing in a cache.
+
+        Raises:
+            StorageError: something else has written to the file, or it cannot be read.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Have on the disk what was applied before.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
         ...
 
 

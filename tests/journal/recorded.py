@@ -221,19 +221,19 @@ class Untrimmed:
     """What is drained is not marked as such: its process is killed between the commit and the mark, each time."""
 
     def __init__(self) -> None:
-        self._trim, self._reset = Segment.trim, Segment.reset
+        self._keep, self._reset = Segment.keep, Segment.reset
 
     def __enter__(self) -> None:
-        real = self._trim
+        real = self._keep
 
-        def trim(segment: Segment, drained: int, sequence: int) -> None:
+        def keep(segment: Segment, kept: int, sequence: int) -> None:
             if segment.path.endswith(NEW):
-                real(segment, drained, sequence)
+                real(segment, kept, sequence)
             else:
-                segment.drained = drained
+                segment.kept = kept
 
-        Segment.trim = trim  # type: ignore[method-assign,assignment]
+        Segment.keep = keep  # type: ignore[method-assign,assignment]
         Segment.reset = lambda segment, sequence: None  # type: ignore[method-assign,assignment]
 
     def __exit__(self, *exc_info: object) -> None:
-        Segment.trim, Segment.reset = self._trim, self._reset  # type: ignore[method-assign]
+        Segment.keep, Segment.reset = self._keep, self._reset  # type: ignore[method-assign]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import agentspan
 from agentspan import Tracer
 from agentspan.cli import main
+from agentspan.journal.journal_folder import folder_of
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.records import HEADER, Gap, read
 from tests.journal.recorded import die, sink_of, statuses
@@ -130,3 +132,18 @@ def test_the_doctor_says_what_could_not_be_read(left: Path, tmp_path: Path) -> N
     assert damage["why"] == "damaged"
     assert f"1 record is missing at byte {start - HEADER}" in damage["wanted"]["said"]
     assert answer["total"] == len(answer["refused_changes"]) == 1  # the end of the span whose start it was
+
+
+@pytest.mark.parametrize("size", [0, 4096, 2**20])
+def test_a_segment_of_which_nothing_came_to_the_disk_is_no_damage(tmp_path: Path, size: int) -> None:
+    """A power failure came right after it was made."""
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    folder = folder_of(path)
+    folder.mkdir(mode=0o700)
+    blank = folder / f"{'0' * 32}-00000001.v3.segment"
+    with os.fdopen(os.open(blank, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+        file.truncate(size)
+    with agentspan.open(path) as db:
+        assert db.doctor().refused == []
+    assert not folder.exists()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentspan.journal.records import END, HEADER, MAGIC, Gap, Record, bodies, header, read
+from agentspan.journal.records import END, HEADER, MAGIC, PAGE, Gap, Record, bodies, header, read
 from tests.journal.segment_files import written
 
 
@@ -38,6 +38,18 @@ def test_a_header_that_was_copied_in_part_is_no_damage() -> None:
     assert list(read(bytes(data) + bytes(64), 0)) == [Record(1, b"one", start)]
     data[start + 16] = 1
     assert list(read(bytes(data) + bytes(64), 0)) == [Record(1, b"one", start), Gap(start, len(data) + 64, None)]
+
+
+@pytest.mark.parametrize("pages", [1, 2, 5])
+def test_pages_that_were_never_written_end_what_was_appended(pages: int) -> None:
+    """A power failure came before the system had written them: no record was damaged."""
+    data = written([b"one", b"two" * 5000])
+    cut = data[: pages * PAGE - (pages == 5) * 100].ljust(pages * PAGE, b"\0")
+    whole = [Record(1, b"one", HEADER + 3)]
+    assert list(read(cut.ljust(8 * PAGE, b"\0"), 0)) == (whole if pages < 4 else [*read(data, 0)])
+    damaged = bytearray(data.ljust(8 * PAGE, b"\0"))
+    damaged[2 * PAGE + 5] ^= 1
+    assert list(read(bytes(damaged), 0)) == [*whole, Gap(HEADER + 3, 8 * PAGE, None)]
 
 
 def test_old_records_behind_the_end_are_not_read_again() -> None:

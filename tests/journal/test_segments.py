@@ -136,7 +136,7 @@ def test_the_lock_ends_with_the_owner_although_its_child_lives(tmp_path: Path) -
 
 def test_what_is_drained_is_not_read_again(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one", b"two", b"three")
-    segment.trim(START + HEADER + 3, 2)
+    segment.keep(START + HEADER + 3, 2)
     segment.leave()
     assert contents(Path(segment.path)) == [b"two", b"three"]
     left = take_over(Path(segment.path))
@@ -148,7 +148,7 @@ def test_what_is_drained_is_not_read_again(tmp_path: Path) -> None:
 
 def test_a_segment_begins_anew_and_its_old_records_are_not_read(tmp_path: Path) -> None:
     segment = made(tmp_path, b"one", b"two", b"three")
-    segment.trim(segment.end, 4)
+    segment.keep(segment.end, 4)
     segment.reset(4)
     assert (segment.drained, segment.end) == (START, START)
     segment.leave()
@@ -158,7 +158,7 @@ def test_a_segment_begins_anew_and_its_old_records_are_not_read(tmp_path: Path) 
 def test_after_a_new_beginning_only_what_is_new_is_read_wherever_it_ends(tmp_path: Path) -> None:
     for size in range(12):
         segment = made(tmp_path, *[b"old"] * 5, number=size)
-        segment.trim(segment.end, 6)
+        segment.keep(segment.end, 6)
         segment.reset(6)
         data = header(b"n" * size, 6) + b"n" * size + END
         segment.map[START : START + len(data)] = data
@@ -177,7 +177,7 @@ def test_a_segment_with_something_to_drain_does_not_begin_anew(tmp_path: Path) -
 @pytest.mark.parametrize("place", [*range(32), *range(32, START)])
 def test_damage_to_its_start_is_told_of_and_costs_no_record(tmp_path: Path, place: int) -> None:
     segment = made(tmp_path, b"one", b"two")
-    segment.trim(START + HEADER + 3, 2)
+    segment.keep(START + HEADER + 3, 2)
     segment.map[place] ^= 4
     segment.leave()
     left = take_over(Path(segment.path))

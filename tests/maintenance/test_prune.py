@@ -2,7 +2,10 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +57,70 @@ def test_runs_that_finished_before_a_time_are_removed_with_all_of_theirs(db: Dat
     assert db.storage.violations(spans)[spans[0]] == []
     assert db.storage.counts(runs[:1])[runs[0]].total == 0
     assert db.prune(older_than="2026-01-03T00:00:00Z")[:3] == (0, 0, 0)
+
+
+PROGRAM = """
+import sys, time, agentspan
+agentspan.configure(sys.argv[1], durability=sys.argv[2])
+for number in range(5):
+    messages = []
+    with agentspan.run("done"):
+        for step in range(4):
+            messages.append({"role": "user", "content": f"PROMPT {number} {step} " + "w" * 300})
+            with agentspan.span("llm", {"model": "m", "messages": list(messages)}):
+                pass
+agentspan.flush()
+if sys.argv[3] == "in a run":
+    block = agentspan.run("lives")
+    block.__enter__()
+print("ready", flush=True)
+while sys.stdin.readable():
+    if sys.argv[3] == "in a run":
+        with agentspan.span("tool", {"name": "alive"}):
+            pass
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("mode", ["in a run", "idle"])
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_nothing_of_what_was_removed_stays_in_the_folder_of_a_program_that_runs(
+    tmp_path: Path, durability: str, mode: str
+) -> None:
+    def left() -> list[Path]:
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        return [path for path in files if b"PROMPT" in path.read_bytes()]
+
+    path = tmp_path / "runs.db"
+    command = [sys.executable, "-c", PROGRAM, str(path), durability, mode]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert left()
+        with agentspan.open(path) as db:
+            assert db.prune(older_than=LATER)[:2] == (5, 20)
+        until = time.monotonic() + 30
+        while left() and time.monotonic() < until:
+            time.sleep(0.05)
+        found = left()
+        process.kill()
+    assert found == []
+
+
+def test_what_was_removed_is_overwritten_in_the_file(tmp_path: Path) -> None:
+    """Also where other rows are on the same pages."""
+    path = tmp_path / "runs.db"
+    with agentspan.open(path) as db:
+        for name in ("REMOVED", "STAYS", "REMOVED"):
+            run = db.agent_instances.register(name)
+            db.agent_instances.start(run.id)
+            for number in range(20):
+                db.agent_spans.create(run.id, "llm", "complete", {"text": f"{name} {number}"}, {})
+            db.agent_instances.finish(run.id, "complete")
+        removed = [run.id for run in db.agent_instances.list()][::2]
+        assert db.prune(only=lambda rows: [row.id for row in rows if row.id in removed]).runs == 2
+    assert b"REMOVED 1" not in path.read_bytes()
+    assert b"STAYS 1" in path.read_bytes()
 
 
 def test_what_is_alive_stays(db: Database) -> None:

@@ -53,7 +53,8 @@ def test_the_thread_comes_after_many_commits_and_goes(tmp_path: Path, monkeypatc
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", remember)
-    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability="commit")
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, raise_errors=True, durability="commit", sync_every_s=None)
     record(tracer, 490)
     assert started == []
     record(tracer, 10)

@@ -10,7 +10,7 @@ from agentspan.recording.sinks.backlog import Backlog
 from agentspan.recording.sinks.progress import Progress
 from agentspan.recording.sinks.protocol import Counts, SpanFacts
 from agentspan.recovery.committer import TAKEN, Committer, Listener
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.tuning import STANDARD, Tuning
 
 
@@ -23,6 +23,7 @@ class CommitSink:
         listener: receives faults and outcomes.
         before_keep: called before a unit is kept in the backlog.
         put_aside: keeps a unit that the storage could not take; in the backlog, when left out.
+        journals: the file that takes the units; None where a flush has nothing to look at.
         tuning: sizes and times.
     """
 
@@ -34,6 +35,7 @@ class CommitSink:
         *,
         before_keep: Callable[[], None] | None = None,
         put_aside: Callable[[Unit, Exception], None] | None = None,
+        journals: BesideJournals | None = None,
         tuning: Tuning = STANDARD,
     ) -> None:
         self.progress = Progress(listener)
@@ -42,6 +44,7 @@ class CommitSink:
         self.backlog = Backlog(self.committer, self.progress, *keeping, tuning=tuning)
         self._wait_s = tuning.recording_wait_s
         self._storage = storage
+        self._journals = journals
         self._listener = listener
         self._put_aside = put_aside or self.put_aside
 
@@ -155,8 +158,17 @@ class CommitSink:
         self._listener.fault(error)
 
     def flush(self, wait_s: float) -> bool:
-        """See Sink."""
-        return self.backlog.flush(wait_s, max(wait_s, self._wait_s))
+        """See Sink. Also False where the file is not as it was left, which may have cost what was committed."""
+        return self.backlog.flush(wait_s, max(wait_s, self._wait_s)) and self._is_sound()
+
+    def _is_sound(self) -> bool:
+        try:
+            return self._journals is None or self._journals.has(())
+        except NOT_NOW as error:
+            let_through(error)
+            self.progress.storage_failed(error)
+            self._listener.fault(error)
+            return False
 
     def flush_at_end(self, wait_s: float) -> None:
         """See Sink."""

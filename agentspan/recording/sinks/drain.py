@@ -1,25 +1,32 @@
 """Drains a journal of this process: derives what was appended and commits it, batch by batch, oldest first.
 
+What is committed to a file leaves the journal only when it is on the disk there, and a new connection finds it
+(`settle`). Where the path has another file, all that has not left the journal is drained again, into that one.
+
 In one thread: to derive one batch in a thread while another is committed took longer, because each statement waits 5 ms
 for a thread that computes. In front of a server, this thread derives the next batch while it waits for answers.
 """
 
 import threading
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
-from agentspan.errors import NOT_NOW, DatabaseBusy
+from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
 from agentspan.interrupts import let_through
 from agentspan.journal.begun import Begun
-from agentspan.journal.log import Log, Portion
+from agentspan.journal.events import HISTORY
+from agentspan.journal.log import Log, Place, Portion
 from agentspan.journal.parts import Elements
 from agentspan.journal.records import Bodies, bodies
-from agentspan.journal.segments import Segment
+from agentspan.journal.segments import START, Segment
 from agentspan.locks import Occupied, within
 from agentspan.recording.sinks.progress import Progress
-from agentspan.recovery.committer import Committer
+from agentspan.recovery.committer import Committer, Tally
+from agentspan.storage.protocol import BesideJournals, FileReplaced
 from agentspan.tuning import STANDARD, Tuning
 
+_HISTORY = HISTORY.encode()
 LEAST = 16 * 1024
 PORTION_S = 0.1
 """Seconds that a portion is to take, since a fork waits for the one under way. Usually the largest takes half of that.
@@ -38,6 +45,23 @@ class _Taken(NamedTuple):
     begun: Begun
 
 
+class _Given(NamedTuple):
+    """What was committed until a moment, and has not left the journal.
+
+    Attributes:
+        drained: the number of the last record of it.
+        counted: how all records were counted, from the first one to the last of it.
+        newest: ids of what was committed last.
+        files: the number of the file that has it.
+    """
+
+    place: Place
+    drained: int
+    counted: Tally
+    newest: tuple[str, ...]
+    files: int
+
+
 class Drain:
     """Moves the records of one log to the storage.
 
@@ -46,6 +70,7 @@ class Drain:
         committer: commits the records.
         progress: the counts of the sink.
         is_server: whether a server takes them.
+        journals: the file that takes them; None where what is committed is on the disk.
         tuning: sizes and times.
 
     Attributes:
@@ -61,6 +86,7 @@ class Drain:
         progress: Progress,
         *,
         is_server: bool = False,
+        journals: BesideJournals | None = None,
         tuning: Tuning = STANDARD,
     ) -> None:
         self.derives_ahead = is_server
@@ -74,7 +100,13 @@ class Drain:
         self._ahead: _Taken | None = None
         self._epoch = 0
         self._elements: Elements | None = None  # whether they are in parts, the storage says
-        self._drained = 0
+        self._drained = self._kept = 0
+        self._journals = journals
+        self._files = 0 if journals is None else journals.files
+        self._counted = self._counted_kept = Tally()  # of all records that were drained, and that have left the journal
+        self._again: dict[Segment, tuple[int, int]] = {}  # the epoch, and up to where it was drained before
+        self._knows_writer = False
+        self._syncs = tuning.sync_every_s is not None
         self._chunk = self._largest = tuning.drain_portion_bytes
         self._round_s = tuning.recording_wait_s
         self._moved_ns = time.monotonic_ns()
@@ -112,20 +144,25 @@ class Drain:
             return False
         except NOT_NOW as error:
             let_through(error)
-            self._progress.try_later()
-            self._progress.storage_failed(error)
-            if not isinstance(error, DatabaseBusy):
-                self._progress.listener.fault(error)
+            self._not_now(error)
             return False
         except Exception as error:
             let_through(error)  # it says nothing about the storage
             self._progress.storage_failed(error)
             raise
 
+    def _not_now(self, error: Exception) -> None:
+        self._progress.try_later()
+        self._progress.storage_failed(error)
+        self._follow_file()
+        if not isinstance(error, DatabaseBusy):
+            self._progress.listener.fault(error)
+
     def _run(self, wait_s: float, most: int | None, deadline: float) -> bool:
         progress = self._progress
         while True:
             began = time.monotonic()
+            self._follow_file()
             taken = self._taken_ahead(most) or self._take(most)
             if taken is None:
                 return True
@@ -133,19 +170,29 @@ class Drain:
             # The same again where an exception came before it was trimmed: all of it, to know what is outdated.
             before, self._tried = self._tried, (portion.segment, portion.start, len(portion.data))
             is_repeated = before is not None and before[:2] == self._tried[:2]
+            is_repeated = is_repeated or portion.start < self._drained_before(portion.segment)
             ahead = self._take_behind(taken) if self.derives_ahead and most is None else None
             following = None if ahead is None else ahead.begun
-            tally = self._committer.commit(begun, wait_s, are_repeated=is_repeated, following=following)
+            try:
+                tally = self._committer.commit(begun, wait_s, are_repeated=is_repeated, following=following)
+            except FileReplaced:
+                self._tried = None
+                continue
             self._moved_ns = time.monotonic_ns()
             # No call in between: where an exception comes before, the portion is committed again, and counted then.
             if read.last > self._drained:
-                progress.recorded += read.last - self._drained - tally.refused - tally.failed
+                recorded = read.last - self._drained - tally.refused - tally.failed
+                progress.recorded += recorded
                 progress.refused += tally.refused
                 progress.failed += tally.failed
                 self._drained = read.last
+                counted = recorded, tally.refused, tally.failed
+                self._counted = Tally(*[each + more for each, more in zip(self._counted, counted, strict=True)])
             progress.storage_took()
-            self.log.trim(portion.segment, portion.start + read.end, read.last)
+            self.log.trim(portion.segment, portion.start + read.end)
             self._tried, self._ahead = None, ahead
+            if self._journals is None:
+                self._let_go(self._given())
             took_s = time.monotonic() - began
             if took_s > self._portion_s:
                 self._chunk = max(self._chunk // 2, self._least)
@@ -155,12 +202,17 @@ class Drain:
                 return False
 
     def _take(self, most: int | None) -> _Taken | None:
-        tried = 0 if self._tried is None else self._tried[2]
-        portion = self.log.take(max(min(self._chunk, most or self._largest), tried))
+        least = 0 if self._tried is None else self._tried[2]
+        if self._again:  # all of it at once, to know what is outdated
+            segment = self.log.next_segment()
+            least = least if segment is None else max(least, self._drained_before(segment) - segment.drained)
+        portion = self.log.take(max(min(self._chunk, most or self._largest), least))
         if portion is None:
             return None
         if portion.epoch != self._epoch or self._elements is None:
             self._epoch, self._elements = portion.epoch, self._committer.new_elements()
+            if portion.start > START and portion.segment.is_referred_to:
+                _note_elements(self._elements, portion.segment.read(START, portion.start - START))
         return self._taken(portion, self._elements)
 
     def _take_behind(self, taken: _Taken) -> _Taken | None:
@@ -177,3 +229,93 @@ class Drain:
     def _taken(self, portion: Portion, elements: Elements) -> _Taken:
         read = bodies(portion.data)
         return _Taken(portion, read, elements, self._committer.begin(read.bodies, elements))
+
+    def settle(self, wait_s: float) -> bool:
+        """Let go of what was committed, when it is on the disk and found; return whether the storage has all of that.
+
+        Args:
+            wait_s: how long to wait for another thread that drains.
+        """
+        journals = self._journals
+        try:
+            with within(self.lock, wait_s):
+                given = self._given()
+            if self._syncs:
+                self.log.sync()
+            if journals is None:
+                return True
+            if given is None:
+                return journals.has(())
+            if self._syncs:
+                journals.sync()
+            with within(self.lock, wait_s):
+                self._follow_file()
+                return given.files == self._files and self._is_found(journals, given)
+        except Occupied:
+            return False
+        except NOT_NOW as error:
+            let_through(error)
+            with suppress(Occupied), within(self.lock, wait_s):
+                self._not_now(error if isinstance(error, StorageError) else StorageError(_unsynced(error)))
+            return False
+
+    @property
+    def has_given(self) -> bool:
+        """True if something was committed that has not left the journal."""
+        return self._journals is not None and self.log.has_given
+
+    def _given(self) -> _Given | None:
+        place = self.log.place(self._drained)
+        return place and _Given(place, self._drained, self._counted, tuple(self._committer.newest), self._files)
+
+    def _is_found(self, journals: BesideJournals, given: _Given) -> bool:
+        """Let go of what was committed if it is found, or somebody has removed it; else drain it again."""
+        writer = (self.log.writer_id(),)
+        is_known = journals.has(writer)
+        if self._knows_writer and not is_known and not journals.has(given.newest):
+            self._rewind()
+            return False
+        self._knows_writer = is_known
+        self._let_go(given)
+        return True
+
+    def _let_go(self, given: _Given | None) -> None:
+        if given is not None:
+            self.log.keep(given.place)
+            if given.drained > self._kept:
+                self._kept, self._counted_kept = given.drained, given.counted
+
+    def _follow_file(self) -> None:
+        """Drain again what has not left the journal if the path has another file now."""
+        if self._journals is not None and self._journals.files != self._files:
+            self._files = self._journals.files
+            self._rewind()
+
+    def _rewind(self) -> None:
+        self._knows_writer = False
+        self._tried = self._ahead = self._elements = None
+        self._again = {segment: (segment.epoch, until) for segment, until in self.log.rewind().items()}
+        progress, counted, kept = self._progress, self._counted, self._counted_kept
+        with progress.lock:
+            progress.recorded -= counted.recorded - kept.recorded
+            progress.refused -= counted.refused - kept.refused
+            progress.failed -= counted.failed - kept.failed
+            self._counted, self._drained = kept, self._kept
+
+    def _drained_before(self, segment: Segment) -> int:
+        epoch, until = self._again.get(segment, (0, 0))
+        return until if epoch == segment.epoch else 0
+
+
+def _note_elements(elements: Elements, data: bytes) -> None:
+    """Note the elements of records that are in the storage already: later ones refer to them."""
+    for body in bodies(data).bodies:
+        if body[:1] == _HISTORY:
+            try:
+                elements.note(body)
+            except (ValueError, IndexError):  # it was said when it was drained
+                pass
+
+
+def _unsynced(error: Exception) -> str:
+    return f"what was recorded may not be on the disk, which does not take it: {getattr(error, 'strerror', error)}"

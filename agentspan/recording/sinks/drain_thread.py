@@ -10,6 +10,7 @@ from typing import Protocol
 from agentspan.errors import StorageError
 from agentspan.interrupts import Thread, start
 from agentspan.journal.log import Log
+from agentspan.locks import Bell
 from agentspan.recording.sinks.progress import Progress
 from agentspan.tuning import STANDARD, Tuning
 
@@ -69,28 +70,6 @@ class Work(Protocol):
         ...
 
 
-class _Bell:
-    """Wakes the thread before its next tick: a segment was begun, so another one is made; or the thread is to end.
-
-    No Event: one that a signal handler sets while it is being set waits for ever.
-    """
-
-    def __init__(self) -> None:
-        self.is_last = False
-        self._silent = threading.Lock()
-        self._silent.acquire()
-
-    def ring(self) -> None:
-        try:
-            self._silent.release()
-        except RuntimeError:  # it rings
-            pass
-
-    def wait(self, wait_s: float) -> bool:
-        """Wait for it; return whether it rang."""
-        return self._silent.acquire(timeout=wait_s)
-
-
 class DrainThread:
     """Starts, wakes and ends the thread of one sink.
 
@@ -118,7 +97,7 @@ class DrainThread:
         tuning: Tuning = STANDARD,
     ) -> None:
         self.running: threading.Thread | None = None
-        self.bell = _Bell()
+        self.bell = Bell()
         self._work = weakref.ref(work)
         self._log = log
         self._progress = progress
@@ -143,7 +122,7 @@ class DrainThread:
                 if self.running is not None or sys.is_finalizing():
                     return
                 self._before_start()
-                self.bell = bell = _Bell()
+                self.bell = bell = Bell()
                 given = self._work, bell, self._tuning
                 thread = Thread(target=_run, args=given, name="agentspan-journal", daemon=True)
                 self.running = thread
@@ -175,13 +154,13 @@ class DrainThread:
         with self._log.lock:
             thread, self.running = self.running, None
             self._log.alert = True
-            bell, self.bell = self.bell, _Bell()
+            bell, self.bell = self.bell, Bell()
         bell.is_last = True
         bell.ring()
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(wait_s)
 
-    def ended(self, bell: _Bell) -> None:
+    def ended(self, bell: Bell) -> None:
         """Note that the thread with this bell has ended; start another one if a record came meanwhile."""
         work = self._work()
         if work is not None and self.bell is bell:
@@ -195,7 +174,7 @@ class DrainThread:
         self._progress.deferred.raised = error
 
 
-def _run(reference: "weakref.ref[Work]", bell: _Bell, tuning: Tuning) -> None:
+def _run(reference: "weakref.ref[Work]", bell: Bell, tuning: Tuning) -> None:
     """Tick while there is something to do; the sink may be dropped at any moment in between."""
     ticks, is_over, kept, calls = Ticks(tuning.drain_quiet_ticks), False, reference(), 0
     tick_s = tuning.drain_tick_s

@@ -91,7 +91,8 @@ class JournalSink:
             tuning=tuning,
         )
         self._types = TypesFile(folder, writer_id, late_types)
-        parts = name, folder, log, self.commits, listener, adoption, self._types, tuning
+        journals = None if self._is_server else storage.capabilities().journals
+        parts = name, folder, log, self.commits, listener, adoption, self._types, journals, tuning
         self.work = JournalWork(*parts) if renew_lease is None else ServerWork(*parts, renew_lease=renew_lease)
         self._listener = listener
         self._terminations = self.work.terminations

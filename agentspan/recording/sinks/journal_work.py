@@ -13,7 +13,7 @@ from agentspan.errors import AgentspanError
 from agentspan.forks import Hold
 from agentspan.journal import own_journals
 from agentspan.journal.log import Log
-from agentspan.journal.spool import bytes_of_others
+from agentspan.journal.spool import bytes_of_others, removal_told
 from agentspan.locks import Occupied, is_mine, within
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.drain import Drain
@@ -24,6 +24,7 @@ from agentspan.recording.sinks.terminations import Terminations
 from agentspan.recording.sinks.types_file import TypesFile
 from agentspan.recovery import leases
 from agentspan.storage.patience import answers_within
+from agentspan.storage.protocol import BesideJournals
 from agentspan.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ LOOK_EVERY_S = 1.0
 """Seconds between two counts of the segments of other programs, while records wait."""
 BURST = 100
 """Records within a tick that make a burst."""
+SETTLE_S = 1.0
+"""Seconds between two looks whether what was committed is found, where nothing is to be synced."""
 PATIENCE_S = 3.0
 """How long the thread lets a burst pass: 300,000 spans, if there is room for them."""
 FORK_WAIT_S = 5.0
@@ -60,6 +63,7 @@ class JournalWork:
         runs: looks after the runs of this process.
         adoption: adopts the journals that dead programs have left.
         types: the file of late span types.
+        journals: the file; None for a server.
         tuning: sizes and times.
 
     Attributes:
@@ -81,10 +85,13 @@ class JournalWork:
         runs: RunListener,
         adoption: "Adoption",
         types: TypesFile,
+        journals: BesideJournals | None,
         tuning: Tuning,
     ) -> None:
         self.folder = folder
-        self.drain = Drain(log, commits.committer, commits.progress, is_server=self.is_server, tuning=tuning)
+        self.drain = Drain(
+            log, commits.committer, commits.progress, is_server=self.is_server, journals=journals, tuning=tuning
+        )
         self.thread = DrainThread(self, log, commits.progress, name, self.drain.note_empty, tuning=tuning)
         self.overflow = Overflow(name, log, self.drain, commits)
         self.terminations = Terminations(runs, tuning.termination_look_s)
@@ -97,7 +104,9 @@ class JournalWork:
         self._wait_s = tuning.recording_wait_s
         self._held: list[threading.RLock] = []
         self._bytes_of_others = 0
-        self._next_look_s = 0.0
+        self._next_look_s = self._next_settle_s = 0.0
+        self._settle_every_s = SETTLE_S if tuning.sync_every_s is None else tuning.sync_every_s
+        self._removal_told = removal_told(folder)
         _works.add(self)
         own_journals.register(self)
 
@@ -140,11 +149,11 @@ class JournalWork:
 
     def has_records(self) -> bool:
         """See drain_thread.Work."""
-        return bool(self.drain.journaled)
+        return bool(self.drain.journaled) or self.drain.has_given
 
     def is_needed(self) -> bool:
         """See drain_thread.Work."""
-        return bool(self.drain.journaled) or self._runs.has_runs()
+        return self.has_records() or self._runs.has_runs()
 
     def prepare(self) -> None:
         """See drain_thread.Work."""
@@ -158,15 +167,12 @@ class JournalWork:
         if self.overflow.keeps_order:
             self.overflow.try_to_end()
         self._log.prepare()
+        self._settle()
         if not self.drain.journaled:
             self.drain.note_empty()
             ticks.quiet += 1
             ticks.burst = 0
-            if ticks.is_quiet:
-                self._log.alert = True  # the next record wakes the thread
-                self.terminations.look()
-                return not self._runs.has_runs()
-            return False
+            return ticks.is_quiet and self._rest()
         ticks.quiet = 0
         ticks.burst = ticks.burst + 1 if new > BURST else 0
         if self._lets_pass(ticks):
@@ -177,6 +183,28 @@ class JournalWork:
         self._adoption.look()
         self._log.look_after_files()
         return False
+
+    def _settle(self) -> None:
+        """Let records go that are in the storage for good, if it is time; have the others on this disk."""
+        now = time.monotonic()
+        if now >= self._next_settle_s:
+            self._next_settle_s = now + self._settle_every_s
+            self.drain.settle(self._wait_s)
+            told = removal_told(self.folder)
+            if told != self._removal_told:
+                self._removal_told = told
+                self._log.begin_anew()
+
+    def _rest(self) -> bool:
+        """Do what is due where nothing was recorded for a second; return whether the thread may end."""
+        self._log.alert = True  # the next record wakes the thread
+        self.terminations.look()
+        if self.drain.has_given:
+            self.drain.settle(self._wait_s)
+        if self._runs.has_runs() or self.drain.has_given:
+            return False
+        self._log.rest()
+        return True
 
     def _lets_pass(self, ticks: Ticks) -> bool:
         """Return whether to drain later: there is a burst, and room for it."""
@@ -196,7 +224,7 @@ class JournalWork:
         while not is_drained and self.drain.makes_way and time.monotonic() < deadline:  # it made way for a fork
             is_drained = self.drain.run(deadline - time.monotonic())
         self._commits.progress.deferred.raise_kept()
-        return is_drained and self._commits.flush(wait_s)
+        return is_drained and self._commits.flush(wait_s) and self.drain.settle(wait_s)
 
     def flush_at_end(self, wait_s: float) -> None:
         """Do the same while the program ends."""
@@ -239,7 +267,7 @@ class JournalWork:
             if is_mine(self._held[-1]):
                 self._held[-1].release()
             self._held.pop()
-        if self.drain.journaled:  # else the next record starts it: Python 3.12 warns of a fork that leaves threads
+        if self.has_records():  # else the next record starts it: Python 3.12 warns of a fork that leaves threads
             self.thread.start()
 
 

@@ -3,15 +3,22 @@
 SQLite does it by itself within a commit: every 4 MB, and with two fsyncs of everything since. That is 25 of the 65 µs
 that a span costs on average, 28 ms at once at 32 MB, and far more than a recorder may wait on a slow disk. So a thread
 does it, which lives no longer than that takes; SQLite's own comes only if the thread does not keep up.
+
+The thread also has the log on the disk about once a second: with `synchronous=NORMAL` a commit itself does not wait for
+that. It lives as long as there are commits then.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from agentspan.interrupts import Thread, start
-from agentspan.tuning import STANDARD
+from agentspan.interrupts import Thread, let_through, start
+from agentspan.locks import Bell
+from agentspan.storage.sqlite.file_watch import Watch
+from agentspan.storage.sqlite.mending import close_one
+from agentspan.tuning import Tuning
 
 MAX_FRAMES = 12_000
 """Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
@@ -23,42 +30,120 @@ class Checkpoints:
     Args:
         connect: opens a connection of the thread's own.
         lock: what the writers of this process hold while they write.
-        restart_pages: after so many pages of the log, writers wait for a moment, so that the log can restart.
+        is_as_it_was: returns whether nothing but SQLite has changed the file: else it is left alone.
+        watch: returns the watch of the file.
+        tuning: sizes and times.
+
+    Attributes:
+        connection: that of a checkpoint under way.
+        syncs: whether to have the log on the disk now and then.
+        paused: whether to start no thread.
     """
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         lock: Any,
-        restart_pages: int = STANDARD.checkpoint_restart_pages,
+        is_as_it_was: Callable[[], bool],
+        watch: Callable[[], Watch],
+        tuning: Tuning,
     ) -> None:
         self._connect = connect
         self._lock = lock
-        self._restart_pages = restart_pages
+        self._is_as_it_was = is_as_it_was
+        self._watch = watch
+        self._restart_pages = tuning.checkpoint_restart_pages
+        self._most_commits = tuning.checkpoint_commits
+        self._sync_every_s = tuning.sync_every_s
+        self.syncs = tuning.sync_every_s is not None
         self._thread: threading.Thread | None = None
+        self._bell = Bell()
         self.connection: sqlite3.Connection | None = None
-        self.commits = 0
+        self._commits = self._total = self._synced = 0
+        self._is_due = False
+        self._synced_log: object = None
         self.paused = False
 
-    def start(self) -> None:
-        """Start a checkpoint unless one is under way. The caller holds the lock."""
-        self.commits = 0
+    def committed(self, rows: int) -> None:
+        """Count a commit of the writer, whose lock the caller holds.
+
+        A commit of a row adds 4 pages to the log, one of 40 rows 19, one of 200 rows 39.
+        """
+        self._total += 1
+        self._commits = commits = self._commits + 1 + rows // 8
+        if commits >= self._most_commits:
+            self._commits, self._is_due = 0, True
+            self._start()
+            self._bell.ring()
+        elif self.syncs and self._thread is None:
+            self._start()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """End the thread after what it does now, and wait for that. The caller must not hold the lock."""
+        thread = self._thread
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            self._bell.is_last = True
+            self._bell.ring()
+            thread.join(timeout_s)
+
+    def sync(self) -> None:
+        """Have the log on the disk, and its name in the folder.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        watch, total = self._watch(), self._total
+        if watch.log is None:
+            return
+        try:
+            _sync(watch.log_path)
+            if self._synced_log != watch.log:
+                _sync(os.path.dirname(watch.log_path))
+                self._synced_log = watch.log
+        except FileNotFoundError:  # whoever looks at the file next notices it
+            return
+        self._synced = total
+
+    def _start(self) -> None:
         if not self.paused and (self._thread is None or not self._thread.is_alive()):
-            thread = Thread(target=self._run, name="agentspan-checkpoint", daemon=True)
+            self._bell = bell = Bell()
+            thread = Thread(target=self._run, args=(bell,), name="agentspan-checkpoint", daemon=True)
             self._thread = thread  # before it runs: a fork waits for it
             try:
                 start(thread)
             except RuntimeError:  # no thread can be started: the interpreter ends, or the system is at its limit
                 self._thread = None
 
-    def wait(self, timeout_s: float | None = None) -> None:
-        """Wait for a checkpoint under way. The caller must not hold the lock."""
-        thread = self._thread
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(timeout_s)
+    def _run(self, bell: Bell) -> None:
+        while True:
+            if self._is_due:
+                self._is_due = False
+                self._checkpoint()
+            elif self.syncs and not bell.is_last:
+                bell.wait(self._sync_every_s or 0.0)
+                if not self._is_due or bell.is_last:
+                    self._sync_and_look()
+            if bell.is_last or not self._has_work():
+                self._thread = None  # first: a commit after this starts another one
+                if bell.is_last or not self._has_work() or self._thread is not None:
+                    return
+                self._thread = threading.current_thread()
 
-    def _run(self) -> None:
+    def _has_work(self) -> bool:
+        return self._is_due or (self.syncs and self._synced != self._total)
+
+    def _sync_and_look(self) -> None:
         try:
+            self.sync()
+            self._is_as_it_was()
+        except Exception as error:  # the disk is full, or gone: what is written next says so
+            let_through(error)
+            self._synced = self._total
+
+    def _checkpoint(self) -> None:
+        try:
+            if not self._is_as_it_was():
+                return
             self.connection = connection = self._connect()
             try:
                 frames = _checkpoint(connection, "passive")
@@ -67,7 +152,7 @@ class Checkpoints:
                     with self._lock:
                         _checkpoint(connection, "restart")
             finally:
-                connection.close()
+                close_one(connection)
                 self.connection = None
         except Exception:  # busy, or the disk is full: the log keeps what it has, and the next one comes
             pass
@@ -76,3 +161,11 @@ class Checkpoints:
 def _checkpoint(connection: sqlite3.Connection, how: str) -> int:
     frames: int = connection.execute(f"pragma wal_checkpoint({how})").fetchone()[1]
     return frames
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,33 +1,45 @@
 """Connections to one file: a writer behind a lock, and a pool of readers. See opening.py, busy.py and forking.py."""
 
-import os
+import atexit
+import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from agentspan import forks
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.forks import page
 from agentspan.interrupts import let_through
 from agentspan.locks import is_mine, within
-from agentspan.storage.sqlite import forking, opening
+from agentspan.storage.protocol import FileReplaced
+from agentspan.storage.sqlite import forking, mending, old_logs, opening
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
-from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, storage_error, was_deleted
+from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, was_deleted
+from agentspan.storage.sqlite.file_watch import Change, Watch, close_deleted, inode_of
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reader_gate import Gate
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
 
+log = logging.getLogger("agentspan")
+
 ATTEMPTS = 20
 """Attempts to open a file that somebody deletes at that moment, each time."""
+MEND_EVERY_S = 1.0
+"""Time between two attempts to put a sound file in the place of one that was changed."""
+_FIND = (
+    "select 1 from agent_spans where id = :id union all select 1 from agent_instances where id = :id "
+    "union all select 1 from writers where id = :id"
+)
 
 
 class Connections:
@@ -35,6 +47,9 @@ class Connections:
 
     Args:
         migrations, sqlite_version: see opening.prepare and opening.check.
+
+    Attributes:
+        files: how many files have been at the path, as far as was noticed, with this one.
     """
 
     def __init__(
@@ -53,34 +68,36 @@ class Connections:
         self.tuning = tuning
         self._migrations = migrations
         self._sqlite_version = sqlite_version
-        self._checkpoint_commits = tuning.checkpoint_commits
         self.lock = threading.RLock()  # held by `writing`, which does not nest; its owner must be known
         self._writer: FileConnection | None = None
         self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
-        self._file: tuple[int, int] | None = None
+        self._watch = Watch(path)
         self._generation = 0
+        self.files = 1
+        self._wanted = threading.local()
+        self._wrong: _Wrong | None = None
         self._look_at = self._look_every_s = 0.0
         self._held = False
         self._closed = False
         self._writing: _Writing | None = None  # it has no state of its own, so one serves all: 0.3 µs
-        self._checkpoints = Checkpoints(self._connect, self.lock, self.tuning.checkpoint_restart_pages)
+        self._checkpoints = self._new_checkpoints()
         self._gate = Gate()
         forking.enrol(self)
+        _all.add(self)
 
     def committed(self, rows: int = 1) -> None:
-        """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due.
+        """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due."""
+        self._checkpoints.committed(rows)
 
-        A commit of a row adds 4 pages to the log, one of 40 rows 19, one of 200 rows 39.
-        """
-        self._checkpoints.commits = commits = self._checkpoints.commits + 1 + rows // 8
-        if commits >= self._checkpoint_commits:
-            self._checkpoints.start()
+    def _new_checkpoints(self) -> Checkpoints:
+        return Checkpoints(self._connect, self.lock, self._is_as_it_was, lambda: self._watch, self.tuning)
 
     def writer(self) -> FileConnection:
         """Return the writer's connection, opening it first if need be; the caller holds the lock."""
         if self._writer is None:
             self.check_open()
+            self._mend()
             if self.read_only:
                 raise NotPermitted(f"{self.path} was opened with read_only=True")
             writer = self._open()
@@ -104,7 +121,13 @@ class Connections:
             writing = self._writing = _Writing(self, wait_s)
         return writing
 
-    def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False) -> T:
+    def transact(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        wait_s: float,
+        *,
+        once: bool = False,
+    ) -> T:
         """Do work in one transaction, and commit it; roll it back if the work raises.
 
         Args:
@@ -113,18 +136,21 @@ class Connections:
 
         Raises:
             DatabaseBusy: other writers did not let go within `wait_s` seconds.
+            FileReplaced: the path has another file now.
             StorageError: nothing is stored, perhaps because the file was deleted or replaced.
         """
         try:
             with self.writing(wait_s):
                 if once:
                     self.lost_its_file()
+                self.check_wanted()
                 while True:
                     done = self._transact(work, wait_s)
                     if not self.lost_its_file():
                         return done
                     if once:
-                        raise StorageError(f"{self.path} was deleted or replaced in the middle of this; try again")
+                        raise replaced_meanwhile(self.path)
+                    self.check_wanted()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 
@@ -167,36 +193,180 @@ class Connections:
         """Reopen the database if its file was deleted or replaced: writes to a deleted file succeed, and are lost."""
         if not page[0]:
             forks.renew()
-        if self._is_gone() and not is_mine(self.lock):  # else a signal handler reads in the middle of a write
+        if self._watch.changed() is not None and not is_mine(self.lock):  # else a signal handler reads during a write
             with self.lock:
-                self._drop()
+                self._follow()
 
     def lost_its_file(self) -> bool:
         """Return whether the writer's file was deleted or replaced. Then the next write opens the one at the path.
 
         The caller holds the lock. A file that is looked for seldom may be gone all the same.
+
+        Raises:
+            StorageError: something else than SQLite has written to the file, or deleted its log.
         """
         now = time.monotonic()
         if now < self._look_at:
             return False
         self._look_at = now + self._look_every_s
-        is_gone = self._is_gone()
-        if is_gone:
-            self._drop()
-        return is_gone
+        return self._follow()
+
+    @contextmanager
+    def only(self, files: int) -> Iterator[None]:
+        """Let this thread write to the file with a number only; see `files`."""
+        wanted = self._wanted
+        wanted.files = files
+        try:
+            yield
+        finally:
+            wanted.files = 0
+
+    def check_wanted(self) -> None:
+        """Check that the path has the file that this thread may write to. The caller holds the lock.
+
+        Raises:
+            FileReplaced: it has another one.
+        """
+        files = getattr(self._wanted, "files", 0)
+        if files and (self._follow() or files != self.files):
+            raise replaced_meanwhile(self.path)
 
     def look_seldom(self) -> None:
         """Look for the file from time to time, and no more after each commit."""
         self._look_every_s = self.tuning.file_look_s
 
-    def _is_gone(self) -> bool:
+    def look(self) -> None:
+        """Look at once whether the file, its log and its index are those that were opened.
+
+        Raises:
+            StorageError: something else than SQLite has written to the file, or deleted its log.
+        """
+        with self.lock:
+            self._follow()
+            self._mend()
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """Return whether a new connection finds all these spans, runs and writers in a sound file.
+
+        Raises:
+            StorageError: the file cannot be read, or is not sound.
+        """
+        self.look()
+        if not ids:
+            return True
         try:
-            stat = os.stat(self.path)
-            present = (stat.st_dev, stat.st_ino)
-        except OSError as raised:
-            let_through(raised)
-            present = None
-        return self._file is not None and present != self._file
+            with self.no_fork(), self._fresh() as fresh:
+                found = [fresh.execute(_FIND, {"id": id}).fetchone() is not None for id in ids]
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if is_damage(error):
+                with self.lock:
+                    self._is_broken("content", keeps_log=False)
+            raise storage_error(error, self.path) from error
+        return all(found)
+
+    def sync(self) -> None:
+        """Have the log on the disk: what was committed survives a power failure then.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        self._checkpoints.sync()
+
+    def leave_sync_to_caller(self) -> None:
+        """From now on, the caller has the log on the disk when that is due."""
+        self._checkpoints.syncs = False
+
+    def _is_as_it_was(self) -> bool:
+        """Return whether nothing but SQLite has changed the file since the last look; a checkpoint would hide that."""
+        with self.lock:
+            if self._watch.changed() is None:
+                return True
+            with suppress(StorageError):
+                self._follow()
+            return False
+
+    def _follow(self) -> bool:
+        """Go on with the file that has the path, if it is another one; return whether that is so.
+
+        Raises:
+            StorageError: something else than SQLite has changed the file.
+        """
+        change = self._watch.changed()
+        if change is None:
+            return False
+        if change == "replaced":
+            self._abandon()
+            return True
+        if change == "content" and self._watch.is_empty:
+            change = "log"
+        if change == "content" and self._is_sound():
+            self.files += 1  # perhaps not, but what was committed of late may not be in it
+            self._close()  # what they have in their caches may be of before
+            log.warning(
+                "something else has written to %s while it was open; recording goes on in what is there", self.path
+            )
+            return True
+        self._is_broken(change, keeps_log=change == "log")
+        raise StorageError(self._why_wrong())
+
+    def _is_sound(self) -> bool:
+        """Return whether a new connection, which has nothing in its cache, finds no fault in the file."""
+        try:
+            with self._fresh() as fresh:
+                return mending.is_sound(fresh)
+        except sqlite3.Error:
+            return False
+
+    @contextmanager
+    def _fresh(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connect()
+        try:
+            yield connection
+        finally:
+            mending.close_one(connection)
+
+    def _is_broken(self, change: Change, *, keeps_log: bool) -> None:
+        """Use the file no more until a sound one is at the path."""
+        writer = self._writer if keeps_log else None
+        if writer is not None:
+            self._writer = None
+        self._wrong = _Wrong(change, writer, self._watch)
+        self._abandon()
+
+    def _why_wrong(self) -> str:
+        is_log = self._wrong is not None and self._wrong.change == "log"
+        return (
+            f"{self.path} was {'left without its log' if is_log else 'overwritten'} while it was open; what is recorded "
+            f"waits until a sound file is there: rename one over it "
+            f"(cp BACKUP {self.path}.new && mv {self.path}.new {self.path})"
+        )
+
+    def _mend(self) -> None:
+        """Put a sound file at the path, where that is possible; the caller holds the lock.
+
+        Raises:
+            StorageError: it is not.
+        """
+        wrong = self._wrong
+        if wrong is None:
+            return
+        if wrong.watch.is_replaced():
+            done: str | None = f"{self.path} was replaced"
+        elif self.read_only or time.monotonic() < wrong.try_at:
+            raise StorageError(self._why_wrong())
+        else:
+            self._wrong = wrong._replace(try_at=time.monotonic() + MEND_EVERY_S)
+            try:
+                done = mending.mend(self.path, wrong.watch, wrong.change, wrong.own)
+            except (OSError, StorageError) as raised:
+                let_through(raised)
+                done = None
+            if done is None:
+                raise StorageError(self._why_wrong())
+        if wrong.own is not None:
+            mending.abandon([wrong.own])
+        self._wrong = None
+        log.warning("%s, after it was changed while it was open; recording goes on in it", done)
 
     def close(self) -> None:
         """Close all connections; nothing can be opened any more."""
@@ -209,16 +379,46 @@ class Connections:
             self._drop()
 
     def _drop(self) -> None:
-        # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
-        opened = (self.cursor, self._writer, *self._readers)
-        self._writer, self.cursor, self._file, self._readers = None, None, None, []
-        self._generation += 1  # a reader that is out now belongs to the file of before
-        for each in opened:
+        """Close all connections: SQLite copies the log into the file, and deletes it, unless others have it open."""
+        if self._watch.changed() is not None:
+            self._abandon()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        for each in self._taken_out():
             try:
-                if each is not None:
-                    each.close()
-            except sqlite3.Error:  # the disk is full, or the file gone: the log keeps what it has
+                each.close()
+            except sqlite3.Error:  # the disk is full: the log keeps what it has
                 pass
+        close_deleted()
+
+    def _abandon(self) -> None:
+        """Give up all connections: the path has another file now, or this one is not as it was."""
+        self.files += 1
+        cursor = self.cursor
+        opened = self._taken_out()
+        if cursor is not None:
+            with suppress(sqlite3.Error):
+                cursor.close()
+        mending.abandon(opened)
+
+    def drop_if_changed(self) -> None:
+        """Give up the connections if the path has another file, or this one is not as it was."""
+        if self._watch.changed() is not None and not is_mine(self.lock):
+            with self.lock:
+                self._abandon()
+
+    def _taken_out(self) -> list[sqlite3.Connection]:
+        # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
+        cursor, opened = self.cursor, [each for each in (self._writer, *self._readers) if each is not None]
+        self._writer, self.cursor, self._readers = None, None, []
+        self._watch = Watch(self.path)
+        self._generation += 1  # a reader that is out now belongs to the file of before
+        if cursor is not None:
+            with suppress(sqlite3.Error):
+                cursor.close()
+        return opened
 
     def is_in_use(self) -> bool:
         """In a forked child: return whether another thread was inside SQLite, or any thread in a commit."""
@@ -232,7 +432,7 @@ class Connections:
         """In a forked child: drop connections that are still open, without closing them: closing would drop locks."""
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
             opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
-            forking.keep_open(self.path, self._file, opened)
+            forking.keep_open(self.path, self._watch.file, opened)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
 
@@ -241,7 +441,7 @@ class Connections:
         self._held = False
         self.lock = threading.RLock()
         self._writing = None
-        self._checkpoints = Checkpoints(self._connect, self.lock, self.tuning.checkpoint_restart_pages)
+        self._checkpoints = self._new_checkpoints()
         self._gate = Gate()
 
     def hold(self) -> None:
@@ -278,10 +478,15 @@ class Connections:
         except IndexError:
             pass
         self.check_open()
+        if self._wrong is not None:
+            with self.lock:
+                self._mend()
         return self._open()
 
     def _give_reader(self, connection: sqlite3.Connection, generation: int) -> None:
-        if self._closed or generation != self._generation:
+        if generation != self._generation:
+            mending.close_one(connection)  # its file may be gone
+        elif self._closed:
             connection.close()
         else:
             self._readers.append(connection)
@@ -308,6 +513,7 @@ class Connections:
 
     def _open_once(self) -> FileConnection:
         opening.check(self.path, read_only=self.read_only, sqlite_version=self._sqlite_version)
+        file, watch = inode_of(self.path), self._watch
         connection = self._connect()
         try:
             opening.prepare(
@@ -315,17 +521,28 @@ class Connections:
                 self.path,
                 read_only=self.read_only,
                 wait_s=self.wait_s,
-                is_checked=self._file is not None,
+                is_checked=watch.file is not None,
                 migrate_by_another=self._migrate_by_another,
                 migrations=self._migrations,
                 reported_bytes=self.tuning.reported_migration_bytes,
             )
-            if self._file is None:  # else check_file compares with the file that was opened first
-                stat = os.stat(self.path)
-                self._file = (stat.st_dev, stat.st_ino)
         except BaseException:
-            connection.close()
+            if inode_of(self.path) == file:
+                connection.close()
+            else:
+                mending.abandon([connection])
             raise
+        if file is None or inode_of(self.path) != file:  # it may have read the log of one as that of the other
+            if not mending.abandon([connection]) and self._wrong is None:
+                now = inode_of(self.path)
+                if now is not None:
+                    watch = Watch(self.path)
+                    watch.begin(now)
+                    self._wrong = _Wrong("content", None, watch)
+            raise FileNotFoundError(f"{self.path} was deleted or replaced while it was opened")
+        if watch.file is None:  # else it is compared with the file that was opened first
+            watch.begin(file)
+            old_logs.mark(self.path, file, watch.log)
         return connection
 
     def _connect(self) -> FileConnection:
@@ -347,6 +564,39 @@ class Connections:
             ) from error
         finally:
             writing.close()
+
+
+def replaced_meanwhile(path: Path) -> FileReplaced:
+    """Return the error for what must not be repeated in another file by itself."""
+    return FileReplaced(f"{path} was deleted or replaced in the middle of this; try again")
+
+
+_all: weakref.WeakSet[Connections] = weakref.WeakSet()
+
+
+def _abandon_changed() -> None:
+    """At the end of the program, which frees and so closes what is open: not where the path has another file."""
+    for each in list(_all):
+        each.drop_if_changed()
+
+
+atexit.register(_abandon_changed)
+
+
+class _Wrong(NamedTuple):
+    """A file that is used no more, until a sound one is at its path.
+
+    Attributes:
+        change: what was changed.
+        own: a connection that sees all of it, where its log was deleted.
+        watch: of the file.
+        try_at: when to try again to mend it.
+    """
+
+    change: Change
+    own: sqlite3.Connection | None
+    watch: Watch
+    try_at: float = 0.0
 
 
 class _Writing(within):

@@ -14,7 +14,7 @@ from typing import Any
 from agentspan import files, forks
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.interrupts import let_through
-from agentspan.storage.sqlite import tables
+from agentspan.storage.sqlite import old_logs, tables
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import MAX_FRAMES
 from agentspan.storage.sqlite.contents import blobs
@@ -114,6 +114,9 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
     check_fork(path)
     _check_path(path, read_only)
     _check_logs(path)
+    name = old_logs.set_aside_foreign(path)
+    if name is not None:
+        log.warning("the log beside %s was of another file that had this path before; it is %s now", path, name)
     if not read_only:
         try:
             files.ensure(path)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from agentspan.errors import DatabaseUnusable, InvalidValue, StorageError
 from agentspan.model.changes import Applied, Move, Outcome, Put, Unit
 from agentspan.storage.location import SQLITE, Location
-from agentspan.storage.protocol import Answer, Capabilities, Query, Rows, Storage
+from agentspan.storage.protocol import Answer, Capabilities, FileReplaced, Query, Rows, Storage
 from agentspan.storage.sqlite import agent_pages
 from agentspan.storage.sqlite.agent_pages import AgentPages
 from agentspan.storage.sqlite.busy import is_busy, waiting
@@ -193,9 +193,27 @@ class SQLiteStorage(FileReads):
         """See BesideJournals."""
         return Seeing(self, look)
 
+    def draining(self) -> "Draining":
+        """See BesideJournals."""
+        self._connections.leave_sync_to_caller()
+        return Draining(self)
+
     def look_seldom(self) -> None:
         """See BesideJournals."""
         self._connections.look_seldom()
+
+    @property
+    def files(self) -> int:
+        """See BesideJournals."""
+        return self._connections.files
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """See BesideJournals."""
+        return self._connections.has(ids)
+
+    def sync(self) -> None:
+        """See BesideJournals."""
+        self._connections.sync()
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage. A unit of one plain change is one statement without BEGIN and COMMIT, which cost 6 µs."""
@@ -237,10 +255,12 @@ class SQLiteStorage(FileReads):
         connections = self._connections
         try:
             with connections.writing(wait_s):
+                connections.check_wanted()
                 while True:
                     outcome = self._execute_alone(change, statement, wait_s)
                     if not connections.lost_its_file():
                         return outcome
+                    connections.check_wanted()
         except DRIVER_ERRORS as error:
             raise storage_error(error, self.path) from error
 
@@ -297,9 +317,26 @@ class Seeing(FileReads):
         """See BesideJournals."""
         return self
 
+    def draining(self) -> "Draining":
+        """See BesideJournals."""
+        return self._direct.draining()
+
     def look_seldom(self) -> None:
         """See BesideJournals."""
         self._direct.look_seldom()
+
+    @property
+    def files(self) -> int:
+        """See BesideJournals."""
+        return self._direct.files
+
+    def has(self, ids: Sequence[str]) -> bool:
+        """See BesideJournals."""
+        return self._direct.has(ids)
+
+    def sync(self) -> None:
+        """See BesideJournals."""
+        self._direct.sync()
 
     def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
         """See Storage."""
@@ -313,6 +350,38 @@ class Seeing(FileReads):
     def close(self) -> None:
         """See Storage."""
         self._direct.close()
+
+
+class Draining(FileReads):
+    """A storage for who applies in order what a journal holds: nothing is applied to another file than what was before.
+
+    See BesideJournals.draining.
+    """
+
+    def __init__(self, direct: SQLiteStorage) -> None:
+        super().__init__(direct._connections, pages=direct._agent_pages, parts=direct._parts)
+        self._direct = direct
+        self._files = direct.files
+
+    def capabilities(self) -> Capabilities:
+        """See Storage."""
+        return self._direct.capabilities()
+
+    def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
+        """See Storage.
+
+        Raises:
+            FileReplaced: the path has another file than at the last call. The next call applies to that.
+        """
+        try:
+            with self._connections.only(self._files):
+                return self._direct.apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
+        except FileReplaced:
+            self._files = self._direct.files
+            raise
+
+    def close(self) -> None:
+        """Do nothing: the storage is not this one's to close."""
 
 
 class _Group(Reads):

@@ -41,7 +41,11 @@ class Upkeep:
 
         def remove(connection: sqlite3.Connection) -> tuple[int, int]:
             gone = [id for id in ids if connection.execute(REMOVABLE, (id,)).fetchone() is not None]
-            spans = sum(_remove(connection, id) for id in gone)
+            connection.execute("pragma secure_delete = on").fetchone()  # what is removed is overwritten, too
+            try:
+                spans = sum(_remove(connection, id) for id in gone)
+            finally:
+                connection.execute("pragma secure_delete = off").fetchone()
             if gone:
                 removed(connection, gone)
             return len(gone), spans

@@ -1,0 +1,191 @@
+"""Notices that a file, its log or its index was changed by something else than SQLite, while it is open.
+
+The log (`-wal`) has the latest commits, and the index (`-shm`) says where in it. SQLite asks nobody whether they still
+belong to the file that has the path: it goes on with what it has open.
+
+A copy over an open file (`cp`) changes neither its inode nor what a connection has in its cache. But it changes the
+time of modification, which only a checkpoint may do; and the index tells of checkpoints.
+"""
+
+import os
+import struct
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from agentspan.interrupts import let_through
+
+Change = Literal["replaced", "log", "content"]
+"""`replaced`: the path has another file, or none. `log`: the log or the index was deleted or replaced. `content`: the
+file was written to, and not, or not only, by a checkpoint."""
+Inode = tuple[int, int]
+"""Device and number of an inode."""
+
+
+class _Index(NamedTuple):
+    """What the index says of the log. See "WAL-Index File Format" in SQLite's documentation (walformat.html).
+
+    Attributes:
+        salt: of the log; another one each time it begins anew, when all of it was copied into the file.
+        copied: the frames that were copied.
+        to_copy: the same, and those that are being copied.
+        frames: those that were committed.
+        size: of the file with them, in bytes.
+    """
+
+    salt: bytes
+    copied: int
+    to_copy: int
+    frames: int
+    size: int
+
+
+class _Content(NamedTuple):
+    """What tells whether a file was written to.
+
+    Attributes:
+        blocks: how much of the disk it has.
+    """
+
+    size: int
+    modified_ns: int
+    blocks: int
+
+
+class Watch:
+    """What was at the three paths when a connection opened them.
+
+    Attributes:
+        file: the inode of the file; None while none is open.
+        log: that of its log; None where it has none.
+        log_path: where that is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = self.log_path = self._index_path = str(path)
+        self.end()
+
+    def end(self) -> None:
+        """Watch nothing, until the next begin."""
+        self.file: Inode | None = None
+        self.log: Inode | None = None
+        self._index: Inode | None = None
+        self._content: _Content | None = None
+        self._before: _Index | None = None
+
+    def begin(self, file: Inode) -> None:
+        """Watch a file that a connection has read.
+
+        Args:
+            file: its inode, from before it was opened.
+        """
+        self.file = file
+        real = os.path.realpath(self._path)  # SQLite follows links, too, before it names the others
+        self.log_path, self._index_path = f"{real}-wal", f"{real}-shm"
+        self.log, self._index = inode_of(self.log_path), inode_of(self._index_path)
+        self.accept()
+
+    def accept(self) -> None:
+        """Take the content as it is now for what SQLite has written."""
+        try:
+            self._content = _content_of(os.stat(self._path))
+        except OSError as raised:
+            let_through(raised)
+            self._content = None
+        self._before = None if self._index is None else _read_index(self._index_path, self._index)
+
+    def is_replaced(self) -> bool:
+        """Return whether the path has another file, or none."""
+        return self.file is not None and inode_of(self._path) != self.file
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing is in the file: to open it would delete its log."""
+        try:
+            return not os.stat(self._path).st_size
+        except OSError as raised:
+            let_through(raised)
+            return False
+
+    def changed(self) -> Change | None:
+        """Return what was changed by something else than SQLite; None where nothing was (3 µs)."""
+        if self.file is None:
+            return None
+        try:
+            found = os.stat(self._path)
+        except OSError as raised:
+            let_through(raised)
+            return "replaced"
+        if (found.st_dev, found.st_ino) != self.file:
+            return "replaced"
+        if self._index is None or self.log is None:
+            return None
+        if inode_of(self.log_path) != self.log or inode_of(self._index_path) != self._index:
+            return "log"
+        return self._written(_content_of(found), _read_index(self._index_path, self._index))
+
+    def _written(self, content: _Content, index: _Index | None) -> Change | None:
+        """Return whether something else than a checkpoint has written to the file; it may have come with one."""
+        had, before = self._content, self._before
+        if index is None or had is None or before is None:
+            return None
+        if content != had:
+            if index.copied != index.to_copy:  # a checkpoint is under way
+                return None
+            if index[:3] == before[:3] or content.size < had.size or content.blocks < had.blocks:
+                return "content"
+            if index.copied == index.frames and content.size != index.size:
+                return "content"
+            if index.salt != before.salt and content.size < before.size:
+                return "content"
+        self._content, self._before = content, index
+        return None
+
+
+def inode_of(path: str | os.PathLike[str]) -> Inode | None:
+    """Return the inode that a path has; None where it has none."""
+    try:
+        found = os.stat(path)
+    except OSError as raised:
+        let_through(raised)
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _content_of(found: os.stat_result) -> _Content:
+    return _Content(found.st_size, found.st_mtime_ns, getattr(found, "st_blocks", 0))
+
+
+_SIZES = struct.Struct("=HII")
+"""At byte 14: the size of a page, the frames that were committed, and the pages that the file has with them."""
+_NUMBER = struct.Struct("=I")
+_opened: dict[Inode, int] = {}
+"""Descriptors of indexes. A process that closes a file loses all the locks that it has on it, those of SQLite, too: so
+one is closed only when its index is deleted, which SQLite does when nobody uses it any more."""
+
+
+def close_deleted() -> None:
+    """Close the descriptors of indexes that nobody uses any more."""
+    for inode, each in list(_opened.items()):
+        if not os.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
+            os.close(each)
+
+
+def _read_index(path: str, inode: Inode) -> _Index | None:
+    try:
+        descriptor = _opened.get(inode)
+        if descriptor is None:
+            close_deleted()
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            found = os.fstat(descriptor)
+            _opened[found.st_dev, found.st_ino] = descriptor
+            if (found.st_dev, found.st_ino) != inode:
+                return None
+        data = os.pread(descriptor, 136, 0)
+    except OSError as raised:
+        let_through(raised)
+        return None
+    if len(data) < 136:
+        return None
+    page_size, frames, pages = _SIZES.unpack_from(data, 14)
+    (copied,), (to_copy,) = _NUMBER.unpack_from(data, 96), _NUMBER.unpack_from(data, 128)
+    return _Index(data[32:40], copied, to_copy, frames, pages * (65536 if page_size == 1 else page_size))

@@ -1,0 +1,378 @@
+"""A file, its log or its index that something else changes while a program records: what comes after is not lost."""
+
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentspan
+from agentspan import Tracer
+from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.tuning import STANDARD
+from tests.recording import changing
+from tests.recording.changing import back_up, beside, copied_over, flushed_within, names, recorder, renamed_over, spans
+from tests.tiers import longer
+
+BOTH = pytest.mark.parametrize("durability", ["journal", "commit"])
+LOOKS_ALWAYS = STANDARD._replace(file_look_s=-1.0)
+
+
+@BOTH
+def test_the_log_of_a_file_is_set_aside_when_a_backup_is_renamed_over_it(tmp_path: Path, durability: Any) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
+    with tracer.run("mine"):
+        spans(tracer, 20, "before")
+        assert tracer.flush()
+        back_up(path, backup)
+        spans(tracer, 300, "between")
+        assert tracer.flush()
+        renamed_over(path, backup)
+        spans(tracer, 50, "after")
+    assert tracer.flush()
+    assert names(path) == {"before": 20, "after": 50}
+    (log,) = tmp_path.glob("runs.db-wal.old-*")
+    assert log.stat().st_size
+    tracer.shutdown()
+    assert names(path) == {"before": 20, "after": 50}
+
+
+def by_show(path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "agentspan", "runs", "--db", str(path)], check=True, capture_output=True)
+
+
+def by_open(path: Path) -> None:
+    with agentspan.open(path) as db:
+        assert db.agent_instances.list()
+
+
+def by_reader(path: Path) -> None:
+    with agentspan.open(path, read_only=True) as db:
+        assert db.agent_instances.list()
+
+
+def by_recorder(path: Path) -> None:
+    tracer = Tracer(path)
+    with tracer.run("later"):
+        pass
+    assert tracer.flush()
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize("opens", [by_open, by_reader, by_recorder, pytest.param(by_show, marks=pytest.mark.full)])
+@pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "alive"])
+@BOTH
+def test_whoever_opens_the_backup_first_does_not_read_the_log_of_before(
+    tmp_path: Path, durability: str, is_killed: bool, opens: Callable[[Path], None]
+) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    with agentspan.open(path) as db:
+        db.agent_instances.register("an agent")
+    back_up(path, backup)
+    with recorder(path, durability) as process:
+        if is_killed:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        renamed_over(path, backup)
+        opens(path)
+        assert set(names(path)) <= {"before"}  # what the journal has kept, but nothing of the log
+        assert list(tmp_path.glob("runs.db-wal.old-*"))
+    assert set(names(path)) <= {"before"}
+
+
+def test_of_several_processes_one_sets_the_log_aside(tmp_path: Path) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    with agentspan.open(path) as db:
+        db.agent_instances.register("an agent")
+    back_up(path, backup)
+    with recorder(path, "commit"):
+        renamed_over(path, backup)
+        program = f"import agentspan; agentspan.open({str(path)!r}).agent_instances.register('b')"
+        several = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
+        assert [each.wait() for each in several] == [0] * 4
+        assert len(list(tmp_path.glob("runs.db-wal.old-*"))) == 1
+    with agentspan.open(path) as db:
+        assert len(db.agent_instances.list()) == 5
+
+
+@BOTH
+def test_a_log_that_belongs_to_its_file_stays_wherever_both_are_moved(tmp_path: Path, durability: str) -> None:
+    for moves in (shutil.copytree, os.rename):
+        folder, elsewhere = tmp_path / "a", tmp_path / f"{durability}-{moves.__name__}"
+        folder.mkdir()
+        with recorder(folder / "runs.db", durability):
+            pass
+        assert beside(folder / "runs.db", "-wal").stat().st_size
+        moves(folder, elsewhere)
+        with agentspan.open(elsewhere / "runs.db"):
+            pass
+        assert names(elsewhere / "runs.db") == {"before": 50}
+        assert not list(elsewhere.glob("*.old-*"))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@BOTH
+def test_a_run_goes_on_in_a_backup_of_its_file_from_before_it_began(tmp_path: Path, durability: Any) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
+    with tracer.run("earlier"):
+        spans(tracer, 1, "before")
+    assert tracer.flush()
+    back_up(path, backup)
+    with tracer.run("mine", session="s") as run:
+        spans(tracer, 1, "between")
+        assert tracer.flush()
+        changing.restored(path, backup)
+        spans(tracer, 50, "after")
+    assert tracer.flush()
+    assert names(path) == {"before": 1, "after": 50}
+    with agentspan.open(path) as db:
+        found = db.agent_instances.get(run.id)
+        assert (found.status, found.session) == ("complete", "s")
+        assert db.doctor().refused == []
+    assert tracer.health()[:3] == (108, 0, 0)
+    tracer.shutdown()
+
+
+def test_a_run_that_somebody_removed_from_a_restored_file_stays_removed(tmp_path: Path) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    tracer = Tracer(path)
+    with tracer.run("mine"):
+        assert tracer.flush()
+        back_up(path, backup)
+        changing.restored(path, backup)
+        spans(tracer, 1, "after")
+        assert tracer.flush()
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            for table in ("agent_spans", "agent_instances"):
+                other.execute(f"delete from {table}")
+        spans(tracer, 1, "removed")
+    tracer.flush()
+    assert names(path) == {}
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize("change", changing.CHANGES, ids=lambda change: change.__name__)
+@BOTH
+def test_what_is_recorded_after_a_change_is_in_a_sound_file_in_the_end(
+    tmp_path: Path, durability: Any, change: Callable[[Path, Path], None]
+) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
+    with tracer.run("mine"):
+        spans(tracer, 20, "before")
+        assert tracer.flush()
+        back_up(path, backup)
+        spans(tracer, 200, "between")
+        assert tracer.flush()
+        change(path, backup)
+        spans(tracer, 50, "after")
+        assert flushed_within(tracer, 20)
+        spans(tracer, 50, "later")
+    assert tracer.flush()
+    found = names(path)
+    assert (found["after"], found["later"]) == (50, 50)
+    assert tracer.health().failed == tracer.health().waiting == 0
+    tracer.shutdown()
+    assert names(path) == found
+
+
+@BOTH
+def test_a_copy_over_the_file_is_a_fault_until_a_sound_file_is_there(tmp_path: Path, durability: Any) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
+    with tracer.run("mine"):
+        spans(tracer, 20, "before")
+        assert tracer.flush()
+        back_up(path, backup)
+        spans(tracer, 300, "between")
+        assert tracer.flush()
+        changing.checkpoint(path)
+        path.write_bytes(b"no database" * 1000)
+        spans(tracer, 50, "after")
+        assert not flushed_within(tracer, 1.5)
+        health = tracer.health()
+        assert health.failed == 0
+        assert "rename" in (health.last_error or "") or "not an SQLite database" in (health.last_error or "")
+        assert health.spooled_bytes if durability == "journal" else health.waiting
+        renamed_over(path, backup)
+        assert flushed_within(tracer, 20)
+    assert tracer.flush()
+    found = names(path)
+    assert (found["before"], found["after"]) == (20, 50)
+    assert tracer.health()[1:3] == (0, 0)
+    tracer.shutdown()
+
+
+@BOTH
+def test_a_change_is_noticed_by_a_flush_though_nothing_is_recorded(tmp_path: Path, durability: Any) -> None:
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability=durability)
+    with tracer.run("mine"):
+        spans(tracer, 5, "before")
+        assert tracer.flush()
+        beside(path, "-wal").unlink()
+        assert not tracer.flush()
+        assert "left without its log" in (tracer.health().last_error or "")
+        assert flushed_within(tracer, 20)
+    assert tracer.flush()
+    assert names(path) == {"before": 5}
+    tracer.shutdown()
+
+
+@BOTH
+def test_what_does_not_change_the_content_is_no_fault(tmp_path: Path, durability: Any) -> None:
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
+    with tracer.run("mine"):
+        for _ in range(3):
+            spans(tracer, 5, "x")
+            assert tracer.flush()
+            os.utime(path)
+            path.chmod(0o640)
+            changing.checkpoint(path)
+            back_up(path, tmp_path / "backup.db")
+            (tmp_path / "backup.db").unlink()
+    assert tracer.flush()
+    assert names(path) == {"x": 15}
+    assert tracer.health().last_error is None
+    assert not list(tmp_path.glob("*.old-*"))
+    tracer.shutdown()
+
+
+def test_a_mended_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
+    path, link = tmp_path / "runs.db", tmp_path / "link.db"
+    link.symlink_to(path)
+    tracer = Tracer(link)
+    with tracer.run("mine"):
+        spans(tracer, 5, "before")
+        assert tracer.flush()
+        path.chmod(0o640)
+        beside(path, "-wal").unlink()
+        assert flushed_within(tracer, 20)
+    assert tracer.flush()
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert names(link) == {"before": 5}
+    tracer.shutdown()
+
+
+ROUNDS = longer("AGENTSPAN_TEST_CHANGES", 2, 30, 100)
+FLOOD = """
+import sys, time, agentspan
+tracer = agentspan.configure(sys.argv[1], durability=sys.argv[2])
+until = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < until:
+    with agentspan.run("flood"):
+        for _ in range(20):
+            with agentspan.span("tool", {"name": "x"}) as span:
+                pass
+            print(span.id, time.time(), flush=True)
+            time.sleep(0.002)
+while not agentspan.flush():
+    time.sleep(0.1)
+print("done", flush=True)
+"""
+
+
+def test_nothing_is_lost_between_a_change_and_its_notice_while_the_journal_is_there(tmp_path: Path) -> None:
+    """Of what was acknowledged after the change, all is there."""
+    for number in range(ROUNDS):
+        path, backup = tmp_path / f"{number}.db", tmp_path / f"{number}.backup"
+        with agentspan.open(path) as db:
+            db.agent_instances.register("an agent")
+        back_up(path, backup)
+        arguments = [sys.executable, "-c", FLOOD, str(path), "journal", "1"]
+        change = [changing.restored, renamed_over, copied_over, changing.deleted][number % 4]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(30 + 7 * number)]
+            change(path, backup)
+            changed = time.time()
+            lines += process.stdout.read().splitlines()
+        assert process.returncode == 0
+        said = [line.split() for line in lines if " " in line]
+        after = {id for id, at in said if float(at) > changed + 0.001}
+        with agentspan.open(path) as db:
+            found = {span.id for run in db.agent_instances.list() for span in db.agent_spans.list(run.id)}
+        assert after - found == set(), number
+        assert len(after) > 50
+
+
+@BOTH
+def test_what_is_recorded_is_on_the_disk_about_once_a_second(
+    tmp_path: Path, durability: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log and, with a journal, its segments and the folder. The calls that record wait for none of it."""
+    synced: list[str] = []
+    threads: set[str] = set()
+
+    def watched(sync: Callable[[int], None]) -> Callable[[int], None]:
+        def call(descriptor: int) -> None:
+            import threading
+
+            synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            threads.add(threading.current_thread().name)
+            sync(descriptor)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", watched(os.fsync))
+    monkeypatch.setattr(os, "fdatasync", watched(os.fdatasync))
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability=durability, sync_every_s=0.05)
+    until = time.monotonic() + 20
+    with tracer.run("mine"):
+        while time.monotonic() < until and synced.count(f"{path}-wal") < 3:
+            spans(tracer, 1, "x")
+            time.sleep(0.01)
+    assert synced.count(f"{path}-wal") >= 3
+    assert str(tmp_path) in synced
+    assert any(".segment" in each for each in synced) == (durability == "journal")
+    assert threads == {"agentspan-journal" if durability == "journal" else "agentspan-checkpoint"}
+    tracer.shutdown()
+
+
+@BOTH
+def test_nothing_is_synced_where_that_is_not_wanted(
+    tmp_path: Path, durability: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", None)
+    monkeypatch.setattr(os, "fdatasync", None)
+    tracer = Tracer(tmp_path / "runs.db", durability=durability, sync_every_s=None)
+    with tracer.run("mine"):
+        spans(tracer, 5, "x")
+        assert tracer.flush()
+    assert tracer.flush()
+    assert tracer.health().last_error is None
+    tracer.shutdown()
+    assert names(tmp_path / "runs.db") == {"x": 5}
+
+
+def test_a_disk_that_takes_nothing_keeps_the_records_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(storage: SQLiteStorage) -> None:
+        raise OSError(5, "Input/output error")
+
+    tracer = Tracer(tmp_path / "runs.db")
+    with tracer.run("mine"):
+        with monkeypatch.context() as patch:
+            patch.setattr(SQLiteStorage, "sync", fails)
+            spans(tracer, 5, "x")
+            assert not tracer.flush()
+            assert "Input/output error" in (tracer.health().last_error or "")
+            (segment,) = (tmp_path / "runs.db.spool").glob("*.segment")
+            assert b"tool" in segment.read_bytes()
+        assert tracer.flush()
+    tracer.shutdown()
+    assert names(tmp_path / "runs.db") == {"x": 5}
