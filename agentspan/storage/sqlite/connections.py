@@ -302,10 +302,8 @@ class Connections:
         if change == "content" and self._is_sound():
             self.files += 1  # perhaps not, but what was committed of late may not be in it
             self._close()  # what they have in their caches may be of before
-            log.warning(
-                "something else has written to %s while it was open; recording goes on in what is there", self.path
-            )
-            return True
+            log.info("something else has written to %s while it was open; it is sound, and used as it is", self.path)
+            return False
         self._is_broken(change, keeps_log=change == "log")
         raise StorageError(self._why_wrong())
 

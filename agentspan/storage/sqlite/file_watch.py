@@ -131,11 +131,13 @@ class Watch:
         if content != had:
             if index.copied != index.to_copy:  # a checkpoint is under way
                 return None
-            if index[:3] == before[:3] or content.size < had.size or content.blocks < had.blocks:
-                return "content"
-            if index.copied == index.frames and content.size != index.size:
-                return "content"
-            if index.salt != before.salt and content.size < before.size:
+            least = had.size if index.salt == before.salt else min(before.size, index.size)
+            is_whole = 0 < index.frames == index.copied
+            if (
+                index[:3] == before[:3]
+                or (content.size != index.size if is_whole else content.size < least)
+                or (content.blocks < had.blocks and content.size >= had.size)
+            ):
                 return "content"
         self._content, self._before = content, index
         return None
