@@ -230,3 +230,46 @@ def test_the_command_closes_idle_runs(tmp_path: Path) -> None:
     assert f"closed run {run}" in call(path, "doctor", "--idle", "2h", columns=120).output
     with agentspan.open(path) as db:
         assert db.agent_instances.get(run).status == "failed"
+
+
+@pytest.mark.full
+def test_until_the_doctor_comes_runs_and_show_mark_what_is_left_open(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    crash(path)
+    (line,) = [line for line in call(path, "runs").output.splitlines() if "crawler" in line]
+    assert "?" in line
+    assert "left open" in call(path, "show", "-").output
+    call(path, "doctor")
+    assert "left open" not in call(path, "show", "-").output
+    (line,) = [line for line in call(path, "runs").output.splitlines() if "crawler" in line]
+    assert "?" not in line
+
+
+def test_in_a_terminated_run_all_open_spans_are_closed(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "runs.db") as db:
+        run = db.agent_instances.start(db.agent_instances.register("a").id)
+        db.agent_instances.terminate(run.id, "enough")
+        late = db.agent_spans.create(run.id, "tool", "active")
+        planned = db.agent_spans.create(run.id, "tool", "pending")
+        assert db.doctor().runs != []
+        found = [db.agent_spans.get(span.id) for span in (late, planned)]
+    assert [(span.status, span.closed_by) for span in found] == [("failed", "terminated"), ("cancelled", "terminated")]
+
+
+@pytest.mark.full
+def test_a_host_is_declared_dead(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    crash(path)
+    agentspan.open(path).close()  # recovers the journal, which is on this host
+    connection = sqlite3.connect(path)
+    connection.execute("update writers set host = 'far', boot_id = 'other'")
+    connection.commit()
+    connection.close()
+    with agentspan.open(path) as db:
+        assert [run.status for run in db.agent_instances.list()] == ["active"]
+        assert [run.closed_run for run in db.doctor(dead_hosts=["near"]).runs] == [False]
+    call(path, "doctor", "--dead-host", "far")
+    with agentspan.open(path) as db:
+        (run,) = db.agent_instances.list()
+        assert run.status == "failed"
+        assert {span.closed_by for span in db.agent_spans.list(run.id)} == {None, "abandoned"}

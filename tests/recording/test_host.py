@@ -492,3 +492,24 @@ def test_a_flush_that_gets_nowhere_ends(tmp_path: Path) -> None:
         storage.broken = False
         assert tracer.flush() is True
     assert len(spans_of(tracer)) == 3
+
+
+def test_two_threads_are_started_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen, start = {*threading.enumerate()}, set[str](), threading.Thread.start
+
+    def remember(thread: threading.Thread) -> None:
+        start(thread)
+        ours = [each.name for each in threading.enumerate() if each not in before]
+        seen.update(ours)
+        assert len(ours) <= 2
+
+    monkeypatch.setattr(threading.Thread, "start", remember)
+    for durability in ("journal", "commit"):
+        storage = agentspan.SQLiteStorage(tmp_path / f"{durability}.db", tuning=STANDARD._replace(checkpoint_commits=2))
+        tracer = Tracer(storage.path if durability == "journal" else storage, durability=durability)
+        for number in range(30):
+            with tracer.run("a"), tracer.span("tool", {"name": str(number)}):
+                tracer.flush()
+        tracer.shutdown()
+        storage.close()
+    assert seen == {"agentspan-journal", "agentspan-checkpoint"}

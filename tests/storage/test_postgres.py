@@ -1,5 +1,6 @@
 """What only the PostgreSQL backend has: its tables, connections, timeouts, locks and one-statement finishes."""
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -253,6 +254,28 @@ def test_open_and_finished_spans_are_one_relation(storage: Storage, asked: Calla
     storage.apply([Unit((PutSpans(spans),))])
     assert asked("select (select count(*) from open_spans), (select count(*) from finished_spans)") == [(2, 2)]
     assert storage.page(Query("agent_span", {"agent_instance_id": run.id})).rows == spans
+
+
+def test_a_history_is_stored_whole_in_each_span(storage: Storage, asked: Callable[[str], list[Any]]) -> None:
+    payload = json.dumps({"messages": [{"role": "user", "content": "x" * 600}] * 20})
+    run, rows = run_in(storage), Rows()
+    spans = [rows.span(run, status="complete", payload=payload) for _ in range(2)]
+    storage.apply([Unit((PutSpans(spans),))])
+    assert asked("select payload from finished_spans") == [(payload,)] * 2
+
+
+@pytest.mark.parametrize("table", ["agent_instances where id", "open_spans where agent_instance_id"])
+def test_writers_of_different_runs_do_not_wait_for_each_other(
+    storage: Storage, postgres_server: Emptied, table: str
+) -> None:
+    run, other, rows = run_in(storage), run_in(storage), Rows()
+    spans = [rows.span(run), rows.span(other)]
+    storage.apply([Unit((Put(span),)) for span in spans])
+    with psycopg.connect(postgres_server.url) as writer:
+        assert writer.execute(f"select 1 from shared.{table} = %s for update", (run.id,)).fetchall() == [(1,)]
+        assert (
+            storage.apply([Unit((finish(spans[1].id),)), Unit((Put(rows.span(other)),))], wait_s=0.0) == [Applied()] * 2
+        )
 
 
 def test_a_run_of_many_spans_is_read_in_parts(storage: Storage) -> None:
