@@ -169,6 +169,7 @@ FIGURES = {
         ("of 1 to {} MB", STANDARD.journal_segment_bytes * STANDARD.journal_segment_growth / 2**20),
         ("it renews it every {} minutes", STANDARD.lease_s / leases.RENEWALS / 60),
         ("minutes, for {} minutes, by the server's clock", STANDARD.lease_s / 60),
+        ("may be cut off from the server for {} minutes", STANDARD.lease_s / 60),
         ("Each process keeps up to {} connections", postgres_connections.MOST),
         ("(reads: {} s)", STANDARD.postgres_lock_s),
         ("statements and idle transactions {} s", STANDARD.postgres_statement_s),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer
+from agentspan import Tracer, clock
 from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
 from agentspan.recording.recorder import Recorder
@@ -303,6 +303,22 @@ def test_the_clock_of_the_machine_set_back_makes_no_negative_duration(tmp_path: 
     (span,) = spans_of(tracer)
     assert span.started_at is not None
     assert span.finished_at == span.started_at
+
+
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_duration_is_right_although_the_wall_clock_is_changed(
+    tmp_path: Path, durability: Any, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer, wall_ns = Tracer(tmp_path / "runs.db", raise_errors=True, durability=durability), clock.wall_ns
+    with tracer.run("a"), tracer.span("tool", {"name": "x"}):
+        monkeypatch.setattr(clock, "wall_ns", lambda: wall_ns() + hours * 3600 * 10**9)
+    (span,) = spans_of(tracer)
+    assert span.started_at is not None
+    assert span.finished_at is not None
+    assert span.finished_at >= span.started_at
+    assert 0 <= span.duration_ms < 60_000
+    tracer.shutdown()
 
 
 def test_an_interrupted_wait_is_the_programs_to_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 import agentspan
 from agentspan import Tracer
+from agentspan.interrupts import Thread
 from agentspan.journal.journal_folder import is_possible
 from agentspan.model.changes import Unit
 from agentspan.tuning import STANDARD
@@ -310,8 +311,9 @@ def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
     tracer.shutdown()
 
 
-def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path, durability: Any) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability=durability)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a"):
         other.execute("begin immediate")
@@ -320,7 +322,7 @@ def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path) -> N
         flusher = threading.Thread(target=tracer.flush, args=(60.0,))
         flusher.start()
         sink: Any = tracer.recorder.sink
-        flushing = sink.work.drain.lock if is_possible() else sink.backlog._flushing
+        flushing = sink.work.drain.lock if tracer.recorder.destination.is_journaled else sink.backlog._flushing
         until(lambda: f"owner={flusher.ident} " in repr(flushing))
         with tracer.span("tool", {"name": "meanwhile"}):
             pass
@@ -502,6 +504,7 @@ def test_two_threads_are_started_at_most(tmp_path: Path, monkeypatch: pytest.Mon
         ours = [each.name for each in threading.enumerate() if each not in before]
         seen.update(ours)
         assert len(ours) <= 2
+        assert isinstance(thread, Thread)  # which blocks signals
 
     monkeypatch.setattr(threading.Thread, "start", remember)
     for durability in ("journal", "commit"):

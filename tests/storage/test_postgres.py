@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_the_tables_have_the_columns_of_the_rows(asked: Callable[[str], list[Any
         for table in ("open_spans", "finished_spans") if row is AgentSpanRow else (f"{type_}s",):
             extra = [("xid", "xid8", False)] if table == "finished_spans" else []
             assert found[table] == [*columns, *extra]
+
+
+def test_the_views_have_the_columns_of_a_file(asked: Callable[[str], list[Any]], tmp_path: Path) -> None:
+    agentspan.open(tmp_path / "runs.db").close()
+    file = sqlite3.connect(tmp_path / "runs.db")
+    for view in ("runs", "spans", "agent_spans"):
+        columns = f"select column_name from information_schema.columns where table_name = '{view}'"
+        found = asked(f"{columns} and table_schema = 'shared' order by ordinal_position")
+        columns = f"select name from pragma_table_info('{view}') where name <> 'contents'"
+        assert found == file.execute(columns).fetchall()
+    file.close()
 
 
 def test_keys_allow_distribution_by_run(asked: Callable[[str], list[Any]]) -> None:
