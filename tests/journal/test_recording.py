@@ -559,10 +559,18 @@ def test_a_burst_is_let_pass_for_three_seconds(path: Path) -> None:
     tracer.shutdown()
 
 
-def test_the_thread_begins_with_a_record_and_ends_after_the_last_run(path: Path) -> None:
+def test_the_thread_begins_with_a_record_and_ends_after_the_last_run(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tracer = Tracer(path, tuning=STANDARD._replace(drain_quiet_ticks=2))
-    thread = sink_of(tracer).work.thread
+    work = sink_of(tracer).work
+    thread, look, looks = work.thread, work.terminations.look, []
     assert thread.running is None
+    with tracer.run("a"):
+        assert tracer.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr(work.terminations, "look", lambda: (looks.append(1), look()))
+            until(lambda: len(looks) > 2)  # where it is quiet, it goes on to look whether the run was terminated
     for _ in range(2):
         record(tracer)
         assert thread.running is not None
