@@ -46,7 +46,7 @@ WAYS = {
 
 _FENCE = re.compile(r"^ *(`{3,}).*?^ *\1$", re.MULTILINE | re.DOTALL)
 _ITEM = re.compile(r" *(- |\d+\. )")
-_END = re.compile(r"(?<=[.!?])(\)?) (?=[A-Z`*\[(0-9\"])")
+_END = re.compile(r"(?<=[.!?])(\)?) (?=[A-Z`*\[(0-9\"]|agentspan )")
 
 
 class Row(NamedTuple):

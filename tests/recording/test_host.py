@@ -21,7 +21,6 @@ from pydantic import BaseModel
 import agentspan
 from agentspan import Tracer
 from agentspan.interrupts import Thread
-from agentspan.journal.journal_folder import is_possible
 from agentspan.model.changes import Unit
 from agentspan.tuning import STANDARD
 from tests.recording.stored import runs_of, spans_of
