@@ -12,6 +12,7 @@ import agentspan
 from tests.checkout import ROOT
 from tests.journal.recorded import statuses
 from tests.journal.segment_files import segments_of
+from tests.tiers import every
 
 START = """
 import faulthandler, functools, logging, multiprocessing, os, signal, sys, threading, time, warnings
@@ -180,13 +181,15 @@ if __name__ == "__main__":
     check(path, 5)
 
 
+@pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(0)", "pass"])
-def test_however_a_program_ends(tmp_path: Path, end: str) -> None:
+def test_however_a_program_ends(tmp_path: Path, end: str, durability: str) -> None:
     path = tmp_path / "runs.db"
-    command = [sys.executable, "-c", f"{START}\nagentspan.configure(path)\nfor _ in range(20): one()\n{end}", str(path)]
+    code = f"{START}\nagentspan.configure(path, durability={durability!r})\nfor _ in range(20): one()\n{end}"
+    command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
     assert done.stderr == ""
-    assert (segments_of(path) == []) == (end in ("sys.exit(0)", "pass"))
+    assert (segments_of(path) == []) == (durability == "commit" or end in ("sys.exit(0)", "pass"))
     check(path, 20)
 
 

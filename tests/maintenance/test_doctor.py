@@ -17,15 +17,18 @@ from agentspan.model.rows import WriterRow
 from agentspan.recovery.writers import life_of, this_process
 from tests.checkout import ROOT
 from tests.cli.calling import call
+from tests.tiers import every
+
+BOTH = pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 
 
-def die(path: Path, code: str) -> None:
+def die(path: Path, code: str, durability: str = "journal") -> None:
     """Run a program that records into the file and ends without finishing."""
-    head = f"import os, agentspan\nagentspan.configure({str(path)!r}, raise_errors=True)\n"
+    head = f"import os, agentspan\nagentspan.configure({str(path)!r}, raise_errors=True, durability={durability!r})\n"
     subprocess.run([sys.executable, "-c", head + textwrap.dedent(code)], cwd=ROOT, check=True)
 
 
-def crash(path: Path) -> None:
+def crash(path: Path, durability: str = "journal") -> None:
     die(
         path,
         """
@@ -36,12 +39,14 @@ def crash(path: Path) -> None:
             with agentspan.span("tool", {"name": "fetch"}):
                 os._exit(0)
         """,
+        durability,
     )
 
 
-def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path) -> None:
+@BOTH
+def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path, durability: str) -> None:
     path = tmp_path / "runs.db"
-    crash(path)
+    crash(path, durability)
     with agentspan.open(path) as db:
         report = db.doctor()
         assert report.problems == []
@@ -92,8 +97,9 @@ def test_what_was_made_by_id_is_left_alone(tmp_path: Path) -> None:
         assert (found.writer, found.closed_run, found.left_open) == (None, False, 1)
 
 
-def test_a_dead_childs_spans_are_closed_in_a_run_that_goes_on(tmp_path: Path) -> None:
-    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+@BOTH
+def test_a_dead_childs_spans_are_closed_in_a_run_that_goes_on(tmp_path: Path, durability: Any) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability=durability)
     with tracer.run("parent") as run:
         child = os.fork()
         if child == 0:
