@@ -94,6 +94,9 @@ def test_a_test_runs_in_the_ways_that_are_named(table: Path) -> None:
     assert others == []
 
 
+STALLED_MS = re.findall(
+    r"(STALLED_MS) = ([\d_]+);", (ROOT / "agentspan/viewer/static/run.js").read_text(encoding="utf-8")
+)[0]
 FIGURES = {
     "concepts.md": [
         ("moves them into the file {} ms later", STANDARD.drain_tick_s * 1000),
@@ -158,6 +161,7 @@ FIGURES = {
         ("that are being served (for at most {} s)", serve.END_S),
     ],
     "postgresql.md": [
+        ("and after {} s says so", int(STALLED_MS[1].replace("_", "")) / 1000),
         ("up to {} at the same time. OTLP", postgres_connections.MOST - 4),
         ("a call waits for it for at most {} ms", STANDARD.recording_wait_s * 1000),
         ("with a time limit of {} s. It is", STANDARD.postgres_statement_s),
