@@ -178,6 +178,12 @@ class Emptied:
         yield Location("postgresql", f"{self.url}?schema=shared")
         self.empty("shared")
 
+    def end_connections(self) -> None:
+        """Let the server end all connections of agentspan."""
+        self._connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'agentspan'"
+        )
+
     def empty(self, schema: str) -> None:
         """Delete all rows of a schema but the account."""
         if not self._deletes.get(schema):  # a test may have left the schema without tables

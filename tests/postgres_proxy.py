@@ -47,11 +47,14 @@ class Proxy:
         self._left: list[socket.socket] = []
         self._ends = threading.Event()
         self._counting = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
         """End all connections."""
         self._ends.set()
+        self._listening.shutdown(socket.SHUT_RDWR)  # ends `accept`, which would go on with the socket of another proxy
+        self._accepting.join()
         self._listening.close()
         for each in self._left:
             each.close()

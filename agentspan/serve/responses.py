@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from agentspan.errors import AgentspanError, DatabaseBusy, NotPermitted, StorageError
+from agentspan.errors import AgentspanError, DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.operations import envelopes
 
 STATUS: Mapping[str, int] = {
@@ -61,6 +61,9 @@ def refuse_error(error: AgentspanError) -> Response:
     """Return an AgentspanError as a response, without its message if that could name the file's path."""
     if isinstance(error, DatabaseBusy):
         return refuse("unknown", "the database is busy; try again", headers={"Retry-After": "1"})
+    if isinstance(error, DatabaseUnusable):
+        said = "the database cannot be used now; the server's log has more"
+        return refuse("unknown", said, headers={"Retry-After": "5"})
     if isinstance(error, StorageError):
         return refuse("unexpected", "the database cannot be used now; the server's log has more")
     if isinstance(error, NotPermitted):

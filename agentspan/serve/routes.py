@@ -58,7 +58,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         422: "A value is missing or wrong",
         429: "Too many wrong tokens; try again later",
         500: "A fault of the server",
-        503: "The database is busy; try again",
+        503: "The database is busy, or cannot be used now; try again",
     }.items()
 }
 """What the document says of errors. By the name of the schema: given the model, FastAPI made 470 fields of pydantic,

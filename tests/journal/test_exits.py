@@ -1,6 +1,7 @@
 """Signals, forks and ends at any moment of the journal: appending, draining, rotating, adopting."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import agentspan
 from tests.checkout import ROOT
 from tests.journal.recorded import statuses
 from tests.journal.segment_files import segments_of
+from tests.tiers import every
 
 START = """
 import faulthandler, functools, logging, multiprocessing, os, signal, sys, threading, time, warnings
@@ -179,13 +181,15 @@ if __name__ == "__main__":
     check(path, 5)
 
 
+@pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(0)", "pass"])
-def test_however_a_program_ends(tmp_path: Path, end: str) -> None:
+def test_however_a_program_ends(tmp_path: Path, end: str, durability: str) -> None:
     path = tmp_path / "runs.db"
-    command = [sys.executable, "-c", f"{START}\nagentspan.configure(path)\nfor _ in range(20): one()\n{end}", str(path)]
+    code = f"{START}\nagentspan.configure(path, durability={durability!r})\nfor _ in range(20): one()\n{end}"
+    command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
     assert done.stderr == ""
-    assert (segments_of(path) == []) == (end in ("sys.exit(0)", "pass"))
+    assert (segments_of(path) == []) == (durability == "commit" or end in ("sys.exit(0)", "pass"))
     check(path, 20)
 
 
@@ -310,3 +314,27 @@ assert done
     run(path, SMALL + code)
     if "shutdown" not in what:  # after which nothing is recorded
         check(path, 301)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+@pytest.mark.parametrize("handler", ["raises", "none"])
+def test_sigterm_ends_a_span_where_a_handler_raises_and_leaves_it_open_else(
+    tmp_path: Path, durability: str, handler: str
+) -> None:
+    path = tmp_path / "runs.db"
+    code = f"""
+import os, signal, sys, agentspan
+agentspan.configure(sys.argv[1], durability={durability!r})
+if {handler!r} == "raises":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))
+with agentspan.run("a"), agentspan.span("tool", {{"name": "x"}}):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == (3 if handler == "raises" else -signal.SIGTERM)
+    with agentspan.open(path) as db:
+        (run,) = db.agent_instances.list()
+        (span,) = db.agent_spans.list(run.id)
+    assert {run.status, span.status} == ({"failed"} if handler == "raises" else {"active"})
+    assert handler == "none" or (span.result_payload or {})["error"]["type"] == "SystemExit"

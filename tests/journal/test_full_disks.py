@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agentspan import Tracer
+from agentspan import MemoryStorage, Tracer
 from agentspan.recording.sinks.drain_thread import DrainThread
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import sink_of, statuses
 from tests.journal.segment_files import segments_of
+from tests.recording.stored import spans_of
 from tests.tiers import every
 from tests.waiting import until
 
@@ -161,3 +162,26 @@ def test_beyond_the_cap_callers_do_the_work_and_nothing_is_dropped(
     assert tracer.health()[:3] == (2 + 16_000, 0, 0)
     tracer.shutdown()
     assert statuses(path) == ["complete"] * 8_000
+
+
+def test_where_there_can_be_no_journal_each_transition_is_committed_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In memory, and on a file system that keeps no room: of that the log has a line."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "ramfs", "ramfs", folder], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a user who may mount file systems")
+    try:
+        for db in (MemoryStorage(), folder / "runs.db"):
+            tracer = Tracer(db)
+            for _ in range(2):
+                with tracer.run("a"):
+                    steps(tracer, 3)
+                    assert {span.status for span in spans_of(tracer)} == {"complete"}
+            assert segments_of(folder / "runs.db") == []
+            tracer.shutdown()
+        assert [record.message for record in caplog.records if "file system ramfs" in record.message] != []
+        assert len(caplog.records) == 1
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -20,7 +20,7 @@ from agentspan.errors import StorageError
 from agentspan.journal.left_segments import take_over
 from agentspan.journal.spool import segments
 from agentspan.recording.git_commit import commit_replaced
-from agentspan.recording.sinks.drain_thread import DrainThread
+from agentspan.recording.sinks.drain_thread import DrainThread, Ticks
 from agentspan.recovery import adopting
 from agentspan.schemas.meaning import describe
 from agentspan.storage.sqlite import SQLiteStorage
@@ -541,3 +541,67 @@ def test_one_span_that_a_backend_cannot_store_costs_no_other(path: Path) -> None
     assert statuses(path) == ["complete"] * 2
     assert (tracer.health().failed, sink_of(tracer).work.drain.journaled) == (1, 0)
     tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_burst_is_let_pass_for_three_seconds(path: Path) -> None:
+    tracer = Tracer(path, tuning=STANDARD._replace(drain_tick_s=0.5))
+    work, ticks, drained = sink_of(tracer).work, Ticks(50), []
+    with tracer.run("a"):
+        tracer.flush()
+        for spans in [60] * 8 + [1]:  # the last tick has few records
+            for _ in range(spans):
+                with tracer.span("tool", {"name": "x"}):
+                    pass
+            work.tick(ticks)
+            drained.append(not work.has_records())
+    assert drained == [False] * 5 + [True] + [False] * 2 + [True]
+    tracer.shutdown()
+
+
+def test_the_thread_begins_with_a_record_and_ends_after_the_last_run(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(path, tuning=STANDARD._replace(drain_quiet_ticks=2))
+    work = sink_of(tracer).work
+    thread, look, looks = work.thread, work.terminations.look, []
+    assert thread.running is None
+    with tracer.run("a"):
+        assert tracer.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr(work.terminations, "look", lambda: (looks.append(1), look()))
+            until(lambda: len(looks) > 2)  # where it is quiet, it goes on to look whether the run was terminated
+    for _ in range(2):
+        record(tracer)
+        assert thread.running is not None
+        until(lambda: thread.running is None)
+    assert statuses(path) == ["complete"] * 2
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_segments_grow_to_eight_times_the_first(path: Path) -> None:
+    size = 16 * 1024
+    tracer = Tracer(path, tuning=STANDARD._replace(journal_segment_bytes=size))
+    record(tracer, 1500)
+    sizes = [file.stat().st_size for file in segments_of(path)]
+    assert (min(sizes), max(sizes)) == (size, 8 * size)
+    tracer.shutdown()
+
+
+@pytest.mark.usefixtures("undrained")
+def test_a_copy_of_the_folder_and_then_of_the_file_has_all_that_was_recorded(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy" / "runs.db"
+    copy.parent.mkdir()
+    tracer = Tracer(path)
+    record(tracer, 20)
+    shutil.copytree(path.with_name("runs.db.spool"), copy.with_name("runs.db.spool"))
+    record(tracer, 20)
+    tracer.flush()  # all of it leaves the folder, and is in the file
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    os.chmod(copy, 0o600)
+    tracer.shutdown()
+    with agentspan.open(copy) as db:
+        assert [run.span_counts.complete for run in db.agent_instances.list()] == [20, 20]
+        assert db.doctor().refused == []

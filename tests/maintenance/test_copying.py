@@ -61,8 +61,9 @@ KINDS = [pair for pair in itertools.product(("memory", "sqlite", "postgres"), re
 def test_everything_is_copied_as_it_is(make: Make, of: str, to: str) -> None:
     source, target = make(of), make(to)
     fill(source)
-    stored = everything(source)
+    stored, account = everything(source), target.account()
     done = copy(source, target)
+    assert target.account() == account
     assert (done.runs, done.spans, done.changed, done.left_out) == (3, 12, 0, 0)
     assert everything(target) == stored
     assert everything(source) == stored

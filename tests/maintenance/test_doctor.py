@@ -17,15 +17,18 @@ from agentspan.model.rows import WriterRow
 from agentspan.recovery.writers import life_of, this_process
 from tests.checkout import ROOT
 from tests.cli.calling import call
+from tests.tiers import every
+
+BOTH = pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 
 
-def die(path: Path, code: str) -> None:
+def die(path: Path, code: str, durability: str = "journal") -> None:
     """Run a program that records into the file and ends without finishing."""
-    head = f"import os, agentspan\nagentspan.configure({str(path)!r}, raise_errors=True)\n"
+    head = f"import os, agentspan\nagentspan.configure({str(path)!r}, raise_errors=True, durability={durability!r})\n"
     subprocess.run([sys.executable, "-c", head + textwrap.dedent(code)], cwd=ROOT, check=True)
 
 
-def crash(path: Path) -> None:
+def crash(path: Path, durability: str = "journal") -> None:
     die(
         path,
         """
@@ -36,12 +39,14 @@ def crash(path: Path) -> None:
             with agentspan.span("tool", {"name": "fetch"}):
                 os._exit(0)
         """,
+        durability,
     )
 
 
-def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path) -> None:
+@BOTH
+def test_what_a_dead_program_left_open_is_closed_as_abandoned(tmp_path: Path, durability: str) -> None:
     path = tmp_path / "runs.db"
-    crash(path)
+    crash(path, durability)
     with agentspan.open(path) as db:
         report = db.doctor()
         assert report.problems == []
@@ -92,8 +97,9 @@ def test_what_was_made_by_id_is_left_alone(tmp_path: Path) -> None:
         assert (found.writer, found.closed_run, found.left_open) == (None, False, 1)
 
 
-def test_a_dead_childs_spans_are_closed_in_a_run_that_goes_on(tmp_path: Path) -> None:
-    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True)
+@BOTH
+def test_a_dead_childs_spans_are_closed_in_a_run_that_goes_on(tmp_path: Path, durability: Any) -> None:
+    tracer = agentspan.Tracer(tmp_path / "runs.db", raise_errors=True, durability=durability)
     with tracer.run("parent") as run:
         child = os.fork()
         if child == 0:
@@ -230,3 +236,46 @@ def test_the_command_closes_idle_runs(tmp_path: Path) -> None:
     assert f"closed run {run}" in call(path, "doctor", "--idle", "2h", columns=120).output
     with agentspan.open(path) as db:
         assert db.agent_instances.get(run).status == "failed"
+
+
+@pytest.mark.full
+def test_until_the_doctor_comes_runs_and_show_mark_what_is_left_open(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    crash(path)
+    (line,) = [line for line in call(path, "runs").output.splitlines() if "crawler" in line]
+    assert "?" in line
+    assert "left open" in call(path, "show", "-").output
+    call(path, "doctor")
+    assert "left open" not in call(path, "show", "-").output
+    (line,) = [line for line in call(path, "runs").output.splitlines() if "crawler" in line]
+    assert "?" not in line
+
+
+def test_in_a_terminated_run_all_open_spans_are_closed(tmp_path: Path) -> None:
+    with agentspan.open(tmp_path / "runs.db") as db:
+        run = db.agent_instances.start(db.agent_instances.register("a").id)
+        db.agent_instances.terminate(run.id, "enough")
+        late = db.agent_spans.create(run.id, "tool", "active")
+        planned = db.agent_spans.create(run.id, "tool", "pending")
+        assert db.doctor().runs != []
+        found = [db.agent_spans.get(span.id) for span in (late, planned)]
+    assert [(span.status, span.closed_by) for span in found] == [("failed", "terminated"), ("cancelled", "terminated")]
+
+
+@pytest.mark.full
+def test_a_host_is_declared_dead(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    crash(path)
+    agentspan.open(path).close()  # recovers the journal, which is on this host
+    connection = sqlite3.connect(path)
+    connection.execute("update writers set host = 'far', boot_id = 'other'")
+    connection.commit()
+    connection.close()
+    with agentspan.open(path) as db:
+        assert [run.status for run in db.agent_instances.list()] == ["active"]
+        assert [run.closed_run for run in db.doctor(dead_hosts=["near"]).runs] == [False]
+    call(path, "doctor", "--dead-host", "far")
+    with agentspan.open(path) as db:
+        (run,) = db.agent_instances.list()
+        assert run.status == "failed"
+        assert {span.closed_by for span in db.agent_spans.list(run.id)} == {None, "abandoned"}

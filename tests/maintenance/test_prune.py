@@ -20,6 +20,7 @@ from agentspan.model.rows import AgentInstanceRow
 from agentspan.model.status import SpanStatus
 from agentspan.storage.memory import MemoryStorage
 from agentspan.storage.protocol import Query
+from tests.checkout import ROOT
 from tests.cli.calling import call
 from tests.tuned import tuned
 
@@ -276,3 +277,19 @@ def test_a_backup_is_whole_private_and_taken_while_others_write(tmp_path: Path) 
     assert (refused.exit_code, "exists already" in refused.output) == (1, True)
     assert "the folder" in call(path, "backup", str(tmp_path / "no" / "x.db")).output
     assert '"bytes": ' in call(path, "backup", str(tmp_path / "second.db"), "--json").output
+
+
+@pytest.mark.full
+def test_a_backup_has_what_dead_programs_left_in_their_journals(tmp_path: Path) -> None:
+    path, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    code = f"""
+import os, agentspan
+agentspan.configure({str(path)!r})
+with agentspan.run("a"), agentspan.span("tool", {{"name": "x"}}):
+    os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert call(path, "backup", str(copy)).exit_code == 0
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("select status from agent_spans").fetchall() == [("active",)]
+    connection.close()

@@ -368,3 +368,10 @@ def test_a_list_is_cut_by_a_half_open_time_range(db: Database, run: AgentInstanc
 )
 def test_a_page_that_makes_no_sense_is_refused(db: Database, run: AgentInstance, bad: Any) -> None:
     assert code_of(lambda: db.agent_spans.list(run.id, **bad)) == "invalid_value"
+
+
+def test_nothing_is_cut_and_nothing_redacted(db: Database, run: AgentInstance) -> None:
+    payload = {"text": "x" * 300_000, "list": list(range(11_000)), "password": "hunter2", "note": "sk-" + "a" * 40}
+    span = db.agent_spans.create(run.id, "tool", "active", payload)
+    assert db.agent_spans.finish(span.id, result_payload=payload).result_payload == payload
+    assert db.agent_spans.get(span.id).payload == payload

@@ -17,11 +17,12 @@ import agentspan
 from agentspan import ids
 from tests.checkout import ROOT
 from tests.processes.stored import check_integrity, recover
-from tests.tiers import longer
+from tests.tiers import every, longer
 
 # Enough to find a race that is there; the figures of the README were made with more (AGENTSPAN_TEST_ROUNDS=100).
 WRITERS = longer("AGENTSPAN_TEST_WRITERS", 3, 8, 8)
 ROUNDS = longer("AGENTSPAN_TEST_ROUNDS", 2, 25, 250)
+BOTH = pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 
 
 _started: list["subprocess.Popen[str]"] = []
@@ -115,11 +116,11 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     check_integrity(path)
 
 
-def killed_at_random(path: Path, threads: int, rounds: int) -> list[list[str]]:
+def killed_at_random(path: Path, threads: int, rounds: int, durability: str) -> list[list[str]]:
     """What programs acknowledged, in words, that were killed at random moments."""
     said: list[list[str]] = []
     for _ in range(rounds):
-        worker = start("record_until_killed", path, threads)
+        worker = start("record_until_killed", path, threads, durability)
         assert worker.stdout is not None
         said.append(worker.stdout.readline().split())
         while len(said) <= 50:  # a busy machine may not get so far in a time that is fixed
@@ -133,10 +134,11 @@ def killed_at_random(path: Path, threads: int, rounds: int) -> list[list[str]]:
     return said
 
 
+@BOTH
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, threads: int) -> None:
+def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, threads: int, durability: str) -> None:
     path = tmp_path / "runs.db"
-    said = killed_at_random(path, threads, max(1, ROUNDS // 4))
+    said = killed_at_random(path, threads, max(1, ROUNDS // 4), durability)
     recover(path)
     check_integrity(path)
     connection = sqlite3.connect(path)
@@ -160,11 +162,12 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path, th
                 assert spans[id] == "complete"
 
 
-def test_a_forked_child_records_with_connections_and_ids_of_its_own(tmp_path: Path) -> None:
+@BOTH
+def test_a_forked_child_records_with_connections_and_ids_of_its_own(tmp_path: Path, durability: str) -> None:
     path = tmp_path / "runs.db"
     code = f"""
 import os, agentspan
-agentspan.configure({str(path)!r}, raise_errors=True)
+agentspan.configure({str(path)!r}, raise_errors=True, durability={durability!r})
 with agentspan.run("parent") as run:
     with agentspan.span("tool", {{"name": "before"}}):
         pass
@@ -263,11 +266,12 @@ def test_ids_of_forked_processes_do_not_meet(tmp_path: Path) -> None:
     assert len(made) == len(set(made)) == 2000
 
 
-def test_a_forked_child_that_leaves_its_parents_blocks_finishes_nothing_of_it(tmp_path: Path) -> None:
+@BOTH
+def test_a_forked_child_that_leaves_its_parents_blocks_finishes_nothing_of_it(tmp_path: Path, durability: str) -> None:
     path = tmp_path / "runs.db"
     code = f"""
 import os, sys, agentspan
-agentspan.configure({str(path)!r}, raise_errors=True)
+agentspan.configure({str(path)!r}, raise_errors=True, durability={durability!r})
 try:
     with agentspan.run("parent") as run:
         with agentspan.span("tool", {{"name": "open"}}) as span:
@@ -307,7 +311,7 @@ def test_memory_stays_as_it_is_after_the_first_ten_thousand_spans(tmp_path: Path
 def test_what_a_killed_process_left_open_is_closed_by_the_doctor(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     for _ in range(max(1, ROUNDS // 2)):
-        worker = start("record_until_killed", path, 4)
+        worker = start("record_until_killed", path, 4, "journal")
         assert worker.stdout is not None
         worker.stdout.readline()
         time.sleep(random.uniform(0.0, 0.15))

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import agentspan
 
@@ -76,9 +77,9 @@ def record_many(db: str, spans: str) -> None:
     print(resident(), flush=True)
 
 
-def record_until_killed(db: str, threads: str) -> None:
+def record_until_killed(db: str, threads: str, durability: Literal["journal", "commit"]) -> None:
     """Record for ever; acknowledge each transition on stdout once its call has returned."""
-    agentspan.configure(db)
+    agentspan.configure(db, durability=durability)
     lock = threading.Lock()
 
     def say(*words: str) -> None:

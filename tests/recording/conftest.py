@@ -59,3 +59,14 @@ def recorded(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return path
 
     return run
+
+
+@pytest.fixture
+def without_journals(tmp_path: Path) -> Iterator[Path]:
+    """A file system on which there can be no journal."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "ramfs", "ramfs", folder], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs a user who may mount file systems")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

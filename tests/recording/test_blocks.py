@@ -217,8 +217,9 @@ def test_a_pending_spans_wait_is_not_its_duration(tracer: Tracer) -> None:
     assert spans_of(tracer)[0].duration_ms == 2000
 
 
-def test_forbidden_transitions_raise_only_when_asked_to(tmp_path: Path) -> None:
-    quiet = Tracer(tmp_path / "quiet.db")
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_forbidden_transitions_raise_only_when_asked_to(tmp_path: Path, durability: Any) -> None:
+    quiet = Tracer(tmp_path / "quiet.db", durability=durability)
     with quiet.run("a") as run:
         span = run.create_span("tool", {"name": "x"})
         span.finish()  # pending: not started
@@ -293,8 +294,9 @@ def test_two_tracers_do_not_mix(tmp_path: Path) -> None:
     two.shutdown()
 
 
-def test_strict_schemas_keep_what_does_not_match_out(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db", strict_schemas=True)
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_strict_schemas_keep_what_does_not_match_out(tmp_path: Path, durability: Any) -> None:
+    tracer = Tracer(tmp_path / "runs.db", strict_schemas=True, durability=durability)
     with tracer.run("a"):
         with tracer.span("llm", {"nothing": 1}):
             pass

@@ -1,8 +1,10 @@
 """A fault of ours stays ours: full, locked, read-only, or a bug; the program never notices."""
 
+import json
 import logging
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer
+from agentspan import Tracer, clock
 from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
 from agentspan.recording.recorder import Recorder
@@ -55,7 +57,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_full_disk_costs_nothing_and_when_there_is_room_again_recording_goes_on(
-    small_disk: Path, caplog: pytest.LogCaptureFixture
+    small_disk: Path, caplog: pytest.LogCaptureFixture, slept: list[float]
 ) -> None:
     tracer = Tracer(small_disk / "runs.db", durability="commit")
     step = steps(tracer)
@@ -65,6 +67,7 @@ def test_a_full_disk_costs_nothing_and_when_there_is_room_again_recording_goes_o
         health = tracer.health()
         assert health.failed == 0
         assert health.waiting > 100
+        assert slept == []  # no call waits for room
         subprocess.run(["mount", "-o", "remount,size=60m", small_disk], check=True)
         assert tracer.flush()
         assert step(500)
@@ -302,6 +305,22 @@ def test_the_clock_of_the_machine_set_back_makes_no_negative_duration(tmp_path: 
     assert span.finished_at == span.started_at
 
 
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_duration_is_right_although_the_wall_clock_is_changed(
+    tmp_path: Path, durability: Any, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer, wall_ns = Tracer(tmp_path / "runs.db", raise_errors=True, durability=durability), clock.wall_ns
+    with tracer.run("a"), tracer.span("tool", {"name": "x"}):
+        monkeypatch.setattr(clock, "wall_ns", lambda: wall_ns() + hours * 3600 * 10**9)
+    (span,) = spans_of(tracer)
+    assert span.started_at is not None
+    assert span.finished_at is not None
+    assert span.finished_at >= span.started_at
+    assert 0 <= span.duration_ms < 60_000
+    tracer.shutdown()
+
+
 def test_an_interrupted_wait_is_the_programs_to_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a call waits for a locked file is no fault of ours: it goes to the program."""
     tracer = Tracer(tmp_path / "runs.db", durability="commit")
@@ -409,3 +428,78 @@ def test_a_fault_whose_message_cannot_be_read_stays_ours(tmp_path: Path, caplog:
         span.set_result(Broken(b=2))
     assert [found.status for found in spans_of(tracer)] == ["complete"]
     assert all("Traceback" not in message for message in warnings(caplog))
+
+
+def test_what_waits_is_written_in_order_by_the_next_call_and_by_no_thread(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    tracer = Tracer(path, durability="commit")
+    step, threads = steps(tracer), threading.enumerate()
+    other = sqlite3.connect(path, isolation_level=None)
+    with tracer.run("a"):
+        other.execute("begin immediate")
+        for number in range(3):
+            step(number)
+        assert tracer.health().waiting == 6
+        assert threading.enumerate() == threads
+        other.execute("rollback")
+        assert other.execute("select count(*) from agent_spans").fetchone() == (0,)
+        tracer.recorder.sink.progress.retry_ns = 0  # type: ignore[union-attr]
+        step(3)
+        assert tracer.health().waiting == 0
+        rows = other.execute("select json(payload), status from agent_spans order by rowid").fetchall()
+        assert [(json.loads(payload)["arguments"]["number"], status) for payload, status in rows] == [
+            (number, "complete") for number in range(4)
+        ]
+    other.close()
+    tracer.shutdown()
+
+
+def test_the_end_of_a_program_waits_two_seconds_for_a_locked_file(tmp_path: Path, slept: list[float]) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability="commit")
+    step = steps(tracer)
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    with tracer.run("locked"):
+        other.execute("begin immediate")
+        step(1)
+    del slept[:]
+    tracer.recorder.release()  # what Python calls at the exit
+    assert 1.9 < sum(slept) < 2.1
+    other.execute("rollback")
+    other.close()
+    tracer.shutdown()
+
+
+def test_configure_waits_ten_seconds_for_a_file_without_a_journal(tmp_path: Path, slept: list[float]) -> None:
+    path = tmp_path / "runs.db"
+    agentspan.open(path).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("pragma locking_mode = exclusive")
+    other.execute("begin exclusive")
+    with pytest.raises(agentspan.DatabaseBusy):
+        agentspan.configure(path, durability="commit")
+    assert 9.9 < sum(slept) < 10.5
+    other.close()
+    agentspan.configure(path, durability="commit")
+
+
+def test_what_comes_before_a_file_without_a_journal_can_be_opened_is_lost_and_counted(
+    without_journals: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    path = without_journals / "runs.db"
+    agentspan.open(path).close()
+    monkeypatch.setenv("AGENTSPAN_DB", str(path))
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("pragma locking_mode = exclusive")
+    other.execute("begin exclusive")
+    for _ in range(2):  # the second one does not try to open it: it is tried once a second
+        with agentspan.run("lost"):
+            pass
+        assert 0.2 < sum(slept) < 0.3
+    assert agentspan.health()[:3] == (0, 4, 0)
+    other.close()
+    monkeypatch.setattr("agentspan.recording.default._retry_at_ns", 0)
+    with agentspan.run("kept"):
+        pass
+    with agentspan.open(path) as db:
+        assert [run.status for run in db.agent_instances.list()] == ["complete"]
+    assert agentspan.health().recorded == 2

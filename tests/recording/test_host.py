@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import agentspan
 from agentspan import Tracer
-from agentspan.journal.journal_folder import is_possible
+from agentspan.interrupts import Thread
 from agentspan.model.changes import Unit
 from agentspan.tuning import STANDARD
 from tests.recording.stored import runs_of, spans_of
@@ -310,8 +310,9 @@ def test_one_bad_unit_does_not_cost_what_waits_with_it(tmp_path: Path) -> None:
     tracer.shutdown()
 
 
-def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path, durability: Any) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability=durability)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     with tracer.run("a"):
         other.execute("begin immediate")
@@ -320,7 +321,7 @@ def test_flushing_in_one_thread_does_not_hold_up_the_others(tmp_path: Path) -> N
         flusher = threading.Thread(target=tracer.flush, args=(60.0,))
         flusher.start()
         sink: Any = tracer.recorder.sink
-        flushing = sink.work.drain.lock if is_possible() else sink.backlog._flushing
+        flushing = sink.work.drain.lock if tracer.recorder.destination.is_journaled else sink.backlog._flushing
         until(lambda: f"owner={flusher.ident} " in repr(flushing))
         with tracer.span("tool", {"name": "meanwhile"}):
             pass
@@ -492,3 +493,26 @@ def test_a_flush_that_gets_nowhere_ends(tmp_path: Path) -> None:
         storage.broken = False
         assert tracer.flush() is True
     assert len(spans_of(tracer)) == 3
+
+
+def test_two_threads_are_started_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start = {*threading.enumerate()}, threading.Thread.start
+    seen, most = set[tuple[str, bool]](), [0]
+
+    def remember(thread: threading.Thread) -> None:
+        start(thread)
+        ours = {*threading.enumerate()} - before
+        seen.update((each.name, isinstance(each, Thread)) for each in ours)  # such a thread blocks signals
+        most.append(len(ours))
+
+    monkeypatch.setattr(threading.Thread, "start", remember)
+    for durability in ("journal", "commit"):
+        storage = agentspan.SQLiteStorage(tmp_path / f"{durability}.db", tuning=STANDARD._replace(checkpoint_commits=2))
+        tracer = Tracer(storage.path if durability == "journal" else storage, durability=durability)
+        for number in range(8):
+            with tracer.run("a"), tracer.span("tool", {"name": str(number)}):
+                tracer.flush()
+        tracer.shutdown()
+        storage.close()
+    assert seen == {("agentspan-journal", True), ("agentspan-checkpoint", True)}
+    assert max(most) <= 2

@@ -27,7 +27,7 @@ from agentspan.recording.capture.credentials import KINDS, names_credential
 from agentspan.recording.capture.redaction import Redaction
 from tests.recording.stored import runs_of, spans_of
 from tests.strategies import any_text
-from tests.tiers import examples
+from tests.tiers import every, examples
 
 R = "[redacted]"
 SECRET = "S3cretVal9xQ"
@@ -808,12 +808,17 @@ def test_errors_are_redacted() -> None:
     assert "hunter2" not in (span.summary or "")
 
 
+@pytest.mark.parametrize("durability", every(2, ["journal", "commit"]))
 def test_no_byte_of_a_credential_is_on_disk_or_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    durability: Any,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secrets = [*KEYS.values(), "hunter2", "letmein", SECRET]
-    tracer = Tracer(tmp_path / "runs.db", limits=Limits(value=2000, payload=50_000))
+    tracer = Tracer(tmp_path / "runs.db", limits=Limits(value=2000, payload=50_000), durability=durability)
 
     class Broken:
         def __repr__(self) -> str:

@@ -15,10 +15,14 @@ from agentspan.recording.sinks import journal_work
 from agentspan.storage import patience
 from agentspan.storage.location import Location, parse
 from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.registry import open_direct
 from agentspan.tuning import STANDARD
+from tests.postgres import Emptied
 from tests.postgres_proxy import Proxy, proxy
 from tests.processes.server_away import Touches
 from tests.waiting import until
+
+psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="needs a journal")
 
@@ -231,3 +235,54 @@ def test_patience_ends_with_its_block_and_a_migration_may_take_longer() -> None:
             assert patience.most_s() == float("inf")
         assert patience.most_s() == 5
     assert patience.most_s() == float("inf")
+
+
+def test_by_commits_what_a_server_that_is_away_did_not_take_waits_in_memory(
+    between: Proxy, postgres_server: Emptied
+) -> None:
+    tracer = Tracer(between.url, durability="commit")
+    record(tracer)
+    assert stored(between.url) == ["n"]  # each transition was committed before its call returned
+    between.refuses = True
+    postgres_server.end_connections()
+    for _ in range(3):
+        record(tracer)
+    assert tracer.health()[:3] == (4, 0, 12)
+    with pytest.raises(agentspan.DatabaseUnusable):
+        Tracer(between.url, durability="commit")
+    between.refuses = False
+    assert tracer.flush(30)
+    assert stored(between.url) == ["n"] * 4
+    assert tracer.health()[:3] == (16, 0, 0)
+    tracer.shutdown()
+
+
+def test_where_there_can_be_no_spool_each_transition_is_committed_and_that_is_said_once(
+    between: Proxy, without_journals: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(without_journals))
+    for _ in range(2):
+        tracer = Tracer(between.url)
+        record(tracer)
+        assert list(without_journals.rglob("*.segment")) == []
+        tracer.shutdown()
+    assert stored(between.url) == ["n", "n"]
+    assert [record.message for record in caplog.records if "file system ramfs" in record.message] != []
+    assert len(caplog.records) == 1
+
+
+def test_what_only_the_server_can_say_is_in_health_and_in_the_log(
+    postgres_server: Emptied, caplog: pytest.LogCaptureFixture
+) -> None:
+    location = postgres_server.new()
+    open_direct(location).close()
+    schema = location.text.partition("schema=")[2]
+    with psycopg.connect(postgres_server.url) as connection:
+        connection.execute(f"update {schema}.storage_version set version = 1000")
+    tracer = Tracer(location)
+    record(tracer)
+    until(lambda: tracer.health().last_error is not None)
+    assert "install a newer agentspan" in (tracer.health().last_error or "")
+    assert "install a newer agentspan" in caplog.text
+    assert tracer.health()[:3] == (4, 0, 0)
+    tracer.shutdown(0.1)

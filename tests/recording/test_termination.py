@@ -227,8 +227,11 @@ def test_what_cannot_be_asked_for_is_said_at_once(tracer: Tracer, wrong: Any) ->
         tracer.run("a", on_terminate=wrong)
 
 
-def test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_it(tmp_path: Path) -> None:
-    tracer = Tracer(tmp_path / "runs.db")
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_a_span_that_another_process_finished_first_is_kept_as_this_program_saw_it(
+    tmp_path: Path, durability: Any
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db", durability=durability)
     with tracer.run("a"), tracer.span("tool", {"name": "shared"}) as span:
         database(tracer).agent_spans.finish(span.id, "complete", {"output": "theirs"})
         span.set_result({"output": "ours"})

@@ -69,3 +69,20 @@ def test_the_doctor_closes_what_no_other_program_has_locked(
             statuses = {run.id: run.status for run in db.agent_instances.list()}
             assert statuses == {first: "active", second: "failed"}
         assert [(run.run.id, run.closed_run) for run in db.doctor().runs] == [(first, True)]
+
+
+@pytest.mark.full
+def test_a_program_that_records_by_commits_has_no_lease(
+    postgres_location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "elsewhere")
+        tracer = Tracer(postgres_location, durability="commit")
+        tracer.run("far away").__enter__()
+    with agentspan.open(postgres_location) as db:
+        notes = db.storage.capabilities().notes
+        assert notes is not None
+        assert notes.notes("lease/") == {}
+        assert [each.life for each in db.doctor(dead_hosts=["another"]).runs] == ["unknown"]
+        assert [each.closed_run for each in db.doctor(dead_hosts=["elsewhere"]).runs] == [True]
+    tracer.shutdown()

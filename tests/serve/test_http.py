@@ -481,6 +481,7 @@ def test_strict_schemas_refuse_what_does_not_match(api: Api, agent: str, strict:
         strictly = Api(client)
         run = strictly.instance(agent, agent_schema_version=schema)
         assert refusal(strictly.create(run)) == (422, "validation_errors")
+        assert refusal(strictly.create(run, strict_schemas=False)) == (422, "validation_errors")  # the server decides
         assert details(strictly.create(run, payload={"n": 1}))["payload"] == {"n": 1}
 
 

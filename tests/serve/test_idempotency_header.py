@@ -171,3 +171,9 @@ def test_the_same_moment_is_the_same_request(client: Client, db: Database, times
     ):
         found = [details(client.post(API + path, json=body(time), headers={KEY: "key-1"})) for time in times]
         assert all(each == found[0] for each in found), path
+
+
+def test_a_field_with_null_is_a_field_that_is_left_out(client: Client, db: Database) -> None:
+    span = span_of(db, idempotency_key="key-1")
+    bodies = [{"details": span}, {"details": {**span, "parent_span_id": None, "result_payload": None}}]
+    assert len({details(client.post(f"{API}/agent_spans", json=body))["id"] for body in bodies}) == 1

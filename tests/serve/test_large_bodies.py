@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -124,6 +125,38 @@ def test_a_large_bulk_ends_at_the_first_refusal_and_is_sent_again_without_harm(d
         assert [answer["status"] for answer in outputs.values()] == ["success"] * 700 + ["error"]
         assert answers[1] == answers[0]
     assert db.agent_spans.list(run).pagination.item_count == 700
+
+
+@pytest.mark.full
+def test_a_large_bulk_that_finds_the_file_busy_in_its_middle_is_sent_again(
+    db: Database, run: str, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None, check_same_thread=False)
+
+    def lock(name: str, value: Any) -> Any:
+        if value == "lock" and not tried:
+            tried.append(value)
+            other.execute("begin immediate")
+        return value
+
+    tried: list[str] = []
+    items = [
+        {
+            "_type": "agent_spans/create",
+            "idempotency_key": f"key-{number:05}",
+            "details": span(run, {"a": MUCH * 3, "b": "lock" if number == 3 else ""}),
+        }
+        for number in range(6)
+    ]
+    with Client(create_app(db, redact=lock)) as client:
+        busy = client.post("/api/v1/bulk", json={"items": items})
+        assert (busy.status_code, "retry-after" in busy.headers) == (503, True)
+        assert db.agent_spans.list(run).pagination.item_count == 3
+        other.execute("rollback")
+        again = client.post("/api/v1/bulk", json={"items": items}).json()["outputs"]
+        assert [answer["status"] for answer in again.values()] == ["success"] * 6
+    assert db.agent_spans.list(run).pagination.item_count == 6
+    other.close()
 
 
 def test_the_parts_of_a_large_bulk_have_few_bytes_and_the_same_order() -> None:

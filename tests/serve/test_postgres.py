@@ -86,3 +86,27 @@ def test_a_server_makes_the_partitions_that_are_missing_when_it_starts(
 
         asyncio.run(served())
         assert partitions.missing() == int(read_only)
+
+
+def test_without_the_database_the_ping_is_answered_and_other_requests_with_503(
+    postgres_location: Location, postgres_server: Emptied
+) -> None:
+    with (
+        proxy(postgres_location.text) as between,
+        agentspan.open(between.url) as db,
+        Client(create_app(db), "http://localhost/api/v1") as client,
+    ):
+        run = Api(client).instance("traveller")  # type: ignore[arg-type]
+        between.refuses = True
+        postgres_server.end_connections()
+        accepted = between.accepted
+        assert client.get("/ping").status_code == 200
+        assert between.accepted == accepted
+        for answer in (
+            client.get(f"/agent_instance/{run}"),
+            client.get("/agent"),
+            client.post(f"/agent_instance/{run}/finish", json={}),
+        ):
+            assert refusal(answer)[0] == 503
+        between.refuses = False
+        assert client.get(f"/agent_instance/{run}").status_code == 200

@@ -205,3 +205,10 @@ def test_a_page_over_the_limit_is_refused_by_each_door(db: Database, client: Cli
     for door in ("python", "http"):
         (answer,) = outputs(db, client, items, door)
         assert answer["code"] == "invalid_value"
+
+
+def test_what_one_door_has_and_the_other_has_not(client: Client, db: Database) -> None:
+    assert client.get(f"{API}/ping").status_code == 200
+    assert db.storage.account().id == db.agents.create("a").account_id
+    with pytest.raises(TypeError):
+        db.agents.create("b", surprise=1)  # type: ignore[call-arg]

@@ -1,6 +1,8 @@
 """What only the PostgreSQL backend has: its tables, connections, timeouts, locks and one-statement finishes."""
 
+import json
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +77,17 @@ def test_the_tables_have_the_columns_of_the_rows(asked: Callable[[str], list[Any
         for table in ("open_spans", "finished_spans") if row is AgentSpanRow else (f"{type_}s",):
             extra = [("xid", "xid8", False)] if table == "finished_spans" else []
             assert found[table] == [*columns, *extra]
+
+
+def test_the_views_have_the_columns_of_a_file(asked: Callable[[str], list[Any]], tmp_path: Path) -> None:
+    agentspan.open(tmp_path / "runs.db").close()
+    file = sqlite3.connect(tmp_path / "runs.db")
+    for view in ("runs", "spans", "agent_spans"):
+        columns = f"select column_name from information_schema.columns where table_name = '{view}'"
+        found = asked(f"{columns} and table_schema = 'shared' order by ordinal_position")
+        columns = f"select name from pragma_table_info('{view}') where name <> 'contents'"
+        assert found == file.execute(columns).fetchall()
+    file.close()
 
 
 def test_keys_allow_distribution_by_run(asked: Callable[[str], list[Any]]) -> None:
@@ -253,6 +266,28 @@ def test_open_and_finished_spans_are_one_relation(storage: Storage, asked: Calla
     storage.apply([Unit((PutSpans(spans),))])
     assert asked("select (select count(*) from open_spans), (select count(*) from finished_spans)") == [(2, 2)]
     assert storage.page(Query("agent_span", {"agent_instance_id": run.id})).rows == spans
+
+
+def test_a_history_is_stored_whole_in_each_span(storage: Storage, asked: Callable[[str], list[Any]]) -> None:
+    payload = json.dumps({"messages": [{"role": "user", "content": "x" * 600}] * 20})
+    run, rows = run_in(storage), Rows()
+    spans = [rows.span(run, status="complete", payload=payload) for _ in range(2)]
+    storage.apply([Unit((PutSpans(spans),))])
+    assert asked("select payload from finished_spans") == [(payload,)] * 2
+
+
+@pytest.mark.parametrize("table", ["agent_instances where id", "open_spans where agent_instance_id"])
+def test_writers_of_different_runs_do_not_wait_for_each_other(
+    storage: Storage, postgres_server: Emptied, table: str
+) -> None:
+    run, other, rows = run_in(storage), run_in(storage), Rows()
+    spans = [rows.span(run), rows.span(other)]
+    storage.apply([Unit((Put(span),)) for span in spans])
+    with psycopg.connect(postgres_server.url) as writer:
+        assert writer.execute(f"select 1 from shared.{table} = %s for update", (run.id,)).fetchall() == [(1,)]
+        assert (
+            storage.apply([Unit((finish(spans[1].id),)), Unit((Put(rows.span(other)),))], wait_s=0.0) == [Applied()] * 2
+        )
 
 
 def test_a_run_of_many_spans_is_read_in_parts(storage: Storage) -> None:
