@@ -123,6 +123,39 @@ def test_past_its_bytes_a_spool_keeps_the_oldest_and_counts_what_it_drops(betwee
     tracer.shutdown()
 
 
+def is_dropped(tracer: Tracer) -> bool:
+    """Record a run with a span; return whether something of it was dropped."""
+    before = tracer.health().failed
+    record(tracer)
+    return tracer.health().failed > before
+
+
+def test_past_its_age_a_spool_drops_what_is_new_until_the_server_is_back(between: Proxy) -> None:
+    """Runs with all that is in them. One that goes on then is registered, with what it does from then on."""
+    between.refuses = True
+    tracer = Tracer(between.url, tuning=STANDARD._replace(server_away_s=0.3))
+    assert not is_dropped(tracer)
+    until(lambda: is_dropped(tracer))
+    kept = tracer.health()
+    assert kept.oldest_s > 0.3
+    record(tracer)
+    with tracer.run("goes on") as run:
+        assert tracer.health()[:3] == (kept.recorded, kept.failed + 5, 0)
+        between.refuses = False
+        assert tracer.flush(60)
+        until(lambda: not is_dropped(tracer))
+        with tracer.span("tool", {"name": "in time"}) as span:
+            pass
+    assert tracer.flush(60)
+    assert tracer.health().spooled_bytes == 0
+    with agentspan.open(between.url) as db:
+        assert db.agent_instances.get(run.id).status == "complete"
+        assert [each.id for each in db.agent_spans.list(run.id)] == [span.id]
+        # That during which dropping began may be one whose end is missing.
+        assert len(db.agent_instances.list(status="active")) <= 1
+    tracer.shutdown()
+
+
 def test_the_cap_is_that_of_the_host_not_of_a_program(between: Proxy) -> None:
     between.refuses = True
     first = Tracer(between.url, tuning=SMALL)
