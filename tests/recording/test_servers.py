@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer
+from agentspan import Tracer, ids
+from agentspan.journal import account_cache
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import inject
 from agentspan.recording.sinks import journal_work
 from agentspan.storage import patience
+from agentspan.storage.late import Late
 from agentspan.storage.location import Location, parse
+from agentspan.storage.new_account import new_account
 from agentspan.storage.postgres.connection import Connection
 from agentspan.tuning import STANDARD
 from tests.postgres_proxy import Proxy, proxy
@@ -79,6 +82,47 @@ def test_the_end_of_a_program_tries_a_server_that_is_away_once(between: Proxy) -
     assert between.accepted - before <= 2  # the thread may have tried it, too
     assert tracer.health().spooled_bytes > 0
     tracer.shutdown(0.1)
+
+
+def partition_of_a_run(url: str) -> int:
+    """Record a run, wherever it is stored; return the partition of its id."""
+    tracer = Tracer(url)
+    with tracer.run("a") as run:
+        pass
+    tracer.shutdown(0.1)
+    return ids.decode(run.id)[1]
+
+
+def test_a_program_that_starts_while_the_server_is_away_knows_its_account(
+    between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reads, files = Late.account, list[Late](), set[int]()
+    monkeypatch.setattr(Late, "account", lambda late: reads.append(late) or real(late))
+    for number in (1, 2):
+        tracer = Tracer(between.url)
+        for _ in range(3):
+            record(tracer)
+            assert tracer.flush(60)
+        assert len(reads) == 2 * number, "for ids, and for runs that go on in another database; not for each run"
+        account = real(reads[-1])
+        files.add(Path(f"{spool(between.url)}.account").stat().st_ino)
+        tracer.shutdown()
+    assert len(files) == 1, "what is known is not written again"
+    between.refuses = True
+    assert partition_of_a_run(between.url) == account.partition
+
+
+def test_the_account_is_that_of_the_database_that_is_there_now(between: Proxy) -> None:
+    with agentspan.open(between.url) as db:
+        account = db.storage.account()
+    spool(between.url).parent.mkdir(exist_ok=True)
+    account_cache.write(spool(between.url), new_account())  # of the one that was there before
+    tracer = Tracer(between.url)
+    record(tracer)
+    assert tracer.flush(60)
+    tracer.shutdown()
+    between.refuses = True
+    assert partition_of_a_run(between.url) == account.partition
 
 
 def stored(url: str) -> list[str]:
