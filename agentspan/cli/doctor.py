@@ -11,6 +11,7 @@ from agentspan.cli.output import argument, document, fit, noun, safe, status_sty
 from agentspan.database import Database
 from agentspan.maintenance.doctor import Report, RunReport
 from agentspan.maintenance.partition_upkeep import Upkeep
+from agentspan.model.rows import WriterRow
 
 
 def command(
@@ -93,19 +94,26 @@ def _left(run: RunReport) -> str:
 
 
 def _who(run: RunReport) -> str:
-    return (
-        "a program that is not known"
-        if run.writer is None
-        else f"{run.writer.program} (pid {run.writer.pid} on {run.writer.host})"
-    )
+    return "a program that is not known" if run.writer is None else _name(run.writer)
 
 
-def _why(run: RunReport) -> tuple[str, ...]:
+def _name(writer: WriterRow) -> str:
+    return f"{writer.program} (pid {writer.pid} on {writer.host})"
+
+
+def _why(run: RunReport) -> Iterator[str]:
     if run.writer is None:
-        return ("it was made by id; its program is not known; to close it if it does not change: --idle 2h",)
-    if run.life == "alive":
-        return (f"{_who(run)} is alive",)
-    return (f"{_who(run)} cannot be seen from here; to say that it is dead:", f"--dead-host {run.writer.host}")
+        yield "it was made by id; its program is not known; to close it if it does not change: --idle 2h"
+    elif run.life == "alive":
+        yield f"{_name(run.writer)} is alive"
+    elif run.life == "dead" and not run.not_judged:
+        yield "they are of other programs, which may be alive, or were made by id"
+    for writer, why in run.not_judged:
+        cannot = f"{_name(writer)} {why}, and cannot be judged from here; to"
+        if why == "is in another time namespace":  # of this host, which is not dead
+            yield from (f"{cannot} judge it:", f"nsenter --time --target {writer.pid} agentspan doctor")
+        else:
+            yield from (f"{cannot} say that it is dead:", f"--dead-host {writer.host}")
 
 
 def _plain(report: Report) -> dict[str, Any]:
@@ -119,6 +127,7 @@ def _plain(report: Report) -> dict[str, Any]:
                 "closed_run": run.closed_run,
                 "closed_spans": run.closed_spans,
                 "left_open": run.left_open,
+                "not_judged": [{"writer": writer._asdict(), "why": why} for writer, why in run.not_judged],
             }
             for run in report.runs
         ],

@@ -24,13 +24,13 @@ def recover(path: Path) -> None:
     with closing(SQLiteStorage(path)) as storage:
         bar = _Bar()
         try:
-            adopted = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(bar)
+            records = Adoption(lambda: nullcontext(storage), folder_of(path)).adopt(bar)
         except StorageError:  # busy: what is in the file can be read all the same
             return
         finally:
             bar.end()
-    if adopted.records:
-        click.echo(f"{adopted.records:,} transitions of programs that were killed are in the file now", err=True)
+    if records:
+        click.echo(f"{records:,} transitions of programs that were killed are in the file now", err=True)
 
 
 def _size_of(folder: Path) -> int:

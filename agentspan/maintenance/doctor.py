@@ -14,7 +14,7 @@ from agentspan.model.status import OPEN
 from agentspan.operations.context import Context
 from agentspan.recovery.closing_spans import Closer
 from agentspan.recovery.dead_writers import DeadWriters
-from agentspan.recovery.writers import Life
+from agentspan.recovery.writers import Life, why_unknown
 from agentspan.storage.lookup import expect
 from agentspan.storage.protocol import Found, Query
 from agentspan.storage.scanning import scan
@@ -35,6 +35,8 @@ class RunReport:
         closed_run: whether the run itself was closed.
         closed_spans: how many of its spans were.
         left_open: how many of its spans were not, because their programs are alive or may be.
+        not_judged: the programs with something open in it of which it cannot be seen whether they still run, each
+            with the reason: `is on another host`.
     """
 
     run: AgentInstanceRow
@@ -43,6 +45,7 @@ class RunReport:
     closed_run: bool = False
     closed_spans: int = 0
     left_open: int = 0
+    not_judged: list[tuple[WriterRow, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -79,8 +82,8 @@ def examine(
 ) -> Report:
     """Check the file, and close what dead programs left open: failed (pending: cancelled), `closed_by` abandoned.
 
-    Runs and spans of live programs, of other hosts or containers, and of operations by id stay open. But everything
-    that is open in a terminated run is closed.
+    Runs and spans of live programs, of those that cannot be judged (of other hosts, containers or time namespaces), and
+    of operations by id stay open. But everything that is open in a terminated run is closed.
 
     Args:
         dry_run: report what would be done, and change nothing.
@@ -159,11 +162,15 @@ class _Closing:
         self._dead_writers.lives.look_again()
         instance = self._ctx.row(AgentInstanceRow, instance_id)
         open_spans, _ = _open_spans(self._ctx, instance)
-        for each in {instance.writer_id, *(span.writer_id for span in open_spans)}:
+        writers = {instance.writer_id, *(span.writer_id for span in open_spans)}
+        for each in writers:
             self._dead_writers.has(each)
         instance = self._ctx.row(AgentInstanceRow, instance_id)  # its end may have been in a journal
         writer_id = instance.writer_id
-        run = RunReport(instance, self._dead_writers.lives.writer(writer_id), self._dead_writers.lives.of(writer_id))
+        lives = self._dead_writers.lives
+        run = RunReport(instance, lives.writer(writer_id), lives.of(writer_id))
+        unknown = (lives.writer(each) for each in sorted(filter(None, writers)) if lives.of(each) == "unknown")
+        run.not_judged = [(writer, why_unknown(writer)) for writer in unknown if writer is not None]
         if not self._plan(run, self._ctx.storage.find(instance_id, instance_id=instance_id), clock.now()).changes:
             return run if run.left_open or instance.status in OPEN else None
         if not dry_run:

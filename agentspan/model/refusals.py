@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from agentspan import jsontext
 from agentspan.errors import ValidationErrors
-from agentspan.model.changes import Move, Put, PutSpans, Refused, Unit, Violation
-from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, Row, ScoreRow, instance_of
+from agentspan.model.changes import Move, Put, PutSpans, Refused, Remove, Unit, Violation
+from agentspan.model.rows import AgentInstanceRow, AgentSpanRow, RefusedChangeRow, Row
 
 
 def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None, now: str) -> Put:
@@ -17,11 +17,10 @@ def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None,
         subject = change.row.id
     else:
         subject, wanted = change.id, dict(change.set) if isinstance(change, Move) else {}
-    known = refused.stored or (change.row if isinstance(change, Put) else None)
     row = RefusedChangeRow(
         id=id,
         subject=subject,
-        agent_instance_id=_run_of(known),
+        agent_instance_id=_run_of(change, refused.stored),
         why=refused.why,
         stored_status=getattr(refused.stored, "status", None),
         wanted=jsontext.encode(wanted)[0],
@@ -31,10 +30,14 @@ def refused_change(id: str, unit: Unit, refused: Refused, writer_id: str | None,
     return Put(row, minted=True)
 
 
-def _run_of(row: Row | None) -> str | None:
-    if isinstance(row, ScoreRow):
-        return row.agent_instance_id
-    return instance_of(row) if isinstance(row, AgentSpanRow | AgentInstanceRow) else None
+def _run_of(change: Put | Move | Remove, stored: Row | None) -> str | None:
+    """Return the run that a change is about. The row that it changes may be missing, but the change names its run."""
+    if isinstance(change, Move) and change.type == "agent_instance":
+        return change.id
+    if isinstance(change, Move) and change.instance_id is not None:
+        return change.instance_id
+    row = change.row if isinstance(change, Put) else stored
+    return row.id if isinstance(row, AgentInstanceRow) else getattr(row, "agent_instance_id", None)
 
 
 def refuse_violations(violations: Sequence[Violation], schema_name: str) -> None:

@@ -164,8 +164,9 @@ class AgentSpanRow(NamedTuple):
 class WriterRow(NamedTuple):
     """A process that recorded, with the fields that later decide whether it is still alive.
 
-    `boot_id` is of the machine's start, followed by the namespace of its pids; `process_start` is what the system says
-    of when the process began, in its own unit (Linux: ticks since boot).
+    `boot_id` is of the machine's start, followed by the namespace of its pids, and by that of its times where it is not
+    the host's; `process_start` is what the system says of when the process began, in its own unit (Linux: ticks since
+    boot, which differ between namespaces of times).
     """
 
     id: str

@@ -105,6 +105,7 @@ class Destination:
         wait_s = tuning.recording_wait_s if later else open_wait_s
         self.storage = open_storage(db, wait_s=wait_s, later=later, tuning=tuning)
         self._account: AccountRow | None = None
+        self._is_account_read = False  # else it is unknown, or as a program before has kept it
         self._stored_span_types = StoredSpanTypes(tuning.cached_runs)
         self.is_server = isinstance(self.storage, Spooled)  # of other backends, only those that others can open, too
         if not self.is_server and location is not None and location.path is None:
@@ -113,7 +114,10 @@ class Destination:
             self.location, self.is_file = location, False
             self.store: Storage = cast(Spooled, self.storage).direct
             self.is_journaled = wants_journal and self._may_journal()
-            self._account = account_cache.read(cast(Path, self._folder)) if self.is_journaled else self.store.account()
+            if self.is_journaled:
+                self._account = account_cache.read(cast(Path, self._folder))
+            else:
+                self.learn()
         else:
             self._open_here(wants_journal=wants_journal)
         self.ids = ids.IdSource(self.account.partition)
@@ -140,15 +144,16 @@ class Destination:
         return self._account or _UNKNOWN
 
     def learn(self) -> None:
-        """Read the account, once.
+        """Read the account, once; also where it was kept: another database may have taken the place of that one.
 
         Raises:
             StorageError: it cannot be read, and there is no journal that could wait for it.
         """
-        if self._account is None:
+        if not self._is_account_read:
             try:
                 self._account = self.store.account()
-                if self.is_server and self._folder is not None:
+                self._is_account_read = True
+                if self.is_server and self.is_journaled and self._folder is not None:
                     account_cache.write(self._folder, self._account)
             except DatabaseUnusable:
                 raise

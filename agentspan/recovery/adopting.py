@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -32,23 +31,6 @@ _HISTORY = HISTORY.encode()
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far, and the bytes in all."""
-
-
-@dataclass
-class Adopted:
-    """The result of an adoption.
-
-    Attributes:
-        segments: how many were read and are gone.
-        records: how many transitions they held.
-        refused: how many of those were refused, and are in the table refused_changes.
-        damage: what could not be read, a sentence each; it is in that table, too.
-    """
-
-    segments: int = 0
-    records: int = 0
-    refused: int = 0
-    damage: list[str] = field(default_factory=list)
 
 
 class Adoption:
@@ -105,8 +87,8 @@ class Adoption:
         writer_id: str | None = None,
         most_s: float | None = None,
         wait_s: float = 0.0,
-    ) -> Adopted:
-        """Commit all records that dead programs have left.
+    ) -> int:
+        """Commit all records that dead programs have left; return how many there were.
 
         Args:
             writer_id: only what this writer left.
@@ -116,21 +98,20 @@ class Adoption:
         Raises:
             StorageError: the storage cannot take it now; nothing is lost.
         """
-        adopted = Adopted()
         paths = [path for path in segments(self._folder) if writer_id is None or writer_of(path) == writer_id]
         if self._busy:
-            return adopted
+            return 0
         if not paths:
             tidy(self._folder)
-            return adopted
+            return 0
         self._busy = True  # what is read on the way must not come here again
         try:
             with ExitStack() as stack:
-                self._adopt(paths, stack, adopted, progress or _unheard, most_s, wait_s)
+                records = self._adopt(paths, stack, progress or _unheard, most_s, wait_s)
             tidy(self._folder)
         finally:
             self._busy = False
-        return adopted
+        return records
 
     def is_adopted(self, writer_id: str) -> bool:
         """Return whether all records of a dead writer are in the storage."""
@@ -140,14 +121,13 @@ class Adoption:
         self,
         paths: list[Path],
         stack: ExitStack,
-        adopted: Adopted,
         progress: Progress,
         most_s: float | None,
         wait_s: float,
-    ) -> None:
+    ) -> int:
         storage: Storage | None = None
         until = float("inf") if most_s is None else time.monotonic() + most_s
-        before, size = 0, sum(map(_size_of, paths))
+        records, before, size = 0, 0, sum(map(_size_of, paths))
         for writer_id, own in groupby(paths, writer_of):
             committer: Committer | None = None
             lost: LostRegistrations | None = None
@@ -165,10 +145,13 @@ class Adoption:
                         lost = LostRegistrations(storage, writer_id, ids)
                         committer = self._committer(storage, writer_id, ids, lost)
                     is_over = lambda: self._stopped or time.monotonic() > until  # noqa: E731
-                    taking = _Taking(committer, lost, left, adopted, is_over, journals, self._tuning)
-                    if not taking.take(lambda done, before=before: progress(before + done, size)):  # type: ignore[misc]
-                        return
+                    taking = _Taking(committer, lost, left, is_over, journals, self._tuning)
+                    is_whole = taking.take(lambda done, before=before: progress(before + done, size))  # type: ignore[misc]
+                    records += taking.records
+                    if not is_whole:
+                        return records
                 before += len(left.data)
+        return records
 
     def _committer(self, storage: Storage, writer_id: str, ids: IdSource, listener: Listener) -> Committer:
         tuning = self._tuning
@@ -212,6 +195,9 @@ class _Taking:
         is_over: returns whether to leave the rest for others.
         journals: the file that takes the records; None where what is committed is on the disk.
         tuning: sizes.
+
+    Attributes:
+        records: how many were committed, or kept in refused_changes.
     """
 
     def __init__(
@@ -219,7 +205,6 @@ class _Taking:
         committer: Committer,
         lost: LostRegistrations,
         left: Left,
-        adopted: Adopted,
         is_over: Callable[[], bool],
         journals: BesideJournals | None,
         tuning: Tuning,
@@ -229,13 +214,13 @@ class _Taking:
         self._committer = committer
         self._lost = lost
         self._left = left
-        self._adopted = adopted
+        self.records = 0
         self._is_over = is_over
         self._tuning = tuning
 
     def take(self, progress: Callable[[int], None]) -> bool:
         """Commit a segment, and delete it; return whether there was time for all of it."""
-        left, adopted = self._left, self._adopted
+        left = self._left
         found = [] if left.is_blank else list(read(left.data, left.start, after=left.after))
         self._report([each for each in found if isinstance(each, Gap)])
         records = [each for each in found if isinstance(each, Record)]
@@ -247,15 +232,15 @@ class _Taking:
                 left.trim(records[start - 1].end, records[start].sequence)
                 return False
             bodies = [each.body for number, each in enumerate(batch, start) if number not in passed_over]
-            tally = self._committer.commit(self._committer.begin(bodies, elements))
-            adopted.refused += tally.refused + tally.failed
-            adopted.records += len(batch)
+            self._committer.commit(self._committer.begin(bodies, elements))
+            self.records += len(batch)
+            if self._journals is None:
+                left.trim(batch[-1].end, batch[-1].sequence + 1)
             progress(batch[-1].end)
         self._lost.restore_writer()
         if records:
             self._settle()
         left.remove()
-        adopted.segments += 1
         return True
 
     def _settle(self) -> None:
@@ -313,7 +298,6 @@ class _Taking:
         for said in damage:
             log.warning("journal: %s", said)
             self._committer.note(name, "damaged", {"said": said})
-        self._adopted.damage += damage
 
 
 def _unheard(done: int, size: int) -> None:

@@ -37,15 +37,30 @@ def program_name() -> str:
 
 Life = Literal["alive", "dead", "unknown"]
 
+Unseen = Literal[
+    "is on another host",
+    "is in another container",
+    "is in another time namespace",
+    "has a process id that may be another program's by now",
+]
+"""Why it cannot be seen whether a program still runs."""
+
 
 def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
-    """Return whether the process of a row still runs: alive or dead; unknown for other hosts and other containers.
+    """Return whether the process of a row still runs: alive or dead; unknown where that cannot be seen from here.
 
     Args:
         dead_hosts: hosts whose processes are known to be dead, where that cannot be seen from here.
     """
-    life = _seen_life(writer)
-    return "dead" if life == "unknown" and writer.host in dead_hosts else life
+    life = _seen(writer)
+    if life == "alive" or life == "dead":
+        return life
+    return "dead" if writer.host in dead_hosts else "unknown"
+
+
+def why_unknown(writer: WriterRow) -> str:
+    """Return why it cannot be seen from here whether a process still runs."""
+    return _seen(writer)
 
 
 class Lives:
@@ -94,31 +109,62 @@ class Lives:
         return life
 
 
-def _seen_life(writer: WriterRow) -> Life:
+def _seen(writer: WriterRow) -> Literal["alive", "dead"] | Unseen:
+    """Return `alive` or `dead`; where neither is certain, why."""
     if writer.host != platform.node():
-        return "unknown"
-    boot, _, namespace = writer.boot_id.partition(" ")
-    boot_now, _, namespace_now = _boot_id().partition(" ")
+        return "is on another host"
+    boot, pids, times = _parts(writer.boot_id)
+    boot_now, pids_now, times_now = _parts(_boot_id())
     if boot != boot_now:
         return "dead"  # the machine was started anew since
-    if namespace != namespace_now:
-        return "unknown"  # pids of another container mean nothing here
-    if not _exists(writer.pid):
+    if pids != pids_now:
+        return "is in another container"
+    shows_pids = _shows_our_pids()
+    if not _exists(writer.pid) or (shows_pids and _is_zombie(writer.pid)):
         return "dead"
-    start = _start_ticks(str(writer.pid))
-    if not start or not writer.process_start:
-        return "unknown"  # not Linux: the pid may be another process's by now
+    if times != times_now:  # the starts of processes are counted from other moments
+        return "is in another time namespace"
+    start = _start_ticks(str(writer.pid)) if shows_pids else ""
+    if not start or not writer.process_start:  # not Linux, for one
+        return "has a process id that may be another program's by now"
     return "alive" if start == writer.process_start else "dead"
 
 
+_TIMES = " time:["
+_TIME_OF_THE_HOST = "time:[4026531834]"
+"""Where nobody has made another namespace. Linux numbers the first one like this everywhere (PROC_TIME_INIT_INO). It is
+not stored, so that a row is what it was before there were others."""
+
+
 def _boot_id() -> str:
-    """Return the boot's id and the namespace that pids are of: containers of one host have their own."""
+    """Return the boot's id and the namespaces of pids (containers of one host have their own) and of times since it."""
+    times = _namespace("time")
+    parts = _read("/proc/sys/kernel/random/boot_id").strip(), _namespace("pid"), times
+    return " ".join(part for part in parts if part and part != _TIME_OF_THE_HOST)
+
+
+def _parts(boot_id: str) -> tuple[str, str, str]:
+    """Return the boot, the namespace of pids and that of times; empty where there is none."""
+    place, separator, times = boot_id.partition(_TIMES)
+    boot, _, pids = place.partition(" ")
+    return boot, pids, separator + times
+
+
+def _namespace(of: str) -> str:
     try:
-        namespace = os.readlink("/proc/self/ns/pid")
+        return os.readlink(f"/proc/self/ns/{of}")
     except OSError as raised:
         let_through(raised)
-        namespace = ""
-    return f"{_read('/proc/sys/kernel/random/boot_id').strip()} {namespace}".strip()
+        return ""
+
+
+def _shows_our_pids() -> bool:
+    """Return whether the pids in /proc are those of this process's namespace; it may be another one's."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError as raised:
+        let_through(raised)
+        return False
 
 
 def _exists(pid: int) -> bool:
@@ -130,8 +176,7 @@ def _exists(pid: int) -> bool:
         return False
     except OSError as raised:
         let_through(raised)
-        return True
-    return not _is_zombie(pid)
+    return True
 
 
 def _is_zombie(pid: int) -> bool:

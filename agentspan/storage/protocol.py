@@ -36,9 +36,11 @@ PROTOCOL = 1
 class Storage(Protocol):
     """Commits guarded changes and answers reads.
 
-    Safe to call from any thread, and usable in a forked child. Faults of the storage itself, and all errors of its
-    driver, raise a `StorageError`: `DatabaseBusy` if trying again may help, `NotStorable` if it never does. All other
-    outcomes are values.
+    Safe to call from any thread, and usable in a forked child. Ids, names and times are compared as they are written:
+    case, blanks, accents and microseconds count. Texts have no greatest length.
+
+    Faults of the storage itself, and all errors of its driver, raise a `StorageError`: `DatabaseBusy` if trying again
+    may help, `NotStorable` if it never does. All other outcomes are values.
     """
 
     def capabilities(self) -> Capabilities:
@@ -79,7 +81,10 @@ class Storage(Protocol):
         ...
 
     def iter_spans(self, instance_id: str) -> Iterator[AgentSpanRow]:
-        """Yield all spans of an instance by id, which is the order of creation, without holding them all in memory."""
+        """Yield all spans of an instance by id, which is the order of creation, without holding them all in memory.
+
+        All of one snapshot, which is taken when the first is read: the caller may write before it reads the last.
+        """
         ...
 
     def counts(self, instance_ids: Sequence[str]) -> Mapping[str, SpanCounts]:
@@ -165,8 +170,8 @@ class Groups(Protocol):
     def group(self, work: Callable[[Storage], T], wait_s: float) -> T:
         """Call `work` with a storage whose reads include its own writes, and return its result.
 
-        All that it wrote is durable then; nothing of it, if it raised. A function and no with-block: an exception from
-        a signal handler may come before the first line of an `__exit__`.
+        All that it wrote is durable then; nothing of it, if it raised, be it a KeyboardInterrupt. A function and no
+        with-block: an exception from a signal handler may come before the first line of an `__exit__`.
 
         Raises: DatabaseBusy: other writers did not let go within `wait_s` seconds.
         """

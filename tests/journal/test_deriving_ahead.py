@@ -196,6 +196,7 @@ def test_what_an_exception_left_half_done_is_done_again(
             while begun.step():
                 pass
         is_step = False
+        assert not begun.step(), "what broke goes on although it is begun again in its turn"
         return begun
 
     monkeypatch.setattr(Batch, name, fail)

@@ -4,12 +4,14 @@ import shutil
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import agentspan
+from agentspan.journal.raw_records import End
 from agentspan.tuning import STANDARD
 from tests.journal.recorded import (
     Program,
@@ -89,3 +91,24 @@ def test_what_a_killed_process_leaves_is_brought_in_as_if_it_had_been_committed(
             assert rows(path) == expected
             assert refused(path) == []
             shutil.copytree(aside, spool)
+
+
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+@pytest.mark.parametrize("is_apart", [True, False], ids=["its begin is stored", "its begin is not stored"])
+def test_of_a_span_that_ends_as_another_type_both_payloads_are_checked(
+    tmp_path: Path, durability: Any, is_apart: bool
+) -> None:
+    """Against the type that was learnt; of one that keeps its type, only the result is new at its end."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, durability=durability)
+    with tracer.run("a") as run:
+        moved = run.create_span("llm", {}, status="active")
+        kept = run.create_span("own", {"amount": "x"}, status="active")
+        assert not is_apart or tracer.flush()
+        moved.end_as(End("own", "complete", '{"amount":"x"}', '{"output":1}'), moved.started_ns + 1)
+        kept.finish("complete", {"output": 1})
+    tracer.shutdown()
+    with agentspan.open(path) as db:
+        found = db.storage.violations([moved.id, kept.id])
+    both = [("payload", "$.amount"), ("result_payload", "$.output")]
+    assert {id: [each[:2] for each in some] for id, some in found.items()} == {moved.id: both, kept.id: both}

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from agentspan.journal import segments as segments_module
+from agentspan.journal.left_segments import take_over
 from agentspan.journal.log import Log
-from agentspan.journal.records import HEADER, bodies
+from agentspan.journal.records import END, HEADER, bodies
 from agentspan.journal.spool import segments
 
 pytestmark = pytest.mark.usefixtures("small_heap")
@@ -157,6 +158,28 @@ def test_a_finalizer_may_append_where_a_segment_begins_anew(log: Log, monkeypatc
     assert set(found) == {b"collected"}  # and once more, where it is marked in the end
     assert found
     log.release(for_good=True)
+
+
+def test_segments_behind_an_empty_one_are_released_too(log: Log) -> None:
+    """They take no more than they need, and another process can read them."""
+    while len(log._full) < 2:
+        assert log.append(b"x" * 3000)
+    assert log.append(b"last")
+    first = log._full[0]
+    assert log.take(SIZE) is not None
+    log.trim(first, first.end, 1)  # it is in the storage, and nobody has taken the next portion yet
+    log.release(for_good=True)
+    left = segments(log._folder)
+    found = []
+    for path in left:
+        segment = take_over(path)
+        assert segment is not None
+        with segment:
+            found += bodies(segment.data[segment.start :]).bodies
+            assert segment.data.endswith(found[-1] + END)
+    assert len(left) == 2
+    assert found[-1] == b"last"
+    assert len(found) < log.sequence
 
 
 @pytest.mark.usefixtures("impatient")

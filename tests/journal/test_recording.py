@@ -331,6 +331,37 @@ def test_one_span_that_cannot_be_derived_costs_no_other(path: Path, monkeypatch:
     tracer.shutdown()
 
 
+class Cursed(SQLiteStorage):
+    """A bug of a backend: it cannot store what has a certain word in it."""
+
+    def apply(self, units: Any, **options: Any) -> Any:
+        if any("cursed" in repr(unit) and "RefusedChangeRow" not in repr(unit) for unit in units):
+            raise ValueError("a bug of the backend")
+        return super().apply(units, **options)
+
+
+@pytest.mark.usefixtures("undrained")
+def test_each_record_is_counted_as_recorded_refused_or_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one batch: a run and a span that the storage fails on, what needs that run, and a span that is not derived."""
+    monkeypatch.setattr("agentspan.journal.deriving.describe", not_bad)
+    tracer = Tracer(Cursed(path))
+    with tracer.run("cursed"), tracer.span("tool", {"name": "without a run"}):
+        pass
+    with tracer.run("a"):
+        for name, tool in (("tool", "x"), ("bad", "x"), ("tool", "cursed"), ("tool", "y")):
+            with tracer.span(name, {"name": tool}):
+                pass
+    assert tracer.flush()
+    health = tracer.health()
+    # Of the span that could not be derived two records; of one that is put whole, with its end, one.
+    assert (health.failed, health.refused) == (1 + 1 + 2, 2)
+    assert health.recorded + health.refused + health.failed == 2 * (2 + 5)
+    assert statuses(path) == ["complete"] * 2
+    with agentspan.open(path) as db:
+        assert (db.doctor().refused_total, db.doctor().damage_total) == (2, 4)
+    tracer.shutdown()
+
+
 @pytest.mark.usefixtures("undrained")
 def test_a_dead_segment_with_such_a_span_is_read_to_its_end_and_the_span_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch

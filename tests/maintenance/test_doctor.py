@@ -1,5 +1,7 @@
 """After a crash: what dead programs left open is closed, what others have open is left alone."""
 
+import contextlib
+import json
 import os
 import platform
 import sqlite3
@@ -146,6 +148,9 @@ HERE = this_process("0" * 32)
         ({"host": "elsewhere"}, "unknown"),
         ({"boot_id": "another-boot pid:[1]"}, "dead"),
         ({"boot_id": HERE.boot_id.partition(" ")[0] + " pid:[1]"}, "unknown"),
+        ({"boot_id": f"{HERE.boot_id} time:[1]"}, "unknown"),
+        ({"boot_id": f"{HERE.boot_id} time:[1]", "pid": 2**22 - 1}, "dead"),
+        ({"boot_id": "another-boot pid:[1] time:[1]"}, "dead"),
         ({"pid": 2**22 - 1}, "dead"),
         ({"process_start": "1"}, "dead"),
         ({"process_start": ""}, "unknown"),
@@ -155,6 +160,41 @@ def test_only_what_is_sure_counts_as_dead(changed: dict[str, Any], life: str) ->
     writer: WriterRow = HERE._replace(**changed)
     assert life_of(writer) == life
     assert life_of(writer, {platform.node(), "elsewhere"}) == ("alive" if life == "alive" else "dead")
+
+
+@pytest.mark.parametrize(
+    ("changed", "why", "hint"),
+    [
+        ("boot_id = boot_id || ' time:[1]'", "another time namespace", f"nsenter --time --target {os.getpid()}"),
+        ("boot_id = substr(boot_id, 1, 36) || ' pid:[1]'", "another container", f"--dead-host {platform.node()}"),
+        ("host = 'elsewhere'", "another host", "--dead-host elsewhere"),
+    ],
+)
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_a_program_that_cannot_be_judged_keeps_what_it_has_open_and_is_named(
+    tmp_path: Path, durability: Any, changed: str, why: str, hint: str
+) -> None:
+    """Also beside one that is dead: its spans in the run of that one."""
+    path = tmp_path / "runs.db"
+    tracer = agentspan.Tracer(path, durability=durability, raise_errors=True)
+    with tracer.run("a") as run, tracer.span("tool", {"name": "x"}):
+        assert tracer.flush()
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
+            other.execute("insert into writers select 'dead', host, 'old', pid, process_start, 'gone', '' from writers")
+            other.execute(f"update writers set {changed} where id <> 'dead'")
+            other.execute("update agent_instances set writer_id = 'dead'")
+        said = call(path, "doctor", columns=120).output
+        assert f"left alone 1 open span of run {run.id}" in said
+        assert f"{why}, and cannot be judged from here; to " in said
+        assert hint in said
+        (found,) = json.loads(call(path, "doctor", "--json").output)["runs"]
+        assert (found["life"], found["closed_run"], found["left_open"]) == ("dead", False, 1)
+        (each,) = found["not_judged"]
+        assert each["writer"]["pid"] == os.getpid()
+        assert each["why"].endswith(why)
+    assert tracer.flush()
+    assert run.status == "complete"
+    tracer.shutdown()
 
 
 def test_a_zombie_is_dead(tmp_path: Path) -> None:

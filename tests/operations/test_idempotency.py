@@ -1,8 +1,10 @@
 """Idempotency keys: the same request again changes nothing and succeeds, another one is refused."""
 
 import contextlib
+import inspect
 import sqlite3
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from agentspan import AgentInstance, Database
 from agentspan.model.rows import AgentInstanceRow
 from agentspan.operations import agent_instances, agent_spans
 from agentspan.operations.context import Context
+from agentspan.operations.instance_updates import InstanceFields
 from agentspan.storage.protocol import Storage
 
 
@@ -76,6 +79,146 @@ def test_the_path_id_and_the_time_belong_to_the_request(db: Database, run: Agent
     assert code_of(lambda: db.agent_spans.finish(one.id, idempotency_key="f")) == "idempotency_key_already_used"
     db.agent_spans.finish(one.id, timestamp="2099-01-01T01:00:00+01:00", idempotency_key="f")
     assert db.agent_spans.get(two.id).status == "active"
+
+
+OWN = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
+AT = "2099-01-01T00:00:00Z"
+SCHEMAS = {"llm": {"type": "object"}}
+REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "agent_instances.register": (
+        {"agent_id": "an-agent"},
+        {
+            "agent_id": "another",
+            "agent_version": {"name": "2"},
+            "agent_schema_version": {"span_schemas": SCHEMAS},
+            "id": OWN,
+            "update_current_version": True,
+            "purpose": "eval",
+            "metadata": {"a": 1},
+            "external_identifier": "x",
+            "session": "s",
+            "user": "u",
+            "task": "t",
+            "tags": ["a"],
+        },
+    ),
+    "agent_instances.start": ({"agent_instance_id": "run"}, {"agent_instance_id": "other run", "timestamp": AT}),
+    "agent_instances.finish": (
+        {"agent_instance_id": "run"},
+        {"agent_instance_id": "other run", "status": "failed", "timestamp": AT},
+    ),
+    "agent_instances.terminate": (
+        {"agent_instance_id": "run", "reason": "a"},
+        {"agent_instance_id": "other run", "reason": "b"},
+    ),
+    "agent_instances.update": (
+        {"agent_instance_id": "run", "session": "s"},
+        {
+            "agent_instance_id": "other run",
+            "quality_payload": {"a": 1},
+            "metadata": {"a": 1},
+            "session": "other",
+            "user": "u",
+            "task": "t",
+            "tags": ["a"],
+        },
+    ),
+    "agent_instances.record_quality": (
+        {"agent_instance_id": "run", "name": "a", "payload": {}},
+        {"agent_instance_id": "other run", "name": "b", "payload": {"a": 1}},
+    ),
+    "agent_spans.create": (
+        {"agent_instance_id": "run", "schema_name": "tool", "status": "complete"},
+        {
+            "agent_instance_id": "other run",
+            "schema_name": "llm",
+            "status": "failed",
+            "payload": {"a": 1},
+            "result_payload": {"a": 1},
+            "id": OWN,
+            "parent_span_id": "span",
+            "started_at": AT,
+            "finished_at": AT,
+            "sensitive_encoding": True,
+        },
+    ),
+    "agent_spans.start": ({"agent_span_id": "pending"}, {"agent_span_id": "span", "timestamp": AT}),
+    "agent_spans.finish": (
+        {"agent_span_id": "span"},
+        {
+            "agent_span_id": "pending",
+            "status": "failed",
+            "result_payload": 1,
+            "timestamp": AT,
+            "sensitive_encoding": True,
+        },
+    ),
+    "agents.create": (
+        {"name": "a"},
+        {"name": "b", "description": "d", "external_identifier": "x", "id": OWN},
+    ),
+    "agents.update": ({"agent_id": "agent", "name": "a"}, {"agent_id": "other", "name": "b", "description": "d"}),
+    "agents.retire": ({"agent_id": "agent"}, {"agent_id": "other"}),
+    "agents.reinstate": ({"agent_id": "agent"}, {"agent_id": "other"}),
+    "agent_schema_versions.create": (
+        {"agent_id": "agent"},
+        {
+            "agent_id": "other",
+            "external_identifier": "x",
+            "span_type_schemas": [{"name": "llm"}],
+            "span_schemas": SCHEMAS,
+            "span_result_schemas": SCHEMAS,
+            "quality_schemas": [{"name": "q", "schema": {"type": "object"}}],
+            "quality_schema": {"type": "object"},
+        },
+    ),
+    "scores.record": (
+        {"target_id": "span", "name": "reward", "value": 1.0},
+        {
+            "target_id": "run",
+            "name": "other",
+            "value": 2.0,
+            "label": "l",
+            "explanation": "e",
+            "by": "human",
+            "identifier": "i",
+            "withdraw": True,
+        },
+    ),
+}
+"""For each operation with a key a request, and for each of its parameters another value. Ids by what they name."""
+
+
+@pytest.mark.parametrize("operation", REQUESTS)
+def test_each_parameter_belongs_to_the_request(db: Database, operation: str) -> None:
+    table, method = operation.split(".")
+    call = getattr(getattr(db, table), method)
+    run, other_run = (db.agent_instances.register(name) for name in ("one", "two"))
+    ids = {"run": run.id, "other run": other_run.id, "agent": run.agent_id, "other": other_run.agent_id}
+    for name, status in (("span", "active"), ("pending", "pending")):
+        ids[name] = db.agent_spans.create(run.id, "tool", status).id  # type: ignore[arg-type]
+    asked, others = ({name: ids.get(str(value), value) for name, value in each.items()} for each in REQUESTS[operation])
+    if method in ("finish", "terminate", "record_quality") and table == "agent_instances":
+        db.agent_instances.start(run.id)
+    if method == "reinstate":
+        db.agents.retire(run.agent_id)
+    call(**asked, idempotency_key="k")
+    assert call(**asked, idempotency_key="k")
+    for name, value in others.items():
+        changed = {**asked, name: value, **({"value": None} if name == "withdraw" else {})}
+        assert code_of(partial(call, **changed, idempotency_key="k")) == "idempotency_key_already_used", name
+
+
+def test_each_operation_with_a_key_has_a_request_above(db: Database) -> None:
+    with_key = {}
+    for table in ("agent_instances", "agent_spans", "agents", "agent_schema_versions", "scores"):
+        for method, function in inspect.getmembers(getattr(db, table), inspect.ismethod):
+            parameters = {*inspect.signature(function).parameters}
+            if "idempotency_key" in parameters:
+                parameters |= {*InstanceFields.__annotations__} if "fields" in parameters else set()
+                # There is one environment in a file: another is refused before the key is looked at.
+                with_key[f"{table}.{method}"] = parameters - {"idempotency_key", "environment_id", "fields"}
+    assert with_key == {operation: {*others} for operation, (_, others) in REQUESTS.items()}
 
 
 def test_a_key_is_scoped_by_its_operation(db: Database, run: AgentInstance) -> None:

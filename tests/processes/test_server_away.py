@@ -173,7 +173,7 @@ def test_past_its_age_a_journal_takes_nothing_more_and_counts_it() -> None:
     tracer = Tracer("postgresql://agentspan@127.0.0.1:1/db", tuning=tuning)  # nobody listens there
     run = tracer.run("a")
     with run:
-        until(lambda: tracer.recorder.sink.work.overflow.is_too_old)  # type: ignore[union-attr]
+        until(lambda: tracer.recorder.sink.work.overflow.is_on)  # type: ignore[union-attr]
         kept = tracer.health()
         with tracer.span("tool", {"name": "late"}):
             pass

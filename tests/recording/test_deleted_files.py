@@ -35,7 +35,7 @@ BOTH = pytest.mark.parametrize("durability", ["journal", "commit"])
 def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
-    with tracer.run("mine", version="2", metadata={"a": 1}) as run, tracer.span("chain", {"name": "outer"}):
+    with tracer.run("mine", version="2", metadata={"a": 1}) as run, tracer.span("chain", {"name": "outer"}) as outer:
         assert tracer.flush()
         delete(path)
         with tracer.span("tool", {"name": "after"}) as after:
@@ -47,7 +47,8 @@ def test_a_run_whose_file_is_deleted_goes_on_in_a_new_one(tmp_path: Path, durabi
         (span,) = db.agent_spans.list(run.id)
         assert (span.id, span.status, span.agent_id) == (after.id, "complete", found.agent_id)
         # The end of the one that went with the old file fits nothing here, and is kept.
-        assert [(row.subject, row.why) for row in db.doctor().refused] != []
+        kept = [(row.subject, row.why, row.agent_instance_id) for row in db.doctor().refused]
+        assert kept == [(outer.id, "missing", run.id)]
     assert rows(path, "select count(*) from writers") == [(1,)]
 
 
@@ -176,7 +177,7 @@ def test_the_end_of_a_run_is_in_the_new_file(tmp_path: Path, durability: Any) ->
 def test_a_run_that_somebody_removed_stays_removed(tmp_path: Path, durability: Any) -> None:
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability)
-    with tracer.run("mine"):
+    with tracer.run("mine") as run:
         assert tracer.flush()
         with contextlib.closing(sqlite3.connect(path)) as other, other:
             other.execute("delete from agent_instances")
@@ -185,7 +186,9 @@ def test_a_run_that_somebody_removed_stays_removed(tmp_path: Path, durability: A
     assert tracer.flush()
     with agentspan.open(path) as db:
         assert list(db.agent_instances.list()) == []
-        assert span.id in [refused.subject for refused in db.doctor().refused]
+        kept = {(row.subject, row.why, row.agent_instance_id) for row in db.doctor().refused}
+        assert {subject for subject, *_ in kept} == {span.id, run.id}
+        assert {(why, of) for _, why, of in kept} == {("missing", run.id)}
     tracer.shutdown()
 
 

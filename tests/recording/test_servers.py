@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 import agentspan
-from agentspan import Tracer
+from agentspan import Tracer, ids
+from agentspan.journal import account_cache
 from agentspan.journal.journal_folder import is_possible, spool_of
 from agentspan.otel import inject
 from agentspan.recording.sinks import journal_work
 from agentspan.storage import patience
+from agentspan.storage.late import Late
 from agentspan.storage.location import Location, parse
+from agentspan.storage.new_account import new_account
 from agentspan.storage.postgres.connection import Connection
 from agentspan.storage.registry import open_direct
 from agentspan.tuning import STANDARD
@@ -85,6 +88,47 @@ def test_the_end_of_a_program_tries_a_server_that_is_away_once(between: Proxy) -
     tracer.shutdown(0.1)
 
 
+def partition_of_a_run(url: str) -> int:
+    """Record a run, wherever it is stored; return the partition of its id."""
+    tracer = Tracer(url)
+    with tracer.run("a") as run:
+        pass
+    tracer.shutdown(0.1)
+    return ids.decode(run.id)[1]
+
+
+def test_a_program_that_starts_while_the_server_is_away_knows_its_account(
+    between: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reads, files = Late.account, list[Late](), set[int]()
+    monkeypatch.setattr(Late, "account", lambda late: reads.append(late) or real(late))
+    for number in (1, 2):
+        tracer = Tracer(between.url)
+        for _ in range(3):
+            record(tracer)
+            assert tracer.flush(60)
+        assert len(reads) == 2 * number, "for ids, and for runs that go on in another database; not for each run"
+        account = real(reads[-1])
+        files.add(Path(f"{spool(between.url)}.account").stat().st_ino)
+        tracer.shutdown()
+    assert len(files) == 1, "what is known is not written again"
+    between.refuses = True
+    assert partition_of_a_run(between.url) == account.partition
+
+
+def test_the_account_is_that_of_the_database_that_is_there_now(between: Proxy) -> None:
+    with agentspan.open(between.url) as db:
+        account = db.storage.account()
+    spool(between.url).parent.mkdir(exist_ok=True)
+    account_cache.write(spool(between.url), new_account())  # of the one that was there before
+    tracer = Tracer(between.url)
+    record(tracer)
+    assert tracer.flush(60)
+    tracer.shutdown()
+    between.refuses = True
+    assert partition_of_a_run(between.url) == account.partition
+
+
 def stored(url: str) -> list[str]:
     """Return the labels of all spans, after what journals on this host have was moved."""
     with agentspan.open(url) as db:
@@ -124,6 +168,39 @@ def test_past_its_bytes_a_spool_keeps_the_oldest_and_counts_what_it_drops(betwee
     labels = stored(between.url)
     kept = (health.recorded + health.waiting) // 2  # besides the run; the end of the last one may be dropped
     assert sorted(labels) == sorted([*map(str, range(kept)), "n"])
+    tracer.shutdown()
+
+
+def is_dropped(tracer: Tracer) -> bool:
+    """Record a run with a span; return whether something of it was dropped."""
+    before = tracer.health().failed
+    record(tracer)
+    return tracer.health().failed > before
+
+
+def test_past_its_age_a_spool_drops_what_is_new_until_the_server_is_back(between: Proxy) -> None:
+    """Runs with all that is in them. One that goes on then is registered, with what it does from then on."""
+    between.refuses = True
+    tracer = Tracer(between.url, tuning=STANDARD._replace(server_away_s=0.3))
+    assert not is_dropped(tracer)
+    until(lambda: is_dropped(tracer))
+    kept = tracer.health()
+    assert kept.oldest_s > 0.3
+    record(tracer)
+    with tracer.run("goes on") as run:
+        assert tracer.health()[:3] == (kept.recorded, kept.failed + 5, 0)
+        between.refuses = False
+        assert tracer.flush(60)
+        until(lambda: not is_dropped(tracer))
+        with tracer.span("tool", {"name": "in time"}) as span:
+            pass
+    assert tracer.flush(60)
+    assert tracer.health().spooled_bytes == 0
+    with agentspan.open(between.url) as db:
+        assert db.agent_instances.get(run.id).status == "complete"
+        assert [each.id for each in db.agent_spans.list(run.id)] == [span.id]
+        # That during which dropping began may be one whose end is missing.
+        assert len(db.agent_instances.list(status="active")) <= 1
     tracer.shutdown()
 
 

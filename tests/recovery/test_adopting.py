@@ -50,7 +50,7 @@ def test_who_meets_another_that_adopts_a_segment_leaves_what_follows_it(
     assert held is not None
     with held, closing(SQLiteStorage(path)) as storage:
         found = len(segments_of(path))
-        assert Adoption(lambda: nullcontext(storage), path.with_name("runs.db.spool")).adopt().records == 0
+        assert Adoption(lambda: nullcontext(storage), path.with_name("runs.db.spool")).adopt() == 0
         assert len(segments_of(path)) == found
     with closing(SQLiteStorage(path)) as storage:
         Adoption(lambda: nullcontext(storage), path.with_name("runs.db.spool")).adopt()

@@ -14,11 +14,12 @@ from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.testing import StorageContract
 from tests.storage.entry_points import install
 from tests.storage.json_storage import JsonStorage
-from tests.storage.mutants import MUTANTS
+from tests.storage.mutants import MUTANTS, subtle
 from tests.storage.mutants.claiming import Capable
 from tests.storage.mutants.parting import Parted
 from tests.storage.sqlite_contract import SQLiteContract as Proved
 
+SUBTLE = [mutant for mutant in MUTANTS if mutant.__module__ == subtle.__name__]
 TESTS = sorted(name for name, _ in inspect.getmembers(StorageContract, inspect.isfunction) if name.startswith("test_"))
 CAPABILITIES = set(Capabilities._fields) - {"backend", "spool"}
 """Those that a backend can claim. A spool lies in front of one, so what opens it there has that."""
@@ -66,6 +67,13 @@ def verdict(backend: type[Any], test: str, folder: Path, contract: type[StorageC
 @pytest.mark.parametrize(("mutant", "test"), MUTANTS.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mutant_is_found_by_the_test_that_is_named(mutant: type[Any], test: str, tmp_path: Path) -> None:
     assert verdict(mutant, test, tmp_path / "mutant", Hurried).startswith("failed")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mutant", SUBTLE, ids=lambda mutant: mutant.__name__)
+def test_a_mutant_with_a_single_fault_is_found_by_no_other_test(mutant: type[Any], tmp_path: Path) -> None:
+    failed = [test for test in TESTS if verdict(mutant, test, tmp_path / test).startswith("failed")]
+    assert failed == [MUTANTS[mutant]]
 
 
 @pytest.mark.full

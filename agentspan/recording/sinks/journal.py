@@ -200,7 +200,9 @@ class JournalSink:
         epoch = self.log.epoch
         is_there = (epoch, content) in self._contents
         if not self._append(encode_registration(unit, with_content=not is_there).encode()):
-            if self._is_server or self._drain.journaled:
+            if self._drops():  # else a run whose end is dropped would stay open; one that goes on is registered again
+                pass
+            elif self._is_server or self._drain.journaled:
                 self.commits.backlog.keep(unit)
             else:
                 self.commits.register(unit)
@@ -324,10 +326,15 @@ class JournalSink:
                 return not self._overflow.keeps_order
         return True
 
-    def _commit(self, unit: Unit) -> None:
+    def _drops(self) -> bool:
+        """Return whether a transition is dropped, because those before it have waited for too long; count it then."""
         if self._overflow.is_too_old:
             with self.commits.progress.lock:
                 self.commits.progress.failed += 1
+        return self._overflow.is_too_old
+
+    def _commit(self, unit: Unit) -> None:
+        if self._drops():
             return
         # What it follows is in the journal still, or its run's agent is not known yet.
         if self._is_server or self._drain.journaled or "" in [span.agent_id for span in spans_of(unit)]:

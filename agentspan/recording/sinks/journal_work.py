@@ -357,10 +357,9 @@ class ServerWork(JournalWork):
     def _note_age(self) -> None:
         """Begin, or end, to drop what is new: the server has taken nothing for too long."""
         away_s = self._tuning.server_away_s
-        is_too_old = self.drain.oldest_s > away_s
-        if is_too_old and not self.overflow.is_too_old:
+        was_too_old, self.overflow.is_too_old = self.overflow.is_too_old, self.drain.oldest_s > away_s
+        if self.overflow.is_too_old and not was_too_old:
             self.overflow.begin(f"nothing could be moved to the storage for {away_s:,.0f} s")
-        self.overflow.is_too_old = is_too_old
 
     def release(self, *, for_good: bool) -> None:
         """See JournalWork. The journals of dead programs are left to others where the server does not answer."""

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from agentspan.model.changes import Applied, Move, Over, Put, Ref, Refused, Remove, Unit
-from agentspan.model.rows import AgentSpanRow, Row, WriterRow
+from agentspan.model.rows import AgentRow, AgentSpanRow, Row, WriterRow
 from agentspan.storage.protocol import Storage
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, violation, why_refused
@@ -44,6 +44,15 @@ class Changing(Base):
         first = self.rows.agent("same")
         self.put(storage, first, self.rows.agent(None), self.rows.agent(None))
         assert storage.apply([Unit((Put(self.rows.agent("same")),))]) == [Refused("not_unique", first)]
+
+    def test_unique_columns_are_compared_as_they_are(self, storage: Storage) -> None:
+        """Names that differ in case, in blanks or in how an accent is written are different names."""
+        names = ("same", "Same", "SAME", "same ", " same", "s\u00e4me", "sa\u0308me", "stra\u00dfe", "strasse")
+        agents = [self.rows.agent(name) for name in names]
+        self.put(storage, *agents)
+        for agent in agents:
+            again = Put(agent._replace(id=self.rows.ids.new()))
+            assert storage.apply([Unit((again,))]) == [Refused("not_unique", agent)]
 
     def test_references_must_exist_and_have_the_type(self, storage: Storage) -> None:
         """A row's own references, and those that the change names besides."""
@@ -104,6 +113,18 @@ class Changing(Base):
         assert self.stored(storage, run.id) == run._replace(**values)
         agents = [cast(AgentSpanRow, self.stored(storage, span.id)).agent_id for span in spans]
         assert agents == [agent.id, agent.id, other.agent_id]
+
+    def test_a_move_frees_the_name_that_it_replaces(self, storage: Storage) -> None:
+        """Another row may have it then, and none may have the new one; a name that is set to None is free, too."""
+        first, second, third = self.rows.agent("old"), self.rows.agent("old"), self.rows.agent("new")
+        self.put(storage, first)
+        self.move(storage, _named(first, "new"))
+        assert storage.apply([Unit((Put(third),))]) == [
+            Refused("not_unique", first._replace(external_identifier="new"))
+        ]
+        self.put(storage, second)
+        self.move(storage, _named(first, None))
+        self.put(storage, third)
 
     def test_a_move_is_refused_when_the_status_forbids_it(self, storage: Storage) -> None:
         """The stored row comes back, untouched."""
@@ -188,3 +209,17 @@ class Changing(Base):
         move = Move("agent_span", span.id, frozenset({"active"}), {"payload": "[]"}, (violation(path="$.b"),))
         storage.apply([Unit((move,))])
         assert storage.violations([span.id])[span.id] == [violation("result_payload"), violation(path="$.b")]
+
+    def test_all_violations_of_a_move_are_kept(self, storage: Storage) -> None:
+        """In their order, of both sides, however many; two that are equal are two."""
+        span = self.rows.span(self.instance(storage))
+        self.put(storage, span)
+        found = [violation(path=f"$.{number}") for number in range(20)]
+        found += [violation("result_payload", "$.r"), violation("result_payload", "$.r")]
+        self.move(storage, finish(span.id, payload="[]", result_payload="{}")._replace(violations=tuple(found)))
+        assert storage.violations([span.id])[span.id] == found
+
+
+def _named(agent: AgentRow, name: str | None) -> Move:
+    """Return the move that gives an agent another unique name, or none."""
+    return Move("agent", agent.id, frozenset(), {"external_identifier": name})

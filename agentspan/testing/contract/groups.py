@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Applied, Key, Put, Refused, Unit
 from agentspan.storage.protocol import Groups, Query, Storage, Waiting
+from agentspan.storage.transfer import KeyRow
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, finish
 
@@ -50,6 +52,22 @@ class Grouping(Base):
         assert list(storage.iter_spans(instance.id)) == before
         assert storage.find(key=key).key is None
         assert storage.apply([Unit((Put(self.rows.agent("lost")),))]) == [Applied()]
+
+    def test_a_group_that_is_interrupted_is_taken_back(self, storage: Storage) -> None:
+        """By Ctrl-C, by the end of the program, or by an exception of the caller's own; and it is raised."""
+        groups: Groups = self.claimed(storage, "groups")
+        run = self.instance(storage)
+        for raised in (KeyboardInterrupt(), SystemExit(3), GeneratorExit(), _Interrupt()):
+
+            def work(group: Storage, raised: BaseException = raised) -> None:
+                self.put(group, self.rows.span(run), self.rows.agent("lost"))
+                raise raised
+
+            with pytest.raises(type(raised)) as caught:
+                groups.group(work, 1.0)
+            assert caught.value is raised
+            assert list(storage.iter_spans(run.id)) == []
+        self.put(storage, self.rows.agent("lost"))
 
     def test_nobody_reads_what_a_group_takes_back(self, storage: Storage) -> None:
         """Another thread waits, or sees nothing of it."""
@@ -95,6 +113,32 @@ class Grouping(Base):
         assert waited.result == [Applied()], repr(waited.result)
         assert list(storage.iter_spans(instance.id)) == [*stored, soon]
 
+    def test_each_writer_waits_as_long_as_its_caller_says(self, storage: Storage) -> None:
+        """Of two that begin to wait for a third, the one that may wait longer still waits when the other gave up."""
+        groups: Groups = self.claimed(storage, "groups")
+        can, run = storage.capabilities(), self.rows.ids.new()
+        writes: dict[str, Callable[[float], object]] = {
+            "apply": lambda wait_s: storage.apply([Unit((Put(self.rows.agent()),))], wait_s=wait_s),
+            "group": lambda wait_s: groups.group(_nothing, wait_s),
+        }
+        if (removal := can.removal) is not None:
+            writes["remove_runs"] = lambda wait_s: removal.remove_runs([run], wait_s)
+            writes["remove_keys"] = lambda wait_s: removal.remove_keys(T0, wait_s)
+        if (transfer := can.transfer) is not None:
+            writes["put_keys"] = lambda wait_s: transfer.put_keys([KeyRow("op", "k", "h", run, T0)], wait_s)
+        with _group_under_way(groups, self.long_s):
+            patient = {name: _in_thread(partial(write, self.long_s)) for name, write in writes.items()}
+            for name, write in writes.items():
+                hasty = _in_thread(partial(write, 0.05))
+                hasty.join(self.long_s)
+                assert not hasty.is_alive(), f"{name} waits longer than wait_s"
+            patient["apply"].join(0.1)  # those that end at the same time as the hasty ones have ended
+            gave_up = [name for name, thread in patient.items() if isinstance(thread.result, Exception)]
+            assert gave_up == [], "these do not wait for wait_s"
+        for name, thread in patient.items():
+            thread.join(self.long_s)
+            assert not isinstance(thread.result, Exception), (name, thread.result)
+
     def test_reading_waits_no_longer_than_it_may(self, storage: Storage) -> None:
         """While another thread writes it answers, or raises DatabaseBusy. Where the storage claims waiting."""
         waiting: Waiting = self.claimed(storage, "waiting")
@@ -111,6 +155,10 @@ class Grouping(Base):
 
 
 def _nothing(group: Storage) -> None:
+    pass
+
+
+class _Interrupt(BaseException):
     pass
 
 

@@ -2,12 +2,17 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from agentspan import ids
-from agentspan.model.changes import Applied, Key, Put, Ref, Refused, Unit
+from agentspan.model.changes import Applied, Change, Key, Move, Put, PutSpans, Ref, Refused, Unit
+from agentspan.model.rows import AgentSpanRow
 from agentspan.storage.protocol import Query, SpanCounts, Storage
 from agentspan.testing.contract.base import Base
 from agentspan.testing.contract.rows import T0, T1, T2, finish, spans_of, violation
+
+LONG = 2_345
+"""Spans of a long run: more than a backend reads at once."""
 
 
 class Reading(Base):
@@ -35,6 +40,50 @@ class Reading(Base):
         spans = [self.rows.span(instance) for _ in range(5)]
         self.put(storage, *reversed(spans), self.rows.span(other))
         assert list(storage.iter_spans(instance.id)) == spans
+
+    def test_a_long_run_is_iterated_to_its_end(self, storage: Storage) -> None:
+        """However many spans it has."""
+        spans = self._long_run(storage)
+        assert [span.id for span in storage.iter_spans(spans[0].agent_instance_id)] == [span.id for span in spans]
+
+    def test_spans_are_iterated_in_one_snapshot(self, storage: Storage) -> None:
+        """That of the moment at which the first one was read: what is put and changed after it is not seen."""
+        spans = self._long_run(storage)
+        run_id = spans[0].agent_instance_id
+        before = list(storage.iter_spans(run_id))
+        iterator = storage.iter_spans(run_id)
+        first = next(iterator)
+        late = spans[-1]._replace(id=self.rows.ids.new())
+        units = [Unit((finish(span.id),)) for span in (spans[0], spans[LONG // 2], spans[-1])]
+        assert storage.apply([*units, Unit((Put(late),))]) == [Applied()] * 4
+        seen = [first, *iterator]
+        assert [span.id for span in seen] == [span.id for span in before]
+        assert [span.id for span, was in zip(seen, before, strict=True) if span != was] == []
+
+    def _long_run(self, storage: Storage) -> list[AgentSpanRow]:
+        """Put a run of LONG active spans; return them."""
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance) for _ in range(LONG)]
+        assert storage.apply([Unit((PutSpans(spans),))]) == [Applied()]
+        return spans
+
+    def test_an_id_is_found_as_it_is_written(self, storage: Storage) -> None:
+        """Not in another case, whole or as a prefix, by reads and by changes."""
+        instance = self.instance(storage)
+        span = self.rows.span(instance)
+        storage.apply([Unit((Put(span, violations=(violation(),)),))])
+        for id, run in ((span.id.upper(), instance.id.upper()), (span.id.title(), instance.id.title())):
+            assert storage.find(id, run) == ({}, None, {})
+            assert storage.violations([id]) == {id: []}
+            assert storage.counts([run]) == {run: SpanCounts()}
+            assert list(storage.iter_spans(run)) == []
+            for query in (Query("agent_span", prefix=id[:-2]), Query("agent_span", {"agent_instance_id": run})):
+                assert storage.page(query).rows == []
+            moves = finish(id), Move("agent_instance", run, frozenset(), {"status": "failed"})
+            assert storage.apply([Unit((move,)) for move in moves]) == [Refused("missing")] * 2
+        other = span._replace(id=span.id.upper())
+        self.put(storage, other)
+        assert storage.find(span.id, other.id).rows == {row.id: ("agent_span", row) for row in (span, other)}
 
     def test_counts_are_by_status(self, storage: Storage) -> None:
         """Of each instance that was asked for."""
@@ -149,6 +198,36 @@ class Reading(Base):
         query = Query("agent_span", {"agent_instance_id": instance.id}, start_time=T1, end_time=T2)
         assert spans_of(storage, query) == spans[1:3]
 
+    def test_times_are_compared_to_the_microsecond(self, storage: Storage) -> None:
+        """Where a range begins and ends, in an order, and where a capability has times."""
+        instance = self.instance(storage)
+        times = [f"2026-01-01T00:00:00.{fraction}Z" for fraction in ("000000", "000001", "000999", "001000", "999999")]
+        spans = [self.rows.span(instance, started_at=time, inserted_at=T2) for time in reversed(times)]
+        self.put(storage, *spans)
+        where = {"agent_instance_id": instance.id}
+        by_time = spans[::-1]
+        assert spans_of(storage, Query("agent_span", where, order="started_at")) == by_time
+        assert spans_of(storage, Query("agent_span", where, order="started_at", descending=True)) == spans
+        for begin, time in enumerate(times):
+            for end, until in enumerate(times):
+                query = Query("agent_span", where, start_time=time, end_time=until, order="started_at", with_total=True)
+                assert storage.page(query) == (by_time[begin:end], max(0, end - begin))
+        keys = [Key("create", time, "h", time) for time in times]
+        storage.apply([Unit((), span.id, key) for span, key in zip(by_time, keys, strict=True)])
+        can = storage.capabilities()
+        if can.outlines is not None:
+            other = self.instance(storage)
+            changed = [self.rows.span(other, updated_at=time) for time in times]
+            self.put(storage, *changed)
+            for number, time in enumerate(times):
+                found = can.outlines.outlines(other.id, since=time)
+                assert [span.id for span in found] == [span.id for span in changed[number:]]
+        for number, time in enumerate(times):
+            if can.transfer is not None:
+                assert [key.key for key in can.transfer.keys(since=time)] == times[number:]
+            if can.removal is not None:
+                assert can.removal.remove_keys(time, 1.0, dry_run=True) == number
+
     def test_a_prefix_finds_ids(self, storage: Storage) -> None:
         """The beginning of an id, as a person types it."""
         instance = self.instance(storage)
@@ -165,3 +244,27 @@ class Reading(Base):
         span = self.rows.span(self.instance(storage))._replace(payload=payload, summary=text)
         self.put(storage, span)
         assert self.stored(storage, span.id) == span
+
+    def test_a_payload_of_megabytes_comes_back_whole(self, storage: Storage) -> None:
+        """Put alone, put together, and set by a move; of ASCII, and of characters of several bytes."""
+        instance = self.instance(storage)
+        text = json.dumps("".join(f"{number:06} é\U0001f600 " for number in range(110_000)), ensure_ascii=False)
+        plain = f'{{"a":"{"x" * 1_100_000}"}}'
+        alone, *together = (self.rows.span(instance, payload=plain, result_payload=text) for _ in range(2))
+        set_later = self.rows.span(instance)
+        values: dict[str, Any] = {"status": "complete", "payload": text, "result_payload": plain}
+        end = Move("agent_span", set_later.id, frozenset({"active"}), values)
+        changes: list[Change] = [Put(alone), PutSpans(together), Put(set_later), end]
+        assert storage.apply([Unit((change,)) for change in changes]) == [Applied()] * 4
+        ended = set_later._replace(**values)
+        # Only the ids: pytest takes minutes to say how long texts differ.
+        same = [row.id for row in (alone, *together, ended) if self.stored(storage, row.id) == row]
+        assert same == [row.id for row in (alone, *together, ended)]
+
+    def test_an_escaped_surrogate_in_a_payload_stays_as_it_was(self, storage: Storage) -> None:
+        """Alone, the second one first, and as a pair: the text of a payload is not encoded anew."""
+        payloads = ('{"a":"x\\ud83d y"}', '"\\ude00\\ud83d"', '{"\\uDFFF":["\\ud83d\\ude00","\\u00e9"]}')
+        instance = self.instance(storage)
+        spans = [self.rows.span(instance, payload=payload, result_payload=payload) for payload in payloads]
+        self.put(storage, *spans)
+        assert list(storage.iter_spans(instance.id)) == spans

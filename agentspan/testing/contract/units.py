@@ -24,6 +24,26 @@ class Units(Base):
         assert storage.violations([span.id])[span.id] == []
         assert storage.find(key=key).key is None
 
+    def test_a_refused_unit_renames_nothing(self, storage: Storage) -> None:
+        """The old name is still taken, and the new one is still free."""
+        agent, missing = self.rows.agent("old"), finish(self.rows.ids.new())
+        self.put(storage, agent)
+        rename = Move("agent", agent.id, frozenset(), {"external_identifier": "new", "name": "new"})
+        assert storage.apply([Unit((rename, missing))]) == [Refused("missing")]
+        assert self.stored(storage, agent.id) == agent
+        assert storage.apply([Unit((Put(self.rows.agent("old")),))]) == [Refused("not_unique", agent)]
+        self.put(storage, self.rows.agent("new"))
+
+    def test_a_refused_unit_leaves_spans_with_their_agent(self, storage: Storage) -> None:
+        """Where it would have taken a run to another agent."""
+        run, other = self.instance(storage), self.instance(storage)
+        spans = [self.rows.span(run), self.rows.span(run)._replace(status="complete")]
+        self.put(storage, *spans)
+        moves = Move("agent_instance", run.id, frozenset(), {"agent_id": other.agent_id}), finish(self.rows.ids.new())
+        assert storage.apply([Unit(moves)]) == [Refused("missing")]
+        assert self.stored(storage, run.id) == run
+        assert list(storage.iter_spans(run.id)) == spans
+
     def test_units_of_one_call_see_the_ones_before(self, storage: Storage) -> None:
         """And a refused one does not undo its neighbours."""
         span = self.rows.span(self.instance(storage))
@@ -150,18 +170,19 @@ class Units(Base):
     def test_a_text_that_is_no_unicode_is_stored_or_refused_with_all_of_its_call(self, storage: Storage) -> None:
         """It comes back as it was; or NotStorable is raised, nothing of the call is stored, and the storage goes on."""
         instance = self.instance(storage)
-        good, bad = self.rows.span(instance), self.rows.span(instance, summary="a\ud800b")
-        try:
-            outcomes = storage.apply([Unit((Put(good),)), Unit((Put(bad),))])
-        except NotStorable:
-            assert storage.find(good.id, bad.id).rows == {}
-            self.put(storage, good)
-        except Exception as error:
-            raise AssertionError(f"a {type(error).__name__}, which should be a NotStorable") from error
-        else:
-            assert outcomes == [Applied(), Applied()]
-            assert self.stored(storage, bad.id) == bad
-        assert self.stored(storage, good.id) == good
+        for column, text in (("summary", "a\ud800b"), ("payload", '{"a":"\udfff"}'), ("result_payload", '"\ud83d"')):
+            good, bad = self.rows.span(instance), self.rows.span(instance, **{column: text})
+            try:
+                outcomes = storage.apply([Unit((Put(good),)), Unit((Put(bad),))])
+            except NotStorable:
+                assert storage.find(good.id, bad.id).rows == {}
+                self.put(storage, good)
+            except Exception as error:
+                raise AssertionError(f"a {type(error).__name__}, which should be a NotStorable") from error
+            else:
+                assert outcomes == [Applied(), Applied()]
+                assert self.stored(storage, bad.id) == bad
+            assert self.stored(storage, good.id) == good
 
     def test_the_same_key_and_request_replays(self, storage: Storage) -> None:
         """Before any guard is looked at; the resource is the one of now."""

@@ -1,0 +1,218 @@
+"""Mutants of the memory backend whose one fault only the test that is named finds; all other tests pass."""
+
+from dataclasses import replace
+from typing import Any
+
+from agentspan.model.changes import Move, Refused
+from agentspan.model.rows import TYPE_OF, AgentSpanRow
+from agentspan.storage.memory import MemoryStorage
+from agentspan.storage.protocol import Query, Rows
+from agentspan.storage.rules import unique_of
+from tests.storage.mutants.noting import found_by
+from tests.storage.mutants.writing import Moves
+
+SECOND = len("2026-01-01T00:00:00")
+MEBIBYTE = 1 << 20
+
+
+@found_by("test_times_are_compared_to_the_microsecond")
+class ComparesTimesOfSpansByWholeSeconds(MemoryStorage):
+    def page(self, query: Any) -> Any:
+        begin, end = (time and time[:SECOND] for time in (query.start_time, query.end_time))
+        return super().page(replace(query, start_time=begin, end_time=end))
+
+
+@found_by("test_times_are_compared_to_the_microsecond")
+class SortsByWholeSeconds(MemoryStorage):
+    def page(self, query: Any) -> Any:
+        if query.order == "id":
+            return super().page(query)
+        rows, total = super().page(replace(query, order="id", offset=0, limit=None))
+        values = {row.id: getattr(row, query.order) for row in rows}
+        cut = {id: value[:SECOND] if isinstance(value, str) else value for id, value in values.items()}
+        rows.sort(key=lambda row: (cut[row.id] is not None, cut[row.id], row.id), reverse=query.descending)
+        end = None if query.limit is None else query.offset + query.limit
+        return Rows(rows[query.offset : end], total)
+
+
+@found_by("test_times_are_compared_to_the_microsecond")
+class RemovesKeysByWholeSeconds(MemoryStorage):
+    def remove_keys(self, before: str, wait_s: float, *, dry_run: bool = False) -> int:
+        return super().remove_keys(before[:SECOND], wait_s, dry_run=dry_run)
+
+
+@found_by("test_unique_columns_are_compared_as_they_are")
+class FoldsUniqueNames(MemoryStorage):
+    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+        type_, unique = TYPE_OF[type(put.row)], unique_of(put.row)
+        if put.row.id not in self._rows:
+            for (other, values), id in self._unique.items():
+                if other == type_ and unique is not None and self.folded(values) == self.folded(unique):
+                    return Refused("not_unique", self._rows[id])
+        return super()._put(put, undo, late)
+
+    def folded(self, values: Any) -> list[str]:
+        return [value.casefold() for value in values]
+
+
+@found_by("test_unique_columns_are_compared_as_they_are")
+class StripsUniqueNames(FoldsUniqueNames):
+    def folded(self, values: Any) -> list[str]:
+        return [value.rstrip(" ") for value in values]
+
+
+@found_by("test_a_move_frees_the_name_that_it_replaces")
+class KeepsTheOldNameTaken(MemoryStorage):
+    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+        names = dict(self._unique)
+        refused = super()._move(move, undo, late)
+        self._unique = names | self._unique
+        return refused
+
+
+@found_by("test_a_refused_unit_renames_nothing")
+class KeepsTheNewNameOfARefusedUnit(MemoryStorage):
+    def _apply(self, unit: Any) -> Any:
+        self.renamed = set[str]()
+        return super()._apply(unit)
+
+    def _rename(self, before: Any, after: Any) -> None:
+        if after.id not in self.renamed:
+            super()._rename(before, after)
+        self.renamed.add(after.id)
+
+
+@found_by("test_a_refused_unit_leaves_spans_with_their_agent")
+class KeepsTheNewAgentOfTheSpansOfARefusedUnit(MemoryStorage):
+    def _apply(self, unit: Any) -> Any:
+        outcome = super()._apply(unit)
+        if isinstance(outcome, Refused):
+            for move in unit.changes[:-1]:
+                if isinstance(move, Move) and "agent_id" in move.set:
+                    for id in self._by_instance.get(move.id, ()):
+                        span: Any = self._rows[id]
+                        self._rows[id] = span._replace(agent_id=move.set["agent_id"])
+        return outcome
+
+
+@found_by("test_all_violations_of_a_move_are_kept")
+class KeepsTheFirstViolationOfAMove(Moves):
+    def other(self, move: Any) -> Any:
+        return move._replace(violations=move.violations[:1])
+
+
+class Stored(MemoryStorage):
+    """Changes the payloads that it stores."""
+
+    def kept(self, text: str) -> str:
+        raise NotImplementedError
+
+    def _put(self, put: Any, undo: Any, late: Any) -> Any:
+        if isinstance(put.row, AgentSpanRow):
+            result = put.row.result_payload
+            row = put.row._replace(
+                payload=self.kept(put.row.payload), result_payload=None if result is None else self.kept(result)
+            )
+            put = put._replace(row=row)
+        return super()._put(put, undo, late)
+
+    def _move(self, move: Any, undo: Any, late: Any) -> Any:
+        texts = {
+            column: self.kept(value)
+            for column, value in move.set.items()
+            if column in ("payload", "result_payload") and value is not None
+        }
+        return super()._move(move._replace(set={**move.set, **texts}), undo, late)
+
+
+@found_by("test_a_payload_of_megabytes_comes_back_whole")
+class CutsPayloadsAtAMebibyte(Stored):
+    def kept(self, text: str) -> str:
+        return text[:MEBIBYTE]
+
+
+@found_by("test_a_text_that_is_no_unicode_is_stored_or_refused_with_all_of_its_call")
+class LosesLoneSurrogates(Stored):
+    def kept(self, text: str) -> str:
+        return text.encode(errors="ignore").decode()
+
+
+@found_by("test_an_escaped_surrogate_in_a_payload_stays_as_it_was")
+class LosesEscapedSurrogates(Stored):
+    def kept(self, text: str) -> str:
+        return text.replace("\\ud83d", "") if "\\ude00" not in text else text
+
+
+@found_by("test_a_long_run_is_iterated_to_its_end")
+class IteratesOverAThousandSpans(MemoryStorage):
+    def iter_spans(self, instance_id: str) -> Any:
+        return iter([*super().iter_spans(instance_id)][:1000])
+
+
+@found_by("test_spans_are_iterated_in_one_snapshot")
+class IteratesInPages(MemoryStorage):
+    def iter_spans(self, instance_id: str) -> Any:
+        query = Query("agent_span", {"agent_instance_id": instance_id}, limit=500)
+        while rows := self.page(query).rows:
+            yield from rows
+            query = replace(query, after=rows[-1].id)
+
+
+@found_by("test_a_group_that_is_interrupted_is_taken_back")
+class CommitsAGroupThatWasInterrupted(MemoryStorage):
+    def group(self, work: Any, wait_s: float) -> Any:
+        interrupts: list[BaseException] = []
+
+        def committed(storage: Any) -> Any:
+            try:
+                return work(storage)
+            except Exception:
+                raise
+            except BaseException as raised:
+                interrupts.append(raised)
+
+        done = super().group(committed, wait_s)
+        if interrupts:
+            raise interrupts[0]
+        return done
+
+
+FIXED_S = 0.5
+
+
+@found_by("test_each_writer_waits_as_long_as_its_caller_says")
+class ApplyIgnoresWaitS(MemoryStorage):
+    def apply(self, units: Any, *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> Any:
+        return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=FIXED_S)
+
+
+@found_by("test_each_writer_waits_as_long_as_its_caller_says")
+class GroupsIgnoreWaitS(MemoryStorage):
+    def group(self, work: Any, wait_s: float) -> Any:
+        return super().group(work, FIXED_S)
+
+
+@found_by("test_each_writer_waits_as_long_as_its_caller_says")
+class RemovalIgnoresWaitS(MemoryStorage):
+    def remove_runs(self, ids: Any, wait_s: float) -> Any:
+        return super().remove_runs(ids, FIXED_S)
+
+
+@found_by("test_an_id_is_found_as_it_is_written")
+class FindsIdsInAnyCase(MemoryStorage):
+    def find(self, *ids: str, **more: Any) -> Any:
+        found = super().find(*map(str.lower, ids), **more)
+        rows = {id: found.rows[id.lower()] for id in ids if id.lower() in found.rows}
+        return found._replace(rows={**found.rows, **rows} if more.get("key") else rows)
+
+
+@found_by("test_an_id_is_found_as_it_is_written")
+class MovesIdsInAnyCase(Moves):
+    def other(self, move: Any) -> Any:
+        return move._replace(id=move.id.lower())
+
+
+@found_by("test_an_id_is_found_as_it_is_written")
+class FindsPrefixesInAnyCase(MemoryStorage):
+    def page(self, query: Any) -> Any:
+        return super().page(replace(query, prefix=query.prefix.lower()))
