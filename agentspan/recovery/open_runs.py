@@ -1,7 +1,7 @@
 """The runs that a writer has begun and not ended, as far as its records are committed.
 
-Where the file was deleted or replaced, they are registered again in the one that has the path now, also where that is
-a backup of the same: what tells is whether the run is there. A run that is missing in the file that it was registered in
+Where the file was deleted or replaced, they are registered again in the one that has the path now, also where that is a
+backup of the same: what tells is whether the run is there. A run that is missing in the file that it was registered in
 was removed, and stays removed. The program may not hold a run any more: it has ended it, and the records of that are
 committed after those of its begin.
 """

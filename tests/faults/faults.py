@@ -135,9 +135,9 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         name="a-deleted-file-is-not-noticed",
-        file="agentspan/recording/destination.py",
-        before="return self.store.account().id != self.account.id",
-        after="return self.store.account().id == self.account.id",
+        file="agentspan/recording/outcomes.py",
+        before="run.stored_in == recorder.destination.identity_now()",
+        after="run.stored_in != recorder.destination.identity_now()",
         says=(
             "A program whose database file was deleted goes on writing into the deleted file, so the rest of its run "
             "is lost."

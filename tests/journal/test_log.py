@@ -167,7 +167,8 @@ def test_segments_behind_an_empty_one_are_released_too(log: Log) -> None:
     assert log.append(b"last")
     first = log._full[0]
     assert log.take(SIZE) is not None
-    log.trim(first, first.end, 1)  # it is in the storage, and nobody has taken the next portion yet
+    log.trim(first, first.end)  # and it is in the storage; nobody has taken the next portion yet
+    first.keep(first.end, 1)
     log.release(for_good=True)
     left = segments(log._folder)
     found = []

@@ -117,7 +117,7 @@ FIGURES = {
         ("({}) characters of text", STANDARD.backlog_characters),
         ("or {} Mi (", STANDARD.backlog_characters / 2**20),
         ("`configure` waits up to {} s and then raises", default.CONFIGURE_WAIT_S),
-        ("recording looks for the file every {} ms", STANDARD.file_look_s * 1000),
+        ("Without a journal it looks every {} ms", STANDARD.file_look_s * 1000),
         ("the `repr` is stored, at most {} characters of it", plain.MAX_REPR),
         ("texts there of {} characters and more, are stored once in a run", first_said.LONG_TEXT),
         ("Base64 of {} characters and more in a payload is a blob", blobs.LEAST),

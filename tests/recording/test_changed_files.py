@@ -181,7 +181,7 @@ def test_what_is_recorded_after_a_change_is_in_a_sound_file_in_the_end(
     assert tracer.flush()
     found = names(path)
     assert found["later"] == 50
-    assert found["after"] >= (50 if durability == "journal" else 49)  # without a journal, what is noticed too late is lost
+    assert found["after"] >= (50 if durability == "journal" else 49)  # without one, what came before a look may be lost
     assert tracer.health().failed == tracer.health().waiting == 0
     tracer.shutdown()
     assert names(path) == found

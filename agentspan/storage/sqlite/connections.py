@@ -333,9 +333,10 @@ class Connections:
 
     def _why_wrong(self) -> str:
         is_log = self._wrong is not None and self._wrong.change == "log"
+        what = "left without its log" if is_log else "overwritten"
         return (
-            f"{self.path} was {'left without its log' if is_log else 'overwritten'} while it was open; what is recorded "
-            f"waits until a sound file is there: rename one over it "
+            f"{self.path} was {what} while it was open; what is recorded waits until a sound file is there: rename one "
+            f"over it "
             f"(cp BACKUP {self.path}.new && mv {self.path}.new {self.path})"
         )
 
