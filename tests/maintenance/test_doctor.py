@@ -169,6 +169,7 @@ def test_only_what_is_sure_counts_as_dead(changed: dict[str, Any], life: str) ->
         ("boot_id = substr(boot_id, 1, 36) || ' pid:[1]'", "another container", f"--dead-host {platform.node()}"),
         ("host = 'elsewhere'", "another host", "--dead-host elsewhere"),
     ],
+    ids=["time namespace", "container", "host"],
 )
 @pytest.mark.parametrize("durability", ["journal", "commit"])
 def test_a_program_that_cannot_be_judged_keeps_what_it_has_open_and_is_named(

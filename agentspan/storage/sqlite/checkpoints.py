@@ -94,6 +94,7 @@ class Checkpoints:
         """
         watch, total = self._watch(), self._total
         if watch.log is None:
+            self._synced = total
             return
         try:
             _sync(watch.log_path)
@@ -134,8 +135,10 @@ class Checkpoints:
 
     def _sync_and_look(self) -> None:
         try:
+            total = self._total
             self.sync()
-            self._is_as_it_was()
+            if not self._is_as_it_was():
+                self._synced = total - 1  # and look again
         except Exception as error:  # the disk is full, or gone: what is written next says so
             let_through(error)
             self._synced = self._total

@@ -1,7 +1,6 @@
 """Connections to one file: a writer behind a lock, and a pool of readers. See opening.py, busy.py and forking.py."""
 
 import atexit
-import logging
 import sqlite3
 import threading
 import time
@@ -10,32 +9,28 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from agentspan import forks
 from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, StorageError
 from agentspan.forks import page
-from agentspan.interrupts import let_through
 from agentspan.locks import is_mine, within
 from agentspan.storage.protocol import FileReplaced
-from agentspan.storage.sqlite import forking, mending, old_logs, opening
+from agentspan.storage.sqlite import forking, mending, opening
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, was_deleted
-from agentspan.storage.sqlite.file_watch import Change, Watch, close_deleted, inode_of
+from agentspan.storage.sqlite.file_guard import FileGuard
+from agentspan.storage.sqlite.file_watch import inode_of
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reader_gate import Gate
 from agentspan.tuning import STANDARD, Tuning
 
 T = TypeVar("T")
 
-log = logging.getLogger("agentspan")
-
 ATTEMPTS = 20
 """Attempts to open a file that somebody deletes at that moment, each time."""
-MEND_EVERY_S = 1.0
-"""Time between two attempts to put a sound file in the place of one that was changed."""
 _FIND = (
     "select 1 from agent_spans where id = :id union all select 1 from agent_instances where id = :id "
     "union all select 1 from writers where id = :id"
@@ -49,7 +44,7 @@ class Connections:
         migrations, sqlite_version: see opening.prepare and opening.check.
 
     Attributes:
-        files: how many files have been at the path, as far as was noticed, with this one.
+        guard: looks after the file.
     """
 
     def __init__(
@@ -72,11 +67,9 @@ class Connections:
         self._writer: FileConnection | None = None
         self.cursor: sqlite3.Cursor | None = None
         self._readers: list[sqlite3.Connection] = []
-        self._watch = Watch(path)
+        self.guard = FileGuard(path, read_only=read_only, connect=self._connect, take_out=self._taken_out)
         self._generation = 0
-        self.files = 1
         self._wanted = threading.local()
-        self._wrong: _Wrong | None = None
         self._look_at = self._look_every_s = 0.0
         self._held = False
         self._closed = False
@@ -91,13 +84,13 @@ class Connections:
         self._checkpoints.committed(rows)
 
     def _new_checkpoints(self) -> Checkpoints:
-        return Checkpoints(self._connect, self.lock, self._is_as_it_was, lambda: self._watch, self.tuning)
+        return Checkpoints(self._connect, self.lock, self._is_as_it_was, lambda: self.guard.watch, self.tuning)
 
     def writer(self) -> FileConnection:
         """Return the writer's connection, opening it first if need be; the caller holds the lock."""
         if self._writer is None:
             self.check_open()
-            self._mend()
+            self.guard.mend()
             if self.read_only:
                 raise NotPermitted(f"{self.path} was opened with read_only=True")
             writer = self._open()
@@ -193,9 +186,10 @@ class Connections:
         """Reopen the database if its file was deleted or replaced: writes to a deleted file succeed, and are lost."""
         if not page[0]:
             forks.renew()
-        if self._watch.changed() is not None and not is_mine(self.lock):  # else a signal handler reads during a write
+        # Not where a signal handler reads in the middle of a write.
+        if self.guard.watch.changed() is not None and not is_mine(self.lock):
             with self.lock:
-                self._follow()
+                self.guard.follow()
 
     def lost_its_file(self) -> bool:
         """Return whether the writer's file was deleted or replaced. Then the next write opens the one at the path.
@@ -209,7 +203,7 @@ class Connections:
         if now < self._look_at:
             return False
         self._look_at = now + self._look_every_s
-        return self._follow()
+        return self.guard.follow()
 
     @contextmanager
     def only(self, files: int) -> Iterator[None]:
@@ -228,12 +222,13 @@ class Connections:
             FileReplaced: it has another one.
         """
         files = getattr(self._wanted, "files", 0)
-        if files and (self._follow() or files != self.files):
+        if files and (self.guard.follow() or files != self.files):
             raise replaced_meanwhile(self.path)
 
     def look_seldom(self) -> None:
-        """Look for the file from time to time, and no more after each commit."""
+        """Look for the file from time to time, and no more after each commit; wait for nothing that takes long."""
         self._look_every_s = self.tuning.file_look_s
+        self.guard.waits = False
 
     def look(self) -> None:
         """Look at once whether the file, its log and its index are those that were opened.
@@ -241,9 +236,11 @@ class Connections:
         Raises:
             StorageError: something else than SQLite has written to the file, or deleted its log.
         """
-        with self.lock:
-            self._follow()
-            self._mend()
+        if is_mine(self.lock):  # a signal handler comes in the middle of a write
+            return
+        with self.lock, self.guard.patience():
+            self.guard.follow()
+            self.guard.mend()
 
     def has(self, ids: Sequence[str]) -> bool:
         """Return whether a new connection finds all these spans, runs and writers in a sound file.
@@ -255,12 +252,12 @@ class Connections:
         if not ids:
             return True
         try:
-            with self.no_fork(), self._fresh() as fresh:
+            with self.no_fork(), self.guard.fresh() as fresh:
                 found = [fresh.execute(_FIND, {"id": id}).fetchone() is not None for id in ids]
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if is_damage(error):
                 with self.lock:
-                    self._is_broken("content", keeps_log=False)
+                    self.guard.break_with("content")
             raise storage_error(error, self.path) from error
         return all(found)
 
@@ -277,95 +274,23 @@ class Connections:
         self._checkpoints.syncs = False
 
     def _is_as_it_was(self) -> bool:
-        """Return whether nothing but SQLite has changed the file since the last look; a checkpoint would hide that."""
-        with self.lock:
-            if self._watch.changed() is None:
-                return True
-            with suppress(StorageError):
-                self._follow()
-            return False
+        """Return whether the file may be used, and nothing but SQLite has changed it, which a checkpoint would hide.
 
-    def _follow(self) -> bool:
-        """Go on with the file that has the path, if it is another one; return whether that is so.
-
-        Raises:
-            StorageError: something else than SQLite has changed the file.
+        What takes long is done here: no recording call waits for it.
         """
-        change = self._watch.changed()
-        if change is None:
-            return False
-        if change == "replaced":
-            self._abandon()
-            return True
-        if change == "content" and self._watch.is_empty:
-            change = "log"
-        if change == "content" and self._is_sound():
-            self.files += 1  # perhaps not, but what was committed of late may not be in it
-            self._close()  # what they have in their caches may be of before
-            log.info("something else has written to %s while it was open; it is sound, and used as it is", self.path)
-            return False
-        self._is_broken(change, keeps_log=change == "log")
-        raise StorageError(self._why_wrong())
-
-    def _is_sound(self) -> bool:
-        """Return whether a new connection, which has nothing in its cache, finds no fault in the file."""
-        try:
-            with self._fresh() as fresh:
-                return mending.is_sound(fresh)
-        except sqlite3.Error:
-            return False
-
-    @contextmanager
-    def _fresh(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connect()
-        try:
-            yield connection
-        finally:
-            mending.close_one(connection)
-
-    def _is_broken(self, change: Change, *, keeps_log: bool) -> None:
-        """Use the file no more until a sound one is at the path."""
-        writer = self._writer if keeps_log else None
-        if writer is not None:
-            self._writer = None
-        self._wrong = _Wrong(change, writer, self._watch)
-        self._abandon()
-
-    def _why_wrong(self) -> str:
-        is_log = self._wrong is not None and self._wrong.change == "log"
-        what = "left without its log" if is_log else "overwritten"
-        return (
-            f"{self.path} was {what} while it was open; what is recorded waits until a sound file is there: rename one "
-            f"over it "
-            f"(cp BACKUP {self.path}.new && mv {self.path}.new {self.path})"
-        )
-
-    def _mend(self) -> None:
-        """Put a sound file at the path, where that is possible; the caller holds the lock.
-
-        Raises:
-            StorageError: it is not.
-        """
-        wrong = self._wrong
-        if wrong is None:
-            return
-        if wrong.watch.is_replaced():
-            done: str | None = f"{self.path} was replaced"
-        elif self.read_only or time.monotonic() < wrong.try_at:
-            raise StorageError(self._why_wrong())
-        else:
-            self._wrong = wrong._replace(try_at=time.monotonic() + MEND_EVERY_S)
+        with self.lock, self.guard.patience():
             try:
-                done = mending.mend(self.path, wrong.watch, wrong.change, wrong.own)
-            except (OSError, StorageError) as raised:
-                let_through(raised)
-                done = None
-            if done is None:
-                raise StorageError(self._why_wrong())
-        if wrong.own is not None:
-            mending.abandon([wrong.own])
-        self._wrong = None
-        log.warning("%s, after it was changed while it was open; recording goes on in it", done)
+                has_changed = self.guard.watch.changed() is not None
+                self.guard.follow()
+                self.guard.mend()
+            except StorageError:
+                return False
+            return not has_changed
+
+    @property
+    def files(self) -> int:
+        """How many files have been at the path, as far as was noticed, with this one."""
+        return self.guard.files
 
     def close(self) -> None:
         """Close all connections; nothing can be opened any more."""
@@ -378,41 +303,21 @@ class Connections:
             self._drop()
 
     def _drop(self) -> None:
-        """Close all connections: SQLite copies the log into the file, and deletes it, unless others have it open."""
-        if self._watch.changed() is not None:
-            self._abandon()
+        if self.guard.watch.changed() is None:
+            self.guard.close()
         else:
-            self._close()
-
-    def _close(self) -> None:
-        for each in self._taken_out():
-            try:
-                each.close()
-            except sqlite3.Error:  # the disk is full: the log keeps what it has
-                pass
-        close_deleted()
-
-    def _abandon(self) -> None:
-        """Give up all connections: the path has another file now, or this one is not as it was."""
-        self.files += 1
-        cursor = self.cursor
-        opened = self._taken_out()
-        if cursor is not None:
-            with suppress(sqlite3.Error):
-                cursor.close()
-        mending.abandon(opened)
+            self.guard.abandon()
 
     def drop_if_changed(self) -> None:
         """Give up the connections if the path has another file, or this one is not as it was."""
-        if self._watch.changed() is not None and not is_mine(self.lock):
+        if self.guard.watch.changed() is not None and not is_mine(self.lock):
             with self.lock:
-                self._abandon()
+                self.guard.abandon()
 
     def _taken_out(self) -> list[sqlite3.Connection]:
         # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
         cursor, opened = self.cursor, [each for each in (self._writer, *self._readers) if each is not None]
         self._writer, self.cursor, self._readers = None, None, []
-        self._watch = Watch(self.path)
         self._generation += 1  # a reader that is out now belongs to the file of before
         if cursor is not None:
             with suppress(sqlite3.Error):
@@ -431,7 +336,7 @@ class Connections:
         """In a forked child: drop connections that are still open, without closing them: closing would drop locks."""
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
             opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
-            forking.keep_open(self.path, self._watch.file, opened)
+            forking.keep_open(self.path, self.guard.watch.file, opened)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
 
@@ -477,9 +382,9 @@ class Connections:
         except IndexError:
             pass
         self.check_open()
-        if self._wrong is not None:
+        if self.guard.is_wrong:
             with self.lock:
-                self._mend()
+                self.guard.mend()
         return self._open()
 
     def _give_reader(self, connection: sqlite3.Connection, generation: int) -> None:
@@ -487,8 +392,14 @@ class Connections:
             mending.close_one(connection)  # its file may be gone
         elif self._closed:
             connection.close()
+            self.reader_closed()
         else:
             self._readers.append(connection)
+
+    def reader_closed(self) -> None:
+        """Note that a reader was closed. Where it was the last connection, SQLite has deleted the log."""
+        if self._writer is None:
+            self.guard.watch.end()
 
     def open_now(self) -> None:
         """Open the file once, so that errors are raised now."""
@@ -512,7 +423,7 @@ class Connections:
 
     def _open_once(self) -> FileConnection:
         opening.check(self.path, read_only=self.read_only, sqlite_version=self._sqlite_version)
-        file, watch = inode_of(self.path), self._watch
+        file, watch = inode_of(self.path), self.guard.watch
         connection = self._connect()
         try:
             opening.prepare(
@@ -532,16 +443,11 @@ class Connections:
                 mending.abandon([connection])
             raise
         if file is None or inode_of(self.path) != file:  # it may have read the log of one as that of the other
-            if not mending.abandon([connection]) and self._wrong is None:
-                now = inode_of(self.path)
-                if now is not None:
-                    watch = Watch(self.path)
-                    watch.begin(now)
-                    self._wrong = _Wrong("content", None, watch)
+            if not mending.abandon([connection]) and (now := inode_of(self.path)) is not None:
+                self.guard.distrust(now)
             raise FileNotFoundError(f"{self.path} was deleted or replaced while it was opened")
         if watch.file is None:  # else it is compared with the file that was opened first
-            watch.begin(file)
-            old_logs.mark(self.path, file, watch.log)
+            self.guard.opened(file)
         return connection
 
     def _connect(self) -> FileConnection:
@@ -580,22 +486,6 @@ def _abandon_changed() -> None:
 
 
 atexit.register(_abandon_changed)
-
-
-class _Wrong(NamedTuple):
-    """A file that is used no more, until a sound one is at its path.
-
-    Attributes:
-        change: what was changed.
-        own: a connection that sees all of it, where its log was deleted.
-        watch: of the file.
-        try_at: when to try again to mend it.
-    """
-
-    change: Change
-    own: sqlite3.Connection | None
-    watch: Watch
-    try_at: float = 0.0
 
 
 class _Writing(within):
@@ -659,6 +549,7 @@ class _Snapshot:
                     connection.commit()
                 except BaseException:
                     connection.close()
+                    self._connections.reader_closed()
                     raise
                 self._connections._give_reader(connection, self._generation)
         finally:

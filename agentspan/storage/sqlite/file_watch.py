@@ -97,6 +97,11 @@ class Watch:
         """Return whether the path has another file, or none."""
         return self.file is not None and inode_of(self._path) != self.file
 
+    def is_whole(self) -> bool:
+        """Return whether the log and the index are still those that were opened, and the file is not empty."""
+        same = inode_of(self.log_path) == self.log and inode_of(self._index_path) == self._index
+        return same and not self.is_empty
+
     @property
     def is_empty(self) -> bool:
         """True if nothing is in the file: to open it would delete its log."""

@@ -1,0 +1,211 @@
+"""Goes on with the file that has the path, and uses a file that something else has changed only where it is sound."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from agentspan.errors import StorageError
+from agentspan.interrupts import let_through
+from agentspan.storage.sqlite import mending, old_logs
+from agentspan.storage.sqlite.file_watch import Change, Inode, Watch, close_deleted
+
+log = logging.getLogger("agentspan")
+
+MEND_EVERY_S = 1.0
+"""Time between two attempts to put a sound file in the place of one that was changed."""
+
+
+class _Wrong(NamedTuple):
+    """A file that is used no more until it is found sound, or a sound one is at its path.
+
+    Attributes:
+        change: what was changed.
+        own: a connection that sees all of it, where its log was deleted.
+        watch: of the file.
+        try_at: when to try again to mend it.
+    """
+
+    change: Change
+    own: sqlite3.Connection | None
+    watch: Watch
+    try_at: float = 0.0
+
+
+class FileGuard:
+    """Watches the file of some connections. Their owner holds its lock in each call.
+
+    Args:
+        connect: opens a connection to the path.
+        take_out: takes all connections from their owner; the writer is the first one, where there is one.
+        waits: whether callers wait while a file is looked through or copied, which may take seconds. Where they do not,
+            the checkpoints' thread does it.
+
+    Attributes:
+        watch: of the file that is open.
+        files: how many files have been at the path, as far as was noticed, with this one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool,
+        connect: Callable[[], sqlite3.Connection],
+        take_out: Callable[[], list[sqlite3.Connection]],
+    ) -> None:
+        self.path = path
+        self.watch = Watch(path)
+        self.files = 1
+        self.waits = True
+        self._read_only = read_only
+        self._connect = connect
+        self._take_out = take_out
+        self._wrong: _Wrong | None = None
+        self._patient = threading.local()
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """Let this thread wait for what takes long, whatever others do."""
+        patient = self._patient
+        patient.waits = True
+        try:
+            yield
+        finally:
+            patient.waits = False
+
+    @property
+    def is_wrong(self) -> bool:
+        """True if the file is not used at present."""
+        return self._wrong is not None
+
+    def opened(self, file: Inode) -> None:
+        """Watch the file that a first connection has opened; its log is marked as that of this file."""
+        self.watch.begin(file)
+        old_logs.mark(self.path, file, self.watch.log)
+
+    def distrust(self, file: Inode) -> None:
+        """Use a file no more until it is mended: it may have been read with the log of another one."""
+        if self._wrong is None:
+            watch = Watch(self.path)
+            watch.begin(file)
+            self._wrong = _Wrong("content", None, watch)
+
+    def follow(self) -> bool:
+        """Go on with the file that has the path, if it is another one; return whether that is so.
+
+        Raises:
+            StorageError: something else than SQLite has changed the file.
+        """
+        change = self.watch.changed()
+        if change is None:
+            return False
+        if change == "replaced":
+            self.abandon()
+            return True
+        if change == "content" and self.watch.is_empty:
+            change = "log"
+        if change == "content" and self._may_wait and self._is_sound():
+            self._accept()
+            self.close()  # what they have in their caches may be of before
+            return False
+        self.break_with(change)
+        raise StorageError(self._why())
+
+    def break_with(self, change: Change) -> None:
+        """Use the file no more until it is found sound, or a sound one is at the path."""
+        watch, opened = self.watch, self.end()
+        own = opened.pop(0) if opened and change == "log" else None
+        self._wrong = _Wrong(change, own, watch)
+        self.files += 1
+        mending.abandon(opened)
+
+    def mend(self) -> None:
+        """Put a sound file at the path, where the one that is there is wrong.
+
+        Raises:
+            StorageError: that is not possible now.
+        """
+        wrong = self._wrong
+        if wrong is None:
+            return
+        done = self._mended(wrong)
+        if done is None:
+            raise StorageError(self._why())
+        if wrong.own is not None:
+            mending.abandon([wrong.own])
+        self._wrong = None
+        if done:
+            log.warning("%s, after it was changed while it was open; recording goes on in it", done)
+
+    def _mended(self, wrong: _Wrong) -> str | None:
+        """Return what was done, empty where nothing was to be done; None if it is wrong still."""
+        if wrong.watch.is_replaced():
+            return f"{self.path} was replaced"
+        now = time.monotonic()
+        if now < wrong.try_at or not self._may_wait:
+            return None
+        self._wrong = wrong._replace(try_at=now + MEND_EVERY_S)
+        if wrong.change == "content" and wrong.watch.is_whole() and self._is_sound():
+            self._accept()
+            return ""
+        if self._read_only:
+            return None
+        try:
+            return mending.mend(self.path, wrong.watch, wrong.change, wrong.own)
+        except (OSError, StorageError) as raised:
+            let_through(raised)
+            return None
+
+    def end(self) -> list[sqlite3.Connection]:
+        """Watch nothing until a connection is opened; return those that were open."""
+        opened = self._take_out()
+        self.watch = Watch(self.path)
+        return opened
+
+    def close(self) -> None:
+        """Close all connections: SQLite copies the log into the file, and deletes it, unless others have it open."""
+        for each in self.end():
+            with suppress(sqlite3.Error):  # the disk is full: the log keeps what it has
+                each.close()
+        close_deleted()
+
+    def abandon(self) -> None:
+        """Give up all connections: the path has another file now, or this one is not as it was."""
+        self.files += 1
+        mending.abandon(self.end())
+
+    @contextmanager
+    def fresh(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection that has nothing in its cache."""
+        connection = self._connect()
+        try:
+            yield connection
+        finally:
+            mending.close_one(connection)
+
+    @property
+    def _may_wait(self) -> bool:
+        return self.waits or getattr(self._patient, "waits", False)
+
+    def _is_sound(self) -> bool:
+        try:
+            with self.fresh() as connection:
+                return mending.is_sound(connection)
+        except sqlite3.Error:
+            return False
+
+    def _accept(self) -> None:
+        self.files += 1  # perhaps not, but what was committed of late may not be in it
+        log.info("something else has written to %s while it was open; it is sound, and used as it is", self.path)
+
+    def _why(self) -> str:
+        what = "left without its log" if self._wrong is not None and self._wrong.change == "log" else "overwritten"
+        return (
+            f"{self.path} was {what} while it was open; what is recorded waits until a sound file is there: rename one "
+            f"over it (cp BACKUP {self.path}.new && mv {self.path}.new {self.path})"
+        )
