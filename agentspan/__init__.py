@@ -32,6 +32,7 @@ from agentspan.errors import (
     UnexpectedRefType,
     ValidationErrors,
 )
+from agentspan.recording.capture.cards import card_numbers
 from agentspan.recording.capture.limits import Limits
 from agentspan.recording.default import (
     configure,
@@ -97,6 +98,7 @@ __all__ = [
     "UnexpectedRefType",
     "ValidationErrors",
     "__version__",
+    "card_numbers",
     "configure",
     "current_run",
     "current_span",

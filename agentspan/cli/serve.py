@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from agentspan.cli.output import Failed, safe
+from agentspan.recording.capture.cards import card_numbers
 from agentspan.storage.location import Location
 
 END_S = 3
@@ -60,7 +61,7 @@ def command(
         token=token,
         read_only=read_only,
         strict_schemas=strict_schemas,
-        redact=None if redact == "off" else "credentials",
+        redact=None if redact == "off" else card_numbers if redact == "cards" else "credentials",
         sensitive="keep" if sensitive == "keep" else "redact",
         allowed_hosts=hosts,
         cors_origins=cors_origins,

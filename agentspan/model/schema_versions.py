@@ -3,7 +3,7 @@ registers them."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 SpanTypeSchema = Mapping[str, Any]
@@ -49,6 +49,31 @@ def _canonical(schemas: Sequence[Mapping[str, Any]], fields: tuple[str, ...]) ->
     items = [{field: item[field] for field in fields if item.get(field) is not None} for item in schemas]
     items.sort(key=lambda item: str(item["name"]))
     return json.dumps(items, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+_FOR_PEOPLE = frozenset({"name", "title", "description", "$comment", "default", "examples", "example"})
+_FOR_CHECKS = frozenset({"const", "enum", "pattern", "template", "result_template"})
+
+
+def admitted(schemas: Sequence[SpanTypeSchema], admit: Callable[[str], str]) -> list[SpanTypeSchema]:
+    """Return span types or quality schemas whose texts for people are as `admit` returns them.
+
+    These are names, titles, descriptions, comments, defaults and examples. What a check or a template needs stays.
+    """
+    return [_admitted(each, admit, is_for_people=False) for each in schemas]
+
+
+def _admitted(value: Any, admit: Callable[[str], str], *, is_for_people: bool) -> Any:
+    if isinstance(value, str):
+        return admit(value) if is_for_people else value
+    if isinstance(value, list):
+        return [_admitted(item, admit, is_for_people=is_for_people) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: item if key in _FOR_CHECKS else _admitted(item, admit, is_for_people=is_for_people or key in _FOR_PEOPLE)
+        for key, item in value.items()
+    }
 
 
 QualitySchema = Mapping[str, Any]

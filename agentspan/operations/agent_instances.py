@@ -51,7 +51,7 @@ def register(
     with inside("agent_version"):
         version = _version_fields(agent_version)
     with inside("agent_schema_version"):
-        schema = agent_schema_versions.fields(agent_schema_version)
+        schema = agent_schema_versions.fields(ctx, agent_schema_version)
     purpose = PURPOSES[0] if purpose is None else purpose
     check_purpose(purpose)
     metadata_text = None if metadata is None else request.json_object("metadata", metadata)
@@ -68,8 +68,12 @@ def register(
     about = about_run.read({"session": session, "user": user, "task": task}, tags, metadata_text and metadata_text[1])
     said |= about.said  # keys of before stay what they were
     key = request.idempotency_key("agent_instances/register", idempotency_key, said)
-    named = version.name and ctx.admit_text(version.name), version.description and ctx.admit_text(version.description)
-    version = version._replace(name=named[0], description=named[1])
+    name = name if ids.is_pfid(name) else ctx.admit_text(name)
+    version = version._replace(
+        external_identifier=ctx.admit_text(version.external_identifier),
+        name=version.name and ctx.admit_text(version.name),
+        description=version.description and ctx.admit_text(version.description),
+    )
     if version.runtime_environment is not None:
         runtime = ctx.admit(version.runtime_environment, jsontext.decode(version.runtime_environment))
         version = version._replace(runtime_environment=runtime.text)

@@ -25,7 +25,7 @@ LISTED = 20
 SORTABLE = frozenset({"id", "inserted_at", "external_identifier"})
 
 
-def fields(value: Any) -> SchemaFields:
+def fields(ctx: Context, value: Any) -> SchemaFields:
     """Read an `agent_schema_version`: `span_type_schemas`, or the flat maps `span_schemas` and `span_result_schemas`.
 
     None means the span types of this process: the built-in ones and those of `agentspan.span_type`.
@@ -40,7 +40,8 @@ def fields(value: Any) -> SchemaFields:
     if value.get("quality_schema") is not None:
         unnamed, unusable_unnamed = _unnamed(value["quality_schema"])
         quality, unusable_quality = [*quality, unnamed], [*unusable_quality, *unusable_unnamed]
-    wanted = schema_versions.fields_of(checked, quality, external)
+    external = external and ctx.admit_text(external)
+    wanted = schema_versions.fields_of(ctx.admit_types(checked), ctx.admit_types(quality), external)
     _warn(unusable + unusable_quality, wanted.content_hash)
     return wanted
 
@@ -128,7 +129,7 @@ def create(ctx: Context, *, agent_id: Any, idempotency_key: Any = None, **agent_
     """Create a schema version; the same content again is the same version (see AgentSchemaVersions.create)."""
     if agent_id is None:
         raise RequiredValue("agent_id", "is required")
-    wanted = fields(agent_schema_version)
+    wanted = fields(ctx, agent_schema_version)
     said = {"agent_id": agent_id, "external_identifier": wanted.external_identifier, "content": wanted.content_hash}
     key = request.idempotency_key("agent_schema_versions/create", idempotency_key, said)
     new_id = ctx.ids.new()

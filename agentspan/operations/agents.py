@@ -35,6 +35,7 @@ def create(
     }
     key = request.idempotency_key("agents/create", idempotency_key, said)
     agent_id = id or ctx.ids.new()
+    external_identifier = external_identifier and ctx.admit_text(external_identifier)
 
     def decide(found: Found, now: str) -> Unit:
         check_unused(found, id)
@@ -55,7 +56,7 @@ def show(ctx: Context, *, agent_id: Any = None, external_identifier: Any = None)
         raise RequiredValue("agent_id", "give either agent_id or external_identifier")
     if agent_id is not None:
         return ctx.row(AgentRow, agent_id)
-    name = request.required_text("external_identifier", external_identifier)
+    name = ctx.admit_text(request.required_text("external_identifier", external_identifier))
     found = unique(ctx.storage, AgentRow, external_identifier=name)
     if found is None:
         raise NotFound("no agent has this external_identifier")

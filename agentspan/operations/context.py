@@ -1,6 +1,6 @@
 """The context of an operation: a storage, its ids, the span types of its instances, and the loop that commits."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from agentspan import clock, ids, jsontext
@@ -11,7 +11,7 @@ from agentspan.errors import (
     InvalidAction,
     NotFound,
 )
-from agentspan.model import sensitive
+from agentspan.model import schema_versions, sensitive
 from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit, Violation
 from agentspan.model.refusals import refuse_violations
 from agentspan.model.rows import (
@@ -20,6 +20,7 @@ from agentspan.model.rows import (
     AgentSpanRow,
     Row,
 )
+from agentspan.model.schema_versions import SpanTypeSchema
 from agentspan.model.status import PURPOSES
 from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas.span_types import Registry
@@ -157,6 +158,12 @@ class Context:
     def admit_text(self, text: str) -> str:
         """Return a text as it may be stored."""
         return text if self._redacts is None else self._redacts.text(text)
+
+    def admit_types(self, schemas: Sequence[SpanTypeSchema]) -> Sequence[SpanTypeSchema]:
+        """Return span types or quality schemas as they may be stored."""
+        if self._redacts is None or self._suspicious is None or not self._suspicious(jsontext.text_of(schemas)):
+            return schemas
+        return schema_versions.admitted(schemas, self._redacts.text)
 
     def registry_of(self, instance_id: str) -> Registry:
         """Return the span types that an instance was registered with.

@@ -1,5 +1,6 @@
 """The spans that are one run: a trace of an agent or of a request is one; all other traces of a process are one run."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from agentspan.otel.duplicates import Call, call_of, duplicates
 from agentspan.otel.mapping.mapped import Mapped
 from agentspan.otel.mapping.resources import Program, program_of
 from agentspan.otel.span import OtelSpan
+from agentspan.recording.capture.credential_search import suspicious
 
 
 class Step(NamedTuple):
@@ -95,8 +97,11 @@ def trace_key(trace_id: str) -> str:
 
 
 def process_key(program: Program) -> str:
-    """Return the key of the run of a process."""
-    return f"otel:process:{program.key}"
+    """Return the key of the run of a process, which is stored: a hash where there may be a credential in it."""
+    key = program.key
+    if suspicious()(key):
+        key = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"otel:process:{key}"
 
 
 def in_order(steps: Iterable[Step]) -> list[Step]:

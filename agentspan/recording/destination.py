@@ -11,7 +11,7 @@ from agentspan import forks, ids
 from agentspan.errors import DatabaseUnusable, StorageError
 from agentspan.journal import account_cache, journal_folder
 from agentspan.model.rows import AccountRow
-from agentspan.model.schema_versions import SchemaFields, fields_of
+from agentspan.model.schema_versions import SchemaFields, admitted, fields_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.recording.sinks.protocol import RunListener, Sink
 from agentspan.recovery import leases
@@ -34,10 +34,15 @@ log = logging.getLogger("agentspan")
 
 
 class RunTypes:
-    """The span types that runs are registered with."""
+    """The span types that runs are registered with.
 
-    def __init__(self) -> None:
+    Args:
+        admit: returns a text without credentials; None where they are kept.
+    """
+
+    def __init__(self, admit: Callable[[str], str] | None = None) -> None:
         self.registry = span_types.REGISTRY
+        self._admit = admit
         self._content: tuple[int, SchemaFields | None] = (0, None)
         self._first_version: int | None = None  # of those that a run was registered with
 
@@ -48,7 +53,8 @@ class RunTypes:
             self._first_version = self.registry.version
         if content is None or version != self.registry.version:
             version = self.registry.version
-            content = fields_of(self.registry.items())
+            items = self.registry.items()
+            content = fields_of(items if self._admit is None else admitted(items, self._admit))
             self._content = (version, content)
         return content
 

@@ -85,7 +85,7 @@ class Recorder:
         self.capture = settings.new_capture()
         self.faults = Faults(self.capture, are_raised=settings.raise_errors, are_counted=self.enabled)
         self.is_strict = settings.strict_schemas
-        self.types = RunTypes()
+        self.types = RunTypes(None if self.capture.redaction is None else self.capture.text)
         self.registry = self.types.registry
         self.current: ContextVar[Any] = ContextVar("agentspan_current", default=None)
         self.innermost: Callable[[], Any] = self.current.get

@@ -179,6 +179,23 @@ def test_credentials_are_not_stored(storage: Storage) -> None:
     assert secret not in repr(_spans(storage)) + repr(_runs(storage))
 
 
+def test_credentials_of_the_resource_are_not_stored(storage: Storage) -> None:
+    secret = "sk-ant-api03-" + "a1B2" * 20
+    about = {
+        "service.name": f"svc {secret}",
+        "service.version": secret,
+        "service.instance.id": secret,
+        "db.pw": "hunter2",
+    }
+    for trace_id in ("d" * 32, "e" * 32):
+        _import(storage, [span({}, "step", trace_id=trace_id, resource=about)])
+    (run,) = _runs(storage)  # the same process
+    others = [*storage.page(Query("agent")).rows, *storage.page(Query("agent_version")).rows]
+    assert "name='svc [redacted]'" in repr(others)
+    assert "hunter2" not in repr(run)
+    assert secret not in repr([run, *others, *_spans(storage)])
+
+
 def test_more_spans_than_a_batch(storage: Storage) -> None:
     many = [span({}, span_id=f"{number:016x}") for number in range(1, 2 * BATCH + 2)]
     assert _import(storage, many).spans == 2 * BATCH + 1

@@ -252,6 +252,28 @@ def test_credentials_and_what_is_too_long_stay_out(tmp_path: Path) -> None:
         assert "$truncated" in text
 
 
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_credentials_of_the_resource_stay_out(tmp_path: Path, durability: Any) -> None:
+    secret = "sk-proj-" + "abcdefghijklmnop1234567890"
+    tracer = Tracer(tmp_path / "runs.db", durability=durability, raise_errors=True)
+    about = {
+        "service.name": f"svc {secret}",
+        "service.version": secret,
+        "service.instance.id": secret,
+        "db.pw": "hunter2",
+    }
+    provider = TracerProvider(resource=Resource(about), shutdown_on_exit=False)
+    provider.add_span_processor(SpanProcessor(tracer))
+    with provider.get_tracer("x").start_as_current_span("step"):
+        pass
+    provider.shutdown()
+    tracer.shutdown()
+    data = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"svc [redacted]" in data
+    assert secret.encode() not in data
+    assert b"hunter2" not in data
+
+
 def test_attributes_of_the_start_are_written_and_searched_once(
     tracer: Tracer, otel: trace.Tracer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.credential_search import LONG, suspicious
 from agentspan.recording.capture.credentials import KINDS, names_credential
 from agentspan.recording.capture.redaction import Redaction
+from agentspan.recording.capture.sent import SentRedaction
 from tests.recording.stored import runs_of, spans_of
 from tests.strategies import any_text
 from tests.tiers import every, examples
@@ -77,6 +78,60 @@ def test_what_a_member_of_a_telling_name_holds_is_redacted(name: str, value: Any
     shown = recorded({name: value, "other": "stays"})
     assert shown["other"] == "stays"
     assert set(leaves(shown[name])) == {R}
+
+
+FOREIGN_NAMES = re.findall(
+    r"\S+",
+    """
+passwort Passwort db_passwort Kennwort mot_de_passe motDePasse contraseña CONTRASEÑA contrasena senha minhaSenha
+wachtwoord hasło haslo heslo şifre mật_khẩu mat_khau kata_sandi пароль Пароль секретный_ключ
+密码 数据库密码 密碼 口令 密钥 パスワード 暗証番号 비밀번호 암호 पासवर्ड পাসওয়ার্ড كلمة_المرور كلمة_السر סיסמה รหัสผ่าน
+clave_secreta clé_api chave_privada psk wpa_psk
+ｐａｓｓｗｏｒｄ ｐａｓｓｗｏｒｔ 𝐩𝐚𝐬𝐬𝐰𝐨𝐫𝐝 ﾊﾟｽﾜｰﾄﾞ
+""",
+)
+UNSEEN = ["pass\u200bword", "\ufeffapi_key", "p\u00adassword", "api\u2060_key", "contrasen\u0303a", "se\u200dnha"]
+
+
+@pytest.mark.parametrize("name", [*FOREIGN_NAMES, *UNSEEN], ids=ascii)
+def test_names_in_other_languages_and_with_letters_that_only_look_like_others(name: str) -> None:
+    assert recorded({name: "x", "n": [{name: 7}]}) == {name: R, "n": [{name: R}]}
+    assert SentRedaction().object(json.dumps({name: "x"}), {name: "x"})[1] == {name: R}
+    if name in FOREIGN_NAMES[:-4]:
+        for text in (f"{name}: 'hunter2'", f"{name}=hunter2", json.dumps({name: "hunter2"}), f"{name}：hunter2"):
+            assert "hunter2" not in Redaction().text(text), text
+
+
+@pytest.mark.parametrize(
+    "name", ["desenha", "resenha", "忘记密码提示", "skip_psk_check", "şifreleme", "パスワードの例"], ids=ascii
+)
+def test_words_that_only_contain_such_a_name_tell_nothing(name: str) -> None:
+    assert recorded({name: "x", "n": [7]}) == {name: "x", "n": [7]}
+
+
+@pytest.mark.parametrize(
+    ("name", "secret", "harmless"),
+    [
+        ("pin", ["4711", 4711, "482913", "00001234"], [17, "17", 100, "D13", "GPIO17", 10**9, -4711, True, "pin 4711"]),
+        ("cardPin", [4711], [17]),
+        ("spin", [], [4711, "4711"]),
+        ("pin_code", ["4711"], ["560001", 110001]),
+        ("otp", ["123456"], ["one time"]),
+        ("cvv", ["831", 831], ["31", 31]),
+        ("pw", ["letmein", "hunter2"], [1200, "1200px", "50%", "auto"]),
+        ("parola", ["gatto99"], ["ciao"]),
+        ("clave", ["Tr3s!Tigres"], ["MX-01", "A123456"]),
+        ("mdp", ["azerty1"], [{"states": 4}]),
+        ("server_key", ["k" * 10 + "1234567"], ["S1", "a server"]),
+        ("auth", ["bWlhOmh1bnRlcjI="], ["oauth2", "none", "required"]),
+        ("mnemonic", ["able about above absent absorb abstract absurd abuse access accident account acid"], ["Roy G"]),
+    ],
+)  # fmt: skip
+def test_a_name_of_a_doubtful_kind_counts_if_its_value_looks_like_it(
+    name: str, secret: list[Any], harmless: list[Any]
+) -> None:
+    assert [recorded({name: value}) for value in secret] == [{name: R}] * len(secret)
+    assert [recorded({name: value, "a": ("x",)}) for value in harmless] == [{name: v, "a": ["x"]} for v in harmless]
 
 
 @pytest.mark.parametrize("name", NOT_NAMES)
@@ -269,6 +324,107 @@ KEYS = {
     "PGP key": f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{FAKE}\n=ab12\n-----END PGP PRIVATE KEY BLOCK-----",
 }
 
+HEX = "0f" * 100
+NUMBERED = base64.b64encode(b"123456789012345678").decode()
+UUID = str(uuid.UUID(int=2**127 + 12345))
+MORE_KEYS = {
+    "1Password": "A3-A1B2C3-" + "A1B2C3-" * 5,
+    "1Password account": "ops_eyJ" + FAKE * 3,
+    "age": "AGE-SECRET-KEY-1" + "Q0P9" * 15,
+    "Airtable": "pat" + FAKE[:14] + "." + HEX[:64],
+    "Alibaba": "LTAI" + FAKE[:20],
+    "Artifactory": "AKCp" + FAKE + FAKE[:21],
+    "Atlassian": "ATATT3" + FAKE,
+    "AWS, other": "ABIA" + "Q2W3" * 4,
+    "Azure": "a1B8Q~" + FAKE[:34],
+    "Bedrock": "ABSK" + FAKE * 3,
+    "Bitbucket": "ATBB" + FAKE[:32],
+    "Braintree": "access_token$sandbox$" + HEX[:16] + "$" + HEX[:32],
+    "Buildkite": "bkua_" + HEX[:40],
+    "Clojars": "CLOJARS_" + HEX[:60],
+    "Cloudflare": "v1.0-" + HEX[:24] + "-" + HEX[:146],
+    "Cloudflare token": "cfut_" + FAKE[:40],
+    "Contentful": "CFPAT-" + FAKE,
+    "DigitalOcean": "dop_v1_" + HEX[:64],
+    "Discord": NUMBERED + "." + FAKE[:6] + "." + FAKE[:38],
+    "Docker": "dckr_oat_" + FAKE[:27],
+    "Doppler": "dp.st.dev." + FAKE[:43],
+    "Dropbox": "sl." + FAKE * 3,
+    "Duffel": "duffel_test_" + FAKE[:43],
+    "Dynatrace": "dt0c01." + "A1B2" * 6 + "." + "A1B2" * 16,
+    "EasyPost": "EZAK" + FAKE + FAKE[:6],
+    "Figma": "figd_" + FAKE[:40],
+    "Firebase": "AAAA" + FAKE[:7] + ":APA91b" + FAKE * 3,
+    "Flutterwave": "FLWSECK_TEST-" + HEX[:32],
+    "Fly": "fo1_" + FAKE[:43],
+    "Frame": "fio-u-" + FAKE + FAKE[:16],
+    "GitLab job": "glcbt-64_" + FAKE[:20],
+    "GitLab runner": "GR1348941" + FAKE[:20],
+    "Google refresh": "1//0" + FAKE,
+    "Grafana cloud": "glc_" + FAKE,
+    "Harness": "pat." + FAKE[:22] + "." + HEX[:24] + "." + FAKE[:20],
+    "Heroku": "HRKU-AA" + FAKE + FAKE[:10],
+    "HubSpot": "pat-na1-" + UUID,
+    "Hugging Face, organisation": "api_org_" + "aBcD" * 9,
+    "Infracost": "ico-" + FAKE[:32],
+    "Linear": "lin_api_" + FAKE[:40],
+    "Lob": "live_" + HEX[:35],
+    "Mailchimp": HEX[:32] + "-us14",
+    "Mailgun": "key-" + HEX[:32],
+    "MaxMind": FAKE[:6] + "_" + FAKE[:29] + "_mmk",
+    "Neon": "napi_" + HEX[:64],
+    "Netlify": "nfp_" + FAKE[:36],
+    "New Relic": "NRAK-" + "A1B2" * 6 + "A1B",
+    "Notion": "ntn_" + "1" * 11 + FAKE[:35],
+    "Notion, old": "secret_" + FAKE[:43],
+    "NuGet": "oy2" + HEX[:43],
+    "Octopus": "API-" + "A1B2" * 6 + "A1",
+    "OpenShift": "sha256~" + FAKE[:43],
+    "Plaid": "access-sandbox-" + UUID,
+    "PlanetScale": "pscale_tkn_" + FAKE[:43],
+    "Postman": "PMAK-" + HEX[:24] + "-" + HEX[:34],
+    "Prefect": "pnu_" + FAKE[:36],
+    "Pulumi": "pul-" + HEX[:40],
+    "ReadMe": "rdme_" + HEX[:70],
+    "Resend": "re_" + FAKE[:8] + "_" + FAKE[:24],
+    "RubyGems": "rubygems_" + HEX[:48],
+    "Scalingo": "tk-us-" + FAKE,
+    "Sentry": "sntryu_" + HEX[:64],
+    "Shippo": "shippo_test_" + HEX[:40],
+    "Shopify": "shpat_" + HEX[:32],
+    "Slack, old": "xoxe.xoxp-1-" + FAKE,
+    "SonarQube": "sqp_" + HEX[:40],
+    "Sourcegraph": "sgp_" + HEX[:40],
+    "Square": "sq0atp-" + FAKE[:22],
+    "Square, new": "EAAA" + FAKE + FAKE[:12],
+    "Supabase": "sbp_" + HEX[:40],
+    "Tailscale": "tskey-auth-" + FAKE[:12] + "-" + FAKE[:32],
+    "Terraform": FAKE[:14] + ".atlasv1." + FAKE + FAKE[:16],
+    "Together": "tgp_v1_" + FAKE[:43],
+    "Typeform": "tfp_" + FAKE + FAKE[:11],
+    "Vault batch": "hvb." + FAKE * 3,
+    "Vercel": "vcp_" + FAKE[:24],
+    "WooCommerce": "ck_" + HEX[:40],
+}
+
+
+@pytest.mark.parametrize("key", MORE_KEYS.values(), ids=MORE_KEYS.keys())
+def test_keys_of_other_makers_are_cut_out(key: str) -> None:
+    for place in (
+        "{}",
+        "My key is {}, keep it.",
+        '{{"k": "{}"}}',
+        "https://example.com/?k={}&x=1",
+        "lorem ipsum " * 300 + "{}",
+    ):
+        cut = Redaction().text(place.format(key))
+        assert cut == place.format(R) or cut == place.format("xoxe." + R)
+        shown = recorded({"text": place.format(key)})["text"]
+        assert shown == cut
+    if "-" not in key[:12] and not key.startswith(("pat", "AAAA", NUMBERED)):
+        assert key[8:] in Redaction().text(f"x{key}"), "it is part of a longer word"
+
+
 PLACES = {
     "alone": "{}",
     "prose": "My key is {}, keep it.",
@@ -399,6 +555,25 @@ if password == "letmein":
 Headers([('host', 'x'), ('authorization', 'Bearer letmein'), ('x-api-key', 'letmein')])
 <Password>letmein</Password>
 <ns:clientSecret>letmein letmein</ns:clientSecret>
+my password is hunter2, thanks
+password is "S3cretVal9xQ"
+Passwort: hunter2
+DB_PW=letmein
+plink -pw: 'hunter2'
+https://x.example/?key=S3cretVal9xQS3cretVal9xQ
+https://x.example/?a=1&amp;code=S3cretVal9xQS3cretVal9xQ
+https://x.example/?a=1\\u0026sig=S3cretVal9xQS3cretVal9xQ
+https://x.example/?a=1&auth=S3cretVal9xQS3cretVal9xQ
+https://x.example/#token=S3cretVal9xQ
+https://discord.com/api/v10/webhooks/123/S3cretVal9xQS3cretVal9xQ
+https://a.webhook.office.com/webhookb2/S3cretVal9xQ@S3cretVal9xQ/IncomingWebhook/S3cretVal9xQ
+https://maker.ifttt.com/trigger/x/with/key/S3cretVal9xQS3cretVal9xQ
+https://mainnet.infura.io/v3/S3cretVal9xQS3cretVal9xQ
+redis-cli -h x -a hunter2 ping
+aws configure set aws_secret_access_key S3cretVal9xQ
+<add key="DbPassword" value="hunter2"/>
+- {name: DB_PASSWORD, value: hunter2}
+{"name": "DB_PASSWORD", "value": "hunter2"}
 """.strip().split("\n")
 TEXTS.remove("Authorization: Basic bGV0bWVpbjpsZXRtZWlu S3cretVal9xQ=gone?")
 
@@ -485,6 +660,16 @@ primary_key=True1 cache_key: abc123def bypass: 123456a compass=12345678
 --max-tokens 4096 --next-token abc123def
 The PEM file begins with -----BEGIN PRIVATE KEY----- and then come the lines, which are base64.
 ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 ada@example.com
+led = Pin(25, Pin.OUT); button_pin = 14; pin: 17; {"pin": 4, "mode": "out"}; pinMode(13, OUTPUT)
+The PIN must have 4 digits. Your PIN: ****. The password is required and is base64-encoded; it is 8-16 characters long.
+?page=2&sort=key&key=name&code=US&auth=none&key=PROJ-123
+spin: 1234 rpm, pushpin: 2020, desenha: 2024x9, status_code=404, error code: 10054, pin_code: 560001
+Passwort vergessen? Passwort: siehe Brief. contraseña: obligatoria
+pw: 1200px, mdp: Markov decision process, clave: MX-01
+def test_the_search_that_fails_in_the_very_long_run(): live_preview_mode_enabled_for_all_of_us = True
+sl.setdefault() t1.start() dp.get(x) re_compile_pattern_of_the_names fc-1 key-value-store-of-the-database
+MTA is New York's; see NTLM.secret.html and MDN.docs.web-components-and-their-properties
+arn:aws:iam::123456789012:role/deploy worker-7f9c4d5b6-x2x4z us-east-1 2024-05-06
 """.strip().split("\n")
 
 
@@ -698,6 +883,45 @@ def test_nothing_is_redacted_when_that_is_wanted(tmp_path: Path) -> None:
     tracer.shutdown()
 
 
+CARDS = ["4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005", "30569309025904", "6011111111111117"]
+
+
+def test_card_numbers_are_redacted_where_that_is_wanted(tmp_path: Path) -> None:
+    value = {"texts": [f"paid with {card}, thanks" for card in CARDS], "number": 4111111111111111, "api_key": "x"}
+    tracer = Tracer(tmp_path / "runs.db", redact=agentspan.card_numbers, raise_errors=True)
+    with tracer.span("custom", value):
+        pass
+    with tracer.span("custom", {"text": "nothing of that kind"}):
+        pass
+    first, second = spans_of(tracer)
+    assert first.payload == {"texts": [f"paid with {R}, thanks"] * len(CARDS), "number": R, "api_key": R}
+    assert second.payload == {"text": "nothing of that kind"}
+    tracer.shutdown()
+    assert recorded(value["texts"]) == value["texts"]  # without the rule
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "4111 1111 1111 1112",  # its last digit does not check the others
+        "4444444444444444",
+        "1111111111111117",
+        "550e8400-4111-1111-1111-111111111111",
+        "/orders/4111111111111111",
+        "0.4111111111111111",
+        "1732844032123",
+        4111111111111112,
+        1732844032123,
+        4111111111111111.0,
+        10**400,
+        True,
+        None,
+    ],
+)
+def test_other_numbers_are_no_cards(value: Any) -> None:
+    assert agentspan.card_numbers("card", value) is value or agentspan.card_numbers("card", value) == value
+
+
 # --- Everywhere that something is stored
 
 
@@ -777,6 +1001,20 @@ def test_everything_of_a_run_and_a_span_is_redacted_and_counted(tmp_path: Path) 
     assert tracer.health().redacted == 7
     assert [agent.name for agent in agentspan.open(tracer.storage).agents.list()] == [f"agent {R}"]
     tracer.shutdown()
+
+
+@pytest.mark.parametrize("durability", ["journal", "commit"])
+def test_descriptions_of_span_types_are_redacted(tmp_path: Path, durability: Any) -> None:
+    query = {"type": "string", "description": f"such as {KEY}"}
+    agentspan.span_type("find", payload={"title": "find", "properties": {"q": query}})
+    tracer = Tracer(tmp_path / "runs.db", durability=durability, raise_errors=True)
+    with tracer.run("a"), tracer.span("find", {"q": "x"}):
+        tracer.flush()
+        assert KEY.encode() not in b"".join(written(tmp_path).values())
+    tracer.shutdown()
+    data = b"".join(written(tmp_path).values())
+    assert b"such as [redacted]" in data
+    assert KEY.encode() not in data
 
 
 def test_errors_are_redacted() -> None:

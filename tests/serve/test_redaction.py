@@ -114,6 +114,40 @@ def test_names_and_descriptions(served: Served) -> None:
     assert KEY.encode() not in served.files()
 
 
+def test_identifiers_of_agents_and_versions(served: Served) -> None:
+    said, shown = f"it is {KEY}", f"it is {R}"
+    runs = [served.post("/agent_instance/register", agent_id=said, agent_version={"name": said}) for _ in range(2)]
+    (agent,) = {run["agent_id"] for run in runs}  # the same agent
+    assert served.client.get(f"/api/v1/agent/{agent}").json()["details"]["external_identifier"] == shown
+    version = served.client.get(f"/api/v1/agent_version/{runs[0]['agent_version_id']}").json()["details"]
+    assert (version["name"], version["external_identifier"]) == (shown, shown)
+    found = served.client.get("/api/v1/agent/show", params={"external_identifier": said}).json()
+    assert found["details"]["id"] == agent
+    served.post("/agent", details={"name": "other", "external_identifier": f"other {KEY}"})
+    assert KEY.encode() not in served.files()
+
+
+def test_descriptions_of_types(served: Served) -> None:
+    schema = {
+        "type": "object",
+        "title": f"with {KEY}",
+        "properties": {
+            "password": {"type": "string", "description": f"such as {KEY}", "default": KEY, "examples": [KEY, "x"]},
+            "kind": {"const": "api_key: 'hunter2!'"},
+        },
+    }
+    span_type = {"name": "find", "title": f"find {KEY}", "description": f"uses {KEY}", "params_schema": schema}
+    quality = {"name": "tone", "description": f"uses {KEY}", "schema": True}
+    run = served.run(agent_schema_version={"span_type_schemas": [span_type], "quality_schemas": [quality]})
+    path = f"/api/v1/agent_schema_version/{run['agent_schema_version_id']}"
+    (stored,) = served.client.get(path).json()["details"]["span_type_schemas"]
+    assert (stored["title"], stored["description"]) == (f"find {R}", f"uses {R}")
+    password = stored["params_schema"]["properties"]["password"]
+    assert password == {"type": "string", "description": f"such as {R}", "default": R, "examples": [R, "x"]}
+    assert stored["params_schema"]["properties"]["kind"] == schema["properties"]["kind"]  # type: ignore[index]
+    assert KEY.encode() not in served.files()
+
+
 def test_a_request_is_compared_as_it_was_sent(served: Served) -> None:
     run = served.run()
     body = {"agent_instance_id": run["id"], "schema_name": "llm", "status": "active", "idempotency_key": "k-1"}

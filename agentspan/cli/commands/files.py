@@ -116,7 +116,7 @@ def copy(src: str, dst: str, since: str | None, follow: bool, as_json: bool) -> 
 @click.option("--strict-schemas", is_flag=True, help="Refuse payloads that do not match their schema.")
 @click.option(
     "--redact",
-    type=click.Choice(["credentials", "off"]),
+    type=click.Choice(["credentials", "cards", "off"]),
     default="credentials",
     show_default=True,
     help="What is not stored.",

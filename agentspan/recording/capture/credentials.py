@@ -14,21 +14,58 @@ from agentspan import forks
 
 SEPARATOR = "[_ .-]?"
 """Stands between the words of a name."""
+
+
+def _names(*names: str) -> str:
+    """Return the pattern of names: a blank is SEPARATOR, and a letter beyond ASCII may be escaped as in JSON."""
+    return "|".join("".join(_LETTERS.get(letter) or _letter(letter) for letter in name) for name in names)
+
+
+def _letter(letter: str) -> str:
+    if letter.isascii():
+        return letter
+    raw = dict.fromkeys((letter, letter.upper(), letter.lower()))
+    return f"(?:{'|'.join(raw)}|{'|'.join(map(_ESCAPED_LETTER, map(ord, raw)))})"
+
+
+_ESCAPED_LETTER = r"\\{{1,4}}u{:04x}".format
+_LETTERS = {" ": SEPARATOR}
+
 NAMES = (
     f"(?:api|access|secret|private){SEPARATOR}keys?"
     f"|(?:signing|encryption|master|account|auth|subscription|consumer|app|application|functions|license|session|shared"
-    f"|ssh){SEPARATOR}key"
-    f"|passw(?:or)?d(?:s|[0-9])?|pass{SEPARATOR}phrase|pass{SEPARATOR}code|pwd|secrets?|credentials?|authorization|cookies?"
+    f"|ssh|pre{SEPARATOR}shared){SEPARATOR}key"
+    f"|passw(?:or[dt]|d)(?:s|[0-9])?|pass{SEPARATOR}phrase|pass{SEPARATOR}code|pwd|pswd|authorization|cookies?"
+    f"|secrets?(?:{SEPARATOR}(?:string|value))?|credentials?|passw(?:or)?d{SEPARATOR}(?:confirm(?:ation)?|plain(?:text)?)"
     f"|(?:access|auth|refresh|session|bearer|api|[cx]srf|security|oauth|secret|private|bot|user|deploy|git(?:hub|lab)"
     f"|slack|vault|hf){SEPARATOR}token"
 )
 """How the names of members end that hold credentials. `input_tokens` is none."""
-ID_TOKEN = f"id{SEPARATOR}token"  # but not `invalid_token`
-_NAME = re.compile(f".*?(?:{NAMES}|(?P<id>{ID_TOKEN}))", re.IGNORECASE | re.ASCII | re.DOTALL)
+WHOLE = f"id{SEPARATOR}token|psk|senhas?|heslo|haslo"
+"""The same, as words of their own: `invalid_token` and `desenha` are none."""
+IN_ASCII = _names(
+    "mot de passe", "contrasena", "kennwort", "wachtwoord", "kata sandi", "mat khau",
+    "(?:clave|chave) (?:secreta|privada|(?:de )?api|de acceso)",
+)  # fmt: skip
+"""The same in languages whose names have ASCII only."""
+BEYOND_ASCII = _names(
+    "contraseña", "hasło", "şifre", "mật khẩu", "clé (?:secrète|privée|(?:d[e'])? ?api)",
+    "(?:api|geheimer|privater) schlüssel", "пароль", "секретный ключ", "ключ api", "api ключ", "κωδικός πρόσβασης",
+    "סיסמה", "סיסמא", "كلمة المرور", "كلمة السر", "كلمه المرور", "رمز عبور", "گذرواژه", "پاس ورڈ", "पासवर्ड", "कूटशब्द",
+    "পাসওয়ার্ড", "ਪਾਸਵਰਡ", "પાસવર્ડ", "கடவுச்சொல்", "รหัสผ่าน", "パスワード", "暗証番号", "apiキー", "秘密鍵", "密码", "密碼",
+    "口令", "密钥", "密鑰", "秘钥", "私钥", "비밀번호", "암호", "비밀키",
+)  # fmt: skip
+"""The same in other alphabets, and with accents."""
+_UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+"""Characters without a width. Between the letters of a name they change it for programs, not for eyes."""
+ODD = (
+    "[\u00ad\u0300-\u036f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u249c-\u24e9\ufb00-\ufb06\ufe00-\ufe0f"
+    "\ufeff\uff01-\uff9f\U0001d400-\U0001d7ff]"
+)
+"""Characters that NFKC changes or that have no width, as far as they would make up a name."""
 
 # Names that hold credentials if that is what their value looks like: a `token` is also a word that a model said.
 _TOKEN = re.compile(f"(.*?){SEPARATOR}token", re.IGNORECASE | re.ASCII | re.DOTALL)
-_PASS = re.compile(r"(?:.*[_.-])?pass", re.IGNORECASE | re.ASCII | re.DOTALL)
 _CURSOR = re.compile(
     ".*(?:page|next|prev|previous|continuation|continue|sync|cursor|resume|start|starting|pagination|skip|change|delta"
     "|watermark|stop|end|[beu]os|pad|unk|mask|special|image|audio)",
@@ -37,6 +74,38 @@ _CURSOR = re.compile(
 ANY = re.compile(r".+", re.DOTALL)
 _OPAQUE = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[!#-&*-;=?-~]{16,}")
 _NO_WORD = re.compile(r"(?=[^0-9!@#$%^&*+=]*[0-9!@#$%^&*+=])\S{6,}")
+_NO_SIZE = re.compile(r"(?![0-9.,]+[A-Za-z%]{0,3}\Z|auto\Z|none\Z)\S{4,}")
+_MIXED = re.compile(r"(?=[^0-9]*[0-9])(?=[^a-z]*[a-z])(?=[^A-Z!@#$%^&*+=?]*[A-Z!@#$%^&*+=?])\S{8,}")
+_LOGIN = re.compile(r"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=[^0-9=]*[0-9=])[A-Za-z0-9+/]{12,}={0,2}")
+_WORDS = re.compile(r"(?:[a-z]{3,10}[ \n,]{1,2}){11,23}[a-z]{3,10}", re.IGNORECASE)
+PIN = re.compile(r"[0-9]{4,8}")  # a number of three digits is an output of a circuit
+_SHORT_PIN = re.compile(r"[0-9]{4}")  # one of six is also the code of a post office
+_CARD_CODE = re.compile(r"[0-9]{3,4}")
+NUMBERS = (PIN, _SHORT_PIN, _CARD_CODE)
+"""The looks that numbers have, too."""
+LARGEST = 10**8
+"""No number from here on has one of these looks."""
+
+_MAY = {
+    "pw|psw|mdp": _NO_SIZE,
+    "pass|parola|parol|sifre|sandi": _NO_WORD,
+    "clave|chave": _MIXED,
+    _names("schlüssel", "clé"): _MIXED,
+    f"(?:client|server|admin|root|service(?:{SEPARATOR}(?:role|account))?|hmac|aes|decryption|jwt|webhook|write|recovery"
+    f"|activation|product|storage|wallet|merchant|maps|openai|anthropic|stripe|google|azure|aws|gemini|mistral|cohere"
+    f"|llm){SEPARATOR}key|jwt": _OPAQUE,
+    _names("токен", "令牌", "トークン", "토큰"): _OPAQUE,
+    "auth": _LOGIN,
+    f"mnemonic|seed{SEPARATOR}phrase": _WORDS,
+    f"pin|t?otp|otp{SEPARATOR}code": PIN,
+    f"pin{SEPARATOR}code": _SHORT_PIN,
+    "cvv2?|cvc2?": _CARD_CODE,
+}
+"""Names of a doubtful kind, as words of their own, and what values look like that are credentials."""
+CODES = "|".join(names for names, looks in _MAY.items() if looks in NUMBERS)
+_NO_CODES = [names for names, looks in _MAY.items() if looks not in NUMBERS]
+DOUBTFUL = "|".join(names for names in _NO_CODES if names.isascii())
+DOUBTFUL_BEYOND_ASCII = "|".join(names for names in _NO_CODES if not names.isascii())
 
 _SCHEMA_WORD = re.compile(
     r"\$ref|\$id|\$defs|\$comment|type|title|description|default|examples?|enum|const|format|pattern|m(?:in|ax)Length"
@@ -61,35 +130,151 @@ class _Kind(NamedTuple):
 
 _C = "[A-Za-z0-9_-]"
 _W = "[A-Za-z0-9]"
-KEYS = (
-    f"sk-{_C}{{16,}}",  # OpenAI, Anthropic, DeepSeek, OpenRouter, Langfuse …
-    f"[sr]k_{_C}{{16,}}",  # Stripe, ElevenLabs
-    f"whsec_{_W}{{16,}}",
-    "A[KS]IA[0-9A-Z]{16}",  # AWS
-    f"gh[pousr]_{_W}{{20,}}",  # GitHub
-    f"github_pat_{_C}{{20,}}",
-    f"gl(?:pat|rt|dt|ptt)-{_C}{{16,}}",  # GitLab
-    f"x(?:ox[abceoprs]|app)-{_C}{{10,}}",  # Slack
-    f"AIza{_C}{{30,}}",  # Google
-    rf"ya29\.{_C}{{20,}}",
-    f"GOCSPX-{_C}{{16,}}",
-    f"(?:hf|gsk|r8|npm|shpat|shpss|lin_api|ntn|sbp|e2b|jina|dop_v1)_{_W}{{20,}}",  # Hugging Face, Groq, npm …
-    f"(?:dckr_pat|pcsk|figd|glsa|sntrys)_{_C}{{20,}}",  # Docker, Pinecone, Figma, Grafana, Sentry
-    f"(?:xai|pplx|tvly|csk)-{_C}{{16,}}",  # xAI, Perplexity, Tavily, Cerebras
-    f"(?:pypi-AgE|nvapi-|PMAK-|NRAK-|xkeysib-){_C}{{16,}}",  # PyPI, NVIDIA, Postman, New Relic, Brevo
-    f"lsv2_{_C}{{20,}}",  # LangSmith
-    f"ATATT3{_C}{{20,}}",  # Atlassian
-    rf"hvs\.{_C}{{20,}}",  # Vault
-    rf"SG\.{_C}{{16,}}\.{_C}{{16,}}",  # SendGrid
-    "dapi[0-9a-f]{32}",  # Databricks
-    "SK[0-9a-f]{32}",  # Twilio
-    f"[0-9]{{8,10}}:AA{_C}{{33}}",  # Telegram
+_D = "[A-Za-z0-9_.-]"
+_U = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
+    (
+        "A(?:[KS]IA|BIA|CCA|3T[0-9A-Z])[0-9A-Z]{16}",  # AWS
+        f"gh[pousr]_{_W}{{20,}}",  # GitHub
+        f"[sr]k_{_C}{{16,}}",  # Stripe, ElevenLabs
+        f"sk-{_C}{{16,}}",  # OpenAI, Anthropic, DeepSeek, OpenRouter, Langfuse …
+    ),
+    (
+        f"(?:hf|r8|fw|e2b)_{_W}{{20,}}",  # Hugging Face, Replicate, Fireworks, E2B
+        r"dt0[a-z][0-9]{2}\.[0-9A-Z]{24}\.[0-9A-Z]{40,}",  # Dynatrace
+        rf"dp\.[a-z]{{2,5}}\.{_D}{{30,}}",  # Doppler
+        rf"sl\.(?:u\.)?{_C}{{100,}}",  # Dropbox
+        f"sm_[aps]at_{_W}{{16}}",  # SettleMint
+        "c[ks]_[0-9a-f]{40}",  # WooCommerce
+        "fc-[0-9a-f]{32}",  # Firecrawl
+        f"re_{_W}{{8}}_{_W}{{20,}}",  # Resend
+        f"tk-us-{_C}{{40,}}",  # Scalingo
+        f"lsv2_{_C}{{20,}}",  # LangSmith
+        f"(?:xai|csk|PMAK)-{_C}{{16,}}",  # xAI, Cerebras, Postman
+        f"AQVN{_C}{{35,}}",  # Yandex
+        f"AIza{_C}{{30,}}",  # Google
+        rf"ya29\.{_C}{{20,}}",
+        f"GOCSPX-{_C}{{16,}}",
+        f"1//0{_C}{{40,}}",
+        rf"AQ\.Ab8{_C}{{30,}}",
+        f"lin_(?:api|oauth)_{_W}{{20,}}",  # Linear
+        rf"hv[bs]\.{_C}{{20,}}",  # Vault
+        "ABSK[A-Za-z0-9+/]{60,}={0,2}",  # Amazon Bedrock
+        f"LTAI{_W}{{16,24}}",  # Alibaba
+        f"AKCp{_W}{{40,}}",  # JFrog
+        "API-[0-9A-Z]{26}",  # Octopus
+        f"CFPAT-{_C}{{40,}}",  # Contentful
+        f"FLWSECK(?:_TEST)?-{_W}{{12,}}",  # Flutterwave
+        f"GR1348941{_C}{{16,}}",  # GitLab
+        f"HRKU-{_C}{{30,}}",  # Heroku
+        f"RGAPI-{_U}",  # Riot
+        rf"t1\.[A-Z0-9a-z_-]{{10,}}={{0,2}}\.{_C}{{80,}}",  # Yandex
+        f"pn[bu]_{_W}{{36}}",  # Prefect
+        "p8e-[0-9a-z]{32}",  # Adobe
+        ("_mmk", f"{_W}{{6}}_{_W}{{29}}_mmk"),  # MaxMind
+        "CLOJARS_[0-9a-z]{40,}",
+        "glc_[A-Za-z0-9+/]{32,}",  # Grafana
+        r"v1\.0-[0-9a-f]{24}-[0-9a-f]{40,}",  # Cloudflare
+        f"ATBB{_W}{{28,}}",
+        f"whsec_{_W}{{16,}}",
+        f"EAA[A-Z]{_C}{{56,}}",  # Square, Facebook
+        f"sb_secret_{_C}{{20,}}",  # Supabase
+        (f":AA{_C}{{33}}", f"[0-9]{{8,10}}:AA{_C}{{33}}"),  # Telegram
+        f"mdb_sa_sk_{_C}{{20,}}",  # MongoDB
+        f"sq0(?:atp|csp)-{_C}{{22,}}",  # Square
+        (f"_v1_{_C}{{20}}", f"(?:do[oprt]|tgp|wandb)_v1_{_C}{{20,}}"),  # DigitalOcean, Together, Weights & Biases
+    ),
+    (
+        "f(?:o1|m1[ar]|m2)_[A-Za-z0-9+/=_-]{40,}",  # Fly
+        f"cf(?:k|ut|at)_{_W}{{30,}}",  # Cloudflare
+        "ops_eyJ[A-Za-z0-9+/]{40,}",  # 1Password
+        f"fio-u-{_C}{{40,}}",  # Frame
+        "pul-[0-9a-f]{40}",  # Pulumi
+        rf"pat-(?:na|eu|ap)[0-9]-{_U}",  # HubSpot
+        rf"[ps]at\.{_C}{{22}}\.{_W}{{24}}\.{_W}{{20}}",  # Harness
+        "sgp_(?:[0-9a-f]{16}_|local_)?[0-9a-f]{40}",  # Sourcegraph
+        "oy2[0-9a-z]{43}",  # NuGet
+        (f"pat{_W}{{14}}\\.[0-9a-f]{{60}}", f"pat{_W}{{14}}\\.[0-9a-f]{{60,}}"),  # Airtable
+        f"nf[cp]_{_W}{{36,}}",  # Netlify
+        (f"ss-[spd][a-z]{{5,12}}-{_U}", f"access-(?:sandbox|development|production)-{_U}"),  # Plaid
+        rf"SG\.{_C}{{16,}}\.{_C}{{16,}}",  # SendGrid
+        (f"-AgE{_C}{{16}}", f"pypi-AgE{_C}{{16,}}"),
+        "A3-[0-9A-Z]{6}-[0-9A-Z]{6}[0-9A-Z-]{16,}",  # 1Password
+    ),
+    (
+        (rf"\.mws\.{_U}", rf"amzn\.mws\.{_U}"),
+        ("(?:kua|rsr)_[0-9a-f]{40}", "(?:bkua|crsr)_[0-9a-f]{40,}"),  # Buildkite, Cursor
+        ("(?:api|dme)_[0-9a-z]{40}", "(?:napi_[0-9a-z]{40,}|rdme_[0-9a-z]{60,})"),  # Neon, ReadMe
+        (f"ret_{_W}{{40}}", f"secret_{_W}{{40,}}"),  # Notion
+        (  # Lob, Mollie, GoCardless …
+            f"(?:est|ive)_{_W}{{24}}",
+            f"(?:shippo_|duffel_)?(?:live|test)_{_W}{{24,}}{_C}{{6,}}",
+        ),
+        ("gems_[0-9a-f]{40}", "rubygems_[0-9a-f]{40,}"),
+        (f"k-api-key-{_W}{{20}}", f"bedrock-api-key-{_W}{{20,}}"),
+        ("le_(?:tkn|oauth|pw)_", "pscale_(?:tkn|oauth|pw)_[A-Za-z0-9_.=-]{30,}"),  # PlanetScale
+        (f"256~{_C}{{43}}", f"sha256~{_C}{{43}}"),  # OpenShift
+        ("eyJrIjoi[A-Za-z0-9+/]{60}", "eyJrIjoi[A-Za-z0-9+/]{60,}={0,2}"),  # Grafana
+        (r"\.atlasv1\.", rf"{_W}{{14}}\.atlasv1\.{_C}{{50,}}"),  # Terraform
+        (":APA91b", f"{_C}{{8,30}}:APA91b{_C}{{100,}}"),  # Firebase
+        "dapi[0-9a-f]{32}",  # Databricks
+        (f"ina_{_W}{{20}}", f"jina_{_W}{{20,}}"),
+        f"vc[kp]_{_W}{{20,}}",  # Vercel
+        "sq[apu]_[0-9a-f]{40}",  # SonarQube
+        "tfp_[A-Za-z0-9_.=-]{40,}",  # Typeform
+        f"ico-{_W}{{32}}",  # Infracost
+        (f"ox[a-eprs]-{_C}{{10}}|xapp-{_C}{{10}}", f"x(?:ox[a-eprs]|app)-{_C}{{10,}}"),  # Slack
+        (f"p(?:at|ca|pa|ss)_{_W}{{20}}", f"shp(?:at|ca|pa|ss)_{_W}{{20,}}"),  # Shopify
+        (f"b_pat_{_C}{{20}}", f"github_pat_{_C}{{20,}}"),
+        (  # Docker …
+            f"(?:kr_[op]at|csk|igd|lsa|ry[su])_{_C}{{20}}",
+            f"(?:dckr_[op]at|pcsk|figd|glsa|sntry[su])_{_C}{{20,}}",
+        ),
+        (  # Perplexity, Tavily …
+            f"(?:plx|vly|api|sib)-{_C}{{16}}",
+            f"(?:pplx|tvly|nvapi|xkeysib|xsmtpsib)-{_C}{{16,}}",
+        ),
+        (  # Mailgun, Tailscale, Defined Networking
+            f"key-(?:[0-9a-f]{{32}}|[a-z]{{2,10}}-{_C}{{16}}|{_C}{{40}})",
+            f"key-[0-9a-f]{{32}}|tskey-[a-z]{{2,10}}-{_C}{{16,}}|dnkey-{_C}{{40,}}",
+        ),
+        (  # Braintree
+            r"(?:ion|box)\$[0-9a-z]{16}\$",
+            r"access_token\$(?:production|sandbox)\$[0-9a-z]{16}\$[0-9a-f]{32}",
+        ),
+        ("JQQJ9", f"{_W}{{20,60}}JQQJ9[0-9A-Z]{_W}{{20,}}"),  # Azure
+        f"(?:npm|gsk|ntn|sbp|xau|rpa|rnd|phx)_{_W}{{20,}}",  # npm, Groq, Notion, Supabase, Xata, RunPod …
+        "s-s4t2(?:ud|af)-[0-9a-f]{64}",
+    ),
+    (
+        ("i_org_[A-Za-z]{30}", "api_org_[A-Za-z]{30,}"),  # Hugging Face
+        (  # Discord: the digits of a number in base64
+            rf"[MNO][DTjz]{_C}{{20,28}}\.{_C}{{6}}\.",
+            rf"[MNO][DTjz][AEIMQUYcgk][wxyz0-5]{_C}{{18,26}}\.{_C}{{6}}\.{_C}{{27,40}}",
+        ),
+        f"AT[A-Z]TT3{_C}{{20,}}",  # Atlassian
+        rf"gl[a-z]{{2,6}}-{_D}{{16,}}",  # GitLab
+        "SK[0-9a-f]{32}",  # Twilio
+        "AGE-SECRET-KEY-1[0-9A-Z]{50,}",
+        ("Q~", r"[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}"),  # Azure
+        f"NR[A-Z]{{2}}-{_C}{{16,}}",  # New Relic
+        f"EZ[A-Z]K{_W}{{40,}}",  # EasyPost
+        ("-us[0-9]", "[0-9a-f]{32}-us[0-9]{1,2}"),  # Mailchimp
+    ),
 )
+"""Keys that are known by how they begin, or by what they have inside: then what a search finds, and the whole key.
+
+The prefixes and lengths are those that their makers say, and else those that the rules of gitleaks name. Each group is
+one of the fast searches of a long text, in an order that makes it fast: see credential_search.
+"""
+_KEYS = [key for keys in KEY_GROUPS for key in keys]
+_BEGINNINGS = [key for key in _KEYS if isinstance(key, str)]
+_INSIDES = [key for key in _KEYS if not isinstance(key, str)]
 _X = "[0-9A-Fa-f]{2}"
 _ESCAPE = rf"(?:\\[nrtbf]|(?:\\u{_X}|%){_X})"  # in JSON, or in a URL: the key begins after it
 _ESCAPED = re.compile(rf"{_ESCAPE}\Z")
 
-_LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-")
+_LIKE_WORDS = ("sk-", "sk_", "rk_", "xai-", "pplx-", "tvly-", "csk-", "test_", "live_", "API-", "fw_", "secret_")
 
 
 def _key(match: re.Match[str]) -> str | None:
@@ -111,17 +296,28 @@ def _key(match: re.Match[str]) -> str | None:
 
 # --- Assignments within a text: JSON, reprs, YAML, .env files, query strings, code, the source lines of a traceback
 
-_ASSIGNED = f"(?i-u:{NAMES}|{ID_TOKEN}|token|pass)"
 _QUOTE = r"(?P<q>\\*[\"'`])"
 _UNTIL = r"(?:(?!(?<!\\)(?P=q))[^\r\n]){1,4096}"  # the same quote, but for escaped ones, or the end of the line
-_ASSIGNMENT = rf"""(?ix)
-    (?P<name>{NAMES}|{ID_TOKEN}|token|pass)
+_TOLD = f"passw(?:or[dt]|d)|pass{SEPARATOR}(?:phrase|code)|pin"
+THEN = r"[\\\"'`\]t\t ]*"
+
+
+_COMMON = f"{NAMES}|id{SEPARATOR}token|token|pass"
+_RARE = f"{WHOLE}|{IN_ASCII}|{DOUBTFUL}"
+
+
+def _assignment(names: str) -> str:
+    return rf"""(?ix)
+    (?P<name>{names})
     (?:
         (?P<close>\\*["'`])?\]?[ \t]{{0,8}}
-        (?P<sign>:[ \t]{{0,3}}[A-Za-z][\w.\[\]|]{{0,40}}[ \t]{{0,3}}=|[:=]{{1,3}}>?)(?P<gap>[ \t]{{0,8}})
-        (?: [bruf]{{0,2}}{_QUOTE}(?P<quoted>{_UNTIL}) | (?P<bare>[^\s"'`<>()\[\]{{}},;&|\\]{{3,4096}}) )
+        (?P<sign>:[ \t]{{0,3}}[A-Za-z][\w.\[\]|]{{0,40}}[ \t]{{0,3}}=|[:=]{{1,3}}>?|[：是为為][：:]?)
+        (?P<gap>[ \t]{{0,8}})
+        (?: [bruf]{{0,2}}{_QUOTE}(?P<quoted>{_UNTIL}) | (?P<bare>[^\s"'`<>()\[\]{{}},;&|\\，。；、]{{3,4096}}) )
     | >[ \t]{{0,8}}(?P<xml>[^<\s][^<\r\n]{{0,400}})</
     )"""
+
+
 _FULL_NAME = re.compile(r"[\w.-]*\Z", re.ASCII)
 _END_OF_LINE = re.compile(r"[.]?[ \t]*(?:#[^\n]{0,200})?(?:\Z|[\r\n\"'`]|\\[nr])")
 _CODE = re.compile(r"[A-Za-z_]+|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
@@ -130,6 +326,9 @@ PLACEHOLDER = re.compile(
     r"|\W|\*+|x{3,}|\.{3,}|…|<[^>]*>|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Za-z_]+|%\(?\w+\)?[%s]|\{[^}]*\}|your[ _-].*",
     re.IGNORECASE | re.ASCII,
 )
+
+
+_ESCAPE_OF_LETTER = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
 
 
 def _assigned(match: re.Match[str]) -> str | None:
@@ -142,16 +341,15 @@ def _assigned(match: re.Match[str]) -> str | None:
     if before == "\\" and prefix[:1] in ("n", "r", "t"):  # a new line in JSON that is a text here
         before, prefix = "\n", prefix[1:]
     # In a URL, on a command line, in an environment: not in code, where names are assigned to names.
-    outside = before in ("?", "&", ";") or prefix[:1] == "-" or (prefix + match["name"]).isupper()
-    if name == "token":
-        no = _CURSOR.fullmatch(prefix.rstrip("_.-")) or not (_NO_WORD if outside else _OPAQUE).fullmatch(value)
-    elif name == "pass":
-        no = prefix[-1:].isalnum() or not _NO_WORD.fullmatch(value)
-    elif name == "pwd":
-        no = value[0] in "/~"
-    else:
-        no = name[:2] == "id" and not _is_id_token(prefix + match["name"], len(prefix))
-    if no:
+    outside = before in ("?", "&", ";", "#") or prefix[:1] == "-" or (prefix + match["name"]).isupper()
+    looks = _looks(prefix + _ESCAPE_OF_LETTER.sub(lambda found: chr(int(found[1], 16)), match["name"]))
+    if looks is _OPAQUE and outside:
+        looks = _NO_WORD
+    if looks is None or (name == "pwd" and value[0] in "/~"):
+        return None
+    if looks in NUMBERS:
+        return group if looks.fullmatch(value.rstrip(".")) else None
+    if looks is not ANY and not looks.fullmatch(value):
         return None
     if group != "bare":
         return group
@@ -162,13 +360,35 @@ def _assigned(match: re.Match[str]) -> str | None:
         return group if len(value) >= 4 and value.isdigit() else None  # a number in JSON
     if match["sign"] == ":" and "-" in prefix + match["name"]:
         return group  # a header
-    return group if _NO_WORD.fullmatch(value) and _END_OF_LINE.match(text, match.end()) else None
+    is_sure = _MIXED.fullmatch(value) or (_NO_WORD.fullmatch(value) and _END_OF_LINE.match(text, match.end()))
+    return group if is_sure else None
+
+
+def _said(match: re.Match[str]) -> str | None:
+    """Distinguish a password that a sentence tells from what it says about passwords."""
+    secret = match["secret"].rstrip(".!?")
+    if match["name"].lower() == "pin":
+        is_word = re.search(r"(?:^|[^A-Za-z]|\\[nrt])\Z", match.string[max(0, match.start() - 2) : match.start()])
+        return "secret" if is_word and PIN.fullmatch(secret) else None
+    is_said = _NO_WORD.fullmatch(secret) and not _ABOUT.match(secret) and not secret.isdigit()
+    return "secret" if is_said else None
+
+
+_ABOUT = re.compile(
+    r"(?:base|sha|md|utf|aes|rsa|hs|rs|es|ed|b?crypt|argon|pbkdf|o?auth)-?[0-9]|[0-9]+\W|http|[$%/{]", re.IGNORECASE
+)
 
 
 def _mixed(match: re.Match[str]) -> str | None:
     """Distinguish base64 from a path or a word."""
     secret = match["secret"]
     return None if secret.islower() or secret.isupper() or (secret.isalpha() and secret.istitle()) else "secret"
+
+
+def _in_a_query(match: re.Match[str]) -> str | None:
+    """Distinguish a key from a search for a word; a code of six digits is a product's as well as a login's."""
+    looks = _NO_SIZE if match["name"].lower() in ("pw", "psk") else _OPAQUE
+    return "secret" if looks.fullmatch(match["secret"].replace("%", "")) else None
 
 
 def _scheme(match: re.Match[str]) -> str | None:
@@ -186,7 +406,16 @@ def _option(match: re.Match[str]) -> str | None:
 
 
 _HEADERS = f"(?:authorization|cookie|api{SEPARATOR}key|(?:auth|access|private|security){SEPARATOR}token)"
-_OPTIONS = "(?:passw(?:or)?d|passphrase|key|secret|token)"
+_OPTIONS = "(?:pass(?:w(?:or)?d|phrase|code)?|key|secret|token)"
+
+_WEBHOOKS = (
+    r"hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/(?:v[0-9]{1,2}/)?webhooks/"
+    r"|webhook\.office\.com/webhookb2/|hooks\.zapier\.com/hooks/catch/|(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/"
+    r"|telegram\.org/(?:file/)?bot|with/key/|hook\.[a-z0-9]{1,6}\.make\.com/|infura\.io/v3/|alchemy\.com/v2/"
+)
+_PARAMETERS = r"(?:[?&](?:amp;)?|\\u0026)(?i{0}:{1})="
+_SIGNATURES = "sig|(?:x-amz-|x-goog-)?signature|hmac"
+_IN_A_QUERY = "key|code|auth|ticket|appid|sas|psk|pw"
 
 OTHERS = {
     "private key": _Kind(
@@ -206,10 +435,35 @@ OTHERS = {
         r"(?P<secret>[^\s\"'\\,;<>{}\[\]()$]{6,4096})",
         _scheme,
     ),
-    "assignment": _Kind(rf"{_ASSIGNED}[\\\"'`\]t\t ]*[:=>]", _ASSIGNMENT, _assigned),
+    "assignment": _Kind(
+        f"(?i-u:{_COMMON}){THEN}[:=>]",
+        _assignment(_COMMON),
+        _assigned,
+    ),
+    "assignment to a rarer name": _Kind(  # apart, since each name makes it slower
+        f"(?i-u:{_RARE}){THEN}[:=>]",
+        _assignment(_RARE),
+        _assigned,
+    ),
+    "assignment of digits": _Kind(
+        rf"(?i-u:{CODES})[\\\"'` \t]*[:=][\\\"'` \t]*[0-9]{{3}}",
+        _assignment(CODES),
+        _assigned,
+    ),
+    "sentence": _Kind(
+        rf"(?i-u:{_TOLD}) (?:is|ist) [^\r\n]{{0,30}}[0-9!@#$%^&*]",
+        rf"(?i)(?P<name>{_TOLD}) (?:is|ist) (?:now |jetzt )?"
+        r"(?:\\*[\"'`*]{1,2})?(?P<secret>[^\s\"'`\\,;<>{}()]{4,200})",
+        _said,
+    ),
     "header in a pair": _Kind(
-        rf"(?i-u:{_HEADERS})[\\\"']+,",  # the pairs in a repr
+        rf"(?i-u:{_HEADERS})[\\\"']*[\"'],",  # the pairs in a repr
         rf"(?i){_HEADERS}\\*[\"'],[ \t]{{0,3}}b?{_QUOTE}(?P<secret>{_UNTIL})",
+    ),
+    "name and value": _Kind(  # in XML, in JSON that is a text, in YAML
+        rf"(?i-u:{NAMES})[\\\"', \t\r\nnrt]{{1,60}}value[\\\"' \t]*[:=]",
+        rf"(?i)(?:{NAMES})(?:[\\\"',\s]|\\[nrt]){{1,60}}value(?:\\*[\"'])?[ \t]{{0,8}}[:=][ \t]{{0,8}}"
+        r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\<>]{1,4096})",
     ),
     "bearer": _Kind(
         r"(?i-u:bearer)(?:[ \t]|\\t){1,4}[A-Za-z0-9._~+/-]{16}",
@@ -226,8 +480,13 @@ OTHERS = {
         r"://[^\s/:@\"'?#]{0,100}:(?P<secret>[^\s/\"'?#]{1,200})@",
     ),
     "signed URL": _Kind(
-        "[?&](?i-u:sig|(?:x-amz-|x-goog-)?signature)=",
-        r"(?i)[?&](?:sig|(?:x-amz-|x-goog-)?signature)=(?P<secret>[^\s&\"'\\<>]{16,4096})",
+        _PARAMETERS.format("-u", _SIGNATURES),
+        _PARAMETERS.format("", _SIGNATURES) + r"(?P<secret>[^\s&\"'\\<>]{16,4096})",
+    ),
+    "key in a URL": _Kind(
+        _PARAMETERS.format("-u", _IN_A_QUERY) + "[^ &]{6}",
+        _PARAMETERS.format("", f"(?P<name>{_IN_A_QUERY})") + r"(?P<secret>[^\s&\"'\\<>#]{6,4096})",
+        _in_a_query,
     ),
     "curl": _Kind(
         r"curl(?s:.*)-(?:u|-user|-proxy-user|b|-cookie)",
@@ -256,23 +515,41 @@ OTHERS = {
         _option,
     ),
     "login": _Kind(
-        r"(?i-u:sshpass|docker[\\\"', \t]+login|login(?:[ \t]|\\[nrt])|identified by|with (?:encrypted )?password)",
+        r"(?i-u:sshpass|docker[\\\"', \t]+login|login(?:[ \t]|\\[nrt])|identified by|with (?:encrypted )?password"
+        r"|secret_access_key[ \t]|requirepass[ \t]|redis-cli[ \t])",
         r"(?i)(?:sshpass[ \t]+-p[ \t]*|docker login\b[^\r\n|;]{0,300}?[ \t](?:-p[ \t]*|--password[ \t]+)"
+        r"|redis-cli\b[^\r\n|;]{0,300}?[ \t]-a[ \t]+|(?:secret_access_key|requirepass)[ \t]+"
         r"|login[ \t\r\n]+\S{1,100}[ \t\r\n]+password[ \t\r\n]+|(?:identified by|with (?:encrypted )?password)[ \t]+)"
         r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;-][^\s\"'\\;]{0,4096})",
     ),
-    "webhook": _Kind(
-        r"(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/",
-        r"(?:hooks\.slack\.com/services|discord(?:app)?\.com/api/webhooks)/(?P<secret>[\w/-]{20,})",
-    ),
+    "webhook": _Kind(f"(?:{_WEBHOOKS})", rf"(?:{_WEBHOOKS})(?P<secret>[\w/:@-]{{16,}})"),
     "JSON web token": _Kind(  # the look behind keeps a text of nothing but their beginnings linear
         rf"eyJ{_C}{{8,}}\.{_C}{{8}}",
         rf"(?P<secret>eyJ(?:(?<!{_C}eyJ)|(?<=\\[nrtbf]eyJ)|(?<=\\u{_X}{_X}eyJ)|(?<=%{_X}eyJ)){_C}{{8,}}\.{_C}{{8,}}(?:\.{_C}*)?)",
     ),
 }
-_KEY_KINDS = tuple(_Kind(key, f"(?P<secret>{key})", _key) for key in KEYS)
+BEYOND = {
+    "assignment in another alphabet": _Kind(
+        f"(?i:{BEYOND_ASCII}|{DOUBTFUL_BEYOND_ASCII}){THEN}[:=>：是为為]"
+        f"|(?i-u:{NAMES}|{WHOLE}|{IN_ASCII}|{DOUBTFUL}|{CODES}|token){THEN}[：是为為]",
+        _assignment(f"{BEYOND_ASCII}|{DOUBTFUL_BEYOND_ASCII}|{NAMES}|{WHOLE}|{IN_ASCII}|{DOUBTFUL}|{CODES}|token"),
+        _assigned,
+    ),
+}
+"""Kinds that need letters beyond ASCII, or escapes. They are apart: their bytes would double the search's table."""
+ESCAPED = r"""\\u[0-9A-Fa-f]{4}[A-Za-z _.-]*\\*["'][ \t]*[:=]"""
+"""A name with a letter that is escaped."""
+_KEY_KINDS = tuple(
+    _Kind(found, f"(?P<secret>{key})", _key) for found, key in (*zip(_BEGINNINGS, _BEGINNINGS, strict=True), *_INSIDES)
+)
 KINDS = (*OTHERS.values(), *_KEY_KINDS)
-SOME_KEY = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})(?:{'|'.join(KEYS)})"
+"""The kinds that a text of ASCII may have; beside them there are those of BEYOND."""
+SOME_KEY = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})(?:{'|'.join(_BEGINNINGS)})|{'|'.join(found for found, _ in _INSIDES)}"
+
+
+def of_group(number: int) -> str:
+    """Return the pattern that finds the keys of one of KEY_GROUPS."""
+    return "|".join(key if isinstance(key, str) else key[0] for key in KEY_GROUPS[number])
 
 
 def detects(*kinds: str) -> str:
@@ -288,7 +565,12 @@ _Ready = tuple[Found, re.Pattern[str], Callable[[re.Match[str]], str | None]]
 @cache
 def ready() -> tuple[tuple[Found, tuple[_Ready, ...]], ...]:
     """Return the kinds, compiled, in two groups, each with a search that tells whether any of them is there."""
-    groups = ((tuple(OTHERS.values()), detects(*OTHERS)), (_KEY_KINDS, SOME_KEY))
+    beyond = tuple(BEYOND.values())
+    groups = (
+        (tuple(OTHERS.values()), detects(*OTHERS)),
+        (_KEY_KINDS, SOME_KEY),
+        (beyond, "|".join(kind.detect for kind in beyond)),
+    )
     return tuple(
         (search(any_), tuple((search(kind.detect), re.compile(kind.cut, re.ASCII), kind.judge) for kind in kinds))
         for kinds, any_ in groups
@@ -310,19 +592,47 @@ def names_credential(name: str) -> bool:
 @lru_cache(maxsize=4096)
 def looks_of(name: str) -> re.Pattern[str] | None:
     """Return what texts look like that are credentials in a member of this name, or None if none are."""
+    if name in ("PWD", "OLDPWD"):  # those are folders
+        return None
+    return _looks(name if name.isascii() else _as_read(name))
+
+
+def _as_read(name: str) -> str:
+    """Return a name as people read it: full-width letters are letters, what has no width is nothing."""
+    with forks.importing:
+        from unicodedata import normalize
+
+    return normalize("NFKC", _UNSEEN.sub("", name[-256:]))
+
+
+@cache
+def _compiled() -> tuple[re.Pattern[str], tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]]:
+    """Return what matches names that hold credentials, and those of a doubtful kind: 5 ms, when first needed."""
+    flags = re.IGNORECASE | re.ASCII | re.DOTALL
+    name = re.compile(f".*?(?:{NAMES}|{IN_ASCII}|{BEYOND_ASCII}|(?P<whole>{WHOLE}))", flags)
+    return name, tuple((re.compile(f".*?(?P<whole>{names})", flags), looks) for names, looks in _MAY.items())
+
+
+def _looks(name: str) -> re.Pattern[str] | None:
     tail = name[-64:]
-    found = _NAME.fullmatch(tail)
-    if found is not None and (found["id"] is None or _is_id_token(tail, found.start("id"))):
-        return None if name in ("PWD", "OLDPWD") else ANY  # those are folders
+    names, may_be = _compiled()
+    found = names.fullmatch(tail)
+    if found is not None and (found["whole"] is None or _is_word(tail, found.start("whole"))):
+        return ANY
     token = _TOKEN.fullmatch(tail)
     if token is not None:
         return None if _CURSOR.fullmatch(token[1]) else _OPAQUE
-    return _NO_WORD if _PASS.fullmatch(tail) else None
+    for pattern, looks in may_be:
+        found = pattern.fullmatch(tail)
+        if found is not None and _is_word(tail, found.start("whole")):
+            return looks
+    return None
 
 
-def _is_id_token(name: str, start: int) -> bool:
+def _is_word(name: str, start: int) -> bool:
+    """Return whether a word begins there: in `cardPin` and `card_pin` a `pin`, in `spin` none."""
     before = name[start - 1 : start]
-    return not before.isalpha() or (before.islower() and name[start].isupper())
+    return before.lower() == before.upper() or (before.islower() and name[start].isupper())
 
 
 def is_schema(keys: Iterable[Any]) -> bool:

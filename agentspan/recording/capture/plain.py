@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from agentspan.interrupts import let_through
 from agentspan.recording.capture.credential_search import is_harmless_name
-from agentspan.recording.capture.credentials import is_schema, names_credential
+from agentspan.recording.capture.credentials import is_schema, looks_of, names_credential
 from agentspan.recording.capture.foreign import FOREIGN, Table
 from agentspan.recording.capture.leaves import Leaves
 from agentspan.recording.capture.limits import TRUNCATED, Limits
@@ -270,7 +270,7 @@ def described_by(pairs: Sequence[tuple[Any, Any]]) -> str:
     """Return the name of a credential that an object like `{"name": "Authorization", "value": …}` is about, or ""."""
     if 2 <= len(pairs) <= 12:
         for key, item in pairs:
-            if type(key) is str and key.lower() in ("name", "key") and type(item) is str and names_credential(item):
+            if type(key) is str and key.lower() in ("name", "key") and type(item) is str and looks_of(item) is not None:
                 return item
     return ""
 

@@ -6,8 +6,17 @@ from typing import Any
 
 from agentspan.interrupts import let_through
 from agentspan.model.sensitive import REDACTED
+from agentspan.recording.capture.cards import card_numbers, has_card_number
 from agentspan.recording.capture.credential_search import suspicious
-from agentspan.recording.capture.credentials import ANY, PLACEHOLDER, looks_of, names_credential, ready
+from agentspan.recording.capture.credentials import (
+    ANY,
+    LARGEST,
+    NUMBERS,
+    PLACEHOLDER,
+    looks_of,
+    names_credential,
+    ready,
+)
 
 Rule = Callable[[str, Any], Any]
 """One's own rule: takes the name of a member (of the nearest one, for what is in a list; "" where there is none) and
@@ -37,7 +46,12 @@ class Redaction:
         self.count = 0
         self._rule = rule
         self._suspicious = suspicious()
-        self.suspicious: Callable[[str | bytes], bool] = self._suspicious if rule is None else lambda text: True
+        self.suspicious: Callable[[str | bytes], bool] = self._suspicious
+        if rule is card_numbers:
+            found = has_card_number()
+            self.suspicious = lambda text: self._suspicious(text) or found(text)
+        elif rule is not None:
+            self.suspicious = lambda text: True
 
     def text(self, text: str) -> str:
         """Cut out of a text what looks like a credential."""
@@ -102,8 +116,10 @@ class Redaction:
                 value = self._redacted()
             elif len(value) >= 8 and not is_blob:
                 value = self.text(value)
-        elif looks is ANY and value is not None and type(value) is not bool:
-            value = self._redacted()
+        elif looks is not None and value is not None and type(value) is not bool:
+            is_pin = looks in NUMBERS and type(value) is int and 0 <= value < LARGEST and looks.fullmatch(str(value))
+            if looks is ANY or is_pin:
+                value = self._redacted()
         return value if self._rule is None else self._by_rule(name, value)
 
     def _by_rule(self, name: str, value: Any) -> Any:

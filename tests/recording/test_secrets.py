@@ -1,0 +1,23 @@
+"""Of the secrets of a corpus nearly none is stored, and none of its harmless look-alikes is changed."""
+
+import pytest
+
+from tests.recording.secrets.corpus import FOLDER, HARMLESS, SECRETS, cases, is_kept_out, stored
+
+WANTED = 0.95
+
+pytestmark = pytest.mark.skipif(not (FOLDER / SECRETS).exists(), reason="needs the corpus")
+
+
+def test_nearly_all_secrets_are_kept_out() -> None:
+    secrets = cases(SECRETS)
+    missed = [case for case, shown in zip(secrets, stored(secrets), strict=True) if not is_kept_out(case, shown)]
+    assert len(secrets) >= 120
+    assert len(missed) <= (1 - WANTED) * len(secrets), [case.kind for case in missed]
+
+
+def test_what_only_looks_like_a_secret_stays_as_it_is() -> None:
+    harmless = cases(HARMLESS)
+    changed = [case for case, shown in zip(harmless, stored(harmless), strict=True) if shown != case.payload]
+    assert len(harmless) >= 120
+    assert changed == []
