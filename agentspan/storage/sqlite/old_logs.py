@@ -92,8 +92,11 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         DatabaseBusy: another process kept the lock for seconds.
     """
-    import fcntl  # nothing is marked where there is none
-
+    try:
+        import fcntl
+    except ImportError:  # Windows, where an open file is not renamed anyway
+        yield
+        return
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         until = time.monotonic() + WAIT_S
