@@ -6,6 +6,7 @@ credentials are redacted and where limits hold.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, overload
 
 from pydantic_core import to_json
@@ -14,7 +15,7 @@ from agentspan import forks
 from agentspan.interrupts import let_through
 from agentspan.journal.parts import Element, Parts
 from agentspan.jsontext import LIST, LIST_TEXT
-from agentspan.recording.capture.credential_search import marked_sensitive
+from agentspan.recording.capture.credential_search import is_harmless_name, marked_sensitive
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
@@ -177,10 +178,22 @@ class Capture:
 
     def failure(self, error: dict[str, Any]) -> str:
         """Return what `error` described as the JSON text of a result."""
-        text = self.object({"error": error})
+        text = self._redacted_error(error) or self.object({"error": error})
         if text is _NOT_WRITTEN and error["type"] in ("RecursionError", "MemoryError"):  # so it was to be expected
             return f'{{"error":{{"type":"{error["type"]}","message":"{_UNREADABLE}","stacktrace":""}}}}'
         return text
+
+    def _redacted_error(self, error: dict[str, Any]) -> str | None:
+        """Return what `error` described, whose texts are redacted; None where a limit, or a rule, asks for more."""
+        try:
+            is_redacted = self.redaction is None or (not self.redaction.has_rule and _has_plain_types(error))
+            if is_redacted and _room({"error": error}, self._payload, self._items, self._value, self._depth) >= 0:
+                text = to_json({"error": error}).decode()
+                return text if len(text) <= self._payload else None
+        except Exception as raised:
+            if type(raised) is not RecursionError:  # no stack left for a call
+                let_through(raised)
+        return None
 
     def text(self, text: str) -> str:
         """Return a text for a column of its own, redacted."""
@@ -305,16 +318,20 @@ class Capture:
 
     def _stacktrace(self, exception: BaseException, described: dict[str, Any]) -> str:
         with forks.importing:
-            import traceback  # 8 ms, for the first failure only
+            from agentspan.recording.capture import stacktraces  # 8 ms, for the first failure only
 
         try:
-            trace = exception.__traceback__
             if _are_few(exception):
-                lines = traceback.format_exception(type(exception), exception, trace, limit=-MAX_FRAMES)
+                lines = stacktraces.of_exception(exception, MAX_FRAMES)
             else:
-                lines = [*traceback.format_tb(trace, limit=-MAX_FRAMES), f"{described['type']}: {described['message']}"]
-            text = "".join(self._line(line) for line in lines)
-            return _text(text[-MAX_STACKTRACE:] if self.redaction is None else self.redaction.end(text, MAX_STACKTRACE))
+                lines = stacktraces.of_frames(exception.__traceback__, MAX_FRAMES)
+                lines.append(f"{described['type']}: {described['message']}")
+            if self.redaction is None:
+                return _text("".join(map(self._line, lines))[-MAX_STACKTRACE:])
+            # In parts, each of which is redacted once: the frames, and what is between them.
+            kinds = groupby(lines, key=lambda line: id(line) if type(line) is stacktraces.FrameText else 0)
+            parts = ["".join(map(self._line, each)) for _, each in kinds]
+            return _text(self.redaction.end(parts, MAX_STACKTRACE))
         except Exception as raised:
             let_through(raised)
             return ""
@@ -357,6 +374,11 @@ def _are_few(exception: BaseException) -> bool:
         if isinstance(one, BaseExceptionGroup):
             waiting += _members(one)[:MAX_TRACED]  # traceback goes to a member as often as it is one
     return True
+
+
+def _has_plain_types(error: dict[str, Any]) -> bool:
+    """Return whether the names of classes in a description need no redaction."""
+    return is_harmless_name(error["type"]) and all(map(_has_plain_types, error.get("exceptions", ())))
 
 
 def head_of_call(name: str) -> str:
