@@ -111,6 +111,7 @@ def delete(ctx: Context, agent_id: Any) -> AgentRow:
     Raises:
         InvalidAction: it has instances.
     """
+    ctx.check_writable()
     for _ in range(ATTEMPTS):
         agent = ctx.row(AgentRow, agent_id)
         where: dict[str, Value] = {"agent_id": agent.id}

@@ -215,10 +215,12 @@ class Start(Body):
     """Start what is pending.
 
     Attributes:
+        details: these fields, as a creation has them; either place will do.
         timestamp: when it started, RFC 3339 with an offset; now when left out.
         idempotency_key: the same request with the same key again succeeds again.
     """
 
+    details: dict[str, Any] | None = None
     timestamp: str | None = None
     idempotency_key: str | None = Field(None, max_length=64)
 
@@ -227,11 +229,13 @@ class FinishInstance(Body):
     """Finish an instance. Its spans are left alone.
 
     Attributes:
+        details: these fields, as a creation has them; either place will do.
         status: `complete` (when left out) or `failed`, of an active one; `cancelled`, of a pending one.
         timestamp: when it finished, RFC 3339 with an offset; now when left out.
         idempotency_key: the same request with the same key again succeeds again.
     """
 
+    details: dict[str, Any] | None = None
     status: FinishStatus | None = None
     timestamp: str | None = None
     idempotency_key: str | None = Field(None, max_length=64)
@@ -300,6 +304,7 @@ class FinishSpan(_Flat):
     """Finish a span.
 
     Attributes:
+        details: these fields, as a creation has them; either place will do.
         status: terminal status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending
             one, whose times are then both set to the timestamp.
         result_payload: what came out, any JSON.
@@ -308,6 +313,7 @@ class FinishSpan(_Flat):
         idempotency_key: the same request with the same key again succeeds again.
     """
 
+    details: dict[str, Any] | None = None
     status: FinishStatus | None = None
     result_payload: Any = None
     timestamp: str | None = None

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -589,3 +591,21 @@ def test_payloads_are_json_text_in_the_file(tmp_path: Path) -> None:
     assert connection.execute("select spans, failed_spans from runs").fetchone() == (1, 0)
     connection.close()
     tracer.shutdown()
+
+
+def test_the_times_of_a_span_follow_time_machine_and_its_duration_is_real(tracer: Tracer) -> None:
+    time_machine = pytest.importorskip("time_machine", reason="needs time-machine")
+    began = time.perf_counter()
+    with time_machine.travel(datetime(2030, 1, 1, tzinfo=UTC), tick=False) as clock:
+        with tracer.run("a") as run, tracer.span("tool", {"name": "x"}):
+            clock.shift(5)
+        db = agentspan.open(tracer.storage)
+        by_id = db.agent_spans.create(run.id, "tool", "active", {"name": "y"}).id
+        clock.shift(7)
+        finished = db.agent_spans.finish(by_id)
+    assert finished.duration_ms == 7000
+    span = next(span for span in db.agent_spans.list(run.id) if span.id != by_id)
+    assert span.started_at == datetime(2030, 1, 1, tzinfo=UTC)
+    assert span.finished_at == datetime(2030, 1, 1, 0, 0, 5, tzinfo=UTC)
+    assert span.duration_ms is not None
+    assert 0 <= span.duration_ms < (time.perf_counter() - began) * 1000
