@@ -27,6 +27,9 @@ class AgentForCreate(Body):
         description: for people.
         external_identifier: the client's own name for it, unique in the file.
         id: a PFID of the client's own; minted when left out.
+        owner_person_id: kept as it is, as `team_id` and `risk_profile_id`: a file has none of these.
+        team_id: kept as it is.
+        risk_profile_id: kept as it is.
         idempotency_key: the same request with the same key again answers with the agent as it is now.
     """
 
@@ -34,6 +37,9 @@ class AgentForCreate(Body):
     description: str | None = None
     external_identifier: str | None = None
     id: str | None = None
+    owner_person_id: str | None = None
+    team_id: str | None = None
+    risk_profile_id: str | None = None
     idempotency_key: str | None = Field(None, max_length=64)
 
 
@@ -55,10 +61,16 @@ class AgentForUpdate(Body):
     Attributes:
         name: for people.
         description: for people.
+        owner_person_id: kept as it is, as `team_id` and `risk_profile_id`.
+        team_id: kept as it is.
+        risk_profile_id: kept as it is.
     """
 
     name: str | None = None
     description: str | None = None
+    owner_person_id: str | None = None
+    team_id: str | None = None
+    risk_profile_id: str | None = None
 
 
 class UpdateAgent(Body):

@@ -283,3 +283,12 @@ def test_a_page_over_the_limit_is_refused_by_each_door(db: Database, client: Cli
     for door in ("python", "http"):
         (answer,) = outputs(db, client, items, door)
         assert answer["code"] == "invalid_value"
+
+
+def test_the_ids_of_the_service_that_an_agent_has_are_kept_and_answered(client: Client) -> None:
+    ids = {"owner_person_id": "p", "team_id": "t", "risk_profile_id": "r"}
+    made = details(client.post(f"{API}/agent", json={"details": {"name": "a", **ids}}))
+    assert ids.items() <= made.items()
+    changed = details(client.request("PUT", f"{API}/agent/{made['id']}", json={"details": {"team_id": "t2"}}))
+    assert (ids | {"team_id": "t2"}).items() <= changed.items()
+    assert (ids | {"team_id": "t2"}).items() <= details(client.get(f"{API}/agent/{made['id']}")).items()
