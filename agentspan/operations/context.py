@@ -234,7 +234,7 @@ class Context:
             NotPermitted: the database was opened to be read only.
         """
         if self._read_only:
-            raise NotPermitted("this database was opened to be read only")
+            raise NotPermitted("this database was opened with read_only=True")
 
     def commit(
         self,

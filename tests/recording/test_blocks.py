@@ -390,10 +390,12 @@ def test_a_busy_file_costs_a_moment_and_loses_nothing(tmp_path: Path, caplog: py
 
     class Waits(SQLiteStorage):
         def apply(self, units: Sequence[Unit], *, stop_at_refusal: bool = False, wait_s: float = 5.0) -> list[Outcome]:
-            waits.append(wait_s)
+            if threading.get_ident() == here:  # a thread of agentspan writes what waits
+                waits.append(wait_s)
             return super().apply(units, stop_at_refusal=stop_at_refusal, wait_s=wait_s)
 
     waits: list[float] = []
+    here = threading.get_ident()
     storage = Waits(tmp_path / "runs.db")
     tracer = Tracer(storage, durability="commit")
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
@@ -405,7 +407,7 @@ def test_a_busy_file_costs_a_moment_and_loses_nothing(tmp_path: Path, caplog: py
         for number in range(20):
             with tracer.span("tool", {"name": str(number)}):
                 pass
-        assert (waits[0], {*waits[1:]} - {0.0}) == (0.25, set())  # only the first call waits
+        assert waits == [0.25]  # only the first call waits
         assert tracer.health().waiting == 40
         assert tracer.flush(0.0) is False
         other.execute("rollback")
