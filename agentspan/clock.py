@@ -2,7 +2,7 @@
 
 Times are ISO-8601 UTC text with six digits and `Z` (`2026-11-24T15:20:11.123456Z`), which sorts as text.
 freezegun can replace all of them: `now` looks `time` up at each call, and freezegun recognises the functions behind
-the other names.
+the other names. time_machine replaces the wall clock only, as it does for every program.
 """
 
 import re

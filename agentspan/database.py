@@ -48,12 +48,15 @@ class Database:
         *,
         strict_schemas: bool = False,
         sensitive: Literal["redact", "keep"] = "redact",
+        read_only: bool = False,
         closes: bool = True,
         tuning: Tuning = STANDARD,
     ) -> None:
         if sensitive not in ("redact", "keep"):
             raise InvalidValue("sensitive", 'must be "redact" or "keep"')
-        self._context = Context(storage, strict_schemas=strict_schemas, keep_sensitive=sensitive == "keep")
+        self._context = Context(
+            storage, strict_schemas=strict_schemas, read_only=read_only, keep_sensitive=sensitive == "keep"
+        )
         self.storage = storage
         self._closes = closes
         self._tuning = tuning
@@ -247,4 +250,6 @@ def open(
     """
     db, closes = chosen(db)
     storage = open_storage(db, read_only=read_only, tuning=tuning)
-    return Database(storage, strict_schemas=strict_schemas, sensitive=sensitive, closes=closes, tuning=tuning)
+    return Database(
+        storage, strict_schemas=strict_schemas, sensitive=sensitive, read_only=read_only, closes=closes, tuning=tuning
+    )

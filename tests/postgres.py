@@ -113,15 +113,20 @@ class Server:
 
     def kill(self) -> None:
         """Kill it with all its children, as a power failure does; what the system has of its files stays."""
+        self.signal(signal.SIGKILL)
+        assert self._started is not None
+        self._started.wait()
+        self._started = None
+        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to it and all its children."""
         assert self._started is not None
         parent = self._started.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         for pid in [parent, *map(int, children)]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._started.wait()
-        self._started = None
-        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+                os.kill(pid, number)
 
     def remove(self) -> None:
         """End it, and delete its files."""

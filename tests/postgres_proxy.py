@@ -31,6 +31,7 @@ class Proxy:
         is_silent: pass nothing on, in either direction, and accept connections all the same.
         lost: how many times all connections that were open were lost: what they send since then reaches nobody.
         delay_s: how long answers take on their way.
+        held: what the next connection sends is held back until this is set, and so are all its answers; None for none.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,6 +45,7 @@ class Proxy:
         self.refuses = self.is_silent = False
         self.lost = 0
         self.delay_s = 0.0
+        self.held: threading.Event | None = None
         self._left: list[socket.socket] = []
         self._ends = threading.Event()
         self._counting = threading.Lock()
@@ -90,6 +92,8 @@ class Proxy:
                     if readable is client and self.breaks is not None and re.search(self.at, data):
                         self._break(server, data)
                         return
+                    if readable is client and self.held is not None:
+                        self.held.wait(60)
                     if readable is server and self.delay_s:
                         self._ends.wait(self.delay_s)
                     if readable is server:  # or its buffer for answers was full, and it was not asked for them yet

@@ -50,6 +50,9 @@ class Agent(Resource):
         instance_counts: its instances by status; likewise.
         inserted_at: when it was created, UTC.
         updated_at: when it last changed, UTC.
+        owner_person_id: its owner in the service, as a client said, or None.
+        team_id: its team there, likewise.
+        risk_profile_id: its risk profile there, likewise.
     """
 
     type: Literal["agent"] = "agent"
@@ -63,6 +66,9 @@ class Agent(Resource):
     instance_counts: InstanceCounts | None = None
     inserted_at: AwareDatetime
     updated_at: AwareDatetime
+    owner_person_id: str | None = None
+    team_id: str | None = None
+    risk_profile_id: str | None = None
 
 
 class AgentVersion(Resource):

@@ -6,7 +6,7 @@ from agentspan.model.rows import AgentRow, Value
 
 
 def updated(agent: AgentRow, values: dict[str, Value], now: str) -> Move:
-    """Return the changes that set an agent's name and description."""
+    """Return the change that sets columns of an agent."""
     return Move("agent", agent.id, frozenset(), {**values, "updated_at": now})
 
 

@@ -46,7 +46,11 @@ class AccountRow(NamedTuple):
 
 
 class AgentRow(NamedTuple):
-    """An agent, which groups runs."""
+    """An agent, which groups runs.
+
+    `owner_person_id`, `team_id` and `risk_profile_id` are ids of the API's service, kept as its clients send them: a
+    file has no people, teams and risk profiles.
+    """
 
     id: str
     external_identifier: str | None
@@ -55,6 +59,9 @@ class AgentRow(NamedTuple):
     status: str
     inserted_at: Time
     updated_at: Time
+    owner_person_id: str | None = None
+    team_id: str | None = None
+    risk_profile_id: str | None = None
 
 
 class AgentVersionRow(NamedTuple):

@@ -5,7 +5,7 @@ Writes are plans, for `Context.carry_out`: those of several callers may be carri
 
 from typing import Any, cast
 
-from agentspan import ids
+from agentspan import ids, jsontext
 from agentspan.errors import RequiredValue
 from agentspan.model import sensitive, spans
 from agentspan.model.changes import Ref, Unit
@@ -13,7 +13,7 @@ from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow, Value
 from agentspan.model.status import SPAN_STATUSES
 from agentspan.operations import request
 from agentspan.operations.context import Context, Plan
-from agentspan.schemas.meaning import describe
+from agentspan.schemas.meaning import describe, error_text
 from agentspan.schemas.span_types import check_name, title_of
 from agentspan.storage.lookup import check_unused, expect
 from agentspan.storage.protocol import Found, Query, Rows
@@ -65,6 +65,8 @@ def plan_create(
     key = request.idempotency_key("agent_spans/create", idempotency_key, said)
     text, plain, marks = ctx.admit(*sent)
     result_text, result, result_marks = (None, None, 0) if sent_result is None else ctx.admit(*sent_result)
+    if sent_result is None and status == "failed":
+        result_text, result = _error_in(text)
     schema_name = ctx.admit_text(schema_name)
     span_id = id or ctx.ids.new()
     kept = ctx.kept(agent_instance_id) if parent_span_id is None or ids.is_pfid(parent_span_id) else None
@@ -106,6 +108,17 @@ def plan_create(
         return Unit((put,), span_id, key)
 
     return Plan((agent_instance_id, parent_span_id, id), key, decide, kept)
+
+
+def _error_in(payload: str) -> tuple[str | None, Any]:
+    """Return the error that a failed span has in its payload as a result, in both forms; None where there is none.
+
+    The API's TypeScript SDK sends it there, and no result. All that reads errors looks for them in results.
+    """
+    if '"error"' not in payload:
+        return None, None
+    result = {"error": jsontext.decode(payload).get("error")}
+    return (jsontext.text_of(result), result) if error_text(result) else (None, None)
 
 
 def plan_start(ctx: Context, agent_span_id: Any, *, timestamp: Any = None, idempotency_key: Any = None) -> Plan:

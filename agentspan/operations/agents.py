@@ -24,14 +24,20 @@ def create(
     description: Any = None,
     external_identifier: Any = None,
     id: Any = None,
+    owner_person_id: Any = None,
+    team_id: Any = None,
+    risk_profile_id: Any = None,
     idempotency_key: Any = None,
 ) -> Done:
     """Create an agent (see Agents.create)."""
+    owners = {"owner_person_id": owner_person_id, "team_id": team_id, "risk_profile_id": risk_profile_id}
+    owners = {field: request.text(field, value) for field, value in owners.items()}
     said = {
         "name": request.required_text("name", name),
         "description": request.text("description", description),
         "external_identifier": request.text("external_identifier", external_identifier),
         "id": request.own_id("id", id),
+        **owners,
     }
     key = request.idempotency_key("agents/create", idempotency_key, said)
     agent_id = id or ctx.ids.new()
@@ -44,7 +50,8 @@ def create(
             if other is not None:
                 raise InvalidValue("external_identifier", f"already names the agent {other.id}")
         about = ctx.admit_text(name), description and ctx.admit_text(description)
-        row = AgentRow(agent_id, external_identifier, *about, "pending", now, now)
+        admitted = (value and ctx.admit_text(value) for value in owners.values())
+        row = AgentRow(agent_id, external_identifier, *about, "pending", now, now, *admitted)
         return Unit((Put(row, minted=id is None),), agent_id, key)
 
     return ctx.commit((id,), key, decide)
@@ -64,12 +71,21 @@ def show(ctx: Context, *, agent_id: Any = None, external_identifier: Any = None)
 
 
 def update(
-    ctx: Context, agent_id: Any, *, name: Any = None, description: Any = None, idempotency_key: Any = None
+    ctx: Context,
+    agent_id: Any,
+    *,
+    name: Any = None,
+    description: Any = None,
+    owner_person_id: Any = None,
+    team_id: Any = None,
+    risk_profile_id: Any = None,
+    idempotency_key: Any = None,
 ) -> Done:
-    """Change an agent's name and description; a field that is left out stays (see Agents.update)."""
+    """Change what an agent was created with; a field that is left out stays (see Agents.update)."""
+    owners = {"owner_person_id": owner_person_id, "team_id": team_id, "risk_profile_id": risk_profile_id}
     values: dict[str, Value] = {
         field: request.required_text(field, value) if field == "name" else request.text(field, value)
-        for field, value in (("name", name), ("description", description))
+        for field, value in {"name": name, "description": description, **owners}.items()
         if value is not None
     }
     key = request.idempotency_key("agents/update", idempotency_key, {"agent_id": agent_id, **values})
@@ -112,6 +128,7 @@ def delete(ctx: Context, agent_id: Any) -> AgentRow:
     Raises:
         InvalidAction: it has instances.
     """
+    ctx.check_writable()
     for _ in range(ATTEMPTS):
         agent = ctx.row(AgentRow, agent_id)
         where: dict[str, Value] = {"agent_id": agent.id}

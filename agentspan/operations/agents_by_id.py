@@ -26,9 +26,15 @@ class Agents:
         external_identifier: str | None = None,
         *,
         id: str | None = None,
+        owner_person_id: str | None = None,
+        team_id: str | None = None,
+        risk_profile_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Agent:
         """Create an agent, pending until its first instance starts.
+
+        Args:
+            owner_person_id, team_id, risk_profile_id: ids of the API's service, kept as they are.
 
         Raises:
             InvalidValue: a value is wrong, or the external_identifier names another agent.
@@ -39,6 +45,9 @@ class Agents:
             description=description,
             external_identifier=external_identifier,
             id=id,
+            owner_person_id=owner_person_id,
+            team_id=team_id,
+            risk_profile_id=risk_profile_id,
             idempotency_key=idempotency_key,
         )
         return self._full(done.row)
@@ -61,10 +70,22 @@ class Agents:
         name: str | None = None,
         description: str | None = None,
         *,
+        owner_person_id: str | None = None,
+        team_id: str | None = None,
+        risk_profile_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> Agent:
-        """Change an agent's name or description; a field that is left out stays."""
-        done = agents.update(self._ctx, agent_id, name=name, description=description, idempotency_key=idempotency_key)
+        """Change what an agent was created with; a field that is left out stays."""
+        done = agents.update(
+            self._ctx,
+            agent_id,
+            name=name,
+            description=description,
+            owner_person_id=owner_person_id,
+            team_id=team_id,
+            risk_profile_id=risk_profile_id,
+            idempotency_key=idempotency_key,
+        )
         return self._full(done.row)
 
     def retire(self, agent_id: str, idempotency_key: str | None = None) -> Agent:

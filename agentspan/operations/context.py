@@ -10,6 +10,7 @@ from agentspan.errors import (
     IdempotencyKeyAlreadyUsed,
     InvalidAction,
     NotFound,
+    NotPermitted,
 )
 from agentspan.model import schema_versions, sensitive
 from agentspan.model.changes import Applied, Key, KeyTaken, Outcome, Refused, Replayed, Unit, Violation
@@ -107,6 +108,7 @@ class Context:
     Args:
         strict_schemas: refuse payloads that do not match their schema, instead of recording the mismatch.
         wait_s: how long a write may wait for other writers.
+        read_only: refuse every write, also one that would change nothing.
         redacts: what keeps credentials out of what is stored; None for nothing.
         keep_sensitive: store the values that are marked as sensitive (see model.sensitive).
     """
@@ -117,10 +119,12 @@ class Context:
         *,
         strict_schemas: bool = False,
         wait_s: float = 5.0,
+        read_only: bool = False,
         redacts: Redacts | None = None,
         keep_sensitive: bool = False,
     ) -> None:
         self.storage = storage
+        self._read_only = read_only
         self._redacts = redacts
         self._suspicious = None if redacts is None else redacts.suspicious
         self._keep_sensitive = keep_sensitive
@@ -230,6 +234,15 @@ class Context:
         if self.strict_schemas:
             refuse_violations(violations, schema_name)
 
+    def check_writable(self) -> None:
+        """Refuse to write, before anything is read: a write may be refused for another reason, or be done already.
+
+        Raises:
+            NotPermitted: the database was opened to be read only.
+        """
+        if self._read_only:
+            raise NotPermitted("this database was opened with read_only=True")
+
     def commit(
         self,
         wanted: tuple[str | None, ...],
@@ -251,6 +264,7 @@ class Context:
         Args:
             again: the first attempt was made already.
         """
+        self.check_writable()
         run_id = plan.instance_id if ids.is_pfid(plan.instance_id) else None
         for attempt in range(int(again), ATTEMPTS):
             if attempt or plan.kept is None:

@@ -26,17 +26,18 @@ Fields = Mapping[str, Any]
 JsonOperation = Callable[[Context, Fields], Envelope]
 
 PAGE_SIZE = 50
+OWNERS = ("owner_person_id", "team_id", "risk_profile_id")
 
 
 def create_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/create."""
-    names = ("name", "description", "external_identifier", "id", "idempotency_key")
+    names = ("name", "description", "external_identifier", "id", *OWNERS, "idempotency_key")
     return envelopes.of_done(ctx, agents.create(ctx, **_picked(fields, names, "name")))
 
 
 def update_agent(ctx: Context, fields: Fields) -> Envelope:
     """agents/update."""
-    names = ("name", "description", "idempotency_key")
+    names = ("name", "description", *OWNERS, "idempotency_key")
     return envelopes.of_done(ctx, agents.update(ctx, _id(fields, "agent_id"), **_picked(fields, names)))
 
 

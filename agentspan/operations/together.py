@@ -17,6 +17,7 @@ def carry_out_together(ctx: Context, plans: Sequence[Plan]) -> list[Done | Excep
     Raises:
         StorageError: nothing is stored (after InDoubt, it may be). Each can be carried out alone then.
     """
+    ctx.check_writable()
     ids = {id for plan in plans if plan.kept is None for id in plan.ids()}
     found = ctx.storage.find(*ids) if ids else Found({})
     results: list[Done | Exception | None] = [None] * len(plans)

@@ -152,7 +152,7 @@ class Extracted:
         self._before = _incoming.get(), origin.get()
         _incoming.set(said)
         origin.set(_origin_of(said))
-        found = _place_of(recorder.answering, said) if recorder.enabled else None
+        found = _looked_up(recorder, said) if recorder.enabled else None
         here = recorder.innermost()
         if found is None or (here is not None and _run_id(here) == found[0].id):
             return  # in the same run already: a span of OpenTelemetry took it over
@@ -228,6 +228,11 @@ def _text(value: Any) -> str:
 def _origin_of(said: Incoming) -> dict[str, str]:
     about = {"run": said.run, "span": said.span, "trace_id": said.parent.trace_id, "span_id": said.parent.span_id}
     return {name: value for name, value in about.items() if value is not None}
+
+
+def _looked_up(recorder: Recorder, said: Incoming) -> tuple[AgentInstanceRow, str | None] | None:
+    with recorder.in_time():
+        return _place_of(recorder.answering, said)
 
 
 def _place_of(storage: Storage, said: Incoming) -> tuple[AgentInstanceRow, str | None] | None:

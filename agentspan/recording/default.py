@@ -308,7 +308,8 @@ def arrive(location: Location, settings: Settings | None) -> Recorder | None:
             if settings is None:  # a rule for redaction that cannot be imported here: what it would hide is not kept
                 settings = Settings(redact=_everything)
             if _recorder is None or _recorder.location != location:
-                _configure(Configuration(location, settings), CONFIGURE_WAIT_S)
+                wait_s = settings.tuning.recording_wait_s if location.path is None else CONFIGURE_WAIT_S
+                _configure(Configuration(location, settings), wait_s)
         recorder = get_recorder()
         return recorder if recorder.location == location else None
     except Exception as error:

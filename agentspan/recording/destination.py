@@ -22,7 +22,7 @@ from agentspan.recovery.stored_span_types import StoredSpanTypes
 from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.identity import Identities, Identity
-from agentspan.storage.location import Location
+from agentspan.storage.location import Location, memory
 from agentspan.storage.protocol import Storage
 from agentspan.storage.registry import location_of
 from agentspan.tuning import STANDARD, Tuning
@@ -108,6 +108,8 @@ class Destination:
         if self.is_server and wants_journal:
             _check_state_folder()
         later = wants_journal and self._folder is not None and journal_folder.why_not(self._folder) is None
+        # A call that records does not wait for a server: what it records waits in memory.
+        later = later or (self.is_server and open_wait_s <= tuning.recording_wait_s)
         wait_s = tuning.recording_wait_s if later else open_wait_s
         self.storage = open_storage(db, wait_s=wait_s, later=later, tuning=tuning)
         self._account: AccountRow | None = None
@@ -120,7 +122,7 @@ class Destination:
             self.location, self.is_file = location, False
             self.store: Storage = cast(Spooled, self.storage).direct
             self.is_journaled = wants_journal and self._may_journal()
-            if self.is_journaled:
+            if later:
                 self._account = account_cache.read(cast(Path, self._folder))
             else:
                 self.learn()
@@ -145,6 +147,11 @@ class Destination:
             waiting.wait_at_most(self._tuning.recording_wait_s)
 
     @property
+    def is_remote(self) -> bool:
+        """True if the storage answers over a connection, also where no journal could lie in front of it."""
+        return self.location is not None and self.location.path is None and self.location != memory()
+
+    @property
     def account(self) -> AccountRow:
         """The row of its account; one without ids, in partition 0, as long as it could not be read."""
         return self._account or _UNKNOWN
@@ -164,7 +171,7 @@ class Destination:
             except DatabaseUnusable:
                 raise
             except StorageError:
-                if not self.is_journaled:
+                if not self.is_journaled and not self.is_server:
                     raise
 
     def identity(self) -> Identity:
@@ -207,7 +214,15 @@ class Destination:
             )
 
         if not self.is_journaled or self._folder is None:
-            return CommitSink(store, new_committer, outcomes, journals=journals, tuning=self._tuning)
+            return CommitSink(
+                store,
+                new_committer,
+                outcomes,
+                journals=journals,
+                is_server=self.is_remote,
+                has_thread=True,
+                tuning=self._tuning,
+            )
         with forks.importing:
             from agentspan.recovery.adopting import Adoption
 

@@ -5,6 +5,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -26,6 +27,7 @@ from agentspan.recovery.writers import this_process
 from agentspan.schemas.meaning import describe
 from agentspan.storage.identity import Identity
 from agentspan.storage.location import Location
+from agentspan.storage.patience import in_a_call
 from agentspan.storage.protocol import Storage
 
 log = logging.getLogger("agentspan")
@@ -139,6 +141,8 @@ class Recorder:
             counts = self.sink.counts()
             if counts.last_error is not None or counts.oldest_s > PATIENCE_S:
                 raise StorageError(f"{self.location} does not answer at present, so nothing was looked up there")
+            if not self.destination.is_journaled:
+                self.make_writer_known()  # a thread connects, if nothing was recorded yet
         return self.store
 
     @property
@@ -160,6 +164,11 @@ class Recorder:
     def is_waiting(self) -> bool:
         """True while the storage, which has no journal in front of it, does not take what is recorded."""
         return self.sink is not None and not self.destination.is_journaled and self.sink.counts().waiting > 0
+
+    def in_time(self) -> AbstractContextManager[None]:
+        """Return a block in which this thread waits for a server, in all, as long as a call that records may."""
+        waits = self.destination.is_remote and not self.destination.is_journaled
+        return in_a_call(self.tuning.recording_wait_s) if waits else nullcontext()
 
     def check(self, span: SpanFacts, payload: str | None, result: str | None) -> None:
         """Refuse a payload, or a result, that does not match its schema, if that was asked for.

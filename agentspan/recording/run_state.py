@@ -109,19 +109,24 @@ class RunState:
         if not recorder.enabled:
             return
         try:
-            recorder.make_writer_known()
-            if known is not None:
-                self._begin_known(known)
-            elif recorder.destination.is_journaled or recorder.is_waiting:
-                self._append_registration(None, clock.now())
-            else:
-                self._register_now()
+            with recorder.in_time():
+                self._begin(known)
             latest_runs.note(recorder, self.id)
             assert recorder.sink is not None
             recorder.sink.watch()
         except Exception as error:
             recorder.faults.lose(error)
         self._began_ns = clock.monotonic_ns()
+
+    def _begin(self, known: Known | None) -> None:
+        recorder = self.recorder
+        recorder.make_writer_known()
+        if known is not None:
+            self._begin_known(known)
+        elif recorder.destination.is_journaled or recorder.is_waiting:
+            self._append_registration(None, clock.now())
+        else:
+            self._register_now()
 
     def _register_now(self) -> None:
         """Register the run in the storage; behind what waits in memory where it cannot be read."""
@@ -157,7 +162,7 @@ class RunState:
         recorder, started_at = self.recorder, clock.to_text(known.started_ns)
         destination = recorder.destination
         try:
-            if not (destination.is_server and destination.is_journaled):
+            if not (destination.is_remote and (destination.is_journaled or recorder.is_waiting)):
                 stored = stored_run(recorder.store, text_of(recorder, self.name) or DEFAULT, known.id, known.key)
                 if stored is not None:
                     self.is_taken_over = True
@@ -166,7 +171,7 @@ class RunState:
                 if not recorder.is_waiting:
                     return self._registered(self._register(recorder.store, known.id, started_at))
         except StorageError:
-            if not destination.is_journaled:
+            if not destination.is_journaled and not destination.is_remote:
                 raise
         self._key = known.key
         self._append_registration(known.id, started_at)
@@ -230,11 +235,12 @@ class RunState:
             return
         try:
             wanted = self._wanted(self.id, instance.started_at or clock.now())
-            if recorder.destination.is_journaled:
+            if recorder.destination.is_journaled or recorder.is_waiting:
                 self._append_renaming(wanted)
                 return
             wait_s = recorder.tuning.recording_wait_s
-            agent, found, schema = refer(recorder.store, wanted, recorder.ids.new, wait_s=wait_s)
+            with recorder.in_time():
+                agent, found, schema = refer(recorder.store, wanted, recorder.ids.new, wait_s=wait_s)
             if (agent.id, found.id) != (instance.agent_id, instance.agent_version_id):
                 recorder.out.write(unit_of(instances.renamed(self.id, agent.id, found.id, schema.id)))
                 self.registered_row = instance._replace(

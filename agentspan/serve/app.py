@@ -109,6 +109,7 @@ def create_app(
         storage,
         strict_schemas=strict_schemas,
         wait_s=wait_s,
+        read_only=read_only,
         redacts=settings.new_sent_redaction(),
         keep_sensitive=sensitive == "keep",
     )

@@ -16,13 +16,16 @@ def fields_of(body: bodies.Body | None, more: Mapping[str, Any]) -> tuple[dict[s
         more: fields of the path.
 
     Raises:
-        InvalidValue: it has two idempotency keys that differ.
+        InvalidValue: it has a field twice, with values that differ, or two such idempotency keys.
     """
     said = {} if body is None else body.said()
     details = said.pop("details", None) or {}
     key, inner = said.pop("idempotency_key", None), details.get("idempotency_key")
     if key is not None and inner is not None and key != inner:
         raise InvalidValue("idempotency_key", "differs from details.idempotency_key")
+    for name in details.keys() & said.keys():
+        if details[name] != said[name]:
+            raise InvalidValue(name, f"differs from details.{name}")
     fields = {**details, **said, **more}
     if key is not None:
         fields["idempotency_key"] = key

@@ -88,6 +88,7 @@ class OtlpRoutes:
     """
 
     def __init__(self, ctx: Context, tuning: Tuning = STANDARD) -> None:
+        self._ctx = ctx
         self._receiver = Receiver(ctx, tuning=tuning)
         self._thread = ThreadPoolExecutor(1, "agentspan-otlp")
         self._waiting = self._waiting_bytes = 0
@@ -149,6 +150,7 @@ class OtlpRoutes:
         try:
             decoded: Decoded = decode(signal, body, said, request.headers.get("content-encoding"), MAX_BODY)
             if decoded.spans or decoded.logs:
+                self._ctx.check_writable()
                 self._receiver.store(decoded.spans, decoded.logs)
                 self._look()
         except BodyTooLarge as error:

@@ -27,6 +27,9 @@ class AgentForCreate(Body):
         description: for people.
         external_identifier: the client's own name for it, unique in the file.
         id: a PFID of the client's own; minted when left out.
+        owner_person_id: kept as it is, as `team_id` and `risk_profile_id`: a file has none of these.
+        team_id: kept as it is.
+        risk_profile_id: kept as it is.
         idempotency_key: the same request with the same key again answers with the agent as it is now.
     """
 
@@ -34,6 +37,9 @@ class AgentForCreate(Body):
     description: str | None = None
     external_identifier: str | None = None
     id: str | None = None
+    owner_person_id: str | None = None
+    team_id: str | None = None
+    risk_profile_id: str | None = None
     idempotency_key: str | None = Field(None, max_length=64)
 
 
@@ -55,10 +61,16 @@ class AgentForUpdate(Body):
     Attributes:
         name: for people.
         description: for people.
+        owner_person_id: kept as it is, as `team_id` and `risk_profile_id`.
+        team_id: kept as it is.
+        risk_profile_id: kept as it is.
     """
 
     name: str | None = None
     description: str | None = None
+    owner_person_id: str | None = None
+    team_id: str | None = None
+    risk_profile_id: str | None = None
 
 
 class UpdateAgent(Body):
@@ -215,10 +227,12 @@ class Start(Body):
     """Start what is pending.
 
     Attributes:
+        details: these fields, as a creation has them; either place will do.
         timestamp: when it started, RFC 3339 with an offset; now when left out.
         idempotency_key: the same request with the same key again succeeds again.
     """
 
+    details: dict[str, Any] | None = None
     timestamp: str | None = None
     idempotency_key: str | None = Field(None, max_length=64)
 
@@ -227,11 +241,13 @@ class FinishInstance(Body):
     """Finish an instance. Its spans are left alone.
 
     Attributes:
+        details: these fields, as a creation has them; either place will do.
         status: `complete` (when left out) or `failed`, of an active one; `cancelled`, of a pending one.
         timestamp: when it finished, RFC 3339 with an offset; now when left out.
         idempotency_key: the same request with the same key again succeeds again.
     """
 
+    details: dict[str, Any] | None = None
     status: FinishStatus | None = None
     timestamp: str | None = None
     idempotency_key: str | None = Field(None, max_length=64)
@@ -300,6 +316,7 @@ class FinishSpan(_Flat):
     """Finish a span.
 
     Attributes:
+        details: these fields, as a creation has them; either place will do.
         status: terminal status: `complete` (when left out) or `failed`, of an active span; `cancelled`, of a pending
             one, whose times are then both set to the timestamp.
         result_payload: what came out, any JSON.
@@ -308,6 +325,7 @@ class FinishSpan(_Flat):
         idempotency_key: the same request with the same key again succeeds again.
     """
 
+    details: dict[str, Any] | None = None
     status: FinishStatus | None = None
     result_payload: Any = None
     timestamp: str | None = None

@@ -11,6 +11,7 @@ from agentspan.locks import Occupied, within
 from agentspan.model.changes import Key, Outcome, Unit, Violation
 from agentspan.model.rows import AccountRow, AgentSpanRow
 from agentspan.storage.location import Location
+from agentspan.storage.patience import Unconnected, may_connect
 from agentspan.storage.protocol import Capabilities, Found, Query, Rows, SpanCounts, Storage
 
 
@@ -43,6 +44,8 @@ class Late:
         if self._closed:
             raise StorageError(f"{self.location} was closed here; open it again")
         if self._storage is None:
+            if not may_connect():
+                raise Unconnected(f"{self.location} is not open yet")
             try:
                 with within(self._lock, self._wait_s):
                     if self._storage is None:

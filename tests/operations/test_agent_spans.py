@@ -10,6 +10,7 @@ import agentspan
 from agentspan import AgentInstance, AgentSpan, Database, ids
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+NOTHINGS: list[Any] = [None, {}, [], 7, ""]
 
 
 @pytest.fixture
@@ -375,3 +376,30 @@ def test_nothing_is_cut_and_nothing_redacted(db: Database, run: AgentInstance) -
     span = db.agent_spans.create(run.id, "tool", "active", payload)
     assert db.agent_spans.finish(span.id, result_payload=payload).result_payload == payload
     assert db.agent_spans.get(span.id).payload == payload
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ({"error_type": "TimeoutError", "message": "read timed out"}, "TimeoutError: read timed out"),
+        ({"message": "read timed out"}, "read timed out"),
+        ("read timed out", "read timed out"),
+    ],
+)
+def test_the_error_in_the_payload_of_a_failed_span_without_a_result_is_its_error(
+    db: Database, run: AgentInstance, error: Any, text: str
+) -> None:
+    payload = {"name": "fetch", "inputs": {}, "error": error}
+    failed = db.agent_spans.create(run.id, "tool", "failed", payload)
+    assert failed.payload == payload
+    assert failed.result_payload == {"error": error}
+    assert str(failed.summary).endswith(f"→ {text}")
+    sql = db.storage.capabilities().sql
+    if sql is not None:
+        assert sql.select("select error from spans").rows == [(text.rpartition(": ")[2],)]
+    for status, own in (("complete", None), ("failed", {"output": 1})):
+        other = db.agent_spans.create(run.id, "tool", status, payload, result_payload=own)  # type: ignore[arg-type]
+        assert other.result_payload == own
+    for nothing in NOTHINGS:
+        empty = db.agent_spans.create(run.id, "tool", "failed", {"name": "x", "error": nothing})
+        assert empty.result_payload is None

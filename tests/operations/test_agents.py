@@ -34,6 +34,22 @@ def test_what_is_left_out_of_a_change_stays(db: Database) -> None:
     assert code_of(lambda: db.agents.update(agent.id, "Fourth", idempotency_key="k")) == "idempotency_key_already_used"
 
 
+def test_the_ids_of_the_service_are_kept_and_answered(db: Database) -> None:
+    def ids(agent: agentspan.Agent) -> tuple[str | None, ...]:
+        return agent.owner_person_id, agent.team_id, agent.risk_profile_id
+
+    agent = db.agents.create("a", owner_person_id="p", team_id="t", risk_profile_id="r", idempotency_key="key-1")
+    assert ids(agent) == ids(db.agents.get(agent.id)) == ("p", "t", "r")
+    assert ids(db.agents.update(agent.id, "b", team_id="t2")) == ("p", "t2", "r")
+    assert [ids(each) for each in db.agents.list()] == [("p", "t2", "r")]
+    assert ids(db.agents.create("c")) == (None, None, None)
+    assert code_of(lambda: db.agents.create("d", team_id=7)) == "invalid_value"  # type: ignore[arg-type]
+    again = {"name": "a", "owner_person_id": "p", "team_id": "other", "risk_profile_id": "r"}
+    assert code_of(lambda: db.agents.create(**again, idempotency_key="key-1")) == "idempotency_key_already_used"
+    item = {"_type": "agents/create", "idempotency_key": "key-00002", "name": "e", "team_id": "t3"}
+    assert db.bulk([item])["key-00002"]["details"]["team_id"] == "t3"
+
+
 def test_a_retired_agent_is_reinstated_to_what_it_was(db: Database) -> None:
     agent = db.agents.create("Researcher")
     assert code_of(lambda: db.agents.reinstate(agent.id)) == "invalid_action"

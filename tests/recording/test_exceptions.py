@@ -6,7 +6,8 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 
 import agentspan
 from agentspan import Tracer
+from agentspan.recording.capture import stacktraces
 from agentspan.recording.capture.capture import MAX_FRAMES, MAX_MEMBERS, MAX_MESSAGE, MAX_STACKTRACE
+from agentspan.recording.capture.redaction import Redaction
 from agentspan.testing import CapturedRuns
 from tests.recording.stored import only_span
 
@@ -341,6 +344,139 @@ def test_a_deep_traceback_keeps_its_end_and_a_long_message_its_start(tracer: Tra
     assert error["message"] == "x" * MAX_MESSAGE + "…"
     assert len(error["stacktrace"]) <= MAX_STACKTRACE
     assert error["stacktrace"].count(", in deeper") <= MAX_FRAMES
+
+
+@pytest.mark.parametrize("depth", [12, 48])
+def test_a_frame_is_formatted_once_however_many_recorded_calls_an_exception_passes(
+    tracer: Tracer, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formatted: list[Any] = []
+    summarized = traceback.StackSummary.format_frame_summary
+    extracted = traceback.FrameSummary.__init__
+
+    def formatting(*args: Any, **how: Any) -> Any:
+        formatted.append(args)
+        return summarized(*args, **how)
+
+    def extracting(*args: Any, **how: Any) -> Any:
+        formatted.append(args)
+        return extracted(*args, **how)
+
+    monkeypatch.setattr(traceback.StackSummary, "format_frame_summary", formatting)
+    monkeypatch.setattr(traceback.FrameSummary, "__init__", extracting)
+    steps: dict[int, Callable[[], None]] = {}
+    for level in range(depth):  # each with code of its own
+        names: dict[str, Any] = {"inner": steps.get(level - 1)}
+        exec(f"def step_{level}():\n    {'inner()' if level else 'missing'}", names)
+        steps[level] = tracer.span(names[f"step_{level}"])
+    with tracer.run("a") as run, suppress(NameError):
+        steps[depth - 1]()
+    assert len(formatted) <= 2 * (depth + 10)  # our own frames are one or two places in our code
+    spans = agentspan.open(tracer.storage).agent_spans.list(run.id)
+    for level, span in zip(reversed(range(depth)), spans, strict=True):
+        assert span.result_payload is not None
+        lines = span.result_payload["error"]["stacktrace"].splitlines()
+        found = [line.rpartition(" in ")[2] for line in lines if ", in step_" in line]
+        assert found == [f"step_{each}" for each in reversed(range(level + 1))][-len(found) :]
+        assert len(found) >= min(level + 1, MAX_FRAMES // 2)
+        assert lines[-1] == "NameError: name 'missing' is not defined"
+
+
+def test_a_credential_in_an_exception_is_cut_out_once_however_many_recorded_calls_it_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer = Tracer(tmp_path / "runs.db", raise_errors=True)
+    searched: list[int] = []
+    cut_out = Redaction.text
+
+    def counting(redaction: Redaction, text: str) -> str:
+        searched.append(len(text))
+        return cut_out(redaction, text)
+
+    @tracer.span
+    def step(level: int) -> None:
+        if not level:
+            key = "hunter2hunter2"
+            raise ConnectionError(f"cannot log in with password={key}")
+        step(level - 1)
+
+    monkeypatch.setattr(Redaction, "text", counting)
+    with tracer.run("a") as run, suppress(ConnectionError):
+        step(39)
+    assert sum(searched) < 40 * 100  # 40 stack traces have 300,000 characters together
+    spans = agentspan.open(tracer.storage).agent_spans.list(run.id)
+    tracer.shutdown()
+    assert len(spans) == 40
+    for span in spans:
+        error = (span.result_payload or {})["error"]
+        assert error["message"] == "cannot log in with password=[redacted]"
+        assert error["stacktrace"].endswith("ConnectionError: cannot log in with password=[redacted]\n")
+        assert "hunter2" not in str(error)
+    assert tracer.health().redacted >= 40
+
+
+def _recursive(level: int) -> None:
+    if level:
+        _recursive(level - 1)
+    raise ValueError("at the end")
+
+
+def _chained() -> None:
+    try:
+        _recursive(6)
+    except ValueError as error:
+        try:
+            raise KeyError("second") from error
+        except KeyError:
+            raise OSError("third")
+
+
+def _grouped() -> None:
+    members: list[Exception] = []
+    for fails in (_chained, lambda: _recursive(2), lambda: 1 / 0):
+        try:
+            fails()
+        except Exception as error:
+            members.append(error)
+    raise ExceptionGroup("several", [*members, ExceptionGroup("more", members[:1])]) from members[0]
+
+
+def _noted() -> None:
+    error = ValueError("noted\nlines")
+    error.add_note("a note")
+    raise error from None
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        *(partial(_recursive, level) for level in (2, 3, 100)),
+        *(_chained, _grouped, _noted),
+        *(partial(compile, "a b", "<x>", "exec"), partial(getattr, gc, "collec")),
+    ],
+)
+def test_a_stack_trace_is_what_traceback_writes_also_after_more_frames_and_notes(fails: Callable[[], Any]) -> None:
+    def outer() -> None:
+        try:
+            fails()
+        except Exception as error:
+            _same(error)
+            error.add_note("on its way")
+            raise
+
+    for _ in range(2):
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            outer()
+        _same(caught.value)
+        with pytest.raises(Exception) as again:  # noqa: PT011
+            raise caught.value.with_traceback(None)
+        _same(again.value)
+
+
+def _same(error: BaseException) -> None:
+    expected = traceback.format_exception(type(error), error, error.__traceback__, limit=-MAX_FRAMES)
+    assert "".join(stacktraces.of_exception(error, MAX_FRAMES)) == "".join(expected)
+    assert stacktraces.of_frames(error.__traceback__, 4) == traceback.format_tb(error.__traceback__, limit=-4)
 
 
 def test_a_long_chain_of_causes_is_bounded(tracer: Tracer) -> None:

@@ -1,6 +1,6 @@
 """One surface, two doors: what HTTP answers and what Python returns is the same."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,84 @@ def test_replays_are_refused_by_a_server_that_only_reads(tmp_path: Path) -> None
         assert refusal(client.post(f"{API}/agent_instance/register", json=body)) == (403, "not_permitted")
 
 
+def test_who_only_reads_writes_nothing_whatever_the_write_would_do(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    key = {"idempotency_key": "key-1"}
+    with agentspan.open(path) as db:
+        run = db.agent_instances.register("a").id
+        db.agent_instances.start(run, idempotency_key="key-1")
+        pending, span = (
+            db.agent_spans.create(run, "tool", status, {"name": "n"}).id for status in ("pending", "active")
+        )
+        db.agent_spans.start(pending, idempotency_key="key-1")
+        db.agent_spans.finish(span, idempotency_key="key-1")
+        db.agent_instances.terminate(run, "stop", idempotency_key="key-1")
+        agent = db.agent_instances.get(run).agent_id
+    again: list[tuple[str, dict[str, Any]]] = [
+        (f"/agent_instance/{run}/start", {}),
+        (f"/agent_spans/{pending}/start", {}),
+        (f"/agent_spans/{span}/finish", {}),
+        (f"/agent_instance/{run}/terminate", {"reason": "stop"}),
+        (f"/agent_instance/{run}/finish", {}),
+    ]
+    with agentspan.open(path) as writable, Client(create_app(writable, read_only=True)) as over:
+        assert refusal(over.post(f"{API}/agent_spans/{span}/finish", json={})) == (403, "not_permitted")
+    with Client(create_app(path, read_only=True)) as client:
+        for place, body in again:
+            for said in (body | key, body, body | {"idempotency_key": "another"}):
+                assert refusal(client.post(f"{API}{place}", json=said)) == (403, "not_permitted")
+        assert refusal(client.post(f"{API}/agent/{agent}/retire")) == (403, "not_permitted")
+    with agentspan.open(path, read_only=True) as db:
+        writes: list[Callable[[], object]] = [
+            lambda: db.agent_instances.start(run, idempotency_key="key-1"),
+            lambda: db.agent_spans.start(pending, idempotency_key="key-1"),
+            lambda: db.agent_spans.finish(span, idempotency_key="key-1"),
+            lambda: db.agent_spans.finish(span, "failed"),
+            lambda: db.agent_instances.terminate(run, "stop", idempotency_key="key-1"),
+            lambda: db.agents.delete(agent),
+        ]
+        for write in writes:
+            with pytest.raises(agentspan.NotPermitted):
+                write()
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True], ids=["flat", "wrapped"])
+def test_a_finish_in_the_wrapper_of_a_creation_is_read(db: Database, client: Client, is_wrapped: bool) -> None:
+    run = db.agent_instances.register("a").id
+    at = "2030-01-01T00:00:00Z"
+
+    def post(place: str, **fields: Any) -> Any:
+        return client.post(f"{API}{place}", json={"details": fields} if is_wrapped else fields)
+
+    assert details(post(f"/agent_instance/{run}/start", timestamp=at))["started_at"].startswith("2030-01-01")
+    span = db.agent_spans.create(run, "tool", "pending", {"name": "n"}).id
+    assert details(post(f"/agent_spans/{span}/start", timestamp=at))["started_at"].startswith("2030-01-01")
+    result = {"error": {"message": "m"}}
+    for _ in range(2):  # the second is a replay
+        done = details(
+            post(f"/agent_spans/{span}/finish", status="failed", result_payload=result, idempotency_key="key-1")
+        )
+        assert (done["status"], done["result_payload"]) == ("failed", result)
+    wrong = post(f"/agent_spans/{span}/finish", status="done")
+    assert refusal(wrong) == (422, "validation_errors" if not is_wrapped else "invalid_value")
+    assert details(post(f"/agent_instance/{run}/finish", status="failed"))["status"] == "failed"
+
+
+def test_a_finish_that_says_two_things_is_refused(db: Database, client: Client) -> None:
+    run = db.agent_instances.register("a").id
+    span = db.agent_spans.create(run, "tool", "active", {"name": "n"}).id
+    for body in (
+        {"status": "complete", "details": {"status": "failed"}},
+        {"details": [{"status": "failed"}]},
+        {"details": "failed"},
+    ):
+        answer = client.post(f"{API}/agent_spans/{span}/finish", json=body)
+        assert refusal(answer) in ((422, "invalid_value"), (422, "validation_errors"))
+    assert db.agent_spans.get(span).status == "active"
+    both = {"status": "failed", "details": {"status": "failed"}}
+    assert details(client.post(f"{API}/agent_spans/{span}/finish", json=both))["status"] == "failed"
+
+
 @pytest.mark.parametrize("door", ["python", "http"])
 @pytest.mark.parametrize("state", ["pending", "used", "retired", "retired after use"])
 def test_available_actions_are_those_that_succeed(db: Database, client: Client, state: str, door: str) -> None:
@@ -212,3 +290,12 @@ def test_what_one_door_has_and_the_other_has_not(client: Client, db: Database) -
     assert db.storage.account().id == db.agents.create("a").account_id
     with pytest.raises(TypeError):
         db.agents.create("b", surprise=1)  # type: ignore[call-arg]
+
+
+def test_the_ids_of_the_service_that_an_agent_has_are_kept_and_answered(client: Client) -> None:
+    ids = {"owner_person_id": "p", "team_id": "t", "risk_profile_id": "r"}
+    made = details(client.post(f"{API}/agent", json={"details": {"name": "a", **ids}}))
+    assert ids.items() <= made.items()
+    changed = details(client.request("PUT", f"{API}/agent/{made['id']}", json={"details": {"team_id": "t2"}}))
+    assert (ids | {"team_id": "t2"}).items() <= changed.items()
+    assert (ids | {"team_id": "t2"}).items() <= details(client.get(f"{API}/agent/{made['id']}")).items()

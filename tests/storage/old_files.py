@@ -31,6 +31,10 @@ EIGHTH = "version-8.tar.gz"
 """Made by the code before there was a ninth version: a run of llm spans with one reference, several, several ranges, a
 quoted reference in a deeper object, and a member that looks like one; the index of that code beside it; and the journal
 of a killed program, with a run in it that could not be registered while the file was locked."""
+NINTH = "version-9.tar.gz"
+"""Made by the code before there was a tenth version: an agent and its run by id, a recorded run; the index of that code
+beside it; and the journal of a killed program, with a run in it that could not be registered while the file was
+locked."""
 FIRST = "version-1.tar.gz"
 """Made by the code before there was a second version: four runs with spans, a violation, keys, a rewritten run; and the
 journal of a killed program, with a run in it that could not be registered while the file was locked."""

@@ -24,7 +24,7 @@ from agentspan.storage.scores import newest_scores
 from agentspan.storage.sqlite import SQLiteStorage, tables
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.tuning import STANDARD
-from tests.storage.old_files import EIGHTH, FILES, FOURTH, SEVENTH, SIXTH, THIRD, unpacked
+from tests.storage.old_files import EIGHTH, FILES, FOURTH, NINTH, SEVENTH, SIXTH, THIRD, unpacked
 
 
 def structure(path: Path) -> dict[str, str]:
@@ -207,6 +207,16 @@ def test_the_view_of_the_newest_version_shows_the_same_payloads(tmp_path: Path) 
     assert connection.execute(shown).fetchall() == before
     assert [json.loads(payload)["model"] for _, payload, _ in before] == ["m"] * 8
     connection.close()
+
+
+def test_the_agents_of_before_have_no_owner_and_may_get_one(tmp_path: Path) -> None:
+    with agentspan.open(unpacked(tmp_path, NINTH)) as db:
+        agents = list(db.agents.list())
+        assert sorted(agent.name for agent in agents) == ["killed", "named", "planner"]
+        assert {(agent.owner_person_id, agent.team_id, agent.risk_profile_id) for agent in agents} == {(None,) * 3}
+        named = db.agents.show(external_identifier="by-id")
+        assert db.agents.update(named.id, team_id="team-1").team_id == "team-1"
+        assert db.agents.get(named.id).description == "for people"
 
 
 def test_a_span_that_an_older_program_put_into_a_journal_is_marked_when_it_is_read() -> None:

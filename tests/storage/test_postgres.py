@@ -58,6 +58,18 @@ def run_in(storage: Storage) -> AgentInstanceRow:
     return run
 
 
+def run_of_before(storage: PostgresStorage) -> AgentInstanceRow:
+    """Put a run into tables of an older version, whose agents have fewer columns."""
+    rows = Rows()
+    agent = rows.agent()
+    columns = "id, external_identifier, name, description, status, inserted_at, updated_at"
+    with storage._connections.lent(5) as connection:
+        connection.execute(f"insert into agents ({columns}) values (%s, %s, %s, %s, %s, %s, %s)".encode(), agent[:7])
+    version, schema, run = rows.family(agent)
+    storage.apply([Unit((Put(row),)) for row in (version, schema, run)])
+    return run
+
+
 def test_the_tables_have_the_columns_of_the_rows(asked: Callable[[str], list[Any]]) -> None:
     found: dict[str, list[tuple[str, str, bool]]] = {}
     for table, *column in asked(
@@ -144,7 +156,7 @@ def test_tables_of_a_newer_version_are_left_alone(postgres_server: Emptied) -> N
 def test_tables_of_an_older_version_are_migrated_with_their_rows(postgres_server: Emptied, version: int) -> None:
     location, rows = postgres_server.new(), Rows()
     storage = PostgresStorage(location, migrations=MIGRATIONS[:version])
-    run = run_in(storage)
+    run = run_of_before(storage)
     spans = [rows.span(run, status=status) for status in ("complete", "active", "failed")]
     storage.apply([Unit((PutSpans(spans),))])
     storage.close()

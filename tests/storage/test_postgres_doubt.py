@@ -22,6 +22,7 @@ from agentspan.tuning import STANDARD
 from tests.journal.recorded import sink_of
 from tests.postgres import Emptied, Server
 from tests.postgres_proxy import Breaks, Proxy, proxy
+from tests.waiting import until
 
 psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
 
@@ -157,6 +158,7 @@ def test_what_a_recorder_has_in_doubt_is_stored_once(storage: Storage, between: 
     tracer = agentspan.Tracer(storage, enabled=True)
     with tracer.run("a") as run:
         for number in range(6):
+            until(lambda: not tracer.health().waiting)  # a thread writes what waits
             with tracer.span("tool", {"name": "x"}):
                 if number % 2 == 0:
                     assert storage.find(run.id).rows  # a connection is there

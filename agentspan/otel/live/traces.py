@@ -193,13 +193,14 @@ class Traces:
             parent: the context of a span over there, which may name its run.
         """
         try:
-            store = self._recorder.answering
+            with self._recorder.in_time():
+                store = self._recorder.answering
+                run_id, _ = ids_in(parent.trace_state.get(MEMBER))
+                row = unique(store, OtelTraceRow, id=id) if run_id is None else None
+                run_id = row.agent_instance_id if row is not None else run_id
+                found = None if run_id is None else store.find(run_id).rows.get(run_id)
         except StorageError:  # a server that is away: the run goes on apart
             return None
-        run_id, _ = ids_in(parent.trace_state.get(MEMBER))
-        row = unique(store, OtelTraceRow, id=id) if run_id is None else None
-        run_id = row.agent_instance_id if row is not None else run_id
-        found = None if run_id is None else store.find(run_id).rows.get(run_id)
         if found is None or not isinstance(found[1], AgentInstanceRow):
             return None
         run = Run(self._recorder, "")

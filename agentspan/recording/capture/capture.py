@@ -6,6 +6,7 @@ credentials are redacted and where limits hold.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, overload
 
 from pydantic_core import to_json
@@ -14,7 +15,7 @@ from agentspan import forks
 from agentspan.interrupts import let_through
 from agentspan.journal.parts import Element, Parts
 from agentspan.jsontext import LIST, LIST_TEXT
-from agentspan.recording.capture.credential_search import marked_sensitive
+from agentspan.recording.capture.credential_search import is_harmless_name, marked_sensitive
 from agentspan.recording.capture.credentials import names_credential
 from agentspan.recording.capture.limits import Limits, encode, shrink
 from agentspan.recording.capture.plain import MAX_DEPTH, Plain
@@ -35,9 +36,13 @@ MAX_MEMBERS = 20
 MAX_TRACED = 200
 """Exceptions, with those that caused them and the members of groups, whose stack traces are written together."""
 
+GLANCE = 128 * 1024
+"""Characters of plain JSON that are looked at without noting what was looked at: a note takes as long as a look. Lists
+that share lists may stand for any number of values, and are looked at for as long as these are less than a limit."""
 LONG = 4096
 """Characters of a payload from which on its lists are looked up among those that were captured before."""
 _LIST_TEXT = LIST_TEXT.encode()
+NOT_JSON = -(2**60)
 _NOT_WRITTEN = '{"$not_json":{}}'
 _LONGEST_NAME = 100
 _MOST = 1 << MAX_INT_BITS
@@ -56,6 +61,7 @@ class Capture:
 
     __slots__ = (
         "_depth",
+        "_glance",
         "_items",
         "_keep_sensitive",
         "_payload",
@@ -84,8 +90,9 @@ class Capture:
         self._depth = min(limits.depth, MAX_DEPTH)
         wraps = self._depth >= 2 and self._items >= 2 and self._value >= _LONGEST_NAME
         self._wrapped_value = self._value if wraps else -1
-        self._wrapped_payload = self._payload if wraps else -1
-        self._short = self._payload - LONG
+        self._glance = min(self._payload, GLANCE)
+        self._short = self._glance - LONG
+        self._wrapped_payload = self._glance if wraps else -1
         self._keep_sensitive = keep_sensitive
         self._tuning = tuning
         kept = None if keep_sensitive else marked_sensitive()
@@ -103,7 +110,9 @@ class Capture:
         """
         try:
             if type(value) is dict:
-                room = _room(value, self._payload, self._items, self._value, self._depth)
+                room = _room(value, self._glance, self._items, self._value, self._depth)
+                if room < 0 and room > NOT_JSON and self._glance < self._payload:  # mostly the first
+                    room = min(_room(value, self._payload, self._items, self._value, self._depth, {}), 0)
                 if room < self._short and repeats is not None:
                     parts = self._in_parts(value, repeats, is_plain=room >= 0)
                     if parts is not None:
@@ -134,7 +143,7 @@ class Capture:
             members: how many those are.
         """
         items = self._items
-        if _room(value, self._payload - len(before), items, self._value, self._depth) < 0:
+        if self._left(value, self._payload - len(before)) < 0:
             return None
         if len(value) + members > items:
             return None
@@ -177,10 +186,22 @@ class Capture:
 
     def failure(self, error: dict[str, Any]) -> str:
         """Return what `error` described as the JSON text of a result."""
-        text = self.object({"error": error})
+        text = self._redacted_error(error) or self.object({"error": error})
         if text is _NOT_WRITTEN and error["type"] in ("RecursionError", "MemoryError"):  # so it was to be expected
             return f'{{"error":{{"type":"{error["type"]}","message":"{_UNREADABLE}","stacktrace":""}}}}'
         return text
+
+    def _redacted_error(self, error: dict[str, Any]) -> str | None:
+        """Return what `error` described, whose texts are redacted; None where a limit, or a rule, asks for more."""
+        try:
+            is_redacted = self.redaction is None or (not self.redaction.has_rule and _has_plain_types(error))
+            if is_redacted and _room({"error": error}, self._payload, self._items, self._value, self._depth) >= 0:
+                text = to_json({"error": error}).decode()
+                return text if len(text) <= self._payload else None
+        except Exception as raised:
+            if type(raised) is not RecursionError:  # no stack left for a call
+                let_through(raised)
+        return None
 
     def text(self, text: str) -> str:
         """Return a text for a column of its own, redacted."""
@@ -223,7 +244,7 @@ class Capture:
                 rest[key] = LIST
                 lists.append(taken.elements)
                 new += taken.new
-        if not lists or not (is_plain or _room(rest, self._payload, self._items, self._value, self._depth) >= 0):
+        if not lists or not (is_plain or self._left(rest, self._payload) >= 0):
             return None
         data = self._redacted(to_json(rest, inf_nan_mode="strings"), rest, "")
         around = data.split(_LIST_TEXT)
@@ -257,8 +278,16 @@ class Capture:
             found.append(Captured(data, len(data) - walk.blob_characters))
         return found
 
+    def _left(self, value: dict[str, Any], room: int) -> int:
+        """Return what `_room` returns; a long value is looked at once more, each container in it once."""
+        glance = min(room, GLANCE)
+        left = _room(value, glance, self._items, self._value, self._depth)
+        if left >= 0 or left <= NOT_JSON or glance == room:
+            return left if left < 0 else left + room - glance
+        return _room(value, room, self._items, self._value, self._depth, {})
+
     def _is_plain(self, item: Any) -> bool:
-        return type(item) is dict and _room(item, self._payload, self._items, self._value, self._depth) >= 0
+        return type(item) is dict and self._left(item, self._payload) >= 0
 
     def _redacted(self, data: bytes, item: Any, name: str) -> bytes:
         """Return the JSON text of plain JSON, redacted."""
@@ -305,16 +334,20 @@ class Capture:
 
     def _stacktrace(self, exception: BaseException, described: dict[str, Any]) -> str:
         with forks.importing:
-            import traceback  # 8 ms, for the first failure only
+            from agentspan.recording.capture import stacktraces  # 8 ms, for the first failure only
 
         try:
-            trace = exception.__traceback__
             if _are_few(exception):
-                lines = traceback.format_exception(type(exception), exception, trace, limit=-MAX_FRAMES)
+                lines = stacktraces.of_exception(exception, MAX_FRAMES)
             else:
-                lines = [*traceback.format_tb(trace, limit=-MAX_FRAMES), f"{described['type']}: {described['message']}"]
-            text = "".join(self._line(line) for line in lines)
-            return _text(text[-MAX_STACKTRACE:] if self.redaction is None else self.redaction.end(text, MAX_STACKTRACE))
+                lines = stacktraces.of_frames(exception.__traceback__, MAX_FRAMES)
+                lines.append(f"{described['type']}: {described['message']}")
+            if self.redaction is None:
+                return _text("".join(map(self._line, lines))[-MAX_STACKTRACE:])
+            # In parts, each of which is redacted once: the frames, and what is between them.
+            kinds = groupby(lines, key=lambda line: id(line) if type(line) is stacktraces.FrameText else 0)
+            parts = ["".join(map(self._line, each)) for _, each in kinds]
+            return _text(self.redaction.end(parts, MAX_STACKTRACE))
         except Exception as raised:
             let_through(raised)
             return ""
@@ -359,47 +392,67 @@ def _are_few(exception: BaseException) -> bool:
     return True
 
 
+def _has_plain_types(error: dict[str, Any]) -> bool:
+    """Return whether the names of classes in a description need no redaction."""
+    return is_harmless_name(error["type"]) and all(map(_has_plain_types, error.get("exceptions", ())))
+
+
 def head_of_call(name: str) -> str:
     """Return the JSON text of a call up to its arguments, or "" for a name that is not to be written like that."""
     short = len(name) <= _LONGEST_NAME and name.isidentifier() and name.isascii()
     return f'{{"name":"{name}","arguments":' if short else ""
 
 
-def _room(value: Any, room: int, items: int, longest: int, depth: int) -> int:
+def _room(
+    value: Any, room: int, items: int, longest: int, depth: int, sizes: dict[tuple[int, int], int] | None = None
+) -> int:
     """Return how many characters a dict or list leaves, about, or less than 0 for what is not JSON within the limits.
 
     Plain JSON is dicts with texts as keys, lists, texts, finite numbers, booleans and None, of exactly these types:
     the encoder cannot change those, nor does reading the text give anything else (0.5 µs for 300 bytes). What is left
     is handed on, so that a list that is in it a thousand times is not looked at a thousand times.
+
+    Args:
+        sizes: notes the characters of each container in it, by its id and its depth: it is not looked at again.
+
+    Returns:
+        NOT_JSON for what is not, or not within other limits than `room`.
     """
     length = len(value)
-    room -= length
+    room -= length + 2  # brackets, and the least that a member takes
     if room < 0 or length > items or depth <= 0:
-        return -1
+        return room if room < 0 else NOT_JSON
     if type(value) is dict:
         for key in value:
             if type(key) is not str:
-                return -1
+                return NOT_JSON
         value = value.values()
     for item in value:
         kind = type(item)
         if kind is str:
             length = len(item)
             if length > longest:
-                return -1
+                return NOT_JSON
             room -= length
         elif kind is dict or kind is list:
-            room = _room(item, room, items, longest, depth - 1)
+            if sizes is None:
+                room = _room(item, room, items, longest, depth - 1)
+            else:
+                place = id(item), depth
+                size = sizes.get(place)
+                left = _room(item, room, items, longest, depth - 1, sizes) if size is None else room - size
+                sizes[place] = room - left
+                room = left
             if room < 0:
-                return -1
+                return room
         elif kind is float:
             if item - item != 0:  # NaN or infinite
-                return -1
+                return NOT_JSON
         elif kind is int:
             if not _LEAST < item < _MOST:
-                return -1
+                return NOT_JSON
         elif item is not None and kind is not bool:
-            return -1
+            return NOT_JSON
     return room
 
 

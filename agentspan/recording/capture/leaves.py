@@ -16,6 +16,8 @@ MAX_BLOBS = 4
 """How often the limit of a blob is kept in one payload; those on top of that are texts like others."""
 MAX_COPIED = 4
 """How often a payload's limit of characters is copied; texts on top of that become marks, if they are not short."""
+JOINED_AS_BYTES = 4
+"""Bytes that could be hashed while one character of a text with surrogates is looked at. 10 ns; so at most 0.2 s."""
 
 
 class Leaves:
@@ -26,6 +28,7 @@ class Leaves:
         characters: how many more may be copied.
         blobs: the texts of images and the like that were kept, by their ids; they have a limit of their own.
         blob_characters: of all places that have one.
+        cuts: how often something was left out that would have been kept elsewhere in the same value.
     """
 
     def __init__(self, limits: Limits, redaction: Redaction | None, *, tuning: Tuning = STANDARD) -> None:
@@ -34,8 +37,10 @@ class Leaves:
         self.characters = MAX_COPIED * limits.payload
         self.blobs: dict[int, str] = {}
         self.blob_characters = 0
+        self.cuts = 0
         self._blob_bytes = MAX_BLOBS * limits.blob
         self._hashable = tuning.hashed_bytes
+        self._texts: dict[int, tuple[str, str]] = {}
         self._marks: dict[tuple[int, str], tuple[Any, dict[str, Any]]] = {}
 
     def text(self, text: str, name: str) -> Any:
@@ -49,9 +54,10 @@ class Leaves:
             if is_blob(text):
                 return self._blob(text, name)
             self._blob_bytes -= length * 3 // 4  # which bounds what is looked at
+        is_long = length > self.limits.value or (length > self.characters and length > START)
         if not text.isascii():
-            text = joined(text)
-        if length > self.limits.value or (length > self.characters and length > START):
+            text = self._joined(text, is_long=is_long)
+        if is_long:
             if redaction is None:
                 return self._text_mark(text, text)
             start = redaction.value(name, redaction.start(text, START))
@@ -62,6 +68,19 @@ class Leaves:
         kept = redaction.value(name, text)
         return kept if kept is text else self._kept(kept)
 
+    def _joined(self, text: str, *, is_long: bool) -> str:
+        """Join the surrogates of a text, once; of a text that is replaced by a mark, as long as it can be hashed."""
+        known = self._texts.get(id(text))
+        if known is not None:
+            return known[1]
+        if is_long and len(text) > self._hashable:
+            return text  # its mark says its length, and its start
+        whole = joined(text)
+        if whole is not text:
+            self._texts[id(text)] = text, whole  # the text, so that its id is not another's
+            self._hashable -= min(JOINED_AS_BYTES * len(text), self._hashable) if is_long else 0
+        return whole
+
     def _has_room(self, size: int) -> bool:
         """Return whether bytes may be kept as a blob."""
         return size <= self.limits.blob and size <= self._blob_bytes
@@ -70,6 +89,7 @@ class Leaves:
         kept = text if self.redaction is None else self.redaction.value(name, text, is_blob=True)
         if kept is not text:
             return self._kept(kept)
+        self.cuts += 1  # the next one may be too much
         self.blobs[id(text)] = text  # which keeps it, so that its id is not another's
         self.blob_characters += len(text)
         self._blob_bytes -= len(text) * 3 // 4
@@ -81,6 +101,7 @@ class Leaves:
 
     def _mark(self, value: Any, size: int, start: str, make: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
         """Return the mark of a value, made once for the same one, and without a hash when much was hashed already."""
+        self.cuts += 1
         known = self._marks.get((id(value), start))
         if known is not None:
             return known[1]

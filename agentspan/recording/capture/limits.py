@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -20,7 +19,6 @@ _CHUNK = 1024 * 1024
 _SMALL = 300  # what takes no more is kept whole or left out: its mark would take nearly as much
 _MORE = len('"$truncated":{"items":1000000},')
 _CONTAINERS = frozenset({dict, list})
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Limits(NamedTuple):
@@ -72,7 +70,7 @@ def encode(plain: Any) -> str:
         return to_json(plain).decode()
     except ValueError:
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
-        return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        return text.encode("utf-8", "backslashreplace").decode()  # as JSON writes them; nothing else is replaced
 
 
 def shrink(value: Any, room: int, blobs: Collection[int] = ()) -> Any:

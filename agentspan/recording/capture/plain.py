@@ -7,7 +7,7 @@ program's, and goes through.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -36,11 +36,30 @@ from agentspan.tuning import STANDARD, Tuning
 
 MAX_DEPTH = 190  # the encoder's own limit is 200
 MAX_REPR = 1000
+MANY = 1000
+"""Values from which on those that were converted are kept: lists that share lists may stand for any number."""
 _RESERVE = 256  # values that no member may take from those after it: token counts often come last
 
 _SCALARS = (str, int, float, bool, type(None))
 BASIC_AUTH = frozenset({"auth", "basic_auth", "proxy_auth", "http_auth"})
 """Names of members whose value may be a user's name and password."""
+
+
+class _Shared(NamedTuple):
+    """A value that was converted whole, and may be in more places: then it is not looked at again, but counted.
+
+    Attributes:
+        value: keeps it, so that its id is not another's.
+        level: how deep it was.
+        values, characters, redacted: what it took of the limits, and how much was redacted in it.
+    """
+
+    value: Any
+    plain: Any
+    level: int
+    values: int
+    characters: int
+    redacted: int
 
 
 class Plain(Leaves):
@@ -58,8 +77,10 @@ class Plain(Leaves):
         self._keep_sensitive = keep_sensitive
         self._depth = min(limits.depth, MAX_DEPTH)
         self._values = self._room = tuning.captured_values
+        self._few = self._values - MANY
         self._looks = self._values  # how many values may be looked at for whether their own serializer may have them
         self._above: list[int] = []
+        self._shared: dict[tuple[int, str], _Shared] = {}
         self._raised: Exception | None = None
 
     def of(self, value: Any, name: str = "") -> Any:
@@ -74,17 +95,16 @@ class Plain(Leaves):
             return self.text(value, name)
         if value is None or kind is bool or kind is int or kind is float:
             return self.number(value, name)
-        if len(self._above) >= self._depth:
-            return {TRUNCATED: {"depth": self._depth}}
-        if self._room < 0:
-            return {TRUNCATED: {"values": self._values}}
-        if id(value) in self._above:
-            return not_json(value, "contains itself")
+        if len(self._above) >= self._depth or self._room < 0 or id(value) in self._above:
+            self.cuts += 1
+            if len(self._above) >= self._depth:
+                return {TRUNCATED: {"depth": self._depth}}
+            return {TRUNCATED: {"values": self._values}} if self._room < 0 else not_json(value, "contains itself")
         reserve = min(self._room // 4, _RESERVE)
         self._room -= reserve
         self._above.append(id(value))
         try:
-            return self._convert(value, name)
+            return self._convert(value, name) if self._room > self._few else self._convert_once(value, name)
         except BaseException as error:
             if not is_fault(error):
                 raise
@@ -93,6 +113,29 @@ class Plain(Leaves):
         finally:
             self._above.pop()
             self._room += reserve
+
+    def _convert_once(self, value: Any, name: str) -> Any:
+        """Convert a value, or count one that was converted before, where it is in several places."""
+        redaction, level = self.redaction, len(self._above)
+        if redaction is not None and redaction.has_rule:  # which is asked about each place
+            return self._convert(value, name)
+        shared = self._shared.get((id(value), name))
+        count = 0 if redaction is None else redaction.count
+        if shared is None or level > shared.level:
+            room, characters, cuts = self._room, self.characters, self.cuts
+            plain = self._convert(value, name)
+            if self.cuts == cuts:
+                redacted = 0 if redaction is None else redaction.count - count
+                used = room - self._room, characters - self.characters, redacted
+                self._shared[id(value), name] = _Shared(value, plain, level, *used)
+            return plain
+        if shared.values > self._room or shared.characters > self.characters:
+            return self._convert(value, name)
+        self._room -= shared.values
+        self.characters -= shared.characters
+        if redaction is not None:
+            redaction.count += shared.redacted
+        return shared.plain
 
     def _convert(self, value: Any, name: str) -> Any:
         kind = type(value)
@@ -140,6 +183,7 @@ class Plain(Leaves):
         secret = names_credential(name)
         for item in first(values, self.limits.items):
             if self._room <= 0:
+                self.cuts += 1
                 break
             if self.redaction is not None and type(item) is str:
                 item = self.redaction.argument(kept, item)
@@ -178,6 +222,7 @@ class Plain(Leaves):
         taken: dict[str, int] = {}
         for key, item in pairs:
             if self._room <= 0:
+                self.cuts += 1
                 break
             if type(key) is str and len(key) <= 64 and is_harmless_name(key):
                 own = shown = key
@@ -206,6 +251,7 @@ class Plain(Leaves):
         rows: list[Any] = []
         for row in table.rows:
             if self._room <= 0:
+                self.cuts += 1
                 break
             rows.append([self.of(cell, column) for cell, column in zip(row, names, strict=True)])
         out["data"] = [cell for (cell,) in rows] if table.flat else rows

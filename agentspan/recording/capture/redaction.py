@@ -1,5 +1,6 @@
 """Keeping credentials out of what is recorded, and what one's own rule says; how they are found is in credentials."""
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,10 @@ MARGIN = 512
 """Characters beyond a cut that are looked at: what a cut leaves of a credential may not look like one any more."""
 
 
+LONGEST_PART = 32_768
+"""Characters of one part of a stack trace that are looked at; of a longer one, so many at its end."""
+MOST_KNOWN = 64
+"""Texts whose redacted forms are kept; one more empties them."""
 LONGEST_ARGUMENTS = 4096
 """Characters of an option and its value together; longer ones are texts of another kind."""
 _BLANKS = re.compile(r"\s")
@@ -39,12 +44,15 @@ class Redaction:
 
     Attributes:
         count: how many texts or values were replaced or cut.
+        has_rule: whether there is a rule of the program.
         suspicious: tells of a payload's JSON text, or its bytes, whether something in it may need redaction.
     """
 
     def __init__(self, rule: Rule | None = None) -> None:
         self.count = 0
+        self.has_rule = rule is not None
         self._rule = rule
+        self._known: dict[bytes, tuple[str, int]] = {}
         self._suspicious = suspicious()
         self.suspicious: Callable[[str | bytes], bool] = self._suspicious
         if rule is card_numbers:
@@ -94,15 +102,52 @@ class Redaction:
     def start(self, text: str, length: int) -> str:
         """Return the start of a text, redacted, without what the cut may have made unrecognisable."""
         if len(text) <= length + MARGIN:
-            return self.text(text)[:length]
-        return self.text(text[: length + MARGIN])[:-MARGIN][:length]
+            return self._repeated(text)[:length]
+        return self._repeated(text[: length + MARGIN])[:-MARGIN][:length]
 
-    def end(self, text: str, length: int) -> str:
-        """Return the end of a text, redacted, without what the cut may have made unrecognisable."""
-        if len(text) <= 2 * length:
-            return self.text(text)[-length:]
-        tail = _HEADLESS.sub(REDACTED, text[-2 * length :])
-        return self.text(tail)[MARGIN:][-length:]
+    def end(self, parts: Sequence[str], length: int) -> str:
+        """Return the end of a text, redacted.
+
+        Args:
+            parts: of the text. No credential goes on from one to the next. Each is redacted once, however often it
+                comes: an exception that passes n recorded calls has n stack traces.
+        """
+        kept: list[str] = []
+        size = 0
+        for part in reversed(parts):
+            kept.append(part)
+            size += len(part)
+            if size >= length:
+                break
+        kept.reverse()
+        text = "".join(kept)
+        if self._suspicious(text if text.isascii() else _readable(text)):
+            text = "".join(map(self._end, kept))
+        return text[-length:]
+
+    def _end(self, text: str) -> str:
+        """Return a text, or of a long one the end, redacted, without what the cut may have made unrecognisable."""
+        if len(text) <= LONGEST_PART:
+            return self._repeated(text)
+        tail = _HEADLESS.sub(REDACTED, text[-LONGEST_PART:])
+        return self.text(tail)[MARGIN:]
+
+    def _repeated(self, text: str) -> str:
+        """Cut out of a text what looks like a credential; the redacted form is kept, since the text may come again."""
+        if not self._suspicious(text if text.isascii() else _readable(text)):
+            return text
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        known = self._known.get(digest)
+        if known is None:
+            before = self.count
+            cut = self.text(text)
+            known = cut, self.count - before
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[digest] = known
+        else:
+            self.count += known[1]
+        return known[0]
 
     def value(self, name: str, value: Any, *, is_blob: bool = False) -> Any:
         """Return what to record of a text, number, boolean or None in a member of this name.

@@ -11,6 +11,8 @@ from typing import Any
 
 MOST_VALUES = 200_000
 """Values in a list, at most."""
+MANY = 10_000
+"""Values from which on one that is in several places is looked at once: it may stand for any number of them."""
 MOST_CHARACTERS = 64 * 2**20
 """Characters of texts in a list, at most."""
 
@@ -44,6 +46,7 @@ class _Walk:
     def __init__(self) -> None:
         self._values = MOST_VALUES
         self._characters = MOST_CHARACTERS
+        self._done: dict[tuple[int, int], tuple[Any, Any, int, int]] = {}
 
     def list(self, values: list[Any], depth: int) -> list[Any]:
         self._enter(len(values), depth)
@@ -72,6 +75,22 @@ class _Walk:
         return kept
 
     def _of(self, value: Any, kind: type, depth: int) -> Any:
+        if self._values > MOST_VALUES - MANY:
+            return self._once(value, kind, depth)
+        place = id(value), depth
+        done = self._done.get(place)
+        if done is not None:
+            _, kept, values, characters = done
+            self._values -= values
+            self._characters -= characters
+            self._enter(0, depth)
+            return kept
+        before = self._values, self._characters
+        kept = self._once(value, kind, depth)
+        self._done[place] = value, kept, before[0] - self._values, before[1] - self._characters
+        return kept
+
+    def _once(self, value: Any, kind: type, depth: int) -> Any:
         if kind is dict:
             return self._dict(value.items(), len(value), depth)
         if kind is list:

@@ -1,21 +1,26 @@
-"""A sink that commits each unit to the storage before it returns."""
+"""A sink that commits each unit to the storage before it returns.
+
+A call waits at most `recording_wait_s`. What the storage has not taken by then waits in memory: a thread writes it.
+"""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from agentspan.errors import NOT_NOW, NotStorable
 from agentspan.interrupts import let_through
-from agentspan.model.changes import Unit
+from agentspan.model.changes import Outcome, Unit
 from agentspan.recording.sinks import span_units
 from agentspan.recording.sinks.backlog import Backlog
 from agentspan.recording.sinks.progress import Progress
 from agentspan.recording.sinks.protocol import Counts, SpanFacts
 from agentspan.recovery.committer import TAKEN, Committer, Listener
+from agentspan.storage.patience import Unconnected, answers_within, in_a_call
 from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.tuning import STANDARD, Tuning
 
 
 class CommitSink:
-    """Commits each unit. What the storage cannot take (locked for long, disk full) waits in a backlog, and goes first.
+    """Commits each unit. What the storage cannot take (locked, disk full, away) waits in a backlog, and goes first.
 
     Args:
         storage: takes the units.
@@ -24,6 +29,9 @@ class CommitSink:
         before_keep: called before a unit is kept in the backlog.
         put_aside: keeps a unit that the storage could not take; in the backlog, when left out.
         journals: the file that takes the units; None where a flush has nothing to look at.
+        is_server: the storage answers over a connection. A call waits for no answer longer than in all, and a thread
+            connects.
+        has_thread: whether the backlog has a thread of its own.
         tuning: sizes and times.
     """
 
@@ -36,13 +44,20 @@ class CommitSink:
         before_keep: Callable[[], None] | None = None,
         put_aside: Callable[[Unit, Exception], None] | None = None,
         journals: BesideJournals | None = None,
+        is_server: bool = False,
+        has_thread: bool = False,
         tuning: Tuning = STANDARD,
     ) -> None:
         self.progress = Progress(listener)
         self.committer = committer(self.progress.deferred)
         keeping = [] if before_keep is None else [before_keep]
-        self.backlog = Backlog(self.committer, self.progress, *keeping, tuning=tuning)
-        self._wait_s = tuning.recording_wait_s
+        self.backlog = Backlog(self.committer, self.progress, *keeping, has_thread=has_thread, tuning=tuning)
+        self._call_s = tuning.recording_wait_s
+        # A server's answer that a lock was not free takes a moment; so does giving up a connection.
+        self._wait_s, self._answers_s = self._call_s, self._call_s * 0.9
+        if is_server:
+            self._wait_s *= 0.7
+        self._is_server = is_server
         self._storage = storage
         self._journals = journals
         self._listener = listener
@@ -105,12 +120,11 @@ class CommitSink:
     def _apply(self, unit: Unit, *, is_counted: bool) -> None:
         """Write a unit whose names are resolved first; after what waits."""
         if self.backlog.units:
-            self.backlog.keep(unit)
-            if self.progress.may_try():
-                self.backlog.flush(0.0)
+            self.backlog.put(unit, self._call_s)
             return
         try:
-            tally = self.committer.apply((unit,), self._wait_s)
+            with self._in_time():
+                tally = self.committer.apply((unit,), self._wait_s)
         except NOT_NOW as error:
             let_through(error)
             self._put_aside(unit, error)
@@ -123,14 +137,13 @@ class CommitSink:
         """See SpanSink."""
         progress, backlog = self.progress, self.backlog
         if backlog.units:
-            backlog.keep(unit)
-            if progress.may_try():
-                # It did not work a moment ago: try, but do not wait for the storage. For other threads that try it does
-                # wait: else they fill the memory faster than one of them can empty it.
-                backlog.flush(0.0)
+            backlog.put(unit, self._call_s)
             return
         try:
-            outcome = self._storage.apply((unit,), wait_s=self._wait_s)[0]
+            if self._is_server:
+                outcome = self._apply_in_time(unit)
+            else:
+                outcome = self._storage.apply((unit,), wait_s=self._wait_s)[0]
         except Exception as error:
             let_through(error)
             if isinstance(error, NOT_NOW) and not isinstance(error, NotStorable):
@@ -143,7 +156,8 @@ class CommitSink:
             progress.recorded += 1  # no lock (0.2 µs): CPython switches threads at calls and jumps, and here is neither
             return
         try:
-            tally = self.committer.settle(unit, outcome)
+            with self._in_time():
+                tally = self.committer.settle(unit, outcome)
         except NOT_NOW as error:
             let_through(error)
             self._put_aside(unit, error)
@@ -153,13 +167,26 @@ class CommitSink:
 
     def put_aside(self, unit: Unit, error: Exception) -> None:
         """See Sink."""
-        self.backlog.keep(unit)
+        if isinstance(error, Unconnected):
+            self.backlog.put_unreported(unit, self._call_s)
+            return
         self.progress.storage_failed(error)
+        self.backlog.put(unit, 0.0)
         self._listener.fault(error)
+
+    def _in_time(self) -> AbstractContextManager[None]:
+        """Return a block in which all answers together are waited for as long as a call may wait."""
+        return in_a_call(self._answers_s) if self._is_server else nullcontext()
+
+    def _apply_in_time(self, unit: Unit) -> Outcome:
+        with in_a_call(self._answers_s):
+            return self._storage.apply((unit,), wait_s=self._wait_s)[0]
 
     def flush(self, wait_s: float) -> bool:
         """See Sink. Also False where the file is not as it was left, which may have cost what was committed."""
-        return self.backlog.flush(wait_s, max(wait_s, self._wait_s)) and self._is_sound()
+        self.progress.deferred.raise_kept()
+        with answers_within(max(wait_s, self._call_s)):
+            return self.backlog.flush(wait_s, max(wait_s, self._wait_s)) and self._is_sound()
 
     def _is_sound(self) -> bool:
         try:
@@ -181,7 +208,8 @@ class CommitSink:
         """See Sink. Nothing to do: each commit returns whether its run is terminated."""
 
     def release(self, *, for_good: bool = False) -> None:
-        """See Sink. Nothing to do: the owner closes the storage."""
+        """See Sink: end the thread. The owner closes the storage."""
+        self.backlog.stop(self._call_s)
 
     def leave(self) -> None:
         """See Sink. Nothing to do."""

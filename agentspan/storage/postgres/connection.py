@@ -4,7 +4,7 @@ import select
 import time
 from collections.abc import Generator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.waiting import Ready, Wait
@@ -14,6 +14,21 @@ from agentspan.storage import meanwhile, patience
 from agentspan.tuning import STANDARD
 
 RV = TypeVar("RV")
+
+LOOK_S = 0.1
+"""Seconds without an answer after which the clock is read: psycopg's own interval, in which it sees Ctrl-C."""
+
+
+class Backend(NamedTuple):
+    """The process of the server that works for a connection.
+
+    Attributes:
+        pid: its id; a later process may have the same.
+        began: when it began, in seconds since the epoch, as text.
+    """
+
+    pid: int
+    began: str
 
 
 class Connection(psycopg.Connection[Any]):
@@ -25,6 +40,7 @@ class Connection(psycopg.Connection[Any]):
         answer_s: how long each answer may take.
         kept: rows that the transaction under way has locked against removal.
         is_distributed: whether the finished spans are on several servers (see citus).
+        backend: its process at the server.
         life: when the server started, and when it last recovered from a crash of a process of its own.
         raised: what a signal handler, or a step of this thread's work, raised in a wait, and its traceback.
     """
@@ -34,6 +50,7 @@ class Connection(psycopg.Connection[Any]):
     is_distributed = False
     answer_s: float = STANDARD.postgres_statement_s + STANDARD.postgres_answer_s
     kept: frozenset[Ref] = frozenset()
+    backend = Backend(0, "")
     life = ""
     raised: tuple[Exception, TracebackType | None] | None = None
 
@@ -44,8 +61,12 @@ class Connection(psycopg.Connection[Any]):
             OperationalError: none came in `answer_s`, or as soon as this thread needs it (see storage.patience). The
                 connection is of no use then.
         """
+        look_s, within_s = LOOK_S, min(self.answer_s, patience.most_s())
+        if not patience.may_connect():  # a recording call looks at the clock more often: it waits little longer
+            look_s = max(min(LOOK_S, within_s / 10), 0.001)
+            args, how = (look_s,), {}
         try:
-            return super().wait(_limited(gen, self.pgconn.socket, min(self.answer_s, patience.most_s())), *args, **how)
+            return super().wait(_limited(gen, self.pgconn.socket, within_s, look_s), *args, **how)
         except psycopg.Error:
             raise
         except Exception as error:
@@ -56,8 +77,8 @@ class Connection(psycopg.Connection[Any]):
         """Do nothing, where psycopg warns: libpq's part closes itself, and only in the process that opened it."""
 
 
-def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float) -> Generator[Any, Any, RV]:
-    """Pass on what a generator of psycopg waits for, until a time."""
+def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float, look_s: float) -> Generator[Any, Any, RV]:
+    """Pass on what a generator of psycopg waits for, until a time. It is resumed after `look_s` without an answer."""
     deadline = 0.0
     try:
         wanted = next(gen)
@@ -65,10 +86,10 @@ def _limited(gen: Generator[Any, Any, RV], socket: int, within_s: float) -> Gene
             while meanwhile.has_work() and not _is_ready(socket, wanted):
                 meanwhile.step()
             ready = yield wanted
-            if ready == Ready.NONE:  # every tenth of a second; the clock is read only then
+            if ready == Ready.NONE:  # the clock is read only then
                 now = time.monotonic()
-                deadline = deadline or now + within_s
-                if now > deadline:
+                deadline = deadline or now + within_s - look_s
+                if now >= deadline:
                     raise psycopg.OperationalError(f"no answer within {within_s:g} s")
             wanted = gen.send(ready)
     except StopIteration as done:

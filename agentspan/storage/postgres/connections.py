@@ -8,6 +8,7 @@ import os
 import re
 import select
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,12 +19,13 @@ from psycopg import conninfo
 from psycopg.pq import TransactionStatus
 
 from agentspan import forks
-from agentspan.errors import DatabaseBusy, DatabaseUnusable, InvalidValue, NotPermitted, StorageError
+from agentspan.errors import DatabaseBusy, DatabaseUnusable, InDoubt, InvalidValue, NotPermitted, StorageError
 from agentspan.forks import Renewal, page
+from agentspan.storage import patience
 from agentspan.storage.location import Location
 from agentspan.storage.postgres import values
-from agentspan.storage.postgres.connection import Connection
-from agentspan.storage.postgres.doubt import is_committed, is_lost
+from agentspan.storage.postgres.connection import Backend, Connection
+from agentspan.storage.postgres.doubt import PAUSE_S, Unanswered, is_committed, is_lost
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, is_worth_repeating, translated
 from agentspan.storage.postgres.lending import rows_of
 from agentspan.storage.postgres.pipelines import Ahead, Statement, pipelined, rows_of_each
@@ -40,6 +42,9 @@ SCHEMA = "agentspan"
 _BEGIN = (Statement("begin"), Statement("select pg_current_xact_id()::text"))
 _BEGIN_SNAPSHOT = "begin isolation level repeatable read read only"
 _WAIT_AT_MOST = "select set_config('lock_timeout', %s, false)"
+_END = (
+    "select pg_terminate_backend(pid) from pg_stat_activity where pid = %s and extract(epoch from backend_start) = %s"
+)
 _SCHEMA_IN_URL = re.compile(r"(?<=[?&])schema=([^&#]*)&?")
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _SET_UP = """
@@ -47,7 +52,8 @@ select set_config('search_path', %s, false), set_config('timezone', 'UTC', false
        set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
        set_config('lock_timeout', %s, false), set_config('default_transaction_read_only', %s, false),
        set_config('work_mem', '64MB', false), set_config('jit', 'off', false),
-       concat_ws(' ', pg_postmaster_start_time(), (select stats_reset from pg_stat_wal))
+       concat_ws(' ', pg_postmaster_start_time(), (select stats_reset from pg_stat_wal)), pg_backend_pid(),
+       (select extract(epoch from backend_start)::text from pg_stat_activity where pid = pg_backend_pid())
 """  # work_mem: statistics sort all durations. jit: compiling takes longer than nearly all of these statements
 
 
@@ -99,7 +105,7 @@ class Connections:
 
         Raises:
             DatabaseBusy: others held a lock for `wait_s` seconds, or kept getting in the way; nothing is stored.
-            InDoubt: the connection broke during the commit, and the server cannot be reached.
+            Unanswered: the connection broke during the commit, and the server cannot be asked.
         """
         if self.read_only:
             self.check_open()
@@ -119,8 +125,11 @@ class Connections:
                     lost = error
                 else:
                     return done
-            if is_committed(lambda: self.connected(wait_s), self.location, xid, connection.life, wait_s):
-                return done
+            try:
+                if is_committed(lambda: self.connected(wait_s), self.location, xid, connection.life, wait_s):
+                    return done
+            except InDoubt as error:
+                raise Unanswered(self.location, connection.backend) from error
             raise lost
 
         return self._tried(attempt, 1 if once else ATTEMPTS)
@@ -132,10 +141,12 @@ class Connections:
             None where it broke a unique key: nothing of it is stored.
 
         Raises:
-            OperationalError: the connection broke. It is stored, or not, or will be; `is_lost` is true of the error.
+            Unanswered: the connection broke. It is stored, or not, or will be.
         """
+        backend = None
         try:
             with self.lent(wait_s) as connection:
+                backend = connection.backend
                 # First: it may have been lost while it was idle.
                 connection.answer_s = wait_s + self.tuning.postgres_write_s
                 if len(statements) == 1 and connection.lock_ms == _in_ms(wait_s):
@@ -144,11 +155,24 @@ class Connections:
         except psycopg.Error as error:
             if is_worth_repeating(error):
                 return None
-            if is_lost(error):
-                raise
+            if is_lost(error) and backend is not None:
+                raise Unanswered(self.location, backend) from error
             raise translated(error, self.location) from error
         except DRIVER_ERRORS as error:
             raise translated(error, self.location) from error
+
+    def end(self, backend: Backend, wait_s: float) -> None:
+        """End a process of the server whose answer is not awaited any more. What it did is final then.
+
+        Raises:
+            StorageError: the server does not answer, or the process is there still.
+        """
+        until = time.monotonic() + min(wait_s, patience.left_s())
+        with self.reading() as connection:
+            while rows_of(connection, _END, backend):
+                if time.monotonic() >= until:
+                    raise DatabaseBusy(f"{self.location} is still at work on what was sent before; try again")
+                time.sleep(PAUSE_S)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -180,7 +204,7 @@ class Connections:
         """Lend a connection. One that is not idle afterwards, after an error or an interrupt, is closed."""
         self.check_open()
         turns = self._turns
-        if not turns.acquire(timeout=wait_s):
+        if not turns.acquire(timeout=min(wait_s, patience.left_s())):
             raise DatabaseBusy(f"{MOST} threads use {self.location} at the same time, and none is done; try again")
         connection = None
         try:
@@ -198,7 +222,10 @@ class Connections:
 
         Raises:
             DatabaseUnusable: the server cannot be reached, or refuses the user.
+            Unconnected: this thread may not wait for that.
         """
+        if not patience.may_connect():
+            raise patience.Unconnected(f"there is no connection to {self.location} yet")
         parameters = {**self._parameters, "connect_timeout": max(2, round(wait_s))}
         try:
             opened = Connection.connect(**parameters, autocommit=True)
@@ -211,7 +238,8 @@ class Connections:
         limit, lock_limit = f"{self.tuning.postgres_statement_s:g}s", f"{self.tuning.postgres_lock_s:g}s"
         read_only = "on" if self.read_only else "off"
         set_up = opened.execute(_SET_UP, (f'"{self.schema}"', limit, limit, lock_limit, read_only)).fetchall()
-        opened.life = set_up[0][-1]
+        opened.life, *backend = set_up[0][-3:]
+        opened.backend = Backend(*backend)
         return opened
 
     def close(self) -> None:

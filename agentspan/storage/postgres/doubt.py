@@ -1,16 +1,17 @@
-"""Finds out, on a new connection, the outcome of a transaction whose COMMIT was sent and never answered."""
+"""Finds out, on a new connection, the outcome of a statement or a COMMIT that was sent and never answered."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 import psycopg
 
 from agentspan.errors import InDoubt, StorageError
-from agentspan.model.changes import Applied, Move, Outcome, Put, Refused, Unit
-from agentspan.model.rows import AgentSpanRow
+from agentspan.model.changes import Applied, Move, Outcome, Put, PutSpans, Unit
+from agentspan.model.rows import AgentSpanRow, Row
+from agentspan.storage import patience
 from agentspan.storage.location import Location
-from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connection import Backend, Connection
 
 PAUSE_S = 0.05
 """Seconds between two looks."""
@@ -42,7 +43,7 @@ def is_committed(connect: Callable[[], Connection], location: Location, xid: str
     Raises:
         InDoubt: the server cannot be reached, was restarted, or does not know the transaction any more.
     """
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + min(within_s, patience.left_s())
     while True:
         with suppress(psycopg.Error, StorageError):
             connection = connect()
@@ -60,33 +61,59 @@ def is_committed(connect: Callable[[], Connection], location: Location, xid: str
         if time.monotonic() >= deadline:
             break
         time.sleep(PAUSE_S)
-    raise in_doubt(location)
+    raise InDoubt(in_doubt(location))
 
 
-def in_doubt(location: Location) -> InDoubt:
-    """Return the error."""
-    return InDoubt(
+def in_doubt(location: Location) -> str:
+    """Return the message of an InDoubt."""
+    return (
         f"the connection to {location} broke while changes were committed: they are stored, or not. Look, or try "
         "again with the same idempotency key"
     )
 
 
-def applied_before(unit: Unit, outcome: Outcome) -> Outcome:
-    """Return the outcome of a statement for a span that was sent before, alone, and was sent once more now.
+class Unanswered(InDoubt):
+    """What was sent is stored, or not, or will be, as long as a process of the server has not ended.
 
-    Where the second was refused because the span has all values of the first, the first was applied: no other program
-    makes the same id, or finishes a span in the same microsecond with the same result.
+    Attributes:
+        backend: the process.
+    """
+
+    def __init__(self, location: Location, backend: Backend) -> None:
+        super().__init__(in_doubt(location))
+        self.backend = backend
+
+
+def subjects_of(unit: Unit) -> Iterator[str]:
+    """Yield the ids of the rows that a unit changes."""
+    for change in unit.changes:
+        if isinstance(change, PutSpans):
+            yield from (row.id for row in change.rows)
+        else:
+            yield change.row.id if isinstance(change, Put) else change.id
+
+
+def applied_before(unit: Unit, stored: Row | None, terminated: Mapping[str, str]) -> Outcome | None:
+    """Return the outcome of a unit that was sent and not answered, by what is stored of its span; None if it was not.
+
+    If the span has all values that the unit sets, the unit was applied: no other program makes the same id, or
+    finishes a span in the same microsecond with the same result.
+
+    Args:
+        terminated: the reason for each run that was terminated.
     """
     change = unit.changes[0]
-    if not isinstance(outcome, Refused) or not isinstance(outcome.stored, AgentSpanRow):
-        return outcome
-    stored = outcome.stored
+    if not isinstance(stored, AgentSpanRow) or len(unit.changes) > 1:
+        return None
     if isinstance(change, Move):
         values = change.set
     elif isinstance(change, Put) and isinstance(change.row, AgentSpanRow):
         values = {column: getattr(change.row, column) for column in _AS_PUT}
     else:
-        return outcome
+        return None
     if any(getattr(stored, column) != value for column, value in values.items()):
-        return outcome
-    return Applied(None if unit.subject is None else stored)
+        return None
+    reason = terminated.get(stored.agent_instance_id)
+    if unit.subject is not None:
+        return Applied(stored, reason)
+    return Applied(None, reason if isinstance(change, Put) else None)  # as from any storage (see outcome_of)

@@ -303,8 +303,15 @@ end $$""",
 # Removing a run looks for its names.
 _NAMES_BY_RUN = (f"create index if not exists {NAMES_BY_RUN[0]} {NAMES_BY_RUN[1]}",)
 
+# Ids that clients of the API give an agent.
+_OWNERS = (
+    'alter table agents add column owner_person_id text collate "C"',
+    'alter table agents add column team_id text collate "C"',
+    'alter table agents add column risk_profile_id text collate "C"',
+)
+
 Statement = str | Callable[[Connection], None]
 
 Migration = tuple[Statement, ...]
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _INDEX, _NOTES, (partition,), _NAMES_BY_RUN)
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _INDEX, _NOTES, (partition,), _NAMES_BY_RUN, _OWNERS)
 """For each version, the statements that lead to it from the one before, in one transaction (see migrating)."""

@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from agentspan.errors import DatabaseUnusable, InDoubt, NotStorable, StorageError
-from agentspan.model.changes import Applied, Outcome, Unit
-from agentspan.model.rows import AgentSpanRow
+from agentspan.errors import DatabaseUnusable, InDoubt, StorageError
+from agentspan.model.changes import Outcome, Unit
 from agentspan.storage.location import Location
 from agentspan.storage.patience import as_long_as_it_takes
 from agentspan.storage.postgres import migrating, tables
@@ -17,9 +16,9 @@ from agentspan.storage.postgres.analytics import PostgresAnalytics
 from agentspan.storage.postgres.changes import PostgresChanges
 from agentspan.storage.postgres.checking import problems
 from agentspan.storage.postgres.citus import is_distributed
-from agentspan.storage.postgres.connection import Connection
+from agentspan.storage.postgres.connection import Backend, Connection
 from agentspan.storage.postgres.connections import MOST, Connections
-from agentspan.storage.postgres.doubt import applied_before, in_doubt
+from agentspan.storage.postgres.doubt import Unanswered, applied_before, in_doubt, subjects_of
 from agentspan.storage.postgres.driver_errors import DRIVER_ERRORS, has_no_tables, translated
 from agentspan.storage.postgres.migrations import MIGRATIONS, Migration
 from agentspan.storage.postgres.notes import PostgresNotes
@@ -71,6 +70,8 @@ class PostgresStorage(Reads):
         self._notes = PostgresNotes(connections)
         self._changes = PostgresChanges(connections)
         self._partitions = PostgresPartitions(connections)
+        # Units that were sent and not answered, by the ids of the rows that they change; empty nearly always.
+        self._doubts: dict[str, tuple[Unit, Backend]] = {}
         try:
             self._prepare(wait_s, migrations)
         except BaseException:
@@ -129,32 +130,65 @@ class PostgresStorage(Reads):
         A unit that is one statement is one round trip, without BEGIN and COMMIT. Several of those are two: BEGIN and
         all statements, then COMMIT.
         """
-        was_sent = False
-        if len(units) == 1 and not self._connections.read_only:
-            try:
-                outcome = self._applied_alone(units[0], wait_s)
-            except psycopg.OperationalError:
-                was_sent = True
-            else:
-                if outcome is not None:
-                    return [outcome]
-        sent = None if len(units) == 1 or stop_at_refusal else together(units)
         try:
-            if sent is not None:
-                return self._applied_together(units, sent, wait_s)
-            done = self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
-        except StorageError as error:
-            if was_sent and not isinstance(error, (InDoubt, NotStorable)):
-                raise in_doubt(self._connections.location) from error
-            raise
-        return [self._with_reason(applied_before(units[0], done[0]))] if was_sent else done
+            return self._looked_up_or_applied(units, stop_at_refusal, wait_s)
+        except Unanswered:
+            return self._looked_up_or_applied(units, stop_at_refusal, wait_s)
 
-    def _with_reason(self, outcome: Outcome) -> Outcome:
-        """Add to an outcome why the run was terminated, as the statement would have returned it."""
-        if not isinstance(outcome, Applied) or not isinstance(outcome.row, AgentSpanRow):
-            return outcome
-        run = outcome.row.agent_instance_id
-        return outcome._replace(terminated=self.find(outcome.row.id).terminated.get(run))
+    def _looked_up_or_applied(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
+        """Apply units, but those that were sent before, without an answer, and are stored: they are not sent again."""
+        known = self._looked_up(units, wait_s) if self._doubts else {}
+        if known and not (stop_at_refusal and len(units) > 1):
+            rest = [unit for place, unit in enumerate(units) if place not in known]
+            applied = iter(self._applied(rest, stop_at_refusal, wait_s) if rest else ())
+            return [known[place] if place in known else next(applied) for place in range(len(units))]
+        return self._applied(units, stop_at_refusal, wait_s)
+
+    def _looked_up(self, units: Sequence[Unit], wait_s: float) -> dict[int, Outcome]:
+        """Return the outcomes, by their places, of units that were sent before, without an answer, and are stored.
+
+        What was sent and not answered may still be under way. It would be stored after what is sent now. So its process
+        at the server is ended first.
+
+        Raises:
+            InDoubt: the server cannot be asked.
+        """
+        doubts = {id: self._doubts[id] for unit in units for id in subjects_of(unit) if id in self._doubts}
+        if not doubts:
+            return {}
+        try:
+            for backend in {backend for _, backend in doubts.values()}:
+                self._connections.end(backend, wait_s)
+            found = self.find(*doubts)
+        except StorageError as error:
+            raise InDoubt(in_doubt(self._connections.location)) from error
+        known: dict[int, Outcome] = {}
+        for place, unit in enumerate(units):
+            id = next(subjects_of(unit), "")
+            if id in doubts and doubts[id][0] == unit:
+                outcome = applied_before(unit, found.rows[id][1] if id in found.rows else None, found.terminated)
+                if outcome is not None:
+                    known[place] = outcome
+        for id in doubts:
+            self._doubts.pop(id, None)
+        return known
+
+    def _applied(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
+        try:
+            return self._sent(units, stop_at_refusal, wait_s)
+        except Unanswered as error:
+            self._doubts |= {id: (unit, error.backend) for unit in units for id in subjects_of(unit)}
+            raise
+
+    def _sent(self, units: Sequence[Unit], stop_at_refusal: bool, wait_s: float) -> list[Outcome]:
+        if len(units) == 1 and not self._connections.read_only:
+            outcome = self._applied_alone(units[0], wait_s)
+            if outcome is not None:
+                return [outcome]
+        sent = None if len(units) == 1 or stop_at_refusal else together(units)
+        if sent is not None:
+            return self._applied_together(units, sent, wait_s)
+        return self._connections.transact(lambda connection: apply_all(connection, units, stop_at_refusal), wait_s)
 
     def _applied_alone(self, unit: Unit, wait_s: float) -> Outcome | None:
         """Apply a unit by its statement; None where there is none, or where that changed nothing."""

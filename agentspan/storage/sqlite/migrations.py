@@ -301,6 +301,19 @@ def _join_single_references(db: "Database") -> None:
     """Change only the view `spans`, which takes fewer steps for a payload with one reference."""
 
 
+_OWNERS = (
+    'ALTER TABLE "agents" ADD COLUMN "owner_person_id" TEXT',
+    'ALTER TABLE "agents" ADD COLUMN "team_id" TEXT',
+    'ALTER TABLE "agents" ADD COLUMN "risk_profile_id" TEXT',
+)
+
+
+def _add_owners(db: "Database") -> None:
+    """Add the ids that clients of the API give an agent: its owner, its team, its risk profile."""
+    for statement in _OWNERS:
+        db.execute(statement)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     _first,
     _add_closes,
@@ -311,5 +324,6 @@ MIGRATIONS: tuple[Migration, ...] = (
     _add_otel,
     _add_scores,
     _join_single_references,
+    _add_owners,
 )
 """Each receives the file, as an sqlite-utils Database, within the one transaction that brings it up to date."""
