@@ -148,8 +148,8 @@ def test_a_tracer_that_is_dropped_leaves_nothing_undone(path: Path) -> None:
     del tracer
     gc.collect()
     until(lambda: statuses(path) == ["complete"] * 50)
-    until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) <= before)
     agentspan.open(path).close()
+    until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) <= before)
     assert segments_of(path) == []
 
 
@@ -422,7 +422,7 @@ def test_a_span_takes_two_records_few_calls_and_none_of_the_system(
     usual = counted[len(counted) // 2]
     assert not usual.keys() & {*SYSTEM}, usual
     assert usual["python"] <= 26, usual
-    assert usual.total() <= 64, usual
+    assert usual.total() <= 66, usual
     tracer.shutdown()
 
 
@@ -585,7 +585,7 @@ def test_a_burst_is_let_pass_for_three_seconds(path: Path) -> None:
                 with tracer.span("tool", {"name": "x"}):
                     pass
             work.tick(ticks)
-            drained.append(not work.has_records())
+            drained.append(not work.drain.journaled)
     assert drained == [False] * 5 + [True] + [False] * 2 + [True]
     tracer.shutdown()
 

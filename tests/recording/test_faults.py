@@ -438,30 +438,6 @@ def test_a_fault_whose_message_cannot_be_read_stays_ours(tmp_path: Path, caplog:
     assert all("Traceback" not in message for message in warnings(caplog))
 
 
-def test_what_waits_is_written_in_order_by_the_next_call_and_by_no_thread(tmp_path: Path) -> None:
-    path = tmp_path / "runs.db"
-    tracer = Tracer(path, durability="commit")
-    step, threads = steps(tracer), threading.enumerate()
-    other = sqlite3.connect(path, isolation_level=None)
-    with tracer.run("a"):
-        other.execute("begin immediate")
-        for number in range(3):
-            step(number)
-        assert tracer.health().waiting == 6
-        assert threading.enumerate() == threads
-        other.execute("rollback")
-        assert other.execute("select count(*) from agent_spans").fetchone() == (0,)
-        tracer.recorder.sink.progress.retry_ns = 0  # type: ignore[union-attr]
-        step(3)
-        assert tracer.health().waiting == 0
-        rows = other.execute("select json(payload), status from agent_spans order by rowid").fetchall()
-        assert [(json.loads(payload)["arguments"]["number"], status) for payload, status in rows] == [
-            (number, "complete") for number in range(4)
-        ]
-    other.close()
-    tracer.shutdown()
-
-
 def test_the_end_of_a_program_waits_two_seconds_for_a_locked_file(tmp_path: Path, slept: list[float]) -> None:
     tracer = Tracer(tmp_path / "runs.db", durability="commit")
     step = steps(tracer)
