@@ -162,6 +162,19 @@ def test_a_call_that_needs_a_connection_returns_when_its_span_is_stored(between:
 
 
 @pytest.mark.full
+def test_a_transaction_that_is_not_answered_is_waited_for_as_long_as_a_statement(between: Proxy) -> None:
+    """Its second attempt finds no connection. The call does not wait once more, for the thread that makes one."""
+    tracer = Tracer(between.url, durability="commit", tuning=STANDARD._replace(recording_wait_s=2.0))
+    with tracer.run("a") as run:
+        between.is_silent = True
+        assert took(lambda: run.score("reward", 1)) < 2.0 + ROOM_S
+        between.is_silent = False
+        until(lambda: not tracer.health().waiting)
+    assert tracer.health()[:3] == (3, 0, 0)
+    tracer.shutdown()
+
+
+@pytest.mark.full
 def test_a_forked_child_connects_without_its_parents_thread(tracer: Tracer, between: Proxy) -> None:
     with tracer.run("a"):
         between.is_silent = True

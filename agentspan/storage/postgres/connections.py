@@ -259,14 +259,19 @@ class Connections:
         self._turns = threading.BoundedSemaphore(MOST)
 
     def _tried(self, attempt: Callable[[], T], attempts: int) -> T:
-        lost = 0
+        lost: Exception | None = None
         for number in range(attempts):
             try:
                 return attempt()
+            except patience.Unconnected:  # that says that nothing was sent
+                if lost is None:
+                    raise
+                raise translated(lost, self.location) from lost
             except DRIVER_ERRORS as error:
-                lost += is_lost(error)
-                if number == attempts - 1 or lost > 1 or not (is_lost(error) or is_worth_repeating(error)):
+                is_last = number == attempts - 1 or (lost is not None and is_lost(error))
+                if is_last or not (is_lost(error) or is_worth_repeating(error)):
                     raise translated(error, self.location) from error
+                lost = error if is_lost(error) else lost
         raise AssertionError("no attempts")
 
     def _idle_one(self) -> Connection | None:
