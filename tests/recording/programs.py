@@ -247,10 +247,10 @@ def at_the_end(db: str) -> None:
     sys.modules["builtins"].kept = Late("in builtins")  # type: ignore[attr-defined]
 
 
-def signals(db: str) -> None:
+def signals(db: str, durability: Any) -> None:
     """Handle signals that come in the middle of recording by recording."""
     logging.disable()  # a signal that comes while a row is written finds the file busy, and says so
-    agentspan.configure(db)
+    agentspan.configure(db, durability=durability)
     handled = recorded = 0
 
     def handle(*_: Any) -> None:

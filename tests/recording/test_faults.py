@@ -1,6 +1,5 @@
 """A fault of ours stays ours: full, locked, read-only, or a bug; the program never notices."""
 
-import json
 import logging
 import sqlite3
 import subprocess

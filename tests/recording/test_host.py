@@ -512,7 +512,12 @@ def test_two_threads_are_started_at_most(tmp_path: Path, monkeypatch: pytest.Mon
         for number in range(8):
             with tracer.run("a"), tracer.span("tool", {"name": str(number)}):
                 tracer.flush()
+        other = sqlite3.connect(storage.path, isolation_level=None)
+        other.execute("begin immediate")
+        with tracer.run("a"), tracer.span("tool", {"name": "waits"}):
+            pass
+        other.close()
         tracer.shutdown()
         storage.close()
-    assert seen == {("agentspan-journal", True), ("agentspan-checkpoint", True)}
+    assert seen == {(f"agentspan-{name}", True) for name in ("journal", "backlog", "checkpoint")}
     assert max(most) <= 2

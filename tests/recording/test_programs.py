@@ -143,8 +143,9 @@ def test_exit_handlers_and_finalizers_of_the_last_moment_record(recorded: Record
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
-def test_signal_handlers_that_interrupt_recording_to_record_lose_nothing(recorded: Recorded) -> None:
-    with load(recorded("signals")) as runs:
+@pytest.mark.parametrize("durability", ["journal", pytest.param("commit", marks=pytest.mark.full)])
+def test_signal_handlers_that_interrupt_recording_to_record_lose_nothing(recorded: Recorded, durability: str) -> None:
+    with load(recorded("signals", durability)) as runs:
         spans = runs.one().spans
         assert {span.status for span in spans} == {"complete"}
         assert len([span for span in spans if span.arguments == {"name": "handler"}]) >= 10

@@ -184,6 +184,9 @@ def test_who_only_reads_writes_nothing_whatever_the_write_would_do(tmp_path: Pat
             for said in (body | key, body, body | {"idempotency_key": "another"}):
                 assert refusal(client.post(f"{API}{place}", json=said)) == (403, "not_permitted")
         assert refusal(client.post(f"{API}/agent/{agent}/retire")) == (403, "not_permitted")
+        assert refusal(client.post(f"{API}/agent_spans/{run}/finish", json={})) == (403, "not_permitted")  # no span
+        wrong = client.post(f"{API}/agent_spans/{span}/finish", json={"status": "done"})
+        assert refusal(wrong) == (422, "validation_errors")
     with agentspan.open(path, read_only=True) as db:
         writes: list[Callable[[], object]] = [
             lambda: db.agent_instances.start(run, idempotency_key="key-1"),
