@@ -16,13 +16,13 @@ from agentspan.errors import DatabaseBusy, DatabaseUnusable, NotPermitted, Stora
 from agentspan.forks import page
 from agentspan.locks import is_mine, within
 from agentspan.storage.protocol import FileReplaced
-from agentspan.storage.sqlite import forking, mending, opening
+from agentspan.storage.sqlite import forking, mending, old_logs, opening
 from agentspan.storage.sqlite.busy import waiting
 from agentspan.storage.sqlite.checkpoints import Checkpoints
 from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.storage.sqlite.driver_errors import DRIVER_ERRORS, is_damage, storage_error, was_deleted
 from agentspan.storage.sqlite.file_guard import FileGuard
-from agentspan.storage.sqlite.file_watch import inode_of
+from agentspan.storage.sqlite.file_watch import Inode, inode_of
 from agentspan.storage.sqlite.migrations import MIGRATIONS, Migration
 from agentspan.storage.sqlite.reader_gate import Gate
 from agentspan.tuning import STANDARD, Tuning
@@ -252,6 +252,9 @@ class Connections:
         if not ids:
             return True
         try:
+            if not self.read_only:
+                with self.lock:
+                    self.writer()  # where the file was replaced, nothing is open yet
             with self.no_fork(), self.guard.fresh() as fresh:
                 found = [fresh.execute(_FIND, {"id": id}).fetchone() is not None for id in ids]
         except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -376,20 +379,24 @@ class Connections:
         self._gate.open()
         self._checkpoints.paused = False
 
-    def _take_reader(self) -> sqlite3.Connection:
+    def _take_reader(self) -> tuple[sqlite3.Connection, int]:
+        """Return a reader, and the generation that it belongs to at least."""
+        generation = self._generation  # first: a thread that drops them all may come before the next line
         try:
-            return self._readers.pop()
+            return self._readers.pop(), generation
         except IndexError:
             pass
         self.check_open()
         if self.guard.is_wrong:
             with self.lock:
                 self.guard.mend()
-        return self._open()
+        opened = self._open()  # perhaps after a look at the file, which another one had replaced
+        return opened, self._generation
 
     def _give_reader(self, connection: sqlite3.Connection, generation: int) -> None:
         if generation != self._generation:
             mending.close_one(connection)  # its file may be gone
+            self.reader_closed()
         elif self._closed:
             connection.close()
             self.reader_closed()
@@ -424,7 +431,19 @@ class Connections:
     def _open_once(self) -> FileConnection:
         opening.check(self.path, read_only=self.read_only, sqlite_version=self._sqlite_version)
         file, watch = inode_of(self.path), self.guard.watch
-        connection = self._connect()
+        connection = opening.connect(self.path, read_only=self.read_only, tuning=self.tuning)
+        if (
+            file is None
+            or watch.file not in (None, file)
+            or inode_of(self.path) != file
+            or old_logs.is_of_another(self.path)
+        ):
+            connection.close()  # nothing was read, and no log opened
+            if is_mine(self.lock) and self._writer is None:  # nothing is being written
+                self.guard.follow()
+            else:
+                self.check_file()
+            raise FileNotFoundError(f"{self.path} was deleted or replaced while it was opened")
         try:
             opening.prepare(
                 connection,
@@ -442,7 +461,7 @@ class Connections:
             else:
                 mending.abandon([connection])
             raise
-        if file is None or inode_of(self.path) != file:  # it may have read the log of one as that of the other
+        if inode_of(self.path) != file:  # it may have read the log of one as that of the other
             if not mending.abandon([connection]) and (now := inode_of(self.path)) is not None:
                 self.guard.distrust(now)
             raise FileNotFoundError(f"{self.path} was deleted or replaced while it was opened")
@@ -450,8 +469,18 @@ class Connections:
             self.guard.opened(file)
         return connection
 
-    def _connect(self) -> FileConnection:
-        return opening.connect(self.path, read_only=self.read_only, tuning=self.tuning)
+    def _connect(self, file: Inode | None = None) -> FileConnection:
+        """Open a connection to a certain file, or another one to the file that is open already; nothing is read.
+
+        Raises:
+            FileReplaced: none is open, or the path has another one. Read with the log of before, that would be damaged.
+        """
+        connection = opening.connect(self.path, read_only=self.read_only, tuning=self.tuning)
+        file = file or self.guard.watch.file
+        if file is None or inode_of(self.path) != file:
+            connection.close()
+            raise replaced_meanwhile(self.path)
+        return connection
 
     def _migrate_by_another(self, version: int) -> None:
         """Migrate an older file before it is opened read-only, with connections that may write."""
@@ -520,8 +549,8 @@ class _Snapshot:
         connections = self._connections
         try:
             self._inside.__enter__()
-            self._generation = connections._generation
-            self._connection = connection = connections._take_reader()
+            connection, self._generation = connections._take_reader()
+            self._connection = connection
             waiting(lambda: connection.execute("begin"), connections.path, connections.wait_s)
             return connection
         except BaseException as error:

@@ -40,7 +40,7 @@ class FileGuard:
     """Watches the file of some connections. Their owner holds its lock in each call.
 
     Args:
-        connect: opens a connection to the path.
+        connect: opens a connection to the file with an inode, or to the one that is open.
         take_out: takes all connections from their owner; the writer is the first one, where there is one.
         waits: whether callers wait while a file is looked through or copied, which may take seconds. Where they do not,
             the checkpoints' thread does it.
@@ -55,7 +55,7 @@ class FileGuard:
         path: Path,
         *,
         read_only: bool,
-        connect: Callable[[], sqlite3.Connection],
+        connect: Callable[[Inode | None], sqlite3.Connection],
         take_out: Callable[[], list[sqlite3.Connection]],
     ) -> None:
         self.path = path
@@ -109,7 +109,7 @@ class FileGuard:
             return True
         if change == "content" and self.watch.is_empty:
             change = "log"
-        if change == "content" and self._may_wait and self._is_sound():
+        if change == "content" and self._may_wait and self._is_sound(self.watch):
             self._accept()
             self.close()  # what they have in their caches may be of before
             return False
@@ -150,7 +150,7 @@ class FileGuard:
         if now < wrong.try_at or not self._may_wait:
             return None
         self._wrong = wrong._replace(try_at=now + MEND_EVERY_S)
-        if wrong.change == "content" and wrong.watch.is_whole() and self._is_sound():
+        if wrong.change == "content" and wrong.watch.is_whole() and self._is_sound(wrong.watch):
             self._accept()
             return ""
         if self._read_only:
@@ -180,9 +180,9 @@ class FileGuard:
         mending.abandon(self.end())
 
     @contextmanager
-    def fresh(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection that has nothing in its cache."""
-        connection = self._connect()
+    def fresh(self, file: Inode | None = None) -> Iterator[sqlite3.Connection]:
+        """Lend a connection that has nothing in its cache, to the file that is open, or to one with an inode."""
+        connection = self._connect(file)
         try:
             yield connection
         finally:
@@ -192,9 +192,9 @@ class FileGuard:
     def _may_wait(self) -> bool:
         return self.waits or getattr(self._patient, "waits", False)
 
-    def _is_sound(self) -> bool:
+    def _is_sound(self, watch: Watch) -> bool:
         try:
-            with self.fresh() as connection:
+            with self.fresh(watch.file) as connection:
                 return mending.is_sound(connection)
         except sqlite3.Error:
             return False

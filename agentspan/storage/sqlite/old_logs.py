@@ -40,6 +40,7 @@ def mark(path: Path, file: Inode, log: Inode | None) -> None:
 
 def is_of_another(path: Path) -> bool:
     """Return whether the log beside a file is marked as that of another file (3 µs)."""
+    path = Path(os.path.realpath(path))
     log_path = f"{path}-wal"
     said = _attribute(log_path)
     if said is None:
