@@ -17,6 +17,7 @@ import pytest
 import agentspan
 from agentspan import Tracer
 from agentspan.storage.sqlite import SQLiteStorage
+from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.tuning import STANDARD
 from tests.recording import changing
 from tests.recording.changing import back_up, beside, copied_over, flushed_within, names, recorder, renamed_over, spans
@@ -185,6 +186,61 @@ def test_what_is_recorded_after_a_change_is_in_a_sound_file_in_the_end(
     assert tracer.health().failed == tracer.health().waiting == 0
     tracer.shutdown()
     assert names(path) == found
+
+
+@BOTH
+def test_a_copy_over_a_file_whose_log_a_killed_program_has_left_is_noticed(tmp_path: Path, durability: Any) -> None:
+    path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
+    with agentspan.open(path) as db:
+        db.agent_instances.register("an agent")
+    back_up(path, backup)
+    earlier = Tracer(path, durability=durability)
+    with earlier.run("earlier"):
+        spans(earlier, 400, "earlier")
+    earlier.shutdown()
+    with recorder(path, durability, 100):
+        pass
+    tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
+    with tracer.run("mine"):
+        spans(tracer, 20, "between")
+        assert tracer.flush()
+        shutil.copyfile(backup, path)
+        spans(tracer, 20, "after")
+        assert not tracer.flush()
+        assert flushed_within(tracer, 20)
+        spans(tracer, 20, "later")
+    assert tracer.flush()
+    found = names(path)
+    assert found["later"] == 20
+    assert found["after"] >= (20 if durability == "journal" else 19)
+    tracer.shutdown()
+
+
+@pytest.mark.parametrize("comes_first", [True, False])
+def test_a_checkpoint_in_the_middle_of_a_look_is_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_first: bool
+) -> None:
+    path = tmp_path / "runs.db"
+    look, stat = Watch(path), os.stat
+
+    def slow(name: Any, **options: Any) -> os.stat_result:
+        found = stat(name, **options)
+        if str(name) != str(path):
+            return found
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("pragma wal_checkpoint").fetchall()
+        return stat(name, **options) if comes_first else found
+
+    with agentspan.open(path) as db:
+        db.agent_instances.register("an agent")
+        look.begin((stat(path).st_dev, stat(path).st_ino))
+        for looks in (look.changed, look.accept):
+            db.agent_instances.register("another")
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "stat", slow)
+                assert looks() is None
+            assert look.changed() is None
+            assert look.changed() is None
 
 
 @BOTH

@@ -43,7 +43,7 @@ class _Content(NamedTuple):
     """What tells whether a file was written to.
 
     Attributes:
-        blocks: how much of the disk it has.
+        blocks: how much of the disk it has; a file system may change that later.
     """
 
     size: int
@@ -86,12 +86,13 @@ class Watch:
 
     def accept(self) -> None:
         """Take the content as it is now for what SQLite has written."""
+        # The index first: what a checkpoint writes after this, it tells of later.
+        self._before = None if self._index is None else _read_index(self._index_path, self._index)
         try:
             self._content = _content_of(os.stat(self._path))
         except OSError as raised:
             let_through(raised)
             self._content = None
-        self._before = None if self._index is None else _read_index(self._index_path, self._index)
 
     def is_replaced(self) -> bool:
         """Return whether the path has another file, or none."""
@@ -110,6 +111,7 @@ class Watch:
         """Return what was changed by something else than SQLite; None where nothing was (3 µs)."""
         if self.file is None:
             return None
+        index = None if self._index is None else _read_index(self._index_path, self._index)  # first: see accept
         try:
             found = os.stat(self._path)
         except OSError as raised:
@@ -121,15 +123,18 @@ class Watch:
             return None
         if inode_of(self.log_path) != self.log or inode_of(self._index_path) != self._index:
             return "log"
-        return self._written(_content_of(found), _read_index(self._index_path, self._index))
+        return self._written(_content_of(found), index)
 
     def _written(self, content: _Content, index: _Index | None) -> Change | None:
         """Return whether something else than a checkpoint has written to the file; it may have come with one."""
         had, before = self._content, self._before
         if index is None or had is None or before is None:
             return None
-        if content != had:
-            if index.copied != index.to_copy:  # a checkpoint is under way
+        if content[:2] != had[:2]:
+            if self._index is None or _is_copying(index, self._index):
+                return None
+            again = _read_index(self._index_path, self._index)
+            if again is None or again[:3] != index[:3]:  # a checkpoint came in between: the next look says what it was
                 return None
             least = had.size if index.salt == before.salt else min(before.size, index.size)
             is_whole = 0 < index.frames == index.copied
@@ -157,6 +162,9 @@ def _content_of(found: os.stat_result) -> _Content:
     return _Content(found.st_size, found.st_mtime_ns, getattr(found, "st_blocks", 0))
 
 
+_LOCK = struct.Struct("hhqqi4x")
+_CHECKPOINT_LOCK = 121
+"""The byte of the index that whoever makes a checkpoint has locked."""
 _SIZES = struct.Struct("=HII")
 """At byte 14: the size of a page, the frames that were committed, and the pages that the file has with them."""
 _NUMBER = struct.Struct("=I")
@@ -170,6 +178,24 @@ def close_deleted() -> None:
     for inode, each in list(_opened.items()):
         if not os.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
             os.close(each)
+
+
+def _is_copying(index: _Index, inode: Inode) -> bool:
+    """Return whether a checkpoint is under way; where the locks do not tell, one that broke off counts, too.
+
+    The index alone does not tell one from a log that SQLite has read anew after a crash.
+    """
+    if index.copied == index.to_copy:
+        return False
+    try:
+        import fcntl
+
+        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _CHECKPOINT_LOCK, 1, 0)
+        found = fcntl.fcntl(_opened[inode], fcntl.F_OFD_GETLK, wanted)  # sees those of this process, too
+    except (ImportError, AttributeError, OSError, KeyError) as raised:
+        let_through(raised)
+        return True
+    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def _read_index(path: str, inode: Inode) -> _Index | None:
