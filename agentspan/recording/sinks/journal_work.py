@@ -189,7 +189,7 @@ class JournalWork:
         now = time.monotonic()
         if now >= self._next_settle_s:
             self._next_settle_s = now + self._settle_every_s
-            self.drain.settle(self._wait_s)
+            self.drain.settle(self._wait_s, keeps_latest=True)
             told = removal_told(self.folder)
             if told != self._removal_told:
                 self._removal_told = told

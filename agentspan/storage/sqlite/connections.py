@@ -86,6 +86,14 @@ class Connections:
         forking.enrol(self)
         _all.add(self)
 
+    def __del__(self) -> None:
+        """Close what a program has dropped without closing it; not where the path has another file."""
+        with suppress(Exception):  # the interpreter ends, or this was never whole
+            if self._watch.changed() is None:
+                self._close()
+            else:
+                self._abandon()
+
     def committed(self, rows: int = 1) -> None:
         """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due."""
         self._checkpoints.committed(rows)
@@ -356,7 +364,7 @@ class Connections:
         else:
             self._wrong = wrong._replace(try_at=time.monotonic() + MEND_EVERY_S)
             try:
-                done = mending.mend(self.path, wrong.watch, wrong.change, wrong.own)
+                done = mending.mend(self.path, wrong.watch, wrong.change, wrong.own, is_first=not wrong.try_at)
             except (OSError, StorageError) as raised:
                 let_through(raised)
                 done = None
@@ -379,10 +387,16 @@ class Connections:
 
     def _drop(self) -> None:
         """Close all connections: SQLite copies the log into the file, and deletes it, unless others have it open."""
-        if self._watch.changed() is not None:
-            self._abandon()
-        else:
+        if self._watch.changed() is None and self._wrong is None:
             self._close()
+            return
+        with suppress(StorageError):
+            self._follow()
+        if self._wrong is not None and self._wrong.try_at:
+            self._wrong = self._wrong._replace(try_at=1.0)  # perhaps the last chance to keep what only they see
+        with suppress(StorageError):
+            self._mend()
+        self._abandon()
 
     def _close(self) -> None:
         for each in self._taken_out():
@@ -404,9 +418,9 @@ class Connections:
 
     def drop_if_changed(self) -> None:
         """Give up the connections if the path has another file, or this one is not as it was."""
-        if self._watch.changed() is not None and not is_mine(self.lock):
+        if (self._watch.changed() is not None or self._wrong is not None) and not is_mine(self.lock):
             with self.lock:
-                self._abandon()
+                self._drop()
 
     def _taken_out(self) -> list[sqlite3.Connection]:
         # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
@@ -432,6 +446,9 @@ class Connections:
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
             opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
             forking.keep_open(self.path, self._watch.file, opened)
+        if self._wrong is not None and self._wrong.own is not None:
+            forking.keep_open(self.path, None, self._wrong.own)
+            self._wrong = self._wrong._replace(own=None)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
 

@@ -30,6 +30,7 @@ class _Index(NamedTuple):
         to_copy: the same, and those that are being copied.
         frames: those that were committed.
         size: of the file with them, in bytes.
+        log_size: of the log with them, at least.
     """
 
     salt: bytes
@@ -37,6 +38,7 @@ class _Index(NamedTuple):
     to_copy: int
     frames: int
     size: int
+    log_size: int
 
 
 class _Content(NamedTuple):
@@ -119,11 +121,30 @@ class Watch:
             return "replaced"
         if (found.st_dev, found.st_ino) != self.file:
             return "replaced"
-        if self._index is None or self.log is None:
+        if self._index is None:
             return None
-        if inode_of(self.log_path) != self.log or inode_of(self._index_path) != self._index:
+        if self._has_another_log(index) or inode_of(self._index_path) != self._index:
             return "log"
         return self._written(_content_of(found), index)
+
+    def _has_another_log(self, index: _Index | None) -> bool:
+        """Return whether the log is not the one that was opened, or not the one that the index tells of.
+
+        It may have been deleted right after a connection had opened it, and others may have made a new one.
+        """
+        if self.log is None:
+            return index is not None and index.frames > 0
+        try:
+            found = os.stat(self.log_path)
+        except OSError as raised:
+            let_through(raised)
+            return True
+        if (found.st_dev, found.st_ino) != self.log:
+            return True
+        if index is None or self._index is None or found.st_size >= index.log_size:
+            return False
+        again = _read_index(self._index_path, self._index)  # it may have begun anew in between, and is empty then
+        return again is not None and again.salt == index.salt and again.frames >= index.frames
 
     def _written(self, content: _Content, index: _Index | None) -> Change | None:
         """Return whether something else than a checkpoint has written to the file; it may have come with one."""
@@ -168,6 +189,7 @@ _CHECKPOINT_LOCK = 121
 _SIZES = struct.Struct("=HII")
 """At byte 14: the size of a page, the frames that were committed, and the pages that the file has with them."""
 _NUMBER = struct.Struct("=I")
+_LOG_HEAD, _FRAME_HEAD = 32, 24
 _opened: dict[Inode, int] = {}
 """Descriptors of indexes. A process that closes a file loses all the locks that it has on it, those of SQLite, too: so
 one is closed only when its index is deleted, which SQLite does when nobody uses it any more."""
@@ -216,4 +238,6 @@ def _read_index(path: str, inode: Inode) -> _Index | None:
         return None
     page_size, frames, pages = _SIZES.unpack_from(data, 14)
     (copied,), (to_copy,) = _NUMBER.unpack_from(data, 96), _NUMBER.unpack_from(data, 128)
-    return _Index(data[32:40], copied, to_copy, frames, pages * (65536 if page_size == 1 else page_size))
+    page_size = 65536 if page_size == 1 else page_size
+    log_size = _LOG_HEAD + frames * (_FRAME_HEAD + page_size) if frames else 0
+    return _Index(data[32:40], copied, to_copy, frames, pages * page_size, log_size)
