@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
@@ -201,8 +202,8 @@ class Log:
         while True:
             with self.lock:  # else another thread may fill a segment, and unmap it, in the middle of this
                 segment = self._full[0] if self._full else self._segment
-                if segment is None:
-                    return
+                if segment is None or all(each is not place.segment for each in (*self._full, self._segment)):
+                    return  # another thread has noted more
                 is_place = segment is place.segment
                 if is_place and segment.epoch != place.epoch:
                     return
@@ -250,8 +251,9 @@ class Log:
         for segment in segments:
             segment.sync()
         if made != self._synced_made and segments:
-            sync_folder(self._folder)
-            self._synced_made = made
+            with suppress(FileNotFoundError):  # somebody has deleted it: the next segment makes another one
+                sync_folder(self._folder)
+                self._synced_made = made
 
     def rest(self) -> None:
         """Have no segment of which nothing is needed, until the next record: nobody appends, or refers to records."""

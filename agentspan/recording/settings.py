@@ -18,6 +18,8 @@ Durability = Literal["journal", "commit"]
 Sensitive = Literal["redact", "keep"]
 
 _NO = frozenset({"", "0", "false", "no", "off"})
+MAX_SYNC_S = 1e9
+"""A thread cannot wait for ten times as long."""
 
 
 class SettingsArguments(TypedDict, total=False):
@@ -72,8 +74,8 @@ class Settings:
         if self.redact is not None and self.redact != "credentials" and not callable(self.redact):
             raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
         if self.sync_every_s != STANDARD.sync_every_s:
-            if self.sync_every_s is not None and not 0 < self.sync_every_s < float("inf"):
-                raise InvalidValue("sync_every_s", "must be a number of seconds above 0, or None")
+            if self.sync_every_s is not None and not 0 < self.sync_every_s <= MAX_SYNC_S:
+                raise InvalidValue("sync_every_s", "must be a number of seconds above 0, at most 1e9, or None")
             object.__setattr__(self, "tuning", self.tuning._replace(sync_every_s=self.sync_every_s))
 
     @property

@@ -55,6 +55,24 @@ def keep(log: Log, last: int) -> None:
         log.keep(place)
 
 
+def test_a_place_in_a_segment_that_is_gone_lets_go_of_nothing(log: Log) -> None:
+    """Another thread has let go of more meanwhile."""
+    assert log.append(b"first")
+    portion = log.take(SIZE)
+    assert portion is not None
+    log.trim(portion.segment, portion.start + len(portion.data))
+    early, late = log.place(1), log.place(1)
+    assert early is not None
+    assert late is not None
+    log.begin_anew()
+    assert log.append(b"second")
+    log.keep(late)
+    log.keep(early)
+    rest = log.take(SIZE)
+    assert rest is not None
+    assert b"second" in rest.data
+
+
 def test_zeros_of_a_whole_header_end_what_was_appended(log: Log) -> None:
     """Also where other records were before: a header that is copied in part is known by them."""
     log.begin(0)

@@ -148,8 +148,8 @@ def test_a_tracer_that_is_dropped_leaves_nothing_undone(path: Path) -> None:
     del tracer
     gc.collect()
     until(lambda: statuses(path) == ["complete"] * 50)
-    agentspan.open(path).close()
     until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) <= before)
+    agentspan.open(path).close()
     assert segments_of(path) == []
 
 

@@ -106,6 +106,7 @@ class Drain:
         self._counted = self._counted_kept = Tally()  # of all records that were drained, and that have left the journal
         self._again: dict[Segment, tuple[int, int]] = {}  # the epoch, and up to where it was drained before
         self._knows_writer = False
+        self._latest: _Given | None = None  # what was found last
         self._syncs = tuning.sync_every_s is not None
         self._chunk = self._largest = tuning.drain_portion_bytes
         self._round_s = tuning.recording_wait_s
@@ -230,11 +231,13 @@ class Drain:
         read = bodies(portion.data)
         return _Taken(portion, read, elements, self._committer.begin(read.bodies, elements))
 
-    def settle(self, wait_s: float) -> bool:
+    def settle(self, wait_s: float, *, keeps_latest: bool = False) -> bool:
         """Let go of what was committed, when it is on the disk and found; return whether the storage has all of that.
 
         Args:
             wait_s: how long to wait for another thread that drains.
+            keeps_latest: do not let go of what was committed since this was done last: the file may be gone at any
+                moment.
         """
         journals = self._journals
         try:
@@ -250,7 +253,11 @@ class Drain:
                 journals.sync()
             with within(self.lock, wait_s):
                 self._follow_file()
-                return given.files == self._files and self._is_found(journals, given)
+                if given.files != self._files or not self._is_found(journals, given):
+                    return False
+                earlier, self._latest = self._latest, given if keeps_latest else None
+                self._let_go(earlier if keeps_latest else given)
+                return True
         except Occupied:
             return False
         except NOT_NOW as error:
@@ -269,14 +276,13 @@ class Drain:
         return place and _Given(place, self._drained, self._counted, tuple(self._committer.newest), self._files)
 
     def _is_found(self, journals: BesideJournals, given: _Given) -> bool:
-        """Let go of what was committed if it is found, or somebody has removed it; else drain it again."""
+        """Return whether what was committed is found, or somebody has removed it; else drain it again."""
         writer = (self.log.writer_id(),)
         is_known = journals.has(writer)
         if self._knows_writer and not is_known and not journals.has(given.newest):
             self._rewind()
             return False
         self._knows_writer = is_known
-        self._let_go(given)
         return True
 
     def _let_go(self, given: _Given | None) -> None:
@@ -293,7 +299,7 @@ class Drain:
 
     def _rewind(self) -> None:
         self._knows_writer = False
-        self._tried = self._ahead = self._elements = None
+        self._tried = self._ahead = self._elements = self._latest = None
         self._again = {segment: (segment.epoch, until) for segment, until in self.log.rewind().items()}
         progress, counted, kept = self._progress, self._counted, self._counted_kept
         with progress.lock:

@@ -20,6 +20,8 @@ from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.storage.sqlite.mending import close_one
 from agentspan.tuning import Tuning
 
+EARLY = 0.75
+"""The part of the time between two syncs after which the next begins: it takes time, and the machine may be busy."""
 MAX_FRAMES = 12_000
 """Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
 
@@ -121,7 +123,7 @@ class Checkpoints:
                 self._is_due = False
                 self._checkpoint()
             elif self.syncs and not bell.is_last:
-                bell.wait(self._sync_every_s or 0.0)
+                bell.wait((self._sync_every_s or 0.0) * EARLY)
                 if not self._is_due or bell.is_last:
                     self._sync_and_look()
             if bell.is_last or not self._has_work():

@@ -79,6 +79,14 @@ class Connections:
         forking.enrol(self)
         _all.add(self)
 
+    def __del__(self) -> None:
+        """Close what a program has dropped without closing it; not where the path has another file."""
+        with suppress(Exception):  # the interpreter ends, or this was never whole
+            if self.guard.watch.changed() is None:
+                self.guard.close()
+            else:
+                self.guard.abandon()
+
     def committed(self, rows: int = 1) -> None:
         """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due."""
         self._checkpoints.committed(rows)
@@ -306,16 +314,14 @@ class Connections:
             self._drop()
 
     def _drop(self) -> None:
-        if self.guard.watch.changed() is None:
-            self.guard.close()
-        else:
-            self.guard.abandon()
+        self.guard.leave()
 
     def drop_if_changed(self) -> None:
         """Give up the connections if the path has another file, or this one is not as it was."""
-        if self.guard.watch.changed() is not None and not is_mine(self.lock):
+        has_changed = self.guard.is_wrong or self.guard.watch.changed() is not None
+        if has_changed and not is_mine(self.lock):
             with self.lock:
-                self.guard.abandon()
+                self._drop()
 
     def _taken_out(self) -> list[sqlite3.Connection]:
         # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
@@ -340,6 +346,8 @@ class Connections:
         if self._writer is not None or self._readers or self._checkpoints.connection is not None:
             opened = (self._writer, self.cursor, self._readers, self._checkpoints.connection)
             forking.keep_open(self.path, self.guard.watch.file, opened)
+        if (own := self.guard.take_own()) is not None:
+            forking.keep_open(self.path, None, own)
         self._writer, self.cursor, self._readers = None, None, []
         self._generation += 1
 

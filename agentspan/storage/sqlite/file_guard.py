@@ -156,10 +156,32 @@ class FileGuard:
         if self._read_only:
             return None
         try:
-            return mending.mend(self.path, wrong.watch, wrong.change, wrong.own)
+            return mending.mend(self.path, wrong.watch, wrong.change, wrong.own, is_first=not wrong.try_at)
         except (OSError, StorageError) as raised:
             let_through(raised)
             return None
+
+    def leave(self) -> None:
+        """Close all connections; or give them up, if the file is not as it was, after a last attempt to mend it."""
+        if self._wrong is None and self.watch.changed() is None:
+            self.close()
+            return
+        with self.patience(), suppress(StorageError):
+            self.follow()
+        if self._wrong is not None:
+            if self._wrong.try_at:
+                self._wrong = self._wrong._replace(try_at=1.0)  # perhaps the last chance to keep what only they see
+            with self.patience(), suppress(StorageError):
+                self.mend()
+        self.abandon()
+
+    def take_own(self) -> sqlite3.Connection | None:
+        """Return the connection that sees all of a file whose log was deleted, and forget it."""
+        wrong = self._wrong
+        if wrong is None:
+            return None
+        self._wrong = wrong._replace(own=None)
+        return wrong.own
 
     def end(self) -> list[sqlite3.Connection]:
         """Watch nothing until a connection is opened; return those that were open."""

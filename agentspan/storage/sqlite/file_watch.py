@@ -30,6 +30,7 @@ class _Index(NamedTuple):
         to_copy: the same, and those that are being copied.
         frames: those that were committed.
         size: of the file with them, in bytes.
+        log_size: of the log with them, at least.
     """
 
     salt: bytes
@@ -37,13 +38,14 @@ class _Index(NamedTuple):
     to_copy: int
     frames: int
     size: int
+    log_size: int
 
 
 class _Content(NamedTuple):
     """What tells whether a file was written to.
 
     Attributes:
-        blocks: how much of the disk it has.
+        blocks: how much of the disk it has; a file system may change that later.
     """
 
     size: int
@@ -86,12 +88,13 @@ class Watch:
 
     def accept(self) -> None:
         """Take the content as it is now for what SQLite has written."""
+        # The index first: what a checkpoint writes after this, it tells of later.
+        self._before = None if self._index is None else _read_index(self._index_path, self._index)
         try:
             self._content = _content_of(os.stat(self._path))
         except OSError as raised:
             let_through(raised)
             self._content = None
-        self._before = None if self._index is None else _read_index(self._index_path, self._index)
 
     def is_replaced(self) -> bool:
         """Return whether the path has another file, or none."""
@@ -115,6 +118,7 @@ class Watch:
         """Return what was changed by something else than SQLite; None where nothing was (3 µs)."""
         if self.file is None:
             return None
+        index = None if self._index is None else _read_index(self._index_path, self._index)  # first: see accept
         try:
             found = os.stat(self._path)
         except OSError as raised:
@@ -122,19 +126,41 @@ class Watch:
             return "replaced"
         if (found.st_dev, found.st_ino) != self.file:
             return "replaced"
-        if self._index is None or self.log is None:
+        if self._index is None:
             return None
-        if inode_of(self.log_path) != self.log or inode_of(self._index_path) != self._index:
+        if self._has_another_log(index) or inode_of(self._index_path) != self._index:
             return "log"
-        return self._written(_content_of(found), _read_index(self._index_path, self._index))
+        return self._written(_content_of(found), index)
+
+    def _has_another_log(self, index: _Index | None) -> bool:
+        """Return whether the log is not the one that was opened, or not the one that the index tells of.
+
+        It may have been deleted right after a connection had opened it, and others may have made a new one.
+        """
+        if self.log is None:
+            return index is not None and index.frames > 0
+        try:
+            found = os.stat(self.log_path)
+        except OSError as raised:
+            let_through(raised)
+            return True
+        if (found.st_dev, found.st_ino) != self.log:
+            return True
+        if index is None or self._index is None or found.st_size >= index.log_size:
+            return False
+        again = _read_index(self._index_path, self._index)  # it may have begun anew in between, and is empty then
+        return again is not None and again.salt == index.salt and again.frames >= index.frames
 
     def _written(self, content: _Content, index: _Index | None) -> Change | None:
         """Return whether something else than a checkpoint has written to the file; it may have come with one."""
         had, before = self._content, self._before
         if index is None or had is None or before is None:
             return None
-        if content != had:
-            if index.copied != index.to_copy:  # a checkpoint is under way
+        if content[:2] != had[:2]:
+            if self._index is None or _is_copying(index, self._index):
+                return None
+            again = _read_index(self._index_path, self._index)
+            if again is None or again[:3] != index[:3]:  # a checkpoint came in between: the next look says what it was
                 return None
             least = had.size if index.salt == before.salt else min(before.size, index.size)
             is_whole = 0 < index.frames == index.copied
@@ -162,9 +188,13 @@ def _content_of(found: os.stat_result) -> _Content:
     return _Content(found.st_size, found.st_mtime_ns, getattr(found, "st_blocks", 0))
 
 
+_LOCK = struct.Struct("hhqqi4x")
+_CHECKPOINT_LOCK = 121
+"""The byte of the index that whoever makes a checkpoint has locked."""
 _SIZES = struct.Struct("=HII")
 """At byte 14: the size of a page, the frames that were committed, and the pages that the file has with them."""
 _NUMBER = struct.Struct("=I")
+_LOG_HEAD, _FRAME_HEAD = 32, 24
 _opened: dict[Inode, int] = {}
 """Descriptors of indexes. A process that closes a file loses all the locks that it has on it, those of SQLite, too: so
 one is closed only when its index is deleted, which SQLite does when nobody uses it any more."""
@@ -175,6 +205,24 @@ def close_deleted() -> None:
     for inode, each in list(_opened.items()):
         if not os.fstat(each).st_nlink and _opened.pop(inode, None) is not None:
             os.close(each)
+
+
+def _is_copying(index: _Index, inode: Inode) -> bool:
+    """Return whether a checkpoint is under way; where the locks do not tell, one that broke off counts, too.
+
+    The index alone does not tell one from a log that SQLite has read anew after a crash.
+    """
+    if index.copied == index.to_copy:
+        return False
+    try:
+        import fcntl
+
+        wanted = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _CHECKPOINT_LOCK, 1, 0)
+        found = fcntl.fcntl(_opened[inode], fcntl.F_OFD_GETLK, wanted)  # sees those of this process, too
+    except (ImportError, AttributeError, OSError, KeyError) as raised:
+        let_through(raised)
+        return True
+    return bool(_LOCK.unpack(found)[0] != fcntl.F_UNLCK)
 
 
 def _read_index(path: str, inode: Inode) -> _Index | None:
@@ -195,4 +243,6 @@ def _read_index(path: str, inode: Inode) -> _Index | None:
         return None
     page_size, frames, pages = _SIZES.unpack_from(data, 14)
     (copied,), (to_copy,) = _NUMBER.unpack_from(data, 96), _NUMBER.unpack_from(data, 128)
-    return _Index(data[32:40], copied, to_copy, frames, pages * (65536 if page_size == 1 else page_size))
+    page_size = 65536 if page_size == 1 else page_size
+    log_size = _LOG_HEAD + frames * (_FRAME_HEAD + page_size) if frames else 0
+    return _Index(data[32:40], copied, to_copy, frames, pages * page_size, log_size)

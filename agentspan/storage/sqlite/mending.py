@@ -23,7 +23,9 @@ QUIET_S = 0.5
 _keeping: list[object] = []
 
 
-def mend(path: Path, watch: Watch, change: Change, own: sqlite3.Connection | None) -> str | None:
+def mend(
+    path: Path, watch: Watch, change: Change, own: sqlite3.Connection | None, *, is_first: bool = False
+) -> str | None:
     """Put a sound copy at a path; return what was done, a sentence, or None where nothing sound is there yet.
 
     Where its log or index was deleted, the copy has all that a connection of before sees. Where something was copied
@@ -32,6 +34,8 @@ def mend(path: Path, watch: Watch, change: Change, own: sqlite3.Connection | Non
     Args:
         watch: says whether somebody else was first.
         own: a connection of before.
+        is_first: whether it is tried for the first time. Where the log was deleted, another process may see what is in
+            it, and is let go first.
 
     Raises:
         DatabaseBusy: another process is doing it.
@@ -45,6 +49,10 @@ def mend(path: Path, watch: Watch, change: Change, own: sqlite3.Connection | Non
         with _aside(real) as name:
             is_whole = change == "log" and own is not None and _copy(own, name)
             if not is_whole:
+                if change == "log" and is_first:
+                    return None
+                if _is_sound_with_its_log(real):  # others may go on in it: a copy without the log has nothing of theirs
+                    return f"{path} is sound"
                 if 0 <= time.time() - before.st_mtime < QUIET_S:
                     return None
                 with closing(_alone(real)) as source:
@@ -114,14 +122,27 @@ def _alone(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path.as_uri() + "?mode=ro&immutable=1", uri=True, isolation_level=None)
 
 
+def _is_sound_with_its_log(path: Path) -> bool:
+    if not os.stat(path).st_size:  # to open it would delete its log
+        return False
+    try:
+        with closing(sqlite3.connect(path.as_uri() + "?mode=ro", uri=True, isolation_level=None)) as connection:
+            return _is_ours(connection) and is_sound(connection)  # one that cannot write makes no checkpoint
+    except sqlite3.Error:
+        return False
+
+
+def _is_ours(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("pragma application_id").fetchone()[0] == tables.APPLICATION_ID)
+
+
 def _copy(source: sqlite3.Connection, name: str) -> bool:
     """Copy what a connection sees; return whether that is a sound file of agentspan, or an empty one."""
     try:
         with closing(sqlite3.connect(name, isolation_level=None)) as target:
             source.backup(target)
-            is_ours = target.execute("pragma application_id").fetchone()[0] == tables.APPLICATION_ID
             is_empty = target.execute("select 1 from sqlite_master").fetchone() is None
-            return (is_ours or is_empty) and is_sound(target)
+            return (_is_ours(target) or is_empty) and is_sound(target)
     except sqlite3.Error:
         return False
 

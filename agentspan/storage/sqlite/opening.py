@@ -114,9 +114,6 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
     check_fork(path)
     _check_path(path, read_only)
     _check_logs(path)
-    name = old_logs.set_aside_foreign(path)
-    if name is not None:
-        log.warning("the log beside %s was of another file that had this path before; it is %s now", path, name)
     if not read_only:
         try:
             files.ensure(path)
@@ -124,6 +121,9 @@ def check(path: Path, *, read_only: bool, sqlite_version: tuple[int, ...] = sqli
             let_through(raised)
             if raised.errno in (errno.ENOSPC, errno.EDQUOT):  # of this it says only that there is no file
                 raise StorageError(f"the disk of {path} is full; make room, recording goes on by itself") from raised
+    name = old_logs.set_aside_foreign(path)  # last: beside no file, a log would be of none
+    if name is not None:
+        log.warning("the log beside %s was of another file that had this path before; it is %s now", path, name)
 
 
 def prepare(
