@@ -4,8 +4,8 @@ Nearly every payload has none, which credential_search tells first. Only what th
 """
 
 import re
-from collections.abc import Callable, Iterable
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 from pydantic_core import SchemaValidator, core_schema
@@ -48,13 +48,16 @@ _SCHEMA_WORD = re.compile(
 class _Kind(NamedTuple):
     """One kind of credential: where to look closely, in JSON text as well as in plain text; what to cut out of text.
 
-    `detect` is for an engine without look-around, and finds whatever `cut` does, however JSON escapes it. Of a match of
-    `cut`, the group `secret` is cut out, or the one that `judge` says: None for nothing.
+    `detect` is for an engine without look-around, and finds whatever `cut` does, however JSON escapes it, in less than
+    500 characters, unless the kind is one of WHOLE. Of a match of `cut`, the group `secret` is cut out, or the one that
+    `judge` says: None for nothing. `matches` yields all matches of `cut`, as its own `finditer` does. Where `cut` skips
+    text that may be anything, it stops where it could begin anew: else each beginning would look through the same text.
     """
 
     detect: str
     cut: str
     judge: Callable[[re.Match[str]], str | None] = lambda match: "secret"
+    matches: Callable[[re.Pattern[str], str], Iterator[re.Match[str]]] = re.Pattern.finditer
 
 
 # --- Keys that are known by how they begin
@@ -65,7 +68,7 @@ KEYS = (
     f"sk-{_C}{{16,}}",  # OpenAI, Anthropic, DeepSeek, OpenRouter, Langfuse …
     f"[sr]k_{_C}{{16,}}",  # Stripe, ElevenLabs
     f"whsec_{_W}{{16,}}",
-    "A[KS]IA[0-9A-Z]{16}",  # AWS
+    "A[KS]IA[0-9A-Z]{16,}",  # AWS
     f"gh[pousr]_{_W}{{20,}}",  # GitHub
     f"github_pat_{_C}{{20,}}",
     f"gl(?:pat|rt|dt|ptt)-{_C}{{16,}}",  # GitLab
@@ -81,8 +84,8 @@ KEYS = (
     f"ATATT3{_C}{{20,}}",  # Atlassian
     rf"hvs\.{_C}{{20,}}",  # Vault
     rf"SG\.{_C}{{16,}}\.{_C}{{16,}}",  # SendGrid
-    "dapi[0-9a-f]{32}",  # Databricks
-    "SK[0-9a-f]{32}",  # Twilio
+    "dapi[0-9a-f]{32,}",  # Databricks
+    "SK[0-9a-f]{32,}",  # Twilio
     f"[0-9]{{8,10}}:AA{_C}{{33}}",  # Telegram
 )
 _X = "[0-9A-Fa-f]{2}"
@@ -103,7 +106,7 @@ def _key(match: re.Match[str]) -> str | None:
     ):
         return None
     if secret.startswith(_LIKE_WORDS):
-        longest = max(map(len, re.split("[_-]", secret)))
+        longest = max(map(len, re.split("[_-]", secret[:1024])))
         if longest < 12 or (longest < 20 and not any(character in "0123456789" for character in secret)):
             return None
     return "secret"
@@ -122,7 +125,11 @@ _ASSIGNMENT = rf"""(?ix)
         (?: [bruf]{{0,2}}{_QUOTE}(?P<quoted>{_UNTIL}) | (?P<bare>[^\s"'`<>()\[\]{{}},;&|\\]{{3,4096}}) )
     | >[ \t]{{0,8}}(?P<xml>[^<\s][^<\r\n]{{0,400}})</
     )"""
-_FULL_NAME = re.compile(r"[\w.-]*\Z", re.ASCII)
+LONGEST = 16
+"""Characters of a name before its end, at most."""
+ENDS = "key|keys|phrase|code|passw(?:or)?d(?:s|[0-9])?|pwd|secrets?|credentials?|authorization|cookies?|token|pass"
+"""How the names of assignments end. `re` searches for so few in 6 ns a character, for all names in 160."""
+_OF_NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 _END_OF_LINE = re.compile(r"[.]?[ \t]*(?:#[^\n]{0,200})?(?:\Z|[\r\n\"'`]|\\[nr])")
 _CODE = re.compile(r"[A-Za-z_]+|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 PLACEHOLDER = re.compile(
@@ -132,12 +139,34 @@ PLACEHOLDER = re.compile(
 )
 
 
+def _assignments(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the assignments in a text: from the end of a name, and its sign, back to the name's start."""
+    lower, at = text.lower(), 0
+    if len(lower) != len(text):  # of one letter, İ, there are two small ones
+        yield from pattern.finditer(text)
+        return
+    ends, names = _signs()
+    while (end := ends.search(lower, at)) is not None:
+        name = names.search(lower, max(at, end.start() - LONGEST), end.end())
+        match = None if name is None else pattern.match(text, name.start())
+        at = end.end() if match is None else match.end()
+        if match is not None:
+            yield match
+
+
+@cache
+def _signs() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what finds the ends of names, and names, each with the sign behind it."""
+    rest = r"""[\\"'`\]\t ]*[:=>]"""
+    return re.compile(f"(?:{ENDS}){rest}"), re.compile(f"(?:{NAMES}|{ID_TOKEN}|token|pass){rest}")
+
+
 def _assigned(match: re.Match[str]) -> str | None:
     """Say which group of an assignment holds a credential: a placeholder, a type or an expression is none."""
     group = "quoted" if match["quoted"] else "xml" if match["xml"] else "bare"
     value, text, start, name = match[group], match.string, match.start(), match["name"].lower()
-    found = _FULL_NAME.search(text, max(0, start - 64), start)
-    prefix = found[0] if found else ""
+    head = text[max(0, start - 64) : start]
+    prefix = head[len(head.rstrip(_OF_NAMES)) :]
     before = text[max(0, start - len(prefix) - 1) : start - len(prefix)]
     if before == "\\" and prefix[:1] in ("n", "r", "t"):  # a new line in JSON that is a text here
         before, prefix = "\n", prefix[1:]
@@ -192,7 +221,7 @@ OTHERS = {
     "private key": _Kind(
         "PRIVATE KEY(?: BLOCK)?-----",
         r"(?P<secret>-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:(?:(?!-----BEGIN )(?s:.)){0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:(?:[^-]|-(?!----BEGIN )){0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
         r"|(?:(?:\s|\\+[nr]){0,8}[A-Za-z0-9+/=]{16,}+){1,1000}(?:(?:\s|\\+[nr]){1,8}[A-Za-z0-9+/=]{1,80})?))",
     ),
     "cookie": _Kind(
@@ -206,7 +235,7 @@ OTHERS = {
         r"(?P<secret>[^\s\"'\\,;<>{}\[\]()$]{6,4096})",
         _scheme,
     ),
-    "assignment": _Kind(rf"{_ASSIGNED}[\\\"'`\]t\t ]*[:=>]", _ASSIGNMENT, _assigned),
+    "assignment": _Kind(rf"{_ASSIGNED}[\\\"'`\]t\t ]*[:=>]", _ASSIGNMENT, _assigned, _assignments),
     "header in a pair": _Kind(
         rf"(?i-u:{_HEADERS})[\\\"']+,",  # the pairs in a repr
         rf"(?i){_HEADERS}\\*[\"'],[ \t]{{0,3}}b?{_QUOTE}(?P<secret>{_UNTIL})",
@@ -222,7 +251,7 @@ OTHERS = {
         _mixed,
     ),
     "password in a URL": _Kind(
-        r"://[^ \t\n\r\x0b\x0c/\"]*@",
+        r"://[^ \t\n\r\x0b\x0c/\":@]*:[^ \t\n\r\x0b\x0c/\"]*@",
         r"://[^\s/:@\"'?#]{0,100}:(?P<secret>[^\s/\"'?#]{1,200})@",
     ),
     "signed URL": _Kind(
@@ -231,7 +260,7 @@ OTHERS = {
     ),
     "curl": _Kind(
         r"curl(?s:.*)-(?:u|-user|-proxy-user|b|-cookie)",
-        r"curl\b(?:(?!\bcurl\b)[^;|]){0,400}?[ \t](?:"
+        r"curl\b(?:(?!curl\b)[^;|]){0,400}?[ \t](?:"
         r"(?:-u|--user|--proxy-user)[ \t=]{0,3}(?:\\*[\"'])?[^\s:\"'\\]{0,100}:"
         r"|(?:-b|--cookie)[ \t=]{0,3}(?:\\*[\"'])?[\w.-]{1,100}="
         r")(?P<secret>[^\s\"'\\]{1,4096})",
@@ -243,11 +272,13 @@ OTHERS = {
     ),
     "mysql": _Kind(
         r"(?:mysql(?:dump|admin)?|mariadb)(?s:.*)-p",
-        r"(?:mysql(?:dump|admin)?|mariadb)\b[^\r\n|;]{0,300}?[ \t]-p(?P<secret>[^\s\"'\\-][^\s\"'\\]{2,4096})",
+        r"(?:mysql(?:dump|admin)?|mariadb)\b(?:(?!(?:mysql(?:dump|admin)?|mariadb)\b)[^\r\n|;]){0,300}?[ \t]-p"
+        r"(?P<secret>[^\s\"'\\-][^\s\"'\\]{2,4096})",
     ),
     "password in SQL": _Kind(
         r"(?i-u:password)[ \t]+'",
-        r"(?i)\b(?:user|role|login)\b[^;']{1,200}?\bpassword[ \t]+'(?P<secret>[^'\r\n]{1,4096})'",
+        r"(?i)\b(?:user|role|login)\b(?:(?!\b(?:user|role|login)\b)[^;']){1,200}?\bpassword[ \t]+'"
+        r"(?P<secret>[^'\r\n]{1,4096})'",
     ),
     "option": _Kind(
         rf"-(?i-u:{_OPTIONS})(?:[ \t]|\\t)",
@@ -257,7 +288,8 @@ OTHERS = {
     ),
     "login": _Kind(
         r"(?i-u:sshpass|docker[\\\"', \t]+login|login(?:[ \t]|\\[nrt])|identified by|with (?:encrypted )?password)",
-        r"(?i)(?:sshpass[ \t]+-p[ \t]*|docker login\b[^\r\n|;]{0,300}?[ \t](?:-p[ \t]*|--password[ \t]+)"
+        r"(?i)(?:sshpass[ \t]+-p[ \t]*"
+        r"|docker login\b(?:(?!docker login\b)[^\r\n|;]){0,300}?[ \t](?:-p[ \t]*|--password[ \t]+)"
         r"|login[ \t\r\n]+\S{1,100}[ \t\r\n]+password[ \t\r\n]+|(?:identified by|with (?:encrypted )?password)[ \t]+)"
         r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;-][^\s\"'\\;]{0,4096})",
     ),
@@ -270,6 +302,8 @@ OTHERS = {
         rf"(?P<secret>eyJ(?:(?<!{_C}eyJ)|(?<=\\[nrtbf]eyJ)|(?<=\\u{_X}{_X}eyJ)|(?<=%{_X}eyJ)){_C}{{8,}}\.{_C}{{8,}}(?:\.{_C}*)?)",
     ),
 }
+WHOLE = ("private key", "JSON web token")
+"""What may be long: it is looked for in a text as a whole, and before all others."""
 _KEY_KINDS = tuple(_Kind(key, f"(?P<secret>{key})", _key) for key in KEYS)
 KINDS = (*OTHERS.values(), *_KEY_KINDS)
 SOME_KEY = f"(?:^|[^A-Za-z0-9_-]|{_ESCAPE})(?:{'|'.join(KEYS)})"
@@ -282,17 +316,30 @@ def detects(*kinds: str) -> str:
 
 Found = Callable[[Any], bool]
 """Tells whether a text has a match."""
-_Ready = tuple[Found, re.Pattern[str], Callable[[re.Match[str]], str | None]]
+
+
+class Ready(NamedTuple):
+    """A kind, compiled: whether it is in a text, perhaps; its matches there; and what to cut out of one."""
+
+    found: Found
+    matches: Callable[[str], Iterator[re.Match[str]]]
+    judge: Callable[[re.Match[str]], str | None]
 
 
 @cache
-def ready() -> tuple[tuple[Found, tuple[_Ready, ...]], ...]:
-    """Return the kinds, compiled, in two groups, each with a search that tells whether any of them is there."""
-    groups = ((tuple(OTHERS.values()), detects(*OTHERS)), (_KEY_KINDS, SOME_KEY))
-    return tuple(
-        (search(any_), tuple((search(kind.detect), re.compile(kind.cut, re.ASCII), kind.judge) for kind in kinds))
-        for kinds, any_ in groups
-    )
+def ready() -> tuple[tuple[Found, tuple[Ready, ...]], ...]:
+    """Return the kinds, compiled, in groups, each with a search that tells whether any of them is there.
+
+    The first group has what is looked for in a text as a whole.
+    """
+    parts = [kind for kind in OTHERS if kind not in WHOLE]
+    groups = [([OTHERS[kind] for kind in names], detects(*names)) for names in (WHOLE, parts)]
+    groups.append(([*_KEY_KINDS], SOME_KEY))
+    return tuple((search(any_), tuple(map(_ready, kinds))) for kinds, any_ in groups)
+
+
+def _ready(kind: _Kind) -> Ready:
+    return Ready(search(kind.detect), partial(kind.matches, re.compile(kind.cut, re.ASCII)), kind.judge)
 
 
 def search(pattern: str) -> Found:
@@ -311,6 +358,8 @@ def names_credential(name: str) -> bool:
 def looks_of(name: str) -> re.Pattern[str] | None:
     """Return what texts look like that are credentials in a member of this name, or None if none are."""
     tail = name[-64:]
+    if tail.isascii() and not _ends_as_name()(tail):  # 0.3 µs, where the expressions below take up to 10
+        return None
     found = _NAME.fullmatch(tail)
     if found is not None and (found["id"] is None or _is_id_token(tail, found.start("id"))):
         return None if name in ("PWD", "OLDPWD") else ANY  # those are folders
@@ -318,6 +367,11 @@ def looks_of(name: str) -> re.Pattern[str] | None:
     if token is not None:
         return None if _CURSOR.fullmatch(token[1]) else _OPAQUE
     return _NO_WORD if _PASS.fullmatch(tail) else None
+
+
+@cache
+def _ends_as_name() -> Found:
+    return search(rf"(?i-u:{NAMES}|{ID_TOKEN}|token|pass)$")
 
 
 def _is_id_token(name: str, start: int) -> bool:
