@@ -206,6 +206,14 @@ def test_a_credential_is_found_across_the_edges_of_blocks(text: str) -> None:
         assert Redaction().text(f"{before}\n{text}\n{after}") == f"{before}\n{cut}\n{after}"
 
 
+def test_a_secret_that_begins_in_one_stretch_and_ends_behind_it_is_cut_out() -> None:
+    for at in range(3500, 6000, 50):
+        text = f"password=hunter2x {of_length(PROSE, at)} Cookie: a={'S3cretVal9xQ ' * 300}\n{PROSE}"
+        assert "S3cret" not in Redaction().text(text)
+        crowd = f"{'password= ' * 150}{of_length(PROSE, at)} Cookie: a={'S3cretVal9xQ ' * 300}\n{PROSE}"
+        assert "S3cret" not in Redaction().text(crowd)
+
+
 def test_a_web_token_with_a_long_head_is_cut_out() -> None:
     token = "eyJ" + "a1B2" * 1000 + ".eyJ" + "a1B2" * 1000 + ".a1B2"
     assert Redaction().text(f"{PROSE * 20} {token} {PROSE * 20}") == f"{PROSE * 20} {R} {PROSE * 20}"

@@ -30,8 +30,9 @@ AROUND = 512
 """Characters within which a credential begins that is found at a place: before it, or after it."""
 LONGEST_SECRET = 4096
 """Characters of a secret, unless it has no blanks."""
-SAMPLE, SAMPLES = 90, 6
-"""Characters of a sample of a block, and samples of a block, that tell whether it is crowded."""
+SAMPLE, SAMPLES = 90, (0, 131, 307, 463, 661, 907)
+"""Characters of a sample of a block, and where its samples begin, which tell whether it is crowded. At even distances
+they would all meet the same columns of a table."""
 
 # What is assigned to a name, or follows it in a list or an object, or in SQL.
 _THEN = r"""(?:[\\"'`\]t\t ]*[:=>]|[\\"']+[,}\]]|[ \t]+')"""
@@ -112,11 +113,12 @@ def crowded(text: str) -> list[tuple[int, int]]:
     found = list[tuple[int, int]]()
     places, tokens = _crowded()
     for start in (*range(0, len(text) - BLOCK, BLOCK), len(text) - BLOCK):  # the last one overlaps
-        if found and start + BLOCK <= found[-1][1]:
-            continue
-        samples = (text[at : at + SAMPLE] for at in range(start, start + BLOCK - SAMPLE, BLOCK // SAMPLES))
+        if found and found[-1][1] == len(text):
+            break
+        samples = (text[start + at : start + at + SAMPLE] for at in SAMPLES)
         if all(places(sample) or tokens(sample) for sample in samples):
-            _add(found, _word(text, start), _reach(text, start + BLOCK))
+            _add(found, text, start)
+            found[-1] = (found[-1][0], _closed(text, start + BLOCK, found[-1][1]))
     return found
 
 
@@ -124,17 +126,19 @@ def stretches(text: str) -> list[tuple[int, int]]:
     """Return the stretches of a text in which credentials may be, each with all that they may be about; not WHOLE."""
     found, search_in = list[tuple[int, int]](), suspicious()
     for start in range(0, len(text), BLOCK):
-        if found and start + BLOCK <= found[-1][1] - AROUND:
-            continue
+        if found and found[-1][1] == len(text):
+            break
         if search_in(text[start : start + BLOCK + AROUND]):
-            _add(found, _word(text, max(0, start - AROUND)), _reach(text, start + BLOCK))
+            _add(found, text, start, before=AROUND)
     return found
 
 
-def _add(found: list[tuple[int, int]], start: int, end: int) -> None:
-    if found and start <= found[-1][1]:
-        start, end = found[-1][0], max(end, found[-1][1])
-        found.pop()
+def _add(found: list[tuple[int, int]], text: str, block: int, *, before: int = 0) -> None:
+    """Add a block to the stretches of a text, or to the last of them."""
+    start, last = _word(text, max(0, block - before)), found[-1][1] if found else 0
+    end = _reach(text, block + BLOCK, last)
+    if found and start <= last:
+        start, end = found.pop()[0], max(end, last)
     found.append((start, end))
 
 
@@ -144,12 +148,26 @@ def _word(text: str, at: int) -> int:
     return max(text.rfind(" ", least, at), text.rfind("\n", least, at), least - 1) + 1
 
 
-def _reach(text: str, at: int) -> int:
-    """Return where the last secret ends that a place before `at` may be about."""
+def _closed(text: str, at: int, end: int) -> int:
+    """Return where the last secret ends that a place before `end` may be about; those before `at` end there."""
+    while end < len(text) and suspicious()(text[at : end + AROUND]):
+        at, end = end, _reach(text, end, end)
+    return end
+
+
+def _reach(text: str, at: int, last: int) -> int:
+    """Return where the last secret ends that a place before `at` may be about.
+
+    Args:
+        last: the same of an earlier place.
+    """
     least, most = at + AROUND, at + AROUND + LONGEST_SECRET
     ends = [end for character in "\n\r" if (end := text.find(character, least, most)) >= 0]
-    ends = ends or [end for character in " \t\n\r" if (end := text.find(character, most)) >= 0]
-    return min(ends, default=len(text))
+    if ends:
+        return min(ends)
+    if most < last:
+        return last  # it was the first blank behind an earlier place
+    return min((end for character in " \t\n\r" if (end := text.find(character, most)) >= 0), default=len(text))
 
 
 @cache
