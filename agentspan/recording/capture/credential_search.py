@@ -48,16 +48,18 @@ _BLANK = re.compile(r"[ \t\n\r]")
 # What is assigned to a name, or follows it in a list or an object, or in SQL.
 _THEN = r"""(?:[\\"'`\]t\t ]*[:=>]|[\\"']+[,}\]]|[ \t]+')"""
 _NAMES = (
-    rf"(?:\Bkeys?|[ .-]keys?|pass(?:w(?:or[dt]|d)(?:s|[0-9])?|e|{SEPARATOR}(?:phrase|code))?|pwd|pswd|token"
+    rf"(?:\Bkeys?|[ .-]keys?|key{SEPARATOR}base"
+    rf"|pass(?:w(?:or[dt]|d)(?:s|[0-9])?|e|{SEPARATOR}(?:phrase|code))?|pwd|pswd|token"
     rf"|authorization|passw(?:or)?d{SEPARATOR}(?:confirm(?:ation)?|plain(?:text)?)|secrets?(?:{SEPARATOR}(?:string|value))?|cookies?"
     rf"|credentials?)(?:{_THEN}|[\\\"', \t\r\nnrt]{{1,60}}value[\\\"' \t]*[:=])",
-    rf"(?:psk|enhas?|eslo|aslo|rasena|nwort|tw(?:oord)|sifre|arola?|sandi|khau"
+    rf"(?:psk|enhas?|eslo|aslo|rasena|nwort|tw(?:oord)|sifre|arola?|ordine|sandi|khau"
     rf"|[lh]ave(?:{SEPARATOR}(?:secreta|privada|(?:de{SEPARATOR})?api|de{SEPARATOR}acceso))?|mdp|psw|jwt|cv[cv]2?){_THEN}",
     rf"(?:pin(?:{SEPARATOR}code)?|otp(?:{SEPARATOR}code)?)[\\\"'` \t]*[:=][\\\"'` \t]*[0-9]{{3}}"
     rf"|(?:auth|mnemonic|seed{SEPARATOR}phrase){_THEN}",
     rf"pw{_THEN}",
     r"[dh] password|identified by|" + detects("sentence"),
-    r"login(?:[ \t]|\\[nrt])|sshpass|(?:access_key|requirepass|redis-cli)[ \t]|docker[\\\"', \t]+login|"
+    r"login(?:[ \t]|\\[nrt])|sshpass"
+    r"|(?:access_key|requirepass|redis-cli|ldap[a-z]+|oathtool)[ \t]|docker[\\\"', \t]+login|"
     + detects("mysql", "curl", "option", "option in a list", "bearer", "basic"),
     detects("webhook"),
 )

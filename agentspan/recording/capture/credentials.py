@@ -36,7 +36,7 @@ NAMES = (
     f"|(?:signing|encryption|master|account|auth|subscription|consumer|app|application|functions|license|session|shared"
     f"|ssh|pre{SEPARATOR}shared){SEPARATOR}key"
     f"|passw(?:or[dt]|d)(?:s|[0-9])?|pass{SEPARATOR}phrase|pass{SEPARATOR}code|pwd|pswd|authorization|cookies?"
-    f"|secrets?(?:{SEPARATOR}(?:string|value))?|credentials?|passw(?:or)?d{SEPARATOR}(?:confirm(?:ation)?|plain(?:text)?)"
+    f"|secrets?(?:{SEPARATOR}(?:string|value))?|secret{SEPARATOR}key{SEPARATOR}base|credentials?|passw(?:or)?d{SEPARATOR}(?:confirm(?:ation)?|plain(?:text)?)"
     f"|(?:access|auth|refresh|session|bearer|api|[cx]srf|security|oauth|secret|private|bot|user|deploy|git(?:hub|lab)"
     f"|slack|vault|hf){SEPARATOR}token"
 )
@@ -44,7 +44,7 @@ NAMES = (
 AS_WORDS = f"id{SEPARATOR}token|psk|senhas?|heslo|haslo"
 """The same, as words of their own: `invalid_token` and `desenha` are none."""
 IN_ASCII = _names(
-    "mot de passe", "contrasena", "kennwort", "wachtwoord", "kata sandi", "mat khau",
+    "mot de passe", "contrasena", "kennwort", "wachtwoord", "kata sandi", "mat khau", "parola d['_]?ordine",
     "(?:clave|chave) (?:secreta|privada|(?:de )?api|de acceso)",
 )  # fmt: skip
 """The same in languages whose names have ASCII only."""
@@ -71,8 +71,10 @@ _CURSOR = re.compile(
     "|watermark|stop|end|[beu]os|pad|unk|mask|special|image|audio)",
     re.IGNORECASE | re.ASCII | re.DOTALL,
 )
+_REFERENCE = re.compile(".*(?:existing|pull)[_ .-]?secrets?", re.IGNORECASE | re.ASCII | re.DOTALL)
+"""Names, in Kubernetes, of what names a secret."""
 ANY = re.compile(r".+", re.DOTALL)
-_OPAQUE = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[!#-&*-;=?-~]{16,}")
+_OPAQUE = re.compile(r"(?=[^0-9]*[0-9])(?=[^A-Za-z]*[A-Za-z])[!#-&*-;=?-Z^-z|~]{16,}")
 _NO_WORD = re.compile(r"(?=[^0-9!@#$%^&*+=]*[0-9!@#$%^&*+=])\S{6,}")
 _NO_SIZE = re.compile(r"(?![0-9.,]+[A-Za-z%]{0,3}\Z|auto\Z|none\Z)\S{4,}")
 _MIXED = re.compile(r"(?=[^0-9]*[0-9])(?=[^a-z]*[a-z])(?=[^A-Z!@#$%^&*+=?]*[A-Z!@#$%^&*+=?])\S{8,}")
@@ -134,6 +136,8 @@ class _Kind(NamedTuple):
 _C = "[A-Za-z0-9_-]"
 _W = "[A-Za-z0-9]"
 _D = "[A-Za-z0-9_.-]"
+_B = "[A-Za-z0-9+/]"
+_AZURE = "Ba|MC|St|Sb|Eh|Rm"  # batch, storage, service bus …: Azure's keys say what they are for
 _U = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     (
@@ -203,6 +207,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         rf"SG\.{_C}{{16,}}\.{_C}{{16,}}",  # SendGrid
         (f"-AgE{_C}{{16}}", f"pypi-AgE{_C}{{16,}}"),
         "A3-[0-9A-Z]{6}-[0-9A-Z]{6}[0-9A-Z-]{16,}",  # 1Password
+        f"LS0tLS1CRUdJTiB(?:QUklW|SU0Eg|FQyBQ|PUEVO|FTkNS|EU0Eg|QR1Ag){_B}{{40,}}={{0,2}}",  # a private key in base64
     ),
     (
         (rf"\.mws\.{_U}", rf"amzn\.mws\.{_U}"),
@@ -263,6 +268,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         f"NR[A-Z]{{2}}-{_C}{{16,}}",  # New Relic
         f"EZ[A-Z]K{_W}{{40,}}",  # EasyPost
         ("-us[0-9]", "[0-9a-f]{32}-us[0-9]{1,2}"),  # Mailchimp
+        (f"\\+A(?:{_AZURE}){_B}{{6}}=", f"{_B}{{32}}(?:{_B}{{44}})?\\+A(?:{_AZURE}){_B}{{6}}={{1,2}}"),
     ),
 )
 """Keys that are known by how they begin, or by what they have inside: then what a search finds, and the whole key.
@@ -311,9 +317,9 @@ ASSIGNED = f"{_NOT_OF_DIGITS}|{CODES}"
 LONGEST = 16
 """Characters of a name before its end, at most."""
 ENDS = (
-    "key|keys|phrase|code|passw(?:or[dt]|d)(?:s|[0-9])?|pwd|pswd|secrets?|string|value|confirm(?:ation)?|plain(?:text)?"
+    "key|keys|phrase|code|passw(?:or[dt]|d)(?:s|[0-9])?|pwd|pswd|secrets?|string|value|base|confirm(?:ation)?|plain(?:text)?"
     "|credentials?|authorization|cookies?|token|pass"
-    "|psk|senhas?|heslo|haslo|passe|sena|wort|woord|sandi|khau|secreta|privada|api|acceso"
+    "|psk|senhas?|heslo|haslo|passe|sena|wort|woord|sandi|khau|ordine|secreta|privada|api|acceso"
     "|psw|pw|mdp|parola?|parol|sifre|clave|chave|jwt|auth|mnemonic|pin|otp|cv[vc]2?"
 )
 """How the names of assignments end. `re` searches for so few in 8 ns a character, for all names in 160."""
@@ -324,7 +330,7 @@ def _assignment(names: str) -> str:
     (?P<name>{names})
     (?:
         (?P<close>\\*["'`])?\]?[ \t]{{0,8}}
-        (?P<sign>:[ \t]{{0,3}}[A-Za-z][\w.\[\]|]{{0,40}}[ \t]{{0,3}}=|[:=]{{1,3}}>?|[：是为為][：:]?)
+        (?P<sign>:[ \t]{{0,3}}[A-Za-z][\w.\[\]|]{{0,40}}[ \t]{{0,3}}=|[:=]{{1,3}}>?(?!(?<=:)//)|[：是为為][：:]?)
         (?P<gap>[ \t]{{0,8}})
         (?: [bruf]{{0,2}}{_QUOTE}(?P<quoted>{_UNTIL}) | (?P<bare>[^\s"'`<>()\[\]{{}},;&|\\，。；、]{{3,4096}}) )
     | >[ \t]{{0,8}}(?P<xml>[^<\s][^<\r\n]{{0,400}})</
@@ -336,11 +342,20 @@ _END_OF_LINE = re.compile(r"[.]?[ \t]*(?:#[^\n]{0,200})?(?:\Z|[\r\n\"'`]|\\[nr])
 _CODE = re.compile(r"[A-Za-z_]+|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
 PLACEHOLDER = re.compile(
     r"string|str|text|char|number|null|none|nil|true|false|undefined|required|optional|include|omit|same-origin"
-    r"|\W|\*+|x{3,}|\.{3,}|…|<[^>]*>|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Za-z_]+|%\(?\w+\)?[%s]|\{[^}]*\}|your[ _-].*",
+    r"|\W|(?:[a-z0-9]{1,12}[_-]){0,3}(?:\*+|x{3,}|\.{3,}|…)[a-z0-9]{0,4}"
+    r"|<[^>]*>|\$\{[^}]*\}|\$\([^)]*\)|\$[A-Za-z_]+|%\(?\w+\)?[%s]|\{[^}]*\}|your[ _-].*",
     re.IGNORECASE | re.ASCII,
 )
 
 
+MASK = re.compile(r"[*•]+|x{3,}|\[(?:redacted|masked|hidden|filtered)\]", re.IGNORECASE | re.ASCII)
+"""Stands where somebody has taken out a credential."""
+_BEHIND = re.compile(r"[ \t),;]|\.\w+\(", re.ASCII)
+"""What is behind a text that ends in a name and a colon: `input("Password: ").strip()`."""
+_EXPRESSION = re.compile(r"\[[^\]]{0,40}[A-Za-z0-9]-[A-Za-z0-9]", re.ASCII)
+"""Is in a regular expression that finds credentials: `[A-Za-z0-9]`."""
+COOKIES = re.compile(".*cookies?", re.IGNORECASE | re.ASCII | re.DOTALL)
+"""Names of what may be counted: 24 cookies. A cookie is no number."""
 _ESCAPE_OF_LETTER = re.compile(r"\\+u([0-9a-f]{4})", re.IGNORECASE)
 
 
@@ -387,12 +402,14 @@ def _assigned(match: re.Match[str]) -> str | None:
     if looks is not ANY and not looks.fullmatch(value):
         return None
     if group != "bare":
-        return group
+        is_code = group == "quoted" and (_BEHIND.match(value) or ("[" in value and _EXPRESSION.search(value)))
+        return None if is_code else group
     if match["sign"] == "=" and not match["gap"] and text[match.start("sign") - 1] not in " \t":
         code = "." in value or value.lower().endswith(name) or text[match.end() : match.end() + 1] in tuple("()[],")
         return group if outside or not (code and _CODE.fullmatch(value)) else None
     if match["close"]:
-        return group if len(value) >= 4 and value.isdigit() else None  # a number in JSON
+        is_number = len(value) >= 4 and value.isdigit()  # in JSON
+        return group if is_number and not COOKIES.fullmatch(name) else None
     if match["sign"] == ":" and "-" in prefix + match["name"]:
         return group  # a header
     is_sure = _MIXED.fullmatch(value) or (_NO_WORD.fullmatch(value) and _END_OF_LINE.match(text, match.end()))
@@ -483,9 +500,10 @@ OTHERS = {
         r"(?:\\*[\"'`*]{1,2})?(?P<secret>[^\s\"'`\\,;<>{}()]{4,200})",
         _said,
     ),
-    "header in a pair": _Kind(
-        rf"(?i-u:{_HEADERS})[\\\"']*[\"'],",  # the pairs in a repr
-        rf"(?i){_HEADERS}\\*[\"'],[ \t]{{0,3}}b?{_QUOTE}(?P<secret>{_UNTIL})",
+    "pair": _Kind(  # of a header in a repr, or of a constant in PHP
+        rf"(?i-u:{_HEADERS}|{NAMES})[\\\"']*[\"'],[bt\\\"' \t]*[\"']",
+        rf"(?i)(?:(?P<header>{_HEADERS})|{NAMES})\\*[\"'],[ \t]{{0,3}}b?{_QUOTE}(?P<secret>{_UNTIL})",
+        lambda match: "secret" if match["header"] or _MIXED.fullmatch(match["secret"]) else None,
     ),
     "name and value": _Kind(  # in XML, in JSON that is a text, in YAML
         rf"(?i-u:{NAMES})[\\\"', \t\r\nnrt]{{1,60}}value[\\\"' \t]*[:=]",
@@ -518,7 +536,7 @@ OTHERS = {
     "curl": _Kind(
         r"curl(?s:.*)-(?:u|-user|-proxy-user|b|-cookie)",
         r"curl\b(?:(?!curl\b)[^;|]){0,400}?[ \t](?:"
-        r"(?:-u|--user|--proxy-user)[ \t=]{0,3}(?:\\*[\"'])?[^\s:\"'\\]{0,100}:"
+        r"(?:-u|--user|--proxy-user)[ \t=]{0,3}(?:\\*[\"'])?[^\s:\"'\\]{0,100}:(?:\\*[\"'])?"
         r"|(?:-b|--cookie)[ \t=]{0,3}(?:\\*[\"'])?[\w.-]{1,100}="
         r")(?P<secret>[^\s\"'\\]{1,4096})",
     ),
@@ -530,7 +548,7 @@ OTHERS = {
     "mysql": _Kind(
         r"(?:mysql(?:dump|admin)?|mariadb)(?s:.*)-p",
         r"(?:mysql(?:dump|admin)?|mariadb)\b(?:(?!(?:mysql(?:dump|admin)?|mariadb)\b)[^\r\n|;]){0,300}?[ \t]-p"
-        r"(?P<secret>[^\s\"'\\-][^\s\"'\\]{2,4096})",
+        r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\-][^\s\"'\\]{2,4096})",
     ),
     "password in SQL": _Kind(
         r"(?i-u:password)[ \t]+'",
@@ -545,10 +563,13 @@ OTHERS = {
     ),
     "login": _Kind(
         r"(?i-u:sshpass|docker[\\\"', \t]+login|login(?:[ \t]|\\[nrt])|identified by|with (?:encrypted )?password"
-        r"|secret_access_key[ \t]|requirepass[ \t]|redis-cli[ \t])",
+        r"|secret_access_key[ \t]|requirepass[ \t]|redis-cli[ \t]|ldap[a-z]+[ \t]|oathtool[ \t])",
         r"(?i)(?:sshpass[ \t]+-p[ \t]*"
         r"|docker login\b(?:(?!docker login\b)[^\r\n|;]){0,300}?[ \t](?:-p[ \t]*|--password[ \t]+)"
-        r"|redis-cli\b(?:(?!redis-cli\b)[^\r\n|;]){0,300}?[ \t]-a[ \t]+|(?:secret_access_key|requirepass)[ \t]+"
+        r"|redis-cli\b(?:(?!redis-cli\b)[^\r\n|;]){0,300}?[ \t]-a[ \t]+"
+        r"|ldap[a-z]{3,8}[ \t](?:(?!ldap[a-z]{3,8}[ \t])[^\r\n|;]){0,300}?[ \t]-w[ \t]+"
+        r"|oathtool\b(?:(?!oathtool\b)[^\r\n|;]){0,300}?[ \t](?:-b|--base32)[ \t]+"
+        r"|(?:secret_access_key|requirepass)[ \t]+"
         r"|login[ \t\r\n]+\S{1,100}[ \t\r\n]+password[ \t\r\n]+|(?:identified by|with (?:encrypted )?password)[ \t]+)"
         r"(?:\\*[\"'])?(?P<secret>[^\s\"'\\;-][^\s\"'\\;]{0,4096})",
     ),
@@ -683,6 +704,8 @@ def _looks(name: str) -> re.Pattern[str] | None:
     tail = name[-64:]
     names, may_be = _compiled()
     found = names.fullmatch(tail)
+    if found is not None and _REFERENCE.fullmatch(tail):
+        return None
     if found is not None and (found["whole"] is None or _is_word(tail, found.start("whole"))):
         return ANY
     token = _TOKEN.fullmatch(tail)

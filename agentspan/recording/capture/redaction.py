@@ -10,7 +10,9 @@ from agentspan.recording.capture.cards import card_numbers, has_card_number
 from agentspan.recording.capture.credential_search import BLOCK, crowded, stretches, suspicious
 from agentspan.recording.capture.credentials import (
     ANY,
+    COOKIES,
     LARGEST,
+    MASK,
     NUMBERS,
     PLACEHOLDER,
     Group,
@@ -156,13 +158,18 @@ class Redaction:
         """
         looks = looks_of(name)
         if type(value) is str:
-            if looks is not None and looks.fullmatch(value) and not value.startswith(REDACTED):
+            if (
+                looks is not None
+                and looks.fullmatch(value)
+                and not value.startswith(REDACTED)
+                and not MASK.fullmatch(value)
+            ):
                 value = self._redacted()
             elif len(value) >= 8 and not is_blob:
                 value = self.text(value)
         elif looks is not None and value is not None and type(value) is not bool:
             is_pin = looks in NUMBERS and type(value) is int and 0 <= value < LARGEST and looks.fullmatch(str(value))
-            if looks is ANY or is_pin:
+            if (looks is ANY and not COOKIES.fullmatch(name)) or is_pin:
                 value = self._redacted()
         return value if self._rule is None else self._by_rule(name, value)
 
