@@ -4,16 +4,22 @@ import gc
 import ipaddress
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import click
 
 from agentspan.cli.output import Failed, safe
+from agentspan.interrupts import Thread
 from agentspan.recording.capture.cards import card_numbers
 from agentspan.storage.location import Location
 
-END_S = 3
+END_S = 2
 """How long requests in flight may take once the server is asked to end."""
+LAST_S = 2.8
+"""How long after that the process may live."""
 LONGEST_TOKEN = 4096
 
 
@@ -84,8 +90,19 @@ def command(
     server = uvicorn.Server(config)
     # uvicorn raises the signal again once it has ended, and without these handlers it would then kill the process; and
     # a signal that comes before uvicorn listens for it must end it too.
+    end_soon, handle_exit = _end_soon(), server.handle_exit
+
+    def end(number: int, frame: FrameType | None) -> None:
+        end_soon()
+        server.should_exit = True
+
+    def end_served(number: int, frame: FrameType | None) -> None:
+        end_soon()
+        handle_exit(number, frame)
+
+    server.handle_exit = end_served  # type: ignore[method-assign,assignment]
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        signal.signal(number, end)
     socket = listening(host, port, config.backlog)
     name = f"[{host}]" if ":" in host else host
     guarded = f"open it in a browser to read runs; {'a' if token else 'no'} token is required"
@@ -97,6 +114,26 @@ def command(
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
     server.run(sockets=[socket])
+
+
+def _end_soon() -> Callable[[], object]:
+    """Return what a signal's handler calls so that the process ends LAST_S later, whatever its threads do.
+
+    Nobody can end a thread that works at a request, and the interpreter waits for it. A request that is ended so is
+    rolled back as one of a program that crashes, and its client sends it again. Through a pipe, since a handler may
+    interrupt any code: what takes a lock could wait for itself.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def wait() -> None:
+        os.read(reading, 1)
+        time.sleep(LAST_S)
+        os.write(2, b"agentspan ended while it worked at requests\n")
+        os._exit(0)
+
+    Thread(target=wait, name="agentspan-end", daemon=True).start()
+    return lambda: os.write(writing, b"x")
 
 
 def _token(token_file: str | None) -> str | None:

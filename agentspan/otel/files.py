@@ -52,7 +52,7 @@ def _json(where: str, data: bytes) -> Decoded:
 def _json_of(where: str, parsed: dict[str, object]) -> Decoded:
     if not any(name in parsed for name in _SIGNALS) and parsed:
         raise InvalidValue(where, f"is no request of OTLP, which has one of {', '.join(_SIGNALS[:2])}")
-    decoded, logs = json_bodies.spans_of(parsed), json_bodies.logs_of(parsed)
+    decoded, logs = json_bodies.spans_of(parsed, is_sent=False), json_bodies.logs_of(parsed, is_sent=False)
     decoded.logs = logs.logs
     for reason, count in logs.unusable.items():
         decoded.reject(reason, count)
@@ -63,9 +63,9 @@ def _protobuf(data: bytes) -> Decoded:
     """Decode a body that may be of spans or of log records, which look alike: what has no span is the other."""
     if not data:
         return Decoded()
-    decoded = protobuf_bodies.spans(data)
+    decoded = protobuf_bodies.spans(data, is_sent=False)
     if not decoded.spans and decoded.unusable:
-        logs = protobuf_bodies.logs(data)
+        logs = protobuf_bodies.logs(data, is_sent=False)
         if logs.logs or not logs.unusable:
             return logs
     return decoded

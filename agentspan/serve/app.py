@@ -172,9 +172,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
         methods = allow(request.app.router.routes, request.scope)
         return refuse("bad_request", f"this path has only {methods}", status=405, headers={"Allow": methods})
     code = "bad_request" if error.status_code < 500 else "unexpected"
-    return refuse(
-        code, "the body is no JSON" if error.status_code == 400 else str(error.detail), status=error.status_code
-    )
+    said = str(error.detail)
+    if error.status_code == 400:
+        said = "the body is nested too deep" if isinstance(error.__cause__, RecursionError) else "the body is no JSON"
+    return refuse(code, said, status=error.status_code)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Collection
 
@@ -19,6 +20,7 @@ from agentspan.tuning import STANDARD
 log = logging.getLogger("agentspan")
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^\s:\[\]/?#@]+))(?::[0-9]{0,5})?")
 BODY_S = 30.0
 """Seconds that a client may take to send a body."""
 
@@ -56,6 +58,9 @@ class GuardMiddleware:
         """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if [name for name, _ in scope["headers"]].count(b"host") > 1:  # a proxy may have checked another one
+            await _in_form(scope, refuse("bad_request", "there is more than one Host header"))(scope, receive, send)
             return
         headers = dict(scope["headers"])
         is_otlp = otlp_routes.is_otlp(scope)
@@ -198,9 +203,7 @@ def _too_large(max_body: int) -> Response:
     return refuse("bad_request", f"the body has more than {max_body} bytes", status=413)
 
 
-def _host(header: bytes) -> str:
-    """Return the name in a Host header, without its port."""
-    text = header.decode("latin-1").lower()
-    if text.startswith("["):  # an IPv6 address
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0]
+def _host(header: bytes) -> str | None:
+    """Return the name in a Host header, without its port and the brackets of an IPv6 address; None if it is none."""
+    found = _HOST.fullmatch(header.decode("latin-1").lower())
+    return None if found is None else found[1] or found[2]

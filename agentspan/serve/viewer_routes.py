@@ -7,6 +7,7 @@ Addresses are relative, so that the application can be mounted anywhere. None of
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -54,6 +55,10 @@ TURNS = 500
 """Turns of a conversation in one answer."""
 MATCHES = 5000
 """Spans that a search in a run marks."""
+LONGEST_FORM = 16 * 2**10
+"""Bytes of what a page sends: a token, or the reason of a termination."""
+_PAGE = re.compile(r"(?:runs(?:/[A-Za-z0-9_-]+)+)?")
+"""The path of a page. No dot is in it, as it is or as `%2e`, with which an address could leave the viewer."""
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -378,7 +383,8 @@ def _number(text: str | None) -> int:
 def _onward(where: object) -> str:
     """Return the address to redirect to after the login, always within the viewer."""
     where = where.removeprefix("./") if isinstance(where, str) else ""
-    if not where.startswith(("runs/", "?")) or "//" in where or "\\" in where:
+    path, _, _ = where.partition("?")
+    if not where or not _PAGE.fullmatch(path) or "//" in where or "\\" in where:
         return "./"
     try:
         onward = quote(where[:2000], safe="/?=&%+-_.~")
@@ -389,7 +395,8 @@ def _onward(where: object) -> str:
 
 async def _said(request: Request) -> dict[str, Any]:
     try:
-        said = json.loads(await request.body())
+        body = await request.body()
+        said = json.loads(body) if len(body) <= LONGEST_FORM else None
     except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):

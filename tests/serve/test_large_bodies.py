@@ -16,7 +16,7 @@ from agentspan.database import Database
 from agentspan.operations import bulk
 from agentspan.serve import large_bodies
 from agentspan.serve.app import create_app
-from agentspan.serve.large_bodies import LARGE, PART, THREADS, parts_of
+from agentspan.serve.large_bodies import LARGE, MAX_PARTS, PART, THREADS, parts_of
 from tests.serve.asgi import Client
 from tests.serve.servers import details
 
@@ -254,3 +254,43 @@ def test_only_large_bodies_take_a_thread(db: Database, run: str, monkeypatch: py
         assert len(taken) == 1
         details(client.post("/api/v1/agent_spans", json={"details": span(run, {"a": MUCH[: LARGE - 1000]})}))
         assert len(taken) == 1
+
+
+def with_details(run: str, payload: bytes) -> bytes:
+    return b'{"details": {%s, "payload": %s}}' % (SPAN.replace(b"RUN", run.encode()), payload)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [
+        (b'{"a": 1%s}' % b"".join(b',"k%d":1' % number for number in range(MAX_PARTS)), 413),
+        (b'{"a": [%s0]}' % (b'"x",' * MAX_PARTS), 413),
+        (b'{"a": [%s0]}' % (b"{}," * MAX_PARTS), 413),
+        (b'{"a": [%s0]}' % (b"[]," * MAX_PARTS), 413),
+        (b'{"a": "\\\\", "b": [%s0]}' % (b'"\\"",' * MAX_PARTS), 413),
+        (b'{"a": [%s0]}' % (b"0," * MAX_PARTS * 3), 200),
+        (b'{"a": "%s"}' % (b'\\"{[' * MAX_PARTS), 200),
+        (b'{"a": "%s"}' % (b"\\\\{[" * MAX_PARTS), 200),
+        (
+            b'{"a": "%s"%s}' % (b"{[" * MAX_PARTS, b"".join(b',"k%d":1' % number for number in range(MAX_PARTS - 100))),
+            200,
+        ),
+    ],
+    ids=["members", "texts", "objects", "lists", "texts with quotes", "numbers", "quotes", "backslashes", "nearly"],
+)
+def test_a_body_has_a_bounded_number_of_parts(db: Database, run: str, payload: bytes, status: int) -> None:
+    with Client(create_app(db)) as client:
+        headers = {"Content-Type": "application/json"}
+        answer = client.post("/api/v1/agent_spans", content=with_details(run, payload), headers=headers)
+    assert answer.status_code == status
+    if status == 413:
+        assert answer.json()["code"] == "bad_request"
+        assert "300,000 texts, objects and lists" in answer.json()["message"]
+
+
+def test_a_large_body_that_is_nested_too_deep_is_named_so(db: Database, run: str) -> None:
+    body = with_details(run, b'{"pad": "%s", "a": %s}' % (b"x" * LARGE, b"[" * 3000 + b"]" * 3000))
+    with Client(create_app(db)) as client:
+        answer = client.post("/api/v1/agent_spans", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["message"]) == (400, "the body is nested too deep")

@@ -4,11 +4,17 @@ import gzip
 import json
 import random
 import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES
+from agentspan.otel import files
+from agentspan.otel.otlp import protobuf_bodies
+from agentspan.otel.otlp.compression import plain
+from agentspan.otel.otlp.decoded import MAX_ATTRIBUTES, MAX_ITEMS
 from agentspan.storage.memory import MemoryStorage
 from tests.otel.recorded import NAMES
 from tests.otel.requests import body_of, export_request, protobuf_of, requests_of
@@ -133,3 +139,131 @@ def test_mutations_of_recorded_bodies_are_never_a_fault(client: Client, stored: 
         assert answer.status_code in (200, 400), (answer.status_code, answer.content[:200])
     assert send(client, body_of(export_request({"name": "after all"})), JSON).status_code == 200
     assert "after all" in [row.schema_name for row in spans(stored)]
+
+
+EMPTY = b"\x12\x00"
+"""An empty message in field 2."""
+TIMES = 1_000_000
+
+
+def empty_spans(times: int) -> bytes:
+    return field(1, field(2, EMPTY * times))
+
+
+def in_json(form: str, times: int) -> bytes:
+    return form.replace("ITEM", ",".join(["{}"] * times)).encode()
+
+
+SPANS = '{"resourceSpans":[{"scopeSpans":[{"spans":[ITEM]}]}]}'
+SCOPES = '{"resourceSpans":[{"scopeSpans":[ITEM]}]}'
+RESOURCES = '{"resourceSpans":[ITEM]}'
+LOGS = '{"resourceLogs":[{"scopeLogs":[{"logRecords":[ITEM]}]}]}'
+NUMBERS = b"\x28\x01"
+"""A field with a number."""
+ATTRIBUTE = field(9, field(1, b"k"))
+MANY_BODIES: dict[str, tuple[str, Callable[[], bytes], dict[str, str]]] = {
+    "spans": ("traces", lambda: empty_spans(TIMES), PROTOBUF),
+    "spans, fewer": ("traces", lambda: empty_spans(60_000), PROTOBUF),
+    "log records": ("logs", lambda: empty_spans(TIMES), PROTOBUF),
+    "scopes": ("traces", lambda: field(1, EMPTY * TIMES), PROTOBUF),
+    "resources": ("traces", lambda: b"\x0a\x00" * TIMES, PROTOBUF),
+    "resources of a group": ("traces", lambda: field(1, b"\x0a\x00" * TIMES), PROTOBUF),
+    "numbers": ("traces", lambda: field(1, NUMBERS * TIMES), PROTOBUF),
+    "spans in JSON": ("traces", lambda: in_json(SPANS, TIMES), JSON),
+    "spans in JSON, fewer": ("traces", lambda: in_json(SPANS, 60_000), JSON),
+    "scopes in JSON": ("traces", lambda: in_json(SCOPES, TIMES), JSON),
+    "resources in JSON": ("traces", lambda: in_json(RESOURCES, 60_000), JSON),
+    "members in JSON": ("traces", lambda: b'{"a":0' + b',"a":0' * TIMES + b"}", JSON),
+    "log records in JSON": ("logs", lambda: in_json(LOGS, TIMES), JSON),
+}
+MANY_FIELDS: dict[str, Callable[[], bytes]] = {
+    "numbers in spans": lambda: field(1, field(2, field(2, NUMBERS * 900_000) * 3)),
+    "attributes of resources": lambda: field(1, field(1, b"\x0a\x00" * 90_000)) * 25,
+    "broken before many": lambda: field(1, field(2, field(2, b"\xff") + field(2, ATTRIBUTE * 90_000) * 15)),
+}
+
+
+@pytest.mark.parametrize(("signal", "make", "form"), MANY_BODIES.values(), ids=MANY_BODIES.keys())
+def test_too_many_messages_are_refused_before_they_are_decoded(
+    client: Client, signal: str, make: Callable[[], bytes], form: dict[str, str]
+) -> None:
+    body = make()
+    packed = gzip.compress(body, 9)
+    client.post(f"/v1/{signal}", content=b"", headers=form)
+    tracemalloc.start()
+    answer = client.post(f"/v1/{signal}", content=packed, headers={**form, "Content-Encoding": "gzip"})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answer.status_code == 400
+    assert b"has more than" in answer.content
+    assert peak < 4 * len(body) + 16 * MB + (100 * 60_000 if form is JSON else 0)
+
+
+@pytest.mark.parametrize("make", MANY_FIELDS.values(), ids=MANY_FIELDS.keys())
+def test_too_many_fields_are_refused_before_they_are_decoded(
+    client: Client, make: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Any] = []
+    monkeypatch.setattr(protobuf_bodies, "_parsed", lambda *args: decoded.append(args))
+    answer = client.post("/v1/traces", content=make(), headers=PROTOBUF)
+    assert (answer.status_code, b"2,000,000 fields" in answer.content) == (400, True)
+    assert decoded == []
+
+
+def test_as_many_spans_as_may_come_are_taken(client: Client) -> None:
+    answer = client.post("/v1/traces", content=empty_spans(MAX_ITEMS - 2), headers=PROTOBUF)
+    assert answer.status_code == 200
+    assert b"a span has no time" in answer.content
+    assert client.post("/v1/traces", content=empty_spans(MAX_ITEMS - 1), headers=PROTOBUF).status_code == 400
+    body = in_json(SPANS, MAX_ITEMS - 2)
+    assert client.post("/v1/traces", content=body, headers=JSON).status_code == 200
+    assert client.post("/v1/traces", content=in_json(SPANS, MAX_ITEMS), headers=JSON).status_code == 400
+
+
+def test_a_file_may_have_any_number(tmp_path: Path) -> None:
+    (span,) = protobuf_spans(export_request({"name": "one"}))
+    for name, body in (
+        ("spans.pb", wrapped(span, *[b""] * (MAX_ITEMS + 1))),
+        ("spans.json", in_json(SPANS, MAX_ITEMS + 1)),
+    ):
+        (tmp_path / name).write_bytes(body)
+        with (tmp_path / name).open("rb") as file:
+            ((_, decoded),) = files.read(file)
+        assert decoded.rejected == MAX_ITEMS + 1
+
+
+def test_members_of_gzip_are_bounded_and_take_linear_time(client: Client, stored: MemoryStorage) -> None:
+    (span,) = protobuf_spans(export_request({"name": "parted"}))
+    body = wrapped(span)
+    parts = [gzip.compress(body[at : at + 1]) for at in range(len(body))]
+    assert len(parts) < 1000
+    for packed in (b"".join(parts), b"\0".join(parts) + b"\0" * 100_000):
+        assert send(client, packed, PROTOBUF, **{"Content-Encoding": "gzip"}).status_code == 200
+    assert [row.schema_name for row in spans(stored)] == ["parted"]
+    empty = gzip.compress(b"")
+    assert send(client, empty * 1000, PROTOBUF, **{"Content-Encoding": "gzip"}).status_code == 200
+    refused = send(client, empty * 50_000, PROTOBUF, **{"Content-Encoding": "gzip"})
+    assert (refused.status_code, b"members of gzip" in refused.content) == (400, True)
+
+
+def test_a_member_is_decompressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, each member copied all that followed it."""
+    body = gzip.compress(bytes(random.Random(1).randbytes(1000))) * 1000
+    seen = 0
+    original = zlib.decompressobj
+
+    class Counted:
+        def __init__(self, bits: int) -> None:
+            self._stream = original(bits)
+
+        def decompress(self, data: bytes, limit: int) -> bytes:
+            nonlocal seen
+            seen += len(data)
+            return self._stream.decompress(data, limit)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Counted)
+    assert len(plain(body, "gzip")) == 1_000_000
+    assert seen < 20 * len(body)

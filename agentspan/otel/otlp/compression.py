@@ -1,5 +1,6 @@
 """Decompresses bodies: gzip and deflate, never more than a limit of bytes."""
 
+import re
 import zlib
 
 from agentspan.errors import InvalidValue
@@ -7,7 +8,12 @@ from agentspan.otel.otlp.decoded import BodyTooLarge
 
 MAX_BODY = 20 * 2**20
 """Bytes of a body without its compression, unless the caller says otherwise."""
+MAX_MEMBERS = 1000
+"""Members of a gzip body: several files, one after the other. Each takes 40 kB and some microseconds to begin."""
 _GZIP, _ZLIB, _RAW = 31, 15, -15
+_ZEROS = re.compile(rb"\0*")
+_CHUNK = 16 * 2**10
+"""Bytes that are decompressed at once. zlib copies what follows the end of a member."""
 
 
 def plain(body: bytes, encoding: str | None, limit: int = MAX_BODY) -> bytes:
@@ -46,21 +52,29 @@ def _has_zlib_header(body: bytes) -> bool:
 
 def _inflated(body: bytes, bits: int, limit: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    rest = body
-    while rest:  # gzip may have several members
+    size = at = members = 0
+    end = len(body)
+    while at < end:  # gzip may have several members
+        members += 1
+        if members > MAX_MEMBERS:
+            raise InvalidValue("body", f"has more than {MAX_MEMBERS:,} members of gzip")
         stream = zlib.decompressobj(bits)
-        try:
-            part = stream.decompress(rest, limit - size + 1)
-        except zlib.error:
-            raise InvalidValue("body", "is not compressed as its Content-Encoding says") from None
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        if not stream.eof:
-            raise InvalidValue("body", "is cut off: its compression does not end")
-        rest = stream.unused_data.lstrip(b"\0") if bits == _GZIP else b""
+        while not stream.eof:
+            if at >= end:
+                raise InvalidValue("body", "is cut off: its compression does not end")
+            chunk = body[at : at + _CHUNK]
+            try:
+                part = stream.decompress(chunk, limit - size + 1)
+            except zlib.error:
+                raise InvalidValue("body", "is not compressed as its Content-Encoding says") from None
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            at += len(chunk) - len(stream.unused_data)
+        if bits != _GZIP:
+            break
+        at = _ZEROS.match(body, at).end()  # type: ignore[union-attr]
     return b"".join(parts)
 
 

@@ -11,6 +11,9 @@ MAX_ATTRIBUTES = 10_000
 """Attributes of a span, an event or a link that are kept, and events and links of a span; the rest is counted."""
 MAX_VALUES = 100_000
 """Values in one span, with those in lists and objects: one that has more is not used. 100,000 take about 10 MB."""
+MAX_ITEMS = 50_000
+"""Spans or log records of a request, with the resources and scopes that they are in. Exporters send 512 at once, and
+collectors 8,192, unless they are told to. To store so many takes some seconds."""
 MAX_DEPTH = 64
 """Lists in lists, and objects in objects, of an attribute; deeper ones are replaced by a text that says so."""
 MAX_REASONS = 20
@@ -52,6 +55,13 @@ class Decoded:
     def why(self) -> str:
         """Return the reasons as a text, for the sender; empty if all of it can be used."""
         return "; ".join(f"{count} × {reason}" if count > 1 else reason for reason, count in self.unusable.items())
+
+
+def too_many_items() -> InvalidValue:
+    """Return the error of a request with more than MAX_ITEMS."""
+    return InvalidValue(
+        "body", f"has more than {MAX_ITEMS:,} spans or log records, or what they are in; send fewer at once"
+    )
 
 
 class Unusable(Exception):

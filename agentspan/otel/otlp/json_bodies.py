@@ -9,6 +9,7 @@ from agentspan.errors import InvalidValue
 from agentspan.otel.otlp.decoded import (
     MAX_ATTRIBUTES,
     MAX_DEPTH,
+    MAX_ITEMS,
     MAX_VALUES,
     TOO_DEEP,
     Decoded,
@@ -16,11 +17,14 @@ from agentspan.otel.otlp.decoded import (
     dropped,
     kept,
     times,
+    too_many_items,
 )
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode
 
 MAX_OBJECTS = 1_000_000
 """Braces, and brackets, of a body: a parsed object takes 64 bytes at least, however short its text is."""
+MAX_MEMBERS = 600_000
+"""Colons of a body. The parser is one call, in which no other thread runs: so many names that differ take it 0.2 s."""
 _HEX = frozenset("0123456789abcdef")
 _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
 _MAX_NS = 253_402_300_799_000_000_000  # the end of the year 9999
@@ -48,6 +52,8 @@ def parsed(body: bytes) -> dict[str, Any]:
     """
     if body.count(b"{") > MAX_OBJECTS or body.count(b"[") > MAX_OBJECTS:
         raise InvalidValue("body", f"has more than {MAX_OBJECTS:,} JSON objects or lists; send fewer spans at once")
+    if body.count(b":") > MAX_MEMBERS:
+        raise InvalidValue("body", f"has more than {MAX_MEMBERS:,} members of JSON objects; send fewer spans at once")
     try:
         data = jsontext.decode(body.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -61,14 +67,22 @@ def parsed(body: bytes) -> dict[str, Any]:
     return data
 
 
-def spans_of(data: Mapping[str, Any]) -> Decoded:
-    """Return the spans of a parsed request."""
+def spans_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
+    """Return the spans of a parsed request.
+
+    Args:
+        is_sent: see protobuf_bodies.spans.
+
+    Raises:
+        InvalidValue: it has too many of them.
+    """
     decoded = Decoded()
-    for group in _objects(data, "resourceSpans", decoded):
+    room = [MAX_ITEMS] if is_sent else None
+    for group in _objects(data, "resourceSpans", decoded, room):
         resource, url = _resource(group)
-        for inner in _objects(group, "scopeSpans", decoded, "instrumentationLibrarySpans"):
+        for inner in _objects(group, "scopeSpans", decoded, room, "instrumentationLibrarySpans"):
             scope = _scope(inner)
-            for item in _objects(inner, "spans", decoded):
+            for item in _objects(inner, "spans", decoded, room):
                 try:
                     decoded.spans.append(_span(item, resource, url, scope))
                 except Unusable as error:
@@ -76,12 +90,13 @@ def spans_of(data: Mapping[str, Any]) -> Decoded:
     return decoded
 
 
-def logs_of(data: Mapping[str, Any]) -> Decoded:
-    """Return the log records of a parsed request that were emitted inside a span."""
+def logs_of(data: Mapping[str, Any], *, is_sent: bool = True) -> Decoded:
+    """Return the log records of a parsed request that were emitted inside a span, as `spans_of` does."""
     decoded = Decoded()
-    for group in _objects(data, "resourceLogs", decoded):
-        for inner in _objects(group, "scopeLogs", decoded, "instrumentationLibraryLogs"):
-            for item in _objects(inner, "logRecords", decoded):
+    room = [MAX_ITEMS] if is_sent else None
+    for group in _objects(data, "resourceLogs", decoded, room):
+        for inner in _objects(group, "scopeLogs", decoded, room, "instrumentationLibraryLogs"):
+            for item in _objects(inner, "logRecords", decoded, room):
                 if not item.get("traceId") or not item.get("spanId"):
                     continue  # a log line, which says nothing of a span
                 try:
@@ -91,12 +106,18 @@ def logs_of(data: Mapping[str, Any]) -> Decoded:
     return decoded
 
 
-def _objects(data: Mapping[str, Any], name: str, decoded: Decoded, older: str = "") -> Iterator[dict[str, Any]]:
+def _objects(
+    data: Mapping[str, Any], name: str, decoded: Decoded, room: list[int] | None, older: str = ""
+) -> Iterator[dict[str, Any]]:
     found = data.get(name) or data.get(older) or ()
     if type(found) is not list:
         if found != ():
             decoded.reject(f"{name} is no list")
         return
+    if room is not None:
+        room[0] -= len(found)
+        if room[0] < 0:
+            raise too_many_items()
     for item in found:
         if type(item) is dict:
             yield item

@@ -18,7 +18,7 @@ from agentspan.otel.otlp.decoded import (
     times,
 )
 from agentspan.otel.otlp.json_bodies import nanos
-from agentspan.otel.otlp.wire import SMALL, check_size, messages
+from agentspan.otel.otlp.wire import SMALL, check_request, check_size, messages
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode
 
 _STATUS: tuple[StatusCode, ...] = ("UNSET", "OK", "ERROR")
@@ -49,17 +49,20 @@ def is_available() -> bool:
         return False
 
 
-def spans(body: bytes, *, at_once: int = AT_ONCE) -> Decoded:
+def spans(body: bytes, *, at_once: int = AT_ONCE, is_sent: bool = True) -> Decoded:
     """Return the spans of an ExportTraceServiceRequest.
 
     Args:
         at_once: bytes of the largest body that is decoded at once.
+        is_sent: whether it came from a client, and not from a file of one's own, which may hold any number.
 
     Raises:
-        InvalidValue: the body is no such message, or cut off.
+        InvalidValue: the body is no such message, cut off, or has too many of them.
         MissingExtra: the package for protobuf is not installed.
     """
     known = _messages()
+    if is_sent:
+        check_request(body, "Span")
     if len(body) <= at_once:
         try:
             return _all_spans(known.request.FromString(body), may_be_large=len(body) > SMALL)
@@ -91,9 +94,11 @@ def _all_spans(request: Any, *, may_be_large: bool) -> Decoded:
     return decoded
 
 
-def logs(body: bytes) -> Decoded:
+def logs(body: bytes, *, is_sent: bool = True) -> Decoded:
     """Return the log records of an ExportLogsServiceRequest that were emitted inside a span, as `spans` does."""
     known, decoded = _messages(), Decoded()
+    if is_sent:
+        check_request(body, "LogRecord")
     for _, _, _, data in _items(known, body, decoded):
         try:
             check_size(data, "LogRecord")
@@ -164,6 +169,7 @@ def _scope(known: _Messages, data: memoryview | None, url: str) -> Scope:
     if data is None:
         return Scope(schema_url=url)
     try:
+        check_size(data, "Scope")
         scope = _parsed(known, known.scope, data)
     except Unusable:
         return Scope(schema_url=url)

@@ -2,18 +2,22 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from agentspan.interrupts import let_through
 from agentspan.model.sensitive import REDACTED
 from agentspan.recording.capture.cards import card_numbers, has_card_number
-from agentspan.recording.capture.credential_search import suspicious
+from agentspan.recording.capture.credential_search import BLOCK, crowded, stretches, suspicious
 from agentspan.recording.capture.credentials import (
     ANY,
+    COOKIES,
     LARGEST,
+    MASK,
     NUMBERS,
     PLACEHOLDER,
+    Group,
+    Ready,
     looks_of,
     names_credential,
     ready,
@@ -63,18 +67,60 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Cut out of a text what looks like a credential."""
-        readable = text if text.isascii() else _readable(text)
+        readable = _readable(text)
         if not self._suspicious(readable):
             return text
-        for any_found, kinds in ready():
-            if not any_found(readable):
+        if len(text) < BLOCK:
+            return self._searched(text, readable, ready())
+        cut = self._uncrowded(text, readable)
+        if cut is not text:
+            text, readable = cut, _readable(cut)
+        whole, *others = ready()
+        text = self._searched(text, readable, [whole])
+        readable = _readable(text)
+        pieces: list[str] = []
+        end = 0
+        for start, stop in stretches(readable):
+            pieces += text[end:start], self._searched(text[start:stop], readable[start:stop], others)
+            end = stop
+        return "".join([*pieces, text[end:]])
+
+    def _uncrowded(self, text: str, readable: str) -> str:
+        """Return a text without the stretches that are crowded with places to look at."""
+        pieces: list[str] = []
+        end = 0
+        for start, stop in crowded(readable):
+            self.count += 1
+            pieces += text[end:start], REDACTED
+            end = stop
+        return "".join([*pieces, text[end:]]) if pieces else text
+
+    def _searched(self, text: str, readable: str, groups: Iterable[Group]) -> str:
+        for group in groups:
+            if not group.found(readable):
                 continue
-            for found, pattern, judge in kinds:
-                if found(readable):
-                    cut = pattern.sub(lambda match, judge=judge: self._cut(match, judge), text)  # type: ignore[misc]
-                    if cut != text:
-                        text, readable = cut, cut if cut.isascii() else _readable(cut)
+            if group.groups:
+                text = self._searched(text, readable, group.groups)
+                readable = _readable(text)
+            for kind in group.kinds:
+                if kind.found(readable):
+                    cut = self._without(kind, text)
+                    if cut is not text:
+                        text, readable = cut, _readable(cut)
         return text
+
+    def _without(self, kind: Ready, text: str) -> str:
+        """Return a text without the credentials of a kind; the same one, if there are none."""
+        pieces: list[str] = []
+        end = 0
+        for match in kind.matches(text):
+            group = kind.judge(match)
+            if group is None or match[group].startswith(REDACTED) or PLACEHOLDER.fullmatch(match[group]):
+                continue
+            self.count += 1
+            pieces += text[end : match.start(group)], REDACTED
+            end = match.end(group)
+        return "".join([*pieces, text[end:]]) if pieces else text
 
     def argument(self, before: Sequence[Any], value: Any) -> Any:
         """Return one of a program's arguments, redacted if it is a credential by the option in it or before it.
@@ -157,15 +203,24 @@ class Redaction:
         """
         looks = looks_of(name)
         if type(value) is str:
-            if looks is not None and looks.fullmatch(value) and not value.startswith(REDACTED):
+            if (
+                looks is not None
+                and looks.fullmatch(value)
+                and not value.startswith(REDACTED)
+                and not MASK.fullmatch(value)
+            ):
                 value = self._redacted()
             elif len(value) >= 8 and not is_blob:
                 value = self.text(value)
         elif looks is not None and value is not None and type(value) is not bool:
             is_pin = looks in NUMBERS and type(value) is int and 0 <= value < LARGEST and looks.fullmatch(str(value))
-            if looks is ANY or is_pin:
+            if (looks is ANY and not COOKIES.fullmatch(name)) or is_pin:
                 value = self._redacted()
         return value if self._rule is None else self._by_rule(name, value)
+
+    def changes_numbers(self, name: str) -> bool:
+        """Return whether a number in a member of this name may be replaced."""
+        return self._rule is not None or looks_of(name) in (ANY, *NUMBERS)
 
     def _by_rule(self, name: str, value: Any) -> Any:
         assert self._rule is not None
@@ -183,20 +238,14 @@ class Redaction:
         self.count += 1
         return REDACTED
 
-    def _cut(self, match: re.Match[str], judge: Callable[[re.Match[str]], str | None]) -> str:
-        group = judge(match)
-        if group is None or match[group].startswith(REDACTED) or PLACEHOLDER.fullmatch(match[group]):
-            return match[0]
-        self.count += 1
-        start, end = match.start(), match.end()
-        return match.string[start : match.start(group)] + REDACTED + match.string[match.end(group) : end]
-
 
 _HEADLESS = re.compile(r"\A(?:(?!-----BEGIN )(?s:.)){0,16384}?-----END [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-----")
 
 
 def _readable(text: str) -> str:
     """Return a text that the other engine can read: in the place of each lone surrogate, something that it can."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from agentspan.recording.capture.limits import encode
 from agentspan.recording.capture.plain import BASIC_AUTH, described_by
 from agentspan.recording.capture.redaction import Redaction, Rule
 
+_NUMBERS = frozenset({int, float, bool, type(None)})
 LONGEST_NAME = 200
 """Characters of a text that is looked up among those looked at before."""
 
@@ -66,8 +67,11 @@ class SentRedaction:
             kept: list[Any] = []
             is_header = name[-7:].lower() == "headers" and not names_credential(name)
             is_login = name.lower() in BASIC_AUTH and len(value) == 2
+            keeps_numbers = not is_login and not redaction.changes_numbers(name)
             for index, item in enumerate(value):
-                if is_header and type(item) is list and len(item) == 2 and type(item[0]) is str:
+                if keeps_numbers and type(item) in _NUMBERS:  # millions, in vectors
+                    kept.append(item)
+                elif is_header and type(item) is list and len(item) == 2 and type(item[0]) is str:
                     kept.append([self._clean(item[0], ""), self._clean(item[1], item[0])])
                 else:
                     item = redaction.argument(kept, item)
