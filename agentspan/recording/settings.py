@@ -74,7 +74,8 @@ class Settings:
         if self.redact is not None and self.redact != "credentials" and not callable(self.redact):
             raise InvalidValue("redact", 'must be "credentials", a function of a name and a value, or None')
         if self.sync_every_s != STANDARD.sync_every_s:
-            if self.sync_every_s is not None and not 0 < self.sync_every_s <= MAX_SYNC_S:
+            is_time = isinstance(self.sync_every_s, int | float) and 0 < self.sync_every_s <= MAX_SYNC_S
+            if self.sync_every_s is not None and not is_time:
                 raise InvalidValue("sync_every_s", "must be a number of seconds above 0, at most 1e9, or None")
             object.__setattr__(self, "tuning", self.tuning._replace(sync_every_s=self.sync_every_s))
 
