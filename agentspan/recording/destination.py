@@ -23,7 +23,7 @@ from agentspan.schemas import span_types
 from agentspan.schemas.span_types import SpanType
 from agentspan.storage.identity import Identities, Identity
 from agentspan.storage.location import Location, memory
-from agentspan.storage.protocol import Storage
+from agentspan.storage.protocol import BesideJournals, Storage
 from agentspan.storage.registry import location_of
 from agentspan.tuning import STANDARD, Tuning
 
@@ -113,6 +113,7 @@ class Destination:
         wait_s = tuning.recording_wait_s if later else open_wait_s
         self.storage = open_storage(db, wait_s=wait_s, later=later, tuning=tuning)
         self._account: AccountRow | None = None
+        self._journals: BesideJournals | None = None
         self._is_account_read = False  # else it is unknown, or as a program before has kept it
         self._stored_span_types = StoredSpanTypes(tuning.cached_runs)
         self.is_server = isinstance(self.storage, Spooled)  # of other backends, only those that others can open, too
@@ -134,6 +135,7 @@ class Destination:
         can = self.storage.capabilities()
         self.location, self.is_file = can.location, can.journals is not None
         self.store = self.storage if can.journals is None else can.journals.direct
+        self._journals = can.journals
         if can.journals is not None:
             self._folder = journal_folder.folder_of(can.journals.path)
         self.is_journaled = wants_journal and self._may_journal()
@@ -176,7 +178,7 @@ class Destination:
 
     def identity(self) -> Identity:
         """Return which storage is at its place: another one where a file is deleted or replaced. No server is asked."""
-        return (0, self.account.id) if self.is_server else Identities(self.store).known()
+        return (0, self.account.id) if self._journals is None else (self._journals.files, "")
 
     def identity_now(self) -> Identity:
         """Return which storage is at its place; a server is asked.

@@ -121,6 +121,7 @@ class RunState:
     def _begin(self, known: Known | None) -> None:
         recorder = self.recorder
         recorder.make_writer_known()
+        self.stored_in = recorder.destination.identity()  # or in a later one, where it is looked for all the same
         if known is not None:
             self._begin_known(known)
         elif recorder.destination.is_journaled or recorder.is_waiting:
@@ -151,8 +152,6 @@ class RunState:
     def _registered(self, done: Registered) -> None:
         self.registered_row, self.id = done.instance, done.instance.id
         self.recorder.runs.add(self)
-        if done.is_stored:
-            self.stored_in = self.recorder.destination.identity()
         if done.is_stored and self.recorder.sink is not None:
             self.recorder.sink.count_recorded()
             self.recorder.follow_file()
@@ -216,16 +215,16 @@ class RunState:
 
     def confirm(self, stored: AgentInstanceRow) -> None:
         """See LiveRun."""
-        self.stored_in = self.recorder.destination.identity()
         self.registered_row = stored._replace(agent_id="") if self._is_renamed else stored
 
     def register_again(self) -> None:
         """See LiveRun."""
         instance, storage = self.registered_row, self.recorder.store
         if instance is not None and self.id not in storage.find(self.id, instance_id=self.id).rows:
+            place = self.recorder.destination.identity()
             done = self._register(storage, self.id, instance.started_at or clock.now())
             self.registered_row = done.instance
-            self.stored_in = self.recorder.destination.identity() if done.is_stored else None
+            self.stored_in = place if done.is_stored else None
 
     def rename(self, name: str, version: str | None) -> None:
         """Take another agent's name, or another version: they were learnt after the begin."""

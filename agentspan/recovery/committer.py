@@ -163,8 +163,8 @@ class Committer:
             batch, begun = begun.batch, begun.rest()
             # Elements are noted in the order of records: nothing of those that follow comes before the last of these.
             with nullcontext() if following is None or begun.bodies else meanwhile.doing(following.step):
-                first, units = self.apply(batch.first, wait_s), batch.units()
                 self._open_runs.begin(batch.first)
+                first, units = self.apply(batch.first, wait_s), batch.units()
                 rest = self.apply(units, wait_s)
                 self._open_runs.end(units)
             for unreadable in batch.unreadable:

@@ -29,19 +29,22 @@ class OpenRuns:
         self._storage = storage
         self._identities = Identities(storage)
         self._place: Identity | None = None
-        self._units: dict[str, tuple[Identity, list[Unit]]] = {}
+        self._units: dict[str, tuple[Identity | None, list[Unit]]] = {}
         self._newest: Sequence[Unit] = ()
 
     def begin(self, registrations: Sequence[Unit]) -> None:
-        """Note the units of a batch that are committed first: those that register runs have the run as their subject.
+        """Note the units of a batch that are to be committed first: those that register runs have the run as subject.
+
+        Called before they are committed: where the file is replaced in the middle, they count as of the one before, and
+        are looked for in the other one.
 
         Raises:
             StorageError: the storage cannot be read.
         """
         self._newest = registrations
-        if self._units:
+        if self._units or registrations:
             place = self._identities.known()
-            if place != self._place:
+            if place != self._place and self._units:
                 self._look_for_them(place)
             self._place = place
 
@@ -82,11 +85,7 @@ class OpenRuns:
         return kept and ([] if kept[0] == self._identities.now() else kept[1])
 
     def keep(self, units: list[Unit]) -> None:
-        """Remember the units that register and rename one run, which are committed.
-
-        Raises:
-            StorageError: the storage cannot be read.
-        """
+        """Remember the units that register and rename one run, which were committed after `begin`."""
         if len(self._units) >= MAX_RUNS:
             del self._units[next(iter(self._units))]
-        self._units[units[0].subject or ""] = self._identities.known(), units
+        self._units[units[0].subject or ""] = self._place, units

@@ -298,15 +298,15 @@ def handler(*_):
     done.append(True)
 done = []
 signal.signal(signal.SIGUSR1, handler)
-ring = drain_thread._Bell.ring
+ring = drain_thread.Bell.ring
 def interrupted(bell):
-    drain_thread._Bell.ring = ring
+    drain_thread.Bell.ring = ring
     ring(bell)
     signal.raise_signal(signal.SIGUSR1)
     ring(bell)
 with agentspan.run("a"):
     one("first")
-    drain_thread._Bell.ring = interrupted
+    drain_thread.Bell.ring = interrupted
     for _ in range(300):
         one("m" * 10_000)  # each begins a segment, for which the thread is called
 assert done
