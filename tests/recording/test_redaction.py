@@ -360,7 +360,6 @@ MORE_KEYS = {
     "Dropbox": "sl." + FAKE * 3,
     "Duffel": "duffel_test_" + FAKE[:43],
     "Dynatrace": "dt0c01." + "A1B2" * 6 + "." + "A1B2" * 16,
-    "EasyPost": "EZAK" + FAKE + FAKE[:6],
     "Figma": "figd_" + FAKE[:40],
     "Firebase": "AAAA" + FAKE[:7] + ":APA91b" + FAKE * 3,
     "Flutterwave": "FLWSECK_TEST-" + HEX[:32],
