@@ -81,6 +81,7 @@ def test_the_path_id_and_the_time_belong_to_the_request(db: Database, run: Agent
     assert db.agent_spans.get(two.id).status == "active"
 
 
+OF_A_SERVICE = {"owner_person_id": "p", "team_id": "t", "risk_profile_id": "r"}
 OWN = "013xrzp12g3nqk8n4evtrcj59k8dhn3t"
 AT = "2099-01-01T00:00:00Z"
 SCHEMAS = {"llm": {"type": "object"}}
@@ -155,9 +156,12 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "agents.create": (
         {"name": "a"},
-        {"name": "b", "description": "d", "external_identifier": "x", "id": OWN},
+        {"name": "b", "description": "d", "external_identifier": "x", "id": OWN, **OF_A_SERVICE},
     ),
-    "agents.update": ({"agent_id": "agent", "name": "a"}, {"agent_id": "other", "name": "b", "description": "d"}),
+    "agents.update": (
+        {"agent_id": "agent", "name": "a"},
+        {"agent_id": "other", "name": "b", "description": "d", **OF_A_SERVICE},
+    ),
     "agents.retire": ({"agent_id": "agent"}, {"agent_id": "other"}),
     "agents.reinstate": ({"agent_id": "agent"}, {"agent_id": "other"}),
     "agent_schema_versions.create": (
