@@ -45,7 +45,7 @@ SEPARATORS = ("", " ", "\n", "=", ": '", " -p ", '"', "'", "': \"", "='", " -u a
 MOST_FORMS = 400
 LONGEST_WORD = 28
 """Characters of a word; longer ones are whole credentials, each of which is cut out."""
-MOST = 10
+MOST = 12
 """Times as long as for prose."""
 MOST_BEYOND_ASCII = 25
 """The engine's tables of other alphabets are too large for the memory that it gives them."""
