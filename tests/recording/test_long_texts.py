@@ -46,7 +46,7 @@ MOST_FORMS = 400
 LONGEST_WORD = 28
 """Characters of a word; longer ones are whole credentials, each of which is cut out."""
 MOST = 15
-"""Times as long as for prose; up to ten were seen on a quiet machine."""
+"""Times as long as for prose; up to eleven were seen on a quiet machine."""
 MOST_BEYOND_ASCII = 25
 """The engine's tables of other alphabets are too large for the memory that it gives them."""
 

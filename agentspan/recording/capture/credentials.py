@@ -258,10 +258,7 @@ KEY_GROUPS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ),
     (
         ("i_org_[A-Za-z]{30}", "api_org_[A-Za-z]{30,}"),  # Hugging Face
-        (  # Discord: the digits of a number in base64
-            rf"[MNO][DTjz]{_C}{{20,28}}\.{_C}{{6}}\.",
-            rf"[MNO][DTjz][AEIMQUYcgk][wxyz0-5]{_C}{{18,26}}\.{_C}{{6}}\.{_C}{{27,40}}",
-        ),
+        rf"[MNO][DTjz][A-Za-z0-9_-][wxyz0-5]{_C}{{18,26}}\.{_C}{{6}}\.{_C}{{27,40}}",  # Discord: a number in base64
         f"AT[A-Z]TT3{_C}{{20,}}",  # Atlassian
         rf"gl[a-z]{{2,6}}-{_D}{{16,}}",  # GitLab
         "SK[0-9a-f]{32,}",  # Twilio
@@ -644,13 +641,13 @@ class Group(NamedTuple):
 @cache
 def ready() -> tuple[Group, ...]:
     """Return the kinds, compiled, in groups; the first has what is looked for in a text as a whole."""
-    beyond = _group(BEYOND.values())
-    keys = tuple(_group(kinds, of_group(number)) for number, kinds in enumerate(_KEY_KINDS))
+    beyond, has_escape = _group(BEYOND.values()), search(r"\\u")
+    keys = tuple(_group(kinds, of_group(number)) for number, kinds in enumerate(_KEY_KINDS))[::-1]
     return (
         _group(OTHERS[name] for name in WHOLE),
         _group(kind for name, kind in OTHERS.items() if name not in WHOLE),
         Group(search(f"{_BEFORE}(?:{'|'.join(map(_any, _KEY_KINDS))})"), groups=keys),
-        beyond._replace(found=lambda text: (not text.isascii() or "\\u" in text) and beyond.found(text)),
+        beyond._replace(found=lambda text: (not text.isascii() or has_escape(text)) and beyond.found(text)),
     )
 
 
