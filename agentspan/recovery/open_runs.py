@@ -18,8 +18,12 @@ MAX_RUNS = 1000
 """Runs that are remembered. An older one goes on in another file only as long as the program holds it."""
 
 
+_Runs = dict[str, tuple[Identity | None, list[Unit]]]
+"""The storage in which a run is, and the units that register and rename it, by its id."""
+
+
 class OpenRuns:
-    """Remembers the units that register and rename runs, until the runs end.
+    """Remembers the units that register and rename runs: of those that are open, and of the last ones that ended.
 
     Args:
         storage: into which they are committed.
@@ -29,7 +33,8 @@ class OpenRuns:
         self._storage = storage
         self._identities = Identities(storage)
         self._place: Identity | None = None
-        self._units: dict[str, tuple[Identity | None, list[Unit]]] = {}
+        self._units: _Runs = {}
+        self._ended: _Runs = {}
         self._newest: Sequence[Unit] = ()
 
     def begin(self, registrations: Sequence[Unit]) -> None:
@@ -42,17 +47,19 @@ class OpenRuns:
             StorageError: the storage cannot be read.
         """
         self._newest = registrations
-        if self._units or registrations:
+        if self._units or self._ended or registrations:
             place = self._identities.known()
-            if place != self._place and self._units:
+            if place != self._place:
                 self._look_for_them(place)
             self._place = place
 
     def _look_for_them(self, place: Identity) -> None:
         """Note which of the runs another file has, too: one that is missing there later was removed."""
-        for id in self._storage.find(*self._units).rows:
-            if id in self._units:
-                self._units[id] = place, self._units[id][1]
+        ids = {*self._units, *self._ended}
+        for id in self._storage.find(*ids).rows if ids else ():
+            for runs in (self._units, self._ended):
+                if id in runs:
+                    runs[id] = place, runs[id][1]
 
     def end(self, units: Sequence[Unit]) -> None:
         """Note the others of the batch, which are committed, too: some rename and end runs."""
@@ -69,7 +76,9 @@ class OpenRuns:
         self._newest = ()
         for move, unit in moves:
             if move.id in ended:
-                self._units.pop(move.id, None)
+                kept = self._units.pop(move.id, None)
+                if kept is not None:  # its records may be committed again, without that of its begin
+                    _add(self._ended, move.id, kept)
             elif move.id in self._units:
                 self._units[move.id][1].append(unit)
 
@@ -81,11 +90,16 @@ class OpenRuns:
         Raises:
             StorageError: the storage cannot be read.
         """
-        kept = self._units.pop(run_of(unit) or "", None)
+        id = run_of(unit) or ""
+        kept = self._units.pop(id, None) or self._ended.pop(id, None)
         return kept and ([] if kept[0] == self._identities.now() else kept[1])
 
     def keep(self, units: list[Unit]) -> None:
         """Remember the units that register and rename one run, which were committed after `begin`."""
-        if len(self._units) >= MAX_RUNS:
-            del self._units[next(iter(self._units))]
-        self._units[units[0].subject or ""] = self._place, units
+        _add(self._units, units[0].subject or "", (self._place, units))
+
+
+def _add(runs: _Runs, id: str, kept: tuple[Identity | None, list[Unit]]) -> None:
+    if len(runs) >= MAX_RUNS:
+        del runs[next(iter(runs))]
+    runs[id] = kept

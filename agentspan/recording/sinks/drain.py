@@ -28,6 +28,8 @@ from agentspan.tuning import STANDARD, Tuning
 
 _HISTORY = HISTORY.encode()
 LEAST = 16 * 1024
+KEEPS_S = 1.0
+"""Seconds for which what was found in the file stays in the journal, where the log of the file is not synced."""
 PORTION_S = 0.1
 """Seconds that a portion is to take, since a fork waits for the one under way. Usually the largest takes half of that.
 While other threads compute, each statement waits 5 ms for them, and each run that begins takes more statements."""
@@ -106,7 +108,8 @@ class Drain:
         self._counted = self._counted_kept = Tally()  # of all records that were drained, and that have left the journal
         self._again: dict[Segment, tuple[int, int]] = {}  # the epoch, and up to where it was drained before
         self._knows_writer = False
-        self._latest: _Given | None = None  # what was found last
+        self._latest: list[tuple[float, _Given]] = []  # what was found of late, and when
+        self._keeps_s = KEEPS_S if tuning.sync_every_s is None else tuning.sync_every_s
         self._syncs = tuning.sync_every_s is not None
         self._chunk = self._largest = tuning.drain_portion_bytes
         self._round_s = tuning.recording_wait_s
@@ -236,8 +239,7 @@ class Drain:
 
         Args:
             wait_s: how long to wait for another thread that drains.
-            keeps_latest: do not let go of what was committed since this was done last: the file may be gone at any
-                moment.
+            keeps_latest: do not let go of what was found less than a second ago: the file may be gone at any moment.
         """
         journals = self._journals
         try:
@@ -255,8 +257,11 @@ class Drain:
                 self._follow_file()
                 if given.files != self._files or not self._is_found(journals, given):
                     return False
-                earlier, self._latest = self._latest, given if keeps_latest else None
-                self._let_go(earlier if keeps_latest else given)
+                self._latest = [*self._latest, (time.monotonic(), given)]
+                before = time.monotonic() - self._keeps_s if keeps_latest else float("inf")
+                while self._latest and self._latest[0][0] <= before:
+                    self._let_go(self._latest[0][1])
+                    self._latest = self._latest[1:]
                 return True
         except Occupied:
             return False
@@ -299,7 +304,8 @@ class Drain:
 
     def _rewind(self) -> None:
         self._knows_writer = False
-        self._tried = self._ahead = self._elements = self._latest = None
+        self._tried = self._ahead = self._elements = None
+        self._latest = []
         self._again = {segment: (segment.epoch, until) for segment, until in self.log.rewind().items()}
         progress, counted, kept = self._progress, self._counted, self._counted_kept
         with progress.lock:
