@@ -68,7 +68,7 @@ UNPARSED: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "/agent_instance/register",
         {"agent_schema_version": {"quality_schemas": [{"name": "a", "schema": "text"}, 7]}},
-        ["agent_schema_version.quality_schemas[0].schema", "agent_schema_version.quality_schemas[1]"],
+        ["agent_schema_version.quality_schemas[0].schema"],
     ),
     ("/agent_instance/register", {"agent_version": 5}, ["agent_version"]),
     ("/agent_instance/register", {"purpose": "fun", "metadata": [1]}, ["purpose", "metadata"]),
