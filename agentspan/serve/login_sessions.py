@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentspan.serve.access_token import AccessToken
+from agentspan.serve.cookies import cookie
 from agentspan.serve.login_store import Logins, LoginStore
 from agentspan.serve.shared_logins import SharedLogins
 from agentspan.storage.protocol import Storage
@@ -100,7 +101,7 @@ class LoginSessions:
         response.delete_cookie(self.cookie, path=_path(request), httponly=True, samesite="strict")
 
     def _session_of(self, request: Request) -> tuple[str, int] | None:
-        return self._session(request.cookies.get(self.cookie, ""))
+        return self._session(cookie(request, self.cookie))
 
     def _session(self, value: str) -> tuple[str, int] | None:
         """Return the name of a cookie's session and when it expires; None if it is not valid."""

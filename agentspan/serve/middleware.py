@@ -101,9 +101,10 @@ class GuardMiddleware:
             if not self._token.is_right(given.strip(), client):
                 return refuse("bad_authtoken", "the token is not this server's")
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > max_body:
+        digits = length.lstrip(b"0") or b"0"  # Python reads no number of more than 4,300 digits
+        if not digits.isdigit() or len(digits) > 18 or int(digits) > max_body:
             return _too_large(max_body)
-        if is_wrong_type and (int(length) > 0 or _is_of_a_page(scope, headers)):
+        if is_wrong_type and (digits != b"0" or _is_of_a_page(scope, headers)):
             return _wrong_type(is_otlp=is_otlp)
         return None
 

@@ -74,7 +74,7 @@ class InstanceForUpdate(Body):
     session: str | None = None
     user: str | None = None
     task: str | None = None
-    tags: list[str] | None = Field(None, max_length=100)
+    tags: list[str] | None = Field(None, max_length=100, fail_fast=True)
 
 
 class UpdateInstance(Body):

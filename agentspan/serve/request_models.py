@@ -134,10 +134,10 @@ class SchemaVersion(Body):
     """
 
     external_identifier: str | None = None
-    span_type_schemas: list[SpanTypeSchema] | None = None
+    span_type_schemas: list[SpanTypeSchema] | None = Field(None, fail_fast=True)
     span_schemas: dict[str, Any] | None = None
     span_result_schemas: dict[str, Any] | None = None
-    quality_schemas: list[QualitySchema] | None = None
+    quality_schemas: list[QualitySchema] | None = Field(None, fail_fast=True)
     quality_schema: UnnamedQualitySchema | None = None
 
 
@@ -220,7 +220,7 @@ class RegisterInstance(Body):
     session: str | None = None
     user: str | None = None
     task: str | None = None
-    tags: list[str] | None = Field(None, max_length=100)
+    tags: list[str] | None = Field(None, max_length=100, fail_fast=True)
 
 
 class Start(Body):
@@ -354,7 +354,7 @@ class Bulk(BaseModel):
         items: the operations.
     """
 
-    items: list[BulkItem] = Field(min_length=1, max_length=1000)
+    items: list[BulkItem] = Field(min_length=1, max_length=1000, fail_fast=True)
 
 
 class GeneratePfids(Body):

@@ -21,6 +21,7 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
         base: uvicorn's H11Protocol or HttpToolsProtocol.
     """
     connections: Connections | None = None
+    is_httptools = hasattr(base, "on_body")
 
     class LimitedProtocol(base):  # type: ignore[valid-type,misc]
         """One connection."""
@@ -28,6 +29,7 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
         cycle: Any
         address = ""
         _head_bytes = 0
+        _had_body = False
         _waits = True
 
         def connection_made(self, transport: Any) -> None:
@@ -41,6 +43,7 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
             connections.open(self)
 
         def data_received(self, data: bytes) -> None:
+            self._had_body = not is_httptools  # h11 has a limit of its own for all that is no body
             super().data_received(data)
             if not self._waits:
                 return
@@ -49,10 +52,22 @@ def limited(limits: Limits, base: type[asyncio.Protocol] = AutoHTTPProtocol) -> 
                 self._waits = False
                 self._head_bytes = 0
                 self._connections.work(self)
-            elif cycle is None or not cycle.more_body:  # h11 has a limit of its own for a head, httptools has none
+            elif self._had_body and cycle is not None and cycle.more_body:
+                self._head_bytes = 0
+            else:  # a head, the extension of a chunk, or trailers, which httptools would keep however many they are
                 self._head_bytes += len(data)
                 if self._head_bytes > limits.head_bytes:
                     self.abort()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            """Take a header (httptools). One behind the body, a trailer, is none of the request's: it is dropped."""
+            if self.cycle is None or self.cycle.scope is not self.scope:
+                super().on_header(name, value)
+
+        def on_body(self, body: bytes) -> None:
+            """Take a part of a body (httptools)."""
+            self._had_body = True
+            super().on_body(body)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()

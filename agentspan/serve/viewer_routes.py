@@ -24,6 +24,7 @@ from agentspan.operations import json_operations
 from agentspan.operations.context import Context
 from agentspan.serve.access_token import AccessToken
 from agentspan.serve.blob_response import blob_response
+from agentspan.serve.cookies import cookie
 from agentspan.serve.login_sessions import LoginSessions, is_own_page
 from agentspan.serve.middleware import log
 from agentspan.serve.page_templates import templates
@@ -313,7 +314,7 @@ class Viewer:
         return RedirectResponse(f"{_up(request)}login?{urlencode({'next': _path(request) + query})}", 303)
 
     def _page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> Response:
-        theme = request.cookies.get("agentspan_theme")
+        theme = cookie(request, "agentspan_theme")
         shown = (
             templates()
             .get_template(name)

@@ -317,6 +317,12 @@ def test_a_span_of_json_with_too_many_attributes() -> None:
 WRONG: list[Any] = [None, 1, -1, 2**70, 1.5, "x", "", True, [], {}, [None], [1], [[]], {"values": 1}]
 
 
+@pytest.mark.parametrize("wrong", ["--5", "-", "", "5-", "+5", "\u0665", "1" * 21])
+def test_a_text_that_is_no_number_is_none(wrong: str) -> None:
+    (span,) = _decode(export_request(_attribute({"intValue": wrong})), JSON).spans
+    assert span.attributes == {"a": None}
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_members_of_wrong_types_in_json(wrong: Any) -> None:
     members = [

@@ -227,6 +227,38 @@ def test_a_head_that_is_too_large_ends_its_connection(base: type[asyncio.Protoco
         assert not takes(large, [b"X-Much: " + b"y" * 4000 + b"\r\n"] * 100)
 
 
+CHUNKED = "POST /api/v1/agent HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
+@pytest.mark.parametrize("part", [b"a:b\r\n" * 800, b"y" * 4000], ids=["many trailers", "a long one"])
+def test_what_follows_a_body_is_bounded(part: bytes, base: type[asyncio.Protocol]) -> None:
+    """Before, 30 MB of short ones took 750 MB, and 100 MB of one stopped the server for 10 s."""
+    text = f"{CHUNKED}Content-Type: application/json\r\n\r\n2\r\n{{}}\r\n0\r\nX: "
+    with running(Limits(head_s=600), base) as port, connected(port, text) as large:
+        assert not takes(large, [part] * 100)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
+def test_what_follows_a_body_is_no_header(base: type[asyncio.Protocol]) -> None:
+    text = f"{CHUNKED}Content-Type: text/plain\r\n\r\n2\r\n{{}}\r\n0\r\n"
+    with running(Limits(), base) as port:
+        for trailer, status in (("Content-Type: application/json", 415), ("Host: localhost", 415)):
+            with connected(port, f"{text}{trailer}\r\n\r\n") as sent:
+                assert sent.recv(12) == b"HTTP/1.1 %d" % status
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
+def test_a_body_may_come_in_very_many_chunks(base: type[asyncio.Protocol]) -> None:
+    text = f"{CHUNKED}Content-Type: application/json\r\n\r\n"
+    with running(Limits(), base) as port, connected(port, text) as sent:
+        body = b'{"details":{"name":"%s"}}' % (b"a" * 50_000)
+        assert takes(sent, [b"1;%b\r\n%c\r\n" % (b"x" * 10, each) for each in body] + [b"0\r\n\r\n"])
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
 def test_requests_over_one_connection_are_answered_and_two_that_are_sent_at_once(base: type[asyncio.Protocol]) -> None:

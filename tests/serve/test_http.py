@@ -150,6 +150,10 @@ def test_a_body_over_the_limit_is_refused_by_its_length_before_it_is_sent(server
     head = "POST /api/v1/agent_spans HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     status, _, body = raw(server, f"{head}Content-Length: {MAX_BODY + 1}\r\n\r\n".encode())
     assert (status, json.loads(body)["code"]) == (413, "bad_request")
+    status, _, body = raw(
+        server, f"{head}Content-Length: {'0' * 5000}2\r\n\r\n{{}}".encode()
+    )  # Python reads no such number
+    assert (status, json.loads(body)["code"]) == (422, "validation_errors")
 
 
 def test_a_body_over_the_limit_is_refused_when_it_comes_in_chunks(api: Api) -> None:

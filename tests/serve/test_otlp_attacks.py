@@ -154,6 +154,10 @@ def in_json(form: str, times: int) -> bytes:
     return form.replace("ITEM", ",".join(["{}"] * times)).encode()
 
 
+def text_attribute(items: bytes) -> bytes:
+    return field(1, b"gen_ai.input.messages") + field(2, field(1, b"[" + items + b"{},[]]"))
+
+
 SPANS = '{"resourceSpans":[{"scopeSpans":[{"spans":[ITEM]}]}]}'
 SCOPES = '{"resourceSpans":[{"scopeSpans":[ITEM]}]}'
 RESOURCES = '{"resourceSpans":[ITEM]}'
@@ -169,6 +173,8 @@ MANY_BODIES: dict[str, tuple[str, Callable[[], bytes], dict[str, str]]] = {
     "resources": ("traces", lambda: b"\x0a\x00" * TIMES, PROTOBUF),
     "resources of a group": ("traces", lambda: field(1, b"\x0a\x00" * TIMES), PROTOBUF),
     "numbers": ("traces", lambda: field(1, NUMBERS * TIMES), PROTOBUF),
+    "objects in a message": ("traces", lambda: wrapped(field(9, text_attribute(b"{}," * TIMES))), PROTOBUF),
+    "lists in a message": ("logs", lambda: wrapped(field(6, text_attribute(b"[]," * TIMES))), PROTOBUF),
     "spans in JSON": ("traces", lambda: in_json(SPANS, TIMES), JSON),
     "spans in JSON, fewer": ("traces", lambda: in_json(SPANS, 60_000), JSON),
     "scopes in JSON": ("traces", lambda: in_json(SCOPES, TIMES), JSON),

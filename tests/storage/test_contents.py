@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -512,3 +513,18 @@ def test_a_payload_whose_parts_are_gone_shows_its_reference(path: Path) -> None:
     connection.commit()
     connection.close()
     assert sql(path, "select payload from spans") == [('{"model":"m","text":{"$content":2147483649}}',)]
+
+
+def test_equal_elements_of_a_list_take_no_longer_than_others(path: Path) -> None:
+    """Before, 70,000 of them, 2.5 MB, took 14 s."""
+    took: dict[bool, float] = {}
+    with closing(SQLiteStorage(path)) as storage:
+        begun(storage)
+        for is_equal, run in ((False, RUN), (True, OTHER)):
+            items = [["Accept", f"{0 if is_equal else number:030}"] for number in range(16_000)]
+            row = span(encode({"headers": items})[0], run=run)
+            start = time.process_time()
+            storage.apply([Unit((Put(row),))])
+            took[is_equal] = time.process_time() - start
+            assert storage.find(row.id).rows[row.id][1] == row
+    assert took[True] < 5 * took[False]

@@ -14,6 +14,9 @@ MAX_VALUES = 100_000
 MAX_ITEMS = 50_000
 """Spans or log records of a request, with the resources and scopes that they are in. Exporters send 512 at once, and
 collectors 8,192, unless they are told to. To store so many takes some seconds."""
+MAX_OBJECTS = 1_000_000
+"""Braces, and brackets, of a body: a parsed object takes 64 bytes at least, however short its text is. In protobuf,
+they are in the JSON of attributes, such as messages."""
 MAX_DEPTH = 64
 """Lists in lists, and objects in objects, of an attribute; deeper ones are replaced by a text that says so."""
 MAX_REASONS = 20
@@ -55,6 +58,16 @@ class Decoded:
     def why(self) -> str:
         """Return the reasons as a text, for the sender; empty if all of it can be used."""
         return "; ".join(f"{count} × {reason}" if count > 1 else reason for reason, count in self.unusable.items())
+
+
+def check_objects(body: bytes) -> None:
+    """Check, before anything is parsed, that a body does not hold too many JSON objects or lists.
+
+    Raises:
+        InvalidValue: it does.
+    """
+    if body.count(b"{") > MAX_OBJECTS or body.count(b"[") > MAX_OBJECTS:
+        raise InvalidValue("body", f"has more than {MAX_OBJECTS:,} JSON objects or lists; send fewer spans at once")
 
 
 def too_many_items() -> InvalidValue:

@@ -14,6 +14,7 @@ from agentspan.otel.otlp.decoded import (
     TOO_DEEP,
     Decoded,
     Unusable,
+    check_objects,
     dropped,
     kept,
     times,
@@ -21,8 +22,6 @@ from agentspan.otel.otlp.decoded import (
 )
 from agentspan.otel.span import KINDS, Event, Link, Log, OtelSpan, Scope, StatusCode
 
-MAX_OBJECTS = 1_000_000
-"""Braces, and brackets, of a body: a parsed object takes 64 bytes at least, however short its text is."""
 MAX_MEMBERS = 600_000
 """Colons of a body. The parser is one call, in which no other thread runs: so many names that differ take it 0.2 s."""
 _HEX = frozenset("0123456789abcdef")
@@ -50,8 +49,7 @@ def parsed(body: bytes) -> dict[str, Any]:
     Raises:
         InvalidValue: it is none, or has too many objects or lists.
     """
-    if body.count(b"{") > MAX_OBJECTS or body.count(b"[") > MAX_OBJECTS:
-        raise InvalidValue("body", f"has more than {MAX_OBJECTS:,} JSON objects or lists; send fewer spans at once")
+    check_objects(body)
     if body.count(b":") > MAX_MEMBERS:
         raise InvalidValue("body", f"has more than {MAX_MEMBERS:,} members of JSON objects; send fewer spans at once")
     try:
@@ -237,7 +235,7 @@ def _double(value: Any) -> Any:
 
 
 def _integer(value: Any) -> int | None:
-    if type(value) is str and len(value) <= 20 and value.lstrip("-").isdecimal() and value.isascii():
+    if type(value) is str and len(value) <= 20 and value.removeprefix("-").isdecimal() and value.isascii():
         return int(value)
     if type(value) is float and value.is_integer() and abs(value) < 2**63:
         return int(value)

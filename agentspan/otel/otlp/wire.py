@@ -7,7 +7,7 @@ large in memory is never decoded.
 from collections.abc import Iterator, Mapping
 
 from agentspan.errors import InvalidValue
-from agentspan.otel.otlp.decoded import MAX_ITEMS, MAX_VALUES, Unusable, too_many_items
+from agentspan.otel.otlp.decoded import MAX_ITEMS, MAX_VALUES, Unusable, check_objects, too_many_items
 
 _VARINT, _FIXED64, _BYTES, _START, _END, _FIXED32 = range(6)
 SMALL = 2 * MAX_VALUES
@@ -87,6 +87,7 @@ def check_request(body: bytes, item: str) -> None:
     Raises:
         InvalidValue: it does, or is broken itself.
     """
+    check_objects(body)
     data = memoryview(body)
     if len(data) > 2 * MAX_ITEMS:  # the shortest field takes two bytes
         room = [MAX_ITEMS]

@@ -1,6 +1,7 @@
 """Stores the parts of payloads, each once in a run, numbered in order of appearance, within a transaction."""
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple, cast
@@ -146,7 +147,8 @@ class Numbering:
         for text in texts:
             candidates = known.get(text, ())
             last = parts.last_apart if apart else parts.last
-            if previous + 1 in candidates:
+            at = bisect_left(candidates, previous + 1)  # in a list of thousands that are equal, each has thousands
+            if at < len(candidates) and candidates[at] == previous + 1:
                 previous += 1
             elif candidates and not (previous == last and len(text) <= SHORT):
                 previous = candidates[-1]
@@ -162,7 +164,8 @@ class Numbering:
         """Return the numbers of parts by their text, in ascending order; what has the hash of one is compared."""
         known: dict[str, list[int]] = {}
         by_hash, first = self._parts.by_hash, self._parts.first_row
-        alike = {number for text in texts for number in by_hash.get(hash(text), ()) if (number > APART) is apart}
+        hashes = {hash(text) for text in texts}
+        alike = {number for each in hashes for number in by_hash.get(each, ()) if (number > APART) is apart}
         found = {number: self._new[number] for number in alike if number in self._new}
         waiting = iter([first + number for number in alike if number not in found])
         while chunk := list(islice(waiting, AT_ONCE)):
