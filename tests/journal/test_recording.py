@@ -148,9 +148,11 @@ def test_a_tracer_that_is_dropped_leaves_nothing_undone(path: Path) -> None:
     del tracer
     gc.collect()
     until(lambda: statuses(path) == ["complete"] * 50)
-    until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) <= before)
+    # The index of its log is closed with the next file: a finalizer would swallow what signal handlers raise in it.
+    until(lambda: gc.collect() >= 0 and len(os.listdir("/proc/self/fd")) <= before + 1)
     agentspan.open(path).close()
     assert segments_of(path) == []
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_change_reaches_the_file_by_itself(path: Path) -> None:

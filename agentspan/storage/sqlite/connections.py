@@ -79,14 +79,6 @@ class Connections:
         forking.enrol(self)
         _all.add(self)
 
-    def __del__(self) -> None:
-        """Close what a program has dropped without closing it; not where the path has another file."""
-        with suppress(Exception):  # the interpreter ends, or this was never whole
-            if self.guard.watch.changed() is None:
-                self.guard.close()
-            else:
-                self.guard.abandon()
-
     def committed(self, rows: int = 1) -> None:
         """Count a commit of the writer, whose lock the caller holds; now and then a checkpoint is due."""
         self._checkpoints.committed(rows)
