@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -256,7 +257,8 @@ class Connections:
                 with self.lock:
                     self.writer()  # where the file was replaced, nothing is open yet
             with self.no_fork(), self.guard.fresh() as fresh:
-                found = [fresh.execute(_FIND, {"id": id}).fetchone() is not None for id in ids]
+                # Others may read the log anew, or begin it anew, at this moment.
+                found = [waiting(partial(_find, fresh, id), self.path, self.tuning.recording_wait_s) for id in ids]
         except (sqlite3.Error, UnicodeDecodeError) as error:
             if is_damage(error):
                 with self.lock:
@@ -498,6 +500,10 @@ class Connections:
             ) from error
         finally:
             writing.close()
+
+
+def _find(connection: sqlite3.Connection, id: str) -> bool:
+    return connection.execute(_FIND, {"id": id}).fetchone() is not None
 
 
 def replaced_meanwhile(path: Path) -> FileReplaced:

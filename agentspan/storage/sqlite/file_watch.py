@@ -80,21 +80,14 @@ class Watch:
         Args:
             file: its inode, from before it was opened.
         """
-        self.file = file
         real = os.path.realpath(self._path)  # SQLite follows links, too, before it names the others
         self.log_path, self._index_path = f"{real}-wal", f"{real}-shm"
-        self.log, self._index = inode_of(self.log_path), inode_of(self._index_path)
-        self.accept()
-
-    def accept(self) -> None:
-        """Take the content as it is now for what SQLite has written."""
+        log, index = inode_of(self.log_path), inode_of(self._index_path)
         # The index first: what a checkpoint writes after this, it tells of later.
-        self._before = None if self._index is None else _read_index(self._index_path, self._index)
-        try:
-            self._content = _content_of(os.stat(self._path))
-        except OSError as raised:
-            let_through(raised)
-            self._content = None
+        before = None if index is None else _read_index(self._index_path, index)
+        content = _content_at(self._path)
+        # Together, and without a call: a watch that was begun in part would take its own log for another one.
+        self.log, self._index, self._before, self._content, self.file = log, index, before, content, file
 
     def is_replaced(self) -> bool:
         """Return whether the path has another file, or none."""
@@ -118,7 +111,7 @@ class Watch:
         """Return what was changed by something else than SQLite; None where nothing was (3 µs)."""
         if self.file is None:
             return None
-        index = None if self._index is None else _read_index(self._index_path, self._index)  # first: see accept
+        index = None if self._index is None else _read_index(self._index_path, self._index)  # first: see begin
         try:
             found = os.stat(self._path)
         except OSError as raised:
@@ -182,6 +175,14 @@ def inode_of(path: str | os.PathLike[str]) -> Inode | None:
         let_through(raised)
         return None
     return found.st_dev, found.st_ino
+
+
+def _content_at(path: str) -> _Content | None:
+    try:
+        return _content_of(os.stat(path))
+    except OSError as raised:
+        let_through(raised)
+        return None
 
 
 def _content_of(found: os.stat_result) -> _Content:
