@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import agentspan
 from agentspan import Tracer
 from agentspan.journal.journal_folder import folder_of
+from agentspan.journal.spool import segments, writer_of
 from agentspan.recording.sinks.commit import CommitSink
 from agentspan.tuning import STANDARD
 
@@ -163,9 +165,12 @@ class World:
             yield f"{health}"
         if health.recorded < self.transitions:
             yield "health() counts less than what was acknowledged"
-        if self.adopts:
+        for _ in range(100 if self.adopts else 0):  # the tracer's own thread may be adopting it at this moment
             with agentspan.open(self.path) as db:
                 db.agent_instances.list()
+            if {writer_of(path) for path in segments(folder_of(self.path))} <= {self.tracer.recorder.writer_id}:
+                break
+            time.sleep(0.1)
         reader = sqlite3.connect(self.path)
         there = {id for (id,) in reader.execute("select id from agent_spans where status = 'complete'")}
         more = reader.execute("select count(*) from agent_spans").fetchone()[0]
