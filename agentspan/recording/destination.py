@@ -85,6 +85,7 @@ class Destination:
         is_journaled: whether a journal lies in front of it.
         is_server: whether it is no storage of this host: with a journal, calls that record never wait for it.
         is_file: whether it is a file.
+        is_remote: whether it answers over a connection, also where no journal could lie in front of it.
         location: opens it again; None where no other process can.
 
     Raises:
@@ -129,6 +130,8 @@ class Destination:
                 self.learn()
         else:
             self._open_here(wants_journal=wants_journal)
+        # Once: a path cannot be made any more while the interpreter ends.
+        self.is_remote = self.location is not None and self.location.path is None and self.location != memory()
         self.ids = ids.IdSource(self.account.partition)
 
     def _open_here(self, *, wants_journal: bool) -> None:
@@ -147,11 +150,6 @@ class Destination:
         self.learn()
         if waiting is not None:
             waiting.wait_at_most(self._tuning.recording_wait_s)
-
-    @property
-    def is_remote(self) -> bool:
-        """True if the storage answers over a connection, also where no journal could lie in front of it."""
-        return self.location is not None and self.location.path is None and self.location != memory()
 
     @property
     def account(self) -> AccountRow:

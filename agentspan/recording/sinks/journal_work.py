@@ -257,6 +257,8 @@ class JournalWork:
         self.thread.stop(most_s)
         if drain_s is not None:
             self.drain.run(drain_s)
+            if self.drain.has_given:  # so that no thread is needed after the fork
+                self.drain.settle(drain_s)
         for lock in (self.drain.lock, self._log.lock):
             if not is_mine(lock):  # else a signal handler forks in the middle of what its thread does
                 self._held.append(lock)  # first: an exception right after `acquire` leads to a release all the same
@@ -269,7 +271,7 @@ class JournalWork:
             if is_mine(self._held[-1]):
                 self._held[-1].release()
             self._held.pop()
-        if self.has_records():  # else the next record starts it: Python 3.12 warns of a fork that leaves threads
+        if self.drain.journaled:  # else the next record starts it: Python 3.12 warns of a fork that leaves threads
             self.thread.start()
 
 

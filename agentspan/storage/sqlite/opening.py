@@ -8,6 +8,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,16 @@ def _check_logs(path: Path) -> None:
             )
 
 
+@cache
+def _uri(path: Path) -> str:
+    """Return the URI of a file; at first use that imports modules, which is impossible while the interpreter ends."""
+    return path.as_uri()
+
+
 def connect(path: Path, *, read_only: bool, tuning: Tuning = STANDARD) -> FileConnection:
     """Return an unconfigured connection to an existing file."""
     # Not "rwc": SQLite would make a file that others may read.
-    uri = path.as_uri() + ("?mode=ro" if read_only else "?mode=rw")
+    uri = _uri(path) + ("?mode=ro" if read_only else "?mode=rw")
     connection = sqlite3.connect(
         uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, factory=FileConnection
     )
