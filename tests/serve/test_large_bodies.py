@@ -188,7 +188,7 @@ WRONG: list[bytes] = [
     b"PAD",
     b'{"details": PAD',
     b'{"details": PAD}\xff',
-    b'{"pad": PAD, "details": ' + b"[" * 3000 + b"]" * 3000 + b"}",
+    b'{"pad": PAD, "details": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 ]
 
 
@@ -290,7 +290,7 @@ def test_a_body_has_a_bounded_number_of_parts(db: Database, run: str, payload: b
 
 
 def test_a_large_body_that_is_nested_too_deep_is_named_so(db: Database, run: str) -> None:
-    body = with_details(run, b'{"pad": "%s", "a": %s}' % (b"x" * LARGE, b"[" * 3000 + b"]" * 3000))
+    body = with_details(run, b'{"pad": "%s", "a": %s}' % (b"x" * LARGE, b"[" * 100_000 + b"]" * 100_000))
     with Client(create_app(db)) as client:
         answer = client.post("/api/v1/agent_spans", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["message"]) == (400, "the body is nested too deep")
