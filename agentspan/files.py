@@ -70,6 +70,19 @@ def aside(target: Path) -> tuple[int, str]:
     return create(path), path
 
 
+def sync(path: str | os.PathLike[str]) -> None:
+    """Have on the disk what is in a file, or which files are in a folder.
+
+    Raises:
+        OSError: the disk does not take it; or there is nothing at the path.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def owners_of(path: str | os.PathLike[str]) -> frozenset[int]:
     """Return the users that may own the files beside a file: this process's user, and the owner of the file.
 

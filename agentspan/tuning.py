@@ -90,8 +90,8 @@ class Tuning(NamedTuple):
     """Pages of the log (32 MB) after which writers wait for a moment, so that the log can restart: it cannot while they
     write without a pause."""
     sync_every_s: float | None = 1.0
-    """Seconds after which what was recorded is on the disk, so that a power failure loses no more; None: when the
-    operating system writes it. A thread does it."""
+    """Seconds between two times that a thread has what was recorded on the disk: a power failure loses at most twice as
+    much. None: the operating system writes it when it likes."""
     sqlite_fork_wait_s: float = 5.0
     """How long a fork waits for threads inside SQLite. A child that inherits SQLite's mutexes locked would hang."""
     file_look_s: float = 0.25
@@ -160,6 +160,11 @@ class Tuning(NamedTuple):
     """How long the list of runs waits for sums: those of a million spans that were never asked for take seconds."""
     kept_logouts: int = 10_000
     """Logouts that a server keeps. One more ends all sessions: only who has the token can log in and out so often."""
+
+    @property
+    def sync_after_s(self) -> float | None:
+        """The time after a sync at which the next one begins: early, as it takes time and the machine may be busy."""
+        return None if self.sync_every_s is None else 0.75 * self.sync_every_s
 
 
 STANDARD = Tuning()

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from agentspan import files
 from agentspan.interrupts import let_through
 from agentspan.journal.journal_folder import shares_blocks
 from agentspan.journal.records import END, HEADER, MAGIC, PRIME, length_of, pack
 from agentspan.journal.segments import COLLECTS_ANYWHERE, START, Segment, room_for
-from agentspan.journal.spool import create, place, sync_folder, tidy
+from agentspan.journal.spool import create, place, tidy
 from agentspan.tuning import STANDARD
 
 _END = len(END)
@@ -252,7 +253,8 @@ class Log:
             segment.sync()
         if made != self._synced_made and segments:
             with suppress(FileNotFoundError):  # somebody has deleted it: the next segment makes another one
-                sync_folder(self._folder)
+                files.sync(self._folder)
+                files.sync(self._folder.parent)  # which tells that the folder is there
                 self._synced_made = made
 
     def rest(self) -> None:

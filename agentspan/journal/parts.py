@@ -8,12 +8,12 @@ The fields of H are those of C up to the time, then: the numbers of each list's 
 the elements that this record holds, the texts around the lists, and the texts of those elements.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
 from agentspan import jsontext
-from agentspan.journal.events import SEPARATOR
+from agentspan.journal.events import HISTORY, SEPARATOR
 from agentspan.jsontext import LIST, LIST_TEXT, TextInParts, joined
 from agentspan.model.sensitive import IN_TEXT
 
@@ -123,6 +123,9 @@ class Payload(NamedTuple):
     is_suspect: bool
 
 
+_HISTORY = HISTORY.encode()
+
+
 class Elements:
     """The elements that the records of one segment hold, by number.
 
@@ -137,13 +140,14 @@ class Elements:
         self._size = 0
         self._is_suspect = False
 
-    def note(self, body: bytes) -> None:
-        """Note the elements of a record that is in the storage already.
-
-        Raises:
-            ValueError, IndexError: it is no such record.
-        """
-        self._note(body.decode().split(SEPARATOR))
+    def note_stored(self, bodies: Iterable[bytes]) -> None:
+        """Note the elements of those of some records that hold some: they are in the storage already."""
+        for body in bodies:
+            if body[:1] == _HISTORY:
+                try:
+                    self._note(body.decode().split(SEPARATOR))
+                except (ValueError, IndexError):  # its bytes are as they were written: a later version's
+                    pass
 
     def payload(self, fields: Sequence[str]) -> Payload:
         """Return the payload of a record with these fields. Its elements are noted.

@@ -59,20 +59,6 @@ def make(folder: Path) -> None:
         os.makedirs(folder, 0o700, exist_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have on the disk which files are in the journal folder, and that it is there.
-
-    Raises:
-        OSError: the disk does not take it.
-    """
-    for each in (folder, folder.parent):
-        descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def segments(folder: Path) -> list[Path]:
     """Return the segments of a folder, whichever process owns them, each writer's in order.
 

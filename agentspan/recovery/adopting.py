@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 from agentspan.errors import NotFound, StorageError
@@ -280,14 +280,9 @@ class _Taking:
     def _elements_before(self, *, are_needed: bool) -> Elements:
         """Return the elements of the records that are in the storage already: later ones refer to them."""
         elements, left = self._committer.new_elements(), self._left
-        for each in read(left.data, START) if are_needed and left.start > START else ():
-            if each.end > left.start:
-                break
-            if isinstance(each, Record) and each.body[:1] == _HISTORY:
-                try:
-                    elements.note(each.body)
-                except (ValueError, IndexError):  # its bytes are as they were written: a later version's
-                    pass
+        if are_needed and left.start > START:
+            before = takewhile(lambda each: each.end <= left.start, read(left.data, START))
+            elements.note_stored(each.body for each in before if isinstance(each, Record))
         return elements
 
     def _report(self, gaps: list[Gap]) -> None:

@@ -19,7 +19,7 @@ MAX_RUNS = 1000
 
 
 _Runs = dict[str, tuple[Identity | None, list[Unit]]]
-"""The storage in which a run is, and the units that register and rename it, by its id."""
+"""By the id of a run: the storage that has the run, and the units that register and rename it."""
 
 
 class OpenRuns:

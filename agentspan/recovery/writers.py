@@ -43,7 +43,7 @@ Unseen = Literal[
     "is in another time namespace",
     "has a process id that may be another program's by now",
 ]
-"""Why it cannot be seen whether a program still runs."""
+"""The reasons why it cannot be seen whether a program still runs."""
 
 
 def life_of(writer: WriterRow, dead_hosts: Collection[str] = ()) -> Life:
@@ -132,8 +132,8 @@ def _seen(writer: WriterRow) -> Literal["alive", "dead"] | Unseen:
 
 _TIMES = " time:["
 _TIME_OF_THE_HOST = "time:[4026531834]"
-"""Where nobody has made another namespace. Linux numbers the first one like this everywhere (PROC_TIME_INIT_INO). It is
-not stored, so that a row is what it was before there were others."""
+"""The time namespace of the host, which Linux numbers like this everywhere (PROC_TIME_INIT_INO). It is not stored: most
+rows have it, and those of older versions name none."""
 
 
 def _boot_id() -> str:

@@ -1,16 +1,16 @@
-"""Which storage is at a place: another file at the same path is another storage, though it is a backup of the same."""
+"""The identity of a storage: another file at the same path is another storage, even if it is a backup of the first."""
 
 from agentspan.storage.protocol import Storage
 
 Identity = tuple[int, str]
-"""How many files have been at the path, as far as was noticed; the id of the account, of a storage that is no file."""
+"""Of a file, how many files this process has seen at its path, and ""; of another storage, 0 and its account's id."""
 
 
 class Identities:
-    """Tells which storage is at the place of one, now and when it was asked first.
+    """Returns the identity of the storage at one place.
 
     Args:
-        storage: not used before it is asked: it may be a server that does not answer.
+        storage: it is not used before it is needed, because it may be a server that does not answer.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -18,7 +18,7 @@ class Identities:
         self._account = ""
 
     def known(self) -> Identity:
-        """Return it, of a server as it was at the first time.
+        """Return the identity. A server is asked once: later calls return the same.
 
         Raises:
             StorageError: the storage cannot be read.
@@ -30,7 +30,7 @@ class Identities:
         return 0, self._account
 
     def now(self) -> Identity:
-        """Return it; a server is asked.
+        """Return the identity as it is now. A server is asked each time.
 
         Raises:
             StorageError: the storage cannot be read.

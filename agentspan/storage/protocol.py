@@ -281,19 +281,22 @@ class BesideJournals(Protocol):
         ...
 
     def draining(self) -> Storage:
-        """Return this storage for who moves a journal to it: what is applied comes to the same file as what was before.
+        """Return a view of this storage for moving a journal: all that it applies goes into one and the same file.
 
-        Its `apply` raises FileReplaced where the path has another file now. From now on, the caller calls `sync`.
+        Its `apply` raises FileReplaced, once, if the path has another file than at the call before. From now on, the
+        caller has to call `sync`; nothing else does.
         """
         ...
 
     @property
     def files(self) -> int:
-        """How many files have been at the path, as far as was noticed: another number than before is another file."""
+        """The number of files that this process has seen at the path. It grows when another file is there."""
         ...
 
     def has(self, ids: Sequence[str]) -> bool:
-        """Return whether all these spans, runs and writers are there, by a look of who has nothing in a cache.
+        """Return whether a new connection, which has nothing in a cache, finds all these spans, runs and writers.
+
+        Without ids it only checks the file.
 
         Raises:
             StorageError: something else has written to the file, or it cannot be read.

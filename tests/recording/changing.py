@@ -33,6 +33,11 @@ def spans(tracer: Tracer, count: int, name: str) -> None:
             pass
 
 
+def stored(tracer: Tracer, count: int, name: str) -> None:
+    spans(tracer, count, name)
+    assert tracer.flush()
+
+
 def back_up(path: Path, to: Path) -> None:
     with agentspan.open(path) as db:
         backup = db.storage.capabilities().backup

@@ -22,7 +22,17 @@ from agentspan.storage.sqlite import SQLiteStorage
 from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.tuning import STANDARD
 from tests.recording import changing
-from tests.recording.changing import back_up, beside, copied_over, flushed_within, names, recorder, renamed_over, spans
+from tests.recording.changing import (
+    back_up,
+    beside,
+    copied_over,
+    flushed_within,
+    names,
+    recorder,
+    renamed_over,
+    spans,
+    stored,
+)
 from tests.tiers import longer
 
 BOTH = pytest.mark.parametrize("durability", ["journal", "commit"])
@@ -44,14 +54,11 @@ def test_the_log_of_a_file_is_set_aside_when_a_backup_is_renamed_over_it(tmp_pat
     path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
     tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine"):
-        spans(tracer, 20, "before")
-        assert tracer.flush()
+        stored(tracer, 20, "before")
         back_up(path, backup)
-        spans(tracer, 300, "between")
-        assert tracer.flush()
+        stored(tracer, 300, "between")
         renamed_over(path, backup)
-        spans(tracer, 50, "after")
-    assert tracer.flush()
+        stored(tracer, 50, "after")
     assert names(path) == {"before": 20, "after": 50}
     (log,) = tmp_path.glob("runs.db-wal.old-*")
     assert log.stat().st_size
@@ -140,15 +147,12 @@ def test_a_run_goes_on_in_a_backup_of_its_file_from_before_it_began(tmp_path: Pa
     path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
     tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("earlier"):
-        spans(tracer, 1, "before")
-    assert tracer.flush()
+        stored(tracer, 1, "before")
     back_up(path, backup)
     with tracer.run("mine", session="s") as run:
-        spans(tracer, 1, "between")
-        assert tracer.flush()
+        stored(tracer, 1, "between")
         changing.restored(path, backup)
-        spans(tracer, 50, "after")
-    assert tracer.flush()
+        stored(tracer, 50, "after")
     assert names(path) == {"before": 1, "after": 50}
     with agentspan.open(path) as db:
         found = db.agent_instances.get(run.id)
@@ -165,8 +169,7 @@ def test_a_run_that_somebody_removed_from_a_restored_file_stays_removed(tmp_path
         assert tracer.flush()
         back_up(path, backup)
         changing.restored(path, backup)
-        spans(tracer, 1, "after")
-        assert tracer.flush()
+        stored(tracer, 1, "after")
         with contextlib.closing(sqlite3.connect(path)) as other, other:
             for table in ("agent_spans", "agent_instances"):
                 other.execute(f"delete from {table}")
@@ -184,16 +187,13 @@ def test_what_is_recorded_after_a_change_is_in_a_sound_file_in_the_end(
     path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
     tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine"):
-        spans(tracer, 20, "before")
-        assert tracer.flush()
+        stored(tracer, 20, "before")
         back_up(path, backup)
-        spans(tracer, 200, "between")
-        assert tracer.flush()
+        stored(tracer, 200, "between")
         change(path, backup)
         spans(tracer, 50, "after")
         assert flushed_within(tracer, 20)
-        spans(tracer, 50, "later")
-    assert tracer.flush()
+        stored(tracer, 50, "later")
     found = names(path)
     assert found["later"] == 50
     assert found["after"] >= (50 if durability == "journal" else 49)  # without one, what came before a look may be lost
@@ -216,14 +216,12 @@ def test_a_copy_over_a_file_whose_log_a_killed_program_has_left_is_noticed(tmp_p
         pass
     tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine"):
-        spans(tracer, 20, "between")
-        assert tracer.flush()
+        stored(tracer, 20, "between")
         shutil.copyfile(backup, path)
         spans(tracer, 20, "after")
         assert not tracer.flush()
         assert flushed_within(tracer, 20)
-        spans(tracer, 20, "later")
-    assert tracer.flush()
+        stored(tracer, 20, "later")
     found = names(path)
     assert found["later"] == 20
     assert found["after"] >= (20 if durability == "journal" else 19)
@@ -263,14 +261,11 @@ def test_a_copy_over_the_file_is_a_fault_until_a_sound_file_is_there(tmp_path: P
     path, backup = tmp_path / "runs.db", tmp_path / "backup.db"
     tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine"):
-        spans(tracer, 20, "before")
-        assert tracer.flush()
+        stored(tracer, 20, "before")
         back_up(path, backup)
-        spans(tracer, 300, "between")
-        assert tracer.flush()
+        stored(tracer, 300, "between")
         changing.checkpoint(path)
-        spans(tracer, 1, "between")  # so that the log begins anew: else it would have all that the file had
-        assert tracer.flush()
+        stored(tracer, 1, "between")  # so that the log begins anew: else it would have all that the file had
         with path.open("r+b") as file:  # never empty: what this program still sees would be put in its place
             file.write(b"no database" * 1000)
             file.truncate()
@@ -294,8 +289,7 @@ def test_a_change_is_noticed_by_a_flush_though_nothing_is_recorded(tmp_path: Pat
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability)
     with tracer.run("mine"):
-        spans(tracer, 5, "before")
-        assert tracer.flush()
+        stored(tracer, 5, "before")
         beside(path, "-wal").unlink()
         assert not tracer.flush()
         assert "left without its log" in (tracer.health().last_error or "")
@@ -311,8 +305,7 @@ def test_what_does_not_change_the_content_is_no_fault(tmp_path: Path, durability
     tracer = Tracer(path, durability=durability, tuning=LOOKS_ALWAYS)
     with tracer.run("mine"):
         for _ in range(3):
-            spans(tracer, 5, "x")
-            assert tracer.flush()
+            stored(tracer, 5, "x")
             os.utime(path)
             path.chmod(0o640)
             changing.checkpoint(path)
@@ -330,8 +323,7 @@ def test_what_only_a_program_sees_is_kept_when_it_ends(tmp_path: Path, durabilit
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability)
     with tracer.run("mine"):
-        spans(tracer, 50, "before")
-    assert tracer.flush()
+        stored(tracer, 50, "before")
     beside(path, "-wal").unlink()
     tracer.shutdown()
     assert names(path) == {"before": 50}
@@ -342,8 +334,7 @@ def test_what_only_a_program_sees_is_kept_when_it_forks(tmp_path: Path, durabili
     path = tmp_path / "runs.db"
     tracer = Tracer(path, durability=durability)
     with tracer.run("mine"):
-        spans(tracer, 50, "before")
-        assert tracer.flush()
+        stored(tracer, 50, "before")
         beside(path, "-wal").unlink()
         child = os.fork()
         if not child:
@@ -405,8 +396,7 @@ def test_a_mended_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
     link.symlink_to(path)
     tracer = Tracer(link)
     with tracer.run("mine"):
-        spans(tracer, 5, "before")
-        assert tracer.flush()
+        stored(tracer, 5, "before")
         path.chmod(0o640)
         beside(path, "-wal").unlink()
         assert flushed_within(tracer, 20)
@@ -504,8 +494,7 @@ def test_nothing_is_synced_where_that_is_not_wanted(
     monkeypatch.setattr(os, "fdatasync", None)
     tracer = Tracer(tmp_path / "runs.db", durability=durability, sync_every_s=None)
     with tracer.run("mine"):
-        spans(tracer, 5, "x")
-        assert tracer.flush()
+        stored(tracer, 5, "x")
     assert tracer.flush()
     assert tracer.health().last_error is None
     tracer.shutdown()

@@ -91,7 +91,7 @@ def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
     step = steps(tracer)
     with tracer.run("read-only"):
         step(1)
-        tracer.storage._connections._drop()  # type: ignore[attr-defined]  # an open file may be written to all the same
+        tracer.storage._connections.guard.leave()  # type: ignore[attr-defined]  # an open file may be written to all the same
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         assert step(2) == "2" * 1000
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)

@@ -9,14 +9,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import islice
 
 from agentspan import clock, forks
 from agentspan.errors import NOT_NOW
 from agentspan.forks import Hold
 from agentspan.interrupts import Thread, let_through, start
-from agentspan.locks import Occupied, within
+from agentspan.locks import Bell, Occupied, within
 from agentspan.model.changes import Move, Put, Unit
 from agentspan.model.rows import WriterRow
 from agentspan.recording.sinks.progress import Progress
@@ -36,22 +35,6 @@ STOP_S = 0.25
 
 def _nothing() -> None:
     pass
-
-
-class _Bell:
-    """Wakes the thread, or ends it. No Event: one that a signal handler sets while it is being set waits for ever."""
-
-    def __init__(self) -> None:
-        self.is_last = False
-        self._silent = threading.Lock()
-        self._silent.acquire()
-
-    def ring(self) -> None:
-        with suppress(RuntimeError):  # it rings
-            self._silent.release()
-
-    def wait(self, wait_s: float) -> None:
-        self._silent.acquire(timeout=wait_s)
 
 
 class Backlog:
@@ -80,7 +63,7 @@ class Backlog:
         self.units: deque[Unit] = deque()
         self._has_thread = has_thread
         self._thread: threading.Thread | None = None
-        self._bell = _Bell()
+        self._bell = Bell()
         self._kept = self._written = 0
         self._is_slow = self._is_unreported = False
         self._committer = committer
@@ -195,7 +178,7 @@ class Backlog:
         """End the thread, and wait for that; the next unit that waits starts another one."""
         with self._progress.lock:
             thread, self._thread = self._thread, None
-            bell, self._bell = self._bell, _Bell()
+            bell, self._bell = self._bell, Bell()
         bell.is_last = True
         bell.ring()
         if thread is not None and thread is not threading.current_thread():
@@ -215,7 +198,7 @@ class Backlog:
         with self._progress.lock:
             if self._thread is not None and self._thread.is_alive():
                 return True
-            self._bell = bell = _Bell()
+            self._bell = bell = Bell()
             self._thread = thread = Thread(target=_run, args=(self, bell), name="agentspan-backlog", daemon=True)
             _running.add(self)
             try:
@@ -228,7 +211,7 @@ class Backlog:
                 return False
         return True
 
-    def tick(self, bell: _Bell) -> bool:
+    def tick(self, bell: Bell) -> bool:
         """Write what waits, in the thread; return whether it ends."""
         try:
             with within(self._flushing, self._tuning.recording_wait_s), answers_within(self._tuning.server_answer_s):
@@ -245,7 +228,7 @@ class Backlog:
             return True
 
 
-def _run(backlog: Backlog, bell: _Bell) -> None:
+def _run(backlog: Backlog, bell: Bell) -> None:
     """Write what waits until nothing does. Like the thread of a journal, it keeps a tracer alive that was dropped."""
     pause_s = PAUSE_S
     while not bell.is_last and not backlog.tick(bell):

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from agentspan.errors import NOT_NOW, DatabaseBusy, StorageError
 from agentspan.interrupts import let_through
 from agentspan.journal.begun import Begun
-from agentspan.journal.events import HISTORY
 from agentspan.journal.log import Log, Place, Portion
 from agentspan.journal.parts import Elements
 from agentspan.journal.records import Bodies, bodies
@@ -26,7 +25,6 @@ from agentspan.recovery.committer import Committer, Tally
 from agentspan.storage.protocol import BesideJournals, FileReplaced
 from agentspan.tuning import STANDARD, Tuning
 
-_HISTORY = HISTORY.encode()
 LEAST = 16 * 1024
 KEEPS_S = 1.0
 """Seconds for which what was found in the file stays in the journal, where the log of the file is not synced."""
@@ -48,13 +46,14 @@ class _Taken(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """What was committed until a moment, and has not left the journal.
+    """The records that were committed up to a moment, and are still in the journal.
 
     Attributes:
-        drained: the number of the last record of it.
-        counted: how all records were counted, from the first one to the last of it.
-        newest: ids of what was committed last.
-        files: the number of the file that has it.
+        place: the end of the last one.
+        drained: the number of the last one.
+        counted: the outcomes of all records of the journal up to that one.
+        newest: the ids of the rows that were written last.
+        files: the number of the file that has them.
     """
 
     place: Place
@@ -216,7 +215,7 @@ class Drain:
         if portion.epoch != self._epoch or self._elements is None:
             self._epoch, self._elements = portion.epoch, self._committer.new_elements()
             if portion.start > START and portion.segment.is_referred_to:
-                _note_elements(self._elements, portion.segment.read(START, portion.start - START))
+                self._elements.note_stored(bodies(portion.segment.read(START, portion.start - START)).bodies)
         return self._taken(portion, self._elements)
 
     def _take_behind(self, taken: _Taken) -> _Taken | None:
@@ -317,16 +316,6 @@ class Drain:
     def _drained_before(self, segment: Segment) -> int:
         epoch, until = self._again.get(segment, (0, 0))
         return until if epoch == segment.epoch else 0
-
-
-def _note_elements(elements: Elements, data: bytes) -> None:
-    """Note the elements of records that are in the storage already: later ones refer to them."""
-    for body in bodies(data).bodies:
-        if body[:1] == _HISTORY:
-            try:
-                elements.note(body)
-            except (ValueError, IndexError):  # it was said when it was drained
-                pass
 
 
 def _unsynced(error: Exception) -> str:

@@ -200,18 +200,22 @@ class JournalSink:
         epoch = self.log.epoch
         is_there = (epoch, content) in self._contents
         if not self._append(encode_registration(unit, with_content=not is_there).encode()):
-            if self._drops():  # else a run whose end is dropped would stay open; one that goes on is registered again
-                pass
-            elif self._is_server or self._drain.journaled:
-                self.commits.backlog.keep(unit)
-            else:
-                self.commits.register(unit)
+            self._register_without_record(unit)
         elif not is_there and epoch == self.log.epoch:
             self._contents = {each for each in self._contents if each[0] == epoch} | {(epoch, content)}
         progress = self.commits.progress
         keeps_up = self._is_server or self._drain.journaled <= MOST_BEFORE_A_RUN
         if not keeps_up and progress.last_error is None and progress.may_try():
             self._drain.run(self._wait_s, most=PORTION)
+
+    def _register_without_record(self, unit: Unit) -> None:
+        """Register a run whose record cannot be appended."""
+        if self._drops():  # else a run whose end is dropped would stay open; one that goes on is registered again
+            return
+        if self._is_server or self._drain.journaled:
+            self.commits.backlog.keep(unit)
+        else:
+            self.commits.register(unit)
 
     def restate(self, unit: Unit) -> None:
         """See Sink."""

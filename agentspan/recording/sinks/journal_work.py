@@ -34,8 +34,6 @@ LOOK_EVERY_S = 1.0
 """Seconds between two counts of the segments of other programs, while records wait."""
 BURST = 100
 """Records within a tick that make a burst."""
-EARLY = 0.75
-"""The part of the time between two syncs after which the next begins: it takes time, and the machine may be busy."""
 SETTLE_S = 1.0
 """Seconds between two looks whether what was committed is found, where nothing is to be synced."""
 PATIENCE_S = 3.0
@@ -107,7 +105,7 @@ class JournalWork:
         self._held: list[threading.RLock] = []
         self._bytes_of_others = 0
         self._next_look_s = self._next_settle_s = 0.0
-        self._settle_every_s = SETTLE_S if tuning.sync_every_s is None else tuning.sync_every_s * EARLY
+        self._settle_every_s = tuning.sync_after_s or SETTLE_S
         self._removal_told = removal_told(folder)
         _works.add(self)
         own_journals.register(self)

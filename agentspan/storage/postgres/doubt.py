@@ -73,7 +73,7 @@ def in_doubt(location: Location) -> str:
 
 
 class Unanswered(InDoubt):
-    """What was sent is stored, or not, or will be, as long as a process of the server has not ended.
+    """A statement was sent and not answered: it may still be applied, until its process at the server has ended.
 
     Attributes:
         backend: the process.

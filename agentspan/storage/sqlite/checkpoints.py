@@ -14,14 +14,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from agentspan import files
 from agentspan.interrupts import Thread, let_through, start
 from agentspan.locks import Bell
 from agentspan.storage.sqlite.file_watch import Watch
 from agentspan.storage.sqlite.mending import close_one
 from agentspan.tuning import Tuning
 
-EARLY = 0.75
-"""The part of the time between two syncs after which the next begins: it takes time, and the machine may be busy."""
 MAX_FRAMES = 12_000
 """Pages of the log (48 MB) after which SQLite checkpoints within a commit after all."""
 
@@ -56,7 +55,7 @@ class Checkpoints:
         self._watch = watch
         self._restart_pages = tuning.checkpoint_restart_pages
         self._most_commits = tuning.checkpoint_commits
-        self._sync_every_s = tuning.sync_every_s
+        self._sync_after_s = tuning.sync_after_s or 0.0
         self.syncs = tuning.sync_every_s is not None
         self._thread: threading.Thread | None = None
         self._bell = Bell()
@@ -99,9 +98,9 @@ class Checkpoints:
             self._synced = total
             return
         try:
-            _sync(watch.log_path)
+            files.sync(watch.log_path)
             if self._synced_log != watch.log:
-                _sync(os.path.dirname(watch.log_path))
+                files.sync(os.path.dirname(watch.log_path))
                 self._synced_log = watch.log
         except FileNotFoundError:  # whoever looks at the file next notices it
             return
@@ -123,7 +122,7 @@ class Checkpoints:
                 self._is_due = False
                 self._checkpoint()
             elif self.syncs and not bell.is_last:
-                bell.wait((self._sync_every_s or 0.0) * EARLY)
+                bell.wait(self._sync_after_s)
                 if not self._is_due or bell.is_last:
                     self._sync_and_look()
             if bell.is_last or not self._has_work():
@@ -166,11 +165,3 @@ class Checkpoints:
 def _checkpoint(connection: sqlite3.Connection, how: str) -> int:
     frames: int = connection.execute(f"pragma wal_checkpoint({how})").fetchone()[1]
     return frames
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

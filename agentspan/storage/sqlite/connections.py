@@ -115,13 +115,7 @@ class Connections:
             writing = self._writing = _Writing(self, wait_s)
         return writing
 
-    def transact(
-        self,
-        work: Callable[[sqlite3.Connection], T],
-        wait_s: float,
-        *,
-        once: bool = False,
-    ) -> T:
+    def transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float, *, once: bool = False) -> T:
         """Do work in one transaction, and commit it; roll it back if the work raises.
 
         Args:
@@ -281,7 +275,7 @@ class Connections:
     def _is_as_it_was(self) -> bool:
         """Return whether the file may be used, and nothing but SQLite has changed it, which a checkpoint would hide.
 
-        What takes long is done here: no recording call waits for it.
+        What takes long is done here. A recording call that comes meanwhile waits as for another writer, 250 ms at most.
         """
         with self.lock, self.guard.patience():
             try:
@@ -294,7 +288,7 @@ class Connections:
 
     @property
     def files(self) -> int:
-        """How many files have been at the path, as far as was noticed, with this one."""
+        """See BesideJournals."""
         return self.guard.files
 
     def close(self) -> None:
@@ -305,17 +299,14 @@ class Connections:
             self._closed = True
         self._checkpoints.wait()
         with self.lock:
-            self._drop()
-
-    def _drop(self) -> None:
-        self.guard.leave()
+            self.guard.leave()
 
     def drop_if_changed(self) -> None:
         """Give up the connections if the path has another file, or this one is not as it was."""
         has_changed = self.guard.is_wrong or self.guard.watch.changed() is not None
         if has_changed and not is_mine(self.lock):
             with self.lock:
-                self._drop()
+                self.guard.leave()
 
     def _taken_out(self) -> list[sqlite3.Connection]:
         # The cursor, too: the thread that wrote last may hold it still, and would end its statement after the lock.
@@ -370,7 +361,7 @@ class Connections:
         self._gate.shut(wait_s)
         self._checkpoints.wait(wait_s)
         if is_mine(self.lock) or self.lock.acquire(timeout=wait_s):
-            self._drop()
+            self.guard.leave()
 
     def let_go(self) -> None:
         """Undo `hold`, in the parent after the fork."""

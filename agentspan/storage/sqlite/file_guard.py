@@ -42,12 +42,12 @@ class FileGuard:
     Args:
         connect: opens a connection to the file with an inode, or to the one that is open.
         take_out: takes all connections from their owner; the writer is the first one, where there is one.
-        waits: whether callers wait while a file is looked through or copied, which may take seconds. Where they do not,
-            the checkpoints' thread does it.
 
     Attributes:
         watch: of the file that is open.
-        files: how many files have been at the path, as far as was noticed, with this one.
+        waits: whether callers wait while a file is looked through or copied, which may take seconds. Where they do not,
+            the checkpoints' thread does it.
+        files: the number of files that were seen at the path; see BesideJournals.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class FileGuard:
             return False
 
     def _accept(self) -> None:
-        self.files += 1  # perhaps not, but what was committed of late may not be in it
+        self.files += 1  # perhaps it is the same file, but the latest commits may be missing in it
         log.info("something else has written to %s while it was open; it is sound, and used as it is", self.path)
 
     def _why(self) -> str:

@@ -22,7 +22,7 @@ Inode = tuple[int, int]
 
 
 class _Index(NamedTuple):
-    """What the index says of the log. See "WAL-Index File Format" in SQLite's documentation (walformat.html).
+    """The state of the log, as the index has it: see "WAL-Index File Format" in SQLite's walformat.html.
 
     Attributes:
         salt: of the log; another one each time it begins anew, when all of it was copied into the file.
@@ -42,7 +42,7 @@ class _Index(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """What tells whether a file was written to.
+    """The properties of a file that change when it is written to.
 
     Attributes:
         blocks: how much of the disk it has; a file system may change that later.
@@ -54,7 +54,7 @@ class _Content(NamedTuple):
 
 
 class Watch:
-    """What was at the three paths when a connection opened them.
+    """The file, the log and the index that a connection has opened, to compare them with those at the paths.
 
     Attributes:
         file: the inode of the file; None while none is open.
