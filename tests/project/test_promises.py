@@ -144,7 +144,7 @@ FIGURES = {
         ("then one in {} s", access_token.OF_ALL.then_every_s),
         ("A body of more than {} MiB", app.MAX_BODY / 2**20),
         ("A client has {} s to send the head", connections.Limits().head_s),
-        ("of a request ({} KiB at most)", connections.Limits().head_bytes / 2**10),
+        ("of a request ({} KiB at most, and as much behind its body)", connections.Limits().head_bytes / 2**10),
         ("{} s for its body without a pause", middleware.BODY_S),
         ("without a pause of {} s", STANDARD.body_pause_s),
         ("and {} s to read what has been sent", connections.Limits().read_s),
