@@ -17,6 +17,8 @@ from agentspan.errors import StorageError
 from agentspan.model.rows import WriterRow
 from agentspan.recording.recorder import Recorder
 from agentspan.recording.sinks import backlog
+from agentspan.storage.sqlite import opening
+from agentspan.storage.sqlite.contents.recent import FileConnection
 from agentspan.tuning import STANDARD
 from tests.recording.busy_files import busy_for, unknown_writers
 from tests.recording.stored import spans_of
@@ -95,6 +97,30 @@ def test_a_disk_that_becomes_read_only_does_no_harm(small_disk: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         assert step(2) == "2" * 1000
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+        assert tracer.flush()
+    assert [span.status for span in spans_of(tracer)] == ["complete"] * 2
+    tracer.shutdown()
+
+
+def test_a_file_is_opened_again_that_was_opened_just_before_its_disk_could_be_written_to(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = opening.connect
+
+    def connect_for_reading(path: Path, **how: Any) -> FileConnection:  # SQLite does what it can
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+        connection = connect(path, **how)
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+        return connection
+
+    tracer = Tracer(small_disk / "runs.db", durability="commit")
+    step = steps(tracer)
+    with tracer.run("read-only"):
+        step(1)
+        tracer.storage._connections.guard.leave()  # type: ignore[attr-defined]
+        with monkeypatch.context() as patch:
+            patch.setattr(opening, "connect", connect_for_reading)
+            assert step(2) == "2" * 1000
         assert tracer.flush()
     assert [span.status for span in spans_of(tracer)] == ["complete"] * 2
     tracer.shutdown()

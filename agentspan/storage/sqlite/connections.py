@@ -140,7 +140,18 @@ class Connections:
                         raise replaced_meanwhile(self.path)
                     self.check_wanted()
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise storage_error(error, self.path) from error
+            raise self.write_error(error) from error
+
+    def write_error(self, error: Exception) -> StorageError:
+        """Turn a driver's error of a write into ours.
+
+        A connection that was opened while the disk was read-only stays so: the next write opens another one.
+        """
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY and not is_mine(self.lock):
+            with self.lock:
+                if self.guard.watch.changed() is None:
+                    self.guard.close()
+        return storage_error(error, self.path)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T], wait_s: float) -> T:
         # The blocks end in C: the end of a with-block in Python can be kept from running by an exception of a signal

@@ -262,7 +262,7 @@ class SQLiteStorage(FileReads):
                         return outcome
                     connections.check_wanted()
         except DRIVER_ERRORS as error:
-            raise storage_error(error, self.path) from error
+            raise connections.write_error(error) from error
 
     def _execute_alone(self, change: Put | Move, statement: tuple[str, Sequence[Any]], wait_s: float) -> Outcome | None:
         connections = self._connections
