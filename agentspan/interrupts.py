@@ -18,13 +18,19 @@ class Thread(threading.Thread):
     """A thread that blocks all signals, so that each signal reaches a thread of the program.
 
     A program may block a signal in its threads, and wait for it with `sigwait`. In a thread that does not block it, it
-    would end the program.
+    would end the program. With gevent or eventlet, this is a greenlet in the thread that starts it: it blocks none.
     """
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._started_by = threading.get_native_id()
+        super().start()
 
     def run(self) -> None:
         """Block the signals, and call the target."""
-        with suppress(AttributeError, MemoryError):  # Windows has no masks; and where memory ran out, the work goes on
-            signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+        if threading.get_native_id() != self._started_by:
+            with suppress(AttributeError, MemoryError):  # Windows has no masks; and without memory, the work goes on
+                signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         super().run()
 
 

@@ -407,6 +407,7 @@ def app(environ, start_response):
         finally:
             server.kill()
     assert "Traceback" not in said, said
+    assert said.count("Worker exiting") == 2, said  # it is killed after 30 s otherwise
     names = "count(*), count(distinct label), count(distinct id)"
     assert rows(path, f"select {names} from agent_spans where status = 'complete'") == [(requests + 1,) * 3], said
 

@@ -407,7 +407,7 @@ def test_a_mended_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
     tracer.shutdown()
 
 
-ROUNDS = longer("AGENTSPAN_TEST_CHANGES", 2, 12, 100)
+ROUNDS = longer("AGENTSPAN_TEST_CHANGES", 2, 8, 100)
 FLOOD = """
 import sys, time, agentspan
 tracer = agentspan.configure(sys.argv[1], durability=sys.argv[2])

@@ -388,6 +388,7 @@ def test_a_run_that_could_not_be_registered_at_once_finds_the_agent_that_others_
             pass
         step(2)
     assert tracer.flush()
+    assert theirs.flush()
     assert tracer.health()[:5] == (2 + 4, 0, 0, 0, 0)
     with agentspan.open(path) as db:
         mine, first = db.agent_instances.get(run.id), db.agent_instances.get(before.id)
@@ -413,6 +414,7 @@ def test_many_runs_that_wait_together_all_fit_in_afterwards(tmp_path: Path, slep
     with theirs.run("same agent", version="3"):
         pass
     assert tracer.flush()
+    assert theirs.flush()
     assert tracer.health()[:5] == (300 * 4, 0, 0, 0, 0)
     connection = other.execute("select count(*), count(distinct agent) from spans where status = 'complete'")
     assert connection.fetchone() == (300, 1)

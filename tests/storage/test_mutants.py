@@ -69,7 +69,7 @@ def test_a_mutant_is_found_by_the_test_that_is_named(mutant: type[Any], test: st
     assert verdict(mutant, test, tmp_path / "mutant", Hurried).startswith("failed")
 
 
-@pytest.mark.full
+@pytest.mark.nightly
 @pytest.mark.parametrize("mutant", SUBTLE, ids=lambda mutant: mutant.__name__)
 def test_a_mutant_with_a_single_fault_is_found_by_no_other_test(mutant: type[Any], tmp_path: Path) -> None:
     failed = [test for test in TESTS if verdict(mutant, test, tmp_path / test).startswith("failed")]
