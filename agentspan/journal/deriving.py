@@ -5,6 +5,7 @@ A span that started and finished in one batch becomes one row that is finished a
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from pydantic_core import from_json
@@ -96,6 +97,7 @@ class Batch:
         resolve: finds span types.
         find: returns the stored spans with some ids. Needed for records about spans of earlier batches.
         elements: those that the records before in the same segment hold.
+        agents: the ids of agents, by the instance's, as far as they are known. They change while batches are made.
         knows_types: whether `resolve` needs no storage.
         tuning: sizes.
 
@@ -111,6 +113,7 @@ class Batch:
         find: Callable[[Iterable[str]], Mapping[str, AgentSpanRow]],
         elements: Elements,
         *,
+        agents: Mapping[str, str] = MappingProxyType({}),
         knows_types: bool = False,
         tuning: Tuning = STANDARD,
     ) -> None:
@@ -120,6 +123,7 @@ class Batch:
         self._resolve = resolve
         self._find = find
         self._elements = elements
+        self._agents = agents
         self._payloads: dict[str, Payload] = {}
         self._in_parts = 0
         self._open: dict[str, list[Any]] = {}
@@ -308,7 +312,7 @@ class Batch:
         return _span_row(  # as spans.created does, without its Times and a Put for each
             AgentSpanRow,
             id,
-            agent_id,
+            agent_id or self._agents.get(instance_id, ""),
             instance_id,
             parent_span_id or None,
             schema_name,

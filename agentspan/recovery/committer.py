@@ -130,7 +130,7 @@ class Committer:
 
         def new_batch() -> Batch:
             finding = self._writer_id(), self._resolve, self._find
-            return Batch(*finding, elements, knows_types=self._knows_types, tuning=self._tuning)
+            return Batch(*finding, elements, agents=self._agents, knows_types=self._knows_types, tuning=self._tuning)
 
         return Begun(bodies, new_batch, self._tuning.derived_ahead_records)
 

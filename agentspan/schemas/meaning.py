@@ -105,7 +105,8 @@ def _with_all_of(result: dict[str, Any], summary: str | None, status: str) -> st
     """Append the result of a function that returned a dict, which is all of the result: `Tool f() → a=1, b=2`."""
     if summary is None or status != "complete":
         return summary
-    return one_line(f"{summary} → {arguments_text(result)}", MAX_SUMMARY)
+    line = f"{summary} → {arguments_text(result)}"  # of two clean lines
+    return line if len(line) <= MAX_SUMMARY else one_line(line, MAX_SUMMARY)
 
 
 def _reserved(schema_name: str, status: str, result: Any, duration_ms: float | None) -> dict[str, str | None]:
