@@ -115,8 +115,10 @@ def common_elements(before: AnyStr, ends: Sequence[int], after: AnyStr, start: i
     if not ends or after.startswith(before[: ends[-1]], start):
         return len(ends)
     low, high = 0, len(ends) - 1  # the first `low` are common, the first `high + 1` are not
+    step = 0  # few are common, mostly; each look copies a part of the text
     while low < high:
-        middle = (low + high + 1) // 2
+        step = 2 * step + 1
+        middle = min(low + step, (low + high + 1) // 2)
         if after.startswith(before[: ends[middle - 1]], start):
             low = middle
         else:

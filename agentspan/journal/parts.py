@@ -93,14 +93,12 @@ def encode(head: str, parts: Parts, epoch: int) -> Encoded:
     new: list[tuple[Element, tuple[int, int]]] = []
     numbered: list[str] = []
     for elements in parts.lists:
-        numbers: list[int] = []
-        for element in elements:
-            known, number = element.place
+        places = [element.place for element in elements]
+        for index, (known, _) in enumerate(places):
             if known != epoch:
-                number = next(_new_numbers)
-                new.append((element, (epoch, number)))
-            numbers.append(number)
-        numbered.append(_ranges(numbers))
+                places[index] = epoch, next(_new_numbers)
+                new.append((elements[index], places[index]))
+        numbered.append(_ranges([number for _, number in places]))
     fields = [
         f"{head}{SEPARATOR}{';'.join(numbered)}{SEPARATOR}{_ranges([number for _, (_, number) in new])}".encode(),
         *parts.around,

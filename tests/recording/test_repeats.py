@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import marshal
 import os
 import threading
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from agentspan.journal.parts import Parts
 from agentspan.recording.capture import capture as capture_module
 from agentspan.recording.capture.capture import Capture
 from agentspan.recording.capture.plain import Plain
-from agentspan.recording.capture.repeats import Repeats
+from agentspan.recording.capture.repeats import Captured, Repeats
 from agentspan.recording.settings import Settings
 from agentspan.storage.protocol import Query
 from tests.strategies import json_objects
@@ -56,7 +57,7 @@ MESSAGES = st.sampled_from(
     ]
 )
 EDITS = st.lists(
-    st.tuples(st.integers(0, 8), st.sampled_from(["add", "set", "cut", "inner", "same"]), MESSAGES), max_size=8
+    st.tuples(st.integers(0, 8), st.sampled_from(["add", "set", "cut", "slide", "inner", "same"]), MESSAGES), max_size=8
 )
 
 
@@ -70,6 +71,8 @@ def edited(messages: list[Any], at: int, how: str, value: Any) -> None:
         messages[at : at + 1] = [value]
     elif how == "cut":
         del messages[at:]
+    elif how == "slide":
+        del messages[at // 2 : at + 1]
     elif how == "inner" and at < len(messages) and type(messages[at]) is dict:
         messages[at]["content"] = value.get("content", 1)
 
@@ -84,6 +87,52 @@ def test_a_payload_is_the_same_with_and_without_what_was_known(start: list[Any],
         edited(messages, at, how, value)
         payload = {"model": "m", name: messages, "n": 1.0}
         assert members(captured(capture, payload, repeats)) == members(str(capture.object(payload)))
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(st.lists(MESSAGES, max_size=8), st.lists(MESSAGES, max_size=8), st.integers(0, 8), st.integers(0, 8))
+def test_what_two_lists_have_in_common_is_their_start_and_what_follows_a_gap(
+    before: list[Any], new: list[Any], start: int, end: int
+) -> None:
+    repeats = Repeats()
+    captured_now: list[Any] = []
+
+    def fresh(items: Any, name: str) -> list[Captured]:
+        captured_now.extend(items)
+        return [Captured(json.dumps(item).encode(), 1) for item in items]
+
+    first = repeats.take("messages", before, before, fresh)
+    after = before[:start] + before[max(start, end) :] + new
+    second = repeats.take("messages", after, after, fresh)
+    assert first is not None
+    assert second is not None
+    assert [json.loads(element.text) for element in second.elements] == after
+    texts = [json.dumps(item) for item in captured_now]
+    assert len(texts) == len(set(texts))  # nothing is captured twice
+    third = repeats.take("messages", after, after, fresh)
+    assert third == second._replace(new=0)
+
+
+def test_of_a_history_that_slides_no_element_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    repeats, sizes = Repeats(), []
+    dumps = marshal.dumps
+
+    def watched(value: Any, version: int) -> bytes:
+        sizes.append(len(value))
+        return dumps(value, version)
+
+    def fresh(items: Any, name: str) -> list[Captured]:
+        return [Captured(b"{}", 2) for _ in items]
+
+    system, said = {"role": "system"}, [message(number) for number in range(200)]
+    for number in range(50):
+        window = [system, *said[number : number + 100]]
+        monkeypatch.setattr("agentspan.recording.capture.repeats.marshal.dumps", watched)
+        repeats.take("messages", window, window, fresh)
+        if number:
+            assert sizes == [101, 2, 2]  # the list, the first message after the gap, and the new one
+        sizes.clear()
+        monkeypatch.undo()
 
 
 class Call(BaseModel):

@@ -36,11 +36,13 @@ MAX_MEMBERS = 20
 MAX_TRACED = 200
 """Exceptions, with those that caused them and the members of groups, whose stack traces are written together."""
 
-GLANCE = 128 * 1024
+GLANCE = 32 * 1024
 """Characters of plain JSON that are looked at without noting what was looked at: a note takes as long as a look. Lists
 that share lists may stand for any number of values, and are looked at for as long as these are less than a limit."""
 LONG = 4096
 """Characters of a payload from which on its lists are looked up among those that were captured before."""
+MANY = 24
+"""Elements of a list that is looked at with notes at once: it is a history, which mostly is more than a glance."""
 _LIST_TEXT = LIST_TEXT.encode()
 NOT_JSON = -(2**60)
 _NOT_WRITTEN = '{"$not_json":{}}'
@@ -65,7 +67,6 @@ class Capture:
         "_items",
         "_keep_sensitive",
         "_payload",
-        "_short",
         "_suspicious",
         "_tuning",
         "_value",
@@ -91,7 +92,6 @@ class Capture:
         wraps = self._depth >= 2 and self._items >= 2 and self._value >= _LONGEST_NAME
         self._wrapped_value = self._value if wraps else -1
         self._glance = min(self._payload, GLANCE)
-        self._short = self._glance - LONG
         self._wrapped_payload = self._glance if wraps else -1
         self._keep_sensitive = keep_sensitive
         self._tuning = tuning
@@ -110,10 +110,12 @@ class Capture:
         """
         try:
             if type(value) is dict:
-                room = _room(value, self._glance, self._items, self._value, self._depth)
-                if room < 0 and room > NOT_JSON and self._glance < self._payload:  # mostly the first
-                    room = min(_room(value, self._payload, self._items, self._value, self._depth, {}), 0)
-                if room < self._short and repeats is not None:
+                most = self._glance if repeats is None or not _has_long_list(value) else -1
+                room = _room(value, most, self._items, self._value, self._depth)
+                if NOT_JSON < room < 0 and most < self._payload:  # mostly the first
+                    most = self._payload
+                    room = _room(value, most, self._items, self._value, self._depth, {})
+                if repeats is not None and most - room > LONG:
                     parts = self._in_parts(value, repeats, is_plain=room >= 0)
                     if parts is not None:
                         return parts
@@ -437,6 +439,8 @@ def _room(
         elif kind is dict or kind is list:
             if sizes is None:
                 room = _room(item, room, items, longest, depth - 1)
+            elif (left := _flat_room(item, room, items, longest, depth - 1)) is not None:  # most messages
+                room = left
             else:
                 place = id(item), depth
                 size = sizes.get(place)
@@ -453,6 +457,27 @@ def _room(
                 return NOT_JSON
         elif item is not None and kind is not bool:
             return NOT_JSON
+    return room
+
+
+def _has_long_list(value: dict[str, Any]) -> bool:
+    """Return whether a member is a list that is looked at with notes at once (0.15 µs)."""
+    for item in value.values():  # noqa: SIM110 (a generator would take twice as long)
+        if type(item) is list and len(item) > MANY:
+            return True
+    return False
+
+
+def _flat_room(value: Any, room: int, items: int, longest: int, depth: int) -> int | None:
+    """Return what `_room` returns for a dict of texts only, which is looked at as quickly as it is found in a note."""
+    length = len(value)
+    if type(value) is not dict or length > 4 or length > items or depth <= 0:
+        return None
+    room -= length + 2
+    for key, item in value.items():
+        if type(key) is not str or type(item) is not str or len(item) > longest:
+            return None
+        room -= len(item)
     return room
 
 

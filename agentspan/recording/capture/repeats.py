@@ -2,11 +2,13 @@
 
 What is known is found by what it is, never by identity, because programs change lists and messages in place. A list is
 compared with the one before as bytes of `marshal`, which takes exact built-in types only, runs no code of the program,
-and takes 0.3 µs a kilobyte, where JSON takes 0.7. What comes after the common start is looked up element by element,
-and only what is new is redacted and encoded.
+and takes 0.3 µs a kilobyte, where JSON takes 0.7. After the common start, elements may have been left out, as by a
+window that slides, and then the list goes on as it was. What comes after that is looked up element by element, and only
+what is new is redacted and encoded.
 """
 
 import marshal
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate, islice
 from typing import Any, NamedTuple
@@ -50,7 +52,23 @@ class _Before(NamedTuple):
     elements: list[Element]
 
 
-_NOTHING = _Before(b"", [], [])
+class _Kept(NamedTuple):
+    """What a list has in common with the one before, without a gap in it.
+
+    Attributes:
+        ends, elements: see _Before.
+    """
+
+    ends: list[int]
+    elements: list[Element]
+
+    @property
+    def size(self) -> int:
+        """Bytes by marshal."""
+        return self.ends[-1] if self.ends else 0
+
+
+_NOTHING = _Kept([], [])
 
 
 class Taken(NamedTuple):
@@ -84,35 +102,36 @@ class Repeats:
             held: the same list as plain JSON, by which it is compared. What is in it a thousand times is written a
                 thousand times: the caller knows its size.
         """
-        before = self._before.get(name, _NOTHING)
+        before, kept = self._before.get(name), _NOTHING
         known = self._known.setdefault(name, {})
-        common, size = 0, 0
+        data = b""
         try:
-            if before is not _NOTHING:
-                data = marshal.dumps(held, _VERSION)
-                common, size = common_elements(before.data, before.ends, data, _HEAD), len(data) - _HEAD
+            if before is not None:
+                data = marshal.dumps(held, _VERSION)[_HEAD:]
+                kept = _in_common(before, data, held)
+            common = len(kept.elements)
             late, plain = items[common:], held[common:]
             if not all(type(each) is dict for each in plain):
                 return None
             written = [marshal.dumps(each, _VERSION) for each in plain]
         except ValueError:  # changed meanwhile
             return None
-        ends = before.ends[:common]
-        ends += islice(accumulate(map(len, written), initial=ends[-1] if common else 0), 1, None)
-        if len(late) != len(written) or (size and ends[-1] != size):  # another thread changed it
+        ends = [*kept.ends, *islice(accumulate(map(len, written), initial=kept.size), 1, None)]
+        after = b"".join(written)
+        data = data or after
+        if len(late) != len(written) or data[kept.size :] != after:  # another thread changed it
             return None
         unknown = {text: item for text, item in zip(written, late, strict=True) if text not in known}
         captured = fresh([*unknown.values()], name) if unknown else ()
         if captured is None:
             return None
         added = {text: Element(one.text) for text, one in zip(unknown, captured, strict=True)}
-        elements = before.elements[:common] + [added.get(text) or known[text] for text in written]
+        elements = kept.elements + [added.get(text) or known[text] for text in written]
         for text, element in added.items():
             if len(text) <= LARGE:
                 known[text] = element
                 self._size += len(text) + len(element.text)
-        start = before.data[: ends[common - 1]] if common else b""
-        self._before[name] = latest = _Before(start + b"".join(written), ends, elements)
+        self._before[name] = latest = _Before(data, ends, elements)
         if self._size > self._most or sum([len(each.data) for each in [*self._before.values()]]) > LONGEST:
             self._size, self._known, self._before = 0, {}, {name: latest}
         return Taken(elements, sum([one.counted for one in captured]))
@@ -120,3 +139,24 @@ class Repeats:
     def forget(self) -> None:
         """Forget all: what was taken is not recorded."""
         self._size, self._known, self._before = 0, {}, {}
+
+
+def _in_common(before: _Before, data: bytes, held: list[Any]) -> _Kept:
+    """Return what a list has in common with the one before: its start, and what follows in both after a gap in that.
+
+    Args:
+        data: the elements of the list, by marshal.
+    """
+    ends = before.ends
+    common = common_elements(before.data, ends, data)
+    start = _Kept(ends[:common], before.elements[:common])
+    if common == len(held) or common == len(ends):
+        return start
+    found = before.data.find(marshal.dumps(held[common], _VERSION), start.size)
+    first = bisect_left(ends, found) + 1  # it begins where another one ends
+    if found < 0 or first > len(ends) or ends[first - 1] != found:
+        return start
+    later = [each - found for each in ends[first:]]
+    count = common_elements(before.data[found:], later, data, start.size)
+    moved = [each + start.size for each in later[:count]]
+    return _Kept(start.ends + moved, start.elements + before.elements[first : first + count])
