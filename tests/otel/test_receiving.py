@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import pytest
 
+from agentspan.errors import DatabaseBusy
 from agentspan.model.changes import Applied, Remove, Unit
-from agentspan.model.rows import AgentRow, AgentSpanRow
+from agentspan.model.rows import AgentInstanceRow, AgentRow, AgentSpanRow
 from agentspan.operations.context import Context
+from agentspan.otel import receiving
 from agentspan.otel.receiving import Receiver
 from agentspan.otel.span import Event, Log, OtelSpan
 from agentspan.recording.capture.sent import SentRedaction
@@ -55,6 +58,44 @@ def test_a_span_of_a_known_trace_takes_one_commit_and_few_statements(tmp_path: P
         assert receiver.store([third])[:4] == (0, 0, 0, 1)
         receiver.store([root])
         assert len(_spans(storage)) == 4
+
+
+def _call(number: int, attributes: dict[str, Any], **about: Any) -> OtelSpan:
+    said = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", **attributes}
+    return span(said, span_id=f"{number:016x}", start_ns=number + 1, end_ns=10**9, **about)
+
+
+def test_runs_that_are_idle_are_ended_some_at_a_time(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage))
+        receiver.store([_call(each, {}, trace_id=f"{each + 1:032x}", parent_span_id="c" * 16) for each in range(50)])
+        storage._connections.writer().set_trace_callback(seen.append)
+        assert [receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30), receiver.end_idle(-1.0, 30)] == [30, 20, 0]
+        storage._connections.writer().set_trace_callback(None)
+        assert seen.count("begin immediate") == 3
+        ended = [row for row in storage.page(Query("agent_instance")).rows if isinstance(row, AgentInstanceRow)]
+        assert {row.status for row in ended} == {"complete"}
+
+
+def test_ends_that_fail_are_made_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage))
+        receiver.store([_call(each, {}, trace_id=f"{each + 1:032x}", parent_span_id="c" * 16) for each in range(3)])
+        with monkeypatch.context() as patched:
+            patched.setattr(receiving, "end", Mock(side_effect=[True, DatabaseBusy("busy")]))
+            with pytest.raises(DatabaseBusy):
+                receiver.end_idle(-1.0)
+        assert receiver.end_idle(-1.0) == 3
+
+
+def test_a_receiver_that_was_stopped_stores_nothing_more(storage: Storage) -> None:
+    receiver = Receiver(Context(storage))
+    receiver.store(_trace(1))
+    receiver.stop()
+    with pytest.raises(DatabaseBusy, match="the server ends"):
+        receiver.store(_trace(2))
+    assert len(_spans(storage)) == 4
 
 
 class _View:
