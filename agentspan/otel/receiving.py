@@ -23,13 +23,14 @@ from agentspan.otel.identity import span_id
 from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
 from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
+from agentspan.otel.mapping.values import memory_of
 from agentspan.otel.placing import Placing, live_run, stored_step
 from agentspan.otel.scores import rows_of
 from agentspan.otel.scores import store as store_scores
 from agentspan.otel.span import Log, OtelSpan
 from agentspan.otel.stored_rows import log_of, log_row, rewritten
 from agentspan.otel.trace_changes import TraceChanges, changes_of, moves_of, units_of_run
-from agentspan.otel.traces import Step, in_order
+from agentspan.otel.traces import Step, in_order, order, root_span
 from agentspan.storage.protocol import Query
 from agentspan.tuning import STANDARD, Tuning
 
@@ -73,6 +74,7 @@ class Receiver:
 
     def __init__(self, ctx: Context, *, tuning: Tuning = STANDARD) -> None:
         self._ctx = ctx
+        self._tuning = tuning
         self._ends = False
         self._lock = threading.Lock()
         self._live = LiveTraces(tuning.otel_traces)
@@ -155,6 +157,20 @@ class Receiver:
     def _store(self, spans: Sequence[OtelSpan], said: Sequence[Log], *, is_whole: bool) -> Stored:
         logs = _by_span(said) if is_whole else self._with_stored_logs(spans, said)
         judged, logs = _parted(logs)
+        done = Stored()
+        for portion in [spans] if is_whole else portions(spans, self._tuning.otel_portion_bytes):
+            more = self._store_portion(portion, logs, is_whole=is_whole)
+            done = Stored(*map(sum, zip(done, more, strict=True)))
+        self._add_scores(spans, judged)
+        here = {(span.trace_id, span.span_id) for span in spans}
+        self._add_messages({which: found for which, found in logs.items() if which not in here})
+        if is_whole:
+            while runs := [*islice(self._live.idle(monotonic() + 1.0), END_TOGETHER)]:
+                self._ended(runs)
+        return done
+
+    def _store_portion(self, spans: Sequence[OtelSpan], logs: Logs, *, is_whole: bool) -> Stored:
+        """Map spans and store them. What they were mapped to takes many times the memory that their texts take."""
         mapped = [Step(span, map_span(span, logs.get((span.trace_id, span.span_id), ()))) for span in spans]
         steps = [step for step in mapped if step.mapped.is_step]
         traces: dict[str, list[Step]] = {}
@@ -169,12 +185,6 @@ class Receiver:
                 self._forget()
                 if attempt == ATTEMPTS - 1:
                     raise InvalidValue("run", "it was removed while its spans were stored") from None
-        self._add_scores(spans, judged)
-        here = {(span.trace_id, span.span_id) for span in spans}
-        self._add_messages({which: found for which, found in logs.items() if which not in here})
-        if is_whole:
-            while runs := [*islice(self._live.idle(monotonic() + 1.0), END_TOGETHER)]:
-                self._ended(runs)
         return Stored(
             self._placing.registered - before, new, repeated, len(steps) - new, skipped=len(mapped) - len(steps)
         )
@@ -198,7 +208,7 @@ class Receiver:
             for changes in found:
                 new += len(changes.rows.keys() - known)
                 repeated += len(changes.duplicates - known)
-                self._live.keep(changes.trace, changes.relevant, changes.remembered_bytes)
+                self._live.keep(changes.trace, changes.relevant, changes.step_bytes, changes.id_bytes)
         return new, repeated
 
     def _grouped(self, work: Callable[[Context], object]) -> None:
@@ -335,6 +345,44 @@ def _by_span(logs: Iterable[Log]) -> Logs:
     for log in logs:
         joined.setdefault((log.trace_id, log.span_id), []).append(log)
     return joined
+
+
+def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[OtelSpan]]:
+    """Yield spans, about as many at a time as may be mapped to so many bytes.
+
+    Nearly every request is one portion. Else they come in the order of their starts, a trace with its root first: a
+    trace in several portions is stored as if each of them had come in a request of its own.
+    """
+    sizes = {id(span): _mapped_bytes(span) for span in spans}
+    if sum(sizes.values()) <= most_bytes:
+        yield spans
+        return
+    traces: dict[str, list[OtelSpan]] = {}
+    for span in sorted(spans, key=order):
+        traces.setdefault(span.trace_id, []).append(span)
+    portion: list[OtelSpan] = []
+    room = most_bytes
+    for trace in traces.values():
+        size = sum(sizes[id(span)] for span in trace)
+        if size > most_bytes:
+            root = root_span(trace)
+            trace = [root, *(span for span in trace if span is not root)]
+        for group in [trace] if size <= most_bytes else [[span] for span in trace]:
+            size = sum(sizes[id(span)] for span in group)
+            if portion and size > room:
+                yield portion
+                portion, room = [], most_bytes
+            portion += group
+            room -= size
+    yield portion
+
+
+def _mapped_bytes(span: OtelSpan) -> int:
+    """Return how many bytes a span may take when it is mapped, at most, about."""
+    values = [*span.attributes.values()]
+    for event in span.events:
+        values += event.attributes.values()
+    return 1000 + sum(memory_of(value) for value in values if type(value) is str)
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:
