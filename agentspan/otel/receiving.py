@@ -23,7 +23,7 @@ from agentspan.otel.identity import span_id
 from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
 from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
 from agentspan.otel.mapping.mapped import joins, map_span, with_logs
-from agentspan.otel.mapping.values import memory_of
+from agentspan.otel.mapping.values import JSON_STARTS, memory_of
 from agentspan.otel.placing import Placing, live_run, stored_step
 from agentspan.otel.scores import rows_of
 from agentspan.otel.scores import store as store_scores
@@ -379,10 +379,14 @@ def portions(spans: Sequence[OtelSpan], most_bytes: int) -> Iterator[Sequence[Ot
 
 def _mapped_bytes(span: OtelSpan) -> int:
     """Return how many bytes a span may take when it is mapped, at most, about."""
-    values = [*span.attributes.values()]
-    for event in span.events:
-        values += event.attributes.values()
-    return 1000 + sum(memory_of(value) for value in values if type(value) is str)
+    size = 1000
+    for attributes in (span.attributes, *[event.attributes for event in span.events]):
+        for value in attributes.values():
+            if type(value) is not str:
+                size += 0 if type(value) not in (list, dict) else memory_of(value)
+            elif value[:1] in JSON_STARTS or value[:1] > "\x7f":
+                size += memory_of(value)
+    return size
 
 
 def _batches(traces: Mapping[str, list[Step]]) -> Iterator[dict[str, list[Step]]]:

@@ -22,6 +22,10 @@ and may have taken five; and the parser is one call, in which no other thread ru
 BYTES_OF_VALUE = 330
 MAX_OF_SPAN = 3 * MAX_VALUES
 """The same of all texts of a span. One that several families read counts as often."""
+SHORT = 1000
+"""Characters of a text whose values are not counted: each takes two of them at least."""
+JSON_STARTS = frozenset('{["( \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f')
+"""The first characters of ASCII that a text may have that is read."""
 _BRACKETS = re.compile(r"[\[{(\])}]")
 
 
@@ -137,7 +141,7 @@ _room = _Room()
 
 def _takes(value: str) -> bool:
     """Return whether a JSON text may be read, and count its values."""
-    count = values_in(value)
+    count = len(value) // 2 if len(value) <= SHORT else values_in(value)
     if count > MAX_VALUES:  # perhaps by what is within its texts
         count = 0
         for _, outside in jsontext.structure(value):
@@ -155,13 +159,17 @@ def values_in(text: str) -> int:
     return sum(map(text.count, ",[{"))
 
 
-def memory_of(text: str) -> int:
-    """Return how many bytes a text may take in memory, about, once it is read as JSON and mapped."""
-    return 2 * len(text) + BYTES_OF_VALUE * min(values_in(text), MAX_OF_SPAN)
+def memory_of(value: Any) -> int:
+    """Return how many bytes a text, or plain JSON, may take in memory, about, once it is read as JSON and mapped."""
+    if type(value) is str:
+        return 2 * len(value) + BYTES_OF_VALUE * min(values_in(value), MAX_OF_SPAN)
+    if type(value) is dict:
+        value = [*value.values()]
+    return BYTES_OF_VALUE * len(value) + sum(map(memory_of, value)) if type(value) is list else 0
 
 
 def _is_deep(value: str) -> bool:
-    if sum(map(value.count, "[{(")) <= MAX_NESTED:  # nearly every text
+    if len(value) <= MAX_NESTED or sum(map(value.count, "[{(")) <= MAX_NESTED:  # nearly every text
         return False
     depth = 0
     for bracket in _BRACKETS.findall(value):
