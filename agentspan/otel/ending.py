@@ -36,13 +36,18 @@ def _row(ctx: Context, id: str, instance_id: str) -> AgentSpanRow:
     return row
 
 
+def is_to_end(run: LiveRun) -> bool:
+    """Return whether a run is active, and no program records it."""
+    return run.row.status == "active" and not run.is_recorded
+
+
 def end(ctx: Context, placing: Placing, run: LiveRun) -> bool:
     """End a run that is active; return whether it was.
 
     One whose root is missing ends as its first span did. That is a guess: its root replaces it when it comes. One that
     a program records goes on.
     """
-    if run.row.status != "active" or run.is_recorded:
+    if not is_to_end(run):
         return False
     before, now = run.row, clock.now()
     has_spans = run.is_own or run.is_loaded

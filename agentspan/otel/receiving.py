@@ -18,7 +18,7 @@ from agentspan.model.changes import Put, PutSpans, Refused, Remove, Unit, parted
 from agentspan.model.rows import AgentSpanRow, OtelLogRow, ScoreRow
 from agentspan.operations.context import ATTEMPTS, Context
 from agentspan.otel import copies
-from agentspan.otel.ending import end, open_runs
+from agentspan.otel.ending import end, is_to_end, open_runs
 from agentspan.otel.identity import span_id
 from agentspan.otel.live_traces import LiveRun, LiveTrace, LiveTraces, look_at
 from agentspan.otel.mapping.judgements import RESULT, told_by, told_by_event
@@ -125,7 +125,7 @@ class Receiver:
                     self._live.runs.setdefault(row.id, live_run(row, monotonic()))
                 self._has_looked = True
             self._remove_old_logs()
-            idle = self._live.idle(monotonic() - idle_s)
+            idle = filter(is_to_end, self._live.idle(monotonic() - idle_s))
             ended = 0
             while ended != most and not self._ends:
                 runs = [*islice(idle, END_TOGETHER if most is None else min(END_TOGETHER, most - ended))]
@@ -165,7 +165,8 @@ class Receiver:
         here = {(span.trace_id, span.span_id) for span in spans}
         self._add_messages({which: found for which, found in logs.items() if which not in here})
         if is_whole:
-            while runs := [*islice(self._live.idle(monotonic() + 1.0), END_TOGETHER)]:
+            idle = filter(is_to_end, self._live.idle(monotonic() + 1.0))
+            while runs := [*islice(idle, END_TOGETHER)]:
                 self._ended(runs)
         return done
 

@@ -136,6 +136,17 @@ def test_runs_that_are_idle_are_ended_some_at_a_time(tmp_path: Path) -> None:
         assert {row.status for row in ended} == {"complete"}
 
 
+def test_runs_that_have_ended_are_forgotten_without_a_transaction(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
+        receiver = Receiver(Context(storage))
+        receiver.store([each for number in range(50) for each in _trace(number + 1)])
+        storage._connections.writer().set_trace_callback(seen.append)
+        assert receiver.end_idle(-1.0, 1) == 0
+        storage._connections.writer().set_trace_callback(None)
+        assert "begin immediate" not in seen
+
+
 def test_ends_that_fail_are_made_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(SQLiteStorage(tmp_path / "runs.db")) as storage:
         receiver = Receiver(Context(storage))
